@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from backtest.risk import MarginCalibration, MarginComparison, calibrate_margin, compare_margin
     from backtest.risk import simulate_paths, stress
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
-    from backtest.search import TimingTest, cross_validate, folds, objective, timing_test, tune
-    from backtest.search import walk_forward
+    from backtest.search import Frontier, TimingTest, cross_validate, folds, frontier, objective
+    from backtest.search import timing_test, tune, walk_forward
     from backtest.sweep import Sweep, sweep
 
     strategies: ModuleType
@@ -84,6 +84,7 @@ bind_higher(
         "compare": "backtest.search",
         "compare_margin": "backtest.risk",
         "cross_validate": "backtest.search",
+        "frontier": "backtest.search",
         "liquidation_risk": "backtest.risk",
         "load": "backtest.cli.saved_tests",
         "max_leverage": "backtest.risk",
@@ -112,19 +113,19 @@ __all__ = [
     "Account", "AccountSnapshot", "AccountView", "AccountingError", "Backtest", "BacktestError",
     "BandWarning", "Bar", "BookCalculation", "Bounds", "Bracket", "Brackets", "Calculation",
     "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator", "Comparison",
-    "Contract", "CrossValidation", "Crowd", "DataError", "Earlier", "FeeTier", "Fees", "InForce",
-    "InfiniteLeverageWarning", "LastPriceWarning", "Linear", "Liquidation", "LiquidationRisk",
-    "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage",
-    "Multiple", "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule",
-    "OptionShocks", "ParameterError", "Paths", "Policy", "PolicyError", "PresetMargin", "Promise",
-    "Quality", "Range", "RateCurve", "RequirementRule", "Result", "Robustness", "Scenario",
-    "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy", "Stress",
-    "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue", "VenueDateWarning",
-    "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds", "calculate_book",
-    "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare", "compare_margin",
-    "crashes", "cross_validate", "decide", "decide_every", "folds", "funding", "held_leverage",
-    "indicators", "liquidation_risk", "margin", "margin_preset", "margin_rules", "math",
-    "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills", "replay",
-    "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
-    "timing_test", "tune", "walk_forward",
+    "Contract", "CrossValidation", "Crowd", "DataError", "Earlier", "FeeTier", "Fees", "Frontier",
+    "InForce", "InfiniteLeverageWarning", "LastPriceWarning", "Linear", "Liquidation",
+    "LiquidationRisk", "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets",
+    "MaxLeverage", "Multiple", "NoFillWarning", "Option", "OptionCosts", "OptionPosition",
+    "OptionRule", "OptionShocks", "ParameterError", "Paths", "Policy", "PolicyError",
+    "PresetMargin", "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result",
+    "Robustness", "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard",
+    "Strategy", "Stress", "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue",
+    "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds",
+    "calculate_book", "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare",
+    "compare_margin", "crashes", "cross_validate", "decide", "decide_every", "folds", "frontier",
+    "funding", "held_leverage", "indicators", "liquidation_risk", "margin", "margin_preset",
+    "margin_rules", "math", "max_leverage", "measures", "objective", "options", "paths", "quality",
+    "read_fills", "replay", "run", "sensitivity", "signals", "simulate_paths", "strategies",
+    "stress", "sweep", "timing_test", "tune", "walk_forward",
 ]  # fmt: skip

@@ -141,13 +141,14 @@ class Drawn:
         return cube
 
     def tell(self, cube, score, violation) -> None:
+        score = score if score.ndim == 1 else score.mean(axis=1)
         worth = np.where((violation == 0.0) & ~np.isnan(score), score, -1e9)
         everything = np.concatenate([self.scores, worth])
         best = np.argsort(-everything, kind="stable")[:8]
         self.kept, self.scores = np.concatenate([self.kept, cube])[best], everything[best]
 
 
-def start_drawn(sampler: str, space, trials, seed) -> Drawn:
+def start_drawn(sampler: str, space, trials, seed, objectives=1) -> Drawn:
     return Drawn(space, seed, trials)
 
 

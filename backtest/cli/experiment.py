@@ -198,7 +198,7 @@ TEXTS = {
     "confidence": "Confidence of the intervals.",
     "accounts": "Several markets: one 'shared' account, or 'separate' ones, pooled.",
     "pool": "Separate accounts: how their measures become one: mean, median or worst.",
-    "objective": "A measure (sharpe) or sharpe=1,turnover=-0.1.",
+    "objective": "A measure (sharpe) or sharpe=1,turnover=-0.1; repeat for a frontier.",
     "constraints": "A bound: 'max_drawdown<=0.4'; repeatable.",
     "space": "NAME=0.1:1, NAME=log:10:500 or NAME=a,b.",
     "fix": "NAME=VALUE to keep fixed; repeatable.",
@@ -511,6 +511,9 @@ def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
 def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
     if key.name in ("path", "instrument") and len(texts) > 1:
         yield key.place, [read_text(key, text) for text in texts]
+        return
+    if key.name == "objective" and len(texts) > 1:
+        yield key.place, texts
         return
     for text in texts:
         if key.place == "policy.settings":

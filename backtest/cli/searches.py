@@ -161,11 +161,15 @@ def tune(
 
     backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
     backtest tune btc.toml --constraints 'max_drawdown<=0.4' --resume
+    backtest tune --objective cagr --objective max_drawdown
     """
     search = {"objective": "sharpe", **read_search(draft, "tune")}
     holdout = search.get("holdout", "25%")
     search["holdout"] = None if holdout in ("none", 0) else holdout
     test, policy, search["compile"] = build_experiment(draft)
+    if isinstance(search["objective"], list):
+        give_out_frontier(test, policy, search, output)
+        return
     title = search["objective"] if isinstance(search["objective"], str) else "score"
     with printing.show_progress(name_policies(policy), "sets") as meter:
         report = partial(meter.report_search, objective=title) if meter else None
@@ -180,6 +184,22 @@ def tune(
         raise typer.Exit(printing.INTERRUPTED)
     if study.best is None or (gate and not study.has_evidence):
         raise typer.Exit(printing.FAILED)
+
+
+def give_out_frontier(test: Any, policy: Any, search: dict[str, Any], output: Output) -> None:
+    if search.pop("robust", False):
+        raise ParameterError("several objectives take no tune.robust, got true")
+    search["objectives"] = search.pop("objective")
+    try:
+        with printing.show_progress(name_policies(policy), "sets") as meter:
+            title = search["objectives"][0]
+            report = partial(meter.report_search, objective=title) if meter else None
+            found = test.frontier(policy, **search, store=output.store, progress=report)
+    except KeyboardInterrupt:
+        if output.save:
+            printing.print_message(f"unfinished; {RESUME}")
+        raise
+    output.give_out(found)
 
 
 RESUME = "continue with the same command and --resume"

@@ -65,16 +65,16 @@ class ShownChart(NamedTuple):
 
     ``kind`` is ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"area"`` (stacked
     above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the index), ``"tornado"``
-    (a bar per label of the first level, from its lowest to its highest), ``"scatter"`` (points, and
-    where both axes are equal), ``"intervals"`` (values by label, from the second column to the
-    third, in color where the fourth holds), ``"quotes"`` (a line of the first column, bars from the
-    second to the third) or ``"accounts"`` (unit values over time above their drawdowns). ``colors``
-    are roles by column, ``dotted`` columns drawn as dotted lines. ``spans`` are shaded over all
-    panels, each from one time to another in ns, with its name. ``log`` and ``percent`` name axes:
-    ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the x axis, times in ns, named by
-    ``mark_names``. ``events`` are marked in the first panel: ``y``, ``label``, ``color``,
-    ``symbol`` and ``row``, that of the ledger of the page. ``size`` is ``"full"``, ``"half"``,
-    ``"third"`` or ``"narrow"``, ``height`` in pixels.
+    (a bar per label of the first level, from its lowest to its highest), ``"cloud"`` (points),
+    ``"scatter"`` (and where both axes are equal), ``"intervals"`` (values by label, from the second
+    column to the third, in color where the fourth holds), ``"quotes"`` (a line of the first column,
+    bars from the second to the third) or ``"accounts"`` (unit values over time above their
+    drawdowns). ``colors`` are roles by column, ``dotted`` columns drawn as dotted lines. ``spans``
+    are shaded over all panels, each from one time to another in ns, with its name. ``log`` and
+    ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the x axis, times
+    in ns, named by ``mark_names``. ``events`` are marked in the first panel: ``y``, ``label``,
+    ``color``, ``symbol`` and ``row``, that of the ledger of the page. ``size`` is ``"full"``,
+    ``"half"``, ``"third"`` or ``"narrow"``, ``height`` in pixels.
     """
 
     key: str

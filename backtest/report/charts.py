@@ -228,7 +228,7 @@ MOST_NUMBERS = 200
 """Cells of a heat map up to which each has its number in it."""
 FROM_LABELS = ("intervals", "tornado")
 MOST_POINTS = 3_000
-"""Most points of a column in a scatter but the last."""
+"""Most points of the first column in a scatter."""
 
 
 def draw_declared(shown: core.ShownChart) -> Chart | None:
@@ -454,16 +454,19 @@ def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> list[dict[str, An
     ]
 
 
-def draw_scatter(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     layout["xaxis"] |= {"showgrid": True}
-    last = table.shape[1] - 1
     for place, (name, column) in enumerate(table.items()):
         known = column[np.isfinite(column) & np.isfinite(table.index.to_numpy())]
-        points = known.iloc[:: 1 if place == last else math.ceil(len(known) / MOST_POINTS) or 1]
-        more = {"size": 9} if place == last else {"size": 4, "opacity": 0.35}
+        points = known.iloc[:: 1 if place else math.ceil(len(known) / MOST_POINTS) or 1]
+        more = {"size": 9} if place else {"size": 4, "opacity": 0.35}
         yield draw_points(points.index.to_numpy(), points.to_numpy(), escape_label(name),
                           choose_color(shown, name, place), **more, showlegend=True,
                           hovertemplate="%{x:.2f}, %{y:.2f}")  # fmt: skip
+
+
+def draw_scatter(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    yield from draw_cloud(shown, table, layout)
     x, y = table.index.to_numpy(dtype=np.float64), table.to_numpy(dtype=np.float64)
     if np.isfinite(x).any() and np.isfinite(y).any():
         ends = np.array([np.nanmin(mask_infinite(x)), np.nanmax(mask_infinite(x))])
@@ -550,6 +553,7 @@ DRAWN: Mapping[str, Callable[[core.ShownChart, pd.DataFrame, Layout], Traces]] =
     "heat": draw_heat,
     "tornado": draw_tornado,
     "scatter": draw_scatter,
+    "cloud": draw_cloud,
     "intervals": draw_intervals,
     "accounts": draw_accounts,
 }

@@ -191,6 +191,35 @@ def order_sets(
     return np.lexsort((within, np.where(tier == 3, ruined, 0.0), tier)).astype(np.int64)
 
 
+def is_dominated(scores: core.FloatArray) -> core.BoolArray:
+    """Return which sets another one beats: no worse in any objective, and better in one.
+
+    ``scores`` (k, n_objectives) are larger for better sets; one with NaN is dominated.
+    """
+    order = np.lexsort(scores.T[::-1])[::-1]  # what beats a set stands before it
+    beaten = np.isnan(scores).any(axis=1)
+    kept = np.empty((0, scores.shape[1]))
+    for row in order[~beaten[order]]:
+        no_worse = (kept >= scores[row]).all(axis=1)
+        beaten[row] = bool((no_worse & (kept > scores[row]).any(axis=1)).any())
+        if not beaten[row]:
+            kept = np.vstack([kept, scores[row]])
+    return beaten
+
+
+def find_knee(scores: core.FloatArray) -> int:
+    """Return the row that is farthest out from the chord between the ends of a frontier.
+
+    ``scores`` (k, n_objectives), larger for better sets, are scaled to their range; of three
+    objectives, the chord is the plane through the best set of each.
+    """
+    width = np.ptp(scores, axis=0)
+    scaled = (scores - scores.min(axis=0)) / np.where(width > 0.0, width, 1.0)
+    ends = scaled[np.argmax(scaled, axis=0)]
+    across = np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]
+    return int(np.argmax(scaled @ across))
+
+
 def rank_by_objective(
     metrics: MetricArrays,
     objective: ObjectiveLike,

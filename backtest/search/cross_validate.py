@@ -20,7 +20,7 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Markets
 from backtest.results import annualize_ratios
 from backtest.search import validation as v
-from backtest.search.problem import SearchProblem
+from backtest.search.problem import SearchProblem, refuse_several
 from backtest.search.trials import Journal, find_distinct
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.venue import Venue
@@ -132,6 +132,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         memory=memory, objective=objective, constraints=constraints, space=space, fix=fix,
         trials=trials, seed=seed,
     )  # fmt: skip
+    refuse_several(problem, "cross_validate")
     check_objective(problem)
     market, sampling = problem.market, problem.test.sampling
     cut, k = v.split_groups(market, groups, test_groups, sampling)

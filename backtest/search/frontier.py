@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest import core
+from backtest.core.number_text import STYLES, Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import count_periods
 from backtest.results.differences import choose_block, draw_histories
-from backtest.search.trials import Batch, Goal, is_feasible
-from backtest.sweep import take_sets
+from backtest.results.measure_table import ABOUT, name_measure
+from backtest.results.ranking import find_knee, is_dominated
+from backtest.search.trials import LOOKS, Batch, Goal, add_note, find_distinct, grade_feasible
+from backtest.sweep import count_sets, name_column, take_sets
 
 if TYPE_CHECKING:
     from backtest.search.problem import SearchProblem
+    from backtest.search.winner import StudyTask
     from backtest.sweep import Evaluator, Sets
 
 ERROR_DRAWS = 200
@@ -90,22 +98,6 @@ def resample_scores(
             yield goal.grade({**metrics, **moved})
 
 
-def is_dominated(scores: core.FloatArray) -> core.BoolArray:
-    """Return which sets another one beats: no worse in any objective, and better in one.
-
-    ``scores`` (k, n_objectives) are larger for better sets; one with NaN is dominated.
-    """
-    order = np.lexsort(scores.T[::-1])[::-1]  # what beats a set stands before it
-    beaten = np.isnan(scores).any(axis=1)
-    kept = np.empty((0, scores.shape[1]))
-    for row in order[~beaten[order]]:
-        no_worse = (kept >= scores[row]).all(axis=1)
-        beaten[row] = bool((no_worse & (kept > scores[row]).any(axis=1)).any())
-        if not beaten[row]:
-            kept = np.vstack([kept, scores[row]])
-    return beaten
-
-
 class Patience:
     """Ends a search after some evaluations without a gain: ``left`` are those to go.
 
@@ -121,8 +113,7 @@ class Patience:
 
     def count(self, batch: Batch) -> None:
         """Count the sets of a batch from its last gain on."""
-        scores = self.goal.grade(batch.metrics)
-        scores[~is_feasible(batch)] = np.nan
+        scores = grade_feasible(self.goal, batch)
         gains = np.flatnonzero(~is_dominated(scores))
         is_gain = (scores[gains, None] > self.bars).any(axis=2).all(axis=1)
         gains = gains[is_gain]
@@ -157,3 +148,254 @@ def estimate_errors(goal: Goal, evaluator: Evaluator, sets: Sets, seed: int) -> 
     terms = find_span(evaluator), ERROR_DRAWS, seed
     drawn = [*resample_scores(goal, rows.metrics, returns, *terms)]
     return np.nan_to_num(np.std(drawn, axis=0, ddof=1))
+
+
+FRONTIER, DEFAULT, TODAY = "frontier", "default", "as given"
+SHARE = "non_dominated"
+"""Share of resampled histories in which no other set beats one in every objective."""
+MOST_POINTS, MOST_RIVALS = 64, 128
+"""Most sets of a frontier that are listed, and most others that they are resampled with."""
+DRAWS = 500
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Frontier(core.SettingsResult):
+    """Sets that no other set of a search beats in every objective.
+
+    Attributes
+    ----------
+    points : DataFrame
+        By number, the best in the first objective first: ``point`` (``"frontier"``; ``"default"``
+        for the defaults of the policy, ``"as given"`` for the parameters of a policy that was
+        given), the objectives in the search, the parameters, ``non_dominated`` (the share of
+        resampled histories in which no other set of the table or next to it beats the set in every
+        objective), and ``holdout_`` with each objective.
+    trials : DataFrame
+        Objectives of all sets that keep the constraints and were not ruined.
+    knee : int
+        The row of ``points`` that is farthest from the chord between the ends of the frontier, in
+        units of its range.
+    found : int
+        Sets on the frontier; of more than 64, those are listed that lie farthest apart.
+    """
+
+    points: pd.DataFrame
+    trials: pd.DataFrame
+    knee: int
+    found: int
+    settings: dict[str, Any]
+    market: Any = None
+
+    kind = "frontier"
+    plural = "frontiers"
+    table_names = ("points", "trials")
+    long_tables = ("trials",)
+    numbers = ("knee", "found")
+
+    @property
+    def objectives(self) -> list[str]:
+        """The measures that are optimized."""
+        return list(self.settings["objectives"])
+
+    @property
+    def title(self) -> str:
+        """The policy and the objectives."""
+        return f"{self.settings['policy']}, {' and '.join(map(name_measure, self.objectives))}"
+
+    @property
+    def note(self) -> str:
+        """The number of sets on the frontier."""
+        return f"{self.found:,} of {self.settings['sets']:,} sets"
+
+    @property
+    def verdict(self) -> str:
+        """Where the knee lies, and whether the default is on the frontier."""
+        knee = self.points.loc[self.knee]
+        text = f"{self.note} are beaten by no other in every objective. The knee has "
+        text += ", ".join(f"{name_measure(k)} {format_value(k, knee[k])}" for k in self.objectives)
+        for name in (DEFAULT, TODAY):
+            for row in self.points.index[self.points["point"] == name]:
+                at = self.points.loc[row]
+                beaten = "" if self.is_beaten(row) else "not "
+                text += f"; the set {name} is {beaten}beaten, with " + ", ".join(
+                    f"{name_measure(k)} {format_value(k, at[k])}" for k in self.objectives
+                )
+        return f"{text}."
+
+    def is_beaten(self, row: int) -> bool:
+        """Return whether a set of the table is beaten by another one in the search."""
+        signs = np.array([float(ABOUT[name].better) for name in self.objectives])
+        own = signs * self.points.loc[row, self.objectives].to_numpy(dtype=np.float64)
+        others = signs * self.trials[self.objectives].to_numpy(dtype=np.float64)
+        return bool(is_dominated(np.vstack([own, others]))[0])
+
+    @property
+    def details(self) -> str:
+        """What selection does to the numbers."""
+        return (
+            f"The frontier was chosen among {self.settings['sets']:,} sets on the same bars, and "
+            "its measures there are not deflated for this selection; the holdout was never "
+            "searched. Shares are of histories that were resampled for all sets together."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the objectives at the knee."""
+        knee = self.points.loc[self.knee]
+        return [
+            Headline(name, f"{name_measure(name)} at the knee", float(knee[name]),
+                     note="in the search", better="more" if ABOUT[name].better > 0 else "less",
+                     text=format_value(name, knee[name]))
+            for name in self.objectives
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        """Return the picture of each pair of objectives, and the table."""
+        pairs = itertools.combinations(self.objectives, 2)
+        heads = {
+            SHARE: Head("not beaten", "share of resampled histories", "percent"),
+            **{f"{before}{k}": Head(name_measure(k), where, choose_style(k))
+               for k in self.objectives
+               for before, where in (("", "in the search"), ("holdout_", "on the holdout"))},
+        }  # fmt: skip
+        note = f"Row {self.knee} is the knee: farthest from the chord between the ends."
+        return [
+            Part("frontier", "The frontier", "No set beats a blue one in every objective.", (
+                *(self._draw(*pair) for pair in pairs),
+                ShownTable(self.points, "Sets", note, Head("row"), heads),
+            ), shows="both")
+        ]  # fmt: skip
+
+    def _draw(self, y: str, x: str) -> ShownChart:
+        parts = {"all sets": self.trials}
+        for name in (FRONTIER, DEFAULT, TODAY):
+            parts[name] = self.points[self.points["point"] == name]
+        parts["knee"] = self.points.loc[[self.knee]]
+        drawn = pd.concat({name: each.set_index(x)[y] for name, each in parts.items()}, axis=0)
+        table = pd.DataFrame({name: drawn.where(drawn.index.get_level_values(0) == name)
+                              for name in parts if len(parts[name])}).droplevel(0)  # fmt: skip
+        axes = (("x", x), ("y", y))
+        return ShownChart(
+            f"frontier-{y}-{x}", f"{name_measure(y)} and {name_measure(x)}", "", table, "cloud",
+            {"all sets": "neutral", FRONTIER: "accent", DEFAULT: "loss", TODAY: "step_3",
+             "knee": "ink"},
+            name_measure(x), name_measure(y), has_legend=True, height=420,
+            percent="".join(axis for axis, name in axes if choose_style(name) == "percent"),
+        )  # fmt: skip
+
+
+def choose_style(name: str) -> str:
+    return "percent" if ABOUT[name].unit.startswith("fraction") else "decimals"
+
+
+def format_value(name: str, value: Any) -> str:
+    return STYLES[choose_style(name)](float(value))
+
+
+def choose_apart(scores: core.FloatArray, most: int) -> core.IntArray:
+    """Return the rows of points that lie farthest apart: the best of each objective, then others.
+
+    ``scores`` (k, n_objectives) are scaled to their range.
+    """
+    width = np.ptp(scores, axis=0)
+    scaled = scores / np.where(width > 0.0, width, 1.0)
+    chosen = [*dict.fromkeys(np.argmax(scaled, axis=0).tolist())]
+    apart = np.min([np.linalg.norm(scaled - scaled[k], axis=1) for k in chosen], axis=0)
+    while len(chosen) < min(most, len(scores)) and apart.max() > 0.0:
+        chosen.append(int(np.argmax(apart)))
+        apart = np.minimum(apart, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
+    return np.array(chosen)
+
+
+def peel_layers(scores: core.FloatArray, most: int) -> core.IntArray:
+    """Return the rows of the frontier, then of what is the frontier without it, and so on."""
+    left, found = np.flatnonzero(~np.isnan(scores).any(axis=1)), np.empty(0, dtype=np.int64)
+    while len(left) and len(found) < most:
+        beaten = is_dominated(scores[left])
+        found, left = np.append(found, left[~beaten]), left[beaten]
+    return found[:most]
+
+
+def build_frontier(
+    task: StudyTask, trials: Batch, goal: Goal, objectives: Sequence[str], draws: int
+) -> Frontier:
+    """Return the frontier of the sets of a search; those listed are looked at on the holdout."""
+    places = find_distinct(trials.sets)
+    scores = grade_feasible(goal, trials)[places]
+    front = np.flatnonzero(~is_dominated(scores))
+    if not len(front):
+        raise core.ParameterError(
+            f"a frontier needs a set that keeps the constraints, none of {len(places):,} does"
+        )
+    listed = front[choose_apart(scores[front], MOST_POINTS)]
+    listed = listed[np.argsort(-scores[listed, 0], kind="stable")]
+    near = peel_layers(np.delete(scores, listed, axis=0), MOST_RIVALS)
+    near = np.delete(np.arange(len(scores)), listed)[near]
+    roles, given = [FRONTIER] * len(listed), list_given(task)
+    sets = take_sets(trials.sets, places[listed])
+    for name, values in given.items():
+        roles.append(name)
+        own = task.read(values)
+        sets = {key: np.append(each, own[key]) for key, each in sets.items()}
+    beside = take_sets(trials.sets, places[near])
+    everything = {key: np.append(each, beside[key]) for key, each in sets.items()}
+    rows = task.seen.evaluate(everything, returns=True)
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    is_usable = (rows.metrics["ruined"] == 0.0) & ~np.isnan(goal.grade(rows.metrics)).any(axis=1)
+    shares = np.full(len(rows.done), np.nan)
+    if rows.returns is not None and len(rows.returns) > 1:
+        usable = take_sets(rows.metrics, is_usable)
+        terms = find_span(task.seen), draws, task.problem.seed
+        drawn = resample_scores(goal, usable, rows.returns[:, is_usable], *terms)
+        shares[is_usable] = np.mean([~is_dominated(each) for each in drawn], axis=0)
+    n = len(roles)
+    held_out = measure_held_out(task, sets, objectives)
+    table = pd.DataFrame(
+        {
+            "point": roles,
+            **{name: rows.metrics[name][:n] for name in objectives},
+            SHARE: shares[:n],
+            **{name_column(name): each for name, each in sets.items()},
+            **{f"holdout_{name}": each for name, each in held_out.items()},
+        }
+    )
+    kept = ~np.isnan(scores).any(axis=1)
+    tried = pd.DataFrame({k: trials.metrics[k][places[kept]] for k in objectives})
+    facts = ("policy", "constraints", "sampler", "seed", "holdout", "searched", "id")
+    settings = {name: task.facts[name] for name in facts if name in task.facts}
+    settings |= {"policy": task.facts["policy"]["name"], "objectives": list(objectives)}
+    settings |= {"sets": len(places), "draws": draws}
+    table.index = pd.RangeIndex(1, n + 1, name="row")
+    knee = 1 + find_knee(scores[listed])
+    return Frontier(table, tried, knee, len(front), settings, task.problem.market)
+
+
+def list_given(task: StudyTask) -> dict[str, dict[str, Any]]:
+    """Return the default set of a policy, and that of the policy given if it differs, by role."""
+    problem, own = task.problem, task.whole.varied
+    names = [*problem.names, *problem.space.fixed]
+    today = {**{name: own.settings[name].value for name in names}, **problem.space.fixed}
+    defaults = {each.name: each.default for p in own.policy_class.parameters().values()
+                for each in p.list_elements()}  # fmt: skip
+    plain = {name: today[name] if name in problem.space.fixed else defaults.get(name, today[name])
+             for name in names}  # fmt: skip
+    found = {DEFAULT: plain}
+    if not isinstance(own.policy, type) and plain != today:
+        found[TODAY] = today
+    missing = (None, MISSING)
+    return {k: each for k, each in found.items() if not any(v in missing for v in each.values())}
+
+
+def measure_held_out(
+    task: StudyTask, sets: Sets, objectives: Sequence[str]
+) -> dict[str, core.FloatArray]:
+    """Return the objectives of sets on the holdout, NaN where one failed; each look is noted."""
+    if not task.has_holdout:
+        return {}
+    if task.store is not None:
+        for k in range(count_sets(sets)):
+            add_note(task.store, LOOKS, task.facts, values=take_sets(sets, k))
+    rows = task.whole.evaluate(sets, first=task.split)
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    return {name: rows.metrics[name] for name in objectives}

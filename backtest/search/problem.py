@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeAlias, get_args
 
 from backtest._compile.bytecode import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
 from backtest.engine import Backtest
 from backtest.engine.checks import warn_once
 from backtest.policies import Policy
-from backtest.results import ObjectiveLike, Result, read_constraints, read_objective
+from backtest.results import (
+    ObjectiveLike,
+    Result,
+    check_metric,
+    find_direction,
+    read_constraints,
+    read_objective,
+)
 from backtest.results.measure_table import CORE, PATH
 from backtest.search.trials import Goal, SamplerName
 from backtest.sweep import Evaluator, Metrics, SetRuns, read_runs, read_space
 
 LEAST_TRIALS = 4
+
+
+Objectives: TypeAlias = ObjectiveLike | Sequence[str]
+"""One objective, or the names of several measures."""
 
 
 class Robustness(Value, kw_only=True):
@@ -73,7 +84,7 @@ class SearchProblem(SetRuns):
 
     space: Any
     goal: Goal
-    objective: ObjectiveLike
+    objective: Objectives
     metrics: Metrics
     sampler: SamplerName
     trials: int | None
@@ -111,7 +122,7 @@ class SearchProblem(SetRuns):
         return self.describe(
             kind,
             space=self.space.describe(),
-            objective=self.goal.objective.name,
+            objective=" and ".join(each.name for each in self.goal.objectives),
             objective_source=describe_objective(self.objective),
             constraints=[str(each) for each in self.goal.constraints],
             trials=self.trials,
@@ -127,7 +138,7 @@ def read_search(  # noqa: PLR0913 - those of a search
     test: Backtest,
     policy: type[Policy] | Policy,
     *,
-    objective: ObjectiveLike,
+    objective: Objectives,
     constraints: Mapping[str, str] | None,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
@@ -152,7 +163,12 @@ def read_search(  # noqa: PLR0913 - those of a search
     if patience is not None:
         Whole(1).check("patience", patience)
     runs = read_runs(test, policy, **how)
-    goal = Goal(read_objective(objective), read_constraints(constraints))
+    goal = read_goal(objective, constraints)
+    if goal.others and (sampler == "gp" or isinstance(robust, Robustness)):
+        raise ParameterError(
+            "several objectives take sampler auto, sobol, random or grid, and no robust, got "
+            f"{sampler} and {robust}"
+        )
     found = None
     if is_searched:
         found = read_space(runs.varied, space, fix=fix)
@@ -166,11 +182,38 @@ def read_search(  # noqa: PLR0913 - those of a search
         sampler=sampler,
         trials=most,
         seconds=seconds,
-        robustness=read_robustness(robust),
-        is_robust=bool(robust),
+        robustness=read_robustness(False if goal.others else robust),
+        is_robust=bool(robust) and not goal.others,
         seed=seed,
         patience=patience,
     )
+
+
+def read_goal(objective: Objectives, constraints: Any) -> Goal:
+    """Read one objective, or the names of two or three measures that have a direction."""
+    if isinstance(objective, str) or not isinstance(objective, Sequence):
+        return Goal(read_objective(objective), read_constraints(constraints))
+    if not 2 <= len({*objective}) == len(objective) <= 3:
+        raise ParameterError(
+            f"objectives must be two or three different measures, got {objective!r:.80}"
+        )
+    for name in objective:
+        if not isinstance(name, str) or not find_direction(check_measure(name)):
+            raise ParameterError(
+                f"an objective must be a measure of which more or less is better, got {name!r}"
+            )
+    first, *others = map(read_objective, objective)
+    return Goal(first, read_constraints(constraints), tuple(others))
+
+
+def check_measure(name: str) -> str:
+    check_metric(name)
+    return name
+
+
+def refuse_several(problem: SearchProblem, what: str) -> None:
+    if problem.goal.others:
+        raise ParameterError(f"{what} takes one objective, got {len(problem.goal.objectives)}")
 
 
 def read_robustness(robust: object) -> Robustness:
@@ -181,10 +224,10 @@ def read_robustness(robust: object) -> Robustness:
     return Robustness() if robust else PLAIN
 
 
-def choose_metrics(objective: ObjectiveLike, goal: Goal) -> Metrics:
+def choose_metrics(objective: Objectives, goal: Goal) -> Metrics:
     if callable(objective):
         return "all"
-    names = {*objective} if isinstance(objective, Mapping) else {objective.strip().lstrip("- ")}
+    names = {objective.strip().lstrip("- ")} if isinstance(objective, str) else {*objective}
     names |= {each.name for each in goal.constraints}
     slow = sorted(names & set(PATH))
     if slow:
@@ -195,7 +238,9 @@ def choose_metrics(objective: ObjectiveLike, goal: Goal) -> Metrics:
     return "core" if names <= set(CORE) else "all"
 
 
-def describe_objective(objective: ObjectiveLike) -> Any:
+def describe_objective(objective: Objectives) -> Any:
     if isinstance(objective, Mapping):
         return {name: float(weight) for name, weight in objective.items()}
+    if isinstance(objective, list | tuple):
+        return list(objective)
     return name_callable(objective) if callable(objective) else str(objective)

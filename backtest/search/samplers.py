@@ -21,6 +21,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc, rankdata
 
 from backtest.core import FloatArray, IntArray
+from backtest.results.ranking import is_dominated
 from backtest.sweep import Dimension, Space
 
 BULK = 1024
@@ -39,8 +40,13 @@ class Sampler(Protocol):
         """
 
 
-def make_sampler(name: str, space: Space, *, seed: int, trials: int | None = None) -> Sampler:
-    """Return a sampler; ``trials`` are those that will be evaluated, by which it plans."""
+def make_sampler(
+    name: str, space: Space, *, seed: int, trials: int | None = None, objectives: int = 1
+) -> Sampler:
+    """Return a sampler; ``trials`` are those that will be evaluated, by which it plans.
+
+    Of several ``objectives`` it takes scores of shape (n, n_objectives).
+    """
     rng, d = np.random.default_rng(seed), len(space.dimensions)
     if name == "gp":
         return GaussianProcess(space, seed)
@@ -51,6 +57,8 @@ def make_sampler(name: str, space: Space, *, seed: int, trials: int | None = Non
         grid = rng.permutation(build_grid(space, trials or MOST_POINTS))
         pieces = (grid[k : k + BULK] for k in itertools.count(0, BULK))
         return Blind(lambda _: next(pieces))
+    if objectives > 1:
+        return Chebyshev(d, seed, trials, objectives)
     return Auto(d, seed, trials)
 
 
@@ -273,14 +281,7 @@ class Auto:
             hills = self._find_hills()
             middle = hills[min(int(self._rng.exponential()), len(hills) - 1)]
             step = self._draw(SHORT, LONG)
-        middle = np.resize(middle, max(self._d, 2))  # the package takes no single dimension
-        return cmaes.CMA(
-            mean=middle,
-            sigma=step,
-            bounds=np.array([[0.0, 1.0]] * len(middle)),
-            population_size=self._members,
-            seed=int(self._rng.integers(2**32)),
-        )
+        return start_strategy(middle, step, self._members, self._rng)
 
     def _find_hills(self) -> FloatArray:
         cube, reach = self._known.cube, self._draw(NEAR, FAR)  # the best first
@@ -294,6 +295,19 @@ class Auto:
         return math.exp(self._rng.uniform(math.log(low), math.log(high)))
 
 
+def start_strategy(
+    middle: FloatArray, step: float, members: int, rng: np.random.Generator
+) -> cmaes.CMA:
+    middle = np.resize(middle, max(len(middle), 2))  # the package takes no single dimension
+    return cmaes.CMA(
+        mean=middle,
+        sigma=step,
+        bounds=np.array([[0.0, 1.0]] * len(middle)),
+        population_size=members,
+        seed=int(rng.integers(2**32)),
+    )
+
+
 def is_gain(before: tuple[float, float], after: tuple[float, float], median: float) -> bool:
     """Return whether a violation and a score are better by enough to go on for."""
     (old_violation, old_score), (violation, score) = before, after
@@ -303,6 +317,73 @@ def is_gain(before: tuple[float, float], after: tuple[float, float], median: flo
         return True
     spread = score - median if math.isfinite(median) else abs(score)
     return bool(score - old_score > LEAST_GAIN * spread)
+
+
+GENERATIONS = 6
+"""Generations of a strategy for one choice of weights."""
+AUGMENTED = 0.05
+"""Weight of the sum of all shortfalls beside the largest, so that no set on the frontier is beaten.
+Knowles (2006)."""
+
+
+class Chebyshev:
+    """Sobol points, then CMA-ES for several objectives, each strategy with weights of its own.
+
+    A strategy begins at the known point that is best under its weights, drawn evenly from the
+    simplex, and minimizes the largest weighted shortfall from the best of each objective, in units
+    of the range of the frontier. Sources: Steuer and Choo (1983), Mathematical Programming 26(3);
+    Knowles (2006), ParEGO, IEEE Transactions on Evolutionary Computation 10(1).
+    """
+
+    def __init__(self, d: int, seed: int, trials: int | None, objectives: int) -> None:
+        stream, rng = np.random.SeedSequence(seed).spawn(2)
+        self._stream = SobolStream(d, np.random.default_rng(stream))
+        self._rng = np.random.default_rng(rng)
+        self._d, self._explored = d, min(EXPLORED, math.inf if trials is None else trials / 8)
+        self._strategies: list[tuple[cmaes.CMA, FloatArray]] = []
+        self._asked, self._done = np.empty((0, d)), 0
+        self._least, self._start = math.inf, np.full(d, 0.5)
+        self._cube, self._front = np.empty((0, d)), np.empty((0, objectives))
+
+    def ask(self) -> FloatArray:
+        if self._done < self._explored:
+            return self._stream.take(STRATEGIES * FEW_MEMBERS)
+        kept = [each for each in self._strategies if each[0].generation < GENERATIONS]
+        self._strategies = [*kept, *(self._begin() for _ in range(STRATEGIES - len(kept)))]
+        asked = [one.ask() for one, _ in self._strategies for _ in range(FEW_MEMBERS)]
+        self._asked = np.array(asked)
+        return self._asked[:, : self._d]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        self._done += len(cube)
+        broken = np.where(np.isnan(score).any(axis=1), np.inf, np.nan_to_num(violation, nan=np.inf))
+        least = int(np.argmin(broken))
+        if broken[least] < self._least:
+            self._least, self._start = float(broken[least]), cube[least]
+        everything = np.concatenate([self._front, score[broken == 0.0]])
+        points = np.concatenate([self._cube, cube[broken == 0.0]])
+        kept = ~is_dominated(everything)
+        self._front, self._cube = everything[kept], points[kept]
+        for k, (one, weights) in enumerate(self._strategies):
+            mine = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
+            points = grade(cube[mine], self._join(weights, score[mine]), broken[mine])
+            one.tell(list(zip(self._asked[mine], (-points.rank()).tolist(), strict=True)))
+
+    def _begin(self) -> tuple[cmaes.CMA, FloatArray]:
+        weights = self._rng.dirichlet(np.ones(self._front.shape[1]))
+        step, start = math.exp(self._rng.uniform(math.log(SHORT), math.log(LONG))), self._start
+        if len(self._front):
+            start = self._cube[np.argmax(self._join(weights, self._front))]
+        return start_strategy(start, step, FEW_MEMBERS, self._rng), weights
+
+    def _join(self, weights: FloatArray, scores: FloatArray) -> FloatArray:
+        """Return one score for several under weights, 0 at the best of all objectives."""
+        if not len(self._front):
+            return np.zeros(len(scores))
+        best, width = self._front.max(axis=0), np.ptp(self._front, axis=0)
+        short = weights * (best - scores) / np.where(width > 0.0, width, 1.0)
+        joined: FloatArray = -short.max(axis=1) - AUGMENTED * short.sum(axis=1)
+        return joined
 
 
 FIRST_POINTS = 16

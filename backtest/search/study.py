@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled, name_better
 from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions
+from backtest.search.frontier import DRAWS, Frontier, build_frontier
+from backtest.search.problem import read_goal
 from backtest.search.trials import (
     LOOKS,
     Batch,
@@ -313,6 +315,43 @@ class Study(SearchResult):
         if self.store is not None:
             add_note(self.store, LOOKS, self.manifest, values=dict(values))
         return task.measure_holdout(sets)
+
+    # -------------------------------------------------------------------------- several objectives
+
+    @core.checked
+    def frontier(self, objectives: Sequence[str] | None = None, *, draws: int = DRAWS) -> Frontier:
+        """Return the sets that no other set of the study beats in every objective.
+
+        Sets that were ruined or break a constraint never enter. Each set that is listed is looked
+        at on the holdout, and a store counts these looks.
+
+        Parameters
+        ----------
+        objectives : sequence of str, optional
+            Two or three measures of the table; more or less is better as they say. By default those
+            of a study of several.
+        draws : int
+            Histories that are resampled for the share in which a set is not beaten.
+
+        Raises
+        ------
+        ParameterError
+            If the study was loaded, a measure has no direction or was not measured, or no set keeps
+            the constraints.
+        """
+        task = self._find_task("a frontier")
+        core.Whole(1).check("draws", draws)
+        given = self.manifest["objective_source"] if objectives is None else objectives
+        if isinstance(given, str | Mapping):
+            raise core.ParameterError(f"a frontier needs two or three objectives, got {given!r}")
+        goal = read_goal(list(given), None)
+        for name in given:
+            if name not in self._rows.metrics:
+                raise core.ParameterError(
+                    f"an objective must have been measured in the study, got {name}; bt.frontier "
+                    "measures it"
+                )
+        return build_frontier(task, self._rows, goal, list(given), draws)
 
     # --------------------------------------------------------------------------------- what it says
 

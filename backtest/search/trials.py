@@ -19,6 +19,7 @@ from backtest._compile.object_code import COMPILING
 from backtest.core.atomic_files import DRAFT_FILE, LOCK
 from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
+from backtest.results.ranking import find_knee, is_dominated
 from backtest.sweep import (
     ERROR,
     Sets,
@@ -496,6 +497,19 @@ def is_feasible(trials: Batch) -> core.BoolArray:
     return np.asarray((trials.violation == 0.0) & np.isfinite(trials.scores))
 
 
+def grade_feasible(goal: Goal, trials: Batch) -> core.FloatArray:
+    """Return the scores of sets, of shape (n, n_objectives); NaN if ruined or not feasible."""
+    scores = goal.grade(trials.metrics)
+    scores[~is_feasible(trials)] = np.nan
+    return scores
+
+
+def find_knee_row(goal: Goal, trials: Batch) -> int:
+    scores = grade_feasible(goal, trials)
+    front = np.flatnonzero(~is_dominated(scores))
+    return int(front[find_knee(scores[front])])
+
+
 def find_distinct(sets: Sets) -> core.IntArray:
     return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
@@ -542,10 +556,12 @@ FAILURES = 16
 """If a batch of at least so many sets fails as a whole, the search stops."""
 
 
-def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
+def start_sampler(
+    sampler: SamplerName, space: Space, trials: int | None, seed: int, objectives: int = 1
+) -> Sampler:
     from backtest.search.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
 
-    return make_sampler(sampler, space, seed=seed, trials=trials)
+    return make_sampler(sampler, space, seed=seed, trials=trials, objectives=objectives)
 
 
 def search(
@@ -558,7 +574,8 @@ def search(
     deadline: float,
     patience: Stopping | None = None,
 ) -> None:
-    sampler, left = start_sampler(name, space, trials, seed), trials
+    objectives, left = len(examiner.goal.objectives), trials
+    sampler = start_sampler(name, space, trials, seed, objectives)
     while left is None or left > 0:
         asked = sampler.ask()
         cube = asked[:left]

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,8 +19,8 @@ from backtest.engine import BacktestFields, read_test, short_form
 from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.results import ObjectiveLike
-from backtest.search.frontier import start_patience
-from backtest.search.problem import Robustness, read_search
+from backtest.search.frontier import Frontier, start_patience
+from backtest.search.problem import Objectives, Robustness, read_search, refuse_several
 from backtest.search.study import Study
 from backtest.search.trials import (
     TRIED,
@@ -48,7 +48,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     *,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
-    objective: ObjectiveLike = "sharpe",
+    objective: Objectives = "sharpe",
     constraints: Mapping[str, str] | None = None,
     trials: int | None = None,
     seconds: float | None = None,
@@ -84,7 +84,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     objective : str, mapping or callable
         What to maximize, as in :func:`backtest.results.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
-        set.
+        set. Of several measures, as in :func:`backtest.frontier`, the best set is the knee, and
+        nothing is ranked by neighbors.
     constraints : mapping, optional
         Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
         never wins over a set that does not. No ruin is always a constraint.
@@ -179,6 +180,72 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 @short_form
+@core.checked_only("resume", "store", "progress")
+def frontier(  # noqa: PLR0913 - keywords, as of tune
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    objectives: Sequence[str] = ("cagr", "max_drawdown"),
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    constraints: Mapping[str, str] | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    patience: int | None = None,
+    sampler: SamplerName = "auto",
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    holdout: str | float | None = "25%",
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Callable[[Progress], object] | None = None,
+    **fields: Unpack[BacktestFields],
+) -> Frontier:
+    """Search for the sets that no other set beats in every one of several objectives.
+
+    Parameters
+    ----------
+    market, policy, accounts, pool, constraints, trials, seconds, patience, sampler, space, fix
+        As in :func:`backtest.tune`.
+    objectives : sequence of str
+        Two or three measures; more or less is better as they say.
+    holdout, seed, store, resume, threads, memory, cluster, compile, progress, **fields
+        As in :func:`backtest.tune`. The store keeps the search, as a study.
+
+    Returns
+    -------
+    Frontier
+        :meth:`backtest.search.study.Study.frontier` of the study.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, a measure has no direction, or no set keeps the constraints.
+
+    Notes
+    -----
+    Sobol points, then CMA-ES in which each strategy has random weights for the objectives and
+    minimizes the largest weighted distance to the best of each. Source: Knowles (2006), ParEGO,
+    IEEE Transactions on Evolutionary Computation 10(1).
+    """
+    found = tune(
+        read_test(market, fields), policy, objective=[*objectives], accounts=accounts, pool=pool,
+        constraints=constraints, trials=trials, seconds=seconds, patience=patience, space=space,
+        sampler=sampler, fix=fix, robust=False, holdout=holdout, seed=seed, store=store,
+        resume=resume, threads=threads, memory=memory, cluster=cluster, compile=compile,
+        progress=progress,
+    )  # fmt: skip
+    if not found.complete:
+        raise KeyboardInterrupt
+    return found.frontier()
+
+
+@short_form
 def objective(
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -217,6 +284,7 @@ def objective(
         read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
         objective=objective, constraints=constraints, is_searched=False,
     )  # fmt: skip
+    refuse_several(problem, "bt.objective")
     split = find_split(problem.market, holdout)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above

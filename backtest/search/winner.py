@@ -40,7 +40,9 @@ from backtest.search.trials import (
     Batch,
     add_note,
     find_distinct,
+    find_knee_row,
     gather,
+    grade_feasible,
     is_feasible,
     join_columns,
     read_notes,
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from backtest.sweep import Dimension, Evaluator, Sets, Space
 
 NEIGHBOUR = "neighbour"
-BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
+BY_ROBUST, BY_KEPT, BY_SCORE, BY_KNEE = "robust_score", "kept", "score", "knee"
 """By what the best trial is chosen."""
 ENOUGH = 16
 """With at least so many candidates, a best trial below the median or without a robust score is
@@ -417,17 +419,19 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     trials = gather(examiner.batches)
     n, found = len(find_distinct(trials.sets)), find_other_trials(task)
     others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
-    if not is_feasible(trials).any():
+    if np.isnan(grade_feasible(task.problem.goal, trials)).any(axis=1).all():
         verdict = Verdict(n, others, other_policies=policies)
         told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
     rule = task.problem.robustness.fit(find_allowance(task, examiner))
     rows = choose_candidates(task.problem.space, trials.sets, worst_where_broken(trials), rule)
+    if task.problem.goal.others:
+        rows = np.array([find_knee_row(task.problem.goal, trials)])
     sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
     rng = np.random.default_rng([task.problem.seed, 1])
     candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
     trials = gather(examiner.batches)
-    place, by, notes = 0, BY_SCORE, list[str]()
+    place, by, notes = 0, BY_KNEE if task.problem.goal.others else BY_SCORE, list[str]()
     if task.problem.is_robust:
         median = float(np.median(trials.scores[is_feasible(trials)]))
         is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)

@@ -72,6 +72,10 @@ MAKES: dict[str, Callable[[], Any]] = {
         MARKET, Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol", robust=False,
         sampling="1h", **PLAIN,
     ),
+    "frontier": lambda: bt.frontier(
+        MARKET, Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol", sampling="1h",
+        **PLAIN,
+    ),
     "comparison": lambda: compare_policies(
         MARKET, {"calm": Constant(leverage=1.0), "bold": Constant(leverage=5.0)}, **PLAIN
     ),

@@ -1,16 +1,19 @@
 """Sets that no other beats in every objective, standard errors, and patience."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
 from backtest.core.errors import ParameterError
 from backtest.results import read_objective, sharpe_error
-from backtest.search import frontier, trials
-from backtest.search.frontier import Patience, Span, is_dominated, measure_returns
+from backtest.results.ranking import find_knee, is_dominated
+from backtest.search import trials
+from backtest.search.frontier import Patience, Span, measure_returns, resample_scores
+from backtest.search.samplers import Chebyshev
 from tests.kit import check_refused
-from tests.tuning import seek
+from tests.tuning import Columns, seek
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -36,7 +39,7 @@ def test_standard_errors_are_those_of_closed_forms():
     span = Span(800 / 365, 365.0)
     own = measure_returns(returns.T, span)
     goal = trials.Goal(read_objective("sharpe"), (), (read_objective("cagr"),))
-    drawn = [*frontier.resample_scores(goal, own, returns, span, 400, 0)]
+    drawn = [*resample_scores(goal, own, returns, span, 400, 0)]
     errors = np.std(drawn, axis=0)
     growth = np.std(np.log1p(returns), axis=0) / math.sqrt(800) * 365 * (1 + own["cagr"])
     for k in (0, 1):
@@ -64,8 +67,10 @@ def test_a_search_without_gains_ends_after_as_many_evaluations_as_its_patience(o
 
 
 def test_gains_under_a_quarter_of_the_standard_error_do_not_count(monkeypatch):
-    monkeypatch.setattr(frontier, "estimate_errors", lambda goal, evaluator, sets, seed: np.full(
-        (len(sets["x"]), 1), 0.4))  # fmt: skip
+    def estimate(goal: object, evaluator: object, sets: Columns, seed: int) -> np.ndarray:
+        return np.full((len(sets["x"]), 1), 0.4)
+
+    monkeypatch.setattr(sys.modules[Patience.__module__], "estimate_errors", estimate)
     goal = trials.Goal(read_objective("sharpe"), ())
     patience = Patience(10, goal, None, 0)
 
@@ -96,3 +101,82 @@ def test_a_patient_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
     assert again.table.equals(whole.table)
     assert len(whole.table) < 400
     check_refused(lambda: seek(patience=0), "patience must be at least 1, got 0", ParameterError)
+
+
+def spread(sets: Columns) -> Columns:
+    """Return growth x (1 + y / 100) and drawdown (x / 10)^2: the frontier is y = 100."""
+    x, y = sets["x"], sets["y"]
+    ruined = ((x > 9.0) & (y > 50.0)).astype(float)
+    return {"cagr": x * (1 + y / 100), "max_drawdown": (x / 10) ** 2, "ruined": ruined}
+
+
+def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
+    on(spread)
+    study = seek(objective=["cagr", "max_drawdown"], trials=300, robust=False)
+    found = study.frontier(draws=20)
+    table = study.table[study.table["ruined"] == 0.0]
+    beats = (
+        (table["cagr"].to_numpy()[:, None] >= table["cagr"].to_numpy())
+        & (table["max_drawdown"].to_numpy()[:, None] <= table["max_drawdown"].to_numpy())
+        & ((table["cagr"].to_numpy()[:, None] > table["cagr"].to_numpy())
+           | (table["max_drawdown"].to_numpy()[:, None] < table["max_drawdown"].to_numpy()))
+    )  # fmt: skip
+    assert found.found == int((~beats.any(axis=0)).sum())
+    front = found.points[found.points["point"] == "frontier"]
+    assert front["cagr"].is_monotonic_decreasing
+    assert front["max_drawdown"].is_monotonic_decreasing
+    default = found.points[found.points["point"] == "default"].iloc[0]
+    assert (default["x"], default["y"]) == (5.0, 10.0)
+    assert found.is_beaten(int(default.name))
+    assert "the set default is beaten" in found.verdict
+    assert {"holdout_cagr", "holdout_max_drawdown", "non_dominated"} <= {*found.points}
+    assert "not deflated" in found.details
+    assert study.best["x"] == pytest.approx(found.points.loc[found.knee, "x"])
+    assert study.outcome.chosen_by == "knee"
+
+
+def test_the_knee_is_farthest_from_the_chord():
+    """On the circle around (0, 0) it is at 45 degrees, whatever the units."""
+    angle = np.linspace(0.0, np.pi / 2, 19)
+    assert find_knee(np.column_stack([np.sin(angle), 50 * np.cos(angle)])) == 9
+    corner = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.7, 0.7, 0.7], [0.4, 0.4, 0.4]])
+    assert find_knee(corner) == 3
+
+
+def test_shares_are_those_of_paired_histories():
+    """A set that is another one plus a constant a day is never beaten, the other always."""
+    noise = np.random.default_rng(1).normal(0.0, 0.01, (200, 1))
+    returns = noise + np.array([0.0, 0.001])
+    span = Span(200 / 365, 365.0)
+    goal = trials.Goal(read_objective("cagr"), (), (read_objective("max_drawdown"),))
+    drawn = resample_scores(goal, measure_returns(returns.T, span), returns, span, 50, 0)
+    assert np.mean([~is_dominated(each) for each in drawn], axis=0).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("wrong", "words"), [
+    (["cagr"], "two or three different measures"),
+    (["cagr", "cagr"], "two or three different measures"),
+    (["cagr", "mean_leverage"], "more or less is better, got 'mean_leverage'"),
+    (["cagr", "es_95"], "need no path of an account, got es_95"),
+    (["cagr", "sharp"], "did you mean 'sharpe'"),
+])  # fmt: skip
+def test_objectives_without_a_direction_are_refused(wrong, words):
+    check_refused(lambda: seek(objective=wrong), words, ParameterError)
+
+
+def test_a_search_for_a_frontier_covers_it_with_few_evaluations():
+    """Hypervolume of 1,000 sets over the exact one, from the worst values; 4 parameters."""
+    shares = []
+    for seed in range(5):
+        sampler, scores = Chebyshev(4, seed, 1000, 2), np.empty((0, 2))
+        for _ in range(15):
+            cube = sampler.ask()
+            off = 1 + 16 * np.mean((cube[:, 1:] - 0.6) ** 2, axis=1)
+            new = np.column_stack([-cube[:, 0], -off * (1 - (cube[:, 0] / off) ** 2)])
+            sampler.tell(cube, new, np.zeros(len(cube)))
+            scores = np.vstack([scores, new])
+        front = scores[~is_dominated(scores)] + [1.0, 6.76]
+        front = front[np.argsort(-front[:, 0])]
+        tops = np.maximum.accumulate(np.concatenate([[0.0], front[:, 1]]))
+        shares.append(float(np.sum(front[:, 0] * np.diff(tops))) / (5.76 + 1 / 3))
+    assert np.median(shares) > 0.98
