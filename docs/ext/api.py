@@ -51,11 +51,11 @@ def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
             parts[find_room(getattr(bt, name))].append(name)
-    pages, rows = {}, []
+    pages, index = {}, "# Every public name\n"
     for room, names in parts.items():
         if names:
             pages[f"api/{room}"] = write_page(write, ROOMS[room], "backtest", "bt", names)
-            rows.append([f"[{ROOMS[room]}](api/{room}.md)", list_code(names)])
+            index += f"\n## [{ROOMS[room]}](api/{room}.md)\n\n{list_calls('backtest', 'bt', names)}"
     for title, path in MODULES.items():
         module, page = importlib.import_module(path), f"api/{title.replace('.', '-')}"
         names = list_names(module)
@@ -64,9 +64,19 @@ def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
             about += " Each policy has a [page](../policies.md) of its own."
         own = [] if title == "bt.strategies" else names
         pages[page] = write_page(write, title, path, title, own, about)
-        rows.append([f"[`{title}`]({page}.md)", list_code(names)])
-    index = "# Every public name\n\n" + write_table(["page", "names"], rows)
+        index += f"\n## [`{title}`]({page}.md)\n\n{list_calls(path, title, names)}"
     return pages | {"api": index}
+
+
+def list_calls(path: str, shown: str, names: list[str]) -> str:
+    """Return a table with the call of each name and the first line of its docstring."""
+    rows = []
+    for name in names:
+        value = getattr(importlib.import_module(path), name)
+        about = inspect.getdoc(value) or "" if is_called(value) else ""
+        call = write_call(value) if is_called(value) else ""
+        rows.append([f"`{shown}.{name}{call}`", about.partition("\n")[0]])
+    return write_table(["call", "what it is"], rows)
 
 
 def list_code(names: list[str]) -> str:
