@@ -1,5 +1,6 @@
 """What the pages show is true: code of the README runs, commands and files are there."""
 
+import ast
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from backtest.cli import main
+from benchmarks import ports
 from docs.ext import blocks, links, pages, pictures
 from tests.kit import ask, call
 
@@ -287,6 +289,23 @@ BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
 HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
 """What the others import: no commands."""
+
+
+PORTS = json.loads((BENCHMARKS / "ports.json").read_text("utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PORTS))
+def test_a_ported_example_has_the_numbers_of_the_other_tool(name, folder):
+    """And the page shows both, with the version."""
+    section, known = ports.read_sections()[name], PORTS[name]
+    (block,) = blocks.find_blocks(section)
+    ours = ast.literal_eval(blocks.run_python(block, folder, "moving").text.splitlines()[-1])
+    assert ours == pytest.approx(known["numbers"], rel=1e-9)
+    assert f" {known['version']} | here |" in section
+    for key, theirs in known["numbers"].items():
+        words = [f"{v:,}" if isinstance(v, int) else f"{v:,.6f}" for v in (theirs, ours[key])]
+        assert f"| {key} | {' | '.join(words)} |" in section
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS - HELPERS))
