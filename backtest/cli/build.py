@@ -177,13 +177,23 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
 
 
 def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
-    from backtest.signals import equal, inverse_volatility  # noqa: PLC0415 - seldom used
+    from backtest.signals import equal, inverse_volatility, risk_budget  # noqa: PLC0415 - seldom
 
-    core.Choice("equal", "inverse-volatility").check("run.allocate", rule)
-    known = () if rule == "equal" else ("half_life", "every")
-    core.check_names(f"run.allocate_settings: {rule}", settings, known, noun="setting")
+    known_by_rule: dict[str, tuple[str, ...]] = {
+        "equal": (), "inverse-volatility": ("half_life", "every"),
+        "risk-budget": ("half_life", "every", "budgets"),
+    }  # fmt: skip
+    core.Choice(*known_by_rule).check("run.allocate", rule)
+    known = known_by_rule[rule]
+    heads = [name.partition(".")[0] for name in settings]
+    core.check_names(f"run.allocate_settings: {rule}", heads, known, noun="setting")
     if len(markets) == 1:
         raise core.ParameterError("run.allocate is for several instruments, got one")
+    if rule == "risk-budget":
+        given = {name: each for name, each in settings.items() if "." in name}
+        budgets = {name.removeprefix("budgets."): each for name, each in given.items()} or None
+        others = {name: each for name, each in settings.items() if name not in given}
+        return risk_budget(markets, budgets, **others)
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)
 
 

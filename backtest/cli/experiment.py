@@ -87,7 +87,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
         "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),
-        "allocate": (str, "Several markets: weights, 'equal' or 'inverse-volatility'."),
+        "allocate": (str, "Several markets: 'equal', 'inverse-volatility', 'risk-budget'."),
         "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
         "decide": (str,),
         "detail": (str,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +93,132 @@ def find_returns(markets: Markets) -> core.FloatArray:
 def estimate(returns: core.FloatArray, half_life: float) -> core.FloatArray:
     """Return the variance of each instrument at each bar, (n_bars, n), by its own past alone."""
     return np.asarray(pd.DataFrame(returns**2).ewm(halflife=half_life).mean())
+
+
+MOST_STEPS = 200
+"""Newton steps after which no weights are taken to exist; some ten are usual."""
+EXACT = 1e-12
+"""Largest error of a contribution to the risk, as a share."""
+
+
+def risk_budget(
+    markets: Markets,
+    budgets: Mapping[str, float] | None = None,
+    *,
+    half_life: float = 168.0,
+    every: int = 24,
+    directions: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Return weights whose contributions to the variance are budgets.
+
+    The weights w = y / sum(y) minimize y'Sy / 2 - sum of b log y, with S the covariance of log
+    returns (means taken as 0) and b the budgets. Source: Spinu (2013), An Algorithm for Computing
+    Risk Parity Weights, whose Newton steps find them.
+
+    Parameters
+    ----------
+    markets : Markets
+        Only their closes count.
+    budgets : mapping of str to float, optional
+        By instrument, over 0; those of the instruments that take part are scaled to add up to 1.
+        By default all are equal (risk parity).
+    half_life, every
+        As of :func:`inverse_volatility`.
+    directions : mapping of str to float, optional
+        1 or -1 by instrument, by default 1: short weights are negative, and S is that of the
+        returns that a short gets.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+        Absolute values add up to 1 among the instruments with returns of a half-life, 0 before.
+
+    Raises
+    ------
+    ParameterError
+        If a budget is not over 0, a price does not move, or a combination without risk exists.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> one, other = bt.Market.sample(bars=400), bt.Market.sample(bars=400, seed=1)
+    >>> weights = risk_budget(bt.Markets({"A": one, "B": other}), {"A": 0.7, "B": 0.3})
+    >>> round(float(weights.iloc[-1].sum()), 12)
+    1.0
+    """
+    core.Whole(1).check("every", every)
+    half_life = float(core.Range(0.5, 1e9, "bars").check("half_life", half_life))
+    require_panel(markets)
+    shares = read_by_name("budgets", budgets, markets, core.Number(0.0, open_low=True))
+    signs = read_by_name("directions", directions, markets, core.Number(-1.0, 1.0))
+    if not np.all(np.abs(signs) == 1.0):
+        raise core.ParameterError(f"directions must be 1 or -1, got {dict(directions or {})}")
+
+    def allocate(seen: Markets) -> core.FloatArray:
+        returns = find_returns(seen) * signs
+
+        def solve(segment: Segment) -> core.FloatArray:
+            members = segment.members
+            covariances = estimate_covariances(returns[:, members], half_life)[segment.bars]
+            _check_moves(np.diagonal(covariances, axis1=1, axis2=2), segment, seen)
+            wanted, found = shares[members] / shares[members].sum(), []
+            for t, covariance in zip(segment.bars.tolist(), covariances, strict=True):
+                found.append(spend_budgets(covariance, wanted))
+                if np.isnan(found[-1]).any():
+                    raise core.ParameterError(
+                        "a long combination of the instruments must have risk, got none up to "
+                        f"{core.format_time(int(seen.time[t]))} UTC: leave out one that hedges "
+                        "another fully, or give a longer half_life"
+                    )
+            return np.stack(found) * signs[members]
+
+        return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
+
+    found: pd.DataFrame = compute_signal(markets, allocate)
+    return found
+
+
+def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.FloatArray:
+    """Return the covariances (n_bars, n, n) of returns (n_bars, n) at bars that all have."""
+    n = returns.shape[1]
+    common = np.where(np.isfinite(returns).all(axis=1)[:, None], returns, np.nan)
+    products = (common[:, :, None] * common[:, None, :]).reshape(len(returns), n * n)
+    means = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()
+    return np.asarray(means.reshape(-1, n, n))
+
+
+def read_by_name(
+    name: str, given: Mapping[str, float] | None, markets: Markets, number: core.Number
+) -> core.FloatArray:
+    """Return a number of each instrument, (n,); 1 of all by default."""
+    if given is None:
+        return np.ones(len(markets))
+    core.check_names(name, given, list(markets.names), list(markets.names), noun="instrument")
+    return np.array([float(number.check(f"{name} of {x}", given[x])) for x in markets.names])
+
+
+def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core.FloatArray:
+    """Return the positive weights, (n,), with the budgets (n,) of a covariance (n, n).
+
+    Their sum is 1; NaN where a long combination without risk exists. Newton's method, damped where
+    it is far: the objective is self-concordant once the least budget is 1.
+    """
+    sizes = np.sqrt(np.diag(covariance))
+    matrix, wanted = covariance / np.outer(sizes, sizes), budgets / budgets.min()
+    y = np.sqrt(wanted)
+    for _ in range(MOST_STEPS):
+        pushed = matrix @ y
+        if np.max(np.abs(y * pushed - wanted)) <= EXACT * wanted.sum():
+            weights = y / sizes
+            return np.asarray(weights / weights.sum())
+        gradient = pushed - wanted / y
+        try:
+            step = np.linalg.solve(matrix + np.diag(wanted / (y * y)), gradient)
+        except np.linalg.LinAlgError:
+            break
+        decrement = math.sqrt(max(float(gradient @ step), 0.0))
+        y = y - step / (1.0 if decrement < 0.25 else 1.0 + decrement)
+    return np.full(len(y), np.nan)
 
 
 def _check_moves(variances: core.FloatArray, segment: Segment, markets: Markets) -> None:

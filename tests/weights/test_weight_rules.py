@@ -195,3 +195,68 @@ def test_planted_peeks_into_the_returns_are_found(monkeypatch):
     monkeypatch.setattr(weights, "find_returns", peek)
     with pytest.raises(PolicyError, match="looks ahead"):
         bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=1)
+
+
+def two_moves(rho: float, s1: float, s2: float) -> bt.Markets:
+    """Return two markets whose returns have exact deviations and correlation over four bars."""
+    one = np.tile([1.0, 1.0, -1.0, -1.0], 30)
+    other = np.tile([1.0, -1.0, 1.0, -1.0], 30)
+    mixed = rho * one + np.sqrt(1.0 - rho * rho) * other
+    moves = {"A": s1 * one, "B": s2 * mixed}
+    return bt.Markets({name: market_of(np.exp(np.cumsum(x))) for name, x in moves.items()})
+
+
+@pytest.mark.parametrize(("rho", "b"), [(0.0, 0.5), (0.4, 0.7), (-0.6, 0.2), (0.9, 0.05)])
+def test_risk_budgets_of_two_have_a_closed_form(rho, b):
+    """The first weight is the root that leaves the first a share b of the variance."""
+    s1, s2 = 0.01, 0.03
+    pushed, root = (b - 0.5) * rho, np.sqrt((b - 0.5) ** 2 * rho**2 + b * (1.0 - b))
+    above = pushed * s1 * s2 - b * s2**2 + s1 * s2 * root
+    wanted = above / ((1.0 - b) * s1**2 - b * s2**2 + 2.0 * pushed * s1 * s2)
+    covariance = np.array([[s1**2, rho * s1 * s2], [rho * s1 * s2, s2**2]])
+    found = weights.spend_budgets(covariance, np.array([b, 1.0 - b]))
+    assert found[0] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_frame_spends_the_budgets_of_the_weighted_covariance():
+    frame = bt.allocate.risk_budget(MARKETS, {"A": 0.5, "B": 0.3, "C": 0.2}, half_life=20, every=1)
+    returns = np.diff(np.log(MARKETS.panel().close), prepend=np.nan).T
+    held = frame.iloc[450].to_numpy()
+    covariance = weights.estimate_covariances(returns, 20.0)[450]
+    shares = held * (covariance @ held) / (held @ covariance @ held)
+    np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=1e-9)
+    assert frame.iloc[:20].to_numpy().sum() == 0.0
+    late, pair = frame.iloc[700].to_numpy(), weights.estimate_covariances(returns[:, :2], 20.0)[700]
+    shares = late[:2] * (pair @ late[:2]) / (late[:2] @ pair @ late[:2])
+    np.testing.assert_allclose(shares, [0.625, 0.375], atol=1e-9)
+
+
+def test_contributions_to_the_variance_are_the_budgets():
+    rng = np.random.default_rng(5)
+    for n in (2, 5, 12):
+        loads = rng.normal(size=(n, n + 2))
+        covariance = loads @ loads.T * 10.0 ** rng.uniform(-6, 0)
+        budgets = rng.dirichlet(np.full(n, 0.5)) + 1e-4
+        budgets /= budgets.sum()
+        found = weights.spend_budgets(covariance, budgets)
+        shares = found * (covariance @ found) / (found @ covariance @ found)
+        np.testing.assert_allclose(shares, budgets, atol=1e-9)
+        order = rng.permutation(n)
+        again = weights.spend_budgets(covariance[np.ix_(order, order)], budgets[order])
+        np.testing.assert_allclose(again, found[order], rtol=1e-9)
+
+
+def test_a_short_has_the_risk_of_its_own_returns():
+    markets = bt.Markets({"A": A, "B": B})
+    long = bt.allocate.risk_budget(markets, {"A": 0.5, "B": 0.5})
+    hedged = bt.allocate.risk_budget(markets, directions={"A": 1, "B": -1})
+    assert np.abs(hedged.iloc[-1]).sum() == pytest.approx(1.0)
+    assert hedged["B"].iloc[-1] < 0.0 < long["B"].iloc[-1]
+
+
+def test_budgets_that_cannot_be_spent_are_refused():
+    markets = bt.Markets({"A": A, "B": B})
+    check_refused(lambda: bt.allocate.risk_budget(markets, {"A": 1.0}), "lacks B|needs B")
+    check_refused(lambda: bt.allocate.risk_budget(markets, {"A": 0.0, "B": 1.0}), "budgets of A")
+    perfect = two_moves(-1.0, 0.01, 0.01)
+    check_refused(lambda: bt.allocate.risk_budget(perfect, half_life=4.0), "must have risk")
