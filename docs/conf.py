@@ -20,6 +20,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx_codeautolink",
     "sphinx_copybutton",
     "sphinx_design",
     "docs.ext.site",
