@@ -77,9 +77,6 @@ class Loaded(NamedTuple):
     returns: str
 
 
-# ------------------------------------------------------------------------------- the cache folder
-
-
 def find_cache_folder() -> Path:
     lasting = find_lasting_folder()
     return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
@@ -97,9 +94,6 @@ def find_lasting_folder() -> Path | None:
             if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
                 return folder
     return None
-
-
-# ---------------------------------------------------------------------------------------- folders
 
 
 @functools.cache
@@ -209,9 +203,6 @@ def has_object(prefix: str) -> bool:
     return any(any(folder.glob(f"{prefix}*.o")) for folder in list_folders())
 
 
-# ---------------------------------------------------------------------------------------- loading
-
-
 class Engine:
     """LLVM's loader of objects; what it has loaded stays for the life of the process."""
 
@@ -247,8 +238,6 @@ def can_load(made: ObjectFile) -> bool:
     binding = start_engine().binding
     return all(binding.address_of_symbol(each) for each in made.needs)
 
-
-# ---------------------------------------------------------------------------------------- calling
 
 KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.bool_: "b"}
 RETURNED = {"q": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
@@ -510,9 +499,6 @@ def can_keep(made: ObjectFile) -> bool:
     return set(made.needs) <= OF_LIBC
 
 
-# ------------------------------------------------------------------------------------ the seconds
-
-
 class Stopwatch:
     """The seconds that compiling takes; only one thread compiles at a time."""
 
@@ -536,8 +522,6 @@ class Stopwatch:
 
 COMPILING = Stopwatch()
 
-
-# ------------------------------------------------------------------------------ signals that wait
 
 SIGNALS = tuple(
     getattr(signal, name)

@@ -176,8 +176,6 @@ def short_power(size: float, y: float, otherwise: float) -> float:
     return square * size if y == 3.0 else value
 
 
-# ------------------------------------------------------------------------- the normal distribution
-
 ROOT_TWO_PI = math.sqrt(2.0 * math.pi)
 MILLS = (
     (
@@ -260,8 +258,6 @@ def normal_cdf(z: float) -> float:
     tail = mills_ratio(min(40.0, abs(z))) * normal_density(z)
     return tail if z < 0.0 else 1.0 - tail
 
-
-# ------------------------------------------------------------- what stands in a policy's formula
 
 WHOLE = (int, np.integer)
 NUMBER = (float, np.floating, *WHOLE)

@@ -24,9 +24,6 @@ LEAST_VARIANCE = 1e-20
 LARGEST_EXPONENT = 700.0
 
 
-# ----- weighted means -----
-
-
 @kernel
 def ewma_lanes(
     squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
@@ -73,9 +70,6 @@ def filter_variance(
         variance = omega + alpha * squares[t] + beta * variance
         if t >= start:
             out[t] = variance
-
-
-# ----- windows -----
 
 
 @kernel
@@ -125,9 +119,6 @@ def move_in(held: FloatArray, place: int, value: float) -> None:
         held[place] = held[place + 1]
         place += 1
     held[place] = value
-
-
-# ----- regimes -----
 
 
 @kernel

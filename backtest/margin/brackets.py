@@ -75,9 +75,6 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
     )
 
 
-# --------------------------------------------------------------------- the value of a contract
-
-
 @inlined
 def choose(condition: Any, yes: float, no: float) -> float:
     """Return one of two numbers, or of arrays; compiled code, which has numbers, replaces this."""
@@ -90,9 +87,6 @@ def compute_price(size: float, is_inverse: bool, value: float) -> float:
     """Return the price at which one contract is worth ``value``; NaN if there is none."""
     known = choose(value != 0.0, value, math.nan)
     return -size / known if is_inverse else known / size
-
-
-# -------------------------------------------------------------------------- maintenance margin
 
 
 def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
@@ -109,9 +103,6 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
         rate = choose(is_over, after, rate)
         last = after
     return rate * notional - amount
-
-
-# ------------------------------------------------------------------------------ initial margin
 
 
 def compute_setting(rules: MarginRules, multiplier: float) -> float:
@@ -159,9 +150,6 @@ def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> f
     return notional * multiplier / leverage
 
 
-# ------------------------------------------------------------------------------------ reductions
-
-
 def compute_step_floor(rules: MarginRules, notional: float) -> float:
     floor = 0.0
     for k in range(1, len(rules.floors)):
@@ -186,9 +174,6 @@ def compute_affordable(
         if slope > 0.0:
             allowed = min(allowed, (amount + spared) / slope)
     return allowed
-
-
-# ------------------------------------------------------------------------------ liquidation
 
 
 @cold

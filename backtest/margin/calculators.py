@@ -142,8 +142,6 @@ def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:
     return np.asarray(deviation * np.sqrt(check_each("horizon", horizon, NOT_NEGATIVE)))
 
 
-# ----- the calculator -----
-
 DAYS = (1.0, 7.0, 30.0)
 
 

@@ -470,9 +470,6 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     return float(sum(each.value_at(price) for each, price in zip(assets, worth, strict=True)))
 
 
-# ------------------------------------------------------------------------------ the arguments
-
-
 def read_book(
     venues: Venues,
     quantities: Numbers,

@@ -640,9 +640,6 @@ def compute_premiums(pool: OptionPool) -> float:
     return total
 
 
-# ------------------------------------------------------------------------------ what is needed
-
-
 @kernel
 def fill_options(options: OptionPositions, rules: OptionRules) -> None:
     for i in range(len(options.signs)):
@@ -682,8 +679,6 @@ def compute_option_requirement(
         of_strategies += find_way(pool, g, is_initial)[1]
     return total + of_strategies
 
-
-# ------------------------------------------------- bounds of what changes with the price
 
 DENSITY = 0.39894228040143276
 """The largest value of the normal density."""

@@ -412,9 +412,6 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
     return compute_portfolio_backing(rules, held, cash) <= needed * (1.0 + TOLERANCE)
 
 
-# ------------------------------------------------------------------------------- Euler shares
-
-
 def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
     """Write each position's Euler share of R, ``q_i dR/dq_i``, and each collateral's, (n + C,).
 

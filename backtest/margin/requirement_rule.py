@@ -697,9 +697,6 @@ def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:
     return tuple(listed)
 
 
-# ----------------------------------------------------------------- a requirement of the user's own
-
-
 class OwnRule(core.Declaration):
     def read(self, value: Any) -> RequirementRule:
         if isinstance(value, type) or not isinstance(value, RequirementRule):
@@ -788,9 +785,6 @@ def ask_rule(
             f"it raised {type(error).__name__}: {error}"
         ) from error
     return float(core.Number(0, may_be_infinite=True).check(noun, answer))
-
-
-# ------------------------------------------------------------------- rules of venues, by date
 
 
 class MarginPreset(NamedTuple):

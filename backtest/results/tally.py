@@ -87,9 +87,6 @@ COUNTS = frozenset(
 )
 
 
-# ------------------------------------------------------------------------------ begin and read
-
-
 def start_tally(unit: float, equity: float, t: int) -> FloatArray:
     tally = np.zeros(N_TALLY)
     tally[[FIRST_UNIT, PEAK_UNIT, LOW, LOW_PEAK, SAMPLE_UNIT]] = unit
@@ -120,9 +117,6 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
     return named | money._asdict()
 
 
-# ----------------------------------------------------------------------------------- the drawdown
-
-
 @inlined
 def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
     """Write the unit value of bar t into the peaks and the deepest drawdown of ``tally``."""
@@ -141,9 +135,6 @@ def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
 @inlined
 def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
     return unit * low_peak < low * peak
-
-
-# ------------------------------------------------------------------------------------- the samples
 
 
 @inlined
@@ -176,9 +167,6 @@ def finish_sample(tally: FloatArray, unit: float) -> None:
 def find_disutility(growth: float) -> float:
     square = growth * growth
     return 1.0 / square if square > 0.0 else math.inf
-
-
-# ---------------------------------------------------------------------------------- what it counts
 
 
 @inlined
