@@ -198,11 +198,6 @@ def building(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def has_object(prefix: str) -> bool:
-    """Return whether any folder has an object whose name begins so."""
-    return any(any(folder.glob(f"{prefix}*.o")) for folder in list_folders())
-
-
 class Engine:
     """LLVM's loader of objects; what it has loaded stays for the life of the process."""
 
@@ -394,7 +389,8 @@ class Entry:
 
     def is_compiled(self) -> bool:
         """Return whether it is in memory or in a folder, for arguments of some kinds."""
-        return bool(self.found) or has_object(self.prefix)
+        files = (folder.glob(f"{self.prefix}*.o") for folder in list_folders())
+        return bool(self.found) or any(map(any, files))
 
     def find(self, kinds: tuple[tuple[str, ...], ...], given: tuple[Any, ...]) -> tuple[Any, str]:
         """Return the function for these kinds, compiled if no folder has it, and its returns."""
@@ -462,7 +458,7 @@ def load_or_compile(
             if found is None:
                 found = compile_now()
                 COMPILED.append(name)
-            if can_keep(found):
+            if set(found.needs) <= OF_LIBC:  # else only where numba is loaded
                 keep_object(name, found)
     return start_engine().load(found)
 
@@ -492,11 +488,6 @@ OF_LIBC = frozenset(
         "fabs", "copysign", "ldexp", "frexp", "hypot", "cbrt", "memset", "memcpy", "memmove",
     }
 )  # fmt: skip
-
-
-def can_keep(made: ObjectFile) -> bool:
-    """Return whether an object needs nothing that numba alone gives a process."""
-    return set(made.needs) <= OF_LIBC
 
 
 class Stopwatch:

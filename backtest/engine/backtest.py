@@ -163,7 +163,7 @@ class Backtest:
         whole = with_clock(self.market, self.decide, self.detail)
         changes = {"market": whole, "decide": None, "detail": None, "end": None}
         if self.end is not None:
-            part = end_before(self.market, self.end)
+            part = as_given(as_markets(self.market).slice(None, self.end), self.market)
             changes["market"] = with_clock(part, self.decide, self.detail)
             changes["signal"] = cut_rows(self.signal, whole, changes["market"])
         return replace(self, **changes)
@@ -314,11 +314,6 @@ def check_start(market: Market | Markets, start: core.TimeLike | None) -> None:
     if start is not None and core.to_nanoseconds(start, "start") > int(market.time[-1]):
         last = core.format_time(int(market.time[-1]))
         raise core.ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
-
-
-def end_before(market: Any, end: core.TimeLike) -> Any:
-    """Return the bars of a market that open before a time."""
-    return as_given(as_markets(market).slice(None, end), market)
 
 
 def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[str, Venue], Account]:

@@ -76,7 +76,7 @@ def scale_to_volatility(
             break
         step = math.exp(math.log(target / volatility) / elasticity)
         last, scale = scale, min(most, scale * step)
-        again = best._replace(result=run_scaled(result, scale), scale=scale)
+        again = best._replace(result=run_again(result, result.setup.scale(scale)), scale=scale)
         if again.distance < best.distance:
             best = again
         after = again.result.metrics["volatility"]
@@ -86,10 +86,6 @@ def scale_to_volatility(
         elasticity = float(np.clip(answer, *ELASTICITY))
         volatility = after
     return best
-
-
-def run_scaled(result: Any, scale: float) -> Result:
-    return run_again(result, result.setup.scale(scale))
 
 
 def run_again(result: Any, setup: Setup) -> Result:

@@ -94,7 +94,7 @@ def write_decide(memory: type | None, place: Place) -> list[str]:
         f"bar = Bar({', '.join(place.bar)})",
         f"settings = Params({', '.join(place.settings or ['0.0'])})",
         *write_call(memory, place.slot),
-        *write_memory(memory, place.slot),
+        *(f"{place.slot(k)} = 1.0 * after[{k}]" for k in range(count_slots(memory))),
         *place.also,
     ]
     return [*place.head, *("    " * place.depth + line for line in body), *place.end]
@@ -111,10 +111,6 @@ def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
         "    raise ValueError('a memory must keep its length')",
         "leverage = 1.0 * leverage",
     ]
-
-
-def write_memory(memory: type | None, slot: Callable[[int], str]) -> list[str]:
-    return [f"{slot(k)} = 1.0 * after[{k}]" for k in range(count_slots(memory))]
 
 
 def read_parameter(text: str, value: object) -> str:

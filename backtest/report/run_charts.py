@@ -44,13 +44,6 @@ MOST_MARKS = 400
 """Most marks of one kind; if there are more, the largest are drawn."""
 
 
-def find_near(result: Result) -> core.FloatArray:
-    mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
-    lowest, highest = float(np.min(mark)), float(np.max(mark))
-    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
-    return np.where((price >= low) & (price <= 1.5 * highest), price, np.nan)
-
-
 def find_marks(result: Result) -> pd.DataFrame:
     """Return the events that are marked on the equity, the largest of each kind."""
     events = result.events
@@ -323,7 +316,10 @@ def list_positions(result: Result) -> list[Shown]:
                            table, colors=colors, height=520, panels=panels,
                            dotted=("cap",))]  # fmt: skip
     table["mark price"] = result.mark
-    table["liquidation price"] = find_near(result)
+    mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
+    lowest, highest = float(np.min(mark)), float(np.max(mark))
+    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
+    table["liquidation price"] = np.where((price >= low) & (price <= 1.5 * highest), price, np.nan)
     table["target"] = pd.Series(bars["target"].to_numpy()).ffill().to_numpy()
     table["held"] = bars["leverage"].to_numpy()
     away = np.abs(bars["liquidation_price"].to_numpy() / result.mark - 1.0)

@@ -92,7 +92,7 @@ def run_one_by_one(
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
                 except core.RAISED as error:  # a policy may raise anything
-                    rows.errors[k] = describe_error(error)
+                    rows.errors[k] = " ".join(f"{type(error).__name__}: {error}".split())
                 rows.done[k] = True
                 if progress is not None:
                     progress(k + 1, n)
@@ -110,10 +110,6 @@ def stack_returns(sampled: Mapping[int, core.FloatArray], rows: Rows) -> core.Fl
     for k, values in sampled.items():
         table[:, k] = values
     return table
-
-
-def describe_error(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 Signal: TypeAlias = "pd.Series | core.FloatArray | float | signals.SignalRule | None"
