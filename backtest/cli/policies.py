@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from backtest.baselines.policy_contract import Finding, check_policy
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
 from backtest.cli.command import AsJson, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, pick_value
-from backtest.engine import Finding, check_policy
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policies import Parameter, Policy
 from backtest.signals import resolve_signal

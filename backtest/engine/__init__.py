@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from backtest.engine.driver import find_entry, new_cuts, new_event_log, new_ledger, new_quotes
     from backtest.engine.driver import new_scratch, new_tape, read_tables, report_bad_decision
     from backtest.engine.driver import summarize_account
-    from backtest.engine.equal_risk import BUY_AND_HOLD, CONSTANT, ScaledAccount, find_growth
-    from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
-    from backtest.engine.equal_risk import scale_to_volatility
     from backtest.engine.formulas import MARGIN_NUMBERS, Place, bind_compiled, find_address
     from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends, mark_samples
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay
     from backtest.engine.policies import replace_policies, show_terms
-    from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched, warn_of_unfilled
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, is_same_account

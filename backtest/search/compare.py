@@ -16,7 +16,6 @@ from backtest import core, engine
 from backtest.core import as_of
 from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine.equal_risk import NEAR
 from backtest.results import (
     Result,
     Sampled,
@@ -29,6 +28,15 @@ from backtest.results import (
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
+from backtest.search.equal_risk import (
+    BUY_AND_HOLD,
+    NEAR,
+    ScaledAccount,
+    find_growth,
+    measure_market,
+    name_better,
+    scale_to_volatility,
+)
 
 MEASURED = (
     "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
@@ -133,7 +141,7 @@ def compare(
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
         "baseline": against,
-        "market": engine.measure_market(next(iter(results.values()))),
+        "market": measure_market(next(iter(results.values()))),
         "equal_risk": equal_risk,
         **rules._asdict(),
         "blocks": blocks,
@@ -160,7 +168,7 @@ vars(compare)["as_method"] = compare_policies
 
 def build_manifest(
     results: Mapping[str, Result],
-    scaled: Mapping[str, engine.ScaledAccount] | None,
+    scaled: Mapping[str, ScaledAccount] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -249,7 +257,7 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
         yield lead, mine, theirs
 
 
-def list_cautions(n: int, scaled: Mapping[str, engine.ScaledAccount] | None) -> Iterator[str]:
+def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:
     if n < LEAST_SAMPLES:
         yield (
             f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
@@ -270,7 +278,7 @@ def measure_account(result: Result) -> dict[str, float]:
     """Return log growth, all measures of a run, and its costs per year over mean equity."""
     rates = find_cost_rates(result.tally, result.span)
     return {
-        "log_growth": engine.find_growth(result),
+        "log_growth": find_growth(result),
         **result.metrics,
         **{f"{name}_annual": rate for name, rate in rates.items()},
     }
@@ -296,7 +304,7 @@ def sample_free(result: Result) -> core.FloatArray:
 
 def equalize_risk(
     results: Mapping[str, Result], progress: core.Progress | None
-) -> dict[str, engine.ScaledAccount]:
+) -> dict[str, ScaledAccount]:
     for name, result in results.items():
         is_retuned = "switches" in result.manifest["policy"]
         if is_retuned or not result.policies:
@@ -310,7 +318,7 @@ def equalize_risk(
         )
     found = {}
     for done, (name, result) in enumerate(results.items()):
-        found[name] = engine.scale_to_volatility(result, min(moving))
+        found[name] = scale_to_volatility(result, min(moving))
         if progress is not None:
             progress(done + 1, len(results))
     return found
@@ -521,9 +529,7 @@ class Comparison(core.SavedResult):
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
-        market = engine.name_better(
-            {engine.BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s"
-        )
+        market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
         found = [f"The baseline {best} grew most."] if best == self.baseline else []
         found += [f"{core.capitalize(market)}."] if market else []
         return "".join(f" {each}" for each in found)

@@ -15,9 +15,10 @@ import pandas as pd
 from backtest import core
 from backtest.account import Account
 from backtest.core.saved_result import UNFINISHED, name_result
-from backtest.engine import count_unfilled, name_better
+from backtest.engine import count_unfilled
 from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions
+from backtest.search.equal_risk import name_better
 from backtest.search.frontier import DRAWS, Frontier, build_frontier
 from backtest.search.problem import read_goal
 from backtest.search.trials import (

@@ -23,6 +23,14 @@ from backtest.results import Result
 from backtest.search import trials as trial_steps
 from backtest.search import validation as v
 from backtest.search.compare import sample_returns, show_accounts
+from backtest.search.equal_risk import (
+    BUY_AND_HOLD,
+    CONSTANT,
+    find_growth,
+    hold_at_equal_risk,
+    measure_market,
+    name_better,
+)
 from backtest.search.problem import Robustness, SearchProblem
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
@@ -356,24 +364,24 @@ def judge_walk(
     fixed: Result,
     ways: int,
 ) -> dict[str, Any]:
-    inside, outside = float(np.nanmean([fold.growth for fold in found])), engine.find_growth(result)
+    inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-optimized": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
-    beside = {engine.BUY_AND_HOLD: engine.measure_market(fixed)}
+    beside = {BUY_AND_HOLD: measure_market(fixed)}
     held = None
     if not result.metrics["ruined"]:
-        held = engine.hold_at_equal_risk(fixed, result.metrics["volatility"])
+        held = hold_at_equal_risk(fixed, result.metrics["volatility"])
     if held is not None:
-        beside[engine.CONSTANT] = dict(held.result.metrics)
+        beside[CONSTANT] = dict(held.result.metrics)
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": engine.find_growth(fixed),
+        "growth_fixed": find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
@@ -509,7 +517,7 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        better = engine.name_better(self.figures["beside"], self.result.metrics)
+        better = name_better(self.figures["beside"], self.result.metrics)
         better = f"; {better}" * bool(better)
         if self.result.metrics["ruined"]:
             return f"do not trust it: the re-optimized account was ruined out of sample{better}"

@@ -13,14 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.engine import (
-    BUY_AND_HOLD,
-    CONSTANT,
-    count_periods,
-    hold_at_equal_risk,
-    measure_market,
-)
-from backtest.engine.equal_risk import NEAR
+from backtest.engine import count_periods
 from backtest.results import (
     Sampled,
     annualize_ratios,
@@ -31,6 +24,13 @@ from backtest.results import (
     expected_max_sharpe,
     probability_of_backtest_overfitting,
     simulate_luck,
+)
+from backtest.search.equal_risk import (
+    BUY_AND_HOLD,
+    CONSTANT,
+    NEAR,
+    hold_at_equal_risk,
+    measure_market,
 )
 from backtest.search.problem import Robustness, SearchProblem
 from backtest.search.trials import (

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.baselines import take_baseline
-from backtest.engine.policy_contract import Probe
+from backtest.baselines.policy_contract import Probe
 from backtest.engine.run import Segment, merge_segments, run_switched
 from backtest.strategies import Cppi, VolTarget
 from tests.agreement import place_of, run_engine, trust_data

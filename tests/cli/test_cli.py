@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.baselines.policy_contract import Finding
 from backtest.cli import policies, printing
 from backtest.cli.app import MODULES, build_command
 from backtest.cli.build import build_experiment
 from backtest.cli.compiling import hold_options
 from backtest.cli.experiment import MODELS, TABLES, draft_experiment, read_entry, read_keys
-from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call
 

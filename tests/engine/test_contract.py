@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from backtest import Market, Policy, Range, strategies
+from backtest.baselines import policy_contract
+from backtest.baselines.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
 from backtest.cli.build import built_in_policies
-from backtest.engine import policy_contract
-from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
 from backtest.policies.lookahead import rewrite_after
 
 OURS = built_in_policies()
