@@ -41,7 +41,8 @@ KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
     "margin_returned", "margin_refused", "time_stop",
-    "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion", "expiry",
+    "trailing_stop", "equity_stop", "daily_loss", "weekly_loss", "take_profit", "delisted",
+    "conversion", "expiry",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
@@ -172,7 +173,10 @@ BY_INSTRUMENT = (
     "offset",
 )  # fmt: skip
 
-STOPS = ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding")
+STOPS = (
+    "stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding", "daily_loss",
+    "weekly_loss",
+)  # fmt: skip
 
 WHOLE: dict[str, Any] = {
     "collateral": (),
@@ -239,6 +243,14 @@ class Account(core.Value, kw_only=True):
     equity_stop : float or None
         Close when the equity is this fraction under its highest at a close since the start or the
         last equity stop.
+    daily_loss, weekly_loss : float or None
+        Close everything where the loss since the first open of the day, or of the week (from
+        Monday), is this fraction of the base; no order fills before the first open of the next one.
+    daily_basis : str
+        The base of both: the equity at that first open (``"day"``), with the flows since, or what
+        was paid in (``"initial"``: capital, reserve and deposits).
+    day : str
+        The time zone whose midnight begins a day, such as ``"Europe/Prague"``.
     max_holding : str or None
         Close a position at the first open at which it was held this long, such as ``"7d"``, from
         flat to flat: an increase does not restart the time, a flip does.
@@ -272,6 +284,7 @@ class Account(core.Value, kw_only=True):
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
             "negative_limit", "conversion", "max_holding", "offset", "closing",
+            "daily_loss", "weekly_loss", "daily_basis", "day",
         }
     )  # fmt: skip
 
@@ -299,6 +312,10 @@ class Account(core.Value, kw_only=True):
         Distance, StopDistance(core.Number(0, 1, open_low=True, open_high=True))
     ] = None
     equity_stop: Annotated[float | None, core.Number(0, 1, open_low=True, open_high=True)] = None
+    daily_loss: Annotated[float | None, core.Number(0, 1, open_low=True, open_high=True)] = None
+    weekly_loss: Annotated[float | None, core.Number(0, 1, open_low=True, open_high=True)] = None
+    daily_basis: Annotated[str, core.Choice("day", "initial")] = "day"
+    day: Annotated[str, core.Text()] = "UTC"
     max_holding: Annotated[Any | None, ByInstrument(core.Duration())] = None
     collateral: Annotated[Sequence[Collateral], core.AS_TUPLE] = ()
     requirement: Annotated[MarginRule, Requirement()] = BRACKETS
@@ -326,11 +343,21 @@ class Account(core.Value, kw_only=True):
     @property
     def has_exits(self) -> bool:
         """Whether there is a stop besides a stop-loss that is a fraction of the entry price."""
-        others = (self.take_profit, self.trailing_stop, self.equity_stop)
+        others = (self.take_profit, self.trailing_stop, *self._floors)
         return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
+
+    @property
+    def _floors(self) -> tuple[float | None, ...]:
+        return self.equity_stop, self.daily_loss, self.weekly_loss
 
     def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
+        if self.daily_loss is None and self.weekly_loss is None:
+            for name, default in (("daily_basis", "day"), ("day", "UTC")):
+                if getattr(self, name) != default:
+                    yield name, "is used only with daily_loss or weekly_loss, 0.05 for example"
+        if self.day not in zoneinfo.available_timezones():
+            yield "day", f"must be a time zone, 'Europe/Prague' for example, got {self.day!r}"
         yield from self._find_faults_of_fills_and_collateral()
         if not any(isinstance(getattr(self, name), core.FrozenTable) for name in BY_INSTRUMENT):
             yield from self._find_margin_faults()  # else of each instrument: for_instrument

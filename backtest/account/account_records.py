@@ -88,7 +88,7 @@ class Balances(NamedTuple):
 
 class Watch(NamedTuple):
     best: float
-    highest: float
+    level: float
 
 
 class Quote(NamedTuple):

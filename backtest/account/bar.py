@@ -216,6 +216,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     price_walk.keep_distances(bar)
     clear_ledger(ledger)
     state.wallet.pool_failed = 0.0
+    price_walk.begin_day(bar, t)
     step = bar.log.step
     step[0] = 0
     if terms.fill == r.EARLY and t > 0:
@@ -229,6 +230,8 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
         price_walk.rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
+    if len(feed.days) > 0:
+        price_walk.add_to_openings(state, total(ledger, FLOWS) + total(ledger, TOP_UP))
     step[0] = 2
     payments.settle_funding(bar, t, 1)
     expire_options(bar, t, 0, ENDLESS)
@@ -371,7 +374,7 @@ def follow_bests(bar: r.AccountBar) -> None:
         elif is_fresh:
             continue
         elif quotes.is_listed[i] == 1 and r.has_exits(terms, i):
-            watch = Watch(state.best[i], 0.0)
+            watch = Watch(state.best[i], math.nan)
             state.best[i] = follow_prices(
                 watch, r.pick_position(state, i), r.pick_quote(quotes, i)
             ).best

@@ -65,6 +65,8 @@ class Event(IntEnum):
     STOPPED = stop("stop", Mark("stop", *DOWN))
     TRAILED = stop("trailing_stop", Mark("trailing stop", *DOWN))
     EQUITY_STOPPED = stop("equity_stop", Mark("equity stop", *DOWN))
+    DAY_STOPPED = stop("daily_loss", Mark("daily loss limit", *DOWN))
+    WEEK_STOPPED = stop("weekly_loss", Mark("weekly loss limit", *DOWN))
     TIME_STOPPED = stop("time_stop", Mark("time stop", *DOWN), is_inside=False)
     TOOK_PROFIT = stop("take_profit", Mark("take-profit", "star", "accent"))
     CALLED = Kind("margin_call", Mark("margin call", "circle-open", "loss"), has_price=False)

@@ -19,6 +19,8 @@ class Wallet(Struct):
     pool's last liquidation, ``pool_failed`` whether it failed in this bar, ``assets_so_far`` the
     profit of the collateral, ``converted_so_far`` the cost of selling it, ``highest`` the highest
     equity since the start or the last equity stop, ``turnover`` what was traded so far.
+    ``day_open`` and ``week_open`` are the equity at the first open of the day and of the week with
+    the flows since, ``rests`` is 1 until the next day, or 2 until the next week, without orders.
     """
 
     cash: float
@@ -38,6 +40,9 @@ class Wallet(Struct):
     converted_so_far: float
     highest: float
     turnover: float
+    day_open: float
+    week_open: float
+    rests: float
 
 
 WALLET = Wallet.names()

@@ -48,7 +48,7 @@ def has_short_option(state: AccountState) -> bool:
 @of_options(returns=False)
 def is_walking(terms: Terms, state: AccountState) -> bool:
     rules, found = terms.options.rules, False
-    sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.equity_stop > 0.0
+    sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.has_floor
     for k in range(len(state.options.targets)):
         held = state.options.positions.quantities[k]
         found = found or held < 0.0 or (held > 0.0 and sees_longs)
@@ -362,7 +362,7 @@ def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
 
 
 @of_options(returns=None)
-def stop_options(bar: AccountBar, t: int) -> None:
+def stop_options(bar: AccountBar, t: int, event: int) -> None:
     own = bar.state.options
     for k in range(len(own.targets)):
         held, half = own.positions.quantities[k], own.half_spreads[k]
@@ -370,7 +370,7 @@ def stop_options(bar: AccountBar, t: int) -> None:
             half = 0.0 if math.isnan(half) else half
             side = -1.0 if held > 0.0 else 1.0
             own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, half)
-            enter_option_trade(bar, t, k, 0.0, Event.EQUITY_STOPPED)
+            enter_option_trade(bar, t, k, 0.0, event)
 
 
 def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:

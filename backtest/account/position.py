@@ -229,14 +229,8 @@ def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watc
 
 def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
     held = balances.positions[0].quantity
-    level = find_level(rules, watch)
     held = held if held != 0.0 else math.nan
-    root = (level - compute_equity(rules, balances, 0.0)) / held
-    return root if rules.equity_stop > 0.0 else math.nan
-
-
-def find_level(rules: InstrumentRules, watch: Watch) -> float:
-    return (1.0 - rules.equity_stop) * watch.highest
+    return (watch.level - compute_equity(rules, balances, 0.0)) / held
 
 
 def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
@@ -260,9 +254,8 @@ def is_exiting(
     adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
     is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
     is_out |= is_through(side, adverse, compute_trail(rules, position, quote, watch))
-    slack = SLACK_OF_EQUITY * (watch.highest + abs(position.quantity * adverse))
-    is_low = compute_equity(rules, balances, adverse) <= find_level(rules, watch) + slack
-    is_out |= is_low & (rules.equity_stop > 0.0)
+    slack = SLACK_OF_EQUITY * (watch.level + abs(position.quantity * adverse))
+    is_out |= compute_equity(rules, balances, adverse) <= watch.level + slack
     is_out |= is_through(-side, favorable, compute_target_price(rules, position, quote))
     return is_out & (position.quantity != 0.0)
 
@@ -306,14 +299,14 @@ def find_exit(
 
 def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
     is_new = before.quantity * after.quantity <= 0.0
-    return Watch(best=after.entry if is_new else watch.best, highest=watch.highest)
+    return Watch(best=after.entry if is_new else watch.best, level=watch.level)
 
 
 def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
     reached = find_adverse(position, quote.high, quote.low)
     is_better = (reached - watch.best) * find_side(position) > 0.0
     best = reached if is_better else watch.best
-    return Watch(best=best if position.quantity != 0.0 else 0.0, highest=watch.highest)
+    return Watch(best=best if position.quantity != 0.0 else 0.0, level=watch.level)
 
 
 def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:

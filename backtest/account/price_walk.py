@@ -50,7 +50,59 @@ def compute_last_equity(
 
 
 def compute_stop_level(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the equity at which all is closed: the highest floor of equity stop, day and week."""
+    level = compute_peak_level(terms, state)
+    if terms.daily_loss > 0.0:
+        level = max(level, compute_loss_level(terms, state, state.wallet.day_open, 1))
+    if terms.weekly_loss > 0.0:
+        level = max(level, compute_loss_level(terms, state, state.wallet.week_open, 2))
+    return level
+
+
+def compute_peak_level(terms: r.Terms, state: r.AccountState) -> float:
+    if terms.equity_stop == 0.0:
+        return -math.inf
     return float((1.0 - terms.equity_stop) * state.wallet.highest)
+
+
+def compute_loss_level(terms: r.Terms, state: r.AccountState, opened: float, period: int) -> float:
+    """Return the floor of a day (period 1) or a week (2) that began with some equity."""
+    share = terms.daily_loss if period == 1 else terms.weekly_loss
+    base = state.wallet.paid_in if terms.is_of_paid_in else opened
+    return float(opened - share * base)
+
+
+def find_floor(terms: r.Terms, state: r.AccountState) -> int:
+    """Return whose floor is the highest: 0 of the equity stop, 1 of the day, 2 of the week."""
+    level = compute_stop_level(terms, state)
+    if level == compute_peak_level(terms, state):
+        return 0
+    is_day = terms.daily_loss > 0.0
+    if is_day and level == compute_loss_level(terms, state, state.wallet.day_open, 1):
+        return 1
+    return 2
+
+
+def begin_day(bar: r.AccountBar, t: int) -> None:
+    """Note the equity at the first open of a day and of a week, and drop orders while none fill."""
+    terms, feed, state = bar.terms, bar.feed, bar.state
+    if len(feed.days) == 0:
+        return
+    wallet, before = state.wallet, max(t - 1, 0)
+    equity = compute_last_equity(terms, state, bar.quotes.open, bar.quotes.asset_mark_open)
+    if wallet.day_open == 0.0 or feed.days[t, 0] != feed.days[before, 0]:
+        wallet.day_open = equity
+        wallet.rests = 0.0 if wallet.rests == 1.0 else wallet.rests
+    if wallet.week_open == 0.0 or feed.days[t, 1] != feed.days[before, 1]:
+        wallet.week_open = equity
+        wallet.rests = 0.0
+    if wallet.rests > 0.0:
+        drop_orders(state)
+
+
+def add_to_openings(state: r.AccountState, moved: float) -> None:
+    state.wallet.day_open += moved
+    state.wallet.week_open += moved
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
@@ -61,7 +113,7 @@ def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: 
 
 
 def find_stop_on_segment(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
-    if terms.equity_stop == 0.0:
+    if not terms.has_floor:
         return 2.0
     if holds_options(state):
         return find_stop_with_options(terms, state, scratch)
@@ -128,7 +180,7 @@ def rescale_highest(state: r.AccountState, moved: float, equity: float) -> None:
 def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
     if terms.equity_stop == 0.0:
         return
-    level = compute_stop_level(terms, state) * (1.0 + p.USED_UP)
+    level = compute_peak_level(terms, state) * (1.0 + p.USED_UP)
     is_anew = balance.count_open(state) == 0 and equity <= level
     state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
 
@@ -138,12 +190,12 @@ def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None
 
 def check_gap(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    had_only_position = terms.equity_stop > 0.0 and balance.has_only_position(terms, state)
+    had_only_position = terms.has_floor and balance.has_only_position(terms, state)
     is_any_hit = liquidate_at_gap(bar, t)
-    highest = math.nan
-    if terms.equity_stop > 0.0 and had_only_position:
-        highest = state.wallet.highest
-    elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
+    level = math.nan
+    if had_only_position:
+        level = compute_stop_level(terms, state)
+    elif terms.has_floor and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
         close_account(bar, t, quotes.open, quotes.asset_mark_open)
     for i in range(len(state.margin)):
         is_waiting = is_any_hit and bar.scratch.kind[i] == 1
@@ -153,7 +205,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
             and r.has_stops(terms, i)
             and not is_waiting
         ):
-            kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], highest)[0]
+            kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], level)[0]
             if kind != p.NOTHING:
                 stop_position(bar, t, i, kind, quotes.open[i])
 
@@ -183,7 +235,7 @@ def find_stop(
     i: int,
     low: float,
     high: float,
-    highest: float,
+    level: float,
 ) -> tuple[int, float]:
     rules, quote, position = (
         r.share(r.pick_instrument(terms, i)),
@@ -192,7 +244,7 @@ def find_stop(
     )
     if rules.has_exits:
         balances = balance.pick_balances(terms, state, i)
-        return p.find_exit(rules, balances, quote, Watch(state.best[i], highest), low, high)
+        return p.find_exit(rules, balances, quote, Watch(state.best[i], level), low, high)
     if rules.has_stop and p.is_stopped(rules, position, p.find_adverse(position, low, high)):
         return p.STOP, p.compute_stop(rules, position)
     return p.NOTHING, math.nan
@@ -203,7 +255,8 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
     before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
-    r.note_trade(log, t, i, name_stop(kind), done)
+    floor = find_floor(terms, state) if kind == p.DRAW else 0
+    r.note_trade(log, t, i, name_floor(floor) if kind == p.DRAW else name_stop(kind), done)
     enter_trade(bar.ledger, i, done)
     bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
     bar.ledger[i].stops += 0.0 if kind == p.PROFIT else 1.0
@@ -212,7 +265,7 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     if kind != p.PROFIT:
         state.since_stop[i] = -1.0
     if kind == p.DRAW:
-        drop_after_equity_stop(state)
+        drop_after_equity_stop(state, floor)
 
 
 def name_stop(kind: int) -> int:
@@ -220,24 +273,40 @@ def name_stop(kind: int) -> int:
         return Event.STOPPED
     if kind == p.PROFIT:
         return Event.TOOK_PROFIT
-    return Event.TRAILED if kind == p.TRAIL else Event.EQUITY_STOPPED
+    return Event.TRAILED
 
 
-def drop_after_equity_stop(state: r.AccountState) -> None:
+def name_floor(floor: int) -> int:
+    if floor == 1:
+        return Event.DAY_STOPPED
+    return Event.WEEK_STOPPED if floor == 2 else Event.EQUITY_STOPPED
+
+
+def drop_after_equity_stop(state: r.AccountState, floor: int) -> None:
+    """Drop all orders; after the loss of a day or a week (``floor``) none fills until the next."""
+    drop_orders(state)
+    for i in range(len(state.margin)):
+        state.since_stop[i] = -1.0
+    state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
+
+
+def drop_orders(state: r.AccountState) -> None:
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
-        state.since_stop[i] = -1.0
     for k in range(len(state.options.targets)):
         state.options.targets[k] = math.nan
 
 
 def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
     state = bar.state
+    floor = find_floor(bar.terms, state)
     for i in range(len(state.margin)):
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
-    stop_options(bar, t)
-    state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
+    stop_options(bar, t, name_floor(floor))
+    drop_after_equity_stop(state, floor)
+    if floor == 0:
+        state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
 
 
 # ------------------------------------------------------------------------- can anything act?
@@ -249,7 +318,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
     D = M - level R under brackets is a sum of concave functions of one price each. So it is least
     at an extreme of each, whichever way the prices move.
     """
-    if terms.equity_stop > 0.0 and is_drawdown_near(terms, state, quotes):
+    if terms.has_floor and is_drawdown_near(terms, state, quotes):
         return False
     least, gross = state.wallet.cash, 0.0
     has_pool = False
@@ -425,7 +494,7 @@ def walk(bar: r.AccountBar, t: int) -> None:
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    if terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
+    if terms.has_floor or is_any_near(terms, state, quotes):
         return False
     for i in range(len(scratch.last)):
         scratch.mark_end[i] = scratch.mark[i]

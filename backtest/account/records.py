@@ -167,13 +167,14 @@ class Terms(NamedTuple):
     numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
     ``ranks`` is the order of a liquidation by name, ``modes`` that of each instrument. A
     ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
-    sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``
-    is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
-    ``has_time_stop`` whether any is not, or any distance of a stop is ``fixed`` at the entry: of
-    shape (3, n), of stop-loss, take-profit and trailing stop. ``offsets`` of shape (n,) are those
-    of limit orders, as fractions of the price, ``makers`` their fee rates; with ``rests_closing``
-    closings and reductions rest too. ``expenses`` of shape (n,) are those of the contracts, per
-    year of notional. ``options`` are the rules of options.
+    sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``,
+    ``daily_loss`` and ``weekly_loss`` are fractions, 0 for none, of what was paid in if
+    ``is_of_paid_in``; ``has_floor`` is whether any is not. ``max_holding`` of shape (n,) is in ns,
+    0 for none, and ``has_time_stop`` whether any is not, or any distance of a stop is ``fixed`` at
+    the entry: of shape (3, n), of stop-loss, take-profit and trailing stop. ``offsets`` of shape
+    (n,) are those of limit orders, as fractions of the price, ``makers`` their fee rates; with
+    ``rests_closing`` closings and reductions rest too. ``expenses`` of shape (n,) are those of the
+    contracts, per year of notional. ``options`` are the rules of options.
     """
 
     instruments: Any
@@ -201,6 +202,10 @@ class Terms(NamedTuple):
     ruin_at: float
     fill: int
     equity_stop: float
+    daily_loss: float
+    weekly_loss: float
+    is_of_paid_in: bool
+    has_floor: bool
     max_holding: FloatArray
     has_time_stop: bool
     fixed: IntArray
@@ -247,6 +252,8 @@ class MarketFeed(NamedTuple):
     of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are those
     of the account, per year, of shape (n_bars or 1,). ``costs`` of shape (n_bars, 6, n) are
     :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
+    ``days`` of shape (n_bars, 2) number the day and the week of each open; of no bars without
+    limits of loss.
     """
 
     open: FloatArray
@@ -293,6 +300,7 @@ class MarketFeed(NamedTuple):
     flow_bar: IntArray
     flow_amount: FloatArray
     time: IntArray
+    days: IntArray
     options: OptionFeed
 
 

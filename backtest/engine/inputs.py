@@ -323,6 +323,8 @@ ORDERS = {
     "futures_then_options": r.OPTIONS_LAST,
 }
 FILLS = {"next_open": r.AT_OPEN, "next_close": r.LATE, "same_close": r.EARLY, "limit": r.RESTING}
+MONDAY = 3
+"""Days from a Monday to the first of 1970."""
 ON_CLOCK = (*ASSET, "volume")
 
 
@@ -451,6 +453,10 @@ def read_terms(
         max_overlay=account.max_overlay,
         fill=FILLS[account.fill],
         equity_stop=account.equity_stop or 0.0,
+        daily_loss=account.daily_loss or 0.0,
+        weekly_loss=account.weekly_loss or 0.0,
+        is_of_paid_in=account.daily_basis == "initial",
+        has_floor=any((account.equity_stop, account.daily_loss, account.weekly_loss)),
         max_holding=held,
         has_time_stop=bool(np.any(held) or np.any(fixed)),
         fixed=fixed,
@@ -486,6 +492,15 @@ def number_markets(markets: Markets, account: a.Account) -> IntArray:
         assets = [each.cancels_risk or id(each) for each in account.collateral]
     keys = [*paths, *assets]
     return np.array([keys.index(key) for key in keys], dtype=np.int64)
+
+
+def number_days(markets: Markets, account: a.Account) -> IntArray:
+    """Return the local day and the week, from Monday, of each open, (n_bars, 2); or no rows."""
+    if account.daily_loss is None and account.weekly_loss is None:
+        return np.zeros((0, 2), np.int64)
+    local = core.utc_index(markets.time).tz_convert(account.day).tz_localize(None)
+    days = local.as_unit("ns").asi8 // DAY
+    return np.stack([days, (days + MONDAY) // 7], axis=1)
 
 
 def read_feed(
@@ -535,6 +550,7 @@ def read_feed(
         **{x: as_of(getattr(venue, x), markets.time, f"venue.{x}") for x in RATES},
         flow_bar=flow_bar,
         flow_amount=flow_amount,
+        days=number_days(markets, account),
         coin_rate=read_coin_rates(markets, venues),
         funding_time=panel.funding_time[kept].astype(np.int64),
         funding_bar=panel.funding_bar[kept].astype(np.int64),

@@ -65,6 +65,9 @@ def read_amount(name: str, given: Any) -> float:
     return float(SIGNED.check(f"collateral.{name}", given))
 
 
+RESTS = ("day", "week")
+
+
 class AccountSnapshot(core.Value, kw_only=True):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
@@ -90,7 +93,11 @@ class AccountSnapshot(core.Value, kw_only=True):
     highest_equity : float, optional
         Highest equity at a close since the start or the last equity stop.
     paid_in : float, optional
-        Capital paid in, for ``ruin_at``.
+        Capital paid in, for ``ruin_at`` and ``daily_basis="initial"``.
+    day_open, week_open : float, optional
+        Equity at the first open of this day, and of this week, with the flows since.
+    rests : str, optional
+        ``"day"`` or ``"week"`` after its limit of loss, until whose end nothing is ordered.
     bars_since_liquidation, bars_since_stop : float, optional
         Bars since these events of the account; infinite: never.
     started : str or Timestamp, optional
@@ -120,6 +127,9 @@ class AccountSnapshot(core.Value, kw_only=True):
     peak_equity: Annotated[float | None, NOT_NEGATIVE] = None
     highest_equity: Annotated[float | None, NOT_NEGATIVE] = None
     paid_in: Annotated[float | None, NOT_NEGATIVE] = None
+    day_open: Annotated[float | None, NOT_NEGATIVE] = None
+    week_open: Annotated[float | None, NOT_NEGATIVE] = None
+    rests: Annotated[str | None, core.Choice(*RESTS)] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
     bars_since_stop: Annotated[float | None, BARS] = None
     started: Annotated[str | None, core.Time()] = None
@@ -251,6 +261,8 @@ BEHIND = {
 OF_RULES = {
     "trailing_stop": ("best_price", "compares with it"),
     "equity_stop": ("highest_equity", "compares with it"),
+    "daily_loss": ("day_open", "compares with it"),
+    "weekly_loss": ("week_open", "compares with it"),
     "max_holding": ("opened", "counts from it"),
 }
 
@@ -382,6 +394,9 @@ def write_wallet(
     wallet.scale = wallet.unit / wealth if wealth > 0.0 else 1.0
     wallet.paid_in = wealth if snapshot.paid_in is None else snapshot.paid_in
     wallet.highest = equity if snapshot.highest_equity is None else snapshot.highest_equity
+    wallet.day_open = equity if snapshot.day_open is None else snapshot.day_open
+    wallet.week_open = equity if snapshot.week_open is None else snapshot.week_open
+    wallet.rests = 0.0 if snapshot.rests is None else 1.0 + RESTS.index(snapshot.rests)
     wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
     wallet.is_over = 1.0 if snapshot.halted else 0.0
     if snapshot.overlay is not None:

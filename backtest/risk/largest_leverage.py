@@ -42,7 +42,8 @@ ROUGH, SEARCHED = 256, 2000
 """Paths on which the grid is scanned, and those on which the gap is narrowed."""
 ROUNDS, LANES = 2, 6
 """Times that the gap is narrowed after the scan, and leverages inside it at a time."""
-BEFORE = ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding", "margin_call",
+BEFORE = ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "daily_loss",
+          "weekly_loss", "max_holding", "margin_call",
           "top_up_to", "reserve")  # fmt: skip
 """Fields of an account that may save a larger position, held, from what liquidates a smaller."""
 HISTORY, LONG_RUN = "history", ", long run"

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.position import place_stop
-from tests import scenes
+from tests import kit, scenes
 from tests.account.test_fills import make_market as make_days
 from tests.account.test_fills import run
 from tests.agreement import FLAT, bracket, check_outcome, later, play_legs
@@ -246,3 +246,71 @@ LONG, SHORT = 1.0, -1.0
 ])  # fmt: skip
 def test_a_stop_acts_where_the_segment_meets_it(side, start, end, stop, place, price):
     assert place_stop(side, start, end, stop) == (place, price)
+
+
+HELD = [100.0, 100.0, 100.0, (100.0, 100.0, 99.0, 100.0), (100.0, 100.0, 96.0, 97.0), 97.0, 96.0]
+HELD += [96.0, 96.0]
+
+
+def limited(prices, targets=(2.0,), **account):
+    """Run bars of eight hours from a Monday at 2x; the last target is held."""
+    rows = [np.broadcast_to(each, 4) for each in prices]
+    index = pd.date_range("2024-01-01", periods=len(rows), freq="8h", tz="UTC")
+    names = ("open", "high", "low", "close")
+    market = bt.Market.from_frames(pd.DataFrame(np.array(rows), index=index, columns=names))
+    market = market.with_columns(ask=np.resize(np.array(targets), len(rows)))
+    terms = {"venue": kit.free_venue(), "account": bt.Account(capital=1000.0, **account)}
+    return bt.run(market, Asking(), **terms, compile=False)
+
+
+class Asking(bt.Policy):
+    def observe(self, market):
+        return {"ask": market.columns["ask"]}
+
+    def leverage(self, bar, account):
+        return bar.ask
+
+
+def find_stops(run):
+    stops = run.events[run.events["kind"].isin(["daily_loss", "weekly_loss", "equity_stop"])]
+    return [(run.bars.index.get_loc(row.time), row.kind, row.price) for row in stops.itertuples()]
+
+
+def test_a_daily_loss_closes_all_until_the_next_day():
+    """Bought 20 at 100. Tuesday begins at 1,000: 5 % are lost at 97.5. At Wednesday's open, 96, the
+    target of 2x is 1,900 / 96 = 19.79 contracts."""
+    run = limited(HELD, daily_loss=0.05)
+    assert find_stops(run) == [(4, "daily_loss", 97.5)]
+    assert run.bars["equity"].iloc[4] == pytest.approx(950.0, rel=1e-12)
+    assert run.bars["position"].iloc[[4, 5, 6]].tolist() == pytest.approx([0.0, 0.0, 1900 / 96])
+    early = limited(
+        HELD, daily_loss=0.05, day="Asia/Tokyo"
+    )  # Tuesday ends at 15:00 UTC, before bar 5
+    assert early.bars["position"].iloc[5] == pytest.approx(1900 / 97)
+
+
+def test_the_higher_of_several_floors_acts_and_the_equity_stop_of_equal_ones():
+    first, again = find_stops(limited(HELD, daily_loss=0.05, equity_stop=0.05))
+    assert first == (4, "equity_stop", 97.5)
+    assert again == (5, "daily_loss", 97.0)  # what is bought again stands at the floor of the day
+    both = limited(HELD, daily_loss=0.06, weekly_loss=0.05)
+    assert find_stops(both) == [(4, "weekly_loss", 97.5)]
+    assert not both.bars["position"].iloc[4:].any()  # until Monday
+
+
+def test_flows_move_the_floor_and_the_basis_may_be_what_was_paid_in():
+    """After a day at 1,100 the floor of the initial basis is 1,100 - 50, that of the day 1,045."""
+    rising = [100.0, 100.0, 105.0, (105.0, 105.0, 95.0, 100.0), 100.0]
+    held = {"targets": (2.0, math.nan, math.nan, math.nan, math.nan)}
+    assert find_stops(limited(rising, **held, daily_loss=0.05, daily_basis="initial")) == [
+        (3, "daily_loss", pytest.approx(102.5))
+    ]
+    assert find_stops(limited(rising, **held, daily_loss=0.05)) == [
+        (3, "daily_loss", pytest.approx(102.25))
+    ]
+    paid = pd.Series([-100.0], index=pd.to_datetime(["2024-01-02 00:00"], utc=True))
+    assert find_stops(limited(rising, **held, daily_loss=0.05, flows=paid)) == [
+        (3, "daily_loss", pytest.approx(100.0 + (0.95 * 1000.0 - 900.0) / 20.0))
+    ]
+    kit.check_refused(lambda: bt.Account(day="Europe/Prag", daily_loss=0.1), "must be a time zone")
+    kit.check_refused(lambda: bt.Account(day="Asia/Tokyo"), "is used only with daily_loss")

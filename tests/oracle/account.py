@@ -16,6 +16,7 @@ class Account(Walk):
     def run(self) -> Outcome:
         for t in range(len(self.clock)):
             self.begin(t)
+            self.turn_pages()
             self.fill_early()  # 0
             self.step_1_flows()
             self.pay_funding(self.at_open[t])  # 2
@@ -65,7 +66,7 @@ class Account(Walk):
     def follow_highest(self, equity: Decimal) -> None:
         """§5: the highest equity at a close; a flat account under the equity stop starts anew."""
         has_stop = self.equity_stop is not None and not self.held
-        if has_stop and equity <= self.stop_level() * (ONE + REMAINDER):
+        if has_stop and equity <= (ONE - self.equity_stop) * self.highest * (ONE + REMAINDER):
             self.highest = equity
         self.highest = max(self.highest, equity)
 

@@ -29,14 +29,19 @@ class Liquidations(Options):
         filled = position.on_tick(worse, side)
         self.exchange(kind, position, change, filled, position.taker)
         self.charge("slippage", change * (filled - value), position, filled)
-        for each in self.positions if kind == "equity_stop" else [position]:
+        is_whole = kind in ("equity_stop", "daily_loss", "weekly_loss")
+        for each in self.positions if is_whole else [position]:
             each.pending = None
+        if kind.removesuffix("_loss") in self.loss_limits and self.idle_for != "weekly":
+            self.idle_for = kind.removesuffix("_loss")
 
     def close_account(self, point: Point) -> None:
         """The equity stop: all at their last prices; the highest starts anew at what is left."""
+        kind, _ = self.acting_floor()
         for each in self.held:
-            self.close_by_stop("equity_stop", each, point.lasts[each.rank])
-        self.highest = self.last_equity(point)
+            self.close_by_stop(kind, each, point.lasts[each.rank])
+        if kind == "equity_stop":
+            self.highest = self.last_equity(point)
 
     # ----- an isolated position -----
 

@@ -59,6 +59,7 @@ class Payments(Liquidations):
     def rescale_highest(self, amount: Decimal) -> None:
         """§5: money from outside moves the highest equity in proportion, all of a bar at once."""
         self.arrived += amount
+        self.openings = {name: each + amount for name, each in self.openings.items()}
         equity = self.out.equity[-1] if self.t > 0 else self.capital
         if equity > 0:
             self.highest = max(ZERO, self.highest_before * (equity + self.arrived) / equity)

@@ -3,8 +3,10 @@
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from tests.oracle import outcome
 from tests.oracle.numbers import DAY, INFINITY, ONE, TIE, ZERO, AsOf, decimals, exact, nanoseconds
@@ -78,6 +80,13 @@ class State:
         self.has_auto_margin = getattr(account, "auto_margin", False)
         stop = getattr(account, "equity_stop", None)
         self.equity_stop = None if stop is None else exact(stop)
+        limits = {name: getattr(account, f"{name}_loss", None) for name in ("daily", "weekly")}
+        self.loss_limits = {name: exact(each) for name, each in limits.items() if each is not None}
+        self.is_of_initial = getattr(account, "daily_basis", "day") == "initial"
+        self.zone = ZoneInfo(getattr(account, "day", "UTC"))
+        self.dates: dict[str, Any] = {}  # the day and the week of the bar before
+        self.openings: dict[str, Decimal] = {}  # equity at their first opens, with flows
+        self.idle_for = ""  # whose end ends the pause after a limit of loss
         self.ruin_at = exact(getattr(account, "ruin_at", None) or 0.0)
         order = getattr(venue.liquidation, "order", None)
         default = "most_relief" if self.rule.has_scenarios else "largest_loss"
@@ -114,6 +123,20 @@ class State:
                 (self.at_open if is_open else self.inside)[each.first + bar].append(event)
         for events in (*self.at_open, *self.inside):
             events.sort(key=lambda event: event[:2])
+
+    def turn_pages(self) -> None:
+        """A new local day, or a week from Monday, notes its first equity, and ends a pause."""
+        if not self.loss_limits:
+            return
+        local = datetime.fromtimestamp(self.stamp // 1_000_000_000, self.zone).date()
+        for name, page in (("daily", local), ("weekly", local.isocalendar()[:2])):
+            if self.dates.get(name) != page:
+                self.dates[name] = page
+                self.openings[name] = self.last_equity(self.at("open"))
+                self.idle_for = "" if name in ("weekly", self.idle_for) else self.idle_for
+        if self.idle_for:
+            for each in self.positions:
+                each.pending = None
 
     def begin(self, t: int) -> None:
         """Open the books of bar t; what was decided at the close of t - 1 is pending."""

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from decimal import Decimal, localcontext
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -233,3 +234,27 @@ def test_stops_fixed_at_the_entry_equal_the_oracle(monkeypatch):
                 assert_agrees(case, f"{make.__name__}({seed})", is_compiled=False)
                 tried += 1
     assert tried > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [
+    cases.make_case, cases.make_exit_case, cases.make_portfolio_case, cases.make_mode_case,
+    cases.make_limit_case, cases.make_full_case, cases.make_spot_case,
+], ids=lambda make: make.__name__)  # fmt: skip
+def test_limits_of_loss_equal_the_oracle(make, monkeypatch):
+    """Drawn accounts with limits by the day and the week, of both bases and in three time zones."""
+    trust_data(monkeypatch)
+    acted: Counter[str] = Counter()
+    for seed in range(16):
+        case, rng = make(seed), np.random.default_rng([80, seed])
+        share = float(np.exp(rng.uniform(np.log(0.002), np.log(0.2))))
+        limits = {
+            "daily_loss": share if seed % 4 != 3 else None,
+            "weekly_loss": min(0.9, 1.5 * share) if seed % 2 else None,
+            "daily_basis": ("day", "initial")[seed % 3 % 2],
+            "day": ("UTC", "Europe/Prague", "America/New_York")[seed % 3],
+        }
+        case = replace(case, account={**case.account, **limits})
+        out = assert_agrees(case, f"{make.__name__}({seed})", is_compiled=False)
+        acted.update(event.kind for event in out.events if event.kind.endswith("_loss"))
+    assert acted["daily_loss"] > 3, acted

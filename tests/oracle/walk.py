@@ -65,18 +65,32 @@ class Walk(RestingOrders):
 
     # ----- the equity stop (§5) -----
 
+    def floors(self) -> list[tuple[str, Decimal]]:
+        """The equity at which each limit closes the account, the equity stop first."""
+        found = []
+        if self.equity_stop is not None:
+            found.append(("equity_stop", (ONE - self.equity_stop) * self.highest))
+        for name, share in self.loss_limits.items():
+            base = self.paid_in if self.is_of_initial else self.openings[name]
+            found.append((f"{name}_loss", self.openings[name] - share * base))
+        return found
+
+    def acting_floor(self) -> tuple[str, Decimal]:
+        """The highest; of equal ones the first."""
+        return max(self.floors(), key=lambda floor: floor[1])
+
     def stop_level(self) -> Decimal:
-        return (ONE - self.equity_stop) * self.highest
+        return self.acting_floor()[1]
 
     def is_drawn(self, point: Point) -> bool:
         """Whether the equity stop acts at a point; never on a flat account."""
-        if self.equity_stop is None or not self.held:
+        if not self.floors() or not self.held:
             return False
         return self.last_equity(point) <= self.stop_level() * (ONE + TIE)
 
     def equity_stop_of(self, position: Position) -> list[tuple[str, Decimal]]:
         """The price at which a lone position brings the equity there; the open if it is under."""
-        if self.equity_stop is None:
+        if not self.floors():
             return []
         equity, here = self.last_equity(self.at("open")), position.value("open")
         root = here + (self.stop_level() - equity) / position.quantity
@@ -84,7 +98,7 @@ class Walk(RestingOrders):
             if equity > self.stop_level():
                 return []
             root = here
-        return [("equity_stop", position.contract.price(root))]
+        return [(self.acting_floor()[0], position.contract.price(root))]
 
     # ----- step 7: the waypoints -----
 

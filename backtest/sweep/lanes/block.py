@@ -45,7 +45,7 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
     flags = [terms.flags[records.FLAGS.index(name)] for name in REFUSED]
-    is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
+    is_plain = not (terms.rules.has_scenarios or np.any(flags)) and not terms.has_floor
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0
     is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1

@@ -465,7 +465,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
             )
-            watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
+            watch = Watch(position[spot(i, r.BEST, lane)], math.nan)
             want = position[spot(i, r.WANT, lane)]
             after = trade_lane(rules, a.make_balances(0.0, own), quote, want).balances.positions[0]
             watch = a.follow_trade(watch, own, after) if is_planned else watch
@@ -502,5 +502,5 @@ def follow_bests(lanes: Lanes, n: int) -> None:
             own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
             )
-            watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
+            watch = Watch(position[spot(i, r.BEST, lane)], math.nan)
             position[spot(i, r.BEST, lane)] = a.follow_prices(watch, own, quote).best
