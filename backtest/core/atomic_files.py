@@ -7,9 +7,11 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from backtest.core.code_names import pa, pd, pq
 
 DRAFT_FILE = ".new-"
 LOCK = "lock"
@@ -91,6 +93,26 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
     else:
         raise OSError(errno.EBUSY, "another process keeps replacing the folder")
     sync_to_disk(target.parent)
+
+
+def keep_tables(
+    folder: Path, make: Callable[[], dict[str, pd.DataFrame]]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables in a folder of a cache, by name; without one they are made and written.
+
+    A folder that cannot be read is made again, and one that cannot be written is left out.
+    """
+    if folder.is_dir():
+        with suppress(OSError, pa.ArrowException):
+            return {each.stem: pq.read_table(each).to_pandas() for each in folder.iterdir()}
+    made = make()
+    with suppress(OSError), temporary_folder(folder.parent, ".making-") as temporary:
+        draft = temporary / folder.name
+        draft.mkdir()
+        for name, table in made.items():
+            pq.write_table(pa.Table.from_pandas(table), draft / f"{name}.parquet")
+        replace_folder(draft, folder, ".older-")
+    return made
 
 
 def move_folder(draft: Path, target: Path) -> bool:

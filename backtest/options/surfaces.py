@@ -18,13 +18,23 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from backtest import core
-from backtest.core import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
+from backtest import _compile, core
+from backtest.core import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    black_kernels,
+    call_later,
+    check_range,
+)
 from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin.functions import check_each
 from backtest.market import Market
+from backtest.options import chain as chains
+from backtest.options import implied_kernels, pricing
 from backtest.options.chain import Chain
 from backtest.options.pricing import broadcast, price
 
@@ -190,7 +200,7 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     reasons[(reasons == "") & few] = f"fewer than {FEWEST} two-sided strikes"
     used = reasons == ""
     columns = ["expiry", "strike", "kind", "name"]
-    left = rows.loc[~used, columns].assign(reason=reasons[~used])
+    left = rows.loc[~used, columns].assign(reason=reasons[~used].astype(str))
     return rows[used].reset_index(drop=True), left.reset_index(drop=True)
 
 
@@ -502,9 +512,17 @@ class Surface(core.Reportable):
         heads = expiries[["forward_source"]].first().reset_index()
         fits.insert(0, "expiry", heads["expiry"])
         fits.insert(3, "forward_source", heads["forward_source"])
+        return cls._of_tables(one, model, fits, left_out, rows)
+
+    @classmethod
+    def _of_tables(
+        cls, one: Chain, model: Model, fits: pd.DataFrame, left_out: pd.DataFrame,
+        quotes: pd.DataFrame,
+    ) -> Surface:  # fmt: skip
+        smiles = (SVI(*row) for row in fits[["a", "b", "rho", "m", "sigma"]].to_numpy().tolist())
         return cls(
-            one.times[0], one.underlyings[0], model, smiles, fits, left_out,
-            float(one.table["index"].median()), one.settlement, rows,
+            one.times[0], one.underlyings[0], model, tuple(smiles), fits, left_out,
+            float(one.table["index"].median()), one.settlement, quotes,
             one,
         )  # fmt: skip
 
@@ -763,6 +781,42 @@ YEAR = YEAR_DAYS * DAY
 Progress = Callable[[int, int], None]
 
 
+OF_SURFACE = ("fits", "left_out", "quotes")
+
+
+def hash_fits(chain: Chain, model: Model) -> str:
+    """Return a hash of all that the surfaces of a chain follow from."""
+    rows = pd.util.hash_pandas_object(chain.table, index=False).to_numpy()
+    modules = (chains, pricing, black_kernels, implied_kernels)
+    paths = (__file__, *(str(each.__file__) for each in modules))
+    code = (Path(each).read_text(encoding="utf-8") for each in paths)
+    versions = map(core.find_version, ("numpy", "pandas"))
+    quotes = hashlib.sha256(rows.tobytes()).hexdigest()
+    return core.hash_texts(quotes, f"{[*chain.table]} {chain.settlement} {model}", *versions, *code)
+
+
+def fit_snapshots(chain: Chain, model: Model, progress: Progress | None) -> dict[str, pd.DataFrame]:
+    """Return the tables of all surfaces of a chain by ``snapshot``, and the ``skipped`` ones."""
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in OF_SURFACE}
+    skipped = []
+    for k, time in enumerate(chain.times):
+        try:
+            surface = Surface.fit(chain.select(time=time), model)
+            for name, tables in parts.items():
+                tables.append(getattr(surface, name).assign(snapshot=k))
+        except DataError as error:
+            skipped.append((time, str(error)))
+        if progress is not None:
+            progress(k + 1, len(chain.times))
+    if not parts["fits"]:
+        raise DataError(
+            f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "
+            "bt.Chain.load(path).inspect() shows why"
+        )
+    found = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    return {**found, "skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Surfaces:
     """Surfaces of one underlying at increasing instants.
@@ -819,21 +873,24 @@ class Surfaces:
         underlying: str | None = None,
         progress: Progress | None = None,
     ) -> Surfaces:
-        """Fit a surface to each snapshot of a chain; see :meth:`load`."""
-        chosen, surfaces, skipped = chain.select(underlying), [], []
-        for k, time in enumerate(chosen.times):
-            try:
-                surfaces.append(Surface.fit(chosen.select(time=time), model))
-            except DataError as error:
-                skipped.append((time, str(error)))
-            if progress is not None:
-                progress(k + 1, len(chosen.times))
-        if not surfaces:
-            raise DataError(
-                f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "
-                "bt.Chain.load(path).inspect() shows why"
-            )
-        return cls(tuple(surfaces), pd.DataFrame(skipped, columns=["time", "reason"]))
+        """Fit a surface to each snapshot of a chain; see :meth:`load`.
+
+        Fits are kept in the cache folder, by a hash of the quotes, the model and the code.
+        """
+        chosen, cache = chain.select(underlying), _compile.find_lasting_folder()
+        make = partial(fit_snapshots, chosen, model, progress)
+        name = f"surfaces-{hash_fits(chosen, model)}"
+        tables = make() if cache is None else core.keep_tables(cache / name, make)
+        parts = {each: dict([*tables[each].groupby("snapshot")]) for each in OF_SURFACE}
+        surfaces = []
+        for k in parts["fits"]:
+            own = {
+                each: parts[each].get(k, tables[each][:0]).drop(columns="snapshot")
+                for each in OF_SURFACE
+            }
+            own = {each: table.reset_index(drop=True) for each, table in own.items()}
+            surfaces.append(Surface._of_tables(chosen.select(time=chosen.times[k]), model, **own))
+        return cls(tuple(surfaces), tables["skipped"])
 
     def __repr__(self) -> str:
         first, last = self.surfaces[0], self.surfaces[-1]

@@ -1,6 +1,7 @@
 """Chains of quotes, SVI smiles, fitted surfaces, and their columns for policies."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -446,3 +447,29 @@ def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
     assert len(ask(capsys, "options", "surface", *given, "--time", NOW)["fits"]) == 2
     code, _, error = call(capsys, "options", "chain", "nowhere.parquet")
     assert (code, "error: " in error, "'nowhere.parquet' does not" in error) == (2, True, True)
+
+
+def test_fits_are_kept_and_equal_those_made(tmp_path, monkeypatch):
+    """Another model, quote or text of the code is another entry; a damaged one is made again."""
+    monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path))
+    days = [make_rows(time=NOW + pd.Timedelta(days=k)) for k in range(2)]
+    days[1].loc[:3, "bid"] = np.nan
+    chain = bt.Chain.from_frame(pd.concat([*days, days[0].iloc[:4].assign(
+        time=NOW + pd.Timedelta(days=5))]), settlement="coin")  # fmt: skip
+    counts = []
+    made, kept = (bt.Surfaces.fit(chain, progress=lambda *_: counts.append(1)) for _ in range(2))
+    assert (len(counts), len(kept.skipped)) == (3, 1)
+    assert made.content_hash == kept.content_hash
+    for one, other in zip(made.surfaces, kept.surfaces, strict=True):
+        assert (one.time, one.smiles, one.identity) == (other.time, other.smiles, other.identity)
+        for name in ("fits", "left_out", "quotes"):
+            pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+    moved = bt.Chain.from_frame(
+        chain.table.assign(bid=0.99 * chain.table["bid"]), settlement="coin"
+    )
+    for each in (partial(bt.Surfaces.fit, chain, "ssvi"), partial(bt.Surfaces.fit, moved)):
+        each(progress=lambda *_: counts.append(1))
+    assert (len(counts), len([*tmp_path.glob("surfaces-*")])) == (9, 3)
+    for each in tmp_path.glob("surfaces-*/fits.parquet"):
+        each.write_bytes(b"damaged")
+    assert bt.Surfaces.fit(chain).content_hash == made.content_hash
