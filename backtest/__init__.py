@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from backtest.options import Chain, Surface, Surfaces
     from backtest.risk import Bounds, Capacity, Cascade, Crowd, Linear, LiquidationRisk, MaxLeverage
     from backtest.risk import Paths, Scenario, Sensitivity, SquareRoot, Stress, bounds, capacity
-    from backtest.risk import cascade, crashes, liquidation_risk, max_leverage, sensitivity
+    from backtest.risk import (
+        BookCrowd,
+        Contagion,
+        cascade,
+        crashes,
+        liquidation_risk,
+        max_leverage,
+        sensitivity,
+    )
     from backtest.risk import MarginCalibration, MarginComparison, calibrate_margin, compare_margin
     from backtest.risk import simulate_paths, stress
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
@@ -73,6 +81,7 @@ bind_higher(
         "kind of result: sensitivity": "backtest.risk.variations",
         "kind of result: stress": "backtest.risk.stress",
         "kind of result: cascade": "backtest.risk.cascade",
+        "kind of result: contagion": "backtest.risk.contagion",
     }
 )
 
@@ -111,21 +120,22 @@ del bind_higher  # not public
 
 __all__ = [
     "Account", "AccountSnapshot", "AccountView", "AccountingError", "Backtest", "BacktestError",
-    "BandWarning", "Bar", "BookCalculation", "Bounds", "Bracket", "Brackets", "Calculation",
-    "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator", "Comparison",
-    "Contract", "CrossValidation", "Crowd", "DataError", "Earlier", "FeeTier", "Fees", "Frontier",
-    "InForce", "InfiniteLeverageWarning", "LastPriceWarning", "Linear", "Liquidation",
-    "LiquidationRisk", "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets",
-    "MaxLeverage", "Multiple", "NoFillWarning", "Option", "OptionCosts", "OptionPosition",
-    "OptionRule", "OptionShocks", "ParameterError", "Paths", "Policy", "PolicyError",
-    "PresetMargin", "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result",
-    "Robustness", "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard",
-    "Strategy", "Stress", "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue",
-    "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds",
-    "calculate_book", "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare",
-    "compare_margin", "crashes", "cross_validate", "decide", "decide_every", "folds", "frontier",
-    "funding", "held_leverage", "indicators", "liquidation_risk", "margin", "margin_preset",
-    "margin_rules", "math", "max_leverage", "measures", "objective", "options", "paths", "quality",
-    "read_fills", "replay", "run", "sensitivity", "signals", "simulate_paths", "strategies",
-    "stress", "sweep", "timing_test", "tune", "walk_forward",
+    "BandWarning", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",
+    "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator",
+    "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError", "Earlier",
+    "FeeTier", "Fees", "Frontier", "InForce", "InfiniteLeverageWarning", "LastPriceWarning",
+    "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration", "MarginComparison",
+    "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple", "NoFillWarning", "Option",
+    "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks", "ParameterError", "Paths",
+    "Policy", "PolicyError", "PresetMargin", "Promise", "Quality", "Range", "RateCurve",
+    "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin", "Sensitivity",
+    "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
+    "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
+    "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation",
+    "calibrate_margin", "capacity", "cascade", "compare", "compare_margin", "crashes",
+    "cross_validate", "decide", "decide_every", "folds", "frontier", "funding", "held_leverage",
+    "indicators", "liquidation_risk", "margin", "margin_preset", "margin_rules", "math",
+    "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills", "replay",
+    "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
+    "timing_test", "tune", "walk_forward",
 ]  # fmt: skip

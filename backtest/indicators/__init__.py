@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from backtest.indicators.estimators import close_to_close_volatility, ewma_volatility
     from backtest.indicators.estimators import find_backcast, garch_volatility, har_volatility
     from backtest.indicators.estimators import implied_volatility, volatility
-    from backtest.indicators.returns import funding_forecast, log_returns, long_returns
+    from backtest.indicators.returns import funding_forecast, leverage_skew, log_returns
+    from backtest.indicators.returns import long_returns
     from backtest.indicators.returns import settled_funding, traded_returns
     from backtest.indicators.trends import atr, average_wilder, true_range
     from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day
@@ -31,7 +32,8 @@ __all__ = [
     "TAIL_MODELS", "VOLATILITY_ESTIMATORS", "WEIGHTED_ESTIMATORS", "Drift", "Regimes", "Sharpe",
     "Tail", "atr", "bars_per_year", "close_to_close_volatility", "ewma_volatility",
     "forecast_reach", "funding_forecast", "garch_volatility", "har_volatility",
-    "implied_volatility", "learned_regimes", "log_returns", "long_returns", "rolling_drift",
-    "rolling_sharpe", "settled_funding", "tail_losses", "touch_distance", "touch_probability",
-    "traded_returns", "trend_sign", "trend_strength", "true_range", "volatility",
+    "implied_volatility", "learned_regimes", "leverage_skew", "log_returns", "long_returns",
+    "rolling_drift", "rolling_sharpe", "settled_funding", "tail_losses", "touch_distance",
+    "touch_probability", "traded_returns", "trend_sign", "trend_strength", "true_range",
+    "volatility",
 ]  # fmt: skip

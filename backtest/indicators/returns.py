@@ -10,7 +10,7 @@ import numpy as np
 from backtest import core
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.market import Market, place_on_bars
+from backtest.market import Market, find_column, place_on_bars
 
 
 @core.checked
@@ -83,6 +83,24 @@ def returns_of_signal(market: Market, signal: core.FloatArray) -> core.FloatArra
         paid = np.where(opened == 0.0, 0.0, before * opened)  # 0 also if that signal is NaN
         returns[1:] -= paid[1:]
     return returns
+
+
+@core.checked
+def leverage_skew(market: Market, column: str) -> core.FloatArray:
+    """Return the log of a venue's ratio of longs to shorts, of shape (n_bars,).
+
+    It is what the column counts: of accounts a skew of heads, of positions one of notional, never
+    of leverage itself, which venues do not publish. 0 where both are equal, over 0 with more longs.
+    Raises DataError where a ratio is not over 0; NaN stays unknown.
+    """
+    ratio = find_column(market, column, "column")
+    bad = np.flatnonzero(ratio <= 0.0)
+    if len(bad):
+        at = core.format_time(int(market.time[bad[0]]))
+        raise core.DataError(
+            f"column {column} must be a ratio over 0, got {ratio[bad[0]]:g} at {at} UTC"
+        )
+    return np.log(ratio)
 
 
 @core.checked

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
-    from backtest.risk.cascade import Cascade, Linear, SquareRoot, cascade
+    from backtest.risk.cascade import Cascade, Linear, SquareRoot
+    from backtest.risk.contagion import BookCrowd, Contagion, cascade
     from backtest.risk.crowd import Crowd
     from backtest.risk.largest_leverage import MaxLeverage, max_leverage
     from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk

@@ -1,4 +1,4 @@
-"""cascade(): a shock, the liquidations it causes, and those that they cause.
+"""A shock in one market, the liquidations it causes, and those that they cause.
 
 Arrays have one entry per account. Money is in the settlement currency, values are u. The sum of all
 equities, the fund, fees and what the venue owes is verified not to change in a round.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -611,60 +611,21 @@ class Cascade(core.SettingsResult):
         ]  # fmt: skip
 
 
-@core.record_making
-@core.checked_only("crowd", "venue", "impact", "adl", "me")
-def cascade(
+def shock_crowd(
     crowd: Crowd,
     venue: Venue | str,
     *,
     shock: float,
     impact: Impact,
-    price: float | None = None,
-    volume: float | None = None,
-    insurance: float = 0.0,
-    adl: Literal["queue", "pro-rata"] | None = "queue",
-    recovery: str | None = None,
-    jump: bool = False,
-    me: Result | Mapping[str, Any] | None = None,
+    price: float | None,
+    volume: float | None,
+    insurance: float,
+    adl: str | None,
+    recovery: str | None,
+    jump: bool,
+    me: Result | Mapping[str, Any] | None,
 ) -> Cascade:
-    """Shock a crowd of accounts, and follow its liquidations until no account fails.
-
-    Parameters
-    ----------
-    crowd : Crowd
-        The accounts.
-    venue : Venue or str
-        Margin rules, mode and costs of liquidation. Its own ``liquidation.impact`` is not used:
-        ``impact`` replaces it.
-    shock : float
-        The move that starts the cascade: -0.03 is a fall of 3 %.
-    impact : SquareRoot or Linear
-        How forced flow moves the price.
-    price : float, optional
-        The price before the shock; that of the crowd by default.
-    volume : float, optional
-        The money traded per day; that of the last 30 days of the crowd's market by default.
-    insurance : float
-        The insurance fund, in the settlement currency; may be infinite.
-    adl : str or None
-        How bankrupt positions that the fund cannot cover are closed: ``"queue"`` (against profit,
-        highest return x leverage first), ``"pro-rata"`` (against all of the other side), or None
-        (in the market; the shortfall is taken from profits).
-    recovery : str, optional
-        The half-life of the impact, in rounds of a minute; None: it stays.
-    jump : bool
-        Whether the shock is a jump, on whose way nobody trades: all that fail in it trade at its
-        end. Otherwise each account trades at its liquidation price, or behind those before it.
-    me : Result or mapping, optional
-        One's own account in the crowd: the state of a run at its end, or side, quantity, entry and
-        collateral.
-
-    Notes
-    -----
-    The price is ``price (1 + shock - fall(Q))`` with Q the net flow that was forced so far, in
-    notional at the price before the shock. Each round closes all accounts that fail at its price:
-    the last price is the clearing price nearest to that before the shock.
-    """
+    """Follow the cascade of one market; arguments as those of :func:`backtest.cascade`."""
     venue = read_venue(venue)
     if venue.contract.is_spot:
         raise core.ParameterError("venue must have margined positions, got one of kind 'spot'")

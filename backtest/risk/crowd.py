@@ -7,6 +7,7 @@ The formulas of margin are those of :mod:`backtest.venue`, on arrays. An account
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -227,6 +228,32 @@ class Crowd:
         value = np.asarray(to_value(self.contract, self.entry))
         beside = self.collateral - self.quantity * value
         return find_liquidation_prices(read_venue(venue), self.quantity, value, beside)
+
+    @core.checked
+    def skew(
+        self, venue: Venue | str | None = None, *, within: float = 0.05, price: float | None = None
+    ) -> dict[str, float]:
+        """Return how differently longs and shorts are leveraged, and where they are liquidated.
+
+        ``leverage`` is the mean leverage of longs less that of shorts, at entry, weighted by the
+        open interest of each account at the price now. ``liquidations`` is the log of the notional
+        that is liquidated down to ``within`` (a fraction) below the price now over that up to as
+        far above it, of bankruptcy prices without a venue; infinite where one side has none, NaN
+        where both have none. The map of both is :meth:`ladder`.
+        """
+        core.check_range("within", within, low=0.0, high=10.0, open_low=True)
+        size, held = self.notional(price), np.abs(self.leverage)
+        sides = [size > 0.0, size < 0.0]
+        means = [
+            float(np.average(held[x], weights=np.abs(size[x]))) if x.any() else math.nan
+            for x in sides
+        ]
+        ladder = self.ladder(venue, price=price, bins=1000, span=within)
+        long, short = (float(ladder[name].sum()) for name in ("long", "short"))
+        ratio = math.copysign(math.inf, long - short) if long != short else math.nan
+        if min(long, short) > 0.0:
+            ratio = math.log(long / short)
+        return {"leverage": means[0] - means[1], "liquidations": ratio}
 
     @core.checked
     def ladder(self, venue: Venue | str | None = None, *, price: float | None = None,

@@ -496,3 +496,23 @@ def test_bad_positions_are_refused_with_their_row(bad):
     frame = pd.DataFrame([rows[0], {**rows[1], **bad}])
     check_refused(lambda: bt.Crowd.from_positions(frame), "row 1")
     check_refused(lambda: bt.Crowd.from_positions(frame.drop(columns="entry")), "no entry")
+
+
+def test_the_skew_of_leverage_by_hand():
+    """Longs of 10x and 5x with 3 to 1 of the interest; one short of 2x, bankrupt at 150."""
+    frame = pd.DataFrame({"side": ["long", "long", "short"], "quantity": [3.0, 1.0, 2.0],
+                          "entry": [100.0] * 3, "collateral": [30.0, 20.0, 100.0]})  # fmt: skip
+    crowd = bt.Crowd.from_positions(frame, price=100.0)
+    near, wide = crowd.skew(within=0.15), crowd.skew(within=0.6)
+    assert near == {"leverage": pytest.approx(8.75 - 2.0), "liquidations": math.inf}
+    assert wide["liquidations"] == pytest.approx(math.log(400.0 / 200.0))
+    assert math.isnan(crowd.skew(within=0.01)["liquidations"])
+
+
+def test_a_ratio_of_longs_to_shorts_is_a_log_ratio():
+    market = bt.Market.sample(bars=3).with_columns(ratio=[1.0, math.e, np.nan])
+    found = bt.indicators.leverage_skew(market, "ratio")
+    np.testing.assert_allclose(found, [0.0, 1.0, np.nan])
+    wrong = market.with_columns(ratio=[1.0, 0.0, 1.0])
+    with pytest.raises(bt.DataError, match="must be a ratio over 0, got 0"):
+        bt.indicators.leverage_skew(wrong, "ratio")

@@ -1,0 +1,131 @@
+"""Cascades over several markets: by hand, one market as before, and books that share nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from tests.kit import check_refused
+from tests.scenes import bracket, venue_of
+
+FREE = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)])
+PRICES = {"A": 100.0, "B": 100.0}
+
+
+def crowd_of(rows, cash, prices=PRICES, **more):
+    frame = pd.DataFrame(rows, columns=["account", "market", "side", "quantity", "entry"])
+    return bt.BookCrowd.from_positions(frame, cash, prices, **more)
+
+
+def shock_two(crowd, shock, **more):
+    impact = bt.Linear(coefficient=0.05)
+    return bt.cascade(crowd, FREE, shock=shock, impact=impact, volume=1_000.0, **more)
+
+
+def test_two_markets_and_three_accounts_by_hand():
+    """A falls by 6 %; 1 holds A, 2 both, 3 only B: impact of 5 % per 1,000 carries it over.
+
+    1 fails at A = 900 / 9.5; 2 where A + B = 1,800 / 9.5; 3 at B = 920 / 9.5.
+    """
+    rows = [(1, "A", "long", 10, 100), (2, "A", "long", 10, 100), (2, "B", "long", 10, 100),
+            (3, "B", "long", 10, 100)]  # fmt: skip
+    hit = shock_two(crowd_of(rows, {1: 100.0, 2: 200.0, 3: 80.0}), {"A": -0.06})
+    assert hit.accounts["round"].tolist() == [1, 2, 3]
+    first = 900 / 9.5 - 2.5
+    second = (1800 / 9.5 - 100) + 5.0 - 7.5  # at B = 100, past impact of 5, own of 5 to 10
+    np.testing.assert_allclose(
+        hit.accounts["after"],
+        [100 + 10 * (first - 100), 200 + 10 * (second + 97.5 - 200), 80 + 10 * (92.5 - 100)],
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(
+        hit.losses,
+        [[10 * (100 - first), 0.0], [10 * (100 - second), 25.0], [0.0, 75.0]],
+        atol=1e-9,
+    )
+    np.testing.assert_allclose(hit.rounds["price A"], [94.0, 89.0, 84.0, 84.0], rtol=1e-12)
+    np.testing.assert_allclose(hit.rounds["price B"], [100.0, 100.0, 95.0, 90.0], rtol=1e-12)
+    assert hit.spread.to_numpy().tolist() == [[1.0, 0.0], [1.0, 0.0]]
+    assert hit.radius == pytest.approx(1.0)
+    assert "3 of 3 accounts fail in 3 rounds" in hit.verdict
+
+
+def draw(n=300, seed=2, most=18.0):
+    rng = np.random.default_rng(seed)
+    leverage = np.exp(rng.uniform(0.0, np.log(most), n))
+    entry = rng.uniform(95.0, 108.0, n)
+    quantity = rng.uniform(0.5, 3.0, n)
+    sides = np.where(rng.random(n) < 0.7, "long", "short")
+    return pd.DataFrame({"side": sides, "quantity": quantity, "entry": entry,
+                         "collateral": quantity * entry / leverage})  # fmt: skip
+
+
+@pytest.mark.parametrize("impact", [bt.Linear(coefficient=0.02), bt.SquareRoot(0.02)])
+def test_one_market_is_the_cascade_of_one(impact):
+    frame = draw()
+    venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)],
+                     liquidation={"fee": 0.004, "slippage": 0.002, "mode": "close"})  # fmt: skip
+    terms = {"impact": impact, "volume": 3_000.0, "insurance": 50.0}
+    one = bt.cascade(
+        bt.Crowd.from_positions(frame, price=100.0), venue, shock=-0.02, adl=None, **terms
+    )
+    books = frame.assign(account=np.arange(len(frame)), market="A")
+    crowd = bt.BookCrowd.from_positions(books, dict(enumerate(frame["collateral"])), {"A": 100.0})
+    several = bt.cascade(crowd, venue, shock={"A": -0.02}, **terms)
+    assert len(one.rounds) > 3
+    assert several.liquidated == one.liquidated
+    np.testing.assert_allclose(several.rounds["price A"], one.rounds["price"], rtol=1e-12)
+    assert several.deficit == pytest.approx(one.deficit, rel=1e-9, abs=1e-9)
+    np.testing.assert_array_equal(several.accounts["round"], one.accounts["round"])
+    np.testing.assert_allclose(several.accounts["haircut"], one.haircuts, atol=1e-9)
+
+
+def test_books_that_share_no_account_spread_nothing():
+    frame = draw(60, most=6.0)
+    rows = frame.assign(account=np.arange(60), market=np.where(np.arange(60) % 2, "A", "B"))
+    crowd = bt.BookCrowd.from_positions(rows, dict(enumerate(frame["collateral"])), PRICES)
+    hit = shock_two(crowd, {"A": -0.15, "B": -0.15})
+    assert (hit.spread.loc["A", "B"], hit.spread.loc["B", "A"]) == (0.0, 0.0)
+    alone = shock_two(crowd, {"A": -0.15})
+    np.testing.assert_array_equal(alone.rounds["price B"], alone.rounds["price B"].iloc[0])
+    assert (alone.accounts["round"] > 0).any()
+    both = alone.accounts["after"][np.arange(60) % 2 == 1]
+    np.testing.assert_allclose(hit.accounts["after"][np.arange(60) % 2 == 1], both, rtol=1e-12)
+
+
+def test_coins_are_sold_after_the_positions():
+    """Long 10 A with 1 coin of B: the cash is negative after A, and B pays it at its own impact."""
+    crowd = crowd_of([(1, "A", "long", 10, 100)], {1: 0.0}, coins={1: {"B": 1.0}})
+    hit = shock_two(crowd, {"A": -0.06}, haircuts={"B": 0.0})
+    trigger = 900 / 9.5
+    owed = 10 * (100 - (trigger - 2.5))
+    sold = owed / 100.0
+    price = 100.0 - 100.0 * 0.05 * (sold * 100 / 1000) / 2
+    left = (1.0 - sold) * (100.0 - 5.0 * sold * 100 / 1000) - (owed - sold * price)
+    assert hit.accounts["after"].iloc[0] == pytest.approx(left, rel=1e-9)
+    assert hit.deficit == 0.0
+
+
+def test_bad_crowds_and_terms_are_refused():
+    rows = [(1, "A", "long", 10, 100)]
+    check_refused(lambda: crowd_of(rows, {2: 1.0}), "account")
+    check_refused(lambda: crowd_of(rows * 2, {1: 1.0}), "a second in row 1")
+    crowd = crowd_of(rows, {1: 100.0})
+    check_refused(lambda: shock_two(crowd, {"C": -0.1}), "shock of the cascade")
+    check_refused(lambda: shock_two(crowd, {"A": -0.1}, jump=True), "jump must be left out")
+    inverse = venue_of(contract={"kind": "inverse"})
+    check_refused(
+        lambda: bt.cascade(crowd, {"A": inverse, "B": FREE}, shock=-0.1, impact=bt.Linear(0.1)),
+        "must be linear",
+    )
+    check_refused(
+        lambda: bt.cascade(crowd, {"A": FREE}, shock=-0.1, impact=bt.Linear(0.1)), "one for each"
+    )
+
+
+def test_a_contagion_is_saved_and_loaded(tmp_path):
+    hit = shock_two(crowd_of([(1, "A", "long", 10, 100)], {1: 100.0}), -0.06)
+    loaded = type(hit).load(hit.save(tmp_path))
+    assert loaded.verdict == hit.verdict
+    assert loaded.losses.equals(hit.losses)
+    assert "Losses by round" in hit.summary()
