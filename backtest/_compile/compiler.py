@@ -26,7 +26,7 @@ from numba.core.registry import cpu_target
 from numba.core.types import unliteral
 from numba.extending import typeof_impl
 
-from backtest._compile.object_code import COMPILING, ObjectFile, Struct, Structs
+from backtest._compile.object_code import COMPILING, Column, ObjectFile, Struct, Structs
 from backtest.core.code_names import hash_texts
 
 OPTIONS: dict[str, Any] = {
@@ -91,6 +91,12 @@ def find_records(records: Structs[Any], _context: Any) -> Any:
     kind: Any = records.kind
     make: Any = types.Array
     return make(find_layout(kind), 1, "C")
+
+
+@typeof_impl.register(Column)
+def find_column(_column: Column, _context: Any) -> Any:
+    make: Any = types.Array
+    return make(types.float64, 1, "A")
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}

@@ -289,21 +289,32 @@ def lay_out(kind: Any) -> Any:
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 
+class Column(np.ndarray):
+    """One field of some structs, of shape (n,); compiled code reads it in strides."""
+
+
 class Structs(list[AnyStruct]):
     """Structs of one kind in one memory; compiled code takes an array of numba's records.
 
-    ``numbers`` is that memory, of shape (n, fields).
+    ``numbers`` is that memory, of shape (n, fields): zeros, if none is given.
     """
 
-    def __init__(self, kind: type[AnyStruct], n: int) -> None:
-        self.kind, self.numbers = kind, np.zeros((n, len(kind.names())))
+    def __init__(self, kind: type[AnyStruct], n: int, memory: Any = None) -> None:
+        shape = n, len(kind.names())
+        self.kind, self.numbers = kind, np.zeros(shape) if memory is None else memory.reshape(shape)
         rows: Any = self.numbers
         super().__init__(kind.from_buffer(row) for row in rows)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Structs, (self.kind, len(self), self.numbers)
+
     def copy(self) -> Structs[AnyStruct]:
         """Return structs of the same numbers, in memory of their own."""
-        found = Structs(self.kind, len(self))
-        found.numbers[:] = self.numbers
+        return Structs(self.kind, len(self), self.numbers.copy())
+
+    def column(self, name: str) -> Column:
+        """Return a field of all of them, which shares their memory."""
+        found: Column = self.numbers[:, self.kind.names().index(name)].view(Column)
         return found
 
     def tolist(self) -> list[list[float]]:
@@ -334,7 +345,8 @@ def pack(value: Any) -> Packed:
     words: list[Any] = []
     for leaf in flatten(value):
         if isinstance(leaf, np.ndarray):
-            order = "C" if leaf.flags.c_contiguous else "A"
+            is_whole = leaf.flags.c_contiguous and not isinstance(leaf, Column)
+            order = "C" if is_whole else "A"
             kinds.append(f"{leaf.dtype.str}{leaf.ndim}{order}")
             place = leaf.ctypes.data
             words += (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)

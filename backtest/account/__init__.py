@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backtest.account.pool_liquidation import find_value_with_options, is_far_with_options
     from backtest.account.pool_liquidation import is_moved_by, measure_shares
     from backtest.account.position import charge, compute_entry, compute_root, find_line
-    from backtest.account.position import follow_prices, follow_trade, make_balances
+    from backtest.account.position import follow_prices, follow_trade
     from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
     from backtest.account.records import OptionFeed, OptionState, Scratch, Terms, has_stops, is_held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from backtest._compile.object_code import Struct, lay_out
 from backtest.margin import MarginRules
 
 CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
@@ -68,22 +69,69 @@ class InstrumentRules(NamedTuple):
     full_below_health: float
 
 
-class Position(NamedTuple):
-    """The position in one instrument.
+@lay_out
+class PositionState(Struct):
+    """The position in one instrument, what was decided of it, and what it counts; flags are 0 or 1.
 
     Signed ``quantity`` in contracts, average ``entry`` in u (0 when flat), posted ``margin``
-    (isolated only), and the ``value`` in u at which the position was last marked.
+    (isolated only), the u at which it was last ``marked``, and that at which it is valued now
+    (``value``). Of the last close: ``leverage`` and ``signal``, and the venue leverage that the
+    policy ``asked`` for; NaN where none was decided. ``setting`` is the venue leverage, ``best``
+    the best u since the entry, ``factor`` the overlay of its last order. ``refused_adding`` and
+    ``refused_returning``: margin could not move. ``opened`` is a time in ns, ``since`` counts bars
+    since its last liquidation, ``since_stop`` those since its last stop.
     """
 
     quantity: float
     entry: float
     margin: float
+    marked: float
     value: float
+    best: float
+    leverage: float
+    signal: float
+    is_pending: float
+    is_halted: float
+    factor: float
+    setting: float
+    asked: float
+    refused_adding: float
+    refused_returning: float
+    opened: float
+    since: float
+    since_stop: float
+    last_funding: float
+
+
+@lay_out
+class MarginCall(Struct):
+    """The margin call of an isolated position or of the pool.
+
+    ``ratio`` is that of the last close, ``is_called`` whether it was called there, ``unmet`` the
+    bars of an unmet call (-1: none), ``is_open`` whether one goes on, ``called_at`` its time in ns.
+    """
+
+    ratio: float
+    is_called: float
+    unmet: float
+    is_open: float
+    called_at: float
+
+
+class Position(NamedTuple):
+    """What a trade changes of a :class:`PositionState`."""
+
+    quantity: float
+    entry: float
+    margin: float
+    marked: float
 
 
 class Balances(NamedTuple):
+    """The money behind a position, in the settlement currency, and the position."""
+
     cash: float
-    positions: tuple[Position]
+    position: Position
 
 
 class Watch(NamedTuple):

@@ -28,14 +28,14 @@ LEAST = 1e-300
 @inlined
 def value_at(state: r.AccountState, values: FloatArray, prices: FloatArray) -> None:
     for i in range(len(values)):
-        state.held.values[i] = values[i]
+        state.positions[i].value = values[i]
     for c in range(len(prices)):
         state.held.prices[c] = prices[c]
 
 
 def count_cross(terms: r.Terms, state: r.AccountState) -> int:
     found = count_options(state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             found += 1
     return found
@@ -43,7 +43,7 @@ def count_cross(terms: r.Terms, state: r.AccountState) -> int:
 
 def count_open(state: r.AccountState) -> int:
     found = count_options(state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             found += 1
     return found
@@ -51,7 +51,7 @@ def count_open(state: r.AccountState) -> int:
 
 def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
     count = 0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             count += 2 if r.is_spot(terms, i) else 1
     return count == 1 and not has_collateral(state) and not is_walking(terms, state)
@@ -59,7 +59,7 @@ def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
 
 def has_one_position(terms: r.Terms, state: r.AccountState) -> bool:
     """Whether one margined position and money are all that the account can hold."""
-    if len(state.margin) != 1 or len(state.held.amounts) != 0 or r.is_spot(terms, 0):
+    if len(state.positions) != 1 or len(state.held.amounts) != 0 or r.is_spot(terms, 0):
         return False
     if terms.rules.has_scenarios or terms.rules.level != 1.0:
         return False
@@ -82,9 +82,10 @@ def has_collateral_to_sell(state: r.AccountState) -> bool:
 
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
     balance = state.wallet.cash
-    for i in range(len(state.margin)):
-        if r.is_held(state, i) and not r.is_isolated(terms, i) and not r.is_spot(terms, i):
-            balance += state.held.quantities[i] * state.held.entries[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if position.quantity != 0.0 and not r.is_isolated(terms, i) and not r.is_spot(terms, i):
+            balance += position.quantity * position.entry
     return float(balance)
 
 
@@ -97,25 +98,26 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
     if not missing > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
     is_alone = has_one_position(terms, state) and count_open(state) == 1
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_isolated(terms, i) and r.is_held(state, i):
-            posted += max(state.margin[i], 0.0)
+            posted += max(state.positions[i].margin, 0.0)
     taken = missing if is_alone else min(missing, posted)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_isolated(terms, i) and r.is_held(state, i) and taken > 0.0:
-            own = 1.0 if is_alone else max(state.margin[i], 0.0) / posted
-            state.margin[i] -= own * taken
+            position = state.positions[i]
+            own = 1.0 if is_alone else max(position.margin, 0.0) / posted
+            position.margin -= own * taken
     state.wallet.cash = taken - missing
 
 
 def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
     backing = 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_isolated(terms, i):
-            backing += state.margin[i]
-            if r.is_held(state, i):
-                profit = state.held.values[i] - state.held.entries[i]
-                backing += state.held.quantities[i] * profit
+            position = state.positions[i]
+            backing += position.margin
+            if position.quantity != 0.0:
+                backing += position.quantity * (position.value - position.entry)
     return backing
 
 
@@ -155,9 +157,10 @@ def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
     equity = state.wallet.cash
-    for i in range(len(state.margin)):
-        if r.is_held(state, i) and not r.is_isolated(terms, i):
-            equity += state.held.quantities[i] * state.held.values[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if position.quantity != 0.0 and not r.is_isolated(terms, i):
+            equity += position.quantity * position.value
     equity += margin.compute_full_value(state.held)
     if holds_options(state):
         equity += margin.compute_options_value(state.options.positions)
@@ -194,8 +197,8 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
 
 def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> Balances:
     if r.is_isolated(terms, i):
-        return Balances(max(compute_balance(terms, state), 0.0), (r.pick_position(state, i),))
-    return Balances(state.wallet.cash, (r.pick_position(state, i),))
+        return Balances(max(compute_balance(terms, state), 0.0), r.pick_position(state, i))
+    return Balances(state.wallet.cash, r.pick_position(state, i))
 
 
 def put_balances(
@@ -205,7 +208,7 @@ def put_balances(
         state.wallet.cash += after.cash - before.cash
     else:
         state.wallet.cash = after.cash
-    r.put_position(state, i, after.positions[0])
+    r.put_position(state, i, after.position)
 
 
 def enter_fill(
@@ -275,7 +278,7 @@ def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
         r.note(
             bar.log,
             t,
-            len(state.margin) + c,
+            len(state.positions) + c,
             Event.CONVERTED,
             kept,
             -sold,

@@ -47,7 +47,7 @@ def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState)
     found = found and len(state.options.targets) == 0
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
     found = found and len(feed.costs) == 1
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         found = found and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
     return bool(found)
 
@@ -76,7 +76,7 @@ def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
 
 
 def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if feed.span[i, 0] == t:
             return True
     flow, event = state.cursor[r.FLOW_NEXT], state.cursor[r.FUNDING_NEXT]
@@ -87,7 +87,7 @@ def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
 def set_opens(bar: r.AccountBar, t: int) -> None:
     feed, quotes = bar.feed, bar.quotes
     brackets = bar.terms.rules.brackets
-    for i in range(len(bar.state.margin)):
+    for i in range(len(bar.state.positions)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
         quotes.is_listed[i] = 1 if is_listed else 0
         if is_listed:
@@ -100,12 +100,12 @@ def set_opens(bar: r.AccountBar, t: int) -> None:
 def set_rest(bar: r.AccountBar, t: int) -> bool:
     feed, state, quotes = bar.feed, bar.state, bar.quotes
     brackets = bar.terms.rules.brackets
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if quotes.is_listed[i] == 0:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
         quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
-        if not r.is_held(state, i):
+        if state.positions[i].quantity == 0.0:
             continue
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
@@ -126,7 +126,7 @@ def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
         fills.choose_orders(bar, equity)
         return has_order(bar.scratch)
     found = False
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         found = found or is_trading(bar, equity, i)
     return bool(found)
 
@@ -155,8 +155,8 @@ def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
     count, crossed = 0, 0
-    for i in range(len(state.margin)):
-        if r.is_held(state, i):
+    for i in range(len(state.positions)):
+        if state.positions[i].quantity != 0.0:
             count += 1
             crossed += 0 if r.is_isolated(terms, i) else 1
     if equity < 0.0 or (crossed == 0 and state.wallet.cash < 0.0):
@@ -171,14 +171,15 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
 def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
     state, quotes = bar.state, bar.quotes
     wallet = state.wallet
-    for i in range(len(state.margin)):
-        profit = 0.0
-        if r.is_held(state, i):
-            profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
-            state.marked[i] = quotes.mark_close[i]
+    for i in range(len(state.positions)):
+        position, profit = state.positions[i], 0.0
+        if position.quantity != 0.0:
+            close = quotes.mark_close[i]
+            profit += position.quantity * (close - position.marked)
+            position.marked = close
         bar.ledger[i].price_pnl = profit
-        state.since[i] += 1.0
-        state.since_stop[i] += 1.0
+        position.since += 1.0
+        position.since_stop += 1.0
     wealth = wallet.equity + wallet.reserve
     wallet.pool_failed = 0.0
     wallet.since_pool += 1.0
@@ -345,37 +346,39 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
 
 def fill_early(bar: r.AccountBar, t: int) -> None:
     state, ledger = bar.state, bar.ledger
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             balance.mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
     fill_pending(bar, t)
-    for pool in range(len(state.is_called)):
+    for pool in range(len(state.calls)):
         if ledger[pool].calls_met + ledger[pool].calls_failed > 0.0:
-            state.is_call_open[pool] = 0
-            state.is_called[pool] = 0
+            state.calls[pool].is_open = 0
+            state.calls[pool].is_called = 0
 
 
 def fill_late(bar: r.AccountBar, t: int) -> None:
     state = bar.state
-    for i in range(len(state.margin)):
-        bar.scratch.carried[i] = state.held.quantities[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        bar.scratch.carried[i] = position.quantity
         if bar.quotes.is_last[i] == 1:
-            state.is_pending[i] = 0
+            position.is_pending = 0
     if t > 0:
         fill_pending(bar, t)
 
 
 def follow_bests(bar: r.AccountBar) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
+        position = state.positions[i]
         if not r.is_held(state, i):
-            state.best[i] = 0.0
+            position.best = 0.0
         elif is_fresh:
             continue
         elif quotes.is_listed[i] == 1 and r.has_exits(terms, i):
-            watch = Watch(state.best[i], math.nan)
-            state.best[i] = follow_prices(
+            watch = Watch(position.best, math.nan)
+            position.best = follow_prices(
                 watch, r.pick_position(state, i), r.pick_quote(quotes, i)
             ).best
 
@@ -410,7 +413,7 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
 
 def mark_closes(bar: r.AccountBar, t: int) -> None:
     state, quotes, ledger = bar.state, bar.quotes, bar.ledger
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             balance.mark_to_ledger(state, i, quotes.mark_close[i], ledger)
             if quotes.is_last[i] == 1:
@@ -423,9 +426,10 @@ def mark_closes(bar: r.AccountBar, t: int) -> None:
 
 def count_bars(state: r.AccountState) -> None:
     state.wallet.since_pool += 1.0
-    for i in range(len(state.margin)):
-        state.since[i] += 1.0
-        state.since_stop[i] += 1.0
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        position.since += 1.0
+        position.since_stop += 1.0
 
 
 def count_assets(state: r.AccountState, ledger: Structs[Money]) -> None:

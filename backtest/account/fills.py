@@ -42,7 +42,7 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     value_at(state, quotes.fill, quotes.asset_fill)
     choose_orders(bar, equity)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.REDUCE:
             wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
             trade_to(bar, t, i, wanted + 0.0, False)
@@ -54,10 +54,10 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         factor = order_limits.fit_increases(bar)
         fill_increases(bar, t, factor)
         add_options(bar, t, factor)
-    for i in range(len(state.margin)):
-        state.is_pending[i] = 0
+    for i in range(len(state.positions)):
+        state.positions[i].is_pending = 0
     if len(scratch.cuts) > 0:
-        for i in range(len(state.margin)):
+        for i in range(len(state.positions)):
             order_limits.plan_order(bar, factor, i)
         order_limits.count_decisions(bar, t, equity)
 
@@ -77,12 +77,12 @@ def choose_orders(bar: r.AccountBar, equity: float) -> None:
 
 def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         scratch.kind[i] = aim(bar, equity, i)
         scratch.steps[i, order_limits.OVER] = 0.0
     if terms.max_gross_leverage < math.inf:
         order_limits.scale_targets(bar, equity)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.KEPT:
             rules = r.pick_instrument(terms, i)
             if orders.is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
@@ -91,13 +91,13 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
 
 @inlined
 def is_deciding(state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
-    is_waiting = state.is_pending[i] == 1 and state.wallet.is_ruined == 0.0
+    is_waiting = state.positions[i].is_pending == 1 and state.wallet.is_ruined == 0.0
     return bool(is_waiting and quotes.is_listed[i] == 1)
 
 
 @inlined
 def is_ending(state: r.AccountState, i: int) -> bool:
-    return bool(state.is_halted[i] == 1 or state.wallet.is_over != 0.0)
+    return bool(state.positions[i].is_halted == 1 or state.wallet.is_over != 0.0)
 
 
 def aim(bar: r.AccountBar, equity: float, i: int) -> int:
@@ -115,7 +115,7 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
         return r.LEFT
     scratch.side[i], scratch.before[i] = side, held
     if reach == math.inf:
-        quote, scale = r.pick_quote(quotes, i), abs(state.signal[i])
+        quote, scale = r.pick_quote(quotes, i), abs(state.positions[i].signal)
         reach = compute_everything(terms, state, scratch, quote, equity, scale, i)
     scratch.reach[i] = reach
     return r.KEPT
@@ -126,12 +126,17 @@ def measure_target(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
     rules, quote = r.pick_instrument(terms, i), r.pick_quote(quotes, i)
-    leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet.overlay
+    position = state.positions[i]
+    leverage, signal, overlay = (
+        position.leverage,
+        position.signal,
+        state.wallet.overlay,
+    )
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not orders.can_order(rules, quote, equity):
         return False, 1.0, 0.0, 0.0
     side = 1.0 if signal > 0.0 else -1.0
-    held = state.held.quantities[i] * (side * abs(quote.fill))
+    held = position.quantity * (side * abs(quote.fill))
     reach = orders.compute_target(rules, quote, equity, leverage, signal)
     reach = reach * overlay if overlay > 0.0 else 0.0  # not infinite times 0
     return True, side, held, reach
@@ -141,7 +146,7 @@ def measure_ordered(
     state: r.AccountState, quotes: r.MarketBar, ordered: float, i: int
 ) -> tuple[bool, float, float, float]:
     """Return what :func:`measure_target` does, of an order in contracts."""
-    held, value = state.held.quantities[i], abs(quotes.fill[i])
+    held, value = state.positions[i].quantity, abs(quotes.fill[i])
     side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
     return True, side, held * (side * value), abs(ordered) * value
 
@@ -173,7 +178,7 @@ def compute_everything(
 
 def cut_increases(bar: r.AccountBar, equity: float) -> None:
     scratch = bar.scratch
-    for i in range(len(bar.state.margin)):
+    for i in range(len(bar.state.positions)):
         if scratch.kind[i] == r.INCREASE:
             price_order(bar.terms, bar.quotes, scratch, i)
             kept = max(scratch.before[i], 0.0)
@@ -253,7 +258,7 @@ def cut_to_balance(bar: r.AccountBar) -> None:
     if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
         return
     returned, (fees, taken) = 0.0, sum_premiums(terms, state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.INCREASE:
             price_balance(bar, i)
             if r.is_isolated(terms, i):
@@ -265,7 +270,7 @@ def cut_to_balance(bar: r.AccountBar) -> None:
                 fees += scratch.taken[i] * traded + (scratch.fee[i] if traded > 0.0 else 0.0)
     most = max(max(compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
     if taken > most:
-        for i in range(len(state.margin)):
+        for i in range(len(state.positions)):
             if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
                 scratch.added[i] *= most / taken
         cut_premiums(state, most / taken)
@@ -280,7 +285,7 @@ def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:
 
 def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
     state, scratch = bar.state, bar.scratch
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.INCREASE:
             wanted = size_increase(state, bar.quotes, scratch, i, factor)
             trade_to(bar, t, i, wanted, True)
@@ -292,13 +297,14 @@ def size_increase(
 ) -> float:
     size = scratch.kept[i] + factor * scratch.added[i]
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
-        return float(state.held.quantities[i])
+        return float(state.positions[i].quantity)
     return float(scratch.side[i] * size * (1.0 / abs(quotes.fill[i])) + 0.0)
 
 
 def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    if wanted == state.held.quantities[i]:
+    position = state.positions[i]
+    if wanted == position.quantity:
         return
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
@@ -307,8 +313,8 @@ def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool
     if is_increase and r.is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     if done.quantity != 0.0:
-        state.factor[i] = state.wallet.overlay
-    follow_best(state, i, before.positions[0].quantity)
+        position.factor = state.wallet.overlay
+    follow_best(state, i, before.position.quantity)
 
 
 def post_in_full(
@@ -320,16 +326,18 @@ def post_in_full(
     i: int,
 ) -> None:
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
-    held = state.held.quantities[i]
+    position = state.positions[i]
+    held = position.quantity
     _, margin = orders.move_margin(rules, before, held, done.value, quote.initial)
-    state.wallet.cash -= margin - state.margin[i]
-    state.margin[i] = margin
+    state.wallet.cash -= margin - position.margin
+    position.margin = margin
 
 
 def follow_best(state: r.AccountState, i: int, held: float) -> None:
-    if held * state.held.quantities[i] <= 0.0:
-        state.best[i] = state.held.entries[i]
-        state.opened[i] = math.nan
+    position = state.positions[i]
+    if held * position.quantity <= 0.0:
+        position.best = position.entry
+        position.opened = math.nan
 
 
 # ------------------------------------------------------------------------------------ limit orders
@@ -345,7 +353,7 @@ ROUNDING = 1e-9
 
 def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    n = len(state.margin)
+    n = len(state.positions)
     value_at(state, quotes.open, quotes.asset_open)
     for i in range(n):
         quotes.fill[i] = quotes.decided[i]
@@ -371,7 +379,7 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
             rest_reduction(bar, t, i)
         order_limits.plan_order(bar, factor, i)
         quotes.fill[i] = quotes.open[i]
-        state.is_pending[i] = 0 if math.isnan(scratch.wanted[i]) else 1
+        state.positions[i].is_pending = 0 if math.isnan(scratch.wanted[i]) else 1
 
 
 def goes_to_market(terms: r.Terms, state: r.AccountState, i: int) -> bool:
@@ -411,7 +419,7 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     side = scratch.side[i]
     set_limit(terms, quotes, scratch, i, side)
-    scratch.before[i] = bar.state.held.quantities[i] * (side * abs(quotes.fill[i]))
+    scratch.before[i] = bar.state.positions[i].quantity * (side * abs(quotes.fill[i]))
     kept = max(scratch.before[i], 0.0)
     scratch.steps[i, order_limits.LIMITED] = scratch.reach[i]
     is_left = scratch.before[i] < 0.0 and not terms.rests_closing
@@ -459,7 +467,7 @@ def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
 
 
 def rest_increases(bar: r.AccountBar, t: int, factor: float) -> None:
-    for i in range(len(bar.state.margin)):
+    for i in range(len(bar.state.positions)):
         if bar.scratch.kind[i] == r.INCREASE:
             wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
             rest(bar, t, i, wanted)
@@ -467,7 +475,7 @@ def rest_increases(bar: r.AccountBar, t: int, factor: float) -> None:
 
 def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
     quotes, scratch = bar.quotes, bar.scratch
-    held = bar.state.held.quantities[i]
+    held = bar.state.positions[i].quantity
     set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
     wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i])) + 0.0
     if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
@@ -476,7 +484,7 @@ def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
 
 def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
     quotes, scratch = bar.quotes, bar.scratch
-    rules, held = r.share(r.pick_instrument(bar.terms, i)), bar.state.held.quantities[i]
+    rules, held = r.share(r.pick_instrument(bar.terms, i)), bar.state.positions[i].quantity
     quantity = orders.round_quantity(rules, held, r.pick_quote(quotes, i), wanted)
     if quantity != held:
         scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
@@ -490,15 +498,15 @@ def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
 
 
 def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:
-    is_waiting = state.is_pending[i] == 1 and state.wallet.is_ruined == 0.0
+    is_waiting = state.positions[i].is_pending == 1 and state.wallet.is_ruined == 0.0
     return bool(is_waiting and not math.isnan(scratch.wanted[i]))
 
 
 def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> bool:
     found = False
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if is_resting(state, scratch, i):
-            is_buy = scratch.wanted[i] > state.held.quantities[i]
+            is_buy = scratch.wanted[i] > state.positions[i].quantity
             through = scratch.through[i]
             found = found or (
                 min(quotes.low[i], quotes.open[i]) <= through
@@ -511,7 +519,7 @@ def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratc
 def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     if not is_resting(state, scratch, i):
         return 2.0
-    side = 1.0 if scratch.wanted[i] > state.held.quantities[i] else -1.0
+    side = 1.0 if scratch.wanted[i] > state.positions[i].quantity else -1.0
     start, end, through = scratch.last[i], scratch.last_end[i], scratch.through[i]
     if side * (start - through) <= 0.0:
         return 0.0
@@ -524,9 +532,10 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
-    held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
+    held, wanted, limit = before.position.quantity, scratch.wanted[i], scratch.limit[i]
     done = orders.trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
-    state.is_pending[i] = 0
+    position = state.positions[i]
+    position.is_pending = 0
     if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
         wallet, _ = orders.move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
@@ -535,7 +544,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     scratch.steps[i, order_limits.REACHED] = scratch.side[i] * wanted
     if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
-    state.factor[i] = state.wallet.overlay
+    position.factor = state.wallet.overlay
     follow_best(state, i, held)
     if held * wanted <= 0.0:
         scratch.fresh[i] = 1.0
@@ -545,8 +554,9 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def follow_fresh(state: r.AccountState, scratch: r.Scratch) -> None:
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.fresh[i] == 1.0 and r.is_held(state, i):
-            is_long = state.held.quantities[i] > 0.0
-            best, now = state.best[i], scratch.last[i]
-            state.best[i] = max(best, now) if is_long else min(best, now)
+            position = state.positions[i]
+            is_long = position.quantity > 0.0
+            best, now = position.best, scratch.last[i]
+            position.best = max(best, now) if is_long else min(best, now)

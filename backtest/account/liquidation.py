@@ -26,19 +26,19 @@ from backtest.margin import compute_setting, compute_step_floor
 def liquidate(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote
 ) -> Liquidation:
-    held = balances.positions[0].quantity
-    marked, pnl = p.mark_position(balances.positions[0], value)
-    now = p.make_balances(balances.cash, marked)
+    held = balances.position.quantity
+    marked, pnl = p.mark_position(balances.position, value)
+    now = Balances(balances.cash, marked)
     loss, traded = 0.0, 0.0
     if rules.liquidation_mode == TAKEOVER:
         traded = abs(held) * abs(value)
         now, loss = forfeit(rules, now, value)
-    while now.positions[0].quantity != 0.0:
+    while now.position.quantity != 0.0:
         closed = choose_reduction(rules, now, value, abs(held), quote.multiplier)
         now, cost, notional = close_contracts(rules, now, value, closed, quote)
         loss += cost
         traded += notional
-        is_left = now.positions[0].quantity != 0.0
+        is_left = now.position.quantity != 0.0
         if is_left and not p.is_failing(rules, now, value, quote.multiplier):
             break
     now, bad_debt = p.record_shortfall(rules, now)
@@ -47,7 +47,7 @@ def liquidate(
         price_pnl=pnl,
         loss=loss,
         bad_debt=bad_debt,
-        quantity=now.positions[0].quantity - held,
+        quantity=now.position.quantity - held,
         traded=traded,
     )
 
@@ -65,7 +65,7 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[B
 def choose_reduction(
     rules: InstrumentRules, balances: Balances, value: float, initial: float, multiplier: float
 ) -> float:
-    held = balances.positions[0].quantity
+    held = balances.position.quantity
     if is_step_whole(rules, balances, value, initial):
         return held
     if rules.full_below_health > 0.0 and is_unhealthy(rules, balances, value, multiplier):
@@ -75,7 +75,7 @@ def choose_reduction(
 
 
 def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, initial: float) -> bool:
-    held = balances.positions[0].quantity
+    held = balances.position.quantity
     notional = abs(held) * abs(value)
     return (
         rules.liquidation_mode != PARTIAL
@@ -100,7 +100,7 @@ def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
 def is_unhealthy(
     rules: InstrumentRules, balances: Balances, value: float, multiplier: float
 ) -> bool:
-    position = balances.positions[0]
+    position = balances.position
     notional = abs(position.quantity) * abs(value)
     backing = p.compute_backing(rules, balances, value)
     needed = p.compute_requirement(rules, position, value, multiplier)
@@ -122,7 +122,7 @@ def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) ->
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: float, closed: float, quote: Quote
 ) -> tuple[Balances, float, float]:
-    position = balances.positions[0]
+    position = balances.position
     side = 1.0 if closed > 0.0 else -1.0
     worsening = rules.liquidation_slippage
     if rules.has_liquidation_impact:
@@ -137,7 +137,7 @@ def close_contracts(
         margin += closed * (filled - position.entry)
     else:
         cash += closed * filled
-    after = p.make_balances(cash, Position(quantity, entry, margin, value))
+    after = Balances(cash, Position(quantity, entry, margin, value))
     notional = abs(closed) * abs(filled)
     left = max(p.compute_backing(rules, after, value), 0.0)
     asked = rules.liquidation_fee * notional
@@ -147,7 +147,7 @@ def close_contracts(
     else:
         cash -= fee
     loss = closed * (value - filled) + fee
-    return p.make_balances(cash, Position(quantity, entry, margin, value)), loss, notional
+    return Balances(cash, Position(quantity, entry, margin, value)), loss, notional
 
 
 # -------------------------------------------------------------------------- margin from the wallet
@@ -169,10 +169,10 @@ def add_from_wallet(
     t: int,
     i: int,
 ) -> Balances:
-    position = balances.positions[0]
+    position = balances.position
     needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
     note(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
-    return p.make_balances(balances.cash - amount, p.add_margin(position, amount))
+    return Balances(balances.cash - amount, p.add_margin(position, amount))

@@ -218,7 +218,7 @@ def release(state: AccountState, k: int) -> None:
 
 @of_options(returns=-1)
 def name_option(state: AccountState, k: int) -> int:
-    return len(state.margin) + len(state.held.amounts) + k
+    return len(state.positions) + len(state.held.amounts) + k
 
 
 # ---------------------------------------------------------------------------- prices and fees

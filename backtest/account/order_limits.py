@@ -43,7 +43,7 @@ def scale_targets(bar: r.AccountBar, equity: float) -> None:
     wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
     factor = compute_cap_factor(most, wanted, rest)
     if factor < 1.0:
-        for i in range(len(bar.state.margin)):
+        for i in range(len(bar.state.positions)):
             bar.scratch.reach[i] *= factor
 
 
@@ -57,7 +57,7 @@ def sum_targets(
     state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, most: float
 ) -> tuple[float, float]:
     wanted, rest = 0.0, 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.KEPT:
             scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
             wanted += scratch.reach[i]
@@ -71,7 +71,7 @@ def narrow_bands(bar: r.AccountBar, equity: float) -> None:
     total = sum_orders(state, bar.quotes, scratch)
     most = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
     if total > most:
-        for i in range(len(state.margin)):
+        for i in range(len(state.positions)):
             if scratch.kind[i] == r.KEPT and abs(scratch.before[i]) > scratch.reach[i]:
                 scratch.steps[i, OVER] = LEFT_OVER
                 if total > (1.0 + BAND_SLACK) * most:
@@ -81,7 +81,7 @@ def narrow_bands(bar: r.AccountBar, equity: float) -> None:
 
 def sum_orders(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> float:
     total = 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE:
             total += scratch.reach[i]
         elif r.is_held(state, i):
@@ -90,7 +90,7 @@ def sum_orders(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -
 
 
 def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
-    return float(abs(state.held.quantities[i]) * abs(quotes.fill[i]))
+    return float(abs(state.positions[i].quantity) * abs(quotes.fill[i]))
 
 
 # --------------------------------------------------------------------------------- what limits cut
@@ -140,7 +140,7 @@ def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
         size = before
     unit = abs(quotes.fill[i])
     steps[i, UNIT], steps[i, START], steps[i, SIZED] = unit, before / unit, size / unit
-    steps[i, REACHED] = scratch.side[i] * state.held.quantities[i]
+    steps[i, REACHED] = scratch.side[i] * state.positions[i].quantity
     steps[i, PLANNED] = steps[i, REACHED]
     if bar.terms.fill == r.RESTING and not math.isnan(scratch.wanted[i]):
         steps[i, PLANNED] = scratch.side[i] * scratch.wanted[i]
@@ -150,8 +150,13 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     """Add the decisions of a bar, and what each limit took of them, to the cuts of the run."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
-    for i in range(len(state.margin)):
-        level, signal, reach = state.leverage[i], state.signal[i], scratch.reach[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        level, signal, reach = (
+            position.leverage,
+            position.signal,
+            scratch.reach[i],
+        )
         is_kept = scratch.kind[i] == r.KEPT
         overlay, before = state.wallet.overlay, scratch.before[i]
         stated = 0.0
@@ -285,12 +290,12 @@ def compute_all_uncounted(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, turned: int
 ) -> float:
     found = 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.share(r.pick_instrument(terms, i))
             is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
             if not is_flip and i != turned:
-                position, value = r.pick_position(state, i), state.held.values[i]
+                position, value = r.pick_position(state, i), state.positions[i].value
                 found += compute_uncounted(rules, position, value)
     return found
 
@@ -298,13 +303,13 @@ def compute_all_uncounted(
 def sum_other_initial(bar: r.AccountBar) -> float:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     found = 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if (
             r.is_held(state, i)
             and not r.is_isolated(terms, i)
             and bar.scratch.kind[i] != r.INCREASE
         ):
-            notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
+            notional = abs(state.positions[i].quantity) * abs(quotes.fill[i])
             found += compute_initial(r.pick_margin(terms, i), notional, quotes.initial[i])
     return found
 
@@ -329,7 +334,7 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
             if r.is_isolated(terms, i):
@@ -345,18 +350,19 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
 
 def try_initial(bar: r.AccountBar, factor: float) -> float:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    for i in range(len(state.margin)):
-        scratch.start[i] = state.held.quantities[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        scratch.start[i] = position.quantity
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
-            state.held.quantities[i] = scratch.side[i] * size / abs(bar.quotes.fill[i])
+            position.quantity = scratch.side[i] * size / abs(bar.quotes.fill[i])
     outlay = try_options(terms, state, factor)
     needed = compute_initial_needed(terms, state) + outlay
     needed += compute_haircuts(terms.rules, state.held)
     if holds_options(state):
         needed -= compute_counted(terms, state)
-    for i in range(len(state.margin)):
-        state.held.quantities[i] = scratch.start[i]
+    for i in range(len(state.positions)):
+        state.positions[i].quantity = scratch.start[i]
     end_trial(state)
     return needed
 
@@ -405,7 +411,7 @@ def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float
 
 
 def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
-    hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
+    hide_others(state, scratch, i, scratch.side[i] / abs(state.positions[i].value))
     rate = compute_portfolio_initial(terms.rules, state.held)
     rate += compute_haircuts(terms.rules, state.held)
     show_others(state, scratch)
@@ -413,16 +419,17 @@ def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratc
 
 
 def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: float) -> None:
-    for j in range(len(state.margin)):
-        scratch.hidden[j] = state.held.quantities[j]
-        state.held.quantities[j] = quantity if j == i else 0.0
+    for j in range(len(state.positions)):
+        position = state.positions[j]
+        scratch.hidden[j] = position.quantity
+        position.quantity = quantity if j == i else 0.0
     for c in range(len(state.held.amounts)):
         scratch.kept_assets[c] = state.held.amounts[c]
         state.held.amounts[c] = 0.0
 
 
 def show_others(state: r.AccountState, scratch: r.Scratch) -> None:
-    for j in range(len(state.margin)):
-        state.held.quantities[j] = scratch.hidden[j]
+    for j in range(len(state.positions)):
+        state.positions[j].quantity = scratch.hidden[j]
     for c in range(len(state.held.amounts)):
         state.held.amounts[c] = scratch.kept_assets[c]

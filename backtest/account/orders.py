@@ -31,7 +31,7 @@ def compute_counted(
 ) -> float:
     if not rules.has_profit_share:
         return equity
-    uncounted = p.compute_uncounted(rules, balances.positions[0], quote.fill)
+    uncounted = p.compute_uncounted(rules, balances.position, quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
 
 
@@ -75,7 +75,7 @@ def size_order(
     side: float,
     reach: float,
 ) -> float:
-    quantity, unit = balances.positions[0].quantity, abs(quote.fill)
+    quantity, unit = balances.position.quantity, abs(quote.fill)
     held = quantity * (side * unit)
     worsening = rules.slippage
     if rules.has_impact:
@@ -130,7 +130,7 @@ def compute_room(
     side: float,
     quote: Quote,
 ) -> float:
-    quantity = balances.positions[0].quantity
+    quantity = balances.position.quantity
     closed = balances.cash + p.compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * abs(filled)
     wallet = closed if side * quantity < 0.0 else balances.cash
@@ -219,7 +219,7 @@ def floor(size: float) -> float:
 def fill(
     rules: InstrumentRules, balances: Balances, quote: Quote, wanted: float, fee: float
 ) -> Trade:
-    held = balances.positions[0].quantity
+    held = balances.position.quantity
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
     if rules.has_impact:
@@ -243,9 +243,9 @@ def trade(
     quote: Quote,
     is_order: bool,
 ) -> Trade:
-    position = balances.positions[0]
+    position = balances.position
     change = quantity - position.quantity
-    marked = value if change != 0.0 else position.value
+    marked = value if change != 0.0 else position.marked
     side = 1.0 if change > 0.0 else -1.0
     worsening = slippage + impact
     filled = p.worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
@@ -262,10 +262,10 @@ def trade(
         cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
     else:
         cash, margin = balances.cash - change * filled, 0.0
-    after = p.make_balances(cash, Position(quantity, entry, margin, marked))
+    after = Balances(cash, Position(quantity, entry, margin, marked))
     return Trade(
         balances=p.charge(rules, after, fee),
-        price_pnl=position.quantity * (marked - position.value),
+        price_pnl=position.quantity * (marked - position.marked),
         fee=fee,
         slippage=cost - impacted,
         impact=impacted,
@@ -277,7 +277,7 @@ def trade(
 def move_margin(
     rules: InstrumentRules, balances: Balances, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float]:
-    position = balances.positions[0]
+    position = balances.position
     returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
     return (balances.cash + returned) - posted, margin
 
@@ -300,7 +300,7 @@ def split_margin(
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:
-    position, unit = balances.positions[0], abs(quote.fill)
+    position, unit = balances.position, abs(quote.fill)
     side = 1.0 if position.quantity > 0.0 else -1.0
     worsening = rules.slippage
     if rules.rounds_price:
@@ -315,13 +315,13 @@ def reduce_to_ratio(
         rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
     )
     done = fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
-    held = done.balances.positions[0]
+    held = done.balances.position
     if not rules.margin.is_isolated or held.quantity == 0.0:
         return done
     freed = done.balances.cash - balances.cash
-    kept = Position(held.quantity, held.entry, held.margin + freed, held.value)
+    kept = Position(held.quantity, held.entry, held.margin + freed, held.marked)
     return Trade(
-        balances=p.make_balances(balances.cash, kept),
+        balances=Balances(balances.cash, kept),
         price_pnl=done.price_pnl,
         fee=done.fee,
         slippage=done.slippage,

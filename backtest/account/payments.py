@@ -62,10 +62,10 @@ def compute_withdrawable(bar: r.AccountBar) -> float:
 
 def compute_free(terms: r.Terms, state: r.AccountState) -> float:
     free = balance.compute_pool(terms, state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.share(r.pick_instrument(terms, i))
-            position, value = r.pick_position(state, i), state.held.values[i]
+            position, value = r.pick_position(state, i), state.positions[i].value
             free -= p.compute_uncounted(rules, position, value)
     free -= balance.compute_initial_needed(terms, state)
     limit = terms.negative_limit if balance.has_collateral(state) else 0.0
@@ -102,7 +102,7 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
             expire_options(bar, t, 1, feed.funding_time[event])
         i = feed.funding_instrument[event]
         rate = feed.funding_rate[event]
-        state.last_funding[i] = rate
+        state.positions[i].last_funding = rate
         if r.is_held(state, i):
             rules = r.share(r.pick_instrument(terms, i))
             value = bar.quotes.mark_open[i]
@@ -112,7 +112,7 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
             after, paid = p.pay_funding(rules, before, value, rate)
             balance.put_balances(terms, state, i, before, after)
             bar.ledger[i].funding += paid
-            r.note(bar.log, t, i, Event.FUNDING, value, after.positions[0].quantity, paid)
+            r.note(bar.log, t, i, Event.FUNDING, value, after.position.quantity, paid)
             if r.is_isolated(terms, i):
                 liquidate_isolated(bar, t, i)
 
@@ -137,10 +137,11 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
 
 
 def drop_after_liquidation(terms: r.Terms, state: r.AccountState, i: int) -> None:
-    state.is_pending[i] = 0
-    state.since[i] = -1.0
+    position = state.positions[i]
+    position.is_pending = 0
+    position.since = -1.0
     if terms.is_halting:
-        state.is_halted[i] = 1
+        position.is_halted = 1
 
 
 def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
@@ -148,10 +149,11 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
     state.wallet.since_pool = -1.0
     if terms.is_halting:
         state.wallet.is_over = 1.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if not r.is_isolated(terms, i):
-            state.is_pending[i] = 0
-            state.since[i] = -1.0
+            position = state.positions[i]
+            position.is_pending = 0
+            position.since = -1.0
     for k in range(len(state.options.targets)):
         state.options.targets[k] = math.nan
 
@@ -167,9 +169,9 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
     cash = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
     base, lent = state.wallet.cash, 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_isolated(terms, i):
-            base += state.margin[i]
+            base += state.positions[i].margin
         if r.is_held(state, i):
             position = r.pick_position(state, i)
             value = position.quantity * position.entry
@@ -193,8 +195,8 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
 def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
     """Charge what contracts cost a year, and the coins of short spot legs, on the mark open."""
     feed, state, quotes, log = bar.feed, bar.state, bar.quotes, bar.log
-    for i in range(len(state.margin)):
-        held, rate = state.held.quantities[i], bar.terms.expenses[i]
+    for i in range(len(state.positions)):
+        held, rate = state.positions[i].quantity, bar.terms.expenses[i]
         if r.is_spot(bar.terms, i) and held < 0.0:
             rate += feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
         interest = abs(held * quotes.mark_open[i]) * rate * years if held != 0.0 else 0.0
@@ -259,14 +261,15 @@ def end_account(bar: r.AccountBar, t: int) -> None:
     state, ledger, log = bar.state, bar.ledger, bar.log
     if balance.count_open(state) == 0:
         r.note(log, t, -1, Event.RUINED, 1.0, 0.0, 0.0)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
-            value, held = bar.quotes.mark_close[i], state.held.quantities[i]
+            position = state.positions[i]
+            value, held = bar.quotes.mark_close[i], position.quantity
             r.note(log, t, i, Event.RUINED, value, 0.0 - held, abs(held) * abs(value))
             ledger[i].traded += abs(held) * abs(value)
             if r.is_isolated(bar.terms, i):
-                profit = held * (value - state.held.entries[i])
-                state.wallet.cash += state.margin[i] + profit
+                profit = held * (value - position.entry)
+                state.wallet.cash += position.margin + profit
             else:
                 state.wallet.cash += held * value
             r.put_position(state, i, Position(0.0, 0.0, 0.0, value))
@@ -297,25 +300,26 @@ def is_pool(terms: r.Terms, pool: int) -> bool:
 
 
 def is_pool_held(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
-    if pool == len(state.margin):
+    if pool == len(state.positions):
         return balance.count_cross(terms, state) > 0
     return r.is_held(state, pool)
 
 
 def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> float:
-    if pool == len(state.margin):
+    if pool == len(state.positions):
         return balance.compute_pool(terms, state)
-    profit = p.compute_profit(r.pick_position(state, pool), state.held.values[pool])
-    return float(state.margin[pool] + profit)
+    position = state.positions[pool]
+    profit = p.compute_profit(r.pick_position(state, pool), position.value)
+    return float(position.margin + profit)
 
 
 def compute_pool_needed(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
 ) -> float:
-    if pool == len(state.margin):
+    if pool == len(state.positions):
         return terms.rules.level * balance.compute_needed(terms, state)
     rules = r.share(r.pick_instrument(terms, pool))
-    value = state.held.values[pool]
+    value = state.positions[pool].value
     return p.compute_requirement(
         rules, r.pick_position(state, pool), value, quotes.multiplier[pool]
     )
@@ -354,19 +358,19 @@ def answer_calls(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if terms.margin_call == 0.0:
         return
-    n = len(state.margin)
+    n = len(state.positions)
     balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
     for order in range(n + 1):
         pool = n if order == 0 else order - 1
-        if is_pool(terms, pool) and state.is_called[pool] == 1:
+        if is_pool(terms, pool) and state.calls[pool].is_called == 1:
             if terms.has_top_up:
                 top_up_pool(bar, t, pool)
-            state.is_called[pool] = 0
+            state.calls[pool].is_called = 0
 
 
 def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
-    n, missing, moved = len(state.margin), 0.0, 0.0
+    n, missing, moved = len(state.positions), 0.0, 0.0
     if is_pool_held(terms, state, pool):
         needed = compute_pool_needed(terms, state, quotes, pool)
         missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
@@ -383,27 +387,27 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
         note_pool(log, t, n, pool, Event.TOPPED_UP, moved)
-        state.ratio[pool] = ratio
-        state.unmet[pool] = -1.0 if is_met else state.unmet[pool]
+        state.calls[pool].ratio = ratio
+        state.calls[pool].unmet = -1.0 if is_met else state.calls[pool].unmet
         if not is_met:
             note_pool(log, t, n, pool, Event.CALL_PARTLY_MET, ratio)
     note_pool(log, t, n, pool, Event.CALL_MET if is_met else Event.CALL_FAILED, ratio)
     count_call(ledger, pool, is_met)
-    state.is_call_open[pool] = 0
+    state.calls[pool].is_open = 0
     if is_met:
-        state.called_at[pool] = math.nan
+        state.calls[pool].called_at = math.nan
 
 
 # -------------------------------------------------------------------------------------- grace
 
 
 def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
-    return bool(terms.grace >= 0.0 and state.unmet[pool] >= terms.grace)
+    return bool(terms.grace >= 0.0 and state.calls[pool].unmet >= terms.grace)
 
 
 def force_reductions(bar: r.AccountBar, t: int) -> None:
     terms, state = bar.terms, bar.state
-    n = len(state.margin)
+    n = len(state.positions)
     if terms.grace < 0.0:
         return
     is_due = is_pool_forced(terms, state, n) and balance.count_cross(terms, state) > 0
@@ -411,7 +415,7 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
         force_pool(bar, t)
     for i in range(n):
         is_due = r.is_isolated(terms, i) and r.is_held(state, i) and is_pool_forced(terms, state, i)
-        if is_due and state.is_pending[i] == 1:
+        if is_due and state.positions[i].is_pending == 1:
             force_isolated(bar, t, i)
 
 
@@ -423,33 +427,34 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     is_reduced = done.quantity != 0.0
     if is_reduced:
         balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
-        state.is_pending[i] = 0
+        state.positions[i].is_pending = 0
     end_pool_grace(bar, t, i, is_reduced)
 
 
 def force_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    n = len(state.margin)
+    n = len(state.positions)
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     factor = find_reduction(bar)
     before = 0
     for i in range(n):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            held = state.held.quantities[i]
+            position = state.positions[i]
+            held = position.quantity
             trade_to(bar, t, i, factor * held, False)
-            if state.held.quantities[i] != held:
+            if position.quantity != held:
                 before += 1
     if before > 0:
         for i in range(n):
             if not r.is_isolated(terms, i):
-                state.is_pending[i] = 0
+                state.positions[i].is_pending = 0
     end_pool_grace(bar, t, n, before > 0)
 
 
 def find_reduction(bar: r.AccountBar) -> float:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    for i in range(len(state.margin)):
-        scratch.start[i] = state.held.quantities[i]
+    for i in range(len(state.positions)):
+        scratch.start[i] = state.positions[i].quantity
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             price_reduction(bar, i)
     low, high = 0.0, 1.0
@@ -468,7 +473,7 @@ def find_reduction(bar: r.AccountBar) -> float:
 
 def price_reduction(bar: r.AccountBar, i: int) -> None:
     rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
-    side = -1.0 if bar.state.held.quantities[i] > 0.0 else 1.0
+    side = -1.0 if bar.state.positions[i].quantity > 0.0 else 1.0
     worsening = rules.slippage
     if rules.rounds_price:
         worsening = round_worsening(rules, quote.fill, side, worsening)
@@ -478,27 +483,28 @@ def price_reduction(bar: r.AccountBar, i: int) -> None:
 
 def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float) -> float:
     backing = balance.compute_whole_pool(terms, state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.start[i] != 0.0 and not r.is_isolated(terms, i):
-            notional = abs(scratch.start[i] * state.held.values[i])
+            position = state.positions[i]
+            notional = abs(scratch.start[i] * position.value)
             backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
-            state.held.quantities[i] = factor * scratch.start[i]
+            position.quantity = factor * scratch.start[i]
     needed = terms.rules.level * balance.compute_needed(terms, state)
     backing -= compute_haircuts(terms.rules, state.held)
-    for i in range(len(state.margin)):
-        state.held.quantities[i] = scratch.start[i]
+    for i in range(len(state.positions)):
+        state.positions[i].quantity = scratch.start[i]
     return terms.grace_ratio * backing - needed
 
 
 def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    if state.is_call_open[pool] == 0:
+    if state.calls[pool].is_open == 0:
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio) and not is_reduced
     kind = Event.CALL_MET if is_met else Event.CALL_FAILED
-    note_pool(bar.log, t, len(state.margin), pool, kind, ratio)
+    note_pool(bar.log, t, len(state.positions), pool, kind, ratio)
     count_call(bar.ledger, pool, is_met)
 
 
@@ -507,14 +513,14 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
 
 def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
     terms, state = bar.terms, bar.state
-    n = len(state.margin)
+    n = len(state.positions)
     for pool in range(n + 1):
         if terms.margin_call != 0.0 and is_pool(terms, pool):
             ratio = compute_pool_ratio(terms, state, bar.quotes, pool)
             is_called, unmet = check_pool(terms, state, pool, ratio)
             end_pool_call(bar, t, pool, ratio, is_called, is_lost)
-            state.is_called[pool] = 1 if is_called else 0
-            state.ratio[pool], state.unmet[pool] = ratio, unmet
+            state.calls[pool].is_called = 1 if is_called else 0
+            state.calls[pool].ratio, state.calls[pool].unmet = ratio, unmet
             if is_called:
                 bar.ledger[pool].calls += 1.0
                 note_pool(bar.log, t, n, pool, Event.CALLED, ratio)
@@ -524,12 +530,12 @@ def check_pool(
     terms: r.Terms, state: r.AccountState, pool: int, ratio: float
 ) -> tuple[bool, float]:
     threshold = terms.margin_call * (1.0 - TOLERANCE)
-    was_over = state.ratio[pool] >= threshold and not is_pool_forced(terms, state, pool)
+    was_over = state.calls[pool].ratio >= threshold and not is_pool_forced(terms, state, pool)
     if ratio < threshold:
         return False, -1.0
     if not was_over:
         return True, 0.0
-    return False, state.unmet[pool] + 1.0 if state.unmet[pool] >= 0.0 else -1.0
+    return False, state.calls[pool].unmet + 1.0 if state.calls[pool].unmet >= 0.0 else -1.0
 
 
 def end_pool_call(
@@ -538,8 +544,8 @@ def end_pool_call(
     feed, state, ledger = bar.feed, bar.state, bar.ledger
     is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[pool].liquidations > 0.0
     is_answered = ledger[pool].calls_met + ledger[pool].calls_failed > 0.0
-    is_open = state.is_call_open[pool] == 1 and not is_answered
-    called_at = math.nan if ledger[pool].calls_met > 0.0 else state.called_at[pool]
+    is_open = state.calls[pool].is_open == 1 and not is_answered
+    called_at = math.nan if ledger[pool].calls_met > 0.0 else state.calls[pool].called_at
     is_failed = is_open and (is_hit or is_lost)
     is_met = is_open and is_under and not is_failed
     is_liquidated = is_hit and not math.isnan(called_at)
@@ -552,23 +558,21 @@ def end_pool_call(
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
         kind = Event.CALL_MET if is_met else Event.CALL_FAILED
-        note_pool(bar.log, t, len(state.margin), pool, kind, ratio)
+        note_pool(bar.log, t, len(state.positions), pool, kind, ratio)
         count_call(ledger, pool, is_met)
     is_left = is_open and not (is_failed or is_met)
-    state.is_call_open[pool] = 1 if is_called or is_left else 0
-    state.called_at[pool] = called_at
+    state.calls[pool].is_open = 1 if is_called or is_left else 0
+    state.calls[pool].called_at = called_at
 
 
 # ---------------------------------------------------------------------- margin that a policy moves
 
-ADDING, RETURNING = 1, 2
-"""Bits of what was refused: to add margin, to return it."""
-
 
 def write_settings(terms: r.Terms, state: r.AccountState) -> None:
-    for i in range(len(state.setting)):
-        if state.setting[i] > 0.0:
-            terms.rules.brackets.settings[i] = state.setting[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if position.setting > 0.0:
+            terms.rules.brackets.settings[i] = position.setting
 
 
 def change_settings(bar: r.AccountBar, t: int) -> None:
@@ -576,39 +580,40 @@ def change_settings(bar: r.AccountBar, t: int) -> None:
     if not is_any_asked(state):
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
-    for i in range(len(state.setting)):
+    for i in range(len(state.positions)):
         scratch.kind[i], scratch.reach[i] = 0, 0.0
         is_bound = is_ending(state, i) or not is_deciding(state, quotes, i)
-        if state.asked[i] > 0.0 and r.is_isolated(bar.terms, i) and not is_bound:
+        if state.positions[i].asked > 0.0 and r.is_isolated(bar.terms, i) and not is_bound:
             choose_setting(bar, i)
-    for i in range(len(state.setting)):
+    for i in range(len(state.positions)):
         if scratch.reach[i] < 0.0:
             return_margin(bar, t, i)
-    for i in range(len(state.setting)):
+    for i in range(len(state.positions)):
         if scratch.reach[i] > 0.0:
             add_from_balance(bar, t, i)
 
 
 def is_any_asked(state: r.AccountState) -> bool:
     found = False
-    for i in range(len(state.asked)):
-        found = found or state.asked[i] > 0.0
+    for i in range(len(state.positions)):
+        found = found or state.positions[i].asked > 0.0
     return bool(found)
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, asked = r.pick_margin(terms, i), state.asked[i]
-    notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
-    most = max(find_most(rules, notional, quotes.initial[i]), state.setting[i])
+    position = state.positions[i]
+    rules, asked = r.pick_margin(terms, i), position.asked
+    notional = abs(position.quantity) * abs(quotes.fill[i])
+    most = max(find_most(rules, notional, quotes.initial[i]), position.setting)
     setting = min(asked, most)
-    scratch.kind[i] = 1 if setting != state.setting[i] else 0
-    state.setting[i] = setting
+    scratch.kind[i] = 1 if setting != position.setting else 0
+    position.setting = setting
     terms.rules.brackets.settings[i] = setting
     if r.is_held(state, i):
-        entry = abs(state.held.quantities[i] * state.held.entries[i])
+        entry = abs(position.quantity * position.entry)
         wanted = entry / (asked if asked < math.inf else setting)
-        moved = wanted - state.margin[i]
+        moved = wanted - position.margin
         scratch.reach[i] = moved if abs(moved) > TOLERANCE * entry else 0.0
 
 
@@ -627,7 +632,7 @@ def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
     needed = abs(position.quantity * value) / setting - p.compute_profit(position, value)
     needed = max(needed, abs(position.quantity * position.entry) / setting)
     moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
-    state.margin[i] -= moved
+    state.positions[i].margin -= moved
     state.wallet.cash += moved
     log_margin(bar, t, i, Event.MARGIN_RETURNED, moved)
 
@@ -636,19 +641,24 @@ def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state = bar.terms, bar.state
     free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
     moved = min(bar.scratch.reach[i], free)
-    state.margin[i] += moved
+    state.positions[i].margin += moved
     state.wallet.cash -= moved
     log_margin(bar, t, i, Event.MARGIN_ADDED, moved)
 
 
 def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None:
     state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
-    cause = ADDING if kind == Event.MARGIN_ADDED else RETURNING
+    position, is_adding = state.positions[i], kind == Event.MARGIN_ADDED
+    was_refused = position.refused_adding if is_adding else position.refused_returning
     refused = abs(scratch.reach[i]) - moved
     if moved > 0.0:
         r.note(log, t, i, kind, quotes.fill[i], 0.0, moved)
     if refused <= TOLERANCE * abs(scratch.reach[i]):
-        state.refused[i] &= ~cause
-    elif scratch.kind[i] == 1 and state.refused[i] & cause == 0:
+        was_refused = 0.0
+    elif scratch.kind[i] == 1 and was_refused == 0.0:
         r.note(log, t, i, Event.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
-        state.refused[i] |= cause
+        was_refused = 1.0
+    if is_adding:
+        position.refused_adding = was_refused
+    else:
+        position.refused_returning = was_refused

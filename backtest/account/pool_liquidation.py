@@ -174,7 +174,7 @@ def may_step(terms: r.Terms, state: r.AccountState, k: int) -> bool:
     held = positions.quantities[k]
     if held <= 0.0 or margin.compute_counted_rate(terms.options.rules, positions, k) < 1.0:
         return bool(held != 0.0)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             return False
     count = 0
@@ -240,7 +240,7 @@ def rank_option(
     if terms.order == r.LARGEST_NOTIONAL:
         return compute_option_notional(state, k)
     if terms.order == r.BY_NAME:
-        return -1.0 * (len(state.margin) + k)
+        return -1.0 * (len(state.positions) + k)
     if terms.order == r.OPTIONS_LAST:
         return float(abs(held * margin.compute_option_delta(positions, k)) * positions.indices[k])
     return gain / notional
@@ -250,14 +250,15 @@ def compute_requirement_of_option(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, k: int
 ) -> float:
     own = state.options
-    for i in range(len(state.margin)):
-        scratch.hidden[i], state.held.quantities[i] = state.held.quantities[i], 0.0
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        scratch.hidden[i], position.quantity = position.quantity, 0.0
     for j in range(len(own.targets)):
         own.before[j] = own.positions.quantities[j]
         own.positions.quantities[j] = own.before[j] if j == k else 0.0
     found = balance.compute_with_options(terms, state, False)
-    for i in range(len(state.margin)):
-        state.held.quantities[i] = scratch.hidden[i]
+    for i in range(len(state.positions)):
+        state.positions[i].quantity = scratch.hidden[i]
     for j in range(len(own.targets)):
         own.positions.quantities[j] = own.before[j]
     return found
@@ -353,7 +354,7 @@ def find_strike(
 
 def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     found, packed = 0.0, terms.rules
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             found += bound_position(terms, state, scratch, i)
     for c in range(len(state.held.amounts)):
@@ -378,7 +379,7 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
 
 def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     change = scratch.mark_end[i] - scratch.mark[i]
-    gain = 0.0 if r.is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
+    gain = 0.0 if r.is_spot(terms, i) else max(state.positions[i].quantity * change, 0.0)
     return float(abs(change) * margin.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
@@ -428,15 +429,15 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
 
 
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
-    for i in range(len(state.margin)):
-        scratch.last[i] = state.held.values[i]
+    for i in range(len(state.positions)):
+        scratch.last[i] = state.positions[i].value
     for c in range(len(state.held.prices)):
         scratch.kept_assets[c] = state.held.prices[c]
 
 
 def end_search(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> None:
-    for i in range(len(state.margin)):
-        state.held.values[i] = scratch.last[i]
+    for i in range(len(state.positions)):
+        state.positions[i].value = scratch.last[i]
     for c in range(len(state.held.prices)):
         state.held.prices[c] = scratch.kept_assets[c]
     options.price_options(terms, state, state.held.values)
@@ -484,17 +485,18 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     bar; of flows what they took; and last D.
     """
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
-    n, last = len(state.margin), len(ledger) - 1
+    n, last = len(state.positions), len(ledger) - 1
     if len(log.entries) == 0 or has_one_cause(state):
         return
     needed, level = measure_shares(terms, state, scratch), terms.rules.level
     for i in range(n):
-        stand, profit, held = 0.0, 0.0, state.held.quantities[i]
+        position = state.positions[i]
+        stand, profit, held = 0.0, 0.0, position.quantity
         if not r.is_isolated(terms, i):
             gain = compute_gain(ledger, i)
             if r.is_held(state, i):
-                gain += held * (state.held.values[i] - state.marked[i])
-                profit = held * (state.held.values[i] - state.held.entries[i])
+                gain += held * (position.value - position.marked)
+                profit = held * (position.value - position.entry)
             gain += sum_option_gains(terms, state, i)
             stand = level * scratch.shares[i] - gain
         r.note(log, t, i, Event.CAUSED, stand, held, profit)
@@ -510,7 +512,7 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
 
 
 def has_one_cause(state: r.AccountState) -> bool:
-    return len(state.margin) == 1 and len(state.priced) + len(state.options.targets) == 0
+    return len(state.positions) == 1 and len(state.priced) + len(state.options.targets) == 0
 
 
 def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
@@ -560,7 +562,8 @@ def close_part(
     i: int,
     closed: float,
 ) -> tuple[float, float]:
-    value = state.held.values[i]
+    position = state.positions[i]
+    value = position.value
     worsening = rules.liquidation_slippage
     if rules.has_liquidation_impact:
         size = abs(closed) * abs(value)
@@ -569,17 +572,17 @@ def close_part(
     side = -1.0 if closed > 0.0 else 1.0
     filled = worsen(rules, value, side, worsening)
     state.wallet.cash += closed * filled
-    quantity = state.held.quantities[i] - closed
-    entry = state.held.entries[i] if quantity != 0.0 else 0.0
+    quantity = position.quantity - closed
+    entry = position.entry if quantity != 0.0 else 0.0
     r.put_position(state, i, account_records.Position(quantity, entry, 0.0, value))
     return closed * (value - filled), abs(closed) * abs(filled)
 
 
 def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     position, rules = r.pick_position(state, i), share(r.pick_instrument(terms, i))
-    held, value = position.quantity, state.held.values[i]
+    held, value = position.quantity, state.positions[i].value
     pool = balance.compute_pool(terms, state)
-    balances = account_records.Balances(pool - held * value, (position,))
+    balances = account_records.Balances(pool - held * value, position)
     if liquidation.is_step_whole(rules, balances, value, abs(scratch.start[i])):
         return held
     if rules.full_below_health > 0.0:
@@ -593,11 +596,12 @@ def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int)
 def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[float, float, float]:
     counted = margin.compute_collateral_value(terms.rules.collateral, state.held)
     cash, assets, debts = pool - counted, counted, 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            notional = abs(state.held.quantities[i] * state.held.values[i])
+            position = state.positions[i]
+            notional = abs(position.quantity * position.value)
             needed = terms.rules.level * margin.compute_own_maintenance(terms.rules, state.held, i)
-            if state.held.quantities[i] > 0.0:
+            if position.quantity > 0.0:
                 cash -= notional
                 assets += notional - needed
             else:
@@ -630,14 +634,14 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     state.wallet.cash -= fee
     ledger[i].liquidation_loss += cost + fee
     ledger[i].traded += notional
-    r.note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
+    r.note_liquidation(bar.log, t, i, state.positions[i].value, -closed, cost + fee)
 
 
 def choose_step(bar: r.AccountBar) -> int:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     needed = terms.rules.level * balance.compute_needed(terms, state)
     chosen, best = -1, -math.inf
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             gain, notional = try_step(bar, i)
             if gain > TOLERANCE * needed:
@@ -647,7 +651,7 @@ def choose_step(bar: r.AccountBar) -> int:
     if chosen >= 0 and terms.order == r.OPTIONS_LAST:
         return chosen
     k = choose_option_step(terms, state, scratch, TOLERANCE * needed, best)
-    return len(state.margin) + k if k >= 0 else chosen
+    return len(state.positions) + k if k >= 0 else chosen
 
 
 def rank(
@@ -668,7 +672,7 @@ def rank(
 def compute_requirement_of_one(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int
 ) -> float:
-    hide_others(state, scratch, i, state.held.quantities[i])
+    hide_others(state, scratch, i, state.positions[i].quantity)
     found = margin.compute_portfolio_requirement(terms.rules, state.held)
     show_others(state, scratch)
     return found
@@ -684,11 +688,12 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     options.price_options(terms, state, state.held.values)
     log_causes(bar, t)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         scratch.start[i] = 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            scratch.start[i] = state.held.quantities[i]
-            balance.mark_to_ledger(state, i, state.held.values[i], ledger)
+            position = state.positions[i]
+            scratch.start[i] = position.quantity
+            balance.mark_to_ledger(state, i, position.value, ledger)
     begin_forced(state)
     options.book_profits(state, ledger)
     last = len(ledger) - 1
@@ -717,16 +722,17 @@ def mark_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
 
 def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
-            held, value = state.held.quantities[i], state.held.values[i]
-            balances = account_records.Balances(state.wallet.cash, (r.pick_position(state, i),))
+            position = state.positions[i]
+            held, value = position.quantity, position.value
+            balances = account_records.Balances(state.wallet.cash, r.pick_position(state, i))
             loss = 0.0
             if terms.liquidation_mode == account_records.TAKEOVER:
                 ledger[i].traded += abs(held) * abs(value)
                 balances, loss = liquidation.forfeit(rules, balances, value)
-            while balances.positions[0].quantity != 0.0:
+            while balances.position.quantity != 0.0:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
                     closed = find_step(terms, state, bar.scratch, i)
                 else:
@@ -737,14 +743,14 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
                 )
                 loss += cost
                 ledger[i].traded += notional
-                r.put_position(state, i, balances.positions[0])
+                r.put_position(state, i, balances.position)
                 state.wallet.cash = balances.cash
                 if r.is_held(state, i) and not balance.is_pool_short(terms, state):
                     break
             state.wallet.cash = balances.cash
-            r.put_position(state, i, balances.positions[0])
+            r.put_position(state, i, balances.position)
             ledger[i].liquidation_loss += loss
-            r.note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
+            r.note_liquidation(bar.log, t, i, value, position.quantity - held, loss)
 
 
 def record_bad_debt(bar: r.AccountBar, t: int) -> None:
@@ -770,35 +776,43 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
         lost += amount * price
         if amount != 0.0:
             r.note(
-                log, t, len(state.margin) + c, Event.LIQUIDATED, price, -amount, abs(amount) * price
+                log,
+                t,
+                len(state.positions) + c,
+                Event.LIQUIDATED,
+                price,
+                -amount,
+                abs(amount) * price,
             )
         state.held.amounts[c] = 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            lost += state.held.quantities[i] * state.held.values[i]
-            gross += abs(state.held.quantities[i] * state.held.values[i])
+            position = state.positions[i]
+            lost += position.quantity * position.value
+            gross += abs(position.quantity * position.value)
     state.wallet.cash = min(lost, 0.0)
     loss = max(lost, 0.0)
     end_forfeit(state, ledger, log, t, loss / gross if gross > 0.0 else 0.0)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            value = state.held.values[i]
-            notional = abs(state.held.quantities[i] * value)
+            position = state.positions[i]
+            value = position.value
+            notional = abs(position.quantity * value)
             share = loss * (notional / gross) if gross > 0.0 else 0.0
             ledger[i].liquidation_loss += share
             ledger[i].traded += notional
-            r.note_liquidation(log, t, i, value, -state.held.quantities[i], share)
+            r.note_liquidation(log, t, i, value, -position.quantity, share)
             r.put_position(state, i, account_records.Position(0.0, 0.0, 0.0, value))
 
 
 def close_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         scratch.cost[i], scratch.taken[i] = 0.0, 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
-            scratch.reach[i] = state.held.quantities[i]
+            scratch.reach[i] = state.positions[i].quantity
             scratch.cost[i], scratch.taken[i] = close_part(rules, state, quote, i, scratch.reach[i])
             scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
             asked += scratch.fee[i]
@@ -809,13 +823,13 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     left = max(balance.compute_balance(terms, state), 0.0) + balance.compute_proceeds(terms, state)
     is_all = asked * (1.0 + TOLERANCE) < left
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if scratch.taken[i] > 0.0:
             fee = scratch.fee[i] if is_all else left * (scratch.taken[i] / gross)
             state.wallet.cash -= fee
             loss = scratch.cost[i] + fee
             ledger[i].liquidation_loss += loss
-            r.note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
+            r.note_liquidation(log, t, i, state.positions[i].marked, -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
@@ -833,10 +847,10 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
         if i < 0:
             close_pool(bar, t)
             return
-        if i < len(state.margin):
+        if i < len(state.positions):
             take_step(bar, t, i)
         else:
-            take_option_step(bar, t, i - len(state.margin))
+            take_option_step(bar, t, i - len(state.positions))
         if not balance.is_pool_short(terms, state):
             return
     close_pool(bar, t)

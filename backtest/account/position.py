@@ -40,7 +40,7 @@ def compute_distance(rules: InstrumentRules, start: float, end: float) -> float:
 
 
 def mark_position(position: Position, value: float) -> tuple[Position, float]:
-    pnl = position.quantity * (value - position.value)
+    pnl = position.quantity * (value - position.marked)
     return Position(position.quantity, position.entry, position.margin, value), pnl
 
 
@@ -49,7 +49,7 @@ def compute_profit(position: Position, value: float) -> float:
 
 
 def add_margin(position: Position, amount: float) -> Position:
-    return Position(position.quantity, position.entry, position.margin + amount, position.value)
+    return Position(position.quantity, position.entry, position.margin + amount, position.marked)
 
 
 # ------------------------------------------------------------------------------ the requirement
@@ -104,14 +104,14 @@ def find_adverse(position: Position, low: float, high: float) -> float:
 
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
-    position = balances.positions[0]
+    position = balances.position
     if rules.margin.is_isolated:
         return balances.cash + (position.margin + compute_profit(position, value))
     return balances.cash + position.quantity * value
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
-    position = balances.positions[0]
+    position = balances.position
     if rules.margin.is_isolated:
         return position.margin + compute_profit(position, value)
     return balances.cash + position.quantity * value
@@ -125,48 +125,44 @@ def compute_uncounted(rules: InstrumentRules, position: Position, value: float) 
 
 
 def compute_base(rules: InstrumentRules, balances: Balances) -> float:
-    position = balances.positions[0]
+    position = balances.position
     if rules.margin.is_isolated:
         return position.margin - position.quantity * position.entry
     return balances.cash
 
 
 def is_failing(rules: InstrumentRules, balances: Balances, value: float, multiplier: float) -> bool:
-    position = balances.positions[0]
+    position = balances.position
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
     return is_short & (position.quantity != 0.0)
 
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
-    position = balances.positions[0]
+    position = balances.position
     base = compute_base(rules, balances)
     return compute_liquidation_value(
         rules.margin, position.quantity, position.entry, base, multiplier
     )
 
 
-def make_balances(cash: float, position: Position) -> Balances:
-    return Balances(cash, (position,))
-
-
 def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
-    return Balances(cash, (Position(0.0, 0.0, margin, value),))
+    return Balances(cash, Position(0.0, 0.0, margin, value))
 
 
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
-    position = balances.positions[0]
+    position = balances.position
     cash, margin = balances.cash - amount, position.margin
     if rules.margin.is_isolated:
         is_empty = (cash < 0.0) & (position.quantity != 0.0)
         missing = cash if is_empty else 0.0
         cash, margin = 0.0 if is_empty else cash, margin + missing
-    return make_balances(cash, Position(position.quantity, position.entry, margin, position.value))
+    return Balances(cash, Position(position.quantity, position.entry, margin, position.marked))
 
 
 @cold
 def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
-    position = balances.positions[0]
+    position = balances.position
     if position.quantity != 0.0:
         return balances, 0.0
     cash, bad_debt = balances.cash, 0.0
@@ -178,7 +174,7 @@ def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balanc
     if cash < 0.0:
         bad_debt -= cash
         cash = 0.0
-    return make_flat_balances(cash, 0.0, position.value), bad_debt
+    return make_flat_balances(cash, 0.0, position.marked), bad_debt
 
 
 # ------------------------------------------------------------------------------------------- exits
@@ -228,7 +224,7 @@ def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watc
 
 
 def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
-    held = balances.positions[0].quantity
+    held = balances.position.quantity
     held = held if held != 0.0 else math.nan
     return (watch.level - compute_equity(rules, balances, 0.0)) / held
 
@@ -249,7 +245,7 @@ def is_through(side: float, value: float, stop: float) -> bool:
 def is_exiting(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
-    position = balances.positions[0]
+    position = balances.position
     side = find_side(position)
     adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
     is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
@@ -263,7 +259,7 @@ def is_exiting(
 def find_nearest_stop(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
 ) -> tuple[int, float]:
-    position = balances.positions[0]
+    position = balances.position
     side = find_side(position)
     kind, nearest = NOTHING, math.nan
     stop = compute_loss_stop(rules, position, quote)
@@ -281,7 +277,7 @@ def find_nearest_stop(
 def find_exit(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> tuple[int, float]:
-    position = balances.positions[0]
+    position = balances.position
     if position.quantity == 0.0:
         return NOTHING, math.nan
     side = find_side(position)
@@ -322,9 +318,9 @@ def place_stop(side: float, start: float, end: float, stop: float) -> tuple[floa
 
 def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote) -> float:
     """Return what may leave an account of one position: RULES 2.1, without a limit on B."""
-    notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
+    notional = abs(balances.position.quantity) * abs(quote.mark_open)
     free = compute_equity(rules, balances, quote.mark_open)
-    free -= compute_uncounted(rules, balances.positions[0], quote.mark_open)
+    free -= compute_uncounted(rules, balances.position, quote.mark_open)
     if notional > 0.0:
         free -= compute_initial(rules.margin, notional, quote.initial)
     if rules.margin.is_isolated:
@@ -335,13 +331,13 @@ def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: float, rate: float
 ) -> tuple[Balances, float]:
-    position = balances.positions[0]
+    position = balances.position
     paid = compute_payment(position.quantity, value, rate)
     if not rules.margin.is_isolated:
-        return make_balances(balances.cash - paid, position), paid
+        return Balances(balances.cash - paid, position), paid
     if rules.is_funded_by_wallet:
         return charge(rules, balances, paid), paid
-    return make_balances(balances.cash, add_margin(position, -paid)), paid
+    return Balances(balances.cash, add_margin(position, -paid)), paid
 
 
 # -------------------------------------------------------------------------------------------- ruin

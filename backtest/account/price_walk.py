@@ -38,10 +38,11 @@ def compute_last_equity(
     terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
     equity = state.wallet.cash
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
-            moved = values[i] - state.held.entries[i] if r.is_isolated(terms, i) else values[i]
-            equity += state.held.quantities[i] * moved + state.margin[i]
+            position = state.positions[i]
+            moved = values[i] - position.entry if r.is_isolated(terms, i) else values[i]
+            equity += position.quantity * moved + position.margin
     for c in range(len(state.held.amounts)):
         equity += state.held.amounts[c] * prices[c]
     if holds_options(state):
@@ -156,15 +157,16 @@ def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scr
 
 def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
     least, gross = state.wallet.cash, abs(state.wallet.highest)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
-            held = state.held.quantities[i]
+            position = state.positions[i]
+            held = position.quantity
             low, high = held * quotes.low[i], held * quotes.high[i]
             ends = min(held * quotes.open[i], held * quotes.close[i])
-            least += min(low, high, ends) + state.margin[i]
+            least += min(low, high, ends) + position.margin
             gross += max(abs(low), abs(high))
             if r.is_isolated(terms, i):
-                least -= held * state.held.entries[i]
+                least -= held * position.entry
     for c in range(len(state.held.amounts)):
         low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
         ends = min(quotes.asset_mark_open[c], quotes.asset_mark_close[c])
@@ -197,7 +199,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
         level = compute_stop_level(terms, state)
     elif terms.has_floor and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
         close_account(bar, t, quotes.open, quotes.asset_mark_open)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         is_waiting = is_any_hit and bar.scratch.kind[i] == 1
         if (
             r.is_held(state, i)
@@ -217,7 +219,7 @@ def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
     if is_pool_hit:
         pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
     found = is_pool_hit
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         is_hit = is_pool_hit
         if r.is_isolated(terms, i):
             is_hit = False
@@ -244,7 +246,7 @@ def find_stop(
     )
     if rules.has_exits:
         balances = balance.pick_balances(terms, state, i)
-        return p.find_exit(rules, balances, quote, Watch(state.best[i], level), low, high)
+        return p.find_exit(rules, balances, quote, Watch(state.positions[i].best, level), low, high)
     if rules.has_stop and p.is_stopped(rules, position, p.find_adverse(position, low, high)):
         return p.STOP, p.compute_stop(rules, position)
     return p.NOTHING, math.nan
@@ -261,9 +263,10 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
     bar.ledger[i].stops += 0.0 if kind == p.PROFIT else 1.0
     balance.put_balances(terms, state, i, before, done.balances)
-    state.is_pending[i] = 0
+    position = state.positions[i]
+    position.is_pending = 0
     if kind != p.PROFIT:
-        state.since_stop[i] = -1.0
+        position.since_stop = -1.0
     if kind == p.DRAW:
         drop_after_equity_stop(state, floor)
 
@@ -322,7 +325,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
         return False
     least, gross = state.wallet.cash, 0.0
     has_pool = False
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if not r.is_held(state, i):
             continue
         if r.is_isolated(terms, i):
@@ -331,7 +334,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
         else:
             has_pool = True
             least += find_least(terms, state, quotes, i)
-            gross += abs(state.held.quantities[i] * quotes.mark_open[i])
+            gross += abs(state.positions[i].quantity * quotes.mark_open[i])
         if r.has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
             return False
     if not has_pool:
@@ -347,7 +350,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
 
 
 def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
                 return True
@@ -358,13 +361,14 @@ def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> b
 
 @inlined
 def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
-    tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
+    position = state.positions[i]
+    tables, held, level = terms.rules.brackets, position.quantity, terms.rules.level
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
     if r.is_spot(terms, i) and held > 0.0:
         return float((1.0 - terms.rules.spot.haircuts[i]) * low)
     if tables.are_valued_at_entry[i]:
-        of_low = of_high = abs(held * state.held.entries[i])
+        of_low = of_high = abs(held * position.entry)
     at_low = low - level * margin.find_maintenance(tables, i, of_low)
     at_high = high - level * margin.find_maintenance(tables, i, of_high)
     return float(min(at_low, at_high))
@@ -372,13 +376,18 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
 
 @inlined
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
-    tables, held, entry = terms.rules.brackets, state.held.quantities[i], state.held.entries[i]
+    position = state.positions[i]
+    tables, held, entry = (
+        terms.rules.brackets,
+        position.quantity,
+        position.entry,
+    )
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
     caution = CAUTION * max(of_low, of_high)
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * entry)
-    posted = state.margin[i] - held * entry
+    posted = position.margin - held * entry
     at_low = posted + low - margin.find_maintenance(tables, i, of_low)
     at_high = posted + high - margin.find_maintenance(tables, i, of_high)
     return not min(at_low, at_high) > caution
@@ -399,25 +408,27 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if not terms.has_time_stop:
         return
-    for i in range(len(state.margin)):
-        is_due = terms.max_holding[i] > 0.0 and time - state.opened[i] >= terms.max_holding[i]
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        is_due = terms.max_holding[i] > 0.0 and time - position.opened >= terms.max_holding[i]
         if is_due and r.is_held(state, i) and quotes.is_listed[i] == 1:
             rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
             before = balance.pick_balances(terms, state, i)
             done = stop_out(rules, before, quotes.open[i], quote)
             balance.enter_fill(bar, t, i, Event.TIME_STOPPED, before, done, 1)
-            state.is_pending[i] = 0
-            state.since_stop[i] = -1.0
+            position.is_pending = 0
+            position.since_stop = -1.0
 
 
 def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
     if not terms.has_time_stop:
         return
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
+        position = state.positions[i]
         if not r.is_held(state, i):
-            state.opened[i] = math.nan
-        elif math.isnan(state.opened[i]):
-            state.opened[i] = time
+            position.opened = math.nan
+        elif math.isnan(position.opened):
+            position.opened = time
 
 
 def keep_distances(bar: r.AccountBar) -> None:
@@ -529,7 +540,7 @@ def choose_turns(
         if is_worst:
             is_low = is_low_first(terms, state, quotes, terms.markets[i])
             if r.is_isolated(terms, i):
-                is_low = state.held.quantities[i] >= 0.0
+                is_low = state.positions[i].quantity >= 0.0
         scratch.turn[i] = 1.0 if is_low else 0.0
     for c in range(len(scratch.price)):
         if is_worst:
@@ -542,12 +553,12 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
 
     One market alone is judged by its cross positions, options and collateral.
     """
-    n, at_low, at_high, gross = len(state.margin), 0.0, 0.0, 0.0
+    n, at_low, at_high, gross = len(state.positions), 0.0, 0.0, 0.0
     has_options = is_walking(terms, state)
     for i in range(n):
         is_there = market == EVERY or terms.markets[i] == market
         if is_there and r.is_held(state, i) and (market == EVERY or not r.is_isolated(terms, i)):
-            held, opened = state.held.quantities[i], quotes.mark_open[i]
+            held, opened = state.positions[i].quantity, quotes.mark_open[i]
             at_low += held * (quotes.mark_low[i] - opened)
             at_high += held * (quotes.mark_high[i] - opened)
             gross += abs(held * opened)
@@ -612,7 +623,7 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
 
 def count_both_reached(bar: r.AccountBar) -> None:
     found = False
-    for i in range(len(bar.state.margin)):
+    for i in range(len(bar.state.positions)):
         found = found or (r.is_held(bar.state, i) and is_both_reached(bar, i))
     if found:
         bar.ledger[len(bar.ledger) - 1].both_reached += 1.0
@@ -630,8 +641,8 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     goal = p.compute_target_price(rules, position, quote)
     if not p.is_through(-side, p.find_adverse(position, high, low), goal):
         return False
-    watch = Watch(state.best[i], math.nan)
-    kind, stop = p.find_nearest_stop(rules, Balances(0.0, (position,)), quote, watch)
+    watch = Watch(state.positions[i].best, math.nan)
+    kind, stop = p.find_nearest_stop(rules, Balances(0.0, position), quote, watch)
     if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         return True
     adverse = p.find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
@@ -648,11 +659,11 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
 def take_late_profits(bar: r.AccountBar, t: int) -> None:
     """Close what a resting order opened or increased where the close is beyond its take-profit."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
         if scratch.fresh[i] == 0.0 or not r.is_held(state, i) or not rules.has_exits:
             continue
-        side = 1.0 if state.held.quantities[i] > 0.0 else -1.0
+        side = 1.0 if state.positions[i].quantity > 0.0 else -1.0
         goal = p.compute_target_price(rules, r.pick_position(state, i), quote)
         if p.is_through(-side, quotes.close[i], goal):
             stop_position(bar, t, i, p.PROFIT, goal)
@@ -703,7 +714,7 @@ def find_event(bar: r.AccountBar) -> NextEvent:
     place = find_pool_failure(terms, state, scratch)
     if place <= 1.0:
         found = NextEvent(POOL, -1, place, math.nan, p.NOTHING)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i) and r.is_isolated(terms, i):
             place = find_own_failure(bar, i)
             if place < found.place - SAME_PLACE:
@@ -716,7 +727,7 @@ def find_event(bar: r.AccountBar) -> NextEvent:
 
 
 def add_fills(state: r.AccountState, scratch: r.Scratch, found: NextEvent) -> NextEvent:
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         place = find_fill_place(state, scratch, i)
         if place < found.place - SAME_PLACE:
             found = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
@@ -724,7 +735,7 @@ def add_fills(state: r.AccountState, scratch: r.Scratch, found: NextEvent) -> Ne
 
 
 def add_stops(bar: r.AccountBar, found: NextEvent) -> NextEvent:
-    for i in range(len(bar.state.margin)):
+    for i in range(len(bar.state.positions)):
         if r.is_held(bar.state, i):
             kind, place, value = find_stop_place(bar, i)
             if kind != p.NOTHING and place < found.place - SAME_PLACE:
@@ -750,7 +761,7 @@ def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch)
 
 def find_own_failure(bar: r.AccountBar, i: int) -> float:
     rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.multiplier[i]
-    balances = Balances(0.0, (r.pick_position(bar.state, i),))
+    balances = Balances(0.0, r.pick_position(bar.state, i))
     start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
     if p.is_failing(rules, balances, start, x):
         return 0.0
@@ -776,7 +787,7 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
         return kind, place, value
     side = 1.0 if position.quantity > 0.0 else -1.0
     found, nearest, at = p.NOTHING, 2.0, math.nan
-    balances, watch = Balances(0.0, (position,)), Watch(state.best[i], math.nan)
+    balances, watch = Balances(0.0, position), Watch(state.positions[i].best, math.nan)
     kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
     if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         found = kind
@@ -798,7 +809,7 @@ def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
         after = add_from_wallet(rules, before, value, quote, log, t, i)
         balance.put_balances(terms, state, i, before, after)
         return
-    own = Balances(0.0, before.positions)
+    own = Balances(0.0, before.position)
     done = liquidate(rules, own, value, quote)
     r.note_death(log, t, i, value, done)
     enter_liquidation(bar.ledger, i, done)

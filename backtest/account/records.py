@@ -9,7 +9,15 @@ import numpy as np
 
 from backtest import margin
 from backtest._compile.object_code import Structs
-from backtest.account.account_records import InstrumentRules, Liquidation, Position, Quote, Trade
+from backtest.account.account_records import (
+    InstrumentRules,
+    Liquidation,
+    MarginCall,
+    Position,
+    PositionState,
+    Quote,
+    Trade,
+)
 from backtest.account.events import Entries, Event
 from backtest.account.money import Money, Wallet
 from backtest.core import BoolArray, FloatArray, IntArray
@@ -217,28 +225,17 @@ class Terms(NamedTuple):
 
 
 class AccountState(NamedTuple):
+    """An account at a close: its wallet, n positions, collateral and options.
+
+    ``held`` is what margin is computed from: columns of ``positions``, and the collateral.
+    ``priced`` of shape (C,) are prices at which the collateral was last marked. ``calls`` are those
+    of the instruments, then that of the pool. ``cursor`` counts what was settled and paid.
+    """
+
     held: margin.Holdings
-    margin: FloatArray
-    marked: FloatArray
+    positions: Structs[PositionState]
+    calls: Structs[MarginCall]
     priced: FloatArray
-    best: FloatArray
-    leverage: FloatArray
-    signal: FloatArray
-    is_pending: IntArray
-    is_halted: IntArray
-    factor: FloatArray
-    setting: FloatArray
-    asked: FloatArray
-    refused: IntArray
-    opened: FloatArray
-    since: FloatArray
-    since_stop: FloatArray
-    last_funding: FloatArray
-    ratio: FloatArray
-    is_called: IntArray
-    unmet: FloatArray
-    is_call_open: IntArray
-    called_at: FloatArray
     wallet: Wallet
     cursor: IntArray
     options: OptionState
@@ -462,22 +459,36 @@ def has_stops(terms: Terms, i: int) -> bool:
 
 @inlined
 def is_held(state: AccountState, i: int) -> bool:
-    return bool(state.held.quantities[i] != 0.0)
+    return bool(state.positions[i].quantity != 0.0)
 
 
-@inlined
-def pick_position(state: AccountState, i: int) -> Position:
-    return Position(
-        state.held.quantities[i], state.held.entries[i], state.margin[i], state.marked[i]
+def view_holdings(
+    positions: Structs[PositionState], amounts: FloatArray, prices: FloatArray
+) -> margin.Holdings:
+    """Return what margin is computed from; its arrays share the memory of the positions."""
+    return margin.Holdings(
+        quantities=positions.column("quantity"),
+        entries=positions.column("entry"),
+        values=positions.column("value"),
+        amounts=amounts,
+        prices=prices,
     )
 
 
 @inlined
-def put_position(state: AccountState, i: int, position: Position) -> None:
-    state.held.quantities[i] = position.quantity
-    state.held.entries[i] = position.entry
-    state.margin[i] = position.margin
-    state.marked[i] = position.value
+def pick_position(state: AccountState, i: int) -> Position:
+    position = state.positions[i]
+    return Position(position.quantity, position.entry, position.margin, position.marked)
+
+
+@inlined
+def put_position(state: AccountState, i: int, after: Position) -> None:
+    """Write what a trade or a liquidation left into the position of an instrument."""
+    position = state.positions[i]
+    position.quantity = after.quantity
+    position.entry = after.entry
+    position.margin = after.margin
+    position.marked = after.marked
 
 
 @inlined

@@ -14,9 +14,10 @@ import numpy as np
 
 from backtest import core
 from backtest._compile.bytecode import keeps_comparison
-from backtest._compile.object_code import Struct
+from backtest._compile.object_code import Struct, Structs
 from backtest.account import AccountBar, AccountState
 from backtest.account.first_state import TradedDays
+from backtest.account.records import view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
 from backtest.engine.inputs import (
@@ -108,7 +109,8 @@ def list_policies(observed: Sequence[ObservedPolicy]) -> list[tuple[Policy, tupl
 def copy_state(state: AccountState) -> AccountState:
     copied: AccountState = copy_arrays(state)
     copied.cursor[:] = 0
-    return copied
+    held = view_holdings(copied.positions, copied.held.amounts, copied.held.prices)
+    return copied._replace(held=held)
 
 
 def copy_arrays(record: Any) -> Any:
@@ -139,7 +141,7 @@ def take(
         inputs = inputs._replace(feed=inputs.feed._replace(options=options))
     has_own = isinstance(setup.account.requirement, OwnMargin)
     loop = driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
-    n, total, first = len(state.margin), len(inputs.feed.time), setup.first
+    n, total, first = len(state.positions), len(inputs.feed.time), setup.first
     chunk, k = (
         driver.PLAIN_CHUNK if loop.plain_because else driver.CHUNK,
         len(state.options.targets),
@@ -293,17 +295,22 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
 
     The arrays of the state and the memory that are returned are views of it.
     """
-    leaves = [*driver.list_leaves([x for x in state if x is not state.options]), deciders.memory]
+    names = [name for name in state._fields if name not in ("held", "options")]
+    leaves = [state.held.amounts, state.held.prices, *(getattr(state, name) for name in names)]
+    leaves.append(deciders.memory)
     arrays = [driver.view_leaf(each).view(np.float64) for each in leaves]
     numbers = np.concatenate(arrays)
     parts = np.split(numbers, np.cumsum([len(each) for each in arrays])[:-1])
     views = (view_as(each, part) for each, part in zip(leaves, parts, strict=True))
-    held = type(state.held)._make(next(views) for _ in state.held)
-    own = {x: next(views) for x in state._fields if x not in ("held", "options")}
+    amounts, prices = next(views), next(views)
+    own: dict[str, Any] = {name: next(views) for name in names}
+    held = view_holdings(own["positions"], amounts, prices)
     return numbers, state._replace(held=held, **own), deciders._replace(memory=next(views))
 
 
 def view_as(like: Any, part: Any) -> Any:
+    if isinstance(like, Structs):
+        return Structs(like.kind, len(like), part)
     return type(like).from_buffer(part) if isinstance(like, Struct) else part.view(like.dtype)
 
 

@@ -165,7 +165,7 @@ def drive(
     progress: Progress | None,
 ) -> tuple[Counts, Entries]:
     """Run the loop up to bar ``total``; writes ``state`` and ``tape``, returns counts and log."""
-    n, assets = len(state.margin), len(state.priced)
+    n, assets = len(state.positions), len(state.priced)
     tally, traded, cuts = counts
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger(n), new_quotes(n, assets)
@@ -275,7 +275,7 @@ def summarize_account(
     progress: Progress | None,
 ) -> AccountSummary:
     pack = pack_terms if is_compiled else None
-    tape = new_tape(len(state.margin), 0, first, 0)
+    tape = new_tape(len(state.positions), 0, first, 0)
     tape.is_on[0] = 0
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
@@ -346,8 +346,8 @@ def list_leaves(record: Any) -> list[Any]:
 
 
 def view_leaf(leaf: Any) -> Any:
-    """Return an array as it is, and the memory of a record as one."""
-    return leaf.numbers if isinstance(leaf, Struct) else leaf
+    """Return an array as it is, and the memory of records as one."""
+    return leaf.numbers.ravel() if isinstance(leaf, Struct | Structs) else leaf
 
 
 def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 from backtest import account as a
 from backtest import core, margin
 from backtest import venue as v
+from backtest._compile.object_code import Structs
 from backtest.account import records as r
-from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
+from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER, MarginCall, PositionState
 from backtest.account.first_state import WINDOW, TradedDays, pack_option_terms, start_options
 from backtest.account.money import Wallet
+from backtest.account.records import view_holdings
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.code_names import is_series, pd
 from backtest.core.units import DAY
@@ -614,34 +616,24 @@ def start_account_state(
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
-    held = margin.Holdings(
-        quantities=np.zeros(n),
-        entries=np.zeros(n),
-        values=np.full(n, np.nan),
-        amounts=amounts,
-        prices=prices.copy(),
-    )
     equity = account.capital + float(np.sum(amounts * prices))
-    flags, unknown = ("is_pending", "is_halted", "refused"), ("leverage", "asked", "opened")
-    by_instrument: dict[str, Any] = {
-        **{name: np.zeros(n) for name in ("margin", "marked", "best")},
-        **{name: np.ones(n) for name in ("signal", "factor")},
-        **{name: np.zeros(n, np.int64) for name in flags},
-        **{name: np.full(n, np.nan) for name in (*unknown, "last_funding")},
-        **{name: np.full(n, np.inf) for name in ("since", "since_stop")},
-        **{name: np.zeros(n + 1, np.int64) for name in ("is_called", "is_call_open")},
-    }
+    positions, calls = Structs(PositionState, n), Structs(MarginCall, n + 1)
+    for position, rules in zip(positions, inputs.terms.instruments, strict=True):
+        position.signal = position.factor = 1.0
+        position.value = position.leverage = position.asked = math.nan
+        position.opened = position.last_funding = math.nan
+        position.since = position.since_stop = math.inf
+        position.setting = rules.margin.setting
+    for call in calls:
+        call.unmet, call.called_at = -1.0, math.nan
     return a.AccountState(
-        held=held,
+        held=view_holdings(positions, amounts, prices.copy()),
+        positions=positions,
+        calls=calls,
         priced=prices,
-        setting=np.array([each.margin.setting for each in inputs.terms.instruments]),
-        ratio=np.zeros(n + 1),
-        unmet=np.full(n + 1, -1.0),
-        called_at=np.full(n + 1, np.nan),
         wallet=start_wallet(account, equity, has_overlay=has_overlay),
         cursor=np.zeros(2, np.int64),
         options=start_options(inputs.terms.options, feed.options),
-        **by_instrument,
     )
 
 

@@ -142,14 +142,14 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = a.count_cross(terms, state) > 0
     if has_pool:
-        needed = a.compute_pool_needed(terms, state, quotes, len(state.margin))
+        needed = a.compute_pool_needed(terms, state, quotes, len(state.positions))
         backing = a.compute_pool(terms, state)
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     is_near = False
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         scratch.failure[i] = math.nan
         if a.is_held(state, i):
-            notional = abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
+            notional = abs(state.positions[i].quantity) * abs(quotes.mark_close[i])
             gross += notional
             if a.is_isolated(terms, i):
                 worst_needed, worst_backing = results.raise_ratio(
@@ -176,9 +176,9 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
 def measure_gross(bar: a.AccountBar) -> CloseFacts:
     state, gross = bar.state, 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if a.is_held(state, i):
-            gross += abs(state.held.quantities[i]) * abs(bar.quotes.mark_close[i])
+            gross += abs(state.positions[i].quantity) * abs(bar.quotes.mark_close[i])
     return CloseFacts(
         gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False
     )
@@ -198,7 +198,8 @@ def is_any_near(
         return has_prices or not a.is_far_with_options(terms, state, scratch, i, excess)
     if not a.is_held(state, i):
         return False
-    notional = abs(state.held.quantities[i]) * abs(state.held.values[i])
+    position = state.positions[i]
+    notional = abs(position.quantity) * abs(position.value)
     return has_prices or not is_far(terms, state, i, notional, excess)
 
 
@@ -207,8 +208,9 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
     level = terms.rules.level
     if a.is_isolated(terms, i):
         level = 1.0
-        profit = state.held.quantities[i] * (state.held.values[i] - state.held.entries[i])
-        excess = state.margin[i] + profit - margin.find_own_maintenance(terms.rules, state.held, i)
+        position = state.positions[i]
+        profit = position.quantity * (position.value - position.entry)
+        excess = position.margin + profit - margin.find_own_maintenance(terms.rules, state.held, i)
     return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
 
 
@@ -233,11 +235,11 @@ def find_failure_value(
     ``excess`` is D = M - level R of the pool now.
     """
     if a.is_isolated(terms, i):
-        balances = a.Balances(0.0, (a.pick_position(state, i),))
+        balances = a.Balances(0.0, a.pick_position(state, i))
         return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quotes.multiplier[i])
     if a.is_walking(terms, state):
         return find_nearer_value(terms, state, scratch, i, excess)
-    held, value = state.held, state.held.values[i]
+    held, value = state.held, state.positions[i].value
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         rules = a.pick_margin(terms, i)
         own = margin.compute_own_maintenance(terms.rules, held, i)
@@ -246,7 +248,7 @@ def find_failure_value(
             quantity *= 1.0 - terms.rules.spot.haircuts[i]
         base = excess + own - quantity * value
         return margin.compute_liquidation_value(rules, quantity, held.entries[i], base, x)
-    for j in range(len(state.margin)):
+    for j in range(len(state.positions)):
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):
         scratch.price[c] = held.prices[c]
@@ -262,7 +264,7 @@ def find_failure_value(
 def find_nearer_value(
     terms: a.Terms, state: a.AccountState, scratch: a.Scratch, i: int, excess: float
 ) -> float:
-    value = state.held.values[i]
+    value = state.positions[i].value
     left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
     down = a.find_value_with_options(terms, state, scratch, i, False, left)
     up = a.find_value_with_options(terms, state, scratch, i, True, left)
@@ -286,7 +288,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         )
     )  # fmt: skip
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    n = len(state.margin)
+    n = len(state.positions)
     for row in range(len(held.cash)):
         set_close(bar, held, row, first + row)
         closes.backing[row] = a.compute_pool(terms, state)
@@ -312,7 +314,7 @@ def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     brackets = terms.rules.brackets
     state.wallet.cash = held.cash[row]
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if feed.span[i, 0] <= t < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
             quotes.mark_close[i] = margin.compute_value(size, is_inverse, feed.mark_close[t, i])
@@ -320,10 +322,11 @@ def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
             brackets.multipliers[i] = quotes.multiplier[i]
             initial = feed.initial[min(t, len(feed.initial) - 1), i]
             brackets.initial_multipliers[i] = initial
-        state.held.values[i] = quotes.mark_close[i]
-        state.held.quantities[i] = held.quantity[row, i]
-        state.held.entries[i] = held.entry[row, i]
-        state.margin[i] = held.margin[row, i]
+        position = state.positions[i]
+        position.value = quotes.mark_close[i]
+        position.quantity = held.quantity[row, i]
+        position.entry = held.entry[row, i]
+        position.margin = held.margin[row, i]
     for c in range(len(state.held.amounts)):
         state.held.amounts[c] = held.amounts[row, c]
         state.held.prices[c] = feed.asset_mark_close[c, t]
@@ -334,9 +337,9 @@ def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
 
 def compute_all_initial(terms: a.Terms, state: a.AccountState) -> float:
     found = a.compute_initial_needed(terms, state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if a.is_isolated(terms, i):
-            found += state.margin[i]
+            found += state.positions[i].margin
     return found
 
 
@@ -385,7 +388,7 @@ def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> N
     write(account.price_pnl, total(ledger, PRICE_PNL), t)
     if not is_fast:
         record_money(tape, ledger, bar.scratch.money, t)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         record_position(tape, state, ledger, is_fast, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
@@ -415,11 +418,12 @@ def record_position(
     tape: RunTape, state: a.AccountState, ledger: Structs[Money], is_fast: bool, i: int, t: int
 ) -> None:
     held, rows = tape.record.positions, view_numbers(ledger)
-    write_of(held.quantity, state.held.quantities[i], t, i)
-    write_of(held.entry, state.held.entries[i], t, i)
-    write_of(held.margin, state.margin[i], t, i)
-    write_of(held.target, state.leverage[i], t, i)
-    is_alone = len(state.margin) == 1 and len(state.options.targets) == 0
+    position = state.positions[i]
+    write_of(held.quantity, position.quantity, t, i)
+    write_of(held.entry, position.entry, t, i)
+    write_of(held.margin, position.margin, t, i)
+    write_of(held.target, position.leverage, t, i)
+    is_alone = len(state.positions) == 1 and len(state.options.targets) == 0
     if not is_alone:  # whose money is the account's, but bad debt: see new_record
         write_of(held.price_pnl, ledger[i].price_pnl, t, i)
     if is_fast:
@@ -571,7 +575,7 @@ def begin_lane(
     state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
     state.cursor[r.FLOW_NEXT] = lanes.places[k, FLOWED]
     deciders.start[0] = lanes.places[k, STARTED]
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         feed.span[i, 0], feed.span[i, 1] = lanes.places[k, BEGIN], lanes.places[k, STOP]
 
 
@@ -702,7 +706,7 @@ def is_balanced(before: float, state: a.AccountState, change: float, gross: floa
 
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    n, k = len(state.margin), find_seen_bar(deciders, state, t)
+    n, k = len(state.positions), find_seen_bar(deciders, state, t)
     if k < 0:
         hold_all(state)
         return True
@@ -713,7 +717,8 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
         show_account_totals(terms, deciders, state, quotes, close, days)
     for i in range(n):
         decide(bar, deciders, is_done, i, t, k)
-        if state.leverage[i] < 0.0 or state.asked[i] <= 0.0:
+        position = state.positions[i]
+        if position.leverage < 0.0 or position.asked <= 0.0:
             return False
     if deciders.asks[n] == 1 and not is_done:
         show_account(terms, deciders, state, close)
@@ -741,11 +746,16 @@ def open_of(deciders: Deciders, feed: a.MarketFeed, k: int) -> int:
 
 
 def hold_all(state: a.AccountState) -> None:
-    for i in range(len(state.margin)):
-        state.leverage[i], state.asked[i], state.is_pending[i] = math.nan, math.nan, 0
-        state.signal[i] = 1.0
-        state.since[i] = hold_count(state.since[i])
-        state.since_stop[i] = hold_count(state.since_stop[i])
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        position.leverage, position.asked, position.is_pending = (
+            math.nan,
+            math.nan,
+            0,
+        )
+        position.signal = 1.0
+        position.since = hold_count(position.since)
+        position.since_stop = hold_count(position.since_stop)
     state.wallet.since_pool = hold_count(state.wallet.since_pool)
 
 
@@ -756,24 +766,25 @@ def hold_count(since: float) -> float:
 @inlined
 def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
-    state.leverage[i], state.is_pending[i] = math.nan, 0
-    state.asked[i] = math.nan
-    state.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
+    position = state.positions[i]
+    position.leverage, position.is_pending = math.nan, 0
+    position.asked = math.nan
+    position.signal = feed.signal[min(t, len(feed.signal) - 1), i]
     if deciders.tradable[min(t, len(deciders.tradable) - 1), i] == 0:
         return
     local = k - deciders.firsts[i]
     if len(deciders.rows) > 1 and (local < 0 or local >= deciders.lengths[i]):
         return
-    state.is_pending[i] = 1
-    if is_done or state.is_halted[i] == 1:
+    position.is_pending = 1
+    if is_done or position.is_halted == 1:
         return
     if deciders.wants_account[i] != 0:
         show_position(terms, deciders, state, quotes, bar.scratch, i)
     if deciders.wants_bar[i] == 1:
         show_bar(deciders, feed, state, i, t, k)
-    state.leverage[i] = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)
+    position.leverage = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)
     if deciders.sets_margin[i] == 1:
-        state.asked[i] = deciders.shown[SETTING]
+        position.asked = deciders.shown[SETTING]
 
 
 def show_account_totals(
@@ -786,9 +797,9 @@ def show_account_totals(
 ) -> None:
     shown, equity = deciders.shown, state.wallet.equity
     net = 0.0
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if a.is_held(state, i):
-            net += state.held.quantities[i] * abs(quotes.mark_close[i])
+            net += state.positions[i].quantity * abs(quotes.mark_close[i])
     shown[SHOWN_EQUITY] = equity
     peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet.peak
     unit = state.wallet.unit
@@ -818,17 +829,18 @@ def show_position(
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
     if a.is_isolated(terms, i):
         shown[SHOWN_RATIO] = a.compute_pool_ratio(terms, state, quotes, i)
-    shown[SHOWN_SINCE] = state.since[i]
-    shown[SHOWN_SINCE_STOP] = state.since_stop[i]
+    position = state.positions[i]
+    shown[SHOWN_SINCE] = position.since
+    shown[SHOWN_SINCE_STOP] = position.since_stop
     if not a.is_held(state, i):
         return
-    held, brackets = state.held.quantities[i], terms.rules.brackets
+    held, brackets = position.quantity, terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-    factor = state.factor[i] if state.factor[i] > 0.0 else 1.0
+    factor = position.factor if position.factor > 0.0 else 1.0
     if equity > 0.0:
         shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
     shown[SHOWN_POSITION] = held
-    shown[SHOWN_ENTRY] = margin.compute_price(size, is_inverse, state.held.entries[i])
+    shown[SHOWN_ENTRY] = margin.compute_price(size, is_inverse, position.entry)
     if deciders.wants_account[i] == WHOLE:
         shown[SHOWN_MAINTENANCE] = margin.find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
@@ -849,22 +861,23 @@ def show_account(
     shown[SHOWN_PRICE] = math.nan
     shown[SHOWN_SINCE] = state.wallet.since_pool
     shown[SHOWN_SINCE_STOP] = math.inf
-    for i in range(len(state.margin)):
-        shown[SHOWN_SINCE_STOP] = min(shown[SHOWN_SINCE_STOP], state.since_stop[i])
+    for i in range(len(state.positions)):
+        shown[SHOWN_SINCE_STOP] = min(shown[SHOWN_SINCE_STOP], state.positions[i].since_stop)
 
 
 def show_bar(
     deciders: Deciders, feed: a.MarketFeed, state: a.AccountState, i: int, t: int, k: int
 ) -> None:
     bar = deciders.bar
+    position = state.positions[i]
     if len(deciders.rows) > 1:
         for j in range(6):
             bar[j] = deciders.seen_bars[j, k, i]
-        bar[6] = state.last_funding[i]
+        bar[6] = position.last_funding
         return
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
-    bar[6] = state.last_funding[i]
+    bar[6] = position.last_funding
 
 
 def show_index(deciders: Deciders, t: int) -> None:

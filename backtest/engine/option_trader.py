@@ -263,7 +263,7 @@ class OptionTrader:
             if i < len(self.scratch.ordered):
                 self.scratch.ordered[i] = np.nan
             if t + 1 < len(self.markets.time):
-                rules = venue(min(i, len(self.state.margin) - 1)) if callable(venue) else venue
+                rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
                 account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
                 self.order(trade, read_bar(deciders, trade, time, local), account, t)
             return leverage
@@ -272,7 +272,7 @@ class OptionTrader:
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
         state, listed = self.state, self.listed
-        is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
+        is_own, quantities = trade.i < len(state.positions), state.options.positions.quantities
         name = self.markets.names[trade.i] if is_own else ""
         coins = self.count_coins(trade, account)
         chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, coins, t)
@@ -291,7 +291,7 @@ class OptionTrader:
                 if not is_own or contract != name:
                     write_order(self, trade, (leg, contract, quantity), chain, t)
                 elif not math.isnan(quantity):
-                    self.scratch.ordered[trade.i], state.is_pending[trade.i] = quantity, 1
+                    self.scratch.ordered[trade.i], state.positions[trade.i].is_pending = quantity, 1
                     listed.legs.hedged.add(trade.i)
         except WrongOrderError as wrong:
             raise core.PolicyError(

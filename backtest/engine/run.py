@@ -409,7 +409,7 @@ def find_before(setup: Setup) -> Before:
         return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), stands, trails)
     return Before(
         mark=resume.marks[-1],
-        signal=np.array(resume.state.signal, dtype=np.float64),
+        signal=np.array(resume.state.positions.column("signal")),
         unrealized=np.asarray(resume.unrealized[-1]),
         stands=np.zeros(n + 3)
         if resume.has_one_position

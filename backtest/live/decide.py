@@ -231,7 +231,7 @@ def read_terms(inputs: AccountInputs, traded: TradedDays | None, t: int) -> Term
 def new_bar(
     setup: Setup, inputs: AccountInputs, state: AccountState, traded: TradedDays | None, t: int
 ) -> AccountBar:
-    terms, n, assets = read_terms(inputs, traded, t), len(state.margin), len(state.priced)
+    terms, n, assets = read_terms(inputs, traded, t), len(state.positions), len(state.priced)
     if any(sets_margin(policy) for policy in setup.policies.values()):
         accounts.write_settings(terms, state)
     return AccountBar(
@@ -494,11 +494,11 @@ def answer(
         before = show(setup, open_last_bar(setup, state, traded), setup.markets.n_bars - 1)
     after = filled.views
     ratios = [max(float(each.margin_ratio) for each in views) for views in (before, after)]
-    leverage = dict(zip(names, state.leverage.tolist(), strict=True))
+    leverage = dict(zip(names, state.positions.column("leverage").tolist(), strict=True))
     overlay = float(state.wallet.overlay)
     target = {
         name: 0.0 if signal == 0.0 else signal * leverage[name] * overlay
-        for name, signal in zip(names, state.signal.tolist(), strict=True)
+        for name, signal in zip(names, state.positions.column("signal").tolist(), strict=True)
     }
     rows = {
         f"{name}_{when}": [float(getattr(each, field)) for each in views]
@@ -510,7 +510,7 @@ def answer(
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         leverage=leverage,
-        venue_leverage=dict(zip(names, state.asked.tolist(), strict=True)),
+        venue_leverage=dict(zip(names, state.positions.column("asked").tolist(), strict=True)),
         target=target,
         order={
             name: write_in_lots(each.size, setup.venues[name].contract.lot)

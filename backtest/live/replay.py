@@ -643,7 +643,7 @@ def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
     rules, before = accounts.pick_instrument(terms, i), accounts.pick_balances(terms, state, i)
-    (position,) = before.positions
+    position = before.position
     quantity = position.quantity + fact.quantity
     if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
         quantity = 0.0
@@ -656,12 +656,12 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
         cash, margin = before.cash - change * fact.filled, 0.0
     after = accounts.charge(
         rules,
-        accounts.make_balances(cash, accounts.Position(quantity, entry, margin, fact.value)),
+        accounts.Balances(cash, accounts.Position(quantity, entry, margin, fact.value)),
         fact.fee,
     )
     cost = change * (fact.filled - fact.value)
     is_forced = fact.kind in BY_VENUE
-    ledger[i].price_pnl += position.quantity * (fact.value - position.value)
+    ledger[i].price_pnl += position.quantity * (fact.value - position.marked)
     ledger[i].liquidation_loss += fact.fee + cost if is_forced else 0.0
     ledger[i].fees += 0.0 if is_forced else fact.fee
     ledger[i].slippage += 0.0 if is_forced else cost

@@ -336,25 +336,26 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
         is_open = each.quantity != 0.0
         mark = value_price(setup, i, market.mark_close[-1]) if is_listed[i] else 0.0
         best = value_price(setup, i, each.best_price)
-        state.held.quantities[i] = each.quantity
-        state.held.entries[i] = value_price(setup, i, each.entry) * is_open
-        state.held.values[i] = state.marked[i] = mark
-        state.margin[i] = each.margin
-        state.best[i] = best * is_open
-        state.factor[i] = 1.0 if each.overlay is None else each.overlay
+        position = state.positions[i]
+        position.quantity = each.quantity
+        position.entry = value_price(setup, i, each.entry) * is_open
+        position.value = position.marked = mark
+        position.margin = each.margin
+        position.best = best * is_open
+        position.factor = 1.0 if each.overlay is None else each.overlay
         opened = each.opened if is_open else None
-        state.opened[i] = math.nan if opened is None else core.to_nanoseconds(opened)
+        position.opened = math.nan if opened is None else core.to_nanoseconds(opened)
         for since, name in (
-            (state.since, "bars_since_liquidation"), (state.since_stop, "bars_since_stop"),
+            ("since", "bars_since_liquidation"), ("since_stop", "bars_since_stop"),
         ):  # fmt: skip
             known = [getattr(of, name) for of in (each, snapshot)]
-            since[i] = next((bars for bars in known if bars is not None), math.inf)
-        state.is_halted[i] = 1 if each.halted else 0
+            bars = next((bars for bars in known if bars is not None), math.inf)
+            setattr(position, since, bars)
+        position.is_halted = 1.0 if each.halted else 0.0
         if each.venue_leverage is not None:
-            state.setting[i] = each.venue_leverage
+            position.setting = each.venue_leverage
     feed = setup.inputs.feed
-    state.last_funding[:] = math.nan
-    state.last_funding[feed.funding_instrument] = feed.funding_rate
+    state.positions.column("last_funding")[feed.funding_instrument] = feed.funding_rate
     if snapshot.collateral is not None:
         names = [each.name for each in setup.account.collateral]
         state.held.amounts[:] = [snapshot.collateral.get(name, 0.0) for name in names]
@@ -376,10 +377,10 @@ def write_wallet(
     wallet, whole = state.wallet, snapshot.bars_since_liquidation
     paid, worth = 0.0, 0.0
     for i, name in enumerate(setup.markets.names):
-        quantity, entry = float(state.held.quantities[i]), float(state.held.entries[i])
-        mark = float(state.marked[i])
+        position = state.positions[i]
+        quantity, entry, mark = position.quantity, position.entry, position.marked
         if setup.account.for_instrument(name).margin == "isolated":
-            worth += float(state.margin[i]) + quantity * (mark - entry)
+            worth += position.margin + quantity * (mark - entry)
         else:
             paid += quantity * entry
             worth += quantity * mark

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, ove
 import numpy as np
 
 from backtest import core
+from backtest._compile.object_code import Structs
 from backtest.account import Account, AccountState, no_options, read_traded
+from backtest.account.account_records import MarginCall, PositionState
 from backtest.account.events import ENTRY, FORCED, Entries, Event
 from backtest.account.money import Wallet
+from backtest.account.records import view_holdings
 from backtest.core.code_names import pd, pq
 from backtest.core.saved_result import MANIFEST
-from backtest.margin import Holdings
 from backtest.market import Market, find_coin
 from backtest.results.attribution import (
     AccountHistory,
@@ -335,8 +337,9 @@ class Result(RunRecord, core.SavedResult):
         bars, wide = (pq.read_table(folder / name).to_pandas() for name in (BARS, POSITIONS))
         time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
         names, book = tuple(stored["names"]), stored["book"]
-        held = Holdings(**{name: np.array(x, dtype=np.float64) for name, x in book["held"].items()})
         state = {name: read_array(name, x) for name, x in book.items() if name != "held"}
+        assets = (np.array(book["held"][name], dtype=np.float64) for name in ("amounts", "prices"))
+        held = view_holdings(state["positions"], *assets)
         venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
         quotes = [
             gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
@@ -478,8 +481,7 @@ EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 WHOLE = (
-    "is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused", "instruments",
-    "expiries", "owners",
+    "cursor", "instruments", "expiries", "owners",
 )  # fmt: skip
 """Arrays of integers among those of the state and of the options."""
 BY_BAR = ("opened", "entries", "settled", "ages")
@@ -590,9 +592,14 @@ def read_entries(path: Path) -> Entries:
     return found
 
 
+RECORDS: dict[str, Any] = {"positions": PositionState, "calls": MarginCall}
+
+
 def read_array(name: str, values: Any) -> Any:
     if name == "wallet":
         return Wallet.read(values)
+    if name in RECORDS:
+        return Structs(RECORDS[name], len(values), np.array(values, dtype=np.float64))
     kind: Any = np.bool_ if name == "are_coin" else np.int64 if name in WHOLE else np.float64
     return np.array(values, dtype=kind)
 

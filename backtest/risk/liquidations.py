@@ -153,7 +153,7 @@ class PathsRunner:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
         names, chosen = self.paths.names, self.signal
         if chosen is None and self.resume is not None:
-            last = self.resume.state.signal
+            last = self.resume.state.positions.column("signal")
             chosen = dict(zip(names, map(float, last), strict=True))
         elif isinstance(chosen, float):
             chosen = dict.fromkeys(names, chosen)

@@ -162,7 +162,7 @@ class StressedAccount:
         setup = engine.set_up_again(
             result.setup._replace(venues=venues, account=account),
             panel,
-            np.tile(result.state.signal[:, None], (1, panel.n_bars)),
+            np.tile(result.state.positions.column("signal")[:, None], (1, panel.n_bars)),
             first=history.n_bars,
             started=result.started,
         )
@@ -196,7 +196,8 @@ def go_through(
         t, inputs = stop, quiet if stop < opens else setup.inputs
         stop = total if is_search and t >= opens else t + 1
         if t < opens:  # orders that would fill while the venue is out are lost
-            steps.state.leverage[:], steps.state.is_pending[:] = np.nan, 0
+            for position in steps.state.positions:
+                position.leverage, position.is_pending = np.nan, 0.0
         if not is_search:
             least = min(least, steps.measure(measure_distance, inputs, t))
         steps.pass_bars(inputs, t, stop)
@@ -231,12 +232,12 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
                 stops.append((i, kind, stop))
         value_all_at(terms, state, values, prices)
         excess = a.compute_excess(terms, state)
-        for i in range(len(state.margin)):
+        for i in range(len(state.positions)):
             if a.is_moved_by(terms, state, i):
                 value_all_at(terms, state, values, prices)
                 root = find_failure_value(terms, state, quotes, scratch, i, excess)
                 gap = (values[i] - root) / abs(values[i])
-                gap = gap if state.held.quantities[i] > 0.0 else -gap
+                gap = gap if state.positions[i].quantity > 0.0 else -gap
                 if a.is_walking(terms, state):
                     gap = abs(gap) if excess > 0.0 else 0.0
                 least = min(least, gap) if gap > 0.0 else least

@@ -234,22 +234,25 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         wallet[row] = account[cell(row, lane)]
     state.wallet.since_pool = t - 1.0 - account[cell(SINCE_POOL, lane)]
     state.wallet.turnover = account[cell(OF_TRADED, lane)]
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         quantity = position[spot(i, QUANTITY, lane)]
-        state.held.quantities[i] = quantity
-        state.held.entries[i] = position[spot(i, ENTRY, lane)]
-        state.marked[i] = lanes.prices[BEFORE, i] if quantity != 0.0 else 0.0
-        state.margin[i] = position[spot(i, MARGIN, lane)]
-        state.best[i] = position[spot(i, BEST, lane)]
-        state.leverage[i] = position[spot(i, TARGET, lane)]
-        state.signal[i], state.is_pending[i] = lanes.signal[i], lanes.is_pending[i]
-        state.is_halted[i] = int(position[spot(i, IS_HALTED, lane)])
-        state.factor[i] = 1.0
-        state.last_funding[i] = lanes.last_funding[i]
-        state.since[i] = state.wallet.since_pool
+        state.positions[i].quantity = quantity
+        state.positions[i].entry = position[spot(i, ENTRY, lane)]
+        state.positions[i].marked = lanes.prices[BEFORE, i] if quantity != 0.0 else 0.0
+        state.positions[i].margin = position[spot(i, MARGIN, lane)]
+        state.positions[i].best = position[spot(i, BEST, lane)]
+        state.positions[i].leverage = position[spot(i, TARGET, lane)]
+        state.positions[i].signal, state.positions[i].is_pending = (
+            lanes.signal[i],
+            lanes.is_pending[i],
+        )
+        state.positions[i].is_halted = int(position[spot(i, IS_HALTED, lane)])
+        state.positions[i].factor = 1.0
+        state.positions[i].last_funding = lanes.last_funding[i]
+        state.positions[i].since = state.wallet.since_pool
         if terms.rules.brackets.are_isolated[i]:
-            state.since[i] = t - 1.0 - position[spot(i, LAST_HIT, lane)]
-        state.since_stop[i] = t - 1.0 - position[spot(i, LAST_STOP, lane)]
+            state.positions[i].since = t - 1.0 - position[spot(i, LAST_HIT, lane)]
+        state.positions[i].since_stop = t - 1.0 - position[spot(i, LAST_STOP, lane)]
         for row in range(N_NUMBERS):
             terms.numbers[row, i] = lanes.numbers[term(i, row, lane)]
     state.cursor[0], state.cursor[1] = lanes.cursor[EVENT], lanes.cursor[FLOW]
@@ -265,15 +268,15 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
     account[cell(LINE, lane)] = max(line, least - reserve, 0.0)
     put_tally(lanes, account, lane)
-    for i in range(len(state.margin)):
-        size = abs(state.held.quantities[i])
-        position[spot(i, QUANTITY, lane)] = state.held.quantities[i]
-        position[spot(i, ENTRY, lane)] = state.held.entries[i]
-        position[spot(i, MARGIN, lane)] = state.margin[i]
-        position[spot(i, BEST, lane)] = state.best[i]
-        position[spot(i, LAST_STOP, lane)] = t - state.since_stop[i]
-        position[spot(i, LAST_HIT, lane)] = t - state.since[i]
-        position[spot(i, IS_HALTED, lane)] = state.is_halted[i]
+    for i in range(len(state.positions)):
+        size = abs(state.positions[i].quantity)
+        position[spot(i, QUANTITY, lane)] = state.positions[i].quantity
+        position[spot(i, ENTRY, lane)] = state.positions[i].entry
+        position[spot(i, MARGIN, lane)] = state.positions[i].margin
+        position[spot(i, BEST, lane)] = state.positions[i].best
+        position[spot(i, LAST_STOP, lane)] = t - state.positions[i].since_stop
+        position[spot(i, LAST_HIT, lane)] = t - state.positions[i].since
+        position[spot(i, IS_HALTED, lane)] = state.positions[i].is_halted
         lanes.is_known[i] = 0
         if size > lanes.most[i]:
             lanes.most[i] = size

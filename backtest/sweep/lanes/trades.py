@@ -210,7 +210,7 @@ def spare_isolated(
     The sums so far are kept.
     """
     worth, cash = account[cell(r.WORTH, lane)], account[cell(CASH, lane)]
-    held = trade_lane(rules, a.make_balances(math.inf, own), quote, after).balances.positions[0]
+    held = trade_lane(rules, a.Balances(math.inf, own), quote, after).balances.position
     backing = held.margin + held.quantity * (quote.fill - held.entry)
     is_rare = (not lost < backing) & (held.quantity != 0.0)
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
@@ -243,7 +243,7 @@ def raise_most(lanes: Lanes, i: int) -> bool:
 def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
     impact = 0.0
     if rules.has_impact:
-        change = abs(after - balances.positions[0].quantity)
+        change = abs(after - balances.position.quantity)
         impact = a.compute_square_root_impact(rules.impact, quote, change * abs(quote.fill))
     return trade(rules, balances, quote.fill, after, rules.slippage, impact, rules.fee, quote, True)
 
@@ -391,8 +391,8 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
                 is_growing &= want != 0.0
                 want = want if (turn == ALL) | (is_growing == (turn == GROWING)) else quantity
             own = a.Position(quantity, entry, margin, 0.0)
-            done = trade_lane(rules, a.make_balances(room, own), quote, want)
-            after = done.balances.positions[0]
+            done = trade_lane(rules, a.Balances(room, own), quote, want)
+            after = done.balances.position
             if kind.is_isolated:
                 account[cell(CASH, lane)] = cash + (done.balances.cash - room)
                 position[spot(i, r.MARGIN, lane)] = after.margin
@@ -467,7 +467,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             )
             watch = Watch(position[spot(i, r.BEST, lane)], math.nan)
             want = position[spot(i, r.WANT, lane)]
-            after = trade_lane(rules, a.make_balances(0.0, own), quote, want).balances.positions[0]
+            after = trade_lane(rules, a.Balances(0.0, own), quote, want).balances.position
             watch = a.follow_trade(watch, own, after) if is_planned else watch
             own = after if is_planned else own
             side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
