@@ -139,20 +139,23 @@ class Watch(NamedTuple):
     level: float
 
 
-class Quote(NamedTuple):
-    """One bar as values u: last open, low, high; mark open, low, high, close; and market data.
+@lay_out
+class Quote(Struct):
+    """One bar of an instrument as values u: last and mark prices, and market data.
 
     ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
     (contracts), ``sigma`` (daily) and ``adv`` (notional per day) are known at the previous close.
     ``limit`` is the largest leverage of the account by date. ``order_fee`` is the fixed fee of an
-    order at this time, if it changes. ``fill`` is the u at which decisions fill. The scales
-    multiply the distances of stop-loss, take-profit and trailing stop; they are known at the
-    previous close.
+    order at this time, if it changes. The scales multiply the distances of stop-loss, take-profit
+    and trailing stop; they are known at the previous close. Decisions of the last close fill at
+    ``fill``; limit orders were decided at ``decided``, the last close. ``is_listed`` is 1 in the
+    span of the instrument, ``is_last`` in its last bar before it is delisted.
     """
 
     open: float
     low: float
     high: float
+    close: float
     mark_open: float
     mark_low: float
     mark_high: float
@@ -168,6 +171,24 @@ class Quote(NamedTuple):
     stop_scale: float
     profit_scale: float
     trail_scale: float
+    decided: float
+    is_listed: float
+    is_last: float
+
+
+@lay_out
+class AssetQuote(Struct):
+    """One bar of a collateral as prices; decisions of the last close convert at ``fill``."""
+
+    open: float
+    low: float
+    high: float
+    close: float
+    mark_open: float
+    mark_low: float
+    mark_high: float
+    mark_close: float
+    fill: float
 
 
 class Trade(NamedTuple):

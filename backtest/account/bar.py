@@ -89,33 +89,35 @@ def set_opens(bar: r.AccountBar, t: int) -> None:
     brackets = bar.terms.rules.brackets
     for i in range(len(bar.state.positions)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        quotes.is_listed[i] = 1 if is_listed else 0
+        quote = quotes.instruments[i]
+        quote.is_listed = 1 if is_listed else 0
         if is_listed:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.open[i] = compute_value(size, is_inverse, feed.open[t, i])
-            quotes.fill[i] = quotes.open[i]
-            quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
+            quote.open = compute_value(size, is_inverse, feed.open[t, i])
+            quote.fill = quote.open
+            quote.limit = feed.limit[min(t, len(feed.limit) - 1), i]
 
 
 def set_rest(bar: r.AccountBar, t: int) -> bool:
     feed, state, quotes = bar.feed, bar.state, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(state.positions)):
-        if quotes.is_listed[i] == 0:
+        quote = quotes.instruments[i]
+        if quote.is_listed == 0:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        quote.mark_close = compute_value(size, is_inverse, feed.mark_close[t, i])
         if state.positions[i].quantity == 0.0:
             continue
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
-        quotes.low[i] = compute_value(size, is_inverse, feed.low[t, i])
-        quotes.high[i] = compute_value(size, is_inverse, feed.high[t, i])
-        quotes.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
-        quotes.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
-        quotes.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
-        is_inside = quotes.low[i] <= quotes.open[i] <= quotes.high[i]
-        if not (is_inside and quotes.mark_low[i] <= quotes.mark_open[i] <= quotes.mark_high[i]):
+        quote.low = compute_value(size, is_inverse, feed.low[t, i])
+        quote.high = compute_value(size, is_inverse, feed.high[t, i])
+        quote.mark_open = compute_value(size, is_inverse, feed.mark_open[t, i])
+        quote.mark_low = compute_value(size, is_inverse, feed.mark_low[t, i])
+        quote.mark_high = compute_value(size, is_inverse, feed.mark_high[t, i])
+        is_inside = quote.low <= quote.open <= quote.high
+        if not (is_inside and quote.mark_low <= quote.mark_open <= quote.mark_high):
             return False
     return True
 
@@ -174,7 +176,7 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
     for i in range(len(state.positions)):
         position, profit = state.positions[i], 0.0
         if position.quantity != 0.0:
-            close = quotes.mark_close[i]
+            close = quotes.instruments[i].mark_close
             profit += position.quantity * (close - position.marked)
             position.marked = close
         bar.ledger[i].price_pnl = profit
@@ -254,46 +256,48 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     last, brackets = max(t - 1, 0), terms.rules.brackets
-    for i in range(len(quotes.open)):
+    for i in range(len(quotes.instruments)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        quotes.is_listed[i] = 1 if is_listed else 0
-        quotes.is_last[i] = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
+        quote = quotes.instruments[i]
+        quote.is_listed = 1 if is_listed else 0
+        quote.is_last = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
         if not is_listed:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        quotes.open[i] = compute_value(size, is_inverse, feed.open[t, i])
-        quotes.low[i] = compute_value(size, is_inverse, feed.low[t, i])
-        quotes.high[i] = compute_value(size, is_inverse, feed.high[t, i])
-        quotes.close[i] = compute_value(size, is_inverse, feed.close[t, i])
-        quotes.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
-        quotes.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
-        quotes.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
-        quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
-        quotes.volume[i] = feed.volume[last, i]
-        quotes.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
-        quotes.initial[i] = feed.initial[min(t, len(feed.initial) - 1), i]
-        quotes.sigma[i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
-        quotes.adv[i] = feed.adv[min(t, len(feed.adv) - 1), i]
-        quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
-        quotes.order_fee[i] = feed.order_fee[min(t, len(feed.order_fee) - 1), i]
-        quotes.stop_scale[i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
-        quotes.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
-        quotes.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        quote.open = compute_value(size, is_inverse, feed.open[t, i])
+        quote.low = compute_value(size, is_inverse, feed.low[t, i])
+        quote.high = compute_value(size, is_inverse, feed.high[t, i])
+        quote.close = compute_value(size, is_inverse, feed.close[t, i])
+        quote.mark_open = compute_value(size, is_inverse, feed.mark_open[t, i])
+        quote.mark_low = compute_value(size, is_inverse, feed.mark_low[t, i])
+        quote.mark_high = compute_value(size, is_inverse, feed.mark_high[t, i])
+        quote.mark_close = compute_value(size, is_inverse, feed.mark_close[t, i])
+        quote.volume = feed.volume[last, i]
+        quote.multiplier = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
+        quote.initial = feed.initial[min(t, len(feed.initial) - 1), i]
+        quote.sigma = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        quote.adv = feed.adv[min(t, len(feed.adv) - 1), i]
+        quote.limit = feed.limit[min(t, len(feed.limit) - 1), i]
+        quote.order_fee = feed.order_fee[min(t, len(feed.order_fee) - 1), i]
+        quote.stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        quote.profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        quote.trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
         if len(feed.costs) > 1:
             r.write_costs(terms, feed.costs[t], i)
-        brackets.multipliers[i] = quotes.multiplier[i]
-        brackets.initial_multipliers[i] = quotes.initial[i]
-        quotes.fill[i] = quotes.open[i]
-    for c in range(len(quotes.asset_open)):
-        quotes.asset_open[c] = feed.asset_open[c, t]
-        quotes.asset_low[c] = feed.asset_low[c, t]
-        quotes.asset_high[c] = feed.asset_high[c, t]
-        quotes.asset_close[c] = feed.asset_close[c, t]
-        quotes.asset_mark_open[c] = feed.asset_mark_open[c, t]
-        quotes.asset_mark_low[c] = feed.asset_mark_low[c, t]
-        quotes.asset_mark_high[c] = feed.asset_mark_high[c, t]
-        quotes.asset_mark_close[c] = feed.asset_mark_close[c, t]
-        quotes.asset_fill[c] = quotes.asset_open[c]
+        brackets.multipliers[i] = quote.multiplier
+        brackets.initial_multipliers[i] = quote.initial
+        quote.fill = quote.open
+    for c in range(len(quotes.assets)):
+        asset = quotes.assets[c]
+        asset.open = feed.asset_open[c, t]
+        asset.low = feed.asset_low[c, t]
+        asset.high = feed.asset_high[c, t]
+        asset.close = feed.asset_close[c, t]
+        asset.mark_open = feed.asset_mark_open[c, t]
+        asset.mark_low = feed.asset_mark_low[c, t]
+        asset.mark_high = feed.asset_mark_high[c, t]
+        asset.mark_close = feed.asset_mark_close[c, t]
+        asset.fill = asset.open
     if terms.fill == r.RESTING:
         set_decision_prices(terms, feed, quotes, t)
     elif terms.fill != r.AT_OPEN:
@@ -303,21 +307,22 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
 def set_fill_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     at = t if terms.fill == r.LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
-    for i in range(len(quotes.open)):
+    for i in range(len(quotes.instruments)):
         if feed.span[i, 0] <= at < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.fill[i] = compute_value(size, is_inverse, feed.close[at, i])
-    for c in range(len(quotes.asset_open)):
-        quotes.asset_fill[c] = feed.asset_close[c, at]
+            quotes.instruments[i].fill = compute_value(size, is_inverse, feed.close[at, i])
+    for c in range(len(quotes.assets)):
+        quotes.assets[c].fill = feed.asset_close[c, at]
 
 
 def set_decision_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     last, brackets = max(t - 1, 0), terms.rules.brackets
-    for i in range(len(quotes.open)):
-        quotes.decided[i] = quotes.open[i]
+    for i in range(len(quotes.instruments)):
+        quote = quotes.instruments[i]
+        quote.decided = quote.open
         if feed.span[i, 0] <= last < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.decided[i] = compute_value(size, is_inverse, feed.close[last, i])
+            quote.decided = compute_value(size, is_inverse, feed.close[last, i])
 
 
 def rescale_unit(state: r.AccountState, ledger: Structs[Money], equity: float) -> None:
@@ -348,7 +353,7 @@ def fill_early(bar: r.AccountBar, t: int) -> None:
     state, ledger = bar.state, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
-            balance.mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
+            balance.mark_to_ledger(state, i, bar.quotes.instruments[i].fill, ledger)
     fill_pending(bar, t)
     for pool in range(len(state.calls)):
         if ledger[pool].calls_met + ledger[pool].calls_failed > 0.0:
@@ -361,7 +366,7 @@ def fill_late(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         position = state.positions[i]
         bar.scratch.carried[i] = position.quantity
-        if bar.quotes.is_last[i] == 1:
+        if bar.quotes.instruments[i].is_last == 1:
             position.is_pending = 0
     if t > 0:
         fill_pending(bar, t)
@@ -372,15 +377,14 @@ def follow_bests(bar: r.AccountBar) -> None:
     for i in range(len(state.positions)):
         is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
         position = state.positions[i]
+        quote = quotes.instruments[i]
         if not r.is_held(state, i):
             position.best = 0.0
         elif is_fresh:
             continue
-        elif quotes.is_listed[i] == 1 and r.has_exits(terms, i):
+        elif quote.is_listed == 1 and r.has_exits(terms, i):
             watch = Watch(position.best, math.nan)
-            position.best = follow_prices(
-                watch, r.pick_position(state, i), r.pick_quote(quotes, i)
-            ).best
+            position.best = follow_prices(watch, r.pick_position(state, i), quote).best
 
 
 # -------------------------------------------------------------------------------- step 8: close
@@ -415,8 +419,9 @@ def mark_closes(bar: r.AccountBar, t: int) -> None:
     state, quotes, ledger = bar.state, bar.quotes, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
-            balance.mark_to_ledger(state, i, quotes.mark_close[i], ledger)
-            if quotes.is_last[i] == 1:
+            quote = quotes.instruments[i]
+            balance.mark_to_ledger(state, i, quote.mark_close, ledger)
+            if quote.is_last == 1:
                 delist(bar, t, i)
     book_profits(state, ledger)
     balance.mark_collateral(state, quotes.asset_mark_close, ledger)
@@ -439,7 +444,7 @@ def count_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
 
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:
-    rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(bar.terms, bar.state, i)
-    done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
+    done = trade(rules, before, quote.mark_close, 0.0, 0.0, 0.0, rules.taker, quote, False)
     balance.enter_fill(bar, t, i, Event.DELISTED, before, done, 0)

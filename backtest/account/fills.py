@@ -44,7 +44,7 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     choose_orders(bar, equity)
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.REDUCE:
-            wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
+            wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.instruments[i].fill))
             trade_to(bar, t, i, wanted + 0.0, False)
     factor = 1.0
     begin_options(bar, t, equity)
@@ -92,7 +92,7 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
 @inlined
 def is_deciding(state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     is_waiting = state.positions[i].is_pending == 1 and state.wallet.is_ruined == 0.0
-    return bool(is_waiting and quotes.is_listed[i] == 1)
+    return bool(is_waiting and quotes.instruments[i].is_listed == 1)
 
 
 @inlined
@@ -115,7 +115,7 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
         return r.LEFT
     scratch.side[i], scratch.before[i] = side, held
     if reach == math.inf:
-        quote, scale = r.pick_quote(quotes, i), abs(state.positions[i].signal)
+        quote, scale = quotes.instruments[i], abs(state.positions[i].signal)
         reach = compute_everything(terms, state, scratch, quote, equity, scale, i)
     scratch.reach[i] = reach
     return r.KEPT
@@ -125,13 +125,9 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
 def measure_target(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
-    rules, quote = r.pick_instrument(terms, i), r.pick_quote(quotes, i)
-    position = state.positions[i]
-    leverage, signal, overlay = (
-        position.leverage,
-        position.signal,
-        state.wallet.overlay,
-    )
+    rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
+    position, overlay = state.positions[i], state.wallet.overlay
+    leverage, signal = position.leverage, position.signal
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not orders.can_order(rules, quote, equity):
         return False, 1.0, 0.0, 0.0
@@ -146,7 +142,7 @@ def measure_ordered(
     state: r.AccountState, quotes: r.MarketBar, ordered: float, i: int
 ) -> tuple[bool, float, float, float]:
     """Return what :func:`measure_target` does, of an order in contracts."""
-    held, value = state.positions[i].quantity, abs(quotes.fill[i])
+    held, value = state.positions[i].quantity, abs(quotes.instruments[i].fill)
     side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
     return True, side, held * (side * value), abs(ordered) * value
 
@@ -191,7 +187,7 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
 
 
 def price_order(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
-    rules, quote, side = r.pick_instrument(terms, i), r.pick_quote(quotes, i), scratch.side[i]
+    rules, quote, side = r.pick_instrument(terms, i), quotes.instruments[i], scratch.side[i]
     worsening = rules.slippage
     if rules.has_impact:
         added = max(scratch.reach[i] - scratch.before[i], 0.0)
@@ -208,10 +204,10 @@ def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not r.is_isolated(terms, i):
         margin = r.pick_margin(terms, i)
-        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
+        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.instruments[i].initial)
     rules, quote, side = (
         r.share(r.pick_instrument(terms, i)),
-        r.pick_quote(quotes, i),
+        quotes.instruments[i],
         scratch.side[i],
     )
     balances = pick_balances(terms, bar.state, i)
@@ -223,7 +219,7 @@ def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) ->
     """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
     terms, scratch = bar.terms, bar.scratch
     if r.is_isolated(terms, i) and limit < scratch.reach[i]:
-        rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+        rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
         before, cost = scratch.before[i], scratch.cost[i]
         balances = pick_balances(terms, bar.state, i)
         free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
@@ -233,7 +229,7 @@ def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) ->
 
 def price_balance(bar: r.AccountBar, i: int) -> None:
     terms, scratch = bar.terms, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
     ratio = abs(filled) / abs(quote.fill)
     if not r.is_isolated(terms, i):
@@ -298,7 +294,7 @@ def size_increase(
     size = scratch.kept[i] + factor * scratch.added[i]
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
         return float(state.positions[i].quantity)
-    return float(scratch.side[i] * size * (1.0 / abs(quotes.fill[i])) + 0.0)
+    return float(scratch.side[i] * size * (1.0 / abs(quotes.instruments[i].fill)) + 0.0)
 
 
 def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
@@ -306,7 +302,7 @@ def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool
     position = state.positions[i]
     if wanted == position.quantity:
         return
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     before = pick_balances(terms, state, i)
     done = orders.fill(rules, before, quote, wanted, rules.fee)
     enter_fill(bar, t, i, Event.FILL, before, done, 0)
@@ -325,7 +321,7 @@ def post_in_full(
     done: Trade,
     i: int,
 ) -> None:
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     position = state.positions[i]
     held = position.quantity
     _, margin = orders.move_margin(rules, before, held, done.value, quote.initial)
@@ -356,11 +352,13 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     n = len(state.positions)
     value_at(state, quotes.open, quotes.asset_open)
     for i in range(n):
-        quotes.fill[i] = quotes.decided[i]
+        quote = quotes.instruments[i]
+        quote.fill = quote.decided
         scratch.wanted[i], scratch.fresh[i] = math.nan, 0.0
     choose_orders(bar, equity)
     for i in range(n):
-        quotes.fill[i] = quotes.open[i]
+        quote = quotes.instruments[i]
+        quote.fill = quote.open
         trade_at_market(bar, t, i)
     for i in range(n):
         if scratch.kind[i] == r.INCREASE:
@@ -378,7 +376,8 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
         ):
             rest_reduction(bar, t, i)
         order_limits.plan_order(bar, factor, i)
-        quotes.fill[i] = quotes.open[i]
+        quote = quotes.instruments[i]
+        quote.fill = quote.open
         state.positions[i].is_pending = 0 if math.isnan(scratch.wanted[i]) else 1
 
 
@@ -391,7 +390,7 @@ def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
     if not goes_to_market(bar.terms, bar.state, i):
         return
     if scratch.kind[i] == r.REDUCE:
-        wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(bar.quotes.decided[i]))
+        wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(bar.quotes.instruments[i].decided))
         trade_to(bar, t, i, wanted + 0.0, False)
     elif scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0:
         trade_to(bar, t, i, 0.0, False)
@@ -399,10 +398,11 @@ def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
 
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
     rules = r.share(r.pick_instrument(terms, i))
-    value = worsen(rules, quotes.decided[i], -side, terms.offsets[i])
+    quote = quotes.instruments[i]
+    value = worsen(rules, quote.decided, -side, terms.offsets[i])
     if rules.rounds_price:
         value = orders.round_price(rules, value, side)
-    quotes.fill[i] = value
+    quote.fill = value
     scratch.through[i] = find_through(terms, rules, value, side, i)
 
 
@@ -419,13 +419,14 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     side = scratch.side[i]
     set_limit(terms, quotes, scratch, i, side)
-    scratch.before[i] = bar.state.positions[i].quantity * (side * abs(quotes.fill[i]))
+    quote = quotes.instruments[i]
+    scratch.before[i] = bar.state.positions[i].quantity * (side * abs(quote.fill))
     kept = max(scratch.before[i], 0.0)
     scratch.steps[i, order_limits.LIMITED] = scratch.reach[i]
     is_left = scratch.before[i] < 0.0 and not terms.rests_closing
     if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
         scratch.kind[i] = r.UNPLACED
-        quotes.fill[i] = quotes.open[i]
+        quote.fill = quote.open
         return
     price_resting(terms, quotes, scratch, i)
     most = find_resting_limit(bar, equity, i)
@@ -433,16 +434,14 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
     scratch.steps[i, order_limits.LIMITED] = find_margin_limit(bar, equity, i, most)
     if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
-        scratch.kind[i], scratch.fee[i] = (
-            r.UNPLACED,
-            0.0,
-        )  # held, and valued at the open as the others
-        quotes.fill[i] = quotes.open[i]
+        # held, and valued at the open as the others
+        scratch.kind[i], scratch.fee[i] = r.UNPLACED, 0.0
+        quote.fill = quote.open
 
 
 def price_resting(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
-    rules, quote, value = r.pick_instrument(terms, i), r.pick_quote(quotes, i), quotes.fill[i]
-    lost = max(scratch.side[i] * (value - quotes.open[i]), 0.0) / abs(value)
+    rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
+    lost = max(scratch.side[i] * (quote.fill - quote.open), 0.0) / abs(quote.fill)
     scratch.rate[i] = max(terms.makers[i], 0.0)
     scratch.cost[i] = scratch.rate[i] + lost
     scratch.fee[i] = orders.compute_order_fee(rules, quote)
@@ -453,8 +452,8 @@ def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not r.is_isolated(terms, i):
         margin = r.pick_margin(terms, i)
-        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.instruments[i].initial)
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     balances, before, rate = pick_balances(terms, bar.state, i), scratch.before[i], scratch.rate[i]
     free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
     most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
@@ -477,7 +476,7 @@ def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
     quotes, scratch = bar.quotes, bar.scratch
     held = bar.state.positions[i].quantity
     set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
-    wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i])) + 0.0
+    wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.instruments[i].fill)) + 0.0
     if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
         rest(bar, t, i, wanted)
 
@@ -485,13 +484,12 @@ def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
 def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
     quotes, scratch = bar.quotes, bar.scratch
     rules, held = r.share(r.pick_instrument(bar.terms, i)), bar.state.positions[i].quantity
-    quantity = orders.round_quantity(rules, held, r.pick_quote(quotes, i), wanted)
+    quote = quotes.instruments[i]
+    quantity = orders.round_quantity(rules, held, quote, wanted)
     if quantity != held:
-        scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
+        scratch.wanted[i], scratch.limit[i] = quantity, quote.fill
         change = quantity - held
-        r.note(
-            bar.log, t, i, Event.RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i])
-        )
+        r.note(bar.log, t, i, Event.RESTED, quote.fill, change, abs(change) * abs(quote.fill))
 
 
 # ---------------------------------------------------------------------- step 7: inside the bar
@@ -507,12 +505,12 @@ def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratc
     for i in range(len(state.positions)):
         if is_resting(state, scratch, i):
             is_buy = scratch.wanted[i] > state.positions[i].quantity
-            through = scratch.through[i]
-            found = found or (
-                min(quotes.low[i], quotes.open[i]) <= through
-                if is_buy
-                else max(quotes.high[i], quotes.open[i]) >= through
+            through, quote = scratch.through[i], quotes.instruments[i]
+            is_low, is_high = (
+                min(quote.low, quote.open) <= through,
+                max(quote.high, quote.open) >= through,
             )
+            found = found or (is_low if is_buy else is_high)
     return bool(found)
 
 
@@ -530,7 +528,7 @@ def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:
 
 def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     before = pick_balances(terms, state, i)
     held, wanted, limit = before.position.quantity, scratch.wanted[i], scratch.limit[i]
     done = orders.trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)

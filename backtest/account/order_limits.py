@@ -90,7 +90,7 @@ def sum_orders(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -
 
 
 def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
-    return float(abs(state.positions[i].quantity) * abs(quotes.fill[i]))
+    return float(abs(state.positions[i].quantity) * abs(quotes.instruments[i].fill))
 
 
 # --------------------------------------------------------------------------------- what limits cut
@@ -138,7 +138,7 @@ def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
         size = before if size <= before and before > 0.0 else size
     elif scratch.kind[i] == r.UNPLACED:
         size = before
-    unit = abs(quotes.fill[i])
+    unit = abs(quotes.instruments[i].fill)
     steps[i, UNIT], steps[i, START], steps[i, SIZED] = unit, before / unit, size / unit
     steps[i, REACHED] = scratch.side[i] * state.positions[i].quantity
     steps[i, PLANNED] = steps[i, REACHED]
@@ -173,7 +173,7 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         if stated != reach:
             level = max(level, terms.numbers[LEAST_LEVERAGE, i])
             raised = abs(signal) * level * equity * overlay
-            most = find_limit(r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i))
+            most = find_limit(r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i])
             lowered = abs(signal) * min(level, most) * equity * overlay
             count_cut(scratch, decision, i, MIN_LEVERAGE, stated - raised)
             count_cut(scratch, decision, i, MAX_LEVERAGE, raised - lowered)
@@ -208,7 +208,7 @@ def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
         rest = WALLET if scratch.kind[i] == r.INCREASE else UNFILLED
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
-        rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.volume[i]
+        rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].volume
         slow, cause = tell_rounding(
             rules, volume, unit, steps[i, START], steps[i, SIZED], steps[i, PLANNED]
         )
@@ -309,8 +309,9 @@ def sum_other_initial(bar: r.AccountBar) -> float:
             and not r.is_isolated(terms, i)
             and bar.scratch.kind[i] != r.INCREASE
         ):
-            notional = abs(state.positions[i].quantity) * abs(quotes.fill[i])
-            found += compute_initial(r.pick_margin(terms, i), notional, quotes.initial[i])
+            quote = quotes.instruments[i]
+            notional = abs(state.positions[i].quantity) * abs(quote.fill)
+            found += compute_initial(r.pick_margin(terms, i), notional, quote.initial)
     return found
 
 
@@ -322,7 +323,7 @@ def fit_single(
         free - scratch.fee[i],
         scratch.before[i],
         scratch.cost[i],
-        quotes.initial[i],
+        quotes.instruments[i].initial,
     )
     whole = scratch.kept[i] + scratch.added[i]
     if limit >= whole or scratch.added[i] == 0.0:
@@ -342,7 +343,9 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
                 continue
             costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
             if not is_whole and size > 0.0:
-                needed += compute_initial(r.pick_margin(terms, i), size, bar.quotes.initial[i])
+                needed += compute_initial(
+                    r.pick_margin(terms, i), size, bar.quotes.instruments[i].initial
+                )
     if is_whole:
         needed = try_initial(bar, factor)
     return free - costs - taken - needed
@@ -355,7 +358,7 @@ def try_initial(bar: r.AccountBar, factor: float) -> float:
         scratch.start[i] = position.quantity
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
-            position.quantity = scratch.side[i] * size / abs(bar.quotes.fill[i])
+            position.quantity = scratch.side[i] * size / abs(bar.quotes.instruments[i].fill)
     outlay = try_options(terms, state, factor)
     needed = compute_initial_needed(terms, state) + outlay
     needed += compute_haircuts(terms.rules, state.held)

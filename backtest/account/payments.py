@@ -55,7 +55,7 @@ def compute_withdrawable(bar: r.AccountBar) -> float:
     if balance.has_one_position(terms, state):
         rules = r.share(r.pick_instrument(terms, 0))
         return p.compute_free_of_one(
-            rules, balance.pick_balances(terms, state, 0), r.pick_quote(bar.quotes, 0)
+            rules, balance.pick_balances(terms, state, 0), bar.quotes.instruments[0]
         )
     return compute_free(terms, state)
 
@@ -105,7 +105,7 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
         state.positions[i].last_funding = rate
         if r.is_held(state, i):
             rules = r.share(r.pick_instrument(terms, i))
-            value = bar.quotes.mark_open[i]
+            value = bar.quotes.instruments[i].mark_open
             if not math.isnan(feed.funding_price[event]):
                 value = p.compute_value_of(rules, feed.funding_price[event])
             before = balance.pick_balances(terms, state, i)
@@ -119,7 +119,7 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
 
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
     terms, state, log = bar.terms, bar.state, bar.log
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before, opened = balance.pick_balances(terms, state, i), quote.mark_open
     after, is_failed = before, p.is_failing(rules, before, opened, quote.multiplier)
     if is_failed and can_add(rules, before):
@@ -178,7 +178,7 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
             if terms.is_loan:
                 base -= value if r.is_isolated(terms, i) else 0.0
                 if position.quantity < 0.0:
-                    lent += abs(position.quantity * bar.quotes.mark_open[i])
+                    lent += abs(position.quantity * bar.quotes.instruments[i].mark_open)
             elif not r.is_isolated(terms, i) and not r.is_spot(terms, i):
                 base += value
     interest = -base * (cash if base > 0.0 else borrow) * years
@@ -199,11 +199,12 @@ def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
         held, rate = state.positions[i].quantity, bar.terms.expenses[i]
         if r.is_spot(bar.terms, i) and held < 0.0:
             rate += feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
-        interest = abs(held * quotes.mark_open[i]) * rate * years if held != 0.0 else 0.0
+        quote = quotes.instruments[i]
+        interest = abs(held * quote.mark_open) * rate * years if held != 0.0 else 0.0
         if interest != 0.0:
             state.wallet.cash -= interest
             bar.ledger[i].interest += interest
-            r.note(log, t, i, Event.INTEREST, quotes.mark_open[i], held, interest)
+            r.note(log, t, i, Event.INTEREST, quote.mark_open, held, interest)
 
 
 # -------------------------------------------------------------------------- the end of the account
@@ -241,9 +242,9 @@ def is_account_ruined(
 
 def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
     found = False
-    for i in range(len(quotes.open)):
-        if quotes.is_listed[i] == 1:
-            rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    for i in range(len(quotes.instruments)):
+        if quotes.instruments[i].is_listed == 1:
+            rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
             most = compute_best_leverage(rules.margin, quote.initial)
             limit = find_limit(rules, quote)
             most = limit if limit < most else most
@@ -264,7 +265,7 @@ def end_account(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             position = state.positions[i]
-            value, held = bar.quotes.mark_close[i], position.quantity
+            value, held = bar.quotes.instruments[i].mark_close, position.quantity
             r.note(log, t, i, Event.RUINED, value, 0.0 - held, abs(held) * abs(value))
             ledger[i].traded += abs(held) * abs(value)
             if r.is_isolated(bar.terms, i):
@@ -321,7 +322,7 @@ def compute_pool_needed(
     rules = r.share(r.pick_instrument(terms, pool))
     value = state.positions[pool].value
     return p.compute_requirement(
-        rules, r.pick_position(state, pool), value, quotes.multiplier[pool]
+        rules, r.pick_position(state, pool), value, quotes.instruments[pool].multiplier
     )
 
 
@@ -421,7 +422,7 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
 
 def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state = bar.terms, bar.state
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
@@ -472,7 +473,7 @@ def find_reduction(bar: r.AccountBar) -> float:
 
 
 def price_reduction(bar: r.AccountBar, i: int) -> None:
-    rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
     side = -1.0 if bar.state.positions[i].quantity > 0.0 else 1.0
     worsening = rules.slippage
     if rules.rounds_price:
@@ -604,8 +605,9 @@ def choose_setting(bar: r.AccountBar, i: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     position = state.positions[i]
     rules, asked = r.pick_margin(terms, i), position.asked
-    notional = abs(position.quantity) * abs(quotes.fill[i])
-    most = max(find_most(rules, notional, quotes.initial[i]), position.setting)
+    quote = quotes.instruments[i]
+    notional = abs(position.quantity) * abs(quote.fill)
+    most = max(find_most(rules, notional, quote.initial), position.setting)
     setting = min(asked, most)
     scratch.kind[i] = 1 if setting != position.setting else 0
     position.setting = setting
@@ -627,8 +629,9 @@ def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
 
 def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
     state, quotes = bar.state, bar.quotes
-    position, value = r.pick_position(state, i), quotes.fill[i]
-    setting = compute_setting(r.pick_margin(bar.terms, i), quotes.initial[i])
+    quote = quotes.instruments[i]
+    position, value = r.pick_position(state, i), quote.fill
+    setting = compute_setting(r.pick_margin(bar.terms, i), quote.initial)
     needed = abs(position.quantity * value) / setting - p.compute_profit(position, value)
     needed = max(needed, abs(position.quantity * position.entry) / setting)
     moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
@@ -651,12 +654,13 @@ def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> No
     position, is_adding = state.positions[i], kind == Event.MARGIN_ADDED
     was_refused = position.refused_adding if is_adding else position.refused_returning
     refused = abs(scratch.reach[i]) - moved
+    quote = quotes.instruments[i]
     if moved > 0.0:
-        r.note(log, t, i, kind, quotes.fill[i], 0.0, moved)
+        r.note(log, t, i, kind, quote.fill, 0.0, moved)
     if refused <= TOLERANCE * abs(scratch.reach[i]):
         was_refused = 0.0
     elif scratch.kind[i] == 1 and was_refused == 0.0:
-        r.note(log, t, i, Event.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
+        r.note(log, t, i, Event.MARGIN_REFUSED, quote.fill, 0.0, refused)
         was_refused = 1.0
     if is_adding:
         position.refused_adding = was_refused

@@ -617,7 +617,7 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     before = balance.compute_excess(terms, state)
     closed = find_step(terms, state, bar.scratch, i)
     rules = share(r.pick_instrument(terms, i))
-    _, notional = close_part(rules, state, r.pick_quote(bar.quotes, i), i, closed)
+    _, notional = close_part(rules, state, bar.quotes.instruments[i], i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - before
     r.put_position(state, i, position)
@@ -629,7 +629,7 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     closed = find_step(terms, state, bar.scratch, i)
     rules = share(r.pick_instrument(terms, i))
-    cost, notional = close_part(rules, state, r.pick_quote(bar.quotes, i), i, closed)
+    cost, notional = close_part(rules, state, bar.quotes.instruments[i], i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
     state.wallet.cash -= fee
     ledger[i].liquidation_loss += cost + fee
@@ -724,7 +724,7 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
-            rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+            rules, quote = share(r.pick_instrument(terms, i)), quotes.instruments[i]
             position = state.positions[i]
             held, value = position.quantity, position.value
             balances = account_records.Balances(state.wallet.cash, r.pick_position(state, i))
@@ -736,7 +736,7 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
                     closed = find_step(terms, state, bar.scratch, i)
                 else:
-                    x = quotes.multiplier[i]
+                    x = quotes.instruments[i].multiplier
                     closed = liquidation.choose_reduction(rules, balances, value, abs(held), x)
                 balances, cost, notional = liquidation.close_contracts(
                     rules, balances, value, closed, quote
@@ -811,7 +811,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         scratch.cost[i], scratch.taken[i] = 0.0, 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+            rules, quote = share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
             scratch.reach[i] = state.positions[i].quantity
             scratch.cost[i], scratch.taken[i] = close_part(rules, state, quote, i, scratch.reach[i])
             scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]

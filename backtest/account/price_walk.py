@@ -161,15 +161,17 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
         if r.is_held(state, i):
             position = state.positions[i]
             held = position.quantity
-            low, high = held * quotes.low[i], held * quotes.high[i]
-            ends = min(held * quotes.open[i], held * quotes.close[i])
+            quote = quotes.instruments[i]
+            low, high = held * quote.low, held * quote.high
+            ends = min(held * quote.open, held * quote.close)
             least += min(low, high, ends) + position.margin
             gross += max(abs(low), abs(high))
             if r.is_isolated(terms, i):
                 least -= held * position.entry
     for c in range(len(state.held.amounts)):
-        low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
-        ends = min(quotes.asset_mark_open[c], quotes.asset_mark_close[c])
+        asset = quotes.assets[c]
+        low, high = asset.mark_low, asset.mark_high
+        ends = min(asset.mark_open, asset.mark_close)
         least += min(state.held.amounts[c] * min(low, ends), state.held.amounts[c] * high)
     return not least > compute_stop_level(terms, state) + CAUTION * gross
 
@@ -201,15 +203,16 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
         close_account(bar, t, quotes.open, quotes.asset_mark_open)
     for i in range(len(state.positions)):
         is_waiting = is_any_hit and bar.scratch.kind[i] == 1
+        quote = quotes.instruments[i]
         if (
             r.is_held(state, i)
-            and quotes.is_listed[i] == 1
+            and quote.is_listed == 1
             and r.has_stops(terms, i)
             and not is_waiting
         ):
-            kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], level)[0]
+            kind = find_stop(terms, state, quotes, i, quote.open, quote.open, level)[0]
             if kind != p.NOTHING:
-                stop_position(bar, t, i, kind, quotes.open[i])
+                stop_position(bar, t, i, kind, quote.open)
 
 
 def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
@@ -223,7 +226,7 @@ def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
         is_hit = is_pool_hit
         if r.is_isolated(terms, i):
             is_hit = False
-            if r.is_held(state, i) and quotes.is_listed[i] == 1:
+            if r.is_held(state, i) and quotes.instruments[i].is_listed == 1:
                 is_hit = liquidate_isolated(bar, t, i)
         bar.scratch.kind[i] = 1 if is_hit else 0
         found = found or is_hit
@@ -241,7 +244,7 @@ def find_stop(
 ) -> tuple[int, float]:
     rules, quote, position = (
         r.share(r.pick_instrument(terms, i)),
-        r.pick_quote(quotes, i),
+        quotes.instruments[i],
         r.pick_position(state, i),
     )
     if rules.has_exits:
@@ -254,7 +257,7 @@ def find_stop(
 
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
     terms, state, log = bar.terms, bar.state, bar.log
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
     floor = find_floor(terms, state) if kind == p.DRAW else 0
@@ -334,7 +337,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
         else:
             has_pool = True
             least += find_least(terms, state, quotes, i)
-            gross += abs(state.positions[i].quantity * quotes.mark_open[i])
+            gross += abs(state.positions[i].quantity * quotes.instruments[i].mark_open)
         if r.has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
             return False
     if not has_pool:
@@ -343,8 +346,8 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
         return False
     for c in range(len(state.held.amounts)):
         amount, tables = state.held.amounts[c], terms.rules.collateral
-        at_low = margin.compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
-        at_high = margin.compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
+        at_low = margin.compute_value_at_rate(tables, c, amount * quotes.assets[c].mark_low)
+        at_high = margin.compute_value_at_rate(tables, c, amount * quotes.assets[c].mark_high)
         least += min(at_low, at_high)
     return bool(least > CAUTION * gross)
 
@@ -363,7 +366,8 @@ def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> b
 def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
     position = state.positions[i]
     tables, held, level = terms.rules.brackets, position.quantity, terms.rules.level
-    low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
+    quote = quotes.instruments[i]
+    low, high = held * quote.mark_low, held * quote.mark_high
     of_low, of_high = abs(low), abs(high)
     if r.is_spot(terms, i) and held > 0.0:
         return float((1.0 - terms.rules.spot.haircuts[i]) * low)
@@ -382,7 +386,8 @@ def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar,
         position.quantity,
         position.entry,
     )
-    low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
+    quote = quotes.instruments[i]
+    low, high = held * quote.mark_low, held * quote.mark_high
     of_low, of_high = abs(low), abs(high)
     caution = CAUTION * max(of_low, of_high)
     if tables.are_valued_at_entry[i]:
@@ -394,7 +399,8 @@ def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar,
 
 
 def is_stop_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
-    low, high = quotes.low[i], quotes.high[i]
+    quote = quotes.instruments[i]
+    low, high = quote.low, quote.high
     if r.has_exits(terms, i):
         return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != p.NOTHING
     position = r.pick_position(state, i)
@@ -411,10 +417,10 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
     for i in range(len(state.positions)):
         position = state.positions[i]
         is_due = terms.max_holding[i] > 0.0 and time - position.opened >= terms.max_holding[i]
-        if is_due and r.is_held(state, i) and quotes.is_listed[i] == 1:
-            rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+        if is_due and r.is_held(state, i) and quotes.instruments[i].is_listed == 1:
+            rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
             before = balance.pick_balances(terms, state, i)
-            done = stop_out(rules, before, quotes.open[i], quote)
+            done = stop_out(rules, before, quote.open, quote)
             balance.enter_fill(bar, t, i, Event.TIME_STOPPED, before, done, 1)
             position.is_pending = 0
             position.since_stop = -1.0
@@ -522,9 +528,10 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
 
 def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
     for i in range(len(scratch.last)):
-        scratch.last[i], scratch.mark[i] = quotes.open[i], quotes.mark_open[i]
+        quote = quotes.instruments[i]
+        scratch.last[i], scratch.mark[i] = quote.open, quote.mark_open
     for c in range(len(scratch.price)):
-        scratch.price[c] = quotes.asset_mark_open[c]
+        scratch.price[c] = quotes.assets[c].mark_open
 
 
 # ------------------------------------------------------------------- which extreme comes first
@@ -558,9 +565,10 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
     for i in range(n):
         is_there = market == EVERY or terms.markets[i] == market
         if is_there and r.is_held(state, i) and (market == EVERY or not r.is_isolated(terms, i)):
-            held, opened = state.positions[i].quantity, quotes.mark_open[i]
-            at_low += held * (quotes.mark_low[i] - opened)
-            at_high += held * (quotes.mark_high[i] - opened)
+            quote = quotes.instruments[i]
+            held, opened = state.positions[i].quantity, quote.mark_open
+            at_low += held * (quote.mark_low - opened)
+            at_high += held * (quote.mark_high - opened)
             gross += abs(held * opened)
         if is_there and has_options:
             at_low += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)
@@ -568,9 +576,10 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
             gross += pool_liquidation.sum_notionals_on(terms, state, i, quotes.mark_open)
     for c in range(len(state.held.amounts)):
         if market == EVERY or terms.markets[n + c] == market:
-            amount, opened = state.held.amounts[c], quotes.asset_mark_open[c]
-            at_low += amount * (quotes.asset_mark_low[c] - opened)
-            at_high += amount * (quotes.asset_mark_high[c] - opened)
+            amount, asset = state.held.amounts[c], quotes.assets[c]
+            opened = asset.mark_open
+            at_low += amount * (asset.mark_low - opened)
+            at_high += amount * (asset.mark_high - opened)
             gross += abs(amount * opened)
     return at_low <= at_high + NEARLY * gross
 
@@ -578,15 +587,16 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
 def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
     for i in range(len(scratch.last)):
         is_low = (scratch.turn[i] == 1.0) == (leg == 0)
-        scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
-        scratch.mark_end[i] = quotes.mark_low[i] if is_low else quotes.mark_high[i]
+        quote = quotes.instruments[i]
+        scratch.last_end[i] = quote.low if is_low else quote.high
+        scratch.mark_end[i] = quote.mark_low if is_low else quote.mark_high
         if leg == 2:
-            scratch.last_end[i], scratch.mark_end[i] = quotes.close[i], quotes.mark_close[i]
+            scratch.last_end[i], scratch.mark_end[i] = quote.close, quote.mark_close
     for c in range(len(scratch.price)):
         is_low = (scratch.asset_turn[c] == 1.0) == (leg == 0)
-        scratch.price_end[c] = quotes.asset_mark_low[c] if is_low else quotes.asset_mark_high[c]
+        scratch.price_end[c] = quotes.assets[c].mark_low if is_low else quotes.assets[c].mark_high
         if leg == 2:
-            scratch.price_end[c] = quotes.asset_mark_close[c]
+            scratch.price_end[c] = quotes.assets[c].mark_close
 
 
 # --------------------------------------------------------------- what the order of prices decides
@@ -600,20 +610,21 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
     has_options = is_walking(terms, state)
     for i in range(len(scratch.mark)):
         scratch.mark_end[i] = scratch.mark[i]
+        quote = quotes.instruments[i]
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             position = r.pick_position(state, i)
-            scratch.last_end[i] = p.find_adverse(position, quotes.low[i], quotes.high[i])
-            adverse = p.find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+            scratch.last_end[i] = p.find_adverse(position, quote.low, quote.high)
+            adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
             kind, place, _ = find_stop_place(bar, i)
             place = 1.0 if kind == p.NOTHING else min(place, 1.0)
             scratch.mark_end[i] = move(scratch.mark[i], adverse, place)
         elif has_options and pool_liquidation.is_moved_by(terms, state, i):
             at_low = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)
             at_high = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)
-            scratch.mark_end[i] = quotes.mark_low[i] if at_low <= at_high else quotes.mark_high[i]
+            scratch.mark_end[i] = quote.mark_low if at_low <= at_high else quote.mark_high
     for c in range(len(scratch.price)):
         is_long = state.held.amounts[c] > 0.0
-        low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
+        low, high = quotes.assets[c].mark_low, quotes.assets[c].mark_high
         scratch.price_end[c] = low if is_long else high
     balance.value_at(state, scratch.mark_end, scratch.price_end)
     if has_options:
@@ -632,12 +643,12 @@ def count_both_reached(bar: r.AccountBar) -> None:
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     """Return whether a bar reaches a take-profit, and a stop or the liquidation of the position."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     if not rules.has_exits:
         return False
     position = r.pick_position(state, i)
     side = 1.0 if position.quantity > 0.0 else -1.0
-    low, high = min(quotes.low[i], quotes.open[i]), max(quotes.high[i], quotes.open[i])
+    low, high = min(quote.low, quote.open), max(quote.high, quote.open)
     goal = p.compute_target_price(rules, position, quote)
     if not p.is_through(-side, p.find_adverse(position, high, low), goal):
         return False
@@ -645,7 +656,7 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     kind, stop = p.find_nearest_stop(rules, Balances(0.0, position), quote, watch)
     if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         return True
-    adverse = p.find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+    adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
     if r.is_isolated(terms, i):
         scratch.mark_end[i] = adverse
         return find_own_failure(bar, i) <= 1.0
@@ -660,12 +671,12 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
     """Close what a resting order opened or increased where the close is beyond its take-profit."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     for i in range(len(state.positions)):
-        rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+        rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
         if scratch.fresh[i] == 0.0 or not r.is_held(state, i) or not rules.has_exits:
             continue
         side = 1.0 if state.positions[i].quantity > 0.0 else -1.0
         goal = p.compute_target_price(rules, r.pick_position(state, i), quote)
-        if p.is_through(-side, quotes.close[i], goal):
+        if p.is_through(-side, quote.close, goal):
             stop_position(bar, t, i, p.PROFIT, goal)
 
 
@@ -760,7 +771,7 @@ def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch)
 
 
 def find_own_failure(bar: r.AccountBar, i: int) -> float:
-    rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.multiplier[i]
+    rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].multiplier
     balances = Balances(0.0, r.pick_position(bar.state, i))
     start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
     if p.is_failing(rules, balances, start, x):
@@ -775,7 +786,7 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
 
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     position = r.pick_position(state, i)
     start, end = scratch.last[i], scratch.last_end[i]
     low, high = min(start, end), max(start, end)
@@ -803,7 +814,7 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
 
 def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
     terms, state, log = bar.terms, bar.state, bar.log
-    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, log, t, i)

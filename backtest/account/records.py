@@ -10,6 +10,7 @@ import numpy as np
 from backtest import margin
 from backtest._compile.object_code import Structs
 from backtest.account.account_records import (
+    AssetQuote,
     InstrumentRules,
     Liquidation,
     MarginCall,
@@ -302,48 +303,36 @@ class MarketFeed(NamedTuple):
 
 
 class MarketBar(NamedTuple):
-    """The bar being simulated: values u of shape (n,), and the market data of each instrument.
+    """The bar being simulated: quotes of n instruments and of the collateral.
 
-    ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
-    delisted. The ``asset_*`` are prices of the collateral, of shape (C,). ``fill`` and
-    ``asset_fill`` are those at which the decisions of the last close fill, ``decided`` the last
-    closes at which limit orders were decided.
+    The arrays are columns of them, from which all positions are valued at once.
     """
 
+    instruments: Structs[Quote]
+    assets: Structs[AssetQuote]
     open: FloatArray
-    low: FloatArray
-    high: FloatArray
-    close: FloatArray
+    fill: FloatArray
     mark_open: FloatArray
     mark_low: FloatArray
     mark_high: FloatArray
     mark_close: FloatArray
-    multiplier: FloatArray
-    initial: FloatArray
-    volume: FloatArray
-    sigma: FloatArray
-    adv: FloatArray
-    limit: FloatArray
-    order_fee: FloatArray
-    stop_scale: FloatArray
-    profit_scale: FloatArray
-    trail_scale: FloatArray
-    fill: FloatArray
-    decided: FloatArray
-    is_listed: IntArray
-    is_last: IntArray
     asset_open: FloatArray
-    asset_low: FloatArray
-    asset_high: FloatArray
-    asset_close: FloatArray
-    asset_mark_open: FloatArray
-    asset_mark_low: FloatArray
-    asset_mark_high: FloatArray
-    asset_mark_close: FloatArray
     asset_fill: FloatArray
+    asset_mark_open: FloatArray
+    asset_mark_close: FloatArray
 
 
-MARKET_BAR = MarketBar._fields[: MarketBar._fields.index("is_listed")]
+def new_quotes(n: int, assets: int) -> MarketBar:
+    instruments, others = Structs(Quote, n), Structs(AssetQuote, assets)
+    instruments.numbers[:] = np.nan
+    for quote in instruments:
+        quote.is_listed = quote.is_last = 0.0
+    own = {name: instruments.column(name) for name in MarketBar._fields[2:8]}
+    columns = {f"asset_{name}": others.column(name) for name in COLUMNS}
+    return MarketBar(instruments=instruments, assets=others, **own, **columns)
+
+
+COLUMNS = ("open", "fill", "mark_open", "mark_close")
 
 
 class Scratch(NamedTuple):
@@ -489,18 +478,6 @@ def put_position(state: AccountState, i: int, after: Position) -> None:
     position.entry = after.entry
     position.margin = after.margin
     position.marked = after.marked
-
-
-@inlined
-def pick_quote(quotes: MarketBar, i: int) -> Quote:
-    return Quote(
-        open=quotes.open[i], low=quotes.low[i], high=quotes.high[i], fill=quotes.fill[i],
-        mark_open=quotes.mark_open[i], mark_low=quotes.mark_low[i], mark_high=quotes.mark_high[i],
-        mark_close=quotes.mark_close[i], multiplier=quotes.multiplier[i], volume=quotes.volume[i],
-        sigma=quotes.sigma[i], adv=quotes.adv[i], initial=quotes.initial[i], limit=quotes.limit[i],
-        order_fee=quotes.order_fee[i], stop_scale=quotes.stop_scale[i],
-        profit_scale=quotes.profit_scale[i], trail_scale=quotes.trail_scale[i],
-    )  # fmt: skip
 
 
 class AccountBar(NamedTuple):

@@ -16,13 +16,12 @@ from backtest._compile.object_code import Struct, Structs, hold_signals
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
-from backtest.account.records import MARKET_BAR
+from backtest.account.records import new_quotes
 from backtest.core import Progress
 from backtest.engine import loop as loop_steps
 from backtest.engine.compiler import compile_loop, hash_rules
 from backtest.engine.formulas import bind_compiled, explain_compile_error
 from backtest.engine.inputs import (
-    ASSET,
     AccountInputs,
     pack_terms,
     start_account_state,
@@ -39,13 +38,6 @@ from backtest.results.tally import TRADED
 
 if TYPE_CHECKING:
     from backtest.results.run_data import RunData
-
-
-def new_quotes(n: int, assets: int) -> a.MarketBar:
-    flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
-    own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
-    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
-    return a.MarketBar(**own, **flags, **prices)
 
 
 NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))

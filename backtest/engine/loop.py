@@ -126,7 +126,7 @@ def count_decay(
         if quantities[i] != 0.0 and not math.isnan(move):
             scale = quantities[i] * inverse
             drift += scale * (abs(before[i]) * move)
-            grown += scale * (quotes.mark_close[i] - before[i])
+            grown += scale * (quotes.instruments[i].mark_close - before[i])
     product = tally[y.DECAY_PRODUCT]
     if grown > 0.0:
         tally[y.DECAY_HELD] += drift
@@ -149,7 +149,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     for i in range(len(state.positions)):
         scratch.failure[i] = math.nan
         if a.is_held(state, i):
-            notional = abs(state.positions[i].quantity) * abs(quotes.mark_close[i])
+            notional = abs(state.positions[i].quantity) * abs(quotes.instruments[i].mark_close)
             gross += notional
             if a.is_isolated(terms, i):
                 worst_needed, worst_backing = results.raise_ratio(
@@ -178,7 +178,7 @@ def measure_gross(bar: a.AccountBar) -> CloseFacts:
     state, gross = bar.state, 0.0
     for i in range(len(state.positions)):
         if a.is_held(state, i):
-            gross += abs(state.positions[i].quantity) * abs(bar.quotes.mark_close[i])
+            gross += abs(state.positions[i].quantity) * abs(bar.quotes.instruments[i].mark_close)
     return CloseFacts(
         gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False
     )
@@ -215,7 +215,7 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
 
 
 def is_near_failure(quotes: a.MarketBar, i: int, value: float) -> bool:
-    close = quotes.mark_close[i]
+    close = quotes.instruments[i].mark_close
     ratio = value / close if close > 0.0 else close / value
     if math.isnan(ratio):
         return False
@@ -234,16 +234,17 @@ def find_failure_value(
 
     ``excess`` is D = M - level R of the pool now.
     """
+    quote = quotes.instruments[i]
     if a.is_isolated(terms, i):
         balances = a.Balances(0.0, a.pick_position(state, i))
-        return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quotes.multiplier[i])
+        return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quote.multiplier)
     if a.is_walking(terms, state):
         return find_nearer_value(terms, state, scratch, i, excess)
     held, value = state.held, state.positions[i].value
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         rules = a.pick_margin(terms, i)
         own = margin.compute_own_maintenance(terms.rules, held, i)
-        quantity, x = held.quantities[i], quotes.multiplier[i]
+        quantity, x = held.quantities[i], quote.multiplier
         if a.is_spot(terms, i) and quantity > 0.0:
             quantity *= 1.0 - terms.rules.spot.haircuts[i]
         base = excess + own - quantity * value
@@ -315,15 +316,16 @@ def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     brackets = terms.rules.brackets
     state.wallet.cash = held.cash[row]
     for i in range(len(state.positions)):
+        quote = quotes.instruments[i]
         if feed.span[i, 0] <= t < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.mark_close[i] = margin.compute_value(size, is_inverse, feed.mark_close[t, i])
-            quotes.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
-            brackets.multipliers[i] = quotes.multiplier[i]
+            quote.mark_close = margin.compute_value(size, is_inverse, feed.mark_close[t, i])
+            quote.multiplier = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
+            brackets.multipliers[i] = quote.multiplier
             initial = feed.initial[min(t, len(feed.initial) - 1), i]
             brackets.initial_multipliers[i] = initial
         position = state.positions[i]
-        position.value = quotes.mark_close[i]
+        position.value = quote.mark_close
         position.quantity = held.quantity[row, i]
         position.entry = held.entry[row, i]
         position.margin = held.margin[row, i]
@@ -684,7 +686,7 @@ def remember_marks(
 ) -> None:
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(tape.before)):
-        tape.before[i] = quotes.mark_close[i]
+        tape.before[i] = quotes.instruments[i].mark_close
         if is_first:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
             tape.before[i] = margin.compute_value(size, is_inverse, feed.mark_close[last, i])
@@ -799,7 +801,7 @@ def show_account_totals(
     net = 0.0
     for i in range(len(state.positions)):
         if a.is_held(state, i):
-            net += state.positions[i].quantity * abs(quotes.mark_close[i])
+            net += state.positions[i].quantity * abs(quotes.instruments[i].mark_close)
     shown[SHOWN_EQUITY] = equity
     peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet.peak
     unit = state.wallet.unit
@@ -838,7 +840,7 @@ def show_position(
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     factor = position.factor if position.factor > 0.0 else 1.0
     if equity > 0.0:
-        shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
+        shown[SHOWN_LEVERAGE] = held * abs(quotes.instruments[i].mark_close) / equity / factor
     shown[SHOWN_POSITION] = held
     shown[SHOWN_ENTRY] = margin.compute_price(size, is_inverse, position.entry)
     if deciders.wants_account[i] == WHOLE:

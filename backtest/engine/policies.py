@@ -371,7 +371,8 @@ def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, lo
     rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
     if i < len(terms.instruments):
         rules = rules._replace(
-            multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
+            multiplier=quotes.instruments[i].multiplier,
+            initial_multiplier=quotes.instruments[i].initial,
         )
     return float(deciders.methods[i](deciders, rules, i, time, local))
 

@@ -563,7 +563,7 @@ class Replayer:
         if terms.fill == r.EARLY and t > 0:
             for i in range(self.n):
                 if accounts.is_held(state, i):
-                    accounts.mark_to_ledger(state, i, quotes.fill[i], ledger)
+                    accounts.mark_to_ledger(state, i, quotes.instruments[i].fill, ledger)
         self._default = DECIDED[terms.fill]
         left = self._apply(bar, left, lambda fact: fact.step == 0)
         bar.log.step[0] = 1
@@ -649,7 +649,7 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
         quantity = 0.0
     change = quantity - position.quantity
     entry = accounts.compute_entry(position, quantity, fact.filled)
-    initial = accounts.pick_quote(bar.quotes, i).initial
+    initial = bar.quotes.instruments[i].initial
     if accounts.is_isolated(terms, i):
         cash, margin = accounts.move_margin(rules, before, quantity, fact.filled, initial)
     else:

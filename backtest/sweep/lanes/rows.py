@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest._compile.object_code import view_numbers
-from backtest.account import AccountState, InstrumentRules, Quote, Terms, find_line
+from backtest.account import AccountState, InstrumentRules, Terms, find_line
+from backtest.account.account_records import Quote
 from backtest.account.money import PEAK, SINCE_POOL, WALLET
 from backtest.account.records import NUMBERS
 from backtest.core.kernels import inlined
@@ -411,10 +412,16 @@ def read_rules(
     )
 
 
+if TYPE_CHECKING:
+    LaneQuote = Quote
+else:
+    LaneQuote = NamedTuple("LaneQuote", [(name, float) for name in Quote.names()])
+
+
 @inlined
 def quote_open(prices: FloatArray, i: int) -> Quote:
     value = prices[OPEN, i]
-    return Quote(
+    return LaneQuote(
         open=value,
         low=prices[LAST_LOW, i],
         high=prices[LAST_HIGH, i],
@@ -433,4 +440,8 @@ def quote_open(prices: FloatArray, i: int) -> Quote:
         stop_scale=prices[STOP_SCALE, i],
         profit_scale=prices[PROFIT_SCALE, i],
         trail_scale=prices[TRAIL_SCALE, i],
+        close=value,
+        decided=value,
+        is_listed=1.0,
+        is_last=0.0,
     )
