@@ -27,6 +27,7 @@ LEAST = 1e-300
 
 @inlined
 def value_at(state: r.AccountState, values: FloatArray, prices: FloatArray) -> None:
+    """Write the values u of positions and the prices of collateral at which all is valued."""
     for i in range(len(values)):
         state.positions[i].value = values[i]
     for c in range(len(prices)):
@@ -81,6 +82,7 @@ def has_collateral_to_sell(state: r.AccountState) -> bool:
 
 
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the cash without the unrealized profit of cross positions: the wallet balance."""
     balance = state.wallet.cash
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -111,6 +113,7 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
+    """Return what isolated positions are worth: their margins and unrealized profits."""
     backing = 0.0
     for i in range(len(state.positions)):
         if r.is_isolated(terms, i):
@@ -122,6 +125,7 @@ def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
+    """Return M, what backs the cross positions at the values being tested."""
     backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet.cash)
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
@@ -136,12 +140,14 @@ def compute_whole_pool(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def compute_needed(terms: r.Terms, state: r.AccountState) -> float:
+    """Return R, the maintenance requirement of the cross positions and options."""
     if holds_options(state):
         return compute_with_options(terms, state, False)
     return margin.compute_portfolio_requirement(terms.rules, state.held)
 
 
 def compute_initial_needed(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the initial requirement of the cross positions and options."""
     if holds_options(state):
         return compute_with_options(terms, state, True)
     return margin.compute_portfolio_initial(terms.rules, state.held)
@@ -156,6 +162,7 @@ def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool
 
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the equity of the account at the values being tested, without the reserve."""
     equity = state.wallet.cash
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -196,6 +203,7 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> Balances:
+    """Return the cash that backs instrument i, and a copy of its position."""
     if r.is_isolated(terms, i):
         return Balances(max(compute_balance(terms, state), 0.0), r.pick_position(state, i))
     return Balances(state.wallet.cash, r.pick_position(state, i))
@@ -204,6 +212,7 @@ def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> Balances:
 def put_balances(
     terms: r.Terms, state: r.AccountState, i: int, before: Balances, after: Balances
 ) -> None:
+    """Write the balances after a trade into cash and position; isolated, the change of cash."""
     if r.is_isolated(terms, i):
         state.wallet.cash += after.cash - before.cash
     else:
@@ -214,6 +223,7 @@ def put_balances(
 def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
 ) -> None:
+    """Log a trade, enter it into the ledger, and write its balances into the account."""
     r.note_trade(bar.log, t, i, kind, done)
     enter_trade(bar.ledger, i, done)
     bar.ledger[i].stops += stops
@@ -226,6 +236,7 @@ def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool
 
 
 def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[Money]) -> None:
+    """Mark a position at a value u, and enter its profit into the ledger."""
     marked, pnl = mark_position(r.pick_position(state, i), value)
     r.put_position(state, i, marked)
     ledger[i].price_pnl += pnl
@@ -235,6 +246,7 @@ def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[
 
 
 def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: Structs[Money]) -> None:
+    """Mark the collateral at some prices, and enter its profit into the ledger."""
     last = len(ledger) - 1
     for c in range(len(prices)):
         if state.held.amounts[c] != 0.0:
@@ -253,6 +265,7 @@ def compute_proceeds(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
+    """Sell collateral until missing money is there; writes amounts, cash, ledger and log."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     share = 1.0
     if terms.conversion_is_pro_rata:

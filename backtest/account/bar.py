@@ -42,6 +42,7 @@ HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_ex
 
 
 def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> bool:
+    """Return whether the rules of the account allow bars in which only prices move."""
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == r.AT_OPEN
     found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
     found = found and len(state.options.targets) == 0
@@ -53,6 +54,7 @@ def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState)
 
 
 def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
+    """Try bar t as one in which only prices move; False, with the state unchanged, if it is not."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if is_event_due(bar.feed, state, t):
         return False
@@ -85,6 +87,7 @@ def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
 
 
 def set_opens(bar: r.AccountBar, t: int) -> None:
+    """Write what decides whether an order fills: listing, opens and limits."""
     feed, quotes = bar.feed, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(bar.state.positions)):
@@ -99,6 +102,7 @@ def set_opens(bar: r.AccountBar, t: int) -> None:
 
 
 def set_rest(bar: r.AccountBar, t: int) -> bool:
+    """Write the other prices of what is held; False if they need the general bar."""
     feed, state, quotes = bar.feed, bar.state, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(state.positions)):
@@ -123,6 +127,7 @@ def set_rest(bar: r.AccountBar, t: int) -> bool:
 
 
 def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
+    """Return whether an order would fill at the open; writes kinds and targets into scratch."""
     terms, state = bar.terms, bar.state
     if terms.max_gross_leverage < math.inf:
         fills.choose_orders(bar, equity)
@@ -142,6 +147,7 @@ def has_order(scratch: r.Scratch) -> bool:
 
 @inlined
 def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
+    """Return whether instrument i would fill an order; writes its kind, before and reach."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.kind[i] = r.LEFT
     if not fills.is_deciding(state, quotes, i):
@@ -156,6 +162,7 @@ def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
+    """Return whether equity, wallet and the test of ruin at the close need nothing done."""
     count, crossed = 0, 0
     for i in range(len(state.positions)):
         if state.positions[i].quantity != 0.0:
@@ -171,6 +178,7 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
 
 
 def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
+    """Write the close of a bar in which only prices moved: marks, ledger, equity, unit."""
     state, quotes = bar.state, bar.quotes
     wallet = state.wallet
     for i in range(len(state.positions)):
@@ -195,6 +203,7 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
 
 
 def live_bar(bar: r.AccountBar, t: int) -> None:
+    """Take the account through bar t: the eight steps of accounting 2, in order."""
     terms, state = bar.terms, bar.state
     before, wealth = state.wallet.equity, state.wallet.equity + state.wallet.reserve
     open_bar(bar, t, before)
@@ -255,6 +264,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
+    """Write the quotes of bar t as values u, and the multipliers and costs of its date."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.instruments)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
@@ -305,6 +315,7 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
 
 
 def set_fill_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
+    """Write the value u at which decisions fill at a close."""
     at = t if terms.fill == r.LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
     for i in range(len(quotes.instruments)):
@@ -316,6 +327,7 @@ def set_fill_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: 
 
 
 def set_decision_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
+    """Write the value u of the last close, at which limit orders were decided."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.instruments)):
         quote = quotes.instruments[i]
@@ -326,6 +338,7 @@ def set_decision_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar,
 
 
 def rescale_unit(state: r.AccountState, ledger: Structs[Money], equity: float) -> None:
+    """Keep the unit value unchanged by flows: unit = scale (equity + reserve)."""
     flows = total(ledger, FLOWS)
     wealth = equity + state.wallet.reserve + total(ledger, TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
@@ -336,6 +349,7 @@ def rescale_unit(state: r.AccountState, ledger: Structs[Money], equity: float) -
 
 
 def fill_pending(bar: r.AccountBar, t: int) -> None:
+    """Fill what the last close decided, after changes of margin and forced reductions (step 5)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.wallet.is_ruined == 0.0:
         balance.value_at(state, quotes.fill, quotes.asset_fill)
@@ -350,6 +364,7 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
 
 
 def fill_early(bar: r.AccountBar, t: int) -> None:
+    """Fill at the last close what it decided, as step 0 (`fill = "same_close"`)."""
     state, ledger = bar.state, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -362,6 +377,7 @@ def fill_early(bar: r.AccountBar, t: int) -> None:
 
 
 def fill_late(bar: r.AccountBar, t: int) -> None:
+    """Fill at this close what the last one decided (`fill = "next_close"`)."""
     state = bar.state
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -373,6 +389,7 @@ def fill_late(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_bests(bar: r.AccountBar) -> None:
+    """Advance the best value u of trailing stops by this bar; 0 where nothing is held."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.positions)):
         is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
@@ -391,6 +408,7 @@ def follow_bests(bar: r.AccountBar) -> None:
 
 
 def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
+    """Mark the account at the close, test ruin and calls, and write equity and unit (step 8)."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     close_options(bar, t)
     mark_closes(bar, t)
@@ -416,6 +434,7 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
 
 
 def mark_closes(bar: r.AccountBar, t: int) -> None:
+    """Mark positions, options and collateral at the close; delist, and settle debt."""
     state, quotes, ledger = bar.state, bar.quotes, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -444,6 +463,7 @@ def count_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
 
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:
+    """Close a position at its last mark, at the taker fee."""
     rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(bar.terms, bar.state, i)
     done = trade(rules, before, quote.mark_close, 0.0, 0.0, 0.0, rules.taker, quote, False)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
+    """Fill the decisions of the last close at the quotes' fills: reductions, then increases."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     value_at(state, quotes.fill, quotes.asset_fill)
     choose_orders(bar, equity)
@@ -70,12 +71,14 @@ def has_increase(scratch: r.Scratch) -> bool:
 
 
 def choose_orders(bar: r.AccountBar, equity: float) -> None:
+    """Write the kind of each order, after bands and the cap of gross leverage (4.1, 4.2)."""
     choose_within_bands(bar, equity)
     if bar.terms.max_gross_leverage < math.inf:
         order_limits.narrow_bands(bar, equity)
 
 
 def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
+    """Write the kind of each order; KEPT where the target is within the band."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
         scratch.kind[i] = aim(bar, equity, i)
@@ -101,6 +104,7 @@ def is_ending(state: r.AccountState, i: int) -> bool:
 
 
 def aim(bar: r.AccountBar, equity: float, i: int) -> int:
+    """Write the target of instrument i into scratch; return its kind before bands."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(state, quotes, i):
@@ -125,6 +129,7 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
 def measure_target(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
+    """Return whether there is a target, its side, and notional held and wanted on that side."""
     rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
     position, overlay = state.positions[i], state.wallet.overlay
     leverage, signal = position.leverage, position.signal
@@ -156,6 +161,7 @@ def compute_everything(
     scale: float,
     i: int,
 ) -> float:
+    """Return the notional of a target of infinite leverage: all that margin allows."""
     rules, held = r.share(r.pick_instrument(terms, i)), scratch.before[i]
     if r.is_isolated(terms, i):
         free = orders.compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
@@ -173,6 +179,7 @@ def compute_everything(
 
 
 def cut_increases(bar: r.AccountBar, equity: float) -> None:
+    """Write what each increase keeps and adds within its own bracket and wallet."""
     scratch = bar.scratch
     for i in range(len(bar.state.positions)):
         if scratch.kind[i] == r.INCREASE:
@@ -187,6 +194,7 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
 
 
 def price_order(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
+    """Write cost, fee rate, fixed fee and price concession of the order of instrument i."""
     rules, quote, side = r.pick_instrument(terms, i), quotes.instruments[i], scratch.side[i]
     worsening = rules.slippage
     if rules.has_impact:
@@ -201,6 +209,7 @@ def price_order(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int)
 
 
 def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
+    """Return the notional up to which the order of instrument i passes alone."""
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not r.is_isolated(terms, i):
         margin = r.pick_margin(terms, i)
@@ -228,6 +237,7 @@ def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) ->
 
 
 def price_balance(bar: r.AccountBar, i: int) -> None:
+    """Write what an increase takes from the balance per notional, and what a flip returns."""
     terms, scratch = bar.terms, bar.scratch
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
@@ -250,6 +260,7 @@ def price_balance(bar: r.AccountBar, i: int) -> None:
 
 
 def cut_to_balance(bar: r.AccountBar) -> None:
+    """Scale isolated increases and premiums so that the balance pays for them."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
         return
@@ -280,6 +291,7 @@ def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:
 
 
 def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
+    """Fill increases, what they add scaled by a common factor."""
     state, scratch = bar.state, bar.scratch
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.INCREASE:
@@ -291,6 +303,7 @@ def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
 def size_increase(
     state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, i: int, factor: float
 ) -> float:
+    """Return the signed contracts after an increase, what it adds scaled by a factor."""
     size = scratch.kept[i] + factor * scratch.added[i]
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
         return float(state.positions[i].quantity)
@@ -298,6 +311,7 @@ def size_increase(
 
 
 def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
+    """Trade instrument i to some signed contracts at the fill of its quote, and book it."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     position = state.positions[i]
     if wanted == position.quantity:
@@ -321,6 +335,7 @@ def post_in_full(
     done: Trade,
     i: int,
 ) -> None:
+    """Post the margin of a rounded isolated order as if it had filled as it was held."""
     rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     position = state.positions[i]
     held = position.quantity
@@ -330,6 +345,7 @@ def post_in_full(
 
 
 def follow_best(state: r.AccountState, i: int, held: float) -> None:
+    """Start the best value u and the time of opening anew, if a trade opened the position."""
     position = state.positions[i]
     if held * position.quantity <= 0.0:
         position.best = position.entry
@@ -348,6 +364,7 @@ ROUNDING = 1e-9
 
 
 def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
+    """Place limit orders for the decisions of the last close; closings at market first."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     n = len(state.positions)
     value_at(state, quotes.open, quotes.asset_open)
@@ -386,6 +403,7 @@ def goes_to_market(terms: r.Terms, state: r.AccountState, i: int) -> bool:
 
 
 def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
+    """Fill at market what does not rest: closings, and the closing part of a flip."""
     scratch = bar.scratch
     if not goes_to_market(bar.terms, bar.state, i):
         return
@@ -397,6 +415,7 @@ def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
+    """Write the limit of an order as a value u, and the u that the price must go through."""
     rules = r.share(r.pick_instrument(terms, i))
     quote = quotes.instruments[i]
     value = worsen(rules, quote.decided, -side, terms.offsets[i])
@@ -409,6 +428,7 @@ def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, s
 def find_through(
     terms: r.Terms, rules: InstrumentRules, value: float, side: float, i: int
 ) -> float:
+    """Return the value u through which the price must go to fill a limit, NaN if there is none."""
     brackets = terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     price = compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
@@ -416,6 +436,7 @@ def find_through(
 
 
 def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
+    """Write limit, costs and size of a resting increase, or UNPLACED."""
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     side = scratch.side[i]
     set_limit(terms, quotes, scratch, i, side)
@@ -440,6 +461,7 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
 
 
 def price_resting(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
+    """Write fee rate, cost and fixed fee of a resting order."""
     rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
     lost = max(scratch.side[i] * (quote.fill - quote.open), 0.0) / abs(quote.fill)
     scratch.rate[i] = max(terms.makers[i], 0.0)
@@ -449,6 +471,7 @@ def price_resting(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: in
 
 
 def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
+    """Return the notional up to which a resting increase passes alone."""
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not r.is_isolated(terms, i):
         margin = r.pick_margin(terms, i)
@@ -466,6 +489,7 @@ def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
 
 
 def rest_increases(bar: r.AccountBar, t: int, factor: float) -> None:
+    """Place increases, what they add scaled by a common factor."""
     for i in range(len(bar.state.positions)):
         if bar.scratch.kind[i] == r.INCREASE:
             wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
@@ -473,6 +497,7 @@ def rest_increases(bar: r.AccountBar, t: int, factor: float) -> None:
 
 
 def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
+    """Place a reduction at its limit."""
     quotes, scratch = bar.quotes, bar.scratch
     held = bar.state.positions[i].quantity
     set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
@@ -482,6 +507,7 @@ def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
+    """Place an order for some signed contracts at the fill of its quote, and log it."""
     quotes, scratch = bar.quotes, bar.scratch
     rules, held = r.share(r.pick_instrument(bar.terms, i)), bar.state.positions[i].quantity
     quote = quotes.instruments[i]
@@ -515,6 +541,7 @@ def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratc
 
 
 def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:
+    """Return at which part of the segment a resting order fills; 2 if it does not."""
     if not is_resting(state, scratch, i):
         return 2.0
     side = 1.0 if scratch.wanted[i] > state.positions[i].quantity else -1.0
@@ -527,6 +554,7 @@ def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:
 
 
 def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
+    """Fill a resting order at its limit, at the maker fee, and book it."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     before = pick_balances(terms, state, i)
@@ -552,6 +580,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def follow_fresh(state: r.AccountState, scratch: r.Scratch) -> None:
+    """Advance the best value u of what a resting order opened in this bar."""
     for i in range(len(state.positions)):
         if scratch.fresh[i] == 1.0 and r.is_held(state, i):
             position = state.positions[i]

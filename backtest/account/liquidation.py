@@ -26,6 +26,7 @@ from backtest.margin import compute_setting, compute_step_floor
 def liquidate(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote
 ) -> Liquidation:
+    """Liquidate a position at a mark u by the mode of its rules (accounting 5)."""
     held = balances.position.quantity
     marked, pnl = p.mark_position(balances.position, value)
     now = Balances(balances.cash, marked)
@@ -54,6 +55,7 @@ def liquidate(
 
 @cold
 def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
+    """Return what a takeover at u leaves, and the loss: all that backed the position."""
     backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
     if rules.margin.is_isolated:
@@ -65,6 +67,7 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[B
 def choose_reduction(
     rules: InstrumentRules, balances: Balances, value: float, initial: float, multiplier: float
 ) -> float:
+    """Return the signed contracts that the next step of a liquidation closes at a mark u."""
     held = balances.position.quantity
     if is_step_whole(rules, balances, value, initial):
         return held
@@ -75,6 +78,7 @@ def choose_reduction(
 
 
 def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, initial: float) -> bool:
+    """Return whether a liquidation at u closes all: by mode, small rest, or nothing behind it."""
     held = balances.position.quantity
     notional = abs(held) * abs(value)
     return (
@@ -86,6 +90,7 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, init
 
 
 def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
+    """Return the signed contracts of a partial step at u: its share, or down to the bracket."""
     notional = abs(held) * abs(value)
     if rules.step > 0.0:
         return held * rules.step
@@ -100,6 +105,7 @@ def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
 def is_unhealthy(
     rules: InstrumentRules, balances: Balances, value: float, multiplier: float
 ) -> bool:
+    """Return whether the health factor at u is so low that the whole debt is repaid."""
     position = balances.position
     notional = abs(position.quantity) * abs(value)
     backing = p.compute_backing(rules, balances, value)
@@ -112,6 +118,7 @@ def is_unhealthy(
 
 @cold
 def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) -> float:
+    """Return the signed contracts that repay a debt at a value u, fee and slippage included."""
     if held < 0.0:
         return held
     kept = (1.0 - rules.liquidation_fee) * (1.0 - rules.liquidation_slippage)
@@ -122,6 +129,7 @@ def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) ->
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: float, closed: float, quote: Quote
 ) -> tuple[Balances, float, float]:
+    """Close some contracts at u; return the balances, the loss beyond u, and the notional."""
     position = balances.position
     side = 1.0 if closed > 0.0 else -1.0
     worsening = rules.liquidation_slippage
@@ -169,6 +177,7 @@ def add_from_wallet(
     t: int,
     i: int,
 ) -> Balances:
+    """Return the balances with margin added from the cash at a mark u (3); writes the log."""
     position = balances.position
     needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)

@@ -189,6 +189,7 @@ def clear_ledger(ledger: Structs[Money]) -> None:
 
 
 def enter_trade(ledger: Structs[Money], i: int, done: Trade) -> None:
+    """Add a trade of instrument i to the ledger."""
     own = ledger[i]
     own.price_pnl += done.price_pnl
     own.fees += done.fee
@@ -198,6 +199,7 @@ def enter_trade(ledger: Structs[Money], i: int, done: Trade) -> None:
 
 
 def enter_liquidation(ledger: Structs[Money], i: int, done: Liquidation) -> None:
+    """Add a liquidation of instrument i to the ledger."""
     own = ledger[i]
     own.price_pnl += done.price_pnl
     own.liquidation_loss += done.loss

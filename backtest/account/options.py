@@ -68,12 +68,14 @@ def is_needed(state: AccountState, k: int) -> bool:
 
 @of_options(returns=0.0)
 def find_index(terms: Terms, k: int, values: FloatArray) -> float:
+    """Return the price of the underlying of option k at some values u."""
     i, brackets = terms.options.instruments[k], terms.rules.brackets
     return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
 
 
 @of_options(returns=None)
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
+    """Write the marks of options at some values u of their underlyings."""
     own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
     indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
     for k in range(len(own.targets)):
@@ -91,6 +93,7 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
 def open_options(
     terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
 ) -> None:
+    """Write what options start the bar from: market data, targets, and marks at the open."""
     own, data = state.options, feed.options
     for k in range(len(own.targets)):
         own.profits[k], own.fees[k], own.slippage[k] = 0.0, 0.0, 0.0
@@ -114,6 +117,7 @@ def open_options(
 
 
 def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
+    """Write values, marks and their offset anew, from the venue's mark or the model."""
     own, positions = state.options, state.options.positions
     own.positions.indices[k] = index
     if math.isnan(positions.years[k] + positions.volatilities[k] + positions.bases[k]):
@@ -130,6 +134,7 @@ def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: flo
 
 @of_options(returns=None)
 def close_options(bar: AccountBar, t: int) -> None:
+    """Write market data and marks of options at the close."""
     own, data = bar.state.options, bar.feed.options
     for k in range(len(own.targets)):
         positions = own.positions
@@ -145,6 +150,7 @@ def close_options(bar: AccountBar, t: int) -> None:
 
 @of_options(returns=None)
 def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
+    """Enter the profit of options since they were last booked into the ledger."""
     own = state.options
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
@@ -159,11 +165,13 @@ def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
 def book_options(
     terms: Terms, state: AccountState, values: FloatArray, ledger: Structs[Money]
 ) -> None:
+    """Price options at some values u, and book their profit."""
     price_options(terms, state, values)
     book_profits(state, ledger)
 
 
 def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) -> float:
+    """Return a fee per contract: its rate of the underlying, at most a share of the price."""
     fee, most = rate * unit * size, cap * price
     return most if most < fee else fee
 
@@ -190,6 +198,7 @@ def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None
 
 
 def settle(bar: AccountBar, t: int, k: int) -> None:
+    """Pay off an option that expires, and its delivery fee; writes cash, ledger and log."""
     state, ledger = bar.state, bar.ledger
     own, own_terms, last = state.options, bar.terms.options, len(ledger) - 1
     positions, spot = own.positions, bar.feed.options.expiry_spots[k]
@@ -212,6 +221,7 @@ def settle(bar: AccountBar, t: int, k: int) -> None:
 
 
 def release(state: AccountState, k: int) -> None:
+    """Write that an option is held no more."""
     state.options.positions.quantities[k] = 0.0
     state.options.paid[k] = 0.0
 
@@ -225,6 +235,7 @@ def name_option(state: AccountState, k: int) -> int:
 
 
 def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:
+    """Return the price of a fill that moves volatility by h, at least a tick from the mark."""
     positions, tick = state.options.positions, terms.options.ticks[k]
     mark, tick = positions.marks[k], tick * positions.sizes[k]
     half = state.options.half_prices[k]
@@ -239,6 +250,7 @@ def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, 
 
 
 def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
+    """Return the price at which an order fills: ask or bid, or away from the mark; NaN if none."""
     own = state.options
     if not own.positions.years[k] > 0.0:
         return math.nan
@@ -248,6 +260,7 @@ def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
 
 
 def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
+    """Return the fee of trading one contract at a price."""
     own, unit = terms.options, find_unit(state, k)
     size = state.options.positions.sizes[k]
     return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, size)
@@ -258,6 +271,7 @@ def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) 
 
 @of_options(returns=None)
 def begin_options(bar: AccountBar, t: int, equity: float) -> None:
+    """Write the orders of options, and fill those that reduce a position."""
     state = bar.state
     own = state.options
     for k in range(len(own.targets)):
@@ -294,6 +308,7 @@ def is_adding_options(state: AccountState) -> bool:
 
 
 def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> float:
+    """Return what trading to some contracts pays: premium and fee."""
     own = state.options
     traded, price = wanted - own.positions.quantities[k], own.prices[k]
     return float(traded * price + abs(traded) * compute_option_fee(terms, state, k, price))
@@ -301,6 +316,7 @@ def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> 
 
 @of_options(returns=(0.0, 0.0))
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
+    """Return what orders pay in fees and closings, and the premiums that can be cut."""
     fixed, paid = 0.0, 0.0
     for k in range(len(state.options.targets)):
         own = state.options
@@ -317,6 +333,7 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
 
 @of_options(returns=None)
 def cut_premiums(state: AccountState, factor: float) -> None:
+    """Scale purchases of options by a factor."""
     own = state.options
     for k in range(len(own.targets)):
         if own.added[k] > 0.0:
@@ -325,6 +342,7 @@ def cut_premiums(state: AccountState, factor: float) -> None:
 
 @of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
+    """Write positions as after orders times a factor; return what they pay."""
     own, outlay = state.options, 0.0
     for k in range(len(own.targets)):
         own.before[k] = own.positions.quantities[k]
@@ -337,6 +355,7 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
 
 @of_options(returns=None)
 def end_trial(state: AccountState) -> None:
+    """Write back the positions from before a trial."""
     own = state.options
     for k in range(len(own.targets)):
         own.positions.quantities[k] = own.before[k]
@@ -344,6 +363,7 @@ def end_trial(state: AccountState) -> None:
 
 @of_options(returns=None)
 def add_options(bar: AccountBar, t: int, factor: float) -> None:
+    """Fill orders of options that add, times a factor."""
     own = bar.state.options
     for k in range(len(own.targets)):
         if is_adding(bar.state, k):
@@ -363,6 +383,7 @@ def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
 
 @of_options(returns=None)
 def stop_options(bar: AccountBar, t: int, event: int) -> None:
+    """Close all options where a floor of the equity acts, and log it as an event."""
     own = bar.state.options
     for k in range(len(own.targets)):
         held, half = own.positions.quantities[k], own.half_spreads[k]
@@ -374,6 +395,7 @@ def stop_options(bar: AccountBar, t: int, event: int) -> None:
 
 
 def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
+    """Trade an option to some contracts at its price, and book premium, fee and slippage."""
     state, ledger = bar.state, bar.ledger
     own, last = state.options, len(ledger) - 1
     traded, price = wanted - own.positions.quantities[k], own.prices[k]
@@ -393,6 +415,7 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
 def trade_option(
     state: AccountState, ledger: Structs[Money], k: int, wanted: float, price: float
 ) -> None:
+    """Write position, cash, traded notional and average price after a trade of an option."""
     own = state.options
     held = own.positions.quantities[k]
     traded = wanted - held

@@ -39,6 +39,7 @@ def tell_order(scratch: r.Scratch, i: int) -> int:
 
 
 def scale_targets(bar: r.AccountBar, equity: float) -> None:
+    """Scale all targets so that gross notional stays within its cap."""
     most = bar.terms.max_gross_leverage * equity
     wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
     factor = compute_cap_factor(most, wanted, rest)
@@ -56,6 +57,7 @@ def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
 def sum_targets(
     state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, most: float
 ) -> tuple[float, float]:
+    """Return the notional of targets and of the rest; writes infinite targets as most."""
     wanted, rest = 0.0, 0.0
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.KEPT:
@@ -67,6 +69,7 @@ def sum_targets(
 
 
 def narrow_bands(bar: r.AccountBar, equity: float) -> None:
+    """Take positions out of their bands where these carry gross notional over its cap."""
     state, scratch = bar.state, bar.scratch
     total = sum_orders(state, bar.quotes, scratch)
     most = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
@@ -131,6 +134,7 @@ class Decision(NamedTuple):
 
 
 def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
+    """Write the steps of an order to its fill, in contracts, into scratch.steps."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     steps, before, size = scratch.steps, scratch.before[i], scratch.reach[i]
     if scratch.kind[i] == r.INCREASE:
@@ -195,6 +199,7 @@ def count_over_cap(bar: r.AccountBar, gross: float) -> None:
 
 
 def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
+    """Add what margin, wallet, volume, lots and minimum took of an order to the cuts."""
     scratch, steps = bar.scratch, bar.scratch.steps
     unit, reach, limited = steps[i, UNIT], scratch.reach[i], steps[i, LIMITED]
     sized, planned = steps[i, SIZED] * unit, steps[i, PLANNED] * unit
@@ -218,12 +223,14 @@ def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
 
 
 def count_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
+    """Add a cut, in notional, unless it is rounding."""
     if abs(cut) > LEAST * max(decision.stated, abs(decision.reached)):
         add_cut(scratch, decision, i, cause, cut)
 
 
 @inlined
 def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
+    """Add a cut to those of an instrument, and of several to those of the account."""
     n = len(scratch.cuts) - 1
     add_to(scratch.cuts, decision, i, cause, cut)
     if n > 1:
@@ -232,6 +239,7 @@ def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: flo
 
 @inlined
 def add_to(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: float) -> None:
+    """Add a cut to one row of sums, in turns of equity."""
     cuts[row, cause, COUNT] += 1.0
     cuts[row, cause, ASKED] += decision.stated * decision.inverse
     cuts[row, cause, HELD] += decision.reached * decision.inverse
@@ -253,6 +261,7 @@ GOLDEN = 0.3819660112501051
 
 
 def fit_increases(bar: r.AccountBar) -> float:
+    """Return the largest factor in [0, 1] of increases at which the pool has initial margin."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     values = quotes.open if terms.fill == r.RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
@@ -279,6 +288,7 @@ def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def count_increases(scratch: r.Scratch) -> tuple[int, int]:
+    """Return how many increases there are, and the last of them."""
     count, only = 0, 0
     for i in range(len(scratch.kind)):
         if scratch.kind[i] == r.INCREASE:
@@ -289,6 +299,7 @@ def count_increases(scratch: r.Scratch) -> tuple[int, int]:
 def compute_all_uncounted(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, turned: int
 ) -> float:
+    """Return the profit of cross positions that backs no order, less those that turn."""
     found = 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
@@ -332,6 +343,7 @@ def fit_single(
 
 
 def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) -> float:
+    """Return what is free after the increases times a factor, concave in it."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
@@ -352,6 +364,7 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
 
 
 def try_initial(bar: r.AccountBar, factor: float) -> float:
+    """Return the initial margin of the account with increases times a factor; restores it."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -371,6 +384,7 @@ def try_initial(bar: r.AccountBar, factor: float) -> float:
 
 
 def find_passing(bar: r.AccountBar, free: float, fixed: float) -> float:
+    """Return any factor with room by golden section, as room is concave; NaN if there is none."""
     low, high = 0.0, 1.0
     left, right = GOLDEN, 1.0 - GOLDEN
     of_left = compute_room(bar, free, fixed, left)
@@ -390,6 +404,7 @@ def find_passing(bar: r.AccountBar, free: float, fixed: float) -> float:
 
 
 def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float) -> float:
+    """Return the largest factor with room between one that passes and one that does not."""
     of_low = compute_room(bar, free, fixed, low)
     of_high = compute_room(bar, free, fixed, high)
     for trial in range(MOST_TRIALS):
@@ -414,6 +429,7 @@ def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float
 
 
 def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
+    """Return the initial margin of one unit of notional of instrument i alone."""
     hide_others(state, scratch, i, scratch.side[i] / abs(state.positions[i].value))
     rate = compute_portfolio_initial(terms.rules, state.held)
     rate += compute_haircuts(terms.rules, state.held)
@@ -422,6 +438,7 @@ def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratc
 
 
 def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: float) -> None:
+    """Write the account as some contracts of instrument i alone; keeps the rest in scratch."""
     for j in range(len(state.positions)):
         position = state.positions[j]
         scratch.hidden[j] = position.quantity
@@ -432,6 +449,7 @@ def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: flo
 
 
 def show_others(state: r.AccountState, scratch: r.Scratch) -> None:
+    """Write back what :func:`hide_others` kept."""
     for j in range(len(state.positions)):
         state.positions[j].quantity = scratch.hidden[j]
     for c in range(len(state.held.amounts)):

@@ -75,6 +75,7 @@ def size_order(
     side: float,
     reach: float,
 ) -> float:
+    """Return the signed contracts to hold after an order, the most that margin allows (4.3)."""
     quantity, unit = balances.position.quantity, abs(quote.fill)
     held = quantity * (side * unit)
     worsening = rules.slippage
@@ -102,6 +103,7 @@ def size_order(
 
 @inlined
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
+    """Return what an order costs per unit of notional: the concession of the price and the fee."""
     if rules.margin.is_inverse:
         return (worsening + rules.fee) / (1.0 + side * worsening)
     return worsening + rules.fee * (1.0 + side * worsening)
@@ -130,6 +132,7 @@ def compute_room(
     side: float,
     quote: Quote,
 ) -> float:
+    """Return how many contracts the wallet can open, their margin and fee included."""
     quantity = balances.position.quantity
     closed = balances.cash + p.compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * abs(filled)
@@ -151,6 +154,7 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: float) -> 
 
 
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
+    """Return the contracts to hold after participation, lots and minimum notional (4.4, 4.5)."""
     change = abs(wanted - held)
     if not rules.has_rounding:
         return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
@@ -195,6 +199,7 @@ def truncate(rules: InstrumentRules, size: float) -> float:
 
 
 def round_price(rules: InstrumentRules, value: float, side: float) -> float:
+    """Return the value u of the price rounded to a tick against the side (accounting 4.6)."""
     price = value * (1.0 / rules.margin.size)
     if rules.margin.is_inverse:
         price = -rules.margin.size / value
@@ -219,6 +224,7 @@ def floor(size: float) -> float:
 def fill(
     rules: InstrumentRules, balances: Balances, quote: Quote, wanted: float, fee: float
 ) -> Trade:
+    """Trade to a rounded quantity at the fill of the quote, worsened by slippage and impact."""
     held = balances.position.quantity
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
@@ -229,6 +235,7 @@ def fill(
 
 @cold
 def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Quote) -> Trade:
+    """Close the position at a value u, worsened by slippage, at the taker fee."""
     return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
 
@@ -243,6 +250,7 @@ def trade(
     quote: Quote,
     is_order: bool,
 ) -> Trade:
+    """Trade to a quantity at u, worsened by slippage and impact; return what it did (4.6, 4.7)."""
     position = balances.position
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.marked
@@ -277,6 +285,7 @@ def trade(
 def move_margin(
     rules: InstrumentRules, balances: Balances, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float]:
+    """Return the cash and the posted margin after an isolated trade filled at u (accounting 3)."""
     position = balances.position
     returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
     return (balances.cash + returned) - posted, margin
@@ -285,6 +294,7 @@ def move_margin(
 def split_margin(
     rules: InstrumentRules, position: Position, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float, float]:
+    """Return what an isolated trade returns to the cash, what it posts, and the margin after."""
     held, margin = position.quantity, position.margin
     kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
     share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
@@ -300,6 +310,7 @@ def split_margin(
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:
+    """Return the reduction that brings the margin ratio of an isolated position to a number."""
     position, unit = balances.position, abs(quote.fill)
     side = 1.0 if position.quantity > 0.0 else -1.0
     worsening = rules.slippage

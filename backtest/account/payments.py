@@ -28,6 +28,7 @@ from backtest.margin import MarginRules, compute_best_leverage, compute_haircuts
 
 
 def take_flows(bar: r.AccountBar, t: int) -> None:
+    """Pay deposits and withdrawals of the bar, as far as margin allows (step 1)."""
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     last = len(ledger) - 1
@@ -73,6 +74,7 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def convert_collateral(bar: r.AccountBar, t: int) -> None:
+    """Sell collateral against a balance that was too negative at the last close."""
     state, quotes = bar.state, bar.quotes
     if state.wallet.is_converting == 0.0:
         return
@@ -94,6 +96,7 @@ def is_funding_due(feed: r.MarketFeed, state: r.AccountState, t: int, is_open: i
 
 
 def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
+    """Pay the funding due at the open of the bar (1), or inside it (0) (steps 2 and 6)."""
     terms, feed, state = bar.terms, bar.feed, bar.state
     while is_funding_due(feed, state, t, is_open):
         event = state.cursor[r.FUNDING_NEXT]
@@ -118,6 +121,7 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
 
 
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
+    """Liquidate an isolated position that fails at the mark open; return whether it was."""
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before, opened = balance.pick_balances(terms, state, i), quote.mark_open
@@ -137,6 +141,7 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
 
 
 def drop_after_liquidation(terms: r.Terms, state: r.AccountState, i: int) -> None:
+    """Drop what was decided of an instrument that was liquidated."""
     position = state.positions[i]
     position.is_pending = 0
     position.since = -1.0
@@ -145,6 +150,7 @@ def drop_after_liquidation(terms: r.Terms, state: r.AccountState, i: int) -> Non
 
 
 def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
+    """Drop all decisions of cross positions and options after the pool failed."""
     state.wallet.pool_failed = 1.0
     state.wallet.since_pool = -1.0
     if terms.is_halting:
@@ -162,6 +168,7 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def charge_interest(bar: r.AccountBar, t: int) -> None:
+    """Charge interest since the last open on balance or loan (step 3)."""
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
@@ -211,6 +218,7 @@ def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
 
 
 def settle_debt(bar: r.AccountBar, t: int) -> None:
+    """Write off a negative balance without anything behind it, as bad debt."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     debt = 0.0
     if (
@@ -259,6 +267,7 @@ def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
 
 
 def end_account(bar: r.AccountBar, t: int) -> None:
+    """Close everything at the mark close without costs: the account is ruined."""
     state, ledger, log = bar.state, bar.ledger, bar.log
     if balance.count_open(state) == 0:
         r.note(log, t, -1, Event.RUINED, 1.0, 0.0, 0.0)
@@ -307,6 +316,7 @@ def is_pool_held(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
 
 
 def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> float:
+    """Return what backs a pool: an isolated position, or the last one for the cross pool."""
     if pool == len(state.positions):
         return balance.compute_pool(terms, state)
     position = state.positions[pool]
@@ -317,6 +327,7 @@ def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> fl
 def compute_pool_needed(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
 ) -> float:
+    """Return the maintenance requirement of a pool at the values being tested."""
     if pool == len(state.positions):
         return terms.rules.level * balance.compute_needed(terms, state)
     rules = r.share(r.pick_instrument(terms, pool))
@@ -329,6 +340,7 @@ def compute_pool_needed(
 def compute_pool_ratio(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
 ) -> float:
+    """Return requirement / backing of a pool, 0 if nothing is held, infinite without backing."""
     if not is_pool_held(terms, state, pool):
         return 0.0
     backing = compute_pool_backing(terms, state, pool)
@@ -343,6 +355,7 @@ def is_pool_under(terms: r.Terms, ratio: float) -> bool:
 
 
 def note_pool(log: r.EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
+    """Log an event of a pool; the owner of the cross pool is the account, -1."""
     r.note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
 
 
@@ -356,6 +369,7 @@ def count_call(ledger: Structs[Money], pool: int, is_met: bool) -> None:
 
 
 def answer_calls(bar: r.AccountBar, t: int) -> None:
+    """Top up the pools that were called at the last close (step 1)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if terms.margin_call == 0.0:
         return
@@ -370,6 +384,7 @@ def answer_calls(bar: r.AccountBar, t: int) -> None:
 
 
 def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
+    """Move money from the reserve to a called pool, and log how the call ended."""
     terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
     n, missing, moved = len(state.positions), 0.0, 0.0
     if is_pool_held(terms, state, pool):
@@ -407,6 +422,7 @@ def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
 
 
 def force_reductions(bar: r.AccountBar, t: int) -> None:
+    """Reduce pools whose calls were not met in the time of grace."""
     terms, state = bar.terms, bar.state
     n = len(state.positions)
     if terms.grace < 0.0:
@@ -421,6 +437,7 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
 
 
 def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
+    """Reduce an isolated position to the ratio that ends its call."""
     terms, state = bar.terms, bar.state
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
@@ -433,6 +450,7 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def force_pool(bar: r.AccountBar, t: int) -> None:
+    """Reduce all cross positions by one factor to the ratio that ends their call."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     n = len(state.positions)
     balance.value_at(state, quotes.fill, quotes.asset_fill)
@@ -453,6 +471,7 @@ def force_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def find_reduction(bar: r.AccountBar) -> float:
+    """Return the largest factor of all cross positions whose margin ratio is met, by bisection."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
         scratch.start[i] = state.positions[i].quantity
@@ -473,6 +492,7 @@ def find_reduction(bar: r.AccountBar) -> float:
 
 
 def price_reduction(bar: r.AccountBar, i: int) -> None:
+    """Write the cost per notional and the fixed fee of a forced reduction."""
     rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
     side = -1.0 if bar.state.positions[i].quantity > 0.0 else 1.0
     worsening = rules.slippage
@@ -483,6 +503,7 @@ def price_reduction(bar: r.AccountBar, i: int) -> None:
 
 
 def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float) -> float:
+    """Return what the pool would have over its requirement with all positions times a factor."""
     backing = balance.compute_whole_pool(terms, state)
     for i in range(len(state.positions)):
         if scratch.start[i] != 0.0 and not r.is_isolated(terms, i):
@@ -498,6 +519,7 @@ def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: flo
 
 
 def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> None:
+    """Log and count how a call ended after a forced reduction."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.calls[pool].is_open == 0:
         return
@@ -513,6 +535,7 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
 
 
 def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
+    """Test margin calls of all pools at the close; writes calls, ledger and log (step 8)."""
     terms, state = bar.terms, bar.state
     n = len(state.positions)
     for pool in range(n + 1):
@@ -530,6 +553,7 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
 def check_pool(
     terms: r.Terms, state: r.AccountState, pool: int, ratio: float
 ) -> tuple[bool, float]:
+    """Return whether a pool is called at a ratio, and the bars of its unmet call."""
     threshold = terms.margin_call * (1.0 - TOLERANCE)
     was_over = state.calls[pool].ratio >= threshold and not is_pool_forced(terms, state, pool)
     if ratio < threshold:
@@ -542,6 +566,7 @@ def check_pool(
 def end_pool_call(
     bar: r.AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
 ) -> None:
+    """Write whether a call goes on and its time; log and count how it ended."""
     feed, state, ledger = bar.feed, bar.state, bar.ledger
     is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[pool].liquidations > 0.0
     is_answered = ledger[pool].calls_met + ledger[pool].calls_failed > 0.0
@@ -570,6 +595,7 @@ def end_pool_call(
 
 
 def write_settings(terms: r.Terms, state: r.AccountState) -> None:
+    """Write the venue leverages of positions into the margin tables."""
     for i in range(len(state.positions)):
         position = state.positions[i]
         if position.setting > 0.0:
@@ -577,6 +603,7 @@ def write_settings(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def change_settings(bar: r.AccountBar, t: int) -> None:
+    """Move margin to the venue leverages asked for; what returns comes first (accounting 3)."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     if not is_any_asked(state):
         return
@@ -602,6 +629,7 @@ def is_any_asked(state: r.AccountState) -> bool:
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:
+    """Write the venue leverage of a position, and the money to move into scratch.reach."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     position = state.positions[i]
     rules, asked = r.pick_margin(terms, i), position.asked
@@ -628,6 +656,7 @@ def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
 
 
 def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
+    """Return margin to the wallet, down to what the new setting needs, and log it."""
     state, quotes = bar.state, bar.quotes
     quote = quotes.instruments[i]
     position, value = r.pick_position(state, i), quote.fill
@@ -641,6 +670,7 @@ def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
+    """Post margin from the wallet, as far as it is free, and log it."""
     terms, state = bar.terms, bar.state
     free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
     moved = min(bar.scratch.reach[i], free)
@@ -650,6 +680,7 @@ def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None:
+    """Log margin that moved, and what a new setting could not move."""
     state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
     position, is_adding = state.positions[i], kind == Event.MARGIN_ADDED
     was_refused = position.refused_adding if is_adding else position.refused_returning

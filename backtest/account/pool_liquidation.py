@@ -30,12 +30,14 @@ SLIPPAGE, STEP, FULL_BELOW = (
 
 @of_options(returns=None)
 def begin_forced(state: r.AccountState) -> None:
+    """Keep the options held at the start of a liquidation, for the end of its steps."""
     own = state.options
     for k in range(len(own.targets)):
         own.started[k] = own.positions.quantities[k]
 
 
 def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
+    """Return the price at which a liquidation trades an option on a side."""
     own, worsening = state.options, 0.0
     if side > 0.0:
         worsening = terms.numbers[SLIPPAGE, terms.options.instruments[k]]
@@ -49,6 +51,7 @@ def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> 
 def force_option(
     terms: r.Terms, state: r.AccountState, ledger: Structs[Money], k: int, traded: float
 ) -> tuple[float, float]:
+    """Trade an option by force; return the loss from its mark, and the fee asked."""
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
     options.trade_option(state, ledger, k, held + traded, price)
@@ -64,6 +67,7 @@ def book_forced(
     traded: float,
     loss: float,
 ) -> None:
+    """Enter the loss of an option that was liquidated into ledger and log."""
     mark = state.options.positions.marks[k]
     state.options.losses[k] += loss
     ledger[len(ledger) - 1].liquidation_loss += loss
@@ -78,6 +82,7 @@ def book_forced(
 def close_options_of_pool(
     terms: r.Terms, state: r.AccountState, ledger: Structs[Money]
 ) -> tuple[float, float]:
+    """Close options of a failed pool; return the fees asked, and the premiums traded."""
     own, asked, gross = state.options, 0.0, 0.0
     for k in range(len(own.targets)):
         own.added[k], own.prices[k], own.kept[k] = 0.0, 0.0, 0.0
@@ -94,6 +99,7 @@ def close_options_of_pool(
 
 
 def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
+    """Return the signed contracts of an option that closing trades on a side."""
     held = state.options.positions.quantities[k]
     if side > 0.0:
         return -held if held < 0.0 else 0.0
@@ -113,6 +119,7 @@ def end_close(
     asked: float,
     paid: float,
 ) -> None:
+    """Charge closed options the fees that the account can pay, and book their losses."""
     own = state.options
     share = 1.0 if asked == paid else paid / asked
     for k in range(len(own.targets)):
@@ -125,6 +132,7 @@ def end_close(
 
 @of_options(returns=(0.0, 0.0))
 def forfeit_options(state: r.AccountState) -> tuple[float, float]:
+    """Return what options are worth, and their gross value."""
     lost, gross = 0.0, 0.0
     for k in range(len(state.options.targets)):
         value = state.options.positions.quantities[k] * state.options.positions.marks[k]
@@ -138,6 +146,7 @@ def forfeit_options(state: r.AccountState) -> tuple[float, float]:
 def end_forfeit(
     state: r.AccountState, ledger: Structs[Money], log: r.EventLog, t: int, rate: float
 ) -> None:
+    """Write options off, each with its share of the loss."""
     own = state.options
     for k in range(len(own.targets)):
         held, mark = own.positions.quantities[k], own.positions.marks[k]
@@ -157,6 +166,7 @@ def compute_option_notional(state: r.AccountState, k: int) -> float:
 
 
 def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
+    """Return the signed contracts of an option that a step of a liquidation trades."""
     i, held = terms.options.instruments[k], state.options.positions.quantities[k]
     notional, share = compute_option_notional(state, k), terms.numbers[STEP, i]
     is_whole = (
@@ -189,6 +199,7 @@ def cap_fee(asked: float, left: float) -> float:
 
 
 def try_option_step(terms: r.Terms, state: r.AccountState, k: int) -> tuple[float, float]:
+    """Return what a step of option k frees of D, and its notional; restores the account."""
     own = state.options
     held, cash = own.positions.quantities[k], state.wallet.cash
     before, traded = balance.compute_excess(terms, state), size_option_step(terms, state, k)
@@ -205,6 +216,7 @@ def try_option_step(terms: r.Terms, state: r.AccountState, k: int) -> tuple[floa
 
 @of_options(returns=None)
 def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
+    """Trade a step of option k, and book it."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     traded = size_option_step(terms, state, k)
     cost, asked = force_option(terms, state, ledger, k, traded)
@@ -217,6 +229,7 @@ def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
 def choose_option_step(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, least: float, best: float
 ) -> int:
+    """Return the option whose step ranks best, -1 if none beats what is given."""
     chosen = -1
     for k in range(len(state.options.targets)):
         if may_step(terms, state, k):
@@ -249,6 +262,7 @@ def rank_option(
 def compute_requirement_of_option(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, k: int
 ) -> float:
+    """Return the requirement of option k alone; restores the account."""
     own = state.options
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -277,6 +291,7 @@ DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
 def value_on_segment(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float
 ) -> None:
+    """Write the values and marks of positions and options at a part of the segment."""
     start = margin.Waypoint(scratch.mark, scratch.price)
     end = margin.Waypoint(scratch.mark_end, scratch.price_end)
     margin.move_holdings(state.held, start, end, place)
@@ -291,6 +306,7 @@ def compute_left(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, plac
 
 @of_options(returns=0.0)
 def find_place_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+    """Return at which part of the segment a pool with options fails; 2 if it does not."""
     left = compute_left(terms, state, scratch, 0.0)
     if left <= 0.0:
         return 0.0
@@ -300,6 +316,7 @@ def find_place_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Sc
 def follow_segment(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, left: float
 ) -> tuple[float, float]:
+    """Return where D first falls to 0, and a lower bound of D at the end if it does not (2)."""
     bound, sound = bound_fall(terms, state, scratch), 0.0
     for part in range(1, PARTS + 1):
         place = part / PARTS
@@ -322,6 +339,7 @@ def follow_segment(
 def bisect_place(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, sound: float, failing: float
 ) -> float:
+    """Return the first part of the segment that fails, between a sound and a failing one."""
     for _ in range(HALVINGS):
         middle = 0.5 * (sound + failing)
         if compute_left(terms, state, scratch, middle) <= 0.0:
@@ -334,6 +352,7 @@ def bisect_place(
 def find_strike(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, after: float, before: float
 ) -> float:
+    """Return the first part in between at which a price crosses a strike, with `worst` only."""
     found = before
     if terms.intrabar != r.WORST:
         return found
@@ -353,6 +372,7 @@ def find_strike(
 
 
 def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+    """Return an upper bound of how far D can fall on the whole segment."""
     found, packed = 0.0, terms.rules
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
@@ -378,6 +398,7 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
 
 
 def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
+    """Return an upper bound of how far a position can make D fall on the segment."""
     change = scratch.mark_end[i] - scratch.mark[i]
     gain = 0.0 if r.is_spot(terms, i) else max(state.positions[i].quantity * change, 0.0)
     return float(abs(change) * margin.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
@@ -385,6 +406,7 @@ def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i:
 
 @of_options(returns=0.0)
 def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
+    """Return what options on instrument i are worth at some values u."""
     found, is_priced, positions = 0.0, False, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
@@ -397,6 +419,7 @@ def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatA
 
 @of_options(returns=0.0)
 def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
+    """Return the notional of options on instrument i at some values u."""
     found, is_priced, own = 0.0, False, state.options
     for k in range(len(own.targets)):
         if own.positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
@@ -420,6 +443,7 @@ def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
 
 
 def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None:
+    """Write the segment between two ratios of the price of instrument i."""
     first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
     if step < 0:
         first, second = UP[-step - 1], UP[-step]
@@ -429,6 +453,7 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
 
 
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
+    """Keep the values u and prices from before a search."""
     for i in range(len(state.positions)):
         scratch.last[i] = state.positions[i].value
     for c in range(len(state.held.prices)):
@@ -436,6 +461,7 @@ def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
 
 
 def end_search(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> None:
+    """Write back the values u and prices from before a search."""
     for i in range(len(state.positions)):
         state.positions[i].value = scratch.last[i]
     for c in range(len(state.held.prices)):
@@ -447,6 +473,7 @@ def end_search(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> Non
 def is_far_with_options(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, excess: float
 ) -> bool:
+    """Return whether a bound shows that no price near by lets the pool fail."""
     begin_search(state, scratch)
     aim_at_ratios(terms, scratch, i, 0)
     fall = bound_fall(terms, state, scratch)
@@ -458,6 +485,7 @@ def is_far_with_options(
 def find_value_with_options(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, is_up: bool, left: float
 ) -> float:
+    """Return the value u of instrument i at which the pool fails, NaN if there is none."""
     begin_search(state, scratch)
     found = math.nan
     for k in range(len(DOWN) - 1):
@@ -528,6 +556,7 @@ def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) ->
 def add_option_shares(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, needed: float
 ) -> None:
+    """Add the parts of the requirement that options have to the shares of underlyings."""
     gross, positions = 0.0, state.options.positions
     for k in range(len(state.options.targets)):
         gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
@@ -562,6 +591,7 @@ def close_part(
     i: int,
     closed: float,
 ) -> tuple[float, float]:
+    """Close contracts of a cross position; return the loss beyond u, and the notional."""
     position = state.positions[i]
     value = position.value
     worsening = rules.liquidation_slippage
@@ -579,6 +609,7 @@ def close_part(
 
 
 def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
+    """Return the signed contracts that the next step of a liquidation closes."""
     position, rules = r.pick_position(state, i), share(r.pick_instrument(terms, i))
     held, value = position.quantity, state.positions[i].value
     pool = balance.compute_pool(terms, state)
@@ -594,6 +625,7 @@ def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int)
 
 
 def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[float, float, float]:
+    """Return the assets and the debts of the health factor, and the debt in cash."""
     counted = margin.compute_collateral_value(terms.rules.collateral, state.held)
     cash, assets, debts = pool - counted, counted, 0.0
     for i in range(len(state.positions)):
@@ -612,6 +644,7 @@ def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[floa
 
 
 def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
+    """Return what a step of instrument i frees of D, and its notional; restores the account."""
     terms, state = bar.terms, bar.state
     position, cash = r.pick_position(state, i), state.wallet.cash
     before = balance.compute_excess(terms, state)
@@ -626,6 +659,7 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
 
 
 def take_step(bar: r.AccountBar, t: int, i: int) -> None:
+    """Close a step of instrument i, and book it."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     closed = find_step(terms, state, bar.scratch, i)
     rules = share(r.pick_instrument(terms, i))
@@ -638,6 +672,7 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def choose_step(bar: r.AccountBar) -> int:
+    """Return the instrument, or n plus the option, whose step ranks best; -1 if none helps."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     needed = terms.rules.level * balance.compute_needed(terms, state)
     chosen, best = -1, -math.inf
@@ -685,6 +720,7 @@ MOST_STEPS = 100_000
 
 
 def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
+    """Liquidate the cross positions and options by the mode of the account (accounting 5)."""
     terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     options.price_options(terms, state, state.held.values)
     log_causes(bar, t)
@@ -712,6 +748,7 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
 
 
 def mark_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
+    """Mark the collateral at the prices being tested, and enter its profit."""
     last = len(ledger) - 1
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
@@ -721,6 +758,7 @@ def mark_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
 
 
 def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
+    """Liquidate a cross position that stands alone, as an isolated one with all cash."""
     terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -754,6 +792,7 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
 
 
 def record_bad_debt(bar: r.AccountBar, t: int) -> None:
+    """Write off negative cash once nothing is left to sell."""
     state, ledger = bar.state, bar.ledger
     if balance.count_cross(bar.terms, state) > 0 or balance.has_collateral_to_sell(state):
         return
@@ -768,6 +807,7 @@ def record_bad_debt(bar: r.AccountBar, t: int) -> None:
 
 
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
+    """Write everything off, each position with its share of the loss: a takeover."""
     terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
     lost, gross = forfeit_options(state)
     lost += state.wallet.cash
@@ -806,6 +846,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def close_pool(bar: r.AccountBar, t: int) -> None:
+    """Close everything at once; fees are at most what is left."""
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
     for i in range(len(state.positions)):
@@ -838,6 +879,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def reduce_pool(bar: r.AccountBar, t: int) -> None:
+    """Close in steps, the best first, until the pool holds."""
     terms, state = bar.terms, bar.state
     for _ in range(MOST_STEPS):
         if balance.compute_pool(terms, state) <= 0.0:

@@ -17,6 +17,7 @@ from backtest.margin import (
 
 
 def compute_value_of(rules: InstrumentRules, price: float) -> float:
+    """Return the value u of one contract at a price (accounting 1)."""
     if rules.margin.is_inverse:
         return -rules.margin.size / price
     return rules.margin.size * price
@@ -34,21 +35,25 @@ def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> fl
 
 
 def compute_distance(rules: InstrumentRules, start: float, end: float) -> float:
+    """Return how far the price of u end is from that of start, as a fraction of the latter."""
     if rules.margin.is_inverse:
         return abs(start / end - 1.0)
     return abs(end / start - 1.0)
 
 
 def mark_position(position: Position, value: float) -> tuple[Position, float]:
+    """Return the position marked at a value u, and its profit since the last mark."""
     pnl = position.quantity * (value - position.marked)
     return Position(position.quantity, position.entry, position.margin, value), pnl
 
 
 def compute_profit(position: Position, value: float) -> float:
+    """Return the unrealized profit at a value u: q (u - entry)."""
     return position.quantity * (value - position.entry)
 
 
 def add_margin(position: Position, amount: float) -> Position:
+    """Return the position with an amount of money more as posted margin."""
     return Position(position.quantity, position.entry, position.margin + amount, position.marked)
 
 
@@ -58,6 +63,7 @@ def add_margin(position: Position, amount: float) -> Position:
 def compute_requirement(
     rules: InstrumentRules, position: Position, value: float, multiplier: float
 ) -> float:
+    """Return the maintenance margin at a value u, or at the entry (`maintenance_at`)."""
     unit = abs(position.entry) if rules.margin.is_valued_at_entry else abs(value)
     return compute_maintenance(rules.margin, abs(position.quantity) * unit, multiplier)
 
@@ -87,6 +93,7 @@ def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool
 
 
 def compute_entry(position: Position, quantity: float, filled: float) -> float:
+    """Return the average entry u after a trade to a quantity, filled at u (accounting 1)."""
     added = abs(quantity) - abs(position.quantity)
     size = abs(quantity) if quantity != 0.0 else 1.0
     average = (position.entry * abs(position.quantity) + filled * added) / size
@@ -97,6 +104,7 @@ def compute_entry(position: Position, quantity: float, filled: float) -> float:
 
 @inlined
 def find_adverse(position: Position, low: float, high: float) -> float:
+    """Return the extreme value u that is worse for the position: the low of a long one."""
     return low if position.quantity > 0.0 else high
 
 
@@ -104,6 +112,7 @@ def find_adverse(position: Position, low: float, high: float) -> float:
 
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    """Return what cash and position are worth at a value u."""
     position = balances.position
     if rules.margin.is_isolated:
         return balances.cash + (position.margin + compute_profit(position, value))
@@ -111,6 +120,7 @@ def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> 
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    """Return what backs the position at a value u: its margin and profit, or all cash."""
     position = balances.position
     if rules.margin.is_isolated:
         return position.margin + compute_profit(position, value)
@@ -118,6 +128,7 @@ def compute_backing(rules: InstrumentRules, balances: Balances, value: float) ->
 
 
 def compute_uncounted(rules: InstrumentRules, position: Position, value: float) -> float:
+    """Return the part of a profit at u that backs no order (`profit_counts`, accounting 4.3)."""
     if not rules.has_profit_share:
         return 0.0
     profit = compute_profit(position, value)
@@ -132,6 +143,7 @@ def compute_base(rules: InstrumentRules, balances: Balances) -> float:
 
 
 def is_failing(rules: InstrumentRules, balances: Balances, value: float, multiplier: float) -> bool:
+    """Return whether the requirement fails at a value u, equality included (accounting 5)."""
     position = balances.position
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
@@ -139,6 +151,7 @@ def is_failing(rules: InstrumentRules, balances: Balances, value: float, multipl
 
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
+    """Return the value u at which the requirement just fails, NaN if there is none."""
     position = balances.position
     base = compute_base(rules, balances)
     return compute_liquidation_value(
@@ -147,10 +160,12 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
 
 
 def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
+    """Return cash and a flat position that has margin and was last marked at a value u."""
     return Balances(cash, Position(0.0, 0.0, margin, value))
 
 
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
+    """Take money from the cash, and from isolated margin once the cash is empty (accounting 3)."""
     position = balances.position
     cash, margin = balances.cash - amount, position.margin
     if rules.margin.is_isolated:
@@ -162,6 +177,7 @@ def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balance
 
 @cold
 def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
+    """Return what a closed position leaves, its margin in the cash again, and the bad debt."""
     position = balances.position
     if position.quantity != 0.0:
         return balances, 0.0
@@ -212,24 +228,28 @@ def move_value(
 
 
 def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:
+    """Return the value u of the stop-loss, NaN without one."""
     distance = rules.stop_loss * quote.stop_scale
     side = -find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_stop_distance)
 
 
 def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> float:
+    """Return the value u of the trailing stop, from the best u so far; NaN without one."""
     distance = rules.trailing_stop * quote.trail_scale
     side = -find_side(position)
     return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
 
 
 def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
+    """Return the value u at which equity reaches the equity stop, NaN without one."""
     held = balances.position.quantity
     held = held if held != 0.0 else math.nan
     return (watch.level - compute_equity(rules, balances, 0.0)) / held
 
 
 def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
+    """Return the value u of the take-profit, NaN without one."""
     distance = rules.take_profit * quote.profit_scale
     side = find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_profit_distance)
@@ -239,12 +259,14 @@ def compute_target_price(rules: InstrumentRules, position: Position, quote: Quot
 
 
 def is_through(side: float, value: float, stop: float) -> bool:
+    """Return whether a value u reached a stop on its way against side, equality included."""
     return side * (value - stop) <= TOLERANCE * abs(stop)
 
 
 def is_exiting(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
+    """Return whether a stop or the take-profit may act between the values low and high."""
     position = balances.position
     side = find_side(position)
     adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
@@ -259,6 +281,7 @@ def is_exiting(
 def find_nearest_stop(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
 ) -> tuple[int, float]:
+    """Return the kind of the stop that comes first, and its value u; NOTHING and NaN if none."""
     position = balances.position
     side = find_side(position)
     kind, nearest = NOTHING, math.nan
@@ -277,6 +300,7 @@ def find_nearest_stop(
 def find_exit(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> tuple[int, float]:
+    """Return what closes the position between two values u, and the value u of that stop."""
     position = balances.position
     if position.quantity == 0.0:
         return NOTHING, math.nan
@@ -294,11 +318,13 @@ def find_exit(
 
 
 def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
+    """Return what trailing stops compare with after a trade: the entry, if it opened."""
     is_new = before.quantity * after.quantity <= 0.0
     return Watch(best=after.entry if is_new else watch.best, level=watch.level)
 
 
 def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
+    """Return what trailing stops compare with after the extremes of a bar, as values u."""
     reached = find_adverse(position, quote.high, quote.low)
     is_better = (reached - watch.best) * find_side(position) > 0.0
     best = reached if is_better else watch.best
@@ -306,6 +332,7 @@ def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
 
 
 def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
+    """Return at which part of a segment of values u a stop acts, and the value u it fills at."""
     if is_through(side, start, stop):
         return 0.0, start
     if end == start:
@@ -331,6 +358,7 @@ def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: float, rate: float
 ) -> tuple[Balances, float]:
+    """Return the balances after a funding payment at a value u, and what was paid."""
     position = balances.position
     paid = compute_payment(position.quantity, value, rate)
     if not rules.margin.is_isolated:
@@ -350,6 +378,7 @@ CAUTION = 4e-12
 
 
 def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
+    """Return the equity at which an account is ruined, an upper bound with its rounding."""
     least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
     return least * (line <= least) + line * (line > least) + CAUTION * paid_in
 

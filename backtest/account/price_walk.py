@@ -37,6 +37,7 @@ CAUTION = 1e-9
 def compute_last_equity(
     terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
+    """Return the equity at some last values u and prices of collateral."""
     equity = state.wallet.cash
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -107,6 +108,7 @@ def add_to_openings(state: r.AccountState, moved: float) -> None:
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
+    """Return whether the equity stop acts at some last values u and prices of collateral."""
     level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
     return (
         balance.count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
@@ -114,6 +116,7 @@ def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: 
 
 
 def find_stop_on_segment(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+    """Return at which part of the segment a floor of the equity acts; 2 if none does."""
     if not terms.has_floor:
         return 2.0
     if holds_options(state):
@@ -129,6 +132,7 @@ def find_stop_on_segment(terms: r.Terms, state: r.AccountState, scratch: r.Scrat
 
 
 def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float) -> float:
+    """Return the equity above the equity stop at a part of the segment; writes values there."""
     pool_liquidation.value_on_segment(terms, state, scratch, place)
     values, prices = scratch.failure, state.held.prices
     for i in range(len(values)):
@@ -140,6 +144,7 @@ def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, pla
 
 @of_options(returns=0.0)
 def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+    """Return the same with options: 16 places are tested, and the first failure bisected."""
     if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
         return 0.0
     for part in range(1, pool_liquidation.PARTS + 1):
@@ -156,6 +161,7 @@ def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scr
 
 
 def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
+    """Return whether the least equity of the bar, a bound, may reach the equity stop."""
     least, gross = state.wallet.cash, abs(state.wallet.highest)
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -177,11 +183,13 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
 
 
 def rescale_highest(state: r.AccountState, moved: float, equity: float) -> None:
+    """Keep the equity stop unchanged by flows: scale the highest equity with the equity."""
     if moved != 0.0 and equity > 0.0:
         state.wallet.highest = max(state.wallet.highest * ((equity + moved) / equity), 0.0)
 
 
 def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
+    """Write the highest equity so far; a used-up stop starts anew once all is closed."""
     if terms.equity_stop == 0.0:
         return
     level = compute_peak_level(terms, state) * (1.0 + p.USED_UP)
@@ -193,6 +201,7 @@ def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None
 
 
 def check_gap(bar: r.AccountBar, t: int) -> None:
+    """Liquidate at the mark open, then stop at the last open what is beyond it (step 4)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     had_only_position = terms.has_floor and balance.has_only_position(terms, state)
     is_any_hit = liquidate_at_gap(bar, t)
@@ -216,6 +225,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
 
 
 def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
+    """Liquidate at the mark open; write who was hit into scratch.kind, return whether any."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
     is_pool_hit = balance.is_pool_short(terms, state)
@@ -242,6 +252,7 @@ def find_stop(
     high: float,
     level: float,
 ) -> tuple[int, float]:
+    """Return the kind of the stop that acts between two values u, and its value u."""
     rules, quote, position = (
         r.share(r.pick_instrument(terms, i)),
         quotes.instruments[i],
@@ -256,6 +267,7 @@ def find_stop(
 
 
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
+    """Close a position at the value u of a stop, and drop what was decided of it."""
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
@@ -291,22 +303,23 @@ def name_floor(floor: int) -> int:
 def drop_after_equity_stop(state: r.AccountState, floor: int) -> None:
     """Drop all orders; after the loss of a day or a week (``floor``) none fills until the next."""
     drop_orders(state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         state.since_stop[i] = -1.0
     state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
 
 
 def drop_orders(state: r.AccountState) -> None:
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         state.is_pending[i] = 0
     for k in range(len(state.options.targets)):
         state.options.targets[k] = math.nan
 
 
 def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
+    """Close all positions and options at the equity stop, at some last values u."""
     state = bar.state
     floor = find_floor(bar.terms, state)
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
     stop_options(bar, t, name_floor(floor))
@@ -364,6 +377,7 @@ def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> b
 
 @inlined
 def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
+    """Return the least of D that the pool can have from instrument i in this bar, a bound."""
     position = state.positions[i]
     tables, held, level = terms.rules.brackets, position.quantity, terms.rules.level
     quote = quotes.instruments[i]
@@ -380,6 +394,7 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
 
 @inlined
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
+    """Return whether an extreme of the bar, a bound, may liquidate an isolated position."""
     position = state.positions[i]
     tables, held, entry = (
         terms.rules.brackets,
@@ -399,6 +414,7 @@ def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar,
 
 
 def is_stop_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
+    """Return whether a stop or take-profit may act between the extremes of the bar."""
     quote = quotes.instruments[i]
     low, high = quote.low, quote.high
     if r.has_exits(terms, i):
@@ -411,6 +427,7 @@ def is_stop_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: 
 
 
 def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
+    """Close at the open what was held for the longest time allowed."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if not terms.has_time_stop:
         return
@@ -427,6 +444,7 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
 
 
 def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
+    """Write the time, ns, at which each position was opened; NaN where nothing is held."""
     if not terms.has_time_stop:
         return
     for i in range(len(state.positions)):
@@ -442,7 +460,7 @@ def keep_distances(bar: r.AccountBar) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     if not terms.has_time_stop:
         return
-    for i in range(len(state.margin)):
+    for i in range(len(state.positions)):
         if not r.is_held(state, i) or math.isnan(state.opened[i]):
             continue
         t = find_bar(feed, state.opened[i], i)
@@ -510,6 +528,7 @@ def walk(bar: r.AccountBar, t: int) -> None:
 
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
+    """Return whether a bound of how far D can fall on the walk shows that nothing acts."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     if terms.has_floor or is_any_near(terms, state, quotes):
         return False
@@ -527,6 +546,7 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
 
 
 def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
+    """Write the opens as the values at which the walk stands."""
     for i in range(len(scratch.last)):
         quote = quotes.instruments[i]
         scratch.last[i], scratch.mark[i] = quote.open, quote.mark_open
@@ -585,6 +605,7 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
 
 
 def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
+    """Write the values u at the end of leg 0, 1 or 2 of the walk."""
     for i in range(len(scratch.last)):
         is_low = (scratch.turn[i] == 1.0) == (leg == 0)
         quote = quotes.instruments[i]
@@ -633,6 +654,7 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
 
 
 def count_both_reached(bar: r.AccountBar) -> None:
+    """Count the bar if both take-profit and a stop or liquidation may be reached."""
     found = False
     for i in range(len(bar.state.positions)):
         found = found or (r.is_held(bar.state, i) and is_both_reached(bar, i))
@@ -684,6 +706,7 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
 
 
 def walk_segment(bar: r.AccountBar, t: int) -> None:
+    """Take prices to the end of a leg, and let act what comes first, again and again."""
     state, scratch = bar.state, bar.scratch
     while True:
         event = find_event(bar)
@@ -707,6 +730,7 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
 
 
 def advance(scratch: r.Scratch, place: float) -> None:
+    """Move the values u and prices to a part of the segment."""
     for i in range(len(scratch.last)):
         scratch.last[i] = move(scratch.last[i], scratch.last_end[i], place)
         scratch.mark[i] = move(scratch.mark[i], scratch.mark_end[i], place)
@@ -720,6 +744,7 @@ def move(start: float, end: float, place: float) -> float:
 
 
 def find_event(bar: r.AccountBar) -> NextEvent:
+    """Return what acts first on the segment; ties go to the pool, alone, equity stop, exit."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     found = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
     place = find_pool_failure(terms, state, scratch)
@@ -738,6 +763,7 @@ def find_event(bar: r.AccountBar) -> NextEvent:
 
 
 def add_fills(state: r.AccountState, scratch: r.Scratch, found: NextEvent) -> NextEvent:
+    """Return the first event, or a fill of a resting order that comes before it."""
     for i in range(len(state.positions)):
         place = find_fill_place(state, scratch, i)
         if place < found.place - SAME_PLACE:
@@ -746,6 +772,7 @@ def add_fills(state: r.AccountState, scratch: r.Scratch, found: NextEvent) -> Ne
 
 
 def add_stops(bar: r.AccountBar, found: NextEvent) -> NextEvent:
+    """Return the first event, or a stop that comes before it."""
     for i in range(len(bar.state.positions)):
         if r.is_held(bar.state, i):
             kind, place, value = find_stop_place(bar, i)
@@ -755,6 +782,7 @@ def add_stops(bar: r.AccountBar, found: NextEvent) -> NextEvent:
 
 
 def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+    """Return at which part of the segment the pool fails; 2 if it does not."""
     if balance.count_cross(terms, state) == 0:
         return 2.0
     if is_walking(terms, state):
@@ -771,6 +799,7 @@ def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch)
 
 
 def find_own_failure(bar: r.AccountBar, i: int) -> float:
+    """Return at which part of the segment an isolated position fails; 2 if it does not."""
     rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].multiplier
     balances = Balances(0.0, r.pick_position(bar.state, i))
     start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
@@ -785,6 +814,7 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
 
 
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
+    """Return the stop that acts first on the segment, at which part, and its value u; 2 if none."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
     position = r.pick_position(state, i)
@@ -813,6 +843,7 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
 
 
 def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
+    """Liquidate an isolated position at a mark u, unless the wallet adds margin."""
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)

@@ -323,6 +323,7 @@ class MarketBar(NamedTuple):
 
 
 def new_quotes(n: int, assets: int) -> MarketBar:
+    """Return quotes of n instruments and of some collateral, NaN until a bar is written."""
     instruments, others = Structs(Quote, n), Structs(AssetQuote, assets)
     instruments.numbers[:] = np.nan
     for quote in instruments:
@@ -395,6 +396,7 @@ def share(record: Any) -> Any:
 
 
 def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
+    """Return the rules of instrument i, with the venue leverage of its tables."""
     rules: InstrumentRules = terms.instruments[i]
     setting = terms.rules.brackets.settings[i]
     if setting != rules.margin.setting:
@@ -415,6 +417,7 @@ def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
 
 
 def write_tuple(terms: Terms, i: int) -> None:
+    """Write dated costs into the rules that plain Python reads; compiled code needs none."""
     own = terms.instruments[i]
     taker = float(terms.rules.brackets.takers[i])
     changed = {NUMBERS[row]: float(terms.numbers[row, i]) for row in DATED_ROWS}
@@ -466,6 +469,7 @@ def view_holdings(
 
 @inlined
 def pick_position(state: AccountState, i: int) -> Position:
+    """Return a copy of what a trade changes of a position."""
     position = state.positions[i]
     return Position(position.quantity, position.entry, position.margin, position.marked)
 
@@ -516,6 +520,7 @@ def note(
     slippage: float = 0.0,
     impact: float = 0.0,
 ) -> None:
+    """Log an event: its value u or 1, signed contracts, money, and the costs of a fill."""
     row = log.written[0]
     log.written[0] = row + 1
     if row < len(log.entries):
@@ -533,6 +538,7 @@ def note(
 
 
 def note_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:
+    """Log a trade, if it traded."""
     if done.quantity != 0.0:
         notional = abs(done.quantity) * abs(done.value)
         note(
@@ -544,10 +550,12 @@ def note_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:
 def note_liquidation(
     log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
+    """Log a liquidation at a mark u, with its loss."""
     note(log, t, i, Event.LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
 
 
 def note_death(log: EventLog, t: int, i: int, value: float, done: Liquidation) -> None:
+    """Log a liquidation at a mark u, and its bad debt."""
     note_liquidation(log, t, i, value, done.quantity, done.loss)
     if done.bad_debt != 0.0:
         note(log, t, i, Event.BAD_DEBT, value, 0.0, done.bad_debt)

@@ -85,12 +85,14 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 
 @inlined
 def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
+    """Write bar t as the first of its kind, once."""
     if is_so and tally[row] < 0.0:
         tally[row] = t
 
 
 @inlined
 def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
+    """Add leverage and margin ratio at a close to the tally."""
     leverage = close.gross * tally[y.INVERSE]
     tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = results.raise_ratio(
         tally[y.PEAK_NEEDED],
@@ -120,6 +122,7 @@ def count_decay(
     inverse: float,
     t: int,
 ) -> None:
+    """Add what holding contracts, not leverage, did to log growth in this bar to the tally."""
     drift, grown = 0.0, 1.0
     for i in range(len(before)):
         move = log_returns[t, i]
@@ -138,6 +141,7 @@ def count_decay(
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
+    """Return exposure and margin at the close; writes liquidation values u into scratch.failure."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = a.count_cross(terms, state) > 0
@@ -175,6 +179,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
 
 def measure_gross(bar: a.AccountBar) -> CloseFacts:
+    """Return the gross notional at the close, and no margin."""
     state, gross = bar.state, 0.0
     for i in range(len(state.positions)):
         if a.is_held(state, i):
@@ -205,6 +210,7 @@ def is_any_near(
 
 @inlined
 def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
+    """Return whether a bound shows that no price near by liquidates instrument i."""
     level = terms.rules.level
     if a.is_isolated(terms, i):
         level = 1.0
@@ -215,6 +221,7 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
 
 
 def is_near_failure(quotes: a.MarketBar, i: int, value: float) -> bool:
+    """Return whether a liquidation value u is near the mark close."""
     close = quotes.instruments[i].mark_close
     ratio = value / close if close > 0.0 else close / value
     if math.isnan(ratio):
@@ -265,6 +272,7 @@ def find_failure_value(
 def find_nearer_value(
     terms: a.Terms, state: a.AccountState, scratch: a.Scratch, i: int, excess: float
 ) -> float:
+    """Return the liquidation value u that is nearer, up or down, of a pool with options."""
     value = state.positions[i].value
     left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
     down = a.find_value_with_options(terms, state, scratch, i, False, left)
@@ -312,6 +320,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
 
 
 def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
+    """Write what the account held at the close of bar t, and its marks."""
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     brackets = terms.rules.brackets
     state.wallet.cash = held.cash[row]
@@ -412,6 +421,7 @@ def write(column: FloatArray, value: float, t: int) -> None:
 
 
 def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
+    """Write what is not 0 into column i."""
     if value != 0.0:
         column[t, i] = value
 
@@ -419,6 +429,7 @@ def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
 def record_position(
     tape: RunTape, state: a.AccountState, ledger: Structs[Money], is_fast: bool, i: int, t: int
 ) -> None:
+    """Write what is held of instrument i, its target, and its terms of money."""
     held, rows = tape.record.positions, view_numbers(ledger)
     position = state.positions[i]
     write_of(held.quantity, position.quantity, t, i)
@@ -439,6 +450,7 @@ def record_position(
 
 @of_options(returns=None)
 def record_option(tape: RunTape, state: a.AccountState, k: int, t: int) -> None:
+    """Write what is held of option k, its value, and its terms of money."""
     own, options = state.options, tape.record.options
     options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
     options.price_pnl[t, k], options.fees[t, k] = own.profits[k], own.fees[k]
@@ -572,6 +584,7 @@ def locate(function: Any, arguments: Any) -> int:
 def begin_lane(
     lanes: Lanes, feed: a.MarketFeed, deciders: Deciders, state: a.AccountState, k: int
 ) -> None:
+    """Write the numbers with which lane k starts: account, memory, cursor and span."""
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
     state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
@@ -596,6 +609,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     start: int,
     stop: int,
 ) -> tuple[int, int]:
+    """Take the account through bars start to stop; return the bar reached, and why it stopped."""
     bar = a.AccountBar(
         terms=terms, feed=feed, state=state, quotes=quotes, scratch=scratch, ledger=ledger,
         log=tape.log,
@@ -645,6 +659,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
 def write_life(
     lives: FloatArray, state: a.AccountState, money: Money, is_fast: bool, t: int
 ) -> None:
+    """Write wealth, ruin, liquidations and calls of bar t into the outcomes of paths."""
     lives[WEALTH, t] = state.wallet.equity + state.wallet.reserve
     lives[RUINED, t] = state.wallet.is_ruined
     if not is_fast:
@@ -684,6 +699,7 @@ def is_any_set(flags: IntArray) -> bool:
 def remember_marks(
     tape: RunTape, terms: a.Terms, feed: a.MarketFeed, quotes: a.MarketBar, t: int, is_first: bool
 ) -> None:
+    """Keep the mark closes of the last bar as values u in tape.before."""
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(tape.before)):
         tape.before[i] = quotes.instruments[i].mark_close
@@ -707,6 +723,7 @@ def is_balanced(before: float, state: a.AccountState, change: float, gross: floa
 
 
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
+    """Write the decisions of close t into the positions; False if one is not allowed."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     n, k = len(state.positions), find_seen_bar(deciders, state, t)
     if k < 0:
@@ -734,6 +751,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
 
 
 def find_seen_bar(deciders: Deciders, state: a.AccountState, t: int) -> int:
+    """Return the bar that policies see at close t, -1 between decisions; writes their peak."""
     k = t
     if len(deciders.rows) > 1:
         k = deciders.rows[t]
@@ -748,6 +766,7 @@ def open_of(deciders: Deciders, feed: a.MarketFeed, k: int) -> int:
 
 
 def hold_all(state: a.AccountState) -> None:
+    """Decide nothing between decision bars (`decide=`); counters since events stand still."""
     for i in range(len(state.positions)):
         position = state.positions[i]
         position.leverage, position.asked, position.is_pending = (
@@ -767,6 +786,7 @@ def hold_count(since: float) -> float:
 
 @inlined
 def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
+    """Write what the policy of instrument i decides at close t."""
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     position = state.positions[i]
     position.leverage, position.is_pending = math.nan, 0
@@ -797,6 +817,7 @@ def show_account_totals(
     close: CloseFacts,
     days: float,
 ) -> None:
+    """Write what all policies see of the account into deciders.shown."""
     shown, equity = deciders.shown, state.wallet.equity
     net = 0.0
     for i in range(len(state.positions)):
@@ -825,6 +846,7 @@ def show_position(
     scratch: a.Scratch,
     i: int,
 ) -> None:
+    """Write what the policy of instrument i sees of its position into deciders.shown."""
     shown, equity = deciders.shown, state.wallet.equity
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
@@ -852,6 +874,7 @@ def show_position(
 def show_account(
     terms: a.Terms, deciders: Deciders, state: a.AccountState, close: CloseFacts
 ) -> None:
+    """Write what the overlay sees of the whole account into deciders.shown."""
     shown = deciders.shown
     shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
     shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan
@@ -870,6 +893,7 @@ def show_account(
 def show_bar(
     deciders: Deciders, feed: a.MarketFeed, state: a.AccountState, i: int, t: int, k: int
 ) -> None:
+    """Write the bar that the policy of instrument i sees into deciders.bar."""
     bar = deciders.bar
     position = state.positions[i]
     if len(deciders.rows) > 1:
@@ -883,5 +907,6 @@ def show_bar(
 
 
 def show_index(deciders: Deciders, t: int) -> None:
+    """Write the bar of the index that the overlay sees into deciders.bar."""
     for k in range(7):
         deciders.bar[k] = deciders.index_bars[k, t]
