@@ -35,19 +35,19 @@ def value_at(state: r.AccountState, values: FloatArray, prices: FloatArray) -> N
 
 
 def count_cross(terms: r.Terms, state: r.AccountState) -> int:
-    found = count_options(state)
+    count = count_options(state)
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            found += 1
-    return found
+            count += 1
+    return count
 
 
 def count_open(state: r.AccountState) -> int:
-    found = count_options(state)
+    count = count_options(state)
     for i in range(len(state.positions)):
         if r.is_held(state, i):
-            found += 1
-    return found
+            count += 1
+    return count
 
 
 def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
@@ -68,17 +68,17 @@ def has_one_position(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def has_collateral(state: r.AccountState) -> bool:
-    found = False
+    is_any = False
     for c in range(len(state.held.amounts)):
-        found = found or state.held.amounts[c] != 0.0
-    return bool(found)
+        is_any = is_any or state.held.amounts[c] != 0.0
+    return bool(is_any)
 
 
 def has_collateral_to_sell(state: r.AccountState) -> bool:
-    found = False
+    is_any = False
     for c in range(len(state.held.amounts)):
-        found = found or state.held.amounts[c] > 0.0
-    return bool(found)
+        is_any = is_any or state.held.amounts[c] > 0.0
+    return bool(is_any)
 
 
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
@@ -256,12 +256,12 @@ def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: Structs[M
 
 
 def compute_proceeds(terms: r.Terms, state: r.AccountState) -> float:
-    found = 0.0
+    total = 0.0
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] > 0.0:
             kept = 1.0 - terms.rules.collateral.slippages[c]
-            found += state.held.amounts[c] * state.held.prices[c] * kept
-    return found
+            total += state.held.amounts[c] * state.held.prices[c] * kept
+    return total
 
 
 def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:

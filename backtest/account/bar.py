@@ -43,14 +43,14 @@ HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_ex
 
 def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> bool:
     """Return whether the rules of the account allow bars in which only prices move."""
-    found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == r.AT_OPEN
-    found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
-    found = found and len(state.options.targets) == 0
-    found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
-    found = found and len(feed.costs) == 1
+    may_use = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == r.AT_OPEN
+    may_use = may_use and len(state.held.amounts) == 0 and not terms.has_time_stop
+    may_use = may_use and len(state.options.targets) == 0
+    may_use = may_use and len(feed.multiplier) == 1 and len(feed.initial) == 1
+    may_use = may_use and len(feed.costs) == 1
     for i in range(len(state.positions)):
-        found = found and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
-    return bool(found)
+        may_use = may_use and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
+    return bool(may_use)
 
 
 def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
@@ -132,17 +132,17 @@ def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
     if terms.max_gross_leverage < math.inf:
         fills.choose_orders(bar, equity)
         return has_order(bar.scratch)
-    found = False
+    is_any = False
     for i in range(len(state.positions)):
-        found = found or is_trading(bar, equity, i)
-    return bool(found)
+        is_any = is_any or is_trading(bar, equity, i)
+    return bool(is_any)
 
 
 def has_order(scratch: r.Scratch) -> bool:
-    found = False
+    is_any = False
     for i in range(len(scratch.kind)):
-        found = found or scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE
-    return bool(found)
+        is_any = is_any or scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE
+    return bool(is_any)
 
 
 @inlined

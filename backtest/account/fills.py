@@ -64,10 +64,10 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def has_increase(scratch: r.Scratch) -> bool:
-    found = False
+    is_any = False
     for i in range(len(scratch.kind)):
-        found = found or scratch.kind[i] == r.INCREASE
-    return found
+        is_any = is_any or scratch.kind[i] == r.INCREASE
+    return is_any
 
 
 def choose_orders(bar: r.AccountBar, equity: float) -> None:
@@ -284,10 +284,10 @@ def cut_to_balance(bar: r.AccountBar) -> None:
 
 
 def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:
-    found = False
+    is_any = False
     for i in range(len(scratch.kind)):
-        found = found or (scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i))
-    return bool(found)
+        is_any = is_any or (scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i))
+    return bool(is_any)
 
 
 def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
@@ -527,7 +527,7 @@ def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:
 
 
 def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> bool:
-    found = False
+    is_any = False
     for i in range(len(state.positions)):
         if is_resting(state, scratch, i):
             is_buy = scratch.wanted[i] > state.positions[i].quantity
@@ -536,8 +536,8 @@ def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratc
                 min(quote.low, quote.open) <= through,
                 max(quote.high, quote.open) >= through,
             )
-            found = found or (is_low if is_buy else is_high)
-    return bool(found)
+            is_any = is_any or (is_low if is_buy else is_high)
+    return bool(is_any)
 
 
 def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:

@@ -190,41 +190,41 @@ def clear_ledger(ledger: Structs[Money]) -> None:
 
 def enter_trade(ledger: Structs[Money], i: int, done: Trade) -> None:
     """Add a trade of instrument i to the ledger."""
-    own = ledger[i]
-    own.price_pnl += done.price_pnl
-    own.fees += done.fee
-    own.slippage += done.slippage
-    own.impact += done.impact
-    own.traded += abs(done.quantity) * abs(done.value)
+    money = ledger[i]
+    money.price_pnl += done.price_pnl
+    money.fees += done.fee
+    money.slippage += done.slippage
+    money.impact += done.impact
+    money.traded += abs(done.quantity) * abs(done.value)
 
 
 def enter_liquidation(ledger: Structs[Money], i: int, done: Liquidation) -> None:
     """Add a liquidation of instrument i to the ledger."""
-    own = ledger[i]
-    own.price_pnl += done.price_pnl
-    own.liquidation_loss += done.loss
-    own.bad_debt += done.bad_debt
-    own.traded += done.traded
-    own.liquidations += 1.0
+    money = ledger[i]
+    money.price_pnl += done.price_pnl
+    money.liquidation_loss += done.loss
+    money.bad_debt += done.bad_debt
+    money.traded += done.traded
+    money.liquidations += 1.0
 
 
 @inlined
 def total(ledger: Structs[Money], term: int) -> float:
     """Return the sum of a row of :data:`MONEY` over the instruments and the account."""
-    rows, found = view_numbers(ledger), 0.0
+    rows, total = view_numbers(ledger), 0.0
     for i in range(len(rows)):
-        found += rows[i, term]
-    return found
+        total += rows[i, term]
+    return total
 
 
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
     """Write the sums of a bar, with those of collateral in price and slippage."""
     rows, sums = view_numbers(ledger), view_numbers(money)
     for term in range(len(sums)):
-        found = 0.0
+        total = 0.0
         for i in range(len(rows)):
-            found += rows[i, term]
-        sums[term] = found
+            total += rows[i, term]
+        sums[term] = total
     money.price_pnl += money.collateral_pnl
     money.slippage += money.conversion
 
@@ -244,25 +244,25 @@ def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool)
 
 def earn(ledger: Structs[Money]) -> float:
     """Return by how much a bar changed the equity so far, beside deposits and top-ups."""
-    rows, found = view_numbers(ledger), 0.0
+    rows, total = view_numbers(ledger), 0.0
     for i in range(len(ledger)):
         for term in range(len(EARNED)):
-            found += EARNED[term] * rows[i, term]
-        found += ledger[i].collateral_pnl - ledger[i].conversion
-    return found
+            total += EARNED[term] * rows[i, term]
+        total += ledger[i].collateral_pnl - ledger[i].conversion
+    return total
 
 
 def compute_gain(ledger: Structs[Money], i: int) -> float:
     """Return what a position gained in a bar so far, after the costs that trades have."""
-    rows, found = view_numbers(ledger), 0.0
+    rows, total = view_numbers(ledger), 0.0
     for term in range(len(GAINED)):
-        found += GAINED[term] * rows[i, term]
-    return found
+        total += GAINED[term] * rows[i, term]
+    return total
 
 
 def sum_changes(money: Money) -> float:
     """Return by how much the sums of a bar change the equity."""
-    sums, found = view_numbers(money), 0.0
+    sums, total = view_numbers(money), 0.0
     for term in range(len(CHANGES)):
-        found += CHANGES[term] * sums[term]
-    return found
+        total += CHANGES[term] * sums[term]
+    return total

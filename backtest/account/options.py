@@ -30,29 +30,29 @@ def holds_options(state: AccountState) -> bool:
 @inlined
 @of_options(returns=0)
 def count_options(state: AccountState) -> int:
-    found = 0
+    count = 0
     for quantity in state.options.positions.quantities:
         if quantity != 0.0:
-            found += 1
-    return found
+            count += 1
+    return count
 
 
 @of_options(returns=False)
 def has_short_option(state: AccountState) -> bool:
-    found = False
+    is_any = False
     for k in range(len(state.options.targets)):
-        found = found or state.options.positions.quantities[k] < 0.0
-    return bool(found)
+        is_any = is_any or state.options.positions.quantities[k] < 0.0
+    return bool(is_any)
 
 
 @of_options(returns=False)
 def is_walking(terms: Terms, state: AccountState) -> bool:
-    rules, found = terms.options.rules, False
+    rules, is_any = terms.options.rules, False
     sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.has_floor
     for k in range(len(state.options.targets)):
         held = state.options.positions.quantities[k]
-        found = found or held < 0.0 or (held > 0.0 and sees_longs)
-    return bool(found)
+        is_any = is_any or held < 0.0 or (held > 0.0 and sees_longs)
+    return bool(is_any)
 
 
 # -------------------------------------------------------------------------------- marks and expiry
@@ -301,10 +301,10 @@ def is_adding(state: AccountState, k: int) -> bool:
 
 @of_options(returns=False)
 def is_adding_options(state: AccountState) -> bool:
-    found = False
+    is_any = False
     for k in range(len(state.options.targets)):
-        found = found or is_adding(state, k)
-    return bool(found)
+        is_any = is_any or is_adding(state, k)
+    return bool(is_any)
 
 
 def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> float:

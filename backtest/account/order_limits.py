@@ -300,20 +300,20 @@ def compute_all_uncounted(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, turned: int
 ) -> float:
     """Return the profit of cross positions that backs no order, less those that turn."""
-    found = 0.0
+    total = 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.share(r.pick_instrument(terms, i))
             is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
             if not is_flip and i != turned:
                 position, value = r.pick_position(state, i), state.positions[i].value
-                found += compute_uncounted(rules, position, value)
-    return found
+                total += compute_uncounted(rules, position, value)
+    return total
 
 
 def sum_other_initial(bar: r.AccountBar) -> float:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    found = 0.0
+    total = 0.0
     for i in range(len(state.positions)):
         if (
             r.is_held(state, i)
@@ -322,8 +322,8 @@ def sum_other_initial(bar: r.AccountBar) -> float:
         ):
             quote = quotes.instruments[i]
             notional = abs(state.positions[i].quantity) * abs(quote.fill)
-            found += compute_initial(r.pick_margin(terms, i), notional, quote.initial)
-    return found
+            total += compute_initial(r.pick_margin(terms, i), notional, quote.initial)
+    return total
 
 
 def fit_single(

@@ -249,7 +249,7 @@ def is_account_ruined(
 
 
 def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
-    found = False
+    is_any = False
     for i in range(len(quotes.instruments)):
         if quotes.instruments[i].is_listed == 1:
             rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
@@ -262,8 +262,8 @@ def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
                 return False
             if not wealth * most < least * (1.0 - TOLERANCE):
                 return False
-            found = True
-    return found
+            is_any = True
+    return is_any
 
 
 def end_account(bar: r.AccountBar, t: int) -> None:
@@ -622,10 +622,10 @@ def change_settings(bar: r.AccountBar, t: int) -> None:
 
 
 def is_any_asked(state: r.AccountState) -> bool:
-    found = False
+    is_any = False
     for i in range(len(state.positions)):
-        found = found or state.positions[i].asked > 0.0
-    return bool(found)
+        is_any = is_any or state.positions[i].asked > 0.0
+    return bool(is_any)
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:

@@ -353,9 +353,9 @@ def find_strike(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, after: float, before: float
 ) -> float:
     """Return the first part in between at which a price crosses a strike, with `worst` only."""
-    found = before
+    crossed = before
     if terms.intrabar != r.WORST:
-        return found
+        return crossed
     brackets, positions = terms.rules.brackets, state.options.positions
     for k in range(len(state.options.targets)):
         i = terms.options.instruments[k]
@@ -366,21 +366,21 @@ def find_strike(
         if brackets.are_inverse[i]:
             value = -size / positions.strikes[k]
         place = (value - scratch.mark[i]) / step
-        if after * (1.0 + TOLERANCE) < place < found:
-            found = place
-    return found
+        if after * (1.0 + TOLERANCE) < place < crossed:
+            crossed = place
+    return crossed
 
 
 def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     """Return an upper bound of how far D can fall on the whole segment."""
-    found, packed = 0.0, terms.rules
+    fall, packed = 0.0, terms.rules
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            found += bound_position(terms, state, scratch, i)
+            fall += bound_position(terms, state, scratch, i)
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             step = abs(scratch.price_end[c] - scratch.price[c])
-            found += step * margin.bound_asset_slope(packed, state.held, c)
+            fall += step * margin.bound_asset_slope(packed, state.held, c)
     rules, positions = terms.options.rules, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
@@ -393,8 +393,8 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
                 step *= max(start, end) / low  # prices move fastest at the higher end
             gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
             slope = margin.bound_option_slope(packed, positions, rules, k, low, gains)
-            found += step * slope if step > 0.0 else 0.0
-    return found + TOLERANCE * abs(found)
+            fall += step * slope if step > 0.0 else 0.0
+    return fall + TOLERANCE * abs(fall)
 
 
 def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
@@ -407,27 +407,27 @@ def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i:
 @of_options(returns=0.0)
 def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
     """Return what options on instrument i are worth at some values u."""
-    found, is_priced, positions = 0.0, False, state.options.positions
+    total, is_priced, positions = 0.0, False, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
             if not is_priced:
                 options.price_options(terms, state, values)
                 is_priced = True
-            found += positions.quantities[k] * positions.marks[k]
-    return found
+            total += positions.quantities[k] * positions.marks[k]
+    return total
 
 
 @of_options(returns=0.0)
 def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
     """Return the notional of options on instrument i at some values u."""
-    found, is_priced, own = 0.0, False, state.options
+    total, is_priced, own = 0.0, False, state.options
     for k in range(len(own.targets)):
         if own.positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
             if not is_priced:
                 options.price_options(terms, state, values)
                 is_priced = True
-            found += compute_option_notional(state, k)
-    return found
+            total += compute_option_notional(state, k)
+    return total
 
 
 # ---------------------------------------------------------------------------- liquidation prices
@@ -435,11 +435,11 @@ def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: Floa
 
 @of_options(returns=False)
 def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
-    found = r.is_held(state, i)
+    is_any = r.is_held(state, i)
     for k in range(len(state.options.targets)):
         is_on = terms.options.instruments[k] == i
-        found = found or (is_on and state.options.positions.quantities[k] != 0.0)
-    return bool(found)
+        is_any = is_any or (is_on and state.options.positions.quantities[k] != 0.0)
+    return bool(is_any)
 
 
 def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None:
@@ -487,17 +487,17 @@ def find_value_with_options(
 ) -> float:
     """Return the value u of instrument i at which the pool fails, NaN if there is none."""
     begin_search(state, scratch)
-    found = math.nan
+    value = math.nan
     for k in range(len(DOWN) - 1):
         aim_at_ratios(terms, scratch, i, -1 - k if is_up else k)
         if not left > 0.0:
             left = compute_left(terms, state, scratch, 0.0)
         place, left = follow_segment(terms, state, scratch, left) if left > 0.0 else (0.0, left)
         if place <= 1.0:
-            found = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
+            value = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
             break
     end_search(terms, state, scratch)
-    return float(found)
+    return float(value)
 
 
 # --------------------------------------------------------------------------------------- the pool

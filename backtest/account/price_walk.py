@@ -231,7 +231,7 @@ def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
     is_pool_hit = balance.is_pool_short(terms, state)
     if is_pool_hit:
         pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
-    found = is_pool_hit
+    is_any = is_pool_hit
     for i in range(len(state.positions)):
         is_hit = is_pool_hit
         if r.is_isolated(terms, i):
@@ -239,8 +239,8 @@ def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
             if r.is_held(state, i) and quotes.instruments[i].is_listed == 1:
                 is_hit = liquidate_isolated(bar, t, i)
         bar.scratch.kind[i] = 1 if is_hit else 0
-        found = found or is_hit
-    return found
+        is_any = is_any or is_hit
+    return is_any
 
 
 def find_stop(
@@ -655,10 +655,10 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
 
 def count_both_reached(bar: r.AccountBar) -> None:
     """Count the bar if both take-profit and a stop or liquidation may be reached."""
-    found = False
+    is_any = False
     for i in range(len(bar.state.positions)):
-        found = found or (r.is_held(bar.state, i) and is_both_reached(bar, i))
-    if found:
+        is_any = is_any or (r.is_held(bar.state, i) and is_both_reached(bar, i))
+    if is_any:
         bar.ledger[len(bar.ledger) - 1].both_reached += 1.0
 
 
@@ -746,39 +746,39 @@ def move(start: float, end: float, place: float) -> float:
 def find_event(bar: r.AccountBar) -> NextEvent:
     """Return what acts first on the segment; ties go to the pool, alone, equity stop, exit."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    found = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
+    event = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
     place = find_pool_failure(terms, state, scratch)
     if place <= 1.0:
-        found = NextEvent(POOL, -1, place, math.nan, p.NOTHING)
+        event = NextEvent(POOL, -1, place, math.nan, p.NOTHING)
     for i in range(len(state.positions)):
         if r.is_held(state, i) and r.is_isolated(terms, i):
             place = find_own_failure(bar, i)
-            if place < found.place - SAME_PLACE:
-                found = NextEvent(ALONE, i, place, math.nan, p.NOTHING)
+            if place < event.place - SAME_PLACE:
+                event = NextEvent(ALONE, i, place, math.nan, p.NOTHING)
     place = find_stop_on_segment(terms, state, scratch)
-    if place < found.place - SAME_PLACE:
-        found = NextEvent(DRAWN, -1, place, math.nan, p.NOTHING)
-    found = add_stops(bar, found)
-    return add_fills(state, scratch, found) if terms.fill == r.RESTING else found
+    if place < event.place - SAME_PLACE:
+        event = NextEvent(DRAWN, -1, place, math.nan, p.NOTHING)
+    event = add_stops(bar, event)
+    return add_fills(state, scratch, event) if terms.fill == r.RESTING else event
 
 
-def add_fills(state: r.AccountState, scratch: r.Scratch, found: NextEvent) -> NextEvent:
+def add_fills(state: r.AccountState, scratch: r.Scratch, event: NextEvent) -> NextEvent:
     """Return the first event, or a fill of a resting order that comes before it."""
     for i in range(len(state.positions)):
         place = find_fill_place(state, scratch, i)
-        if place < found.place - SAME_PLACE:
-            found = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
-    return found
+        if place < event.place - SAME_PLACE:
+            event = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
+    return event
 
 
-def add_stops(bar: r.AccountBar, found: NextEvent) -> NextEvent:
+def add_stops(bar: r.AccountBar, event: NextEvent) -> NextEvent:
     """Return the first event, or a stop that comes before it."""
     for i in range(len(bar.state.positions)):
         if r.is_held(bar.state, i):
             kind, place, value = find_stop_place(bar, i)
-            if kind != p.NOTHING and place < found.place - SAME_PLACE:
-                found = NextEvent(EXIT, i, place, value, kind)
-    return found
+            if kind != p.NOTHING and place < event.place - SAME_PLACE:
+                event = NextEvent(EXIT, i, place, value, kind)
+    return event
 
 
 def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:

@@ -678,10 +678,10 @@ def begin_bars(
 
 
 def wants_close(deciders: Deciders) -> bool:
-    found = deciders.asks[len(deciders.asks) - 1] == 1
+    is_any = deciders.asks[len(deciders.asks) - 1] == 1
     for i in range(len(deciders.wants_account)):
-        found = found or deciders.wants_account[i] == WHOLE
-    return bool(found)
+        is_any = is_any or deciders.wants_account[i] == WHOLE
+    return bool(is_any)
 
 
 def begin_peak(deciders: Deciders, state: a.AccountState) -> None:
@@ -690,10 +690,10 @@ def begin_peak(deciders: Deciders, state: a.AccountState) -> None:
 
 
 def is_any_set(flags: IntArray) -> bool:
-    found = False
+    is_any = False
     for i in range(len(flags)):
-        found = found or flags[i] != 0
-    return bool(found)
+        is_any = is_any or flags[i] != 0
+    return bool(is_any)
 
 
 def remember_marks(
