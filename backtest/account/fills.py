@@ -384,7 +384,9 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     if has_increase(scratch):
         cut_to_balance(bar)
         factor = order_limits.fit_increases(bar)
-        rest_increases(bar, t, factor)
+        for i in range(n):
+            if scratch.kind[i] == r.INCREASE:
+                rest(bar, t, i, size_increase(state, quotes, scratch, i, factor))
     for i in range(n):
         if (
             scratch.kind[i] == r.REDUCE
@@ -486,14 +488,6 @@ def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     room = max(wallet / (1.0 / compute_setting(rules.margin, quote.initial) + rate), 0.0)
     kept = max(before, 0.0)
     return float(kept + min(most - kept, room))
-
-
-def rest_increases(bar: r.AccountBar, t: int, factor: float) -> None:
-    """Place increases, what they add scaled by a common factor."""
-    for i in range(len(bar.state.positions)):
-        if bar.scratch.kind[i] == r.INCREASE:
-            wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
-            rest(bar, t, i, wanted)
 
 
 def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:

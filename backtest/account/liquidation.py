@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from backtest.account import position as p
 from backtest.account.account_records import (
     PARTIAL,
@@ -19,12 +21,15 @@ from backtest.core.kernels import cold
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting, compute_step_floor
 
+if TYPE_CHECKING:
+    from backtest.core.units import Contracts, Value
+
 # ------------------------------------------------------------------------------- the liquidation
 
 
 @cold
 def liquidate(
-    rules: InstrumentRules, balances: Balances, value: float, quote: Quote
+    rules: InstrumentRules, balances: Balances, value: Value, quote: Quote
 ) -> Liquidation:
     """Liquidate a position at a mark u by the mode of its rules (accounting 5)."""
     held = balances.position.quantity
@@ -54,7 +59,7 @@ def liquidate(
 
 
 @cold
-def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
+def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[Balances, float]:
     """Return what a takeover at u leaves, and the loss: all that backed the position."""
     backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
@@ -65,7 +70,7 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[B
 
 @cold
 def choose_reduction(
-    rules: InstrumentRules, balances: Balances, value: float, initial: float, multiplier: float
+    rules: InstrumentRules, balances: Balances, value: Value, initial: float, multiplier: float
 ) -> float:
     """Return the signed contracts that the next step of a liquidation closes at a mark u."""
     held = balances.position.quantity
@@ -77,7 +82,7 @@ def choose_reduction(
     return choose_share(rules, held, value)
 
 
-def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, initial: float) -> bool:
+def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, initial: float) -> bool:
     """Return whether a liquidation at u closes all: by mode, small rest, or nothing behind it."""
     held = balances.position.quantity
     notional = abs(held) * abs(value)
@@ -89,7 +94,7 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, init
     )
 
 
-def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
+def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float:
     """Return the signed contracts of a partial step at u: its share, or down to the bracket."""
     notional = abs(held) * abs(value)
     if rules.step > 0.0:
@@ -103,7 +108,7 @@ def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
 
 @cold
 def is_unhealthy(
-    rules: InstrumentRules, balances: Balances, value: float, multiplier: float
+    rules: InstrumentRules, balances: Balances, value: Value, multiplier: float
 ) -> bool:
     """Return whether the health factor at u is so low that the whole debt is repaid."""
     position = balances.position
@@ -117,7 +122,7 @@ def is_unhealthy(
 
 
 @cold
-def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) -> float:
+def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float) -> float:
     """Return the signed contracts that repay a debt at a value u, fee and slippage included."""
     if held < 0.0:
         return held
@@ -127,7 +132,7 @@ def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) ->
 
 @cold
 def close_contracts(
-    rules: InstrumentRules, balances: Balances, value: float, closed: float, quote: Quote
+    rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
 ) -> tuple[Balances, float, float]:
     """Close some contracts at u; return the balances, the loss beyond u, and the notional."""
     position = balances.position
@@ -171,7 +176,7 @@ def can_add(rules: InstrumentRules, balances: Balances) -> bool:
 def add_from_wallet(
     rules: InstrumentRules,
     balances: Balances,
-    value: float,
+    value: Value,
     quote: Quote,
     log: EventLog,
     t: int,

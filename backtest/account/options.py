@@ -287,7 +287,7 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
                 bar.log, t, name_option(state, k), Event.UNQUOTED, own.positions.marks[k], 0.0, 0.0
             )
         elif wanted * held >= 0.0 and abs(wanted) < abs(held):
-            fill_option_order(bar, t, k, wanted)
+            enter_option_trade(bar, t, k, wanted, Event.FILL)
             own.kept[k] = wanted
         else:
             own.kept[k] = held if wanted * held > 0.0 else 0.0
@@ -305,13 +305,6 @@ def is_adding_options(state: AccountState) -> bool:
     for k in range(len(state.options.targets)):
         is_any = is_any or is_adding(state, k)
     return bool(is_any)
-
-
-def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> float:
-    """Return what trading to some contracts pays: premium and fee."""
-    own = state.options
-    traded, price = wanted - own.positions.quantities[k], own.prices[k]
-    return float(traded * price + abs(traded) * compute_option_fee(terms, state, k, price))
 
 
 @of_options(returns=(0.0, 0.0))
@@ -348,7 +341,9 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
         own.before[k] = own.positions.quantities[k]
         if is_adding(state, k):
             wanted = own.kept[k] + factor * own.added[k]
-            outlay += compute_outlay(terms, state, k, wanted)
+            traded, price = wanted - own.positions.quantities[k], own.prices[k]
+            fee = compute_option_fee(terms, state, k, price)
+            outlay += traded * price + abs(traded) * fee
             own.positions.quantities[k] = wanted
     return outlay
 
@@ -371,14 +366,10 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
             wanted = own.kept[k] + factor * own.added[k]
             own.added[k] = 0.0
             if abs(wanted - held) > TOLERANCE * abs(held):
-                fill_option_order(bar, t, k, wanted)
+                enter_option_trade(bar, t, k, wanted, Event.FILL)
 
 
 # --------------------------------------------------------------------------------------- fills
-
-
-def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
-    enter_option_trade(bar, t, k, wanted, Event.FILL)
 
 
 @of_options(returns=None)

@@ -42,16 +42,10 @@ def scale_targets(bar: r.AccountBar, equity: float) -> None:
     """Scale all targets so that gross notional stays within its cap."""
     most = bar.terms.max_gross_leverage * equity
     wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
-    factor = compute_cap_factor(most, wanted, rest)
-    if factor < 1.0:
+    if wanted > 0.0 and wanted + rest > most:
+        factor = max(most - rest, 0.0) / wanted
         for i in range(len(bar.state.positions)):
             bar.scratch.reach[i] *= factor
-
-
-def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
-    if wanted > 0.0 and wanted + rest > most:
-        return max(most - rest, 0.0) / wanted
-    return 1.0
 
 
 def sum_targets(
@@ -156,11 +150,7 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
     for i in range(len(state.positions)):
         position = state.positions[i]
-        level, signal, reach = (
-            position.leverage,
-            position.signal,
-            scratch.reach[i],
-        )
+        level, signal, reach = (position.leverage, position.signal, scratch.reach[i])
         is_kept = scratch.kind[i] == r.KEPT
         overlay, before = state.wallet.overlay, scratch.before[i]
         stated = 0.0

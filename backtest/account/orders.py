@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from backtest.account import position as p
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
 from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_affordable, compute_largest_notional, compute_setting
+
+if TYPE_CHECKING:
+    from backtest.core.units import Contracts, Notional, Rate, Value
 
 LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""
@@ -27,7 +31,7 @@ def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
 
 
 def compute_counted(
-    rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: Notional
 ) -> float:
     if not rules.has_profit_share:
         return equity
@@ -36,7 +40,7 @@ def compute_counted(
 
 
 @inlined
-def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:
+def is_outside(rules: InstrumentRules, equity: float, reach: Notional, held: Notional) -> bool:
     width = rules.band * equity * (1.0 + TOLERANCE)
     width = 0.0 if reach == 0.0 else width
     return abs(reach - held) > width
@@ -61,7 +65,7 @@ def compute_target(
 
 
 def compute_most(
-    rules: InstrumentRules, quote: Quote, equity: float, scale: float, held: float
+    rules: InstrumentRules, quote: Quote, equity: float, scale: float, held: Notional
 ) -> float:
     most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.initial)
     return held if scale == 1.0 and held > most else scale * most
@@ -73,7 +77,7 @@ def size_order(
     quote: Quote,
     equity: float,
     side: float,
-    reach: float,
+    reach: Notional,
 ) -> float:
     """Return the signed contracts to hold after an order, the most that margin allows (4.3)."""
     quantity, unit = balances.position.quantity, abs(quote.fill)
@@ -127,8 +131,8 @@ def bound_unit(rules: InstrumentRules, quote: Quote, side: float, worsening: flo
 def compute_room(
     rules: InstrumentRules,
     balances: Balances,
-    filled: float,
-    dearest: float,
+    filled: Value,
+    dearest: Value,
     side: float,
     quote: Quote,
 ) -> float:
@@ -143,11 +147,11 @@ def compute_room(
     return wallet * (1.0 / (dearest * (posted + rules.fee)))
 
 
-def compute_impact(rules: InstrumentRules, quote: Quote, notional: float) -> float:
+def compute_impact(rules: InstrumentRules, quote: Quote, notional: Notional) -> float:
     return compute_square_root_impact(rules.impact, quote, notional)
 
 
-def compute_square_root_impact(factor: float, quote: Quote, notional: float) -> float:
+def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) -> float:
     if not (quote.adv > 0.0 and quote.sigma > 0.0):
         return 0.0
     return factor * quote.sigma * math.sqrt(notional / quote.adv)
@@ -178,7 +182,12 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
 
 
 def tell_rounding(
-    rules: InstrumentRules, volume: float, unit: float, held: float, wanted: float, done: float
+    rules: InstrumentRules,
+    volume: float,
+    unit: Value,
+    held: Contracts,
+    wanted: Contracts,
+    done: Contracts,
 ) -> tuple[float, int]:
     """Return the contracts that volume cut, and whether minimum notional cut the rest."""
     slow, limited = 0.0, wanted
@@ -194,11 +203,11 @@ def tell_rounding(
     return slow, 1 if is_small and is_skipped else 0
 
 
-def truncate(rules: InstrumentRules, size: float) -> float:
+def truncate(rules: InstrumentRules, size: Contracts) -> float:
     return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
 
 
-def round_price(rules: InstrumentRules, value: float, side: float) -> float:
+def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
     """Return the value u of the price rounded to a tick against the side (accounting 4.6)."""
     price = value * (1.0 / rules.margin.size)
     if rules.margin.is_inverse:
@@ -208,13 +217,13 @@ def round_price(rules: InstrumentRules, value: float, side: float) -> float:
     return p.compute_value_of(rules, max(whole, 1.0) * rules.tick)
 
 
-def round_worsening(rules: InstrumentRules, value: float, side: float, worsening: float) -> float:
+def round_worsening(rules: InstrumentRules, value: Value, side: float, worsening: float) -> float:
     """Return the worsening from u to the rounded price of a fill, as a fraction of the price."""
     filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
     return p.compute_distance(rules, value, filled)
 
 
-def floor(size: float) -> float:
+def floor(size: Contracts) -> float:
     return float(math.floor(size)) if math.isfinite(size) else size
 
 
@@ -222,7 +231,7 @@ def floor(size: float) -> float:
 
 
 def fill(
-    rules: InstrumentRules, balances: Balances, quote: Quote, wanted: float, fee: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, wanted: Contracts, fee: Rate
 ) -> Trade:
     """Trade to a rounded quantity at the fill of the quote, worsened by slippage and impact."""
     held = balances.position.quantity
@@ -234,7 +243,7 @@ def fill(
 
 
 @cold
-def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Quote) -> Trade:
+def stop_out(rules: InstrumentRules, balances: Balances, value: Value, quote: Quote) -> Trade:
     """Close the position at a value u, worsened by slippage, at the taker fee."""
     return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
@@ -242,11 +251,11 @@ def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Qu
 def trade(
     rules: InstrumentRules,
     balances: Balances,
-    value: float,
-    quantity: float,
+    value: Value,
+    quantity: Contracts,
     slippage: float,
     impact: float,
-    fee_rate: float,
+    fee_rate: Rate,
     quote: Quote,
     is_order: bool,
 ) -> Trade:
@@ -283,7 +292,11 @@ def trade(
 
 
 def move_margin(
-    rules: InstrumentRules, balances: Balances, quantity: float, filled: float, multiplier: float
+    rules: InstrumentRules,
+    balances: Balances,
+    quantity: Contracts,
+    filled: Value,
+    multiplier: float,
 ) -> tuple[float, float]:
     """Return the cash and the posted margin after an isolated trade filled at u (accounting 3)."""
     position = balances.position
@@ -292,7 +305,11 @@ def move_margin(
 
 
 def split_margin(
-    rules: InstrumentRules, position: Position, quantity: float, filled: float, multiplier: float
+    rules: InstrumentRules,
+    position: Position,
+    quantity: Contracts,
+    filled: Value,
+    multiplier: float,
 ) -> tuple[float, float, float]:
     """Return what an isolated trade returns to the cash, what it posts, and the margin after."""
     held, margin = position.quantity, position.margin

@@ -514,7 +514,8 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     """
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     n, last = len(state.positions), len(ledger) - 1
-    if len(log.entries) == 0 or has_one_cause(state):
+    is_only_cause = n == 1 and len(state.priced) + len(state.options.targets) == 0
+    if len(log.entries) == 0 or is_only_cause:
         return
     needed, level = measure_shares(terms, state, scratch), terms.rules.level
     for i in range(n):
@@ -537,10 +538,6 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     r.note(log, t, n + OF_FLOWS, Event.CAUSED, flows, 0.0, 0.0)
     left = balance.compute_pool(terms, state) - level * needed
     r.note(log, t, n + OF_RULES, Event.CAUSED, left, 0.0, 0.0)
-
-
-def has_one_cause(state: r.AccountState) -> bool:
-    return len(state.positions) == 1 and len(state.priced) + len(state.options.targets) == 0
 
 
 def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Watch
 from backtest.core.kernels import cold, inlined
@@ -15,8 +15,11 @@ from backtest.margin import (
     compute_payment,
 )
 
+if TYPE_CHECKING:
+    from backtest.core.units import Contracts, Price, Rate, Value
 
-def compute_value_of(rules: InstrumentRules, price: float) -> float:
+
+def compute_value_of(rules: InstrumentRules, price: Price) -> float:
     """Return the value u of one contract at a price (accounting 1)."""
     if rules.margin.is_inverse:
         return -rules.margin.size / price
@@ -24,7 +27,7 @@ def compute_value_of(rules: InstrumentRules, price: float) -> float:
 
 
 @inlined
-def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> float:
+def worsen(rules: InstrumentRules, value: Value, side: float, rate: Rate) -> float:
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
     up, down = 1.0 + rate, 1.0 - rate
     if rules.margin.is_inverse:
@@ -34,20 +37,20 @@ def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> fl
     return value * (up if side > 0.0 else down)
 
 
-def compute_distance(rules: InstrumentRules, start: float, end: float) -> float:
+def compute_distance(rules: InstrumentRules, start: Value, end: Value) -> float:
     """Return how far the price of u end is from that of start, as a fraction of the latter."""
     if rules.margin.is_inverse:
         return abs(start / end - 1.0)
     return abs(end / start - 1.0)
 
 
-def mark_position(position: Position, value: float) -> tuple[Position, float]:
+def mark_position(position: Position, value: Value) -> tuple[Position, float]:
     """Return the position marked at a value u, and its profit since the last mark."""
     pnl = position.quantity * (value - position.marked)
     return Position(position.quantity, position.entry, position.margin, value), pnl
 
 
-def compute_profit(position: Position, value: float) -> float:
+def compute_profit(position: Position, value: Value) -> float:
     """Return the unrealized profit at a value u: q (u - entry)."""
     return position.quantity * (value - position.entry)
 
@@ -61,7 +64,7 @@ def add_margin(position: Position, amount: float) -> Position:
 
 
 def compute_requirement(
-    rules: InstrumentRules, position: Position, value: float, multiplier: float
+    rules: InstrumentRules, position: Position, value: Value, multiplier: float
 ) -> float:
     """Return the maintenance margin at a value u, or at the entry (`maintenance_at`)."""
     unit = abs(position.entry) if rules.margin.is_valued_at_entry else abs(value)
@@ -83,7 +86,7 @@ def compute_stop(rules: InstrumentRules, position: Position) -> float:
 
 
 @inlined
-def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool:
+def is_stopped(rules: InstrumentRules, position: Position, value: Value) -> bool:
     stop = compute_stop(rules, position)
     is_through = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
     return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
@@ -92,7 +95,7 @@ def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool
 # -------------------------------------------------------------------------------------- the entry
 
 
-def compute_entry(position: Position, quantity: float, filled: float) -> float:
+def compute_entry(position: Position, quantity: Contracts, filled: Value) -> float:
     """Return the average entry u after a trade to a quantity, filled at u (accounting 1)."""
     added = abs(quantity) - abs(position.quantity)
     size = abs(quantity) if quantity != 0.0 else 1.0
@@ -103,7 +106,7 @@ def compute_entry(position: Position, quantity: float, filled: float) -> float:
 
 
 @inlined
-def find_adverse(position: Position, low: float, high: float) -> float:
+def find_adverse(position: Position, low: Value, high: Value) -> float:
     """Return the extreme value u that is worse for the position: the low of a long one."""
     return low if position.quantity > 0.0 else high
 
@@ -111,7 +114,7 @@ def find_adverse(position: Position, low: float, high: float) -> float:
 # --------------------------------------------------------------------------- what backs a position
 
 
-def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
+def compute_equity(rules: InstrumentRules, balances: Balances, value: Value) -> float:
     """Return what cash and position are worth at a value u."""
     position = balances.position
     if rules.margin.is_isolated:
@@ -119,7 +122,7 @@ def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> 
     return balances.cash + position.quantity * value
 
 
-def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
+def compute_backing(rules: InstrumentRules, balances: Balances, value: Value) -> float:
     """Return what backs the position at a value u: its margin and profit, or all cash."""
     position = balances.position
     if rules.margin.is_isolated:
@@ -127,7 +130,7 @@ def compute_backing(rules: InstrumentRules, balances: Balances, value: float) ->
     return balances.cash + position.quantity * value
 
 
-def compute_uncounted(rules: InstrumentRules, position: Position, value: float) -> float:
+def compute_uncounted(rules: InstrumentRules, position: Position, value: Value) -> float:
     """Return the part of a profit at u that backs no order (`profit_counts`, accounting 4.3)."""
     if not rules.has_profit_share:
         return 0.0
@@ -142,7 +145,7 @@ def compute_base(rules: InstrumentRules, balances: Balances) -> float:
     return balances.cash
 
 
-def is_failing(rules: InstrumentRules, balances: Balances, value: float, multiplier: float) -> bool:
+def is_failing(rules: InstrumentRules, balances: Balances, value: Value, multiplier: float) -> bool:
     """Return whether the requirement fails at a value u, equality included (accounting 5)."""
     position = balances.position
     needed = compute_requirement(rules, position, value, multiplier)
@@ -159,7 +162,7 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
     )
 
 
-def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
+def make_flat_balances(cash: float, margin: float, value: Value) -> Balances:
     """Return cash and a flat position that has margin and was last marked at a value u."""
     return Balances(cash, Position(0.0, 0.0, margin, value))
 
@@ -208,7 +211,7 @@ USED_UP = 1e-9
 
 
 def move_value(
-    rules: InstrumentRules, value: float, side: float, distance: float, is_distance: bool
+    rules: InstrumentRules, value: Value, side: float, distance: Price, is_distance: bool
 ) -> float:
     """Return u of the price moved up (side 1) or down (-1); NaN if there is no such price.
 
@@ -258,13 +261,13 @@ def compute_target_price(rules: InstrumentRules, position: Position, quote: Quot
 # ------------------------------------------------------------------------------- what is triggered
 
 
-def is_through(side: float, value: float, stop: float) -> bool:
+def is_through(side: float, value: Value, stop: Value) -> bool:
     """Return whether a value u reached a stop on its way against side, equality included."""
     return side * (value - stop) <= TOLERANCE * abs(stop)
 
 
 def is_exiting(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: Value, high: Value
 ) -> bool:
     """Return whether a stop or the take-profit may act between the values low and high."""
     position = balances.position
@@ -298,7 +301,7 @@ def find_nearest_stop(
 
 
 def find_exit(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: Value, high: Value
 ) -> tuple[int, float]:
     """Return what closes the position between two values u, and the value u of that stop."""
     position = balances.position
@@ -331,7 +334,7 @@ def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
     return Watch(best=best if position.quantity != 0.0 else 0.0, level=watch.level)
 
 
-def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
+def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[float, float]:
     """Return at which part of a segment of values u a stop acts, and the value u it fills at."""
     if is_through(side, start, stop):
         return 0.0, start
@@ -356,7 +359,7 @@ def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote
 
 
 def pay_funding(
-    rules: InstrumentRules, balances: Balances, value: float, rate: float
+    rules: InstrumentRules, balances: Balances, value: Value, rate: Rate
 ) -> tuple[Balances, float]:
     """Return the balances after a funding payment at a value u, and what was paid."""
     position = balances.position

@@ -396,11 +396,7 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     """Return whether an extreme of the bar, a bound, may liquidate an isolated position."""
     position = state.positions[i]
-    tables, held, entry = (
-        terms.rules.brackets,
-        position.quantity,
-        position.entry,
-    )
+    tables, held, entry = (terms.rules.brackets, position.quantity, position.entry)
     quote = quotes.instruments[i]
     low, high = held * quote.mark_low, held * quote.mark_high
     of_low, of_high = abs(low), abs(high)

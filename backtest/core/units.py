@@ -25,6 +25,14 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = float | FloatArray
+Price: TypeAlias = float
+Value: TypeAlias = float
+"""The value u of a contract, see docs/accounting.md, section 1."""
+Notional: TypeAlias = float
+Contracts: TypeAlias = float
+"""A number of contracts, with a sign where it is held or traded."""
+Rate: TypeAlias = float
+"""A fee, a requirement or interest as a fraction of a notional or an amount."""
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with what is done, and with all that is to do."""
 TimeLike: TypeAlias = str | dt.datetime | np.datetime64

@@ -769,11 +769,7 @@ def hold_all(state: a.AccountState) -> None:
     """Decide nothing between decision bars (`decide=`); counters since events stand still."""
     for i in range(len(state.positions)):
         position = state.positions[i]
-        position.leverage, position.asked, position.is_pending = (
-            math.nan,
-            math.nan,
-            0,
-        )
+        position.leverage, position.asked, position.is_pending = (math.nan, math.nan, 0)
         position.signal = 1.0
         position.since = hold_count(position.since)
         position.since_stop = hold_count(position.since_stop)

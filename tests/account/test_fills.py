@@ -225,7 +225,8 @@ def test_fills_of_one_instrument(run, numbers):
 @pytest.mark.parametrize("most", [None, 1.0])  # without and with the rounding of orders
 def test_a_change_of_the_size_of_rounding_is_no_trade(side, most):
     rules = rules_of(slip(0.0, max_participation=most), account_of())
-    quote, held = quote_of(100.0, 100.0, 100.0, 100.0)._replace(volume=1e9), side * 10.0
+    quote, held = quote_of(100.0, 100.0, 100.0, 100.0), side * 10.0
+    quote.volume = 1e9
     assert round_quantity(rules, held, quote, held * (1.0 - 1e-13)) == held
     assert round_quantity(rules, held, quote, held * (1.0 - 1e-6)) == held * (1.0 - 1e-6)
 
