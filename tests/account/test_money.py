@@ -11,15 +11,18 @@ import pytest
 import backtest as bt
 from backtest._compile.object_code import Struct, Structs, pack, view_numbers
 from backtest.account import events, money
+from backtest.account.account_records import AssetQuote, MarginCall, PositionState, Quote
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import COUNTED, MONEY, OF_ASSETS, SIGNS, SUMMED, Money, Wallet
+from backtest.account.records import new_quotes
+from backtest.engine import copy_state
 from backtest.results import AccountFields, PositionFields
 from backtest.results.record import OptionFields
 from backtest.results.tally import FIELDS
 from tests.scenes import account_of, play
 
 
-@pytest.mark.parametrize("kind", [Wallet, Money])
+@pytest.mark.parametrize("kind", [Wallet, Money, PositionState, MarginCall, Quote, AssetQuote])
 def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
     layout = np.dtype(kind)
     assert layout.names == kind.names()
@@ -39,6 +42,20 @@ def test_a_struct_its_copy_and_its_rows():
     kept = ledger.copy()
     view_numbers(ledger)[1, MONEY.index("fees")] += 0.5
     assert (ledger[1].fees, kept[1].fees, len(ledger)) == (2.5, 2.0, 3)
+
+
+def test_what_margin_is_computed_from_is_the_memory_of_the_positions():
+    """Columns, also of a copy that was pickled; compiled code reads them in strides, also one."""
+    state = play(100.0, 110.0, targets=1.0, account=account_of()).state
+    for own in (state, copy_state(pickle.loads(pickle.dumps(state)))):
+        (position,) = own.positions
+        position.quantity, position.entry, position.value = 2.0, 101.0, 109.0
+        held = own.held
+        assert (held.quantities[0], held.entries[0], held.values[0]) == (2.0, 101.0, 109.0)
+        assert pack(held.values).kinds == ("<f81A",)
+    quotes = new_quotes(2, 1)
+    quotes.instruments[1].mark_open, quotes.assets[0].fill = 7.0, 8.0
+    assert (quotes.mark_open[1], quotes.asset_fill[0]) == (7.0, 8.0)
 
 
 def test_structs_are_packed_as_their_addresses():
