@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.account.balance import compute_initial_needed, compute_pool, count_cross
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances, put_balances
     from backtest.account.balance import value_at
-    from backtest.account.bar import live_bar, may_use_fast_path, open_bar, set_quotes
+    from backtest.account.bar import process_bar, may_use_fast_path, open_bar, set_quotes
     from backtest.account.bar import take_fast_path
     from backtest.account.first_state import TradedDays, no_options, read_traded
     from backtest.account.money import Ledger, clear_ledger

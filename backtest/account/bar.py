@@ -202,7 +202,7 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
 # --------------------------------------------------------------------------------- the eight steps
 
 
-def live_bar(bar: r.AccountBar, t: int) -> None:
+def process_bar(bar: r.AccountBar, t: int) -> None:
     """Take the account through bar t: the eight steps of accounting 2, in order."""
     terms, state = bar.terms, bar.state
     before, wealth = state.wallet.equity, state.wallet.equity + state.wallet.reserve

@@ -630,7 +630,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         is_fast = may_be and a.take_fast_path(bar, t, was_fast)
         was_fast = is_fast
         if not is_fast:
-            a.live_bar(bar, t)
+            a.process_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)

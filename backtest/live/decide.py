@@ -283,7 +283,7 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
     later = look_ahead(setup, stated)
     t = setup.markets.n_bars
     bar = new_bar(setup, later.inputs, state, traded, t)
-    find_functions().live_bar(bar, t)
+    find_functions().process_bar(bar, t)
     views = show(setup, bar, t)
     entries, orders = bar.log.entries[: bar.log.written[0]], {}
     for i, name in enumerate(setup.markets.names):

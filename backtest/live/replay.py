@@ -506,7 +506,7 @@ def live_through(
     replayer = Replayer(names, n, facts, setup.markets.time, due)
     bound = _compile.bind_functions(
         engine.loop,
-        live_bar=replayer.live,
+        process_bar=replayer.live,
         begin_bars=lambda *_: False,
         decide_all=lambda *_: True,
         ask=None,

@@ -357,14 +357,14 @@ def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
 
 def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
     """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
-    live = accounts.live_bar
+    live = accounts.process_bar
 
     def live_with_gift(bar, t):
         live(bar, t)
         if t == 1:
             bar.state.wallet.equity += 2.0
 
-    monkeypatch.setattr(accounts, "live_bar", live_with_gift)
+    monkeypatch.setattr(accounts, "process_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
     markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
     with pytest.raises(bt.AccountingError) as raised:
@@ -380,14 +380,14 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch)
 @pytest.mark.parametrize(("wrong", "is_found"), [(1e-6, True), (1e-11, False)])
 def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, monkeypatch):
     """4 turns were traded before; 1e-11 of the capital is rounding."""
-    live = accounts.live_bar
+    live = accounts.process_bar
 
     def live_with_gift(bar, t):
         live(bar, t)
         if t == 5:
             bar.state.wallet.equity += wrong * 10_000.0
 
-    monkeypatch.setattr(accounts, "live_bar", live_with_gift)
+    monkeypatch.setattr(accounts, "process_bar", live_with_gift)
     run = partial(play, *[100.0] * 8, targets=(2.0, 0.0),
                   account=account_of(capital=10_000.0, margin_call=0.9))  # fmt: skip
     if is_found:
