@@ -89,7 +89,7 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
         if scratch.kind[i] == r.KEPT:
             rules = r.pick_instrument(terms, i)
             if orders.is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
-                scratch.kind[i] = order_limits.tell_order(scratch, i)
+                scratch.kind[i] = order_limits.classify_order(scratch, i)
 
 
 @inlined

@@ -14,7 +14,7 @@ from backtest.account.options import (
     is_walking,
     try_options,
 )
-from backtest.account.orders import find_limit, tell_rounding
+from backtest.account.orders import attribute_rounding, find_limit
 from backtest.account.position import compute_uncounted
 from backtest.core.kernels import inlined
 from backtest.core.units import DAY, TOLERANCE
@@ -34,7 +34,7 @@ BAND_SLACK = 0.1
 """Share of the cap by which bands may carry gross leverage over it."""
 
 
-def tell_order(scratch: r.Scratch, i: int) -> int:
+def classify_order(scratch: r.Scratch, i: int) -> int:
     return r.INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else r.REDUCE
 
 
@@ -72,7 +72,7 @@ def narrow_bands(bar: r.AccountBar, equity: float) -> None:
             if scratch.kind[i] == r.KEPT and abs(scratch.before[i]) > scratch.reach[i]:
                 scratch.steps[i, OVER] = LEFT_OVER
                 if total > (1.0 + BAND_SLACK) * most:
-                    scratch.kind[i] = tell_order(scratch, i)
+                    scratch.kind[i] = classify_order(scratch, i)
                     scratch.steps[i, OVER] = TAKEN
 
 
@@ -204,7 +204,7 @@ def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
         rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].volume
-        slow, cause = tell_rounding(
+        slow, cause = attribute_rounding(
             rules, volume, unit, steps[i, START], steps[i, SIZED], steps[i, PLANNED]
         )
         count_cut(scratch, decision, i, PARTICIPATION, slow * unit)

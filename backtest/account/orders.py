@@ -181,7 +181,7 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
     return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
 
 
-def tell_rounding(
+def attribute_rounding(
     rules: InstrumentRules,
     volume: float,
     unit: Value,
