@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
     from backtest.account.records import OptionFeed, OptionState, Scratch, Terms, has_stops, is_held
-    from backtest.account.records import is_isolated, is_spot, make_option_feed, note
+    from backtest.account.records import is_isolated, is_spot, log_event, make_option_feed
     from backtest.account.records import pick_instrument, pick_margin, pick_position
     from backtest.account.records import share
 

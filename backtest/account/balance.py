@@ -224,7 +224,7 @@ def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
 ) -> None:
     """Log a trade, enter it into the ledger, and write its balances into the account."""
-    r.note_trade(bar.log, t, i, kind, done)
+    r.log_trade(bar.log, t, i, kind, done)
     enter_trade(bar.ledger, i, done)
     bar.ledger[i].stops += stops
     put_balances(bar.terms, bar.state, i, before, done.balances)
@@ -288,7 +288,7 @@ def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
         ledger[last].conversion += sold * (price - kept)
         state.held.amounts[c] = amount - sold
         state.wallet.cash += sold * kept
-        r.note(
+        r.log_event(
             bar.log,
             t,
             len(state.positions) + c,

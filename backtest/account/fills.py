@@ -509,7 +509,7 @@ def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
     if quantity != held:
         scratch.wanted[i], scratch.limit[i] = quantity, quote.fill
         change = quantity - held
-        r.note(bar.log, t, i, Event.RESTED, quote.fill, change, abs(change) * abs(quote.fill))
+        r.log_event(bar.log, t, i, Event.RESTED, quote.fill, change, abs(change) * abs(quote.fill))
 
 
 # ---------------------------------------------------------------------- step 7: inside the bar

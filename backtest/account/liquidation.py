@@ -16,7 +16,7 @@ from backtest.account.account_records import (
 )
 from backtest.account.events import Event
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
-from backtest.account.records import EventLog, note
+from backtest.account.records import EventLog, log_event
 from backtest.core.kernels import cold
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting, compute_step_floor
@@ -188,5 +188,5 @@ def add_from_wallet(
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
-    note(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
+    log_event(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
     return Balances(balances.cash - amount, p.add_margin(position, amount))

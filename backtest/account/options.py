@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from backtest._compile.object_code import Structs
 from backtest.account.events import Event
 from backtest.account.money import Money
-from backtest.account.records import AccountBar, AccountState, MarketBar, MarketFeed, Terms, note
+from backtest.account.records import (
+    AccountBar,
+    AccountState,
+    MarketBar,
+    MarketFeed,
+    Terms,
+    log_event,
+)
 from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
@@ -217,7 +224,9 @@ def settle(bar: AccountBar, t: int, k: int) -> None:
     ledger[last].fees += fee
     state.wallet.cash += held * payoff - fee
     release(state, k)
-    note(bar.log, t, name_option(state, k), Event.EXPIRED, payoff, -held, abs(held) * payoff, fee)
+    log_event(
+        bar.log, t, name_option(state, k), Event.EXPIRED, payoff, -held, abs(held) * payoff, fee
+    )
 
 
 def release(state: AccountState, k: int) -> None:
@@ -283,7 +292,7 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
             continue
         own.prices[k] = price_fill(bar.terms, state, k, 1.0 if wanted > held else -1.0)
         if math.isnan(own.prices[k]):
-            note(
+            log_event(
                 bar.log, t, name_option(state, k), Event.UNQUOTED, own.positions.marks[k], 0.0, 0.0
             )
         elif wanted * held >= 0.0 and abs(wanted) < abs(held):
@@ -399,7 +408,7 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
     trade_option(state, ledger, k, wanted, price)
     state.wallet.cash -= fee
     amount = abs(traded) * price
-    note(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
+    log_event(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
 
 
 @of_options(returns=None)

@@ -44,9 +44,9 @@ def take_flows(bar: r.AccountBar, t: int) -> None:
         state.wallet.paid_in = p.pay_in(state.wallet.paid_in, wealth, moved)
         ledger[last].flows += moved
         if moved != 0.0:
-            r.note(log, t, -1, Event.FLOW, 1.0, 0.0, moved)
+            r.log_event(log, t, -1, Event.FLOW, 1.0, 0.0, moved)
         if moved != amount:
-            r.note(log, t, -1, Event.REFUSED, 1.0, 0.0, moved - amount)
+            r.log_event(log, t, -1, Event.REFUSED, 1.0, 0.0, moved - amount)
         flow += 1
     state.cursor[r.FLOW_NEXT] = flow
 
@@ -115,7 +115,7 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
             after, paid = p.pay_funding(rules, before, value, rate)
             balance.put_balances(terms, state, i, before, after)
             bar.ledger[i].funding += paid
-            r.note(bar.log, t, i, Event.FUNDING, value, after.position.quantity, paid)
+            r.log_event(bar.log, t, i, Event.FUNDING, value, after.position.quantity, paid)
             if r.is_isolated(terms, i):
                 liquidate_isolated(bar, t, i)
 
@@ -131,7 +131,7 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
         is_failed = p.is_failing(rules, after, opened, quote.multiplier)
     if is_failed:
         done = liquidate(rules, after, opened, quote)
-        r.note_death(log, t, i, opened, done)
+        r.log_liquidation_and_debt(log, t, i, opened, done)
         enter_liquidation(bar.ledger, i, done)
         after = done.balances
     balance.put_balances(terms, state, i, before, after)
@@ -194,7 +194,7 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
     if interest != 0.0:
         state.wallet.cash -= interest
         ledger[len(ledger) - 1].interest += interest
-        r.note(bar.log, t, -1, Event.INTEREST, 1.0, 0.0, interest)
+        r.log_event(bar.log, t, -1, Event.INTEREST, 1.0, 0.0, interest)
     charge_positions(bar, t, years)
     balance.take_from_isolated(terms, state)
 
@@ -211,7 +211,7 @@ def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
         if interest != 0.0:
             state.wallet.cash -= interest
             bar.ledger[i].interest += interest
-            r.note(log, t, i, Event.INTEREST, quote.mark_open, held, interest)
+            r.log_event(log, t, i, Event.INTEREST, quote.mark_open, held, interest)
 
 
 # -------------------------------------------------------------------------- the end of the account
@@ -234,7 +234,7 @@ def settle_debt(bar: r.AccountBar, t: int) -> None:
         state.wallet.cash -= equity
     if debt != 0.0:
         ledger[len(ledger) - 1].bad_debt += debt
-        r.note(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+        r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 def is_account_ruined(
@@ -270,12 +270,12 @@ def end_account(bar: r.AccountBar, t: int) -> None:
     """Close everything at the mark close without costs: the account is ruined."""
     state, ledger, log = bar.state, bar.ledger, bar.log
     if balance.count_open(state) == 0:
-        r.note(log, t, -1, Event.RUINED, 1.0, 0.0, 0.0)
+        r.log_event(log, t, -1, Event.RUINED, 1.0, 0.0, 0.0)
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             position = state.positions[i]
             value, held = bar.quotes.instruments[i].mark_close, position.quantity
-            r.note(log, t, i, Event.RUINED, value, 0.0 - held, abs(held) * abs(value))
+            r.log_event(log, t, i, Event.RUINED, value, 0.0 - held, abs(held) * abs(value))
             ledger[i].traded += abs(held) * abs(value)
             if r.is_isolated(bar.terms, i):
                 profit = held * (value - position.entry)
@@ -287,7 +287,9 @@ def end_account(bar: r.AccountBar, t: int) -> None:
         held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
         if held != 0.0:
             trade_option(state, ledger, k, 0.0, mark)
-            r.note(log, t, name_option(state, k), Event.RUINED, mark, 0.0 - held, abs(held) * mark)
+            r.log_event(
+                log, t, name_option(state, k), Event.RUINED, mark, 0.0 - held, abs(held) * mark
+            )
     if (
         balance.count_open(state) == 0
         and not balance.has_collateral(state)
@@ -296,7 +298,7 @@ def end_account(bar: r.AccountBar, t: int) -> None:
         debt = -state.wallet.cash
         state.wallet.cash = 0.0
         ledger[len(ledger) - 1].bad_debt += debt
-        r.note(log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+        r.log_event(log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 # ----------------------------------------------------------------------------------- margin calls
@@ -354,9 +356,9 @@ def is_pool_under(terms: r.Terms, ratio: float) -> bool:
     return ratio < terms.margin_call * (1.0 - TOLERANCE)
 
 
-def note_pool(log: r.EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
+def log_call(log: r.EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
     """Log an event of a pool; the owner of the cross pool is the account, -1."""
-    r.note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
+    r.log_event(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
 
 
 def count_call(ledger: Structs[Money], pool: int, is_met: bool) -> None:
@@ -402,12 +404,12 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
-        note_pool(log, t, n, pool, Event.TOPPED_UP, moved)
+        log_call(log, t, n, pool, Event.TOPPED_UP, moved)
         state.calls[pool].ratio = ratio
         state.calls[pool].unmet = -1.0 if is_met else state.calls[pool].unmet
         if not is_met:
-            note_pool(log, t, n, pool, Event.CALL_PARTLY_MET, ratio)
-    note_pool(log, t, n, pool, Event.CALL_MET if is_met else Event.CALL_FAILED, ratio)
+            log_call(log, t, n, pool, Event.CALL_PARTLY_MET, ratio)
+    log_call(log, t, n, pool, Event.CALL_MET if is_met else Event.CALL_FAILED, ratio)
     count_call(ledger, pool, is_met)
     state.calls[pool].is_open = 0
     if is_met:
@@ -527,7 +529,7 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio) and not is_reduced
     kind = Event.CALL_MET if is_met else Event.CALL_FAILED
-    note_pool(bar.log, t, len(state.positions), pool, kind, ratio)
+    log_call(bar.log, t, len(state.positions), pool, kind, ratio)
     count_call(bar.ledger, pool, is_met)
 
 
@@ -547,7 +549,7 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
             state.calls[pool].ratio, state.calls[pool].unmet = ratio, unmet
             if is_called:
                 bar.ledger[pool].calls += 1.0
-                note_pool(bar.log, t, n, pool, Event.CALLED, ratio)
+                log_call(bar.log, t, n, pool, Event.CALLED, ratio)
 
 
 def check_pool(
@@ -584,7 +586,7 @@ def end_pool_call(
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
         kind = Event.CALL_MET if is_met else Event.CALL_FAILED
-        note_pool(bar.log, t, len(state.positions), pool, kind, ratio)
+        log_call(bar.log, t, len(state.positions), pool, kind, ratio)
         count_call(ledger, pool, is_met)
     is_left = is_open and not (is_failed or is_met)
     state.calls[pool].is_open = 1 if is_called or is_left else 0
@@ -687,11 +689,11 @@ def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> No
     refused = abs(scratch.reach[i]) - moved
     quote = quotes.instruments[i]
     if moved > 0.0:
-        r.note(log, t, i, kind, quote.fill, 0.0, moved)
+        r.log_event(log, t, i, kind, quote.fill, 0.0, moved)
     if refused <= TOLERANCE * abs(scratch.reach[i]):
         was_refused = 0.0
     elif scratch.kind[i] == 1 and was_refused == 0.0:
-        r.note(log, t, i, Event.MARGIN_REFUSED, quote.fill, 0.0, refused)
+        r.log_event(log, t, i, Event.MARGIN_REFUSED, quote.fill, 0.0, refused)
         was_refused = 1.0
     if is_adding:
         position.refused_adding = was_refused

@@ -72,7 +72,7 @@ def book_forced(
     state.options.losses[k] += loss
     ledger[len(ledger) - 1].liquidation_loss += loss
     owner, amount = options.name_option(state, k), abs(traded) * mark
-    r.note(log, t, owner, Event.LIQUIDATED, mark, traded, amount, loss)
+    r.log_event(log, t, owner, Event.LIQUIDATED, mark, traded, amount, loss)
 
 
 # ---------------------------------------------------------------------- options, all at once
@@ -528,16 +528,16 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
                 profit = held * (position.value - position.entry)
             gain += sum_option_gains(terms, state, i)
             stand = level * scratch.shares[i] - gain
-        r.note(log, t, i, Event.CAUSED, stand, held, profit)
+        r.log_event(log, t, i, Event.CAUSED, stand, held, profit)
     assets = ledger[last].conversion - ledger[last].collateral_pnl
     for c in range(len(state.held.amounts)):
         assets -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
         assets += level * scratch.shares[n + c]
-    r.note(log, t, n + OF_COLLATERAL, Event.CAUSED, assets, 0.0, 0.0)
+    r.log_event(log, t, n + OF_COLLATERAL, Event.CAUSED, assets, 0.0, 0.0)
     flows = total(ledger, INTEREST) - total(ledger, FLOWS) - total(ledger, TOP_UP)
-    r.note(log, t, n + OF_FLOWS, Event.CAUSED, flows, 0.0, 0.0)
+    r.log_event(log, t, n + OF_FLOWS, Event.CAUSED, flows, 0.0, 0.0)
     left = balance.compute_pool(terms, state) - level * needed
-    r.note(log, t, n + OF_RULES, Event.CAUSED, left, 0.0, 0.0)
+    r.log_event(log, t, n + OF_RULES, Event.CAUSED, left, 0.0, 0.0)
 
 
 def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
@@ -665,7 +665,7 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     state.wallet.cash -= fee
     ledger[i].liquidation_loss += cost + fee
     ledger[i].traded += notional
-    r.note_liquidation(bar.log, t, i, state.positions[i].value, -closed, cost + fee)
+    r.log_liquidation(bar.log, t, i, state.positions[i].value, -closed, cost + fee)
 
 
 def choose_step(bar: r.AccountBar) -> int:
@@ -785,7 +785,7 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
             state.wallet.cash = balances.cash
             r.put_position(state, i, balances.position)
             ledger[i].liquidation_loss += loss
-            r.note_liquidation(bar.log, t, i, value, position.quantity - held, loss)
+            r.log_liquidation(bar.log, t, i, value, position.quantity - held, loss)
 
 
 def record_bad_debt(bar: r.AccountBar, t: int) -> None:
@@ -797,7 +797,7 @@ def record_bad_debt(bar: r.AccountBar, t: int) -> None:
         debt = -state.wallet.cash
         state.wallet.cash = 0.0
         ledger[len(ledger) - 1].bad_debt += debt
-        r.note(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+        r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 # --------------------------------------------------------------------------------- the modes
@@ -812,7 +812,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
         amount, price = state.held.amounts[c], state.held.prices[c]
         lost += amount * price
         if amount != 0.0:
-            r.note(
+            r.log_event(
                 log,
                 t,
                 len(state.positions) + c,
@@ -838,7 +838,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
             share = loss * (notional / gross) if gross > 0.0 else 0.0
             ledger[i].liquidation_loss += share
             ledger[i].traded += notional
-            r.note_liquidation(log, t, i, value, -position.quantity, share)
+            r.log_liquidation(log, t, i, value, -position.quantity, share)
             r.put_position(state, i, account_records.Position(0.0, 0.0, 0.0, value))
 
 
@@ -867,7 +867,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
             state.wallet.cash -= fee
             loss = scratch.cost[i] + fee
             ledger[i].liquidation_loss += loss
-            r.note_liquidation(log, t, i, state.positions[i].marked, -scratch.reach[i], loss)
+            r.log_liquidation(log, t, i, state.positions[i].marked, -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))

@@ -273,7 +273,7 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
     floor = find_floor(terms, state) if kind == p.DRAW else 0
-    r.note_trade(log, t, i, name_floor(floor) if kind == p.DRAW else name_stop(kind), done)
+    r.log_trade(log, t, i, name_floor(floor) if kind == p.DRAW else name_stop(kind), done)
     enter_trade(bar.ledger, i, done)
     bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
     bar.ledger[i].stops += 0.0 if kind == p.PROFIT else 1.0
@@ -849,7 +849,7 @@ def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
         return
     own = Balances(0.0, before.position)
     done = liquidate(rules, own, value, quote)
-    r.note_death(log, t, i, value, done)
+    r.log_liquidation_and_debt(log, t, i, value, done)
     enter_liquidation(bar.ledger, i, done)
     balance.put_balances(terms, state, i, own, done.balances)
     drop_after_liquidation(terms, state, i)

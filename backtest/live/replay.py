@@ -15,7 +15,7 @@ import numpy as np
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest.account import AccountBar, note, payments
+from backtest.account import AccountBar, log_event, payments
 from backtest.account import bar as bar_steps
 from backtest.account import records as r
 from backtest.account.events import Event
@@ -610,7 +610,7 @@ class Replayer:
         if fact.kind == "bad_debt":
             bar.state.wallet.cash -= fact.fee
             bar.ledger[self.n].bad_debt -= fact.fee
-            note(bar.log, self._t, -1, Event.BAD_DEBT, 1.0, 0.0, -fact.fee)
+            log_event(bar.log, self._t, -1, Event.BAD_DEBT, 1.0, 0.0, -fact.fee)
         elif fact.place >= self.n:
             sell_asset(bar, self._t, fact, self.n)
         else:
@@ -637,7 +637,7 @@ def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
     left = state.held.amounts[c] - sold
     state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
     state.wallet.cash += sold * fact.price - fact.fee
-    note(bar.log, t, fact.place, Event.CONVERTED, fact.price, -sold, sold * fact.price)
+    log_event(bar.log, t, fact.place, Event.CONVERTED, fact.price, -sold, sold * fact.price)
 
 
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
@@ -672,4 +672,4 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
     shown = fact.value if is_forced else fact.filled
     notional = abs(change) * abs(shown)
-    note(bar.log, t, i, ENTRIES[fact.kind], shown, change, notional, *costs)
+    log_event(bar.log, t, i, ENTRIES[fact.kind], shown, change, notional, *costs)
