@@ -457,15 +457,16 @@ def keep_distances(bar: r.AccountBar) -> None:
     if not terms.has_time_stop:
         return
     for i in range(len(state.positions)):
-        if not r.is_held(state, i) or math.isnan(state.opened[i]):
+        quote, opened = quotes.instruments[i], state.positions[i].opened
+        if not r.is_held(state, i) or math.isnan(opened):
             continue
-        t = find_bar(feed, state.opened[i], i)
+        t = find_bar(feed, opened, i)
         if terms.fixed[0, i] == 1:
-            quotes.stop_scale[i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+            quote.stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
         if terms.fixed[1, i] == 1:
-            quotes.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+            quote.profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
         if terms.fixed[2, i] == 1:
-            quotes.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+            quote.trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
 
 
 def find_bar(feed: r.MarketFeed, time: float, i: int) -> int:
