@@ -304,13 +304,13 @@ def drop_after_equity_stop(state: r.AccountState, floor: int) -> None:
     """Drop all orders; after the loss of a day or a week (``floor``) none fills until the next."""
     drop_orders(state)
     for i in range(len(state.positions)):
-        state.since_stop[i] = -1.0
+        state.positions[i].since_stop = -1.0
     state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
 
 
 def drop_orders(state: r.AccountState) -> None:
     for i in range(len(state.positions)):
-        state.is_pending[i] = 0
+        state.positions[i].is_pending = 0
     for k in range(len(state.options.targets)):
         state.options.targets[k] = math.nan
 
