@@ -354,7 +354,7 @@ def describe_forecast(result: Result) -> str:
     if not found.value and not found.expected >= SAID:
         return ""
     text = (f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
-            f"came")  # fmt: skip
+            f"occurred")  # fmt: skip
     if not found.is_enough:
         return f"{text}: too few days to judge."
     return (f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "

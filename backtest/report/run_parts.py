@@ -142,7 +142,7 @@ def write_verdict(result: Result) -> str:
 def write_marked_verdict(result: Result) -> str:
     """Return the verdict; its measures are between the marks of :class:`Measured`."""
     metrics, held = result.metrics, run_record.measure_holding(result)
-    market = "the instrument" if held.name == "1x" else f"{len(result.names)} instruments"
+    market = "" if held.name == "1x" else f" of {len(result.names)} instruments, unlevered"
     hits = int(metrics["liquidations"])
     count = Measured(f"{hits:,}", "liquidations", "count").marked
     words = {0: "was never liquidated", 1: "was liquidated once"}
@@ -160,8 +160,8 @@ def write_marked_verdict(result: Result) -> str:
         f"{say('final_equity', 'money')} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
         f"of {say('total_return', 'percent')}, against "
-        f"{core.format_percent(held.total_return)} of {market} unlevered. The account was at worst "
-        f"{say('max_drawdown', 'percent')} below its peak, "
+        f"{core.format_percent(held.total_return)} for buy and hold{market}. The account was at "
+        f"most {say('max_drawdown', 'percent')} below its peak, "
         f"{words.get(hits, f'was liquidated {count} times')}"
         f"{pulled * bool(victims)}, and paid "
         f"{core.format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
@@ -312,7 +312,7 @@ def list_parts(result: Result) -> list[Part]:
     return [
         Part("equity", "Equity and drawdown", "", lambda: [run_charts.draw_story(result)]),
         Part("promise", "Did the policy keep its promise?",
-             "What the policy declares, and what came of it.", lambda: list_promises(result),
+             "What the policy declares, and what it realized.", lambda: list_promises(result),
              "both"),
         Part("target", "Realized volatility over the target", "The factors multiply.",
              lambda: list_factors(result)),
@@ -464,7 +464,7 @@ def describe_promise(row: Any) -> dict[str, str]:
                  f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
     elif horizon:
         bound = f"{bound} in {horizon:,.0f} bars"
-    return {"promised": f"{row['rule']} {bound}", "came": value, "verdict": row["verdict"]}
+    return {"promised": f"{row['rule']} {bound}", "realized": value, "verdict": row["verdict"]}
 
 
 def list_falls(result: Result) -> list[Shown]:

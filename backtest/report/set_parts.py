@@ -356,7 +356,7 @@ COMPARED = (
 
 
 def write_study_title(study: Study) -> str:
-    sets = core.count_nouns(study.trials, "set")
+    sets = core.count_nouns(study.trials, "parameter set")
     return f"{study.policy_name}: {sets} searched for the best {study.objective}"
 
 
@@ -374,7 +374,7 @@ def write_study_details(study: Study) -> str:
     )
     if verdict is not None and not math.isnan(verdict.holdout_score):
         text += f" On the holdout, outside the search, it is {format_holdout(study)}."
-    if kept := ", ".join(study.manifest["constraints"]):
+    if kept := name_constraints(study.manifest):
         text += f" Subject to {kept}."
     if pool := study.manifest.get("pool"):
         count = len(study.manifest["data"]["instruments"])
@@ -398,12 +398,16 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
     return (*notices, *(f"{text}." for text in said))
 
 
+def name_constraints(facts: Mapping[str, Any]) -> str:
+    return ", ".join(facts["constraints"]).replace("ruined == 0", "no ruin")
+
+
 def list_study_assumptions(study: Study) -> tuple[str, ...]:
     facts = study.manifest
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
     searched = format_span({**facts["data"], "end": facts["searched"]})
     return (
-        f"Searched on {searched}; {kept}. Subject to {', '.join(facts['constraints'])}.",
+        f"Searched on {searched}; {kept}. Subject to {name_constraints(facts)}.",
         f"Sampler: {describe_budget(facts)}.",
     )
 
@@ -419,7 +423,7 @@ def list_study_numbers(study: Study) -> list[Headline]:
         looks = {0: "never", 1: "once"}.get(verdict.looks, f"{verdict.looks:,} times")
         found += [
             Headline("holdout", "On the holdout", verdict.holdout_score,
-                     note=f"looked at {looks}", better="more", text=format_holdout(study)),
+                     note=f"accessed {looks}", better="more", text=format_holdout(study)),
             Headline("deflated_sharpe", "Deflated Sharpe ratio", verdict.deflated_sharpe,
                      "probability", "over 0.95 would be evidence", "more"),
             Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
@@ -470,18 +474,18 @@ def list_luck(study: Study) -> list[Shown]:
                               f"{growth.trials:,.0f} independent trials"),
         "independent trials": (verdict.effective_trials, "count", "by how their returns correlate"),
         "expected maximum Sharpe": (verdict.lucky_sharpe, "decimals",
-                                    "of so many trials under the null"),
+                                    "of that many trials under the null"),
         "deflated Sharpe ratio": (verdict.deflated_sharpe, "probability",
                                   "over 0.95 would be evidence"),
         "probability of backtest overfitting (CSCV)": (
             verdict.overfitting, "decimals", "how often the best of one half of time was no better "
                                              "than the median in the other"),
         "objective of the best": (verdict.score, "decimals", "its own"),
-        "median of its neighbors": (verdict.plateau, "decimals", "a plateau is near its own"),
+        "median of its neighbors": (verdict.plateau, "decimals", "near the best on a plateau"),
         "highest before neighbors": (verdict.plain_score if candidates > 1 else math.nan,
                                      "decimals", f"of {candidates} candidates{around}"),
         "neighbors within constraints": (verdict.kept, "percent", ""),
-        "objective on the holdout": (verdict.holdout_score, "decimals", "never searched"),
+        "objective on the holdout": (verdict.holdout_score, "decimals", "outside the search"),
     }  # fmt: skip
     rows = {
         name: {"value": STYLES[style](value), "what it is": words}

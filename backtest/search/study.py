@@ -287,13 +287,13 @@ class Study(SearchResult):
 
     @property
     def looks(self) -> int:
-        """How many sets any study in the store has looked at on the holdout so far."""
+        """Number of sets that studies in the store have evaluated on the holdout so far."""
         if self.store is not None:
             return len(read_notes(self.store, LOOKS, self.manifest))
         return 0 if self.outcome is None else self.outcome.verdict.looks
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Return the measures of a set on the holdout. A store records each set that is looked at.
+        """Return the measures of a set on the holdout. A store records each such set.
 
         The account begins with fresh capital at the first bar of the holdout; what the policy
         observes is computed on all bars. A holdout that was used to choose a set is no longer one.

@@ -195,7 +195,7 @@ def test_stress_says_that_a_long_option_backs_nothing():
     assert notice.startswith(f"The {told}")
     text = " ".join(held.summary().split())
     assert told in text
-    assert "against 0.00 % of the instrument unlevered" in text
+    assert "against 0.00 % for buy and hold" in text
 
 
 def test_options_are_refused_where_nothing_values_them():

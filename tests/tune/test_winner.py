@@ -359,7 +359,7 @@ def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
     assert study.outcome.holdout["sharpe"] == study.best["sharpe"]  # the surface is the same there
     assert study.verdict.holdout_score == study.verdict.score
     assert study.verdict.looks == study.looks == 1
-    assert "looked at once" in study.summary()
+    assert "accessed once" in study.summary()
     without = tuning.seek(holdout=None)
     assert without.outcome.holdout == {}
     assert without.looks == 0
@@ -379,7 +379,7 @@ def test_every_look_is_counted(tmp_path):
     assert second.verdict.looks == 3
     assert first.looks == 3
     assert first.verdict.looks == 1  # at its time
-    assert "looked at 3 times" in second.summary()
+    assert "accessed 3 times" in second.summary()
     elsewhere = tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(900))
     assert elsewhere.looks == 1
     assert Study.load(first.folder).looks == 3
