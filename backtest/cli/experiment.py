@@ -314,7 +314,7 @@ def describe_kinds(kinds: tuple[type, ...]) -> str:
 
 
 WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 
 
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
@@ -347,7 +347,7 @@ def read_values(given: Any, *, name: str) -> list[Any]:
     if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
     low, high, count, is_log = read_numbers(given, 3, name=name)
-    if count != round(count) or not 1 <= count <= MOST_VALUES or (is_log and min(low, high) <= 0):
+    if count != round(count) or not 1 <= count <= MAX_VALUES or (is_log and min(low, high) <= 0):
         raise range_error(given, 3, name=name)
     space = np.geomspace if is_log else np.linspace
     values: list[Any] = space(low, high, int(count)).tolist()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-PIPED_WIDTH, LONGEST_MESSAGE = 160, 2_000
+PIPED_WIDTH, MAX_MESSAGE = 160, 2_000
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
 
 
@@ -133,7 +133,7 @@ def write_number(value: float) -> str:
 
 def print_message(text: str) -> None:
     lines = [clean(each) for each in text.split("\n")]
-    short = [each if len(each) <= LONGEST_MESSAGE else f"{each[:600]} ..." for each in lines]
+    short = [each if len(each) <= MAX_MESSAGE else f"{each[:600]} ..." for each in lines]
     with suppress(OSError):
         typer.echo("\n".join(short), err=True)
 

@@ -21,7 +21,7 @@ from backtest.core import ParameterError, format_time
 from backtest.results import listing, name_measure, read_constraints
 from backtest.results.measure_table import ABOUT
 
-SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
+SHOWN_ID, SHOWN_COMMIT, MAX_NAMED = 8, 12, 20
 MEASURES = ("total_return", "sharpe", "max_drawdown")
 NARROW = 110
 """Columns of a terminal up to which a list shows only what distinguishes rows."""
@@ -146,10 +146,10 @@ def show_cell(entry: Any, name: str) -> object:
 
 
 def print_named(lines: Sequence[str]) -> None:
-    for each in lines[:MOST_NAMED]:
+    for each in lines[:MAX_NAMED]:
         print_paragraph(each)
-    if len(lines) > MOST_NAMED:
-        typer.echo(f"  and {len(lines) - MOST_NAMED:,} more: --json names all")
+    if len(lines) > MAX_NAMED:
+        typer.echo(f"  and {len(lines) - MAX_NAMED:,} more: --json names all")
 
 
 @command("results show")

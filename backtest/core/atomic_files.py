@@ -16,7 +16,7 @@ from backtest.core.code_names import pa, pd, pq
 DRAFT_FILE = ".new-"
 LOCK = "lock"
 REPLACED = "replaced"
-MOST_TRIES = 100
+MAX_TRIES = 100
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -80,7 +80,7 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
     names = frozenset(each.name for each in draft.iterdir())
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         if move_folder(draft, target):
             break
         older = draft.with_name(REPLACED)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from backtest.core.elementary import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_density
 
-MOST_CARRY = 700.0
+MAX_CARRY = 700.0
 """Largest rate times years: its exponential must fit into a float."""
 SERIES_LIMIT = 0.12
 """Half deviations below which the difference is a series in t."""
@@ -42,7 +42,7 @@ class Greeks(NamedTuple):
 def is_possible(
     forward: float, strike: float, years: float, volatility: float, rate: float
 ) -> bool:
-    is_placed = forward > 0.0 and strike > 0.0 and abs(rate * years) <= MOST_CARRY
+    is_placed = forward > 0.0 and strike > 0.0 and abs(rate * years) <= MAX_CARRY
     return is_placed and years >= 0.0 and volatility >= 0.0
 
 

@@ -29,12 +29,12 @@ ROOT_HALF_BITS = 4604544271217802189
 HIGH_BITS = -134217728
 """Mask of the upper 26 bits of a mantissa: products of two such numbers are exact."""
 SIGN_BIT = -9223372036854775808
-SMALLEST_NORMAL = 2.2250738585072014e-308
+MIN_NORMAL = 2.2250738585072014e-308
 TWO_54 = 18014398509481984.0
 TWO_53 = 9007199254740992.0
 UNDERFLOW, OVERFLOW = -1082.0, 1039.0
 """Exponents of 2 at which a power of it is zero, and infinite."""
-LARGEST_FACTOR = 7.378697629483821e19
+MAX_FACTOR = 7.378697629483821e19
 """2^66: to this power, every number but 1 is infinite or zero."""
 
 
@@ -77,7 +77,7 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
 
 def split_float(x: float) -> tuple[float, float]:
     """Return the mantissa m, in [0.707, 1.414], and the exponent k of x = m 2^k, for x > 0."""
-    is_small = x < SMALLEST_NORMAL
+    is_small = x < MIN_NORMAL
     bits = bits_of(x * TWO_54 if is_small else x)
     k = (bits - ROOT_HALF_BITS) >> 52
     exponent = float_of(k + SHIFT_BITS) - SHIFT
@@ -152,8 +152,8 @@ def power(x: float, y: float) -> float:
 
 def general_power(size: float, y: float) -> float:
     high, low = log_in_two(size)
-    factor = LARGEST_FACTOR if y > LARGEST_FACTOR else y
-    factor = -LARGEST_FACTOR if factor < -LARGEST_FACTOR else factor
+    factor = MAX_FACTOR if y > MAX_FACTOR else y
+    factor = -MAX_FACTOR if factor < -MAX_FACTOR else factor
     exponent = (high + low) * (factor * PER_LN_2)
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT

@@ -17,7 +17,7 @@ from backtest.core.errors import DataError
 
 MOST_PLAIN = 1e15
 """Whole floats below this are written without a decimal point in messages."""
-LONGEST_TEXT, MOST_ITEMS = 200, 20
+MAX_TEXT, MAX_ITEMS = 200, 20
 """Letters and items of a value that messages write."""
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -40,8 +40,8 @@ def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> 
 class PlainRepr(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
-        self.maxstring = self.maxlong = self.maxother = LONGEST_TEXT
-        self.maxlist = self.maxtuple = self.maxdict = MOST_ITEMS
+        self.maxstring = self.maxlong = self.maxother = MAX_TEXT
+        self.maxlist = self.maxtuple = self.maxdict = MAX_ITEMS
 
     def repr_instance(self, x: Any, level: int) -> str:
         """Write any other value: a class by its name, a table or a large array by its shape."""
@@ -51,7 +51,7 @@ class PlainRepr(reprlib.Repr):
             return f"the function {x.__name__}"
         shape: Any = getattr(x, "shape", ())
         is_array = isinstance(shape, tuple) and bool(shape)
-        if is_array and (len(shape) > 1 or shape[0] > MOST_ITEMS or hasattr(x, "index")):
+        if is_array and (len(shape) > 1 or shape[0] > MAX_ITEMS or hasattr(x, "index")):
             return f"a {type(x).__name__} of shape {shape}"
         return super().repr_instance(x, level)
 

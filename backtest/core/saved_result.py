@@ -237,7 +237,7 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
     return making
 
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""
 KIND = "kind of result: "
 """What the part of a kind begins with in the table of :func:`bind_higher`."""
@@ -500,7 +500,7 @@ class SavedResult(Reportable):
 
 
 def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
-    if table is None or len(table) > MOST_ROWS:
+    if table is None or len(table) > MAX_ROWS:
         return None
     plain = table.reset_index()
     for name in plain.select_dtypes("datetimetz").columns:

@@ -31,7 +31,7 @@ from backtest.core.units import SECOND, IntArray, utc_index
 
 Faults: TypeAlias = Iterator[tuple[str, str]]
 """Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
-MOST_LINES = 12
+MAX_LINES = 12
 """Faults that an error lists; the brackets of a venue may break one rule each."""
 
 
@@ -248,8 +248,8 @@ def make_fault(name: str, rule: str, owner: object) -> pydantic_core.InitErrorDe
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
     found = (explain_one(each, cls, where) for each in error.errors(include_url=False))
     lines = list(dict.fromkeys(found))
-    more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-    return ParameterError("\n".join(lines[:MOST_LINES] + more))
+    more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return ParameterError("\n".join(lines[:MAX_LINES] + more))
 
 
 def explain_one(fault: Any, cls: type[Any], where: str) -> str:

@@ -209,12 +209,12 @@ def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.F
 
 FIRST_RETURNS = 1000
 """Returns of the first fit: fewer do not determine the persistence."""
-LEAST_RETURNS = 100
+MIN_RETURNS = 100
 SCALE = 10.0
 """Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
 BACKCAST = 75
 """Returns whose weighted mean square stands in for the past before the first return."""
-MOST_KEPT = 10_000
+MAX_KEPT = 10_000
 """Fits kept in memory; each is three numbers."""
 
 
@@ -245,7 +245,7 @@ def garch_volatility(
     force. Source: Bollerslev (1986), Generalized Autoregressive Conditional Heteroskedasticity,
     J. Econometrics 31(3).
     """
-    first = core.Whole(LEAST_RETURNS).check("first", first)
+    first = core.Whole(MIN_RETURNS).check("first", first)
     core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
     returns = log_returns(market)
     squares, variance = returns**2, np.full(market.n_bars, np.nan)
@@ -278,7 +278,7 @@ def _fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | N
         seen = bar + 1
         key = digest.copy().digest()
         if key not in _kept:
-            if len(_kept) >= MOST_KEPT:
+            if len(_kept) >= MAX_KEPT:
                 _kept.clear()
             _kept[key] = fit_garch(returns[1:seen])
         last = _kept.get(key) or last

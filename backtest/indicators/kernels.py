@@ -17,11 +17,11 @@ START = 20
 """Returns whose mean square starts the learning of regimes."""
 WARM = 100
 """Returns before the first output of learned regimes."""
-LEAST_RATIO = 2.0
+MIN_RATIO = 2.0
 """Least variance of stress, relative to that of calm."""
-LEAST_VARIANCE = 1e-20
+MIN_VARIANCE = 1e-20
 """Least variance of one bar's return: below it the price does not move."""
-LARGEST_EXPONENT = 700.0
+MAX_EXPONENT = 700.0
 
 
 @kernel
@@ -188,11 +188,11 @@ def propagate(
 
 
 def split_variances(low: float, high: float, share: float) -> tuple[float, float]:
-    calm = max(low / (1.0 - share), LEAST_VARIANCE)
+    calm = max(low / (1.0 - share), MIN_VARIANCE)
     stress = high / share
-    if stress < LEAST_RATIO * calm:
-        calm = max((low + high) / (1.0 + (LEAST_RATIO - 1.0) * share), LEAST_VARIANCE)
-        stress = LEAST_RATIO * calm
+    if stress < MIN_RATIO * calm:
+        calm = max((low + high) / (1.0 + (MIN_RATIO - 1.0) * share), MIN_VARIANCE)
+        stress = MIN_RATIO * calm
     return calm, stress
 
 
@@ -201,7 +201,7 @@ def update_stress(ahead: float, root: float, exponent: float) -> float:
 
     The likelihood of stress over that of calm is ``root exp(exponent)``.
     """
-    odds = ahead * root * math.exp(min(exponent, LARGEST_EXPONENT))
+    odds = ahead * root * math.exp(min(exponent, MAX_EXPONENT))
     return odds / (odds + (1.0 - ahead))
 
 

@@ -121,7 +121,7 @@ def find_known_bars(market: Market) -> core.IntArray:
 OneOrMany: TypeAlias = float | core.FloatArray
 """Parameter of an estimator: one value, or an array of shape (k,)."""
 
-MOST_BARS = 2.0**26
+MAX_BARS = 2.0**26
 """Longest window, 127 years of minutes."""
 
 
@@ -162,7 +162,7 @@ def check_lanes(
 def check_bars(name: str, value: OneOrMany, *, low: float = 1.0, or_infinite: bool = False) -> None:
     for each in list_lanes(name, value):
         if not (or_infinite and each == math.inf):
-            core.Range(low, MOST_BARS, "bars").check(name, each, whole=True)
+            core.Range(low, MAX_BARS, "bars").check(name, each, whole=True)
 
 
 def read_windows(window: OneOrMany) -> core.IntArray:

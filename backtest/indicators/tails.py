@@ -20,7 +20,7 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.indicators import kernels
 from backtest.indicators.estimators import ewma_deviation, volatility
 from backtest.indicators.returns import (
-    MOST_BARS,
+    MAX_BARS,
     OneOrMany,
     broadcast,
     check_bars,
@@ -35,10 +35,10 @@ from backtest.margin import find_touch_factor, touch_probability
 from backtest.market import SESSIONS, Market, bars_per_year, count_bars_per_year
 
 TAIL_MODELS = ("normal", "historical", "filtered-historical")
-LEAST_TAIL = 10.0
+MIN_TAIL = 10.0
 """Independent losses beyond the level below which those of single bars are scaled to the horizon:
 losses of 168 hours at 99 % from 13 of them were exceeded three times as often as forecast."""
-MOST_CORRELATION = 0.9
+MAX_CORRELATION = 0.9
 
 
 class Tail(NamedTuple):
@@ -143,7 +143,7 @@ def _find_tail(
         normal, spread = NormalDist(), scale * math.sqrt(horizon)
         z = normal.inv_cdf(level)
         return Tail(spread * z, spread * (normal.pdf(z) / (1.0 - level)))
-    is_short = (1.0 - level) * window < LEAST_TAIL * horizon
+    is_short = (1.0 - level) * window < MIN_TAIL * horizon
     bars = 1 if is_short else int(horizon)
     earned = held_returns(market, bars)
     if model != "historical":
@@ -167,7 +167,7 @@ def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
     for sums in (products, squares):
         sums[window:] -= sums[:-window].copy()
     rho = np.divide(products, squares, out=np.zeros(len(known)), where=squares > 0.0)
-    rho = np.clip(rho, -MOST_CORRELATION, MOST_CORRELATION)
+    rho = np.clip(rho, -MAX_CORRELATION, MAX_CORRELATION)
     rest = 2.0 * rho * (1.0 - rho**horizon) / (1.0 - rho) ** 2
     return np.asarray(np.sqrt(horizon * (1.0 + rho) / (1.0 - rho) - rest))
 
@@ -239,7 +239,7 @@ def forecast_reach(
     :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
     check_lanes("probability", probability, low=0.0, high=1.0)
-    check_lanes("horizon", horizon, low=0.0, high=MOST_BARS, open_low=True)
+    check_lanes("horizon", horizon, low=0.0, high=MAX_BARS, open_low=True)
     chances, bars, degrees = broadcast(probability, horizon, degrees_of_freedom)
     factor = find_touch_factor(chances, degrees) * np.sqrt(bars)
     sigma = volatility(market, estimator, half_life)

@@ -308,7 +308,7 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
 FAR, TOO_FAR = 0.1, 0.5
 """Moves from the last price that are named, and that look like a slip of the pen."""
-MOST_FUNDING = 0.05
+MAX_FUNDING = 0.05
 """A larger rate of one settlement is likely a percentage: venues cap it below."""
 
 
@@ -565,7 +565,7 @@ def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
                 yield Caution(text, stops=abs(move) > TOO_FAR)
     for name, frame in stated.funding.items():
         largest = float(frame["rate"].abs().max()) if len(frame) else 0.0
-        if largest > MOST_FUNDING:
+        if largest > MAX_FUNDING:
             yield Caution(
                 f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
             )

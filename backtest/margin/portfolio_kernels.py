@@ -485,7 +485,7 @@ OWN_PARTS = 16
 """Places at which a segment is tested under a requirement of the user's own."""
 OWN_STEP = 1e-6
 """The relative change of a quantity for its Euler share under such a requirement."""
-MOST_STEPS = 100
+MAX_STEPS = 100
 """Steps of false position; a portfolio needs about ten."""
 
 
@@ -578,7 +578,7 @@ def find_root(
     stand_at(rules, held, start, end, i, failing)
     under = compute_distance_left(rules, held, cash)
     found, last = failing, 0.0
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         if not (under < 0.0 < above):
             break
         before = found

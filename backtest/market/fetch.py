@@ -42,7 +42,7 @@ FACTS = "fetch.json"
 
 RECENT = 45 * DAY
 """How long after its end a month may lack a monthly file."""
-ATTEMPTS, LONGEST_WAIT = 6, 60.0
+ATTEMPTS, MAX_WAIT = 6, 60.0
 """How often a file is asked for, and seconds between."""
 STORE_EVERY = 20.0
 """Seconds after which what has arrived is written."""
@@ -219,7 +219,7 @@ class Archive(NamedTuple):
                 raise DataError(f"cannot reach the server: {error} ({url})") from error
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
-            wait = min(LONGEST_WAIT, self.first_wait * 2.0**attempt)
+            wait = min(MAX_WAIT, self.first_wait * 2.0**attempt)
             self.notice(f"{url}: {reason}; retrying in {wait:.1f} s")
             time.sleep(wait)
         raise DataError(

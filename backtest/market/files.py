@@ -45,7 +45,7 @@ TOP, LISTED = 1 << 16, 100
 SHORTEST, LONGEST = 26 * DAY, 36 * DAY
 """How far apart bars of calendar months open, also on days of trading, ns."""
 
-LEAST_BOUND = 1 << 28
+MIN_BOUND = 1 << 28
 """Bytes that any file may expand to, however small."""
 
 LARGEST = 1 << 30
@@ -112,7 +112,7 @@ def find_limit(file: IO[bytes]) -> int:
     """Return how many bytes a file may expand to: 200 times its size, 256 MiB to 4 GiB."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    return min(max(200 * size, LEAST_BOUND), 1 << 32)
+    return min(max(200 * size, MIN_BOUND), 1 << 32)
 
 
 def unpack(file: IO[bytes], kind: str, where: str) -> bytes:

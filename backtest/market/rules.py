@@ -22,7 +22,7 @@ from backtest.core.units import DAY, HOUR
 from backtest.market import tables
 from backtest.market.tables import PRICES, USUAL, Span, TimedTable, is_increasing, is_price, spacing
 
-FURTHEST_MARK = 0.20
+MAX_MARK = 0.20
 """How far marks may be from last prices at the median of a stretch, as a fraction. On hourly BTC,
 ETH and LTC perpetuals of 2019 to 2023 the largest median of 48 bars is 0.2 %."""
 
@@ -46,7 +46,7 @@ to one side for weeks; rates generated as noise around 0 do not, whatever their 
 DOUBTFUL_MARK, DOUBTFUL_RATE = 0.01, 0.0025
 """The same measures of marks and of rates from which they are a doubt."""
 
-MOST_MOVES, WINDOW, SMALLEST_MOVE = 20.0, 201, 1e-4
+MAX_MOVES, WINDOW, MIN_MOVE = 20.0, 201, 1e-4
 """An outlier is this many typical moves away: the median of this many bars, at least 1 bp."""
 
 WICK = 0.01
@@ -324,7 +324,7 @@ def measure_outliers(table: TimedTable) -> list[Outlier]:
         return []
     opens, highs, lows, closes = (pd.Series(_log_of(table.columns[name])) for name in PRICES)
     rolled = closes.diff().abs().rolling(WINDOW, center=True, min_periods=1).median()
-    typical = np.maximum(rolled.to_numpy(dtype=np.float64), SMALLEST_MOVE)
+    typical = np.maximum(rolled.to_numpy(dtype=np.float64), MIN_MOVE)
     top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
     since = closes - closes.rolling(3).median().shift()
     until = closes - closes[::-1].rolling(3).median().shift()[::-1]
@@ -340,7 +340,7 @@ def measure_outliers(table: TimedTable) -> list[Outlier]:
         Outlier(abs(offset[row]) / typical[row], name, int(table.time[row]),
                 abs(math.expm1(offset[row])))
         for name, offset in offsets.items()
-        for row in np.flatnonzero(np.abs(offset) > MOST_MOVES * typical)
+        for row in np.flatnonzero(np.abs(offset) > MAX_MOVES * typical)
     ]  # fmt: skip
     return sorted(found, reverse=True)
 
@@ -424,12 +424,12 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     stretch = np.minimum(np.arange(rows.size), rows.size // STRETCH * STRETCH - 1) // STRETCH
     ratio, start, n = find_furthest(np.log(other[rows]) - np.log(last[rows]), stretch)
     distance = math.expm1(abs(ratio))
-    is_error = rows.size >= FEWEST and distance >= FURTHEST_MARK
+    is_error = rows.size >= FEWEST and distance >= MAX_MARK
     if is_error is doubts or distance < DOUBTFUL_MARK:
         return []
     time = mark.time[rows[start] : rows[start] + n]
     text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
-    rule = f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, got {text}"
+    rule = f"mark prices must stay within {MAX_MARK:.0%} of last prices, got {text}"
     place = f"{mark.name}, from {format_time(int(time[0]))} UTC"
     return [Hit(time, rule, place=place, places=(text,))]
 
@@ -465,7 +465,7 @@ def find_settled_twice(subject: Subject) -> list[Hit]:
 
 
 def find_bad_rates(subject: Subject) -> list[Hit]:
-    columns, most, time = subject.table.columns, tables.LARGEST_RATE, subject.table.time
+    columns, most, time = subject.table.columns, tables.MAX_RATE, subject.table.time
     got, found = ", got {got} in {n} of {of} settlements", []
     if (rate := columns.get("rate")) is not None:
         text = f"funding rates must lie within {most:+.0%} and {-most:+.0%} per settlement"
@@ -600,7 +600,7 @@ def list_defects(subject: Subject, span: str, repairs: Sequence[str]) -> Iterato
 
 
 FILLING = frozenset({"bar_gaps", "mark_gaps", "funding_gaps"})
-MOST_FLAT = 10_000_000
+MAX_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
 
 
@@ -670,7 +670,7 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, table.time[:0]
     gaps = np.diff(table.time)
-    if (gaps % interval).any() or int((gaps // interval - 1).sum()) > MOST_FLAT:
+    if (gaps % interval).any() or int((gaps // interval - 1).sum()) > MAX_FLAT:
         return table, table.time[:0]
     time = np.arange(table.time[0], table.time[-1] + interval, interval)
     row = np.searchsorted(table.time, time, side="right") - 1

@@ -240,10 +240,10 @@ def read_table(
 JITTER = MINUTE
 """How far a stamp may be from the boundary that it belongs to, ns."""
 
-LARGEST_RATE = 0.10
+MAX_RATE = 0.10
 """The largest rate of one settlement that is accepted, as a fraction; venues cap well below."""
 
-LONGEST_CLOSURE = 14 * DAY
+MAX_CLOSURE = 14 * DAY
 """How far from the first or last session a span may begin or end and still be inside, ns."""
 
 USUAL = 8 * HOUR
@@ -269,7 +269,7 @@ class Span(NamedTuple):
 
         So a day is a bound of bars whatever hour they begin.
         """
-        room = LONGEST_CLOSURE if sessions else 0
+        room = MAX_CLOSURE if sessions else 0
         is_early = other.start // DAY < (self.start - room) // DAY
         return not is_early and (other.end - 1) // DAY <= (self.end - 1 + room) // DAY
 

@@ -275,7 +275,7 @@ def add_bounds(rows: pd.DataFrame, settlement: str) -> pd.DataFrame:
 
 
 UNNAMED = "unnamed underlying"
-MOST_NAMES = 5
+MAX_NAMES = 5
 """Number of names that a message lists."""
 
 
@@ -480,8 +480,8 @@ def name_underlying(name: str) -> str:
 
 
 def list_names(names: Sequence[str]) -> str:
-    shown = ", ".join(map(name_underlying, names[:MOST_NAMES]))
-    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
+    shown = ", ".join(map(name_underlying, names[:MAX_NAMES]))
+    return f"{shown} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else shown
 
 
 TIME = dt.datetime(2023, 1, 1, 12, tzinfo=dt.UTC)

@@ -21,12 +21,12 @@ from backtest.core import (
     scalar_greeks,
     scalar_price,
 )
-from backtest.core.black_kernels import MOST_CARRY
+from backtest.core.black_kernels import MAX_CARRY
 from backtest.core.elementary import ROOT_TWO_PI
 from backtest.core.kernels import kernel
 
 EPSILON = 2.0**-52
-LEAST_CERTAIN = 1e-3
+MIN_CERTAIN = 1e-3
 """Largest part of a volatility that four rounding errors of the price may move it by."""
 LAST_STEP = 5e-4
 """Size of a step, in units of s or 1, after which the error, of fourth order in it, is nothing."""
@@ -34,7 +34,7 @@ LAST_STEP = 5e-4
 
 def scalar_growth(years: float, rate: float, dividend: float) -> float:
     carry = (rate - dividend) * years
-    return math.exp(carry) if abs(carry) <= MOST_CARRY else math.nan
+    return math.exp(carry) if abs(carry) <= MAX_CARRY else math.nan
 
 
 def scalar_bs(
@@ -73,7 +73,7 @@ def scalar_implied(
         return math.nan
     s = solve_deviation(x, scaled)
     slope = price_and_slope(x, s)[1]
-    if not 4.0 * EPSILON * undiscounted / unit <= LEAST_CERTAIN * s * slope:
+    if not 4.0 * EPSILON * undiscounted / unit <= MIN_CERTAIN * s * slope:
         return math.nan  # what the price was rounded by moves the volatility
     return s / math.sqrt(years)
 

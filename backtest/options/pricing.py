@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from backtest import _compile, core
 from backtest.core import FloatArray, Greeks, ParameterError, repr_given
-from backtest.core.black_kernels import MOST_CARRY
+from backtest.core.black_kernels import MAX_CARRY
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.margin.functions import check_each
 from backtest.options import implied_kernels
@@ -63,10 +63,10 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = N
     for name in [each for each in RATES if each in named]:
         rate, years = named[name], named["years"]
         with np.errstate(over="ignore"):
-            bad = np.abs(rate * years) > MOST_CARRY
+            bad = np.abs(rate * years) > MAX_CARRY
         if bad.any():
             raise ParameterError(
-                f"{name} times years must be at most {MOST_CARRY:g} in size, got a {name} of "
+                f"{name} times years must be at most {MAX_CARRY:g} in size, got a {name} of "
                 f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
                 "rates are fractions per year: 0.05 is 5 %"
             )

@@ -42,7 +42,7 @@ Number = float | FloatArray
 GRID = np.unique(
     np.concatenate([np.linspace(-1.5, 1.5, 1201), np.sinh(np.linspace(-6.0, 6.0, 401)) / 135.0])
 )
-LEAST_SOUND = -1e-9
+MIN_SOUND = -1e-9
 """Smallest g(k) of a smile without butterfly arbitrage: 0 but for rounding."""
 
 
@@ -148,7 +148,7 @@ WIDENING = 0.005
 """Volatility added to half the spread: differences within it weigh little."""
 WIDTH = 2.5
 """Standard deviations of log-moneyness within which a fit is judged."""
-MOST_BEYOND = 30.0
+MAX_BEYOND = 30.0
 """Largest logarithm of what the tolerance of a far quote is multiplied by."""
 FEWEST = 5
 """Two-sided strikes that the fit of an expiry needs: as many as parameters."""
@@ -175,7 +175,7 @@ class Quotes(NamedTuple):
     @property
     def tolerance(self) -> FloatArray:
         z = self.k / self.width
-        beyond = np.minimum(0.5 * np.maximum(z * z - WIDTH**2, 0.0), MOST_BEYOND)
+        beyond = np.minimum(0.5 * np.maximum(z * z - WIDTH**2, 0.0), MAX_BEYOND)
         return (0.5 * (self.ask - self.bid) + WIDENING) * np.exp(beyond)
 
 
@@ -241,7 +241,7 @@ def describe_fit(part: Columns, smile: SVI) -> dict[str, object]:
     }
 
 
-LEAST_DENSITY = 1e-7
+MIN_DENSITY = 1e-7
 """Smallest g(k) of a fit: over 0 by more than what lies between two points of the examination."""
 STEEPEST = 1.99
 """Largest slope of a wing: total variance grows at most as 2 |k| (Lee 2004)."""
@@ -262,7 +262,7 @@ def fit_svi(quotes: Quotes) -> SVI:
         misfit = partial(compare, quotes=quotes, scale=scale, grid=grid, weight=weight)
         found = minimize(misfit, found, low, high)
         smile = build(found)
-        if smile.least_density >= LEAST_DENSITY:
+        if smile.least_density >= MIN_DENSITY:
             return smile
     return fit_ssvi([quotes])[0]
 
@@ -291,7 +291,7 @@ def compare(
 
 
 STEPS = 200
-SMALLEST_GAIN = 1e-8
+MIN_GAIN = 1e-8
 """Share of the sum of squares that a step must gain for another one to follow."""
 SHIFT = 1.5e-8
 """Part of a parameter over which a slope is taken: the root of the smallest difference."""
@@ -325,7 +325,7 @@ def minimize(
         tried = np.clip(x + step, low, high)
         found = look(tried)
         if found[0] < cost:
-            is_last = cost - found[0] <= SMALLEST_GAIN * found[0]
+            is_last = cost - found[0] <= MIN_GAIN * found[0]
             x, damping, (cost, pull, curve) = tried, max(0.2 * damping, 1e-12), found
             if is_last:
                 break
@@ -733,7 +733,7 @@ class Surface(core.Reportable):
             {
                 "expiry": self.fits["expiry"],
                 "least_density": least,
-                "butterfly": [each < LEAST_SOUND for each in least],
+                "butterfly": [each < MIN_SOUND for each in least],
                 "crossings": [0.0, *falls.mean(axis=1)],
                 "quoted_crossings": [share for share, _ in crossed],
                 "deepest_crossing": [depth for _, depth in crossed],

@@ -29,7 +29,7 @@ LONGEST = 8000
 """Bars by which the longest part may exceed the warm-up."""
 WORK = 2
 """Bars of all parts, as a multiple of those of the whole market."""
-LEAST_WORK = 49_152
+MIN_WORK = 49_152
 """Bars that may be observed in any case: those of short markets cost next to nothing."""
 CHAINS = 6
 LINKS = 12
@@ -183,7 +183,7 @@ class LookAheadCheck:
         self.causality = Causality(0, has_columns=False)
         self._observe_part = observe_part
         self._observe_whole: Callable[[], Columns] = dict
-        self._room = max(WORK * market.n_bars, LEAST_WORK) * effort
+        self._room = max(WORK * market.n_bars, MIN_WORK) * effort
         self._close = follow_largest_moves(market)
         if isinstance(market, Market):
             self._funding_changes = find_funding_changes(market)

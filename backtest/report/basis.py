@@ -23,7 +23,7 @@ NOT_SETTINGS = (
 )  # fmt: skip
 TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 APART = ("brackets", "earlier", "in_force")
-MOST_BRACKETS = 20
+MAX_BRACKETS = 20
 NOT_MODELED = (
     "Not modeled: the order book, queue position and partial fills at several prices; latency; "
     "exchange outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's "
@@ -183,7 +183,7 @@ def write_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
             f"{100.0 * row.maintenance_rate:g}",
             f"{row.amount or 0.0:,.10g}",
         )
-        for row in brackets[:MOST_BRACKETS]
+        for row in brackets[:MAX_BRACKETS]
     )
     columns = (
         Column("notional", "money", is_number=False), Column("maximum leverage", "turns"),

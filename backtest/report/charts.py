@@ -224,10 +224,10 @@ def find_gap_ends(values: core.FloatArray, buckets: int) -> core.IntArray:
 
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
 DASHES = ("solid", "dash", "dot")
-MOST_NUMBERS = 200
+MAX_NUMBERS = 200
 """Cells of a heat map up to which each has its number in it."""
 FROM_LABELS = ("intervals", "tornado")
-MOST_POINTS = 3_000
+MAX_POINTS = 3_000
 """Most points of the first column in a scatter."""
 
 
@@ -413,7 +413,7 @@ def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     x, y = ([escape_label(each if isinstance(each, str) else f"{each:.3g}") for each in labels]
             for labels in (grid.index, grid.columns))  # fmt: skip
     color = shown.colors.get(str(table.columns[0]), "loss")
-    text = "%{z:.3g}" if grid.size <= MOST_NUMBERS else ""
+    text = "%{z:.3g}" if grid.size <= MAX_NUMBERS else ""
     yield {
         "type": "heatmap", "x": x, "y": y, "z": grid.to_numpy(dtype=np.float64).T,
         "colorscale": [[0.0, LIGHT["paper"]], [1.0, LIGHT[color]]], "hoverongaps": False,
@@ -458,7 +458,7 @@ def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
     layout["xaxis"] |= {"showgrid": True}
     for place, (name, column) in enumerate(table.items()):
         known = column[np.isfinite(column) & np.isfinite(table.index.to_numpy())]
-        points = known.iloc[:: 1 if place else math.ceil(len(known) / MOST_POINTS) or 1]
+        points = known.iloc[:: 1 if place else math.ceil(len(known) / MAX_POINTS) or 1]
         more = {"size": 9} if place else {"size": 4, "opacity": 0.35}
         yield draw_points(points.index.to_numpy(), points.to_numpy(), escape_label(name),
                           choose_color(shown, name, place), **more, showlegend=True,

@@ -59,7 +59,7 @@ def write_text(page: Page, format_: str) -> str:
 
 
 WIDTH = 80
-MOST_SHOWN = 12
+MAX_SHOWN = 12
 """Rows of a table in a terminal, and rows above which a page folds a table."""
 
 
@@ -68,7 +68,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     from rich.console import Console, Group  # noqa: PLC0415 - loads when used
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[Any] = [wrap(core.clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
+    parts: list[Any] = [wrap(core.clip(page.title, MAX_TITLE)), wrap(page.subtitle)]
     parts += [wrap(f"! {notice}") for notice in page.notices]
     parts += ["", wrap(page.summary)]
     if page.facts:
@@ -84,7 +84,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
 
 
-LONGEST_TITLE = 200
+MAX_TITLE = 200
 FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
 
 
@@ -102,7 +102,7 @@ def list_lines(section: Section, block: Any) -> Iterator[Any]:
     elif isinstance(block, Table):
         grid, unseen = lay_out(block)
         yield from ("", block.caption or section.title, grid)
-        left = len(block.rows) - MOST_SHOWN
+        left = len(block.rows) - MAX_SHOWN
         if left > 0:
             yield f"and {left:,} more rows"
         if unseen:
@@ -115,7 +115,7 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    columns, most = [], None if table.columns is FACTS else MOST_SHOWN
+    columns, most = [], None if table.columns is FACTS else MAX_SHOWN
     for place, column in enumerate(table.columns):
         rows = (row[place] for row in table.rows[:most])
         cells = [core.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
@@ -126,7 +126,7 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     shown: list[tuple[Column, str, list[str]]] = []
     unseen, used = list[str](), 0
     for column, head, cells, least in columns:
-        width, room = max(map(len, cells), default=0), LEAST_WORDS if shown else MOST_NAME
+        width, room = max(map(len, cells), default=0), MIN_WORDS if shown else MAX_NAME
         used += 3 + max(least, width if column.is_number else min(width, room))
         if used - 3 <= WIDTH or table.columns is FACTS:
             shown.append((column, head, cells))
@@ -143,7 +143,7 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     return grid, unseen
 
 
-LEAST_WORDS, MOST_NAME = 24, 40
+MIN_WORDS, MAX_NAME = 24, 40
 """Characters that a table keeps room for, of a column of words and of the first."""
 
 
@@ -234,7 +234,7 @@ def write_html(page: Page) -> str:
             tagged=tag_value,
             is_plain=lambda block: isinstance(block, Table) and not block.is_searched,
             first=FIRST_ROWS,
-            most=MOST_SHOWN,
+            most=MAX_SHOWN,
             policy=write_security_policy(script, library),
             style=read_template("page.css"),
             script=script,

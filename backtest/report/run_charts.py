@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 PARTS_OF_TRADES = (*tables.COSTS,)
 COMMON = ("fill", "funding", "interest")
-MOST_ROWS = 2000
+MAX_ROWS = 2000
 
 
-def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> core.IntArray:
+def choose_rows(events: pd.DataFrame, most: int = MAX_ROWS) -> core.IntArray:
     kind = events["kind"].astype(str)
     rows = events[~kind.isin(PARTS_OF_TRADES)]
     if len(rows) <= most:
@@ -40,7 +40,7 @@ def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> core.IntArray:
     return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
 
 
-MOST_MARKS = 400
+MAX_MARKS = 400
 """Most marks of one kind; if there are more, the largest are drawn."""
 
 
@@ -53,7 +53,7 @@ def find_marks(result: Result) -> pd.DataFrame:
 
 def place_marks(
     result: Result, chosen: pd.DataFrame, height: core.FloatArray,
-    kinds_of: Mapping[str, Mark] = MARKS, most: int = MOST_MARKS,
+    kinds_of: Mapping[str, Mark] = MARKS, most: int = MAX_MARKS,
 ) -> pd.DataFrame:  # fmt: skip
     """Return where events are marked: at a height by bar, with label, symbol, color and row."""
     size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
@@ -214,7 +214,7 @@ def draw_distribution(result: Result) -> ShownChart:
                       marks=tuple(marks.values()), mark_names=tuple(marks))  # fmt: skip
 
 
-LEAST_WINDOW = 8
+MIN_WINDOW = 8
 """Samples of a rolling window below which none is drawn."""
 
 
@@ -223,7 +223,7 @@ def list_rolling(result: Result) -> list[Shown]:
     periods, samples = result.span.periods, result.samples
     days = min(90.0, result.span.years * 365.0 / 4.0)
     n = int(days / 365.0 * len(samples.returns) / result.span.years)
-    if n < LEAST_WINDOW:
+    if n < MIN_WINDOW:
         return []
     frame = pd.DataFrame({"own": samples.returns, "market": samples.market,
                           "excess": samples.returns - samples.risk_free},
@@ -264,7 +264,7 @@ TRADED = {
     "changed": Mark("adjustment", "line-ns-open", "neutral"),
     **{each.kind.name: MARKS[each.kind.name] for each in FORCED if each != Event.RUINED},
 }  # fmt: skip
-MOST_FILLS = 150
+MAX_FILLS = 150
 """Most fills of one kind on the price; if there are more, the largest are drawn."""
 
 
@@ -278,7 +278,7 @@ def list_fills(result: Result) -> pd.DataFrame:
     is_new = (np.abs(before) <= dust) | (before * after < 0.0)
     kinds = np.where(is_new, "opened", np.where(np.abs(after) <= dust, "closed", "changed"))
     shown = fills.assign(kind=np.where(fills["kind"] == "fill", kinds, fills["kind"].astype(str)))
-    return place_marks(result, shown, result.mark, TRADED, MOST_FILLS)
+    return place_marks(result, shown, result.mark, TRADED, MAX_FILLS)
 
 
 def list_positions(result: Result) -> list[Shown]:
@@ -374,13 +374,13 @@ def draw_costs(result: Result) -> ShownChart:
 
 
 WEEKDAYS = (*calendar.day_abbr,)
-LEAST_TRADES = 3
+MIN_TRADES = 3
 """Closed trades below which no chart is drawn."""
 
 
 def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
     """Yield the profit of closed trades: how large, by time held, by reason and by time of exit."""
-    if len(closed) < LEAST_TRADES:
+    if len(closed) < MIN_TRADES:
         return
     profit = closed["profit"].to_numpy(dtype=np.float64)
     exits = pd.DatetimeIndex(closed["exit_time"])
@@ -440,7 +440,7 @@ def list_exposure(result: Result) -> list[Shown]:
 def draw_correlations(result: Result) -> list[Shown]:
     """Return the correlations of the instruments' mark returns by sampling period."""
     ends = result.ends_sample != 0.0
-    if len(result.names) < 2 or ends.sum() < LEAST_WINDOW:
+    if len(result.names) < 2 or ends.sum() < MIN_WINDOW:
         return []
     with np.errstate(divide="ignore", invalid="ignore"):
         moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=[*result.names])

@@ -684,7 +684,7 @@ def tabulate_ledger(result: Result) -> ShownTable:
             f"{len(rows):,} of {total:,} events: every liquidation, stop, call and flow that "
             f"fits, and the largest fills and payments. All are in result.events. {note}"
         )
-    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=run_charts.MOST_ROWS,
+    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=run_charts.MAX_ROWS,
                       is_searched=True)  # fmt: skip
 
 

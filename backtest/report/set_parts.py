@@ -35,7 +35,7 @@ NEAR = 0.1
 TIED = 1e-9
 
 
-MOST_VALUES = 40
+MAX_VALUES = 40
 """Most different numbers on an axis; more are put into bins."""
 
 BINS = 24
@@ -63,7 +63,7 @@ def read_axis(column: pd.Series, is_log: bool) -> Axis:
         return list_words(column)
     numbers = column.to_numpy(dtype=np.float64)
     values = np.unique(numbers)
-    if len(values) <= MOST_VALUES:
+    if len(values) <= MAX_VALUES:
         return Axis(np.searchsorted(values, numbers), [f"{value:.6g}" for value in values])
     is_log = is_log and bool(values[0] > 0.0)
     numbers = np.log(numbers) if is_log else numbers

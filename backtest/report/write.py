@@ -38,7 +38,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     return Page(
         kind=found.called or found.kind,
         manifest={**manifest, "data": data},
-        title=core.clip(found.heading, render.LONGEST_TITLE),
+        title=core.clip(found.heading, render.MAX_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         marked_summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
         facts=[Fact(each.title, tag_number(each), each.note) for each in found.list_numbers()],
@@ -205,7 +205,7 @@ def draw_chart(shown: core.ShownChart) -> Any:
 
 
 INDEX, PAGES = "index.html", "pages"
-LONGEST_NOTE = 300
+MAX_NOTE = 300
 """Longest title and note of the list, in characters."""
 SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
 """Measures of the list; results without measures say in a note what came out."""
@@ -226,13 +226,13 @@ class Row(NamedTuple):
 
     @property
     def title(self) -> str:
-        return core.clip(self.entry.title or self.name, LONGEST_NOTE)
+        return core.clip(self.entry.title or self.name, MAX_NOTE)
 
     @property
     def note(self) -> str:
         said = f"damaged: {self.trouble}" if self.trouble else results.describe_note(self.entry)
         name = "" if self.title == self.name else self.name
-        return core.clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
+        return core.clip(", ".join(filter(None, (said, name))), MAX_NOTE)
 
     @property
     def cells(self) -> list[str]:

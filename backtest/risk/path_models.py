@@ -18,7 +18,7 @@ from backtest import _compile, core
 from backtest.core.units import DAY, HOUR, YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
-from backtest.market.tables import LARGEST_RATE
+from backtest.market.tables import MAX_RATE
 from backtest.results import find_block_length
 from backtest.venue import FundingTerms
 
@@ -688,7 +688,7 @@ class FundingProcess:
     rates: core.FloatArray = field(default_factory=lambda: np.empty(0))
     weights: tuple[float, ...] = ()
     windows: tuple[int, ...] = (1,)
-    cap: float = LARGEST_RATE
+    cap: float = MAX_RATE
     residuals: core.FloatArray = field(default_factory=lambda: np.empty(0))
     centers: core.FloatArray = field(default_factory=lambda: np.empty(0))
     errors: core.FloatArray = field(default_factory=lambda: np.zeros((1, 1)))
@@ -766,7 +766,7 @@ def read_funding(funding: object) -> FundingChoice:
             f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
             + core.did_you_mean(funding, [FITTED])
         )
-    return float(core.Number(-LARGEST_RATE, LARGEST_RATE).check("funding", funding))
+    return float(core.Number(-MAX_RATE, MAX_RATE).check("funding", funding))
 
 
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
@@ -776,7 +776,7 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     if grid is None:
         return FundingProcess("none", None)
     cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
-    return fit_process(lay_on_grid(history, grid), grid, min(cap, LARGEST_RATE))
+    return fit_process(lay_on_grid(history, grid), grid, min(cap, MAX_RATE))
 
 
 def lay_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:

@@ -41,7 +41,7 @@ class FeeTier(Value):
     maker: Annotated[float, MAKER]
 
 
-LEAST_STEP = 0.001
+MIN_STEP = 0.001
 """The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
 WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 
@@ -240,7 +240,7 @@ class Liquidation(Value, kw_only=True):
     mode: Annotated[str, core.Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[Cost, DatedCost(COST)]
     slippage: Annotated[Cost, DatedCost(COST)]
-    step: Annotated[float | str, ShareOrWord(LEAST_STEP, ("bracket",))] = 0.2
+    step: Annotated[float | str, ShareOrWord(MIN_STEP, ("bracket",))] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
     order: Annotated[str | Sequence[str] | None, ReductionOrder()] = None

@@ -328,4 +328,4 @@ def test_messages_hold_no_control_codes_and_no_endless_lines(capsys, words):
     assert code == 2
     assert "\x1b" not in err
     assert "\x07" not in err
-    assert max(map(len, err.splitlines())) <= printing.LONGEST_MESSAGE
+    assert max(map(len, err.splitlines())) <= printing.MAX_MESSAGE

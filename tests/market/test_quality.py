@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.units import HOUR
-from backtest.market.rules import MOST_MOVES, measure_outliers
+from backtest.market.rules import MAX_MOVES, measure_outliers
 from backtest.market.tables import TimedTable
 from tests.kit import check_refused
 from tests.layouts import MARKET, own_files
@@ -155,7 +155,7 @@ def test_a_single_print_far_from_its_neighbors_is_an_outlier(name, factor):
     (found,) = measure_outliers(table)
     assert (found.price, found.time) == (name, 1000 * HOUR)
     assert found.distance == pytest.approx(0.05, abs=0.01)
-    assert found.moves > MOST_MOVES
+    assert found.moves > MAX_MOVES
 
 
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):

@@ -287,7 +287,7 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
 
 def test_the_bound_of_a_file_follows_its_size(tmp_path, monkeypatch):
     """240 kB of zeros in a gzip of under 1 kB; the bound is lowered to 100 kB."""
-    monkeypatch.setattr(files, "LEAST_BOUND", 100_000)
+    monkeypatch.setattr(files, "MIN_BOUND", 100_000)
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b"0," * 120_000))
     assert 200 * path.stat().st_size < 200_000

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.saved_result import KINDS, SavedResult
-from backtest.report.render import MOST_SHOWN, write_html, write_text
+from backtest.report.render import MAX_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_part
 from backtest.results import read_entry
 from backtest.strategies import Constant
@@ -150,7 +150,7 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind)
         if part.shows != "both":
             continue
         for block in write_part(part).blocks:
-            cells = [cell for row in getattr(block, "rows", ())[:MOST_SHOWN] for cell in row]
+            cells = [cell for row in getattr(block, "rows", ())[:MAX_SHOWN] for cell in row]
             for cell in cells:
                 text = SPACES.sub(" ", cell if isinstance(cell, str) else cell.text).strip()
                 assert text in plain["page"], part.key
