@@ -295,10 +295,10 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
     scale = SCALE / deviation
     model = arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
     with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
-        found = model.fit(disp="off", show_warning=False)
-    omega, alpha, beta = (float(each) for each in found.params)
+        result = model.fit(disp="off", show_warning=False)
+    omega, alpha, beta = (float(each) for each in result.params)
     fit = GarchFit(omega / scale**2, alpha, beta)
-    is_good = found.convergence_flag == 0 and bool(np.isfinite(fit).all())
+    is_good = result.convergence_flag == 0 and bool(np.isfinite(fit).all())
     return fit if is_good else None
 
 
@@ -369,11 +369,11 @@ def forecast_har(
     ]
     inputs = np.column_stack([np.ones(whole), *windows])
     fits = fit_expanding(inputs[:-1], variance[month:], first)
-    found = np.zeros(len(fits))
+    predicted = np.zeros(len(fits))
     for each in range(inputs.shape[1]):
-        found += fits[:, each] * inputs[first:, each]
+        predicted += fits[:, each] * inputs[first:, each]
     low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
-    forecasts[start:] = np.minimum(np.maximum(found, low[start:]), high[start:])
+    forecasts[start:] = np.minimum(np.maximum(predicted, low[start:]), high[start:])
     return forecasts
 
 

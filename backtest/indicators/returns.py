@@ -142,8 +142,8 @@ def list_lanes(name: str, value: Any) -> list[Any]:
     """Return one value, or an array of shape (k,), as a list of Python objects."""
     if np.ndim(value):
         core.check_shape(name, value, (-1,))
-    found: list[Any] = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
-    return found
+    items: list[Any] = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
+    return items
 
 
 def check_lanes(
@@ -219,5 +219,5 @@ def sum_weighted(values: core.FloatArray, decay: float) -> core.FloatArray:
     """Return sum_i decay^(t - i) x_i at each t; the decay of an endless half-life is 1."""
     if decay == 1.0:
         return np.cumsum(values)
-    found: core.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
-    return found
+    sums: core.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
+    return sums

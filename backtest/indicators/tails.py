@@ -124,13 +124,13 @@ def tail_losses(
     if is_scaled.any():
         decay = find_decay(half_lives[is_scaled])
         scales[:, is_scaled] = ewma_deviation(long_returns(market), decay, 1.0)
-    found: dict[tuple[object, ...], Tail] = {}
+    tails: dict[tuple[object, ...], Tail] = {}
     lanes = zip(names.tolist(), levels.tolist(), bars.tolist(), windows.tolist(),
                 half_lives.tolist(), strict=True)  # fmt: skip
     for j, lane in enumerate(lanes):
-        if lane not in found:
-            found[lane] = _find_tail(market, *lane[:4], scales[:, j])
-        value[:, j], shortfall[:, j] = found[lane]
+        if lane not in tails:
+            tails[lane] = _find_tail(market, *lane[:4], scales[:, j])
+        value[:, j], shortfall[:, j] = tails[lane]
     given = (model, level, horizon, window, half_life)
     return Tail(shape_as(value, *given), shape_as(shortfall, *given))
 
@@ -197,11 +197,11 @@ def _roll_tail(market: Market, earned: FloatArray, level: float, window: int) ->
     tails = np.full((2, market.n_bars), np.nan)
     for sign, rows in ((-1.0, ~is_short), (1.0, is_short)):
         if window <= market.n_bars and rows.any():
-            found, held = np.empty_like(tails), np.full(window, -np.inf)
+            rolled, held = np.empty_like(tails), np.full(window, -np.inf)
             compile_module(kernels).tail_lane(
-                sign * earned, top, window * (1.0 - level), np.empty(window), held, found
+                sign * earned, top, window * (1.0 - level), np.empty(window), held, rolled
             )
-            tails[:, rows] = found[:, rows]
+            tails[:, rows] = rolled[:, rows]
     return Tail(tails[0], tails[1])
 
 
@@ -304,9 +304,9 @@ def forecast_liquidation(
     result is 0 without a position or if no price liquidates, 1 if the requirement fails at the
     close, and NaN if a position is held and the volatility is unknown.
     """
-    found = np.zeros(len(position))
+    chance = np.zeros(len(position))
     rows = np.flatnonzero((position != 0.0) & ~np.isnan(liquidation_price))
     side = np.sign(position[rows])
     away = np.maximum(side * np.log(mark[rows] / liquidation_price[rows]), 0.0)
-    found[rows] = touch_probability(-side * away, sigma[rows], years, degrees_of_freedom=DEGREES)
-    return found
+    chance[rows] = touch_probability(-side * away, sigma[rows], years, degrees_of_freedom=DEGREES)
+    return chance

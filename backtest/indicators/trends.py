@@ -67,8 +67,8 @@ def atr(market: Market, window: returns.OneOrMany = 14) -> FloatArray:
     """
     returns.check_bars("window", window)
     ranges, windows = true_range(market), np.atleast_1d(window).astype(np.int64).tolist()
-    found = np.stack([average_wilder(ranges, n) for n in windows], axis=1)
-    return returns.shape_as(found, window)
+    averages = np.stack([average_wilder(ranges, n) for n in windows], axis=1)
+    return returns.shape_as(averages, window)
 
 
 @checked

@@ -73,7 +73,7 @@ def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
 
 def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
     names, time = setup.markets.names, int(setup.markets.time[-1]) + setup.markets.interval
-    found = {}
+    by_name = {}
     for name, each in name_given("funding", given, names, len(names)).items():
         frame = each
         if not isinstance(each, pd.DataFrame):
@@ -96,8 +96,8 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
                 f"funding must leave out settlements of the market, {format_time(int(known[0]))}, "
                 f"got one at {format_time(int(stamps[0]))}"
             )
-        found[name] = frame if "mark" in frame else frame.assign(mark=np.nan)
-    return found
+        by_name[name] = frame if "mark" in frame else frame.assign(mark=np.nan)
+    return by_name
 
 
 def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
@@ -341,7 +341,7 @@ class Decision:
         return not any(each.stops for each in self.warnings)
 
     def to_dict(self) -> dict[str, Any]:
-        found = {each.name: getattr(self, each.name) for each in fields(self)} | {
+        values = {each.name: getattr(self, each.name) for each in fields(self)} | {
             "time": self.time.isoformat(),
             "may_act": self.may_act,
             "cuts": [each._asdict() for each in self.cuts],
@@ -350,7 +350,7 @@ class Decision:
             "equity": dict(zip(("before", "after"), self.equity, strict=True)),
             "margin_ratio": dict(zip(("before", "after"), self.margin_ratio, strict=True)),
         }
-        plain: dict[str, Any] = to_json(found)
+        plain: dict[str, Any] = to_json(values)
         return plain
 
     def __repr__(self) -> str:

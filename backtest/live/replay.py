@@ -81,15 +81,15 @@ def read_fills(
     if not is_of_ccxt and "fee" not in table and "fees" in table:
         raise DataError("the column of fees must be called 'fee', got 'fees'")
     try:
-        found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
+        rows = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"a row of fills cannot be read: {error}") from error
-    stamps = core.read_stamps(found["time"], name="fills", timezone=timezone, is_file=is_file)
-    found = found.assign(time=core.utc_index(stamps))
-    if "instrument" in found:
-        symbols = found["instrument"].astype(str)
-        found["instrument"] = symbols.map(name_symbols(symbols.unique(), names))
-    return found.sort_values("time", kind="stable", ignore_index=True)
+    stamps = core.read_stamps(rows["time"], name="fills", timezone=timezone, is_file=is_file)
+    rows = rows.assign(time=core.utc_index(stamps))
+    if "instrument" in rows:
+        symbols = rows["instrument"].astype(str)
+        rows["instrument"] = symbols.map(name_symbols(symbols.unique(), names))
+    return rows.sort_values("time", kind="stable", ignore_index=True)
 
 
 def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
@@ -281,9 +281,9 @@ def check_rows(
     for name, rule, is_good in rules:
         if not is_good.all():
             k = int(np.argmin(is_good))
-            found = given[name].iloc[k]
-            hint = core.did_you_mean(str(found), near[name]) if name in near else ""
-            raise ParameterError(f"{rule}, got {repr_plain(found)}{hint} (row {k} of fills)")
+            cell = given[name].iloc[k]
+            hint = core.did_you_mean(str(cell), near[name]) if name in near else ""
+            raise ParameterError(f"{rule}, got {repr_plain(cell)}{hint} (row {k} of fills)")
 
 
 def warn_without_fees(count: int) -> None:
@@ -360,7 +360,7 @@ class Replay(Result):
         """
         core.Number(0.0, 1.0).check("tolerance", tolerance)
         table = read_ledger(ledger, timezone)
-        found = []
+        tables = []
         for term, bars, ours, theirs in compare(self, table):
             scale = np.abs(self.of_account("equity"))[bars]
             if term in LEVELS:
@@ -368,8 +368,8 @@ class Replay(Result):
             off = np.abs(theirs - ours) > tolerance * (scale + 1e-300)
             index = core.utc_index(self.time[bars[off]]).rename("time")
             rows = {"term": term, "ours": ours[off], "theirs": theirs[off]}
-            found.append(pd.DataFrame(rows, index=index))
-        whole = pd.concat(found) if found else pd.DataFrame(columns=["term", "ours", "theirs"])
+            tables.append(pd.DataFrame(rows, index=index))
+        whole = pd.concat(tables) if tables else pd.DataFrame(columns=["term", "ours", "theirs"])
         whole["difference"] = whole["theirs"] - whole["ours"]
         return whole.sort_index(kind="stable")
 
@@ -391,8 +391,8 @@ def read_ledger(given: Any, timezone: str | None) -> pd.DataFrame:
     amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(amounts).all():
         k = int(np.argmin(np.isfinite(amounts)))
-        found = repr_plain(table[column].iloc[k])
-        raise ParameterError(f"{column} must be a finite number, got {found} (row {k} of a ledger)")
+        cell = repr_plain(table[column].iloc[k])
+        raise ParameterError(f"{column} must be a finite number, got {cell} (row {k} of a ledger)")
     terms = table["term"].astype(str) if column == "amount" else column
     for name in sorted({*terms}) if column == "amount" else ():
         core.Choice(*TERMS, "other").check("term", name)

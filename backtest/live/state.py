@@ -210,16 +210,16 @@ class AccountSnapshot(core.Value, kw_only=True):
 
 def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dict[str, str]:
     """Return our instruments by symbol; raise if one would have several, or one twice."""
-    found: dict[str, str] = {}
+    names_by_symbol: dict[str, str] = {}
     for symbol in symbols:
         name = (names or {}).get(symbol, shorten(symbol))
-        if first := [known for known, each in found.items() if each == name]:
+        if first := [known for known, each in names_by_symbol.items() if each == name]:
             raise ParameterError(
                 f"an instrument may be there once, got {first[0]!r} and {symbol!r} for {name!r}; "
                 f"names={{{symbol!r}: ...}} distinguishes symbols, hedge mode is not supported"
             )
-        found[symbol] = name
-    return found
+        names_by_symbol[symbol] = name
+    return names_by_symbol
 
 
 def shorten(symbol: str) -> str:

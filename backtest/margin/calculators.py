@@ -90,13 +90,13 @@ def touch_probability(
         first, second = (a + away) / (s * math.sqrt(2.0)), (a - away) / (s * math.sqrt(2.0))
         near = np.exp(-first * first) * erfcx(np.maximum(second, 0.0))
         beyond = np.exp(-2.0 * away * a / (s * s)) * erfc(np.minimum(second, 0.0))
-        found = 0.5 * (erfc(first) + np.where(second >= 0.0, near, beyond))
+        chance = 0.5 * (erfc(first) + np.where(second >= 0.0, near, beyond))
         fat = 2.0 * stdtr(freedom, -a / s * np.sqrt(freedom / (freedom - 2.0)))
-    found = np.where(np.isinf(freedom), found, fat)
-    found = np.where(np.isinf(a) | (s == 0.0), 0.0, found)
-    found = np.where((a == 0.0) | ((s == 0.0) & (a + away <= 0.0)), 1.0, found)
+    chance = np.where(np.isinf(freedom), chance, fat)
+    chance = np.where(np.isinf(a) | (s == 0.0), 0.0, chance)
+    chance = np.where((a == 0.0) | ((s == 0.0) & (a + away <= 0.0)), 1.0, chance)
     is_unknown = np.isnan(far) | np.isnan(away) | np.isnan(s)
-    return float_if_single(np.where(is_unknown, np.nan, np.minimum(found, 1.0)))
+    return float_if_single(np.where(is_unknown, np.nan, np.minimum(chance, 1.0)))
 
 
 @checked
@@ -130,8 +130,8 @@ def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
     freedom = check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
     with np.errstate(invalid="ignore"):
         fat = stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
-    found = np.where(np.isinf(freedom), ndtri(half), fat)
-    return np.asarray(np.where(half == 0.0, math.inf, 0.0 - found))
+    factor = np.where(np.isinf(freedom), ndtri(half), fat)
+    return np.asarray(np.where(half == 0.0, math.inf, 0.0 - factor))
 
 
 DEGREES = Number(2, open_low=True, may_be_infinite=True)
@@ -365,9 +365,9 @@ def calculate_book(
     threshold, held, of_assets = book.packed.level * needed, book.held, 0.0
     shares = np.full(len(book.names), math.nan)
     if not book.given and not isinstance(book.rule, OwnMargin):
-        found = np.zeros(len(book.names) + len(held.amounts))
-        fill_shares(book.packed, held, found)
-        shares, of_assets = found[: len(shares)], float(found[len(shares) :].sum())
+        parts = np.zeros(len(book.names) + len(held.amounts))
+        fill_shares(book.packed, held, parts)
+        shares, of_assets = parts[: len(shares)], float(parts[len(shares) :].sum())
     backed = float(compute_collateral_value(book.packed.collateral, held))
     equity = float(compute_full_backing(book.packed, held, book.cash)) - backed
     equity += compute_full_value(held) + compute_options_value(book.options)
@@ -438,17 +438,17 @@ def tabulate_options(book: Book) -> pd.DataFrame:
 def tabulate_moves(book: Book) -> pd.DataFrame:
     names = book.names
     moved = tuple(dict.fromkeys(book.name_group(k) for k in range(len(book.given))))
-    found: dict[str, tuple[Any, ...]] = {}
+    rows: dict[str, tuple[Any, ...]] = {}
     for group, members in book.rule.list_groups(names).items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:
-            found[f"group {group}"] = members, *find_moves(book, members)
+            rows[f"group {group}"] = members, *find_moves(book, members)
     for group in moved:
         linked = tuple(book.list_linked(group))
-        found[f"index {group}"] = linked, *find_moves(book, (group, *linked))
+        rows[f"index {group}"] = linked, *find_moves(book, (group, *linked))
     if len(names) + len(moved) > 1:
-        found["all"] = names, *find_moves(book, (*names, *moved))
-    index = pd.Index([*found], name="name", dtype=object)
-    return pd.DataFrame([*found.values()], index, ["instruments", "down", "up"])
+        rows["all"] = names, *find_moves(book, (*names, *moved))
+    index = pd.Index([*rows], name="name", dtype=object)
+    return pd.DataFrame([*rows.values()], index, ["instruments", "down", "up"])
 
 
 def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:

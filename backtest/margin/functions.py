@@ -573,16 +573,18 @@ def read_numbers(
     missing: float | None = None,
 ) -> dict[str, float]:
     order, is_table = list(names), isinstance(given, Mapping)
-    found = dict(given) if is_table else dict.fromkeys(order[:1], given)
-    unknown = [name for name in found if name not in order]
-    absent = [name for name in order if name not in found]
+    numbers = dict(given) if is_table else dict.fromkeys(order[:1], given)
+    unknown = [name for name in numbers if name not in order]
+    absent = [name for name in order if name not in numbers]
     if unknown or (absent and (missing is None or not is_table)):
         hint = did_you_mean(unknown[0], order) if unknown else ""
         raise ParameterError(
             f"{noun} must have one number for each of {', '.join(order)}, "
             f"got {repr_plain(given)}{hint}"
         )
-    return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
+    return {
+        name: float(number.check(f"{noun}.{name}", numbers.get(name, missing))) for name in order
+    }
 
 
 def strategy_deposit(

@@ -543,12 +543,12 @@ def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
 
 
 def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: float) -> int:
-    rows, found = rules.scratch.rows, -1
+    rows, dearest = rules.scratch.rows, -1
     for i in range(len(options.signs)):
         is_open = is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0
-        if is_open and (found < 0 or rows[NAKED, i] > rows[NAKED, found]):
-            found = i
-    return found
+        if is_open and (dearest < 0 or rows[NAKED, i] > rows[NAKED, dearest]):
+            dearest = i
+    return dearest
 
 
 def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
@@ -615,15 +615,15 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
     """Return the pairing of group g with the least requirement, and that requirement."""
-    found, least = 0, math.inf
+    cheapest, least = 0, math.inf
     for way in (1, 2, 0):
         pair_group(pool, g, way)
         needed = sum_pairs(pool.options, pool.rules, g)
         needed += sum_covered(pool, g, is_initial)
         needed += sum_naked(pool.options, pool.rules, g)
         if needed < least:
-            found, least = way, needed
-    return found, least
+            cheapest, least = way, needed
+    return cheapest, least
 
 
 def compute_premiums(pool: OptionPool) -> float:
@@ -759,8 +759,8 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
         for k in range(tables.moves.shape[1]):
             rate = compute_gain_rate(is_inverse, tables.moves[g, k])
             most = max(most, tables.weights[g, k] * abs(rate))
-    found = tables.factor * most + tables.minimum + tables.contingency
-    return float(found + tables.pair_contingency)
+    total = tables.factor * most + tables.minimum + tables.contingency
+    return float(total + tables.pair_contingency)
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:

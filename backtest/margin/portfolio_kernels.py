@@ -246,12 +246,12 @@ def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
 
 
 def find_product_row(tables: ScenarioTables, product: int) -> int:
-    worst, found = 0.0, -1
+    worst, row = 0.0, -1
     for k in range(tables.moves.shape[1]):
         loss = compute_product_loss(tables, product, k)
         if loss > worst:
-            worst, found = loss, k
-    return found
+            worst, row = loss, k
+    return row
 
 
 def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
@@ -527,9 +527,9 @@ def find_next_break(
                 at_start += held.quantities[i] * abs(start.values[i])
                 at_end += held.quantities[i] * abs(end.values[i])
         if at_start * at_end < 0.0:
-            found = at_start / (at_start - at_end)
-            if place * (1.0 + TOLERANCE) < found < nearest:
-                nearest = found
+            crossing = at_start / (at_start - at_end)
+            if place * (1.0 + TOLERANCE) < crossing < nearest:
+                nearest = crossing
     return nearest
 
 
@@ -577,29 +577,29 @@ def find_root(
     above = compute_distance_left(rules, held, cash)
     stand_at(rules, held, start, end, i, failing)
     under = compute_distance_left(rules, held, cash)
-    found, last = failing, 0.0
+    root, last = failing, 0.0
     for _ in range(MAX_STEPS):
         if not (under < 0.0 < above):
             break
-        before = found
+        before = root
         if rules.own > 0:
-            found = 0.5 * (sound + failing)
-            if found in (sound, failing):
+            root = 0.5 * (sound + failing)
+            if root in (sound, failing):
                 stand_at(rules, held, start, end, i, failing)
                 return failing
         else:
-            found = failing - under * ((failing - sound) / (under - above))
-        stand_at(rules, held, start, end, i, found)
+            root = failing - under * ((failing - sound) / (under - above))
+        stand_at(rules, held, start, end, i, root)
         left = compute_distance_left(rules, held, cash)
-        if left == 0.0 or (rules.own == 0 and abs(found - before) <= 1e-15 * found):
+        if left == 0.0 or (rules.own == 0 and abs(root - before) <= 1e-15 * root):
             break
         side = 1.0 if left > 0.0 else -1.0
         if side > 0.0:
-            sound, above, under = found, left, under * (0.5 if side == last else 1.0)
+            sound, above, under = root, left, under * (0.5 if side == last else 1.0)
         else:
-            failing, under, above = found, left, above * (0.5 if side == last else 1.0)
+            failing, under, above = root, left, above * (0.5 if side == last else 1.0)
         last = side
-    return found
+    return root
 
 
 NEAR_ZERO = 1e-12

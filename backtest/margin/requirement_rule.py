@@ -100,8 +100,8 @@ class MarginRule(core.Value, kw_only=True):
             return super().from_dict(data, where=where)
         given = data if isinstance(data, Mapping) else {}
         kind = next((kind for field, kind in KINDS.items() if field in given), Brackets)
-        found: Any = kind.from_dict(data, where=where)
-        return found  # type: ignore[no-any-return]
+        rule: Any = kind.from_dict(data, where=where)
+        return rule  # type: ignore[no-any-return]
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
         return self
@@ -203,13 +203,13 @@ def read_row(row: Any) -> Row:
         rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
         raise Fault(rule, repr_plain(row))
     try:
-        found = [number.read(each) for number, each in zip(NUMBERS_OF_ROW, given, strict=False)]
+        numbers = [number.read(each) for number, each in zip(NUMBERS_OF_ROW, given, strict=False)]
     except Fault:
         rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
         raise Fault(rule, repr_plain(row)) from None
-    while len(found) > 2 and found[-1] == 0.0:
-        found.pop()
-    return tuple(found)
+    while len(numbers) > 2 and numbers[-1] == 0.0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 @dataclass(frozen=True)
@@ -365,8 +365,8 @@ class ScenarioMargin(MarginRule, kw_only=True):
         moves: Any = self.moves
         table = {"all": tuple(moves)} if self.products is None else self.products
         for groups in table.values():
-            found = {group: moves.get(group, moves.get(EVERY)) for group in groups}
-            rows = {group: len(each) for group, each in found.items() if each is not None}
+            rows_by_group = {group: moves.get(group, moves.get(EVERY)) for group in groups}
+            rows = {group: len(each) for group, each in rows_by_group.items() if each is not None}
             if len(set(rows.values())) > 1:
                 listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
                 rule = "must have as many scenarios for each group of a product with across='same "
@@ -542,14 +542,14 @@ def number_groups(
     """Return the names of groups in order, and the number of the group of each label."""
     groups = rule.list_groups(names)
     of_names = {name: group for group, members in groups.items() for name in members}
-    found = [of_names.get(each, each) for each in labels]
-    order = tuple(dict.fromkeys([*groups, *found]))
-    return order, index_names(found, order)
+    names_of_groups = [of_names.get(each, each) for each in labels]
+    order = tuple(dict.fromkeys([*groups, *names_of_groups]))
+    return order, index_names(names_of_groups, order)
 
 
-def index_names(found: Sequence[object], order: Sequence[object]) -> IntArray:
+def index_names(wanted: Sequence[object], order: Sequence[object]) -> IntArray:
     places = {each: k for k, each in enumerate(order)}
-    return np.array([places[each] for each in found], dtype=np.int64)
+    return np.array([places[each] for each in wanted], dtype=np.int64)
 
 
 def number_each(keys: Sequence[object]) -> IntArray:
@@ -638,8 +638,8 @@ def check_options(
     coin = [each.option.name for each in options if each.option.is_coin]
     currencies = {f"{x.option.underlying} coins" if x.option.is_coin else "cash" for x in options}
     if len(currencies) > 1:
-        found = ", ".join(sorted(currencies))
-        raise ParameterError(f"options of one balance must settle in one currency, got {found}")
+        listed = ", ".join(sorted(currencies))
+        raise ParameterError(f"options of one balance must settle in one currency, got {listed}")
     if coin and isinstance(rule, Strategy):
         raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
     for name, own in rules.items():
@@ -728,10 +728,10 @@ class OwnMargin(MarginRule, kw_only=True):
 def number_rule(rule: RequirementRule, names: tuple[str, ...]) -> int:
     """Return the number of a rule in ``OWN_RULES``, from 1, to which a new one is added."""
     given = (rule, names)
-    found = next((k for k, each in enumerate(OWN_RULES) if each.args == given), len(OWN_RULES))
-    if found == len(OWN_RULES):
+    place = next((k for k, each in enumerate(OWN_RULES) if each.args == given), len(OWN_RULES))
+    if place == len(OWN_RULES):
         OWN_RULES.append(functools.partial(ask_rule, *given))
-    return found + 1
+    return place + 1
 
 
 @dataclass(frozen=True)
@@ -842,15 +842,17 @@ def margin_preset(
     """
     content, table = find_margins(name, at)
     is_any = isinstance(instruments, Sequence | Mapping) and not instruments
-    found: dict[str, Any] = {"rates": {}}
-    found |= {each: content[each] for each in MarginPreset._fields if each in content}
-    found |= {each: table[each] for each in MarginPreset._fields if each in table}
-    found["requirement"] = (
+    fields: dict[str, Any] = {"rates": {}}
+    fields |= {each: content[each] for each in MarginPreset._fields if each in content}
+    fields |= {each: table[each] for each in MarginPreset._fields if each in table}
+    fields["requirement"] = (
         PresetMargin(preset=name, at=preset_files.read_choice(at))
         if is_any
         else make_rule(name, table, group_by_asset(instruments))
     )
-    return MarginPreset(name=name, dates=tuple(each["date"] for each in content["tables"]), **found)
+    return MarginPreset(
+        name=name, dates=tuple(each["date"] for each in content["tables"]), **fields
+    )
 
 
 def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:
@@ -892,8 +894,8 @@ def make_rule(
                 "groups of instruments may be named, {'BTC': ['BTCUSDT']}, and "
                 "bt.ScenarioMargin(...) has moves of your own"
             )
-    found = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
-    return MarginRule.from_dict({**given, "moves": found, "groups": groups or None})
+    scenarios = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
+    return MarginRule.from_dict({**given, "moves": scenarios, "groups": groups or None})
 
 
 def group_by_asset(

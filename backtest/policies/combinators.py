@@ -158,8 +158,8 @@ def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., 
         rule = margin_formula_for(policy, part.find_own(columns))
         if rule is not None:
             scope[f"rule_{k}"] = rule
-            found = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
-            lines.append(f"asked = choose_lower(asked, {found})" if lines else f"asked = {found}")
+            call = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
+            lines.append(f"asked = choose_lower(asked, {call})" if lines else f"asked = {call}")
     return build(whole, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
 
 
@@ -169,11 +169,11 @@ def choose_lower(one: float, other: float) -> float:
 
 @functools.cache
 def make_settings_class(cls: type[Policy]) -> Any:
-    base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
+    base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are known here
 
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method
-        found = inspect.getattr_static(cls, name)
-        return found.__get__(self, cls) if hasattr(found, "__get__") else found
+        attribute = inspect.getattr_static(cls, name)
+        return attribute.__get__(self, cls) if hasattr(attribute, "__get__") else attribute
 
     return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})
 
@@ -281,8 +281,8 @@ class Combinator(Policy):
 
     def promises(self) -> tuple[Promise, ...]:
         """Return what is left of the promises of its policies, if it only lowers their leverage."""
-        found = (row.limit() for policy in self.policies for row in policy.promises())
-        return tuple(found) if self.only_lowers else ()
+        limits = (row.limit() for policy in self.policies for row in policy.promises())
+        return tuple(limits) if self.only_lowers else ()
 
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""
@@ -417,14 +417,14 @@ class OptionRule(Combinator):
             if not trades_options(part.policy):
                 continue
             inner: Any = self.policies[k]
-            found = inner.option_orders(PartBar(bar, part.name), account, chain)
-            twice = sorted(found.keys() & own.keys())
+            inner_orders = inner.option_orders(PartBar(bar, part.name), account, chain)
+            twice = sorted(inner_orders.keys() & own.keys())
             if twice:
                 raise PolicyError(
                     f"legs of one position must have different names, {type(self).__name__} and "
                     f"the policy inside both order {twice[0]!r}"
                 )
-            own = {**found, **own}
+            own = {**inner_orders, **own}
         return own
 
     def orders(self, *_: Any, **__: Any) -> OptionOrders:

@@ -127,12 +127,12 @@ class Parameterized:
             value = check_value(type(self), parameter, getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
         held = number_elements(self.settings())
-        found = [
+        texts = [
             f"{type(self).__name__}.{name} {rule}, got {held.get(name, getattr(self, name, ''))}"
             for name, rule in self.faults()
         ]
-        if found:
-            raise core.ParameterError("\n".join(found))
+        if texts:
+            raise core.ParameterError("\n".join(texts))
 
     def faults(self) -> core.Faults:
         """Yield the name of a parameter and a rule that it breaks: of what must fit together."""
@@ -260,14 +260,14 @@ def format_title(class_name: str) -> str:
 
 def number_elements(settings: Mapping[str, _V]) -> dict[str, Any]:
     """Return settings by name, the numbers of a list under ``levels.0`` and so on."""
-    found: dict[str, Any] = {}
+    elements: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= (
+        elements |= (
             {f"{name}.{k}": each for k, each in enumerate(value)}
             if isinstance(value, tuple)
             else {name: value}
         )
-    return found
+    return elements
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -319,8 +319,8 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
             f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) with "
             f"the arguments (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
         )
-    found: Callable[..., Any] = rule
-    return found
+    formula: Callable[..., Any] = rule
+    return formula
 
 
 def find_rule_fault(rule: Any, n: int) -> str:
@@ -395,7 +395,7 @@ def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
 @functools.cache
 def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
     declared, hints = list_fields(cls), get_type_hints(cls, include_extras=True)
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
             raise core.ParameterError(
@@ -419,27 +419,27 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
                 f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
             )
         default = None if field.default is dataclasses.MISSING else field.default
-        found[field.name] = Parameter(field.name, kind, space, default)
-    for parameter in found.values():
-        check_condition(cls, parameter, found)
-    return MappingProxyType(found)
+        parameters[field.name] = Parameter(field.name, kind, space, default)
+    for parameter in parameters.values():
+        check_condition(cls, parameter, parameters)
+    return MappingProxyType(parameters)
 
 
 def check_condition(
-    cls: type[Parameterized], parameter: Parameter, found: Mapping[str, Parameter]
+    cls: type[Parameterized], parameter: Parameter, parameters: Mapping[str, Parameter]
 ) -> None:
     seen = [parameter.name]
     while parameter.space is not None and parameter.space.when is not None:
         name, values = parameter.space.when
-        others = [other for other in found if other not in seen]
+        others = [other for other in parameters if other not in seen]
         if name not in others:
             raise core.ParameterError(
                 f"when must name another parameter, and not in a circle, "
                 f"{cls.__name__}.{parameter.name} has {name!r}{core.did_you_mean(name, others)}"
             )
         for value in values if isinstance(values, tuple) else (values,):
-            check_value(cls, found[name], value)
-        parameter = found[name]
+            check_value(cls, parameters[name], value)
+        parameter = parameters[name]
         seen.append(name)
 
 
@@ -474,12 +474,12 @@ def check_one(cls: type[Parameterized], parameter: Parameter, value: object) -> 
     name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None:
         return core.Flag().check(name, value)
-    found = parameter.space.check(name, value, whole=parameter.kind is int)
+    checked = parameter.space.check(name, value, whole=parameter.kind is int)
     if parameter.kind is int and isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:
         raise core.ParameterError(
             f"{name} must be at most 2^53 in size, beyond which numbers are not exact, got {value}"
         )
-    return found
+    return checked
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
@@ -500,8 +500,8 @@ def parse_value(parameter: Parameter, value: object) -> object:
 def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, core.FloatArray]:
     own = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
-        found = type(columns).__name__
-        raise core.PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {found}')
+        kind = type(columns).__name__
+        raise core.PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {kind}')
     checked = {}
     for name, column in columns.items():
         word = str(name)
@@ -522,12 +522,12 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, cor
             )
         try:
             array = np.ascontiguousarray(core.to_real(column))
-            found = f"an array of shape {array.shape}"
+            kind = f"an array of shape {array.shape}"
         except (TypeError, ValueError):
-            array, found = np.empty(0), str(getattr(column, "dtype", type(column).__name__))
+            array, kind = np.empty(0), str(getattr(column, "dtype", type(column).__name__))
         if array.shape != (n_bars,):
             raise core.PolicyError(
-                f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {found}"
+                f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {kind}"
             )
         checked[str(name)] = array
     return checked

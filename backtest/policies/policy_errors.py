@@ -89,7 +89,7 @@ def make_policy_error(
     bar: Any,
     account: AccountView,
     t: int,
-    found: BaseException | float,
+    outcome: BaseException | float,
     answer: str = "leverage",
 ) -> PolicyError:
     name = type(policy).__name__
@@ -98,12 +98,12 @@ def make_policy_error(
         f"at the close of bar {t}, {format_time(round(bar.time * 1e9))}, it saw {saw}, "
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
-    if isinstance(found, BaseException):
+    if isinstance(outcome, BaseException):
         cls = type(policy)
         formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
         return PolicyError(
-            f"{name}.{answer} raised {type(found).__name__}: {found}"
-            f"{suggest_cure(found, policy)} ({format_location(found, *formulas)}; {place})"
+            f"{name}.{answer} raised {type(outcome).__name__}: {outcome}"
+            f"{suggest_cure(outcome, policy)} ({format_location(outcome, *formulas)}; {place})"
         )
     rule = (
         "venue_leverage must be over 0, or NaN to leave the margin"
@@ -111,7 +111,7 @@ def make_policy_error(
         else "a leverage must be at least 0 (the signal has the direction), or NaN to leave the "
         "position"
     )
-    return PolicyError(f"{name} returned {found:g}; {rule} ({place})")
+    return PolicyError(f"{name} returned {outcome:g}; {rule} ({place})")
 
 
 def suggest_cure(error: BaseException, policy: Policy) -> str:

@@ -170,14 +170,14 @@ def read_answer(
 ) -> dict[str, core.FloatArray]:
     """Return the answer of a function as arrays of one number per bar, by instrument."""
     if isinstance(market, Markets):
-        found = type(answer).__name__
+        problem = type(answer).__name__
         if isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
             is_odd = is_frame(answer) and not is_by_bars(answer, market)
-            found = f"frame of {len(answer)} by other times" if is_odd else ""
-        if found:
+            problem = f"frame of {len(answer)} by other times" if is_odd else ""
+        if problem:
             raise core.PolicyError(
                 f"{title} must return a frame by markets.times and name, or an array of shape "
-                f"(n_bars, n_instruments), returned a {found}"
+                f"(n_bars, n_instruments), returned a {problem}"
             )
         columns = {name: np.zeros(market.n_bars) for name in names}
         raw = read_raw_weights(answer, market, argument=title)
@@ -187,10 +187,10 @@ def read_answer(
     is_by_time = is_series(answer)
     values = read_numbers(answer, title)
     if values.shape != (market.n_bars,) or (is_by_time and not is_by_bars(answer, market)):
-        found = "a Series by other times" if is_by_time else f"shape {values.shape}"
+        problem = "a Series by other times" if is_by_time else f"shape {values.shape}"
         raise core.PolicyError(
             f"{title} must return one number per bar, {market.n_bars}, as an array or a "
-            f"Series by market.times, returned {found}"
+            f"Series by market.times, returned {problem}"
         )
     return {"": values}
 
@@ -334,18 +334,18 @@ class SignalRule(Parameterized):
         Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
         """
         name = self.text()
-        found: pd.DataFrame = compute_signal(
+        frame: pd.DataFrame = compute_signal(
             markets, self._find_weights, name=name, is_checked=is_checked
         )
-        return write_note(found, text=name)
+        return write_note(frame, text=name)
 
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)
-        found = {
+        directions = {
             name: pd.Series(self.compute(market), index=market.times).reindex(markets.times)
             for name, market in markets.items()
         }
-        return pd.DataFrame(found).fillna(0.0).div(count, axis=0)
+        return pd.DataFrame(directions).fillna(0.0).div(count, axis=0)
 
 
 def write_word(value: object) -> str:
@@ -557,8 +557,8 @@ def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
     order = np.argsort(stamps := read_dates(frame.index, "signal"), kind="stable")
     tell_carried(stamps, markets)
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
-    found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
-    return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
+    carried = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
+    return carried.where(pd.Series(last >= 0, index=markets.times), np.nan)
 
 
 def tell_carried(stamps: core.IntArray, market: Market | Markets) -> None:

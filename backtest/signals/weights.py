@@ -81,8 +81,8 @@ def inverse_volatility(
 
         return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
 
-    found: pd.DataFrame = compute_signal(markets, allocate)
-    return found
+    frame: pd.DataFrame = compute_signal(markets, allocate)
+    return frame
 
 
 def find_returns(markets: Markets) -> core.FloatArray:

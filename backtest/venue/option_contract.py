@@ -101,13 +101,13 @@ class Option(Value):
         first, last = (pd.Timestamp(to_nanoseconds(each)) for each in (start, end))
         eight = pd.Timedelta(hours=8)
         days = pd.date_range((first - eight).ceil("D"), last - eight, freq="W-FRI")
-        found = [
+        options = [
             cls(underlying=underlying, kind=kind, strike=strike, expiry=str(day + eight), **terms)
             for day in days
             for strike in strikes
             for kind in kinds
         ]
-        return {str(each.name): each for each in found}
+        return {str(each.name): each for each in options}
 
     @property
     def sign(self) -> float:
@@ -125,10 +125,10 @@ class Option(Value):
 
 
 def read_name(name: str | None) -> dict[str, Any]:
-    found = NAME.fullmatch(name or "")
-    if found is None:
+    match = NAME.fullmatch(name or "")
+    if match is None:
         return {}
-    underlying, quote, day, strike, kind = found.groups()
+    underlying, quote, day, strike, kind = match.groups()
     try:
         expiry = pd.to_datetime(day, format="%d%b%y") + pd.Timedelta(hours=8)
     except ValueError as error:

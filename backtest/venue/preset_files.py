@@ -148,8 +148,8 @@ def read_day(at: TimeLike | dt.date) -> str:
 
 
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
-    found = find_preset(venue, symbol).choose(read_choice(at)).items()
-    return [GroupSource(x, table["date"], table["source"], end) for x, (table, end) in found]
+    groups = find_preset(venue, symbol).choose(read_choice(at)).items()
+    return [GroupSource(x, table["date"], table["source"], end) for x, (table, end) in groups]
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class ShareOrWord(core.Declaration):
     def read(self, value: Any) -> float | str:
         if isinstance(value, str) and value not in self.words:
             listed = " or ".join(map(repr, self.words))
-            found = core.repr_given(value) + core.did_you_mean(value, self.words)
-            raise core.Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
+            shown = core.repr_given(value) + core.did_you_mean(value, self.words)
+            raise core.Fault(f"must be a share from {self.least:g} to 1, or {listed}", shown)
         return value if isinstance(value, str) else Number(self.least, 1).read(value)
 
 
@@ -71,8 +71,8 @@ class ReductionOrder(core.Declaration):
             return value
         is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
         if not is_list or not all(isinstance(each, str) and each for each in value):
-            found = core.repr_given(value) + core.did_you_mean(value, ORDERS)
-            raise core.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
+            shown = core.repr_given(value) + core.did_you_mean(value, ORDERS)
+            raise core.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", shown)
         if len(set(value)) < len(value):
             raise core.Fault("must name each instrument once")
         return tuple(value)
@@ -840,13 +840,13 @@ class Venue(Value, kw_only=True):
         core.check_shape("time", time, (-1,))
         ends = np.array([each.end for each in self.earlier], dtype=np.int64)
         bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
-        found = (
+        used = (
             InUse(day, table, first, stop)
             for day, table, (first, stop) in zip(
                 self.days(), self.tables(), pairwise(bars), strict=True
             )
         )
-        return [each for each in found if each.first < each.stop]
+        return [each for each in used if each.first < each.stop]
 
     def multiply_margin(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the multipliers of the margin rule, each of shape (n_bars,), or (1,) without one.
