@@ -38,7 +38,7 @@ LIGHT = {role: light for role, (light, _) in ROLES.items()}
 DARK = {role: dark for role, (_, dark) in ROLES.items()}
 PERCENTS = ",.3~%"
 LOG = {"type": "log", "tickformat": ",.12~g"}
-MOST_LETTERS = 40
+MAX_LETTERS = 40
 """Longest label in a chart, in characters."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 TEXT = {"family": FONT, "color": LIGHT["ink"], "size": 12}
@@ -68,7 +68,7 @@ TEMPLATE: Mapping[str, Any] = {
 
 
 def escape_label(text: object) -> str:
-    return html.escape(core.clip(str(text), MOST_LETTERS), quote=False)
+    return html.escape(core.clip(str(text), MAX_LETTERS), quote=False)
 
 
 def build_layout(height: int, **more: Any) -> dict[str, Any]:
