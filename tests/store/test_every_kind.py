@@ -42,6 +42,8 @@ def make_run() -> SavedResult:
 
 FALL = bt.Scenario("fall", price=-0.3, over="2h")
 LADDER = {"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)}
+PLAIN_TERMS = {"venue": free_venue(), "account": bt.Account()}
+BOOK = ("account", "market", "side", "quantity", "entry")
 DEEP = PLAIN | {"venue": free_venue().override({"slippage.impact": 1.0})}
 SETS = {
     "mode": ["plain", "scaled"], "is_on": [True, False], "account.stop_loss": [None, 0.1],
@@ -66,6 +68,20 @@ MAKES: dict[str, Callable[[], Any]] = {
         1 / 3, 1 / 3, 0.1, 0.2, {"policy": "Constant()"}, market=MARKET,
     ),
     "cascade": make_cascade,
+    "contagion": lambda: bt.cascade(
+        bt.BookCrowd.from_positions(
+            pd.DataFrame([("a", "X", "long", 1.0, 100.0)], columns=[*BOOK]),
+            {"a": 10.0}, {"X": 100.0, "Y": 50.0},
+        ),
+        PLAIN["venue"], shock={"X": -0.2}, impact=bt.Linear(0.1), volume=1e3,
+    ),
+    "margin comparison": lambda: bt.compare_margin(
+        MARKET, {"table": None, "ewma": bt.margin_rules.Volatility(days=1.0)}, paths=3,
+        horizon="3d", accounts=20, **PLAIN_TERMS,
+    ),
+    "margin calibration": lambda: bt.calibrate_margin(
+        MARKET, bt.margin_rules.Volatility(days=1.0), shortfall=0.5, horizon="3d", **PLAIN_TERMS
+    ),
     "run": make_run,
     "sweep": lambda: bt.sweep(MARKET, Modes, SETS, **PLAIN),
     "study": lambda: bt.tune(
