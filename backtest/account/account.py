@@ -49,9 +49,6 @@ class ByInstrument(core.Declaration):
         return core.FrozenTable(entries)
 
 
-# ---------------------------------------------------------------------------- distances of stops
-
-
 class Multiple(core.Value):
     """A distance of a stop: a multiple of a column of the market.
 
@@ -156,8 +153,6 @@ def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
         )
     return np.concatenate([[np.nan], values[:-1]])
 
-
-# ------------------------------------------------------------------------------------- the account
 
 BRACKETS = Brackets()
 LIMIT = core.Timed(core.Number(0, may_be_infinite=True))
@@ -425,9 +420,6 @@ def without_flows_before(account: Account, start: int) -> Account:
     if len(later) == len(account.flows):
         return account
     return replace(account, flows=later if len(later) else None)
-
-
-# ------------------------------------------------------------------------------ checks with venues
 
 
 def check_setting(account: Account, venue: Venue, name: str = "") -> None:

@@ -199,9 +199,6 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     return pool - needed * (1.0 + TOLERANCE)
 
 
-# ---------------------------------------------------------------- the balances of one position
-
-
 def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> Balances:
     """Return the cash that backs instrument i, and a copy of its position."""
     if r.is_isolated(terms, i):
@@ -240,9 +237,6 @@ def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[
     marked, pnl = mark_position(r.pick_position(state, i), value)
     r.put_position(state, i, marked)
     ledger[i].price_pnl += pnl
-
-
-# ------------------------------------------------------------------------------ the collateral
 
 
 def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: Structs[Money]) -> None:

@@ -199,9 +199,6 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
     wallet.peak = max(wallet.unit, wallet.peak)
 
 
-# --------------------------------------------------------------------------------- the eight steps
-
-
 def process_bar(bar: r.AccountBar, t: int) -> None:
     """Take the account through bar t: the eight steps of accounting 2, in order."""
     terms, state = bar.terms, bar.state
@@ -345,9 +342,6 @@ def rescale_unit(state: r.AccountState, ledger: Structs[Money], equity: float) -
         state.wallet.scale = state.wallet.unit / (wealth + flows)
 
 
-# ---------------------------------------------------------------------- steps 0 and 5: the fills
-
-
 def fill_pending(bar: r.AccountBar, t: int) -> None:
     """Fill what the last close decided, after changes of margin and forced reductions (step 5)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
@@ -402,9 +396,6 @@ def follow_bests(bar: r.AccountBar) -> None:
         elif quote.is_listed == 1 and r.has_exits(terms, i):
             watch = Watch(position.best, math.nan)
             position.best = follow_prices(watch, r.pick_position(state, i), quote).best
-
-
-# -------------------------------------------------------------------------------- step 8: close
 
 
 def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:

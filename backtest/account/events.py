@@ -109,8 +109,6 @@ MARKS = {each.kind.name: each.kind.mark for each in EVENTS if each.kind.mark is 
 ENDINGS = {each: each.kind.ended or each.kind.name for each in TRADED}
 
 
-# ----------------------------------------------------------------------------------------- the log
-
 WHOLE = ("bar", "kind", "owner", "step")
 COLUMNS = ("bar", "kind", "value", "quantity", "amount", *FILL_COSTS.values(), "owner", "step")
 ENTRY = np.dtype([(name, np.int64 if name in WHOLE else np.float64) for name in COLUMNS])

@@ -352,15 +352,10 @@ def follow_best(state: r.AccountState, i: int, held: float) -> None:
         position.opened = math.nan
 
 
-# ------------------------------------------------------------------------------------ limit orders
-
 TICK_SLACK = 1e-6
 """Ticks by which a price may miss the one that fills an order: the rounding of floats."""
 ROUNDING = 1e-9
 """Share of its notional by which the wallet may miss what an order needs."""
-
-
-# ------------------------------------------------------------------------------ step 5: placing
 
 
 def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
@@ -510,9 +505,6 @@ def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
         scratch.wanted[i], scratch.limit[i] = quantity, quote.fill
         change = quantity - held
         r.log_event(bar.log, t, i, Event.RESTED, quote.fill, change, abs(change) * abs(quote.fill))
-
-
-# ---------------------------------------------------------------------- step 7: inside the bar
 
 
 def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:

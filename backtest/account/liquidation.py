@@ -24,8 +24,6 @@ from backtest.margin import compute_setting, compute_step_floor
 if TYPE_CHECKING:
     from backtest.core.units import Contracts, Value
 
-# ------------------------------------------------------------------------------- the liquidation
-
 
 @cold
 def liquidate(
@@ -161,9 +159,6 @@ def close_contracts(
         cash -= fee
     loss = closed * (value - filled) + fee
     return Balances(cash, Position(quantity, entry, margin, value)), loss, notional
-
-
-# -------------------------------------------------------------------------- margin from the wallet
 
 
 def can_add(rules: InstrumentRules, balances: Balances) -> bool:

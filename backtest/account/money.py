@@ -59,9 +59,6 @@ WALLET = Wallet.names()
 """Rows of a wallet in a block of lanes."""
 
 
-# ---------------------------------------------------------------------------------- terms of money
-
-
 class MoneyTerm(NamedTuple):
     """A cause of a change of equity: its amount, times ``sign``, is the change.
 
@@ -179,9 +176,6 @@ CHANGES = (*(SIGNS[name] for name in SUMMED), 1.0)
 EARNED = tuple(0.0 if name == "flows" else SIGNS[name] for name in SUMMED)
 GAINED = tuple(SIGNS[name] if name in TRADE_TERMS else 0.0 for name in SUMMED)
 """Signs of the first rows in what a bar earned, and in what a position gained."""
-
-
-# ------------------------------------------------------------------------------ the ledger of a bar
 
 
 def clear_ledger(ledger: Structs[Money]) -> None:

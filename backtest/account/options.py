@@ -62,8 +62,6 @@ def is_walking(terms: Terms, state: AccountState) -> bool:
     return bool(is_any)
 
 
-# -------------------------------------------------------------------------------- marks and expiry
-
 ENDLESS = 2**63 - 1
 """The latest time in ns."""
 
@@ -188,9 +186,6 @@ def find_unit(state: AccountState, k: int) -> float:
     return 1.0 if positions.are_coin[k] else float(positions.indices[k])
 
 
-# ------------------------------------------------------------------------------------- expiry
-
-
 @of_options(returns=None)
 def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
     """Settle what expires at the open of the bar, or inside it, before a time in ns."""
@@ -240,9 +235,6 @@ def name_option(state: AccountState, k: int) -> int:
     return len(state.positions) + len(state.held.amounts) + k
 
 
-# ---------------------------------------------------------------------------- prices and fees
-
-
 def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:
     """Return the price of a fill that moves volatility by h, at least a tick from the mark."""
     positions, tick = state.options.positions, terms.options.ticks[k]
@@ -273,9 +265,6 @@ def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) 
     own, unit = terms.options, find_unit(state, k)
     size = state.options.positions.sizes[k]
     return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, size)
-
-
-# -------------------------------------------------------------------------------------- orders
 
 
 @of_options(returns=None)
@@ -376,9 +365,6 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
             own.added[k] = 0.0
             if abs(wanted - held) > TOLERANCE * abs(held):
                 enter_option_trade(bar, t, k, wanted, Event.FILL)
-
-
-# --------------------------------------------------------------------------------------- fills
 
 
 @of_options(returns=None)

@@ -90,8 +90,6 @@ def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> floa
     return float(abs(state.positions[i].quantity) * abs(quotes.instruments[i].fill))
 
 
-# --------------------------------------------------------------------------------- what limits cut
-
 CAUSES = (
     "all", "min_leverage", "max_leverage", "max_gross_leverage", "band", "initial_margin",
     "venue_leverage", "wallet", "participation", "lot", "min_notional", "unfilled",
@@ -239,8 +237,6 @@ def add_to(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: floa
         cuts[row, cause, DAYS] += 1.0
         cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY
 
-
-# ---------------------------------------------------------------------------------- common factors
 
 MOST_TRIALS = 200
 """Trials of a factor; each halves what is left of the interval, or better."""
@@ -413,9 +409,6 @@ def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float
         else:
             high, of_high = middle, of_middle
     return low
-
-
-# ---------------------------------------------------------------------- an instrument alone
 
 
 def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:

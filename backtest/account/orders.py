@@ -227,9 +227,6 @@ def floor(size: Contracts) -> float:
     return float(math.floor(size)) if math.isfinite(size) else size
 
 
-# ------------------------------------------------------------------------------------------- fills
-
-
 def fill(
     rules: InstrumentRules, balances: Balances, quote: Quote, wanted: Contracts, fee: Rate
 ) -> Trade:

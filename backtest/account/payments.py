@@ -24,8 +24,6 @@ from backtest.account.orders import (
 from backtest.core.units import DAY, TOLERANCE
 from backtest.margin import MarginRules, compute_best_leverage, compute_haircuts, compute_setting
 
-# --------------------------------------------------------------------------- step 1: flows
-
 
 def take_flows(bar: r.AccountBar, t: int) -> None:
     """Pay deposits and withdrawals of the bar, as far as margin allows (step 1)."""
@@ -83,9 +81,6 @@ def convert_collateral(bar: r.AccountBar, t: int) -> None:
     missing = -balance.compute_balance(bar.terms, state)
     if missing > 0.0:
         balance.sell_collateral(bar, t, missing)
-
-
-# ------------------------------------------------------------------- steps 2 and 6: funding
 
 
 def is_funding_due(feed: r.MarketFeed, state: r.AccountState, t: int, is_open: int) -> bool:
@@ -164,9 +159,6 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
         state.options.targets[k] = math.nan
 
 
-# ------------------------------------------------------------------------- step 3: interest
-
-
 def charge_interest(bar: r.AccountBar, t: int) -> None:
     """Charge interest since the last open on balance or loan (step 3)."""
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
@@ -212,9 +204,6 @@ def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
             state.wallet.cash -= interest
             bar.ledger[i].interest += interest
             r.log_event(log, t, i, Event.INTEREST, quote.mark_open, held, interest)
-
-
-# -------------------------------------------------------------------------- the end of the account
 
 
 def settle_debt(bar: r.AccountBar, t: int) -> None:
@@ -301,9 +290,6 @@ def end_account(bar: r.AccountBar, t: int) -> None:
         r.log_event(log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
-# ----------------------------------------------------------------------------------- margin calls
-
-
 TRIALS = 200
 
 
@@ -367,9 +353,6 @@ def count_call(ledger: Structs[Money], pool: int, is_met: bool) -> None:
     ledger[pool].calls_failed += 0.0 if is_met else 1.0
 
 
-# ------------------------------------------------------------------------------------ top-ups
-
-
 def answer_calls(bar: r.AccountBar, t: int) -> None:
     """Top up the pools that were called at the last close (step 1)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
@@ -414,9 +397,6 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     state.calls[pool].is_open = 0
     if is_met:
         state.calls[pool].called_at = math.nan
-
-
-# -------------------------------------------------------------------------------------- grace
 
 
 def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
@@ -533,9 +513,6 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
     count_call(bar.ledger, pool, is_met)
 
 
-# -------------------------------------------------------------------------------- at the close
-
-
 def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
     """Test margin calls of all pools at the close; writes calls, ledger and log (step 8)."""
     terms, state = bar.terms, bar.state
@@ -591,9 +568,6 @@ def end_pool_call(
     is_left = is_open and not (is_failed or is_met)
     state.calls[pool].is_open = 1 if is_called or is_left else 0
     state.calls[pool].called_at = called_at
-
-
-# ---------------------------------------------------------------------- margin that a policy moves
 
 
 def write_settings(terms: r.Terms, state: r.AccountState) -> None:

@@ -75,9 +75,6 @@ def book_forced(
     r.log_event(log, t, owner, Event.LIQUIDATED, mark, traded, amount, loss)
 
 
-# ---------------------------------------------------------------------- options, all at once
-
-
 @of_options(returns=(0.0, 0.0))
 def close_options_of_pool(
     terms: r.Terms, state: r.AccountState, ledger: Structs[Money]
@@ -154,9 +151,6 @@ def end_forfeit(
             own.traded[k] += abs(held * mark)
             book_forced(state, ledger, log, t, k, -held, rate * abs(held * mark))
             options.release(state, k)
-
-
-# --------------------------------------------------------------------- options, step by step
 
 
 def compute_option_notional(state: r.AccountState, k: int) -> float:
@@ -277,8 +271,6 @@ def compute_requirement_of_option(
         own.positions.quantities[j] = own.before[j]
     return found
 
-
-# ----------------------------------------------------------------- where the pool fails on the way
 
 PARTS = 16
 """Places at which a segment is tested."""
@@ -430,9 +422,6 @@ def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: Floa
     return total
 
 
-# ---------------------------------------------------------------------------- liquidation prices
-
-
 @of_options(returns=False)
 def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
     is_any = r.is_held(state, i)
@@ -498,9 +487,6 @@ def find_value_with_options(
             break
     end_search(terms, state, scratch)
     return float(value)
-
-
-# --------------------------------------------------------------------------------------- the pool
 
 
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
@@ -576,9 +562,6 @@ def sum_option_gains(terms: r.Terms, state: r.AccountState, i: int) -> float:
             if held != 0.0:
                 gain += held * (own.positions.marks[k] - own.priced[k])
     return gain
-
-
-# ------------------------------------------------------------------------------------ step by step
 
 
 def close_part(
@@ -710,8 +693,6 @@ def compute_requirement_of_one(
     return found
 
 
-# ------------------------------------------------------------------------------------- liquidation
-
 MOST_STEPS = 100_000
 """Steps of a partial liquidation after which everything closes at once."""
 
@@ -798,9 +779,6 @@ def record_bad_debt(bar: r.AccountBar, t: int) -> None:
         state.wallet.cash = 0.0
         ledger[len(ledger) - 1].bad_debt += debt
         r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
-
-
-# --------------------------------------------------------------------------------- the modes
 
 
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:

@@ -60,18 +60,12 @@ def add_margin(position: Position, amount: float) -> Position:
     return Position(position.quantity, position.entry, position.margin + amount, position.marked)
 
 
-# ------------------------------------------------------------------------------ the requirement
-
-
 def compute_requirement(
     rules: InstrumentRules, position: Position, value: Value, multiplier: float
 ) -> float:
     """Return the maintenance margin at a value u, or at the entry (`maintenance_at`)."""
     unit = abs(position.entry) if rules.margin.is_valued_at_entry else abs(value)
     return compute_maintenance(rules.margin, abs(position.quantity) * unit, multiplier)
-
-
-# --------------------------------------------------------------------------------------- the stop
 
 
 @inlined
@@ -92,9 +86,6 @@ def is_stopped(rules: InstrumentRules, position: Position, value: Value) -> bool
     return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
 
 
-# -------------------------------------------------------------------------------------- the entry
-
-
 def compute_entry(position: Position, quantity: Contracts, filled: Value) -> float:
     """Return the average entry u after a trade to a quantity, filled at u (accounting 1)."""
     added = abs(quantity) - abs(position.quantity)
@@ -109,9 +100,6 @@ def compute_entry(position: Position, quantity: Contracts, filled: Value) -> flo
 def find_adverse(position: Position, low: Value, high: Value) -> float:
     """Return the extreme value u that is worse for the position: the low of a long one."""
     return low if position.quantity > 0.0 else high
-
-
-# --------------------------------------------------------------------------- what backs a position
 
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: Value) -> float:
@@ -196,8 +184,6 @@ def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balanc
     return make_flat_balances(cash, 0.0, position.marked), bad_debt
 
 
-# ------------------------------------------------------------------------------------------- exits
-
 NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
 
 SLACK_OF_EQUITY = 1e-9
@@ -205,9 +191,6 @@ SLACK_OF_EQUITY = 1e-9
 
 USED_UP = 1e-9
 """Relative distance to the equity stop within which a flat account starts a new peak."""
-
-
-# ------------------------------------------------------------------------------------- stop prices
 
 
 def move_value(
@@ -256,9 +239,6 @@ def compute_target_price(rules: InstrumentRules, position: Position, quote: Quot
     distance = rules.take_profit * quote.profit_scale
     side = find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_profit_distance)
-
-
-# ------------------------------------------------------------------------------- what is triggered
 
 
 def is_through(side: float, value: Value, stop: Value) -> bool:
@@ -317,9 +297,6 @@ def find_exit(
     return NOTHING, math.nan
 
 
-# ------------------------------------------------------------------------- what stops compare with
-
-
 def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
     """Return what trailing stops compare with after a trade: the entry, if it opened."""
     is_new = before.quantity * after.quantity <= 0.0
@@ -341,9 +318,6 @@ def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[floa
     if end == start:
         return 1.0, end
     return min(max((stop - start) / (end - start), 0.0), 1.0), stop
-
-
-# ---------------------------------------------------------------------------------------- payments
 
 
 def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote) -> float:
@@ -370,8 +344,6 @@ def pay_funding(
         return charge(rules, balances, paid), paid
     return Balances(balances.cash, add_margin(position, -paid)), paid
 
-
-# -------------------------------------------------------------------------------------------- ruin
 
 NOTHING_LEFT = 1e-9
 """Equity up to this share of the capital paid in counts as nothing."""

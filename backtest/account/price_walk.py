@@ -197,9 +197,6 @@ def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None
     state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
 
 
-# --------------------------------------------------------------------------- step 4: the open
-
-
 def check_gap(bar: r.AccountBar, t: int) -> None:
     """Liquidate at the mark open, then stop at the last open what is beyond it (step 4)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
@@ -328,9 +325,6 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
         state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
 
 
-# ------------------------------------------------------------------------- can anything act?
-
-
 def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
     """Return whether no price of the bar can make anything act; False where it is not certain.
 
@@ -419,9 +413,6 @@ def is_stop_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: 
     return p.is_stopped(r.pick_instrument(terms, i), position, p.find_adverse(position, low, high))
 
 
-# -------------------------------------------------------------------------------------- time stops
-
-
 def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
     """Close at the open what was held for the longest time allowed."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
@@ -498,9 +489,6 @@ class NextEvent(NamedTuple):
     kind: int
 
 
-# --------------------------------------------------------------------------- step 7: the walk
-
-
 def walk(bar: r.AccountBar, t: int) -> None:
     """Take prices through the bar: open, both extremes, the worse one first, and the close."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
@@ -549,9 +537,6 @@ def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
         scratch.last[i], scratch.mark[i] = quote.open, quote.mark_open
     for c in range(len(scratch.price)):
         scratch.price[c] = quotes.assets[c].mark_open
-
-
-# ------------------------------------------------------------------- which extreme comes first
 
 
 def choose_turns(
@@ -615,9 +600,6 @@ def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
         scratch.price_end[c] = quotes.assets[c].mark_low if is_low else quotes.assets[c].mark_high
         if leg == 2:
             scratch.price_end[c] = quotes.assets[c].mark_close
-
-
-# --------------------------------------------------------------- what the order of prices decides
 
 
 def is_failing_at_adverse(bar: r.AccountBar) -> bool:
@@ -697,9 +679,6 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
         goal = p.compute_target_price(rules, r.pick_position(state, i), quote)
         if p.is_through(-side, quote.close, goal):
             stop_position(bar, t, i, p.PROFIT, goal)
-
-
-# ------------------------------------------------------------------------------- one segment
 
 
 def walk_segment(bar: r.AccountBar, t: int) -> None:

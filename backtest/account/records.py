@@ -143,8 +143,6 @@ class OptionState(NamedTuple):
     started: FloatArray
 
 
-# ------------------------------------------------------------------ terms, feed, state and scratch
-
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
 LEFT, REDUCE, INCREASE, KEPT, UNPLACED = range(5)
@@ -492,9 +490,6 @@ class AccountBar(NamedTuple):
     scratch: Scratch
     ledger: Structs[Money]
     log: EventLog
-
-
-# ----------------------------------------------------------------------------------------- the log
 
 
 class EventLog(NamedTuple):

@@ -137,9 +137,6 @@ def count_decay(
     tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = results.fold_product(tally[y.DECAY_LOG], product)
 
 
-# ------------------------------------------------------------------------ what is shown at a close
-
-
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     """Return exposure and margin at the close; writes liquidation values u into scratch.failure."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
@@ -284,9 +281,6 @@ def find_nearer_value(
     return down if math.isnan(up) or of_down < of_up else up
 
 
-# ------------------------------------------------------------------------- closes of the record
-
-
 def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
     """Write what follows from what an account holds at closes, that of bar ``first`` and later."""
     bar = a.share(
@@ -352,9 +346,6 @@ def compute_all_initial(terms: a.Terms, state: a.AccountState) -> float:
         if a.is_isolated(terms, i):
             found += state.positions[i].margin
     return found
-
-
-# -------------------------------------------------------------------------------------- the record
 
 
 class Lanes(NamedTuple):
@@ -455,9 +446,6 @@ def record_option(tape: RunTape, state: a.AccountState, k: int, t: int) -> None:
     options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
     options.price_pnl[t, k], options.fees[t, k] = own.profits[k], own.fees[k]
     options.slippage[t, k], options.liquidation_loss[t, k] = own.slippage[k], own.losses[k]
-
-
-# --------------------------------------------------------------------------------------- the loop
 
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
@@ -717,9 +705,6 @@ def is_balanced(before: float, state: a.AccountState, change: float, gross: floa
     scale = max(before, after, gross, assets, abs(wallet.cash))
     scale = max(scale, wallet.paid_in, wallet.turnover)
     return bool(abs(after - before - change) <= IDENTITY_TOLERANCE * scale)
-
-
-# --------------------------------------------------------------------------------- decisions
 
 
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:

@@ -117,9 +117,6 @@ def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
     return found
 
 
-# ------------------------------------------------------------------------------------- the block
-
-
 class Block(NamedTuple):
     setups: Sequence[engine.Setup]
     deciders: engine.Deciders

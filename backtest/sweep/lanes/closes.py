@@ -103,9 +103,6 @@ def deepen(lanes: Lanes) -> None:
         account[cell(r.KEEP, lane)] = low / low_peak
 
 
-# --------------------------------------------------------------------------- what is exposed
-
-
 def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     account, cap, peaks, is_first = lanes.account, terms.max_gross_leverage, 0, True
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
@@ -191,9 +188,6 @@ def find_worst(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, fl
     if brackets.are_isolated[0]:
         return worst, pool
     return total, lanes.account[cell(EQUITY, lane)]
-
-
-# ----------------------------------------------------------------------------- the end of a sample
 
 
 def end_samples(lanes: Lanes, free: float) -> None:

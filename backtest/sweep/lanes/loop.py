@@ -234,9 +234,6 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
             position[spot(i, r.REST, lane)] = 0.0 if is_deciding else math.nan
 
 
-# ------------------------------------------------------------------------------- decisions
-
-
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
     is_sound, n = True, len(lanes.signal)
     if policies.wants_account:
@@ -262,8 +259,6 @@ def show_bar_of(policies: LanePolicies, feed: MarketFeed, lanes: Lanes, i: int, 
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
     bar[6] = lanes.last_funding[i]
 
-
-# ------------------------------------------------------------------ what policies see of accounts
 
 NAMES = (
     "equity", "peak_equity", "drawdown", "leverage", "position", "bars_since_liquidation",

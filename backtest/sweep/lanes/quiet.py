@@ -11,8 +11,6 @@ from backtest.margin import compute_largest_notional, compute_payment, compute_v
 from backtest.sweep.lanes import rows
 from backtest.sweep.lanes import rows as r
 
-# --------------------------------------------- prices, and bounds of what lanes can lose and need
-
 
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes) -> None:
     prices, brackets = lanes.prices, terms.rules.brackets
@@ -130,9 +128,6 @@ def bound_rates(terms: Terms, lanes: rows.Lanes, i: int) -> None:
     prices[r.INITIAL_RATE, i] = initial * r.SLACK
 
 
-# ------------------------------------------------------------------------------- what is paid
-
-
 def begin_payments(lanes: rows.Lanes, n: int) -> None:
     account, position = lanes.account, lanes.position
     for lane in range(rows.LANES):
@@ -204,9 +199,6 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> N
         interest = -base * (lent_at if base > 0.0 else borrow) * years
         account[rows.cell(r.CHARGED, lane)] = interest
         account[rows.cell(CASH, lane)] -= interest
-
-
-# --------------------------------------------------------------------------- what is worth a look
 
 
 def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:

@@ -207,9 +207,6 @@ def make_aligned(n: int) -> FloatArray:
     return raw[first : first + n]
 
 
-# ------------------------------------------------------------------------- lanes that pass alone
-
-
 def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
     account, position = lanes.account, lanes.position
     while rare != 0:
@@ -284,9 +281,6 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
             lanes.cursor[IS_BOUND] = 0
 
 
-# ----------------------------------------------------------------------------------- the tally
-
-
 def take_tally(lanes: Lanes, bars: int, lane: int) -> None:
     account = lanes.kept_account
     for row in range(N_TALLY):
@@ -301,8 +295,6 @@ def put_tally(lanes: Lanes, account: FloatArray, lane: int) -> None:
     low, low_peak = lanes.tally[y.LOW], lanes.tally[y.LOW_PEAK]
     account[cell(KEEP, lane)] = low / low_peak if low_peak > 0.0 else 0.0
 
-
-# ----------------------------------------------- rules and quotes, as scalar rules read them
 
 (
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIPPAGE, IMPACT, PARTICIPATION, MIN_LEVERAGE, MAX_LEVERAGE,

@@ -343,9 +343,6 @@ def add_wanted(lanes: Lanes, i: int) -> None:
         account[cell(r.WANTED, lane)] += reach if is_open & (reach > held) else held
 
 
-# ----------------------------------------------------------------------------------- the fills
-
-
 def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
     """Fill what is planned; of several isolated positions all that shrink, before those that grow.
 
@@ -408,9 +405,6 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
             position[spot(i, r.BEST, lane)] = after.entry if is_new else best
             position[spot(i, r.QUANTITY, lane)] = after.quantity
             position[spot(i, r.ENTRY, lane)] = after.entry
-
-
-# ----------------------------------------------------------------------------------- the stops
 
 
 def choose_exit_kind(terms: a.Terms, i: int) -> FillKind:
