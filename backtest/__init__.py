@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         sensitivity,
     )
     from backtest.risk import MarginCalibration, MarginComparison, calibrate_margin, compare_margin
-    from backtest.risk import simulate_paths, stress
+    from backtest.risk import LeverageFrontier, leverage_frontier, simulate_paths, stress
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
     from backtest.search import Frontier, TimingTest, cross_validate, folds, frontier, objective
     from backtest.search import timing_test, tune, walk_forward
@@ -94,6 +94,7 @@ bind_higher(
         "compare_margin": "backtest.risk",
         "cross_validate": "backtest.search",
         "frontier": "backtest.search",
+        "leverage_frontier": "backtest.risk",
         "liquidation_risk": "backtest.risk",
         "load": "backtest.cli.saved_tests",
         "max_leverage": "backtest.risk",
@@ -124,18 +125,18 @@ __all__ = [
     "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator",
     "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError", "Earlier",
     "FeeTier", "Fees", "Frontier", "InForce", "InfiniteLeverageWarning", "LastPriceWarning",
-    "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration", "MarginComparison",
-    "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple", "NoFillWarning", "Option",
-    "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks", "ParameterError", "Paths",
-    "Policy", "PolicyError", "PresetMargin", "Promise", "Quality", "Range", "RateCurve",
-    "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin", "Sensitivity",
-    "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
-    "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
+    "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration",
+    "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple",
+    "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks",
+    "ParameterError", "Paths", "Policy", "PolicyError", "PresetMargin", "Promise", "Quality",
+    "Range", "RateCurve", "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin",
+    "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface",
+    "Surfaces", "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
     "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation",
     "calibrate_margin", "capacity", "cascade", "compare", "compare_margin", "crashes",
     "cross_validate", "decide", "decide_every", "folds", "frontier", "funding", "held_leverage",
-    "indicators", "liquidation_risk", "margin", "margin_preset", "margin_rules", "math",
-    "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills", "replay",
-    "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
-    "timing_test", "tune", "walk_forward",
+    "indicators", "leverage_frontier", "liquidation_risk", "margin", "margin_preset",
+    "margin_rules", "math", "max_leverage", "measures", "objective", "options", "paths", "quality",
+    "read_fills", "replay", "run", "sensitivity", "signals", "simulate_paths", "strategies",
+    "stress", "sweep", "timing_test", "tune", "walk_forward",
 ]  # fmt: skip

@@ -117,6 +117,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "find_leverage": (float, "Find the highest leverage (with --policy: factor) of at most "
                           "this risk."),
         "threads": (int, "Number of threads (all cores)."),
+        "frontier": (bool, "Show median growth against risk by leverage, under --drift."),
     },
     "stress": {
         "scenarios": (list, "Historical episodes, such as 2020-03-12,2021-05-19 (all)."),

@@ -34,16 +34,18 @@ FromRun = Annotated[
 ]
 
 
-@command("risk", f"{PATHS} risk.horizons risk.find_leverage risk.threads")
+@command("risk", f"{PATHS} risk.horizons risk.find_leverage risk.frontier risk.threads")
 def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     """Estimate the probability that the account is liquidated after the end of the data.
 
     backtest risk --policy constant --set leverage=5 --model gbm
     backtest risk examples/btc-vol-target.toml --from-run --report risk.html
+    backtest risk --frontier --drift 0.2 --model gbm
     """
     settings = {"threads": count_cores(), **draft.table("risk")}
     probability = settings.pop("find_leverage", None)
-    if probability is not None:
+    has_frontier = settings.pop("frontier", False)
+    if probability is not None or has_frontier:
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
     with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
@@ -60,12 +62,16 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
 
 
 def find_leverage(
-    draft: Draft, probability: float, settings: Mapping[str, Any], *, from_run: bool
+    draft: Draft, probability: float | None, settings: dict[str, Any], *, from_run: bool
 ) -> Any:
+    """Return the largest leverage at a probability, or without one the frontier of leverages."""
     paths = dict(draft.table("paths"))
-    if "model" in paths:
+    if probability is None:
+        settings.pop("threads")
+        paths.setdefault("drift", None)
+    elif "model" in paths:
         paths["models"] = [paths.pop("model")]
-    taken = ("paths", "horizon", "models", "seed", "drift")
+    taken = ("paths", "horizon", "models", "model", "seed", "drift")
     others = [f"risk.{name}" for name in settings if name != "threads"]
     others += [f"paths.{name}" for name in paths if name not in taken]
     others += ["--from-run"] if from_run else []
@@ -75,6 +81,13 @@ def find_leverage(
         )
     experiment = build_experiment(draft)
     policy = experiment.policy if draft.table("policy") else None
+    if probability is None:
+        if paths["drift"] is None:
+            raise ParameterError("a frontier of leverages needs --drift, got none")
+        with show_progress("leverage", "leverages") as progress:
+            return experiment.test.leverage_frontier(
+                policy, compile=experiment.compile, progress=progress, **settings, **paths
+            )
     began = time.monotonic()
     with show_progress("largest leverage", "models") as meter:
 

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from backtest.risk.cascade import Cascade, Linear, SquareRoot
     from backtest.risk.contagion import BookCrowd, Contagion, cascade
     from backtest.risk.crowd import Crowd
-    from backtest.risk.largest_leverage import MaxLeverage, max_leverage
+    from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage, leverage_frontier
+    from backtest.risk.largest_leverage import max_leverage
     from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.margin_systems import calibrate_margin, compare_margin

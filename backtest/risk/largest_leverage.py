@@ -1,4 +1,4 @@
-"""max_leverage(): the largest leverage at which a liquidation stays improbable."""
+"""max_leverage() and leverage_frontier(): leverage against the probability of liquidation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from backtest import core, engine
 from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import AnyPolicy, Backtest, BacktestFields
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, label_names
@@ -35,6 +36,7 @@ from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import find_newest
 
+YEAR = YEAR_DAYS * DAY
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
 LEAST_HITS = 20
 """Expected liquidations below which paths are too few for a probability."""
@@ -461,3 +463,172 @@ def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
     if isinstance(policy, Mapping):
         return {name: scaled(each, factor=size) for name, each in policy.items()}
     return HoldOnce(size=size) if policy is None else scaled(policy, factor=size)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LeverageFrontier(core.SettingsResult):
+    """Growth against the probability of liquidation, by leverage or by factor on a policy.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``source`` (paths with the drift, paths with none, history) and ``leverage`` or
+        ``factor``: ``growth``, the median log growth per year (minus infinity where half of the
+        accounts have nothing left), ``p_liquidation`` with ``p_liquidation_simulation_low`` and
+        ``p_liquidation_simulation_high`` (95 %, Clopper and Pearson), and ``accounts``, their
+        number: paths, or starts in history that have no bar in common.
+    """
+
+    table: pd.DataFrame
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "leverage-frontier"
+    table_names = ("table",)
+
+    @property
+    def heading(self) -> str:
+        """The sources of the accounts, the drift first."""
+        return f"How much leverage: {self.note}, within {self.settings['horizon']}"
+
+    @property
+    def note(self) -> str:
+        """The drift of the paths."""
+        return f"{self.settings['drift']}, and none beside it"
+
+    @property
+    def verdict(self) -> str:
+        """The leverage with the highest median growth of each source, and its risk."""
+        texts, size = [], self.table.index.names[1]
+        for source, rows in self.table.groupby(level=0, sort=False):
+            best = rows["growth"].idxmax()
+            at, (low, high) = rows.loc[best], name_interval("p_liquidation")
+            texts.append(
+                f"{source} ({at['accounts']:,.0f} accounts): the median log growth is highest at a "
+                f"{size} of {best[1]:.3g}, {core.format_percent(at['growth'])} a year, where "
+                f"{core.format_chance(at['p_liquidation'])} are liquidated (95 % interval "
+                f"{core.format_chance(at[low])} to {core.format_chance(at[high])})"
+            )
+        return f"{core.capitalize('; '.join(texts))}."
+
+    @property
+    def details(self) -> str:
+        """What the drift does."""
+        return (
+            "The drift is an assumption: without one, the median only falls with leverage, and "
+            "that of history is mostly noise. History's accounts are new at opens a horizon apart."
+        )
+
+    def list_parts(self) -> list[Part]:
+        """Return growth against risk, and the table."""
+        flat = self.table.reset_index()
+        sources, size = list(dict.fromkeys(flat["source"])), self.table.index.names[1]
+        colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
+        risk = pd.DataFrame({
+            name: flat.set_index("p_liquidation")["growth"].where(
+                (flat["source"] == name).to_numpy() & np.isfinite(flat["growth"]).to_numpy())
+            for name in sources
+        })  # fmt: skip
+        by_size = self.table["growth"].replace(-np.inf, np.nan).unstack(0)[sources]
+        low, high = name_interval("p_liquidation")
+        heads = {
+            "growth": Head("median log growth", "per year", "growth"),
+            low: Head("95 % interval", "", "chance", high),
+            "accounts": Head("accounts", "", "count"),
+        }
+        return [Part("frontier", "Growth and risk", "All leverages see the same paths.", (
+            ShownChart("risk", "Median log growth a year by probability of liquidation", "", risk,
+                       "cloud", colors, "probability of liquidation", "log growth", percent="xy",
+                       has_legend=True, height=380),
+            ShownChart("size", f"Median log growth a year by {size}", "", by_size, "points", colors,
+                       size, percent="y", has_legend=True),
+            ShownTable(self.table, labels=Head("source"), heads=heads),
+        ), shows="both")]  # fmt: skip
+
+
+@engine.short_form
+@core.checked_only("compile", "progress", "model")
+def leverage_frontier(
+    market: Market | Markets,
+    policy: AnyPolicy | None = None,
+    *,
+    drift: path_models.Drift,
+    horizon: str = "90d",
+    model: str | path_models.PathModel | type[path_models.PathModel] = "filtered",
+    paths: int = 2_000,
+    seed: int = 0,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> LeverageFrontier:
+    """Return median growth and the probability of liquidation by leverage.
+
+    Parameters
+    ----------
+    market, policy, **fields
+        As in :func:`backtest.max_leverage`, whose leverages, or factors on a policy, are tried.
+    drift : float or str
+        Growth of the expected price per year, ``"history"`` or ``"shrunk"``, as in
+        :func:`backtest.simulate_paths`. It must be given; paths without drift stand beside it.
+    horizon : str
+        How long an account lives.
+    model, paths, seed, compile, progress
+        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
+
+    Notes
+    -----
+    History has accounts that are new at opens a horizon apart, so that no bar is in two of them.
+    """
+    test = engine.read_test(market, fields)
+    drawn = [
+        simulate_paths(
+            test.plain.market, model, paths=paths, horizon=horizon, seed=seed, drift=each
+        )
+        for each in (drift, 0.0)
+    ]
+    sizes, (bars,) = (
+        choose_grid(policy, test, drawn[0]),
+        read_horizons(drawn[0], [horizon]).values(),
+    )
+    years = core.parse_duration(horizon) / YEAR
+    begun = float(test.account.capital + test.account.reserve)
+    named = {describe_source(each): each for each in drawn}
+    rows: dict[tuple[str, float], dict[str, float]] = {}
+    total = len(sizes) * (len(named) + 1)
+
+    def add(source: str, size: float, wealth: core.FloatArray, is_hit: core.BoolArray) -> None:
+        with np.errstate(divide="ignore"):
+            growth = np.log(np.maximum(wealth, 0.0) / begun) / years
+        found = estimate(int(is_hit.sum()), len(is_hit), 0.95)
+        chances = zip(("p_liquidation", *name_interval("p_liquidation")), found, strict=True)
+        rows[source, size] = {"growth": float(np.median(growth)), **dict(chances)}
+        rows[source, size]["accounts"] = len(is_hit)
+        if progress is not None:
+            progress(len(rows), total)
+
+    for source, each in named.items():
+        for size in sizes.tolist():
+            runner = PathsRunner(each, scale_policy(policy, size), test, compile=compile)
+            edges = range(0, each.count, each.block)
+            lives = [runner.run_block(k, min(k + each.block, each.count)) for k in edges]
+            hits = [find_first(x.liquidations[:, :bars]) < bars for x in lives]
+            add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
+                np.concatenate(hits))  # fmt: skip
+    for size in sizes.tolist():
+        runner = PathsRunner(drawn[0], scale_policy(policy, size), test, compile=compile)
+        wealth, is_hit = runner.find_past_ends(bars)
+        if not len(wealth):
+            break
+        add(HISTORY, size, wealth, is_hit)
+    label = "leverage" if policy is None else "factor"
+    index = pd.MultiIndex.from_tuples(rows, names=["source", label])
+    settings = describe_terms(policy or "one position, held", test) | {
+        "horizon": horizon, "drift": next(iter(named)), "paths": drawn[0].describe(),
+    }  # fmt: skip
+    table = pd.DataFrame(list(rows.values()), index=index)
+    return LeverageFrontier(table, settings, test.market)
+
+
+def describe_source(paths: Paths) -> str:
+    found = path_models.describe_drift(paths.describe()).partition(";")[0]
+    return "paths without drift" if found == "no drift" else f"paths with {found}"

@@ -130,24 +130,40 @@ class PathsRunner:
         if markets.end - time[0] < YEAR:
             return PastStarts(time[:0], time[:0], time[:0], has_marks)
         begins = np.flatnonzero(day[1:] != day[:-1])
+        found = np.full(len(begins), bars, np.int64)
+        asked = np.arange(len(begins)) if among is None else np.flatnonzero(among)
+        for k, lives in self.live_past(begins[asked], bars + 1):
+            hit = lives[engine.LIQUIDATED, 1:] != 0.0
+            found[asked[k]] = hit.argmax() if hit.any() else bars
+        return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
+
+    def find_past_ends(self, bars: int) -> tuple[core.FloatArray, core.BoolArray]:
+        """Return wealth after ``bars`` bars, and whether it was liquidated, of shape (n,) each.
+
+        The account is new at opens of history that are so far apart that no bar is in two of them.
+        """
+        begins = np.arange(0, as_markets(self.paths.history).n_bars - bars, bars)
+        wealth, is_hit = np.empty(len(begins)), np.empty(len(begins), dtype=np.bool_)
+        for k, lives in self.live_past(begins, bars + 1):
+            wealth[k], is_hit[k] = lives[0, -1], lives[engine.LIQUIDATED, 1:].any()
+        return wealth, is_hit
+
+    def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
+        """Yield what ``live_from`` of the loop does, of the account at some bars of history."""
+        markets = as_markets(self.paths.history)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             setup = self.setup._replace(account=replace(self.account, flows=None), resume=None)
-            weights, started = self.list_weights(markets), int(time[0])
+            weights, started = self.list_weights(markets), int(markets.time[0])
             setup = engine.set_up_again(setup, markets, weights, first=0, started=started)
             loop = engine.BatchLoop(setup, is_compiled=self.compile)
-        found = np.full(len(begins), bars, np.int64)
-        asked = np.arange(len(begins)) if among is None else np.flatnonzero(among)
         try:
-            for k, lives in loop.live_from(begins[asked], bars + 1):
-                hit = lives[engine.LIQUIDATED, 1:] != 0.0
-                found[asked[k]] = hit.argmax() if hit.any() else bars
+            yield from loop.live_from(begins, width)
         except engine.LaneFault as fault:
-            first = int(begins[asked[fault.lane]])
-            own = setup.change(first=first, started=int(time[first]))
+            first = int(begins[fault.lane])
+            own = setup.change(first=first, started=int(markets.time[first]))
             engine.run_account(own, is_compiled=False, progress=None)  # it says what
             raise
-        return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
 
     def list_weights(self, markets: Markets) -> core.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""

@@ -56,9 +56,9 @@ STEPS, CHAINS = 1500, 400
 MOST_RAISE = 64.0
 WIDE = 1.5
 """The spread of log prices at the end around today's from which few paths make the mean price."""
-HISTORY = "history"
+HISTORY, SHRUNK = "history", "shrunk"
 Drift = float | str
-"""Growth of the expected price per year, or :data:`HISTORY`."""
+"""Growth of the expected price per year, or :data:`HISTORY` or :data:`SHRUNK`."""
 
 
 Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
@@ -159,13 +159,20 @@ class PathModel(core.Value):
 
 
 def read_drift(drift: Drift, market: Market) -> float:
-    """Return a growth per year; that of history is that of the mean simple return of its bars."""
-    if drift == HISTORY:
-        growth = float(np.mean(np.exp(log_returns(market)[1:])))
-        return math.log(growth) * count_per_year(market)
+    """Return a growth per year; that of history is that of the mean simple return of its bars.
+
+    ``"shrunk"`` is that times max(0, 1 - (s / drift)^2), s its standard error: James and Stein
+    (1961), Proc. 4th Berkeley Symposium 1, in one dimension, by the positive part.
+    """
+    if drift in (HISTORY, SHRUNK):
+        moves, per_year = np.exp(log_returns(market)[1:]), count_per_year(market)
+        found = math.log(float(np.mean(moves))) * per_year
+        error = float(np.std(moves)) / math.sqrt(len(moves)) * per_year
+        kept = max(0.0, 1.0 - (error / found) ** 2) if found else 0.0
+        return found if drift == HISTORY else found * kept
     if isinstance(drift, str):
         raise core.ParameterError(
-            f"drift must be a number per year or 'history', got {drift[:60]!r}"
+            f"drift must be a number per year, 'history' or 'shrunk', got {drift[:60]!r}"
         )
     return float(core.Number().check("drift", drift))
 

@@ -644,8 +644,9 @@ def simulate_paths(
         has none, unless a number is given (then every 8 hours). Of several instruments, one for
         all, or a mapping by name.
     drift : float or str, optional
-        Growth of the expected price per year, or ``"history"``. By default none: the mean price of
-        all paths is today's (a model with parameters keeps its own drift).
+        Growth of the expected price per year, ``"history"``, or ``"shrunk"`` (that of history by
+        James and Stein: none where it is within its standard error). By default none: the mean
+        price of all paths is today's (a model with parameters keeps its own drift).
     correlation : float or array of shape (n, n), optional
         Of the normal numbers of several instruments with parametric models; by default that of the
         log returns of history. Jumps, the divisor of Student's t and what moves the variance of

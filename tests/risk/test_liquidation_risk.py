@@ -13,6 +13,7 @@ from backtest import paths as models
 from backtest.core.units import DAY
 from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
+from backtest.risk import largest_leverage
 from backtest.risk.largest_leverage import (
     HistoryTrials,
     HoldOnce,
@@ -22,6 +23,7 @@ from backtest.risk.largest_leverage import (
     search_leverage,
 )
 from backtest.risk.liquidations import PAST, PathsRunner, estimate
+from backtest.risk.path_models import read_drift
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
 from tests.kit import check_refused, market_of
@@ -533,3 +535,50 @@ def test_an_overlay_scales_the_only_position_too():
     goes_on = {**halved, "account": before}  # with the equity that the policy remembers
     risk = bt.liquidation_risk(draw(sample()), Cppi(), **goes_on)
     assert np.array_equal(next(risk.runner.run_chunks()).wealth[0], risk.run(0).bars["equity"])
+
+
+class Always(bt.Policy):
+    def leverage(self, bar, account):
+        return 1.0
+
+
+def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
+    """Rebalanced every bar, leverage L grows by prod(1 + L r); history rises by 0.1 % an hour."""
+    sizes = np.array([1.0, 2.0, 150.0])
+    monkeypatch.setattr(largest_leverage, "choose_grid", lambda *_: sizes)
+    market = kit.market_of(100.0 * 1.001 ** np.arange(240), "1h", start="2023-01-01")
+    how = {"horizon": "24h", "model": models.GBM(volatility=0.5), "paths": 12}
+    terms = {"venue": free_venue(), "account": free_account(), "compile": False}
+    found = bt.leverage_frontier(market, Always(), drift=0.4, **terms, **how)
+    sources = ["paths with a drift of +40.00 % per year", "paths without drift", "history"]
+    assert list(found.table.index.levels[0]) == sorted(sources)
+    for source, drift in zip(sources, (0.4, 0.0), strict=False):
+        drawn = bt.simulate_paths(market, **how, drift=drift)
+        closes = drawn.closes(0, 12)
+        moves = closes[:, 1:] / closes[:, :-1] - 1.0
+        for size in sizes[:2]:
+            growth = np.median(np.sum(np.log1p(size * moves), axis=1)) * 365
+            assert found.table.loc[(source, size), "growth"] == pytest.approx(growth, rel=1e-6)
+            assert found.table.loc[(source, size), "p_liquidation"] == 0.0
+        assert found.table.loc[(source, 150.0), "p_liquidation"] > 0.9
+    past = found.table.loc["history"]
+    assert past["accounts"].tolist() == [9, 9, 9]
+    assert past["growth"].iloc[1] == pytest.approx(8760 * math.log1p(0.002), rel=1e-6)
+    assert "+40.00 %" in found.heading
+    assert found.table["p_liquidation_simulation_high"].iloc[0] == pytest.approx(
+        1 - 0.025 ** (1 / 12)
+    )
+    assert "9 accounts" in found.verdict
+
+
+def test_a_drift_within_its_error_shrinks_to_none():
+    """History's drift d with standard error s counts as d (1 - s^2 / d^2), at least 0."""
+    moves = np.random.default_rng(4).normal(0.0005, 0.01, 2000)
+    market = kit.market_of(100.0 * np.exp(np.cumsum(moves)), "1h", start="2023-01-01")
+    ratios = np.exp(np.diff(np.log(market.close)))
+    whole = math.log(ratios.mean()) * 8760
+    error = ratios.std() / math.sqrt(len(ratios)) * 8760
+    assert read_drift("history", market) == pytest.approx(whole)
+    assert read_drift("shrunk", market) == pytest.approx(whole * max(0, 1 - (error / whole) ** 2))
+    noise = kit.market_of(100.0 * np.exp(0.01 * (-1.0) ** np.arange(500)), "1h", start="2023-01-01")
+    assert read_drift("shrunk", noise) == 0.0

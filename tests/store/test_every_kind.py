@@ -56,6 +56,9 @@ MAKES: dict[str, Callable[[], Any]] = {
     "largest leverage": lambda: bt.max_leverage(
         MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
     ),
+    "leverage-frontier": lambda: bt.leverage_frontier(
+        MARKET, **TERMS, drift=0.2, horizon="3h", model="gbm", paths=8, compile=False
+    ),
     "stress": lambda: bt.stress(make_run(), [FALL], ladder=LADDER),
     "bounds": lambda: bt.bounds(make_run()),
     "sensitivity": lambda: bt.sensitivity(
