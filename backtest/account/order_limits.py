@@ -227,7 +227,7 @@ def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: flo
 
 @inlined
 def add_to(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: float) -> None:
-    """Add a cut to one row of sums, in turns of equity."""
+    """Add a cut to one row of sums, as leverage."""
     cuts[row, cause, COUNT] += 1.0
     cuts[row, cause, ASKED] += decision.stated * decision.inverse
     cuts[row, cause, HELD] += decision.reached * decision.inverse

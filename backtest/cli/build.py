@@ -431,11 +431,6 @@ def read_chains(
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 
 
-def find_policies(module: Any) -> list[type[Policy]]:
-    classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
-    return [each for each in classes if issubclass(each, Policy) and each is not Policy]
-
-
 def built_in_policies() -> list[type[Policy]]:
     found = (getattr(strategies, name) for name in strategies.__all__)
     return sorted(found, key=lambda policy: policy.title())
@@ -491,7 +486,9 @@ def load_file_policies(file: Path) -> list[type[Policy]]:
         near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
     module = import_file(file)
-    found = [each for each in find_policies(module) if each.__module__ == module.__name__]
+    classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
+    found = [each for each in classes if issubclass(each, Policy) and each is not Policy
+             and each.__module__ == module.__name__]  # fmt: skip
     if not found:
         raise core.ParameterError(
             f"a policy's file must define a policy, {file} defines none; write class "

@@ -171,7 +171,7 @@ class Frontier(core.SettingsResult):
         resampled histories in which no other set of the table or next to it beats the set in every
         objective), and ``holdout_`` with each objective.
     trials : DataFrame
-        Objectives of all sets that keep the constraints and were not ruined.
+        Objectives of all sets that satisfy the constraints and were not ruined.
     knee : int
         The row of ``points`` that is farthest from the chord between the ends of the frontier, in
         units of its range.
@@ -324,7 +324,7 @@ def build_frontier(
     front = np.flatnonzero(~is_dominated(scores))
     if not len(front):
         raise core.ParameterError(
-            f"a frontier needs a set that keeps the constraints, none of {len(places):,} does"
+            f"a frontier needs a set that satisfies the constraints, none of {len(places):,} does"
         )
     listed = front[choose_apart(scores[front], MOST_POINTS)]
     listed = listed[np.argsort(-scores[listed, 0], kind="stable")]

@@ -200,7 +200,7 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
     for name in objective:
         if not isinstance(name, str) or not find_direction(check_measure(name)):
             raise ParameterError(
-                f"an objective must be a measure of which more or less is better, got {name!r}"
+                f"an objective must be a measure with a better direction, got {name!r}"
             )
     first, *others = map(read_objective, objective)
     return Goal(first, read_constraints(constraints), tuple(others))
@@ -213,7 +213,7 @@ def check_measure(name: str) -> str:
 
 def refuse_several(problem: SearchProblem, what: str) -> None:
     if problem.goal.others:
-        raise ParameterError(f"{what} takes one objective, got {len(problem.goal.objectives)}")
+        raise ParameterError(f"{what} needs one objective, got {len(problem.goal.objectives)}")
 
 
 def read_robustness(robust: object) -> Robustness:

@@ -370,6 +370,7 @@ class Chebyshev:
             one.tell(list(zip(self._asked[mine], (-points.rank()).tolist(), strict=True)))
 
     def _begin(self) -> tuple[cmaes.CMA, FloatArray]:
+        """Return a new strategy, and the weights of objectives that it has."""
         weights = self._rng.dirichlet(np.ones(self._front.shape[1]))
         step, start = math.exp(self._rng.uniform(math.log(SHORT), math.log(LONG))), self._start
         if len(self._front):

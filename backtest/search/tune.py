@@ -225,7 +225,7 @@ def frontier(  # noqa: PLR0913 - keywords, as of tune
     Raises
     ------
     ParameterError
-        If an argument is not allowed, a measure has no direction, or no set keeps the constraints.
+        If an argument is wrong, a measure has no direction, or no set satisfies the constraints.
 
     Notes
     -----

@@ -665,7 +665,9 @@ def measure_luck(
             n_trials=count,
             std=std / scale,
         )
-        overfitting = math.nan if is_alone else find_overfitting(rows.returns)
+        splits = min(SPLITS, len(rows.returns) // 4 * 2)
+        overfitting = math.nan if is_alone else probability_of_backtest_overfitting(
+            rows.returns, n_splits=splits).pbo  # fmt: skip
     except core.BacktestError:  # returns that are not finite
         return unknown
     return {
@@ -687,8 +689,3 @@ def deflate_alone(returns: core.FloatArray, trials: float) -> float:
     moments, n = estimate_moments(returns), effective_observations(returns)
     std = math.sqrt(1.0 / (n - 1)) if trials > 1.0 else 0.0
     return deflated_sharpe(**{**moments._asdict(), "n": n}, n_trials=trials, std=std)
-
-
-def find_overfitting(returns: core.FloatArray) -> float:
-    splits = min(SPLITS, len(returns) // 4 * 2)
-    return probability_of_backtest_overfitting(returns, n_splits=splits).pbo

@@ -114,7 +114,8 @@ class Columns:
         if len(some) < LEAST_TOGETHER or not is_apt or not self.takes_arrays:
             return {}
         policy = self.build(some[0])
-        if not vars(find_observer(type(policy))).get("takes_arrays", False):
+        owner = next(each for each in type(policy).__mro__ if "observe" in vars(each))
+        if not vars(owner).get("takes_arrays", False):
             return {}
         compared = range(len(some))
         if self.is_tried:
@@ -210,11 +211,6 @@ class Columns:
 def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the values of a set that are parameters of the policy of one instrument."""
     return {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
-
-
-def find_observer(cls: type[Policy]) -> type:
-    """Return the class that defines the ``observe`` of a policy."""
-    return next(each for each in cls.__mro__ if "observe" in vars(each))
 
 
 def list_ends(sets: Sets) -> list[dict[str, Any]]:
