@@ -362,17 +362,19 @@ class InstrumentPaths:
 
     def list_markets(self, bars: PathBars, before: Market, **changes: Any) -> Iterator[Market]:
         """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays."""
-        names = (*PRICES, *MARKS, "volume")
+        names = (*PRICES, "volume", *(MARKS if before.has_mark else ()))
         for at in range(0, len(bars.volume), AT_ONCE):
             part = bars.select(slice(at, at + AT_ONCE))
-            last = [each[:, 1:] for each in (*part.prices, *part.marks, part.volume)]
-            later = dict(zip(names, last, strict=True)) | {"funding_rate": part.rates}
+            last = [each[:, 1:] for each in (*part.prices, part.volume, *part.marks)]
+            later = dict(zip(names, last, strict=False)) | {"funding_rate": part.rates}
             rows = {}
             for name, values in later.items():
                 past = getattr(before, name)
                 past = np.broadcast_to(past, (len(values), len(past)))
                 rows[name] = np.concatenate([past, values], axis=1)
                 rows[name].flags.writeable = False
+            if not before.has_mark:
+                rows |= {mark: rows[price] for mark, price in zip(MARKS, PRICES, strict=True)}
             first = self.market_of(part, 0, before, **changes)
             for k in range(len(part.volume)):
                 found = copy.copy(first)  # checked once
