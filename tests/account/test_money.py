@@ -117,7 +117,8 @@ def test_every_event_has_one_kind_and_every_kind_one_name():
     assert {*EVENTS} == {*Event} - {Event.CAUSED}
     assert len({*names}) == len(names)
     assert [*map(int, Event)] == [*range(len(Event))]
-    stops = {"stop", "trailing_stop", "equity_stop", "time_stop", "take_profit"}
+    floors = {"equity_stop", "daily_loss", "weekly_loss"}
+    stops = floors | {"stop", "trailing_stop", "time_stop", "take_profit"}
     assert {each.kind.name for each in events.STOPS} == stops
     assert {each.kind.name for each in events.FORCED} == stops | {"liquidation", "ruin"}
     inside = stops - {"time_stop"} | {"liquidation"}
