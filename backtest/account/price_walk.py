@@ -108,7 +108,7 @@ def add_to_openings(state: r.AccountState, moved: float) -> None:
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
-    """Return whether the equity stop acts at some last values u and prices of collateral."""
+    """Return whether a floor of the equity acts at some last values u and prices of collateral."""
     level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
     return (
         balance.count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
@@ -132,7 +132,7 @@ def find_stop_on_segment(terms: r.Terms, state: r.AccountState, scratch: r.Scrat
 
 
 def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float) -> float:
-    """Return the equity above the equity stop at a part of the segment; writes values there."""
+    """Return the equity above its floor at a part of the segment; writes values there."""
     pool_liquidation.value_on_segment(terms, state, scratch, place)
     values, prices = scratch.failure, state.held.prices
     for i in range(len(values)):
@@ -161,7 +161,7 @@ def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scr
 
 
 def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
-    """Return whether the least equity of the bar, a bound, may reach the equity stop."""
+    """Return whether the least equity of the bar, a bound, may reach its floor."""
     least, gross = state.wallet.cash, abs(state.wallet.highest)
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -313,7 +313,7 @@ def drop_orders(state: r.AccountState) -> None:
 
 
 def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
-    """Close all positions and options at the equity stop, at some last values u."""
+    """Close all positions and options where a floor of the equity acts, at some last values u."""
     state = bar.state
     floor = find_floor(bar.terms, state)
     for i in range(len(state.positions)):
@@ -720,7 +720,7 @@ def move(start: float, end: float, place: float) -> float:
 
 
 def find_event(bar: r.AccountBar) -> NextEvent:
-    """Return what acts first on the segment; ties go to the pool, alone, equity stop, exit."""
+    """Return what acts first on the segment; ties go to the pool, alone, a floor, an exit."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     event = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
     place = find_pool_failure(terms, state, scratch)
