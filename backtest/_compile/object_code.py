@@ -289,7 +289,7 @@ def lay_out(kind: Any) -> Any:
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 
-class Column(np.ndarray):
+class Column(np.ndarray[Any, np.dtype[np.float64]]):
     """One field of some structs, of shape (n,); compiled code reads it in strides."""
 
 
