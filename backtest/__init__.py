@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from backtest.risk import MarginCalibration, MarginComparison, calibrate_margin, compare_margin
     from backtest.risk import LeverageFrontier, leverage_frontier, simulate_paths, stress
+    from backtest.risk import PassingProbability, passing_probability
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
     from backtest.search import Frontier, TimingTest, cross_validate, folds, frontier, objective
     from backtest.search import timing_test, tune, walk_forward
@@ -73,6 +74,7 @@ bind_higher(
         "kind of result: walk-forward": "backtest.search.walk_forward",
         "kind of result: timing": "backtest.search.timing",
         "kind of result: liquidation-risk": "backtest.risk.liquidations",
+        "kind of result: passing-probability": "backtest.risk.funded",
         "kind of result: max-leverage": "backtest.risk.largest_leverage",
         "kind of result: bounds": "backtest.risk.variations",
         "kind of result: margin-calibration": "backtest.risk.margin_systems",
@@ -99,6 +101,7 @@ bind_higher(
         "load": "backtest.cli.saved_tests",
         "max_leverage": "backtest.risk",
         "objective": "backtest.search",
+        "passing_probability": "backtest.risk",
         "replay": "backtest.live",
         "run": "backtest.engine",
         "save": "backtest.cli.saved_tests",
@@ -128,15 +131,16 @@ __all__ = [
     "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration",
     "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple",
     "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks",
-    "ParameterError", "Paths", "Policy", "PolicyError", "PresetMargin", "Promise", "Quality",
-    "Range", "RateCurve", "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin",
-    "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface",
-    "Surfaces", "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
-    "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation",
-    "calibrate_margin", "capacity", "cascade", "compare", "compare_margin", "crashes",
-    "cross_validate", "decide", "decide_every", "folds", "frontier", "funding", "held_leverage",
-    "indicators", "leverage_frontier", "liquidation_risk", "margin", "margin_preset",
-    "margin_rules", "math", "max_leverage", "measures", "objective", "options", "paths", "quality",
-    "read_fills", "replay", "run", "sensitivity", "signals", "simulate_paths", "strategies",
-    "stress", "sweep", "timing_test", "tune", "walk_forward",
+    "ParameterError", "PassingProbability", "Paths", "Policy", "PolicyError", "PresetMargin",
+    "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result", "Robustness",
+    "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy",
+    "Stress", "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue", "VenueDateWarning",
+    "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds", "calculate_book",
+    "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare", "compare_margin",
+    "crashes", "cross_validate", "decide", "decide_every", "folds", "frontier", "funding",
+    "held_leverage", "indicators", "leverage_frontier", "liquidation_risk", "margin",
+    "margin_preset", "margin_rules", "math", "max_leverage", "measures", "objective", "options",
+    "passing_probability", "paths", "quality", "read_fills", "replay", "run", "sensitivity",
+    "signals", "simulate_paths", "strategies", "stress", "sweep", "timing_test", "tune",
+    "walk_forward",
 ]  # fmt: skip

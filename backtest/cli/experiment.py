@@ -118,6 +118,13 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
                           "this risk."),
         "threads": (int, "Number of threads (all cores)."),
         "frontier": (bool, "Show median growth against risk by leverage, under --drift."),
+        "target": (float, "Find the probability to gain this share before the limits of loss."),
+        "max_loss": (float, "With --target: the maximum loss (0.1)."),
+        "daily_loss": (float, "With --target: the loss of a day, 0 for no limit (0.05)."),
+        "trailing": (str, "With --target: maximum loss from the highest 'close' of a day, or "
+                     "'intrabar'."),
+        "locked": (float, "With --target: where the trailing floor stops, over the capital."),
+        "days": (int, "With --target: days until the end (30)."),
     },
     "stress": {
         "scenarios": (list, "Historical episodes, such as 2020-03-12,2021-05-19 (all)."),

@@ -34,19 +34,31 @@ FromRun = Annotated[
 ]
 
 
-@command("risk", f"{PATHS} risk.horizons risk.find_leverage risk.frontier risk.threads")
+FUNDED = ("target", "max_loss", "daily_loss", "trailing", "locked", "days")
+"""Keys of ``[risk]`` of a funded account."""
+
+
+@command(
+    "risk",
+    f"{PATHS} risk.horizons risk.find_leverage risk.frontier risk.threads "
+    + " ".join(f"risk.{name}" for name in FUNDED),
+)
 def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     """Estimate the probability that the account is liquidated after the end of the data.
 
     backtest risk --policy constant --set leverage=5 --model gbm
     backtest risk examples/btc-vol-target.toml --from-run --report risk.html
     backtest risk --frontier --drift 0.2 --model gbm
+    backtest risk --policy constant --target 0.1 --max-loss 0.1 --daily-loss 0.05 --days 30
     """
     settings = {"threads": count_cores(), **draft.table("risk")}
     probability = settings.pop("find_leverage", None)
     has_frontier = settings.pop("frontier", False)
     if probability is not None or has_frontier:
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
+        return
+    if any(name in settings for name in FUNDED):
+        output.give_out(find_passing(draft, settings, from_run=from_run))
         return
     with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
         experiment = build_experiment(draft)
@@ -59,6 +71,22 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
             progress=progress, **settings,
         )  # fmt: skip
     output.give_out(found)
+
+
+def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> Any:
+    """Return the probability to pass a challenge, as the keys of ``[risk]`` say it."""
+    if "target" not in settings or from_run or "horizons" in settings:
+        raise ParameterError("a challenge needs target, and a new account without horizons")
+    days = settings.get("days", 30)
+    settings["daily_loss"] = settings.get("daily_loss", 0.05) or None
+    experiment = build_experiment(draft)
+    with show_progress("challenge: fitting the model of the paths"):
+        drawn = draw_paths(draft, experiment.test, horizon=f"{days}d")
+    with show_progress("challenge", "paths") as progress:
+        return experiment.test.passing_probability(
+            experiment.policy, paths=drawn, compile=experiment.compile, progress=progress,
+            **settings,
+        )  # fmt: skip
 
 
 def find_leverage(
@@ -251,8 +279,8 @@ def run_variations(draft: Draft, how: str, unit: str) -> Any:
         return getattr(test, how)(policy, **given, progress=progress)
 
 
-def draw_paths(draft: Draft, test: Backtest) -> Paths:
-    settings = dict(draft.table("paths"))
+def draw_paths(draft: Draft, test: Backtest, **more: Any) -> Paths:
+    settings = {**more, **draft.table("paths")}
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), test.venue)
     return backtest.simulate_paths(test.plain.market, settings.pop("model", "filtered"), **settings)
 

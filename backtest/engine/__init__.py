@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends, mark_samples
     from backtest.engine.inputs import measure_years, pack_terms, read_assets, start_account_state
     from backtest.engine.inputs import start_day, start_wallet, write_table
-    from backtest.engine.loop import Deciders, LIQUIDATED, RunTape, find_failure_value, is_over_cap
+    from backtest.engine.loop import (
+        Deciders,
+        LIQUIDATED,
+        RunTape,
+        WEALTH,
+        find_failure_value,
+        is_over_cap,
+    )
     from backtest.engine.loop import look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from backtest.risk.cascade import Cascade, Linear, SquareRoot
     from backtest.risk.contagion import BookCrowd, Contagion, cascade
     from backtest.risk.crowd import Crowd
+    from backtest.risk.funded import PassingProbability, passing_probability
     from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage, leverage_frontier
     from backtest.risk.largest_leverage import max_leverage
     from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk

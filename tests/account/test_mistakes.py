@@ -344,7 +344,7 @@ def test_36_the_ledgers_that_are_stored_cover_all_kinds_of_events():
     result = bt.run(market, Follow(), venue=venue_of(), account=account_of(), compile=False)
     of_several = {
         "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", "limit_order",
-        "expiry", "unquoted",
+        "expiry", "unquoted", "daily_loss", "weekly_loss",
     }  # fmt: skip
     known = set(result.events["kind"].cat.categories) - of_several
     assert known - kinds <= {"withdrawal_refused"}

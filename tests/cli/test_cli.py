@@ -219,7 +219,7 @@ SIDES = {
     "validate walk-forward": (*ACCOUNT, bt.walk_forward),
     "validate cross-validate": (*ACCOUNT, bt.cross_validate),
     "validate folds": (*ACCOUNT, bt.folds),
-    "risk": (*ACCOUNT, bt.simulate_paths, bt.liquidation_risk),
+    "risk": (*ACCOUNT, bt.simulate_paths, bt.liquidation_risk, bt.passing_probability),
     "paths": (*ACCOUNT, bt.simulate_paths),
     "stress": (*ACCOUNT, bt.stress),
     "bounds": (*ACCOUNT, bt.bounds),
@@ -272,7 +272,7 @@ def test_each_flag_is_an_argument_and_each_argument_a_flag_or_a_key(name):
 def test_the_help_of_a_run_and_of_a_search_is_short(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert len(call(capsys, "run", "--help")[1].splitlines()) <= 45
-    assert len(call(capsys, "tune", "--help")[1].splitlines()) <= 64
+    assert len(call(capsys, "tune", "--help")[1].splitlines()) <= 66
 
 
 def test_help_lists_every_key_of_a_table(capsys):

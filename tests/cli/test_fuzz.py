@@ -90,7 +90,8 @@ BESIDE = {
     "decide": {"snapshot": f"'{ROOT / 'examples' / 'account.json'}'"},
     "replay": {"fills": f"'{ROOT / 'examples' / 'fills.csv'}'"},
 }
-FUNCTIONS = ("run", "sweep", "tune", "walk_forward", "compare", "liquidation_risk", "stress",
+FUNCTIONS = ("run", "sweep", "tune", "walk_forward", "compare", "liquidation_risk",
+             "passing_probability", "stress",
              "sensitivity", "capacity", "timing_test", "cascade", "decide", "replay")  # fmt: skip
 WRONG = ("1", "2.5", "nan", "true", '"x"', "[]", "[1]", '["x"]', "[[]]", "{}", "{x = 1}",
          "{x = {y = []}}", "2023-01-02")  # fmt: skip

@@ -70,6 +70,10 @@ MAKES: dict[str, Callable[[], Any]] = {
                      index=pd.Index([0.0, 30.0, 31.0], name="shift")),
         1 / 3, 1 / 3, 0.1, 0.2, {"policy": "Constant()"}, market=MARKET,
     ),
+    "passing probability": lambda: bt.passing_probability(
+        MARKET, Hold(2.0), **TERMS, compile=False, days=1,
+        paths=bt.simulate_paths(MARKET, bt.paths.GBM(volatility=2.0), paths=8, horizon="1d"),
+    ),
     "cascade": make_cascade,
     "contagion": lambda: bt.cascade(
         bt.BookCrowd.from_positions(

@@ -1,0 +1,282 @@
+"""passing_probability(): whether an account reaches a target before its limits of loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple, Unpack
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.engine import AnyPolicy, BacktestFields
+from backtest.market import Market, Markets, as_markets
+from backtest.risk.liquidations import PathsRunner, describe_terms, estimate
+from backtest.risk.path_models import describe_drift
+from backtest.risk.paths import Paths, simulate_paths
+
+Trailing = Literal["close", "intrabar"]
+SHARE = core.Number(0.0, 1.0, open_low=True, open_high=True)
+PASSED, DAILY, MAXIMUM, UNDECIDED = range(4)
+OUTCOMES = ("passed", "daily_loss", "max_loss", "undecided")
+REACHED = 1e-6
+"""Share of the capital within which a floor counts as reached: costs of the closing are more."""
+
+
+class Challenge(NamedTuple):
+    """The rules of a funded account, as fractions of the capital.
+
+    ``trailing`` is None for a maximum loss from the capital, ``"close"`` from the highest equity at
+    ends of days, ``"intrabar"`` from that at any close of a bar; its floor stops rising at
+    ``1 + locked``. The daily loss counts from the equity at the first open of the day, as a
+    fraction of it, or of the capital if ``is_of_capital``.
+    """
+
+    target: float
+    max_loss: float
+    daily_loss: float | None
+    trailing: str | None
+    locked: float | None
+    is_of_capital: bool
+
+
+def judge(
+    rules: Challenge, wealth: core.FloatArray, day: core.IntArray
+) -> tuple[core.IntArray, core.IntArray]:
+    """Return the outcome of each path, a place in ``OUTCOMES``, and the bar that decides it.
+
+    ``wealth`` of shape (n_paths, n_bars) at closes, over the capital; ``day`` (n_bars,) numbers the
+    day of each bar. The bar is n_bars where nothing is decided. A bar that reaches a floor fails,
+    by the higher one.
+    """
+    n, bars = wealth.shape
+    before = np.concatenate([np.ones((n, 1)), wealth[:, :-1]], axis=1)
+    is_first = np.diff(day, prepend=day[0] - 1) != 0
+    opened = before[:, np.maximum.accumulate(np.where(is_first, np.arange(bars), 0))]
+    floor = np.full((n, bars), 1.0 - rules.max_loss)
+    if rules.trailing is not None:
+        peaks = np.where(is_first, before, 1.0) if rules.trailing == "close" else before
+        floor = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1) - rules.max_loss
+        floor = floor if rules.locked is None else np.minimum(floor, 1.0 + rules.locked)
+    daily = np.full((n, bars), -np.inf)
+    if rules.daily_loss is not None:
+        daily = opened - rules.daily_loss * (1.0 if rules.is_of_capital else opened)
+    is_failed = wealth <= np.maximum(floor, daily) + REACHED
+    is_done = is_failed | (wealth >= 1.0 + rules.target - 1e-12)
+    at = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
+    rows, last = np.arange(n), np.minimum(at, bars - 1)
+    cause = np.where(daily[rows, last] > floor[rows, last], DAILY, MAXIMUM)
+    found = np.where(is_failed[rows, last], cause, PASSED)
+    return np.where(at < bars, found, UNDECIDED), at
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PassingProbability(core.SettingsResult):
+    """The probability that an account reaches a target before its limits of loss.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By source, ``paths`` and ``history`` (starts without a bar in common): ``n``; the shares
+        ``passed``, ``daily_loss``, ``max_loss`` and ``undecided``, which add up to 1; ``low`` and
+        ``high``, the 95 % interval of what passed; ``days``, the median to pass.
+    by_day : DataFrame
+        By day, the shares of paths that have had each outcome by its end.
+    """
+
+    table: pd.DataFrame
+    by_day: pd.DataFrame
+    settings: dict[str, Any]
+    paths: Paths | None = None
+    market: Market | Markets | None = None
+
+    kind = "passing-probability"
+    plural = "passing probabilities"
+    table_names = ("table", "by_day")
+
+    @property
+    def note(self) -> str:
+        return f"{core.format_percent(float(self.table['passed'].iloc[0]))} passed"
+
+    @property
+    def verdict(self) -> str:
+        row, text = self.table.loc["paths"], ""
+        if "history" in self.table.index:
+            past = self.table.loc["history"]
+            share = core.format_percent(float(past["passed"]))
+            text = f"; of {past['n']:.0f} starts in history {share}"
+        low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
+        return (
+            f"The account passes with a probability of {core.format_percent(float(row['passed']))} "
+            f"({low} to {high} of the simulation){text}. It fails by the daily loss with "
+            f"{core.format_percent(float(row['daily_loss']))}, by the maximum loss with "
+            f"{core.format_percent(float(row['max_loss']))}, and is undecided with "
+            f"{core.format_percent(float(row['undecided']))}."
+        )
+
+    @property
+    def details(self) -> str:
+        drawn = self.settings["paths"]
+        return (
+            f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}. "
+            "Target and maximum loss are tested at closes of bars, the daily loss inside them."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        row = self.table.loc["paths"]
+        return [
+            Headline(name, name.replace("_", " "), float(row[name]), "percent", "of paths", better)
+            for name, better in zip(OUTCOMES, ("more", "less", "less", ""), strict=True)
+        ]
+
+    def list_parts(self) -> list[Part]:
+        heads = {
+            "n": Head("n", "", "count"), "days": Head("median", "days to pass", "number"),
+            **{name: Head(name.replace("_", " "), "share", "percent") for name in OUTCOMES},
+            **{name: Head(name, "of passed", "percent") for name in ("low", "high")},
+        }  # fmt: skip
+        colors = {"passed": "accent", "daily_loss": "loss", "max_loss": "neutral"}
+        return [
+            Part("outcomes", "Outcomes", "Of accounts that begin anew.", (
+                ShownTable(self.table, labels=Head("source"), heads=heads),
+                ShownChart("outcomes", "Outcomes by day", "Shares of paths by the end of each day.",
+                           self.by_day, "line", colors, percent="y", x="day", has_legend=True),
+            ), shows="both")
+        ]  # fmt: skip
+
+
+@engine.short_form
+@core.checked_only("paths", "compile", "progress")
+def passing_probability(
+    market: Market | Markets,
+    policy: AnyPolicy,
+    *,
+    target: Annotated[float, core.Number(0.0, open_low=True)] = 0.10,
+    max_loss: Annotated[float, SHARE] = 0.10,
+    daily_loss: Annotated[float | None, SHARE] = 0.05,
+    trailing: Trailing | None = None,
+    locked: float | None = None,
+    days: int = 30,
+    paths: Paths | None = None,
+    threads: int = 1,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: core.Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> PassingProbability:
+    """Return the probability that an account gains a target before it breaks a limit of loss.
+
+    Parameters
+    ----------
+    market, policy, compile, progress, **fields
+        As in :func:`backtest.liquidation_risk`. ``daily_basis`` and ``day`` of the account say what
+        the daily loss is a fraction of, and when a day begins.
+    target, max_loss : float
+        Fractions of the capital.
+    daily_loss : float or None
+        Fraction that a day may lose; the account is closed there, inside the bar. None: no limit.
+    trailing : str or None
+        None: the maximum loss counts from the capital. ``"close"``: from the highest equity at an
+        end of a day; ``"intrabar"``: from that at any close of a bar.
+    locked : float or None
+        Where the trailing floor stops rising, over the capital: 0 at the capital.
+    days : int
+        Days until the end, after which an account is undecided.
+    paths : Paths, optional
+        By default those of the usual model, ``days`` long.
+    threads : int
+        The result does not depend on it.
+
+    Notes
+    -----
+    On history, accounts begin anew at first opens of days, so far apart that they have no bar in
+    common. Of a constant quantity without drift, costs and end, b / (a + b) pass.
+    """
+    test = engine.read_test(market, fields)
+    basis = test.account.daily_basis
+    days = core.Whole(1).check("days", days)
+    rules = Challenge(
+        core.Number(0.0, open_low=True).check("target", target), SHARE.check("max_loss", max_loss),
+        None if daily_loss is None else SHARE.check("daily_loss", daily_loss),
+        None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
+        None if locked is None else core.Number().check("locked", locked), basis == "initial",
+    )  # fmt: skip
+    if daily_loss is not None:
+        test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
+    drawn = simulate_paths(test.plain.market, horizon=f"{days}d") if paths is None else paths
+    runner = PathsRunner(drawn, policy, test, None, compile)
+    zone = test.account.day
+    day = number_days(drawn.calendar.time[1:] - drawn.markets.interval, zone)
+    found = [
+        judge(rules, lives.wealth / runner.account.capital, day)
+        for lives in runner.run_chunks(threads=core.Whole(1).check("threads", threads),
+                                       progress=progress)
+    ]  # fmt: skip
+    outcome, at = (np.concatenate(each) for each in zip(*found, strict=True))
+    passed = np.ceil((drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY).astype(np.int64)
+    rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)])}
+    past = [judge_past(rules, *each) for each in live_past(runner, len(day), zone)]
+    if past:
+        codes, taken = (np.array(each) for each in zip(*past, strict=True))
+        rows["history"] = describe_outcomes(codes, taken)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
+    settings = describe_terms(policy, test) | {
+        "rules": rules._asdict(), "days": days, "paths": drawn.describe(),
+    }  # fmt: skip
+    by_day = tabulate_days(outcome, at, passed)
+    return PassingProbability(table, by_day, settings, drawn, drawn.history)
+
+
+def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
+    local = core.utc_index(opens).tz_convert(zone).tz_localize(None)
+    return np.asarray(local.as_unit("ns").asi8 // DAY)
+
+
+def describe_outcomes(outcome: core.IntArray, days: core.IntArray) -> dict[str, float]:
+    n, passed = len(outcome), outcome == PASSED
+    shares = {name: float(np.mean(outcome == k)) for k, name in enumerate(OUTCOMES)}
+    _, low, high = estimate(int(passed.sum()), n, 0.95)
+    median = float(np.median(days[passed])) if passed.any() else math.nan
+    return {"n": float(n), **shares, "low": low, "high": high, "days": median}
+
+
+def tabulate_days(outcome: core.IntArray, at: core.IntArray, passed: core.IntArray) -> pd.DataFrame:
+    ends = np.append(passed, passed[-1] + 1)[at]
+    index = pd.RangeIndex(1, int(passed[-1]) + 1, name="day")
+    columns = {
+        name: [float(np.mean((outcome == k) & (ends <= day))) for day in index]
+        for k, name in enumerate(OUTCOMES[:UNDECIDED])
+    }
+    return pd.DataFrame(columns, index=index)
+
+
+def judge_past(
+    rules: Challenge, wealth: core.FloatArray, day: core.IntArray, days: core.IntArray
+) -> tuple[int, int]:
+    """Return the outcome of one account, and the days until it."""
+    outcome, at = judge(rules, wealth[None], day)
+    return int(outcome[0]), int(days[min(int(at[0]), len(days) - 1)])
+
+
+def live_past(
+    runner: PathsRunner, bars: int, zone: str
+) -> Iterator[tuple[core.FloatArray, core.IntArray, core.IntArray]]:
+    """Yield wealth over capital, days and days since the start of accounts that share no bar."""
+    markets = as_markets(runner.paths.history)
+    opens = number_days(markets.time, zone)
+    begins, chosen, free = np.flatnonzero(opens[1:] != opens[:-1]), list[int](), 0
+    for first in begins.tolist():
+        if first >= free and first + bars < markets.n_bars:
+            chosen.append(first)
+            free = first + bars
+    if not chosen:
+        return
+    for k, lives in runner.live_past(np.array(chosen), bars + 1):
+        rows = slice(chosen[k] + 1, chosen[k] + 1 + bars)
+        since = np.ceil((markets.time[rows] + markets.interval - markets.time[rows][0]) / DAY)
+        wealth = lives[engine.WEALTH, 1:] / runner.account.capital
+        yield wealth, opens[rows], since.astype(np.int64)

@@ -1,0 +1,142 @@
+"""passing_probability(): its judgement by hand, and against closed forms of diffusions."""
+
+import math
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.risk.funded import Challenge, judge, number_days
+from backtest.strategies import Constant
+from tests.kit import free_venue
+
+PLAIN = Challenge(0.1, 0.1, None, None, None, is_of_capital=False)
+CORRECTED = 0.5826
+"""Steps by which a barrier seen at closes lies further: Broadie, Glasserman and Kou (1997)."""
+
+
+def outcome(rules, *wealth, days=None):
+    """Return the outcome and the bar of one path; each bar is a day unless told."""
+    day = np.arange(len(wealth)) if days is None else np.array(days)
+    found, at = judge(rules, np.array([wealth]), day)
+    return ("passed", "daily_loss", "max_loss", "undecided")[found[0]], int(at[0])
+
+
+@pytest.mark.parametrize(("rules", "wealth", "days", "expected"), [
+    (PLAIN, (1.05, 1.1, 0.8), None, ("passed", 1)),
+    (PLAIN, (1.05, 0.9, 1.2), None, ("max_loss", 1)),
+    (PLAIN, (1.05, 0.95), None, ("undecided", 2)),
+    # the second day begins at 1.04: 5 % of it are lost at .988
+    (PLAIN._replace(daily_loss=0.05), (0.96, 1.04, 1.0, 0.987), (0, 0, 1, 1), ("daily_loss", 3)),
+    (PLAIN._replace(daily_loss=0.05, is_of_capital=True), (1.04, 0.991), (0, 1), ("undecided", 2)),
+    # from a high of 1.08: at .98 intrabar; at ends of days from 1.02 only; locked never over 1
+    (PLAIN._replace(trailing="intrabar"), (1.08, 1.02, 0.97), (0, 0, 1), ("max_loss", 2)),
+    (PLAIN._replace(trailing="close"), (1.08, 1.02, 0.97), (0, 0, 1), ("undecided", 3)),
+    (PLAIN._replace(target=0.5, trailing="close", locked=0.0), (1.3, 1.01, 1.0), None,
+     ("max_loss", 2)),
+])  # fmt: skip
+def test_the_judgement_by_hand(rules, wealth, days, expected):
+    assert outcome(rules, *wealth, days=days) == expected
+
+
+def draw(n, bars, sigma, drift, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.cumsum(rng.normal(drift, sigma, (n, bars)), axis=1)
+
+
+def test_a_driftless_constant_quantity_passes_with_b_over_a_plus_b():
+    """Gambler's ruin: of wealth that moves as a martingale, b / (a + b) reach a before -b."""
+    rules, step = PLAIN._replace(target=0.2), 0.02
+    found, _ = judge(rules, 1.0 + draw(3_000, 700, step, 0.0), np.zeros(700, np.int64))
+    a, b = (each + CORRECTED * step for each in (0.2, 0.1))
+    assert np.mean(found == 3) < 0.002
+    assert np.mean(found == 0) == pytest.approx(b / (a + b), abs=0.025)
+
+
+@pytest.mark.parametrize("nu", [-1.0, 1.0])
+def test_constant_leverage_passes_with_the_closed_form_of_a_drifting_logarithm(nu):
+    """(1 - e^(2 nu b' / s^2)) / (e^(-2 nu a' / s^2) - e^(2 nu b' / s^2)), b' < 0 as a log is."""
+    step, bars = 0.02, 700
+    drift = nu * step**2
+    found, _ = judge(PLAIN, np.exp(draw(3_000, bars, step, drift)), np.zeros(bars, np.int64))
+    up, down = math.log(1.1) + CORRECTED * step, -math.log(0.9) + CORRECTED * step
+    k = 2.0 * nu
+    expected = (1.0 - math.exp(k * down)) / (math.exp(-k * up) - math.exp(k * down))
+    assert np.mean(found == 0) == pytest.approx(expected, abs=0.025)
+
+
+def test_the_daily_limit_is_the_recursion_of_the_killed_density():
+    """Day by day on a grid: the density of log wealth, killed at both barriers and at the day's."""
+    per_day, n_days, step, loss = 4, 20, 0.02, 0.05
+    low, high = math.log(0.9), math.log(1.1)
+    grid = np.linspace(low, high, 242)[1:-1]
+    width = grid[1] - grid[0]
+    move = np.exp(-0.5 * ((grid[None, :] - grid[:, None]) / step) ** 2) * width
+    move /= step * math.sqrt(2.0 * math.pi)
+    above = np.array([0.5 * math.erfc((high - x) / step / math.sqrt(2.0)) for x in grid])
+    day, passes = np.empty((len(grid),) * 2), np.zeros(len(grid))
+    for k, start in enumerate(grid):
+        alive = grid > start + math.log(1.0 - loss)
+        density = np.zeros(len(grid))
+        density[k] = 1.0
+        for _ in range(per_day):
+            passes[k] += density @ above
+            density = np.where(alive, density @ move, 0.0)
+        day[k] = density
+    density = np.zeros(len(grid))
+    density[np.argmin(np.abs(grid))] = 1.0
+    passed = 0.0
+    for _ in range(n_days):
+        passed += density @ passes
+        density = density @ day
+    bars = per_day * n_days
+    rules = PLAIN._replace(daily_loss=loss)
+    wealth = np.exp(draw(20_000, bars, step, 0.0))
+    found, _ = judge(rules, wealth, np.arange(bars) // per_day)
+    assert np.mean(found == 0) == pytest.approx(passed, abs=0.01)
+    assert np.mean(found == 3) == pytest.approx(density.sum(), abs=0.01)
+    assert np.mean(found == 1) > 0.3
+
+
+def test_days_begin_at_midnight_of_the_zone():
+    opens = np.array([0, 22, 23, 24, 47]) * 3_600_000_000_000  # Prague is an hour ahead in January
+    assert number_days(opens, "Europe/Prague").tolist() == [0, 0, 1, 1, 2]
+
+
+class Once(bt.Policy):
+    """Hold the quantity that was bought first."""
+
+    def leverage(self, bar, account):
+        return math.nan if account.position != 0.0 else 2.0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_paths_and_history_add_up_to_one():
+    market = bt.Market.sample(bars=24 * 10)
+    test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
+    drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=1.5), paths=12, horizon="2d")
+    found = test.passing_probability(Once(), paths=drawn, days=2, daily_loss=0.04, compile=False)
+    sums = found.table[["passed", "daily_loss", "max_loss", "undecided"]].sum(axis=1)
+    assert sums.tolist() == pytest.approx([1.0, 1.0])
+    assert found.table["n"].tolist() == [12.0, 4.0]  # of two days each, from the second day on
+    last = found.by_day.iloc[-1]
+    assert last.to_dict() == found.table.loc["paths", [*last.index]].to_dict()
+    with pytest.raises(bt.ParameterError, match="target"):
+        test.passing_probability(Constant(), target=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_accounts_on_paths_meet_the_closed_form():
+    """A driftless constant quantity at 2x: 10 % is a move of 5 %, a third of the way to 10 %."""
+    market = bt.Market.sample(bars=240)
+    model = bt.paths.GBM(volatility=0.8, drift=0.0)
+    drawn = bt.simulate_paths(market, model, paths=2_000, horizon="60d", funding=None)
+    test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
+    rules = {"target": 0.2, "max_loss": 0.1, "daily_loss": None}
+    found = test.passing_probability(Once(), paths=drawn, days=60, **rules).table.loc["paths"]
+    step = 2.0 * 0.8 / math.sqrt(8_760.0)
+    a, b = (each + CORRECTED * step for each in (0.2, 0.1))
+    assert found["undecided"] < 0.01
+    assert found["passed"] == pytest.approx(b / (a + b), abs=0.035)
