@@ -24,8 +24,14 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
-from backtest.market.reshape import MARK_PRICES, BarGroups, grid_origin, group_bars, resample_fields
-from backtest.market.tables import PRICES
+from backtest.market.tables import (
+    MARK_PRICES,
+    PRICES,
+    BarGroups,
+    grid_origin,
+    group_bars,
+    resample_fields,
+)
 
 SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""

@@ -20,9 +20,17 @@ from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.core.code_names import is_series, pd
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
-from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import BY_BARS, PRICES, TIME_NAMES, SourceFrame, Span, to_floats
+from backtest.market.tables import (
+    BY_BARS,
+    PRICES,
+    TIME_NAMES,
+    SourceFrame,
+    Span,
+    resample_fields,
+    slice_fields,
+    to_floats,
+)
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None

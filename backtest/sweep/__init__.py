@@ -13,6 +13,6 @@ if TYPE_CHECKING:
     from backtest.sweep.sweep import sweep
     from backtest.sweep.sweep_table import ERROR, Sweep, find_different, find_failed, name_column
     from backtest.sweep.sweep_table import name_parameter, order_columns
-    from backtest.sweep.threads import count_cores
+    from backtest.sweep.lanes.runner import count_cores
 
 export_lazily(__name__)

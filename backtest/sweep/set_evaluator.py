@@ -22,6 +22,7 @@ from backtest.results import find_direction
 from backtest.results.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
 from backtest.signals.rules import NOT_CHECKED
+from backtest.sweep.lanes.runner import count_cores
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
 from backtest.sweep.sets import (
     SIGNAL,
@@ -31,7 +32,6 @@ from backtest.sweep.sets import (
     take_part,
     take_sets,
 )
-from backtest.sweep.threads import count_cores
 
 PANELS = 6
 """Spans and signals whose columns are kept, because a search uses them repeatedly."""
