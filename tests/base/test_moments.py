@@ -45,7 +45,7 @@ def test_bounds_of_units_and_years():
     """1e11 is the first number of ms, 1973-03-03; 1973 begins at 94,694,400 s."""
     for number, year in ((10**11, 1973), (94_694_400, 1973), (4_133_980_799, 2100)):
         assert pd.Timestamp(int(read_stamps(pd.Index([number]), name="x")[0])).year == year
-    with pytest.raises(bt.DataError, match=r"one unit, were 1712145600 and 1712145600000 \(x, row"):
+    with pytest.raises(bt.DataError, match=r"one unit, got 1712145600 and 1712145600000 \(x, row"):
         read_stamps(pd.Index([NOON // 10**9, NOON // 10**6]), name="x")
 
 

@@ -700,9 +700,7 @@ def test_the_cap_of_gross_leverage_tells_what_bands_and_what_prices_do():
     assert (cuts["cap_over_band"], cuts["band_over_cap"]) == (2, 1)
     text = " ".join(result.summary().split())
     assert "above the cap of 2.00x at 40.00 % of closes: at 20.00 % bands had left it there" in text
-    assert (
-        "at 20.00 % prices carried it there. The cap took 2 decisions out of their bands." in text
-    )
+    assert "at 20.00 % prices carried it there. The cap forced 2 trades inside their bands." in text
 
 
 def test_the_interval_of_a_count_is_exact():

@@ -74,13 +74,13 @@ BAD = {
     "naive": (replace("bars", lambda f: f.tz_localize(None)),
         "stamps must have a time zone, got 2023-01-01 00:00:00 (bars, row 0); frame.tz_local"),
     "two zones": (reindexed(lambda t: [*t[:3].strftime("%FT%TZ"), *t[3:].strftime("%FT%T")]),
-        "stamps must all have a zone or none, were '2023-01-01T00:00:00Z' and '2023-01-01T03"),
+        "stamps must all have a zone or none, got '2023-01-01T00:00:00Z' and '2023-01-01T03"),
     "unreadable": (reindexed(lambda t: ["yesterday", *t[1:].strftime("%FT%TZ")]),
         "every row needs a readable time, got 'yesterday' in 1 row (bars, row 0)"),
     "days": (reindexed(lambda t: 20230101 + np.arange(len(t))), "got 20230101 in 72 rows"),
     "two units": (reindexed(
         lambda t: [int(x.timestamp()) * (1000 if i < 5 else 10**6) for i, x in enumerate(t)]
-    ), "epochs must all be in one unit, were 1672531200000 and 1672549200000000 (bars, row 5)"),
+    ), "epochs must all be in one unit, got 1672531200000 and 1672549200000000 (bars, row 5)"),
 }  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = 
     return Market.from_frames(market.bars(), mark=marks * factor, funding=funding)
 
 
-MARKS = "mark prices must stay within 20% of last prices, were "
+MARKS = "mark prices must stay within 20% of last prices, got "
 RATES = "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
 LATE = np.where(np.arange(4000) < 2900, 1.0, 10.0)
 

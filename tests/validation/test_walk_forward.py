@@ -203,9 +203,9 @@ def test_chance_alone_by_hand():
 
 
 @pytest.mark.parametrize(("skill", "pbo", "words"), [
-    (0.4, 0.4, "2 of 5 winners were no better than the median set, where chance alone"),
-    (0.99, 0.8, "yet 2 of 5 winners were no better than the median set, where chance"),
-    (0.99, 0.4, "3 of 5 winners were better than the median set, where chance alone gives"),
+    (0.4, 0.4, "2 of 5 chosen sets were no better than the median, where"),
+    (0.99, 0.8, "yet 2 of 5 chosen sets were no better than the median, where"),
+    (0.99, 0.4, "3 of 5 chosen sets were better than the median, where"),
     (0.4, 0.56, "the choice is no better than chance: the overfitting probability is 0.56"),
     (0.99, 0.56, "the choice is no better than chance: the overfitting probability is 0.56"),
 ])  # fmt: skip
