@@ -187,15 +187,16 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
 
 
 SITE = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
-FAST = ("tutorial",)
-"""`make test` runs every block of these pages, and the first of each other page."""
+FAST, SLOW = ("tutorial",), ("concepts", "moving")
+"""`make test` runs every block of FAST, none of SLOW and the gallery, else the first of a page."""
 
 
 def list_blocks():
     for page in SITE:
         found = [b for b in blocks.find_blocks(page.read_text("utf-8")) if b.language == "python"]
         for number, block in enumerate(found):
-            is_slow = number > 0 and page.stem not in FAST
+            is_whole = page.stem in SLOW or page.parent.name == "gallery"
+            is_slow = is_whole or (number > 0 and page.stem not in FAST)
             marks = pytest.mark.slow if is_slow else ()
             yield pytest.param(page, block, marks=marks, id=f"{page.stem}-{number}")
 
