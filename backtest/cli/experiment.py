@@ -193,6 +193,7 @@ TEXTS = {
     "cascade.leverage": "Leverage of accounts: loguniform:1:50, uniform:1:20 or constant:10.",
     "factors": "rates, funding, funding shift, fees, slippage, margin, volatility (all).",
     "shifts": "Most shifts in time, at least 99.",
+    "parameters": "Change the parameters of policy and signal instead.",
     "horizons": "Horizons (1d,7d,30d).",
     "capitals": "Capitals to try: 1e4,1e6,1e8.",
     "rules": "Margin tables: 'run', 'today' or 'then'.",

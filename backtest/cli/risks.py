@@ -189,12 +189,13 @@ def capacity(draft: Draft, *, output: Output) -> None:
     output.give_out(run_variations(draft, "capacity", "capitals"))
 
 
-@command("sensitivity", "sensitivity.factors")
+@command("sensitivity", "sensitivity.factors sensitivity.parameters")
 def sensitivity(draft: Draft, *, output: Output) -> None:
-    """Show how growth changes with one assumption at a time.
+    """Show how growth changes with one assumption, or one parameter, at a time.
 
     backtest sensitivity --factors fees,funding --report tornado.html
     backtest sensitivity --data btc/ --data eth/ --factors volatility
+    backtest sensitivity --policy vol-target --parameters
     """
     output.give_out(run_variations(draft, "sensitivity", "factors"))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.scenario import Scenario, crashes
     from backtest.risk.stress import Stress, stress
-    from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds, capacity
-    from backtest.risk.variations import sensitivity
+    from backtest.risk.variations import Bounds, Capacity, ParameterSensitivity, Sensitivity
+    from backtest.risk.variations import bounds, capacity, sensitivity
 
 export_lazily(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Unpack
@@ -19,12 +19,17 @@ from backtest.account.money import FILL_COSTS
 from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import AnyPolicy, BacktestFields, Compile
 from backtest.market import Market, Markets, as_given, as_markets
+from backtest.policies import split_name
 from backtest.results import Result, find_cost_rates
+from backtest.results.differences import choose_block, resampling_error
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import list_worsenings, scale, scale_margin
+from backtest.sweep import check_sets, read_runs
+from backtest.sweep.sets import SIGNAL
 from backtest.venue import Venue
 
 LEAST_CHANGE = 0.00005
@@ -137,11 +142,12 @@ def sensitivity(
     policy: AnyPolicy,
     *,
     factors: Sequence[str] | None = None,
+    parameters: bool = False,
     compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **fields: Unpack[BacktestFields],
-) -> Sensitivity:
-    """Return how growth changes with one assumption at a time.
+) -> Sensitivity | ParameterSensitivity:
+    """Return how growth changes with one assumption, or one parameter, at a time.
 
     Parameters
     ----------
@@ -152,7 +158,14 @@ def sensitivity(
         (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
         ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters); by
         default all that apply.
+    parameters : bool
+        Whether to change the parameters of the policy, and of a rule of the signal, instead: see
+        :class:`ParameterSensitivity`.
     """
+    if parameters:
+        if factors is not None:
+            raise core.ParameterError(f"parameters=True takes no factors, got {factors!r:.60}")
+        return step_parameters(engine.read_test(market, fields), policy, compile)
     test = engine.read_test(market, fields).plain
     markets = as_markets(test.market)
     venues = engine.read_venues(test.venue, markets)
@@ -202,6 +215,192 @@ def choose_factors(
         raise core.ParameterError("factors must be a list of names, got none")
     choice = core.Choice(*known)  # of those with an effect on venue and market
     return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
+
+
+hold_at_equal_risk = core.call_later("equal risk", "hold_at_equal_risk")
+PARAMETER_STEPS = (-0.1, 0.1, -0.25, 0.25)
+SMALL = 0.1
+ALIKE = 1e-4
+"""Deviation of the returns from those of constant leverage, over their own, up to which they are
+the same."""
+LOST_EDGE = 0.5
+"""Share of the edge on constant leverage whose loss in a small step is a cliff."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ParameterSensitivity(core.SettingsResult):
+    """Results with one parameter changed at a time.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``parameter`` and ``value``: ``step`` (a share of the value, or of the range where that
+        is 0; NaN of an option), ``is_clipped`` at a bound, ``growth`` (log growth per year; minus
+        infinity at ruin), ``sharpe``, ``max_drawdown``, ``change`` of growth, ``error``, the
+        standard error of that change in a paired stationary bootstrap, and ``ruined``.
+    verdicts : DataFrame
+        By ``parameter``: ``value`` as run, and ``verdict``: ``"cliff"`` where a step of a tenth
+        ruins the account or loses over half of its edge on constant leverage at equal risk, else
+        ``"flat"`` where no change is over its error, else ``"sloped"``.
+    base, edge : float
+        Log growth per year as run, and less that of constant leverage at equal risk: 0 where the
+        returns are those of constant leverage.
+    """
+
+    table: pd.DataFrame
+    verdicts: pd.DataFrame
+    base: float
+    edge: float
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "parameter-sensitivity"
+    plural = "parameter-sensitivities"
+    call = "bt.sensitivity"
+    table_names = ("table", "verdicts")
+    numbers = ("base", "edge")
+    details = (
+        "One parameter is changed at a time. Flat: no change of growth is over its standard error. "
+        "Cliff: a step of a tenth ruins the account, or loses over half of its edge on constant "
+        "leverage at equal risk."
+    )
+
+    @property
+    def note(self) -> str:
+        """The number of parameters by verdict."""
+        counts = self.verdicts["verdict"].value_counts()
+        return ", ".join(f"{counts.get(name, 0)} {name}" for name in ("flat", "sloped", "cliff"))
+
+    @property
+    def verdict(self) -> str:
+        """Which parameters are cliffs, and the number of the others."""
+        cliffs = self.verdicts.index[self.verdicts["verdict"] == "cliff"]
+        text = f"Of {core.count_nouns(len(self.verdicts), 'parameter')}: {self.note}."
+        return f"{text} Cliff: {', '.join(cliffs)}." if len(cliffs) else text
+
+    def list_numbers(self) -> list[Headline]:
+        """Return growth as run, and its edge."""
+        return [
+            Headline("base", "log growth as run", self.base, "growth", "per year", "more"),
+            Headline("edge", "edge on constant leverage", self.edge, "growth",
+                     "log growth per year, at equal risk", "more"),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        """Return the tornado of growth, and the tables."""
+        change = 100.0 * self.table["change"].replace(-np.inf, np.nan)
+        heads = {
+            "step": Head("step", "of the value", "signed percent"),
+            "is_clipped": Head("at its bound", "", "claim"),
+            "growth": Head("log growth", "per year", "growth"),
+            "change": Head("change", "of growth", "growth"),
+            "error": Head("its error", "paired bootstrap", "percent"),
+            "max_drawdown": Head("max drawdown", "", "percent"),
+            "ruined": Head("ruined", "", "claim"),
+        }
+        caption = "Change of log growth, % a year, for the lowest value and the highest."
+        return [Part("parameters", "By parameter", "", (
+            ShownTable(self.verdicts, labels=Head("parameter"), heads={"value": Head("value")}),
+            ShownChart("tornado", "Tornado", caption, change, "tornado"),
+            ShownTable(self.table, "Steps", labels=Head("parameter"), heads=heads),
+        ), shows="both")]  # fmt: skip
+
+
+def step_parameters(
+    test: engine.Backtest, policy: AnyPolicy, is_compiled: Compile
+) -> ParameterSensitivity:
+    if isinstance(policy, Mapping):
+        raise core.ParameterError("parameters=True takes one policy, got policies by instrument")
+    runs = read_runs(test, policy, compile=is_compiled)
+    own = {
+        name: each for name, each in runs.varied.settings.items()
+        if name.startswith(SIGNAL) or not split_name(name)[0]
+    }  # fmt: skip
+    steps = [(name, *step) for name, each in own.items() for step in list_steps(each)]
+    if not steps:
+        raise core.ParameterError(f"parameters=True needs a parameter, {policy!r:.60} has none")
+    today = {name: each.value for name, each in own.items()}
+    if all(name.startswith(SIGNAL) for name in own):
+        runs = runs.fit_to(own)
+    rows = [today, *({**today, name: value} for name, value, *_ in steps)]
+    sets = check_sets(runs.varied, {name: [row[name] for row in rows] for name in today})
+    evaluator = runs.make(runs.market, runs.test.signal, "core")
+    found = evaluator.evaluate(sets, returns=True)
+    if found.errors[0] or not found.done.all() or found.returns is None:
+        raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
+    years = (runs.market.end - runs.market.start) / (YEAR_DAYS * DAY)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.log1p(found.metrics["total_return"]) / years
+        growth[found.metrics["ruined"] > 0.0] = -np.inf
+        logs = np.log1p(found.returns.T)
+    gaps = logs[1:] - logs[0]
+    errors = np.full(len(steps), np.nan)
+    known = np.isfinite(gaps).all(axis=1)
+    if known.any() and gaps.shape[1] > 1:
+        block = choose_block(gaps[known])
+        errors[known] = resampling_error(gaps[known], block) * gaps.shape[1] / years
+    result = evaluator.replay(today)
+    held = hold_at_equal_risk(result)
+    edge = math.nan
+    if held is not None:
+        away = result.returns - held.rest * held.result.returns
+        is_own = bool(np.std(away) > ALIKE * np.std(result.returns))
+        edge = is_own * (float(growth[0]) - math.log1p(held.result.metrics["total_return"]) / years)
+    table = pd.DataFrame(
+        {
+            "parameter": [name for name, *_ in steps],
+            "value": [write_value(value) for _, value, *_ in steps],
+            "step": [step for *_, step, _ in steps],
+            "is_clipped": [is_clipped for *_, is_clipped in steps],
+            "growth": growth[1:],
+            **{name: found.metrics[name][1:] for name in ("sharpe", "max_drawdown")},
+            "change": growth[1:] - growth[0],
+            "error": errors,
+            "ruined": found.metrics["ruined"][1:] > 0.0,
+        }
+    ).set_index(["parameter", "value"])
+    verdicts = {name: judge_steps(rows, edge) for name, rows in table.groupby(level=0, sort=False)}
+    judged = pd.DataFrame(
+        {
+            "value": [write_value(today[name]) for name in verdicts],
+            "verdict": list(verdicts.values()),
+        },
+        index=pd.Index(verdicts, name="parameter"),
+    )
+    settings = describe_terms(policy, test)
+    return ParameterSensitivity(table, judged, float(growth[0]), edge, settings, test.market)
+
+
+def write_value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
+    """Yield the values of a setting that are tried, with their step and whether it is clipped."""
+    value, space = setting.value, setting.space
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        options = (True, False) if setting.kind is bool else getattr(space, "options", ())
+        yield from ((each, math.nan, False) for each in options if each != value)
+        return
+    reach = abs(value) or (space.high - space.low if math.isfinite(space.high - space.low) else 1.0)
+    found: dict[Any, tuple[float, bool]] = {}
+    for step in PARAMETER_STEPS:  # of two that end at one value, the smaller counts
+        wanted = value + step * reach
+        if setting.kind is int:
+            least = value + (1 if step > 0.0 else -1)
+            wanted = (max if step > 0.0 else min)(round(wanted), least)
+        new = min(max(wanted, space.low), space.high)
+        if new != value:
+            found.setdefault(new, (step, new != wanted))
+    yield from ((new, *found[new]) for new in sorted(found))
+
+
+def judge_steps(rows: pd.DataFrame, edge: float) -> str:
+    small = rows[rows["step"].abs() == SMALL]
+    loses = (edge > 0.0) & (small["change"] < -LOST_EDGE * edge)
+    if bool(small["ruined"].any() or loses.any()):
+        return "cliff"
+    return "flat" if bool((rows["change"].abs() <= rows["error"]).all()) else "sloped"
 
 
 MONEY = core.Number(0, open_low=True)

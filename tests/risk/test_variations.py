@@ -1,6 +1,7 @@
 """sensitivity(), capacity() and bounds(): by hand, against runs, and their refusals."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -230,3 +231,57 @@ def test_what_has_no_two_ways_is_refused(tmp_path):
     check_refused(lambda: bt.bounds(limit), "an account with limit orders: pass detail=")
     loaded = bt.Result.load(live(HEDGED, 2.0).save(tmp_path))
     check_refused(lambda: bt.bounds(loaded), "a loaded result", bt.ParameterError)
+
+
+class Stepped(bt.Policy):
+    """Hold ``size``; ``idle`` does nothing, ``deep`` over 5 is a leverage that ruins."""
+
+    size: Annotated[float, bt.Range(0.0, 2.1, "turns")] = 2.0
+    idle: Annotated[int, bt.Range(0, 10)] = 3
+    deep: Annotated[float, bt.Range(-10.0, 10.0)] = 4.8
+    mode: Annotated[str, bt.Choice("long", "half", "none")] = "long"
+    zero: Annotated[float, bt.Range(-1.0, 1.0)] = 0.0
+
+    def leverage(self, bar, account):
+        size = 60.0 if self.deep > 5.0 else self.size
+        return size * (0.5 if self.mode == "half" else 0.0 if self.mode == "none" else 1.0)
+
+
+def test_a_step_of_each_parameter_is_a_run_and_is_judged():
+    """It rises by 1 % a day with one fall of 10 %, which ruins an account at 60x."""
+    closes = 100.0 * np.cumprod(np.where(np.arange(60) == 2, 0.9, 1.01))
+    market = kit.market_of(closes, "1D", start="2023-01-01")
+    test = bt.Backtest(market, venue=free_venue(), account=free_account(ruin_at=0.7))
+    found = test.sensitivity(Stepped(), parameters=True, compile=False)
+    table = found.table.reset_index().set_index(["parameter", "step"])
+    for name, change in ((("size", -0.1), {"size": 1.8}), (("zero", 0.1), {"zero": 0.2})):
+        own = test.run(Stepped(**change), compile=False).metrics
+        growth = math.log1p(own["total_return"]) / (60 / 365)
+        assert table.loc[name, "growth"].item() == pytest.approx(growth)
+        assert table.loc[name, "max_drawdown"].item() == pytest.approx(own["max_drawdown"])
+    assert [float(x) for x in found.table.loc["size"].index] == pytest.approx([1.5, 1.8, 2.1])
+    assert found.table.loc["size", "is_clipped"].tolist() == [False, False, True]
+    assert [int(x) for x in found.table.loc["idle"].index] == [2, 4]  # 0.75 and 0.3 are one whole
+    assert [*found.table.loc["mode"].index] == ["half", "none"]
+    assert found.verdicts["verdict"].to_dict() == {
+        "size": "sloped", "idle": "flat", "deep": "cliff", "mode": "sloped", "zero": "flat",
+    }  # fmt: skip
+    assert bool(found.table.loc[("deep", "5.28"), "ruined"])
+    assert "Cliff: deep" in found.verdict
+
+
+def test_parameters_of_the_signals_rule_are_stepped_too():
+    market = bt.Market.sample(bars=300)
+    found = bt.sensitivity(
+        market, Constant(1.0), venue=free_venue(), account=free_account(), compile=False,
+        signal="breakout:24", parameters=True,
+    )  # fmt: skip
+    steps = [int(x) for x in found.table.loc["signal.window"].index]
+    assert steps == [18, 22, 26, 30]
+    check_refused(
+        lambda: bt.sensitivity(
+            market, Constant(1.0), venue=free_venue(), account=free_account(), parameters=True,
+            factors=["fees"],
+        ),
+        "takes no factors",
+    )  # fmt: skip

@@ -64,6 +64,9 @@ MAKES: dict[str, Callable[[], Any]] = {
     "sensitivity": lambda: bt.sensitivity(
         MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"]
     ),
+    "parameter-sensitivity": lambda: bt.sensitivity(
+        MARKET, Constant(leverage=2.0), **PLAIN, parameters=True
+    ),
     "capacity": lambda: bt.capacity(MARKET, Constant(leverage=2.0), **DEEP, capitals=[1e3, 1e8]),
     "timing test": lambda: bt.TimingTest(
         pd.DataFrame({"log_growth": [0.3, 0.1, -0.2], "sharpe": [1.0, 0.5, -0.5]},
