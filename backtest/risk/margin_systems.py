@@ -238,6 +238,7 @@ class MarginComparison(core.SettingsResult):
     market: Market | None = None
 
     kind = "margin-comparison"
+    called = "Margin systems"
     plural = "margin-comparisons"
     table_names = ("table", "coverage", "accounts", "levels")
 
@@ -297,7 +298,7 @@ class MarginComparison(core.SettingsResult):
         few = "No p-value: too few breaches are expected, under ten."
         return [
             Part("levels", "Margin over time", "Margin per notional at the close of each day.", (
-                ShownChart("levels", "Margin per notional", "%", 100.0 * self.levels,
+                ShownChart("levels", "Margin per notional", "% of notional.", 100.0 * self.levels,
                            has_legend=True),
                 ShownTable(self.table, labels=Head("rule"), heads=heads),
             ), "both"),
@@ -494,6 +495,7 @@ class MarginCalibration(core.SettingsResult):
     market: Market | None = None
 
     kind = "margin-calibration"
+    called = "Margin calibration"
     plural = "margin-calibrations"
     table_names = ("table", "crashes")
     numbers = ("value", "low", "high", "reversals")
