@@ -74,7 +74,7 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
 
 
 def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> Any:
-    """Return the probability to pass a challenge, as the keys of ``[risk]`` say it."""
+    """Return the probability to pass a challenge, by the keys of ``[risk]``."""
     if "target" not in settings or from_run or "horizons" in settings:
         raise ParameterError("a challenge needs target, and a new account without horizons")
     days = settings.get("days", 30)

@@ -571,7 +571,7 @@ def leverage_frontier(
         Growth of the expected price per year, ``"history"`` or ``"shrunk"``, as in
         :func:`backtest.simulate_paths`. It must be given; paths without drift stand beside it.
     horizon : str
-        How long an account lives.
+        Length of the simulated time.
     model, paths, seed, compile, progress
         As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
 

@@ -413,12 +413,12 @@ class Stress(core.SettingsResult):
             of = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
             told = f"Break-even: the move of {of}; the others move as in the scenario. "
         told += (
-            "Distance: of the mark from the liquidation price of what is held, at the nearest; a "
-            "stop or an order ends it before. On the way to the break-even move, the policy "
+            "Distance: the smallest distance of the mark from the liquidation price; a stop or an "
+            "order may close the position before. On the way to the break-even move the policy "
             "continues to trade at the closes, and may have sold. "
         )
         if self.table["break_even"].isna().any():
-            told += "Where it is -, no move of the price was found that liquidates the account."
+            told += "Where the break-even is -, no price move liquidates the account."
         return told.strip()
 
     def list_assumptions(self) -> tuple[str, ...]:

@@ -126,10 +126,10 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
     assert build_page(again).title == "Replay of fills"
     fall = [bt.Scenario("fall", price=-0.1, over="2h")]
     text = bt.stress(calm, fall, ladder={"price": (-0.3, 0.3, 3)}).summary()
-    assert "Where it is -, no move of the price was found" in " ".join(text.split())
+    assert "Where the break-even is -, no price move" in " ".join(text.split())
     assert re.search(r"^price +money", text, flags=re.M)
     bold = live(Constant(leverage=5.0), days=8)
-    assert "Where it is -" not in " ".join(bt.stress(bold, fall).summary().split())
+    assert "Where the break-even is -" not in " ".join(bt.stress(bold, fall).summary().split())
 
 
 def test_a_ruined_account_is_said_to_be_ruined():
