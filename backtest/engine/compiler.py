@@ -125,7 +125,10 @@ def read_settlement(settlement: str) -> bool:
 
 
 REPLACED = {"multiplier": "(venue.multiplier if multiplier is None else multiplier)"}
-LITERALS = {"kind": ("sign", read_sign), "settlement": ("is_coin", read_settlement)}
+LITERALS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "kind": ("sign", read_sign),
+    "settlement": ("is_coin", read_settlement),
+}
 
 
 def compile_part(

@@ -22,6 +22,7 @@ from backtest.engine import loop as loop_steps
 from backtest.engine.compiler import compile_loop, hash_rules
 from backtest.engine.formulas import bind_compiled, explain_compile_error
 from backtest.engine.inputs import (
+    WITHOUT_OPTIONS,
     AccountInputs,
     pack_terms,
     start_account_state,
@@ -101,7 +102,7 @@ class CompiledCalls:
 
     def bind(self, terms: a.Terms, *given: Any) -> Callable[[], Any]:
         """Return the call; what must be compiled for it is compiled before."""
-        return self.callers[terms.instruments is not None].bind(terms, *given)
+        return self.callers[terms.instruments is not WITHOUT_OPTIONS].bind(terms, *given)
 
     def __call__(self, terms: a.Terms, *given: Any) -> Any:
         call = self.bind(terms, *given)
@@ -124,7 +125,7 @@ def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
     def fill(bar: a.AccountBar, *given: Any) -> Any:
         bar = bar._replace(terms=pack_terms(bar.terms))
         if not calls:
-            has_parts = bar.terms.instruments is not None
+            has_parts = bar.terms.instruments is not WITHOUT_OPTIONS
             calls.append(find_entry("fill_closes", has_parts=has_parts).caller())
         call = calls[0].bind(bar, *given)
         with hold_signals():

@@ -653,10 +653,14 @@ def start_wallet(account: a.Account, equity: float, *, has_overlay: bool) -> Wal
     )
 
 
+WITH_OPTIONS, WITHOUT_OPTIONS = 0, None
+"""Stand for the list of rules in terms for compiled code, which knows by the type of the two."""
+
+
 def pack_terms(terms: a.Terms) -> a.Terms:
     """Return terms for compiled code, which knows by their type whether there are options."""
     has_options = len(terms.options.instruments) > 0
-    return terms._replace(instruments=0 if has_options else None)
+    return terms._replace(instruments=WITH_OPTIONS if has_options else WITHOUT_OPTIONS)
 
 
 def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> a.Terms:

@@ -449,6 +449,8 @@ def record_option(tape: RunTape, state: a.AccountState, k: int, t: int) -> None:
 
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
+ADDRESS = -1
+"""A ``stop`` that no run has: :func:`simulate_batch` returns an address for it."""
 IDENTITY_TOLERANCE = 1e-9
 DAY_NS = 86_400_000_000_000.0
 
@@ -540,11 +542,11 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 ) -> tuple[int, int]:
     """Take the account through the bars from start to stop, or through each lane of the tape.
 
-    With ``stop`` below 0, return the address of :func:`simulate_account` instead.
+    If ``stop`` is :data:`ADDRESS`, return the address of :func:`simulate_account` instead.
     """
     terms, feed, deciders, state = a.share(terms), a.share(feed), a.share(deciders), a.share(state)
     quotes, scratch, tape, clock = a.share(quotes), a.share(scratch), a.share(tape), a.share(clock)
-    if stop < 0:
+    if stop == ADDRESS:
         given = (
             terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
             start, stop,

@@ -21,7 +21,7 @@ from backtest.account.money import (
 )
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
-from backtest.engine.loop import DONE, N_SHOWN
+from backtest.engine.loop import ADDRESS, DONE, N_SHOWN
 from backtest.margin import compute_best_leverage, compute_value
 from backtest.policies import Combinator, Policy, find_fields, formula_for, start_memory
 from backtest.results import RunSpan, measure_accounts, sampled_returns, start_tally
@@ -366,7 +366,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
     run_of = (silent, state, *room, lanes.tally, tape)
     simulate = engine.find_entry("simulate_batch", has_parts=False)
-    address, _ = simulate(engine.pack_terms(terms), *shared, *run_of, 0, -1)
+    address, _ = simulate(engine.pack_terms(terms), *shared, *run_of, 0, ADDRESS)
     loop = find_block().caller()
     t = setup.first
     while t < total:

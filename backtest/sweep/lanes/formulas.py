@@ -157,7 +157,7 @@ ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))
 
 def make_ask() -> Any:
     """Return what takes the place of ``ask_lanes``: calls of the formulas by their addresses."""
-    read_number = _compile.read_number
+    read_number: Any = _compile.read_number
     call_lanes = _compile.make_call("q", ARRAYS, n_numbers=2)
 
     def ask_through_addresses(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
