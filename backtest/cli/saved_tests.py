@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -202,11 +201,8 @@ def write_table(name: str, table: Mapping[str, Any]) -> str:
 
 
 def write_entries(table: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{write_key(k)} = {write_value(v)}" for k, v in table.items() if v is not None)
-
-
-def write_key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+    keys = {k: k if re.fullmatch(r"[A-Za-z0-9_-]+", k) else json.dumps(k) for k in table}
+    return (f"{keys[k]} = {write_value(v)}" for k, v in table.items() if v is not None)
 
 
 def write_value(value: Any) -> str:
@@ -214,8 +210,5 @@ def write_value(value: Any) -> str:
         return f"{{{', '.join(write_entries(value))}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(write_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and not math.isfinite(value):
-        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    text = json.dumps(value, ensure_ascii=False)  # TOML's too, but for what is not finite
+    return {"Infinity": "inf", "-Infinity": "-inf", "NaN": "nan"}.get(text, text)
