@@ -27,6 +27,8 @@ NO_HOLDOUT = (
     "backtest tune estimates its selection bias."
 )
 TOP, LISTED = 10, 500
+WORTH_A_FOREST = 500
+"""Least trials of a study whose page shows the importance of parameters."""
 MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
@@ -449,8 +451,27 @@ def list_study_parts(study: Study) -> list[Part]:
              lambda: [tabulate_settings(study), tabulate_winner(study), *tabulate_lines(study)],
              "both"),
         Part("verdict", "Selection bias", luck, lambda: list_luck(study), "both"),
+        *([Part("importance", "Which parameters matter", "Share of the variance of the score over "
+                "the declared ranges.", lambda: list_importance(study))]
+          if study.task is not None and study.trials >= WORTH_A_FOREST else []),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
+
+
+def list_importance(study: Study) -> list[Shown]:
+    try:
+        table = study.importance()
+    except core.ParameterError as error:  # scores do not differ
+        return [f"{core.capitalize(str(error))}."]
+    heads = {"share": Head("share", "of the variance", "percent"),
+             "noise": Head("of a permuted dummy", "95 % quantile", "percent"),
+             "is_over_noise": Head("over it", "", "claim")}  # fmt: skip
+    bars = 100.0 * table["share"].rename_axis(["parameters"])
+    bars.index = pd.MultiIndex.from_product([bars.index, [1]])
+    return [
+        ShownChart("importance", "Importance", "% of the variance.", bars, "tornado"),
+        ShownTable(table, labels=Head("parameters"), heads=heads),
+    ]
 
 
 def list_luck(study: Study) -> list[Shown]:

@@ -1,4 +1,4 @@
-"""Sets that no other set beats in every objective, and how sure that is."""
+"""What a search shows beside its best set: frontiers, errors, and which parameters matter."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ from backtest.engine import count_periods
 from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import find_knee, is_dominated
-from backtest.search.trials import LOOKS, Batch, Goal, add_note, find_distinct, grade_feasible
-from backtest.sweep import count_sets, name_column, take_sets
+from backtest.search.trials import (
+    LOOKS,
+    Batch,
+    Goal,
+    add_note,
+    find_distinct,
+    grade_feasible,
+    spread_sample,
+)
+from backtest.sweep import count_sets, draw_cube, name_column, take_sets
 
 if TYPE_CHECKING:
     from backtest.search.problem import SearchProblem
     from backtest.search.winner import StudyTask
-    from backtest.sweep import Evaluator, Sets
+    from backtest.sweep import Evaluator, Sets, Space
 
 ERROR_DRAWS = 200
 """Resampled histories of a standard error: it is within 5 % of that of infinitely many."""
@@ -399,3 +407,112 @@ def measure_held_out(
     if not rows.done.all():
         raise KeyboardInterrupt
     return {name: rows.metrics[name] for name in objectives}
+
+
+TREES, LEAF, FEATURES = 32, 2, 0.75
+"""Trees of the forest, the least sets of a leaf, and the share of parameters of a split."""
+CELLS, POINTS = 48, 4096
+"""Cells of an axis on which marginals are averaged, and points of the variance of the forest."""
+MOST_FITTED, LEAST_FITTED = 4096, 50
+"""Sets that the trees are fitted to; of more, those that lie evenly among them."""
+NOISE = 0.95
+
+
+def measure_importance(space: Space, trials: Batch, seed: int) -> pd.DataFrame:
+    """Return the share of the variance of a score that each parameter and pair explains.
+
+    Functional ANOVA of a random forest over the declared scales: Hutter, Hoos and Leyton-Brown
+    (2014), An Efficient Approach for Assessing Hyperparameter Importance, ICML; here of the mean of
+    the trees. Of each tree alone, S2 of Ishigami's function came to .33 to .37 in place of .44.
+    """
+    from sklearn.tree import DecisionTreeRegressor  # noqa: PLC0415 - takes seconds to import
+
+    scores = np.where(trials.violation < np.inf, trials.scores, -np.inf)
+    has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
+    rng = np.random.default_rng([seed, 5])
+    places = find_distinct(trials.sets)
+    places = spread_sample(space, trials.sets, places[has_run[places]], MOST_FITTED, rng)
+    finite = scores[places][np.isfinite(scores[places])]
+    if len(places) < LEAST_FITTED or not len(finite) or not np.ptp(finite) > 0.0:
+        raise core.ParameterError(
+            f"importance needs {LEAST_FITTED} sets whose scores differ, got {len(finite)}"
+        )
+    worst = np.full(len(places), finite.min())
+    goal = np.where(np.isfinite(scores[places]), scores[places], worst)
+    cube = space.encode(take_sets(trials.sets, places))
+    d = cube.shape[1]
+    pairs = [*itertools.combinations(range(d + 1), 2)]
+    points, predicted = draw_cube(d + 1, POINTS, rng), np.zeros(POINTS)
+    alone, joint = np.zeros((d + 1, CELLS)), np.zeros((len(pairs), CELLS, CELLS))
+    chances = []
+    for _ in range(TREES):
+        dummy = rng.permutation(len(cube)) / len(cube)  # what a parameter without effect explains
+        rows = rng.integers(len(cube), size=len(cube))
+        tree = DecisionTreeRegressor(
+            min_samples_leaf=LEAF, max_features=FEATURES, random_state=int(rng.integers(2**31))
+        )
+        tree.fit(np.column_stack([cube, dummy])[rows], goal[rows])
+        value = tree.predict(points)
+        one, two = average_leaves(tree.tree_, pairs)
+        chances.append(share_variance(one, two, pairs, float(np.var(value))))
+        alone, joint, predicted = alone + one, joint + two, predicted + value
+    found = share_variance(alone, joint, pairs, float(np.var(predicted)))
+    singles, crossed = (np.array(each) for each in zip(*chances, strict=True))
+    names = [each.name for each in space.dimensions]
+    both = [k for k, pair in enumerate(pairs) if d not in pair]
+    names += [f"{names[i]} x {names[j]}" for i, j in (pairs[k] for k in both)]
+    share = np.concatenate([found[0][:d], found[1][both]])
+    by_chance = np.quantile(singles[:, d], NOISE), np.quantile(np.delete(crossed, both, 1), NOISE)
+    noise = np.repeat([*by_chance, np.nan], [d, len(both), 1])
+    share = np.append(share, 1.0 - share.sum())
+    table = pd.DataFrame({"share": share, "noise": noise, "is_over_noise": share > noise})
+    return table.set_axis(pd.Index([*names, "rest"], name="parameters"))
+
+
+def average_leaves(
+    tree: Any, pairs: Sequence[tuple[int, int]]
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return what a tree predicts in each cell of each axis, and of each pair, less its mean.
+
+    Of shape (d, n_cells) and (n_pairs, n_cells, n_cells): exact means over all other axes, as
+    leaves are boxes.
+    """
+    low, high, value = list_leaves(tree)
+    width, middle = high - low, (np.arange(CELLS) + 0.5) / CELLS
+    volume = width.prod(axis=1)
+    weight = volume * (value - volume @ value)
+    inside = [((a <= middle[:, None]) & (middle[:, None] < b)) * 1.0
+              for a, b in zip(low.T, high.T, strict=True)]  # fmt: skip
+    alone = [each @ (weight / width[:, k]) for k, each in enumerate(inside)]
+    joint = [(inside[i] * (weight / (width[:, i] * width[:, j]))) @ inside[j].T for i, j in pairs]
+    return np.array(alone), np.array(joint)
+
+
+def share_variance(
+    alone: core.FloatArray,
+    joint: core.FloatArray,
+    pairs: Sequence[tuple[int, int]],
+    total: float,
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the shares of a variance that marginals have: of each axis, and of pairs beyond it."""
+    if not total > 0.0:
+        return np.zeros(len(alone)), np.zeros(len(pairs))
+    own, both = np.mean(alone**2, axis=1), np.mean(joint**2, axis=(1, 2))
+    first, second = np.array(pairs).T
+    return own / total, np.maximum(both - own[first] - own[second], 0.0) / total
+
+
+def list_leaves(tree: Any) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
+    """Return the boxes of a tree's leaves in the unit cube, (k, d) each, and values (k,)."""
+    found, left = [], [(0, np.zeros(tree.n_features), np.ones(tree.n_features))]
+    while left:
+        node, low, high = left.pop()
+        axis, cut = tree.feature[node], tree.threshold[node]
+        if axis < 0:
+            found.append((low, high, float(tree.value[node].item())))
+            continue
+        below, above = high.copy(), low.copy()
+        below[axis] = above[axis] = cut
+        left += [(tree.children_left[node], low, below), (tree.children_right[node], above, high)]
+    lows, highs, values = zip(*found, strict=True)
+    return np.array(lows), np.array(highs), np.array(values)

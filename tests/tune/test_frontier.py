@@ -2,18 +2,27 @@
 
 import math
 import sys
+from typing import Annotated
 
 import numpy as np
 import pytest
 
+import backtest as bt
 from backtest.core.errors import ParameterError
+from backtest.report.write import draw_chart
 from backtest.results import read_objective, sharpe_error
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.search import trials
-from backtest.search.frontier import Patience, Span, measure_returns, resample_scores
+from backtest.search.frontier import (
+    Patience,
+    Span,
+    measure_importance,
+    measure_returns,
+    resample_scores,
+)
 from backtest.search.samplers import Chebyshev
 from tests.kit import check_refused
-from tests.tuning import Columns, seek
+from tests.tuning import Columns, seek, space_of
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -180,3 +189,41 @@ def test_a_search_for_a_frontier_covers_it_with_few_evaluations():
         tops = np.maximum.accumulate(np.concatenate([[0.0], front[:, 1]]))
         shares.append(float(np.sum(front[:, 0] * np.diff(tops))) / (5.76 + 1 / 3))
     assert np.median(shares) > 0.98
+
+
+def test_importance_is_that_of_ishigamis_function():
+    """S1 .314, S2 .442, S13 .244 (Ishigami and Homma 1990), at 2,000 uniform trials."""
+
+    class Three(bt.Policy):
+        a: Annotated[float, bt.Range(-math.pi, math.pi)] = 0.0
+        b: Annotated[float, bt.Range(-math.pi, math.pi)] = 0.0
+        c: Annotated[float, bt.Range(-math.pi, math.pi)] = 0.0
+
+        def leverage(self, bar, account):
+            return 1.0
+
+    space = space_of(Three)
+    sets = space.decode(np.random.default_rng(0).random((2000, 3)))
+    a, b, c = (sets[name] for name in "abc")
+    scores = np.sin(a) + 7 * np.sin(b) ** 2 + 0.1 * c**4 * np.sin(a)
+    batch = trials.Batch("search", 0.0, sets, {}, scores, np.zeros(2000), [""] * 2000)
+    table = measure_importance(space, batch, 0)
+    share = table["share"]
+    assert share["a"] == pytest.approx(0.314, abs=0.05)
+    assert share["b"] == pytest.approx(0.442, abs=0.05)
+    assert share["a x c"] == pytest.approx(0.244, abs=0.05)
+    assert table.loc[["a", "b", "a x c"], "is_over_noise"].all()
+    assert share["c"] < 0.02
+    assert share.sum() == pytest.approx(1.0)
+
+
+def test_the_page_of_a_long_study_shows_which_parameters_matter():
+    """The dome falls by ((x - 6) / 5)^2 and by ln(y / 20)^2: y matters most."""
+    study = seek(trials=600, robust=False)
+    share = study.importance()["share"]
+    assert share["y"] > 0.9 > share["x"] > 0.005  # exactly 0.976 and 0.024
+    part = next(part for part in study.list_parts() if part.key == "importance")
+    chart, table = part.list_blocks()
+    assert draw_chart(chart) is not None
+    assert list(table.table.index) == ["x", "y", "x x y", "rest"]
+    check_refused(lambda: seek(trials=20, robust=False).importance(), "importance needs 50 sets")
