@@ -98,7 +98,7 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     monkeypatch.setattr(bt.Backtest, "sweep", stop_early)
     code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
     assert code == 130
-    assert "3 of 8 sets were run" in out
+    assert "3 of 8 parameter sets were run" in out
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
 
 
