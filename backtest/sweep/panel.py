@@ -34,10 +34,14 @@ Observed = dict[str, core.FloatArray]
 
 
 class Scored(NamedTuple):
-    """Measures of shape (n_sets,) by name, and sampled returns of shape (n_samples, n_sets)."""
+    """Measures of shape (n_sets,) by name, and sampled returns of shape (n_samples, n_sets).
+
+    ``alone`` counts the bars that sets passed alone, by reason; None of a set without a block.
+    """
 
     metrics: dict[str, core.FloatArray]
     returns: core.FloatArray
+    alone: core.IntArray | None = None
 
 
 class NotCompiled(Exception):  # noqa: N818 - a reason to sweep in plain Python

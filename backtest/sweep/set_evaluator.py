@@ -22,6 +22,7 @@ from backtest.results import find_direction
 from backtest.results.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
 from backtest.signals.rules import NOT_CHECKED
+from backtest.sweep.lanes.rows import REASONS
 from backtest.sweep.lanes.runner import count_cores
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
 from backtest.sweep.sets import (
@@ -112,6 +113,29 @@ def stack_returns(sampled: Mapping[int, core.FloatArray], rows: Rows) -> core.Fl
     return table
 
 
+class Taken(NamedTuple):
+    """How sets were simulated: how many in blocks, or one by one, and which bars alone."""
+
+    in_blocks: int = 0
+    one_by_one: int = 0
+    bars: int = 0
+    alone: core.IntArray = np.zeros(len(REASONS), np.int64)
+
+    def add(self, n_sets: int, n_bars: int, alone: core.IntArray | None) -> Taken:
+        if alone is None:
+            return self._replace(one_by_one=self.one_by_one + n_sets)
+        n, bars = self.in_blocks + n_sets, self.bars + n_sets * n_bars
+        return Taken(n, self.one_by_one, bars, self.alone + alone)
+
+    def __str__(self) -> str:
+        if self.in_blocks + self.one_by_one == 0:
+            return ""
+        text = f"{self.in_blocks:,} sets were simulated in blocks, {self.one_by_one:,} one by one"
+        shares = {why: n / self.bars for why, n in zip(REASONS, self.alone, strict=True) if n}
+        listed = ", ".join(f"{100.0 * share:.2g} % for {why}" for why, share in shares.items())
+        return text + f"; bars that a set of a block took alone: {listed}" * bool(listed) + "."
+
+
 Signal: TypeAlias = "pd.Series | core.FloatArray | float | signals.SignalRule | None"
 Metrics = Literal["all", "core"]
 
@@ -144,6 +168,7 @@ class Evaluator:
         self.plain_because = "" if self.compile else "compile=False"
         self.checked: policies.Causality | None = None
         self.has_checked = False
+        self.taken = Taken()
         self._room = parse_size("memory", memory) / 2 / PANELS
         self._panels: dict[tuple[Any, ...], Panel] = {}
         self._lock = threading.Lock()
@@ -253,7 +278,9 @@ class Evaluator:
             for places, found in scored:
                 if isinstance(found, Scored):
                     errors, done = [""] * len(places), np.ones(len(places), dtype=np.bool_)
-                    put_rows(rows, places, Rows(*found, errors, done), sampled)
+                    put_rows(rows, places, Rows(*found[:2], errors, done), sampled)
+                    n_bars = (self.markets.n_bars if stop is None else stop) - first
+                    self.taken = self.taken.add(len(places), n_bars, found.alone)
                 elif found is not None:
                     faulty.append(places)
                 if progress is not None:
@@ -367,6 +394,8 @@ class PooledEvaluator(Evaluator):
             parts[name] = self.members[name].evaluate(
                 sets, first=a, stop=b, returns=wanted.returns, progress=told
             )
+        taken: Any = [each.taken for each in self.members.values()]
+        self.taken = Taken(*map(sum, zip(*taken, strict=True)))
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows

@@ -141,7 +141,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
-    return sweep_table.Sweep(table, {**manifest, "causality": evaluator.causality}, evaluator)
+    found = {"causality": evaluator.causality, "taken": str(evaluator.taken)}
+    return sweep_table.Sweep(table, {**manifest, **found}, evaluator)
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:

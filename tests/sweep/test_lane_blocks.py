@@ -12,7 +12,7 @@ from llvmlite import binding
 import backtest as bt
 from backtest._compile import compiler as base_compiler
 from backtest._compile import object_code
-from backtest.strategies import Capped
+from backtest.strategies import Capped, Constant
 from backtest.sweep.lanes import block, formulas, runner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest
@@ -238,8 +238,23 @@ def test_accounts_are_taken_in_lanes(kind, monkeypatch):
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
     assert rows.metrics["liquidations"].sum() > (10 if more else 100)
+    assert evaluator.taken[:2] == (70, 70)
     untiered = Evaluator(VariedTest(test.replace(venue=venue), Jumpy)).evaluate(sets)
     assert (untiered.metrics["fees"] > 1.01 * rows.metrics["fees"]).any() == bool(more)
+
+
+@pytest.mark.compiled
+def test_bars_that_sets_take_alone_are_counted_by_reason():
+    """Two flows of eight sets: 16 of 2,400 bars."""
+    market, venue = bt.Market.sample(bars=300), bt.Venue.preset("binance-usdm", "BTCUSDT")
+    flows = pd.Series([500.0, -300.0], index=market.times[[50, 90]])
+    test = bt.Backtest(market, venue=venue, account=bt.Account(flows=flows))
+    sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, 8)})
+    assert sweep.evaluator.taken.alone.tolist() == [16, 0, 0, 0, 0, 0]
+    assert sweep.manifest["taken"] == (
+        "8 sets were simulated in blocks, 0 one by one; bars that a set of a block took alone: "
+        "0.67 % for a flow, or the end of an instrument."
+    )
 
 
 class Together(bt.Policy):

@@ -163,7 +163,8 @@ def score_block(
         sampled_returns(units[:, lane], np.ones(len(units)), float(flat["first_unit"][lane]))
         for lane in range(count if block.has_returns else 0)
     ]
-    return Scored(metrics, np.stack(returns, axis=1) if returns else np.zeros((0, count)))
+    stacked = np.stack(returns, axis=1) if returns else np.zeros((0, count))
+    return Scored(metrics, stacked, lanes.counts)
 
 
 def start_lanes(block: Block, n_samples: int) -> Lanes:
@@ -189,6 +190,8 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         has_rest=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(r.N_CURSOR, np.int64),
+        found=np.zeros(len(r.REASONS), np.int64),
+        counts=np.zeros(len(r.REASONS), np.int64),
         units=np.zeros((n_samples if block.has_returns else 0, LANES)),
         free=np.zeros(1),
         tally=np.zeros(N_TALLY),

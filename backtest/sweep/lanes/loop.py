@@ -30,6 +30,7 @@ from backtest.sweep.lanes.rows import (
     LanePolicies,
     Lanes,
     cell,
+    count_rare,
     keep_rare,
     lowest,
     put_back,
@@ -116,6 +117,8 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     is_due = lanes.is_due[t] != 0
     if is_due and is_whole(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
+        lanes.found[r.WHOLE] = rare
+        count_rare(lanes, rare)
         keep_rare(lanes, rare, n, False)
         return rare
     event = lanes.cursor[r.EVENT]
@@ -131,6 +134,8 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     rare |= lanes.cursor[r.CLOSING]
     if rare != 0:
         rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CLOSING]
+        lanes.found[r.WHOLE], lanes.found[r.OVER] = 0, lanes.cursor[r.CLOSING]
+        count_rare(lanes, rare)
         keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
@@ -145,18 +150,20 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
     is_asking, rare, is_trading = trades_on(terms, lanes, n), 0, False
+    lanes.found[r.EXIT], lanes.found[r.CAPPED], lanes.found[r.ORDER] = 0, 0, 0
     lanes.cursor[r.ASKING] = r.ALL_GROUPS
     if not is_asking:
         is_asking, rare = quiet.look(terms, lanes, n)
+    lanes.found[r.LOSS] = rare
     if lanes.has_exits or (is_asking and lanes.has_rest):
         quiet.write_rest_of_prices(terms, feed, lanes, t)
     if lanes.has_exits:
-        rare |= find_exits(terms, lanes, n, False)
+        lanes.found[r.EXIT] = find_exits(terms, lanes, n, False)
     if is_asking:
-        is_trading, more = plan_trades(terms, lanes, n)
-        rare |= more
+        is_trading, lanes.found[r.ORDER] = plan_trades(terms, lanes, n)
         if lanes.has_exits:
-            rare |= find_exits(terms, lanes, n, True)
+            lanes.found[r.EXIT] |= find_exits(terms, lanes, n, True)
+    rare |= lanes.found[r.EXIT] | lanes.found[r.ORDER]
     lanes.cursor[r.N_TRADING] = lanes.cursor[r.N_TRADING] + 1 if is_trading else 0
     return is_trading, rare
 

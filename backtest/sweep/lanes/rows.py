@@ -89,7 +89,15 @@ the ended lanes with something left to close or to earn, which pass every bar al
 in a row some lane traded; whether the table has the bars of the chunk; as bits
 the groups of lanes in which one may trade."""
 
-PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE = range(6)
+PLAIN, LOTS, ISOLATED, ISOLATED_INVERSE, LINEAR, INVERTED = range(6)
+
+REASONS = (
+    "a flow, or the end of an instrument", "a loss that may take what is there",
+    "a stop in reach", "the limit of gross leverage", "an order that margin may not allow",
+    "a ruined account with something left",
+)  # fmt: skip
+"""Why lanes pass a bar alone."""
+WHOLE, LOSS, EXIT, CAPPED, ORDER, OVER = range(len(REASONS))
 
 
 class Lanes(NamedTuple):
@@ -103,6 +111,8 @@ class Lanes(NamedTuple):
     this bar, ``kinds`` how they fill. ``is_known[0]`` of shape (n,) are, as bits,
     the lanes whose row ``FAILURE`` holds (the u at which a position that stands alone is
     liquidated), ``is_known[1]`` whether the rows ``STOP_*`` do (the u between which no stop acts).
+    ``found`` are, as bits, the lanes that may pass the bar alone for each of :data:`REASONS`,
+    ``counts`` how often lanes did, by the first of them.
     ``table`` of shape (n_bars, n, 4) holds prices that all blocks share, and ``is_due`` of shape
     (n_bars,) the bars in which money flows, funding is paid, or an instrument ends.
     ``units`` of shape (n_samples, LANES) are unit values at the ends of samples. ``free`` of shape
@@ -129,6 +139,8 @@ class Lanes(NamedTuple):
     has_rest: bool
     last_funding: FloatArray
     cursor: IntArray
+    found: IntArray
+    counts: IntArray
     units: FloatArray
     free: FloatArray
     tally: FloatArray
@@ -205,6 +217,16 @@ def make_aligned(n: int) -> FloatArray:
     raw = np.zeros(n + per_line)
     first = -(raw.ctypes.data // 8) % per_line
     return raw[first : first + n]
+
+
+def count_rare(lanes: Lanes, rare: int) -> None:
+    """Count lanes that pass a bar alone, each by the first reason that found it."""
+    for reason in range(len(lanes.counts)):
+        own = lanes.found[reason] & rare
+        rare &= ~own
+        while own != 0:
+            own &= own - 1
+            lanes.counts[reason] += 1
 
 
 def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
@@ -332,6 +354,11 @@ def make_kind(
 @inlined
 def make_plain_kind(has_rounding: bool) -> FillKind:
     return FillKind(has_rounding, False, False, False, False, False, False, True)
+
+
+@inlined
+def make_isolated_kind(is_inverse: bool) -> FillKind:
+    return FillKind(True, True, is_inverse, True, False, False, False, True)
 
 
 class Table(NamedTuple):

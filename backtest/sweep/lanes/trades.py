@@ -29,6 +29,7 @@ from backtest.sweep.lanes.rows import (
     Table,
     cell,
     lowest,
+    make_isolated_kind,
     make_kind,
     make_plain_kind,
     quote_open,
@@ -64,6 +65,7 @@ class LaneOrder(NamedTuple):
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what lanes want to hold; return whether any trades, and as bits who may fail."""
     rare = find_capped(terms, lanes, n)
+    lanes.found[r.CAPPED] = rare
     while True:
         is_trading, is_over, is_any = plan_once(terms, lanes, n)
         if not is_over:
@@ -98,11 +100,9 @@ def make_table(terms: a.Terms, i: int) -> Table:
 
 
 def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[bool, bool, bool]:
-    kind, table, is_alone = lanes.kinds[i], make_table(terms, i), len(lanes.signal) == 1
-    if kind == r.PLAIN and is_alone:
-        return plan(lanes, make_plain_kind(False), table, True, i)
-    if kind == r.LOTS and is_alone:
-        return plan(lanes, make_plain_kind(True), table, True, i)
+    kind, table = lanes.kinds[i], make_table(terms, i)
+    if len(lanes.signal) == 1 and kind < r.LINEAR:
+        return plan_alone(lanes, kind, table)
     if kind == r.PLAIN:
         return plan(lanes, make_kind(False, False, False, False), table, is_first, i)
     if kind == r.LOTS:
@@ -114,6 +114,16 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     if kind == r.ISOLATED:
         return plan(lanes, make_kind(True, True, False, True), table, is_first, i)
     return plan(lanes, make_kind(True, True, True, True), table, is_first, i)
+
+
+def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
+    if kind == r.PLAIN:
+        return plan(lanes, make_plain_kind(False), table, True, 0)
+    if kind == r.LOTS:
+        return plan(lanes, make_plain_kind(True), table, True, 0)
+    if kind == r.ISOLATED:
+        return plan(lanes, make_isolated_kind(False), table, True, 0)
+    return plan(lanes, make_isolated_kind(True), table, True, 0)
 
 
 @inlined
@@ -143,7 +153,7 @@ def plan_group(
         lane = group * r.GROUP + k
         rules = read_rules(numbers, kind, table, i, lane)
         quantity, worth = position[spot(i, r.QUANTITY, lane)], account[cell(r.WORTH, lane)]
-        if kind.is_alone:  # lanes that trade at every bar were not looked at
+        if kind.is_alone and not kind.is_isolated:  # who trades at every bar was not looked at
             worth = account[cell(CASH, lane)] + quantity * quote.fill
         target = position[spot(i, r.TARGET, lane)]
         order = size_lane(rules, quote, worth, quantity, target, signal, limit)
@@ -157,15 +167,18 @@ def plan_group(
             cost = bound_cost(rules, quote, order)
         cost *= moved
         lost = abs(after) * reach_of_one
-        if kind.is_alone:
+        if kind.is_alone and not kind.is_isolated:
             lost = max(lost, abs(quantity) * reach_of_one)
         lost = math.inf if order.is_asking & (order.reach == math.inf) else lost
         if kind.is_isolated:
-            entry, margin = position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)]
-            own = a.Position(quantity, entry, margin, 0.0)
+            profit = quantity * (quote.fill - position[spot(i, r.ENTRY, lane)])
+            backing, grown = position[spot(i, r.MARGIN, lane)] + profit, abs(after) - abs(quantity)
+            is_cut = order.reach > limit * (1.0 - CAUTION)
+            is_cut |= order.size * rate + cost > worth * (1.0 - CAUTION)
             spare = spare_isolated(
-                account, own, rules, quote, order, after, lost, cost, rate, limit, is_first, lane
-            )
+                account, kind, rules, quote, order, backing, grown * unit, lost, cost, is_cut,
+                is_first, lane,
+            )  # fmt: skip
         else:
             initial = reached * rate
             spare = spare_pool(account, kind, order, worth, lost, cost, initial, is_first, lane)
@@ -201,32 +214,32 @@ def spare_pool(
 
 @inlined
 def spare_isolated(
-    account: FloatArray, own: a.Position, rules: a.InstrumentRules, quote: a.Quote,
-    order: LaneOrder, after: float, lost: float, cost: float, rate: float, limit: float,
+    account: FloatArray, kind: FillKind, rules: a.InstrumentRules, quote: a.Quote,
+    order: LaneOrder, backing: float, grown: float, lost: float, cost: float, is_cut: bool,
     is_first: bool, lane: int,
 ) -> float:  # fmt: skip
     """Return a number over 0 if all positions so far bear what they may lose, and cash the costs.
 
-    The sums so far are kept.
+    ``backing`` is that of the position before it grows by the notional ``grown``: one that shrinks
+    keeps its ratio. The sums so far are kept.
     """
     worth, cash = account[cell(r.WORTH, lane)], account[cell(CASH, lane)]
-    held = trade_lane(rules, a.Balances(math.inf, own), quote, after).balances.position
-    backing = held.margin + held.quantity * (quote.fill - held.entry)
-    is_rare = (not lost < backing) & (held.quantity != 0.0)
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
+    least = backing + grown * posted - (1.0 + posted) * cost
+    is_rare = (not lost < least) & (grown > 0.0)
     taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
     taken = (taken if order.is_adding else 0.0) + cost
-    is_cut = order.reach > limit * (1.0 - CAUTION)
-    is_cut |= order.size * rate + cost > worth * (1.0 - CAUTION)
     is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
-    least = math.inf if is_first else account[cell(r.SPARE, lane)]
-    lost += 0.0 if is_first else account[cell(r.LOST, lane)]
-    costs = cost + (0.0 if is_first else account[cell(r.COSTS, lane)])
-    taken += 0.0 if is_first else account[cell(r.INITIAL, lane)]
-    account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
-    account[cell(r.INITIAL, lane)] = taken
+    least = math.inf
+    if not kind.is_alone:
+        least = least if is_first else account[cell(r.SPARE, lane)]
+        lost += 0.0 if is_first else account[cell(r.LOST, lane)]
+        cost += 0.0 if is_first else account[cell(r.COSTS, lane)]
+        taken += 0.0 if is_first else account[cell(r.INITIAL, lane)]
+        account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, cost
+        account[cell(r.INITIAL, lane)] = taken
     is_rare |= not taken <= cash * (1.0 - CAUTION)
-    spare = -1.0 if is_rare else worth - account[cell(r.LINE, lane)] - (lost + costs)
+    spare = -1.0 if is_rare else worth - account[cell(r.LINE, lane)] - (lost + cost)
     return least if least < spare else spare
 
 
