@@ -20,9 +20,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import HIGHER, call_later, find_version, pa, pd, pq
+from backtest.core.code_names import HIGHER, call_later, find_version, is_frame, pa, pd, pq
 from backtest.core.errors import DataError
 from backtest.core.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.core.number_text import capitalize
@@ -97,8 +100,23 @@ def hash_manifest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(to_plain(said), sort_keys=True).encode()).hexdigest()
 
 
-def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    pq.write_table(pa.Table.from_pandas(table), path, compression="zstd")
+def write_parquet(table: pd.DataFrame | Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Write a frame, or arrays by the names of their columns, without pandas."""
+    if is_frame(table):
+        whole = pa.Table.from_pandas(table)
+    else:
+        whole = pa.table({name: to_arrow(values) for name, values in table.items()})
+    pq.write_table(whole, path, compression="zstd")
+
+
+def to_arrow(values: npt.NDArray[Any]) -> pa.Array:
+    """Return numbers, or UTC times, as ``pa.array`` does, which imports pandas."""
+    if values.dtype.kind not in "fiM":
+        return pa.array(values)
+    is_time = values.dtype.kind == "M"
+    kind = pa.timestamp("ns", tz="UTC") if is_time else pa.from_numpy_dtype(values.dtype)
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.Array.from_buffers(kind, len(values), buffers)
 
 
 def write_json_file(data: Mapping[str, Any], path: Path) -> None:

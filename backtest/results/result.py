@@ -317,8 +317,8 @@ class Result(RunRecord, core.SavedResult):
         if constant is not None:
             table[EQUAL_RISK] = constant.unit
         core.write_parquet(table, folder / BARS)
-        core.write_parquet(pd.DataFrame(list_positions(self)), folder / POSITIONS)
-        core.write_parquet(pd.DataFrame(self.entries), folder / EVENTS)
+        core.write_parquet(list_positions(self), folder / POSITIONS)
+        core.write_parquet({x: self.entries[x] for x in ENTRY.names or ()}, folder / EVENTS)
         leverage = {} if constant is None else {EQUAL_RISK: constant.leverage}
         core.write_json_file(pack_state(self) | leverage, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
@@ -488,11 +488,11 @@ BY_BAR = ("opened", "entries", "settled", "ages")
 BY_POSITION = Closes._fields[-3:]
 
 
-def list_account(result: RunRecord) -> pd.DataFrame:
+def list_account(result: RunRecord) -> dict[str, Any]:
     closes = {k: x for k, x in result.closes._asdict().items() if k not in BY_POSITION}
-    time = pd.DatetimeIndex(result.time, tz="UTC")
-    bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **closes})
-    bars = bars.assign(ends_sample=result.ends_sample)
+    time = result.time.view("datetime64[ns]")
+    bars = {"time": time, **result.record.account._asdict(), **closes}
+    bars["ends_sample"] = result.ends_sample
     if result.benchmark is not None:
         bars["market_return"] = result.benchmark
     for c, asset in enumerate(result.account.collateral):
@@ -561,12 +561,12 @@ ROUNDING = 1e-9
 
 def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
     try:
-        before = pd.Series(core.read_json_file(saved), dtype=np.float64)
+        before = dict(core.read_json_file(saved))
+        pairs = np.array([(x, metrics.get(name)) for name, x in before.items()], np.float64)
     except (core.DataError, TypeError, ValueError):
         return []
-    now = pd.Series(metrics, dtype=np.float64).reindex(before.index)
-    is_same = np.isclose(before, now, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
-    return [*map(str, before.index[~is_same])]
+    is_same = np.isclose(*pairs.T, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+    return [name for name, same in zip(before, is_same, strict=True) if not same]
 
 
 def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
