@@ -1,6 +1,6 @@
 """Size and power of ``bt.timing_test``, on leverage that is drawn beside GARCH returns.
 
-    python benchmarks/skill.py [--draws 2000] [--days 400] [--skill 0,0.1,0.2]
+    python -m benchmarks.skill [--draws 2000] [--days 400] [--skill 0,0.1,0.2]
 
 The leverage has a median of 1 and a memory of days; ``skill`` is the correlation of its logarithm
 with the next return. Prints JSON: the share of p for growth of at most .05, and its error.
