@@ -164,7 +164,7 @@ def sensitivity(
     """
     if parameters:
         if factors is not None:
-            raise core.ParameterError(f"parameters=True takes no factors, got {factors!r:.60}")
+            raise core.ParameterError(f"parameters=True allows no factors, got {factors!r:.60}")
         return step_parameters(engine.read_test(market, fields), policy, compile)
     test = engine.read_test(market, fields).plain
     markets = as_markets(test.market)
@@ -310,7 +310,7 @@ def step_parameters(
     test: engine.Backtest, policy: AnyPolicy, is_compiled: Compile
 ) -> ParameterSensitivity:
     if isinstance(policy, Mapping):
-        raise core.ParameterError("parameters=True takes one policy, got policies by instrument")
+        raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
     runs = read_runs(test, policy, compile=is_compiled)
     own = {
         name: each for name, each in runs.varied.settings.items()

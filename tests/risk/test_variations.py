@@ -283,5 +283,5 @@ def test_parameters_of_the_signals_rule_are_stepped_too():
             market, Constant(1.0), venue=free_venue(), account=free_account(), parameters=True,
             factors=["fees"],
         ),
-        "takes no factors",
+        "allows no factors",
     )  # fmt: skip
