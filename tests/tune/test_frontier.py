@@ -165,7 +165,7 @@ def test_shares_are_those_of_paired_histories():
 @pytest.mark.parametrize(("wrong", "words"), [
     (["cagr"], "two or three different measures"),
     (["cagr", "cagr"], "two or three different measures"),
-    (["cagr", "mean_leverage"], "more or less is better, got 'mean_leverage'"),
+    (["cagr", "mean_leverage"], "with a better direction, got 'mean_leverage'"),
     (["cagr", "es_95"], "need no path of an account, got es_95"),
     (["cagr", "sharp"], "did you mean 'sharpe'"),
 ])  # fmt: skip
