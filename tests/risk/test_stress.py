@@ -133,7 +133,8 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
 
 def test_no_stop_of_an_account_acts_in_an_outage():
     named = {each.name for each in dataclasses.fields(bt.Account) if "stop" in each.name}
-    assert {*named, "take_profit", "max_holding"} == {*NO_STOPS}
+    others = {"take_profit", "max_holding", "daily_loss", "weekly_loss"}
+    assert named | others == {*NO_STOPS}
 
 
 def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():

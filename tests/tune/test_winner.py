@@ -199,7 +199,7 @@ def test_one_set_alone_was_not_chosen():
     assert study.verdict.effective_trials == 1.0
     assert study.verdict.lucky_sharpe == 0.0
     assert 0.5 < study.verdict.deflated_sharpe < 1.0
-    assert study.summary().startswith("Hills: 1 set searched")
+    assert study.summary().startswith("Hills: 1 parameter set searched")
 
 
 def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **changes):
