@@ -469,7 +469,7 @@ def find_bar(feed: r.MarketFeed, time: float, i: int) -> int:
             low = middle + 1
         else:
             high = middle
-    return low
+    return low  # type: ignore[no-any-return] # a number of an array of them
 
 
 SAME_PLACE = 1e-12

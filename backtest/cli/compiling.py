@@ -168,4 +168,5 @@ def hold_options(*, plain: bool = False) -> None:
     terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
     terms["venue"] = terms["venue"].override(option_costs=costs)
     when: Any = False if plain else "now"
-    backtest.run(markets, TailHedge(Constant(1.0)), **terms, compile=when).bars  # noqa: B018
+    hedge: Any = TailHedge
+    backtest.run(markets, hedge(Constant(1.0)), **terms, compile=when).bars  # noqa: B018

@@ -18,6 +18,7 @@ from backtest.cli.command import RESULTS, AsJson, Results, command, option
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
+from backtest.core.saved_result import KINDS
 from backtest.results import listing, name_measure, read_constraints
 from backtest.results.measure_table import ABOUT
 
@@ -215,7 +216,7 @@ def verify(
                     place = "" if name == "." else f"{name} "
                     print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
         files = sum(each.files for each in checks)
-        whole = sum(not each.faults and each.kind in listing.KINDS for each in checks)
+        whole = sum(not each.faults and each.kind in KINDS for each in checks)
         typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     if bad:
         raise typer.Exit(1)

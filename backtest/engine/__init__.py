@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
+    from backtest.account.records import new_quotes
     from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run
     from backtest.engine.backtest import end_expired, read_test, short_form
     from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from backtest.engine.checks import warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
     from backtest.engine.driver import Counts, TermsInTime, bind_loop, drive, explain_refusal
-    from backtest.engine.driver import find_entry, new_cuts, new_event_log, new_ledger, new_quotes
+    from backtest.engine.driver import find_entry, new_cuts, new_event_log, new_ledger
     from backtest.engine.driver import new_scratch, new_tape, read_tables, report_bad_decision
     from backtest.engine.driver import summarize_account
     from backtest.engine.formulas import MARGIN_NUMBERS, Place, bind_compiled, find_address

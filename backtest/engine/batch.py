@@ -17,7 +17,7 @@ from backtest._compile.bytecode import keeps_comparison
 from backtest._compile.object_code import Struct, Structs
 from backtest.account import AccountBar, AccountState
 from backtest.account.first_state import TradedDays
-from backtest.account.records import view_holdings
+from backtest.account.records import new_quotes, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
 from backtest.engine.inputs import (
@@ -415,7 +415,7 @@ class BatchLoop:
         tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
         tape.is_on[0] = 0
         records = (
-            driver.new_quotes(n, assets),
+            new_quotes(n, assets),
             driver.new_scratch(n, assets),
             driver.new_ledger(n),
         )
@@ -502,7 +502,7 @@ class LaterBars:
         n, assets = len(self.setup.markets), len(self.state.priced)
         bar = AccountBar(
             terms=terms, feed=inputs.feed, state=copy_state(self.state),
-            quotes=driver.new_quotes(n, assets), scratch=driver.new_scratch(n, assets),
+            quotes=new_quotes(n, assets), scratch=driver.new_scratch(n, assets),
             ledger=driver.new_ledger(n), log=driver.new_event_log(driver.LOGGED),
         )  # fmt: skip
         with np.errstate(all="ignore"):

@@ -74,7 +74,8 @@ class DailyFees(NamedTuple):
         for i, fees in enumerate(self.fees):
             if fees is not None:
                 k = np.searchsorted([each.volume for each in fees.tiers], volume, side="right")
-                rates = np.array([(each.taker, each.maker) for each in (fees, *fees.tiers)])
+                tables: list[Any] = [fees, *fees.tiers]
+                rates = np.array([(each.taker, each.maker) for each in tables])
                 taker, maker = rates[k].T
                 found[i] = taker, maker, blend(taker, maker, fees.maker_share)
         return found

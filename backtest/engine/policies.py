@@ -181,7 +181,8 @@ def measure_terms(
         side = np.where(market.signal < 0.0, -1.0, 1.0)
         entry = market.close * (1.0 + side * read("slippage.rate"))
         found = [measure_stop(each, market, entry) for each in stops]
-        return np.fmin.reduce([np.where(each > 0.0, each, np.nan) for each in found])
+        stopped = [np.where(each > 0.0, each, np.nan) for each in found]
+        return np.asarray(np.fmin.reduce(stopped))
 
     return {
         "stop_distance": measure_distance,

@@ -882,14 +882,14 @@ class Surfaces:
         name = f"surfaces-{hash_fits(chosen, model)}"
         tables = make() if cache is None else core.keep_tables(cache / name, make)
         parts = {each: dict([*tables[each].groupby("snapshot")]) for each in OF_SURFACE}
-        surfaces = []
+        surfaces, times = list[Surface](), list[Any](chosen.times)
         for k in parts["fits"]:
             own = {
                 each: parts[each].get(k, tables[each][:0]).drop(columns="snapshot")
                 for each in OF_SURFACE
             }
             own = {each: table.reset_index(drop=True) for each, table in own.items()}
-            surfaces.append(Surface._of_tables(chosen.select(time=chosen.times[k]), model, **own))
+            surfaces.append(Surface._of_tables(chosen.select(time=times[k]), model, **own))
         return cls(tuple(surfaces), tables["skipped"])
 
     def __repr__(self) -> str:

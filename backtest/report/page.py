@@ -178,7 +178,8 @@ def read_frame(table: pd.DataFrame, most: int) -> Rows:
         frame = frame.reset_index(level=lower)
     columns = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
     title = str(frame.index.name or "").replace("_", " ")
-    return Rows([*frame.index], frame.to_dict("records"), columns, title)
+    rows: list[Any] = frame.to_dict("records")
+    return Rows([*frame.index], rows, columns, title)
 
 
 def write_table(shown: core.ShownTable, whole: Any) -> Table:

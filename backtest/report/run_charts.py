@@ -289,14 +289,14 @@ def list_positions(result: Result) -> list[Shown]:
                           "available": bars["available"].to_numpy(), "equity": equity,
                           "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), 1.5)},
                          index=core.utc_index(result.span.named))  # fmt: skip
-    margin = (
+    margin: tuple[Panel, ...] = (
         Panel("Margin", ("equity", "in use", "available"), from_zero=True),
         Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
     )
     for name, venue in result.venues.items():
         if venue.margin is not None:
             table[f"multiplier of {name}"] = result.margin_multipliers[name].to_numpy()
-    rule = tuple(name for name in table if name.startswith("multiplier of "))
+    rule = tuple(str(name) for name in table if str(name).startswith("multiplier of "))
     if rule:
         margin = (*margin, Panel("Margin by rule: multiplier of the margin table", rule))
     colors = {"in use": "loss", "available": "accent", "equity": "neutral", "held": "accent",

@@ -245,7 +245,7 @@ def write_details(result: Result) -> str:
     if result.account.fill == "limit":
         from backtest.results.trades import describe_limit_orders  # noqa: PLC0415 - loads pandas
 
-        texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders())}.")
+        texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders)}.")
     return " ".join([*texts, *list_doubts(result)])
 
 
@@ -726,7 +726,7 @@ def collect_run(result: Result) -> dict[str, Any]:
             "unallocated": trades.unallocated.to_dict(),
         },
         **(
-            {"limit_orders": run_trades.count_limit_orders(result.limit_orders())}
+            {"limit_orders": run_trades.count_limit_orders(result.limit_orders)}
             if result.account.fill == "limit"
             else {}
         ),

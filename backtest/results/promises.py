@@ -114,7 +114,7 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     is_enough = (
         np.count_nonzero(run.ends_sample) >= LEAST_RETURNS or promise.measure != "volatility"
     )
-    return Finding(run.metrics[promise.measure], is_enough)
+    return Finding(run.metrics[promise.measure], bool(is_enough))
 
 
 def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Finding:

@@ -197,7 +197,7 @@ def is_dominated(scores: core.FloatArray) -> core.BoolArray:
     ``scores`` (k, n_objectives) are larger for better sets; one with NaN is dominated.
     """
     order = np.lexsort(scores.T[::-1])[::-1]  # what beats a set stands before it
-    beaten = np.isnan(scores).any(axis=1)
+    beaten: core.BoolArray = np.any(np.isnan(scores), axis=1)
     kept = np.empty((0, scores.shape[1]))
     for row in order[~beaten[order]]:
         no_worse = (kept >= scores[row]).all(axis=1)

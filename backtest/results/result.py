@@ -565,7 +565,8 @@ def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
         pairs = np.array([(x, metrics.get(name)) for name, x in before.items()], np.float64)
     except (core.DataError, TypeError, ValueError):
         return []
-    is_same = np.isclose(*pairs.T, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+    one, other = pairs.T
+    is_same = np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
     return [name for name, same in zip(before, is_same, strict=True) if not same]
 
 

@@ -23,8 +23,15 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_maintenance, read_rules
 from backtest.results import Result
-from backtest.risk import cascade as one_market
-from backtest.risk.cascade import LEAST_PRICE, MOST_ROUNDS, SLACK, Cascade, Impact, ImpactCurve
+from backtest.risk.cascade import (
+    LEAST_PRICE,
+    MOST_ROUNDS,
+    SLACK,
+    Cascade,
+    Impact,
+    ImpactCurve,
+    shock_crowd,
+)
 from backtest.risk.crowd import Crowd, find_price, read_column, read_sides
 from backtest.venue import Venue, read_newest, read_venue
 
@@ -192,7 +199,7 @@ class BookCascade:
 
     def find_gaps(self, rows: IntArray, prices: FloatArray) -> FloatArray:
         """Return what backs accounts less their requirement, at prices (n_rows, n_markets)."""
-        gaps = self.cash[rows] + np.sum(self.quantity[rows] * prices, axis=1)
+        gaps: FloatArray = self.cash[rows] + np.sum(self.quantity[rows] * prices, axis=1)
         for i, own in enumerate(self.terms):
             gaps += self.coins[rows, i] * prices[:, i] * (1.0 - own.haircut)
             notional = np.abs(self.quantity[rows, i] * prices[:, i])
@@ -224,7 +231,7 @@ class BookCascade:
 
     def find_marks(self, flow: FloatArray) -> FloatArray:
         falls = np.array([own.curve.fall(x) for own, x in zip(self.terms, flow, strict=True)])
-        return np.maximum(self.shocked - self.start * falls, self.start * LEAST_PRICE)
+        return np.asarray(np.maximum(self.shocked - self.start * falls, self.start * LEAST_PRICE))
 
     def run(self) -> FloatArray:
         """Liquidate until no account fails, and return the prices then."""
@@ -328,7 +335,7 @@ class BookCascade:
         """Return the notional by market, (n_markets,), that fails at a flow beside known rows."""
         rows = self.find_failing(self.find_marks(flow))
         rows = rows[~known[rows]]
-        return np.sum(np.abs(self.quantity[rows]), axis=0) * self.start
+        return np.asarray(np.sum(np.abs(self.quantity[rows]), axis=0) * self.start)
 
 
 def find_spread(book: BookCascade) -> FloatArray:
@@ -397,7 +404,7 @@ class Contagion(core.SettingsResult):
 
     @property
     def title(self) -> str:
-        return f"{len(self.accounts):,} accounts in {', '.join(self.spread)}"
+        return f"{len(self.accounts):,} accounts in {', '.join(map(str, self.spread))}"
 
     @property
     def note(self) -> str:
@@ -456,7 +463,7 @@ def spread_losses(
         core.check_names(f"{name} of the cascade", value, crowd.names, noun="market")
         return [value.get(each, default) for each in crowd.names]
 
-    venues = [None if x is None else read_venue(x) for x in give("venue", venue)]
+    venues: list[Any] = [None if x is None else read_venue(x) for x in give("venue", venue)]
     if None in venues or None in give("impact", impact):
         raise core.ParameterError(
             f"venue and impact must be one for all, or one for each of {', '.join(crowd.names)}"
@@ -565,9 +572,9 @@ def cascade(
     if isinstance(crowd, Crowd):
         if haircuts is not None:
             raise core.ParameterError(f"haircuts must be left out for one market, got {haircuts}")
-        given: Any = {"shock": shock, "impact": impact, "volume": volume}
-        return one_market.shock_crowd(
-            crowd, venue, price=price, insurance=insurance, adl=adl, recovery=recovery,
+        given: Any = {"venue": venue, "shock": shock, "impact": impact, "volume": volume}
+        return shock_crowd(
+            crowd, price=price, insurance=insurance, adl=adl, recovery=recovery,
             jump=jump, me=me, **given,
         )  # fmt: skip
     alone = {"price": price, "recovery": recovery, "jump": jump or None, "me": me,

@@ -105,9 +105,10 @@ class PassingProbability(core.SettingsResult):
 
     @property
     def verdict(self) -> str:
-        row, text = self.table.loc["paths"], ""
+        row: Any = self.table.loc["paths"]
+        text = ""
         if "history" in self.table.index:
-            past = self.table.loc["history"]
+            past: Any = self.table.loc["history"]
             share = core.format_percent(float(past["passed"]))
             text = f"; of {past['n']:.0f} starts in history {share}"
         low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
@@ -128,7 +129,7 @@ class PassingProbability(core.SettingsResult):
         )
 
     def list_numbers(self) -> list[Headline]:
-        row = self.table.loc["paths"]
+        row: Any = self.table.loc["paths"]
         return [
             Headline(name, name.replace("_", " "), float(row[name]), "percent", "of paths", better)
             for name, better in zip(OUTCOMES, ("more", "less", "less", ""), strict=True)

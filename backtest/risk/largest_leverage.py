@@ -501,7 +501,7 @@ class LeverageFrontier(core.SettingsResult):
         """The leverage with the highest median growth of each source, and its risk."""
         texts, size = [], self.table.index.names[1]
         for source, rows in self.table.groupby(level=0, sort=False):
-            best = rows["growth"].idxmax()
+            best: Any = rows["growth"].idxmax()
             at, (low, high) = rows.loc[best], name_interval("p_liquidation")
             texts.append(
                 f"{source} ({at['accounts']:,.0f} accounts): the median log growth is highest at a "
@@ -541,7 +541,7 @@ class LeverageFrontier(core.SettingsResult):
                        "cloud", colors, "probability of liquidation", "log growth", percent="xy",
                        has_legend=True, height=380),
             ShownChart("size", f"Median log growth a year by {size}", "", by_size, "points", colors,
-                       size, percent="y", has_legend=True),
+                       str(size), percent="y", has_legend=True),
             ShownTable(self.table, labels=Head("source"), heads=heads),
         ), shows="both")]  # fmt: skip
 

@@ -129,7 +129,12 @@ def measure_coverage(
     margins = levels[: len(closes) - period : period]
     for side, each in zip(("long", "short"), losses, strict=True):
         breaches, n = int(np.count_nonzero(each > margins)), len(each)
-        row = {"side": side, "periods": n, "breaches": breaches, "expected": (1.0 - share) * n}
+        row: dict[str, Any] = {
+            "side": side,
+            "periods": n,
+            "breaches": breaches,
+            "expected": (1.0 - share) * n,
+        }
         row |= {"kupiec_p": math.nan, "christoffersen_p": math.nan}
         if row["expected"] >= FEW:
             found = results.calibration(np.full(n, 1.0 - share), each > margins)
@@ -255,11 +260,11 @@ class MarginComparison(core.SettingsResult):
 
     @property
     def verdict(self) -> str:
-        least, calm = self.table["mean"].idxmin(), self.table["peak_to_trough"].idxmin()
+        mean, ratio = self.table["mean"], self.table["peak_to_trough"]
         text = (
-            f"{least} ties up least capital, {core.format_percent(self.table.loc[least, 'mean'])} "
-            f"of notional on average; {calm} moves least, its peak is "
-            f"{self.table.loc[calm, 'peak_to_trough']:.2f} times its trough"
+            f"{mean.idxmin()} ties up least capital, {core.format_percent(float(mean.min()))} of "
+            f"notional on average; {ratio.idxmin()} moves least, its peak is {ratio.min():.2f} "
+            "times its trough"
         )
         lost = self.accounts["shortfall"]
         if not (lost > 0.0).any():
@@ -405,7 +410,7 @@ def compare_margin(
             f"of {core.format_duration(one.interval)}"
         )
     closes = one.mark_close[days.rows][known]
-    rows, covered, lost = [], [], []
+    rows, covered, lost = (list[dict[str, Any]]() for _ in range(3))
     drawn = draw_accounts(accounts, one.n_bars, seed)
     ahead = simulate_paths(one, model, paths=paths, horizon=horizon, seed=seed) if paths else None
     for done, (name, rule) in enumerate(chosen.items(), 1):
@@ -416,14 +421,14 @@ def compare_margin(
         daily = levels.daily[known]
         plain = measure_levels(inner, days, one.time, venue).daily[known]
         cost = {"cost": float(np.mean(daily) / np.mean(plain) - 1.0)}
-        rows.append({"rule": name} | measure_procyclicality(daily) | cost)
+        rows.append({"rule": name, **measure_procyclicality(daily), **cost})
         covered += [{"rule": name} | row for row in measure_coverage(daily, closes, period, share)]
-        lost.append({"rule": name, "where": "history"} | live(
-            prices, levels.by_bar[:, None], find_largest(levels.by_bar, one.time, venue)[:, None],
-            drawn, venue))  # fmt: skip
+        largest = find_largest(levels.by_bar, one.time, venue)[:, None]
+        outcome = live(prices, levels.by_bar[:, None], largest, drawn, venue)
+        lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
             outcome = live_on_paths(one, ahead, rule, venue, seed)
-            lost.append({"rule": name, "where": "paths"} | outcome)
+            lost.append({"rule": name, "where": "paths", **outcome})
         if progress is not None:
             progress(done, len(chosen))
     dates = core.utc_index(days.time[known])
@@ -572,7 +577,8 @@ def find_parameter(rule: DynamicMargin, name: str) -> Parameter:
     wanted, inner, place = SOLVED.get(name, name), rule, ""
     known: list[str] = []
     while True:
-        for each, declared in core.find_declarations(type(inner)).items():
+        declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
+        for each, declared in declarations.items():
             if isinstance(declared, core.Number | core.Range) and math.isfinite(declared.high):
                 known.append(each)
                 if each == wanted:
@@ -729,11 +735,9 @@ class Tries:
 
 def cover_crashes(tries: Tries) -> pd.DataFrame:
     """Return for each crash the least parameter whose margin of today covers its move."""
-    rows = {
-        each.name: {
-            "move": each.price,
-            "least": tries.bisect(lambda x, own=each: tries.find_margin_today(x) >= abs(own.price)),
-        }
-        for each in crashes()
-    }
+    rows = {}
+    for each in crashes():
+        move = abs(each.price)
+        least = tries.bisect(lambda value, move=move: tries.find_margin_today(value) >= move)  # type: ignore[misc] # a default
+        rows[each.name] = {"move": each.price, "least": least}
     return pd.DataFrame.from_dict(rows, orient="index")

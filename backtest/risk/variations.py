@@ -311,7 +311,7 @@ def step_parameters(
 ) -> ParameterSensitivity:
     if isinstance(policy, Mapping):
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
-    runs = read_runs(test, policy, compile=is_compiled)
+    runs = read_runs(test, policy, compile=bool(is_compiled))
     own = {
         name: each for name, each in runs.varied.settings.items()
         if name.startswith(SIGNAL) or not split_name(name)[0]
@@ -362,7 +362,7 @@ def step_parameters(
     verdicts = {name: judge_steps(rows, edge) for name, rows in table.groupby(level=0, sort=False)}
     judged = pd.DataFrame(
         {
-            "value": [write_value(today[name]) for name in verdicts],
+            "value": [write_value(today[str(name)]) for name in verdicts],
             "verdict": list(verdicts.values()),
         },
         index=pd.Index(verdicts, name="parameter"),

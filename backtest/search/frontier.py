@@ -123,7 +123,7 @@ class Patience:
         """Count the sets of a batch from its last gain on."""
         scores = grade_feasible(self.goal, batch)
         gains = np.flatnonzero(~is_dominated(scores))
-        is_gain = (scores[gains, None] > self.bars).any(axis=2).all(axis=1)
+        is_gain = np.all(np.any(scores[gains, None] > self.bars, axis=2), axis=1)
         gains = gains[is_gain]
         if not len(gains):
             self.left -= len(scores)
@@ -155,7 +155,7 @@ def estimate_errors(goal: Goal, evaluator: Evaluator, sets: Sets, seed: int) -> 
         return np.zeros((len(rows.done), len(goal.objectives)))
     terms = find_span(evaluator), ERROR_DRAWS, seed
     drawn = [*resample_scores(goal, rows.metrics, returns, *terms)]
-    return np.nan_to_num(np.std(drawn, axis=0, ddof=1))
+    return np.asarray(np.nan_to_num(np.std(drawn, axis=0, ddof=1)))
 
 
 FRONTIER, DEFAULT, TODAY = "frontier", "default", "as given"
@@ -218,7 +218,7 @@ class Frontier(core.SettingsResult):
     @property
     def verdict(self) -> str:
         """Where the knee lies, and whether the default is on the frontier."""
-        knee = self.points.loc[self.knee]
+        knee: Any = self.points.loc[self.knee]
         text = f"{self.note} are beaten by no other in every objective. The knee has "
         text += ", ".join(f"{name_measure(k)} {format_value(k, knee[k])}" for k in self.objectives)
         for name in (DEFAULT, TODAY):
@@ -248,7 +248,7 @@ class Frontier(core.SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         """Return the objectives at the knee."""
-        knee = self.points.loc[self.knee]
+        knee: Any = self.points.loc[self.knee]
         return [
             Headline(name, f"{name_measure(name)} at the knee", float(knee[name]),
                      note="in the search", better="more" if ABOUT[name].better > 0 else "less",

@@ -119,6 +119,7 @@ class SearchProblem(SetRuns):
         return self.test.signal if stop == self.market.n_bars else self.keep_times()
 
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
+        patience: dict[str, Any] = {} if self.patience is None else {"patience": self.patience}
         return self.describe(
             kind,
             space=self.space.describe(),
@@ -129,7 +130,7 @@ class SearchProblem(SetRuns):
             sampler=self.sampler,
             robust=self.robustness.to_dict() if self.is_robust else False,
             seed=self.seed,
-            **({} if self.patience is None else {"patience": self.patience}),
+            **patience,
             **settings,
         )
 

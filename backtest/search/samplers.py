@@ -366,8 +366,8 @@ class Chebyshev:
         self._front, self._cube = everything[kept], points[kept]
         for k, (one, weights) in enumerate(self._strategies):
             mine = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
-            points = grade(cube[mine], self._join(weights, score[mine]), broken[mine])
-            one.tell(list(zip(self._asked[mine], (-points.rank()).tolist(), strict=True)))
+            graded = grade(cube[mine], self._join(weights, score[mine]), broken[mine])
+            one.tell(list(zip(self._asked[mine], (-graded.rank()).tolist(), strict=True)))
 
     def _begin(self) -> tuple[cmaes.CMA, FloatArray]:
         """Return a new strategy, and the weights of objectives that it has."""

@@ -77,7 +77,7 @@ def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
             return {"target": leverage[decided.find_rows(market, self.shift), self.instrument]}
 
         def leverage(self, bar: Bar, account: AccountView) -> float:  # noqa: ARG002
-            return bar.target  # type: ignore[attr-defined, no-any-return]
+            return bar.target
 
     class Shifted(SignalRule):
         """Directions of a run that are given as data."""
@@ -85,7 +85,7 @@ def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
         shift: Rows = 0
 
         def direction(self, market: Market) -> core.FloatArray:
-            return signal[decided.find_rows(market, self.shift), 0]
+            return np.asarray(signal[decided.find_rows(market, self.shift), 0])
 
         def _find_weights(self, markets: Markets) -> pd.DataFrame:
             rows = signal[decided.find_rows(markets, self.shift)]
@@ -289,8 +289,8 @@ def timing_test(
         return TimingTest(empty, math.nan, math.nan, *timing, settings, why, test.market)
     runs = {"compile": found.manifest["compiled"] == "yes", "threads": threads}
     table = replay_shifts(test, decided, np.append(0, rows), progress, **runs)
-    p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
-    return TimingTest(table, *p, *timing, settings, "", test.market)
+    growth_p, sharpe_p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
+    return TimingTest(table, growth_p, sharpe_p, *timing, settings, "", test.market)
 
 
 def find_result(given: Result | Study | WalkForward) -> Result:
@@ -301,8 +301,9 @@ def find_result(given: Result | Study | WalkForward) -> Result:
 
 def cut_test(result: Result) -> Backtest:
     """Return the test of a run on the bars of its account, without signal and overlay."""
-    test = result.setup.test.plain
-    markets = result.markets.slice(core.utc_index(result.time)[0], None)
+    test: Backtest = result.setup.test.plain
+    whole: Any = result.markets
+    markets = whole.slice(core.utc_index(result.time)[0], None)
     account = without_flows_before(test.account, int(result.time[0]))
     market = as_given(markets, test.market)
     return test.replace(market=market, account=account, signal=None, overlay=None, start=None)

@@ -233,7 +233,8 @@ def frontier(  # noqa: PLR0913 - keywords, as of tune
     minimizes the largest weighted distance to the best of each. Source: Knowles (2006), ParEGO,
     IEEE Transactions on Evolutionary Computation 10(1).
     """
-    found = tune(
+    search: Any = tune  # whose test has the fields
+    found: Study = search(
         read_test(market, fields), policy, objective=[*objectives], accounts=accounts, pool=pool,
         constraints=constraints, trials=trials, seconds=seconds, patience=patience, space=space,
         sampler=sampler, fix=fix, robust=False, holdout=holdout, seed=seed, store=store,

@@ -59,7 +59,7 @@ NOT_CHECKED = "signal not checked: it was given as data"
 def write_note(signal: SignalT, **facts: Any) -> SignalT:
     """Keep facts in a signal with the hash of its values, after whose change they are void."""
     known = {**read_note(signal), **facts}
-    signal.attrs[NOTE] = {**known, "sha256": hash_values(signal.to_numpy())}
+    signal.attrs[NOTE] = {**known, "sha256": hash_values(np.asarray(signal))}
     return signal
 
 
@@ -789,9 +789,10 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
+    index = getattr(signal, "index", None)
     is_table = is_series(signal) or is_frame(signal)
-    if is_table and isinstance(signal.index, pd.DatetimeIndex):
-        stamps = core.read_stamps(signal.index, name="signal", error=core.ParameterError)
+    if is_table and isinstance(index, pd.DatetimeIndex):
+        stamps = core.read_stamps(index, name="signal", error=core.ParameterError)
         what = "rows of the signal lie outside the market and are not used"
         core.warn_of_outside(what, stamps, markets.start, markets.end)
     if is_frame(signal):

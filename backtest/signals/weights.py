@@ -181,7 +181,8 @@ def risk_budget(
 def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.FloatArray:
     """Return the covariances (n_bars, n, n) of returns (n_bars, n) at bars that all have."""
     n = returns.shape[1]
-    common = np.where(np.isfinite(returns).all(axis=1)[:, None], returns, np.nan)
+    is_whole: core.BoolArray = np.all(np.isfinite(returns), axis=1)
+    common = np.where(is_whole[:, None], returns, np.nan)
     products = (common[:, :, None] * common[:, None, :]).reshape(len(returns), n * n)
     means = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()
     return np.asarray(means.reshape(-1, n, n))

@@ -133,7 +133,7 @@ class Taken(NamedTuple):
         text = f"{self.in_blocks:,} sets were simulated in blocks, {self.one_by_one:,} one by one"
         shares = {why: n / self.bars for why, n in zip(REASONS, self.alone, strict=True) if n}
         listed = ", ".join(f"{100.0 * share:.2g} % for {why}" for why, share in shares.items())
-        return text + f"; bars that a set of a block took alone: {listed}" * bool(listed) + "."
+        return text + f"; bars of a block simulated by themselves: {listed}" * bool(listed) + "."
 
 
 Signal: TypeAlias = "pd.Series | core.FloatArray | float | signals.SignalRule | None"
@@ -395,7 +395,8 @@ class PooledEvaluator(Evaluator):
                 sets, first=a, stop=b, returns=wanted.returns, progress=told
             )
         taken: Any = [each.taken for each in self.members.values()]
-        self.taken = Taken(*map(sum, zip(*taken, strict=True)))
+        sums: Any = map(sum, zip(*taken, strict=True))
+        self.taken = Taken(*sums)
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows

@@ -141,7 +141,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
-    found = {"causality": evaluator.causality, "taken": str(evaluator.taken)}
+    found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
     return sweep_table.Sweep(table, {**manifest, **found}, evaluator)
 
 

@@ -177,7 +177,7 @@ class Volatility(DynamicMargin):
             total = self.lambda_ * total + square
             weight = self.lambda_ * weight + 1.0
             found[t] = total / weight
-        return np.sqrt(found)
+        return np.asarray(np.sqrt(found))
 
     def find_factors(self, returns: FloatArray) -> FloatArray:
         """Return q sqrt(days)."""
@@ -256,11 +256,12 @@ class Rule(core.Declaration):
     kind: ClassVar[type] = DynamicMargin
 
     def read(self, value: Any) -> DynamicMargin:
-        if isinstance(value, Mapping):
-            return DynamicMargin.from_dict(value)
-        if type(value) not in KINDS.values():
+        found: DynamicMargin = (
+            DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
+        )
+        if type(found) not in KINDS.values():
             raise core.Fault("must be a rule of bt.margin_rules, such as Volatility()")
-        return value
+        return found
 
 
 class Wrapper(DynamicMargin):
