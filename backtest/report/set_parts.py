@@ -237,7 +237,7 @@ def list_sweep_parts(sweep: Sweep) -> list[Part]:
 def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
     how = f"drawn by Sobol's sequence, seed {drawn['seed']}" if drawn else "given"
-    taken = [each for each in (sweep.manifest.get("taken", ""),) if each]
+    taken = [each for each in (sweep.manifest.get("simulated", ""),) if each]
     first = f"{asked:,} parameter sets were {how}; {len(sweep.table):,} were run."
     return first, *taken, NO_HOLDOUT
 

@@ -251,8 +251,8 @@ def test_bars_that_sets_take_alone_are_counted_by_reason():
     test = bt.Backtest(market, venue=venue, account=bt.Account(flows=flows))
     sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, 8)})
     assert sweep.evaluator.taken.alone.tolist() == [16, 0, 0, 0, 0, 0]
-    assert sweep.manifest["taken"] == (
-        "8 sets were simulated in blocks, 0 one by one; bars that a set of a block took alone: "
+    assert sweep.manifest["simulated"] == (
+        "8 sets were simulated in blocks, 0 one by one; bars of a block simulated by themselves: "
         "0.67 % for a flow, or the end of an instrument."
     )
 
