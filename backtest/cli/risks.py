@@ -40,8 +40,8 @@ FUNDED = ("target", "max_loss", "daily_loss", "trailing", "locked", "days")
 
 @command(
     "risk",
-    f"{PATHS} risk.horizons risk.find_leverage risk.frontier risk.threads "
-    + " ".join(f"risk.{name}" for name in FUNDED),
+    f"{PATHS} risk.horizons risk.find_leverage risk.default_rate risk.recovery risk.frontier "
+    "risk.threads " + " ".join(f"risk.{name}" for name in FUNDED),
 )
 def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     """Estimate the probability that the account is liquidated after the end of the data.

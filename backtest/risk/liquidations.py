@@ -17,7 +17,7 @@ from backtest import core, engine, policies, results, signals
 from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.core.units import DAY
+from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import AnyPolicy, Backtest, BacktestFields
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
 from backtest.policies import Policy, trades_options
@@ -379,9 +379,10 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> dict[str, int
 class PathEvents(NamedTuple):
     """Events of paths, and what is left at the horizons.
 
-    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and call, or the number of
-    bars; ``wealth`` and ``bad_debt`` are (n_horizons, n_paths), ``shown`` (up to 2000, n_bars), and
-    ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated paths.
+    ``firsts`` (4, n_paths) are the bars of the first liquidation, ruin, call and default of the
+    venue, or the number of bars; ``wealth`` and ``bad_debt`` are (n_horizons, n_paths), ``shown``
+    (up to 2000, n_bars), and ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated
+    paths.
     """
 
     firsts: core.IntArray
@@ -397,12 +398,19 @@ def find_first(values: core.FloatArray) -> core.IntArray:
 
 
 def reduce_lives(
-    lives: Iterable[PathLives], bars: Sequence[int], last: core.FloatArray
+    lives: Iterable[PathLives],
+    bars: Sequence[int],
+    last: core.FloatArray,
+    default: VenueDefault | None = None,
 ) -> PathEvents:
     firsts, ends, shown, at = [], [], [], np.array(bars) - 1
     doomed, n_doomed = np.zeros((2, 1)), 0
     for each in lives:  # dropped one after the other
-        firsts.append([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
+        ended = np.full(len(each.wealth), each.wealth.shape[1])
+        if default is not None:
+            each, ended = default.end(each)  # noqa: PLW2901
+        first = [find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)]
+        firsts.append([*first, ended])
         ends.append([each.wealth[:, at].T, np.cumsum(each.bad_debt, axis=1)[:, at].T])
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
@@ -415,6 +423,40 @@ def reduce_lives(
         np.concatenate(firsts, axis=1), wealth, debt, np.concatenate(shown),
         doomed / n_doomed if n_doomed else None,
     )  # fmt: skip
+
+
+class VenueDefault(NamedTuple):
+    """When a venue defaults: at an exponential time of each path, ``rate`` per year.
+
+    ``recovery`` is the share of what an account has there that it gets, ``reserve`` what it has
+    elsewhere, ``times`` (n_bars,) are the years from the start to each close.
+    """
+
+    rate: float
+    recovery: float
+    reserve: float
+    seed: int
+    times: core.FloatArray
+
+    def end(self, lives: PathLives) -> tuple[PathLives, core.IntArray]:
+        """Return lives that end in a default, and the bars in which, or the number of bars."""
+        n, bars = lives.wealth.shape
+        rows = np.arange(lives.first, lives.first + n)
+        drawn = [np.random.default_rng([self.seed, DEFAULTS, row]).exponential() for row in rows]
+        first = np.searchsorted(self.times, np.array(drawn) / self.rate)
+        is_over = np.arange(bars) >= first[:, None]
+        at = lives.wealth[np.arange(n), np.minimum(first, bars - 1)]
+        kept = np.minimum(at, self.reserve)
+        left = (kept + self.recovery * (at - kept))[:, None]
+        events: dict[str, Any] = {
+            name: np.where(is_over, 0.0, getattr(lives, name))
+            for name in ("liquidations", "bad_debt", "calls", "is_ruined")
+        }
+        return lives._replace(wealth=np.where(is_over, left, lives.wealth), **events), first
+
+
+DEFAULTS = 7
+"""Which random numbers of a path its default draws."""
 
 
 def estimate(hits: float, n: int, confidence: float) -> Estimate:
@@ -430,7 +472,10 @@ def estimate(hits: float, n: int, confidence: float) -> Estimate:
     return hits / n, low, high
 
 
-EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
+EVENTS = {
+    "p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call",
+    "p_default": "default of the venue",
+}  # fmt: skip
 QUANTILES = {"equity_05": 0.05, "equity_50": 0.5, "equity_95": 0.95}
 FAN = {f"equity_{each:02d}": each / 100 for each in (5, 25, 50, 75, 95)}
 
@@ -489,13 +534,14 @@ class LiquidationRisk(core.SettingsResult):
     ----------
     table : DataFrame
         A row per horizon: ``p_liquidation``, ``p_ruin``, ``p_margin_call`` (NaN without margin
-        calls), each with ``_simulation_low`` and ``_simulation_high``, the ends of its interval,
-        which counts paths and nothing else; ``history``, the share liquidated of the accounts that
-        began anew at each day's first open of the data, of ``history_starts``; of them
-        ``history_apart`` have no bar in common, and ``history_worst_year``, the largest share of
-        365 days of starts (all NaN with less than a year of data); ``bad_debt``, the expected loss
-        of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth at the
-        horizon; ``days_to_liquidation``, the median over the liquidated paths.
+        calls), ``p_default`` of the venue (with a ``default_rate`` only), each with
+        ``_simulation_low`` and ``_simulation_high``, the ends of its interval, which counts paths
+        and nothing else; ``history``, the share liquidated of the accounts that began anew at each
+        day's first open of the data, of ``history_starts``; of them ``history_apart`` have no bar
+        in common, and ``history_worst_year``, the largest share of 365 days of starts (all NaN with
+        less than a year of data); ``bad_debt``, the expected loss of the venue; ``equity_05``,
+        ``equity_50``, ``equity_95``, quantiles of wealth at the horizon; ``days_to_liquidation``,
+        the median over the liquidated paths.
     fan, hazard : DataFrame
         Quantiles of wealth by time, of the first 2,000 paths; and by day the paths liquidated in it
         for the first time, over those not liquidated before.
@@ -594,11 +640,14 @@ class LiquidationRisk(core.SettingsResult):
 
     def list_parts(self) -> list[Part]:
         heads: dict[str, Head] = {}
-        for kind in (kind for kind in EVENTS if not self.table[kind].isna().all()):
+        for kind, noun in EVENTS.items():
+            if kind not in self.table or self.table[kind].isna().all():
+                continue
             low, high = name_interval(kind)
-            heads[kind] = Head(EVENTS[kind], "probability", "chance")
-            name = f"{self._sure} interval of the simulation"
-            heads[low] = Head(f"{EVENTS[kind]}: {name}", "", "chance", high)
+            heads[kind] = Head(noun, "probability", "chance")
+            heads[low] = Head(
+                f"{noun}: {self._sure} interval of the simulation", "", "chance", high
+            )
         fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
         colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
         labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
@@ -657,6 +706,8 @@ def liquidation_risk(
     resume: Result | None = None,
     horizons: Sequence[str] | None = None,
     confidence: float = 0.95,
+    default_rate: float = 0.0,
+    recovery: float = 0.0,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
@@ -686,6 +737,10 @@ def liquidation_risk(
         Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
     confidence : float
         Of the intervals of Clopper and Pearson, in (0, 1). n paths show nothing under 3 / n.
+    default_rate, recovery : float
+        How often a venue defaults, per year, and the share of what the account has there that it
+        gets then. Each path ends at an exponential time of its own; the account's reserve is
+        elsewhere. Within T years the probability is 1 - exp(-default_rate T).
     threads : int
         The result does not depend on it.
     compile, progress
@@ -698,6 +753,12 @@ def liquidation_risk(
     """
     sure = BETWEEN.check("confidence", confidence)
     threads = core.Whole(1).check("threads", threads)
+    rate = core.Number(0.0, 100.0).check("default_rate", default_rate)
+    recovery = core.Number(0.0, 1.0).check("recovery", recovery)
+    if recovery > 0.0 and rate == 0.0:
+        raise core.ParameterError(
+            f"recovery must be left out without default_rate, got {recovery:g}"
+        )
     if isinstance(market, Paths):
         paths, market = market, market.history
     own: dict[str, Any] = dict(fields)
@@ -716,7 +777,10 @@ def liquidation_risk(
         runner = replace(runner, paths=replace(paths, bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)
     last = np.array([each.close[-1] for each in paths.markets.values()])
-    events = reduce_lives(lives, [*bars.values()], last)
+    days = np.diff(runner.paths.calendar.time).cumsum() / DAY
+    reserve, seed = runner.account.reserve, runner.paths.seed
+    default = VenueDefault(rate, recovery, reserve, seed, days / YEAR_DAYS) if rate else None
+    events = reduce_lives(lives, [*bars.values()], last, default)
     no_fill = ""
     if not any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
         no_fill = replace(runner, compile=False).run_path(0).no_fill
@@ -727,7 +791,6 @@ def liquidation_risk(
             core.NoFillWarning,
         )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
-    days = np.diff(drawn.calendar.time).cumsum() / DAY
     past = runner.find_past(max(bars.values()))
     rows = [
         describe_horizon(events, k, n, days, sure) | past.summarize(n, core.parse_duration(name))
@@ -736,6 +799,8 @@ def liquidation_risk(
     table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
     if runner.account.margin_call is None:
         table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
+    if default is None:
+        table = table.drop(columns=["p_default", *name_interval("p_default")])
     typical = None
     if events.doomed is not None:
         typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
@@ -745,6 +810,7 @@ def liquidation_risk(
         "no_fill": no_fill,
         "confidence": sure,
         "history_has_marks": past.has_marks,
+        **({} if default is None else {"default_rate": rate, "recovery": recovery}),
         "paths": drawn.describe(),
     }
     return LiquidationRisk(

@@ -582,3 +582,27 @@ def test_a_drift_within_its_error_shrinks_to_none():
     assert read_drift("shrunk", market) == pytest.approx(whole * max(0, 1 - (error / whole) ** 2))
     noise = kit.market_of(100.0 * np.exp(0.01 * (-1.0) ** np.arange(500)), "1h", start="2023-01-01")
     assert read_drift("shrunk", noise) == 0.0
+
+
+@pytest.mark.slow
+def test_a_venue_defaults_at_an_exponential_time():
+    """Flat accounts: within T years it is 1 - exp(-rate T); 40 % of what is there remains."""
+    drawn = gbm_paths(paths=200, horizon="3d")
+    account = bt.Account(capital=1_000.0, reserve=250.0, margin_call=0.8, top_up_to=0.5)
+    found = bt.liquidation_risk(
+        drawn, Hold(0.0), venue=TERMS["venue"], account=account, horizons=("1d", "3d"),
+        default_rate=60.0, recovery=0.4, confidence=1 - 1e-6, compile=False,
+    )  # fmt: skip
+    for days, (_, row) in zip((1, 3), found.table.iterrows(), strict=True):
+        wanted = 1.0 - math.exp(-60.0 * days / 365)
+        assert row.p_default_simulation_low <= wanted <= row.p_default_simulation_high
+        assert row.p_liquidation == 0.0
+    assert found.table.equity_05.iloc[-1] == pytest.approx(250.0 + 0.4 * 1_000.0)
+    assert found.table.equity_95.iloc[-1] == 1_250.0
+    assert "default of the venue" in found.summary()
+    without = bt.liquidation_risk(drawn, Hold(0.0), **TERMS, compile=False)
+    assert "p_default" not in without.table
+    check_refused(
+        lambda: bt.liquidation_risk(drawn, Hold(1.0), **TERMS, recovery=0.5),
+        "recovery must be left out without default_rate",
+    )
