@@ -345,13 +345,13 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
     time, marks = paths.calendar.time, bars.marks
     before = market.time < time[0]
     joined = np.concatenate([market.time[before], time])
-    rows, known = find_day_ends(joined, market.interval), int(np.count_nonzero(before))
+    (rows, ends), known = find_day_ends(joined, market.interval), int(np.count_nonzero(before))
     own = rows[rows >= known] - known
     past = np.repeat(market.mark_close[rows[rows < known], None], stop - first, axis=1)
     closes = np.concatenate([past, marks[3].T[own]])
     returns = np.concatenate([np.full((1, stop - first), np.nan), np.diff(np.log(closes), axis=0)])
     own_bars = Prices(time[1:], *(each.T[1:] for each in marks))
-    return DailyCloses(joined[rows] + market.interval, rows, returns), own_bars
+    return DailyCloses(ends, rows, returns), own_bars
 
 
 Shares = Annotated[float, core.Number(0.5, 1.0, open_high=True)]
@@ -687,7 +687,7 @@ class Tries:
         self.closes, self.parts, self.progress = [], [], progress
         for first in range(0, paths.count, CHUNK):
             days, _ = join_paths(market, paths, first, min(first + CHUNK, paths.count))
-            known = int(np.searchsorted(days.time, paths.calendar.time[0]))
+            known = int(np.searchsorted(days.time, paths.calendar.time[1]))  # where paths begin
             self.parts.append(days)
             self.closes.append(np.exp(np.cumsum(days.returns[known:], axis=0)))
             if progress is not None:

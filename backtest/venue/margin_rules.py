@@ -34,10 +34,11 @@ MAXIMUM = Number(0, open_low=True, may_be_infinite=True)
 
 
 class DailyCloses(NamedTuple):
-    """The UTC days of a market or of paths: times of closes (ns, (n_days,)) and log returns.
+    """The UTC days of a market or of paths: when they are over (ns, (n_days,)) and log returns.
 
-    ``returns`` are of mark closes, (n_days,) or (n_days, n_paths), the first NaN. ``market`` is
-    None for paths, which have no columns; ``rows`` (n_days,) are the bars that close the days.
+    A day whose last bars are missing is over at midnight. ``returns`` are of mark closes, (n_days,)
+    or (n_days, n_paths), the first NaN. ``market`` is None for paths, which have no columns;
+    ``rows`` (n_days,) are the bars that close the days.
     """
 
     time: IntArray
@@ -46,18 +47,23 @@ class DailyCloses(NamedTuple):
     market: Market | None = None
 
 
-def find_day_ends(time: IntArray, interval: int) -> IntArray:
-    """Return the bars that close UTC days, the last only if the bars reach its end."""
-    is_last = np.append(time[1:] // DAY > time[:-1] // DAY, (time[-1] + interval) % DAY == 0)
-    return np.flatnonzero(is_last)
+def find_day_ends(time: IntArray, interval: int) -> tuple[IntArray, IntArray]:
+    """Return the bars that close UTC days, and when these are over in ns, (n_days,) each.
+
+    The last bar is one only if the bars reach the end of its day.
+    """
+    midnight = (time // DAY + 1) * DAY
+    is_last = np.append(midnight[1:] > midnight[:-1], time[-1] + interval >= midnight[-1])
+    rows = np.flatnonzero(is_last)
+    return rows, np.maximum(time + interval, midnight)[rows]
 
 
 def read_days(market: Market) -> DailyCloses:
     """Return the days of a market."""
-    rows = find_day_ends(market.time, market.interval)
+    rows, ends = find_day_ends(market.time, market.interval)
     returns = np.full(len(rows), np.nan)
     returns[1:] = np.diff(np.log(market.mark_close[rows]))
-    return DailyCloses(market.time[rows] + market.interval, rows, returns, market)
+    return DailyCloses(ends, rows, returns, market)
 
 
 class DynamicMargin(Value, kw_only=True):

@@ -147,6 +147,15 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     assert np.isinf(least).all()  # a quantile of 2 % a day covers no crash
 
 
+def test_a_crash_on_the_last_day_of_history_is_no_shortfall_of_paths():
+    market = days_of([*swing(0.02, 100), -0.5], per_day=1)
+    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
+    model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
+    rule = Volatility(lambda_=0.9999, days=1.0)
+    found = test.calibrate_margin(rule, shortfall=0.5, horizon="5d", model=model, seed=1)
+    assert found.value < 0.99
+
+
 def test_ranks_are_those_of_a_binomial():
     assert find_ranks(20_000, 1e-3) == (20, 29, 11)
 

@@ -143,6 +143,21 @@ def test_rules_see_no_future(rule):
     assert check.causality.cuts > 3
 
 
+def test_a_day_of_a_session_is_over_at_midnight():
+    """No bar says that it is the last of its session: what it makes known is announced later."""
+    times = pd.date_range("2024-01-01", periods=24 * 4, freq="1h", tz="UTC")
+    times = times[(times.hour >= 14) & (times.hour < 20)]
+    closes = 100.0 * np.exp(np.cumsum(np.repeat([0.0, 0.02, -0.04, 0.01], 6) / 6))
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=times)
+    market = bt.Market.from_frames(frame, sessions=True)
+    venue = venue_of().override(margin=Volatility(lambda_=0.5, floor=0.5, cap=100.0))
+    whole = venue.multiply_margin(market)
+    assert np.unique(whole[1]).size == np.unique(whole[0]).size == 3
+    for cut in (12, 13, 18, 20):
+        for before, after in zip(venue.multiply_margin(market.prefix(cut)), whole, strict=True):
+            np.testing.assert_array_equal(before, after[:cut])
+
+
 class Wary(bt.Policy):
     """Less leverage as the announced margin rises."""
 
