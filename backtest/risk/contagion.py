@@ -262,14 +262,7 @@ class BookCascade:
                 price = self.trade(row, i, size, reach)
                 lost[i] -= size * (price - self.start[i])
                 forced[0 if size > 0.0 else 1, i] += abs(size) * self.start[i]
-            for i in np.flatnonzero(self.coins[row]).tolist():
-                if self.cash[row] >= 0.0:
-                    break
-                kept = (1.0 - self.terms[i].slippage) * float(reach[i])
-                sold = min(float(self.coins[row, i]), -float(self.cash[row]) / kept)
-                self.coins[row, i] -= sold
-                self.trade(row, i, sold, reach)
-                forced[0, i] += sold * self.start[i]
+            forced[0] += self.sell_coins(row, reach) * self.start
             if not self.coins[row].any():
                 deficit += max(-float(self.cash[row]), 0.0)
                 self.lost[row] = max(-float(self.cash[row]), 0.0)
@@ -279,6 +272,23 @@ class BookCascade:
         return {"accounts": len(rows), "deficit": deficit, "insurance": self.insurance
                 - self.fund_paid, **paid, **self.name_all("long", forced[0]),
                 **self.name_all("short", forced[1])}  # fmt: skip
+
+    def sell_coins(self, row: int, reach: FloatArray) -> FloatArray:
+        """Sell coins of an account until its cash is not negative; return those sold, (n_markets,).
+
+        Each further piece is as large as the debt that is left at the price of the one before.
+        """
+        sold, least = np.zeros(len(reach)), -TOLERANCE * abs(float(self.cash[row]))
+        for i in np.flatnonzero(self.coins[row]).tolist():
+            price = (1.0 - self.terms[i].slippage) * float(reach[i])
+            while self.cash[row] < least and self.coins[row, i] > 0.0:
+                owed = -float(self.cash[row])
+                piece = min(float(self.coins[row, i]), owed / price)
+                self.coins[row, i] -= piece
+                self.trade(row, i, piece, reach)
+                price = (owed + float(self.cash[row])) / piece
+                sold[i] += piece
+        return sold
 
     def trade(self, row: int, i: int, size: float, reach: FloatArray) -> float:
         """Sell units of one market for an account, with impact; return the price that it gets.
@@ -366,7 +376,7 @@ class Contagion(core.SettingsResult):
         A row per round: ``accounts`` that failed, and by market the ``price`` after it and the
         ``long`` and ``short`` notionals sold, at the price before the shock; ``deficit``, what
         bankrupt accounts lacked, and who paid it: ``fund_paid``, ``haircuts``, ``unpaid``; and the
-        ``insurance`` fund before it paid.
+        ``insurance`` fund after it paid.
     losses : DataFrame
         By round and market: what the closed positions lost against the price before the shock.
     accounts : DataFrame

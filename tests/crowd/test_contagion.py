@@ -98,10 +98,10 @@ def test_coins_are_sold_after_the_positions():
     crowd = crowd_of([(1, "A", "long", 10, 100)], {1: 0.0}, coins={1: {"B": 1.0}})
     hit = shock_two(crowd, {"A": -0.06}, haircuts={"B": 0.0})
     trigger = 900 / 9.5
-    owed = 10 * (100 - (trigger - 2.5))
-    sold = owed / 100.0
-    price = 100.0 - 100.0 * 0.05 * (sold * 100 / 1000) / 2
-    left = (1.0 - sold) * (100.0 - 5.0 * sold * 100 / 1000) - (owed - sold * price)
+    owed = 10 * (100 - (trigger - 2.5))  # 100 x less impact of x^2 / 4
+    sold = (100.0 - np.sqrt(100.0**2 - owed)) / 0.5
+    left = (1.0 - sold) * (100.0 - 0.5 * sold)
+    assert hit.rounds["long B"].sum() == pytest.approx(100.0 * sold, rel=1e-9)
     assert hit.accounts["after"].iloc[0] == pytest.approx(left, rel=1e-9)
     assert hit.deficit == 0.0
 
