@@ -403,7 +403,8 @@ def count_days(run: RunRecord, read: InstrumentFills, place: int) -> DayRows:
     side = np.where(newest >= 0, np.sign(turns.after[newest]), 0.0)
     is_up = np.where(side > 0.0, low > own, high < own)
     is_down = np.where(side > 0.0, high < own, low > own)
-    is_open = (side != 0.0) & (gains + losses + reduced + forced + over == 0)
+    has_bars = np.bincount(day, minlength=n) > 0
+    is_open = has_bars & (side != 0.0) & (gains + losses + reduced + forced + over == 0)
     paper = np.where(is_open, is_up.astype(np.int64) - is_down, 0)
     return DayRows(gains, losses, np.stack([reduced, forced, over]), paper)
 

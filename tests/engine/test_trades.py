@@ -204,22 +204,27 @@ def test_bad_input_is_refused(do, message):
         do(run_by_hand().trades)
 
 
-def test_realized_and_paper_gains_and_losses_by_hand():
-    """Day 2 is a paper gain, 3 a realized one, 5 a paper loss, 6 neither, 7 a realized loss."""
+@pytest.mark.parametrize(("freq", "lost"), [("1D", 3.0), ("1B", 5.0)])
+def test_realized_and_paper_gains_and_losses_by_hand(freq, lost):
+    """Day 2 is a paper gain, 3 a realized one, 5 a paper loss, 6 neither, 7 a realized loss.
+
+    The fifth day is a Friday: a weekend without bars counts nothing.
+    """
     rows = [flat(100), (100, 101, 99, 100), (103, 106, 102, 105), flat(105), (105, 106, 104, 104),
             (103, 104, 99, 100), (100, 106, 99, 100), flat(100), flat(100)]  # fmt: skip
-    days = pd.date_range("2024-01-01", periods=len(rows), freq="1D", tz="UTC")
+    days = pd.date_range("2024-01-01", periods=len(rows), freq=freq, tz="UTC")
     bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=days)
     result = bt.run(
-        bt.Market.from_frames(bars), Constant(leverage=1.0), venue=make_venue(),
-        account=bt.Account(band=0.5),
+        bt.Market.from_frames(bars, sessions=freq == "1B"), Constant(leverage=1.0),
+        venue=make_venue(), account=bt.Account(band=0.5),
+        calendar="252" if freq == "1B" else "365",
         signal=np.array([1.0, 1, 0, 1, 1, 1, 0, 0, 0]), compile=False,
     )  # fmt: skip
     found = result.trades.realization()
     counts = ["realized_gains", "paper_gains", "realized_losses", "paper_losses"]
     assert found[counts].tolist() == [1.0, 1.0, 1.0, 1.0]
     assert (found["pgr"], found["plr"], found["standard_error"]) == (0.5, 0.5, 0.5)
-    assert (found["days_won"], found["days_lost"]) == (2.0, 3.0)
+    assert (found["days_won"], found["days_lost"]) == (2.0, lost)
 
 
 @pytest.mark.parametrize("rule", ["stop_loss", "take_profit"])
