@@ -335,6 +335,9 @@ def build_frontier(
             f"a frontier needs a set that satisfies the constraints, none of {len(places):,} does"
         )
     listed = front[choose_apart(scores[front], MOST_POINTS)]
+    knee = front[find_knee(scores[front])]  # the best set of the study
+    if knee not in listed:
+        listed = np.append(listed[: MOST_POINTS - 1], knee)
     listed = listed[np.argsort(-scores[listed, 0], kind="stable")]
     near = peel_layers(np.delete(scores, listed, axis=0), MOST_RIVALS)
     near = np.delete(np.arange(len(scores)), listed)[near]
@@ -374,8 +377,8 @@ def build_frontier(
     settings |= {"policy": task.facts["policy"]["name"], "objectives": list(objectives)}
     settings |= {"sets": len(places), "draws": draws}
     table.index = pd.RangeIndex(1, n + 1, name="row")
-    knee = 1 + find_knee(scores[listed])
-    return Frontier(table, tried, knee, len(front), settings, task.problem.market)
+    row = 1 + int(np.flatnonzero(listed == knee)[0])
+    return Frontier(table, tried, row, len(front), settings, task.problem.market)
 
 
 def list_given(task: StudyTask) -> dict[str, dict[str, Any]]:

@@ -293,6 +293,8 @@ class Validation(SearchResult):
         given = self.manifest["objective_source"]
         if isinstance(given, Mapping):
             return " + ".join(f"{weight:g} {name_measure(name)}" for name, weight in given.items())
+        if isinstance(given, list | tuple):
+            return " and ".join(map(name_measure, given))
         return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
 
     def list_policies(self) -> Iterable[type]:

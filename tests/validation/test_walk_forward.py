@@ -84,6 +84,17 @@ def test_one_fold_is_a_search_with_that_holdout():
     assert row["trials"] == study.trials
 
 
+@pytest.mark.slow
+def test_a_fold_of_two_objectives_trades_the_knee_of_its_frontier():
+    common = {"trials": 8, "objective": ["cagr", "max_drawdown"]}
+    walk = walk_forward(MARKET, Lever, **PLAIN, train="80d", test="30d", **common)
+    study = bt.tune(MARKET, Lever, **PLAIN, holdout="30d", **common)
+    row, found = walk.folds.iloc[0], study.frontier(draws=5)
+    for name in ("size", "window"):
+        assert row[name] == study.best_values[name] == found.points.loc[found.knee, name]
+    assert "were chosen by CAGR and max drawdown" in walk.describe_search()
+
+
 def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
     stop = MARKET.times.searchsorted(walk.folds["test_end"].iloc[1])
     other = rewrite_after(MARKET, stop - 1, np.random.default_rng(1))
