@@ -254,7 +254,7 @@ def explain(error: ValidationError, cls: type[Any], where: str = "") -> Paramete
 
 def explain_one(fault: Any, cls: type[Any], where: str) -> str:
     place = list(fault["loc"])
-    names = [each.name for each in _fields(cls)]
+    names = [each.name for each in _fields(cls) if not each.kw_only]
     if place and isinstance(place[0], int) and place[0] < len(names):
         place[0] = names[place[0]]  # given by its position
     if fault["type"] == "unexpected_positional_argument":
@@ -284,10 +284,10 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
             near = did_you_mean(name, known) or f"; known are {', '.join(known)}"
             return owner._refused.get(name) or f"{owner.__name__} has no such field{near}", ""
         case "unexpected_positional_argument":
-            first = _fields(cls)[0]
-            if first.kw_only:
+            first, n = _fields(cls)[0], sum(not each.kw_only for each in _fields(cls))
+            if not n:
                 return f"accepts no positional value: write {cls.__name__}({first.name}=...)", found
-            return f"accepts {len(_fields(cls))} positional values", found
+            return f"accepts {n} positional values", found
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return "is needed", ""
         case "dataclass_type":

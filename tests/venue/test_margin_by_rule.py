@@ -197,6 +197,8 @@ def test_bad_rules_are_refused():
     wrong = "rule: must be of volatility, such as Volatility()"
     check_refused(lambda: Floor(OpenInterest("oi", tiers)), wrong)
     check_refused(lambda: OpenInterest("oi", tiers[::-1] + tiers), "rising open_interest")
+    check_refused(lambda: OpenInterest("oi", 3), "open_interest.tiers: must be a list, got 3")
+    check_refused(lambda: Buffer(Volatility(), 0.2, 3.0), "accepts 2 positional values")
 
     class Own(DynamicMargin):
         pass
