@@ -531,7 +531,8 @@ class MarginCalibration(core.SettingsResult):
         covered = self.crashes["least"].map(math.isfinite)
         if not covered.all():
             n = int(np.count_nonzero(~covered))
-            return f"{text}; no value covers {n} of {core.count_nouns(len(covered), 'crash')}."
+            all_of = core.count_nouns(len(covered), "crash", "crashes")
+            return f"{text}; no value covers {n} of {all_of}."
         return f"{text}; the crashes need up to {format_parameter(self.crashes['least'].max())}."
 
     def list_numbers(self) -> list[Headline]:
