@@ -98,8 +98,22 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
     if wallet.week_open == 0.0 or feed.days[t, 1] != feed.days[before, 1]:
         wallet.week_open = equity
         wallet.rests = 0.0
+    rest_after_loss(terms, state, equity)
     if wallet.rests > 0.0:
         drop_orders(state)
+
+
+def rest_after_loss(terms: r.Terms, state: r.AccountState, equity: float) -> None:
+    """Let no order fill of an account that is flat at or under the floor of its day or week."""
+    wallet, near = state.wallet, 1.0 + TOLERANCE
+    if balance.count_open(state) > 0:
+        return
+    of_day = compute_loss_level(terms, state, wallet.day_open, 1)
+    of_week = compute_loss_level(terms, state, wallet.week_open, 2)
+    if terms.daily_loss > 0.0 and equity <= of_day * near:
+        wallet.rests = max(wallet.rests, 1.0)
+    if terms.weekly_loss > 0.0 and equity <= of_week * near:
+        wallet.rests = 2.0
 
 
 def add_to_openings(state: r.AccountState, moved: float) -> None:

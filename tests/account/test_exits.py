@@ -289,10 +289,20 @@ def test_a_daily_loss_closes_all_until_the_next_day():
     assert early.bars["position"].iloc[5] == pytest.approx(1900 / 97)
 
 
+def test_what_another_stop_lost_counts_too():
+    """20 contracts close at 97 in a gap, by the stop-loss at 98: 60 of 1,000 are lost, over 5 %."""
+    gap = [100.0, 100.0, 100.0, 100.0, 97.0, 97.0, 97.0]
+    run = limited(gap, daily_loss=0.05, stop_loss=0.02)
+    assert run.events["kind"].tolist().count("fill") == 2
+    assert run.bars["position"].tolist() == pytest.approx([0, 20, 20, 20, 0, 0, 1880 / 97])
+    week = limited(gap, weekly_loss=0.05, stop_loss=0.02)
+    assert not week.bars["position"].iloc[4:].any()
+
+
 def test_the_higher_of_several_floors_acts_and_the_equity_stop_of_equal_ones():
-    first, again = find_stops(limited(HELD, daily_loss=0.05, equity_stop=0.05))
-    assert first == (4, "equity_stop", 97.5)
-    assert again == (5, "daily_loss", 97.0)  # what is bought again stands at the floor of the day
+    equal = limited(HELD, daily_loss=0.05, equity_stop=0.05)
+    assert find_stops(equal) == [(4, "equity_stop", 97.5)]
+    assert equal.bars["position"].iloc[5] == 0.0  # it stands at the floor of the day too
     both = limited(HELD, daily_loss=0.06, weekly_loss=0.05)
     assert find_stops(both) == [(4, "weekly_loss", 97.5)]
     assert not both.bars["position"].iloc[4:].any()  # until Monday

@@ -134,9 +134,23 @@ class State:
                 self.dates[name] = page
                 self.openings[name] = self.last_equity(self.at("open"))
                 self.idle_for = "" if name in ("weekly", self.idle_for) else self.idle_for
+        self.look_at_limits()
         if self.idle_for:
             for each in self.positions:
                 each.pending = None
+
+    def look_at_limits(self) -> None:
+        """A flat account that has lost as much already pauses too, the longer of both."""
+        if any(each.quantity != 0 for each in (*self.positions, *self.options)):
+            return
+        for name, share in self.loss_limits.items():
+            base = self.paid_in if self.is_of_initial else self.openings[name]
+            floor = self.openings[name] - share * base
+            if (
+                self.last_equity(self.at("open")) <= floor * (ONE + TIE)
+                and self.idle_for != "weekly"
+            ):
+                self.idle_for = name
 
     def begin(self, t: int) -> None:
         """Open the books of bar t; what was decided at the close of t - 1 is pending."""
