@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import measure_years, pack_terms, read_assets, start_account_state
     from backtest.engine.inputs import start_day, start_wallet, write_table
     from backtest.engine.loop import (
+        DAY_OPEN,
         Deciders,
         LIQUIDATED,
         RunTape,

@@ -208,7 +208,7 @@ def tell_of_compiling() -> None:
 
 Given: TypeAlias = tuple[AccountInputs, AccountState, Deciders]
 BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
-FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined")
+FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "day_open")
 FOREVER = 2**40
 """A day that never comes."""
 
@@ -353,7 +353,7 @@ class BatchLoop:
         return loop, loop.deciders[0]
 
     def live(self, laid: Laid, first: int) -> FloatArray:
-        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (5, lanes, width).
+        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (6, lanes, width).
 
         Raises
         ------
@@ -367,7 +367,7 @@ class BatchLoop:
         return lives.reshape(len(FIELDS), laid.lanes, laid.width)
 
     def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
-        """Yield the same rows, (5, width), of an account that is new at each of some bars.
+        """Yield the same rows, (6, width), of an account that is new at each of some bars.
 
         Its setup is that of the whole market, and its histories may overlap; they end with the
         data. With the rows comes the place of the bar in ``firsts``, which rise. Rows that are

@@ -511,7 +511,7 @@ class Deciders(NamedTuple):
 N_SHOWN = 16
 BEGIN, FIRST, STOP, SETTLED, FLOWED, STARTED = range(6)
 """Columns of ``Lanes.places``."""
-WEALTH, LIQUIDATED, LOST, CALLED, RUINED = range(5)
+WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN = range(6)
 """Rows of ``Lanes.lives``."""
 PART, WHOLE = 1, 2
 """What a policy reads of the account: nothing of its margin, or anything."""
@@ -649,8 +649,9 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
 def write_life(
     lives: FloatArray, state: a.AccountState, money: Money, is_fast: bool, t: int
 ) -> None:
-    """Write wealth, ruin, liquidations and calls of bar t into the outcomes of paths."""
+    """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths."""
     lives[WEALTH, t] = state.wallet.equity + state.wallet.reserve
+    lives[DAY_OPEN, t] = state.wallet.day_open
     lives[RUINED, t] = state.wallet.is_ruined
     if not is_fast:
         lives[LIQUIDATED, t], lives[LOST, t] = money.liquidations, money.bad_debt

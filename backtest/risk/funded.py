@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
+from backtest.account import Account
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -46,18 +47,23 @@ class Challenge(NamedTuple):
 
 
 def judge(
-    rules: Challenge, wealth: core.FloatArray, day: core.IntArray
+    rules: Challenge,
+    wealth: core.FloatArray,
+    day: core.IntArray,
+    opened: core.FloatArray | None = None,
 ) -> tuple[core.IntArray, core.IntArray]:
     """Return the outcome of each path, a place in ``OUTCOMES``, and the bar that decides it.
 
     ``wealth`` of shape (n_paths, n_bars) at closes, over the capital; ``day`` (n_bars,) numbers the
-    day of each bar. The bar is n_bars where nothing is decided. A bar that reaches a floor fails,
-    by the higher one.
+    day of each bar; ``opened`` (n_paths, n_bars) is the equity at the first open of its day, by
+    default that at the close before. The bar is n_bars where nothing is decided. A bar that reaches
+    a floor fails, by the higher one.
     """
     n, bars = wealth.shape
     before = np.concatenate([np.ones((n, 1)), wealth[:, :-1]], axis=1)
     is_first = np.diff(day, prepend=day[0] - 1) != 0
-    opened = before[:, np.maximum.accumulate(np.where(is_first, np.arange(bars), 0))]
+    if opened is None:
+        opened = before[:, np.maximum.accumulate(np.where(is_first, np.arange(bars), 0))]
     floor = np.full((n, bars), 1.0 - rules.max_loss)
     if rules.trailing is not None:
         peaks = np.where(is_first, before, 1.0) if rules.trailing == "close" else before
@@ -180,6 +186,7 @@ def passing_probability(
         Fractions of the capital.
     daily_loss : float or None
         Fraction that a day may lose; the account is closed there, inside the bar. None: no limit.
+        It must be that of the account, if that has one.
     trailing : str or None
         None: the maximum loss counts from the capital. ``"close"``: from the highest equity at an
         end of a day; ``"intrabar"``: from that at any close of a bar.
@@ -188,7 +195,7 @@ def passing_probability(
     days : int
         Days until the end, after which an account is undecided.
     paths : Paths, optional
-        By default those of the usual model, ``days`` long.
+        By default those of the usual model, ``days`` long; of longer ones the first ``days`` count.
     threads : int
         The result does not depend on it.
 
@@ -206,19 +213,25 @@ def passing_probability(
         None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
         None if locked is None else core.Number().check("locked", locked), basis == "initial",
     )  # fmt: skip
+    check_account(rules, test.account)
     if daily_loss is not None:
         test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
     drawn = simulate_paths(test.plain.market, horizon=f"{days}d") if paths is None else paths
     runner = PathsRunner(drawn, policy, test, None, compile)
-    zone = test.account.day
-    day = number_days(drawn.calendar.time[1:] - drawn.markets.interval, zone)
+    zone, capital = test.account.day, runner.account.capital
+    passed = np.ceil((drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY).astype(np.int64)
+    if drawn.horizon < days * DAY:
+        span = core.format_duration(drawn.horizon)
+        raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")
+    passed = passed[passed <= days]
+    day = number_days(drawn.calendar.time[1 : len(passed) + 1], zone)
     found = [
-        judge(rules, lives.wealth / runner.account.capital, day)
+        judge(rules, lives.wealth[:, : len(day)] / capital, day,
+              lives.day_open[:, : len(day)] / capital)
         for lives in runner.run_chunks(threads=core.Whole(1).check("threads", threads),
                                        progress=progress)
     ]  # fmt: skip
     outcome, at = (np.concatenate(each) for each in zip(*found, strict=True))
-    passed = np.ceil((drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY).astype(np.int64)
     rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)])}
     past = [judge_past(rules, *each) for each in live_past(runner, len(day), zone)]
     if past:
@@ -230,6 +243,25 @@ def passing_probability(
     }  # fmt: skip
     by_day = tabulate_days(outcome, at, passed)
     return PassingProbability(table, by_day, settings, drawn, drawn.history)
+
+
+def check_account(rules: Challenge, account: Account) -> None:
+    """Raise ParameterError if an account contradicts a challenge."""
+    if rules.locked is not None and rules.trailing is None:
+        raise core.ParameterError(
+            f"locked is used only with trailing, 'close' for example, got {rules.locked:g}"
+        )
+    if rules.daily_loss is not None and account.daily_loss not in {None, rules.daily_loss}:
+        raise core.ParameterError(
+            f"daily_loss must be that of the account, {account.daily_loss:g}, got "
+            f"{rules.daily_loss:g}"
+        )
+    if account.reserve > 0.0 or account.flows is not None:
+        name = "reserve" if account.reserve > 0.0 else "flows"
+        raise core.ParameterError(
+            f"account.{name} must be left out of a challenge, whose wealth is that of the capital, "
+            f"got {core.repr_plain(getattr(account, name))}"
+        )
 
 
 def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
@@ -256,17 +288,24 @@ def tabulate_days(outcome: core.IntArray, at: core.IntArray, passed: core.IntArr
 
 
 def judge_past(
-    rules: Challenge, wealth: core.FloatArray, day: core.IntArray, days: core.IntArray
+    rules: Challenge,
+    wealth: core.FloatArray,
+    opened: core.FloatArray,
+    day: core.IntArray,
+    days: core.IntArray,
 ) -> tuple[int, int]:
     """Return the outcome of one account, and the days until it."""
-    outcome, at = judge(rules, wealth[None], day)
+    outcome, at = judge(rules, wealth[None], day, opened[None])
     return int(outcome[0]), int(days[min(int(at[0]), len(days) - 1)])
 
 
 def live_past(
     runner: PathsRunner, bars: int, zone: str
-) -> Iterator[tuple[core.FloatArray, core.IntArray, core.IntArray]]:
-    """Yield wealth over capital, days and days since the start of accounts that share no bar."""
+) -> Iterator[tuple[core.FloatArray, core.FloatArray, core.IntArray, core.IntArray]]:
+    """Yield the wealth and the base of its day, over the capital, days and days since the start.
+
+    They are those of accounts that share no bar.
+    """
     markets = as_markets(runner.paths.history)
     opens = number_days(markets.time, zone)
     begins, chosen, free = np.flatnonzero(opens[1:] != opens[:-1]), list[int](), 0
@@ -279,5 +318,5 @@ def live_past(
     for k, lives in runner.live_past(np.array(chosen), bars + 1):
         rows = slice(chosen[k] + 1, chosen[k] + 1 + bars)
         since = np.ceil((markets.time[rows] + markets.interval - markets.time[rows][0]) / DAY)
-        wealth = lives[engine.WEALTH, 1:] / runner.account.capital
-        yield wealth, opens[rows], since.astype(np.int64)
+        wealth, opened = lives[[engine.WEALTH, engine.DAY_OPEN], 1:] / runner.account.capital
+        yield wealth, opened, opens[rows], since.astype(np.int64)

@@ -47,6 +47,7 @@ class PathLives(NamedTuple):
     bad_debt: core.FloatArray
     calls: core.FloatArray
     is_ruined: core.FloatArray
+    day_open: core.FloatArray
     closes: core.FloatArray
 
 

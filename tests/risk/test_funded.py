@@ -3,12 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.risk.funded import Challenge, judge, number_days
+from backtest.risk.liquidations import PathsRunner
 from backtest.strategies import Constant
-from tests.kit import free_venue
+from tests.kit import check_refused, free_venue
 
 PLAIN = Challenge(0.1, 0.1, None, None, None, is_of_capital=False)
 CORRECTED = 0.5826
@@ -123,6 +125,55 @@ def test_paths_and_history_add_up_to_one():
     assert last.to_dict() == found.table.loc["paths", [*last.index]].to_dict()
     with pytest.raises(bt.ParameterError, match="target"):
         test.passing_probability(Constant(), target=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
+    """Opens lie up to 3 % from the closes before them, also at the first open of a day."""
+    rng, drawn = np.random.default_rng(1), bt.Market.sample(bars=24 * 6)
+    names = ("open", "high", "low", "close")
+    frame = pd.DataFrame({name: getattr(drawn, name) for name in names}, index=drawn.times)
+    frame["open"] *= np.exp(rng.normal(0.0, 0.03, len(frame)))
+    frame["high"], frame["low"] = frame.max(axis=1), frame.min(axis=1)
+    market = bt.Market.from_frames(frame)
+    account = bt.Account(daily_loss=0.02, day=zone)
+    test = bt.Backtest(market, venue=free_venue(), account=account)
+    paths = bt.simulate_paths(market, bt.paths.Stationary(block=12.0), paths=8, horizon="2d",
+                              funding=None)  # fmt: skip
+    rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02}
+    found = test.passing_probability(Constant(leverage=0.4), paths=paths, days=2, **rules,
+                                     compile=False)  # fmt: skip
+    runner = PathsRunner(paths, Constant(leverage=0.4), test, None, False)
+    acted = ["daily_loss" in runner.run_path(i).events["kind"].to_numpy() for i in range(8)]
+    assert 0 < sum(acted) < 8
+    assert found.table.loc["paths", "daily_loss"] == np.mean(acted)
+    opens = number_days(market.time, zone)
+    starts = np.flatnonzero(np.diff(opens))[::2][: int(found.table.loc["history", "n"])]
+    past = [
+        test.replace(market=market.slice(market.times[k], market.times[k + 48])).run(
+            Constant(leverage=0.4), compile=False).events["kind"]
+        for k in starts
+    ]  # fmt: skip
+    failed = np.mean([("daily_loss" in each.to_numpy()) for each in past])
+    assert found.table.loc["history", "daily_loss"] == failed
+
+
+def test_what_contradicts_a_challenge_is_refused():
+    market = bt.Market.sample(bars=24 * 4)
+    paths = bt.simulate_paths(market, bt.paths.GBM(volatility=1.0), paths=2, horizon="2d")
+
+    def passing(account=None, **rules):
+        test = bt.Backtest(market, venue=free_venue(), account=account or bt.Account())
+        return test.passing_probability(Constant(), paths=paths, **rules, compile=False)
+
+    check_refused(passing, "days must be at most the 2d of the paths, got 30")
+    check_refused(lambda: passing(days=1, locked=0.0), "locked is used only with trailing")
+    own = bt.Account(daily_loss=0.04, day="Europe/Prague")
+    check_refused(lambda: passing(own, days=1), "daily_loss must be that of the account, 0.04")
+    topped = bt.Account(reserve=5.0, margin_call=0.8, top_up_to=0.5)
+    check_refused(lambda: passing(topped, days=1), "account.reserve must be left")
+    assert len(passing(days=1).by_day) == 1
 
 
 @pytest.mark.slow
