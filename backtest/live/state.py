@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from backtest import core, policies
-from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
+from backtest.account import (
+    AccountState,
+    Terms,
+    compute_account_equity,
+    is_fixed_distance,
+    is_under_limit,
+)
 from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.engine import start_account_state
 from backtest.margin import compute_value
@@ -292,8 +298,18 @@ def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:
     for name, (fact, reader) in OF_RULES.items():
         if getattr(setup.account, name) not in (None, 0.0):
             yield fact, f"{name} {reader}"
+    if setup.account.daily_basis == "initial":
+        yield "paid_in", "daily_basis='initial' is a fraction of it"
+    if any(find_fixed(setup, name) for name in setup.markets.names):
+        yield "opened", "a distance that is fixed at the entry is that of its bar"
     if setup.overlay is not None:
         yield "overlay", "the overlay keeps it where it returns NaN"
+
+
+def find_fixed(setup: Setup, name: str) -> bool:
+    """Return whether a stop of an instrument keeps the distance that it had at the entry."""
+    own = setup.account.for_instrument(name)
+    return any(map(is_fixed_distance, (own.stop_loss, own.take_profit, own.trailing_stop)))
 
 
 def find_account_reads(policy: Policy) -> frozenset[str]:
@@ -317,7 +333,10 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
     if fact == "best_price":
         return all(each.best_price is not None for each in held.values())
     if fact == "opened":
-        stopped = [n for n in setup.markets.names if setup.account.for_instrument(n).max_holding]
+        stopped = [
+            n for n in setup.markets.names
+            if setup.account.for_instrument(n).max_holding or find_fixed(setup, n)
+        ]  # fmt: skip
         return all(held[name].opened is not None for name in stopped if name in held)
     if getattr(snapshot, fact) is not None:
         return True

@@ -274,6 +274,21 @@ def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
     assert decide(earlier, account=account).order["market"] > 0.0
     with pytest.raises(bt.ParameterError, match="no opened: max_holding counts from it"):
         decide(snapshot(), account=account)
+    kept = account_of(stop_loss=bt.Multiple(0.1, "width", unit="fraction", fixed=True))
+    own = MARKET.with_columns(width=np.ones(MARKET.n_bars))
+    with pytest.raises(bt.ParameterError, match="no opened: a distance that is fixed at the entry"):
+        decide(snapshot(), own, account=kept)
+    assert decide(earlier, own, account=kept).order["market"] > 0.0
+
+
+def test_a_limit_of_loss_of_what_was_paid_in_needs_it():
+    account = account_of(daily_loss=0.05, daily_basis="initial")
+    with pytest.raises(bt.ParameterError, match="no paid_in: daily_basis='initial' is a fraction"):
+        decide(snapshot(day_open=1_000.0), account=account)
+    low = {"equity": 950.0, "paid_in": 1_000.0, "day_open": 1_000.0, "positions": {}}
+    assert decide(bt.AccountSnapshot(**low), account=account).order == {"market": 0.0}
+    above = bt.AccountSnapshot(**low | {"equity": 951.0})
+    assert decide(above, account=account).order["market"] > 0.0
 
 
 def test_the_structures_of_ccxt_are_read():
