@@ -168,6 +168,10 @@ def tune(
     search["holdout"] = None if holdout in ("none", 0) else holdout
     test, policy, search["compile"] = build_experiment(draft)
     if isinstance(search["objective"], list):
+        if gate or timing:
+            raise ParameterError(
+                f"several objectives choose no set, and take no --{'gate' if gate else 'timing'}"
+            )
         give_out_frontier(test, policy, search, output)
         return
     title = search["objective"] if isinstance(search["objective"], str) else "score"
