@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -103,6 +103,7 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
     rows, closes = rows[is_lived], closes[is_lived]
     leverage = result.of_positions("target")[rows]
     if "overlay" in result.manifest:
+        leverage = clip_leverage(result, leverage, closes)
         above = result.of_account("overlay")[rows, None]
         with np.errstate(invalid="ignore"):
             leverage = np.where(above == 0.0, 0.0, leverage * above)
@@ -112,6 +113,17 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
         weeks = max((closes[-1] - closes[0]) / (7 * DAY), 1.0)
         unit = max(round(len(closes) / weeks), 1)
     return Decided(closes, leverage, signal, int(unit), result.names)
+
+
+def clip_leverage(
+    result: Result, leverage: core.FloatArray, closes: core.IntArray
+) -> core.FloatArray:
+    """Return leverage within the account's limits, which the overlay scales afterwards."""
+    feed, account = result.setup.inputs.feed, result.account
+    least = [account.for_instrument(name).min_leverage for name in result.names]
+    filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
+    most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
+    return np.asarray(np.minimum(np.maximum(leverage, least), most))
 
 
 def find_memory(target: core.FloatArray) -> int:
@@ -305,6 +317,8 @@ def cut_test(result: Result) -> Backtest:
     whole: Any = result.markets
     markets = whole.slice(core.utc_index(result.time)[0], None)
     account = without_flows_before(test.account, int(result.time[0]))
+    if test.overlay is not None:  # the limits of leverage are in the targets
+        account = replace(account, min_leverage=0.0, max_leverage=math.inf)
     market = as_given(markets, test.market)
     return test.replace(market=market, account=account, signal=None, overlay=None, start=None)
 
