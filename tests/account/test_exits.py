@@ -324,3 +324,11 @@ def test_flows_move_the_floor_and_the_basis_may_be_what_was_paid_in():
     ]
     kit.check_refused(lambda: bt.Account(day="Europe/Prag", daily_loss=0.1), "must be a time zone")
     kit.check_refused(lambda: bt.Account(day="Asia/Tokyo"), "is used only with daily_loss")
+
+
+def test_the_names_of_time_zones_are_read_once(monkeypatch):
+    """They are files, and a sweep makes thousands of accounts."""
+    bt.Account(daily_loss=0.05, day="Europe/Prague")
+    monkeypatch.setattr("zoneinfo.available_timezones", None)
+    bt.Account(daily_loss=0.05, day="Asia/Tokyo")
+    kit.check_refused(lambda: bt.Account(day="Europe/Prag", daily_loss=0.1), "must be a time zone")
