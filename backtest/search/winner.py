@@ -431,6 +431,11 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     rng = np.random.default_rng([task.problem.seed, 1])
     candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
     trials = gather(examiner.batches)
+    if task.problem.goal.others:
+        knee = find_knee_row(task.problem.goal, trials)
+        if knee != rows[0]:  # its neighbors beat it or lie farther out; those of one are not known
+            rows, scores = np.array([knee]), trials.scores[[knee]]
+            candidates = CandidateScores(*np.full((3, 1), np.nan))
     place, by, notes = 0, BY_KNEE if task.problem.goal.others else BY_SCORE, list[str]()
     if task.problem.is_robust:
         median = float(np.median(trials.scores[is_feasible(trials)]))

@@ -146,11 +146,17 @@ def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
 
 def test_the_knee_of_a_frontier_is_the_best_set_of_its_study(on):
     """Of many sets, and of those as far from the chord, it is one set; the listed ones are 64."""
-    for many, rule in ((300, spread), (12, lambda x: {"cagr": x["x"], "max_drawdown": x["x"]})):
+    line = {"cagr": "x", "max_drawdown": "x"}
+    for many, rule in (
+        (300, spread),
+        (12, lambda x: {k: x[v] for k, v in line.items()}),
+        (9, spread),
+    ):
         on(rule)
         study = seek(objective=["cagr", "max_drawdown"], trials=many, robust=False, sampler="sobol")
         found = study.frontier(draws=5)
         assert (found.points["point"] == "frontier").sum() == min(found.found, 64)
+        assert not found.is_beaten(found.knee)
         assert study.best["x"] == found.points.loc[found.knee, "x"]
 
 
