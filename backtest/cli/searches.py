@@ -196,7 +196,7 @@ def give_out_frontier(test: Any, policy: Any, search: dict[str, Any], output: Ou
     search["objectives"] = search.pop("objective")
     try:
         with printing.show_progress(name_policies(policy), "sets") as meter:
-            title = search["objectives"][0]
+            title = next(iter(search["objectives"]), "")
             report = partial(meter.report_search, objective=title) if meter else None
             found = test.frontier(policy, **search, store=output.store, progress=report)
     except KeyboardInterrupt:

@@ -451,7 +451,7 @@ def conversion(case: dict[str, Any]) -> dict[str, float]:
     terms: Any = SimpleNamespace(
         rules=SimpleNamespace(collateral=tables), conversion_is_pro_rata=False
     )
-    state: Any = SimpleNamespace(held=held, priced=np.ones(1), margin=(), wallet=Wallet())
+    state: Any = SimpleNamespace(held=held, priced=np.ones(1), positions=(), wallet=Wallet())
     log = EventLog(np.empty(0, ENTRY), *np.zeros((2, 1), np.int64))
     bar: Any = SimpleNamespace(terms=terms, state=state, ledger=Structs(Money, 1), log=log)
     sell_collateral(bar, 0, case["deficit"])
