@@ -194,7 +194,8 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
     """Read one objective, or the names of two or three measures that have a direction."""
     if isinstance(objective, str) or not isinstance(objective, Sequence):
         return Goal(read_objective(objective), read_constraints(constraints))
-    if not 2 <= len({*objective}) == len(objective) <= 3:
+    names = {each for each in objective if isinstance(each, str)}
+    if not 2 <= len(names) == len(objective) <= 3:
         raise ParameterError(
             f"objectives must be two or three different measures, got {objective!r:.80}"
         )
