@@ -237,7 +237,11 @@ class PathsRunner:
         return setup.change(markets=path, signal=signal, observed=observed, **start), False
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
-        joined = self.paths.markets_of(bars, k, number, WARMUP)
+        has_rule = any(
+            each.margin is not None for each in self.venues.values()
+        )  # it knows all days
+        warmup = as_markets(self.paths.history).n_bars if has_rule else WARMUP
+        joined = self.paths.markets_of(bars, k, number, warmup)
         return joined if self.resume is None else engine.join_resumed(self.resume, joined)[0]
 
     def set_up_on(self, joined: Markets, setup: engine.Setup) -> engine.Setup:

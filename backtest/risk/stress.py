@@ -54,6 +54,8 @@ class StressedAccount:
                 "a stress test needs a result of this process, got a loaded one; run it again"
             )
         first = min(markets.n_bars - WARMUP, int(markets.spans[:, 1].min()) - 1)  # none is left out
+        if any(each.margin is not None for each in venues.values()):
+            first = 0  # what a margin rule knows is of all days
         self.history = markets.slice(max(first, 0), markets.n_bars)
         self.result, self.venues = result, venues
         fields, held = engine.read_assets(self.history, result.account), result.state.held

@@ -1,6 +1,7 @@
 """Margin by rule: hand numbers of each rule, when it is in force, and its recorded series."""
 
 import math
+import sys
 from typing import Annotated
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.policies.lookahead import LookAheadCheck
+from backtest.risk.liquidations import PathsRunner
 from backtest.strategies import Constant
 from backtest.venue.margin_rules import (
     Buffer,
@@ -156,6 +158,24 @@ def test_a_day_of_a_session_is_over_at_midnight():
     for cut in (12, 13, 18, 20):
         for before, after in zip(venue.multiply_margin(market.prefix(cut)), whole, strict=True):
             np.testing.assert_array_equal(before, after[:cut])
+
+
+def test_paths_and_scenarios_know_all_days_of_history(monkeypatch):
+    """As many bars as policies have in front of a path are fewer than a rule knows."""
+    market = bt.Market.sample(bars=24 * 20)
+    venue = VENUE.override(margin=Volatility(lambda_=0.99, cap=50.0))
+    test = bt.Backtest(market, venue=venue, account=bt.Account())
+    paths = bt.simulate_paths(market, "gbm", paths=2, horizon="3d", seed=1)
+    result = test.run(Constant(3.0), compile=False)
+    found = []
+    for warmup in (10_000, 30):
+        for name in ("liquidations", "stress"):
+            monkeypatch.setattr(sys.modules[f"backtest.risk.{name}"], "WARMUP", warmup)
+        path = PathsRunner(paths, Constant(3.0), test, compile=False).run_path(1)
+        hit = bt.stress(result, bt.Scenario("fall", price=-0.2))
+        found.append([*path.margin_multipliers.iloc[:, 0], hit.table["distance"].iloc[0]])
+    assert found[0] == found[1]
+    assert found[0][0] > 5.0
 
 
 class Wary(bt.Policy):
