@@ -166,6 +166,8 @@ def tune(
     search = {"objective": "sharpe", **read_search(draft, "tune")}
     holdout = search.get("holdout", "25%")
     search["holdout"] = None if holdout in ("none", 0) else holdout
+    if timing and search["holdout"] is None:
+        raise ParameterError("--timing tests the holdout, tune.holdout='25%' for example, got none")
     test, policy, search["compile"] = build_experiment(draft)
     if isinstance(search["objective"], list):
         if gate or timing:

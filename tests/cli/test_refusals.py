@@ -82,6 +82,7 @@ REFUSED = [
     ("sweep --vary target=1,,2", "sweep.values.target must be values between commas"),
     ("sweep --vary target=1 --draws 3", "a sweep needs either values or draws, got both"),
     ("sweep --vary target=1 --seed 3", "sweep.seed is only for sets that are drawn"),
+    ("tune --holdout none --timing", "--timing tests the holdout"),
     ("tune --objective cagr --objective max_drawdown --timing", "and take no --timing"),
     ("sweep --objective sharpe=x", "a weight of an objective must be a number, got 'x' for sharpe"),
     ("sweep --constraints sharpe", "one bound for a measure"),
