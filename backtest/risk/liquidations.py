@@ -444,7 +444,7 @@ class VenueDefault(NamedTuple):
     times: core.FloatArray
 
     def end(self, lives: PathLives) -> tuple[PathLives, core.IntArray]:
-        """Return lives that end in a default, and the bars in which, or the number of bars."""
+        """Return outcomes that end in a default, and its bars, or the number of bars."""
         n, bars = lives.wealth.shape
         rows = np.arange(lives.first, lives.first + n)
         drawn = [np.random.default_rng([self.seed, DEFAULTS, row]).exponential() for row in rows]
