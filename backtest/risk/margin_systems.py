@@ -94,18 +94,19 @@ def measure_levels(
     return Levels(daily, (rule.place(found, known, time, rates).T * rates).T)
 
 
-def measure_procyclicality(levels: FloatArray) -> dict[str, float]:
-    """Return what daily margins (n_days,) tie up, and how they rise.
+def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str, float]:
+    """Return what margins tie up, and how they rise from close to close.
 
-    The peak-to-trough ratio is the largest margin of a constant position over the least; the n-day
+    ``levels`` (n_days,) are those at closes, ``in_force`` (n_bars,) those of bars. The
+    peak-to-trough ratio is the largest margin of a constant position over the least; the n-day
     measure is the largest rise over n days. Source: Murphy, Vasios and Vause (2014), An
     Investigation into the Procyclicality of Risk-Based Initial Margin Models, Bank of England
     Financial Stability Paper 29.
     """
     found = {
-        "mean": float(np.mean(levels)),
-        "peak": float(np.max(levels)),
-        "peak_to_trough": float(np.max(levels) / np.min(levels)),
+        "mean": float(np.mean(in_force)),
+        "peak": float(np.max(in_force)),
+        "peak_to_trough": float(np.max(in_force) / np.min(in_force)),
     }
     for n in RISES:
         before, after = levels[:-n], levels[n:]
@@ -222,9 +223,10 @@ class MarginComparison(core.SettingsResult):
     Attributes
     ----------
     table : DataFrame
-        By rule: ``mean`` and ``peak`` margin per notional on history, ``cost`` (the mean over that
-        of the rule without wrappers, less 1), ``peak_to_trough``, ``rise_1d``, ``rise_5d``,
-        ``rise_30d`` (the largest relative rises) and ``points_1d`` ... (in units of notional).
+        By rule: ``mean`` and ``peak`` margin per notional in force on history, ``cost`` (the mean
+        over that of the rule without wrappers, less 1), ``peak_to_trough``, ``rise_1d``,
+        ``rise_5d``, ``rise_30d`` (the largest relative rises from close to close) and
+        ``points_1d`` ... (in units of notional).
     coverage : DataFrame
         By rule and side: non-overlapping ``periods``, ``breaches``, ``expected`` breaches, and the
         p-values of Kupiec and Christoffersen, NaN with under ten expected.
@@ -410,6 +412,7 @@ def compare_margin(
             f"of {core.format_duration(one.interval)}"
         )
     closes = one.mark_close[days.rows][known]
+    first = int(np.searchsorted(one.time, days.time[known][0]))  # where all are in force
     rows, covered, lost = (list[dict[str, Any]]() for _ in range(3))
     drawn = draw_accounts(accounts, one.n_bars, seed)
     ahead = simulate_paths(one, model, paths=paths, horizon=horizon, seed=seed) if paths else None
@@ -419,9 +422,9 @@ def compare_margin(
         if inner is not None and inner.is_of_volatility:
             share, period = float(inner.quantile), max(math.ceil(inner.days), 1)  # type: ignore[attr-defined]
         daily = levels.daily[known]
-        plain = measure_levels(inner, days, one.time, venue).daily[known]
-        cost = {"cost": float(np.mean(daily) / np.mean(plain) - 1.0)}
-        rows.append({"rule": name, **measure_procyclicality(daily), **cost})
+        plain = float(np.mean(measure_levels(inner, days, one.time, venue).by_bar[first:]))
+        own = measure_procyclicality(daily, levels.by_bar[first:])
+        rows.append({"rule": name, **own, "cost": own["mean"] / plain - 1.0})
         covered += [{"rule": name} | row for row in measure_coverage(daily, closes, period, share)]
         largest = find_largest(levels.by_bar, one.time, venue)[:, None]
         outcome = live(prices, levels.by_bar[:, None], largest, drawn, venue)

@@ -67,8 +67,18 @@ def test_what_a_buffer_costs_and_spares():
     assert table.loc["buffer", "peak_to_trough"] < table.loc["plain", "peak_to_trough"]
 
 
+def test_hours_cost_what_they_tie_up_in_force():
+    """Twice the margin from 22 to 6 o'clock costs a third more; closes are all at night."""
+    market = days_of(swing(0.02, 30), per_day=24)
+    inner = Volatility(days=1.0)
+    table = compare(market, {"plain": inner, "nights": Hours(inner, weekend=1.0, night=2.0)}).table
+    assert table.loc["nights", "cost"] == pytest.approx(1.0 / 3.0, rel=1e-12)
+    assert table.loc["nights", "peak_to_trough"] == pytest.approx(2.0, rel=1e-12)
+
+
 def test_a_hand_made_row_of_margins():
-    found = measure_procyclicality(np.array([0.1, 0.2, 0.15, 0.3]))
+    row = np.array([0.1, 0.2, 0.15, 0.3])
+    found = measure_procyclicality(row, row)
     assert found["mean"] == pytest.approx(0.1875)
     assert found["peak_to_trough"] == pytest.approx(3.0)
     assert found["rise_1d"] == pytest.approx(1.0)
