@@ -231,7 +231,17 @@ SIDES = {
     "options surface": (bt.Chain.load, bt.Chain.select, bt.Surface.fit),
 }
 """The functions of Python behind each command; those of experiments read data too."""
-ONE_SIDED = {"--set", "--report", "--json", "--save", "--results", "--help", "--gate", "--timing"}
+ONE_SIDED = {
+    "--set",
+    "--report",
+    "--json",
+    "--save",
+    "--results",
+    "--help",
+    "--gate",
+    "--timing",
+    "--frontier",
+}
 """Of the command line alone; ``--gate`` makes an exit code."""
 WRITTEN = {
     "--data": "paths", "--from": "since", "--to": "until", "--vary": "sets", "--draws": "sets",
