@@ -194,6 +194,8 @@ SEEN_BY = {
     "resume=True returns the study with it": "tune/test_study_storage.py",
     "options need portfolio": "venue/test_margin_rules.py",
     "needs the volatility": "venue/test_margin_rules.py",
+    "must be a rule of bt.margin_rules": "venue/test_margin_by_rule.py",
+    "must be of volatility": "risk/test_margin_systems.py",
 }
 """Words of messages whose input is long or compiles, and the test that raises each."""
 UNTRIED = (
@@ -204,11 +206,13 @@ UNTRIED = (
     "gave other numbers before", "A sweep has no holdout",
     "a risk loaded from files", "the best set filled no order", "every set failed in a group",
     "groups of instruments may be named", "unfinished writes",
+    "an objective must have been measured in the study",
 )  # fmt: skip
 """Words of messages of which only the names and commands are checked."""
 NOT_RAISED = (
     "backtest {}", "Call ``", "\n    backtest ", "or TABLE.KEY=VALUE", "as --snapshot of",
     "\nbacktest run {}", ". {} `{}`", "The money of a run by cause", "Run a policy, and call",
+    "probability of backtest overfitting",
 )  # fmt: skip
 """Words of docstrings, help and names, whose commands :mod:`tests.project.test_pages` reads."""
 
