@@ -189,7 +189,6 @@ SEEN_BY = {
     "surfaces must include": "options/test_options_in_runs.py",
     "trade options, got": "risk/test_liquidation_risk.py",
     "no prices of options, got": "risk/test_liquidation_risk.py",
-    "adverse extreme first under": "risk/test_variations.py",
     "an account with limit orders: pass detail=": "risk/test_variations.py",
     "resume=True returns the study with it": "tune/test_study_storage.py",
     "options need portfolio": "venue/test_margin_rules.py",
@@ -210,7 +209,7 @@ UNTRIED = (
 )  # fmt: skip
 """Words of messages of which only the names and commands are checked."""
 NOT_RAISED = (
-    "backtest {}", "Call ``", "\n    backtest ", "or TABLE.KEY=VALUE", "as --snapshot of",
+    "backtest {}", "\n    backtest ", "or TABLE.KEY=VALUE", "as --snapshot of",
     "\nbacktest run {}", ". {} `{}`", "The money of a run by cause", "Run a policy, and call",
     "probability of backtest overfitting",
 )  # fmt: skip

@@ -436,7 +436,7 @@ def test_bad_rules_and_answers_are_errors():
     with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
         kernels.compute_portfolio_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
     rule.requirement = lambda positions, prices: max(positions.values())
-    with pytest.raises(bt.ParameterError, match=r"Fifth.requirement must.*given {} it raised Val"):
+    with pytest.raises(bt.ParameterError, match=r"Fifth.requirement must.*with {} it raised Val"):
         kernels.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
 
 
