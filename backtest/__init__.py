@@ -83,6 +83,9 @@ bind_higher(
         "kind of result: sensitivity": "backtest.risk.variations",
         "kind of result: stress": "backtest.risk.stress",
         "kind of result: cascade": "backtest.risk.cascade",
+        "kind of result: parameter-sensitivity": "backtest.risk.variations",
+        "kind of result: leverage-frontier": "backtest.risk.largest_leverage",
+        "kind of result: frontier": "backtest.search.frontier",
         "kind of result: contagion": "backtest.risk.contagion",
     }
 )

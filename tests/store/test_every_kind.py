@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.core.code_names import HIGHER
 from backtest.core.saved_result import KINDS, SavedResult
 from backtest.report.render import MAX_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_part
@@ -211,3 +212,9 @@ def test_a_page_of_every_kind_opens_in_a_process_that_has_imported_no_kind(tmp_p
 
 def test_every_kind_is_tested():
     assert {made(name).kind for name in MAKES} == {*KINDS}
+
+
+def test_the_package_names_the_module_of_every_kind():
+    for name in MAKES:
+        kind = made(name).kind
+        assert HIGHER.get(f"kind of result: {kind}") == type(made(name)).__module__

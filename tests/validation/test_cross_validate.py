@@ -249,7 +249,7 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
     ({"resume": True}, "resume needs the store"),
     ({"store": 5}, "store must be"),
     ({"embargo": 100}, "embargo must leave"),
-    ({"objective": ["sharpe", "cagr"]}, "objective must be a measure"),
+    ({"objective": ["sharpe", "cagr"]}, "needs one objective, got 2"),
     ({"objective": lambda row: -row["peak_leverage"]}, "must add up over groups, .* a function"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
