@@ -237,7 +237,7 @@ class Panel:
         self,
         evaluator: Any,
         rule: signals.SignalRule | None,
-        venues: Sequence[Venue],
+        venues: Sequence[tuple[str, Venue]],
         first: int,
         stop: int | None,
         memory: float,
@@ -261,12 +261,10 @@ class Panel:
         else:
             self.weights = read_weights(signal, self.seen, first=clock.at(first))
         self.columns = []
-        for row, name, span, venue in zip(
-            self.weights, self.seen.names, self.seen.spans, venues, strict=True
-        ):
-            own = venue.show_margin(self.seen[name]).with_signal(
-                np.clip(row[span[0] : span[1]], -1.0, 1.0)
-            )
+        by_name = dict(venues)
+        for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
+            seen = by_name[name].show_margin(self.seen[name])
+            own = seen.with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
             self.columns.append(Columns(own, self.varied.build_policy, memory / len(markets)))
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None

@@ -172,11 +172,14 @@ class VariedTest:
             return self.venue.override(changes)
         return {name: each.override(changes) for name, each in self.venue.items()}
 
-    def build_margins(self, values: Mapping[str, Any]) -> tuple[Venue, ...]:
-        """Return the venues by instrument as far as policies see them: with their margin rules."""
+    def build_margins(self, values: Mapping[str, Any]) -> tuple[tuple[str, Venue], ...]:
+        """Return the venues by instrument as far as policies see them: with their margin rules.
+
+        Those of all instruments, also of some that are not listed yet.
+        """
         seen = {name: each for name, each in values.items() if name.startswith(MARGIN)}
         venue, names = self.build_venue(seen), as_markets(self.test.market).names
-        return tuple(pick(venue, name) for name in names)
+        return tuple((name, pick(venue, name)) for name in names)
 
     def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         own = take_part(values, prefix)

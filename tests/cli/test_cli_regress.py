@@ -138,7 +138,10 @@ def test_hostile_names_are_text(name):
 EXITS = {
     "observe": "    def observe(self, market):\n        sys.exit(0)\n",
     "leverage": "    def leverage(self, bar, account):\n        raise SystemExit\n",
-    "start": "    def start(self):\n        sys.exit(0)\n",
+    "start": (
+        "    def start(self):\n        sys.exit(0)\n\n"
+        "    def leverage(self, bar, account, memory):\n        return 1.0, memory\n"
+    ),
     "class": "    sys.exit(0)\n",
 }
 
