@@ -139,7 +139,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
 @pytest.mark.parametrize(
-    "broken", ["pyarrow.parquet.write_table", "pathlib.Path.write_text", "os.fsync"]
+    "broken", ["backtest.core.code_names.pq.write_table", "pathlib.Path.write_text", "os.fsync"]
 )
 @pytest.mark.parametrize("is_there", every_nth([True, False], 4))
 def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind, broken, is_there):

@@ -50,7 +50,7 @@ def test_what_has_no_score_is_minus_infinity_or_nan(given, leverage, score):
     ({}, {"leverage": -1.0}, "leverage"),
     ({}, {"lever": 1.0}, "leverage"),
     ({}, 1.0, "mapping"),
-    ({"objective": ["sharpe", "cagr"]}, {}, "objective must be a measure"),
+    ({"objective": ["sharpe", "cagr"]}, {}, "bt.objective needs one objective, got 2"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(given, values, problem):
     check_refused(lambda: bt.objective(MARKET, Constant, **TERMS, **given)(values), problem)
