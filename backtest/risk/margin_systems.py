@@ -45,8 +45,6 @@ GRID = 9
 PER_TAIL = 20
 """Paths for each one with a shortfall that may be left."""
 
-Rules = Mapping[str, DynamicMargin | None]
-
 
 class Levels(NamedTuple):
     """Margins per notional: at closes of days (n_days, ...), and in force in bars (n_bars, ...)."""
@@ -73,18 +71,11 @@ def find_inner(rule: DynamicMargin) -> DynamicMargin:
     return inner.override(floor=rule.floor, cap=rule.cap, notice=rule.notice)
 
 
-def find_lowest_rates(venue: Venue, time: IntArray) -> FloatArray:
-    rates = np.empty(len(time))
-    for each in venue.in_use(time):
-        rates[each.first : each.stop] = each.brackets[0].maintenance_rate
-    return rates
-
-
 def measure_levels(
     rule: DynamicMargin | None, days: DailyCloses, time: IntArray, venue: Venue
 ) -> Levels:
     """Return the margins of a rule for bars with these opens; None is the venue's own table."""
-    rates, at_close = find_lowest_rates(venue, time), find_lowest_rates(venue, days.time)
+    (rates, _), (at_close, _) = venue.find_lowest(time), venue.find_lowest(days.time)
     if rule is None:
         whole = np.ones((1, *days.returns.shape[1:]))
         return Levels((at_close * whole.T).T, (rates * whole.T).T)
@@ -321,7 +312,7 @@ class MarginComparison(core.SettingsResult):
 
 
 def read_one_market(test: Backtest, name: str) -> tuple[Market, Venue]:
-    """Return the only market of a test and its venue without a margin rule."""
+    """Return the only market of a test, and its venue."""
     markets = as_markets(test.market)
     if len(markets) > 1:
         raise core.ParameterError(
@@ -458,10 +449,8 @@ def read_rule(name: str, given: object) -> DynamicMargin | None:
 
 def find_largest(levels: FloatArray, time: IntArray, venue: Venue) -> FloatArray:
     """Return the largest leverage of the lowest bracket under margins (n_bars, ...)."""
-    most = np.empty(len(time))
-    for each in venue.in_use(time):
-        most[each.first : each.stop] = each.brackets[0].max_leverage
-    found: FloatArray = ((most * find_lowest_rates(venue, time)) / levels.T).T
+    rates, leverages = venue.find_lowest(time)
+    found: FloatArray = ((leverages * rates) / levels.T).T
     return found
 
 

@@ -855,10 +855,18 @@ class Venue(Value, kw_only=True):
         """
         if self.margin is None:
             return np.ones(1), np.ones(1)
-        rates = np.empty(market.n_bars)
-        for each in self.in_use(market.time):
+        return self.margin.multiply(market, self.find_lowest(market.time)[0])
+
+    def find_lowest(self, time: core.IntArray) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return maintenance rate and largest leverage of the lowest bracket at times, (n,) each.
+
+        They are of the margin table in force at each time, before multipliers.
+        """
+        rates, leverages = np.empty((2, len(time)))
+        for each in self.in_use(time):
             rates[each.first : each.stop] = each.brackets[0].maintenance_rate
-        return self.margin.multiply(market, rates)
+            leverages[each.first : each.stop] = each.brackets[0].max_leverage
+        return rates, leverages
 
     def show_margin(self, market: Market) -> Market:
         """Return the market with the multipliers of the margin rule as columns, if there is one."""
