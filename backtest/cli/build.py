@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from backtest import core, options, strategies
+import backtest
+from backtest import core, options
 from backtest.account import Account
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
@@ -432,7 +433,7 @@ EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 
 
 def built_in_policies() -> list[type[Policy]]:
-    found = (getattr(strategies, name) for name in strategies.__all__)
+    found = (getattr(backtest.strategies, name) for name in backtest.strategies.__all__)
     return sorted(found, key=lambda policy: policy.title())
 
 
@@ -470,14 +471,14 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 
 
 def find_built_in(name: str) -> type[Policy]:
-    known = {format_title(each): each for each in strategies.__all__}
-    if name not in (*known, *strategies.__all__):
+    known = {format_title(each): each for each in backtest.strategies.__all__}
+    if name not in (*known, *backtest.strategies.__all__):
         near = core.did_you_mean(name.lower(), known)
         raise core.ParameterError(
             f"policy must be a known name or a file, got {name!r:.200}{near}; `backtest policies` "
             "lists them"
         )
-    found: type[Policy] = getattr(strategies, known.get(name, name))
+    found: type[Policy] = getattr(backtest.strategies, known.get(name, name))
     return found
 
 

@@ -103,11 +103,9 @@ def list_parts() -> list[Part]:
 
 def list_policies() -> list[Policy]:
     """Return the shipped policies, but those made of other policies."""
-    from backtest import strategies  # noqa: PLC0415 - loads much
-
     found = []
-    for name in strategies.__all__:
-        kind: Any = getattr(strategies, name)
+    for name in backtest.strategies.__all__:
+        kind: Any = getattr(backtest.strategies, name)
         if not issubclass(kind, Combinator):
             found.append(kind())
     return found
@@ -120,20 +118,17 @@ def make_terms(**more: Any) -> dict[str, Any]:
 
 def run_once() -> None:
     """Run one account on a market, and on two; read what is computed at each close."""
-    from backtest.strategies import Constant  # noqa: PLC0415
-
-    market = Market.sample(bars=100)
+    market, constant = Market.sample(bars=100), backtest.strategies.Constant(1.0)
     for each in (market, Markets({"ONE": market, "TWO": market})):
-        backtest.run(each, Constant(1.0), **make_terms(compile="now")).bars  # noqa: B018
+        backtest.run(each, constant, **make_terms(compile="now")).bars  # noqa: B018
     paths = backtest.simulate_paths(Market.sample(bars=2_000), paths=4, horizon="1d")
-    backtest.liquidation_risk(paths, Constant(1.0), **make_terms())
+    backtest.liquidation_risk(paths, constant, **make_terms())
 
 
 def sweep_once() -> None:
-    from backtest.strategies import Constant  # noqa: PLC0415
-
     levels = np.linspace(0.1, 2.0, N_LANES)
-    backtest.sweep(Market.sample(), Constant, {"leverage": levels}, **make_terms())
+    constant = backtest.strategies.Constant
+    backtest.sweep(Market.sample(), constant, {"leverage": levels}, **make_terms())
 
 
 def use_policy(policy: Policy) -> None:
@@ -155,8 +150,6 @@ def use_policy(policy: Policy) -> None:
 
 def hold_options(*, plain: bool = False) -> None:
     """Run an account that holds options of the sample's chain, compiled or in plain Python."""
-    from backtest.strategies import Constant, TailHedge  # noqa: PLC0415
-
     surfaces = backtest.Surfaces.fit(backtest.Chain.sample())
     put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
     listed = {"BTC": Market.sample(bars=480), "PUT": put}
@@ -168,5 +161,5 @@ def hold_options(*, plain: bool = False) -> None:
     terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
     terms["venue"] = terms["venue"].override(option_costs=costs)
     when: Any = False if plain else "now"
-    hedge: Any = TailHedge
-    backtest.run(markets, hedge(Constant(1.0)), **terms, compile=when).bars  # noqa: B018
+    constant, hedge = backtest.strategies.Constant(1.0), backtest.strategies.TailHedge
+    backtest.run(markets, hedge(constant), **terms, compile=when).bars  # noqa: B018

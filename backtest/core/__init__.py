@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backtest.core.fields import Duration, Flag, FloatSeries, Number, Range, Rate, Text, Time
     from backtest.core.fields import Timed, Whole
     from backtest.core.fields import check_names, check_range, read_number, read_time, to_real
+    from backtest.core.fields import to_numbers
     from backtest.core.json_values import from_plain, parse_json, read_object, read_small
     from backtest.core.json_values import repr_given, repr_plain, to_json, to_plain
     from backtest.core.moments import Stamps, as_of, check_timezone, read_stamps, to_nanoseconds

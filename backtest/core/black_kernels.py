@@ -39,6 +39,12 @@ class Greeks(NamedTuple):
     volga: Any
 
 
+SCALES = (
+    (1, 1.0), (2, 100.0), (0, 100.0), (0, 365.0), (0, 100.0), (1, 100.0), (0, 10_000.0),
+)  # fmt: skip
+"""Power of the spot price and divisor of each Greek in money."""
+
+
 def is_possible(
     forward: float, strike: float, years: float, volatility: float, rate: float
 ) -> bool:

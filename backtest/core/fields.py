@@ -202,6 +202,13 @@ def to_real(values: Any) -> np.ndarray:
     return np.array(found, dtype=np.float64)
 
 
+def to_numbers(values: object, name: str) -> np.ndarray:
+    try:
+        return to_real(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ParameterError(f"{name} must be numbers: {error}") from error
+
+
 def check_range(
     name: str,
     value: object,

@@ -22,6 +22,7 @@ from backtest.margin import Brackets
 from backtest.market import Markets, find_coin
 from backtest.options import option_inputs
 from backtest.policies import AccountView, Policy
+from backtest.policies.combinators import SCHEDULED, TOTAL
 from backtest.results.run_data import RunOptions
 from backtest.venue import Option
 
@@ -421,10 +422,9 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
         )
     found = []
     for leg, order in orders.items():
-        if not isinstance(leg, str) or leg in ("", option_inputs.SCHEDULED, option_inputs.TOTAL):
+        if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
             raise WrongOrderError(
-                f"a leg must be a text other than {option_inputs.SCHEDULED!r} and "
-                f"{option_inputs.TOTAL!r}, got {leg!r}"
+                f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
             )
         if not isinstance(order, tuple | list) or len(order) != 2:
             raise WrongOrderError(

@@ -44,6 +44,7 @@ from backtest.results.run_record import (
 from backtest.signals.rules import (
     SignalRule,
     describe_weights,
+    join_checks,
     read_signal,
     resolve_signal,
     warn_of_weights,
@@ -269,6 +270,9 @@ class Setup(NamedTuple):
         if self.benchmark is not None or len(self.markets) == 1:
             return self.benchmark
         return index_traded(self.markets, self.venues, self.signal, self.first)
+
+    def join_checks(self, columns: str) -> str:
+        return join_checks(columns, self.given)
 
     def describe_signal(self) -> str:
         values = find_clock(self.markets).pick(self.signal)

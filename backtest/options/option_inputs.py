@@ -38,9 +38,6 @@ LIST_OPTIONS = (
     "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)"
 )
 
-SCHEDULED, TOTAL = "schedule", "total"
-"""Legs that tables of options add to those that a policy names."""
-
 
 def check_options(
     markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account

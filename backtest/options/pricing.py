@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from backtest import _compile, core
 from backtest.core import FloatArray, Greeks, ParameterError, repr_given
-from backtest.core.black_kernels import MAX_CARRY
+from backtest.core.black_kernels import MAX_CARRY, SCALES
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.margin.functions import check_each
 from backtest.options import implied_kernels
@@ -246,12 +246,6 @@ def greeks(
         for value, (power, per) in zip(found, SCALES, strict=True)
     ]
     return Greeks(*(each if np.ndim(each) else float(each) for each in scaled))
-
-
-SCALES = (
-    (1, 1.0), (2, 100.0), (0, 100.0), (0, 365.0), (0, 100.0), (1, 100.0), (0, 10_000.0),
-)  # fmt: skip
-"""Power of the spot price and divisor of each Greek in money."""
 
 
 def implied_volatility(

@@ -397,6 +397,8 @@ def make_combined_class(
 
 
 OptionOrders: TypeAlias = Mapping[str, tuple[str, float]]
+SCHEDULED, TOTAL = "schedule", "total"
+"""Legs that tables of options add to those that a policy names."""
 
 
 class OptionRule(Combinator):

@@ -18,8 +18,8 @@ from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart,
 from backtest.core.units import DAY
 from backtest.engine.run import WORDS, is_large
 from backtest.market import split_notes
-from backtest.options.option_inputs import SCHEDULED
 from backtest.policies import sets_margin
+from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
 from backtest.report.page import format_close, name_unit
 from backtest.results import name_sharpe, run_record

@@ -17,7 +17,6 @@ from backtest.market import Market, Markets, describe_clock
 from backtest.policies import Policy, formula_of
 from backtest.results.measure_table import RunSpan
 from backtest.results.promises import list_promises
-from backtest.signals.rules import join_checks
 from backtest.venue import InUse, Venue
 
 PORTFOLIO = "portfolio"
@@ -64,7 +63,7 @@ def write_manifest(
         "policy_module": type(next(iter(policies.values()))).__module__,
         "compared_with": compared_with,
         "compiled": plain_because or "yes",
-        "causality": join_checks(checks, setup.given),
+        "causality": setup.join_checks(checks),
         "margin_table": tables if is_panel else tables[name],
     }
     if promises := list_promises(policies, setup.overlay):

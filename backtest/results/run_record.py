@@ -27,7 +27,6 @@ from backtest.results.performance import max_drawdown, ratio
 from backtest.results.promises import JUDGED, count_liquidations, judge_promises
 from backtest.results.run_data import RunData, list_causes
 from backtest.results.tables import is_inverse
-from backtest.signals.rules import read_numbers
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
@@ -126,7 +125,7 @@ def add_gains(
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
     stamps = read_dates(prices.index, "benchmark", BY_BARS)
-    values = pd.Series(read_numbers(prices, "benchmark"), index=stamps).reindex(markets.time)
+    values = pd.Series(core.to_numbers(prices, "benchmark"), index=stamps).reindex(markets.time)
     own = values.to_numpy()[first:]
     bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
     if len(bad):

@@ -20,7 +20,7 @@ from backtest.account.events import (
 from backtest.account.money import MONEY_TERMS, SIGNS
 from backtest.core.code_names import pd
 from backtest.market import place_on_bars
-from backtest.options.option_inputs import SCHEDULED, TOTAL
+from backtest.policies.combinators import SCHEDULED, TOTAL
 from backtest.results import tables, trade_measures
 from backtest.results.attribution import find_periods
 from backtest.results.run_options import GREEKS, measure_equity

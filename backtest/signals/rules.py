@@ -90,13 +90,6 @@ def hash_values(values: core.FloatArray) -> str:
 Sides: TypeAlias = Literal["both", "long", "short"]
 
 
-def read_numbers(values: object, name: str = "signal") -> core.FloatArray:
-    try:
-        return core.to_real(values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise core.ParameterError(f"{name} must be numbers: {error}") from error
-
-
 def require_unit(
     name: str, values: core.FloatArray, is_bad: core.BoolArray, market: Market, cure: str = ""
 ) -> None:
@@ -185,7 +178,7 @@ def read_answer(
             columns[name][first:stop] = own[first:stop]
         return columns
     is_by_time = is_series(answer)
-    values = read_numbers(answer, title)
+    values = core.to_numbers(answer, title)
     if values.shape != (market.n_bars,) or (is_by_time and not is_by_bars(answer, market)):
         problem = "a Series by other times" if is_by_time else f"shape {values.shape}"
         raise core.PolicyError(
@@ -210,9 +203,9 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
         return np.array([core.check_range("signal", signal, low=-1.0, high=1.0)])
     if is_series(signal):
         read_dates(signal.index, "signal", BY_BARS)
-        values = read_numbers(signal.reindex(market.times))
+        values = core.to_numbers(signal.reindex(market.times), "signal")
     else:
-        values = read_numbers(signal)
+        values = core.to_numbers(signal, "signal")
     if len(values) == n - first and first > 0:
         values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
@@ -618,7 +611,7 @@ def from_series(
             f"signal must be a Series by time, got a {type(series).__name__}; give "
             "pd.Series(values, index=market.times)"
         )
-    stamps, values = read_dates(series.index, "signal", BY_BARS), read_numbers(series)
+    stamps, values = read_dates(series.index, "signal", BY_BARS), core.to_numbers(series, "signal")
     if not series.index.is_monotonic_increasing:
         raise core.ParameterError(
             "signal must be in order of time, its index goes back; sort_index()"

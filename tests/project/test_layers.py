@@ -83,9 +83,9 @@ def test_a_wing_imports_only_rooms_before_it():
 
 
 def test_the_house_has_at_most_twelve_floors():
-    """A room stands one floor above the highest of those that it imports."""
+    """A room, or a file beside them, stands one floor above the highest that it imports."""
     floors: dict[str, int] = {}
-    for room in ROOMS:
+    for room in ORDER[:-1]:  # ``python -m backtest`` is the door
         below = {find_room(to) for module, to in list_imports() if find_room(module) == room}
         floors[room] = 1 + max((floors[each] for each in below & floors.keys()), default=0)
     assert max(floors.values()) <= 12, floors
