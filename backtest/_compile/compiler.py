@@ -26,7 +26,14 @@ from numba.core.registry import cpu_target
 from numba.core.types import unliteral
 from numba.extending import typeof_impl
 
-from backtest._compile.object_code import COMPILING, Column, ObjectFile, Struct, Structs
+from backtest._compile.object_code import (
+    COMPILING,
+    Column,
+    ObjectFile,
+    Struct,
+    Structs,
+    is_for_higher_level,
+)
 from backtest.core.code_names import hash_texts
 
 OPTIONS: dict[str, Any] = {
@@ -152,13 +159,17 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     needs = [x.name for x in module.functions if x.is_declaration]
     needs += [x.name for x in module.global_variables if x.is_declaration]
     needs = sorted(each for each in needs if not each.startswith("llvm."))
-    return ObjectFile(symbol, returns, tuple(needs), bytes(machine.emit_object(module)))
+    here = (
+        bytes(describe_machine(is_here=True).emit_object(module)) if is_for_higher_level() else b""
+    )
+    return ObjectFile(symbol, returns, tuple(needs), bytes(machine.emit_object(module)), here)
 
 
-def describe_machine() -> Any:
-    """Return LLVM's description of the processor that numba compiles for."""
+def describe_machine(*, is_here: bool = False) -> Any:
+    """Return LLVM's description of the processor that numba compiles for, or of this one."""
     chosen: Any = config
-    name, features = chosen.CPU_NAME or binding.get_host_cpu_name(), chosen.CPU_FEATURES
+    host = binding.get_host_cpu_name()
+    name, features = (host, None) if is_here else (chosen.CPU_NAME or host, chosen.CPU_FEATURES)
     if features is None:
         features = get_host_cpu_features()  # type: ignore[no-untyped-call]
     target = binding.Target.from_default_triple()

@@ -43,12 +43,17 @@ COMPILER_LOCK = threading.RLock()
 
 
 class ObjectFile(NamedTuple):
-    """An object: the symbol to call, the kinds that it returns, and the symbols that it needs."""
+    """An object: the symbol to call, the kinds that it returns, and the symbols that it needs.
+
+    ``here`` is the same code for this processor, if ``code`` is for one of a higher level: the core
+    of a wheel is built by running accounts. It is not written.
+    """
 
     symbol: str
     returns: str
     needs: tuple[str, ...]
     code: bytes
+    here: bytes = b""
 
     def pack(self) -> bytes:
         """Return the file: a line of JSON with a digest of the code, then the code."""
@@ -94,6 +99,15 @@ def find_lasting_folder() -> Path | None:
             if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
                 return folder
     return None
+
+
+@functools.cache
+def is_for_higher_level() -> bool:
+    """Return whether numba compiles for a level of x86-64 that this processor does not have."""
+    from llvmlite import binding  # noqa: PLC0415 - only needed where code is compiled
+
+    level = os.environ.get("NUMBA_CPU_NAME", "")
+    return level in LEVELS and level not in choose_levels(binding.get_host_cpu_features())
 
 
 @functools.cache
@@ -215,7 +229,7 @@ class Engine:
     def load(self, made: ObjectFile) -> Loaded:
         """Return the function of an object whose needs :func:`can_load` has checked."""
         if made.symbol not in self.loaded:
-            part = self.binding.object_file.ObjectFileRef.from_data(made.code)
+            part = self.binding.object_file.ObjectFileRef.from_data(made.here or made.code)
             self.loader.add_object_file(part)
             self.loader.finalize_object()
             address = int(self.loader.get_function_address(made.symbol))
@@ -229,9 +243,13 @@ def start_engine() -> Engine:
 
 
 def can_load(made: ObjectFile) -> bool:
-    """Return whether this process has all symbols of an object: LLVM ends it for want of one."""
-    binding = start_engine().binding
-    return all(binding.address_of_symbol(each) for each in made.needs)
+    """Return whether this process has all symbols of an object: LLVM ends it for want of one.
+
+    An object for a higher level only counts where its twin for this processor is loaded.
+    """
+    engine = start_engine()
+    has_symbols = all(engine.binding.address_of_symbol(each) for each in made.needs)
+    return has_symbols and (made.symbol in engine.loaded or not is_for_higher_level())
 
 
 KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.bool_: "b"}

@@ -1,6 +1,7 @@
 """What processes share: locks, signals, and files of compiled code, one writer at a time."""
 
 import ctypes
+import functools
 import os
 import signal
 import struct
@@ -224,6 +225,26 @@ def test_an_object_that_needs_what_the_process_lacks_is_not_loaded(make_entry, t
     path.write_bytes(found._replace(needs=("a_symbol_of_nobody",)).pack())
     assert call_double(make_entry(), 2.5) == 5.0
     assert len(make_entry.made) == 2
+
+
+def test_a_core_for_a_higher_level_is_built_where_it_cannot_run(make_entry, tmp_path, monkeypatch):
+    """What is written is for that level; what the build itself runs is for this processor."""
+    for place in (object_code, compiler):
+        monkeypatch.setattr(place, "is_for_higher_level", lambda: True)
+    monkeypatch.setattr(object_code, "start_engine", functools.cache(object_code.Engine))
+    loaded = []
+    load = object_code.Engine.load
+    monkeypatch.setattr(
+        object_code.Engine, "load", lambda own, made: loaded.append(made) or load(own, made)
+    )
+    assert [call_double(make_entry(), x) for x in (2.0, 3.0)] == [4.0, 6.0]
+    assert len(make_entry.made) == 1
+    (path,) = tmp_path.glob("*.o")
+    written = object_code.ObjectFile.read(path)
+    assert written.here == b"" != loaded[0].here
+    assert object_code.can_load(written)  # as it is loaded here
+    object_code.start_engine.cache_clear()
+    assert not object_code.can_load(written)
 
 
 def test_what_cannot_be_written_is_compiled_and_not_kept(make_entry, tmp_path, monkeypatch):
