@@ -20,14 +20,13 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Markets
 from backtest.results import annualize_ratios
 from backtest.search import validation as v
-from backtest.search.problem import SearchProblem, refuse_several
+from backtest.search.problem import SearchProblem, SharedFields, refuse_several, takes_fields
 from backtest.search.trials import Journal, find_distinct
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.core import Progress
-    from backtest.engine import BacktestFields
     from backtest.market import Market
     from backtest.policies import Policy
     from backtest.sweep import Evaluator, Rows, Sets
@@ -62,27 +61,18 @@ SPREAD = "the spread of the paths is not an interval"
 @engine.short_form
 @core.record_making
 @core.checked_only("resume", "progress")
-def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
+@takes_fields(SharedFields)
+def cross_validate(
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    space: Mapping[str, Any] | None = None,
-    fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
-    constraints: Mapping[str, str] | None = None,
     groups: int = 10,
     test_groups: int = 2,
     embargo: int | str | None = None,
     trials: int = 2_000,
-    seed: int = 0,
-    store: str | Path | None = None,
-    resume: bool = False,
-    threads: int | None = None,
-    memory: str = "1GiB",
-    cluster: str | None = None,
-    compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
+    **fields: Unpack[SharedFields],
 ) -> CrossValidation:
     """Choose the best set on each choice of groups of time, and test it on the others.
 
@@ -127,11 +117,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
     Machine Learning, chapter 12.
     """
-    problem = v.read_validated(
-        engine.read_test(market, fields), policy, store, compile=compile, threads=threads,
-        memory=memory, objective=objective, constraints=constraints, space=space, fix=fix,
-        trials=trials, seed=seed,
-    )  # fmt: skip
+    given = {"objective": objective, "trials": trials, "sampler": "sobol", **fields}
+    problem = v.read_validated(market, policy, **given)
     refuse_several(problem, "cross_validate")
     check_objective(problem)
     market, sampling = problem.market, problem.test.sampling
@@ -143,7 +130,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     manifest = problem.describe_search(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
     )
-    drawn = draw_sets(problem.space, trials, seed=seed)
+    drawn = draw_sets(problem.space, trials, seed=problem.seed)
     sets = take_sets(drawn, find_distinct(drawn))
 
     def make(evaluator: Evaluator, folder: Path | None) -> CrossValidation:
@@ -153,8 +140,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
             raise core.PolicyError("every set failed in a group; run one with bt.run to see more")
         return judge_splits(problem, sets, plan, runs, manifest)
 
-    how: Any = {"store": store, "resume": resume, "cluster": cluster}
-    return v.make_or_resume(CrossValidation, problem, manifest, make, **how)
+    return v.make_or_resume(CrossValidation, problem, manifest, make)
 
 
 class SplitPlan(NamedTuple):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias, get_args
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 from backtest._compile.bytecode import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
-from backtest.engine import Backtest
+from backtest.engine import BacktestFields, read_test
 from backtest.engine.checks import warn_once
 from backtest.policies import Policy
 from backtest.results import (
@@ -21,11 +23,13 @@ from backtest.results import (
 )
 from backtest.results.measure_table import CORE, PATH
 from backtest.search.trials import Goal, SamplerName
-from backtest.sweep import Evaluator, Metrics, SetRuns, read_runs, read_space
+from backtest.sweep import Accounts, Evaluator, Metrics, Pool, SetRuns, read_runs, read_space
 
 LEAST_TRIALS = 4
+TRIALS = 20_000
+"""Trials if neither trials nor seconds are given."""
 
-
+_F = TypeVar("_F", bound=Callable[..., Any])
 Objectives: TypeAlias = ObjectiveLike | Sequence[str]
 """One objective, or the names of several measures."""
 
@@ -93,6 +97,10 @@ class SearchProblem(SetRuns):
     is_robust: bool
     seed: int
     patience: int | None
+    holdout: str | float | None
+    store: Path | None
+    resume: bool
+    cluster: str | None
 
     @property
     def names(self) -> list[str]:
@@ -135,35 +143,76 @@ class SearchProblem(SetRuns):
         )
 
 
+class SharedFields(BacktestFields, total=False):
+    """Types of what a search and its validations take by name, beside the fields of a test."""
+
+    space: Mapping[str, Any] | None
+    fix: Mapping[str, Any] | None
+    constraints: Mapping[str, str] | None
+    seed: int
+    store: str | Path | None
+    resume: bool
+    threads: int | None
+    memory: str
+    cluster: str | None
+    compile: bool
+
+
+class SearchFields(SharedFields, total=False):
+    """Types of what searches alone take beside that."""
+
+    accounts: Accounts
+    pool: Pool
+    trials: int | None
+    seconds: float | None
+    patience: int | None
+    sampler: SamplerName
+    holdout: str | float | None
+
+
 def read_search(  # noqa: PLR0913 - those of a search
-    test: Backtest,
+    market: Any,
     policy: type[Policy] | Policy,
     *,
-    objective: Objectives,
-    constraints: Mapping[str, str] | None,
+    objective: Objectives = "sharpe",
+    robust: bool | Robustness = False,
+    is_searched: bool = True,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
-    is_searched: bool = True,
-    trials: int | None = LEAST_TRIALS,
+    constraints: Mapping[str, str] | None = None,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    trials: int | None = None,
     seconds: float | None = None,
-    sampler: Any = "sobol",
-    robust: bool | Robustness = False,
-    seed: int = 0,
     patience: int | None = None,
-    **how: Any,
+    sampler: SamplerName = "auto",
+    holdout: str | float | None = "25%",
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    **fields: Any,
 ) -> SearchProblem:
-    """Read the arguments of a search; ``how`` are those of :func:`read_runs`.
+    """Read the arguments of a search, which declares their defaults; ``fields`` are of its test.
 
     Without ``is_searched`` there is no space.
     """
+    test = read_test(market, fields)
     Choice(*get_args(SamplerName)).check("sampler", sampler)
     Whole(0).check("seed", seed)
-    most = None if trials is None else Whole(LEAST_TRIALS).check("trials", trials)
+    trials = TRIALS if trials is None and seconds is None else trials
+    if trials is not None:
+        trials = Whole(LEAST_TRIALS).check("trials", trials)
     if seconds is not None:
         Number(0.0, open_low=True).check("seconds", seconds)
     if patience is not None:
         Whole(1).check("patience", patience)
-    runs = read_runs(test, policy, **how)
+    runs = read_runs(
+        test, policy, accounts=accounts, pool=pool, compile=compile, threads=threads, memory=memory
+    )
     goal = read_goal(objective, constraints)
     if goal.others and (sampler == "gp" or isinstance(robust, Robustness)):
         raise ParameterError(
@@ -174,6 +223,10 @@ def read_search(  # noqa: PLR0913 - those of a search
     if is_searched:
         found = read_space(runs.varied, space, fix=fix)
         runs = runs.fit_to([*(each.name for each in found.dimensions), *found.fixed])
+    if not isinstance(robust, bool | Robustness):
+        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
+    is_robust = bool(robust) and not goal.others
+    rule = robust if isinstance(robust, Robustness) else Robustness()
     return SearchProblem(
         **vars(runs),
         space=found,
@@ -181,13 +234,32 @@ def read_search(  # noqa: PLR0913 - those of a search
         objective=objective,
         metrics=choose_metrics(objective, goal),
         sampler=sampler,
-        trials=most,
+        trials=trials,
         seconds=seconds,
-        robustness=read_robustness(False if goal.others else robust),
-        is_robust=bool(robust) and not goal.others,
+        holdout=holdout,
+        robustness=rule if is_robust else PLAIN,
+        is_robust=is_robust,
         seed=seed,
         patience=patience,
+        store=None if store is None else Path(store),
+        resume=resume,
+        cluster=cluster,
     )
+
+
+def takes_fields(fields: type) -> Callable[[_F], _F]:
+    """Show arguments that a function takes by name as :func:`read_search` declares them."""
+
+    def show(function: _F) -> _F:
+        *own, rest = inspect.signature(function).parameters.values()
+        known, taken = inspect.signature(read_search).parameters, {each.name for each in own}
+        more = [known[k] for k in fields.__annotations__ if k in known and k not in taken]
+        shown: Any = function
+        shown.__signature__ = inspect.Signature([*own, *more, rest])
+        shown.__annotations__ |= {each.name: each.annotation for each in more}
+        return function
+
+    return show
 
 
 def read_goal(objective: Objectives, constraints: Any) -> Goal:
@@ -200,7 +272,9 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
             f"objectives must be two or three different measures, got {objective!r:.80}"
         )
     for name in objective:
-        if not isinstance(name, str) or not find_direction(check_measure(name)):
+        if isinstance(name, str):
+            check_metric(name)
+        if not isinstance(name, str) or not find_direction(name):
             raise ParameterError(
                 f"an objective must be a measure with a better direction, got {name!r}"
             )
@@ -208,22 +282,9 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
     return Goal(first, read_constraints(constraints), tuple(others))
 
 
-def check_measure(name: str) -> str:
-    check_metric(name)
-    return name
-
-
 def refuse_several(problem: SearchProblem, what: str) -> None:
     if problem.goal.others:
         raise ParameterError(f"{what} needs one objective, got {len(problem.goal.objectives)}")
-
-
-def read_robustness(robust: object) -> Robustness:
-    if isinstance(robust, Robustness):
-        return robust
-    if not isinstance(robust, bool):
-        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
-    return Robustness() if robust else PLAIN
 
 
 def choose_metrics(objective: Objectives, goal: Goal) -> Metrics:

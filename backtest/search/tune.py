@@ -8,26 +8,24 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from backtest import core
 from backtest.core.saved_result import COMMAND, attach_making
-from backtest.engine import BacktestFields, read_test, short_form
+from backtest.engine import BacktestFields, short_form
 from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.results import ObjectiveLike
+from backtest.search import problem as p
 from backtest.search.frontier import Frontier, start_patience
-from backtest.search.problem import Objectives, Robustness, read_search, refuse_several
 from backtest.search.study import Study
 from backtest.search.trials import (
     TRIED,
     Examiner,
     Journal,
     Progress,
-    SamplerName,
     add_note,
     find_finished,
     open_folder,
@@ -36,37 +34,18 @@ from backtest.search.trials import (
 from backtest.search.winner import BUDGET_SHARE, StudyOutcome, StudyTask, build_outcome
 from backtest.sweep import Accounts, Pool, check_sets, on_cluster
 
-TRIALS = 20_000
-"""Trials if neither trials nor seconds are given."""
-
 
 @short_form
 @core.checked_only("resume", "store", "progress")
-def tune(  # noqa: PLR0913 - keywords, each with a default that is said
+@p.takes_fields(p.SearchFields)
+def tune(
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    accounts: Accounts = "shared",
-    pool: Pool = "mean",
-    objective: Objectives = "sharpe",
-    constraints: Mapping[str, str] | None = None,
-    trials: int | None = None,
-    seconds: float | None = None,
-    patience: int | None = None,
-    sampler: SamplerName = "auto",
-    space: Mapping[str, Any] | None = None,
-    fix: Mapping[str, Any] | None = None,
-    robust: bool | Robustness = True,
-    holdout: str | float | None = "25%",
-    seed: int = 0,
-    store: str | Path | None = None,
-    resume: bool = False,
-    threads: int | None = None,
-    memory: str = "1GiB",
-    cluster: str | None = None,
-    compile: bool = True,  # noqa: A002 - the word users know
+    objective: p.Objectives = "sharpe",
+    robust: bool | p.Robustness = True,
     progress: Callable[[Progress], object] | None = None,
-    **fields: Unpack[BacktestFields],
+    **fields: Unpack[p.SearchFields],
 ) -> Study:
     """Search for good parameters of a policy, and estimate the selection bias of the result.
 
@@ -150,72 +129,52 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    if trials is None and seconds is None:
-        trials = TRIALS
-    problem = read_search(
-        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
-        threads=threads, memory=memory, objective=objective, constraints=constraints, space=space,
-        fix=fix, trials=trials, seconds=seconds, patience=patience, sampler=sampler, robust=robust,
-        seed=seed,
-    )  # fmt: skip
-    market = problem.market
+    problem = p.read_search(market, policy, objective=objective, robust=robust, **fields)
+    market, holdout, place = problem.market, problem.holdout, problem.store
     split = find_split(market, holdout)
-    warn_of_unseen(market, split)
+    markets = as_markets(market)
+    listed = zip(markets, markets.spans[:, 0], strict=True)
+    if unseen := [name for name, first in listed if first >= split]:
+        core.warn_caller(
+            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
+            "Use a shorter holdout or other markets to include it"
+        )
     manifest = problem.describe_search(
         Study.kind,
         seconds=problem.seconds,
         holdout=holdout,
         searched=core.format_time(int(market.time[split - 1]) + market.interval),
     )
-    place = None if store is None else Path(store)
-    finished = find_finished(place, manifest, resume=resume)
+    finished = find_finished(place, manifest, resume=problem.resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above for the whole market
         seen = problem.build_evaluator(market.prefix(split))
         task = StudyTask(problem, seen, problem.build_evaluator(market), split, manifest, place)
         if finished is not None:
             return dataclasses.replace(Study.load(finished), task=task)
-        with on_cluster(task.seen, cluster) as working:
+        with on_cluster(task.seen, problem.cluster) as working:
             return run_study(task._replace(seen=working), progress)
 
 
 @short_form
 @core.checked_only("resume", "store", "progress")
-def frontier(  # noqa: PLR0913 - keywords, as of tune
+@p.takes_fields(p.SearchFields)
+def frontier(
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
     objectives: Sequence[str] = ("cagr", "max_drawdown"),
-    accounts: Accounts = "shared",
-    pool: Pool = "mean",
-    constraints: Mapping[str, str] | None = None,
-    trials: int | None = None,
-    seconds: float | None = None,
-    patience: int | None = None,
-    sampler: SamplerName = "auto",
-    space: Mapping[str, Any] | None = None,
-    fix: Mapping[str, Any] | None = None,
-    holdout: str | float | None = "25%",
-    seed: int = 0,
-    store: str | Path | None = None,
-    resume: bool = False,
-    threads: int | None = None,
-    memory: str = "1GiB",
-    cluster: str | None = None,
-    compile: bool = True,  # noqa: A002 - the word users know
     progress: Callable[[Progress], object] | None = None,
-    **fields: Unpack[BacktestFields],
+    **fields: Unpack[p.SearchFields],
 ) -> Frontier:
     """Search for the sets that no other set beats in every one of several objectives.
 
     Parameters
     ----------
-    market, policy, accounts, pool, constraints, trials, seconds, patience, sampler, space, fix
-        As in :func:`backtest.tune`.
+    market, policy, progress, **fields
+        As in :func:`backtest.tune`. The store keeps the search, as a study.
     objectives : sequence of str
         Two or three measures; more or less is better as they say.
-    holdout, seed, store, resume, threads, memory, cluster, compile, progress, **fields
-        As in :func:`backtest.tune`. The store keeps the search, as a study.
 
     Returns
     -------
@@ -233,14 +192,8 @@ def frontier(  # noqa: PLR0913 - keywords, as of tune
     minimizes the largest weighted distance to the best of each. Source: Knowles (2006), ParEGO,
     IEEE Transactions on Evolutionary Computation 10(1).
     """
-    search: Any = tune  # whose test has the fields
-    found: Study = search(
-        read_test(market, fields), policy, objective=[*objectives], accounts=accounts, pool=pool,
-        constraints=constraints, trials=trials, seconds=seconds, patience=patience, space=space,
-        sampler=sampler, fix=fix, robust=False, holdout=holdout, seed=seed, store=store,
-        resume=resume, threads=threads, memory=memory, cluster=cluster, compile=compile,
-        progress=progress,
-    )  # fmt: skip
+    given: Any = {"objective": [*objectives], "robust": False, "progress": progress}
+    found = tune(market, policy, **given, **fields)
     if not found.complete:
         raise KeyboardInterrupt
     return found.frontier()
@@ -281,11 +234,10 @@ def objective(
     PolicyError
         From the function, if the columns of the first set look ahead.
     """
-    problem = read_search(
-        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
-        objective=objective, constraints=constraints, is_searched=False,
-    )  # fmt: skip
-    refuse_several(problem, "bt.objective")
+    given: Any = {"accounts": accounts, "pool": pool, "constraints": constraints}
+    given |= {"objective": objective, "compile": compile, "is_searched": False}
+    problem = p.read_search(market, policy, **given, **fields)
+    p.refuse_several(problem, "bt.objective")
     split = find_split(problem.market, holdout)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above
@@ -380,15 +332,3 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
             f"leaves bars to search on, got {holdout!r} of {n} bars"
         )
     return split
-
-
-def warn_of_unseen(market: Market | Markets, split: int) -> None:
-    markets = as_markets(market)
-    unseen = [
-        name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
-    ]
-    if unseen:
-        core.warn_caller(
-            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
-            "Use a shorter holdout or other markets to include it"
-        )

@@ -16,7 +16,7 @@ import pandas as pd
 from backtest import core
 from backtest.core.result_parts import ShownChart
 from backtest.core.saved_result import MANIFEST
-from backtest.engine import Backtest, mark_ends
+from backtest.engine import mark_ends
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.results import Result, name_measure
@@ -364,13 +364,14 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
     )  # fmt: skip
 
 
-def read_validated(test: Backtest, policy: Any, store: object, **search: Any) -> SearchProblem:
+def read_validated(market: object, policy: Any, **search: Any) -> SearchProblem:
     """Read the arguments of a validation; ``search`` are those of :func:`read_search`."""
+    store = search.get("store")
     if store is not None and not core.is_path(store):
         raise core.ParameterError(
             f"store must be the path of a folder or None, got {core.repr_plain(store)}"
         )
-    problem = read_search(test, policy, **search)
+    problem = read_search(market, policy, **search)
     dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
     if dotted:
         raise core.ParameterError(
@@ -385,17 +386,13 @@ def make_or_resume(
     problem: SearchProblem,
     manifest: Mapping[str, Any],
     make: Callable[[Evaluator, Path | None], V],
-    *,
-    store: str | Path | None,
-    resume: bool,
-    cluster: str | None,
 ) -> V:
-    place = None if store is None else Path(store)
-    if (finished := find_finished(place, manifest, resume=resume)) is not None:
+    place = problem.store
+    if (finished := find_finished(place, manifest, resume=problem.resume)) is not None:
         return cls.load(finished)
     evaluator = problem.build_evaluator(problem.market)
     with open_folder(place, manifest) as folder:
-        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
+        with warn_once(is_first=False), on_cluster(evaluator, problem.cluster) as working:
             made = make(working, folder)
         if place is not None and folder is not None:
             made.save(place)

@@ -31,7 +31,7 @@ from backtest.search.equal_risk import (
     measure_market,
     name_better,
 )
-from backtest.search.problem import Robustness, SearchProblem
+from backtest.search.problem import Robustness, SearchProblem, SharedFields, takes_fields
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
 from backtest.sweep import (
@@ -71,14 +71,12 @@ BESIDE = (
 @engine.short_form
 @core.record_making
 @core.checked_only("resume", "progress", "anchored")
-def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
+@takes_fields(SharedFields)
+def walk_forward(
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    space: Mapping[str, Any] | None = None,
-    fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
-    constraints: Mapping[str, str] | None = None,
     train: str = "365d",
     test: str = "30d",
     anchored: bool = False,
@@ -87,15 +85,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     patience: int | None = None,
     sampler: str = "auto",
     robust: bool | Robustness = True,
-    seed: int = 0,
-    store: str | Path | None = None,
-    resume: bool = False,
-    threads: int | None = None,
-    memory: str = "1GiB",
-    cluster: str | None = None,
-    compile: bool = True,  # noqa: A002 - the word users know
     progress: core.Progress | None = None,
-    **fields: Unpack[engine.BacktestFields],
+    **fields: Unpack[SharedFields],
 ) -> WalkForward:
     """Tune on each train span, trade the test span after it, and judge the whole procedure.
 
@@ -147,12 +138,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
-    problem = v.read_validated(
-        engine.read_test(market, fields), policy, store, compile=compile, threads=threads,
-        memory=memory, objective=objective, constraints=constraints, space=space, fix=fix,
-        trials=trials, patience=patience, sampler=sampler, robust=robust, seed=seed,
-    )  # fmt: skip
-    market = problem.market
+    given = {"objective": objective, "trials": trials, "patience": patience, "sampler": sampler}
+    problem = v.read_validated(market, policy, robust=robust, **given, **fields)
+    market, store = problem.market, problem.store
     spans = v.plan_spans(market, train, test, anchored, gap)
     table = v.tabulate_spans(market, spans)
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
@@ -173,18 +161,16 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
             manifest=manifest,
         )
 
-    how: Any = {"store": store, "resume": resume, "cluster": cluster}
-    return v.make_or_resume(WalkForward, problem, manifest, make, **how)
+    return v.make_or_resume(WalkForward, problem, manifest, make)
 
 
-def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
+def count_ways(store: Path | None, facts: Mapping[str, Any]) -> int:
     """Note a walk in the store, and return how many different ones tested some of its bars."""
     if store is None:
         return 1
-    trial_steps.add_note(Path(store), trial_steps.WALKED, facts)
-    return len(
-        {note["study"] for note in trial_steps.read_notes(Path(store), trial_steps.WALKED, facts)}
-    )
+    trial_steps.add_note(store, trial_steps.WALKED, facts)
+    notes = trial_steps.read_notes(store, trial_steps.WALKED, facts)
+    return len({note["study"] for note in notes})
 
 
 class SearchedFold(NamedTuple):
