@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -132,7 +131,11 @@ def compare(
     if scaled is not None:
         results = {name: each.result for name, each in scaled.items()}
     sampled = sample_returns(results)
-    rows = {name: measure_account(result) for name, result in results.items()}
+    rows = {}
+    for name, result in results.items():
+        costs = find_cost_rates(result.tally, result.span)  # over mean equity
+        rates = {f"{cost}_annual": rate for cost, rate in costs.items()}
+        rows[name] = {"log_growth": find_growth(result), **result.metrics, **rates}
     for name, each in (scaled or {}).items():
         rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
@@ -173,15 +176,14 @@ def build_manifest(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     first = next(iter(results.values())).manifest
-    overlay = find_overlay(first)
+    overlay, versions = find_overlay(first), core.find_versions()
     manifest: dict[str, Any] = core.to_plain(
         {
             "kind": "comparison",
             "data": first["data"],
             "policies": {
                 name: {
-                    "text": result.manifest["policy"]["text"],
-                    "source_hash": result.manifest["policy"]["source_hash"],
+                    **{key: result.manifest["policy"][key] for key in ("text", "source_hash")},
                     "result": result.manifest["id"],
                     "scale": 1.0 if scaled is None else scaled[name].scale,
                     "rest": 1.0 if scaled is None else scaled[name].rest,
@@ -196,7 +198,7 @@ def build_manifest(
                 "periods": sampled.periods,
             },
             **facts,
-            "versions": {**core.find_versions(), "arch": core.find_version("arch")},
+            "versions": {**versions, "arch": core.find_version("arch")},
         }
     )
     return {"id": core.compute_id(manifest), **manifest}
@@ -216,10 +218,9 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
 
 def check_alike(results: Mapping[str, Result]) -> None:
     name, first = next(iter(results.items()))
-    terms = core.to_plain(describe_terms(first))
+    terms = describe_terms(first)
     for other, result in results.items():
-        theirs = core.to_plain(describe_terms(result))
-        found = [each for each, *_ in walk_differences(terms, theirs)]
+        found = [each for each, *_ in walk_differences(terms, describe_terms(result))]
         if result.manifest["resumed_from"] is not None:
             what = "begins in the middle: it was resumed from another run"
         elif found:
@@ -233,11 +234,11 @@ def check_alike(results: Mapping[str, Result]) -> None:
         )
 
 
-def describe_terms(result: Result) -> dict[str, Any]:
-    manifest = result.manifest
-    data = manifest["data"]
+def describe_terms(result: Result) -> Any:
+    manifest, data = result.manifest, result.manifest["data"]
     span = {"market data": data["content_hash"], "start": data["start"], "end": data["end"]}
-    return {**span, **{name: manifest[name] for name in SHARED}, "overlay": find_overlay(manifest)}
+    shared = {name: manifest[name] for name in SHARED}
+    return core.to_plain({**span, **shared, "overlay": find_overlay(manifest)})
 
 
 def find_overlay(manifest: Mapping[str, Any]) -> str:
@@ -266,38 +267,25 @@ def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterato
     for name, each in (scaled or {}).items():
         if not each.distance <= NEAR:
             got = float(each.result.metrics["volatility"])
-            how = (
-                f"was scaled to a volatility of {got:.4g}, not"
-                if got
-                else "held nothing, and cannot be scaled"
-            )
+            how = f"was scaled to a volatility of {got:.4g}, not"
+            how = how if got else "held nothing, and cannot be scaled"
             yield f"{name} {how} to {each.target:.4g}: its risk is not equal"
-
-
-def measure_account(result: Result) -> dict[str, float]:
-    """Return log growth, all measures of a run, and its costs per year over mean equity."""
-    rates = find_cost_rates(result.tally, result.span)
-    return {
-        "log_growth": find_growth(result),
-        **result.metrics,
-        **{f"{name}_annual": rate for name, rate in rates.items()},
-    }
 
 
 def sample_returns(results: Mapping[str, Result]) -> Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     first = next(iter(results.values()))
     rows = np.array([result.returns.to_numpy() for result in results.values()])
-    per_year = rows.shape[1] / first.span.years
-    return Sampled(rows, sample_free(first), per_year, first.span.periods)
-
-
-def sample_free(result: Result) -> core.FloatArray:
-    """Return the simple risk-free return of each sampling period, of shape (n,)."""
-    venue, time = result.venues[result.names[0]], result.time
+    venue, time = first.venues[first.names[0]], first.time
     years = np.diff(time, prepend=time[:1]) / (venue.day_count * DAY)
     free = engine.earn_cash(as_of(venue.cash_rate, time, "Venue.cash_rate"), years, len(time))
-    ends = np.flatnonzero(result.ends_sample)
+    free = compound_free(free, first.ends_sample)
+    return Sampled(rows, free, rows.shape[1] / first.span.years, first.span.periods)
+
+
+def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatArray:
+    """Return the simple risk-free return of each sampling period, from that of each bar."""
+    ends = np.flatnonzero(ends_sample)
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
@@ -350,8 +338,14 @@ def tabulate_differences(
     living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
     bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
-    rows, blocks = [], {}
+    rows, blocks, done = [], dict[str, int](), 0
+
+    def report(more: int, _: int) -> None:
+        if progress is not None:
+            progress(done + more, len(STATISTICS) * rules.draws)
+
     for place, measure in enumerate(TITLES):
+        done = place * rules.draws
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):
             gap = pair_differences(of_run if is_tested else of_run * rest, pairs)
@@ -368,11 +362,7 @@ def tabulate_differences(
                 confidence=rules.confidence,
                 draws=rules.draws,
                 rng=np.random.default_rng(rules.seed),
-                progress=None
-                if progress is None
-                else functools.partial(
-                    _report, progress, place * rules.draws, len(STATISTICS) * rules.draws
-                ),
+                progress=report if progress else None,
             )
             blocks[measure] = drawn.block
             for name, column in found.items():
@@ -384,24 +374,12 @@ def tabulate_differences(
         is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules.confidence + 1e-12
         basis = np.where((bases == TEST) & ~np.array(is_tested), UNTESTED, bases)
         basis[np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))] = NONE
-        rows.append(
-            pd.DataFrame(
-                {
-                    "policy": [names[one] for one, _ in pairs],
-                    "against": baseline,
-                    "measure": measure,
-                    **found,
-                    "p_holm": corrected,
-                    "distinguishable": np.isinf(found["difference"]) | is_decided,
-                    "basis": basis,
-                }
-            )
-        )
+        part = pd.DataFrame({"policy": [names[one] for one, _ in pairs], **found})
+        part.insert(1, "against", baseline)
+        part.insert(2, "measure", measure)
+        is_clear = np.isinf(found["difference"]) | is_decided
+        rows.append(part.assign(p_holm=corrected, distinguishable=is_clear, basis=basis))
     return pd.concat(rows, ignore_index=True), blocks
-
-
-def _report(progress: core.Progress, done: int, total: int, more: int) -> None:
-    progress(done + more, total)
 
 
 def find_basis(returns: core.FloatArray, pair: core.IntArray, ruined: core.BoolArray) -> str:

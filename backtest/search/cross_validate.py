@@ -20,7 +20,14 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Markets
 from backtest.results import annualize_ratios
 from backtest.search import validation as v
-from backtest.search.problem import SearchProblem, SharedFields, refuse_several, takes_fields
+from backtest.search.compare import compound_free
+from backtest.search.problem import (
+    SearchProblem,
+    SharedFields,
+    name_measures,
+    refuse_several,
+    takes_fields,
+)
 from backtest.search.trials import Journal, find_distinct
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.venue import Venue
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
     from backtest.core import Progress
     from backtest.market import Market
     from backtest.policies import Policy
-    from backtest.sweep import Evaluator, Rows, Sets
+    from backtest.sweep import Evaluator, Sets
 
 KIND = "cross-validation"
 CHUNK = 256
@@ -120,7 +127,12 @@ def cross_validate(
     given = {"objective": objective, "trials": trials, "sampler": "sobol", **fields}
     problem = v.read_validated(market, policy, **given)
     refuse_several(problem, "cross_validate")
-    check_objective(problem)
+    if several := {*name_measures(problem.objective, problem.goal)} - KNOWN:
+        raise core.ParameterError(
+            "objective and constraints of a cross-validation must add up over groups, as sharpe, "
+            f"cagr, max_drawdown and fees do, got {', '.join(sorted(several))}; a walk-forward "
+            "accepts any"
+        )
     market, sampling = problem.market, problem.test.sampling
     cut, k = v.split_groups(market, groups, test_groups, sampling)
     bars = v.check_embargo(embargo, cut, market)
@@ -151,26 +163,6 @@ class SplitPlan(NamedTuple):
     """Sampled returns within the embargo."""
 
 
-class SplitWinners(NamedTuple):
-    row: core.IntArray
-    inside: core.FloatArray
-    outside: core.FloatArray
-    rank: core.FloatArray
-
-
-def check_objective(problem: SearchProblem) -> None:
-    objective = problem.objective
-    names = {*objective} if isinstance(objective, Mapping) else {objective}
-    names = {name.strip().lstrip("- ") if isinstance(name, str) else "a function" for name in names}
-    names |= {each.name for each in problem.goal.constraints}
-    if names - KNOWN:
-        raise core.ParameterError(
-            "objective and constraints of a cross-validation must add up over groups, as sharpe, "
-            f"cagr, max_drawdown and fees do, got {', '.join(sorted(names - KNOWN))}; a "
-            "walk-forward accepts any"
-        )
-
-
 def judge_splits(
     problem: SearchProblem,
     sets: Sets,
@@ -178,10 +170,8 @@ def judge_splits(
     runs: Sequence[GroupRuns],
     manifest: Mapping[str, Any],
 ) -> CrossValidation:
-    periods, n = (
-        engine.count_periods(problem.test.calendar, problem.test.sampling, problem.market),
-        len(runs),
-    )
+    test, n = problem.test, len(runs)
+    periods = engine.count_periods(test.calendar, test.sampling, problem.market)
     plain = build_parts(problem, plan.groups, runs, 0)
     late = build_parts(problem, plan.groups, runs, plan.skipped)
     failed = np.any([each.failed for each in runs], axis=0)
@@ -234,6 +224,13 @@ def find_known(measure: Any, values: core.FloatArray) -> float:
     return float(measure(known)) if len(known) else math.nan
 
 
+class SplitWinners(NamedTuple):
+    row: core.IntArray
+    inside: core.FloatArray
+    outside: core.FloatArray
+    rank: core.FloatArray
+
+
 class GroupRuns(NamedTuple):
     """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
 
@@ -257,21 +254,17 @@ def run_groups(
         while len(tables) < groups.n and (table := journal.read_table()) is not None:
             tables.append(table)
         for begin, end in spans[len(tables) :]:
-            rows = evaluator.evaluate(some, first=begin, stop=end, returns=True)
-            tables.append(tabulate_runs(rows))
+            rows = evaluator.evaluate(some, first=begin, stop=end, returns=True).finish()
+            failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
+            sampled: Any = rows.returns
+            returns = np.where(failed, 0.0, sampled).T.copy()
+            columns = {**rows.metrics, RETURNS: [*returns], FAILED: failed}
+            tables.append(pd.DataFrame(columns))
             journal.write_table(tables[-1])
         chunks.append(tables)
         if progress is not None:
             progress(min(first + CHUNK, n), n)
     return [read_runs(pd.concat(parts, ignore_index=True)) for parts in zip(*chunks, strict=True)]
-
-
-def tabulate_runs(rows: Rows) -> pd.DataFrame:
-    if not rows.done.all() or rows.returns is None:
-        raise KeyboardInterrupt
-    failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
-    returns = np.where(failed, 0.0, rows.returns).T.copy()
-    return pd.DataFrame({**rows.metrics, RETURNS: [*returns], FAILED: failed})
 
 
 def read_runs(table: pd.DataFrame) -> GroupRuns:
@@ -305,29 +298,22 @@ def sum_moments(
 def build_parts(
     problem: SearchProblem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
-    market = problem.market
+    venue: Any = problem.varied.venue
+    venue = venue if isinstance(venue, Venue) else next(iter(venue.values()))
     parts: list[GroupPart] = []
     for group, each in enumerate(runs):
         first, stop = groups.span(group)
-        free = sample_free(problem, first, stop)[skipped:]
+        market = problem.market.prefix(stop)
+        rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
+        years = engine.measure_years(market, venue, first, int(market.time[first]))
+        free = engine.earn_cash(rates, years, market.n_bars)[first:]
+        ends = engine.mark_samples(market, problem.test.sampling)[first:]
+        free = compound_free(free, ends)[skipped:]
         span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
-        years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
+        lived = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
         metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}
-        parts.append({**metrics, **sum_moments(each.returns[skipped:], free, years)})
+        parts.append({**metrics, **sum_moments(each.returns[skipped:], free, lived)})
     return parts
-
-
-def sample_free(problem: SearchProblem, first: int, stop: int) -> core.FloatArray:
-    """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
-    market, venue = problem.market.prefix(stop), problem.varied.venue
-    if not isinstance(venue, Venue):
-        venue = next(iter(venue.values()))
-    rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
-    years = engine.measure_years(market, venue, first, int(market.time[first]))
-    free = engine.earn_cash(rates, years, market.n_bars)[first:]
-    ends = np.flatnonzero(engine.mark_samples(market, problem.test.sampling)[first:])
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
 def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, core.FloatArray]:
@@ -384,19 +370,17 @@ def choose_winners(
     rows = []
     for one, other in zip(inside, outside, strict=True):
         best = int(np.argmax(one))
-        is_any = bool(np.isfinite(one[best]))
         found = (best, float(one[best]), float(other[best]), v.find_rank(other, best))
-        rows.append(found if is_any else (-1, math.nan, math.nan, math.nan))
-    row, *scores = (np.array(column) for column in zip(*rows, strict=True))
-    return SplitWinners(row, *scores)
+        rows.append(found if np.isfinite(one[best]) else (-1, math.nan, math.nan, math.nan))
+    return SplitWinners(*map(np.array, zip(*rows, strict=True)))
 
 
 def estimate_overfitting(ranks: core.FloatArray, n: int, k: int) -> v.Estimate:
-    return v.estimate_share(v.share_overfit(ranks), count_independent_splits(n, k))
+    return v.estimate_share(v.share_overfit(ranks), count_independent(n, k))
 
 
 @functools.cache
-def count_independent_splits(n: int, k: int) -> float:
+def count_independent(n: int, k: int) -> float:
     """Return how many independent splits have an overfitting that scatters as much on noise."""
     splits = v.list_splits(n, k)
     chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))

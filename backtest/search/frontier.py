@@ -147,9 +147,7 @@ def estimate_errors(goal: Goal, evaluator: Evaluator, sets: Sets, seed: int) -> 
 
     0 where a score does not follow from returns.
     """
-    rows = evaluator.evaluate(sets, returns=True)
-    if not rows.done.all():
-        raise KeyboardInterrupt
+    rows = evaluator.evaluate(sets, returns=True).finish()
     returns = rows.returns
     if returns is None or len(returns) < 2:
         return np.zeros((len(rows.done), len(goal.objectives)))
@@ -349,9 +347,7 @@ def build_frontier(
         sets = {key: np.append(each, own[key]) for key, each in sets.items()}
     beside = take_sets(trials.sets, places[near])
     everything = {key: np.append(each, beside[key]) for key, each in sets.items()}
-    rows = task.seen.evaluate(everything, returns=True)
-    if not rows.done.all():
-        raise KeyboardInterrupt
+    rows = task.seen.evaluate(everything, returns=True).finish()
     is_usable = (rows.metrics["ruined"] == 0.0) & ~np.isnan(goal.grade(rows.metrics)).any(axis=1)
     shares = np.full(len(rows.done), np.nan)
     if rows.returns is not None and len(rows.returns) > 1:
@@ -406,9 +402,7 @@ def measure_held_out(
     if task.store is not None:
         for k in range(count_sets(sets)):
             add_note(task.store, LOOKS, task.facts, values=take_sets(sets, k))
-    rows = task.whole.evaluate(sets, first=task.split)
-    if not rows.done.all():
-        raise KeyboardInterrupt
+    rows = task.whole.evaluate(sets, first=task.split).finish()
     return {name: rows.metrics[name] for name in objectives}
 
 

@@ -287,11 +287,16 @@ def refuse_several(problem: SearchProblem, what: str) -> None:
         raise ParameterError(f"{what} needs one objective, got {len(problem.goal.objectives)}")
 
 
+def name_measures(objective: Objectives, goal: Goal) -> set[str]:
+    given = [objective] if isinstance(objective, str) or callable(objective) else [*objective]
+    names = {k.strip().lstrip("- ") if isinstance(k, str) else "a function" for k in given}
+    return names | {each.name for each in goal.constraints}
+
+
 def choose_metrics(objective: Objectives, goal: Goal) -> Metrics:
     if callable(objective):
         return "all"
-    names = {objective.strip().lstrip("- ")} if isinstance(objective, str) else {*objective}
-    names |= {each.name for each in goal.constraints}
+    names = name_measures(objective, goal)
     slow = sorted(names & set(PATH))
     if slow:
         raise ParameterError(

@@ -364,9 +364,7 @@ def replay_shifts(
         sets |= {f"{name}.instrument": np.full(len(rows), i) for i, name in whole}
     runs = read_runs(test.replace(signal=signal), policy, **how)
     evaluator = runs.make(runs.market, runs.test.signal, "core")
-    found = evaluator.evaluate(sets, progress=progress)
-    if not found.done.all():
-        raise KeyboardInterrupt
+    found = evaluator.evaluate(sets, progress=progress).finish()
     if failed := [each for each in found.errors if each]:
         raise core.PolicyError(f"a replay of the targets failed: {failed[0]}")
     return tabulate_replays(decided, rows, found.metrics)

@@ -441,10 +441,7 @@ class Examiner:
 
     def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
         began = self.clock()
-        if not self.evaluator.evaluate(
-            take_sets(sets, slice(2)), first=first, stop=stop
-        ).done.all():
-            raise KeyboardInterrupt
+        self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
         self.since += self.clock() - began
         self.is_warm = True
 

@@ -256,9 +256,7 @@ def objective(
         if not is_checked:
             evaluator.check_causal(sets)
             is_checked = True
-        rows = evaluator.evaluate(sets)
-        if not rows.done[0]:
-            raise KeyboardInterrupt
+        rows = evaluator.evaluate(sets).finish()
         if rows.errors[0]:
             return float("nan")
         scores, violation = goal.score(rows.metrics, ~rows.done)

@@ -142,22 +142,22 @@ def walk_forward(
     problem = v.read_validated(market, policy, robust=robust, **given, **fields)
     market, store = problem.market, problem.store
     spans = v.plan_spans(market, train, test, anchored, gap)
-    table = v.tabulate_spans(market, spans)
-    rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
+    table = v.tabulate_spans(market, spans).to_numpy()
+    rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.tolist()]
     manifest = problem.describe_search(KIND, spans={"columns": list(v.TIMES), "rows": rows})
 
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
         found = search_folds(problem, evaluator, spans, folder, progress)
         fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
         ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
-        result, table = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
+        result, folds = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
         return WalkForward(
-            folds=table,
+            folds=folds,
             result=result,
             fixed=fixed,
             stability=measure_stability(problem, found),
             trials=tabulate_trials(problem, found),
-            figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed, ways),
+            figures=judge_walk(problem, found, folds["rank"].to_numpy(), result, fixed, ways),
             manifest=manifest,
         )
 
@@ -275,17 +275,11 @@ class SpanEvaluator:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.whole, name)
 
-    def _move(self, first: int, stop: int | None) -> dict[str, Any]:
-        end = self.stop if stop is None else self.first + stop
-        return {"first": self.first + first, "stop": end}
-
     def evaluate(
         self, sets: Sets, *, first: int = 0, stop: int | None = None, **terms: Any
     ) -> Rows:
-        return self.whole.evaluate(sets, **{**self._move(first, stop), **terms})
-
-    def replay(self, values: Mapping[str, object]) -> Any:
-        return self.whole.replay(values, **self._move(0, None))
+        end = self.stop if stop is None else self.first + stop
+        return self.whole.evaluate(sets, first=self.first + first, stop=end, **terms)
 
 
 def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
@@ -358,11 +352,9 @@ def judge_walk(
     sampled = sample_returns({"re-optimized": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
     beside = {BUY_AND_HOLD: measure_market(fixed)}
-    held = None
     if not result.metrics["ruined"]:
         held = hold_at_equal_risk(fixed, result.metrics["volatility"])
-    if held is not None:
-        beside[CONSTANT] = dict(held.result.metrics)
+        beside |= {CONSTANT: dict(held.result.metrics)} if held is not None else {}
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
@@ -397,15 +389,19 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
 
 
 def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    pairs = [correlate_folds(one, other) for one, other in itertools.pairwise(found)]
-    known = [value for value in pairs if not math.isnan(value)]
+    known = []  # rank correlations of the sets that two folds tried, of three or more
+    for pair in itertools.pairwise(found):
+        one, other = (pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in pair)
+        scores = one.merge(other, on=list(pair[0].sets))[["score_x", "score_y"]]
+        scores = scores[np.isfinite(scores.to_numpy()).all(axis=1)]
+        if len(scores) > 2 and not (scores.nunique() == 1).any():
+            known.append(scores["score_x"].corr(scores["score_y"], method="spearman"))
     rows = {}
     for each in problem.space.dimensions:
         values = np.array([fold.values[each.name] for fold in found])
+        width = np.ptp(np.quantile(each.encode(values), [0.25, 0.75]))
         rows[each.name] = {
-            "interquartile_range": math.nan
-            if each.options
-            else float(np.ptp(np.quantile(each.encode(values), [0.25, 0.75]))),
+            "interquartile_range": math.nan if each.options else float(width),
             "plateau_held": find_held_share(each, values, problem.robustness.width),
             "rank_correlation": float(np.mean(known)) if known else math.nan,
         }
@@ -420,16 +416,6 @@ def find_held_share(dimension: Dimension, values: np.ndarray, width: float) -> f
     down, up = find_extent(dimension, values[:-1], width)
     move: core.FloatArray = np.diff(dimension.encode(values))
     return float(np.mean((move >= -down - 1e-12) & (move <= up + 1e-12)))
-
-
-def correlate_folds(one: SearchedFold, other: SearchedFold) -> float:
-    """Return the rank correlation of the sets that two folds tried; NaN of fewer than three."""
-    tables = [pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in (one, other)]
-    scores = tables[0].merge(tables[1], on=list(one.sets))[["score_x", "score_y"]]
-    scores = scores[np.isfinite(scores.to_numpy()).all(axis=1)]
-    if len(scores) < 3 or (scores.nunique() == 1).any():
-        return math.nan
-    return float(scores["score_x"].corr(scores["score_y"], method="spearman"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -174,7 +174,10 @@ def score_candidates(
     scores = np.where(is_bad, -np.inf, found.scores).reshape(k, -1)
     samples = [np.column_stack([own, scores])]
     everything = join_columns([sets, around])
-    for first, stop in split_parts(examiner.evaluator.market.n_bars, robustness.parts):
+    n_bars = examiner.evaluator.market.n_bars
+    n = min(robustness.parts, n_bars // 2)
+    edges = [n_bars * part // n for part in range(n + 1)] if n > 1 else []
+    for first, stop in itertools.pairwise(edges):
         part = examiner.evaluate(everything, PART, first=first, stop=stop)
         values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
         samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
@@ -185,14 +188,6 @@ def score_candidates(
     kept = np.mean(~np.isneginf(samples), axis=(0, 2))
     robust = 0.5 * (whole + np.where(np.isnan(parts), whole, parts))
     return CandidateScores(robust, np.median(scores, axis=1), kept)
-
-
-def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
-    n = min(parts, n_bars // 2)
-    if n < 2:
-        return []
-    edges = [n_bars * k // n for k in range(n + 1)]
-    return list(itertools.pairwise(edges))
 
 
 OWN = "best trial"
@@ -315,28 +310,23 @@ def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> 
     gaps = [float(np.sum(np.log1p(one) - np.log1p(other))) for one, other in
             (each.returns for each in parts)]  # fmt: skip
     years, returns = sum(each.years for each in parts), np.hstack([each.returns for each in parts])
-    p = draw_p_value(returns, FIRST_DRAWS, seed)
-    if adjust_p_value(p, trials) < 0.5:
-        p = draw_p_value(returns, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999), seed)
+    sampled = Sampled(returns, np.zeros(returns.shape[1]), per_year=1.0, periods=1.0)
+    p, adjusted = math.nan, 0.0
+    for draws in (FIRST_DRAWS, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)):
+        if adjusted < 0.5:  # evidence is left possible
+            terms: Any = {"confidence": 0.95, "draws": draws}
+            terms["rng"] = np.random.default_rng([seed, 3])
+            drawn = compare_pairs(sampled, np.array([[0, 1]]), "log_growth", **terms)
+            p = float(drawn.p_value[0])
+            adjusted = -math.expm1(trials * math.log1p(-p)) if p < 1.0 else 1.0
     return found._replace(
         difference=sum(gaps) / years,
         holdout_difference=gaps[1] / parts[1].years if len(parts) > 1 else math.nan,
         p_value=p,
-        p_adjusted=adjust_p_value(p, trials),
+        p_adjusted=adjusted,
         trials=trials,
         untested="",
     )
-
-
-def draw_p_value(returns: core.FloatArray, draws: int, seed: int) -> float:
-    sampled = Sampled(returns, np.zeros(returns.shape[1]), per_year=1.0, periods=1.0)
-    terms = {"confidence": 0.95, "draws": draws, "rng": np.random.default_rng([seed, 3])}
-    return float(compare_pairs(sampled, np.array([[0, 1]]), "log_growth", **terms).p_value[0])  # type: ignore[arg-type] # by name
-
-
-def adjust_p_value(p: float, trials: float) -> float:
-    """Return the probability of a p-value as small in the best of some independent trials."""
-    return -math.expm1(trials * math.log1p(-p)) if p < 1.0 else 1.0
 
 
 class Verdict(NamedTuple):
@@ -407,9 +397,7 @@ class StudyTask(NamedTuple):
         return check_sets(self.whole.varied, {name: [value] for name, value in values.items()})
 
     def measure_holdout(self, sets: Sets) -> dict[str, float]:
-        rows = self.whole.evaluate(sets, first=self.split)
-        if not rows.done.all():
-            raise KeyboardInterrupt
+        rows = self.whole.evaluate(sets, first=self.split).finish()
         if rows.errors[0]:
             raise core.PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
         return {name: float(column[0]) for name, column in rows.metrics.items()}
@@ -417,32 +405,34 @@ class StudyTask(NamedTuple):
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     trials = gather(examiner.batches)
-    n, found = len(find_distinct(trials.sets)), find_other_trials(task)
+    notes = read_notes(task.store, TRIED, task.facts)  # of sets tried on some of the same bars
+    found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes
+             if each["study"] != task.facts["id"]}  # fmt: skip
+    n, goal = len(find_distinct(trials.sets)), task.problem.goal
     others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
-    if np.isnan(grade_feasible(task.problem.goal, trials)).any(axis=1).all():
+    if np.isnan(grade_feasible(goal, trials)).any(axis=1).all():
         verdict = Verdict(n, others, other_policies=policies)
         told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
     rule = task.problem.robustness.fit(find_allowance(task, examiner))
     rows = choose_candidates(task.problem.space, trials.sets, worst_where_broken(trials), rule)
-    if task.problem.goal.others:
-        rows = np.array([find_knee_row(task.problem.goal, trials)])
+    if goal.others:
+        rows = np.array([find_knee_row(goal, trials)])
     sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
     rng = np.random.default_rng([task.problem.seed, 1])
     candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
     trials = gather(examiner.batches)
-    if task.problem.goal.others:
-        knee = find_knee_row(task.problem.goal, trials)
+    if goal.others:
+        knee = find_knee_row(goal, trials)
         if knee != rows[0]:  # its neighbors beat it or lie farther out; those of one are not known
             rows, scores = np.array([knee]), trials.scores[[knee]]
             candidates = CandidateScores(*np.full((3, 1), np.nan))
-    place, by, notes = 0, BY_KNEE if task.problem.goal.others else BY_SCORE, list[str]()
+    place, by, told = 0, BY_KNEE if goal.others else BY_SCORE, list[str]()
     if task.problem.is_robust:
         median = float(np.median(trials.scores[is_feasible(trials)]))
         is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)
         place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
-        name = task.problem.goal.objective.name
-        notes = [*explain_choice(by, len(rows), scores[place], median, name)]
+        told = [*explain_choice(by, len(rows), scores[place], median, goal.objective.name)]
     best = int(rows[place])
     values = take_sets(trials.sets, best)
     task.seen.check_set(values)
@@ -463,10 +453,10 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         kept=float(candidates.kept[place]),
         plain_score=float(scores[0]),
         plain_plateau=float(candidates.plateau[0]),
-        holdout_score=float(task.problem.goal.objective.score(seen)[0]) if seen else math.nan,
+        holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
         looks=looks,
     )
-    told = [*notes, *list_warnings(task, trials, best, verdict), *warn_of_few_fills(parts)]
+    told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
     lines = tuple(each.lines for each in parts)
@@ -484,27 +474,14 @@ def list_benchmarked(
 
 
 def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
-    has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
-    broken = [
-        (each, each.violation(trials.metrics) > 0.0) for each in task.problem.goal.constraints
-    ]
-    counts = [(each, np.count_nonzero(is_broken & has_run)) for each, is_broken in broken]
-    causes = [f"{count:,} break {each}" for each, count in counts if count]
-    if not has_run.all():
-        causes.append(f"{np.count_nonzero(~has_run):,} failed")
+    goal, has_run = task.problem.goal, np.array([error == "" for error in trials.errors])
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
-    if scoreless:
-        causes.insert(
-            0, f"{scoreless:,} satisfy them and have no finite {task.problem.goal.objective.name}"
-        )
+    counts = {f"satisfy them and have no finite {goal.objective.name}": scoreless}
+    for each in goal.constraints:
+        counts[f"break {each}"] = np.count_nonzero((each.violation(trials.metrics) > 0.0) & has_run)
+    counts["failed"] = np.count_nonzero(~has_run)
+    causes = [f"{count:,} {what}" for what, count in counts.items() if count]
     return f"no set satisfies all constraints and has a score: of {n:,} sets {', '.join(causes)}"
-
-
-def find_other_trials(task: StudyTask) -> dict[tuple[str, str], int]:
-    """Return how many sets each other search of the store tried on some of the same bars."""
-    notes = read_notes(task.store, TRIED, task.facts)
-    found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes}
-    return {key: n for key, n in found.items() if key[0] != task.facts["id"]}
 
 
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
@@ -572,7 +549,9 @@ def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Ite
         )
 
 
-def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
+def list_warnings(
+    task: StudyTask, trials: Batch, best: int, verdict: Verdict, parts: Sequence[BenchmarkedPart]
+) -> Iterator[str]:
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.problem.space, values)
     scores = trials.scores[is_feasible(trials)]
@@ -585,9 +564,6 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
     if trials.metrics["turnover"][best] == 0.0:
         yield "the best set filled no order; run it with bt.run to see why"
     yield from warn_of_failures(trials)
-
-
-def warn_of_few_fills(parts: Sequence[BenchmarkedPart]) -> Iterator[str]:
     if len(parts) > 1 and parts[1].fills < FEW_FILLS:
         yield (
             f"the best trial has {core.count_nouns(parts[1].fills, 'fill')} in the holdout, fewer "
@@ -640,9 +616,7 @@ def measure_luck(
     kept, rng = places[is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
     sample = spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)
     sample = np.append(sample[sample != best], best)
-    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
-    if not rows.done.all():
-        raise KeyboardInterrupt
+    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
     n_sets = max(len(places), len(sample))
     unknown: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
     growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)

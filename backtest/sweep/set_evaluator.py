@@ -53,6 +53,12 @@ class Rows(NamedTuple):
     errors: list[str]
     done: core.BoolArray
 
+    def finish(self) -> Rows:
+        """Return the results if all sets were run; Ctrl-C goes on."""
+        if not self.done.all():
+            raise KeyboardInterrupt
+        return self
+
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
     n = count_sets(sets)
