@@ -31,7 +31,6 @@ from backtest.search.trials import (
 from backtest.sweep import count_sets, draw_cube, name_column, take_sets
 
 if TYPE_CHECKING:
-    from backtest.search.problem import SearchProblem
     from backtest.search.winner import StudyTask
     from backtest.sweep import Evaluator, Sets, Space
 
@@ -136,12 +135,6 @@ class Patience:
         self.left = self.evaluations - (len(scores) - 1 - int(gains.max()))
 
 
-def start_patience(problem: SearchProblem, evaluator: Evaluator) -> Patience | None:
-    if problem.patience is None:
-        return None
-    return Patience(problem.patience, problem.goal, evaluator, problem.seed)
-
-
 def estimate_errors(goal: Goal, evaluator: Evaluator, sets: Sets, seed: int) -> core.FloatArray:
     """Return the standard errors of the scores of k sets, of shape (k, n_objectives).
 
@@ -151,8 +144,8 @@ def estimate_errors(goal: Goal, evaluator: Evaluator, sets: Sets, seed: int) -> 
     returns = rows.returns
     if returns is None or len(returns) < 2:
         return np.zeros((len(rows.done), len(goal.objectives)))
-    terms = find_span(evaluator), ERROR_DRAWS, seed
-    drawn = [*resample_scores(goal, rows.metrics, returns, *terms)]
+    span = find_span(evaluator)
+    drawn = [*resample_scores(goal, rows.metrics, returns, span, ERROR_DRAWS, seed)]
     return np.asarray(np.nan_to_num(np.std(drawn, axis=0, ddof=1)))
 
 
@@ -352,20 +345,14 @@ def build_frontier(
     shares = np.full(len(rows.done), np.nan)
     if rows.returns is not None and len(rows.returns) > 1:
         usable = take_sets(rows.metrics, is_usable)
-        terms = find_span(task.seen), draws, task.problem.seed
-        drawn = resample_scores(goal, usable, rows.returns[:, is_usable], *terms)
+        span, seed = find_span(task.seen), task.problem.seed
+        drawn = resample_scores(goal, usable, rows.returns[:, is_usable], span, draws, seed)
         shares[is_usable] = np.mean([~is_dominated(each) for each in drawn], axis=0)
     n = len(roles)
     held_out = measure_held_out(task, sets, objectives)
-    table = pd.DataFrame(
-        {
-            "point": roles,
-            **{name: rows.metrics[name][:n] for name in objectives},
-            SHARE: shares[:n],
-            **{name_column(name): each for name, each in sets.items()},
-            **{f"holdout_{name}": each for name, each in held_out.items()},
-        }
-    )
+    columns = {"point": roles, **{name: rows.metrics[name][:n] for name in objectives}}
+    columns |= {SHARE: shares[:n], **{name_column(k): each for k, each in sets.items()}}
+    table = pd.DataFrame({**columns, **{f"holdout_{k}": each for k, each in held_out.items()}})
     kept = ~np.isnan(scores).any(axis=1)
     tried = pd.DataFrame({k: trials.metrics[k][places[kept]] for k in objectives})
     facts = ("policy", "constraints", "sampler", "seed", "holdout", "searched", "id")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -102,8 +101,12 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
     is_lived = result.span.closes[np.minimum(rows, len(result.time) - 1)] == closes
     rows, closes = rows[is_lived], closes[is_lived]
     leverage = result.of_positions("target")[rows]
-    if "overlay" in result.manifest:
-        leverage = clip_leverage(result, leverage, closes)
+    if "overlay" in result.manifest:  # it scales leverage within the limits of the account
+        feed, account = result.setup.inputs.feed, result.account
+        least = [account.for_instrument(name).min_leverage for name in result.names]
+        filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
+        most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
+        leverage = np.minimum(np.maximum(leverage, least), most)
         above = result.of_account("overlay")[rows, None]
         with np.errstate(invalid="ignore"):
             leverage = np.where(above == 0.0, 0.0, leverage * above)
@@ -113,17 +116,6 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
         weeks = max((closes[-1] - closes[0]) / (7 * DAY), 1.0)
         unit = max(round(len(closes) / weeks), 1)
     return Decided(closes, leverage, signal, int(unit), result.names)
-
-
-def clip_leverage(
-    result: Result, leverage: core.FloatArray, closes: core.IntArray
-) -> core.FloatArray:
-    """Return leverage within the account's limits, which the overlay scales afterwards."""
-    feed, account = result.setup.inputs.feed, result.account
-    least = [account.for_instrument(name).min_leverage for name in result.names]
-    filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
-    most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
-    return np.asarray(np.minimum(np.maximum(leverage, least), most))
 
 
 def find_memory(target: core.FloatArray) -> int:
@@ -216,11 +208,9 @@ class TimingTest(core.SettingsResult):
         ]
 
     def list_parts(self) -> list[Part]:
-        own = self.table.iloc[:1]
-        charts = (
-            draw_histogram(self.table, name, title)
-            for name, title in (("log_growth", "Log growth"), ("sharpe", "Sharpe ratio"))
-        ) if len(self.table) > 1 else ()  # fmt: skip
+        own, titles = self.table.iloc[:1], {"log_growth": "Log growth", "sharpe": "Sharpe ratio"}
+        titles = titles if len(self.table) > 1 else {}
+        charts = (draw_histogram(self.table, name, title) for name, title in titles.items())
         return [
             Part("shifts", "Shifts in time", "The dotted line is the unshifted replay.", (
                 *charts,
@@ -234,9 +224,8 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     values = table[name].to_numpy()
     known = values[np.isfinite(values)]
     counts, edges = np.histogram(known[1:], BINS, (known.min(), known.max()))
-    found = pd.DataFrame(
-        {"shifts": counts}, index=pd.Index((edges[:-1] + edges[1:]) / 2.0, name=title)
-    )
+    middle = pd.Index((edges[:-1] + edges[1:]) / 2.0, name=title)
+    found = pd.DataFrame({"shifts": counts}, index=middle)
     mark = (float(values[0]),) if np.isfinite(values[0]) else ()
     return ShownChart(
         f"timing-{name}", title, "Shifts by what they earned.", found, "bars", x=title, y="shifts",
@@ -284,7 +273,8 @@ def timing_test(
     nothing is computed.
     """
     core.Whole(LEAST_SHIFTS).check("shifts", shifts)
-    found = find_result(result)
+    found = result.result if isinstance(result, WalkForward) else result
+    found = found.replay_holdout() if isinstance(found, Study) else found
     if found.options is not None or found.setup is None:
         what = "a loaded one: run it again" if found.setup is None else "one that traded options"
         raise core.ParameterError(f"a timing test replays the targets of a run, got {what}")
@@ -295,7 +285,10 @@ def timing_test(
     settings = {
         "policy": found.manifest["policy"]["text"], "run": found.manifest["id"], "shifts": shifts,
     }  # fmt: skip
-    timing = read_timing(found)
+    timing = math.nan, math.nan
+    if found.has_one_position:
+        split = found.attribution()
+        timing = float(split.leverage_timing), float(split.timing_error)
     if why:
         empty = pd.DataFrame({"log_growth": [], "sharpe": []}, index=pd.Index([], name="shift"))
         return TimingTest(empty, math.nan, math.nan, *timing, settings, why, test.market)
@@ -303,12 +296,6 @@ def timing_test(
     table = replay_shifts(test, decided, np.append(0, rows), progress, **runs)
     growth_p, sharpe_p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
     return TimingTest(table, growth_p, sharpe_p, *timing, settings, "", test.market)
-
-
-def find_result(given: Result | Study | WalkForward) -> Result:
-    if isinstance(given, WalkForward):
-        return given.result
-    return given.replay_holdout() if isinstance(given, Study) else given
 
 
 def cut_test(result: Result) -> Backtest:
@@ -336,14 +323,6 @@ def find_obstacle(decided: Decided, shifts: core.IntArray) -> str:
     return ""
 
 
-def read_timing(result: Result) -> tuple[float, float]:
-    """Return the leverage timing of the attribution and its standard error, or NaN."""
-    if not result.has_one_position:
-        return math.nan, math.nan
-    split = result.attribution()
-    return float(split.leverage_timing), float(split.timing_error)
-
-
 def replay_shifts(
     test: Backtest,
     decided: Decided,
@@ -367,27 +346,16 @@ def replay_shifts(
     found = evaluator.evaluate(sets, progress=progress).finish()
     if failed := [each for each in found.errors if each]:
         raise core.PolicyError(f"a replay of the targets failed: {failed[0]}")
-    return tabulate_replays(decided, rows, found.metrics)
-
-
-def tabulate_replays(
-    decided: Decided, rows: core.IntArray, metrics: Mapping[str, core.FloatArray]
-) -> pd.DataFrame:
-    days = (decided.closes[rows] - decided.closes[0]) / DAY
+    metrics, days = found.metrics, (decided.closes[rows] - decided.closes[0]) / DAY
     is_ruined = metrics["ruined"] > 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.where(is_ruined, -np.inf, np.log1p(metrics["total_return"]))
     sharpe = np.where(is_ruined | np.isnan(metrics["sharpe"]), -np.inf, metrics["sharpe"])
-    return pd.DataFrame(
-        {"log_growth": growth, "sharpe": sharpe}, index=pd.Index(days, name="shift")
-    )
+    index = pd.Index(days, name="shift")
+    return pd.DataFrame({"log_growth": growth, "sharpe": sharpe}, index=index)
 
 
 def find_p(values: core.FloatArray) -> float:
     """Return p of the first of some values among the others, which reach it within rounding."""
-    reaches = (
-        values[1:] >= values[0] - TIE * max(abs(values[0]), 1.0)
-        if np.isfinite(values[0])
-        else np.ones(len(values) - 1, dtype=np.bool_)
-    )
-    return float((1 + np.count_nonzero(reaches)) / len(values))
+    least = values[0] - TIE * max(abs(values[0]), 1.0) if np.isfinite(values[0]) else -np.inf
+    return float((1 + np.count_nonzero(values[1:] >= least)) / len(values))

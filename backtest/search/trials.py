@@ -65,18 +65,15 @@ class Batch(NamedTuple):
 
 
 def tabulate_batches(batches: Sequence[Batch]) -> pd.DataFrame:
-    return pd.concat(
-        [lay_out_batch(batch, k) for k, batch in enumerate(batches)] or [pd.DataFrame()],
-        ignore_index=True,
-    )
+    tables = [lay_out_batch(batch, k) for k, batch in enumerate(batches)]
+    return pd.concat(tables or [pd.DataFrame()], ignore_index=True)
 
 
 def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
-    columns: dict[str, Any] = {
-        f"{SET}{name}": encode_objects(values) for name, values in batch.sets.items()
-    }
-    columns |= {f"{METRIC}{name}": values for name, values in batch.metrics.items()}
-    table = pd.DataFrame(columns).assign(score=batch.scores, violation=batch.violation)
+    sets = {f"{SET}{name}": encode_objects(values) for name, values in batch.sets.items()}
+    metrics = {f"{METRIC}{name}": values for name, values in batch.metrics.items()}
+    table = pd.DataFrame({**sets, **metrics})
+    table = table.assign(score=batch.scores, violation=batch.violation)
     table["error"] = np.array(batch.errors, dtype=object)
     return table.assign(batch=number, stage=batch.stage, seconds=batch.seconds)
 
@@ -242,14 +239,23 @@ def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> 
 
 
 def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the different notes about some of the same bars; one that is damaged is left out."""
+    """Return the different notes about some of the same bars; one that is damaged is left out.
+
+    An instrument is the same if its prices are, or its name: data grow, and made-up prices of one
+    name are not the same.
+    """
     if store is None or not (store / file).is_file():
         return []
     here, found = describe_bars_of(facts, file), []
     for line in dict.fromkeys((store / file).read_bytes().splitlines()):
         with suppress(ValueError, KeyError, TypeError):
             note = json.loads(line)
-            found += [note] if shares_bars(here, note) else []
+            mine, theirs = here["prices"], note["prices"]
+            is_same = bool({*mine.values()} & {*theirs.values()})
+            if not (here["synthetic"] or note["synthetic"]):
+                is_same = is_same or bool({*filter(None, mine)} & {*filter(None, theirs)})
+            if is_same and max(here["start"], note["start"]) < min(here["stop"], note["stop"]):
+                found.append(note)
     return found
 
 
@@ -259,19 +265,6 @@ def describe_bars_of(facts: Mapping[str, Any], file: str) -> dict[str, Any]:
     parts = data.get("instruments") or {str(data["instrument"]): data}
     prices = {name: each["content_hash"] for name, each in parts.items()}
     return {"prices": prices, "synthetic": data["synthetic"], "start": start, "stop": stop}
-
-
-def shares_bars(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two notes are about some of the same bars.
-
-    An instrument is the same if its prices are, or its name: data grow, and made-up prices of one
-    name are not the same.
-    """
-    mine, theirs = one["prices"], other["prices"]
-    is_same = bool({*mine.values()} & {*theirs.values()})
-    if not (one["synthetic"] or other["synthetic"]):
-        is_same = is_same or bool({*filter(None, mine)} & {*filter(None, theirs)})
-    return is_same and max(one["start"], other["start"]) < min(one["stop"], other["stop"])
 
 
 FIRST_PIECE = 16
@@ -356,18 +349,14 @@ class Examiner:
         progress: Callable[[Progress], object] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.evaluator = evaluator
-        self.goal = goal
-        self.journal = journal
+        self.evaluator, self.goal, self.journal = evaluator, goal, journal
         self.batches: list[Batch] = []
         self.progress = progress
         self.now = Progress(0, total, math.nan, {}, 0.0, "search")
         self.clock = clock
         self.stored = journal.read_next()
-        self.seconds = 0.0
-        self.since = clock()
-        self.piece = FIRST_PIECE
-        self.is_warm = False
+        self.seconds, self.since = 0.0, clock()
+        self.piece, self.is_warm = FIRST_PIECE, False
 
     @property
     def elapsed(self) -> float:
@@ -385,7 +374,9 @@ class Examiner:
         pieces: list[Batch] = []
         n, done = count_sets(sets), 0
         while done < n:
-            if not self._has_time(stage, deadline):
+            is_there = self.stored is not None and self.stored.stage == stage
+            is_early = self.stored is None and (self.elapsed < deadline or not self.batches)
+            if deadline < math.inf and not (is_there or is_early):
                 break
             rest = take_sets(sets, slice(done, None))
             if self.stored is not None:
@@ -396,16 +387,11 @@ class Examiner:
             done += count_sets(piece.sets)
         return join_batches(pieces, sets)
 
-    def _has_time(self, stage: str, deadline: float) -> bool:
-        if deadline == math.inf:
-            return True
-        if self.stored is not None:
-            return self.stored.stage == stage
-        return self.elapsed < deadline or not self.batches
-
     def _read_stored(self, sets: Sets, stage: str) -> Batch:
-        batch = self.stored
-        if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
+        batch: Any = self.stored
+        mine = take_sets(sets, slice(count_sets(batch.sets)))
+        is_same = batch.stage == stage and list(sets) == list(batch.sets)
+        if not (is_same and all(map(equals_column, mine.values(), batch.sets.values()))):
             raise core.DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
                 "sets that the sampler proposes now; resume with the versions in its manifest"
@@ -418,7 +404,10 @@ class Examiner:
         self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
     ) -> Batch:
         if deadline < math.inf and not self.is_warm:
-            self._warm_up(sets, first, stop)
+            began = self.clock()
+            self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
+            self.since += self.clock() - began
+            self.is_warm = True
         began = self.clock()
         asked = take_sets(sets, slice(self.piece))
         compiled = COMPILING.seconds
@@ -435,15 +424,8 @@ class Examiner:
             self.journal.append(batch)
             self._add(batch)
             self._set_piece(n, self.clock() - began, deadline)
-        if not rows.done.all():
-            raise KeyboardInterrupt
+        rows.finish()
         return batch
-
-    def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
-        began = self.clock()
-        self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
-        self.since += self.clock() - began
-        self.is_warm = True
 
     def _add(self, batch: Batch) -> None:
         self.batches.append(batch)
@@ -459,12 +441,8 @@ class Examiner:
         self.piece = max(1, size if size < LANES else size // LANES * LANES)
 
 
-def starts_with(sets: Sets, first: Sets) -> bool:
-    n = count_sets(first)
-    return list(sets) == list(first) and all(
-        np.array_equal(sets[name][:n], values, equal_nan=values.dtype.kind == "f")
-        for name, values in first.items()
-    )
+def equals_column(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other, equal_nan=other.dtype.kind == "f")
 
 
 def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
@@ -514,11 +492,10 @@ def find_distinct(sets: Sets) -> core.IntArray:
 def tabulate_trials(batches: Sequence[Batch]) -> pd.DataFrame:
     trials = gather(batches)
     parameters = {name_column(name): values for name, values in trials.sets.items()}
-    table = pd.DataFrame({**parameters, **trials.metrics})
-    table[ERROR] = np.array(trials.errors, dtype=object)
+    errors = {ERROR: np.array(trials.errors, dtype=object)}
+    table = pd.DataFrame({**parameters, **trials.metrics, **errors})
     table = order_columns(table, tuple(parameters))
-    table[SCORE] = trials.scores
-    table[VIOLATION] = trials.violation
+    table[SCORE], table[VIOLATION] = trials.scores, trials.violation
     sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
     table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
     return table.rename_axis("trial")

@@ -19,7 +19,7 @@ from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.results import ObjectiveLike
 from backtest.search import problem as p
-from backtest.search.frontier import Frontier, start_patience
+from backtest.search.frontier import Frontier, Patience
 from backtest.search.study import Study
 from backtest.search.trials import (
     TRIED,
@@ -299,7 +299,9 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
     deadline = math.inf if problem.seconds is None else share * problem.seconds
     where = problem.space, problem.sampler, problem.seed
-    patience = start_patience(problem, task.seen)
+    patience = None
+    if problem.patience is not None:
+        patience = Patience(problem.patience, problem.goal, task.seen, problem.seed)
     search(examiner, *where, trials=trials, deadline=deadline, patience=patience)
     return build_outcome(task, examiner)
 

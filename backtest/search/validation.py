@@ -327,19 +327,14 @@ class Validation(SearchResult):
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = core.from_plain(core.read_json_file(folder / FIGURES))
-        accounts = {
-            title: load_account(folder / ACCOUNTS / title, seal)
-            for title, seal in stored["accounts"].items()
-        }
-        fields = {**tables, **accounts, "figures": stored["figures"], "manifest": manifest}
+        fields = {**tables, "figures": stored["figures"], "manifest": manifest}
+        for title, seal in stored["accounts"].items():
+            path = folder / ACCOUNTS / title / MANIFEST
+            if not path.is_file() or core.hash_file(path) != seal:
+                text = f"{path}: was changed or truncated after saving, or is missing"
+                raise core.DataError(text)
+            fields[title] = Result.load(path.parent)
         return cls(**fields)
-
-
-def load_account(folder: Path, seal: str) -> Result:
-    path = folder / MANIFEST
-    if not path.is_file() or core.hash_file(path) != seal:
-        raise core.DataError(f"{path}: was changed or truncated after saving, or is missing")
-    return Result.load(folder)
 
 
 def read_figures(figures: Mapping[str, Any], name: str) -> float:
