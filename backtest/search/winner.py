@@ -406,8 +406,8 @@ class StudyTask(NamedTuple):
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     trials = gather(examiner.batches)
     notes = read_notes(task.store, TRIED, task.facts)  # of sets tried on some of the same bars
-    found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes
-             if each["study"] != task.facts["id"]}  # fmt: skip
+    notes = [each for each in notes if each["study"] != task.facts["id"]]
+    found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes}
     n, goal = len(find_distinct(trials.sets)), task.problem.goal
     others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
     if np.isnan(grade_feasible(goal, trials)).any(axis=1).all():

@@ -9,15 +9,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core, engine, policies, results, signals
 from backtest.account import without_flows_before
 from backtest.margin import OwnMargin
-from backtest.market import Markets, as_markets
+from backtest.market import as_markets
 from backtest.results import find_direction
 from backtest.results.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
@@ -142,7 +141,6 @@ class Taken(NamedTuple):
         return text + f"; bars of a block simulated by themselves: {listed}" * bool(listed) + "."
 
 
-Signal: TypeAlias = "pd.Series | core.FloatArray | float | signals.SignalRule | None"
 Metrics = Literal["all", "core"]
 
 
@@ -313,12 +311,8 @@ class Evaluator:
         self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
     ) -> Rows:
         is_compiled = self.compile and not self._is_plain_sooner(sets, wanted)
-        replay = partial(
-            self.replay,
-            first=wanted.first,
-            stop=wanted.stop,
-            compile="now" if is_compiled else self.compile,
-        )
+        how: Any = {"compile": "now" if is_compiled else self.compile}
+        replay = partial(self.replay, first=wanted.first, stop=wanted.stop, **how)
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets) -> Rows:
@@ -341,9 +335,8 @@ class Evaluator:
             changes["start"] = self.market.times[first]
         test = self.varied.build_test(values, **changes)
         policy = self.varied.build_policies(values)
-        result: results.Result = test.run(
-            policy, compile=self.compile if compile is None else compile
-        )
+        compile = self.compile if compile is None else compile  # noqa: A001 - as above
+        result: results.Result = test.run(policy, compile=compile)
         return result
 
 
@@ -397,9 +390,8 @@ class PooledEvaluator(Evaluator):
         parts, n = {}, len(spans)
         for k, (name, (a, b)) in enumerate(spans.items()):
             told = None if progress is None else functools.partial(_report, progress, k, n)
-            parts[name] = self.members[name].evaluate(
-                sets, first=a, stop=b, returns=wanted.returns, progress=told
-            )
+            how: Any = {"returns": wanted.returns, "progress": told}
+            parts[name] = self.members[name].evaluate(sets, first=a, stop=b, **how)
         taken: Any = [each.taken for each in self.members.values()]
         sums: Any = map(sum, zip(*taken, strict=True))
         self.taken = Taken(*sums)
@@ -448,7 +440,13 @@ class PooledEvaluator(Evaluator):
         return other
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
-        return clip_spans(self.market, first, stop)
+        found = {}
+        spans = zip(self.market.names, self.market.spans.tolist(), strict=True)
+        for name, (begins, ends) in spans:
+            span = max(first - begins, 0), min(stop, ends) - begins
+            if span[1] - span[0] > 1:
+                found[name] = span
+        return found
 
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
@@ -469,15 +467,6 @@ class PooledEvaluator(Evaluator):
 
 def _report(progress: core.Progress, k: int, n: int, done: int, total: int) -> None:
     progress((k * total + done) // n, total)
-
-
-def clip_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, int]]:
-    found = {}
-    for name, (begins, ends) in zip(market.names, market.spans.tolist(), strict=True):
-        span = max(first - begins, 0), min(stop, ends) - begins
-        if span[1] - span[0] > 1:
-            found[name] = span
-    return found
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:

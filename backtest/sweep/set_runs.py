@@ -115,7 +115,16 @@ def read_runs(
 ) -> SetRuns:
     """Return how the sets of a policy are run under a test, after warning of the test."""
     is_separate = read_accounts(test, accounts)
-    test = cut_at_start(test.plain)
+    test = test.plain
+    if test.start is not None:  # the accounts of sets begin with their market
+        core.warn_caller(
+            f"the data are cut at the start, {test.start}: here the bars before it do not warm the "
+            "columns of policies, which trade as soon as those are known; `backtest run` and "
+            "`backtest compare` keep them"
+        )
+        part = test.market.slice(test.start, None)
+        rows = signals.cut_rows(test.signal, test.market, part)
+        test = test.replace(market=part, signal=rows, start=None)
     market = engine.end_expired(test.market, test.venue)
     named = signals.read_named(test.signal, market)
     rule = named if isinstance(named, SignalRule) else None
@@ -136,20 +145,6 @@ def read_runs(
     engine.warn_of_flows(test.account, as_markets(market), market.start)
     varied = dataclasses.replace(varied, test=varied.test.replace(signal=signal))
     return SetRuns(varied, is_separate, pool, compile, threads, memory)
-
-
-def cut_at_start(test: Backtest) -> Backtest:
-    """Return the test on the bars from its start on, which begin the accounts of sets."""
-    if test.start is None:
-        return test
-    core.warn_caller(
-        f"the data are cut at the start, {test.start}: here the bars before it do not warm the "
-        "columns of policies, which trade as soon as those are known; `backtest run` and "
-        "`backtest compare` keep them"
-    )
-    part = test.market.slice(test.start, None)
-    signal = signals.cut_rows(test.signal, test.market, part)
-    return test.replace(market=part, signal=signal, start=None)
 
 
 def read_accounts(test: Backtest, accounts: Accounts) -> bool:

@@ -97,21 +97,12 @@ class VariedTest:
     @cached_property
     def settings(self) -> dict[str, Setting]:
         own, above = [*list_parameters(self.policy)], self.test.overlay
-        of_each = (
-            each._replace(name=f"{name}.{each.name}")
-            for name in self.names
-            if name not in RESERVED
-            for each in own
-        )
-        settings = (
-            *of_each,
-            *own,
-            *list_fields(self.test.account, "account"),
-            *list_venues(self.venue),
-            *(() if self.rule is None else list_parameters(self.rule, SIGNAL)),
-            *(() if above is None else list_parameters(above, f"{OVERLAY}.")),
-        )
-        return {setting.name: setting for setting in settings}
+        names = (name for name in self.names if name not in RESERVED)
+        found = [each._replace(name=f"{name}.{each.name}") for name in names for each in own]
+        found += [*own, *list_fields(self.test.account, "account"), *list_venues(self.venue)]
+        found += [] if self.rule is None else list_parameters(self.rule, SIGNAL)
+        found += [] if above is None else list_parameters(above, f"{OVERLAY}.")
+        return {setting.name: setting for setting in found}
 
     @property
     def venue(self) -> Any:
@@ -120,13 +111,11 @@ class VariedTest:
 
     def for_instrument(self, name: str, market: Market) -> VariedTest:
         """Return the test of a separate account in one of several instruments."""
-        test = self.test.replace(
-            market=market,
-            venue=pick(self.venue, name),
-            account=self.test.account.for_instrument(name),
-            signal=pick(self.test.signal, name),
+        own = {"venue": pick(self.venue, name), "signal": pick(self.test.signal, name)}
+        account = self.test.account.for_instrument(name)
+        return dataclasses.replace(
+            self, test=self.test.replace(market=market, account=account, **own)
         )
-        return dataclasses.replace(self, test=test)
 
     def has_own(self, names: Iterable[str]) -> bool:
         heads = {split_name(name)[0] for name in names}
@@ -223,11 +212,6 @@ def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
                 yield from list_fields(content, name)
 
 
-def suggest_name(name: str, known: Mapping[str, object]) -> str:
-    same = [each for each in known if split_name(each)[1] == split_name(name)[1]]
-    return core.did_you_mean(name, same) or core.did_you_mean(name, known)
-
-
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
     if owner in RESERVED:
         return {}
@@ -283,8 +267,7 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
 
 def find_codes(values: np.ndarray) -> core.IntArray:
     if values.dtype == object:
-        places: dict[str, int] = {}
-        return np.array([places.setdefault(repr(value), len(places)) for value in values.tolist()])
+        return pd.factorize(np.array([repr(value) for value in values.tolist()], object))[0]
     found: core.IntArray = np.unique(values, return_inverse=True)[1]
     return found
 
@@ -329,35 +312,30 @@ def from_frame(frame: pd.DataFrame) -> Sets:
 
 def as_column(name: str, values: Any) -> np.ndarray:
     if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
-        column = values.to_numpy()
-    elif isinstance(values, (list, tuple, set, range)):
-        column = _from_list(list(values))
-    else:
+        values = values.to_numpy()
+    values = list(values) if isinstance(values, (tuple, set, range)) else values
+    kinds = {type(value) for value in values} if isinstance(values, list) else {float}
+    is_plain = len(kinds) == 1 or all(issubclass(kind, int | float) for kind in kinds - {bool})
+    if is_plain and bool not in kinds - {next(iter(kinds), None)}:
         column = np.atleast_1d(np.asarray(values))
+    else:
+        column = np.empty(len(values), dtype=object)
+        column[:] = values
     if column.ndim != 1:
         raise core.ParameterError(f"values of {name} must be a list, got shape {column.shape}")
     return column.astype(object) if column.dtype.kind in "UST" else column
 
 
-def _from_list(values: list[object]) -> np.ndarray:
-    kinds = {type(value) for value in values}
-    is_plain = len(kinds) == 1 or all(issubclass(kind, int | float) for kind in kinds - {bool})
-    if is_plain and bool not in kinds - {next(iter(kinds), None)}:
-        return np.atleast_1d(np.asarray(values))
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
-
-
 def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
     settings = varied.settings
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
-    faults = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
-    converted = {
-        name: convert_column(settings[name], values, faults)
-        for name, values in given.items()
-        if name in settings
-    }
+    faults, lengths = [*find_unknown(settings, given)], {len(each) for each in given.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
+        faults.append(f"sets must be arrays of one length, at least 1, got {found or 'nothing'}")
+    faults += find_missing(settings, given)
+    known = {name: each for name, each in given.items() if name in settings}
+    converted = {k: convert_column(settings[k], each, faults) for k, each in known.items()}
     raise_faults(faults)
     check_terms(varied, converted)
     return reset_inactive(settings, converted)
@@ -375,15 +353,10 @@ def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -
         elif name not in settings:
             own = ", ".join(each for each in settings if not split_name(each)[0])
             known = f"{own or 'no parameters'}, account.band, venue.fees.taker and such"
-            near = suggest_name(name, settings) or f"; there are {known}"
+            same = [each for each in settings if split_name(each)[1] == split_name(name)[1]]
+            near = core.did_you_mean(name, same) or core.did_you_mean(name, settings)
+            near = near or f"; there are {known}"
             yield f"there is nothing named {name!r} to vary{near}"
-
-
-def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[str]:
-    lengths = {len(values) for values in given.values()}
-    if len(lengths) != 1 or 0 in lengths:
-        found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
-        yield f"sets must be arrays of one length, at least 1, got {found or 'nothing'}"
 
 
 def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
@@ -431,11 +404,9 @@ def convert_value(setting: Setting, value: object) -> object:
         return math.nan
     checked = setting.check(setting.name, value)
     if setting.kind is float and isinstance(checked, Multiple | str | pd.Series):
-        cure = (
-            f"give the account the multiple, and vary {setting.name}.multiple"
-            if isinstance(checked, Multiple)
-            else "compare two venues, one with each"
-        )
+        cure = "compare two venues, one with each"
+        if isinstance(checked, Multiple):
+            cure = f"give the account the multiple, and vary {setting.name}.multiple"
         raise core.ParameterError(
             f"{setting.name} must be a number to vary, got {value!r:.80}; {cure}"
         )
@@ -452,22 +423,16 @@ def check_terms(varied: VariedTest, sets: Sets) -> None:
     for rows in group_rows(number_rows(own, n)) if own else ():
         values = take_sets(own, rows[0])
         try:
-            check_together(varied.build_account(values), varied.build_venue(values))
+            account, venue = varied.build_account(values), varied.build_venue(values)
+            tables = [each for each in vars(account).values() if isinstance(each, core.FrozenTable)]
+            tables += [] if isinstance(venue, Venue) else [venue]
+            if not tables:
+                check_setting(account, venue)
+            for name in tables[0] if tables else ():
+                if all(name in each for each in tables):
+                    check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
         except core.BacktestError as error:
             raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
-
-
-def check_together(account: Account, venue: Any) -> None:
-    tables: list[Mapping[str, Any]] = [
-        each for each in vars(account).values() if isinstance(each, core.FrozenTable)
-    ]
-    tables += [] if isinstance(venue, Venue) else [venue]
-    if not tables:
-        check_setting(account, venue)
-        return
-    for name in tables[0]:
-        if all(name in each for each in tables):
-            check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
 
 
 def reset_inactive(settings: Settings, sets: Sets) -> Sets:
@@ -522,7 +487,7 @@ class Dimension(NamedTuple):
         """Return the values at numbers in [0, 1], of shape (n,)."""
         if self.options:
             places = np.minimum((part * len(self.options)).astype(np.int64), len(self.options) - 1)
-            return self._list_options()[places]
+            return np.array(self.options, dtype=self.dtype)[places]
         low, high = self._edges()
         values = low + part * (high - low)
         values = np.exp(values) if self.log else values
@@ -533,7 +498,8 @@ class Dimension(NamedTuple):
     def encode(self, values: np.ndarray) -> core.FloatArray:
         """Return the numbers in [0, 1] that are decoded to these values, of shape (n,)."""
         if self.options:
-            places = {repr(option): k for k, option in enumerate(self._list_options().tolist())}
+            options = np.array(self.options, dtype=self.dtype).tolist()
+            places = {repr(option): k for k, option in enumerate(options)}
             found = [places.get(repr(value), 0) for value in values.tolist()]
             return (np.array(found) + 0.5) / len(self.options)
         low, high = self._edges()
@@ -544,9 +510,6 @@ class Dimension(NamedTuple):
         part: core.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
         return part
 
-    def _list_options(self) -> np.ndarray:
-        return np.array(self.options, dtype=self.dtype)
-
     def _edges(self) -> tuple[float, float]:
         """Return the ends of the range on its scale, widened by a half for whole numbers."""
         half = 0.5 if self.kind == "int" else 0.0
@@ -555,12 +518,6 @@ class Dimension(NamedTuple):
 
 
 Settings: TypeAlias = Mapping[str, Setting | Dimension]
-
-
-def read_dimension(setting: Setting, want: object) -> Dimension:
-    is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
-    has_bounds = isinstance(want, core.Range) or is_range
-    return _read_bounds(setting, want) if has_bounds else _read_options(setting, want)
 
 
 def _read_bounds(setting: Setting, want: Any) -> Dimension:
@@ -601,10 +558,8 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
             "belongs in fix"
         )
     options = tuple(dict.fromkeys(convert_value(setting, value) for value in want))
-    kind = "bool" if setting.kind is bool else "choice"
-    return Dimension(
-        name, kind, 0.0, float(len(options)), False, options, None, _default(setting, options[0])
-    )
+    kind, n = "bool" if setting.kind is bool else "choice", float(len(options))
+    return Dimension(name, kind, 0.0, n, False, options, None, _default(setting, options[0]))
 
 
 def _default(setting: Setting, otherwise: object) -> object:
@@ -666,15 +621,21 @@ def read_space(
                 f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
                 f"example, got {core.repr_plain(value)}"
             )
-    settings = varied.settings
-    fixed = dict(fix or {})
-    wanted = dict(given) if given is not None else _declared(varied, fixed)
-    faults = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]
+    settings, fixed = varied.settings, dict(fix or {})
+    parts = [p for own in varied.policy_class.parameters().values() for p in own.list_elements()]
+    free = {each.name: [False, True] if each.space is None else each.space for each in parts}
+    wanted = {k: each for k, each in free.items() if k not in fixed} if given is None else {**given}
+    faults = [*find_unknown(settings, {**wanted, **fixed})]
+    faults += [] if wanted else ["space must have something to vary, got nothing"]
+    faults += [f"{k} must not be both varied and fixed" for k in fixed if k in wanted]
     faults += find_missing(settings, {**wanted, **fixed})
     dimensions = []
     for name in (name for name in wanted if name in settings):
         try:
-            dimensions.append(read_dimension(settings[name], wanted[name]))
+            setting, want = settings[name], wanted[name]
+            is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
+            has_bounds = isinstance(want, core.Range) or is_range
+            dimensions.append((_read_bounds if has_bounds else _read_options)(setting, want))
         except core.BacktestError as error:
             faults.append(str(error))
     for name in (name for name in fixed if name in settings):
@@ -684,24 +645,6 @@ def read_space(
             faults.append(str(error))
     raise_faults(faults)
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
-
-
-def _declared(varied: VariedTest, fixed: Given) -> dict[str, Any]:
-    parameters = varied.policy_class.parameters().values()
-    return {
-        each.name: [False, True] if each.space is None else each.space
-        for own in parameters
-        for each in own.list_elements()
-        if each.name not in fixed
-    }
-
-
-def _find_doubles(wanted: Given, fixed: Given) -> Iterator[str]:
-    if not wanted:
-        yield "space must have something to vary, got nothing"
-    for name in fixed:
-        if name in wanted:
-            yield f"{name} must not be both varied and fixed"
 
 
 def _keep_active(

@@ -18,7 +18,7 @@ from backtest.results import rank_by_objective
 from backtest.results.measure_table import METRICS
 from backtest.sweep import sweep_table
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool
+from backtest.sweep.set_evaluator import Metrics, Pool
 from backtest.sweep.set_runs import Accounts, read_runs
 from backtest.sweep.sets import (
     Sets,
@@ -123,19 +123,19 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = sweep_table.build_table(working, chosen, progress)
-    check_winner(evaluator, chosen, table)
+    metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
+    best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
+    evaluator.check_set(take_sets(chosen, int(table.index[best])))
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
-    settings = {name: runs.varied.settings[name] for name in chosen}
+    parameters = {}
+    for name in chosen:
+        each = runs.varied.settings[name]
+        shown = {"unit": each.unit, "log": getattr(each.space, "log", False)}
+        parameters[sweep_table.name_column(name)] = shown
     manifest = runs.describe(
         "sweep",
         chosen,
-        parameters={
-            sweep_table.name_column(name): {
-                "unit": each.unit,
-                "log": getattr(each.space, "log", False),
-            }
-            for name, each in settings.items()
-        },
+        parameters=parameters,
         metrics=metrics,
         drawn={"seed": seed} if is_count(sets) else None,
         sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
@@ -143,12 +143,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
     return sweep_table.Sweep(table, {**manifest, **found}, evaluator)
-
-
-def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
-    metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
-    place = int(rank_by_objective(metrics, "sharpe", None, sweep_table.find_failed(table))[0])
-    evaluator.check_set(take_sets(sets, int(table.index[place])))
 
 
 def build_sets(
@@ -164,7 +158,12 @@ def build_sets(
             f"got {type(sets).__name__}"
         )
     if isinstance(sets, pd.DataFrame):
-        check_is_not_result(sets, varied.settings)
+        for name in sets.columns:
+            if name in sweep_table.TAKEN and name not in varied.settings:
+                raise ParameterError(
+                    "sets must hold parameters only, table[list(sweep.parameters)], got the "
+                    f"measure {name}"
+                )
         return from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
     if isinstance(sets, Mapping):
         return grid(sets)
@@ -172,15 +171,6 @@ def build_sets(
         "sets must be arrays by name, {'target': [0.2, 0.4]} for example, a DataFrame or a number "
         f"of draws, got {sets!r:.60}"
     )
-
-
-def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
-    measures = [name for name in frame.columns if name in sweep_table.TAKEN and name not in known]
-    if measures:
-        raise ParameterError(
-            f"sets must hold parameters only, table[list(sweep.parameters)], got the measure "
-            f"{measures[0]}"
-        )
 
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:

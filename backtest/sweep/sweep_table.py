@@ -34,8 +34,13 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
     table = pd.DataFrame({**columns, **take_sets(rows.metrics, codes)})
     if any(rows.errors):
         table[ERROR] = np.array(rows.errors, dtype=object)[codes]
-    done = rows.done[codes]
-    warn_of_losses(rows, codes)
+    done, n = rows.done[codes], len(codes)
+    failed = [k for k, code in enumerate(codes.tolist()) if rows.errors[code]]
+    if failed:
+        text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
+        core.warn_caller(text + rows.errors[codes[failed[0]]])
+    if not done.all():
+        core.warn_caller(f"interrupted: {n - int(done.sum()):,} of {n:,} sets were not done")
     return order_columns(table[done], tuple(columns))
 
 
@@ -54,17 +59,6 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
     if all(errors[rows.done]):
         evaluator.replay(take_sets(sets, first))
         raise core.PolicyError(f"every set failed, the first with: {errors[first]}")
-
-
-def warn_of_losses(rows: Rows, codes: core.IntArray) -> None:
-    errors, n = np.array(rows.errors, dtype=object)[codes], len(codes)
-    failed = np.flatnonzero(errors != "")
-    if len(failed):
-        text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
-        core.warn_caller(text + errors[failed[0]])
-    left = int((~rows.done[codes]).sum())
-    if left:
-        core.warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
@@ -311,9 +305,7 @@ class Sweep(core.SavedResult):
 
     def _find_sets(self, table: pd.DataFrame) -> Sets:
         names = self.manifest["parameters"]
-        return from_frame(
-            table[list(names)].set_axis([name_parameter(name) for name in names], axis=1)
-        )
+        return from_frame(table[list(names)].set_axis(map(name_parameter, names), axis=1))
 
     def _find_evaluator(self) -> Evaluator:
         if self.evaluator is None:
