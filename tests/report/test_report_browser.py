@@ -39,9 +39,9 @@ def open_page(context, file):
     page.wait_for_selector("html[data-ready]", state="attached")
     assert page.evaluate("document.documentElement.dataset.ready") == "yes"
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    page.wait_for_function(
-        "[...document.querySelectorAll('[data-chart]')].every(box => box.layout)"
-    )
+    for box in page.query_selector_all("[data-chart]"):
+        box.scroll_into_view_if_needed()
+        page.wait_for_function("box => box.layout", arg=box)
     return page
 
 
@@ -121,3 +121,32 @@ def test_a_mark_leads_to_its_row_and_a_row_to_its_time(page):
     assert low < pd.Timestamp(stamp) < high
     assert high - low <= pd.Timedelta("10D")
     assert page.trouble == []
+
+
+NOT_DRAWN = "[...document.querySelectorAll('[data-chart]')].filter(box => !box.layout).length"
+
+
+def test_plots_are_drawn_as_they_come_into_view_and_all_of_them_for_print(browser, files):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(files["run"].as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    assert page.evaluate("document.querySelector('[data-chart=story]').layout.height") == 430
+    assert page.evaluate(NOT_DRAWN) > 0
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(NOT_DRAWN) == 0
+    page.close()
+
+
+def test_the_first_screen_is_drawn_before_the_library_is_compiled(browser, files):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.add_init_script("window.requestAnimationFrame = () => 0")  # the library waits for it
+    page.goto(files["run"].as_uri())
+    page.wait_for_selector("[data-chart=story] canvas")
+    colors = page.evaluate(
+        "(() => { const still = document.querySelector('[data-chart=story] canvas');"
+        " const { data } = still.getContext('2d').getImageData(0, 0, still.width, still.height);"
+        " return [...new Set(new Uint32Array(data.buffer))]; })()"
+    )
+    assert {0xFFAE5F1F, 0xFF0D49C0} <= {*colors}  # the account and its drawdown, as ABGR
+    assert page.evaluate("window.Plotly === undefined")
+    page.close()

@@ -52,8 +52,7 @@
     }).join("");
     layout.margin = { ...layout.margin, t: layout.margin.t + 16 };
   };
-  const draw = (box) => {
-    if (!printing && !box.clientWidth) return null; // folded: drawn when it is opened
+  const compose = (box) => {
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
     const template = isDark() ? recolor(data.template) : data.template;
@@ -66,7 +65,91 @@
     }
     (layout.annotations || []).forEach((note) => { if (note.align === "left") fit(note, layout); });
     if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale };
-    return window.Plotly.react(box, figure.data, layout, settings);
+    return { traces: figure.data, layout };
+  };
+  const draw = (box) => {
+    if (!window.Plotly || (!printing && !box.clientWidth)) return; // folded: drawn when it is opened
+    const isNew = !box.layout;
+    if (isNew) box.replaceChildren();
+    const { traces, layout } = compose(box);
+    window.Plotly.react(box, traces, layout, settings);
+    if (isNew) listen(box);
+  };
+  const drawAgain = () => charts.filter((box) => box.layout).forEach(draw);
+
+  // A still of the lines of a chart: it stands until the library has been compiled, which takes longer.
+  const decode = ({ dtype, bdata }) => {
+    const { buffer } = Uint8Array.from(atob(bdata), (letter) => letter.charCodeAt(0));
+    return [...(dtype === "f8" ? new Float64Array(buffer) : new Float32Array(buffer))];
+  };
+  const parseTime = (text) => Date.parse(`${text.replace(" ", "T")}Z`);
+  const sketch = (box) => {
+    const { traces, layout } = compose(box);
+    const lines = traces.filter((each) => each.mode === "lines" && each.x.bdata && each.y.bdata);
+    if (!lines.length || !layout.xaxis.range) return;
+    const canvas = document.createElement("canvas");
+    const paper = canvas.getContext("2d");
+    const { l, r, t, b } = layout.margin;
+    const [width, height, ratio] = [layout.width - l - r, layout.height - t - b, window.devicePixelRatio];
+    canvas.width = layout.width * ratio;
+    canvas.height = layout.height * ratio;
+    canvas.style.cssText = `display: block; width: ${layout.width}px; height: ${layout.height}px`;
+    paper.scale(ratio, ratio);
+    const write = (text, x, y, align, color) => {
+      paper.textAlign = align;
+      paper.fillStyle = color;
+      paper.fillText(text, x, y);
+      return x + paper.measureText(text).width;
+    };
+    const [from, to] = layout.xaxis.range.map(parseTime);
+    const across = (time) => l + ((time - from) / (to - from)) * width;
+    (layout.shapes || []).filter((each) => each.type === "rect").forEach((each) => {
+      const [first, last] = [each.x0, each.x1].map(parseTime).map(across);
+      paper.globalAlpha = each.opacity;
+      paper.fillStyle = each.fillcolor;
+      paper.fillRect(first, t, last - first, height);
+    });
+    paper.globalAlpha = 1;
+    const { font } = layout.template.layout.xaxis.title;
+    paper.font = `11.5px ${getComputedStyle(document.body).fontFamily}`;
+    new Set(lines.map((each) => each.yaxis || "y")).forEach((name) => {
+      const axis = layout[`yaxis${name.slice(1)}`];
+      const [low, high] = (axis.domain || [0, 1]).map((part) => t + height * (1 - part));
+      const own = lines.filter((each) => (each.yaxis || "y") === name).map((each) => (
+        { ...each, x: decode(each.x), y: decode(each.y) }));
+      const turn = axis.type === "log" ? Math.log10 : (value) => value;
+      const isKnown = (value) => Number.isFinite(turn(value));
+      const known = own.flatMap((each) => each.y).filter(isKnown);
+      if (axis.rangemode === "tozero") known.push(0);
+      if (!known.length) return;
+      const [least, most] = [Math.min, Math.max].map((pick) => known.reduce((x, y) => pick(x, y)));
+      const room = (turn(most) - turn(least)) * 1.1 || 1;
+      const up = (value) => low - (high - low) * ((turn(least) - turn(value)) / room - 0.05);
+      own.forEach((each) => {
+        paper.beginPath();
+        paper.strokeStyle = each.line.color;
+        paper.lineWidth = each.line.width;
+        each.x.forEach((time, k) => {
+          if (!isKnown(each.y[k])) return;
+          const isNext = k > 0 && isKnown(each.y[k - 1]);
+          if (isNext && each.line.shape === "hv") paper.lineTo(across(time), up(each.y[k - 1]));
+          paper[isNext ? "lineTo" : "moveTo"](across(time), up(each.y[k]));
+        });
+        paper.stroke();
+      });
+      const isPercent = (axis.tickformat || "").endsWith("%");
+      const round = (value) => value.toLocaleString("en", { style: isPercent ? "percent" : "decimal", maximumSignificantDigits: isPercent ? 2 : 4 });
+      [least, most].forEach((value) => write(round(value), l - 6, up(value) + 4, "right", font.color));
+    });
+    write(layout.xaxis.range[0].slice(0, 10), l, layout.height - b + 18, "left", font.color);
+    write(layout.xaxis.range[1].slice(0, 10), l + width, layout.height - b + 18, "right", font.color);
+    (layout.annotations || []).filter((note) => note.align === "left").forEach((note) => {
+      let x = l;
+      note.text.replaceAll("<br>", "").split(/<span style="color:([^"]*)">(.*?)<\/span>/).forEach((part, k, all) => {
+        if (k % 3 !== 1) x = write(part, x, t + height * (1 - note.y) - 6, "left", k % 3 ? all[k - 1] : note.font.color);
+      });
+    });
+    box.replaceChildren(canvas);
   };
   document.querySelectorAll(".scale").forEach((button) => {
     const box = button.closest("figure").querySelector(".chart");
@@ -81,14 +164,6 @@
     say();
     button.hidden = false;
   });
-  const drawAll = () => Promise.all(charts.map(draw));
-  const drawFirst = async () => { // what is seen first; the rest without holding the page up
-    for (const box of charts) {
-      await draw(box);
-      await new Promise((resume) => { setTimeout(resume); });
-    }
-  };
-
   const unpack = async () => {
     const script = document.createElement("script");
     script.textContent = await inflate("plotly");
@@ -158,8 +233,9 @@
 
   const zoom = (text) => {
     const box = charts.find((each) => each.dataset.chart === "story");
-    const middle = Date.parse(`${text.replace(" ", "T")}Z`);
-    const [from, to] = data.charts.story.layout.xaxis.range.map((each) => Date.parse(`${each.replace(" ", "T")}Z`));
+    const middle = parseTime(text);
+    if (!box.layout) draw(box);
+    const [from, to] = data.charts.story.layout.xaxis.range.map(parseTime);
     const half = Math.max((to - from) / 24, 36e5);
     const range = [middle - half, middle + half].map((each) => new Date(each).toISOString().slice(0, 19));
     window.Plotly.relayout(box, { "xaxis.range": range });
@@ -176,9 +252,9 @@
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     label();
-    if (window.Plotly) drawAll();
+    drawAgain();
   });
-  system.addEventListener("change", () => { label(); if (window.Plotly) drawAll(); });
+  system.addEventListener("change", () => { label(); drawAgain(); });
   button.hidden = false;
   label();
 
@@ -189,25 +265,38 @@
     if (window.innerWidth === width || printing) return;
     width = window.innerWidth;
     clearTimeout(waiting);
-    waiting = setTimeout(() => { if (window.Plotly) drawAll(); }, 150);
+    waiting = setTimeout(drawAgain, 150);
   });
   let theme = root.dataset.theme;
   window.addEventListener("beforeprint", () => {
     printing = true; theme = root.dataset.theme; root.dataset.theme = "light";
-    if (window.Plotly) drawAll();
+    charts.forEach(draw);
   });
   window.addEventListener("afterprint", () => {
     printing = false; root.dataset.theme = theme;
-    if (window.Plotly) drawAll();
+    drawAgain();
   });
 
   document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () => {
-    if (fold.open && window.Plotly) charts.filter((box) => fold.contains(box)).forEach(draw);
+    if (fold.open) charts.filter((box) => fold.contains(box)).forEach(draw);
   }));
-  unpack().then(drawFirst).then(() => {
-    charts.filter((box) => box.on).forEach(listen);
+  const isInView = (box) => box.clientWidth && box.getBoundingClientRect().top < window.innerHeight;
+  const arrivals = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
+    if (isIntersecting && !target.layout) draw(target);
+  }), { rootMargin: "400px" });
+  const start = async () => {
+    charts.filter(isInView).forEach(sketch);
+    performance.mark("sketched");
+    await new Promise((resume) => { requestAnimationFrame(() => setTimeout(resume)); }); // shown before the work
+    if (document.readyState === "loading") {
+      await new Promise((resume) => { document.addEventListener("DOMContentLoaded", resume); });
+    }
+    if (charts.length) await unpack();
+    charts.filter(isInView).forEach(draw);
     root.dataset.ready = "yes";
-  }).catch((error) => {
+    charts.forEach((box) => arrivals.observe(box));
+  };
+  start().catch((error) => {
     root.dataset.ready = "failed";
     charts.forEach((box) => {
       box.style.minHeight = "0";
