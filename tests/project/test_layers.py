@@ -3,6 +3,8 @@
 import ast
 import inspect
 import pickle
+import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
@@ -131,10 +133,17 @@ def test_a_strategy_imports_only_public_names(module):
             assert {alias.name for alias in node.names} <= public.get(str(node.module), set())
 
 
+def test_each_dependency_has_a_row_that_names_its_use():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    section = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Dependencies\n")[2]
+    rows = re.findall(r"^\| ([a-z0-9-]+) \| .+ \| [\d.]+ \|$", section.partition("\n## ")[0], re.M)
+    assert sorted(rows) == [re.split("[>=]", each)[0] for each in project["dependencies"]]
+
+
 @pytest.mark.slow
 def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     slow = ["numba", "llvmlite", "scipy", "vectorbt", "plotly", "dask", "arch", "statsmodels"]
-    slow += ["httpx", "ccxt"]
+    slow += ["httpx", "ccxt", "skopt", "sklearn", "cmaes", "jinja2"]
     above = ("risk", "sweep", "search", "baselines", "cli")
     early = [*slow, "pandas", "pyarrow", "typer", "rich", *(f"backtest.{room}" for room in above)]
     code = "import sys, backtest as bt, backtest.indicators, backtest.strategies; "
@@ -149,6 +158,7 @@ def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
 @pytest.mark.slow
 def test_a_run_loads_what_it_uses(tmp_path):
     unused = ["pandas", "pyarrow", "numba", "scipy", "plotly", "dask", "arch", "statsmodels"]
+    unused += ["vectorbt", "skopt", "sklearn", "cmaes", "jinja2"]
     unused += ["backtest.strategies.kelly", "backtest.search.study", "backtest.risk.cascade"]
     run = "main(['run', '--policy', 'constant', '--no-save', '--to', '2023-01-09']); "
     run_python(f"from backtest.cli import main; {run}")  # what it compiles is kept
