@@ -95,24 +95,20 @@ def load_data(draft: Draft) -> Market | Markets:
     for name, time in zip(("data.from", "data.to"), span, strict=True):
         if time is not None:
             core.to_nanoseconds(time, name)
-    paths, interval = list_texts(data.pop("path", SAMPLE)), data.pop("resample", None)
-    instruments = list_texts(data.pop("instrument", []))
-    market = load_paths(paths, instruments, span, data)
-    return market if interval is None else market.resample(interval)
-
-
-def load_paths(
-    paths: list[str], instruments: list[str], span: tuple[Any, Any], choices: Mapping[str, Any]
-) -> Market | Markets:
-    if is_sample(paths):
-        return load_samples(paths, span, [*["instrument"] * bool(instruments), *choices])
-    terms: dict[str, Any] = {**choices, "since": span[0], "until": span[1]}
-    if is_several(paths, instruments):
-        return Markets.load(*paths, instruments=instruments or None, **terms)
-    if "currency" in choices:
+    texts, interval = list_texts(data.pop("path", SAMPLE)), data.pop("resample", None)
+    instruments, paths = list_texts(data.pop("instrument", [])), [*map(Path, texts)]
+    terms: dict[str, Any] = {**data, "since": span[0], "until": span[1]}
+    market: Market | Markets
+    if is_sample(texts):
+        market = load_samples(texts, span, [*["instrument"] * bool(instruments), *data])
+    elif is_panel(paths, instruments):
+        market = Markets.load(*texts, instruments=instruments or None, **terms)
+    elif "currency" in data:
         raise core.ParameterError("data.currency is for several instruments, the data are of one")
-    files, name = find_in_folders([*map(Path, paths)], instruments[0] if instruments else None)
-    return Market.load(*files, **terms, instrument=name)
+    else:
+        files, own = find_in_folders(paths, instruments[0] if instruments else None)
+        market = Market.load(*files, **terms, instrument=own)
+    return market if interval is None else market.resample(interval)
 
 
 def is_sample(paths: list[str]) -> bool:
@@ -132,10 +128,6 @@ def load_samples(paths: list[str], span: tuple[Any, Any], given: list[str]) -> M
     found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in numbers}
     market = Markets(found) if len(found) > 1 else next(iter(found.values()))
     return market if span == (None, None) else market.slice(*span)
-
-
-def is_several(paths: list[str], instruments: list[str]) -> bool:
-    return is_panel([*map(Path, paths)], instruments)
 
 
 def list_texts(given: Any) -> list[str]:
@@ -223,26 +215,18 @@ def by_instrument(
             f"each instrument must have a policy, {missing[0]!r} has none: policy.name "
             "applies to all others"
         )
-    own = list_own_settings(shared, names)
-    if not single and not own:
-        return build(shared)
-    return {name: build({**own.get(name, shared), **single.get(name, {})}) for name in names}
-
-
-def list_own_settings(shared: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the policy of each instrument whose settings name instruments: ``BTCUSDT.target``."""
     settings = flatten(shared.get("settings", {}))
-    common = {key: each for key, each in settings.items() if split_name(key)[0] not in names}
-    if len(common) == len(settings):
-        return {}
-    return {
-        name: {**shared, "settings": common | {
-            split_name(key)[1]: each
-            for key, each in settings.items()
-            if split_name(key)[0] == name
-        }}
-        for name in names
-    }  # fmt: skip
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key in [each for each in settings if split_name(each)[0] in names]:  # BTCUSDT.target
+        name, rest = split_name(key)
+        own[name][rest] = settings.pop(key)
+    if any(own.values()):
+        tables = {name: {**shared, "settings": settings | own[name]} for name in names}
+    elif single:
+        tables = dict.fromkeys(names, shared)
+    else:
+        return build(shared)
+    return {name: build({**tables[name], **single.get(name, {})}) for name in names}
 
 
 def build_policy(table: Mapping[str, Any]) -> Policy:
@@ -257,7 +241,7 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     data, table = draft.table("data"), dict(draft.table("venue"))
     paths = list_texts(data.get("path", SAMPLE))
     has_names = not is_sample(paths)  # samples have no symbol
-    if has_names and is_several(paths, list_texts(data.get("instrument", []))):
+    if has_names and is_panel([*map(Path, paths)], list_texts(data.get("instrument", []))):
         given = table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
         if given and ":" not in given:
             for name, market in markets.items():
@@ -271,7 +255,21 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
         "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue
     )
     for name, market in markets.items() if has_names else ():
-        warn_of_other_symbol(core.pick_value(venue, name), name, market, len(markets))
+        terms, instrument = core.pick_value(venue, name).in_force, market.instrument
+        symbol = "" if terms is None else terms.preset.rpartition(":")[2]
+        if terms is None or market.synthetic or names_symbol(symbol, instrument or name):
+            continue
+        instrument = instrument or (name if len(markets) > 1 else "")
+        of = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
+        unnamed = (
+            f"the data do not name their instrument; {of}: name it, --instrument {symbol}, or "
+            "choose other rules, --venue NAME:SYMBOL"
+        )
+        text = f"{of}, the prices are for {instrument}" if instrument else unnamed
+        text += "; --venue NAME without a symbol uses the rules of each instrument" * (
+            len(markets) > 1
+        )
+        warnings.warn(text, stacklevel=2)
     return venue
 
 
@@ -280,23 +278,6 @@ def build_venue(entries: Mapping[str, Any]) -> Venue:
     if not entries["preset"]:
         return Venue.from_dict(table)
     return Venue.preset(*preset_files.parse_name(entries["preset"])).override(table)
-
-
-def warn_of_other_symbol(venue: Venue, name: str, market: Market, count: int) -> None:
-    if venue.in_force is None or market.synthetic:
-        return
-    symbol, instrument = venue.in_force.preset.rpartition(":")[2], market.instrument
-    if names_symbol(symbol, instrument or name):
-        return
-    instrument = instrument or (name if count > 1 else "")
-    of = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
-    unnamed = (
-        f"the data do not name their instrument; {of}: name it, --instrument {symbol}, or choose "
-        "other rules, --venue NAME:SYMBOL"
-    )
-    text = f"{of}, the prices are for {instrument}" if instrument else unnamed
-    text += "; --venue NAME without a symbol uses the rules of each instrument" * (count > 1)
-    warnings.warn(text, stacklevel=2)
 
 
 def names_symbol(symbol: str, instrument: str) -> bool:
@@ -350,7 +331,14 @@ def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
 
 def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market | Markets:
     entries = draft.table("options")
-    contracts = read_contracts(entries.get("contracts", []))
+    given = entries.get("contracts", [])
+    listed = [
+        Option(each)
+        if isinstance(each, str)
+        else Option.from_dict(each, where=f"options.contracts.{k}")
+        for k, each in enumerate([given] if isinstance(given, str | Mapping) else given)
+    ]
+    contracts = {str(each.name): each for each in listed}
     if not contracts or "chains" not in entries:
         raise core.ParameterError(
             "options need contracts, and chains: a folder of quotes or 'sample'; "
@@ -376,13 +364,20 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         lots = [core.pick_value(venue, owners[name]).option_costs.find_lot(each)
                 for name, each in contracts.items()]  # fmt: skip
         check_lots(quantities, [*contracts], lots)
-    is_sample = entries["chains"] == SAMPLE
-    chains = dict.fromkeys(owners.values(), options.Chain.sample()) if is_sample else {}
-    if not is_sample:
-        chains = read_chains(entries, owners, contracts, markets, zone)
-    for name, chain in chains.items() if not is_sample else ():
-        options.check_chain(contracts, owners, name, chain)
-    surfaces = {}
+    chains, surfaces = dict[str, options.Chain](), {}
+    if is_sample := entries["chains"] == SAMPLE:
+        chains = dict.fromkeys(owners.values(), options.Chain.sample())
+    else:
+        whole = options.Chain.load(Path(entries["chains"]), settlement=quoted, timezone=zone)
+        end = core.utc_index(markets.time[-1:] + markets.interval)[0]
+        table = whole.table[whole.table["time"] < end].reset_index(drop=True)
+        known = options.Chain(table, whole.settlement, whole.source)
+        several = len(known.underlyings) > 1
+        for name, owner in owners.items():
+            if owner not in chains:
+                chains[owner] = known.select(contracts[name].underlying) if several else known
+        for name, chain in chains.items():
+            options.check_chain(contracts, owners, name, chain)
     for name, chain in chains.items():
         with show_progress(f"surfaces of {name}", "snapshots") as progress:
             surfaces[name] = options.Surfaces.fit(chain, progress=progress)
@@ -398,40 +393,6 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
     return scheduled
 
 
-def read_contracts(given: Any) -> dict[str, Option]:
-    listed = [given] if isinstance(given, str | Mapping) else given
-    found = [
-        Option(each)
-        if isinstance(each, str)
-        else Option.from_dict(each, where=f"options.contracts.{k}")
-        for k, each in enumerate(listed)
-    ]
-    return {str(each.name): each for each in found}
-
-
-def read_chains(
-    entries: Mapping[str, Any],
-    owners: Mapping[str, str],
-    contracts: Mapping[str, Option],
-    markets: Markets,
-    timezone: str | None,
-) -> dict[str, options.Chain]:
-    path, quoted = Path(entries["chains"]), entries.get("settlement")
-    chain = options.Chain.load(path, settlement=quoted, timezone=timezone)
-    end = core.utc_index(markets.time[-1:] + markets.interval)[0]
-    table = chain.table[chain.table["time"] < end].reset_index(drop=True)
-    known = options.Chain(table, chain.settlement, chain.source)
-    several = len(known.underlyings) > 1
-    found: dict[str, options.Chain] = {}
-    for name, owner in owners.items():
-        if owner not in found:
-            found[owner] = known.select(contracts[name].underlying) if several else known
-    return found
-
-
-EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
-
-
 def built_in_policies() -> list[type[Policy]]:
     found = (getattr(backtest.strategies, name) for name in backtest.strategies.__all__)
     return sorted(found, key=lambda policy: policy.title())
@@ -445,10 +406,20 @@ def load_policies(text: str) -> list[type[Policy]]:
     if not (name or text.endswith(".py")):
         return [find_built_in(text)]
     file = Path(f"{path}.py" if name else text)
-    found = load_file_policies(file)
+    if not file.is_file():
+        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
+        raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
+    module = import_file(file)
+    classes = [each for each in vars(module).values() if isinstance(each, type)]
+    own = [each for each in classes if each.__module__ == module.__name__]
+    known = {each.__name__: each for each in own if issubclass(each, Policy)}
+    if not known:
+        raise core.ParameterError(
+            f"a policy's file must define a policy, {file} defines none; write class "
+            "MyPolicy(bt.Policy) with leverage(self, bar, account)"
+        )
     if not name:
-        return found
-    known = {policy.__name__: policy for policy in found}
+        return [*known.values()]
     return [known[core.Choice(*known).check(f"the policy of {file}", name)]]
 
 
@@ -482,22 +453,6 @@ def find_built_in(name: str) -> type[Policy]:
     return found
 
 
-def load_file_policies(file: Path) -> list[type[Policy]]:
-    if not file.is_file():
-        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
-        raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
-    module = import_file(file)
-    classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
-    found = [each for each in classes if issubclass(each, Policy) and each is not Policy
-             and each.__module__ == module.__name__]  # fmt: skip
-    if not found:
-        raise core.ParameterError(
-            f"a policy's file must define a policy, {file} defines none; write class "
-            "MyPolicy(bt.Policy) with leverage(self, bar, account)"
-        )
-    return found
-
-
 def import_file(file: Path) -> ModuleType:
     name = f"_file_{file.stem}"
     spec: Any = importlib.util.spec_from_file_location(name, file.resolve())
@@ -508,29 +463,24 @@ def import_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except core.RAISED as error:
         del sys.modules[name]
-        raise import_error(file, error) from error
+        frames, text = traceback.extract_tb(error.__traceback__), str(error)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
+        if isinstance(error, SyntaxError):
+            lines, text = [error.lineno], error.msg
+        where = f"{file}:{lines[-1]}" if lines else str(file)
+        reason = f"{where}: {error}"
+        if not isinstance(error, core.BacktestError):
+            kind = type(error).__name__
+            reason = f"a policy's file must be importable, {where} raised {kind}: {text}"
+        raise core.PolicyError(reason) from error
     return module
-
-
-def import_error(file: Path, error: BaseException) -> core.PolicyError:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
-    text = str(error)
-    if isinstance(error, SyntaxError):
-        lines, text = [error.lineno], error.msg
-    where = f"{file}:{lines[-1]}" if lines else str(file)
-    if isinstance(error, core.BacktestError):
-        return core.PolicyError(f"{where}: {error}")
-    return core.PolicyError(
-        f"a policy's file must be importable, {where} raised {type(error).__name__}: {text}"
-    )
 
 
 def parse_policy(text: str) -> Policy:
     """Read calls of policies with numbers and texts; nothing else is evaluated."""
     refused = core.ParameterError(
-        "a policy must be written as calls of policies with numbers, "
-        f"{EXAMPLE} for example, got {text!r:.200}"
+        "a policy must be written as calls of policies with numbers, Capped(VolTarget(target=0.6), "
+        f"cap=3) for example, got {text!r:.200}"
     )
     classes: dict[str, type[Policy]] = {}  # those of files, by the word that stands for them
 

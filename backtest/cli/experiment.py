@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,25 +242,19 @@ def read_keys(table: str) -> dict[str, Key]:
         text = told or [fields[name]]
         found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *text)
     for function in FUNCTIONS.get(table, ()):
-        for key in list_arguments(table, function):
-            found.setdefault(key.name, key)
+        target = attrgetter(function)(backtest)
+        texts = read_parameters(inspect.getdoc(target) or "")
+        for name, each in inspect.signature(target).parameters.items():
+            taken = name in TAKEN or (name == "paths" and table != "paths")
+            taken = taken or "Result" in str(each.annotation)
+            if not taken or (table, name) in KEPT:
+                text = TEXTS.get(f"{table}.{name}") or TEXTS.get(name, texts.get(name)) or ""
+                default = None if each.default is each.empty else each.default
+                kinds = read_kinds(str(each.annotation))
+                found.setdefault(name, Key(table, name, kinds, text, default))
     for key in list_fields(MODELS[table], table, "") if table in MODELS else ():
         found.setdefault(key.name, key)
     return found
-
-
-def list_arguments(table: str, function: str) -> Iterator[Key]:
-    target: Any = backtest
-    for name in function.split("."):
-        target = getattr(target, name)
-    texts = read_parameters(inspect.getdoc(target) or "")
-    for each in inspect.signature(target).parameters.values():
-        taken = each.name in TAKEN or (each.name == "paths" and table != "paths")
-        taken = taken or "Result" in str(each.annotation)
-        if not taken or (table, each.name) in KEPT:
-            text = TEXTS.get(f"{table}.{each.name}") or TEXTS.get(each.name, texts.get(each.name))
-            default = None if each.default is each.empty else each.default
-            yield Key(table, each.name, read_kinds(str(each.annotation)), text or "", default)
 
 
 def read_kinds(annotation: str) -> tuple[type, ...]:
@@ -355,9 +350,7 @@ def read_values(given: Any, *, name: str) -> list[Any]:
     """Read values: a list, ``24,72``, ``LOW:HIGH:COUNT`` or ``log:LOW:HIGH:COUNT``."""
     if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
-    low, high, count, is_log = read_numbers(given, 3, name=name)
-    if count != round(count) or not 1 <= count <= MAX_VALUES or (is_log and min(low, high) <= 0):
-        raise range_error(given, 3, name=name)
+    low, high, count, is_log = read_range(given, 3, name=name)
     space = np.geomspace if is_log else np.linspace
     values: list[Any] = space(low, high, int(count)).tolist()
     return values
@@ -367,9 +360,7 @@ def read_bounds(given: Any, *, name: str) -> Any:
     """Read what a search may choose from: a list, ``LOW:HIGH`` or ``log:LOW:HIGH``."""
     if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
-    low, high, is_log = read_numbers(given, 2, name=name)
-    if not low <= high or (is_log and low <= 0):
-        raise range_error(given, 2, name=name)
+    low, high, is_log = read_range(given, 2, name=name)
     return core.Range(low, high, log=True) if is_log else (low, high)
 
 
@@ -382,20 +373,22 @@ def read_list(given: Any, *, name: str) -> list[Any]:
     return [parse_typed(word) for word in words]
 
 
-def read_numbers(text: str, n: int, *, name: str) -> Sequence[float]:
-    """Return the ``n`` numbers between colons, and whether they are of a logarithmic scale."""
+def read_range(text: str, n: int, *, name: str) -> Sequence[float]:
+    """Return LOW, HIGH and, for ``n`` = 3, COUNT, and whether the scale is logarithmic."""
     parts = text.split(":")
     is_log = parts[0].strip().lower() == "log"
     numbers = [parse_typed(part) for part in parts[is_log:]]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
-    if len(numbers) != n or not all(is_number):
-        raise range_error(text, n, name=name)
+    if is_valid := len(numbers) == n and all(is_number):
+        low, high, count = numbers if n == 3 else (*numbers, 1)
+        is_valid = count == round(count) and 1 <= count <= MAX_VALUES and (n == 3 or low <= high)
+        is_valid &= not is_log or min(low, high) > 0
+    if not is_valid:
+        form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", LOW <= HIGH")
+        raise core.ParameterError(
+            f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}"
+        )
     return [*map(float, numbers), is_log]
-
-
-def range_error(text: str, n: int, *, name: str) -> core.ParameterError:
-    form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", LOW <= HIGH")
-    return core.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
 
 
 def read_objective(text: str) -> str | dict[str, float]:
@@ -456,24 +449,21 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
     tables = {} if file is None else read_experiment(file)
     given = list(entries)
     for name, value in given:
-        drop_replaced(tables, name, value)
+        table, _, key = name.partition(".")
+        is_other = name == "policy.name" and tables.get(table, {key: 0})[key] != value
+        if name == "venue.preset" or is_other:
+            tables.pop(table, None)
+        replaced: tuple[str, ...] = ()
+        if table == "run" and key in RULE_TABLES:
+            replaced = (f"{key}_settings",)
+        elif table == "sweep" and key.partition(".")[0] in ("values", "draws"):
+            replaced = ("values",) if key == "draws" else ("draws", "seed")
+        for each in replaced:
+            tables.get(table, {}).pop(each, None)
     for name, value in given:
         put(tables, name.split("."), value)
     refuse_faults(tables)
     return Draft(tables, tuple(name for name, _ in given), file)
-
-
-def drop_replaced(tables: Tables, name: str, value: object) -> None:
-    table, _, key = name.partition(".")
-    if name == "venue.preset" or (
-        name == "policy.name" and tables.get(table, {key: 0})[key] != value
-    ):
-        tables.pop(table, None)
-    if table == "run" and key in RULE_TABLES:
-        tables.get(table, {}).pop(f"{key}_settings", None)
-    if table == "sweep" and key.partition(".")[0] in ("values", "draws"):
-        for other in ("values",) if key == "draws" else ("draws", "seed"):
-            tables.get(table, {}).pop(other, None)
 
 
 def put(tables: dict[str, Any], names: list[str], value: Any) -> None:
@@ -507,34 +497,28 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
-    seen: set[str] = set()
-    for place, value in list_entries(key, texts):
-        if place in seen and key.place != "policy.settings":
-            raise core.ParameterError(
-                f"{key.flag} must have each entry once, {place} was given twice"
-            )
-        seen.add(place)
-        yield place, value
-
-
-def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
-    if key.name in ("path", "instrument") and len(texts) > 1:
-        yield key.place, [read_text(key, text) for text in texts]
-        return
-    if key.name == "objective" and len(texts) > 1:
+    if key.name in ("path", "instrument", "objective") and len(texts) > 1:
         yield key.place, texts
         return
+    seen: set[str] = set()
     for text in texts:
         if key.place == "policy.settings":
             yield read_entry(*split_pair(key.flag, text, "target=0.4"))
-        elif key.name == "constraints":
+            continue
+        if key.name == "constraints":
             measure, bound = read_bound(text)
-            yield f"{key.place}.{measure}", bound
+            entry: Entry = (f"{key.place}.{measure}", bound)
         elif key.kinds == (dict,):
             name, value = split_pair(key.flag, text, EXAMPLES.get(key.name, "target=0.1:1"))
-            yield read_entry(f"{key.place}.{name}", value)
+            entry = read_entry(f"{key.place}.{name}", value)
         else:
-            yield read_entry(key.place, text)
+            entry = read_entry(key.place, text)
+        if entry[0] in seen:
+            raise core.ParameterError(
+                f"{key.flag} must have each entry once, {entry[0]} was given twice"
+            )
+        seen.add(entry[0])
+        yield entry
 
 
 def read_entry(name: str, text: str) -> Entry:
@@ -571,7 +555,22 @@ def read_text(key: Key, text: str) -> Any:
 
 
 def read_experiment(file: Path) -> Tables:
-    tables = read_toml(file)
+    if file.suffix == ".py" or not file.is_file():
+        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        fault = "is not one" if file.exists() else f"does not exist{near}"
+        raise core.ParameterError(
+            f"an experiment must be a TOML file, {str(file)!r} {fault}; use --data for "
+            "data and --policy for a policy"
+        )
+    try:
+        tables = tomllib.loads(core.read_small(file).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
+    for name, value in flatten(tables).items():
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
+        if isinstance(value, str) and "\0" in value:
+            raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
     refuse_faults(tables)
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
@@ -586,50 +585,45 @@ def read_experiment(file: Path) -> Tables:
 
 
 def anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Return an entry with its paths, which are relative to the folder of the experiment."""
+    """Return an entry with its paths, which are relative to the folder of the experiment.
+
+    The file of a policy may also be relative to the working directory.
+    """
+
+    def find_policy(found: re.Match[str]) -> str:
+        beside = folder / found[0]
+        return found[0] if Path(found[0]).exists() and not beside.exists() else str(beside)
+
     if isinstance(value, dict):
-        return {
-            key: anchor(each, folder, f"{name}.{key}" if name else key)
-            for key, each in value.items()
-        }
+        start = f"{name}." if name else ""
+        return {key: anchor(each, folder, start + key) for key, each in value.items()}
     if isinstance(value, list):
         return [anchor(each, folder, name) for each in value]
     if not isinstance(value, str) or value.partition(":")[0] == SAMPLE:
         return value
     table, _, key = name.partition(".")
-    if name in PATHS:
-        return str(folder / value)
     if table in ("policy", "overlay", "compare") and key.endswith("name"):
-        return re.sub(r"[^\s(),=]+\.py\b", lambda found: find_beside(folder, found[0]), value)
-    if table == "venue" and key.endswith("preset") and re.search(r"\.(json|toml):", value):
-        return str(folder / value)
-    return value
-
-
-def find_beside(folder: Path, path: str) -> str:
-    """Return the path of a policy beside the experiment, or else from the working directory."""
-    return path if Path(path).exists() and not (folder / path).exists() else str(folder / path)
+        return re.sub(r"[^\s(),=]+\.py\b", find_policy, value)
+    is_preset = table == "venue" and key.endswith("preset") and re.search(r"\.(json|toml):", value)
+    return str(folder / value) if is_preset or name in PATHS else value
 
 
 def refuse_faults(tables: Mapping[str, Any]) -> None:
-    if faults := dict.fromkeys(list_faults(tables)):
-        raise core.ParameterError("\n".join(faults))
-
-
-def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
-    known = [*TABLES, *MODELS]
+    known, faults = [*TABLES, *MODELS], list[str]()
     for name, table in tables.items():
         if name not in known:
-            yield f"{name}: an experiment has no such table{suggest(name, known)}"
+            faults.append(f"{name}: an experiment has no such table{suggest(name, known)}")
         elif not isinstance(table, dict):
-            yield f"{name}: must be a table, got {table!r:.60}"
+            faults.append(f"{name}: must be a table, got {table!r:.60}")
         elif name in TABLES:
-            yield from list_table_faults(name, table, read_keys(name))
+            faults += list_table_faults(name, table, read_keys(name))
         else:
             own = {f"{name}.{key}": each for key, each in table.items() if isinstance(each, dict)}
             for place, each in {name: table, **own}.items():
                 if not isinstance(each.get("preset", ""), str):
-                    yield f"{place}.preset: must be text, got {each['preset']!r:.60}"
+                    faults.append(f"{place}.preset: must be text, got {each['preset']!r:.60}")
+    if faults:
+        raise core.ParameterError("\n".join(dict.fromkeys(faults)))
 
 
 def list_table_faults(
@@ -658,23 +652,3 @@ def suggest(name: str, known: Collection[str]) -> str:
 
 def is_policy(entry: object) -> bool:
     return isinstance(entry, dict) and "name" in entry
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    if file.suffix == ".py" or not file.is_file():
-        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        fault = "is not one" if file.exists() else f"does not exist{near}"
-        raise core.ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} {fault}; use --data for "
-            "data and --policy for a policy"
-        )
-    try:
-        tables = tomllib.loads(core.read_small(file).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
-    for name, value in flatten(tables).items():
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
-        if isinstance(value, str) and "\0" in value:
-            raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
-    return tables
