@@ -6,7 +6,7 @@ import gc
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from typing import Annotated, Any
@@ -16,9 +16,20 @@ import typer.core
 
 from backtest import core
 from backtest.cli import printing
-from backtest.cli.command import COMMANDS, build_function, command, format_help
+from backtest.cli.command import COMMANDS, argument, build_function, command, format_help
 
-MORE = "More"
+RARE = {
+    "capacity": "risks",
+    "sensitivity": "risks",
+    "timing": "searches",
+    "cascade": "risks",
+    "margin": "risks",
+    "paths": "risks",
+    "replay": "runs",
+    "policies": "policies",
+    "compile": "compiling",
+    "help": "app",
+}
 MODULES = {
     "run": "runs",
     "compare": "runs",
@@ -37,16 +48,7 @@ MODULES = {
     "report": "results",
     "results": "results",
     "regress": "regress",
-    "capacity": "risks",
-    "sensitivity": "risks",
-    "timing": "searches",
-    "cascade": "risks",
-    "margin": "risks",
-    "paths": "risks",
-    "replay": "runs",
-    "policies": "policies",
-    "compile": "compiling",
-    "help": "app",
+    **RARE,
 }
 """The module of each command, in the order of the first screen."""
 GROUPS = {
@@ -73,18 +75,6 @@ GROUPS = {
     """,
 }
 """What the commands are that have subcommands."""
-RARE = (
-    "capacity",
-    "sensitivity",
-    "timing",
-    "cascade",
-    "margin",
-    "paths",
-    "replay",
-    "policies",
-    "compile",
-    "help",
-)
 
 
 class CommandGroup(typer.core.TyperGroup):
@@ -111,8 +101,8 @@ class CommandGroup(typer.core.TyperGroup):
 
 def build_command(name: str) -> Any:
     import_module(f"backtest.cli.{MODULES[name]}")
-    panel = MORE if name in RARE else None
-    made = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    panel = "More" if name in RARE else None
+    made = typer.Typer(name=name, add_completion=False, rich_markup_mode="rich")
     for full, declared in COMMANDS.items():
         first, _, rest = full.partition(" ")
         if first == name:
@@ -120,18 +110,14 @@ def build_command(name: str) -> Any:
             function = build_function(declared)
             made.command(rest or name, help=text, rich_help_panel=panel)(function)
     if name in GROUPS:
-        text, group = format_help(GROUPS[name]), made
-        group.callback(help=text)(lambda: None)
-        made = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        made.add_typer(group, name=name)
-    built: Any = typer.main.get_command(made)
-    return built.commands[name] if name in GROUPS else built
+        made.callback(help=format_help(GROUPS[name]))(lambda: None)
+    return typer.main.get_command(made)
 
 
 @command("help")
 def show_keys(
     table: Annotated[
-        str | None, typer.Argument(help="A table of an experiment, such as account or venue.")
+        str | None, argument("A table of an experiment, such as account or venue.")
     ] = None,
 ) -> None:
     """List the tables of an experiment, or every key of one, for --set TABLE.KEY=VALUE.
@@ -182,11 +168,23 @@ app.callback(help=format_help(str(backtest.__doc__)))(backtest)
 def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         return run_process(sys.argv[1:])
-    given = list(arguments) or ["--help"]
+    given, printed = list(arguments) or ["--help"], set[str]()
+
+    def show_warning(message: Warning | str, *_: object) -> None:
+        if str(message) not in printed:
+            printing.print_message(f"warning: {message}")
+        printed.add(str(message))
+
     with warnings.catch_warnings():
-        warnings.showwarning = make_warning_printer()
+        warnings.showwarning = show_warning
         try:
-            return call_command(given)
+            if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
+                raise core.ParameterError("arguments must be text in UTF-8 without NUL")
+            output = printing.reserve_stdout() if "--json" in given else nullcontext()
+            with core.recording_command(["backtest", *given]), output:
+                tree: Any = typer.main.get_command(app)
+                code = tree(args=given, prog_name="backtest", standalone_mode=False)
+            return code if isinstance(code, int) else printing.DONE
         except core.BacktestError as error:
             printing.print_message(f"error: {error}")
             return printing.FAILED if isinstance(error, core.AccountingError) else printing.REFUSED
@@ -210,16 +208,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return printing.INTERRUPTED
 
 
-def call_command(given: list[str]) -> int:
-    if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
-        raise core.ParameterError("arguments must be text in UTF-8 without NUL")
-    output = printing.reserve_stdout() if "--json" in given else nullcontext()
-    with core.recording_command(["backtest", *given]), output:
-        tree: Any = typer.main.get_command(app)
-        code = tree(args=given, prog_name="backtest", standalone_mode=False)
-    return code if isinstance(code, int) else printing.DONE
-
-
 def run_process(arguments: Sequence[str]) -> int:
     gc.freeze()  # what imports made stays
     try:
@@ -229,14 +217,3 @@ def run_process(arguments: Sequence[str]) -> int:
         raise
     except KeyboardInterrupt:  # between two of these lines
         return printing.INTERRUPTED
-
-
-def make_warning_printer() -> Callable[..., None]:
-    printed: set[str] = set()
-
-    def show_warning(message: Warning | str, *_: object) -> None:
-        if str(message) not in printed:
-            printing.print_message(f"warning: {message}")
-        printed.add(str(message))
-
-    return show_warning

@@ -34,6 +34,10 @@ def flag(text: str, *names: str, **more: Any) -> Any:
     return option(text, *names, panel=None, **more)
 
 
+def argument(text: str, metavar: str | None = None) -> Any:
+    return typer.Argument(help=text, metavar=metavar, show_default=False)
+
+
 AsJson = Annotated[bool, option("Print one JSON object only.", "--json")]
 Report = Annotated[Path | None, option("Write a report: .html, .md or .json.", "--report")]
 Save = Annotated[bool, option("Save the result (default).", "--save/--no-save")]
@@ -108,6 +112,10 @@ def command(
         return function
 
     return declare
+
+
+def list_flags(table: str, names: str) -> str:
+    return " ".join(f"{table}.{name}" for name in names.split())
 
 
 def format_help(text: str) -> str:

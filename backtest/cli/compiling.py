@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,14 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
     """
     began = time.perf_counter()
     folder = into or find_folder()
-    parts = [*list_parts(), *([("accounts with options", hold_options)] if options else [])]
+    policies = [getattr(backtest.strategies, x) for x in backtest.strategies.__all__]
+    whole = [kind for kind in policies if not issubclass(kind, Combinator)]
+    parts: list[tuple[str, Callable[[], None]]] = [
+        ("the loop of runs", run_once),
+        ("the loop of sweeps", sweep_once),
+        *((f"policy {kind.__name__}", partial(use_policy, kind)) for kind in whole),
+        *([("accounts with options", hold_options)] if options else []),
+    ]
     with building(folder):
         for k, (name, compile_it) in enumerate(parts, 1):
             with reporting(f"compiling {name} ({k} of {len(parts)})"), warnings.catch_warnings():
@@ -88,29 +96,6 @@ def reporting(text: str) -> Iterator[None]:
         thread.join()
 
 
-Part = tuple[str, Callable[[], None]]
-
-
-def list_parts() -> list[Part]:
-    """Return what is compiled: the loop of runs, that over lanes, kernels, and formulas."""
-    policies = list_policies()
-    return [
-        ("the loop of runs", run_once),
-        ("the loop of sweeps", sweep_once),
-        *((f"policy {type(each).__name__}", lambda own=each: use_policy(own)) for each in policies),
-    ]
-
-
-def list_policies() -> list[Policy]:
-    """Return the shipped policies, but those made of other policies."""
-    found = []
-    for name in backtest.strategies.__all__:
-        kind: Any = getattr(backtest.strategies, name)
-        if not issubclass(kind, Combinator):
-            found.append(kind())
-    return found
-
-
 def make_terms(**more: Any) -> dict[str, Any]:
     venue = backtest.Venue.preset("binance-usdm", "BTCUSDT")
     return {"venue": venue, "account": backtest.Account(), **more}
@@ -127,13 +112,14 @@ def run_once() -> None:
 
 def sweep_once() -> None:
     levels = np.linspace(0.1, 2.0, N_LANES)
-    constant = backtest.strategies.Constant
-    backtest.sweep(Market.sample(), constant, {"leverage": levels}, **make_terms())
+    backtest.sweep(
+        Market.sample(), backtest.strategies.Constant, {"leverage": levels}, **make_terms()
+    )
 
 
-def use_policy(policy: Policy) -> None:
+def use_policy(kind: type[Policy]) -> None:
     """Run a policy; compile its formula for sweeps of its first numbers, and of all of them."""
-    market = Market.sample(bars=400)
+    market, policy = Market.sample(bars=400), kind()
     try:
         backtest.run(market, policy, **make_terms(compile="now"))
     except core.BacktestError:  # it needs a chain of options, or a column that the sample lacks
@@ -161,5 +147,5 @@ def hold_options(*, plain: bool = False) -> None:
     terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
     terms["venue"] = terms["venue"].override(option_costs=costs)
     when: Any = False if plain else "now"
-    constant, hedge = backtest.strategies.Constant(1.0), backtest.strategies.TailHedge
-    backtest.run(markets, hedge(constant), **terms, compile=when).bars  # noqa: B018
+    hedge: Any = backtest.strategies.TailHedge
+    backtest.run(markets, hedge(backtest.strategies.Constant(1.0)), **terms, compile=when).bars  # noqa: B018

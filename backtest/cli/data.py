@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,10 @@ import pandas as pd
 import typer
 
 from backtest.cli import printing
-from backtest.cli.command import AsJson, Report, command, flag
+from backtest.cli.command import AsJson, Report, argument, command, flag
 from backtest.cli.experiment import split_pair
 from backtest.core import DataError, ParameterError, format_duration, format_time
-from backtest.market import Fetched, Market, Quality, quality
+from backtest.market import Market, quality
 from backtest.market.rules import KINDS
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
@@ -33,10 +32,9 @@ Timezone = Annotated[
 def fetch(
     symbols: Annotated[
         list[str],
-        typer.Argument(
-            help="Symbols as the venue or ccxt writes them; each of several gets its own folder.",
-            metavar="SYMBOL...",
-            show_default=False,
+        argument(
+            "Symbols as the venue or ccxt writes them; each of several gets its own folder.",
+            "SYMBOL...",
         ),
     ],
     *,
@@ -68,58 +66,40 @@ def fetch(
     """
     from backtest.market import fetch_market, read_request  # noqa: PLC0415 - help needs neither
 
-    requests = {
-        folder: read_request(
-            symbol, start=start, end=end, source=source, interval=interval, without=without or ()
-        )
-        for symbol, folder in zip(symbols, choose_folders(symbols, out), strict=True)
-    }
-    now = time.time_ns()
-    done = []
-    for symbol, (folder, request) in zip(symbols, requests.items(), strict=True):
+    folders = [out]
+    if len(symbols) > 1:
+        folders = [out / re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
+        if len({*folders}) < len(folders):
+            raise ParameterError(f"each symbol is fetched once, got {', '.join(symbols)}")
+        if any(out.glob("bars.*")):
+            raise DataError(
+                f"several symbols need a folder for each of them, {str(out)!r} holds one market"
+            )
+    terms: dict[str, Any] = {"start": start, "end": end, "source": source, "interval": interval}
+    requests = [read_request(symbol, **terms, without=without or ()) for symbol in symbols]
+    now, done = time.time_ns(), []
+    for symbol, folder, request in zip(symbols, folders, requests, strict=True):
         with printing.show_progress(f"fetching {symbol}", "days") as meter:
+            notice = partial(setattr, meter, "note") if meter else printing.print_message
             fetched = fetch_market(
-                folder,
-                request,
-                now=now,
-                base_url=base_url,
-                report=meter,
-                notice=partial(setattr, meter, "note") if meter else printing.print_message,
+                folder, request, now=now, base_url=base_url, report=meter, notice=notice
             )
         done.append(fetched)
         if not as_json:
-            print_fetched(fetched)
+            facts = fetched.facts
+            printing.print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
+            span = f"{facts['from']} to {facts['to']} UTC"
+            known = "" if fetched.is_new else ": all of it was there already"
+            printing.print_paragraph(f"{span}{known}")
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items())
+            printing.print_paragraph(counts)
+            for gap in facts["gaps"]:
+                printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
     if as_json:
-        facts = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
-        printing.print_json(facts[0] if len(facts) == 1 else {"folder": str(out), "markets": facts})
+        found = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
+        printing.print_json(found[0] if len(found) == 1 else {"folder": str(out), "markets": found})
     else:
-        folders = " ".join(f"--data {each.folder}" for each in done)
-        typer.echo(f"\nbacktest run {folders}")
-
-
-def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
-    if len(symbols) == 1:
-        return [out]
-    names = [re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
-    if len({*names}) < len(names):
-        raise ParameterError(f"each symbol is fetched once, got {', '.join(symbols)}")
-    if any(out.glob("bars.*")):
-        raise DataError(
-            f"several symbols need a folder for each of them, {str(out)!r} holds one market"
-        )
-    return [out / name for name in names]
-
-
-def print_fetched(fetched: Fetched) -> None:
-    facts = fetched.facts
-    printing.print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
-    span = f"{facts['from']} to {facts['to']} UTC"
-    printing.print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
-    printing.print_paragraph(
-        ", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items())
-    )
-    for gap in facts["gaps"]:
-        printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
+        typer.echo(f"\nbacktest run {' '.join(f'--data {each}' for each in folders)}")
 
 
 REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KINDS.items())
@@ -143,8 +123,7 @@ class Layout:
 @command("data import")
 def import_files(
     files: Annotated[
-        list[Path],
-        typer.Argument(help="A folder, or files; several form one table.", metavar="FILE..."),
+        list[Path], argument("A folder, or files; several form one table.", "FILE...")
     ],
     *,
     out: Annotated[Path, flag("The new folder.")],
@@ -175,16 +154,9 @@ def import_files(
     backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zero --out btc
     """
     with printing.show_progress("importing"):
-        market = Market.load(
-            *files,
-            mark=mark or (),
-            funding=funding or (),
-            repair=repair or (),
-            instrument=instrument,
-            **layout.list_terms(),
-            since=start,
-            until=end,
-        )
+        terms = {**layout.list_terms(), "instrument": instrument, "since": start, "until": end}
+        terms |= {"mark": mark or (), "funding": funding or (), "repair": repair or ()}
+        market = Market.load(*files, **terms)
         market = market if resample is None else market.resample(resample)
         market.save(out)
     if as_json:
@@ -211,11 +183,7 @@ def import_files(
 def inspect(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            help="A folder, or files; several folders for several markets; or sample.",
-            metavar="PATH...",
-            show_default=False,
-        ),
+        argument("A folder, or files; several folders for several markets; or sample.", "PATH..."),
     ],
     *,
     layout: Layout,
@@ -242,67 +210,57 @@ def inspect(
     if as_json:
         plain = {name: each.to_dict() for name, each in reports.items()}
         printing.print_json(plain.get("", plain))
-    else:
-        for each in reports.values():
-            print_quality(each)
-
-
-def print_quality(report: Quality) -> None:
-    printing.print_title(report.instrument or report.source)
-    for name, text in report.filled.items():
-        printing.print_paragraph(f"{name}: {text}")
-    facts = [
-        (table, name, value)
-        for table, values in report.facts.items()
-        for name, value in values.items()
-    ]
+        return
     columns = ("table", "rule", "level", "count", "share", "longest", "first", "last")
-    findings = [[getattr(each, name) for name in columns] for each in report.findings]
-    places = [
-        (f"{each.table}: {each.rule}", place) for each in report.findings for place in each.places
-    ]
-    for names, rows in (
-        (("table", "fact", ""), facts),
-        (columns, findings),
-        (("where", ""), places),
-        (("what the loader refuses",), [(str(each),) for each in report.defects]),
-    ):
-        if rows:
-            typer.echo()
-            printing.render(rows, names, shares=("share",))
+    for report in reports.values():
+        printing.print_title(report.instrument or report.source)
+        for name, text in report.filled.items():
+            printing.print_paragraph(f"{name}: {text}")
+        facts = [(table, *fact) for table, own in report.facts.items() for fact in own.items()]
+        findings = [[getattr(each, name) for name in columns] for each in report.findings]
+        places = [(f"{x.table}: {x.rule}", place) for x in report.findings for place in x.places]
+        for names, rows in (
+            (("table", "fact", ""), facts),
+            (columns, findings),
+            (("where", ""), places),
+            (("what the loader refuses",), [(str(each),) for each in report.defects]),
+        ):
+            if rows:
+                typer.echo()
+                printing.render(rows, names, shares=("share",))
 
 
-File = Annotated[
-    Path | None,
-    typer.Argument(
-        help="A Parquet, Feather, CSV or JSON file, or a folder of them; without one, a synthetic "
-        "chain.",
-        metavar="FILE",
-        show_default=False,
-    ),
-]
-FileSettlement = Annotated[
-    str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
-]
-Underlying = Annotated[str | None, flag("Name of the underlying, if there are several.")]
+@dataclass(frozen=True, kw_only=True)
+class ChainFile:
+    file: Annotated[
+        Path | None,
+        argument(
+            "A Parquet, Feather, CSV or JSON file, or a folder of them; without one, a synthetic "
+            "chain.",
+            "FILE",
+        ),
+    ] = None
+    settlement: Annotated[
+        str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
+    ] = None
+    timezone: Timezone = None
+    underlying: Annotated[str | None, flag("Name of the underlying, if there are several.")] = None
+
+    def load(self, time: str | None = None) -> Chain:
+        terms: dict[str, Any] = {"settlement": self.settlement, "timezone": self.timezone}
+        chain = Chain.sample() if self.file is None else Chain.load(self.file, **terms)
+        return chain.select(self.underlying, time)
 
 
 @command("options chain")
-def show_chain(
-    file: File = None,
-    *,
-    settlement: FileSettlement = None,
-    timezone: Timezone = None,
-    underlying: Underlying = None,
-    as_json: AsJson = False,
-) -> None:
+def show_chain(quotes: ChainFile, *, as_json: AsJson = False) -> None:
     """Count the defects of a chain's quotes, by snapshot.
 
     backtest options chain                          [dim]# the sample[/dim]
     backtest options chain quotes.csv --settlement cash --json
     """
     with printing.show_progress("reading the chain"):
-        chain = read_chain(file, settlement, timezone).select(underlying)
+        chain = quotes.load()
         found = chain.inspect()
     if as_json:
         printing.print_json({"snapshots": to_rows(found.table), "defects": to_rows(found.rows)})
@@ -315,11 +273,8 @@ def show_chain(
 
 @command("options surface")
 def show_surface(
-    file: File = None,
+    quotes: ChainFile,
     *,
-    settlement: FileSettlement = None,
-    timezone: Timezone = None,
-    underlying: Underlying = None,
     time: Annotated[
         str | None, flag("The last snapshot at or before this time, if there are several.")
     ] = None,
@@ -333,7 +288,7 @@ def show_surface(
     backtest options surface chains --underlying BTC --time 2026-01-05
     """
     with printing.show_progress("reading the chain"):
-        chain = read_chain(file, settlement, timezone).select(underlying, time)
+        chain = quotes.load(time)
     if len(chain.times) > 1:
         raise ParameterError(
             f"a surface is of one snapshot, got {len(chain.times)}: choose one with --time"
@@ -350,12 +305,6 @@ def show_surface(
     typer.echo(surface.summary())
     if report is not None:
         typer.echo(f"\nreport: {report}")
-
-
-def read_chain(file: Path | None, settlement: str | None, timezone: str | None) -> Chain:
-    if file is None:
-        return Chain.sample()
-    return Chain.load(file, settlement=settlement, timezone=timezone)
 
 
 def to_rows(frame: pd.DataFrame) -> list[Any]:

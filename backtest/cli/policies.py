@@ -13,19 +13,19 @@ import typer
 
 from backtest.baselines.policy_contract import Finding, check_policy
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
-from backtest.cli.command import AsJson, command
+from backtest.cli.command import AsJson, argument, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, pick_value
 from backtest.market import Market, Markets, as_markets, label_names
-from backtest.policies import Parameter, Policy
+from backtest.policies import Policy
 from backtest.signals import resolve_signal
 
 
 @command("policies")
 def policies(
     policy: Annotated[
-        str | None, typer.Argument(help="Show one policy, or all policies of a file, in full.")
+        str | None, argument("Show one policy, or all policies of a file, in full.")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -42,24 +42,17 @@ def policies(
     for index, each in enumerate(found):
         if index:
             typer.echo("")
-        print_policy(each, is_whole=policy is not None)
-
-
-def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
-    print_title(policy.title())
-    text = inspect.getdoc(policy) if is_whole else policy.summary()
-    typer.echo(textwrap.indent(text or "", "  "))
-    if parameters := list(policy.parameters().values()):
-        columns = ("parameter", "default", "range", "unit")
-        render([list_parameter(each) for each in parameters], columns)
-
-
-def list_parameter(parameter: Parameter) -> tuple[str, str, str, str]:
-    space, default = parameter.space, parameter.default
-    shown = "" if default is None else str(default)
-    if space is None:
-        return parameter.name, shown, "True, False", ""
-    return parameter.name, shown, str(space).removesuffix(f" {space.unit}"), space.unit
+        print_title(each.title())
+        text = each.summary() if policy is None else inspect.getdoc(each)
+        typer.echo(textwrap.indent(text or "", "  "))
+        rows = []
+        for parameter in each.parameters().values():
+            space, default = parameter.space, parameter.default
+            unit = "" if space is None else space.unit
+            values = "True, False" if space is None else str(space).removesuffix(f" {unit}")
+            rows.append((parameter.name, "" if default is None else str(default), values, unit))
+        if rows:
+            render(rows, ("parameter", "default", "range", "unit"))
 
 
 def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
@@ -72,20 +65,16 @@ def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
         }
         for each in policy.parameters().values()
     ]
-    return {
-        "name": policy.title(),
-        "class": policy.__name__,
-        "summary": policy.summary(),
-        "parameters": parameters,
-    }
+    head = {"name": policy.title(), "class": policy.__name__, "summary": policy.summary()}
+    return {**head, "parameters": parameters}
 
 
 @command("check")
 def check(
     policy: Annotated[
         str,
-        typer.Argument(
-            help="A built-in policy, FILE.py (all its policies), FILE.py:Class, or FILE.toml (the "
+        argument(
+            "A built-in policy, FILE.py (all its policies), FILE.py:Class, or FILE.toml (the "
             "policies of an experiment, on its data)."
         ),
     ],
@@ -114,7 +103,12 @@ def check(
             raise ParameterError(
                 f"the policies of an experiment are checked on its own data, got {entries[0][0]}"
             )
-        trials = list_of_experiment(Path(policy))
+        test, own, _ = build_experiment(draft_experiment(Path(policy)))
+        whole, overlay = test.plain.market, test.overlay
+        trials = [(type(pick_value(own, x)), x, each) for x, each in label_markets(whole).items()]
+        if overlay is not None:
+            index = as_markets(whole).index(resolve_signal(test.signal, whole))
+            trials.append((type(overlay), "the portfolio index", index))
     else:
         markets: dict[str, Any] = {"": None}
         if entries:
@@ -132,18 +126,6 @@ def check(
         print_json({name: [each._asdict() for each in found[name]] for name in found})
     if not all(each.passed for findings in found.values() for each in findings):
         raise typer.Exit(1)
-
-
-def list_of_experiment(file: Path) -> list[tuple[type[Policy], str, Market | None]]:
-    test, policy, _ = build_experiment(draft_experiment(file))
-    market, overlay = test.plain.market, test.overlay
-    found: list[tuple[type[Policy], str, Market | None]] = [
-        (type(pick_value(policy, name)), name, each) for name, each in label_markets(market).items()
-    ]
-    if overlay is not None:
-        index = as_markets(market).index(resolve_signal(test.signal, market))
-        found.append((type(overlay), "the portfolio index", index))
-    return found
 
 
 def label_markets(market: Market | Markets) -> dict[str, Market]:

@@ -124,11 +124,10 @@ def is_number(cell: object) -> bool:
 
 
 def write_cell(cell: object, *, is_share: bool) -> str:
+    def write_number(value: float) -> str:
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.7g}"
+
     return "-" if cell is None else format_cell(cell, format_percent if is_share else write_number)
-
-
-def write_number(value: float) -> str:
-    return f"{value:,.0f}" if value.is_integer() else f"{value:,.7g}"
 
 
 def print_message(text: str) -> None:
@@ -187,7 +186,8 @@ class Meter:
         if self.done:
             text = f"{text}: {self.done:,} {self.unit}".rstrip()
             text += f" of {self.total:,}" if self.total else ""
-            text += f", {format_rate(speed)} per second" if speed and self.unit else ""
+            if speed and self.unit:
+                text += f", {speed:{',.0f' if speed >= 10.0 else '.2g'}} per second"
         text += " (waiting for the compiler)" if COMPILING.depth else ""
         return f"{text}, {self.note}" if self.note else text
 
@@ -213,7 +213,3 @@ def show_progress(what: str, unit: str = "") -> Iterator[Meter | None]:
 
     with Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
         yield meter
-
-
-def format_rate(per_second: float) -> str:
-    return f"{per_second:,.0f}" if per_second >= 10.0 else f"{per_second:.2g}"

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from backtest.baselines import Baseline, RegressVerdict
 from backtest.baselines.baseline import EXACT, WALK
 from backtest.baselines.trace import BETTER_IF
 from backtest.cli.build import build_experiment
-from backtest.cli.command import AsJson, command, flag
+from backtest.cli.command import AsJson, argument, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import clean, print_json
 from backtest.cli.searches import run_validation
@@ -35,7 +35,7 @@ Mode = Annotated[
 
 @command("regress record")
 def record(
-    experiments: Annotated[list[Path], typer.Argument(help="Experiment files (TOML).")],
+    experiments: Annotated[list[Path], argument("Experiment files (TOML).")],
     *,
     out: Annotated[Path, typer.Option(help="The folder of baselines.")] = FOLDER,
     mode: Mode = None,
@@ -95,8 +95,7 @@ def run_experiment(file: Path) -> Result:
 @command("regress check")
 def check(
     baselines: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Baselines, or folders of them (baselines/).", show_default=False),
+        list[Path] | None, argument("Baselines, or folders of them (baselines/).")
     ] = None,
     *,
     mode: Mode = None,
@@ -134,7 +133,12 @@ def check(
     if reason is not None and not update:
         raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
     places = baselines or [FOLDER]
-    loaded = {path: try_load(path) for path in gate.find_baselines(places)}
+    loaded: dict[Path, Baseline | BacktestError] = {}
+    for path in gate.find_baselines(places):
+        try:
+            loaded[path] = gate.load_baseline(path)
+        except BacktestError as error:
+            loaded[path] = error
     gate.check_unique_names([*loaded], [path.stem for path in loaded])
     tests = {x for x, each in loaded.items() if getattr(each, "experiment", "") is None}
     tests = tests - {*places} if len(tests) < len(loaded) else set()
@@ -149,16 +153,13 @@ def check(
         print_json({"exit": code, "baselines": [verdict.to_dict() for verdict in verdicts]})
     else:
         typer.echo(clean(gate.write_text(verdicts)))
-    write_summary(verdicts, summary)
+    step = os.environ.get(SUMMARY)
+    if target := summary or (Path(step) if step else None):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a" if str(target) == step else "w", encoding="utf-8") as output:
+            output.write(gate.write_markdown(verdicts))
     if code:
         raise typer.Exit(code)
-
-
-def try_load(path: Path) -> Baseline | BacktestError:
-    try:
-        return gate.load_baseline(path)
-    except BacktestError as error:
-        return error
 
 
 def check_baseline(
@@ -187,12 +188,3 @@ def run_again(path: Path, was: Baseline) -> Baseline:
     file = Path(os.path.normpath(path.parent / was.experiment))
     result = run_validation(draft_experiment(file)) if WALK in was.facts else run_experiment(file)
     return gate.take_baseline(result, was.name)
-
-
-def write_summary(verdicts: Sequence[RegressVerdict], file: Path | None) -> None:
-    step = os.environ.get(SUMMARY)
-    target = file or (Path(step) if step else None)
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a" if str(target) == step else "w", encoding="utf-8") as output:
-            output.write(gate.write_markdown(verdicts))

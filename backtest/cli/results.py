@@ -14,7 +14,7 @@ import typer
 from backtest import core
 from backtest import report as reports
 from backtest.cli import printing
-from backtest.cli.command import RESULTS, AsJson, Results, command, option
+from backtest.cli.command import RESULTS, AsJson, Results, argument, command, option
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
@@ -28,18 +28,13 @@ NARROW = 110
 """Columns of a terminal up to which a list shows only what distinguishes rows."""
 
 Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="RESULT", help="The result: the beginning of its name or id, or its folder."
-    ),
+    str, argument("The result: the beginning of its name or id, or its folder.", "RESULT")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    text: Annotated[
-        str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
-    ] = ""
+    text: Annotated[str, argument("Part of name, policy, data or note.")] = ""
     kind: Annotated[
         list[str] | None, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
     ] = None
@@ -187,10 +182,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
 @command("results verify")
 def verify(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RESULT...", help="Results by name or id (all).", show_default=False
-        ),
+        list[str] | None, argument("Results by name or id (all).", "RESULT...")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -259,13 +251,9 @@ def prune(
         )
     if as_json and not (yes or dry_run):
         raise ParameterError("--json has no prompt: add --yes or --dry-run")
-    chosen, kept = listing.choose_deletions(
-        results,
-        None if is_only_marked else chosen_by,
-        keep=keep or 0,
-        with_unfinished=unfinished,
-        with_damaged=damaged,
-    )
+    marked = {"with_unfinished": unfinished, "with_damaged": damaged}
+    chosen_by = None if is_only_marked else chosen_by
+    chosen, kept = listing.choose_deletions(results, chosen_by, keep=keep or 0, **marked)
     if not as_json:
         size = sum(each.size for each in chosen) / 1e6
         total = f"to delete: {listing.count_kinds(chosen)}, {size:,.2f} MB"
@@ -276,7 +264,15 @@ def prune(
         ])  # fmt: skip
         for each in kept:
             print_paragraph(f"left, not known to be a result: {each.name}  {each.why}")
-    is_agreed = bool(chosen) and not dry_run and (yes or confirm_deletion(len(chosen)))
+    is_agreed = bool(chosen) and not dry_run
+    if is_agreed and not yes:
+        try:
+            is_agreed = typer.confirm(f"delete {len(chosen):,} for good?", default=False)
+        except typer.Abort as error:
+            typer.echo()
+            raise ParameterError(
+                "prune needs a confirmation, got none: nothing was deleted; --yes skips it"
+            ) from error
     deleted, left = listing.delete_chosen(results, chosen) if is_agreed else ([], [])
     if as_json:
         not_ours, names = [each._asdict() for each in kept], [each.name for each in chosen]
@@ -288,24 +284,12 @@ def prune(
         typer.echo(f"deleted {len(deleted):,}" if is_agreed else "nothing was deleted")
 
 
-def confirm_deletion(n: int) -> bool:
-    try:
-        return typer.confirm(f"delete {n:,} for good?", default=False)
-    except typer.Abort as error:
-        typer.echo()
-        raise ParameterError(
-            "prune needs a confirmation, got none: nothing was deleted; --yes skips it"
-        ) from error
-
-
 @command("report")
 def report(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Folders of saved results, or the beginning of their names or ids in --results.",
-            show_default=False,
+        argument(
+            "Folders of saved results, or the beginning of their names or ids in --results.", "RUN"
         ),
     ] = None,
     *,

@@ -15,7 +15,7 @@ import typer
 
 import backtest
 from backtest.cli.build import build_experiment, build_test
-from backtest.cli.command import AsJson, Output, command, option
+from backtest.cli.command import AsJson, Output, command, list_flags, option
 from backtest.cli.experiment import Draft, read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.core import Choice, ParameterError
@@ -23,26 +23,19 @@ from backtest.engine import Backtest
 from backtest.market import label_names, unwrap_market
 from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
 from backtest.sweep import count_cores
-from backtest.venue import DynamicMargin, FundingTerms, Venue
+from backtest.venue import DynamicMargin, Venue
 from backtest.venue.margin_rules import KINDS as MARGIN_KINDS
 
-PATHS = (
-    "paths.model paths.paths paths.horizon paths.seed paths.drift paths.funding paths.correlation"
-)
+PATHS = list_flags("paths", "model paths horizon seed drift funding correlation")
 FromRun = Annotated[
     bool, option("Run the experiment, and continue from its last close.", "--from-run")
 ]
-
-
-FUNDED = ("target", "max_loss", "daily_loss", "trailing", "locked", "days")
+FUNDED = "target max_loss daily_loss trailing locked days"
 """Keys of ``[risk]`` of a funded account."""
+RISK = f"horizons find_leverage default_rate recovery frontier threads {FUNDED}"
 
 
-@command(
-    "risk",
-    f"{PATHS} risk.horizons risk.find_leverage risk.default_rate risk.recovery risk.frontier "
-    "risk.threads " + " ".join(f"risk.{name}" for name in FUNDED),
-)
+@command("risk", f"{PATHS} {list_flags('risk', RISK)}")
 def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     """Estimate the probability that the account is liquidated after the end of the data.
 
@@ -57,7 +50,7 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     if probability is not None or has_frontier:
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
-    if any(name in settings for name in FUNDED):
+    if any(name in settings for name in FUNDED.split()):
         output.give_out(find_passing(draft, settings, from_run=from_run))
         return
     with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
@@ -140,30 +133,23 @@ def stress(draft: Draft, *, output: Output) -> None:
     """
     experiment = build_experiment(draft)
     table = draft.table("stress")
-    chosen = list_scenarios(table)
-    ladder = draft.read_entries("stress", "ladder", read_axis)
+    known = {each.name: each for each in backtest.crashes()}
+    names = [Choice(*known).check("stress.scenarios", x) for x in table.get("scenarios", [])]
+    chosen = [known[name] for name in names]
+    if shocks := table.get("shocks"):
+        chosen.append(Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks"))
+
+    def read_axis(given: Any, *, name: str) -> Sequence[Any]:
+        """Read values; a list of a file may be the (low, high, n) of ``bt.stress``."""
+        return tuple(given) if isinstance(given, list) else read_values(given, name=name)
+
+    terms: dict[str, Any] = {"rules": table.get("rules", "run")}
+    terms["data"] = experiment.test.plain.market
+    terms["ladder"] = draft.read_entries("stress", "ladder", read_axis) or None
     result = experiment.run()
     with show_progress("scenarios", "scenarios") as progress:
-        found = backtest.stress(
-            result, chosen, rules=table.get("rules", "run"), ladder=ladder or None,
-            data=experiment.test.plain.market, progress=progress,
-        )  # fmt: skip
+        found = backtest.stress(result, chosen or None, **terms, progress=progress)
     output.give_out(found)
-
-
-def read_axis(given: Any, *, name: str) -> Sequence[Any]:
-    """Read the values of an axis; a list of a file may be the (low, high, n) of ``bt.stress``."""
-    return tuple(given) if isinstance(given, list) else read_values(given, name=name)
-
-
-def list_scenarios(table: Mapping[str, Any]) -> list[Scenario] | None:
-    known = {each.name: each for each in backtest.crashes()}
-    shocks = table.get("shocks")
-    names = table.get("scenarios", [])
-    if not names and not shocks:
-        return None
-    own = [Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks")] if shocks else []
-    return [*(known[Choice(*known).check("stress.scenarios", name)] for name in names), *own]
 
 
 @command("bounds", "")
@@ -200,10 +186,8 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
     output.give_out(run_variations(draft, "sensitivity", "factors"))
 
 
-MARGINS = (
-    "margin.coverage margin.accounts margin.solve margin.shortfall paths.model paths.paths "
-    "paths.horizon paths.seed"
-)
+MARGINS = list_flags("margin", "coverage accounts solve shortfall")
+OF_PRICES = "model paths horizon seed"
 MarginRules = Annotated[
     list[str] | None,
     option(
@@ -214,7 +198,7 @@ MarginRules = Annotated[
 ]
 
 
-@command("margin", MARGINS)
+@command("margin", f"{MARGINS} {list_flags('paths', OF_PRICES)}")
 def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
     """Compare what margin rules tie up, cover and leave, or find the least parameter of one.
 
@@ -225,7 +209,7 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
     backtest margin --rule "ewma=Volatility(days=1)" --solve quantile --shortfall 0.01
     """
     test, paths = build_test(draft), draft.table("paths")
-    if unused := sorted(paths.keys() - {"model", "paths", "horizon", "seed"}):
+    if unused := sorted(paths.keys() - OF_PRICES.split()):
         raise ParameterError(f"paths.{unused[0]} must be left out: margins need only prices")
     given = {**draft.table("margin"), **paths}
     texts = rules or ["table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())"]
@@ -281,20 +265,17 @@ def run_variations(draft: Draft, how: str, unit: str) -> Any:
 
 
 def draw_paths(draft: Draft, test: Backtest, **more: Any) -> Paths:
-    settings = {**more, **draft.table("paths")}
-    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), test.venue)
+    settings = {"funding": "fitted", **more, **draft.table("paths")}
+    if settings["funding"] == "none":
+        settings["funding"] = None
+    elif settings["funding"] == "fitted":
+        settings["funding"] = find_capped_funding(test.venue)
     return backtest.simulate_paths(test.plain.market, settings.pop("model", "filtered"), **settings)
 
 
-def read_path_funding(given: float | str, venue: Any) -> Any:
-    if given != "fitted":
-        return None if given == "none" else given
+def find_capped_funding(venue: Any) -> Any:
     if isinstance(venue, Mapping):
         return {name: find_capped_funding(each) for name, each in venue.items()}
-    return find_capped_funding(venue)
-
-
-def find_capped_funding(venue: Any) -> FundingTerms | str:
     if not isinstance(venue, Venue) or venue.in_force is None:
         return "fitted"
     name, _, symbol = venue.in_force.preset.rpartition(":")
@@ -342,14 +323,11 @@ def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
     )
 
 
-CASCADE = (
-    "cascade.shock cascade.open_interest cascade.leverage cascade.impact cascade.insurance "
-    "cascade.adl cascade.recovery cascade.jump"
-)
 CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")
+CASCADE = "shock open_interest leverage impact insurance adl recovery jump"
 
 
-@command("cascade", CASCADE)
+@command("cascade", list_flags("cascade", CASCADE))
 def cascade(draft: Draft, *, output: Output) -> None:
     """Shock a crowd of leveraged accounts at the end of a market, and follow the liquidations.
 
@@ -364,7 +342,18 @@ def cascade(draft: Draft, *, output: Output) -> None:
         if name not in table:
             raise ParameterError(f"cascade.{name} is needed, got none")
     crowd = {name: table.pop(name) for name in CROWD if name in table}
-    table["impact"] = read_impact(table["impact"])
+    law, *parts = table["impact"].split(":")
+    try:
+        kind, most = LAWS[law]
+        numbers = [float(each) for each in parts[:most]]
+    except (KeyError, ValueError):
+        numbers = []
+    if len(numbers) != len(parts) or not numbers:
+        raise ParameterError(
+            "impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got "
+            f"{table['impact']!r}"
+        )
+    table["impact"] = kind(*numbers)
     if table.get("adl") == "none":
         table["adl"] = None
     experiment = build_experiment(draft)
@@ -381,22 +370,5 @@ def cascade(draft: Draft, *, output: Output) -> None:
     output.give_out(backtest.cascade(accounts, venue, **table, me=None if is_flat else mine))
 
 
-LAWS: dict[str, tuple[type[SquareRoot | Linear], int]] = {
-    "sqrt": (SquareRoot, 2),
-    "linear": (Linear, 1),
-}
+LAWS: dict[str, tuple[Any, int]] = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}
 """Laws of impact, and the maximum number of their coefficients."""
-
-
-def read_impact(text: str) -> SquareRoot | Linear:
-    name, *parts = text.split(":")
-    try:
-        law, most = LAWS[name]
-        numbers = [float(each) for each in parts[:most]]
-    except (KeyError, ValueError):
-        numbers = []
-    if len(numbers) != len(parts) or not numbers:
-        raise ParameterError(
-            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
-        )
-    return law(*numbers)

@@ -54,7 +54,9 @@ def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.
         if key.name == "name":
             label, equals, policy = text.partition("=")
             if "(" in label or not equals:
-                label, policy = make_label(text), text
+                path, _, own = text.strip().partition(".py:")
+                label = format_title(own.partition("(")[0]) if own else Path(path).name
+                label, policy = label if own else label.removesuffix(".py"), text
             yield f"compare.policies.{label.strip()}.name", policy.strip()
             continue
         name, value = experiment.split_pair(key.flag, text, "cppi.multiplier=5")
@@ -67,11 +69,6 @@ def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.
             yield experiment.read_entry(name, value)
         else:
             yield f"compare.policies.{whose}.settings.{setting}", value
-
-
-def make_label(text: str) -> str:
-    path, _, name = text.strip().partition(".py:")
-    return format_title(name.partition("(")[0]) if name else Path(path).name.removesuffix(".py")
 
 
 @command(
@@ -176,15 +173,11 @@ def replay(draft: Draft, *, output: Output) -> None:
     if ledger is not None:
         compared = found.reconcile(ledger, timezone=zone)
         more = ["the ledger does not differ"]
+    own = {} if ledger is None else {"differences": list[Any]()}
     if len(compared):
+        own = {"differences": list_records(compared.reset_index())}
         more = [f"the ledger differs in {len(compared):,} amounts, first:\n"
                 f"{compared.head(10).to_string(float_format='{:,.6g}'.format)}"]  # fmt: skip
-
-    def list_replay(path: str | None) -> dict[str, Any]:
-        differences = list_records(compared.reset_index()) if len(compared) else []
-        own = {} if ledger is None else {"differences": differences}
-        return {"path": path, **found.to_dict(), **own}
-
-    output.give_out(found, list_replay, more)
+    output.give_out(found, lambda path: {"path": path, **found.to_dict(), **own}, more)
     if len(compared):
         raise typer.Exit(1)

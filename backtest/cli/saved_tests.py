@@ -15,13 +15,7 @@ import pandas as pd
 from backtest.account import Account
 from backtest.cli.build import TAKEN_AS_THEY_ARE, build_test, load_data
 from backtest.cli.experiment import SAMPLE, Draft, draft_experiment
-from backtest.core import (
-    BacktestError,
-    ParameterError,
-    format_time,
-    warn_caller,
-    write_file,
-)
+from backtest.core import BacktestError, ParameterError, format_time, warn_caller, write_file
 from backtest.engine import Backtest
 from backtest.market import Market, as_markets, find_clock, read_weights, weights_to_frame
 from backtest.policies import Policy
@@ -68,22 +62,28 @@ def save(test: Backtest, path: str | Path) -> Path:
         "data": find_files(test.market) or save_market(test.market, folder / "market"),
         "venue": name_venues(test.venue),
         "account": find_changed(Account().to_dict(), test.account.to_dict()),
-        "run": {"signal": name_signal(test.signal)},
     }
-    for name in ("calendar", *TAKEN_AS_THEY_ARE):
-        value = getattr(test, name)
-        tables["run"][name] = value if isinstance(value, str) or value is None else str(value)
+    run = {name: getattr(test, name) for name in ("calendar", *TAKEN_AS_THEY_ARE)}
+    run = {name: None if value is None else str(value) for name, value in run.items()}
+    signal: Any = test.signal
+    text = signal.text() if isinstance(signal, SignalRule) else signal
+    tables["run"] = {"signal": text, **run}
     if isinstance(test.detail, Market | Mapping):
-        found = save_market(test.detail, folder / "detail")
-        tables["run"]["detail"] = found["path"]
+        tables["run"]["detail"] = save_market(test.detail, folder / "detail")["path"]
     elif test.detail is not None:
         tables["run"]["detail"] = str(Path(test.detail).resolve())
     if test.overlay is not None:
         tables["overlay"] = name_policy(test.overlay)
-    if tables["run"]["signal"] is None and test.signal is not None:
+    if not isinstance(signal, SignalRule | int | float | str | None):
+        values: Any = test.plain.signal
+        seen = as_markets(find_clock(test.plain.market).seen)
+        if isinstance(values, pd.Series):
+            frame = values.to_frame(seen.names[0])
+        else:
+            frame = weights_to_frame(read_weights(values, seen), seen)
         folder.mkdir(parents=True, exist_ok=True)
-        tabulate_signal(test).to_parquet(folder / "signal.parquet")
-        tables["run"]["weights"] = "signal.parquet"
+        frame.to_parquet(folder / "signal.parquet")
+        tables["run"] |= {"signal": None, "weights": "signal.parquet"}
     file = folder / FILE if folder.exists() else folder.with_suffix(".toml")
     text = "".join(write_table(name, each) for name, each in tables.items())
     write_file(file, text.encode("utf-8"))
@@ -102,21 +102,17 @@ def save_market(market: Any, folder: Path) -> dict[str, Any]:
 
 def find_files(market: Any) -> dict[str, Any] | None:
     """Return the entries of ``[data]`` that load a market again, None if none do."""
-    calls = [read_call(each.source) for each in as_markets(market).values()]
-    if None in calls or not calls:
-        return None
     found: dict[str, Any] = {}
-    for entries in calls:
-        for name, value in (entries or {}).items():
+    for each in as_markets(market).values():
+        entries = read_call(each.source)
+        if entries is None:
+            return None
+        for name, value in entries.items():
             known = found.setdefault(name, [])
-            given = value if isinstance(value, list) else [value]
-            known += [each for each in given if each not in known]
+            known += [x for x in (value if isinstance(value, list) else [value]) if x not in known]
     data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
-    spans: tuple[dict[str, str], ...] = (
-        {},
-        {"from": format_time(market.start), "to": format_time(market.end)},
-    )
-    for span in spans:  # whole, or a part of what the files hold
+    part = {"from": format_time(market.start), "to": format_time(market.end)}
+    for span in (dict[str, str](), part):  # whole, or a part of what the files hold
         try:
             again = load_data(Draft({"data": {**data, **span}}))
         except BacktestError:
@@ -165,24 +161,6 @@ def find_changed(known: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str
         for name, each in table.items()
         if known.get(name) != each
     }
-
-
-def name_signal(signal: Any) -> float | str | None:
-    """Return a signal as a number or a text, None if it is neither."""
-    if isinstance(signal, SignalRule):
-        return signal.text()
-    return signal if isinstance(signal, int | float | str) else None
-
-
-def tabulate_signal(test: Backtest) -> pd.DataFrame:
-    """Return the weights by time and instrument that a signal has."""
-    whole = test.plain
-    values: Any = whole.signal
-    seen = as_markets(find_clock(whole.market).seen)
-    if isinstance(values, pd.Series):
-        return values.to_frame(seen.names[0])
-    frame: pd.DataFrame = weights_to_frame(read_weights(values, seen), seen)
-    return frame
 
 
 def name_policy(policy: Policy) -> dict[str, Any]:

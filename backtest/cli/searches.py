@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,16 +13,11 @@ import typer
 import backtest
 from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, load_data, name_policies
-from backtest.cli.command import AsJson, Output, command, option
+from backtest.cli.command import AsJson, Output, command, list_flags, option
 from backtest.core import ParameterError, list_records, name_result
 from backtest.results import read_constraints, read_objective, total_violation
 from backtest.results.measure_table import CORE, STREAMED
 from backtest.sweep import ERROR, Sweep, find_failed, name_parameter, to_plain_value
-
-
-def list_flags(table: str, names: str) -> str:
-    return " ".join(f"{table}.{name}" for name in names.split())
-
 
 SWEPT = "values draws space seed objective constraints metrics threads cluster"
 TUNED = (
@@ -65,21 +61,15 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     with printing.show_progress(name_policies(policy), "sets") as progress:
         done = test.sweep(policy, values or draws, **table, progress=progress)
     vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
-    best = find_best(done, int(done.rank(objective, constraints)[0]))
-    output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(best))
+    best = done.table.iloc[int(done.rank(objective, constraints)[0])]
+    names = [] if best.get(ERROR, "") else done.parameters
+    values = {name_parameter(name): best[name] for name in names}
+    if done.evaluator is not None:
+        settings = done.evaluator.varied.settings
+        values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
+    output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(values))
     if not done.complete:
         raise typer.Exit(printing.INTERRUPTED)
-
-
-def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
-    row = sweep.table.iloc[best]
-    if row.get(ERROR, ""):
-        return {}
-    values = {name_parameter(name): row[name] for name in sweep.parameters}
-    if sweep.evaluator is not None:
-        settings = sweep.evaluator.varied.settings
-        values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
-    return values
 
 
 def list_settings(values: Mapping[str, Any]) -> list[str]:
@@ -96,9 +86,7 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
     failed = find_failed(sweep.table)
     best = sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP]
     return {
-        "id": manifest["id"],
-        "policy": manifest["policy"],
-        "data": manifest["data"],
+        **{name: manifest[name] for name in ("id", "policy", "data")},
         "objective": read_objective(sweep.ranked_by).name,
         "constraints": [str(each) for each in rules],
         "parameters": list(sweep.parameters),
@@ -113,15 +101,8 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-Gate = Annotated[
-    bool,
-    option("Exit code 1 too without evidence of a gain.", "--gate"),
-]
-
-Timing = Annotated[
-    bool,
-    option("Test its timing too, out of sample.", "--timing"),
-]
+Gate = Annotated[bool, option("Exit code 1 too without evidence of a gain.", "--gate")]
+Timing = Annotated[bool, option("Test its timing too, out of sample.", "--timing")]
 
 
 def test_timing(found: Any, output: Output) -> Any:
@@ -174,7 +155,14 @@ def tune(
             raise ParameterError(
                 f"several objectives choose no set, and take no --{'gate' if gate else 'timing'}"
             )
-        give_out_frontier(test, policy, search, output)
+        if search.pop("robust", False):
+            raise ParameterError("several objectives take no tune.robust, got true")
+        search["objectives"] = search.pop("objective")
+        with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
+            title = next(iter(search["objectives"]), "")
+            report = partial(meter.report_search, objective=title) if meter else None
+            found = test.frontier(policy, **search, store=output.store, progress=report)
+        output.give_out(found)
         return
     title = search["objective"] if isinstance(search["objective"], str) else "score"
     with printing.show_progress(name_policies(policy), "sets") as meter:
@@ -192,23 +180,18 @@ def tune(
         raise typer.Exit(printing.FAILED)
 
 
-def give_out_frontier(test: Any, policy: Any, search: dict[str, Any], output: Output) -> None:
-    if search.pop("robust", False):
-        raise ParameterError("several objectives take no tune.robust, got true")
-    search["objectives"] = search.pop("objective")
+RESUME = "continue with the same command and --resume"
+
+
+@contextmanager
+def noting_resume(output: Output) -> Iterator[None]:
+    """Print how to continue what is interrupted."""
     try:
-        with printing.show_progress(name_policies(policy), "sets") as meter:
-            title = next(iter(search["objectives"]), "")
-            report = partial(meter.report_search, objective=title) if meter else None
-            found = test.frontier(policy, **search, store=output.store, progress=report)
+        yield
     except KeyboardInterrupt:
         if output.save:
             printing.print_message(f"unfinished; {RESUME}")
         raise
-    output.give_out(found)
-
-
-RESUME = "continue with the same command and --resume"
 
 
 def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
@@ -266,12 +249,8 @@ def give_out_validation(
     *,
     timing: bool = False,
 ) -> None:
-    try:
+    with noting_resume(output):
         found = run_validation(draft, how, others, store=output.store)
-    except KeyboardInterrupt:
-        if output.save:
-            printing.print_message(f"unfinished; {RESUME}")
-        raise
     folder = None if output.store is None else output.store / name_result(found.manifest)
     more = [test_timing(found, output).verdict] if timing else []
     output.give_out(found, None, more, folder=folder)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.cli.command import AsJson, command, flag
+from backtest.cli.command import AsJson, argument, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE, read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import format_percent
@@ -15,25 +15,17 @@ from backtest.margin import calculate_liquidation, list_presets
 from backtest.venue import Venue, preset_files
 from backtest.venue import terms as funding_terms
 
+MARGINS_HELP = "List the margin rules of whole accounts instead, with the source of each figure."
+
 
 @command("venues")
 def venues(
     venue: Annotated[
-        str | None,
-        typer.Argument(
-            help="Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL.",
-            show_default=False,
-        ),
+        str | None, argument("Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL.")
     ] = None,
     *,
     at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,
-    margins: Annotated[
-        bool,
-        flag(
-            "List the margin rules of whole accounts instead, with the source of each figure.",
-            "--margins",
-        ),
-    ] = False,
+    margins: Annotated[bool, flag(MARGINS_HELP, "--margins")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the venue presets, with the days of their margin tables and their sources, or show one.
@@ -48,7 +40,18 @@ def venues(
         show(venue, at, as_json=as_json)
         return
     if margins:
-        list_margins(as_json=as_json)
+        rules = list_presets()
+        if as_json:
+            print_json([{**x._asdict(), "requirement": x.requirement.to_dict()} for x in rules])
+            return
+        for each in rules:
+            print_title(each.name)
+            print_paragraph(f"{each.title}, tables of {', '.join(each.dates)}")
+            print_paragraph(f"Exact: {each.exact}")
+            print_paragraph(f"Left out: {each.leaves_out}")
+            for figure in each.figures:
+                source = f": {figure['source']}" if figure["source"] else ""
+                print_paragraph(f"{figure['status']}: {figure['figure']}{source}")
         return
     found = preset_files.available()
     if as_json:
@@ -60,23 +63,6 @@ def venues(
         print_title(names if is_one else f"{first.venue}, {len(group)} symbols")
         print_paragraph(first.title if is_one else names)
         print_paragraph(f"margin tables of {', '.join(first.dates)}: {first.source}")
-
-
-def list_margins(*, as_json: bool) -> None:
-    found = list_presets()
-    if as_json:
-        print_json(
-            [{**each._asdict(), "requirement": each.requirement.to_dict()} for each in found]
-        )
-        return
-    for each in found:
-        print_title(each.name)
-        print_paragraph(f"{each.title}, tables of {', '.join(each.dates)}")
-        print_paragraph(f"Exact: {each.exact}")
-        print_paragraph(f"Left out: {each.leaves_out}")
-        for figure in each.figures:
-            source = f": {figure['source']}" if figure["source"] else ""
-            print_paragraph(f"{figure['status']}: {figure['figure']}{source}")
 
 
 def show(venue: str, at: str | None, *, as_json: bool) -> None:
@@ -154,18 +140,10 @@ def liq(
     if preset.at is None:
         preset = preset._replace(at=preset_files.LATEST)
     rules = Venue.preset(*preset)
-    found = calculate_liquidation(
-        rules,
-        side=side,
-        entry=entry,
-        leverage=leverage,
-        margin=margin,
-        capital=capital,
-        quantity=quantity,
-        volatility=volatility,
-        multiplier=multiplier,
-        days=read_list(days, name="--days"),
-    )
+    terms: dict[str, Any] = {"side": side, "entry": entry, "leverage": leverage, "margin": margin}
+    terms |= {"capital": capital, "quantity": quantity, "volatility": volatility}
+    horizons = read_list(days, name="--days")
+    found = calculate_liquidation(rules, **terms, multiplier=multiplier, days=horizons)
     odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
     table = rules.in_force
     if as_json:
