@@ -82,7 +82,13 @@ def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool =
         given = widen_signal(given, markets)
     weights = [find_weights(markets, each) for each in segments]
     if segments[0].rule is not None:
-        given = join_rules(weights, segments, markets)
+        joined, clock = weights[0].copy(), find_clock(markets)
+        for each, segment in zip(weights[1:], segments[1:], strict=True):
+            joined[:, clock.count(segment.first) :] = each[:, clock.count(segment.first) :]
+        texts = [each.rule.text() for each in segments if each.rule is not None]
+        others = len({*texts}) - 1
+        text = texts[0] if others == 0 else f"{texts[0]} (and {others} others)"
+        given = write_note(weights_to_frame(joined, clock.seen), text=text)
     start: core.TimeLike = core.utc_index(markets.time)[segments[0].first]
     whole = test.replace(market=markets, signal=given, start=start)
     setup = set_up_run(whole, segments[0].policy)
@@ -109,19 +115,6 @@ def find_weights(markets: Markets, segment: Segment) -> core.FloatArray:
         return np.empty((len(markets), 0))
     seen = find_clock(markets).seen
     return read_weights(segment.rule.weigh(seen, is_checked=False), seen)
-
-
-def join_rules(
-    weights: Sequence[core.FloatArray], segments: Sequence[Segment], markets: Markets
-) -> Any:
-    joined, clock = weights[0].copy(), find_clock(markets)
-    for each, segment in zip(weights[1:], segments[1:], strict=True):
-        first = clock.count(segment.first)
-        joined[:, first:] = each[:, first:]
-    texts = [each.rule.text() for each in segments if each.rule is not None]
-    others = len({*texts}) - 1
-    text = texts[0] if others == 0 else f"{texts[0]} (and {others} others)"
-    return write_note(weights_to_frame(joined, clock.seen), text=text)
 
 
 def observe_segment(
@@ -205,30 +198,27 @@ def list_cut_rows(names: Sequence[str], cuts: core.FloatArray) -> list[dict[str,
 
     ``cuts`` of shape (n + 1, causes, sums) have an instrument a row, and all of them in the last.
     """
+    heads: list[dict[str, Any]] = [{"instrument": name} for name in ("all", *names)]
     if len(names) == 1:
-        return average_rows(cuts[0])
-    owners = zip(("all", *names), (cuts[-1], *cuts[:-1]), strict=True)
-    return [{"instrument": name, **row} for name, own in owners for row in average_rows(own)]
-
-
-def average_rows(sums: core.FloatArray) -> list[dict[str, Any]]:
-    total = sums[ALL, COUNT]
+        heads, cuts = [{}], cuts[:1]
     found = []
-    for cause, own in zip(CAUSES, sums, strict=True):
-        n = int(own[COUNT])
-        if not n and cause != "all":
-            continue
-        means = own[[ASKED, HELD, CUT, DISTANCE]] / n if n else np.full(4, math.nan)
-        names = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
-        found.append(
-            {
-                "cause": cause,
-                "decisions": n,
-                "share": n / total if n else math.nan,
-                **dict(zip(names, means.tolist(), strict=True)),
-                "days": int(own[DAYS]),
-            }
-        )
+    for head, sums in zip(heads, (cuts[-1], *cuts[:-1]), strict=True):
+        for cause, own in zip(CAUSES, sums, strict=True):
+            n = int(own[COUNT])
+            if not n and cause != "all":
+                continue
+            means = own[[ASKED, HELD, CUT, DISTANCE]] / n if n else np.full(4, math.nan)
+            fields = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
+            found.append(
+                {
+                    **head,
+                    "cause": cause,
+                    "decisions": n,
+                    "share": n / sums[ALL, COUNT] if n else math.nan,
+                    **dict(zip(fields, means.tolist(), strict=True)),
+                    "days": int(own[DAYS]),
+                }
+            )
     return found
 
 
@@ -245,7 +235,17 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
     level, total = outcome.of_positions("target"), rows[0]
     asked, n = level[:-1], int(total["decisions"])
     if np.isnan(asked).all():
-        return explain_nan(len(level), find_columns(setup))
+        columns = find_columns(setup).items()
+        unknown = [name for name, column in columns if not np.isfinite(column[:-1]).any()]
+        if unknown:
+            return (
+                f"not known at any of {len(level):,} closes: {', '.join(unknown)}; the policy "
+                "needs more bars to warm up, or shorter windows"
+            )
+        return (
+            f"the policy returned NaN, which leaves the position as it is, at all {len(level):,} "
+            "closes: look for NaN in its formula"
+        )
     signal = setup.inputs.feed.signal
     if not signal[min(setup.first, len(signal) - 1) :].any():
         return f"the signal was 0 or NaN at all {len(level):,} closes, which means no position"
@@ -257,32 +257,13 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
         who = "policy or the overlay" if setup.overlay else "policy"
         return f"the {who} returned a leverage of 0, or the signal was 0, at all {n:,} decisions"
     limits = [row for row in rows if row.get("instrument", "all") == "all" and row is not total]
-    return explain_limit(setup, total, limits)
-
-
-def explain_nan(n: int, columns: Mapping[str, core.FloatArray]) -> str:
-    unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
-    if unknown:
-        return (
-            f"not known at any of {n:,} closes: {', '.join(unknown)}; the policy needs more bars "
-            "to warm up, or shorter windows"
-        )
-    return (
-        f"the policy returned NaN, which leaves the position as it is, at all {n:,} closes: look "
-        "for NaN in its formula"
-    )
-
-
-def explain_limit(
-    setup: Setup, total: Mapping[str, Any], limits: Sequence[Mapping[str, Any]]
-) -> str:
     if not limits:
         return "no limit explains it: look at result.positions"
     worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
     each = " per instrument" * any(label_names(setup.markets).values())
     return (
-        f"{WORDS[worst['cause']]} left no room for {worst['decisions']:,} of "
-        f"{total['decisions']:,} decisions, {total['mean_asked']:.3g}x{each} on average"
+        f"{WORDS[worst['cause']]} left no room for {worst['decisions']:,} of {n:,} decisions, "
+        f"{total['mean_asked']:.3g}x{each} on average"
         f"{CURES.get(worst['cause'], '')}"
     )
 
@@ -292,10 +273,10 @@ def count_unfilled(metrics: Mapping[str, core.FloatArray]) -> int:
 
 
 def warn_of_unfilled(metrics: Mapping[str, core.FloatArray]) -> None:
-    n, total = count_unfilled(metrics), len(metrics["turnover"])
-    if n:
+    if n := count_unfilled(metrics):
         core.warn_caller(
-            f"{n:,} of {total:,} parameter sets filled no order; run one of them to see why",
+            f"{n:,} of {len(metrics['turnover']):,} parameter sets filled no order; run one of "
+            "them to see why",
             core.NoFillWarning,
         )
 
@@ -402,11 +383,17 @@ def explain(
 def find_before(setup: Setup) -> Before:
     resume, markets, n = setup.resume, setup.markets, len(setup.markets)
     if resume is None:
-        trails = np.array([start_trail(markets, i, setup.first) for i in range(n)])
+        trails = []
+        for market, (listed, gone) in zip(markets.values(), markets.spans.tolist(), strict=True):
+            seen = max(min(setup.first, gone) - listed, 0)
+            history = market.time[:seen], market.close[:seen], market.interval
+            trails.append(
+                forecast_volatility(NOTHING_SEEN, *history, is_session=market.sessions)[1]
+            )
         state = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
         backing = compute_collateral_value(setup.inputs.terms.rules.collateral, state.held)
         stands = np.append(np.zeros(n + 2), setup.account.capital + backing)
-        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), stands, trails)
+        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), stands, np.array(trails))
     return Before(
         mark=resume.marks[-1],
         signal=np.array(resume.state.positions.column("signal")),
@@ -416,18 +403,6 @@ def find_before(setup: Setup) -> Before:
         else find_stands(resume, resume.record.n_bars),
         trails=resume.volatilities[1],
     )
-
-
-def start_trail(markets: Markets, i: int, first: int) -> core.FloatArray:
-    market = markets[markets.names[i]]
-    seen = max(min(first, int(markets.spans[i, 1])) - int(markets.spans[i, 0]), 0)
-    return forecast_volatility(
-        NOTHING_SEEN,
-        market.time[:seen],
-        market.close[:seen],
-        market.interval,
-        is_session=market.sessions,
-    )[1]
 
 
 @short_form
@@ -538,6 +513,10 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
         forward,
         *value_state(terms, forward, *at_close),
     )
+    opened = np.where(gone, 0.0, np.pad(held.quantity, ((1, 0), (0, 0)))[:-1])  # after the fills
+    fills = entries[(entries["kind"] == Event.FILL) & np.isin(entries["owner"], kept + after)]
+    places = np.searchsorted(kept + after, fills["owner"])
+    np.add.at(opened, (fills["bar"] - first, places), fills["quantity"])
     return RunOptions(
         contracts=tuple(listed[name] for name in terms.names),
         legs=tuple(legs.get(k, "") for k in kept.tolist()),
@@ -545,7 +524,7 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
         terms=terms,
         quotes=quotes,
         record=held,
-        opened=find_opened(entries, held.quantity, kept + after, first, gone),
+        opened=opened,
         entries=find_entries(entries, held.quantity, kept + after, first),
         settled=np.where(expired[1], spots, np.nan),
         ages=feed.ages[at],
@@ -571,21 +550,6 @@ def value_state(
         value[own] = marks[own]
         found[own] = results.compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
     return found, years, value * terms.sizes
-
-
-def find_opened(
-    entries: Entries,
-    held: core.FloatArray,
-    owners: core.IntArray,
-    first: int,
-    expired: core.FloatArray,
-) -> core.FloatArray:
-    """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
-    opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
-    own = entries[(entries["kind"] == Event.FILL) & np.isin(entries["owner"], owners)]
-    places = np.searchsorted(owners, own["owner"])
-    np.add.at(opened, (own["bar"] - first, places), own["quantity"])
-    return opened
 
 
 def find_entries(
