@@ -12,11 +12,12 @@ import dis
 import functools
 import hashlib
 import inspect
+import itertools
+import re
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
@@ -42,16 +43,21 @@ def describe_constant(value: Any) -> str:
     return f"frozenset({sorted(map(repr, value))})" if isinstance(value, frozenset) else repr(value)
 
 
-def find_code_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from find_code_names(item)
+def walk_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield a code object, and those of the functions and comprehensions in it."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from walk_code(each)
+
+
+def find_code_names(function: Any) -> list[str]:
+    return [name for each in walk_code(function.__code__) for name in each.co_names]
 
 
 def find_references(function: Any) -> dict[str, Any]:
     scope = function.__globals__
-    found = {name: scope[name] for name in find_code_names(function.__code__) if name in scope}
+    found = {name: scope[name] for name in find_code_names(function) if name in scope}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     found |= {name: cell.cell_contents for name, cell in cells}
     return {name: value for name, value in found.items() if not is_builtin(name, value)}
@@ -79,27 +85,19 @@ def describe_function(function: Any, seen: dict[int, int], *, by_source: bool = 
     if id(function) in seen:
         return CodeText(f"again {seen[id(function)]}")
     seen[id(function)] = len(seen)
-    texts, names, is_complete = [], set(find_code_names(function.__code__)), True
-    is_named = by_source and is_shipped(function)
-    code = name_source(function) if is_named else describe_bytecode(function.__code__)
-    texts += [str(function.__module__), code]
-    texts.append(repr(function.__defaults__))
+    texts, names, is_complete = [], set(find_code_names(function)), True
+    module, path = str(function.__module__), function.__code__.co_filename
+    is_shipped = path == getattr(sys.modules.get(module), "__file__", None)
+    code = describe_bytecode(function.__code__)
+    if by_source and is_shipped and module.startswith("backtest."):
+        code = f"{function.__qualname__} of {hash_file(path)}"
+    texts += [module, code, repr(function.__defaults__)]
     for name, value in sorted(find_references(function).items()):
         found = describe_value(value, seen, by_source=by_source)
         texts.append(f"{name}={found.text}")
         names |= found.names
         is_complete &= found.is_complete
     return CodeText("\n".join(texts), frozenset(names), is_complete)
-
-
-def is_shipped(function: types.FunctionType) -> bool:
-    name = str(function.__module__)
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return name.startswith("backtest.") and function.__code__.co_filename == file
-
-
-def name_source(function: types.FunctionType) -> str:
-    return f"{function.__qualname__} of {hash_file(function.__code__.co_filename)}"
 
 
 @functools.cache
@@ -175,7 +173,7 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
     seen.add(function)
     names = [each.opname for each in dis.get_instructions(function)]
-    steps = pairwise(each for each in names if each != "EXTENDED_ARG")
+    steps = itertools.pairwise(each for each in names if each != "EXTENDED_ARG")
     if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
         return True
     called = [
@@ -205,7 +203,14 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     known = _known.get(function)
     if known is not None and known[1] == identity:
         return known[0] or function
-    refuse_large_integers(function, references)
+    numbers = [x for code in walk_code(function.__code__) for x in list_numbers(code)]
+    for number in (*numbers, *references.values()):
+        if type(number) is int and abs(number) > LARGEST_INTEGER:
+            raise PolicyError(
+                "a whole number in a formula must be at most 2^53 in size, beyond which compiled "
+                "code wraps and Python does not (write it with a point, as 2.0**70), "
+                f"{function.__qualname__} has {number}"
+            )
     helpers = {
         name: rewrite_formula(value, above | {function})
         for name, value in references.items()
@@ -218,22 +223,9 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     return found
 
 
-def refuse_large_integers(function: FunctionType, references: Mapping[str, Any]) -> None:
-    for number in (*list_numbers(function.__code__), *references.values()):
-        if type(number) is int and abs(number) > LARGEST_INTEGER:
-            raise PolicyError(
-                "a whole number in a formula must be at most 2^53 in size, beyond which compiled "
-                "code wraps and Python does not (write it with a point, as 2.0**70), "
-                f"{function.__qualname__} has {number}"
-            )
-
-
 def list_numbers(code: types.CodeType) -> Iterator[Any]:
     for each in code.co_consts:
-        if isinstance(each, types.CodeType):
-            yield from list_numbers(each)
-        else:
-            yield from each if isinstance(each, tuple) else (each,)
+        yield from each if isinstance(each, tuple) else (each,)
     steps = list(dis.get_instructions(code))
     for one, power, step in zip(steps, steps[1:], steps[2:], strict=False):
         are_constants = {one.opname, power.opname} <= {"LOAD_CONST", "LOAD_SMALL_INT"}
@@ -333,7 +325,8 @@ KINDS = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufu
 class Editor(ast.NodeTransformer):
     def __init__(self, function: types.FunctionType) -> None:
         self.added: dict[str, Any] = {}
-        self._locals = set(find_local_names(function.__code__))
+        codes = walk_code(function.__code__)
+        self._locals = {name for code in codes for name in (*code.co_varnames, *code.co_cellvars)}
         self._known = find_references(function)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
@@ -378,13 +371,6 @@ class Editor(ast.NodeTransformer):
         return ast.copy_location(ast.Call(target, arguments, []), node)
 
 
-def find_local_names(code: types.CodeType) -> Iterator[str]:
-    yield from (*code.co_varnames, *code.co_cellvars)
-    for each in code.co_consts:
-        if isinstance(each, types.CodeType):
-            yield from find_local_names(each)
-
-
 ACCOUNT = 2
 """Place of the account among the arguments of a formula."""
 
@@ -407,7 +393,9 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
         if names == (name,) and after.opname == "LOAD_ATTR":
             found.add(str(after.argval))
         elif names[0] == name and names.count(name) == 1 and is_called(before, steps):
-            found |= find_fields_of(rule.__globals__.get(before.argval))
+            called = rule.__globals__.get(before.argval)
+            is_known = isinstance(called, FunctionType) and called.__code__.co_argcount
+            found |= find_fields(called, 0) if is_known else {"*"}
         else:
             found.add("*")  # one of two that are loaded together, or something else
     return frozenset(found)
@@ -418,7 +406,36 @@ def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
     return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr and not has_keywords
 
 
-def find_fields_of(function: object) -> frozenset[str]:
-    if isinstance(function, FunctionType) and function.__code__.co_argcount:
-        return find_fields(function, 0)
-    return frozenset("*")
+def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
+    codes = [inspect.unwrap(each).__code__ for each in functions]
+    files = {code.co_filename for code in codes}
+    place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file in files:
+            place = file, trace.tb_lineno
+        trace = trace.tb_next
+    return f"{place[0]}, line {place[1]}"
+
+
+REASON = re.compile(
+    r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
+    re.IGNORECASE,
+)
+
+
+def explain_refusal(error: BaseException, formula: Any, rules: Sequence[Any]) -> str:
+    """Return where numba refuses a formula, a line of one of the ``rules`` if any, and why."""
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    code, numbers = formula.__code__, [formula.__code__.co_firstlineno]
+    file = Path(code.co_filename).name
+    numbers += [int(line) for path, line in places if Path(path).name == file]
+    head = f"{file}, line {numbers[-1]}"
+    for (path, line), rule in reversed([*itertools.product(places, rules)]):
+        lines = {each for *_, each in rule.__code__.co_lines()}
+        if int(line) in lines and Path(path).name == Path(rule.__code__.co_filename).name:
+            head = f"{rule.__qualname__}, {Path(path).name}, line {line}"
+    texts = [part.strip() for part in str(error).splitlines() if part.strip()]
+    reasons = [x for x in texts if REASON.search(x)] or texts or [type(error).__name__]
+    named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", reasons[0])
+    return f"{head}: {re.sub(r'<[^>]*>', '', named).strip(' :')[:200]}"

@@ -18,7 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import binding
-from llvmlite.binding import Linkage, ModuleRef, newpassmanagers, parse_assembly
+from llvmlite.binding import Linkage, newpassmanagers, parse_assembly
 from numba.core import config, types
 from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
 from numba.core.compiler_lock import global_compiler_lock
@@ -138,11 +138,10 @@ def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
 
 def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], str]) -> ObjectFile:
     """Return a compiled function as an object in which all but its call is internal."""
-    module = read_module(made.library)
-    entry, symbol = (
-        module.get_function(made.fndesc.llvm_func_name),
-        f"call_{hash_texts(name)}",
-    )
+    library = made.library
+    is_whole = isinstance(library, WholeLibrary)
+    module = library._final_module.clone() if is_whole else parse_assembly(library.get_llvm_str())
+    entry, symbol = module.get_function(made.fndesc.llvm_func_name), f"call_{hash_texts(name)}"
     for each in module.functions:
         if not each.is_declaration and each.name != entry.name:
             each.linkage = "internal"
@@ -187,10 +186,11 @@ def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
             f"  %at{k} = getelementptr i64, ptr %words, i64 {k}",
             f"  %word{k} = load i64, ptr %at{k}",
         ]
-        how = {"ptr": "inttoptr", "double": "bitcast", "i64": ""}.get(kind, "trunc")
-        if how:
-            lines.append(f"  %given{k} = {how} i64 %word{k} to {kind}")
-        given.append(f"{kind} %{'given' if how else 'word'}{k}")
+        how = {"ptr": "inttoptr", "double": "bitcast", "i64": "add"}.get(kind, "trunc")
+        lines.append(
+            f"  %given{k} = {how} i64 %word{k}" + (", 0" if how == "add" else f" to {kind}")
+        )
+        given.append(f"{kind} %given{k}")
     return "\n".join(
         [
             f'declare i32 @"{entry.name}"({", ".join([place, fault, *kinds])})',
@@ -286,13 +286,6 @@ class WholeLibrary(JITCodeLibrary):
         self._finalized = True
 
 
-def read_module(library: Any) -> ModuleRef:
-    """Return the optimized module of a library, as a copy to be changed."""
-    if isinstance(library, WholeLibrary):
-        return library._final_module.clone()
-    return parse_assembly(library.get_llvm_str())
-
-
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
     linked: dict[int, Any] = {}
     waiting = libraries[::-1]
@@ -328,12 +321,8 @@ def linking(*, is_linked: bool) -> Iterator[None]:
         return
     before = CODEGEN._library_class, CODEGEN.set_env
     CODEGEN._library_class = LinkedLibrary if is_linked else WholeLibrary
-    CODEGEN.set_env = ignore_environment
+    CODEGEN.set_env = lambda *_: None  # no Python objects for code that numba does not run
     try:
         yield
     finally:
         CODEGEN._library_class, CODEGEN.set_env = before
-
-
-def ignore_environment(*_: Any) -> None:
-    """Set no Python objects for code that numba does not run."""

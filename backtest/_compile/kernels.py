@@ -89,7 +89,8 @@ def compile_rules(
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
         space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
-        space.update({name: number(value) for name, value in space.items() if is_enum(value)})
+        enums = ((name, x) for name, x in space.items() if isinstance(x, type))
+        space.update({name: number(x) for name, x in enums if issubclass(x, IntEnum)})
     return spaces
 
 
@@ -106,10 +107,6 @@ def compile_twin(
     twin = make_twin(function, space, Path(function.__code__.co_filename))
     function = compiler.jit(twin, is_linked=False)
     return compiler.compile_entry(function, own, compiler.read_kinds(given))
-
-
-def is_enum(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, IntEnum)
 
 
 def number(kind: type[IntEnum]) -> ModuleType:
@@ -131,17 +128,16 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
 def compile_module(module: ModuleType) -> Any:
     """Return the kernels of a module as entries, compiled where no folder has them."""
     kernels = [name for name, each in find_own_functions(module) if "is_kernel" in vars(each)]
-    return SimpleNamespace(**{name: make_kernel(module, name) for name in kernels})
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in list_sources(module)]
+    mark = hash_texts(*texts, *read_compiler())[:12]
 
-
-def make_kernel(module: ModuleType, name: str) -> Entry:
-    def compile_for(own: str, given: tuple[Any, ...]) -> ObjectFile:
+    def compile_for(kernel: str, own: str, given: tuple[Any, ...]) -> ObjectFile:
         from backtest._compile.compiler import compile_entry, read_kinds  # noqa: PLC0415 - loads numba
 
-        return compile_entry(compile_functions(module)[name], own, read_kinds(given))
+        return compile_entry(compile_functions(module)[kernel], own, read_kinds(given))
 
-    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in list_sources(module)]
-    return Entry(name, hash_texts(*texts, *read_compiler())[:12], compile_for)
+    entries = {name: Entry(name, mark, functools.partial(compile_for, name)) for name in kernels}
+    return SimpleNamespace(**entries)
 
 
 @functools.cache

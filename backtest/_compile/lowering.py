@@ -228,19 +228,18 @@ def register_overload(
         f"    return implementation\n"
     )
     scope: dict[str, Any] = {"scalar": scalar}
+
+    def read_literal(read: Callable[[str], Any], kind: Any) -> Any:
+        try:  # a constant, given by its type or as the default
+            return read(getattr(kind, "literal_value", getattr(kind, "value", kind)))
+        except ValueError as error:
+            raise TypingError(str(error)) from None
+
     scope |= {f"read_{name}": partial(read_literal, each) for name, (_, each) in known.items()}
     scope |= {f"default_{name}": value for name, value in defaults.items()}
     exec(compile(text, "<public overload>", "exec"), scope)  # our own text, nothing of the user's
     options: Any = {"forceinline": is_inlined}
     overload(public, jit_options=options, prefer_literal=bool(known))(scope["choose"])
-
-
-def read_literal(read: Callable[[str], Any], kind: Any) -> Any:
-    """Return what ``read`` makes of a constant, given by its type or as the default."""
-    try:
-        return read(getattr(kind, "literal_value", getattr(kind, "value", kind)))
-    except ValueError as error:
-        raise TypingError(str(error)) from None
 
 
 def register_power(public: Callable[..., Any], power: Any) -> None:

@@ -27,7 +27,10 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar
 import numpy as np
 
 from backtest.core.atomic_files import write_file
-from backtest.core.code_names import find_version, hash_texts
+from backtest.core.code_names import LateModule, find_version, hash_texts
+
+binding: Any = LateModule("llvmlite.binding")
+"""LLVM, which is imported where code runs."""
 
 BUILT = Path(__file__).parents[1] / "_built"
 """Folders of objects by processor, written by ``backtest compile`` and with a wheel."""
@@ -104,16 +107,12 @@ def find_lasting_folder() -> Path | None:
 @functools.cache
 def is_for_higher_level() -> bool:
     """Return whether numba compiles for a level of x86-64 that this processor does not have."""
-    from llvmlite import binding  # noqa: PLC0415 - only needed where code is compiled
-
     level = os.environ.get("NUMBA_CPU_NAME", "")
     return level in LEVELS and level not in choose_levels(binding.get_host_cpu_features())
 
 
 @functools.cache
 def describe_target() -> tuple[str, ...]:
-    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
-
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
     chosen = [os.environ.get(name, "") for name in names]
@@ -124,8 +123,6 @@ def describe_target() -> tuple[str, ...]:
 
 def describe_processor() -> tuple[str, list[str]]:
     """Return the name of this processor and its features, sorted."""
-    from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
-
     features = binding.get_host_cpu_features()
     return str(binding.get_host_cpu_name()), sorted(name for name, has in features.items() if has)
 
@@ -133,8 +130,6 @@ def describe_processor() -> tuple[str, list[str]]:
 @functools.cache
 def list_folders() -> tuple[Path, ...]:
     """Return the folders that may hold objects for this processor, the best first."""
-    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
-
     names = [name_native(), *choose_levels(binding.get_host_cpu_features()), "generic"]
     return (*(BUILT / f"{name_platform()}-{name}" for name in names), find_object_folder())
 
@@ -151,8 +146,6 @@ def choose_levels(present: Mapping[str, bool]) -> list[str]:
 
 
 def name_platform() -> str:
-    from llvmlite import binding  # noqa: PLC0415
-
     machine, _, rest = str(binding.get_process_triple()).partition("-")
     return f"{'macos' if 'darwin' in rest else 'linux' if 'linux' in rest else rest}-{machine}"
 
@@ -160,8 +153,6 @@ def name_platform() -> str:
 @functools.cache
 def name_native() -> str:
     """Return a name of this very processor."""
-    from llvmlite import binding  # noqa: PLC0415
-
     features = binding.get_host_cpu_features().flatten()
     return f"native-{hash_texts(binding.get_host_cpu_name(), features)[:8]}"
 
@@ -178,14 +169,6 @@ def find_object(name: str) -> ObjectFile | None:
     folders = list_folders() if BUILD.folder is None else (BUILD.folder,)
     found = (ObjectFile.read(folder / f"{name}.o") for folder in folders)
     return next((each for each in found if each is not None and can_load(each)), None)
-
-
-def keep_object(name: str, made: ObjectFile) -> None:
-    """Write an object into the cache, or where the core is built; it need not be writable."""
-    with contextlib.suppress(OSError):
-        place = BUILD.folder or find_object_folder()
-        place.mkdir(parents=True, exist_ok=True)
-        write_file(place / f"{name}.o", made.pack())
 
 
 class Build:
@@ -216,20 +199,17 @@ class Engine:
     """LLVM's loader of objects; what it has loaded stays for the life of the process."""
 
     def __init__(self) -> None:
-        from llvmlite import binding  # noqa: PLC0415
-
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
         target = binding.Target.from_default_triple()
         machine = target.create_target_machine(reloc="pic", codemodel="small")
-        self.binding = binding
         self.loader = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         self.loaded: dict[str, Loaded] = {}
 
     def load(self, made: ObjectFile) -> Loaded:
         """Return the function of an object whose needs :func:`can_load` has checked."""
         if made.symbol not in self.loaded:
-            part = self.binding.object_file.ObjectFileRef.from_data(made.here or made.code)
+            part = binding.object_file.ObjectFileRef.from_data(made.here or made.code)
             self.loader.add_object_file(part)
             self.loader.finalize_object()
             address = int(self.loader.get_function_address(made.symbol))
@@ -248,7 +228,7 @@ def can_load(made: ObjectFile) -> bool:
     An object for a higher level only counts where its twin for this processor is loaded.
     """
     engine = start_engine()
-    has_symbols = all(engine.binding.address_of_symbol(each) for each in made.needs)
+    has_symbols = all(binding.address_of_symbol(each) for each in made.needs)
     return has_symbols and (made.symbol in engine.loaded or not is_for_higher_level())
 
 
@@ -362,31 +342,25 @@ def pack(value: Any) -> Packed:
     form: list[str] = []
     words: list[Any] = []
     for leaf in flatten(value):
+        own: tuple[Any, ...] = (leaf,)
         if isinstance(leaf, np.ndarray):
             is_whole = leaf.flags.c_contiguous and not isinstance(leaf, Column)
-            order = "C" if is_whole else "A"
-            kinds.append(f"{leaf.dtype.str}{leaf.ndim}{order}")
+            kind = f"{leaf.dtype.str}{leaf.ndim}{'C' if is_whole else 'A'}"
             place = leaf.ctypes.data
-            words += (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)
-            form.append(f"{5 + 2 * leaf.ndim}q")
+            own = (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)
         elif isinstance(leaf, Struct):
-            kinds.append(type(leaf).__name__)
-            words.append(ctypes.addressof(leaf))
-            form.append("q")
+            kind, own = type(leaf).__name__, (ctypes.addressof(leaf),)
         elif isinstance(leaf, Structs):
-            kinds.append(f"{leaf.kind.__name__}1C")
+            kind = f"{leaf.kind.__name__}1C"
             n, size = leaf.numbers.shape[0], leaf.numbers.strides[0]
-            words += (0, 0, n, size, leaf.numbers.ctypes.data, n, size)
-            form.append("7q")
+            own = (0, 0, n, size, leaf.numbers.ctypes.data, n, size)
         elif leaf is None:
-            kinds.append("n")
-            words.append(0)
-            form.append("q")
+            kind, own = "n", (0,)
         else:
             kind = KINDS[type(leaf)]
-            kinds.append(kind)
-            words.append(leaf)
-            form.append("d" if kind == "d" else "q")
+        kinds.append(kind)
+        words += own
+        form.append("d" if kind == "d" else f"{len(own)}q")
     return Packed(tuple(kinds), struct.pack("".join(form), *words))
 
 
@@ -489,7 +463,10 @@ def load_or_compile(
                 found = compile_now()
                 COMPILED.append(name)
             if set(found.needs) <= OF_LIBC:  # else only where numba is loaded
-                keep_object(name, found)
+                with contextlib.suppress(OSError):  # the folder need not be writable
+                    place = BUILD.folder or find_object_folder()
+                    place.mkdir(parents=True, exist_ok=True)
+                    write_file(place / f"{name}.o", found.pack())
     return start_engine().load(found)
 
 
@@ -577,10 +554,7 @@ def hold_signals() -> Iterator[SignalGate]:
     What a handler raises while compiled code runs would be lost.
     """
     gate = SignalGate()
-    with (
-        contextlib.ExitStack() as answers,
-        contextlib.ExitStack() as handlers,
-    ):
+    with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if callable(handler := signal.getsignal(number)):

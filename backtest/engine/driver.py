@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest import account as a
-from backtest._compile import bind_functions
+from backtest._compile import bind_functions, bytecode
 from backtest._compile.object_code import Struct, Structs, hold_signals
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
@@ -20,7 +20,7 @@ from backtest.account.records import new_quotes
 from backtest.core import Progress
 from backtest.engine import loop as loop_steps
 from backtest.engine.compiler import compile_loop, hash_rules
-from backtest.engine.formulas import bind_compiled, explain_compile_error
+from backtest.engine.formulas import bind_compiled
 from backtest.engine.inputs import (
     WITHOUT_OPTIONS,
     AccountInputs,
@@ -31,8 +31,7 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
-from backtest.policies import Combinator, Policy
-from backtest.policies.policy_errors import locate_numba_error
+from backtest.policies import Combinator, Policy, formula_for, written_formulas
 from backtest.results import tables
 from backtest.results.record import Closes, HeldAtCloses, new_closes, new_record
 from backtest.results.tally import TRADED
@@ -117,23 +116,6 @@ def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
     return found
 
 
-def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
-    if not is_compiled:
-        return loop_steps.fill_closes
-    calls: list[_compile.Caller] = []
-
-    def fill(bar: a.AccountBar, *given: Any) -> Any:
-        bar = bar._replace(terms=pack_terms(bar.terms))
-        if not calls:
-            has_parts = bar.terms.instruments is not WITHOUT_OPTIONS
-            calls.append(find_entry("fill_closes", has_parts=has_parts).caller())
-        call = calls[0].bind(bar, *given)
-        with hold_signals():
-            return call()
-
-    return fill
-
-
 Pack = Callable[[a.Terms], a.Terms]
 
 
@@ -186,7 +168,8 @@ def drive(
             reached, why = simulate(*given, ledger, tally, tape, t, stop)
         if why != DONE:
             after, entered = state.wallet.equity, ledger.copy()
-            restore_arrays(saved, arrays)
+            for each, copy in zip(arrays, saved, strict=True):
+                each[...] = copy
             tape.log.written[0] = 0
             if trader is not None:
                 trader.put_back(ordered)
@@ -343,11 +326,6 @@ def view_leaf(leaf: Any) -> Any:
     return leaf.numbers.ravel() if isinstance(leaf, Struct | Structs) else leaf
 
 
-def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
-    for each, copy in zip(arrays, saved, strict=True):
-        each[...] = copy
-
-
 def report_imbalance(
     change: float, ledger: Structs[Money], inputs: AccountInputs, t: int
 ) -> core.AccountingError:
@@ -383,16 +361,16 @@ def report_bad_decision(inputs: AccountInputs, t: int) -> core.PolicyError:
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
-    reason = explain_compile_error(refusal, policy)
-    place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
-    return f"{place}: {reason.partition(': ')[2]}" if place else reason
+    rules = [*written_formulas(type(policy))] if isinstance(policy, Combinator) else []
+    return bytecode.explain_refusal(refusal, formula_for(policy, ()), rules)
 
 
 def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     """Return what is at the closes of the rows of a run, from its record and its inputs."""
     record, names, inputs = run.record, setup.markets.names, setup.inputs
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
-    fill = find_fill(is_compiled=setup.is_compiled)
+    has_parts = len(inputs.terms.options.instruments) > 0
+    caller = find_entry("fill_closes", has_parts=has_parts).caller() if setup.is_compiled else None
     state = start_account_state(inputs, setup.account, first, has_overlay=False)
     assets = len(state.priced)
     room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger(n))
@@ -409,9 +387,18 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
     for row, end in pairwise(edges):
         terms = read_tables(inputs, first + row + 1)
-        bar = a.AccountBar(terms, inputs.feed, state, *room, new_event_log(1))
-        part = HeldAtCloses(*(each[row:end] for each in held))
-        found = Closes(*(each[row - begin : end - begin] for each in closes))
-        with np.errstate(all="ignore"):
-            fill(bar, part, found, first + row)
+        terms = terms if caller is None else pack_terms(terms)
+        given = (
+            a.AccountBar(terms, inputs.feed, state, *room, new_event_log(1)),
+            HeldAtCloses(*(each[row:end] for each in held)),
+            Closes(*(each[row - begin : end - begin] for each in closes)),
+            first + row,
+        )
+        if caller is None:
+            with np.errstate(all="ignore"):
+                loop_steps.fill_closes(*given)
+        else:
+            call = caller.bind(*given)
+            with hold_signals():
+                call()
     return closes

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +28,6 @@ from backtest.policies import (
     trades_options,
 )
 from backtest.policies.policy import BAR_FIELDS
-from backtest.policies.policy_errors import explain_numba
 
 
 class Recipe(NamedTuple):
@@ -128,10 +125,6 @@ MARGIN_NUMBERS = (
     "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
     "multiplier", "initial_multiplier",
 )  # fmt: skip
-REASON = re.compile(
-    r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
-    re.IGNORECASE,
-)
 KINDS = (*["pointer"] * 7, *["whole"] * 4)
 """What the formula of a run takes."""
 
@@ -164,17 +157,6 @@ def find_address(
             raise
         _kept[recipe.name] = found.address
         return found.address
-
-
-def explain_compile_error(error: BaseException, policy: Policy) -> str:
-    code = formula_for(policy, ()).__code__
-    lines = [part.strip() for part in str(error).splitlines() if part.strip()]
-    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]
-    reasons = [line for line in lines if REASON.search(line)]
-    reason = next(iter(reasons or lines), type(error).__name__)
-    number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {explain_numba(reason)[:200]}"
 
 
 class Formula(NamedTuple):

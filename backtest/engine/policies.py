@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest._compile.bytecode import describe_function, find_code_names
 from backtest._compile.object_code import hold_signals
 from backtest.account import Account, measure_stop, pick_instrument
 from backtest.core import FloatArray, IntArray, ParameterError, repr_plain
@@ -86,7 +87,6 @@ def check_overlay(given: object) -> Policy | None:
 
 
 def find_names(policy: Policy) -> frozenset[str]:
-    from backtest._compile.bytecode import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
     orders = getattr(type(policy), "option_orders", None)
@@ -141,7 +141,7 @@ def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]
     parts = getattr(cls, "parts", ())
     for part in parts:
         yield from list_terms(part.policy, f"{prefix}{part.prefix}")
-    names = () if parts else formula_of(cls).__code__.co_names
+    names = [] if parts else find_code_names(formula_of(cls))
     yield from ((f"{prefix}{name}", name) for name in TERMS if name in names)
 
 

@@ -96,43 +96,6 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
     return namedtuple(name, fields)
 
 
-def write_formula(whole: Any, columns: tuple[str, ...]) -> Any:
-    scope: dict[str, Any] = {"combine": rewrite_formula(type(whole).combine)}
-    lines: list[str] = []
-    slots: dict[str, str] = {}
-    if hasattr(whole.written, "start"):
-        own = whole.written.start(whole)._fields
-        scope["Own"] = name_tuple("Own", own)
-        slots = {name: f"after[{i}]" for i, name in enumerate(own)}
-    kept = ", ".join(f"memory.{name}" for name in slots)
-    for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
-        memory = start_memory(policy)
-        given = write_arguments(scope, k, part, columns)
-        scope[f"rule_{k}"] = formula_for(policy, part.find_own(columns))
-        if memory is None:
-            lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
-            continue
-        scope[f"Memory_{k}"] = type(memory)
-        before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
-        lines += [
-            f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
-            f"asked_{k} = 1.0 * answer_{k}",
-        ]
-        slots |= {
-            f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)
-        }
-    asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(whole.parts)))},)"
-    if "Own" in scope:
-        lines.append(f"leverage, after = combine({asked}, Own({kept}))")
-    else:
-        lines.append(f"leverage = combine({asked})")
-    if not slots:
-        return build(whole, "leverage", "", [*lines, "return leverage"], scope)
-    scope["Memory"] = name_tuple("Memory", tuple(slots))
-    lines.append(f"return leverage, Memory({', '.join(slots.values())})")
-    return build(whole, "leverage", ", memory", lines, scope)
-
-
 def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]) -> Any:
     text = "\n    ".join([f"def {name}(self, bar, account{more}):", *lines])
     scope["__name__"] = type(whole).__module__
@@ -149,18 +112,6 @@ def write_arguments(
     settings = [f"self.{flat}" for flat in part.flat.values()] or ["0.0"]
     bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
     return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
-
-
-def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any] | None:
-    scope: dict[str, Any] = {"choose_lower": choose_lower}
-    lines: list[str] = []
-    for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
-        rule = margin_formula_for(policy, part.find_own(columns))
-        if rule is not None:
-            scope[f"rule_{k}"] = rule
-            call = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
-            lines.append(f"asked = choose_lower(asked, {call})" if lines else f"asked = {call}")
-    return build(whole, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
 
 
 def choose_lower(one: float, other: float) -> float:
@@ -286,12 +237,55 @@ class Combinator(Policy):
 
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""
-        return write_formula(self, columns)
+        scope: dict[str, Any] = {"combine": rewrite_formula(type(self).combine)}
+        lines: list[str] = []
+        slots: dict[str, str] = {}
+        if hasattr(self.written, "start"):
+            own = self.written.start(self)._fields
+            scope["Own"] = name_tuple("Own", own)
+            slots = {name: f"after[{i}]" for i, name in enumerate(own)}
+        kept = ", ".join(f"memory.{name}" for name in slots)
+        for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
+            memory = start_memory(policy)
+            given = write_arguments(scope, k, part, columns)
+            scope[f"rule_{k}"] = formula_for(policy, part.find_own(columns))
+            if memory is None:
+                lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
+                continue
+            scope[f"Memory_{k}"] = type(memory)
+            before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
+            lines += [
+                f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
+                f"asked_{k} = 1.0 * answer_{k}",
+            ]
+            slots |= {
+                f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)
+            }
+        asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(self.parts)))},)"
+        if "Own" in scope:
+            lines.append(f"leverage, after = combine({asked}, Own({kept}))")
+        else:
+            lines.append(f"leverage = combine({asked})")
+        if not slots:
+            return build(self, "leverage", "", [*lines, "return leverage"], scope)
+        scope["Memory"] = name_tuple("Memory", tuple(slots))
+        lines.append(f"return leverage, Memory({', '.join(slots.values())})")
+        return build(self, "leverage", ", memory", lines, scope)
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
         """Return the formula of the setting of its position, None if nothing decides it."""
         own: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
-        return write_margin_formula(self, columns) if own is None else own
+        if own is not None:
+            return own
+        scope: dict[str, Any] = {"choose_lower": choose_lower}
+        lines: list[str] = []
+        for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
+            rule = margin_formula_for(policy, part.find_own(columns))
+            if rule is not None:
+                scope[f"rule_{k}"] = rule
+                call = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
+                lines.append(f"asked = choose_lower(asked, {call})" if lines else f"asked = {call}")
+        return build(self, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
 
     def combine(self, *_: Any, **__: Any) -> Any:
         """Return the target leverage, given those of the policies.

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest._compile.bytecode import format_location
 from backtest.core import RAISED, BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.core.units import DAY
 from backtest.market import Market, Markets, detach
 from backtest.policies.combinators import list_written
 from backtest.policies.policy import Columns, Policy, change_settings, check_columns
-from backtest.policies.policy_errors import format_location
 
 KNOWN = 32
 """Last rows of a part; one of them must be known for its end to count as a cut."""

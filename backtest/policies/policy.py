@@ -327,12 +327,13 @@ def find_rule_fault(rule: Any, n: int) -> str:
     """Return why something is no method that returns a number for ``n`` arguments, or nothing."""
     if not isinstance(rule, FunctionType):
         return repr(rule)
-    odd = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-    if rule.__code__.co_flags & odd:
+    odd = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if any(is_odd(rule) for is_odd in odd):
         return "one that is async or yields"
-    signature = inspect.signature(rule)
-    needed = [each for each in signature.parameters.values() if each.default is each.empty]
-    return "" if len(needed) <= n <= rule.__code__.co_argcount else str(signature)
+    taken = inspect.signature(rule, follow_wrapped=False).parameters.values()
+    needed = [each for each in taken if each.default is each.empty]
+    n_most = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in taken)
+    return "" if len(needed) <= n <= n_most else str(inspect.signature(rule))
 
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from backtest._compile.bytecode import format_location
 from backtest.core import RAISED, PolicyError, did_you_mean, format_time, repr_plain
 from backtest.policies.combinators import name_tuple, written_formulas
 from backtest.policies.policy import (
@@ -50,7 +48,10 @@ def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callabl
                 value, after = as_number(formula(own, bar, view)), memory
             else:
                 decided, kept = formula(own, bar, view, memory_type(*map(np.float64, memory)))
-                value, after = as_number(decided), as_memory(kept, len(memory))
+                value, after = as_number(decided), tuple(map(as_number, kept))
+                if len(after) != len(memory):
+                    text = f"a memory must keep its length {len(memory)}, got {repr_plain(kept)}"
+                    raise TypeError(text)
             answer, setting = "venue_leverage", math.nan
             if margin_formula is not None:
                 also[-1] = setting = as_number(margin_formula(own, bar, view))
@@ -75,13 +76,6 @@ def as_number(value: object) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
     return float(value)
-
-
-def as_memory(values: Any, length: int) -> tuple[float, ...]:
-    memory = tuple(map(as_number, values))
-    if len(memory) != length:
-        raise TypeError(f"a memory must keep its length {length}, got {repr_plain(values)}")
-    return memory
 
 
 def make_policy_error(
@@ -122,29 +116,3 @@ def suggest_cure(error: BaseException, policy: Policy) -> str:
         names = policy.settings() if is_own else getattr(error.obj, "_fields", ())
         return f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
     return ""
-
-
-def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
-    codes = [inspect.unwrap(each).__code__ for each in functions]
-    files = {code.co_filename for code in codes}
-    place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if file in files:
-            place = file, trace.tb_lineno
-        trace = trace.tb_next
-    return f"{place[0]}, line {place[1]}"
-
-
-def locate_numba_error(text: str, cls: type[Policy]) -> str:
-    for path, line in re.findall(r'File "([^"]+)", line (\d+)', text):
-        for rule in written_formulas(cls):
-            lines = {each for *_, each in rule.__code__.co_lines()}
-            if int(line) in lines and Path(path).name == Path(rule.__code__.co_filename).name:
-                return f"{rule.__qualname__}, {Path(path).name}, line {line}"
-    return ""
-
-
-def explain_numba(line: str) -> str:
-    named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", line)
-    return re.sub(r"<[^>]*>", "", named).strip(" :")

@@ -27,6 +27,7 @@ from typing import (
 import numpy as np
 
 from backtest import core
+from backtest._compile.bytecode import format_location
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.indicators import average_wilder
 from backtest.market import (
@@ -47,7 +48,6 @@ from backtest.market import (
 )
 from backtest.policies import Parameterized, freeze
 from backtest.policies.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
-from backtest.policies.policy_errors import format_location
 
 SignalT = TypeVar("SignalT", "pd.Series[float]", "pd.DataFrame")
 
