@@ -66,14 +66,7 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.implied_volatility, "scalar_implied"),
     (pricing.bs, "scalar_bs"),
 )
-MATH: tuple[Any, ...] = (
-    core.elementary.exp,
-    core.elementary.log,
-    core.elementary.power,
-    core.elementary.mills_ratio,
-    core.elementary.normal_density,
-    core.elementary.normal_cdf,
-)
+MATH = ("exp", "log", "power", "mills_ratio", "normal_density", "normal_cdf")
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 
 
@@ -87,9 +80,9 @@ def compile_core() -> dict[int, Any]:
         own = vars(margin).get(scalar)
         compiled = found[scalar] if own is None else twins[id(own)]
         _compile.register_overload(public, compiled, replaced=REPLACED, literals=LITERALS)
-    for public in MATH:
-        _compile.register_overload(public, found[public.__name__], is_inlined=True)
-    own = core.elementary
+    own: Any = core.elementary
+    for name in MATH:
+        _compile.register_overload(getattr(own, name), found[name], is_inlined=True)
     _compile.register_overload(own.natural_exp, found["exp"], is_inlined=True)
     _compile.register_overload(own.natural_log, found["log"], is_inlined=True)
     _compile.register_power(own.raise_to, found["power"])
@@ -209,14 +202,10 @@ def make_ask() -> Any:
             tables, levels = terms.rules.brackets, deciders.levels
             count = tables.counts[i]
             for k in range(count):
-                levels[0 * width + k], levels[1 * width + k] = (
-                    tables.floors[i, k],
-                    tables.caps[i, k],
-                )
-                levels[2 * width + k], levels[3 * width + k] = (
-                    tables.rates[i, k],
-                    tables.amounts[i, k],
-                )
+                levels[0 * width + k] = tables.floors[i, k]
+                levels[1 * width + k] = tables.caps[i, k]
+                levels[2 * width + k] = tables.rates[i, k]
+                levels[3 * width + k] = tables.amounts[i, k]
                 levels[4 * width + k] = tables.leverages[i, k]
             margin[0], margin[1] = tables.close_fees[i], tables.takers[i]
             margin[2], margin[3] = tables.sizes[i], tables.settings[i]

@@ -78,21 +78,6 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         count_decay(tally, held, before, quotes, log_returns, base, t)
     tally[y.INVERSE] = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
-    expose(tally, close, cap)
-    tally[y.BARS] += 1.0
-    tally[y.EQUITY_SUM] += equity
-
-
-@inlined
-def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
-    """Write bar t as the first of its kind, once."""
-    if is_so and tally[row] < 0.0:
-        tally[row] = t
-
-
-@inlined
-def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
-    """Add leverage and margin ratio at a close to the tally."""
     leverage = close.gross * tally[y.INVERSE]
     tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = results.raise_ratio(
         tally[y.PEAK_NEEDED],
@@ -105,6 +90,15 @@ def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
     tally[y.OVER_CAP] += 1.0 if is_over_cap(leverage, cap) else 0.0
     tally[y.LEVERAGE] += leverage
     tally[y.PEAK_LEVERAGE] = max(tally[y.PEAK_LEVERAGE], leverage)
+    tally[y.BARS] += 1.0
+    tally[y.EQUITY_SUM] += equity
+
+
+@inlined
+def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
+    """Write bar t as the first of its kind, once."""
+    if is_so and tally[row] < 0.0:
+        tally[row] = t
 
 
 @inlined
@@ -295,7 +289,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
     for row in range(len(held.cash)):
         set_close(bar, held, row, first + row)
         closes.backing[row] = a.compute_pool(terms, state)
-        closes.initial[row] = compute_all_initial(terms, state)
+        closes.initial[row] = a.compute_initial_needed(terms, state)
         closes.balance[row] = a.compute_balance(terms, state)
         closes.collateral[row] = margin.compute_full_value(state.held)
         at_rate = margin.compute_collateral_value(terms.rules.collateral, state.held)
@@ -305,6 +299,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         for i in range(n):
             closes.share[row, i] = scratch.shares[i]
             if a.is_isolated(terms, i):
+                closes.initial[row] += state.positions[i].margin
                 closes.own[row, i] = a.compute_pool_needed(terms, state, bar.quotes, i)
         for c in range(len(state.held.amounts)):
             closes.collateral_share[row] += scratch.shares[n + c]
@@ -338,14 +333,6 @@ def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     for k in range(len(state.options.targets)):
         state.options.positions.quantities[k] = held.options[row, k]
     a.close_options(bar, t)
-
-
-def compute_all_initial(terms: a.Terms, state: a.AccountState) -> float:
-    found = a.compute_initial_needed(terms, state)
-    for i in range(len(state.positions)):
-        if a.is_isolated(terms, i):
-            found += state.positions[i].margin
-    return found
 
 
 class Lanes(NamedTuple):
@@ -389,20 +376,15 @@ def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> N
     account.overlay[t] = wallet.overlay
     write(account.price_pnl, total(ledger, PRICE_PNL), t)
     if not is_fast:
-        record_money(tape, ledger, bar.scratch.money, t)
+        money = bar.scratch.money
+        for row in range(len(TERM_ROWS)):
+            write_of(tape.terms.account, total(ledger, TERM_ROWS[row]), row, t)
+        write(account.top_up, money.top_up, t)
+        write(account.flows, money.flows + money.top_up, t)  # with those from the reserve
     for i in range(len(state.positions)):
         record_position(tape, state, ledger, is_fast, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
-
-
-def record_money(tape: RunTape, ledger: Structs[Money], money: Money, t: int) -> None:
-    """Write the terms of a bar that is not fast; its flows have those from the reserve too."""
-    account, rows = tape.record.account, tape.terms.account
-    for k in range(len(TERM_ROWS)):
-        write_of(rows, total(ledger, TERM_ROWS[k]), k, t)
-    write(account.top_up, money.top_up, t)
-    write(account.flows, money.flows + money.top_up, t)
 
 
 def write(column: FloatArray, value: float, t: int) -> None:
@@ -728,8 +710,9 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
         if position.leverage < 0.0 or position.asked <= 0.0:
             return False
     if deciders.asks[n] == 1 and not is_done:
-        show_account(terms, deciders, state, close)
-        show_index(deciders, k)
+        show_account(deciders, state, close)
+        for row in range(len(deciders.bar)):
+            deciders.bar[row] = deciders.index_bars[row, k]
         overlay = ask(deciders, terms, quotes, n, time, k - deciders.firsts[n])
         if overlay < 0.0 or overlay == math.inf:
             return False
@@ -855,19 +838,12 @@ def show_position(
         shown[SHOWN_PRICE] = margin.compute_price(size, is_inverse, scratch.failure[i])
 
 
-def show_account(
-    terms: a.Terms, deciders: Deciders, state: a.AccountState, close: CloseFacts
-) -> None:
-    """Write what the overlay sees of the whole account into deciders.shown."""
+def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -> None:
+    """Write what the overlay sees, beside the totals, into deciders.shown."""
     shown = deciders.shown
-    shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
+    shown[SHOWN_LEVERAGE], shown[SHOWN_RATIO] = shown[SHOWN_NET], shown[SHOWN_POOL_RATIO]
     shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan
-    shown[SHOWN_WALLET], shown[SHOWN_MAINTENANCE] = a.compute_balance(terms, state), close.needed
-    shown[SHOWN_POOL_RATIO] = 0.0
-    if close.needed > 0.0:
-        shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
-    shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
-    shown[SHOWN_PRICE] = math.nan
+    shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = close.needed, math.nan
     shown[SHOWN_SINCE] = state.wallet.since_pool
     shown[SHOWN_SINCE_STOP] = math.inf
     for i in range(len(state.positions)):
@@ -879,18 +855,10 @@ def show_bar(
 ) -> None:
     """Write the bar that the policy of instrument i sees into deciders.bar."""
     bar = deciders.bar
-    position = state.positions[i]
+    bar[6] = state.positions[i].last_funding
     if len(deciders.rows) > 1:
         for j in range(6):
             bar[j] = deciders.seen_bars[j, k, i]
-        bar[6] = position.last_funding
         return
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
-    bar[6] = position.last_funding
-
-
-def show_index(deciders: Deciders, t: int) -> None:
-    """Write the bar of the index that the overlay sees into deciders.bar."""
-    for k in range(7):
-        deciders.bar[k] = deciders.index_bars[k, t]
