@@ -225,6 +225,9 @@ class OpenInterestTier(Value):
 class OpenInterest(DynamicMargin):
     """m by the tier of the market's open interest.
 
+    An open interest that is missing (NaN) is the last known one, as a venue keeps a tier until it
+    knows better. Raises DataError if it is not known at the first day's close.
+
     Parameters
     ----------
     column : str
@@ -249,9 +252,19 @@ class OpenInterest(DynamicMargin):
                 f"margin.column must be left out on simulated paths, which have no columns, got "
                 f"{self.column!r}"
             )
-        values = find_column(days.market, self.column, "margin.column")[days.rows]
-        place = np.searchsorted([each.open_interest for each in self.tiers], values, side="right")
-        place = np.where(np.isnan(values), 0, place)
+        values = find_column(days.market, self.column, "margin.column")
+        newest = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+        rows = newest[days.rows]
+        if len(rows) and rows[0] < 0:
+            first = int(np.argmax(newest >= 0))
+            known = days.market.time[first] if newest[first] >= 0 else days.market.end
+            raise core.DataError(
+                f"the open interest in {self.column!r} must be known from the first day's close "
+                f"on, got NaN until {core.format_time(int(known))}; fill it in, or begin the "
+                "market there"
+            )
+        levels = [each.open_interest for each in self.tiers]
+        place = np.searchsorted(levels, values[rows], side="right")
         return np.array([np.nan, *(each.margin for each in self.tiers)])[place]
 
 

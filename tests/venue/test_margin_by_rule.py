@@ -94,9 +94,22 @@ def test_hours_multiply_weekends_and_nights():
 
 def test_open_interest_has_tiers():
     tiers = [OpenInterestTier(0.0, 0.01), OpenInterestTier(500.0, 0.02)]
-    market = days_of([0.0, 0.0, 0.0]).with_columns(oi=[9, 100, 9, 500, 9, 499, 9, np.nan])
-    found = levels(OpenInterest("oi", tiers), market)
-    np.testing.assert_array_equal(found, [0.01, 0.02, 0.01, np.nan])
+    market = days_of([0.0, 0.0, 0.0])
+    rule = OpenInterest("oi", tiers)
+    found = levels(rule, market.with_columns(oi=[9, 100, 9, 500, 9, 499, 9, 9]))
+    np.testing.assert_array_equal(found, [0.01, 0.02, 0.01, 0.01])
+
+
+def test_a_missing_open_interest_is_the_last_known_one():
+    """The tier is kept while nothing is known; before the first value there is none to keep."""
+    tiers = [OpenInterestTier(0.0, 0.01), OpenInterestTier(500.0, 0.02)]
+    market, rule, nan = days_of([0.0, 0.0, 0.0]), OpenInterest("oi", tiers), np.nan
+    found = levels(rule, market.with_columns(oi=[9, 500, nan, nan, 100, nan, nan, nan]))
+    np.testing.assert_array_equal(found, [0.02, 0.02, 0.01, 0.01])
+    late = market.with_columns(oi=[nan, nan, 9, 9, 9, 9, 9, 9])
+    check_refused(lambda: levels(rule, late), "got NaN until 2024-01-02;", bt.DataError)
+    never = market.with_columns(oi=[nan] * 8)
+    check_refused(lambda: levels(rule, never), "got NaN until 2024-01-05;", bt.DataError)
 
 
 @pytest.mark.parametrize(("notice", "begins"), [(None, 4), ("12h", 5), ("13h", 6), ("1d", 6)])
