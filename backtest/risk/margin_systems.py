@@ -19,7 +19,7 @@ from backtest.engine import Backtest, BacktestFields
 from backtest.market import Market, as_markets
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.scenario import crashes
-from backtest.venue import Venue, find_newest
+from backtest.venue import Venue, choose_multipliers, find_newest
 from backtest.venue.margin_rules import (
     DailyCloses,
     DynamicMargin,
@@ -29,6 +29,7 @@ from backtest.venue.margin_rules import (
     find_newest_levels,
     read_days,
 )
+from backtest.venue.venue import is_one
 
 RISES = (1, 5, 30)
 """Days over which rises of margin are measured."""
@@ -63,12 +64,13 @@ class Prices(NamedTuple):
     close: FloatArray
 
 
-def find_inner(rule: DynamicMargin) -> DynamicMargin:
-    """Return the rule that others wrap, with the limits of the outermost."""
-    inner = rule
-    while isinstance(inner, Wrapper):
-        inner = inner.rule
-    return inner.override(floor=rule.floor, cap=rule.cap, notice=rule.notice)
+def list_rules(rule: DynamicMargin) -> list[tuple[str, DynamicMargin]]:
+    """Return a rule and those that it wraps, each with the prefix of its dotted names."""
+    found = [("", rule)]
+    while isinstance(rule, Wrapper):
+        rule = rule.rule
+        found.append((f"{found[-1][0]}rule.", rule))
+    return found
 
 
 def measure_levels(
@@ -107,29 +109,23 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
     return found
 
 
-def measure_losses(closes: FloatArray, period: int) -> FloatArray:
-    """Return the losses per notional of a long and a short over the next days, (2, n, ...)."""
-    moves = closes[period:] / closes[:-period] - 1.0
-    return np.stack([-moves, moves])
-
-
 def measure_coverage(
     levels: FloatArray, closes: FloatArray, period: int, share: float
 ) -> Iterator[dict[str, Any]]:
     """Yield, for a long and a short, how often losses of periods that do not overlap are over m."""
-    losses = measure_losses(closes, period)[:, ::period]
-    margins = levels[: len(closes) - period : period]
-    for side, each in zip(("long", "short"), losses, strict=True):
-        breaches, n = int(np.count_nonzero(each > margins)), len(each)
+    moves = (closes[period:] / closes[:-period] - 1.0)[::period]
+    margins, n = levels[: len(closes) - period : period], len(moves)
+    for side, is_over in (("long", -moves > margins), ("short", moves > margins)):
         row: dict[str, Any] = {
             "side": side,
             "periods": n,
-            "breaches": breaches,
+            "breaches": int(np.count_nonzero(is_over)),
             "expected": (1.0 - share) * n,
+            "kupiec_p": math.nan,
+            "christoffersen_p": math.nan,
         }
-        row |= {"kupiec_p": math.nan, "christoffersen_p": math.nan}
         if row["expected"] >= FEW:
-            found = results.calibration(np.full(n, 1.0 - share), each > margins)
+            found = results.calibration(np.full(n, 1.0 - share), is_over)
             row |= {"kupiec_p": found.kupiec_p, "christoffersen_p": found.christoffersen_p}
         yield row
 
@@ -237,7 +233,7 @@ class MarginComparison(core.SettingsResult):
 
     kind = "margin-comparison"
     called = "Margin systems"
-    plural = "margin-comparisons"
+    call = "bt.compare_margin"
     table_names = ("table", "coverage", "accounts", "levels")
 
     @property
@@ -312,7 +308,7 @@ class MarginComparison(core.SettingsResult):
 
 
 def read_one_market(test: Backtest, name: str) -> tuple[Market, Venue]:
-    """Return the only market of a test, and its venue."""
+    """Return the only market of a test, and its venue, whose table nothing moves but the rules."""
     markets = as_markets(test.market)
     if len(markets) > 1:
         raise core.ParameterError(
@@ -324,12 +320,18 @@ def read_one_market(test: Backtest, name: str) -> tuple[Market, Venue]:
         raise core.ParameterError(
             f"{name} needs a linear contract, got a venue of {venue.contract.kind!r} ones"
         )
+    if venue.margin is not None:
+        raise core.ParameterError(
+            f"{name} compares rules with the venue's own table: leave venue.margin out and give "
+            f"its rule as an argument, got {venue.margin!r}"
+        )
+    for key, multiplier in choose_multipliers(venue).items():
+        if not is_one(multiplier):
+            raise core.ParameterError(
+                f"{name} compares rules with the venue's own table: leave venue.{key} out and "
+                f"scale the rates of venue.brackets, got {core.repr_plain(multiplier):.60}"
+            )
     return market, venue
-
-
-def take_prices(market: Market) -> Prices:
-    names = ("mark_open", "mark_high", "mark_low", "mark_close")
-    return Prices(market.time, *(getattr(market, name)[:, None] for name in names))
 
 
 def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[DailyCloses, Prices]:
@@ -394,7 +396,8 @@ def compare_margin(
     if not rules:
         raise core.ParameterError("rules must be a table of margin rules by name, got none")
     chosen = {str(name): read_rule(f"rules.{name}", each) for name, each in rules.items()}
-    days, prices = read_days(one), take_prices(one)
+    days, names = read_days(one), ("mark_open", "mark_high", "mark_low", "mark_close")
+    prices = Prices(one.time, *(getattr(one, name)[:, None] for name in names))
     found = {name: measure_levels(each, days, one.time, venue) for name, each in chosen.items()}
     known = ~np.any([np.isnan(each.daily) for each in found.values()], axis=0)
     if np.count_nonzero(known) < 2:
@@ -409,9 +412,13 @@ def compare_margin(
     ahead = simulate_paths(one, model, paths=paths, horizon=horizon, seed=seed) if paths else None
     for done, (name, rule) in enumerate(chosen.items(), 1):
         levels, share, period = found[name], coverage, 1
-        inner = rule if rule is None else find_inner(rule)
-        if inner is not None and inner.is_of_volatility:
-            share, period = float(inner.quantile), max(math.ceil(inner.days), 1)  # type: ignore[attr-defined]
+        inner: Any = rule
+        if rule is not None:  # what is inside, with the limits of the outermost
+            inner = list_rules(rule)[-1][1].override(
+                floor=rule.floor, cap=rule.cap, notice=rule.notice
+            )
+            if rule.is_of_volatility:
+                share, period = float(inner.quantile), max(math.ceil(inner.days), 1)
         daily = levels.daily[known]
         plain = float(np.mean(measure_levels(inner, days, one.time, venue).by_bar[first:]))
         own = measure_procyclicality(daily, levels.by_bar[first:])
@@ -421,7 +428,10 @@ def compare_margin(
         outcome = live(prices, levels.by_bar[:, None], largest, drawn, venue)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
-            outcome = live_on_paths(one, ahead, rule, venue, seed)
+            own_days, bars = join_paths(one, ahead, 0, paths)
+            on_paths = measure_levels(rule, own_days, bars.time, venue).by_bar
+            begun = draw_accounts(paths, len(bars.time), seed, is_new=True)
+            outcome = live(bars, on_paths, find_largest(on_paths, bars.time, venue), begun, venue)
             lost.append({"rule": name, "where": "paths", **outcome})
         if progress is not None:
             progress(done, len(chosen))
@@ -454,16 +464,6 @@ def find_largest(levels: FloatArray, time: IntArray, venue: Venue) -> FloatArray
     return found
 
 
-def live_on_paths(
-    market: Market, paths: Paths, rule: DynamicMargin | None, venue: Venue, seed: int
-) -> dict[str, float]:
-    """Return the outcomes of one account on each path, from its first bar on."""
-    days, prices = join_paths(market, paths, 0, paths.count)
-    levels = measure_levels(rule, days, prices.time, venue).by_bar
-    drawn = draw_accounts(paths.count, len(prices.time), seed, is_new=True)
-    return live(prices, levels, find_largest(levels, prices.time, venue), drawn, venue)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class MarginCalibration(core.SettingsResult):
     """The least parameter of a margin rule that leaves no shortfall on all but a share of paths.
@@ -493,7 +493,7 @@ class MarginCalibration(core.SettingsResult):
 
     kind = "margin-calibration"
     called = "Margin calibration"
-    plural = "margin-calibrations"
+    call = "bt.calibrate_margin"
     table_names = ("table", "crashes")
     numbers = ("value", "low", "high", "reversals")
 
@@ -557,34 +557,6 @@ SOLVED = {"buffer": "share"}
 """Words for parameters of rules."""
 
 
-class Parameter(NamedTuple):
-    """A number of a rule that is solved for, by its dotted name, and its range."""
-
-    name: str
-    low: float
-    high: float
-
-
-def find_parameter(rule: DynamicMargin, name: str) -> Parameter:
-    """Return the outermost number of that name in a rule and the rules inside."""
-    wanted, inner, place = SOLVED.get(name, name), rule, ""
-    known: list[str] = []
-    while True:
-        declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
-        for each, declared in declarations.items():
-            if isinstance(declared, core.Number | core.Range) and math.isfinite(declared.high):
-                known.append(each)
-                if each == wanted:
-                    return Parameter(place + each, declared.low, declared.high)
-        if not isinstance(inner, Wrapper):
-            break
-        inner, place = inner.rule, f"{place}rule."
-    raise core.ParameterError(
-        f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
-        f"got {name!r}"
-    )
-
-
 @engine.short_form
 @core.checked_only("progress", "rule")
 def calibrate_margin(
@@ -625,59 +597,81 @@ def calibrate_margin(
         raise core.ParameterError(
             f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
         )
-    count, least = paths, math.ceil(PER_TAIL / shortfall)
-    if count is None:
-        count = least
+    least = math.ceil(PER_TAIL / shortfall)
+    count = least if paths is None else paths
     if count < least:
         raise core.ParameterError(
             f"paths must be at least {PER_TAIL} / shortfall, {least:,}, got {count:,}"
         )
-    found = find_parameter(checked, solve)
+    parameter = find_parameter(checked, solve)
     ahead = simulate_paths(one, model, paths=count, horizon=horizon, seed=seed)
-    tries = Tries(one, venue, checked, found, ahead, progress)
-    ranks = find_ranks(count, shortfall)
-    value, low, high = (tries.solve(rank) for rank in ranks)
-    grid = lay_grid(found, value)
+    tries = Tries(one, venue, checked, parameter, ahead, progress)
+    value, low, high = (
+        tries.bisect(lambda x, rank=rank: int(np.sum(tries.find_shortfalls(x))) <= rank)  # type: ignore[misc] # a default
+        for rank in find_ranks(count, shortfall)
+    )
+    grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
+    if tries.low < value < tries.high:  # denser where the solution is
+        steps = 0.5 ** np.arange(1, GRID // 2 + 1)
+        below, above = value - (value - tries.low) * steps, (tries.high - value) * steps[::-1]
+        grid = np.concatenate([below, [value], value + above])
     failed = np.stack([tries.find_shortfalls(each) for each in grid])
     reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
     today = [tries.find_margin_today(each) for each in grid]
     table = pd.DataFrame({"paths": failed.mean(axis=1), "today": today}, index=grid)
+    moves = {each.name: each.price for each in crashes()}
+    needed = {
+        name: tries.bisect(lambda x, move=move: tries.find_margin_today(x) >= abs(move))  # type: ignore[misc] # a default
+        for name, move in moves.items()
+    }
     return MarginCalibration(
         value=value, low=low, high=high, reversals=reversals,
-        table=table.rename_axis(found.name), crashes=cover_crashes(tries),
-        settings={"rule": repr(checked), "parameter": found.name, "shortfall": shortfall,
+        table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
+        settings={"rule": repr(checked), "parameter": tries.name, "shortfall": shortfall,
                   "venue": results.describe_venue(venue), "paths": ahead.describe()},
         market=one,
     )  # fmt: skip
 
 
-def lay_grid(parameter: Parameter, value: float) -> FloatArray:
-    """Return rising values of a parameter, denser where its solution is."""
-    low, high = parameter.low, parameter.high
-    if not low < value < high:
-        return np.linspace(low, high, GRID + 2)[1:-1]
-    steps = 0.5 ** np.arange(1, GRID // 2 + 1)
-    below, above = value - (value - low) * steps, value + (high - value) * steps[::-1]
-    return np.concatenate([below, [value], above])
+def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
+    """Return the dotted name of the outermost number of that name in a rule, and its range."""
+    wanted, known = SOLVED.get(name, name), list[str]()
+    for prefix, inner in list_rules(rule):
+        declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
+        for each, declared in declarations.items():
+            if isinstance(declared, core.Number | core.Range) and math.isfinite(declared.high):
+                known.append(each)
+                if each == wanted:
+                    return prefix + each, declared.low, declared.high
+    raise core.ParameterError(
+        f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
+        f"got {name!r}"
+    )
 
 
 def find_ranks(count: int, share: float) -> tuple[int, int, int]:
-    """Return how many paths may fail, for the value and the ends of its binomial 95 % interval."""
-    spread = 1.959963984540054 * math.sqrt(count * share * (1.0 - share))
-    middle = math.floor(count * share)
-    return middle, min(math.ceil(middle + spread), count), max(math.floor(middle - spread), 0)
+    """Return how many paths may fail, for the value and the ends of its binomial 95 % interval.
+
+    Each end is on the wrong side of the true value with a probability of at most 2.5 %; the next
+    order statistic towards the middle is so with more.
+    """
+    from scipy.special import bdtr  # noqa: PLC0415 - slow to load
+
+    chances = bdtr(np.arange(count + 1), count, share)  # that at most so many fail
+    most, least = np.searchsorted(chances, [0.975, 0.025]).tolist()
+    return math.floor(count * share), most, max(least - 1, 0)
 
 
 class Tries:
     """The paths on which values of a parameter are tried; every value sees the same ones."""
 
     def __init__(
-        self, market: Market, venue: Venue, rule: DynamicMargin, parameter: Parameter, paths: Paths,
-        progress: Progress | None,
+        self, market: Market, venue: Venue, rule: DynamicMargin,
+        parameter: tuple[str, float, float], paths: Paths, progress: Progress | None,
     ) -> None:  # fmt: skip
-        self.market, self.venue, self.rule = market, venue, rule
-        self.parameter, self.days, self.done = parameter, read_days(market), 0
-        self.closes, self.parts, self.progress = [], [], progress
+        self.venue, self.rule, self.days = venue, rule, read_days(market)
+        self.name, self.low, self.high = parameter
+        self.closes, self.parts = [], []
         for first in range(0, paths.count, CHUNK):
             days, _ = join_paths(market, paths, first, min(first + CHUNK, paths.count))
             known = int(np.searchsorted(days.time, paths.calendar.time[1]))  # where paths begin
@@ -687,19 +681,19 @@ class Tries:
                 progress(min(first + CHUNK, paths.count), paths.count)
 
     def change(self, value: float) -> DynamicMargin:
-        return self.rule.override({self.parameter.name: value})
+        return self.rule.override({self.name: value})
 
     def find_shortfalls(self, value: float) -> core.BoolArray:
         """Return for each path whether a loss is over the margin before it, (n_paths,)."""
         rule, found = self.change(value), []
-        period = max(math.ceil(find_inner(rule).days), 1)  # type: ignore[attr-defined]
+        period = max(math.ceil(list_rules(rule)[-1][1].days), 1)  # type: ignore[attr-defined]
         for days, closes in zip(self.parts, self.closes, strict=True):
             if len(closes) <= period:
                 raise core.ParameterError(
                     f"horizon must hold more days than the rule, {period}, got {len(closes)}"
                 )
             levels = measure_levels(rule, days, days.time, self.venue).daily[-len(closes) : -period]
-            worst = np.max(measure_losses(closes, period), axis=0)
+            worst = np.abs(closes[period:] / closes[:-period] - 1.0)
             found.append(np.any(worst > levels, axis=0))
         return np.concatenate(found)
 
@@ -709,7 +703,7 @@ class Tries:
 
     def bisect(self, is_enough: Callable[[float], bool]) -> float:
         """Return the least value that is enough; infinity where none is."""
-        low, high = self.parameter.low, self.parameter.high
+        low, high = self.low, self.high
         if not is_enough(high):
             return math.inf
         if is_enough(low):
@@ -720,17 +714,3 @@ class Tries:
             if high - low <= 1e-6 * max(abs(high), 1e-3):
                 break
         return high
-
-    def solve(self, rank: int) -> float:
-        """Return the least value with a shortfall on at most ``rank`` paths."""
-        return self.bisect(lambda value: int(np.sum(self.find_shortfalls(value))) <= rank)
-
-
-def cover_crashes(tries: Tries) -> pd.DataFrame:
-    """Return for each crash the least parameter whose margin of today covers its move."""
-    rows = {}
-    for each in crashes():
-        move = abs(each.price)
-        least = tries.bisect(lambda value, move=move: tries.find_margin_today(value) >= move)  # type: ignore[misc] # a default
-        rows[each.name] = {"move": each.price, "least": least}
-    return pd.DataFrame.from_dict(rows, orient="index")

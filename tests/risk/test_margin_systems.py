@@ -5,6 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 import backtest as bt
 from backtest.risk.margin_systems import (
@@ -15,7 +16,14 @@ from backtest.risk.margin_systems import (
     measure_coverage,
     measure_procyclicality,
 )
-from backtest.venue.margin_rules import Buffer, Hours, OpenInterest, OpenInterestTier, Volatility
+from backtest.venue.margin_rules import (
+    Buffer,
+    Hours,
+    OpenInterest,
+    OpenInterestTier,
+    Stressed,
+    Volatility,
+)
 from tests.kit import check_refused
 from tests.scenes import bracket, venue_of
 from tests.venue.test_margin_by_rule import days_of
@@ -166,8 +174,14 @@ def test_a_crash_on_the_last_day_of_history_is_no_shortfall_of_paths():
     assert found.value < 0.99
 
 
-def test_ranks_are_those_of_a_binomial():
+@pytest.mark.parametrize(("count", "share"), [(40, 0.5), (60, 0.4), (500, 0.04)])
+def test_ranks_are_those_of_a_binomial(count, share):
+    """Each end is the nearest to the middle beyond which 2.5 % lie: at 40, .5 not 27 but 26."""
     assert find_ranks(20_000, 1e-3) == (20, 29, 11)
+    chance = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count)]
+    _, most, least = find_ranks(count, share)
+    assert math.fsum(chance[: most + 1]) >= 0.975 > math.fsum(chance[:most])
+    assert math.fsum(chance[: least + 1]) < 0.025 <= math.fsum(chance[: least + 2])
 
 
 def test_what_cannot_be_compared_or_calibrated_is_refused():
@@ -183,6 +197,15 @@ def test_what_cannot_be_compared_or_calibrated_is_refused():
     )
     both = bt.Markets({"A": market, "B": market})
     check_refused(lambda: test.replace(market=both).compare_margin({"a": rule}), "needs one market")
+    for name, kept in (("margin_multiplier", 2.0), ("maintenance_multiplier", 1.5)):
+        moved = test.replace(venue=VENUE.override({name: kept}))
+        words = f"leave venue.{name} out and scale the rates of venue.brackets, got {kept}"
+        check_refused(lambda moved=moved: moved.compare_margin({"a": rule}), words)
+        check_refused(lambda moved=moved: moved.calibrate_margin(rule), words)
+    ruled = test.replace(venue=VENUE.override(margin=rule))
+    words = "leave venue.margin out and give its rule as an argument, got Volatility"
+    check_refused(lambda: ruled.compare_margin({"a": rule}), words)
+    check_refused(lambda: ruled.calibrate_margin(rule), words)
     short = days_of([0.01])
     check_refused(lambda: compare(short, {"a": Hours(rule)}), "two days on which every rule")
 
@@ -201,3 +224,76 @@ def test_results_are_saved_and_loaded(tmp_path):
     again = type(solved).load(solved.save(tmp_path))
     assert again.value == solved.value
     assert "share" in again.summary()
+
+
+BETA = 0.6
+ALPHA = (math.sqrt(1.44 + 12.0 * 0.64) - 1.2) / 6.0
+"""E[(a Z^2 + b)^2] = 3 a^2 + 2 a b + b^2 = 1: a tail index of 4."""
+
+
+def draw_garch(chains, steps, seed, alpha=ALPHA, beta=BETA, burn=0):
+    """Yield returns of chains of a mean variance of (2 % a day)^2, a step after the other."""
+    rng, variance = np.random.default_rng(seed), np.ones(chains)
+    for t in range(burn + steps):
+        shock = np.sqrt(variance) * rng.standard_normal(chains)
+        if t >= burn:
+            yield 0.02 * shock
+        variance = 1.0 - alpha - beta + alpha * shock**2 + beta * variance
+
+
+def find_tail_index(alpha, beta):
+    """Return k of E[(alpha Z^2 + beta)^(k / 2)] = 1, of the stationary distribution of losses."""
+    z, weights = np.polynomial.hermite_e.hermegauss(120)
+    weights = weights / weights.sum()
+    return brentq(lambda k: float(weights @ (alpha * z * z + beta) ** (k / 2)) - 1.0, 2.1, 60.0)
+
+
+def calibrate_on_garch(shortfall, days, paths):
+    """Return the margin that paths of a GARCH need: a quantile of the worst month, 8 % a day."""
+    model = bt.paths.Garch(omega=4e-4 * (1.0 - ALPHA - BETA), alpha=ALPHA, beta=BETA)
+    test = bt.Backtest(days_of(swing(0.08, 40), per_day=1), venue=VENUE, account=bt.Account())
+    rule = Stressed(Volatility(days=1.0), weight=1.0, window=30)
+    found = test.calibrate_margin(
+        rule, shortfall=shortfall, paths=paths, horizon=f"{days}d", model=model, seed=5
+    )
+    return NormalDist().inv_cdf(found.value) * 0.08
+
+
+@pytest.mark.slow
+def test_margins_on_garch_have_its_stationary_tail_index():
+    """P(loss > x) falls as x^-k, so a tenth of the shortfalls needs 10^(1/k) times the margin.
+
+    Glasserman and Wu (2018), Persistence and Procyclicality in Margin Requirements, Management
+    Science 64(12): k solves E[(alpha Z^2 + beta)^(k / 2)] = 1.
+    """
+    assert find_tail_index(ALPHA, BETA) == pytest.approx(4.0, rel=1e-9)
+    ratio = calibrate_on_garch(2e-3, 61, 20_000) / calibrate_on_garch(2e-2, 61, 20_000)
+    assert ratio == pytest.approx(10.0**0.25, rel=0.08)
+
+
+@pytest.mark.slow
+def test_the_margin_of_garch_paths_is_that_of_brute_force():
+    _, *moves = draw_garch(100_000, 31, 7)  # the first close of a path is that of its first day
+    wanted = np.quantile(np.max(np.abs(moves), axis=0), 0.95)
+    assert calibrate_on_garch(0.05, 31, 20_000) == pytest.approx(wanted, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_buffer_that_makes_margins_stable_is_that_of_brute_force():
+    """The quantile of all losses over the mean of the margins that follow the volatility."""
+    decay, terms = 0.9, {"alpha": 0.1, "beta": 0.85, "burn": 300}
+    losses, margins, total, weight = [], [], 0.0, 0.0
+    for t, move in enumerate(draw_garch(2_000, 1_000, 11, **terms)):
+        losses.append(np.abs(move))
+        total, weight = decay * total + move**2, decay * weight + 1.0
+        if t > 200:
+            margins.append(Q * np.sqrt(total / weight))
+    wanted = np.quantile(losses, 0.98) / np.mean(margins)
+    history = np.concatenate([*draw_garch(1, 60_000, 13, **terms)])
+    rules = {
+        "stable": Volatility(lambda_=0.9999, days=1.0, shape="empirical"),
+        "sensitive": Volatility(lambda_=decay, days=1.0),
+    }
+    found = compare(days_of(history, per_day=1), rules)
+    buffer = found.levels["stable"].iloc[-1] / found.table.loc["sensitive", "mean"]
+    assert buffer == pytest.approx(wanted, rel=0.02)
