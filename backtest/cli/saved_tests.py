@@ -25,6 +25,8 @@ from backtest.venue import Venue, preset_files
 FILE = "experiment.toml"
 TABLES = ("data", "venue", "account", "lending", "overlay", "run", "options")
 """Tables of an experiment that describe a test; all others are policies and jobs."""
+PART = re.compile(r"\.(?:slice|prefix)\(")
+"""What the source of a market ends with that is a part of what its files hold."""
 NAMES = {"since": "from", "until": "to"}
 """Arguments of ``Market.load`` that ``[data]`` calls otherwise."""
 
@@ -111,15 +113,14 @@ def find_files(market: Any) -> dict[str, Any] | None:
             known = found.setdefault(name, [])
             known += [x for x in (value if isinstance(value, list) else [value]) if x not in known]
     data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
-    part = {"from": format_time(market.start), "to": format_time(market.end)}
-    for span in (dict[str, str](), part):  # whole, or a part of what the files hold
-        try:
-            again = load_data(Draft({"data": {**data, **span}}))
-        except BacktestError:
-            continue
-        if type(again) is type(market) and again.content_hash == market.content_hash:
-            return {**data, **span}
-    return None
+    if any(PART.search(each.source) for each in as_markets(market).values()):
+        data |= {"from": format_time(market.start), "to": format_time(market.end)}
+    try:
+        again = load_data(Draft({"data": data}))
+    except BacktestError:
+        return None
+    is_same = type(again) is type(market) and again.content_hash == market.content_hash
+    return data if is_same else None
 
 
 def read_call(source: str) -> dict[str, Any] | None:

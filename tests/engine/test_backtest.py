@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.cli import saved_tests
 from backtest.cli.experiment import read_parameters
 from backtest.engine.backtest import FIELDS
 from backtest.strategies import Constant, VolTarget
@@ -115,6 +116,18 @@ def test_a_test_is_loaded_as_it_was_saved(tmp_path):
         again = bt.Backtest.load(path)
         runs = [each.run(VolTarget(), compile=False).metrics for each in (test, again)]
         assert runs[0]["final_equity"] == runs[1]["final_equity"]
+
+
+def test_a_part_of_the_data_is_saved_by_loading_it_once(tmp_path, monkeypatch):
+    MARKET.save(tmp_path / "hours")
+    loads, load = [], saved_tests.load_data
+    monkeypatch.setattr(saved_tests, "load_data", lambda draft: loads.append(draft) or load(draft))
+    whole = bt.Market.load(tmp_path / "hours")
+    for k, part in enumerate((whole.slice(10, 210), whole)):
+        path = TEST.replace(market=part).save(tmp_path / f"{k}.toml")
+        assert path.suffix == ".toml"
+        assert ("from" in path.read_text()) == (k == 0)
+        assert len(loads) == k + 1
 
 
 def test_a_result_keeps_its_test_and_a_loaded_one_reads_its_market_again(tmp_path):
