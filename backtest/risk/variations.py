@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine, signals
-from backtest.account import Account
 from backtest.account.events import INSIDE
 from backtest.account.money import FILL_COSTS
 from backtest.core import Progress
@@ -27,7 +27,7 @@ from backtest.results import Result, find_cost_rates
 from backtest.results.differences import choose_block, resampling_error
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
-from backtest.risk.stress import list_worsenings, scale, scale_margin
+from backtest.risk.stress import list_worsenings, scale_margin, scale_term
 from backtest.sweep import check_sets, read_runs
 from backtest.sweep.sets import SIGNAL
 from backtest.venue import Venue
@@ -36,19 +36,18 @@ LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
 
 
-def shift_rates(venue: Venue, shift: float) -> dict[str, Any]:
-    names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
-    names += ["short_rate"] if venue.interest_on == "loan" else []
-    return {name: getattr(venue, name) + shift for name in names}
-
-
-def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
-    changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
-    return {**changes, "slippage.impact": venue.slippage.impact * factor}
-
-
-def change_funding(market: Market, rates: core.FloatArray) -> Market:
-    return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
+def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
+    """Return the changes of a venue under a factor of that name and a step."""
+    if name == "rates":
+        names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
+        names += ["short_rate"] if venue.interest_on == "loan" else []
+        return {each: getattr(venue, each) + x for each in names}
+    if name == "fees":
+        return {each: scale_term(venue, each, x, math.inf) for each in ("fees.taker", "fees.maker")}
+    if name == "slippage":
+        changes = {each: scale_term(venue, each, x, 0.99) for each in list_worsenings(venue)}
+        return {**changes, "slippage.impact": venue.slippage.impact * x}
+    return {} if venue.contract.is_spot else scale_margin(venue, x)
 
 
 def scale_moves(market: Market, factor: float) -> Market:
@@ -66,12 +65,10 @@ def scale_moves(market: Market, factor: float) -> Market:
     return Market(**fields, source=f"{market.source}, volatility")
 
 
-OF_VENUE: dict[str, Callable[[Venue, float], Mapping[str, Any]]] = {
-    "rates": shift_rates,
-    "fees": lambda own, x: {n: scale(own, n, x, math.inf) for n in ("fees.taker", "fees.maker")},
-    "slippage": scale_slippage,
-    "margin": lambda own, x: {} if own.contract.is_spot else scale_margin(own, x),
-}
+def change_funding(market: Market, rates: core.FloatArray) -> Market:
+    return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
+
+
 OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
     "funding": lambda own, x: change_funding(own, own.funding_rate * x),
     "funding shift": lambda own, x: change_funding(own, own.funding_rate + x),
@@ -165,7 +162,7 @@ def sensitivity(
     if parameters:
         if factors is not None:
             raise core.ParameterError(f"parameters=True allows no factors, got {factors!r:.60}")
-        return step_parameters(engine.read_test(market, fields), policy, compile)
+        return step_parameters(engine.read_test(market, fields), policy, compile, progress)
     test = engine.read_test(market, fields).plain
     markets = as_markets(test.market)
     venues = engine.read_venues(test.venue, markets)
@@ -188,7 +185,9 @@ def sensitivity(
                 changed = {k: OF_MARKET[name](each, step) for k, each in markets.items()}
                 growth = grow(markets.with_markets(changed), venues)
             else:
-                terms = {k: own.override(OF_VENUE[name](own, step)) for k, own in venues.items()}
+                terms = {
+                    k: own.override(change_venue(own, name, step)) for k, own in venues.items()
+                }
                 growth = grow(markets, terms)
             rows.append((name, step, growth, growth - first))
         if progress is not None:
@@ -235,13 +234,15 @@ class ParameterSensitivity(core.SettingsResult):
     ----------
     table : DataFrame
         By ``parameter`` and ``value``: ``step`` (a share of the value, or of the range where that
-        is 0; NaN of an option), ``is_clipped`` at a bound, ``growth`` (log growth per year; minus
-        infinity at ruin), ``sharpe``, ``max_drawdown``, ``change`` of growth, ``error``, the
-        standard error of that change in a paired stationary bootstrap, and ``ruined``.
+        is 0; NaN of an option), ``is_clipped`` at a bound, where the value is nearer than the step,
+        ``growth`` (log growth per year; minus infinity at ruin), ``sharpe``, ``max_drawdown``,
+        ``change`` of growth, ``error``, the standard error of that change in a paired stationary
+        bootstrap, ``ruined``, and ``fault``, why a run failed, whose figures are NaN.
     verdicts : DataFrame
         By ``parameter``: ``value`` as run, and ``verdict``: ``"cliff"`` where a step of a tenth
         ruins the account or loses over half of its edge on constant leverage at equal risk, else
-        ``"flat"`` where no change is over its error, else ``"sloped"``.
+        ``"failed"`` where a run failed, else ``"flat"`` where no change is over its error, else
+        ``"sloped"``.
     base, edge : float
         Log growth per year as run, and less that of constant leverage at equal risk: 0 where the
         returns are those of constant leverage.
@@ -267,19 +268,26 @@ class ParameterSensitivity(core.SettingsResult):
 
     @property
     def note(self) -> str:
-        """The number of parameters by verdict."""
         counts = self.verdicts["verdict"].value_counts()
-        return ", ".join(f"{counts.get(name, 0)} {name}" for name in ("flat", "sloped", "cliff"))
+        names = ("flat", "sloped", "cliff", *["failed"] * ("failed" in counts))
+        return ", ".join(f"{counts.get(name, 0)} {name}" for name in names)
 
     @property
     def verdict(self) -> str:
-        """Which parameters are cliffs, and the number of the others."""
         cliffs = self.verdicts.index[self.verdicts["verdict"] == "cliff"]
         text = f"Of {core.count_nouns(len(self.verdicts), 'parameter')}: {self.note}."
         return f"{text} Cliff: {', '.join(cliffs)}." if len(cliffs) else text
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Which steps end at a bound, and which runs failed, and why."""
+        rows = [(f"{name} {value}", row) for (name, value), row in self.table.iterrows()]
+        clipped = [name for name, row in rows if row["is_clipped"]]
+        bound = [f"Steps that end at a bound, before their size: {', '.join(clipped)}."]
+        failed = [f"{name} failed: {row['fault']}" for name, row in rows if row["fault"]]
+        return (*(bound if clipped else ()), *failed)
+
     def list_numbers(self) -> list[Headline]:
-        """Return growth as run, and its edge."""
         return [
             Headline("base", "log growth as run", self.base, "growth", "per year", "more"),
             Headline("edge", "edge on constant leverage", self.edge, "growth",
@@ -287,7 +295,6 @@ class ParameterSensitivity(core.SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the tornado of growth, and the tables."""
         change = 100.0 * self.table["change"].replace(-np.inf, np.nan)
         heads = {
             "step": Head("step", "of the value", "signed percent"),
@@ -302,12 +309,13 @@ class ParameterSensitivity(core.SettingsResult):
         return [Part("parameters", "By parameter", "", (
             ShownTable(self.verdicts, labels=Head("parameter"), heads={"value": Head("value")}),
             ShownChart("tornado", "Tornado", caption, change, "tornado"),
-            ShownTable(self.table, "Steps", labels=Head("parameter"), heads=heads),
+            ShownTable(self.table.drop(columns="fault"), "Steps", labels=Head("parameter"),
+                       heads=heads),
         ), shows="both")]  # fmt: skip
 
 
 def step_parameters(
-    test: engine.Backtest, policy: AnyPolicy, is_compiled: Compile
+    test: engine.Backtest, policy: AnyPolicy, is_compiled: Compile, progress: Progress | None
 ) -> ParameterSensitivity:
     if isinstance(policy, Mapping):
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
@@ -325,7 +333,7 @@ def step_parameters(
     rows = [today, *({**today, name: value} for name, value, *_ in steps)]
     sets = check_sets(runs.varied, {name: [row[name] for row in rows] for name in today})
     evaluator = runs.make(runs.market, runs.test.signal, "core")
-    found = evaluator.evaluate(sets, returns=True)
+    found = evaluator.evaluate(sets, returns=True, progress=progress)
     if found.errors[0] or not found.done.all() or found.returns is None:
         raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
     years = (runs.market.end - runs.market.start) / (YEAR_DAYS * DAY)
@@ -357,6 +365,7 @@ def step_parameters(
             "change": growth[1:] - growth[0],
             "error": errors,
             "ruined": found.metrics["ruined"][1:] > 0.0,
+            "fault": found.errors[1:],
         }
     ).set_index(["parameter", "value"])
     verdicts = {name: judge_steps(rows, edge) for name, rows in table.groupby(level=0, sort=False)}
@@ -400,6 +409,8 @@ def judge_steps(rows: pd.DataFrame, edge: float) -> str:
     loses = (edge > 0.0) & (small["change"] < -LOST_EDGE * edge)
     if bool(small["ruined"].any() or loses.any()):
         return "cliff"
+    if (rows["fault"] != "").any():
+        return "failed"
     return "flat" if bool((rows["change"].abs() <= rows["error"]).all()) else "sloped"
 
 
@@ -443,8 +454,16 @@ class Capacity(core.SettingsResult):
 
     @property
     def verdict(self) -> str:
-        halves = (describe_half(self.table, name, getattr(self, f"half_{name}")) for name in HALVED)
-        return f"{core.capitalize('; '.join(halves))}."
+        texts = []
+        for name, measure in HALVED.items():
+            capital, first = getattr(self, f"half_{name}"), self.table.iloc[0]
+            if not math.isnan(capital):
+                texts.append(f"{measure} halves at {core.format_round_money(capital)}")
+            elif first["ruined"] or not first[name] > 0.0:
+                texts.append(f"{measure} is not above 0 at the smallest capital, so it has no half")
+            else:
+                texts.append(f"{measure} is not halved at any capital tried")
+        return f"{core.capitalize('; '.join(texts))}."
 
     def list_numbers(self) -> list[Headline]:
         first, at = self.table.iloc[0], core.format_round_money(float(self.table.index[0]))
@@ -468,14 +487,6 @@ class Capacity(core.SettingsResult):
                 ShownTable(self.table, labels=Head("capital", "money", "count"), heads=heads),
             ), shows="both")
         ]  # fmt: skip
-
-
-def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
-    if not math.isnan(capital):
-        return f"{HALVED[name]} halves at {core.format_round_money(capital)}"
-    if table["ruined"].iloc[0] or not float(table[name].iloc[0]) > 0.0:
-        return f"{HALVED[name]} is not above 0 at the smallest capital, so it has no half"
-    return f"{HALVED[name]} is not halved at any capital tried"
 
 
 @engine.short_form
@@ -514,7 +525,13 @@ def capacity(
             "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
             "slippage.max_participation is None"
         )
-    grid = read_capitals(capitals, account)
+    if capitals is None:
+        capitals = [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
+    grid = [MONEY.check("capital", each) for each in capitals]
+    if len(grid) < 2 or any(b <= a for a, b in pairwise(grid)):
+        raise core.ParameterError(
+            f"capitals must be two or more increasing numbers, got {core.repr_plain(capitals):.60}"
+        )
 
     @functools.cache
     def measure(capital: float) -> dict[str, float]:
@@ -539,17 +556,6 @@ def capacity(
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
     return Capacity(table, growth, sharpe, describe_terms(policy, test), test.market)
-
-
-def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
-    if capitals is None:
-        return [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
-    found = [MONEY.check("capital", each) for each in capitals]
-    if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
-        raise core.ParameterError(
-            f"capitals must be two or more increasing numbers, got {core.repr_plain(capitals):.60}"
-        )
-    return found
 
 
 def find_half(
@@ -697,7 +703,11 @@ def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
     equity = pd.DataFrame({way: each.bars["equity"] for way, each in runs.items()})
     is_same = np.isclose(equity["path"], equity["worst"], rtol=1e-9, atol=0.0)
     is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
-    one, other = (list_forced(each) for each in runs.values())
+    one, other = defaultdict(list), defaultdict(list)  # kind and price, to nine digits, by place
+    for found, each in zip((one, other), runs.values(), strict=True):
+        for row in each.events[each.events["kind"].isin(ACTING_INSIDE)].itertuples():
+            name = str(getattr(row, "instrument", each.names[0]))
+            found[row.time, name].append((str(row.kind), f"{row.price:.9g}"))
     names = pd.Series("", index=equity.index.rename("time"), dtype=object)
     for time, name in {**one, **other}:
         if one.get((time, name)) != other.get((time, name)):
@@ -705,12 +715,3 @@ def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
             is_parted[equity.index.get_loc(time)] = True
     equity.insert(0, "instruments", names)
     return pd.DataFrame(equity.rename_axis("time")[is_parted])
-
-
-def list_forced(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
-    """Return kind and price, to nine digits, of what happened inside bars, by bar and name."""
-    found: dict[tuple[Any, str], list[tuple[str, str]]] = {}
-    for row in result.events[result.events["kind"].isin(ACTING_INSIDE)].itertuples():
-        name = str(getattr(row, "instrument", result.names[0]))
-        found.setdefault((row.time, name), []).append((str(row.kind), f"{row.price:.9g}"))
-    return found

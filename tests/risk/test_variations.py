@@ -270,6 +270,35 @@ def test_a_step_of_each_parameter_is_a_run_and_is_judged():
     assert "Cliff: deep" in found.verdict
 
 
+class Fragile(bt.Policy):
+    """Fails from ``cap`` 4 on."""
+
+    size: Annotated[float, bt.Range(0.0, 2.1, "turns")] = 2.0
+    cap: Annotated[int, bt.Range(0, 10)] = 3
+
+    def leverage(self, bar, account):
+        if self.cap > 3:
+            raise ValueError("cap too large")
+        return self.size
+
+
+def test_a_step_that_fails_has_its_error_and_one_at_a_bound_is_marked():
+    market, calls = bt.Market.sample(bars=40), []
+    found = bt.sensitivity(
+        market, Fragile(), venue=free_venue(), account=free_account(), compile=False,
+        parameters=True, progress=lambda done, total: calls.append((done, total)),
+    )  # fmt: skip
+    faults = found.table["fault"]
+    assert "ValueError: cap too large" in faults["cap", "4"]
+    assert (faults.drop(("cap", "4")) == "").all()
+    assert found.verdicts.loc["cap", "verdict"] == "failed"
+    assert "1 failed" in found.note
+    bound, failed = found.notices
+    assert bound == "Steps that end at a bound, before their size: size 2.1."
+    assert failed.startswith("cap 4 failed: ")
+    assert calls[-1] == (6, 6)  # as it is, three sizes and two caps
+
+
 def test_parameters_of_the_signals_rule_are_stepped_too():
     market = bt.Market.sample(bars=300)
     found = bt.sensitivity(
