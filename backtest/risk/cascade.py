@@ -23,7 +23,7 @@ from backtest.market import Market
 from backtest.results import Result
 from backtest.risk import crowd as people
 from backtest.risk.crowd import Crowd, to_value
-from backtest.venue import Contract, Venue, read_newest, read_venue
+from backtest.venue import Contract, Liquidation, Venue, read_newest, read_venue
 
 WINDOW_DAYS = 30.0
 """The days at the end of a market from which volume and volatility are measured."""
@@ -143,6 +143,23 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def read_costs(forced: Liquidation) -> tuple[float, float]:
+    """Return the fee and the slippage of a liquidation in a crowd."""
+    fee, slippage = (
+        read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
+        for name in ("fee", "slippage")
+    )
+    return fee, slippage
+
+
+def cut_profits(rest: float, gains: core.FloatArray) -> tuple[core.FloatArray, float]:
+    """Return what a shortfall takes from the profits among gains, (n,), and what is left of it."""
+    profit = np.maximum(gains, 0.0)
+    total = float(np.sum(profit))
+    cut = profit * min(1.0, rest / total) if total > 0.0 else profit
+    return cut, rest - float(np.sum(cut)) if rest >= total else 0.0
+
+
 class Books:
     """Every account, the liquidity account, the insurance fund and the venue, round after round.
 
@@ -170,12 +187,7 @@ class Books:
                 f"got {forced.full_below_health:g}"
             )
         self.venue, self.mode, self.curve, self.adl = venue, forced.mode, curve, adl
-        self.fee, self.slippage = (
-            0.0
-            if self.mode == "takeover"
-            else read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
-            for name in ("fee", "slippage")
-        )
+        self.fee, self.slippage = (0.0, 0.0) if self.mode == "takeover" else read_costs(forced)
         self.start, self.shocked, self.is_jump = start, start * (1.0 + shock), is_jump
         self.side = 1.0 if self.shocked <= start else -1.0
         self.unit = abs(float(self.to_value(start)))
@@ -277,7 +289,13 @@ class Books:
         is_new = self.first_round[rows] == 0
         self.first_round[rows[is_new]] = len(self.rows) + 1
         fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]))) * self.unit
-        triggers, level = self.find_triggers(rows, mark), self.level
+        triggers, level = np.full(len(rows), mark), self.level
+        if not self.is_jump:
+            farther = np.minimum if self.side > 0.0 else np.maximum
+            low, high = sorted((self.start, mark))
+            reached = np.clip(self.liquidation[rows], low, high)
+            reached = np.where(np.sign(self.quantity[rows]) == self.side, reached, self.start)
+            triggers = farther(reached, self.last[rows])
         sizes = self.choose_sizes(rows, np.asarray(self.to_value(triggers)))
         prices, lacks = self.sell_in_turn(rows, triggers, sizes)
         if self.mode == "partial":
@@ -309,14 +327,6 @@ class Books:
             "haircuts": haircuts,
             "unpaid": unpaid,
         }
-
-    def find_triggers(self, rows: core.IntArray, mark: float) -> core.FloatArray:
-        if self.is_jump:
-            return np.full(len(rows), mark)
-        found = np.clip(self.liquidation[rows], min(self.start, mark), max(self.start, mark))
-        found = np.where(np.sign(self.quantity[rows]) == self.side, found, self.start)
-        farther = np.minimum if self.side > 0.0 else np.maximum
-        return np.asarray(farther(found, self.last[rows]))
 
     def choose_sizes(self, rows: core.IntArray, value: core.FloatArray) -> core.FloatArray:
         """Return the signed contracts that the venue closes, at the values of the triggers."""
@@ -435,16 +445,12 @@ class Books:
         paid = min(missing, max(self.fund, 0.0))
         self.fund_paid += paid
         rest = missing - paid
-        profit = np.maximum(self.equity(value) - self.first_equity, 0.0)
-        total = float(np.sum(profit))
-        cut = profit * min(1.0, rest / total) if total > 0.0 else profit
+        cut, owed = cut_profits(rest, self.equity(value) - self.first_equity)
         self.beside -= cut
         self.haircut += cut
         self.recompute(cut > 0.0)
-        haircuts = float(np.sum(cut))
-        owed = rest - haircuts if rest >= total else 0.0
         self.unpaid += owed
-        return paid, haircuts, owed
+        return paid, float(np.sum(cut)), owed
 
     def tabulate(self) -> pd.DataFrame:
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -30,10 +30,12 @@ from backtest.risk.cascade import (
     Cascade,
     Impact,
     ImpactCurve,
+    cut_profits,
+    read_costs,
     shock_crowd,
 )
-from backtest.risk.crowd import Crowd, find_price, read_column, read_sides
-from backtest.venue import Venue, read_newest, read_venue
+from backtest.risk.crowd import Crowd, check_columns, find_price, read_column, read_sides
+from backtest.venue import Venue, read_venue
 
 HALVINGS = 64
 """Bisections of the way of prices, to the last digit of a fraction."""
@@ -112,10 +114,7 @@ class BookCrowd:
         coins : mapping of label to mapping of market to float, optional
             Coins that are collateral.
         """
-        if missing := [name for name in COLUMNS if name not in frame]:
-            raise core.ParameterError(
-                f"frame must have the columns {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
-            )
+        check_columns(frame, COLUMNS)
         names, labels = tuple(prices), tuple(map(str, cash))
         held_by = frame["account"].astype(str).tolist()
         core.check_names("prices of the crowd", set(frame["market"]), names, noun="market")
@@ -162,11 +161,7 @@ def read_terms(venue: Venue, curve: ImpactCurve, haircut: float, name: str) -> M
             f"venue of {name} must be linear with liquidation.mode 'close' in a cascade of several "
             f"markets, got {venue.contract.kind!r} and {forced.mode!r}"
         )
-    fee, slippage = (
-        read_newest(getattr(forced, each), f"venue.liquidation.{each}", "in a crowd")
-        for each in ("fee", "slippage")
-    )
-    return MarketTerms(read_rules(venue), venue.contract.size, fee, slippage, haircut, curve)
+    return MarketTerms(read_rules(venue), venue.contract.size, *read_costs(forced), haircut, curve)
 
 
 class BookCascade:
@@ -317,12 +312,9 @@ class BookCascade:
         """Let the fund, then profits, pay what bankrupt accounts lack; return who paid."""
         paid = min(missing, max(self.insurance - self.fund_paid, 0.0))
         self.fund_paid += paid
-        profit = np.maximum(self.measure_equity(marks) - self.first_equity, 0.0)
-        rest, total = missing - paid, float(np.sum(profit))
-        cut = profit * min(1.0, rest / total) if total > 0.0 else profit
+        cut, owed = cut_profits(missing - paid, self.measure_equity(marks) - self.first_equity)
         self.cash -= cut
         self.haircut += cut
-        owed = rest - float(np.sum(cut)) if rest >= total else 0.0
         self.unpaid += owed
         return {"fund_paid": paid, "haircuts": float(np.sum(cut)), "unpaid": owed}
 
@@ -341,28 +333,21 @@ class BookCascade:
                 f"they were {before!r} before and {after!r} after"
             )
 
-    def find_new(self, flow: FloatArray, known: BoolArray) -> FloatArray:
-        """Return the notional by market, (n_markets,), that fails at a flow beside known rows."""
-        rows = self.find_failing(self.find_marks(flow))
-        rows = rows[~known[rows]]
-        return np.asarray(np.sum(np.abs(self.quantity[rows]), axis=0) * self.start)
-
 
 def find_spread(book: BookCascade) -> FloatArray:
     """Return the forced flow in market i that one unit of forced flow in market j causes.
 
-    Of the first round: accounts that fail by the impact of one market's flow alone, (n, n).
+    Of the first round, (n, n): what fails by the impact of one market's net flow alone, over its
+    gross flow, longs and shorts together.
     """
-    n = len(book.start)
-    first = book.find_failing(book.shocked)
-    known = np.zeros(len(book.crowd), np.bool_)
-    known[first] = True
-    found = np.zeros((n, n))
-    caused = np.sum(book.quantity[first], axis=0) * book.start
-    for j in np.flatnonzero(caused).tolist():
+    n, first = len(book.start), book.find_failing(book.shocked)
+    found, failed = np.zeros((n, n)), book.quantity[first] * book.start
+    net, gross = np.sum(failed, axis=0), np.sum(np.abs(failed), axis=0)
+    for j in np.flatnonzero(net).tolist():
         own = np.zeros(n)
-        own[j] = caused[j]
-        found[:, j] = book.find_new(own, known) / abs(caused[j])
+        own[j] = net[j]
+        rows = np.setdiff1d(book.find_failing(book.find_marks(own)), first)
+        found[:, j] = np.sum(np.abs(book.quantity[rows]), axis=0) * book.start / gross[j]
     return found
 
 
@@ -384,7 +369,7 @@ class Contagion(core.SettingsResult):
         its ``deficit`` and the ``haircut`` of its profit.
     spread : DataFrame
         The forced flow in each market (row) that one unit of forced flow in each market (column)
-        causes at the start.
+        causes at the start; flows are longs and shorts together.
     radius : float
         The largest absolute eigenvalue of ``spread``: over 1, a small forced flow grows.
     deficit : float
@@ -409,6 +394,7 @@ class Contagion(core.SettingsResult):
     market: None = None
 
     kind = "contagion"
+    call = "bt.cascade"
     table_names = ("rounds", "losses", "accounts", "spread")
     numbers = ("radius", "deficit", "liquidated")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,10 +99,7 @@ class Crowd:
         price : float, optional
             The price now; a cascade starts from it.
         """
-        if missing := [name for name in COLUMNS if name not in frame]:
-            raise core.ParameterError(
-                f"frame must have the columns {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
-            )
+        check_columns(frame, COLUMNS)
         values = {name: read_column(frame, name) for name in COLUMNS[1:]}
         equity = read_column(frame, "equity") if "equity" in frame else values["collateral"]
         if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
@@ -296,6 +293,13 @@ def find_liquidation_prices(
     is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
     price = to_price(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
     return np.asarray(np.where(quantity == 0.0, np.nan, price))
+
+
+def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in frame]:
+        raise core.ParameterError(
+            f"frame must have the columns {', '.join(names)}, it has no {', '.join(missing)}"
+        )
 
 
 def read_sides(sides: pd.Series[Any]) -> core.FloatArray:

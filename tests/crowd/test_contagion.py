@@ -50,6 +50,18 @@ def test_two_markets_and_three_accounts_by_hand():
     assert "3 of 3 accounts fail in 3 rounds" in hit.verdict
 
 
+def test_longs_and_shorts_that_fail_together_are_one_gross_flow():
+    """A falls by 6 %: 1 sells 12 B, 2 buys 8. The net 400 move B by 2 %, where 3 fails with 1,000.
+
+    Over the gross 2,000 that is .5; over the net it would be 2.5.
+    """
+    rows = [(1, "A", "long", 10, 100), (1, "B", "long", 12, 100), (2, "A", "long", 10, 100),
+            (2, "B", "short", 8, 100), (3, "B", "long", 10, 100)]  # fmt: skip
+    hit = shock_two(crowd_of(rows, {1: 150.0, 2: 120.0, 3: 64.25}), {"A": -0.06})
+    np.testing.assert_allclose(hit.spread, [[0.0, 0.0], [0.0, 0.5]], rtol=1e-12)
+    assert hit.radius == pytest.approx(0.5)
+
+
 def draw(n=300, seed=2, most=18.0):
     rng = np.random.default_rng(seed)
     leverage = np.exp(rng.uniform(0.0, np.log(most), n))
