@@ -150,12 +150,6 @@ SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "rob
           "patience")  # fmt: skip
 
 
-def measure_walk(walk: WalkForward) -> dict[str, float]:
-    metrics = {name: float(value) for name, value in walk.result.metrics.items()}
-    figures = {name: read_figures(walk.figures, key) for name, (key, _) in FIGURES.items()}
-    return {**metrics, **figures, OVERFIT: float(walk.pbo)}
-
-
 def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
     manifest, facts = walk.manifest, gather_facts(walk.result)
     names = [name for name in manifest["spans"]["columns"] if name in walk.folds]
@@ -226,11 +220,13 @@ def take_baseline(
     """
     account: Result
     if isinstance(result, WalkForward):
-        account, metrics = result.result, measure_walk(result)
-        facts = gather_walk_facts(result)
+        account, facts = result.result, gather_walk_facts(result)
     else:
         account, facts = result, gather_facts(result)
-        metrics = {name: float(value) for name, value in result.metrics.items()}
+    metrics = {name: float(value) for name, value in account.metrics.items()}
+    if isinstance(result, WalkForward):
+        metrics |= {x: read_figures(result.figures, key) for x, (key, _) in FIGURES.items()}
+        metrics[OVERFIT] = float(result.pbo)
     return Baseline(
         name=name,
         experiment=experiment,
@@ -337,7 +333,19 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
 
 
 def save_baseline(baseline: Baseline, folder: Path) -> Path:
-    target, content = folder / f"{baseline.name}.json", encode_bars(baseline.trace)
+    trace, buffer = baseline.trace, pa.BufferOutputStream()
+    inputs = {} if trace.inputs is None else {"inputs": trace.inputs}
+    pq.write_table(
+        pa.table({"time": trace.time, **trace.columns, **inputs}),
+        buffer,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=False,
+        use_byte_stream_split=list(trace.columns),
+        write_statistics=False,
+        store_schema=False,
+    )
+    target, content = folder / f"{baseline.name}.json", buffer.getvalue().to_pybytes()
     digest = hashlib.sha256(content).hexdigest()
     bars = f"{baseline.name}.{digest[:16]}.parquet"
     document = {
@@ -373,25 +381,6 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
             f"{target}: cannot write the baseline: {core.describe_fault(error)}"
         ) from error
     return target
-
-
-def encode_bars(trace: Trace) -> bytes:
-    arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
-    if trace.inputs is not None:
-        arrays["inputs"] = trace.inputs
-    buffer = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table(arrays),
-        buffer,
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=False,
-        use_byte_stream_split=list(trace.columns),
-        write_statistics=False,
-        store_schema=False,
-    )
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
 
 
 def load_baseline(path: Path) -> Baseline:

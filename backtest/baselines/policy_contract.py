@@ -417,12 +417,15 @@ def check_policy(
     ``progress`` is called with each finding as it is made.
     """
     given: Mapping[str, Market | None] = {"": None} if market is None else as_markets(market)
-    return join_findings(
-        {
-            label: list_findings(policy_class, given[name], accounts, progress)
-            for name, label in label_names(given).items()
-        }
-    )
+    joined: dict[str, Finding] = {}
+    for name, label in label_names(given).items():
+        for each in list_findings(policy_class, given[name], accounts, progress):
+            if each.passed and each.tried and not joined.get(each.name, each).tried:
+                joined[each.name] = each
+            if joined.setdefault(each.name, each).passed and not each.passed:
+                lead = f"{label}: " if label else ""
+                joined[each.name] = each._replace(detail=f"{lead}{each.detail}")
+    return list(joined.values())
 
 
 def list_findings(
@@ -445,18 +448,6 @@ def list_findings(
         if check.is_gate and any(each.name == check.name and not each.passed for each in made):
             break
     return findings
-
-
-def join_findings(found: Mapping[str, list[Finding]]) -> list[Finding]:
-    joined: dict[str, Finding] = {}
-    for name, findings in found.items():
-        for each in findings:
-            if each.passed and each.tried and not joined.get(each.name, each).tried:
-                joined[each.name] = each
-            if joined.setdefault(each.name, each).passed and not each.passed:
-                lead = f"{name}: " if name else ""
-                joined[each.name] = each._replace(detail=f"{lead}{each.detail}")
-    return list(joined.values())
 
 
 def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:

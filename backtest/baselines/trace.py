@@ -21,7 +21,7 @@ from backtest.results.measure_table import ABOUT
 from backtest.search import LEAST_SAMPLES
 
 if TYPE_CHECKING:
-    from backtest.market import Market, Markets
+    from backtest.market import Market
     from backtest.results import Result
 
 
@@ -104,23 +104,20 @@ def take_trace(result: Result) -> Trace:
         lead = "" if result.has_one_position else f"{instrument} "
         for name, values in own.items():
             columns.setdefault(f"{lead}{name}", values)
-    prints = None if result.markets is None else hash_bars(result.markets)[-n:]
-    arrays = {name: normalize_values(np.broadcast_to(x, (n,))) for name, x in columns.items()}
+    prints, arrays = None, {}
+    if result.markets is not None:
+        mixed, markets = np.zeros(result.markets.n_bars, dtype=np.uint64), result.markets
+        for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
+            mixed[first:stop] = mixed[first:stop] * np.uint64(31) + hash_bars(market)
+        prints = (mixed >> np.uint64(32)).astype(np.uint32)[-n:]
+    for name, column in columns.items():  # equal values have equal bytes
+        values = np.broadcast_to(column, (n,))
+        values = np.where(np.isnan(values), np.nan, values + 0.0)
+        arrays[name] = np.ascontiguousarray(values, dtype="<f8")
     return Trace(np.asarray(result.time), arrays, prints, result.tally.first_unit, result.interval)
 
 
-def normalize_values(values: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(np.where(np.isnan(values), np.nan, values + 0.0), dtype="<f8")
-
-
-def hash_bars(markets: Markets) -> npt.NDArray[np.uint32]:
-    mixed = np.zeros(markets.n_bars, dtype=np.uint64)
-    for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
-        mixed[first:stop] = mixed[first:stop] * np.uint64(31) + hash_bars_of(market)
-    return (mixed >> np.uint64(32)).astype(np.uint32)
-
-
-def hash_bars_of(market: Market) -> npt.NDArray[np.uint64]:
+def hash_bars(market: Market) -> npt.NDArray[np.uint64]:
     bars, mark, funding = market.bars(), market.mark(), market.funding()
     found = hash_rows(bars[sorted(map(str, bars))])
     if mark is not None:
@@ -184,7 +181,15 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
             found.append(measure_move(name, values, now.columns[name], np.asarray(differs)))
     found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
     first = min((x.bar for x in found if name_field(x.column) not in DATA), default=-1)
-    data = compare_data(was, now)
+    data, none = None, np.full(len(was.time), np.nan)
+    if was.inputs is not None and now.inputs is not None and (was.inputs != now.inputs).any():
+        closes = (each.columns.get("close", none) for each in (was, now))
+        data = measure_move("inputs", *closes, was.inputs != now.inputs)
+    terms = {
+        name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
+        for name, sign in SIGNS.items()
+        if name in was.columns and name in now.columns
+    }
     return BarMoves(
         is_exact=is_exact,
         n_bars=len(was.time),
@@ -193,7 +198,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
         first_time=format_time(int(was.time[first])) if first >= 0 else "",
         data=data,
         data_time=format_time(int(was.time[data.bar])) if data is not None else "",
-        terms=explain_equity(was, now),
+        terms={name: value for name, value in terms.items() if value != 0.0},
     )
 
 
@@ -215,25 +220,6 @@ def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> Bool
 def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
     bar = int(differs.argmax())
     return ColumnMove(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()))
-
-
-def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
-    if was.inputs is None or now.inputs is None:
-        return None
-    differs, none = was.inputs != now.inputs, np.full(len(was.time), np.nan)
-    if not differs.any():
-        return None
-    one, other = (each.columns.get("close", none) for each in (was, now))
-    return measure_move("inputs", one, other, differs)
-
-
-def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
-    moved = {
-        name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
-        for name, sign in SIGNS.items()
-        if name in was.columns and name in now.columns
-    }
-    return {name: value for name, value in moved.items() if value != 0.0}
 
 
 FIGURES = {
@@ -391,7 +377,13 @@ def compare_returns(
         return Noise(UNKNOWN, f"{n} returns are too few, {LEAST_SAMPLES} are needed", n)
     years = (int(was.time[-1]) + was.interval - int(was.time[0])) / (YEAR_DAYS * DAY)
     sampled = Sampled(rows, np.zeros(n), n / years, n / years)
-    drawn = {name: draw_difference(sampled, name) for name in NOISY}
+    how: Any = {"confidence": CONFIDENCE, "draws": DRAWS}
+    drawn = {
+        name: compare_pairs(
+            sampled, np.array([[0, 1]]), name, **how, rng=np.random.default_rng(SEED)
+        )
+        for name in NOISY
+    }
     found = drawn["log_growth"]
     difference, low, high, p_value = (
         float(x[0]) for x in (found.difference, found.low, found.high, found.p_value)
@@ -403,8 +395,3 @@ def compare_returns(
     verdict = INDISTINGUISHABLE if is_noise["log_growth"] else moved
     within = tuple(each for name, names in NOISY.items() if is_noise[name] for each in names)
     return Noise(verdict, "", n, difference, low, high, p_value, within)
-
-
-def draw_difference(sampled: Sampled, measure: str) -> Any:
-    rng, pair = np.random.default_rng(SEED), np.array([[0, 1]])
-    return compare_pairs(sampled, pair, measure, confidence=CONFIDENCE, draws=DRAWS, rng=rng)

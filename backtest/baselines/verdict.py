@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -154,26 +154,21 @@ def compare_baselines(
     if host:
         basis = f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
     was_ruined, is_ruined = (each.metrics.get("ruined", 0.0) > 0.0 for each in (was, now))
+    order = {name: place for place, name in enumerate(METRICS)}
+    moves = []
+    for name in sorted(was.metrics, key=lambda name: order.get(name, len(order))):
+        pair = was.metrics[name], now.metrics[name]
+        moves.append(MetricMove(name, *pair, was.bands[name], t.find_direction(name, *pair)))
     found = replace(
         found,
         basis=basis,
-        metrics=tuple(compare_metric(name, was, now) for name in sort_metrics(was.metrics)),
+        metrics=tuple(moves),
         bars=t.compare_traces(was.trace, now.trace, is_exact=not host),
         noise=t.compare_returns(was.trace, now.trace, was_ruined=was_ruined, is_ruined=is_ruined),
     )
     accepted = tuple(m.name for m in found.moved if m.name in allowed and m.direction == t.BETTER)
     status, reason = decide(found, accepted)
     return replace(found, status=status, reason=reason, accepted=accepted)
-
-
-def sort_metrics(names: Iterable[str]) -> list[str]:
-    order = {name: place for place, name in enumerate(METRICS)}
-    return sorted(names, key=lambda name: order.get(name, len(order)))
-
-
-def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
-    one, other = was.metrics[name], now.metrics[name]
-    return MetricMove(name, one, other, was.bands[name], t.find_direction(name, one, other))
 
 
 def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
@@ -219,7 +214,13 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
     if any(each.name not in accepted for each in found.moved):
-        return MOVED, describe_moved(found, accepted)
+        words = []
+        for direction in (t.WORSE, t.BETTER, t.NEITHER):
+            moved = [each for each in found.beyond_noise if each.direction == direction]
+            names = [each.name for each in moved if each.name not in accepted]
+            most = MOST_NAMED if len(names) <= MOST_NAMED else MOST_NAMED - 1
+            words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
+        return MOVED, "; ".join(words) or f"{t.NEITHER}: what moved is within noise"
     if accepted:
         return SAME, f"better in {', '.join(accepted)}, which is allowed"
     if found.mode == TOLERANCE:
@@ -227,17 +228,6 @@ def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
     if found.bars is not None and not found.bars.is_same:
         return MOVED, f"{t.NEITHER}: bars differ, every measure lies in its tolerance"
     return SAME, "every bar is the same"
-
-
-def describe_moved(found: RegressVerdict, accepted: Sequence[str]) -> str:
-    """Return which measures moved in which direction, those within noise not among them."""
-    words = []
-    for direction in (t.WORSE, t.BETTER, t.NEITHER):
-        moved = [each for each in found.beyond_noise if each.direction == direction]
-        names = [each.name for each in moved if each.name not in accepted]
-        most = MOST_NAMED if len(names) <= MOST_NAMED else MOST_NAMED - 1
-        words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
-    return "; ".join(words) or f"{t.NEITHER}: what moved is within noise"
 
 
 WIDTH = 100

@@ -136,7 +136,13 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
     price, mark = find_price(market, name, stated)
     longer = engine.append_last_bar(market, time, price, mark)
     if not market.has_mark and mark != price:
-        longer = open_at(longer, mark)
+        changes = {}
+        for field, choose in (("open", None), ("high", max), ("low", min)):
+            for each in (field, f"mark_{field}"):
+                values = getattr(longer, each).copy()
+                values[-1] = mark if choose is None else choose(mark, values[-1])
+                changes[each] = values
+        longer = replace(longer, **changes)
     due = stated.funding.get(name)
     if due is None:
         return longer
@@ -147,16 +153,6 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
         funding_rate=np.append(longer.funding_rate, due["rate"].to_numpy(dtype=float)),
         funding_mark=np.append(longer.funding_mark, due["mark"].to_numpy(dtype=float)),
     )
-
-
-def open_at(market: Market, price: float) -> Market:
-    changes = {}
-    for field, choose in (("open", None), ("high", max), ("low", min)):
-        for name in (field, f"mark_{field}"):
-            values = getattr(market, name).copy()
-            values[-1] = price if choose is None else choose(price, values[-1])
-            changes[name] = values
-    return replace(market, **changes)
 
 
 def look_ahead(setup: Setup, stated: Stated) -> Setup:
@@ -357,7 +353,28 @@ class Decision:
         return f"<Decision at {self.time:%Y-%m-%d %H:%M} UTC: {describe_orders(self)}>"
 
     def __str__(self) -> str:
-        return "\n".join(write_decision(self))
+        lines = [
+            f"Decision at the close of {self.time:%Y-%m-%d %H:%M} UTC: {describe_orders(self)}"
+        ]
+        rows: Any = self.account.to_dict(orient="index")
+        for name, row in rows.items():
+            level, target = self.leverage[name], self.target[name]
+            asked = "leave the position" if math.isnan(level) else format_leverage(level)
+            share = "" if math.isnan(target) else f", target {core.format_signed(target)} x equity"
+            ends = [row["liquidation_before"], row["liquidation_after"]]
+            before, after = ("none" if math.isnan(x) else format_price(x) for x in ends)
+            lines += [
+                f"  {name}: {asked}{share}",
+                f"    position {row['position_before']:.12g} -> {row['position_after']:.12g} "
+                f"contracts at {format_price(self.price[name])}, liquidation price {before} -> "
+                f"{after}",
+            ]
+        before, after = map(core.format_money, self.equity)
+        low, high = map(format_percent, self.margin_ratio)
+        lines.append(f"  equity {before} -> {after}, margin ratio {low} -> {high}")
+        for title, texts in (("cut", self.cuts), ("warning", self.warnings)):
+            lines += [f"  {title}: {each}" for each in texts]
+        return "\n".join([*lines, "  no order was sent"])
 
 
 def describe_orders(decision: Decision) -> str:
@@ -368,34 +385,6 @@ def describe_orders(decision: Decision) -> str:
     ]
     orders = ", ".join(words) or "no order"
     return orders if decision.may_act else f"do not act before the warnings are cleared ({orders})"
-
-
-def write_decision(decision: Decision) -> Iterator[str]:
-    orders = describe_orders(decision)
-    yield f"Decision at the close of {decision.time:%Y-%m-%d %H:%M} UTC: {orders}"
-    rows: Any = decision.account.to_dict(orient="index")
-    for name, row in rows.items():
-        level, target = decision.leverage[name], decision.target[name]
-        asked = "leave the position" if math.isnan(level) else format_leverage(level)
-        share = "" if math.isnan(target) else f", target {core.format_signed(target)} x equity"
-        yield f"  {name}: {asked}{share}"
-        yield (
-            f"    position {row['position_before']:.12g} -> {row['position_after']:.12g} contracts "
-            f"at {format_price(decision.price[name])}, liquidation price "
-            f"{write_price(row['liquidation_before'])} -> {write_price(row['liquidation_after'])}"
-        )
-    before, after = decision.equity
-    low, high = decision.margin_ratio
-    yield f"  equity {core.format_money(before)} -> {core.format_money(after)}, margin ratio " + (
-        f"{format_percent(low)} -> {format_percent(high)}"
-    )
-    for title, texts in (("cut", decision.cuts), ("warning", decision.warnings)):
-        yield from (f"  {title}: {each}" for each in texts)
-    yield "  no order was sent"
-
-
-def write_price(price: float) -> str:
-    return "none" if math.isnan(price) else format_price(price)
 
 
 @engine.short_form
@@ -461,10 +450,7 @@ def decide(
         with np.errstate(all="ignore"):
             decided = ask(setup, begun, traded)
         of_snapshot = tuple(find_other_account(setup, state))
-    cautions = [
-        *find_old_data(setup, present), *find_slips(setup, stated), *find_cold_columns(setup),
-        *of_snapshot,
-    ]  # fmt: skip
+    cautions = [*find_cautions(setup, stated, present), *of_snapshot]
     return answer(setup, decided, traded, stated, cautions)
 
 
@@ -536,22 +522,22 @@ def write_in_lots(size: float, lot: float) -> float:
     return whole if abs(size - whole) <= 1e-6 * lot else size
 
 
-def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
+def find_cautions(setup: Setup, stated: Stated, now: int | None) -> Iterator[Caution]:
+    """Yield what is wrong with the data, with stated prices, and with columns."""
     markets = setup.markets
     end, interval = int(markets.time[-1]) + markets.interval, markets.interval
     if find_clock(markets).rows[-1] < 0:
         every = core.format_duration(markets.decide)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:
+        hours = (now - end) / HOUR
+        age = f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
         yield Caution(
-            f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
+            f"the data end at {format_time(end)}, {age} ago, "
             f"more than a bar of {core.format_duration(interval)}"
         )
     if now is not None and now < end:
         yield Caution(f"the last bar closes at {format_time(end)}, after now, {format_time(now)}")
-
-
-def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
     for name, market in setup.markets.items():
         last = (float(market.close[-1]), float(market.mark_close[-1]))
         stated_prices = find_price(market, name, stated)
@@ -569,9 +555,6 @@ def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
             yield Caution(
                 f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
             )
-
-
-def find_cold_columns(setup: Setup) -> Iterator[Caution]:
     for policy in setup.observed:
         last = policy.market.n_bars - 1
         cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
@@ -615,8 +598,3 @@ def find_blocked(setup: Setup, filled: Filled, leverage: Any, ratio: float) -> I
 
 def format_leverage(turns: float) -> str:
     return f"{turns:.2f}x" if abs(turns) >= 0.1 or turns == 0.0 else f"{turns:.2g}x"
-
-
-def format_hours(nanoseconds: float) -> str:
-    hours = nanoseconds / HOUR
-    return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"

@@ -116,7 +116,21 @@ def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
 
 
 def read_trades(table: pd.DataFrame) -> pd.DataFrame:
-    check_trades(table)
+    amounts = table["amount"].astype("float64")
+    if (amounts < 0.0).any():
+        raise DataError(
+            f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}"
+        )
+    if "id" in table:
+        own = table.loc[table["id"].notna(), ["symbol", "side", "id"]].astype(str)
+        twice = own[own.duplicated()]
+        if len(twice):
+            symbol, _, number = twice.iloc[0]
+            raise DataError(
+                f"a trade may have one row, got {number!r} of {symbol} again (row "
+                f"{twice.index[0]} of fills); leave out the {len(twice):,} rows that are there "
+                "twice"
+            )
     nothing = [None] * len(table)
     listed, single = (table.get(x, nothing) for x in ("fees", "fee"))
     fees = [read_fee(*each, k) for k, each in enumerate(zip(listed, single, strict=True))]
@@ -124,30 +138,12 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "time": table["timestamp"],
         "instrument": table["symbol"],
-        "quantity": table["amount"].astype("float64") * [SIDES[side] for side in table["side"]],
+        "quantity": amounts * [SIDES[side] for side in table["side"]],
         "price": table["price"].astype("float64"),
         "fee": [each[0] if each else 0.0 for each in fees],
         "fee_currency": [each[1] if each else "" for each in fees],
     }
     return pd.DataFrame(columns)
-
-
-def check_trades(table: pd.DataFrame) -> None:
-    amounts = table["amount"].astype("float64")
-    if (amounts < 0.0).any():
-        raise DataError(
-            f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}"
-        )
-    if "id" not in table:
-        return
-    own = table.loc[table["id"].notna(), ["symbol", "side", "id"]].astype(str)
-    twice = own[own.duplicated()]
-    if len(twice):
-        symbol, _, number = twice.iloc[0]
-        raise DataError(
-            f"a trade may have one row, got {number!r} of {symbol} again (row {twice.index[0]} of "
-            f"fills); leave out the {len(twice):,} rows that are there twice"
-        )
 
 
 def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
@@ -612,7 +608,16 @@ class Replayer:
             bar.ledger[self.n].bad_debt -= fact.fee
             log_event(bar.log, self._t, -1, Event.BAD_DEBT, 1.0, 0.0, -fact.fee)
         elif fact.place >= self.n:
-            sell_asset(bar, self._t, fact, self.n)
+            state, own, c = bar.state, bar.ledger[self.n], fact.place - self.n
+            sold = -fact.quantity
+            own.collateral_pnl += sold * (fact.reference - state.priced[c])
+            own.conversion += sold * (fact.reference - fact.price)
+            own.fees += fact.fee
+            left = state.held.amounts[c] - sold
+            state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
+            paid = sold * fact.price
+            state.wallet.cash += paid - fact.fee
+            log_event(bar.log, self._t, fact.place, Event.CONVERTED, fact.price, -sold, paid)
         else:
             enter_fill(bar, self._t, fact)
 
@@ -626,18 +631,6 @@ class Replayer:
                 "-amount after the fill that left the debt"
             )
         state.wallet.cash -= min(equity, 0.0)
-
-
-def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
-    state, ledger, c = bar.state, bar.ledger, fact.place - n
-    sold = -fact.quantity
-    ledger[n].collateral_pnl += sold * (fact.reference - state.priced[c])
-    ledger[n].conversion += sold * (fact.reference - fact.price)
-    ledger[n].fees += fact.fee
-    left = state.held.amounts[c] - sold
-    state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
-    state.wallet.cash += sold * fact.price - fact.fee
-    log_event(bar.log, t, fact.place, Event.CONVERTED, fact.price, -sold, sold * fact.price)
 
 
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:

@@ -218,7 +218,10 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
     """Return our instruments by symbol; raise if one would have several, or one twice."""
     names_by_symbol: dict[str, str] = {}
     for symbol in symbols:
-        name = (names or {}).get(symbol, shorten(symbol))
+        pair, _, settled = symbol.partition(":")
+        _, dash, expiry = settled.partition("-")
+        ours = pair.replace("/", "") + dash + expiry if "/" in symbol else symbol
+        name = (names or {}).get(symbol, ours)
         if first := [known for known, each in names_by_symbol.items() if each == name]:
             raise ParameterError(
                 f"an instrument may be there once, got {first[0]!r} and {symbol!r} for {name!r}; "
@@ -226,14 +229,6 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
             )
         names_by_symbol[symbol] = name
     return names_by_symbol
-
-
-def shorten(symbol: str) -> str:
-    if "/" not in symbol:
-        return symbol
-    pair, _, settled = symbol.partition(":")
-    _, dash, expiry = settled.partition("-")
-    return pair.replace("/", "") + dash + expiry
 
 
 def read_ccxt_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:

@@ -233,7 +233,10 @@ def passing_probability(
     ]  # fmt: skip
     outcome, at = (np.concatenate(each) for each in zip(*found, strict=True))
     rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)])}
-    past = [judge_past(rules, *each) for each in live_past(runner, len(day), zone)]
+    past = []
+    for wealth, opened, days_of, since in live_past(runner, len(day), zone):
+        code, decided = (int(each[0]) for each in judge(rules, wealth[None], days_of, opened[None]))
+        past.append((code, int(since[min(decided, len(since) - 1)])))
     if past:
         codes, taken = (np.array(each) for each in zip(*past, strict=True))
         rows["history"] = describe_outcomes(codes, taken)
@@ -241,8 +244,14 @@ def passing_probability(
     settings = describe_terms(policy, test) | {
         "rules": rules._asdict(), "days": days, "paths": drawn.describe(),
     }  # fmt: skip
-    by_day = tabulate_days(outcome, at, passed)
-    return PassingProbability(table, by_day, settings, drawn, drawn.history)
+    ends = np.append(passed, passed[-1] + 1)[at]
+    index = pd.RangeIndex(1, int(passed[-1]) + 1, name="day")
+    by_day = {
+        name: [float(np.mean((outcome == k) & (ends <= day))) for day in index]
+        for k, name in enumerate(OUTCOMES[:UNDECIDED])
+    }
+    shares = pd.DataFrame(by_day, index=index)
+    return PassingProbability(table, shares, settings, drawn, drawn.history)
 
 
 def check_account(rules: Challenge, account: Account) -> None:
@@ -275,28 +284,6 @@ def describe_outcomes(outcome: core.IntArray, days: core.IntArray) -> dict[str, 
     _, low, high = estimate(int(passed.sum()), n, 0.95)
     median = float(np.median(days[passed])) if passed.any() else math.nan
     return {"n": float(n), **shares, "low": low, "high": high, "days": median}
-
-
-def tabulate_days(outcome: core.IntArray, at: core.IntArray, passed: core.IntArray) -> pd.DataFrame:
-    ends = np.append(passed, passed[-1] + 1)[at]
-    index = pd.RangeIndex(1, int(passed[-1]) + 1, name="day")
-    columns = {
-        name: [float(np.mean((outcome == k) & (ends <= day))) for day in index]
-        for k, name in enumerate(OUTCOMES[:UNDECIDED])
-    }
-    return pd.DataFrame(columns, index=index)
-
-
-def judge_past(
-    rules: Challenge,
-    wealth: core.FloatArray,
-    opened: core.FloatArray,
-    day: core.IntArray,
-    days: core.IntArray,
-) -> tuple[int, int]:
-    """Return the outcome of one account, and the days until it."""
-    outcome, at = judge(rules, wealth[None], day, opened[None])
-    return int(outcome[0]), int(days[min(int(at[0]), len(days) - 1)])
 
 
 def live_past(

@@ -26,6 +26,7 @@ from backtest.risk.liquidations import (
     BETWEEN,
     PastStarts,
     PathsRunner,
+    describe_share,
     describe_terms,
     estimate,
     find_first,
@@ -126,18 +127,14 @@ class MaxLeverage(core.SettingsResult):
             name = f"{name.removesuffix(LONG_RUN)} from the long-run volatility"
         elif name + LONG_RUN in self.table.index:
             name = f"{name} from today's volatility"
+        held = self.settings["weights"]
+        weights = (f"{text or 'signal'} {held[x]:.3g}" for x, text in label_names(held).items())
         return (
             f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
             f"within {self.settings['horizon']} with a probability of at most {bound}. The bound "
             f"is {name}: {told} there ({of}: {core.format_chance(low)} to "
-            f"{core.format_chance(high)}). {self._describe_weights()}"
+            f"{core.format_chance(high)}). Weights: {', '.join(weights)}."
         )
-
-    def _describe_weights(self) -> str:
-        weights = self.settings["weights"]
-        each = (f"{label or 'signal'} {weights[name]:.3g}" for name, label in
-                label_names(weights).items())  # fmt: skip
-        return f"Weights: {', '.join(each)}."
 
     @property
     def details(self) -> str:
@@ -232,12 +229,8 @@ def max_leverage(
     if not models:
         raise core.ParameterError("models must be a list with at least one model, got none")
     test = engine.read_test(market, fields)
-    drawn = [
-        simulate_paths(
-            test.plain.market, each, paths=paths, horizon=horizon, seed=seed, drift=drift
-        )
-        for each in models
-    ]
+    how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
+    drawn = [simulate_paths(test.plain.market, each, **how, drift=drift) for each in models]
     if not chance * paths >= LEAST_HITS:
         raise core.ParameterError(
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
@@ -423,10 +416,10 @@ def measure(
     """Return the probability of a size on the first trials; ``hits`` are counted if not given."""
     if hits is None:
         hits = trials.count_hits([size], count, math.inf)[0]
-    found = estimate(hits, count, 0.95)
-    ends = (math.nan, math.nan) if isinstance(trials, HistoryTrials) else found[1:]
-    names = ("p_liquidation", *name_interval("p_liquidation"))
-    return dict(zip(names, (found[0], *ends), strict=True)) | {"paths": count}
+    found = describe_share("p_liquidation", hits, count) | {"paths": count}
+    if isinstance(trials, HistoryTrials):
+        found |= dict.fromkeys(name_interval("p_liquidation"), math.nan)
+    return found
 
 
 def confirm(trials: PathTrials, row: dict[str, Any], chance: float) -> None:
@@ -488,17 +481,14 @@ class LeverageFrontier(core.SettingsResult):
 
     @property
     def heading(self) -> str:
-        """The sources of the accounts, the drift first."""
         return f"How much leverage: {self.note}, within {self.settings['horizon']}"
 
     @property
     def note(self) -> str:
-        """The drift of the paths."""
         return f"{self.settings['drift']}, and none beside it"
 
     @property
     def verdict(self) -> str:
-        """The leverage with the highest median growth of each source, and its risk."""
         texts, size = [], self.table.index.names[1]
         for source, rows in self.table.groupby(level=0, sort=False):
             best: Any = rows["growth"].idxmax()
@@ -513,14 +503,15 @@ class LeverageFrontier(core.SettingsResult):
 
     @property
     def details(self) -> str:
-        """What the drift does."""
+        past = "History's accounts are new at opens a horizon apart."
+        if HISTORY not in self.table.index.get_level_values(0):
+            past = f"History has no row: it is no longer than {self.settings['horizon']}."
         return (
             "The drift is an assumption: without one, the median only falls with leverage, and "
-            "that of history is mostly noise. History's accounts are new at opens a horizon apart."
+            f"that of history is mostly noise. {past}"
         )
 
     def list_parts(self) -> list[Part]:
-        """Return growth against risk, and the table."""
         flat = self.table.reset_index()
         sources, size = list(dict.fromkeys(flat["source"])), self.table.index.names[1]
         colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
@@ -580,29 +571,24 @@ def leverage_frontier(
     History has accounts that are new at opens a horizon apart, so that no bar is in two of them.
     """
     test = engine.read_test(market, fields)
-    drawn = [
-        simulate_paths(
-            test.plain.market, model, paths=paths, horizon=horizon, seed=seed, drift=each
-        )
-        for each in (drift, 0.0)
-    ]
-    sizes, (bars,) = (
-        choose_grid(policy, test, drawn[0]),
-        read_horizons(drawn[0], [horizon]).values(),
-    )
+    how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
+    drawn = [simulate_paths(test.plain.market, model, **how, drift=x) for x in (drift, 0.0)]
+    sizes, bars = choose_grid(policy, test, drawn[0]), read_horizons(drawn[0], horizon)[horizon]
     years = core.parse_duration(horizon) / YEAR
     begun = float(test.account.capital + test.account.reserve)
-    named = {describe_source(each): each for each in drawn}
+    told = [path_models.describe_drift(each.describe()).partition(";")[0] for each in drawn]
+    named = {
+        "paths without drift" if x == "no drift" else f"paths with {x}": each
+        for x, each in zip(told, drawn, strict=True)
+    }
     rows: dict[tuple[str, float], dict[str, float]] = {}
     total = len(sizes) * (len(named) + 1)
 
     def add(source: str, size: float, wealth: core.FloatArray, is_hit: core.BoolArray) -> None:
         with np.errstate(divide="ignore"):
             growth = np.log(np.maximum(wealth, 0.0) / begun) / years
-        found = estimate(int(is_hit.sum()), len(is_hit), 0.95)
-        chances = zip(("p_liquidation", *name_interval("p_liquidation")), found, strict=True)
-        rows[source, size] = {"growth": float(np.median(growth)), **dict(chances)}
-        rows[source, size]["accounts"] = len(is_hit)
+        found = describe_share("p_liquidation", int(is_hit.sum()), len(is_hit))
+        rows[source, size] = {"growth": float(np.median(growth)), **found, "accounts": len(is_hit)}
         if progress is not None:
             progress(len(rows), total)
 
@@ -627,8 +613,3 @@ def leverage_frontier(
     }  # fmt: skip
     table = pd.DataFrame(list(rows.values()), index=index)
     return LeverageFrontier(table, settings, test.market)
-
-
-def describe_source(paths: Paths) -> str:
-    found = path_models.describe_drift(paths.describe()).partition(";")[0]
-    return "paths without drift" if found == "no drift" else f"paths with {found}"

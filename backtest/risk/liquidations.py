@@ -20,7 +20,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import AnyPolicy, Backtest, BacktestFields
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
-from backtest.policies import Policy, trades_options
+from backtest.policies import trades_options
 from backtest.results import Result
 from backtest.risk.path_models import describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
@@ -97,8 +97,7 @@ class PathsRunner:
     def __post_init__(self) -> None:
         markets, overlay = self.paths.markets, self.test.overlay
         self.account = self.test.account
-        check_start(self.resume, self.paths)
-        refuse_options(self.policy, overlay, self.resume)
+        check_start(self)
         engine.assign_policies(self.policy, markets, overlay)
         self.signal = read_constant_signal(self.test.signal, markets)
         venues = engine.read_venues(self.test.venue, markets)
@@ -237,10 +236,9 @@ class PathsRunner:
         return setup.change(markets=path, signal=signal, observed=observed, **start), False
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
-        has_rule = any(
-            each.margin is not None for each in self.venues.values()
-        )  # it knows all days
-        warmup = as_markets(self.paths.history).n_bars if has_rule else WARMUP
+        warmup = WARMUP
+        if any(each.margin is not None for each in self.venues.values()):  # a rule knows all days
+            warmup = as_markets(self.paths.history).n_bars
         joined = self.paths.markets_of(bars, k, number, warmup)
         return joined if self.resume is None else engine.join_resumed(self.resume, joined)[0]
 
@@ -259,7 +257,14 @@ class PathsRunner:
         bars, n = paths.draw_all(first, stop), stop - first
         size, parts = 1 if self.is_own else n, []
         for k in range(0, n, size):
-            laid = self.lay_own(bars, k, first) if self.is_own else self.lay(bars, n)
+            if self.is_own:
+                laid = engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
+            else:
+                columns = [
+                    self.observe(own, name, bars[name])
+                    for name, own in zip(paths.names, self.setup.observed, strict=True)
+                ]
+                laid = engine.lay(self.setup, n, columns, **self.draw_fields(bars, n))
             try:
                 parts.append(self.loop.live(laid, self.setup.first)[:, :, -paths.n_bars :])
             except engine.LaneFault as fault:
@@ -267,16 +272,6 @@ class PathsRunner:
                 raise
         closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
         return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
-
-    def lay_own(self, bars: Mapping[str, PathBars], k: int, first: int) -> engine.Laid:
-        return engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
-
-    def lay(self, bars: Mapping[str, PathBars], n: int) -> engine.Laid:
-        columns = [
-            self.observe(own, name, bars[name])
-            for name, own in zip(self.paths.names, self.setup.observed, strict=True)
-        ]
-        return engine.lay(self.setup, n, columns, **self.draw_fields(bars, n))
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
@@ -314,8 +309,15 @@ class PathsRunner:
         return found | {"funding_rate": rates.ravel()}
 
 
-def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | None) -> None:
-    found = [repr(each) for each in (policy, overlay) if trades_options(each)]
+def check_start(runner: PathsRunner) -> None:
+    """Refuse a result that ended elsewhere, and options, which no path has prices of."""
+    resume, begins = runner.resume, int(runner.paths.calendar.time[0])
+    if resume is not None and resume.last_time != begins:
+        raise core.DataError(
+            f"paths must begin where the result ended, {core.format_time(resume.last_time)}, "
+            f"got {core.format_time(begins)}; start='now' begins at the end of the market"
+        )
+    found = [repr(each) for each in (runner.policy, runner.test.overlay) if trades_options(each)]
     options = None if resume is None else resume.options
     if options is not None:
         last = zip(options.terms.names, options.record.quantity[-1].tolist(), strict=True)
@@ -324,15 +326,6 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | N
         raise core.ParameterError(
             "no risk is simulated of accounts that hold or trade options, got "
             f"{found[0]}; use bt.stress"
-        )
-
-
-def check_start(resume: Result | None, paths: Paths) -> None:
-    begins = int(paths.calendar.time[0])
-    if resume is not None and resume.last_time != begins:
-        raise core.DataError(
-            f"paths must begin where the result ended, {core.format_time(resume.last_time)}, "
-            f"got {core.format_time(begins)}; start='now' begins at the end of the market"
         )
 
 
@@ -490,14 +483,18 @@ def name_interval(kind: str) -> tuple[str, str]:
     return f"{kind}_simulation_low", f"{kind}_simulation_high"
 
 
+def describe_share(kind: str, hits: float, n: int, confidence: float = 0.95) -> dict[str, float]:
+    """Return the columns of a probability and of the ends of its interval."""
+    return dict(zip((kind, *name_interval(kind)), estimate(hits, n, confidence), strict=True))
+
+
 def describe_horizon(
     events: PathEvents, k: int, bars: int, days: core.FloatArray, confidence: float
 ) -> dict[str, Any]:
     """Return the row of horizon k; ``days`` (n_bars,) are those from the start to each close."""
     row = dict[str, float]()
     for kind, first in zip(EVENTS, events.firsts, strict=True):
-        found = estimate(int(np.sum(first < bars)), len(first), confidence)
-        row |= zip((kind, *name_interval(kind)), found, strict=True)
+        row |= describe_share(kind, int(np.sum(first < bars)), len(first), confidence)
     died = events.firsts[0][events.firsts[0] < bars]
     return {
         **row,
@@ -505,14 +502,6 @@ def describe_horizon(
         **{name: float(np.quantile(events.wealth[k], q)) for name, q in QUANTILES.items()},
         "days_to_liquidation": float(np.median(days[died])) if died.size else math.nan,
     }
-
-
-def tabulate_hazard(days: core.FloatArray, firsts: core.IntArray) -> pd.DataFrame:
-    day = np.ceil(days - 1e-9).astype(np.int64)
-    counts = np.bincount(day[firsts[firsts < len(day)]] - 1, minlength=int(day[-1]))
-    at_risk = len(firsts) - np.concatenate([[0], np.cumsum(counts)[:-1]])
-    columns = {"at_risk": at_risk, "liquidated": counts, "hazard": counts / np.maximum(at_risk, 1)}
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(counts) + 1, name="day"))
 
 
 PAST_HEADS = {
@@ -607,7 +596,14 @@ class LiquidationRisk(core.SettingsResult):
         )
 
     def _write_past(self, row: Any) -> str:
-        return write_past(row, has_marks=self.settings["history_has_marks"])
+        if math.isnan(row["history"]):
+            return "history: too short"
+        share, worst = (core.format_percent(row[x]) for x in ("history", "history_worst_year"))
+        prices = "" if self.settings["history_has_marks"] else ", last prices"
+        return (
+            f"history: {share} of {row['history_starts']:,.0f} starts "
+            f"({row['history_apart']:,.0f} apart), worst year {worst}{prices}"
+        )
 
     @property
     def details(self) -> str:
@@ -687,18 +683,6 @@ class LiquidationRisk(core.SettingsResult):
 def write_interval(row: Any, name: str) -> str:
     low, high = (core.format_chance(row[each]) for each in name_interval(name))
     return f"{low} to {high}"
-
-
-def write_past(row: Any, *, has_marks: bool) -> str:
-    """Say how often history liquidated the account, in a row of a table."""
-    if math.isnan(row["history"]):
-        return "history: too short"
-    share, worst = (core.format_percent(row[x]) for x in ("history", "history_worst_year"))
-    prices = "" if has_marks else ", last prices"
-    return (
-        f"history: {share} of {row['history_starts']:,.0f} starts "
-        f"({row['history_apart']:,.0f} apart), worst year {worst}{prices}"
-    )
 
 
 @engine.short_form
@@ -818,10 +802,14 @@ def liquidation_risk(
         **({} if default is None else {"default_rate": rate, "recovery": recovery}),
         "paths": drawn.describe(),
     }
+    day, firsts = np.ceil(days - 1e-9).astype(np.int64), events.firsts[0]
+    counts = np.bincount(day[firsts[firsts < len(day)]] - 1, minlength=int(day[-1]))
+    at_risk = len(firsts) - np.concatenate([[0], np.cumsum(counts)[:-1]])
+    hazard = {"at_risk": at_risk, "liquidated": counts, "hazard": counts / np.maximum(at_risk, 1)}
     return LiquidationRisk(
         table=table,
         fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
-        hazard=tabulate_hazard(days, events.firsts[0]),
+        hazard=pd.DataFrame(hazard, index=pd.RangeIndex(1, len(counts) + 1, name="day")),
         typical=typical,
         settings=settings,
         paths=drawn,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -139,7 +139,14 @@ class PathModel(core.Value):
     @core.checked
     def fit(cls, market: Market) -> Self:
         """Return the model with its parameters estimated on the last 20,000 returns of a market."""
-        return cls._fit(market, read_returns(market, cls.__name__))
+        returns = log_returns(market)[1:][-MOST_RETURNS:]
+        if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
+            found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
+            raise core.DataError(
+                f"a fit of {cls.__name__} needs at least {LEAST_RETURNS} returns that vary, got "
+                f"{found} in {market!r}; the model can be made from parameters"
+            )
+        return cls._fit(market, returns)
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
@@ -192,17 +199,6 @@ def describe_drift(paths: Mapping[str, Any]) -> str:
     return found + f"{said} mean price, and it is not seen in a sample" * bool(wide)
 
 
-def read_returns(market: Market, model: str) -> core.FloatArray:
-    returns = log_returns(market)[1:][-MOST_RETURNS:]
-    if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
-        found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
-        raise core.DataError(
-            f"a fit of {model} needs at least {LEAST_RETURNS} returns that vary, got {found} in "
-            f"{market!r}; the model can be made from parameters"
-        )
-    return returns
-
-
 def count_per_year(market: Market) -> float:
     return float(np.ravel(bars_per_year(market))[-1])  # with sessions, the first day has NaN
 
@@ -227,7 +223,6 @@ class GBM(PathModel):
         return cls(volatility=float(np.std(returns)) * math.sqrt(count_per_year(market)))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return the moves of bars."""
         variance = self.volatility**2 / per_year
         mean = self.drift / per_year - 0.5 * variance
         moves = mean + math.sqrt(variance) * draws.joint_normals()
@@ -263,12 +258,34 @@ class Merton(PathModel):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
-        per_year, (deviation, jumps, mean, spread) = count_per_year(market), fit_merton(returns)
+        from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
+        from scipy.special import expit, logit  # noqa: PLC0415
+        from scipy.stats import poisson  # noqa: PLC0415
+
+        deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
+        far = returns[np.abs(returns) > FAR * deviation]
+        share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
+
+        def cost(given: core.FloatArray) -> float:
+            x = np.clip(given, -30.0, 30.0)
+            s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
+            total = np.zeros(len(returns))
+            for k in range(MOST_AT_ONCE):
+                width = math.sqrt(s * s + k * spread * spread)
+                z = (returns - k * mean) / width
+                total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
+            return -float(np.mean(np.log(np.maximum(total, 1e-300))))
+
+        spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
+        first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
+        settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
+        found: Any = minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
+        x, per_year = np.clip(found.x, -30.0, 30.0), count_per_year(market)
         return cls(
-            volatility=deviation * math.sqrt(per_year),
-            jumps=jumps * per_year,
-            jump_mean=mean,
-            jump_deviation=spread,
+            volatility=math.exp(x[0]) * math.sqrt(per_year),
+            jumps=float(expit(x[1])) * per_year,
+            jump_mean=float(x[2]),
+            jump_deviation=math.exp(x[3]),
         )
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
@@ -336,7 +353,6 @@ class Garch(PathModel):
     drift: Annotated[float, core.Number()] = 0.0
 
     def faults(self) -> core.Faults:
-        """Yield weights under which the variance has no mean."""
         if not self.alpha + self.beta < 1.0:
             yield "beta", f"must leave alpha + beta under 1: it is {self.alpha + self.beta:g}"
 
@@ -427,29 +443,13 @@ def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> flo
 
     ``rows`` (n,) are squared returns over their variance.
     """
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
     def excess(log: float) -> float:
         return math.log(min(find_long_run(model, math.exp(log) * rows) / target, 1e9))
 
     is_found = rows.any() and excess(-14.0) < 0.0 < excess(14.0)
-    return math.exp(find_root(excess, -14.0, 14.0, near=1e-10)) if is_found else 1.0
-
-
-def find_root(rises: Callable[[float], float], low: float, high: float, *, near: float) -> float:
-    """Return where a function from below 0 to above is 0, by false position (Illinois)."""
-    below, above, place, is_same = rises(low), rises(high), math.inf, 0
-    while True:
-        before, place = place, (low * above - high * below) / (above - below)
-        value = rises(place)
-        if abs(place - before) <= near or value == 0.0:
-            return place
-        is_low = value < 0.0
-        halved = 0.5 if is_same == (1 if is_low else -1) else 1.0
-        if is_low:
-            low, below, above = place, value, halved * above
-        else:
-            high, above, below = place, value, halved * below
-        is_same = 1 if is_low else -1
+    return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-13)) if is_found else 1.0
 
 
 def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
@@ -591,34 +591,6 @@ class Filtered(_Resampled):
         most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
         weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])
         return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
-
-
-def fit_merton(returns: core.FloatArray) -> tuple[float, float, float, float]:
-    """Return deviation per bar, jumps per bar, and mean and deviation of a jump: most likely."""
-    from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
-    from scipy.special import expit, logit  # noqa: PLC0415
-    from scipy.stats import poisson  # noqa: PLC0415
-
-    deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
-    far = returns[np.abs(returns) > FAR * deviation]
-    share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
-
-    def cost(given: core.FloatArray) -> float:
-        x = np.clip(given, -30.0, 30.0)
-        s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
-        total = np.zeros(len(returns))
-        for k in range(MOST_AT_ONCE):
-            width = math.sqrt(s * s + k * spread * spread)
-            z = (returns - k * mean) / width
-            total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
-        return -float(np.mean(np.log(np.maximum(total, 1e-300))))
-
-    spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
-    first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
-    settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
-    found: Any = minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
-    x = np.clip(np.asarray(found.x, dtype=np.float64), -30.0, 30.0)
-    return math.exp(x[0]), float(expit(x[1])), float(x[2]), math.exp(x[3])
 
 
 def find_raise(fit: Garch, target: float) -> float:
@@ -783,16 +755,12 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     if grid is None:
         return FundingProcess("none", None)
     cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
-    return fit_process(lay_on_grid(history, grid), grid, min(cap, MAX_RATE))
-
-
-def lay_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
     time = nearest_minute(history.funding_time)
     knots = np.concatenate([[2 * time[0] - time[1]], time]).astype(np.float64)
     paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
     stamps = grid.find(int(time[0]), int(time[-1]) + 1)
     ends, starts = (np.interp(each, knots, paid) for each in (stamps, stamps - grid.every))
-    return np.asarray(ends - starts)
+    return fit_process(np.asarray(ends - starts), grid, min(cap, MAX_RATE))
 
 
 def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
@@ -801,16 +769,25 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     Weights are at least 0 and their sum is under 1, so that every shock dies out. The clamp makes
     the base rate as frequent as it was in the last 180 days, if residuals come in any order.
     Source: Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J.
-    Financial Econometrics 7(2), whose regression on means of several spans this is.
+    Financial Econometrics 7(2), whose regression on means of several spans this is. The errors are
+    F of the covariance F F' = (x'x)^-1 x' diag(e^2) x (x'x)^-1 with x = (1, means less their
+    center). Source: White (1980), A Heteroskedasticity-Consistent Covariance Matrix Estimator and a
+    Direct Test for Heteroskedasticity, Econometrica 48(4).
     """
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, float(np.mean(rates)))
     is_long = len(rates) * grid.every >= LONG_HISTORY
     kind = f"{'heterogeneous' if is_long else 'first-order'} autoregression"
     windows = (1, *(max(each // grid.every, 1) for each in WINDOWS if is_long))
-    constant, weights, residuals = regress(rates, windows)
-    means = find_means(rates, windows)
-    centers, errors = np.mean(means, axis=0), find_errors(means, residuals)
+    sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
+    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
+    target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
+    weights = find_weights((means - centers) / unit, (target - np.mean(target)) / unit)
+    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
+    constant = float(np.mean(target) - centers @ weights)
+    residuals, known = target - constant - means @ weights, tuple(map(float, weights))
+    x = np.column_stack([np.ones(len(means)), means - centers])
+    root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
     residuals = residuals[-(LONG_HISTORY // grid.every) :]
     recent = rates[-len(residuals) :]
     values, counts = np.unique(np.round(recent, 12), return_counts=True)
@@ -821,20 +798,8 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
         mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
         clamp = float(np.quantile(np.abs(mixed - usual), share))
     return FundingProcess(
-        kind, grid, constant, rates, weights, windows, cap, residuals, centers, errors, usual, clamp
+        kind, grid, constant, rates, known, windows, cap, residuals, centers, root.T, usual, clamp
     )
-
-
-def regress(
-    rates: core.FloatArray, windows: tuple[int, ...]
-) -> tuple[float, tuple[float, ...], core.FloatArray]:
-    """Return constant, weights and residuals of the least squares on means of several windows."""
-    means = find_means(rates, windows)
-    target, center, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
-    weights = find_weights((means - center) / unit, (target - np.mean(target)) / unit)
-    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
-    constant = float(np.mean(target) - center @ weights)
-    return constant, tuple(map(float, weights)), target - constant - means @ weights
 
 
 def find_weights(means: core.FloatArray, target: core.FloatArray) -> core.FloatArray:
@@ -848,25 +813,6 @@ def find_weights(means: core.FloatArray, target: core.FloatArray) -> core.FloatA
             weights, most = np.zeros(len(along)), float(along[at] @ found)
             weights[at] = found
     return weights
-
-
-def find_means(rates: core.FloatArray, windows: tuple[int, ...]) -> core.FloatArray:
-    """Return means of the rates before each, from the longest window on, (n, windows)."""
-    sums = np.concatenate([[0.0], np.cumsum(rates)])
-    k = np.arange(max(windows), len(rates))
-    return np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-
-
-def find_errors(means: core.FloatArray, residuals: core.FloatArray) -> core.FloatArray:
-    """Return a factor F of the covariance F F' of the level and the weights of a regression.
-
-    With x = (1, means less their center): (x'x)^-1 x' diag(e^2) x (x'x)^-1. Source: White (1980), A
-    Heteroskedasticity-Consistent Covariance Matrix Estimator and a Direct Test for
-    Heteroskedasticity, Econometrica 48(4).
-    """
-    x = np.column_stack([np.ones(len(means)), means - np.mean(means, axis=0)])
-    root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
-    return np.asarray(root.T)
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

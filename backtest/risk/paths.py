@@ -81,7 +81,14 @@ def plan_calendar(
     stamps = np.empty(0, np.int64)
     if grid is not None:
         stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
-    phases, row_phases = find_phases(history, time, every)
+    n, anchor = every // history.interval, int(time[0])
+    phases = (time - anchor) // history.interval % n
+    row_phases = (history.time - anchor) // history.interval % n
+    if history.sessions and history.interval <= DAY:  # -1 outside the week
+        week = find_week(history)
+        place = np.searchsorted(week, history.time % WEEK).clip(max=len(week) - 1)
+        row_phases = np.where(week[place] == history.time % WEEK, place, -1)
+        phases = np.searchsorted(week, time % WEEK).clip(max=len(week) - 1)
     row_phases[0] = -1  # its last close is not known
     missing = np.setdiff1d(phases[1:], row_phases)
     if len(missing):
@@ -100,19 +107,6 @@ def find_week(history: Market) -> core.IntArray:
     weeks = len(np.unique(recent // WEEK))
     found, counts = np.unique(recent % WEEK, return_counts=True)
     return np.asarray(found[counts >= 0.5 * weeks], dtype=np.int64)
-
-
-def find_phases(
-    history: Market, time: core.IntArray, every: int
-) -> tuple[core.IntArray, core.IntArray]:
-    """Return the phase of each new bar, and of each bar of history (-1 outside the week)."""
-    if history.sessions and history.interval <= DAY:
-        week = find_week(history)
-        place = np.searchsorted(week, history.time % WEEK).clip(max=len(week) - 1)
-        rows = np.where(week[place] == history.time % WEEK, place, -1)
-        return np.searchsorted(week, time % WEEK).clip(max=len(week) - 1), rows
-    n, anchor = every // history.interval, int(time[0])
-    return (time - anchor) // history.interval % n, (history.time - anchor) // history.interval % n
 
 
 class RowTable:
@@ -669,9 +663,18 @@ def simulate_paths(
     pasts = {
         name: each.prefix(int((each.time < history.end).sum())) for name, each in markets.items()
     }
-    models: dict[str, Any] = {
-        name: choose_model(model, each, drift) for name, each in pasts.items()
-    }
+    kind: Any = MODELS.get(model.lower()) if isinstance(model, str) else model
+    if not isinstance(model, PathModel) and kind not in MODELS.values():
+        raise core.ParameterError(
+            f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
+            f"got {core.repr_plain(model):.60}{core.did_you_mean(model, MODELS)}"
+        )
+    models: dict[str, Any] = {}
+    for name, each in pasts.items():
+        chosen: PathModel = model if isinstance(model, PathModel) else kind.fit(each)
+        if drift is not None:
+            chosen = chosen.override(drift=laws.read_drift(drift, each))
+        models[name] = chosen
     is_resampled = all(each.is_resampled for each in models.values())
     if is_resampled:
         longest = max(each.block for each in models.values())
@@ -722,14 +725,3 @@ def select_history(markets: Markets, start: core.TimeLike) -> Markets:
             f"{core.format_time(common.end)}, got {core.format_time(end)}"
         )
     return common.prefix(n)
-
-
-def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:
-    kind: Any = MODELS.get(model.lower()) if isinstance(model, str) else model
-    if not isinstance(model, PathModel) and kind not in MODELS.values():
-        raise core.ParameterError(
-            f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
-            f"got {core.repr_plain(model):.60}{core.did_you_mean(model, MODELS)}"
-        )
-    chosen: PathModel = model if isinstance(model, PathModel) else kind.fit(history)
-    return chosen if drift is None else chosen.override(drift=laws.read_drift(drift, history))

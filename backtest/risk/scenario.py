@@ -113,7 +113,6 @@ class Scenario(core.Value):
     seed: Annotated[int, core.Whole(0)] = 0
 
     def faults(self) -> core.Faults:
-        """Yield what contradicts itself."""
         if self.shape == "bar" and self.over is not None:
             yield "over", "must be left out with shape 'bar', which lasts one bar"
         if self.prices is not None and not isinstance(self.prices, Mapping):
@@ -195,17 +194,18 @@ def shrink(log_move: float) -> float:
     return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
 
 
-def move_all(scenario: Scenario, logs: Mapping[str, float]) -> Scenario:
-    moves = {name: shrink(log) for name, log in logs.items()}
-    return scenario.override(price=0.0, prices=moves, correlation=None)
-
-
 def make_all_bars(
     scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
 ) -> Bars:
     """Return the bars of each market; those in ``bare`` have neither funding nor basis."""
     moves = find_moves(scenario, markets, resting)
-    n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
+    if scenario.over is not None:
+        interval = next(iter(markets.values())).interval
+        n = max(-(-core.parse_duration(scenario.over) // interval), 1)
+    else:
+        still = Scenario(scenario.name)
+        is_lived = any(getattr(scenario, each) != getattr(still, each) for each in LIVED)
+        n = int(is_lived or scenario.shape == "bar")
     if n == 0:
         return dict.fromkeys(markets, make_flat_bars(0))
     rho = 1.0 if scenario.correlation is None else scenario.correlation
@@ -214,39 +214,21 @@ def make_all_bars(
     for k, (name, market) in enumerate(markets.items()):
         own = first if k == 0 else rng.standard_normal(16 * n)
         noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
-        last = make_prices(scenario, market, n, moves[name], noise)
-        mark = make_marks(market, last, 0.0 if name in bare else scenario.basis)
+        sigma = scenario.volatility * measure_recent(market) / 4.0
+        walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
+        way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(moves[name]) - walk[-1])
+        path = np.concatenate([[0.0], way]).clip(-50.0, 50.0)
+        parts = np.lib.stride_tricks.sliding_window_view(path, 17)[::16]
+        last = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+        last[3, -1] = 1.0 + moves[name]
+        last = bound_extremes(last)
+        before = math.log(market.mark_close[-1] / market.close[-1])
+        is_moved = name not in bare and scenario.basis != 0.0
+        after = math.log1p(scenario.basis) if is_moved else before
+        at = np.exp(np.linspace(before, after, n + 1))
+        mark = bound_extremes(last * np.array([at[:-1], at[1:], at[1:], at[1:]]))
         found[name] = complete_bars(market, last, mark, None if name in bare else scenario.funding)
     return found
-
-
-def count_scenario_bars(scenario: Scenario, interval: int) -> int:
-    if scenario.over is not None:
-        return max(-(-core.parse_duration(scenario.over) // interval), 1)
-    still = Scenario(scenario.name)
-    is_lived = any(getattr(scenario, name) != getattr(still, name) for name in LIVED)
-    return int(is_lived or scenario.shape == "bar")
-
-
-def make_prices(
-    scenario: Scenario, market: Market, n: int, move: float, noise: core.FloatArray
-) -> core.FloatArray:
-    sigma = scenario.volatility * measure_recent(market) / 4.0
-    walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
-    way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(move) - walk[-1])
-    path = np.concatenate([[0.0], way]).clip(-50.0, 50.0)
-    parts = np.lib.stride_tricks.sliding_window_view(path, 17)[::16]
-    last = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
-    last[3, -1] = 1.0 + move
-    return bound_extremes(last)
-
-
-def make_marks(market: Market, last: core.FloatArray, basis: float) -> core.FloatArray:
-    n = last.shape[1]
-    before = math.log(market.mark_close[-1] / market.close[-1])
-    after = math.log1p(basis) if basis != 0.0 else before
-    at = np.exp(np.linspace(before, after, n + 1))
-    return bound_extremes(last * np.array([at[:-1], at[1:], at[1:], at[1:]]))
 
 
 def complete_bars(

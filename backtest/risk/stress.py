@@ -26,7 +26,7 @@ from backtest.market import Market, Markets, as_markets, remake
 from backtest.results import Result
 from backtest.risk import scenario as shocks
 from backtest.risk.paths import PRICES
-from backtest.risk.scenario import Bars, Scenario, ShockBars
+from backtest.risk.scenario import Bars, Scenario
 from backtest.venue import Venue, has_spread, pick_cost, scale_cost
 
 NO_STOPS: dict[str, Any] = dict.fromkeys(STOPS)
@@ -59,11 +59,18 @@ class StressedAccount:
         self.history = markets.slice(max(first, 0), markets.n_bars)
         self.result, self.venues = result, venues
         fields, held = engine.read_assets(self.history, result.account), result.state.held
-        assets = {
-            each.name: make_asset(self.history, fields, c)
-            for c, each in enumerate(collateral)
-            if self.find_instrument(each.prices) is None
-        }
+        assets, interval = {}, core.format_duration(self.history.interval)
+        for c, each in enumerate(collateral):
+            if self.find_instrument(each.prices) is None:
+                last, mark = (
+                    pd.DataFrame(
+                        {x: fields[f"asset_{kind}{x}"][c] for x in PRICES}, self.history.times
+                    )
+                    for kind in ("", "mark_")
+                )
+                assets[each.name] = Market.from_frames(
+                    last, mark=mark, interval=interval, sessions=self.history.sessions
+                )
         self.resting = {name for name, each in assets.items() if np.ptp(each.close) == 0.0}
         going = {name: each for name, each in self.history.items() if self.goes_on(name)}
         if not going:
@@ -173,7 +180,13 @@ class StressedAccount:
             outage = -(-core.parse_duration(scenario.outage) // history.interval)
             quiet = setup.change(account=replace(setup.account, **NO_STOPS)).inputs
         for inputs in (setup.inputs, quiet)[: 1 + bool(outage)]:
-            move_volatilities(inputs.feed.options, setup.first, 1.0 + scenario.implied_volatility)
+            options, begin = inputs.feed.options, setup.first
+            if options.marks_open.shape[1]:  # grows to full size at the last bar
+                n = len(options.marks_open) - begin
+                scale = (1.0 + scenario.implied_volatility) ** (np.arange(1, n + 1) / n)[:, None]
+                options.volatilities_open[begin:] *= scale
+                options.volatilities_close[begin:] *= scale
+                options.marks_open[begin:], options.marks_close[begin:] = np.nan, np.nan
         steps = engine.LaterBars(
             setup,
             engine.copy_state(result.state),
@@ -181,29 +194,22 @@ class StressedAccount:
             result.traded,
             is_compiled=bool(result.manifest["compiled"] == "yes"),
         )
-        return steps, go_through(steps, quiet, outage, is_search=is_search)
+        least, stop, total = math.inf, setup.first, setup.markets.n_bars
+        while stop < total:
+            t, is_out = stop, stop < setup.first + outage
+            inputs = quiet if is_out else setup.inputs
+            stop = total if is_search and not is_out else t + 1
+            if is_out:  # orders that would fill while the venue is out are lost
+                for position in steps.state.positions:
+                    position.leverage, position.is_pending = np.nan, 0.0
+            if not is_search:
+                least = min(least, steps.measure(measure_distance, inputs, t))
+            steps.pass_bars(inputs, t, stop)
+        return steps, least if math.isfinite(least) else math.nan
 
 
 def count_bars(bars: Bars) -> int:
     return int(next(iter(bars.values())).last.shape[1])
-
-
-def go_through(
-    steps: engine.LaterBars, quiet: engine.AccountInputs, outage: int, *, is_search: bool
-) -> float:
-    """Simulate the bars of a scenario into ``steps``; returns the least distance to liquidation."""
-    setup, least, stop = steps.setup, math.inf, steps.setup.first
-    total, opens = setup.markets.n_bars, setup.first + outage
-    while stop < total:
-        t, inputs = stop, quiet if stop < opens else setup.inputs
-        stop = total if is_search and t >= opens else t + 1
-        if t < opens:  # orders that would fill while the venue is out are lost
-            for position in steps.state.positions:
-                position.leverage, position.is_pending = np.nan, 0.0
-        if not is_search:
-            least = min(least, steps.measure(measure_distance, inputs, t))
-        steps.pass_bars(inputs, t, stop)
-    return least if math.isfinite(least) else math.nan
 
 
 def measure_distance(bar: a.AccountBar, t: int) -> float:
@@ -227,7 +233,10 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
         )
         values, stops = ahead.copy(), list[tuple[int, int, float]]()
         for i in range(len(values)):
-            kind, stop = find_stop_on_leg(bar, i, last[i], end[i])
+            kind, stop = 0, math.nan
+            if a.is_held(state, i) and a.has_stops(terms, i):
+                between = min(last[i], end[i]), max(last[i], end[i])
+                kind, stop = a.find_stop(terms, state, quotes, i, *between, math.nan)
             if not math.isnan(stop):
                 place = (stop - last[i]) / (end[i] - last[i]) if end[i] != last[i] else 0.0
                 values[i] = mark[i] + min(max(place, 0.0), 1.0) * (ahead[i] - mark[i])
@@ -249,14 +258,6 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
     return least
 
 
-def find_stop_on_leg(bar: a.AccountBar, i: int, start: float, end: float) -> tuple[int, float]:
-    """Return which stop of a position acts between two prices, and where; NaN if none does."""
-    if not (a.is_held(bar.state, i) and a.has_stops(bar.terms, i)):
-        return 0, math.nan
-    between = min(start, end), max(start, end)
-    return a.find_stop(bar.terms, bar.state, bar.quotes, i, *between, math.nan)
-
-
 def value_all_at(
     terms: a.Terms, state: a.AccountState, values: core.FloatArray, prices: core.FloatArray
 ) -> None:
@@ -264,27 +265,7 @@ def value_all_at(
     a.price_options(terms, state, values)
 
 
-def move_volatilities(options: a.OptionFeed, first: int, factor: float) -> None:
-    """Scale the volatilities of options by a factor that grows to full size at the last bar."""
-    n = len(options.marks_open) - first
-    if options.marks_open.shape[1] == 0:
-        return
-    scale = factor ** (np.arange(1, n + 1) / n)[:, None]
-    options.volatilities_open[first:] *= scale
-    options.volatilities_close[first:] *= scale
-    options.marks_open[first:], options.marks_close[first:] = np.nan, np.nan
-
-
-def make_asset(clock: Markets, assets: Mapping[str, core.FloatArray], c: int) -> Market:
-    last, mark = (
-        pd.DataFrame({each: assets[f"asset_{kind}{each}"][c] for each in PRICES}, clock.times)
-        for kind in ("", "mark_")
-    )
-    interval = core.format_duration(clock.interval)
-    return Market.from_frames(last, mark=mark, interval=interval, sessions=clock.sessions)
-
-
-def scale(venue: Venue, name: str, factor: float, most: float) -> core.Cost:
+def scale_term(venue: Venue, name: str, factor: float, most: float) -> core.Cost:
     return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
 
 
@@ -303,7 +284,7 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
         changes = scale_margin(venue, scenario.margin)
     if scenario.spread != 1.0:
         for name in (*list_worsenings(venue), "liquidation.slippage"):
-            changes[name] = scale(venue, name, scenario.spread, 0.99)
+            changes[name] = scale_term(venue, name, scenario.spread, 0.99)
     if scenario.depth != 1.0:
         factor = 1.0 / math.sqrt(scenario.depth)
         changes["slippage.impact"] = venue.slippage.impact * factor
@@ -453,7 +434,10 @@ def find_break_even(
     lead = next((name for name, log in logs.items() if log != 0.0), "")
     if not lead:
         return next(iter(logs)), math.nan
-    way = logs if replayed is None else {k: find_farthest(each) for k, each in replayed.items()}
+    way = dict(logs)
+    for name, each in (replayed or {}).items():
+        low, high = math.log(each.last[2].min()), math.log(each.last[1].max())
+        way[name] = low if -low >= high else high
     gains = [held[name] * log for name, log in way.items()]
     side = math.copysign(1.0, logs[lead])
     if replayed is None and sum(gains) > 0.0:
@@ -462,7 +446,8 @@ def find_break_even(
     def is_dead(size: float) -> bool:
         by = side * size / logs[lead]
         if replayed is None:
-            moved = shocks.move_all(scenario, {name: by * log for name, log in logs.items()})
+            moves = {name: shocks.shrink(by * log) for name, log in logs.items()}
+            moved = scenario.override(price=0.0, prices=moves, correlation=None)
             return account.is_liquidated(moved, account.make(moved))
         scaled = {
             name: each._replace(last=each.last**by, mark=each.mark**by)
@@ -474,11 +459,6 @@ def find_break_even(
     is_hedged = min(gains) < 0.0 < max(gains)
     tried = [size for size in HEDGED if size <= limit] if is_hedged else [limit]
     return lead, math.expm1(side * find_edge(is_dead, tried))
-
-
-def find_farthest(bars: ShockBars) -> float:
-    low, high = math.log(bars.last[2].min()), math.log(bars.last[1].max())
-    return low if -low >= high else high
 
 
 def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float:
@@ -556,7 +536,13 @@ def stress(
             f"the account was ruined in the run, at {time} UTC with "
             f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
         )
-    chosen = read_scenarios(scenarios)
+    given = shocks.crashes() if scenarios is None else scenarios
+    chosen = tuple(given) if isinstance(given, Sequence) else (given,)
+    names = [each.name for each in chosen]
+    if not names or len({*names}) < len(names):
+        raise core.ParameterError(
+            f"scenarios must be one or more with different names, got {', '.join(names) or 'none'}"
+        )
     if scenarios is None or chosen == shocks.crashes():  # of stocks only beside stocks
         has_sessions = result.markets is not None and result.markets.sessions
         chosen = tuple(each for each in chosen if has_sessions or each.asset != "stocks")
@@ -572,14 +558,24 @@ def stress(
 
     for done, each in enumerate(chosen, 1):
         account = stand_at(times[each.name])
-        row, leads[each.name] = run_scenario(account, each, data)
-        rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
+        replayed, source = slice_replays(account, each, data), "data"
+        if replayed is None:
+            shipped = shocks.replay_crash(each, account.moving, account.resting, account.bare)
+            replayed, source = (None, "figures") if shipped is None else shipped
+        bars = account.make(each) if replayed is None else replayed
+        leads[each.name], even = find_break_even(account, each, replayed)
+        rows[each.name] = account.live(each, bars) | {
+            "break_even": even,
+            "bars": count_bars(bars),
+            "from": source,
+            "rules": "run" if how == "then" and each.date is None else how,
+        }
         if progress is not None:
             progress(done, total)
     climbed: list[dict[str, Any]] = []
     for point in points:
-        given = {"name": "ladder", "shape": "bar"} | dict(zip(axes, point, strict=True))
-        shock = Scenario.from_dict(given, where="ladder")
+        fields = {"name": "ladder", "shape": "bar"} | dict(zip(axes, point, strict=True))
+        shock = Scenario.from_dict(fields, where="ladder")
         account = stand_at(find_table_time(result, how, shock))
         climbed.append(account.live(shock, account.make(shock)))
         if progress is not None:
@@ -637,31 +633,6 @@ def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
 def fix_margin_tables(venues: Mapping[str, Venue], time: int) -> dict[str, Venue]:
     at = np.array([time], dtype=np.int64)
     return {name: each.with_table(each.in_use(at)[0]) for name, each in venues.items()}
-
-
-def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
-    given = shocks.crashes() if scenarios is None else scenarios
-    chosen = tuple(given) if isinstance(given, Sequence) else (given,)
-    names = [each.name for each in chosen]
-    if not names or len({*names}) < len(names):
-        raise core.ParameterError(
-            f"scenarios must be one or more with different names, got {', '.join(names) or 'none'}"
-        )
-    return chosen
-
-
-def run_scenario(
-    account: StressedAccount, scenario: Scenario, data: Any
-) -> tuple[dict[str, Any], str]:
-    """Return the row of a scenario, and the instrument whose move its break-even is."""
-    replayed, source = slice_replays(account, scenario, data), "data"
-    if replayed is None:
-        shipped = shocks.replay_crash(scenario, account.moving, account.resting, account.bare)
-        replayed, source = (None, "figures") if shipped is None else shipped
-    bars = account.make(scenario) if replayed is None else replayed
-    lead, even = find_break_even(account, scenario, replayed)
-    row = {"break_even": even, "bars": count_bars(bars), "from": source}
-    return account.live(scenario, bars) | row, lead
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:

@@ -565,6 +565,10 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert past["accounts"].tolist() == [9, 9, 9]
     assert past["growth"].iloc[1] == pytest.approx(8760 * math.log1p(0.002), rel=1e-6)
     assert "+40.00 %" in found.heading
+    assert "opens a horizon apart" in found.details
+    how = {**how, "horizon": "240h"}
+    longer = bt.leverage_frontier(market, Always(), drift=0.4, **terms, **how)
+    assert "History has no row: it is no longer than 240h." in longer.details
     assert found.table["p_liquidation_simulation_high"].iloc[0] == pytest.approx(
         1 - 0.025 ** (1 / 12)
     )

@@ -661,7 +661,11 @@ def test_least_squares_find_the_weights_of_a_known_process():
     assert found.weights == pytest.approx(WEIGHTS, abs=0.05)
     assert sum(found.weights) == pytest.approx(sum(WEIGHTS), abs=0.02)
     assert len(found.residuals) == 540  # of the last 180 days
-    _, _, residuals = laws.regress(draw_rates(12_000), found.windows)
+    rates = draw_rates(12_000)
+    sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(90, len(rates))
+    means = [(sums[k] - sums[k - each]) / each for each in found.windows]
+    residuals = rates[90:] - found.constant - np.dot(found.weights, means)
+    np.testing.assert_allclose(residuals[-540:], found.residuals, rtol=1e-9, atol=1e-15)
     assert np.std(residuals) == pytest.approx(1e-5, rel=0.02)
 
 
@@ -791,20 +795,16 @@ def test_weights_of_at_least_zero_are_those_of_scipy():
     assert laws.find_weights(np.hstack([column, column]), column[:, 0]).sum() == pytest.approx(1.0)
 
 
-def test_the_root_of_a_rising_function_is_found():
-    for function, root in ((math.expm1, 0.0), (lambda x: x**3 - 8.0, 2.0), (lambda x: x + 9.0, -9)):
-        assert laws.find_root(function, -14.0, 14.0, near=1e-12) == pytest.approx(root, abs=1e-10)
-
-
 def test_the_weights_of_funding_leave_no_shock_that_grows():
     """Least squares of this walk would sum to over 1, and of that with b1 alone be negative."""
     walk = 1e-4 + 1e-5 * np.cumsum(np.random.default_rng(1).standard_normal(800))
     turns = 1e-4 + 1e-5 * (-1.0) ** np.arange(800) * (1.0 + 0.1 * np.cos(np.arange(800)))
     for rates in (walk + 1e-5 * np.arange(800), turns):
-        for windows in ((1,), (1, 3, 21, 90)):
-            _, weights, _ = laws.regress(rates, windows)
-            assert min(weights) >= 0.0
-            assert sum(weights) <= 0.9999 + 1e-12
+        for n, windows in ((539, (1,)), (800, (1, 3, 21, 90))):
+            found = laws.fit_process(rates[:n], GRID, 0.1)
+            assert found.windows == windows
+            assert min(found.weights) >= 0.0
+            assert sum(found.weights) <= 0.9999 + 1e-12
 
 
 def test_a_repeated_rate_is_as_frequent_on_paths_as_it_was():
