@@ -40,7 +40,8 @@ FITTED = dict.fromkeys(("options.toml", "tail-hedge.toml"), 1e-6)
 SEEDS, BARS, START = 4, 240, "2023-01-01"
 NEW_MEASURES = (
     "skewness", "excess_kurtosis", "omega", "tail_ratio", "gain_to_pain", "ulcer", "best_day",
-    "worst_day", "best_month", "worst_month", "positive_days",
+    "worst_day", "best_month", "worst_month", "positive_days", "mean_margin_use",
+    "return_on_margin", "fills",
 )  # fmt: skip
 """Measures that came after the file was written; it gets them when it is written anew."""
 MOST, FIRST = 300, 150

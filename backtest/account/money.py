@@ -135,7 +135,7 @@ OF_ASSETS = tuple(term.name for term in MONEY_TERMS if term.is_of_assets)
 COUNTED = {
     "top_up": float, "traded": float, "liquidations": int, "stops": int, "calls": int,
     "calls_met": int, "calls_failed": int, "liquidated_calls": int, "call_days": float,
-    "take_profits": int, "ambiguous_bars": int, "both_reached": int,
+    "take_profits": int, "ambiguous_bars": int, "both_reached": int, "fills": int,
 }  # fmt: skip
 """What a ledger has beside the terms: money from the reserve, the notional traded, and counts."""
 
@@ -190,6 +190,7 @@ def enter_trade(ledger: Structs[Money], i: int, done: Trade) -> None:
     money.slippage += done.slippage
     money.impact += done.impact
     money.traded += abs(done.quantity) * abs(done.value)
+    money.fills += 1.0 if done.quantity != 0.0 else 0.0
 
 
 def enter_liquidation(ledger: Structs[Money], i: int, done: Liquidation) -> None:

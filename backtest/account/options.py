@@ -391,6 +391,7 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
     own.slippage[k] += worsening
     ledger[last].fees += fee
     ledger[last].slippage += worsening
+    ledger[last].fills += 1.0 if traded != 0.0 else 0.0
     trade_option(state, ledger, k, wanted, price)
     state.wallet.cash -= fee
     amount = abs(traded) * price

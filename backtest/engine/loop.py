@@ -30,6 +30,7 @@ class CloseFacts(NamedTuple):
     worst_backing: float
     worst_needed: float
     is_near: bool
+    initial: float
 
 
 @inlined
@@ -90,6 +91,8 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     tally[y.OVER_CAP] += 1.0 if is_over_cap(leverage, cap) else 0.0
     tally[y.LEVERAGE] += leverage
     tally[y.PEAK_LEVERAGE] = max(tally[y.PEAK_LEVERAGE], leverage)
+    tally[y.INITIAL] += close.initial
+    tally[y.INITIAL_SHARE] += close.initial * tally[y.INVERSE]
     tally[y.BARS] += 1.0
     tally[y.EQUITY_SUM] += equity
 
@@ -140,13 +143,14 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
         needed = a.compute_pool_needed(terms, state, quotes, len(state.positions))
         backing = a.compute_pool(terms, state)
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
-    is_near = False
+    initial, is_near = a.compute_initial_needed(terms, state), False
     for i in range(len(state.positions)):
         scratch.failure[i] = math.nan
         if a.is_held(state, i):
             notional = abs(state.positions[i].quantity) * abs(quotes.instruments[i].mark_close)
             gross += notional
             if a.is_isolated(terms, i):
+                initial += state.positions[i].margin
                 worst_needed, worst_backing = results.raise_ratio(
                     worst_needed,
                     worst_backing,
@@ -166,6 +170,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
         worst_backing=worst_backing,
         worst_needed=worst_needed,
         is_near=is_near,
+        initial=initial,
     )
 
 
@@ -176,8 +181,9 @@ def measure_gross(bar: a.AccountBar) -> CloseFacts:
         if a.is_held(state, i):
             gross += abs(state.positions[i].quantity) * abs(bar.quotes.instruments[i].mark_close)
     return CloseFacts(
-        gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False
-    )
+        gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False,
+        initial=0.0,
+    )  # fmt: skip
 
 
 def is_any_near(
@@ -289,7 +295,6 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
     for row in range(len(held.cash)):
         set_close(bar, held, row, first + row)
         closes.backing[row] = a.compute_pool(terms, state)
-        closes.initial[row] = a.compute_initial_needed(terms, state)
         closes.balance[row] = a.compute_balance(terms, state)
         closes.collateral[row] = margin.compute_full_value(state.held)
         at_rate = margin.compute_collateral_value(terms.rules.collateral, state.held)
@@ -299,11 +304,11 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         for i in range(n):
             closes.share[row, i] = scratch.shares[i]
             if a.is_isolated(terms, i):
-                closes.initial[row] += state.positions[i].margin
                 closes.own[row, i] = a.compute_pool_needed(terms, state, bar.quotes, i)
         for c in range(len(state.held.amounts)):
             closes.collateral_share[row] += scratch.shares[n + c]
-        closes.requirement[row] = look_at_close(bar, True).needed
+        close = look_at_close(bar, True)
+        closes.requirement[row], closes.initial[row] = close.needed, close.initial
         for i in range(n):
             closes.failure[row, i] = scratch.failure[i]
 

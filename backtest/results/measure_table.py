@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Never, TypeVar
 
 import numpy as np
 
-from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
+from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS, SUMMED
 from backtest.core import FloatArray, IntArray, did_you_mean, format_time
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
@@ -69,6 +69,11 @@ class Accounts:
         mean = self.tally["equity"] / self.tally["bars"]
         traded = self.tally["traded"] / np.where(mean > 0.0, mean, np.nan)
         return np.asarray(traded / self.years)
+
+    def find_return_on_margin(self) -> FloatArray:
+        mean, tally = self.tally["initial"] / self.tally["bars"], self.tally
+        profit = sum(SIGNS[name] * tally[name] for name in SUMMED if name != "flows")
+        return np.asarray(profit / np.where(mean > 0.0, mean, np.nan) / self.years)
 
     def find_sortino(self) -> FloatArray:
         n = self.tally["samples"]
@@ -269,6 +274,7 @@ ABOUT: dict[str, Measure] = {
     "turnover": Measure(
         "per year", -1, "traded notional over mean equity", "core", Accounts.find_turnover,
     ),
+    "fills": Measure(COUNT, -1, "fills of orders and exits, without liquidations", "core"),
     "price_pnl": Measure(MONEY, 1, "profit of price moves, before any cost"),
     **{x.name: Measure(MONEY, -1, x.measure, "core") for x in MONEY_TERMS if x.is_cost},
     "liquidations": Measure(COUNT, -1, "times that a price triggered a liquidation", "core"),
@@ -322,6 +328,14 @@ ABOUT: dict[str, Measure] = {
     "peak_margin_ratio": Measure(
         FRACTION, -1, "highest maintenance over what backs the position", "all",
         Accounts.find_peak_ratio,
+    ),
+    "mean_margin_use": Measure(
+        FRACTION, -1, "mean of initial margin over equity at closes", "all",
+        lambda a: a.tally["initial_share"] / a.tally["bars"],
+    ),
+    "return_on_margin": Measure(
+        A_YEAR, 1, "net profit per year over mean initial margin", "all",
+        Accounts.find_return_on_margin,
     ),
     "leverage_decay": Measure(
         LOSS, -1, "growth lost to volatility, funding, interest and fees", "path", Path.find_decay,

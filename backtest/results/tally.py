@@ -58,6 +58,8 @@ class Tally(NamedTuple):
     peak_leverage: float
     peak_needed: float
     peak_backing: float
+    initial: float
+    initial_share: float
     decay_held: float
     decay_log: float
     decay_product: float
@@ -75,9 +77,9 @@ class Tally(NamedTuple):
 (
     FIRST_UNIT, PEAK_UNIT, LOW, LOW_PEAK, PEAK_BAR, FALL_PEAK, FALL_TROUGH, RECOVERED, SAMPLE_UNIT,
     SAMPLE_FREE, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE, DISUTILITY,
-    NEAR_BARS, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, DECAY_HELD, DECAY_LOG,
-    DECAY_PRODUCT, CARRY, BARS, EQUITY_SUM, FIRST_LIQUIDATION, FIRST_RUIN, INVERSE, FIRST_AMBIGUOUS,
-    FIRST_BOTH, MONEY,
+    NEAR_BARS, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, INITIAL, INITIAL_SHARE,
+    DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY, BARS, EQUITY_SUM, FIRST_LIQUIDATION, FIRST_RUIN,
+    INVERSE, FIRST_AMBIGUOUS, FIRST_BOTH, MONEY,
 ) = range(len(Tally._fields))  # fmt: skip
 FIELDS = (*Tally._fields[:MONEY], *Ledger._fields)
 N_TALLY = len(FIELDS)

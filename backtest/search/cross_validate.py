@@ -52,9 +52,10 @@ LEAST_SHARE = 1e-13
 SUMS = (
     "price_pnl", *COSTS, "liquidations", "liquidation_loss", "bad_debt", "stops", "take_profits",
     "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
+    "fills",
 )  # fmt: skip
 MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_margin_ratio")
-MEANS = ("turnover", "mean_leverage", "gross_over_cap")
+MEANS = ("turnover", "mean_leverage", "gross_over_cap", "mean_margin_use")
 OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
 KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
 """Measures of consecutive fresh accounts that follow from those of each."""

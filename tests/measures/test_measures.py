@@ -250,6 +250,7 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     downside = math.sqrt(np.mean(np.minimum(excess, 0) ** 2))
     kinds = ("liquidation", "stop", "margin_call")
     counts = {f"{kind}s": float((result.events["kind"] == kind).sum()) for kind in kinds}
+    earned = bars["equity"].iloc[-1] - result.account.capital - bars["flows"].sum()
     sums = {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
     by_day, by_month = (
         (ends := bars["unit"].groupby(bars.index.strftime(text)).last())
@@ -285,6 +286,9 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
         "peak_leverage": bars["leverage"].abs().max(),
         "gross_over_cap": 0.0,  # of several positions: tests/account/test_several.py
         "peak_margin_ratio": bars["margin_ratio"].max(),
+        "mean_margin_use": (bars["initial_margin"] / bars["equity"]).mean(),
+        "return_on_margin": earned / bars["initial_margin"].mean() / years,
+        "fills": float(traded["kind"].ne("liquidation").sum()),
         "near_liquidation_share": near.mean(),
         "final_equity": bars["equity"].iloc[-1],
     }  # fmt: skip
@@ -299,6 +303,25 @@ def test_the_measures_equal_an_independent_computation(seed, terms):
     expected = measure(result)
     found = {name: result.metrics[name] for name in expected}
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-10, nan_ok=True)
+
+
+def test_margin_in_use_and_the_return_on_it_by_hand():
+    """100 contracts at 10, then 110, 99, 99; margin at 16x: 0, 62.5, 68.75, 61.875, 0.
+
+    Bought at the open of the second bar with fees of 1 (.1 %), sold at the open of the last: .99.
+    """
+    venue = venue_of(fees={"taker": 0.001, "maker": 0.001})
+    result = play(
+        10.0, (10.0, 10.0, 10.0, 10.0), (10.0, 11.0, 10.0, 11.0), (11.0, 11.0, 9.9, 9.9), 9.9,
+        targets=[1.0, NAN, NAN, 0.0], venue=venue, interval="1d",
+    )  # fmt: skip
+    equity = np.array([1000.0, 999.0, 1099.0, 989.0, 988.01])
+    margin = np.array([0.0, 62.5, 68.75, 61.875, 0.0])
+    assert result.bars["equity"].to_numpy() == near(equity)
+    assert result.bars["initial_margin"].to_numpy() == near(margin)
+    assert result.metrics["fills"] == 2
+    assert result.metrics["mean_margin_use"] == near(np.mean(margin / equity))
+    assert result.metrics["return_on_margin"] == near(-11.99 / np.mean(margin) * 365 / 5)
 
 
 def test_calendar_months_compound_and_may_be_partial_at_both_ends():

@@ -16,6 +16,7 @@ from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, spot
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
+    from backtest.margin.portfolio_kernels import BracketTables
 
 
 def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
@@ -112,16 +113,21 @@ def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
                 expose_isolated(lanes, is_first, i)
             else:
                 expose_position(lanes, is_first, i)
+                add_initial(terms.rules.brackets, lanes, is_first, i)
             is_first = False
     for lane in range(LANES if is_first else 0):  # none is listed
         account[cell(r.GROSS, lane)] = 0.0
         account[cell(r.NEEDED, lane)] = 0.0
+        account[cell(r.INITIAL, lane)] = 0.0
         account[cell(r.POOL, lane)] = 1.0
     for lane in range(LANES):
         equity = account[cell(EQUITY, lane)]
         gross, needed = account[cell(r.GROSS, lane)], account[cell(r.NEEDED, lane)]
         pool = account[cell(r.POOL, lane)] if is_isolated else equity
         leverage, highest = gross * invert(equity), account[cell(r.PEAK_LEVERAGE, lane)]
+        initial = account[cell(r.INITIAL, lane)]
+        account[cell(r.INITIAL_SUM, lane)] += initial
+        account[cell(r.INITIAL_SHARE, lane)] += initial * invert(equity)
         account[cell(r.LEVERAGE, lane)] += leverage
         account[cell(r.PEAK_LEVERAGE, lane)] = leverage if leverage > highest else highest
         account[cell(r.OVER_CAP, lane)] += 1.0 if is_over_cap(leverage, cap) else 0.0
@@ -142,6 +148,27 @@ def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
         account[cell(r.NEEDED, lane)] = notional * rate + (0.0 if is_first else needed)
 
 
+def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> None:
+    """Write the sum of the initial margin of cross positions so far."""
+    account, position, unit = lanes.account, lanes.position, abs(lanes.prices[r.CLOSE, i])
+    x, k = tables.initial_multipliers[i], 1
+    most, leverage = lanes.most[i] * unit, tables.leverages[i, 0] / x
+    has_setting = tables.settings[i] > 0.0
+    leverage = min(tables.settings[i], leverage) if has_setting else leverage
+    for lane in range(LANES):
+        account[cell(r.WANTED, lane)] = leverage
+    while not has_setting and k < tables.counts[i] and most > tables.caps[i, k - 1]:
+        cap, leverage = tables.caps[i, k - 1], tables.leverages[i, k] / x
+        for lane in range(LANES):
+            is_over = abs(position[spot(i, r.QUANTITY, lane)]) * unit > cap
+            account[cell(r.WANTED, lane)] = leverage if is_over else account[cell(r.WANTED, lane)]
+        k += 1
+    for lane in range(LANES):
+        notional = abs(position[spot(i, r.QUANTITY, lane)]) * unit
+        before = 0.0 if is_first else account[cell(r.INITIAL, lane)]
+        account[cell(r.INITIAL, lane)] = before + notional / account[cell(r.WANTED, lane)]
+
+
 def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
     """Keep the position whose bound of the margin needed is the largest share of its backing."""
     account, position = lanes.account, lanes.position
@@ -153,6 +180,8 @@ def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
         worst = 0.0 if is_first else account[cell(r.NEEDED, lane)]
         pool = 1.0 if is_first else account[cell(r.POOL, lane)]
         is_worse = needed * pool > worst * backing
+        initial = 0.0 if is_first else account[cell(r.INITIAL, lane)]
+        account[cell(r.INITIAL, lane)] = initial + position[spot(i, r.MARGIN, lane)]
         account[cell(r.GROSS, lane)] = gross + notional
         account[cell(r.NEEDED, lane)] = needed if is_worse else worst
         account[cell(r.POOL, lane)] = backing if is_worse else pool

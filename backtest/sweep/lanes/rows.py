@@ -46,13 +46,15 @@ STATE_ROWS = TALLY + N_TALLY
 TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
 """Where the numbers of a tally are; lanes leave its bars, and its highest unit is the wallet's."""
 (
-    LOW, LOW_PEAK, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, EQUITY_SUM,
-    OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST, OF_TRADED,
+    LOW, LOW_PEAK, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, INITIAL_SUM,
+    INITIAL_SHARE, EQUITY_SUM, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST, OF_TRADED,
+    OF_FILLS,
 ) = (
     TALLY_ROWS[name]
     for name in (
         "low", "low_peak", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
-        "equity", "fees", "slippage", "impact", "funding", "interest", "traded",
+        "initial", "initial_share", "equity", "fees", "slippage", "impact", "funding", "interest",
+        "traded", "fills",
     )
 )  # fmt: skip
 N_ACCOUNT = STATE_ROWS + 14

@@ -413,6 +413,7 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
             if kind.has_impact:
                 account[cell(r.OF_IMPACT, lane)] += done.impact
             account[cell(r.OF_TRADED, lane)] += abs(done.quantity) * abs(done.value)
+            account[cell(r.OF_FILLS, lane)] += 1.0 if done.quantity != 0.0 else 0.0
             is_new = quantity * after.quantity <= 0.0
             best = position[spot(i, r.BEST, lane)]
             position[spot(i, r.BEST, lane)] = after.entry if is_new else best
