@@ -10,6 +10,7 @@ from backtest import margin, results
 from backtest._compile.object_code import view_numbers
 from backtest.account import records as r
 from backtest.account.money import POSITION_ROWS, PRICE_PNL, TERM_ROWS, sum_bar, total
+from backtest.account.options import holds_options
 from backtest.account.order_limits import count_over_cap
 from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
@@ -309,8 +310,32 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
             closes.collateral_share[row] += scratch.shares[n + c]
         close = look_at_close(bar, True)
         closes.requirement[row], closes.initial[row] = close.needed, close.initial
+        write_posted(bar, closes.posted[row], needed)
         for i in range(n):
             closes.failure[row, i] = scratch.failure[i]
+
+
+def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
+    """Write the initial margin of each position; ``needed`` is the requirement R of the pool.
+
+    Where positions need margin together, each has its share of R in that of the pool.
+    """
+    terms, state = bar.terms, bar.state
+    rules, pool = terms.rules, a.compute_initial_needed(terms, state)
+    is_joint = rules.own > 0 or rules.has_scenarios or holds_options(state)
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if a.is_isolated(terms, i):
+            posted[i] = position.margin
+        elif is_joint:
+            posted[i] = pool * bar.scratch.shares[i] / needed if needed > 0.0 else 0.0
+        else:
+            notional, x = (
+                abs(position.quantity * position.value),
+                rules.brackets.initial_multipliers[i],
+            )
+            own = margin.compute_initial(margin.pick_rules(rules.brackets, i), notional, x)
+            posted[i] = own - margin.compute_haircut(rules, state.held, i)
 
 
 def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:

@@ -327,7 +327,7 @@ def list_parts(result: Result) -> list[Part]:
         Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
         Part("exposure", "Book", "What was held, and which instruments carried risk and profit.",
-             lambda: run_charts.list_exposure(result)),
+             lambda: [*run_charts.list_exposure(result), *list_capital(result)]),
         Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
         *list_option_parts(result),
@@ -425,6 +425,21 @@ def tabulate_instruments(result: Result) -> ShownTable:
     note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
     return ShownTable(shown, "Money by instrument", note, Head("instrument"), heads,
                       empty="No instrument made or cost anything.")  # fmt: skip
+
+
+def list_capital(result: Result) -> list[Shown]:
+    if result.has_one_position:
+        return []
+    table = result.capital()
+    if (
+        not table.loc["account", ["mean_margin", "profit"]].abs().max()
+        > 1e-9 * result.account.capital
+    ):
+        table = table.drop(index="account")
+    kinds = dict.fromkeys(("mean_margin", "peak_margin", "profit"), "money")
+    heads = {name: Head(name.replace("_", " "), "", kinds.get(name, "percent")) for name in table}
+    note = "Initial margin at closes; use is margin over equity, the return is a year's profit."
+    return [ShownTable(table, "Use of capital", note, Head("instrument"), heads)]
 
 
 FACTORS = {

@@ -69,8 +69,8 @@ class Closes(NamedTuple):
     and the ``requirement`` (times the level); the ``collateral`` in full and at its rate; the
     ``initial`` margin of all positions; the ``distance`` D, and ``collateral_share``, the part of
     the collateral in the requirement R. Of shape (n_bars, n): ``share``, that of a position,
-    ``own``, the requirement of an isolated one, and ``failure``, the u at which its margin fails,
-    the others frozen.
+    ``own``, the requirement of an isolated one, ``failure``, the u at which its margin fails, the
+    others frozen, and ``posted``, its initial margin.
     """
 
     balance: FloatArray
@@ -84,6 +84,7 @@ class Closes(NamedTuple):
     share: FloatArray
     own: FloatArray
     failure: FloatArray
+    posted: FloatArray
 
 
 class Record(NamedTuple):
@@ -144,8 +145,8 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRow
 
 
 def new_closes(n_bars: int, n: int) -> Closes:
-    own = np.zeros((len(Closes._fields) - 3, n_bars))
-    return Closes(*own, *np.zeros((3, n_bars, n)))
+    own = np.zeros((len(Closes._fields) - 4, n_bars))
+    return Closes(*own, *np.zeros((4, n_bars, n)))
 
 
 class Outcome(NamedTuple):

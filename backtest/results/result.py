@@ -57,7 +57,7 @@ DECLARED = "page of a run"
 Split: TypeAlias = Period | Literal["instrument"]
 
 RUN = "run"
-FORMAT = 6
+FORMAT = 7
 FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 

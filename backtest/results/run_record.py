@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest import core
 from backtest.account.events import ENTRY, Event
-from backtest.account.money import SIGNS, TERMS
+from backtest.account.money import POSITION_TERMS, SIGNS, TERMS
 from backtest.core import as_of
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.units import DAY, TOLERANCE
@@ -458,6 +458,42 @@ class RunRecord(RunData):
         with np.errstate(divide="ignore", invalid="ignore"):
             weights = np.where(equity > 0.0, self.notionals / equity, 0.0)
         return pd.DataFrame(weights, index=core.utc_index(self.time), columns=list(self.names))
+
+    def capital(self) -> pd.DataFrame:
+        """Return the capital that each instrument tied up, and what it earned on it.
+
+        Indexed by ``instrument``, last ``account`` (interest, options, collateral) and ``total``.
+        Columns: ``mean_margin`` and ``peak_margin``, the initial margin at closes in the settlement
+        currency; ``margin_use``, the mean of margin over equity; ``profit`` after all costs;
+        ``return_on_margin``, profit per year over mean margin; ``time_in_position``, the share of
+        closes at which it was held. An isolated position ties up what it posted. Under a portfolio
+        rule the initial margin is split as :meth:`positions` splits the requirement.
+
+        Notes
+        -----
+        Means and profits add up to ``total``, whose ``margin_use`` and ``return_on_margin`` are the
+        measures ``mean_margin_use`` and ``return_on_margin``.
+        """
+        record, equity = self.record, self.of_account("equity")
+        whole, own = self.closes.initial, self.closes.posted
+        margins = np.column_stack([own, whole - own.sum(axis=1), whole])
+        gained = [name for name in SIGNS if name != "flows"]
+        of_all = sum(SIGNS[name] * self.of_account(name).sum() for name in gained)
+        profits = sum(SIGNS[name] * record.held[name].sum(axis=0) for name in POSITION_TERMS)
+        is_held = (record.positions.quantity != 0.0).mean(axis=0)
+        inverse = np.divide(1.0, equity, out=np.zeros(len(equity)), where=equity > 0.0)
+        columns = {
+            "mean_margin": margins.mean(axis=0),
+            "peak_margin": margins.max(axis=0),
+            "margin_use": (margins * inverse[:, None]).mean(axis=0),
+            "profit": np.append(profits, [of_all - np.sum(profits), of_all]),
+        }
+        index = pd.Index([*self.names, "account", "total"], name="instrument")
+        table = pd.DataFrame(columns, index)
+        rate = table["profit"] / table["mean_margin"] / self.span.years
+        table["return_on_margin"] = rate.where(table["mean_margin"] > 0.0)
+        table["time_in_position"] = [*is_held, np.nan, np.nan]
+        return table
 
     @property
     def quantities(self) -> pd.DataFrame:

@@ -786,3 +786,32 @@ def test_contagion_in_steps_names_no_winner_that_stays():
     assert set(result.events.query("kind == 'liquidation'")["instrument"]) == {"B"}
     assert list(result.contagion()["cause"].unique()) == ["B"]
     assert result.contagion()["profit"].eq(0.0).all()
+
+
+def test_the_capital_that_instruments_tie_up_by_hand():
+    """A: 5 at 100, then 90 and 120; B: 10 at 50, sold at the last open. At 20x, of 1,000."""
+    markets = two(
+        [flat(100), flat(100), (100, 100, 90, 90), (90, 120, 90, 120)],
+        [flat(50), flat(50), (50, 55, 50, 55), flat(55)],
+    )
+    weights = {"A": [0.5] * 4, "B": [0.5, 0.5, 0.0, 0.0]}
+    signal = pd.DataFrame(weights, markets["A"].times)
+    result = run(markets, Once(1.0), signal=signal)
+    found = result.capital()
+    most = result.venues["A"].brackets[0].max_leverage
+    assert found["mean_margin"].tolist() == pytest.approx(
+        [1_550 / most / 4, 1_050 / most / 4, 0, 2_600 / most / 4]
+    )
+    assert found["peak_margin"].tolist() == pytest.approx([600 / most, 550 / most, 0, 1_000 / most])
+    use = [0.5 + 0.45 + 600 / 1_150, 0.5 + 0.55, 0.0, 1.0 + 1.0 + 600 / 1_150]
+    assert found["margin_use"].tolist() == pytest.approx([each / most / 4 for each in use])
+    assert found["profit"].tolist() == pytest.approx([100.0, 50.0, 0.0, 150.0])
+    assert found["time_in_position"].tolist()[:2] == [0.75, 0.5]
+    of_a = 100.0 / (1_550 / most / 4) / result.span.years
+    assert found["return_on_margin"]["A"] == pytest.approx(of_a)
+    for name, column in (("mean_margin_use", "margin_use"), ("return_on_margin",) * 2):
+        assert result.metrics[name] == pytest.approx(found.loc["total", column])
+    # a rule of one's own: a fifth of the notional, by shares of the requirement
+    own = bt.Account(capital=1_000.0, requirement=TenPercent())
+    found = run(markets, Once(1.0), signal=signal, account=own).capital()
+    assert found["mean_margin"].tolist() == pytest.approx([77.5, 52.5, 0.0, 130.0], abs=1e-6)
