@@ -64,7 +64,31 @@ def read_table(
         )
     if not len(frame):
         raise DataError(f"a chain needs at least one row, got none ({where})")
-    table = pd.DataFrame(read_columns(renamed, where, timezone))
+    read, defects, is_file = dict[str, object](), Defects(), where != FRAME
+    for name in ("time", "expiry", "quoted"):
+        given = renamed[name] if name in renamed else renamed["time"]
+        with defects.catch():
+            label = f"{where}, {name}"
+            stamps = core.read_stamps(given, name=label, timezone=timezone, is_file=is_file)
+            read[name] = pd.DatetimeIndex(stamps, tz="UTC")
+    for name in ("strike", *NUMBERS):
+        given = renamed[name] if name in renamed else pd.Series(np.nan, renamed.index)
+        with defects.catch():
+            read[name] = to_floats(given, column=name, name=where)
+    kinds = renamed["kind"].astype(str).str.lower().map(KINDS)
+    if kinds.isna().any():
+        first = renamed["kind"][kinds.isna()].iloc[0]
+        odd = f"got {first!r} in {int(kinds.isna().sum())} of {len(renamed)} rows"
+        defects.append(f"kind must be call or put, {odd} ({where})")
+    read["kind"] = kinds.to_numpy(dtype=str)
+    for name in ("underlying", "name"):
+        read[name] = renamed[name].astype(str) if name in renamed else ""
+    future = renamed.get("future")
+    read["forward_source"] = "" if future is None else future.astype(object)
+    if "forward_source" in renamed:
+        read["forward_source"] = renamed["forward_source"].astype(str)
+    defects.refuse(where)
+    table = pd.DataFrame(read)
     rules = {
         "strike must be positive": ~(table["strike"] > 0.0),
         "a forward must be positive": table["forward"] <= 0.0,
@@ -81,34 +105,6 @@ def read_table(
         if bad.any()
     ).refuse(where)
     return complete(table), "coin" if is_deribit else ""
-
-
-def read_columns(frame: pd.DataFrame, where: str, timezone: str | None) -> dict[str, object]:
-    read, defects, is_file = dict[str, object](), Defects(), where != FRAME
-    for name in ("time", "expiry", "quoted"):
-        given = frame[name] if name in frame else frame["time"]
-        with defects.catch():
-            label = f"{where}, {name}"
-            stamps = core.read_stamps(given, name=label, timezone=timezone, is_file=is_file)
-            read[name] = pd.DatetimeIndex(stamps, tz="UTC")
-    for name in ("strike", *NUMBERS):
-        given = frame[name] if name in frame else pd.Series(np.nan, frame.index)
-        with defects.catch():
-            read[name] = to_floats(given, column=name, name=where)
-    kinds = frame["kind"].astype(str).str.lower().map(KINDS)
-    if kinds.isna().any():
-        first = frame["kind"][kinds.isna()].iloc[0]
-        found = f"got {first!r} in {int(kinds.isna().sum())} of {len(frame)} rows"
-        defects.append(f"kind must be call or put, {found} ({where})")
-    read["kind"] = kinds.to_numpy(dtype=str)
-    for name in ("underlying", "name"):
-        read[name] = frame[name].astype(str) if name in frame else ""
-    future = frame.get("future")
-    read["forward_source"] = "" if future is None else future.astype(object)
-    if "forward_source" in frame:
-        read["forward_source"] = frame["forward_source"].astype(str)
-    defects.refuse(where)
-    return read
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
@@ -137,24 +133,6 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
 
 NEAREST = 3
 """Strikes nearest the money whose parities are averaged by their median."""
-
-
-def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
-    filled = table.copy()
-    is_without = (table["forward_source"] == "none").to_numpy()
-    for places in table.groupby(["time", "underlying", "expiry"], sort=False).indices.values():
-        if not is_without[places].any():
-            continue
-        rows = table.iloc[places]
-        without = rows.index[is_without[places]]
-        forward, source = find_parity(rows, settlement), "parity"
-        if np.isnan(forward):
-            forward, source = float(rows.loc[without, "index"].median()), "index"
-        if np.isnan(forward):
-            source = "none"
-        filled.loc[without, "forward"] = forward
-        filled.loc[without, "forward_source"] = source
-    return filled
 
 
 def find_parity(rows: pd.DataFrame, settlement: str) -> float:
@@ -255,25 +233,6 @@ class Inspection:
         return "\n".join(lines if len(lines) > 1 else [*lines, "no defect found"])
 
 
-def add_bounds(rows: pd.DataFrame, settlement: str) -> pd.DataFrame:
-    is_coin = settlement == "coin"
-    sign = np.where(rows["kind"] == "call", 1.0, -1.0)
-    unit = rows["forward"] if is_coin else 1.0
-    known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
-    model, given = np.full(len(rows), np.nan), rows[known]
-    model[known] = price(
-        given["kind"].to_numpy(dtype=str), given["forward"].to_numpy(), given["strike"].to_numpy(),
-        given["years"].to_numpy(), given["iv"].to_numpy(), settlement=settlement,  # type: ignore[arg-type]
-    )  # fmt: skip
-    return rows.assign(
-        least=np.maximum(sign * (rows["forward"] - rows["strike"]), 0.0) / unit,
-        most=np.where(sign > 0.0, rows["forward"], rows["strike"]) / unit,
-        model=model,
-        per_coin=1.0 if is_coin else 1.0 / rows["forward"],
-        usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
-    )
-
-
 UNNAMED = "unnamed underlying"
 MAX_NAMES = 5
 """Number of names that a message lists."""
@@ -364,7 +323,18 @@ class Chain:
     ) -> Chain:
         table, known = read_table(frame, where=source, timezone=timezone)
         chosen = core.Choice("cash", "coin").check("settlement", settlement or known or None)
-        return cls(fill_forwards(table, chosen), chosen, source)
+        filled, is_without = table.copy(), (table["forward_source"] == "none").to_numpy()
+        for places in table.groupby(["time", "underlying", "expiry"], sort=False).indices.values():
+            if not is_without[places].any():
+                continue
+            rows = table.iloc[places]
+            without = rows.index[is_without[places]]
+            forward, origin = find_parity(rows, chosen), "parity"
+            if np.isnan(forward):
+                forward, origin = float(rows.loc[without, "index"].median()), "index"
+            filled.loc[without, "forward"] = forward
+            filled.loc[without, "forward_source"] = "none" if np.isnan(forward) else origin
+        return cls(filled, chosen, source)
 
     def __repr__(self) -> str:
         times, names = self.times, ", ".join(map(name_underlying, self.underlyings))
@@ -441,7 +411,20 @@ class Chain:
         rows = self.table.assign(years=self.years)
         is_two_sided = rows["bid"].notna() & rows["ask"].notna()
         counts = rows[KEYS].assign(quotes=1, two_sided=is_two_sided.astype(int))
-        shown, parts = add_bounds(rows, self.settlement), []
+        is_coin, parts = self.settlement == "coin", []
+        sign, forward = np.where(rows["kind"] == "call", 1.0, -1.0), rows["forward"]
+        unit = forward if is_coin else 1.0
+        known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
+        model, kinds = np.full(len(rows), np.nan), rows["kind"].to_numpy(dtype=str)
+        numbers = rows.loc[known, ["forward", "strike", "years", "iv"]].to_numpy().T
+        model[known] = price(kinds[known], *numbers, settlement=self.settlement)
+        shown = rows.assign(
+            least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
+            most=np.where(sign > 0.0, forward, rows["strike"]) / unit,
+            model=model,
+            per_coin=1.0 if is_coin else 1.0 / forward,
+            usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
+        )
         for name, (_, find) in CHECKS.items():
             bad = find(shown)
             counts[name] = bad.astype(int)

@@ -71,7 +71,23 @@ def read_listing(
                 'give both, as {"BTC": market, "BTC-26JUN26-60000-P": option}'
             )
         return markets, OptionListing({}, {}, {}, {}, 0, 0)  # what else is wrong is said later
-    check_contracts(options, min(each.start for each in markets.values()))
+    start, first = min(each.start for each in markets.values()), dict[tuple[object, ...], str]()
+    for name, each in options.items():
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise ParameterError(
+                f"the name of an option must be text without spaces around it, got {name!r}"
+            )
+        terms = (each.underlying, each.kind, each.strike, each.expiry, each.settlement, each.size)
+        other = first.setdefault(terms, name)
+        if other != name:
+            raise ParameterError(
+                f"a contract must be listed once, got it as {other!r} and as {name!r}"
+            )
+        if find_expiry(each) <= start:
+            raise ParameterError(
+                f"an option must expire after the first bar, {core.format_time(start)}, got "
+                f"{name!r}, which expires at {each.expiry}"
+            )
     underlyings = {
         name: find_underlying(str(each.underlying), markets, f"option {name!r}")
         for name, each in options.items()
@@ -101,26 +117,6 @@ def refuse_options(markets: Any, what: str) -> None:
     listed = [*getattr(markets, "options", ())]
     if listed:
         raise ParameterError(f"{what} cannot hold options, got {', '.join(map(repr, listed))}")
-
-
-def check_contracts(options: Mapping[str, Option], start: int) -> None:
-    first: dict[tuple[object, ...], str] = {}
-    for name, each in options.items():
-        if not isinstance(name, str) or not name.strip() or name != name.strip():
-            raise ParameterError(
-                f"the name of an option must be text without spaces around it, got {name!r}"
-            )
-        terms = (each.underlying, each.kind, each.strike, each.expiry, each.settlement, each.size)
-        other = first.setdefault(terms, name)
-        if other != name:
-            raise ParameterError(
-                f"a contract must be listed once, got it as {other!r} and as {name!r}"
-            )
-        if find_expiry(each) <= start:
-            raise ParameterError(
-                f"an option must expire after the first bar, {core.format_time(start)}, got "
-                f"{name!r}, which expires at {each.expiry}"
-            )
 
 
 def find_expiry(option: Option) -> int:

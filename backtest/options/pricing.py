@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ from backtest.core.black_kernels import MAX_CARRY, SCALES
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.margin.functions import check_each
 from backtest.options import implied_kernels
-from backtest.options.implied_kernels import scalar_growth, scalar_implied
 
 HAS_COMPILED_VERSIONS = True
 """Compiled code has other functions for those of this module, of the same names."""
@@ -40,7 +38,6 @@ RANGES = dict.fromkeys(RATES, core.Number()) | dict.fromkeys(
 
 class Formula(NamedTuple):
     scalar: Callable[..., Any]
-    module: ModuleType
     kernel: str
     width: int = 0
 
@@ -86,9 +83,8 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
     if is_known.any():
         chosen = np.ascontiguousarray(rows[:, is_known])
         found = np.empty((chosen.shape[1], *out.shape[1:]))
-        getattr(_compile.compile_module(formula.module), formula.kernel)(
-            chosen, *terms.flags, found
-        )
+        compiled = _compile.compile_module(implied_kernels)
+        getattr(compiled, formula.kernel)(chosen, *terms.flags, found)
         out[is_known] = found
     if not width:
         return out.reshape(first.shape)
@@ -107,9 +103,9 @@ def is_coin(settlement: object) -> bool:
     return bool(core.Choice("cash", "coin").check("settlement", settlement) == "coin")
 
 
-PRICE = Formula(core.scalar_price, implied_kernels, "fill_prices")
-GREEKS = Formula(core.scalar_greeks, implied_kernels, "fill_greeks", width=len(Greeks._fields))
-IMPLIED = Formula(scalar_implied, implied_kernels, "fill_volatilities")
+PRICE = Formula(core.scalar_price, "fill_prices")
+GREEKS = Formula(core.scalar_greeks, "fill_greeks", width=len(Greeks._fields))
+IMPLIED = Formula(implied_kernels.scalar_implied, "fill_volatilities")
 UNCERTAIN = "vega is too small: the rounding of the price moves the volatility by over a thousandth"
 REASONS = (
     "a number is missing",
@@ -164,8 +160,7 @@ def price(
     5.581107
     """
     numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
-    numbers["rate"] = rate
-    return evaluate(PRICE, read_terms(kind, numbers, settlement))
+    return evaluate(PRICE, read_terms(kind, numbers | {"rate": rate}, settlement))
 
 
 def greeks(
@@ -220,8 +215,7 @@ def greeks(
         discounted and signed, and all others are 0.
     """
     numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
-    numbers["rate"] = rate
-    terms = read_terms(kind, numbers, settlement)
+    terms = read_terms(kind, numbers | {"rate": rate}, settlement)
     found = Greeks(*evaluate(GREEKS, terms))
     position = {"quantity": quantity, "size": size, "spot": spot}
     if not in_money:
@@ -231,15 +225,13 @@ def greeks(
                     f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
                 )
         return found
-    held = {
-        name: check_each(name, default if position[name] is None else position[name], number)
-        for name, default, number in (
-            ("quantity", 1.0, core.Number()),
-            ("size", 1.0, core.Number()),
-            ("spot", np.asarray(terms.numbers[1]), POSITIVE),
-        )
-    }
-    contracts, size_, place, _ = broadcast(*held.values(), np.asarray(terms.numbers[1]))
+    at_forward = np.asarray(terms.numbers[1])
+    held = [
+        check_each(x, 1.0 if position[x] is None else position[x], core.Number())
+        for x in ("quantity", "size")
+    ]
+    held.append(check_each("spot", at_forward if spot is None else spot, POSITIVE))
+    contracts, size_, place, _ = broadcast(*held, at_forward)
     amount = contracts * size_
     scaled = [
         value * (amount * place**power / per)
@@ -323,13 +315,14 @@ def volatility_reason(
     return texts if texts.shape else str(texts)
 
 
-def move_spot(terms: Terms, place: int) -> tuple[Terms, Any]:
+def move_spot(terms: Terms) -> tuple[Terms, Any]:
+    """Return the terms with the forward in place of the spot price, and forward over spot."""
     *numbers, rate, dividend = terms.numbers
-    carries = [np.ravel(each).tolist() for each in (numbers[place + 2], rate, dividend)]
-    growths = [scalar_growth(*row) for row in zip(*carries, strict=True)]
+    carries = [np.ravel(each).tolist() for each in (numbers[3], rate, dividend)]
+    growths = [implied_kernels.scalar_growth(*row) for row in zip(*carries, strict=True)]
     shape = np.shape(rate)
     growth: Any = np.reshape(growths, shape) if shape else growths[0]
-    numbers[place] = numbers[place] * growth
+    numbers[1] = numbers[1] * growth
     return Terms((*numbers, rate), (False,)), growth
 
 
@@ -354,7 +347,7 @@ def bs(
     """
     numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
     numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(PRICE, move_spot(read_terms(kind, numbers), 1)[0])
+    return evaluate(PRICE, move_spot(read_terms(kind, numbers))[0])
 
 
 def bs_greeks(
@@ -373,7 +366,7 @@ def bs_greeks(
     numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
     numbers |= {"rate": rate, "dividend": dividend}
     given = read_terms(kind, numbers)
-    terms, growth = move_spot(given, 1)
+    terms, growth = move_spot(given)
     found = Greeks(*evaluate(GREEKS, terms))
     _, forward, _, term, deviation, r = terms.numbers
     has_time = np.asarray(deviation * np.sqrt(term) > 0.0)

@@ -19,15 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from backtest import _compile, core
-from backtest.core import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    black_kernels,
-    call_later,
-    check_range,
-)
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
 from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.units import DAY, YEAR_DAYS
@@ -258,36 +250,29 @@ def fit_svi(quotes: Quotes) -> SVI:
     found = np.clip(find_start(quotes), low + 1e-9, high - 1e-9)
     grid = np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
     scale = 1.0 / quotes.tolerance
+
+    def compare(weight: float, points: FloatArray) -> FloatArray:
+        """Return the misfits to quotes, to the steepest wing and to a density over 0, by point.
+
+        The columns of ``points`` are the least total variance, b, rho, m and sigma.
+        """
+        least, b, rho, m, sigma = points.T[:, :, None]
+        place = (least - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, m, sigma)
+        total = np.maximum(shape_smile(*place, quotes.k).total, 1e-12)
+        steep = np.maximum(0.0, b * (1.0 + np.abs(rho)) - STEEPEST) * 1e3
+        misfits = [(np.sqrt(total / quotes.years) - quotes.mid) * scale, steep]
+        if weight:
+            density = measure_density(grid, shape_smile(*place, grid))
+            misfits.append(weight * np.minimum(density - 1e-6, 0.0))
+        return np.concatenate(misfits, axis=1)
+
     for weight in (0.0, 1e2, 1e4, 1e6):
-        misfit = partial(compare, quotes=quotes, scale=scale, grid=grid, weight=weight)
-        found = minimize(misfit, found, low, high)
-        smile = build(found)
+        found = minimize(partial(compare, weight), found, low, high)
+        least, b, rho, m, sigma = found.tolist()
+        smile = SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
         if smile.least_density >= MIN_DENSITY:
             return smile
     return fit_ssvi([quotes])[0]
-
-
-def build(x: FloatArray) -> SVI:
-    least, b, rho, m, sigma = x.tolist()
-    return SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
-
-
-def compare(
-    points: FloatArray, quotes: Quotes, scale: FloatArray, grid: FloatArray, weight: float
-) -> FloatArray:
-    """Return the misfits to quotes, to the steepest wing and to a density over 0, a row a point.
-
-    The columns of ``points`` are the least total variance, b, rho, m and sigma.
-    """
-    least, b, rho, m, sigma = points.T[:, :, None]
-    place = (least - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, m, sigma)
-    total = np.maximum(shape_smile(*place, quotes.k).total, 1e-12)
-    steep = np.maximum(0.0, b * (1.0 + np.abs(rho)) - STEEPEST) * 1e3
-    misfits = [(np.sqrt(total / quotes.years) - quotes.mid) * scale, steep]
-    if weight:
-        density = measure_density(grid, shape_smile(*place, grid))
-        misfits.append(weight * np.minimum(density - 1e-6, 0.0))
-    return np.concatenate(misfits, axis=1)
 
 
 STEPS = 200
@@ -341,11 +326,8 @@ def find_start(quotes: Quotes) -> FloatArray:
     width = quotes.width
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
-    pairs = np.meshgrid(
-        width * np.array([-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0]),
-        width * np.array([0.1, 0.3, 0.6, 1.0, 2.0, 4.0]),
-        indexing="ij",
-    )
+    places, sizes = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0), (0.1, 0.3, 0.6, 1.0, 2.0, 4.0)
+    pairs = np.meshgrid(width * np.array(places), width * np.array(sizes), indexing="ij")
     m, sigma = (each.ravel() for each in pairs)
     y = quotes.k - m[:, None]
     root = np.sqrt(y * y + sigma[:, None] ** 2)
@@ -373,7 +355,19 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
     start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
     low = np.array([-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)])
     high = np.array([0.99, 1.0, 0.5, *[3.0] * len(rises)])
-    return build_ssvi(minimize(partial(compare_ssvi, expiries=expiries), start, low, high))
+
+    def compare(points: FloatArray) -> FloatArray:
+        """Return the misfits of all expiries, a row a point."""
+        rows = []
+        for smiles in map(build_ssvi, points):
+            misfits = []
+            for smile, each in zip(smiles, expiries, strict=True):
+                fitted = np.sqrt(smile.total_variance(each.k) / each.years)
+                misfits.append((fitted - each.mid) / each.tolerance)
+            rows.append(np.concatenate(misfits))
+        return np.array(rows)
+
+    return build_ssvi(minimize(compare, start, low, high))
 
 
 def build_ssvi(x: FloatArray) -> list[SVI]:
@@ -385,18 +379,6 @@ def build_ssvi(x: FloatArray) -> list[SVI]:
         a, b = 0.5 * theta * (1.0 - rho**2), 0.5 * theta * phi
         smiles.append(SVI(a, b, rho, -rho / phi, root / phi))
     return smiles
-
-
-def compare_ssvi(points: FloatArray, expiries: list[Quotes]) -> FloatArray:
-    """Return the misfits of all expiries, a row a point."""
-    rows = []
-    for smiles in map(build_ssvi, points):
-        misfits = []
-        for smile, each in zip(smiles, expiries, strict=True):
-            fitted = np.sqrt(smile.total_variance(each.k) / each.years)
-            misfits.append((fitted - each.mid) / each.tolerance)
-        rows.append(np.concatenate(misfits))
-    return np.array(rows)
 
 
 DECLARED = "page of a surface"
@@ -522,8 +504,7 @@ class Surface(core.Reportable):
         smiles = (SVI(*row) for row in fits[["a", "b", "rho", "m", "sigma"]].to_numpy().tolist())
         return cls(
             one.times[0], one.underlyings[0], model, tuple(smiles), fits, left_out,
-            float(one.table["index"].median()), one.settlement, quotes,
-            one,
+            float(one.table["index"].median()), one.settlement, quotes, one,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -729,27 +710,21 @@ class Surface(core.Reportable):
         falls = np.diff(totals, axis=0) < -CROSSING_TOLERANCE
         least = [smile.least_density for smile in self.smiles]
         crossed = [(math.nan, 0.0), *map(self._cross, range(1, len(self.smiles)))]
-        return pd.DataFrame(
-            {
-                "expiry": self.fits["expiry"],
-                "least_density": least,
-                "butterfly": [each < MIN_SOUND for each in least],
-                "crossings": [0.0, *falls.mean(axis=1)],
-                "quoted_crossings": [share for share, _ in crossed],
-                "deepest_crossing": [depth for _, depth in crossed],
-            }
-        )
+        shares, depths = map(list, zip(*crossed, strict=True))
+        found: dict[str, Any] = {"expiry": self.fits["expiry"], "least_density": least}
+        found |= {"butterfly": [each < MIN_SOUND for each in least]}
+        found |= {"crossings": [0.0, *falls.mean(axis=1)], "quoted_crossings": shares}
+        return pd.DataFrame({**found, "deepest_crossing": depths})
 
     def _cross(self, place: int) -> tuple[float, float]:
         ends = self.fits["expiry"]
-        quoted = [
-            self.quotes.loc[self.quotes["expiry"] == ends[row], "k"] for row in (place - 1, place)
-        ]
+        expiries, rows = self.quotes["expiry"], (place - 1, place)
+        quoted = [self.quotes.loc[expiries == ends[row], "k"] for row in rows]
         low, high = max(each.min() for each in quoted), min(each.max() for each in quoted)
         if not low < high:
             return math.nan, 0.0
         k = np.linspace(low, high, CROSSING_GRID.size)
-        before, own = (self.smiles[row].total_variance(k) for row in (place - 1, place))
+        before, own = (self.smiles[row].total_variance(k) for row in rows)
         is_under = own < before - CROSSING_TOLERANCE
         fall = np.sqrt(before / self.years[place]) - np.sqrt(own / self.years[place])
         return float(is_under.mean()), float(np.max(fall, where=is_under, initial=0.0))
@@ -778,24 +753,12 @@ COLUMNS: dict[str, Measure] = {"iv": "atm", "skew": "skew", "vix": "vix"}
 MAX_AGE = 14 * DAY
 """Largest age of the last surface at the first bar of a market, in nanoseconds."""
 YEAR = YEAR_DAYS * DAY
-Progress = Callable[[int, int], None]
-
-
 OF_SURFACE = ("fits", "left_out", "quotes")
 
 
-def hash_fits(chain: Chain, model: Model) -> str:
-    """Return a hash of all that the surfaces of a chain follow from."""
-    rows = pd.util.hash_pandas_object(chain.table, index=False).to_numpy()
-    modules = (chains, pricing, black_kernels, implied_kernels)
-    paths = (__file__, *(str(each.__file__) for each in modules))
-    code = (Path(each).read_text(encoding="utf-8") for each in paths)
-    versions = map(core.find_version, ("numpy", "pandas"))
-    quotes = hashlib.sha256(rows.tobytes()).hexdigest()
-    return core.hash_texts(quotes, f"{[*chain.table]} {chain.settlement} {model}", *versions, *code)
-
-
-def fit_snapshots(chain: Chain, model: Model, progress: Progress | None) -> dict[str, pd.DataFrame]:
+def fit_snapshots(
+    chain: Chain, model: Model, progress: core.Progress | None
+) -> dict[str, pd.DataFrame]:
     """Return the tables of all surfaces of a chain by ``snapshot``, and the ``skipped`` ones."""
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in OF_SURFACE}
     skipped = []
@@ -842,7 +805,7 @@ class Surfaces:
         model: Model = "svi",
         settlement: str | None = None,
         timezone: str | None = None,
-        progress: Progress | None = None,
+        progress: core.Progress | None = None,
     ) -> Surfaces:
         """Fit a surface to each snapshot of a folder of chains, or of one file.
 
@@ -871,7 +834,7 @@ class Surfaces:
         model: Model = "svi",
         *,
         underlying: str | None = None,
-        progress: Progress | None = None,
+        progress: core.Progress | None = None,
     ) -> Surfaces:
         """Fit a surface to each snapshot of a chain; see :meth:`load`.
 
@@ -879,16 +842,21 @@ class Surfaces:
         """
         chosen, cache = chain.select(underlying), _compile.find_lasting_folder()
         make = partial(fit_snapshots, chosen, model, progress)
-        name = f"surfaces-{hash_fits(chosen, model)}"
+        rows = pd.util.hash_pandas_object(chosen.table, index=False).to_numpy()
+        modules = (chains, pricing, core.black_kernels, implied_kernels)
+        paths = (__file__, *(str(each.__file__) for each in modules))
+        code = (Path(each).read_text(encoding="utf-8") for each in paths)
+        versions = map(core.find_version, ("numpy", "pandas"))
+        terms = f"{[*chosen.table]} {chosen.settlement} {model}"
+        quotes = hashlib.sha256(rows.tobytes()).hexdigest()
+        name = f"surfaces-{core.hash_texts(quotes, terms, *versions, *code)}"
         tables = make() if cache is None else core.keep_tables(cache / name, make)
         parts = {each: dict([*tables[each].groupby("snapshot")]) for each in OF_SURFACE}
         surfaces, times = list[Surface](), list[Any](chosen.times)
         for k in parts["fits"]:
-            own = {
-                each: parts[each].get(k, tables[each][:0]).drop(columns="snapshot")
-                for each in OF_SURFACE
-            }
-            own = {each: table.reset_index(drop=True) for each, table in own.items()}
+            own = {each: parts[each].get(k, tables[each][:0]) for each in OF_SURFACE}
+            for each, table in own.items():
+                own[each] = table.drop(columns="snapshot").reset_index(drop=True)
             surfaces.append(Surface._of_tables(chosen.select(time=times[k]), model, **own))
         return cls(tuple(surfaces), tables["skipped"])
 
@@ -956,15 +924,11 @@ class Surfaces:
     @property
     def content_hash(self) -> str:
         """A hash of times, smiles and forwards."""
-        content = [
-            [
-                str(each.time),
-                each.index,
-                each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist(),
-                [[*vars(smile).values()] for smile in each.smiles],
-            ]
-            for each in self.surfaces
-        ]
+        content = []
+        for each in self.surfaces:
+            forwards = each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist()
+            smiles = [[*vars(smile).values()] for smile in each.smiles]
+            content.append([str(each.time), each.index, forwards, smiles])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def atm(self, tenor: str | float) -> pd.Series:
