@@ -12,26 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import core
-from backtest.core import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    format_duration,
-    format_time,
-)
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_duration
 from backtest.core.units import DAY, YEAR_DAYS
+from backtest.market import tables
 from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
-from backtest.market.tables import (
-    MARK_PRICES,
-    PRICES,
-    BarGroups,
-    grid_origin,
-    group_bars,
-    resample_fields,
-)
+from backtest.market.tables import MARK_PRICES, PRICES, BarGroups
 
 SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""
@@ -113,10 +100,7 @@ class PolicyClock(NamedTuple):
         return np.flatnonzero(self.rows >= 0)
 
     def hold(self, values: FloatArray) -> FloatArray:
-        """Return values of ``seen`` by bar of the market, as last known at its close; 0 before.
-
-        ``values`` are of shape (..., n_seen), or (1,) for a constant.
-        """
+        """Return values of ``seen``, (..., n_seen) or (1,), by bar, as last known; 0 before."""
         if self.is_every or values.shape == (1,):
             return values
         known = np.where(self.rows >= 0, self.rows, -self.rows - 2)
@@ -134,10 +118,7 @@ class PolicyClock(NamedTuple):
         return np.ascontiguousarray(np.where(self.rows >= 0, signal.T, 1.0).T)
 
     def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
-        """Return values of ``seen`` at the closes at which policies decide, ``others`` elsewhere.
-
-        ``values`` are of shape (n_seen,) or (n_seen, n).
-        """
+        """Return values of ``seen``, (n_seen,) or (n_seen, n), where policies decide."""
         if self.is_every:
             return values
         found = values[np.maximum(self.rows, 0)].T
@@ -215,16 +196,16 @@ def show_signal(market: Market, clock: PolicyClock) -> Market:
 
 def combine(market: Market) -> Market:
     def compute() -> Market:
-        groups = group_bars(market.time, market.interval, market.decide, sessions=False)
+        groups = tables.group_bars(market.time, market.interval, market.decide, sessions=False)
         source = f"{market.source}.resample({format_duration(market.decide)!r})"
-        return Market(**resample_fields(market, market.decide, groups), source=source)
+        return Market(**tables.resample_fields(market, market.decide, groups), source=source)
 
     return compute_once(market, "clock", compute)
 
 
 def make_clock(market: Market | Markets) -> PolicyClock:
     markets = as_markets(market)
-    length, origin = markets.decide, grid_origin(markets.decide)
+    length, origin = markets.decide, tables.grid_origin(markets.decide)
     ahead = 0 if has_gaps(markets) else markets.interval
     lasts = {
         name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
@@ -248,24 +229,18 @@ def has_gaps(market: Any) -> bool:
     return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
 
 
-def find_thin(market: Market) -> core.BoolArray:
-    if "detail" in market.filled:
-        return np.zeros(1, np.bool_)
-    opens = combine(market).time
-    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + market.decide)))
-    usual = market.decide // market.interval
-    if market.sessions:
-        usual = int(np.bincount(counts).argmax())
-    return np.asarray(counts < ENOUGH * usual)
-
-
 def describe_clock(market: Market) -> dict[str, Any]:
     if not market.decide:
         return {}
-    thin = find_thin(market)
-    first = format_time(int(combine(market).time[np.argmax(thin)])) if thin.any() else None
-    found = {"decide": format_duration(market.decide)}
-    return found if first is None else {**found, "thin_bars": int(thin.sum()), "first_thin": first}
+    found: dict[str, Any] = {"decide": format_duration(market.decide)}
+    opens = combine(market).time
+    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + market.decide)))
+    usual = np.bincount(counts).argmax() if market.sessions else market.decide // market.interval
+    thin = np.flatnonzero(counts < ENOUGH * usual)
+    if thin.size and "detail" not in market.filled:
+        first = core.format_time(int(opens[thin[0]]))
+        found |= {"thin_bars": thin.size, "first_thin": first}
+    return found
 
 
 SAME, MOST = 1e-6, 0.01
@@ -285,12 +260,23 @@ def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
         )
     length = decide or format_duration(market.interval)
     decide_every(market, length)  # it is a multiple
-    return decide_every(refine(market, detail), length)
-
-
-def refine(market: Any, detail: Any) -> Any:
-    markets = as_markets(market)
-    details = read_detail(markets, detail)
+    markets, details = as_markets(market), detail
+    if isinstance(detail, str | Path):
+        if is_panel([Path(detail)], markets.names):
+            details = Markets.load(detail, instruments=list(markets.names), funding_gaps="zero")
+        else:
+            details = Market.load(detail, funding_gaps="zero")
+    if isinstance(details, Market):
+        details = dict(zip(markets.names, [details], strict=False))
+    if not isinstance(details, Mapping) or not all(isinstance(e, Market) for e in details.values()):
+        raise ParameterError(
+            "detail must be a Market, one for each instrument, or a folder, "
+            f"got {core.repr_plain(details)}"
+        )
+    if lacking := [name for name in markets.names if name not in details]:
+        raise ParameterError(
+            f"detail must be one for each instrument, got none of {', '.join(lacking)}"
+        )
     covered = [each.time[find_covered(n, each, details[n])] for n, each in markets.items()]
     known = functools.reduce(np.intersect1d, covered)
     refined = {
@@ -298,29 +284,7 @@ def refine(market: Any, detail: Any) -> Any:
     }
     source = f"{markets.source} with detail"
     found = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
-    return as_given(found, market)
-
-
-def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
-    given = detail
-    if isinstance(detail, str | Path):
-        if is_panel([Path(detail)], markets.names):
-            given = Markets.load(detail, instruments=list(markets.names), funding_gaps="zero")
-        else:
-            given = Market.load(detail, funding_gaps="zero")
-    if isinstance(given, Market):
-        given = dict(zip(markets.names, [given], strict=False))
-    if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
-        raise ParameterError(
-            "detail must be a Market, one for each instrument, or a folder, "
-            f"got {core.repr_plain(given)}"
-        )
-    lacking = [name for name in markets.names if name not in given]
-    if lacking:
-        raise ParameterError(
-            f"detail must be one for each instrument, got none of {', '.join(lacking)}"
-        )
-    return given
+    return decide_every(as_given(found, market), length)
 
 
 def find_owners(market: Market, detail: Market) -> IntArray:
@@ -347,8 +311,8 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
     if not covered.any():
         raise ParameterError(
             f"detail must cover bars of {name} and open with them, got bars from "
-            f"{format_time(detail.start)} to {format_time(detail.end)} for "
-            f"{format_time(market.start)} to {format_time(market.end)}"
+            f"{core.format_time(detail.start)} to {core.format_time(detail.end)} for "
+            f"{core.format_time(market.start)} to {core.format_time(market.end)}"
         )
     return covered
 
@@ -380,7 +344,7 @@ def join(market: Market, detail: Market, lived: core.BoolArray) -> Market:
     text += f"{core.count_nouns(market.n_bars, 'bar')} of {format_duration(market.interval)}"
     if len(opens):
         end = int(opens[-1]) + market.interval
-        text += f", from {format_time(int(opens[0]))} to {format_time(end)}"
+        text += f", from {core.format_time(int(opens[0]))} to {core.format_time(end)}"
     text += "; it has no mark prices" if market.has_mark and not has_mark else ""
     return Market(
         **{
@@ -410,14 +374,14 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
         raise core.DataError(
             "detail must make the bars that it stands for, got a price that differs by "
             f"{core.format_percent(float(worst[k]))} in the bar of "
-            f"{format_time(int(opens[k]))} UTC, and {count:,} of {len(opens):,} "
+            f"{core.format_time(int(opens[k]))} UTC, and {count:,} of {len(opens):,} "
             "bars that differ: of one instrument and one venue?"
         )
     if not count:
         return {}
     text = (
         f"{count:,} of {len(opens):,} bars differ from their detail by more than 1e-6, at most by "
-        f"{float(worst[k]):.2g} at {format_time(int(opens[k]))} UTC; the detail counts"
+        f"{float(worst[k]):.2g} at {core.format_time(int(opens[k]))} UTC; the detail counts"
     )
     core.warn_caller(text)
     return {"detail_differs": text}

@@ -304,26 +304,6 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def find_symbol(client: Any, request: Request) -> tuple[str, str]:
-    wanted, source = request.symbol, request.source
-    with reading(f"{source}, the list of markets"):
-        markets = [*client.load_markets().values()]
-    found = [each for each in markets if wanted in (each["symbol"], each["id"])]
-    if not found:
-        known = [name for each in markets for name in (each["symbol"], each["id"])]
-        raise ParameterError(
-            f"symbol must be listed at {source}, as the venue or ccxt writes it "
-            f"(BTC/USDT:USDT), {wanted!r} is not{core.did_you_mean(wanted, known)}"
-        )
-    if request.length not in client.timeframes:
-        raise ParameterError(
-            f"interval must be a length of bars that {source} offers, "
-            f"{', '.join(client.timeframes)}, got {request.length}"
-        )
-    chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
-    return str(chosen["symbol"]), str(chosen["id"])
-
-
 class Fetched(NamedTuple):
     folder: Path
     facts: Mapping[str, Any]
@@ -409,8 +389,24 @@ def fetch_market(
                 f"{name}; pip install ccxt==4.5.64, which has it"
             )
         client = exchange(settings)
-    symbol, facts["instrument"] = find_symbol(client, request)
-    pages = Exchange(client, request, symbol).pages
+    wanted, source = request.symbol, request.source
+    with reading(f"{source}, the list of markets"):
+        markets = [*client.load_markets().values()]
+    found = [each for each in markets if wanted in (each["symbol"], each["id"])]
+    if not found:
+        known = [name for each in markets for name in (each["symbol"], each["id"])]
+        raise ParameterError(
+            f"symbol must be listed at {source}, as the venue or ccxt writes it "
+            f"(BTC/USDT:USDT), {wanted!r} is not{core.did_you_mean(wanted, known)}"
+        )
+    if request.length not in client.timeframes:
+        raise ParameterError(
+            f"interval must be a length of bars that {source} offers, "
+            f"{', '.join(client.timeframes)}, got {request.length}"
+        )
+    chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
+    facts["instrument"] = str(chosen["id"])
+    pages = Exchange(client, request, str(chosen["symbol"])).pages
     return fetch_kinds(folder, request, facts, pages, start, until, report)
 
 

@@ -162,7 +162,13 @@ def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFram
     own = chosen.get("time", "0" if row is None else "time").lower()
     own = names[int(own)].lower() if own.isdigit() and int(own) < len(names) else own
     stamps = {x: pa.string() for x in names if x.lower() == own or plain_name(x) in ALL_TIMES}
-    has_comma = has_decimal_comma(lines[row or 0 :], delimiter, where)
+    given = [] if delimiter == "," else lines[row or 0 :]
+    commas = [cell for line in given for cell in split_line(line)[1] if _COMMA.fullmatch(cell)]
+    if commas and all(_THOUSANDS.fullmatch(cell) for cell in commas):
+        raise DataError(
+            f"numbers must be read in one way, got {commas[0]!r}, whose comma may be a decimal "
+            f"point or a thousands separator ({where}); write them with a point"
+        )
     broken: list[Any] = []
 
     def keep(row: Any) -> str:
@@ -175,7 +181,7 @@ def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFram
             texts.ReadOptions(column_names=names, block_size=1 << 22),
             texts.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
             texts.ConvertOptions(
-                column_types=stamps, strings_can_be_null=True, decimal_point=".,"[has_comma]
+                column_types=stamps, strings_can_be_null=True, decimal_point="," if commas else "."
             ),
         )
     except pa.ArrowInvalid as error:
@@ -236,21 +242,6 @@ def split_line(line: str) -> tuple[str, list[str]]:
     return delimiter, [cell.strip() for cell in cells]
 
 
-def has_decimal_comma(lines: Sequence[str], delimiter: str, where: str) -> bool:
-    """Return whether numbers have a decimal comma; raise if it may as well stand at thousands."""
-    if delimiter == ",":
-        return False
-    cells = [cell for line in lines for cell in split_line(line)[1] if _COMMA.fullmatch(cell)]
-    if not cells:
-        return False
-    if all(_THOUSANDS.fullmatch(cell) for cell in cells):
-        raise DataError(
-            f"numbers must be read in one way, got {cells[0]!r}, whose comma may be a decimal "
-            f"point or a thousands separator ({where}); write them with a point"
-        )
-    return True
-
-
 def write_folder(
     place: str | Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object]
 ) -> Path:
@@ -282,10 +273,8 @@ _BINANCE = re.compile(
 )
 _OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
 _FACTS: Mapping[str, type] = {
-    "instrument": str,
-    "interval": str,
-    "synthetic": bool,
-    "sessions": bool,
+    **dict.fromkeys(("instrument", "interval"), str),
+    **dict.fromkeys(("synthetic", "sessions"), bool),
     "filled": dict,
 }
 _CURE = (
@@ -636,10 +625,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
 def load_fields(
     paths: Sequence[Path], options: ReadOptions, **more: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the fields of the market in files, but for its source.
-
-    ``more`` are the paths of mark and funding that names do not say.
-    """
+    """Return the fields of the market in files, but for its source; ``more`` paths by role."""
     frames, options, filled = open_files(paths, options, more=more)
     fields = load_frames(frames, options, where=", ".join(map(str, paths)))
     return {**fields, "filled": {**fields["filled"], **filled}}

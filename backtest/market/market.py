@@ -19,18 +19,10 @@ import numpy.typing as npt
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.core.code_names import is_series, pd
+from backtest.market import tables
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import (
-    BY_BARS,
-    PRICES,
-    TIME_NAMES,
-    SourceFrame,
-    Span,
-    resample_fields,
-    slice_fields,
-    to_floats,
-)
+from backtest.market.tables import PRICES, TIME_NAMES, SourceFrame, Span
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -386,7 +378,7 @@ class Market(BarClock):
         market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
         if market.interval == length:
             return market
-        return cls(**resample_fields(market, length), source=source)
+        return cls(**tables.resample_fields(market, length), source=source)
 
     def __len__(self) -> int:
         return self.n_bars
@@ -436,7 +428,9 @@ class Market(BarClock):
 
     def _slice(self, first: int, stop: int, step: str) -> Self:
         lead = self.interval // 4 if first else self.interval
-        fields = slice_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
+        fields = tables.slice_fields(
+            self, slice(first, stop), funding_from=int(self.time[first]) - lead
+        )
         fields |= {"columns": MappingProxyType(fields["columns"]), "facts": {}}
         cut = object.__new__(type(self))  # without the checks: parts of frozen arrays are frozen
         vars(cut).update(fields, source=self.source + step, signal=self.signal[first:stop])
@@ -499,7 +493,7 @@ class Market(BarClock):
         interval : str
             A multiple of the market's own interval; with sessions, any length not below it.
         """
-        fields = resample_fields(self, core.parse_duration(interval, "interval"))
+        fields = tables.resample_fields(self, core.parse_duration(interval, "interval"))
         return Market(**fields, source=f"{self.source}.resample({interval!r})")
 
     @checked
@@ -515,8 +509,8 @@ class Market(BarClock):
             "sessions": self.sessions,
             "filled": dict(self.filled),
         }
-        tables = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
-        return write_folder(folder, {k: v for k, v in tables.items() if v is not None}, facts)
+        frames = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
+        return write_folder(folder, {k: v for k, v in frames.items() if v is not None}, facts)
 
 
 _CONTENT = tuple(
@@ -533,7 +527,7 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
         if not isinstance(values.index, pd.DatetimeIndex):
             raise DataError(
                 f"{name}: must be an array, or a Series by time, was by "
-                f"{type(values.index).__name__}; {BY_BARS}"
+                f"{type(values.index).__name__}; {tables.BY_BARS}"
             )
         stamps = core.read_stamps(values.index, name=name)
         if not np.array_equal(stamps, time):
@@ -550,7 +544,7 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
             f"{name}: must have {time.size} values, one per bar, got shape {found.shape}"
         )
     numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
-    column = to_floats(numbers, column=name, name="with_columns")
+    column = tables.to_floats(numbers, column=name, name="with_columns")
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
         first = core.format_time(int(time[infinite[0]]))

@@ -54,39 +54,6 @@ PRICES, FUNDING = Panel._fields[:9], Panel._fields[9:]
 """The fields of shape (n_instruments, n_bars), and those of shape (n_events,)."""
 
 
-def make_panel(
-    markets: Sequence[Market], spans: IntArray, n_bars: int, jitter: int = JITTER
-) -> Panel:
-    """Return the arrays of the markets on a clock of ``n_bars``.
-
-    ``spans``, of shape (n_instruments, 2), holds the first and one past the last bar of each on
-    the clock. ``jitter`` (ns) is how far from an open a settlement still belongs to it. Without
-    mark prices, the marks are the arrays of the last prices.
-    """
-    prices: dict[str, Any] = {}
-    has_mark = any(market.has_mark for market in markets)
-    for name in PRICES:
-        last = name.removeprefix("mark_")
-        if last != name and not has_mark:
-            prices[name] = prices[last]
-            continue
-        # by bar in memory, as the loop over bars reads them
-        prices[name] = np.full((n_bars, len(markets)), np.nan).T
-        for row, (first, stop), market in zip(prices[name], spans, markets, strict=True):
-            row[first:stop] = getattr(market, name)
-    events = []
-    for instrument, (market, (first, _)) in enumerate(zip(markets, spans, strict=True)):
-        time, rate, price = market.funding_time, market.funding_rate, market.funding_mark
-        bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
-        kept = (bar >= 0) & (bar < market.n_bars)
-        owner = np.full(len(time), instrument, dtype=np.int64)
-        event = (time, bar + first, is_open.astype(np.int64), owner, price, rate)
-        events.append([values[kept] for values in event])
-    joined = [np.concatenate(parts) for parts in zip(*events, strict=True)]
-    order = np.argsort(joined[0], kind="stable")
-    return Panel(**prices, **dict(zip(FUNDING, (each[order] for each in joined), strict=True)))
-
-
 def check_markets(markets: object) -> None:
     if not isinstance(markets, Mapping):
         raise ParameterError(
@@ -339,9 +306,30 @@ class Markets(BarClock, Mapping[str, Market]):
         -----
         The arrays of the last call are kept, and may be shared: do not write to them.
         """
-        if jitter not in self._panels:
-            found = make_panel([*self.values()], self.spans, self.n_bars, jitter)
-            self._panels = {jitter: found}
+        if jitter in self._panels:
+            return self._panels[jitter]
+        markets, prices, events = [*self.values()], dict[str, Any](), list[Any]()
+        has_mark = any(market.has_mark for market in markets)
+        for name in PRICES:
+            last = name.removeprefix("mark_")
+            if last != name and not has_mark:  # the marks are the arrays of the last prices
+                prices[name] = prices[last]
+                continue
+            # by bar in memory, as the loop over bars reads them
+            prices[name] = np.full((self.n_bars, len(markets)), np.nan).T
+            for row, (first, stop), market in zip(prices[name], self.spans, markets, strict=True):
+                row[first:stop] = getattr(market, name)
+        for instrument, (market, (first, _)) in enumerate(zip(markets, self.spans, strict=True)):
+            time, rate, price = market.funding_time, market.funding_rate, market.funding_mark
+            bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
+            kept = (bar >= 0) & (bar < market.n_bars)
+            owner = np.full(len(time), instrument, dtype=np.int64)
+            event = (time, bar + first, is_open.astype(np.int64), owner, price, rate)
+            events.append([values[kept] for values in event])
+        joined = [np.concatenate(parts) for parts in zip(*events, strict=True)]
+        order = np.argsort(joined[0], kind="stable")
+        settled = dict(zip(FUNDING, (each[order] for each in joined), strict=True))
+        self._panels = {jitter: Panel(**prices, **settled)}
         return self._panels[jitter]
 
     def tradable(self) -> core.BoolArray:

@@ -15,15 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from backtest import core
-from backtest.core import (
-    BoolArray,
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    format_duration,
-    format_time,
-)
+from backtest.core import BoolArray, DataError, FloatArray, IntArray, ParameterError
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR, MINUTE, SECOND
 
@@ -276,16 +268,13 @@ class Span(NamedTuple):
         return Span(self.start if start is None else start, self.end if end is None else end)
 
     def has_days_of(self, other: Span, *, sessions: bool) -> bool:
-        """Return whether no UTC day of another span lies outside, but for closures of sessions.
-
-        So a day is a bound of bars whatever hour they begin.
-        """
+        """Return whether no UTC day of another span lies outside, but for closures of sessions."""
         room = MAX_CLOSURE if sessions else 0
         is_early = other.start // DAY < (self.start - room) // DAY
         return not is_early and (other.end - 1) // DAY <= (self.end - 1 + room) // DAY
 
     def __str__(self) -> str:
-        return f"{format_time(self.start)} to {format_time(self.end)} UTC"
+        return f"{core.format_time(self.start)} to {core.format_time(self.end)} UTC"
 
 
 def place_on_bars(
@@ -407,7 +396,11 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
     them.
     """
     origin, size = grid_origin(length), length // interval
-    since, given, wanted = time - origin, format_duration(interval), format_duration(length)
+    since, given, wanted = (
+        time - origin,
+        core.format_duration(interval),
+        core.format_duration(length),
+    )
     if size == 0 or (not sessions and length % interval):
         rule = f"longer than {given}" if sessions else f"a multiple of {given}"
         raise ParameterError(f"bars must become {rule}, got {wanted}")

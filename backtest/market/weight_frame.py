@@ -105,11 +105,7 @@ def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
 
 
 def read_dates(index: pd.Index, argument: str, cure: str = BY_TIMES) -> IntArray:
-    """Return the stamps of an index of dates as int64 UTC ns, each once, in any order.
-
-    ``cure`` is what an error says of an index of anything else: what is given by position is an
-    array.
-    """
+    """Return the stamps of an index of dates as int64 UTC ns, each once; ``cure`` ends an error."""
     if not isinstance(index, pd.DatetimeIndex):
         raise ParameterError(
             f"{argument} must be an array, or be indexed by time, was by {type(index).__name__}; "

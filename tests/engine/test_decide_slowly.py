@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.errors import BacktestError
-from backtest.market.clock import find_clock, find_thin
+from backtest.market.clock import find_clock
 from tests.kit import check_refused, free_venue
 
 HOUR = 3_600_000_000_000
@@ -162,7 +162,6 @@ def test_a_longer_bar_without_its_last_bars_is_decided_at_the_next_open():
     result = run(market, Reading(), decide="4h", calendar="252")
     assert result.manifest["data"]["decide"] == "4h"
     assert result.manifest["data"]["thin_bars"] == 2
-    assert find_thin(bt.decide_every(market, "4h")).sum() == 2
 
 
 def test_columns_that_look_ahead_are_refused_on_longer_bars(market):
