@@ -157,18 +157,15 @@ def hold_lock_file(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise LockHeldError(read_holder(path)) from None
+        holder = ""
+        with suppress(OSError, ValueError), path.open(encoding="ascii") as file:
+            holder = file.read(20).strip()
+        raise LockHeldError(holder or "?") from None
     try:
         path.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield
     finally:
         lock.release()
-
-
-def read_holder(path: Path) -> str:
-    with suppress(OSError, ValueError), path.open(encoding="ascii") as file:
-        return file.read(20).strip() or "?"
-    return "?"
 
 
 def is_lock_held(path: Path) -> bool:

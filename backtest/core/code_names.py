@@ -98,8 +98,7 @@ class LazyModule(ModuleType):
 def export_lazily(name: str) -> None:
     """Let a module import at first use what its ``if TYPE_CHECKING:`` imports of this package.
 
-    So type checkers and Python read one list. ``__all__`` is that list where none is written;
-    other names of it are modules.
+    ``__all__`` is that list where none is written; other names of it are modules.
     """
     module = sys.modules[name]
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))

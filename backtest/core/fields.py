@@ -149,18 +149,15 @@ class Choice(Declaration):
 
 
 def read_number(value: object, *, whole: bool = False) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    number = to_float(value) if real else math.nan
+    number = math.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = -math.inf if value < 0 else math.inf
     if math.isnan(number) or (whole and not number.is_integer()):
         raise Fault(f"must be {'a whole number' if whole else 'a number'}")
     return number
-
-
-def to_float(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type] # a real number has one
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator] # as above
 
 
 @dataclass(frozen=True)
@@ -372,14 +369,7 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
         )
     if series.empty:
         raise Fault("must have at least one value", "an empty series")
-    times = _read_times(series.index)
-    values = _read_values(series, may_be_infinite=may_be_infinite)
-    times.flags.writeable = False
-    values.flags.writeable = False
-    return pd.Series(values, index=units.utc_index(times), copy=False)
-
-
-def _read_times(index: pd.DatetimeIndex) -> np.ndarray:
+    index = series.index
     if index.tz is None:
         raise Fault(
             "must be indexed by UTC time, for example by series.tz_localize('UTC')",
@@ -393,10 +383,6 @@ def _read_times(index: pd.DatetimeIndex) -> np.ndarray:
     if wrong.size:
         found = f"{index[wrong[0]]} in row {wrong[0]}"
         raise Fault("must be indexed by times that increase strictly", found)
-    return times
-
-
-def _read_values(series: FloatSeries, *, may_be_infinite: bool) -> np.ndarray:
     is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
     if not is_number or pd.api.types.is_complex_dtype(series):
         raise Fault("must hold numbers", f"a series of {series.dtype}")
@@ -405,9 +391,11 @@ def _read_values(series: FloatSeries, *, may_be_infinite: bool) -> np.ndarray:
     wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
     if wrong.size:
         found = f"{values[wrong[0]]} in {wrong.size} of {values.size} rows, first at "
-        found += _format(series.index, int(wrong[0]))
+        found += _format(index, int(wrong[0]))
         raise Fault(f"must be {'numbers' if may_be_infinite else 'finite'}", found)
-    return values
+    times.flags.writeable = False
+    values.flags.writeable = False
+    return pd.Series(values, index=units.utc_index(times), copy=False)
 
 
 def _format(index: pd.Index, position: int) -> str:

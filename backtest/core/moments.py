@@ -68,7 +68,19 @@ def read_stamps(
     if given.dtype.kind in "iuf":
         return _read_epochs(given, name, error)
     if given.dtype.kind != "M":
-        given = _read_texts(texts, name, error)
+        written = texts
+        if texts.str.endswith(_UTC_NAMES).any():
+            written = texts.str.replace(_NAME_OF_UTC.pattern, "Z", regex=True)
+        known = written.where(written.str.match(_YEAR_FIRST.pattern))
+        given = pd.to_datetime(known, format="ISO8601", utc=True, errors="coerce")
+        is_naive = ~written.where(given.notna(), "2000-01-01 00Z").str.contains(_ENDS_IN_ZONE)
+        if is_naive.any() and not is_naive.all() and given.notna().all():
+            row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
+            raise error(
+                f"stamps must all have a zone or none, got {written.iloc[0]!r} and "
+                f"{written.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
+            )
+        given = given.dt.tz_localize(None) if is_naive.any() else given
     index = pd.DatetimeIndex(given)
     years = index.year.to_numpy()
     is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
@@ -87,22 +99,6 @@ def read_stamps(
     return np.array(index.as_unit("ns").asi8, dtype=np.int64)
 
 
-def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.Series:
-    """Return texts as times, in UTC if they have a zone; NaT where they cannot be read."""
-    if texts.str.endswith(_UTC_NAMES).any():
-        texts = texts.str.replace(_NAME_OF_UTC.pattern, "Z", regex=True)
-    known = texts.where(texts.str.match(_YEAR_FIRST.pattern))
-    read = pd.to_datetime(known, format="ISO8601", utc=True, errors="coerce")
-    is_naive = ~texts.where(read.notna(), "2000-01-01 00Z").str.contains(_ENDS_IN_ZONE)
-    if is_naive.any() and not is_naive.all() and read.notna().all():
-        row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
-        raise error(
-            f"stamps must all have a zone or none, got {texts.iloc[0]!r} and "
-            f"{texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
-        )
-    return read.dt.tz_localize(None) if is_naive.any() else read
-
-
 def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
     floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
     limit = 2.0**53 if given.dtype.kind == "f" else 2.0**63
@@ -110,7 +106,11 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> uni
     epochs = np.where(is_bad, 0, given.fillna(0).to_numpy()).astype(np.int64)
     factors = np.array(UNITS)[np.searchsorted(BOUNDS, epochs, side="right")]
     is_bad |= (epochs < FIRST_EPOCH // factors) | (epochs >= LAST_EPOCH // factors)
-    is_bad |= _are_dates(epochs)
+    for digits in CLOCK_DIGITS:  # those that may be dates, YYYYMMDD, with a time or none
+        low, high = FIRST_DAY * 10**digits, LAST_DAY * 10**digits
+        rows = np.flatnonzero((epochs >= low) & (epochs < high))
+        days = pd.Series(epochs[rows] // 10**digits).astype(str)
+        is_bad[rows] |= pd.to_datetime(days, format="%Y%m%d", errors="coerce").notna().to_numpy()
     if is_bad.any():
         raise _unreadable(given, is_bad, name, error)
     if (factors != factors[:1]).any():
@@ -120,17 +120,6 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> uni
             f"({name}, row {row}); some venues went from ms to us within a file"
         )
     return np.asarray(epochs * factors)
-
-
-def _are_dates(epochs: units.IntArray) -> units.BoolArray:
-    """Return which whole numbers may be dates of 1970 to 2100, YYYYMMDD, with a time or none."""
-    found = np.zeros(epochs.shape, dtype=np.bool_)
-    for digits in CLOCK_DIGITS:
-        low, high = FIRST_DAY * 10**digits, LAST_DAY * 10**digits
-        rows = np.flatnonzero((epochs >= low) & (epochs < high))
-        days = pd.Series(epochs[rows] // 10**digits).astype(str)
-        found[rows] = pd.to_datetime(days, format="%Y%m%d", errors="coerce").notna()
-    return found
 
 
 def _unreadable(

@@ -47,10 +47,7 @@ class ShownTable(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A part of a chart that has an axis of its own; ``height`` is relative to the other panels.
-
-    ``scale`` is ``"log"`` where values vary much, which a reader can switch off, or empty.
-    """
+    """A part of a chart that has an axis of its own; ``scale`` is empty or ``"log"``."""
 
     title: str
     columns: tuple[str, ...]

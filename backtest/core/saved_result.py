@@ -157,10 +157,7 @@ DIRTY = "-dirty"
 
 
 def find_commit(source: Path) -> str | None:
-    """Return the commit of a file, ending in ``-dirty`` if tracked files of it were changed.
-
-    None if git does not know the file.
-    """
+    """Return the commit of a file, ``-dirty`` after changes; None if git does not know it."""
     describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     found = ""
     try:
@@ -200,7 +197,7 @@ def record_making(function: Callable[_P, _T]) -> Callable[_P, _T]:
         made = function(*args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
         if vars(made).get(KEPT) is None:  # otherwise it was loaded from a store
-            attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
+            vars(made)[KEPT] = Making(seconds, {}, argv=COMMAND.get())
         return made
 
     return clock
@@ -215,17 +212,11 @@ def recording_command(argv: Sequence[str]) -> Iterator[None]:
         COMMAND.reset(token)
 
 
-def attach_making(made: object, making: Making) -> None:
-    vars(made)[KEPT] = making
-
-
 def find_making(made: object, policies: Iterable[type]) -> Making:
     kept: Making = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
     is_loaded = KEPT in vars(made) and kept.seconds is None
-    return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
-
-
-def find_code(policies: Iterable[type]) -> dict[str, str | None]:
+    if kept.code or is_loaded:
+        return kept
     found = {PACKAGE: find_commit(PACKAGE_FILE)}
     waiting = list(policies)
     for cls in waiting:
@@ -234,7 +225,7 @@ def find_code(policies: Iterable[type]) -> dict[str, str | None]:
             found[cls.__name__] = find_commit(Path(inspect.getfile(cls)).absolute())
         except (TypeError, OSError):  # of no file
             found[cls.__name__] = None
-    return found
+    return kept._replace(code=found)
 
 
 def read_provenance(folder: Path, identity: str) -> Making | None:
@@ -262,10 +253,7 @@ KIND = "kind of result: "
 
 
 class Kinds(Mapping[str, Any]):
-    """The classes of saved results by their kinds, each imported when it is needed.
-
-    A class enters itself; the table of the package names the module of each kind.
-    """
+    """The classes of saved results by their kinds; a class enters itself when it is imported."""
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
@@ -509,7 +497,7 @@ class SavedResult(Reportable):
         making = None
         with suppress(DataError):  # lists and ``verify`` report the damage
             making = read_provenance(path, manifest["id"])
-        attach_making(made, making or Making(None, {}))
+        vars(made)[KEPT] = making or Making(None, {})
         return made
 
     @classmethod
@@ -567,14 +555,17 @@ class SettingsResult(SavedResult):
     @cached_property
     def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for
         """Everything that the numbers depend on and their layout, with an ``id``."""
-        tables = {name: getattr(self, name) for name in self.table_names}
+        content = {}
+        for name in self.table_names:
+            text = fill_absent(getattr(self, name)).to_csv(lineterminator="\n")
+            content[name] = hashlib.sha256(text.encode()).hexdigest()
         manifest = to_plain(
             {
                 "kind": self.kind,
                 "data": self.describe_data(),
                 "settings": self.settings,
                 "outcome": {name: getattr(self, name) for name in self.numbers},
-                "content": {name: hash_table(table) for name, table in tables.items()},
+                "content": content,
                 "title": self.title,
                 "note": self.note,
                 "versions": find_versions(),
@@ -584,15 +575,13 @@ class SettingsResult(SavedResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
-        tables = {
-            name: getattr(self, name) for name in self.table_names if name not in self.long_tables
-        }
+        shown = [name for name in self.table_names if name not in self.long_tables]
         data: dict[str, Any] = to_json(
             {
                 "verdict": self.verdict,
                 "numbers": {each.name: each.value for each in self.list_numbers()},
                 **{name: getattr(self, name) for name in self.numbers},
-                **{name: list_records(table) for name, table in tables.items()},
+                **{name: list_records(getattr(self, name)) for name in shown},
             }
         )
         return {**data, "settings": self.manifest["settings"]}
@@ -604,15 +593,10 @@ class SettingsResult(SavedResult):
         tables: Mapping[str, Any],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        fields = {"settings": from_plain(manifest["settings"]), **tables}
-        made = cls(**fields, **from_plain(manifest["outcome"]))
+        settings = from_plain(manifest["settings"])
+        made = cls(settings=settings, **tables, **from_plain(manifest["outcome"]))
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         return made
-
-
-def hash_table(table: pd.DataFrame | None) -> str:
-    text = fill_absent(table).to_csv(lineterminator="\n")
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 LIBRARIES = (

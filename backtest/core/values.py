@@ -78,7 +78,15 @@ class Value:
         made.__init__ = __init__
 
     def __post_init__(self) -> None:
-        found = [make_fault(name, rule, self) for name, rule in self.faults()]
+        found: list[pydantic_core.InitErrorDetails] = []
+        for name, rule in self.faults():
+            place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
+            value: Any = self
+            for each in place:
+                is_inside = isinstance(value, Mapping | Sequence)
+                value = value[each] if is_inside else getattr(value, str(each))
+            problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
+            found.append({"type": problem, "loc": place, "input": value})
         if found:
             raise ValidationError.from_exception_data(type(self).__name__, found)
         self._settle()
@@ -235,37 +243,27 @@ def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
             yield f"{place}{each.name}", format_setting(_plain(held))
 
 
-def make_fault(name: str, rule: str, owner: object) -> pydantic_core.InitErrorDetails:
-    place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
-    value: Any = owner
-    for each in place:
-        is_inside = isinstance(value, Mapping | Sequence)
-        value = value[each] if is_inside else getattr(value, str(each))
-    problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
-    return pydantic_core.InitErrorDetails(type=problem, loc=place, input=value)
-
-
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
-    found = (explain_one(each, cls, where) for each in error.errors(include_url=False))
-    lines = list(dict.fromkeys(found))
-    more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    return ParameterError("\n".join(lines[:MAX_LINES] + more))
-
-
-def explain_one(fault: Any, cls: type[Any], where: str) -> str:
-    place = list(fault["loc"])
+    lines: dict[str, None] = {}
     names = [each.name for each in _fields(cls) if not each.kw_only]
-    if place and isinstance(place[0], int) and place[0] < len(names):
-        place[0] = names[place[0]]  # given by its position
-    if fault["type"] == "unexpected_positional_argument":
-        place = []
-    base = ".".join(map(str, [where or name_place(cls), *place]))
-    if fault["type"] == "inner":
-        first, *rest = fault["ctx"]["text"].splitlines()
-        lines = [first if INNER.match(first) else f"it: {first}", *rest]
-        return "\n".join(INNER.sub(lambda found: f"{base}{found[1]}: ", each) for each in lines)
-    rule, found = find_rule(fault, cls, place)
-    return f"{base}: {rule}{found and f', got {found}'}"
+    faults: list[Any] = error.errors(include_url=False)
+    for fault in faults:
+        place = list(fault["loc"])
+        if place and isinstance(place[0], int) and place[0] < len(names):
+            place[0] = names[place[0]]  # given by its position
+        if fault["type"] == "unexpected_positional_argument":
+            place = []
+        base = ".".join(map(str, [where or name_place(cls), *place]))
+        if fault["type"] == "inner":
+            first, *rest = fault["ctx"]["text"].splitlines()
+            inside = [first if INNER.match(first) else f"it: {first}", *rest]
+            texts = (INNER.sub(lambda x, base=base: f"{base}{x[1]}: ", each) for each in inside)
+            lines["\n".join(texts)] = None
+        else:
+            rule, found = find_rule(fault, cls, place)
+            lines[f"{base}: {rule}{found and f', got {found}'}"] = None
+    more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return ParameterError("\n".join([*lines][:MAX_LINES] + more))
 
 
 INNER = re.compile(r"^\w+((?:\.\w+)*): ")
@@ -274,7 +272,9 @@ INNER = re.compile(r"^\w+((?:\.\w+)*): ")
 
 def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str, str]:
     """Return the rule of a fault, and what was found; empty where that says nothing."""
-    owner = find_owner(cls, place[:-1])
+    owner = cls
+    for each in place[:-1]:
+        owner = _find_parts(owner).get(str(each), owner)  # type: ignore[arg-type] # classes do hash
     context, found = fault.get("ctx", {}), repr_given(fault["input"])
     match fault["type"]:
         case "rule":
@@ -303,12 +303,6 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
 def name_place(cls: type[Any]) -> str:
     """Return the name of a class as in a table of settings: ``fee_tier`` of ``FeeTier``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
-
-
-def find_owner(cls: type[Any], place: Sequence[object]) -> type[Any]:
-    for name in place:
-        cls = _find_parts(cls).get(str(name), cls)  # type: ignore[arg-type] # classes do hash
-    return cls
 
 
 @cache
@@ -409,20 +403,17 @@ ArrayT = TypeVar("ArrayT", bound="npt.NDArray[Any]")
 
 
 def freeze(array: ArrayT) -> ArrayT:
-    return array if array.flags.c_contiguous and is_frozen(array) else copy_frozen(array)
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    is_frozen = not array.flags.writeable and isinstance(base, bytes)
+    return array if array.flags.c_contiguous and is_frozen else copy_frozen(array)
 
 
 def copy_frozen(array: ArrayT) -> ArrayT:
     frozen: Any = np.frombuffer(array.tobytes(), dtype=array.dtype)
     same: ArrayT = frozen if array.ndim == 1 else frozen.reshape(array.shape)
     return same
-
-
-def is_frozen(array: npt.NDArray[Any]) -> bool:
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return not array.flags.writeable and isinstance(base, bytes)
 
 
 class FrozenTable(Mapping[str, Any]):

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from backtest import core
-from backtest.core.saved_result import COMMAND, attach_making
+from backtest.core.saved_result import COMMAND
 from backtest.engine import BacktestFields, short_form
 from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
@@ -275,7 +275,8 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
         with contextlib.suppress(KeyboardInterrupt):
             outcome = search_and_choose(task, examiner)
         study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
-        attach_making(study, core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
+        seconds = round(examiner.elapsed, 6)
+        vars(study)[core.KEPT] = core.Making(seconds, {}, argv=COMMAND.get())
         if outcome is None:
             core.warn_caller(
                 f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
