@@ -64,10 +64,7 @@ class Output:
         more: Sequence[str] = (),
         folder: Path | None = None,
     ) -> None:
-        """Save a result, unless its ``folder`` is there, and print it.
-
-        ``more`` are lines of the terminal after its summary.
-        """
+        """Save a result, unless its ``folder`` is there, and print it, and ``more`` lines."""
         if self.report is not None:
             found.report(self.report)
         failure, path = None, folder

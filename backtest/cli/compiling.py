@@ -17,13 +17,7 @@ import typer
 
 import backtest
 from backtest import core
-from backtest._compile.object_code import (
-    BUILT,
-    building,
-    find_object_folder,
-    name_native,
-    name_platform,
-)
+from backtest._compile import object_code
 from backtest.cli.command import command, flag
 from backtest.market import Market, Markets
 from backtest.policies import Combinator, Policy, number_elements
@@ -61,7 +55,7 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
         *((f"policy {kind.__name__}", partial(use_policy, kind)) for kind in whole),
         *([("accounts with options", hold_options)] if options else []),
     ]
-    with building(folder):
+    with object_code.building(folder):
         for k, (name, compile_it) in enumerate(parts, 1):
             with reporting(f"compiling {name} ({k} of {len(parts)})"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -72,8 +66,9 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
 
 def find_folder() -> Path:
     """Return the folder of the package where it is a checkout, else that of the cache."""
-    is_checkout = (BUILT.parents[1] / "pyproject.toml").exists()
-    return BUILT / f"{name_platform()}-{name_native()}" if is_checkout else find_object_folder()
+    is_checkout = (object_code.BUILT.parents[1] / "pyproject.toml").exists()
+    native = f"{object_code.name_platform()}-{object_code.name_native()}"
+    return object_code.BUILT / native if is_checkout else object_code.find_object_folder()
 
 
 @contextmanager

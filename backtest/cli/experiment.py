@@ -585,13 +585,10 @@ def read_experiment(file: Path) -> Tables:
 
 
 def anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Return an entry with its paths, which are relative to the folder of the experiment.
-
-    The file of a policy may also be relative to the working directory.
-    """
+    """Return an entry with its paths, which are relative to the folder of the experiment."""
 
     def find_policy(found: re.Match[str]) -> str:
-        beside = folder / found[0]
+        beside = folder / found[0]  # or else from the working directory
         return found[0] if Path(found[0]).exists() and not beside.exists() else str(beside)
 
     if isinstance(value, dict):

@@ -18,7 +18,6 @@ from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, pick_value
 from backtest.market import Market, Markets, as_markets, label_names
-from backtest.policies import Policy
 from backtest.signals import resolve_signal
 
 
@@ -37,7 +36,20 @@ def policies(
     """
     found = load_policies(policy) if policy else built_in_policies()
     if as_json:
-        print_json([policy_to_dict(each) for each in found])
+        rows = []
+        for each in found:
+            head = {"name": each.title(), "class": each.__name__, "summary": each.summary()}
+            parameters = [
+                {
+                    "name": one.name,
+                    "type": one.kind.__name__,
+                    "default": one.default,
+                    **({} if one.space is None else dataclasses.asdict(one.space)),
+                }
+                for one in each.parameters().values()
+            ]
+            rows.append({**head, "parameters": parameters})
+        print_json(rows)
         return
     for index, each in enumerate(found):
         if index:
@@ -45,28 +57,14 @@ def policies(
         print_title(each.title())
         text = each.summary() if policy is None else inspect.getdoc(each)
         typer.echo(textwrap.indent(text or "", "  "))
-        rows = []
+        lines = []
         for parameter in each.parameters().values():
             space, default = parameter.space, parameter.default
             unit = "" if space is None else space.unit
             values = "True, False" if space is None else str(space).removesuffix(f" {unit}")
-            rows.append((parameter.name, "" if default is None else str(default), values, unit))
-        if rows:
-            render(rows, ("parameter", "default", "range", "unit"))
-
-
-def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
-    parameters = [
-        {
-            "name": each.name,
-            "type": each.kind.__name__,
-            "default": each.default,
-            **({} if each.space is None else dataclasses.asdict(each.space)),
-        }
-        for each in policy.parameters().values()
-    ]
-    head = {"name": policy.title(), "class": policy.__name__, "summary": policy.summary()}
-    return {**head, "parameters": parameters}
+            lines.append((parameter.name, "" if default is None else str(default), values, unit))
+        if lines:
+            render(lines, ("parameter", "default", "range", "unit"))
 
 
 @command("check")

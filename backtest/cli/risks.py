@@ -213,7 +213,22 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
         raise ParameterError(f"paths.{unused[0]} must be left out: margins need only prices")
     given = {**draft.table("margin"), **paths}
     texts = rules or ["table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())"]
-    named = dict(parse_rule(each) for each in texts)
+    named: dict[str, DynamicMargin | None] = {}
+    for text in texts:
+        name, is_given, call = text.partition("=")
+        try:  # nothing but calls of rules is evaluated
+            is_table = is_given and call.strip() == "table"
+            named[name] = (
+                None if is_table else build_rule(ast.parse(call.strip(), mode="eval").body)
+            )
+        except ParameterError as error:
+            raise ParameterError(f"--rule {name}: {error}") from error
+        except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
+            kinds = ", ".join(each.__name__ for each in MARGIN_KINDS.values())
+            raise ParameterError(
+                f"--rule must be NAME=table or NAME=RULE(number=value), with {kinds}, got "
+                f"{text!r:.100}"
+            ) from error
     calibrates = "solve" in given
     own = {"coverage", "accounts"} if calibrates else {"shortfall"}
     if wrong := sorted(own & given.keys()):
@@ -227,22 +242,6 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
             return
         found = test.compare_margin(named, **given, progress=progress)
     output.give_out(found)
-
-
-def parse_rule(text: str) -> tuple[str, DynamicMargin | None]:
-    """Read the name of a margin rule and its call; nothing else is evaluated."""
-    name, is_given, call = text.partition("=")
-    if is_given and call.strip() == "table":
-        return name, None
-    try:
-        return name, build_rule(ast.parse(call.strip(), mode="eval").body)
-    except ParameterError as error:
-        raise ParameterError(f"--rule {name}: {error}") from error
-    except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
-        kinds = ", ".join(each.__name__ for each in MARGIN_KINDS.values())
-        raise ParameterError(
-            f"--rule must be NAME=table or NAME=RULE(number=value), with {kinds}, got {text!r:.100}"
-        ) from error
 
 
 def build_rule(node: ast.AST) -> Any:
@@ -295,7 +294,17 @@ def paths(draft: Draft, *, as_json: AsJson = False) -> None:
     backtest paths --model gbm --horizon 7d --paths 1000
     """
     drawn = draw_paths(draft, build_test(draft))
-    tables, told = {name: tabulate_spread(drawn, name) for name in drawn.names}, drawn.describe()
+    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
+    marks = [*(k for k in (1.0, 7.0, 30.0) if k < days[-1]), float(days[-1])]
+    places = [0, *(np.searchsorted(days, marks) + 1)]
+    edges = [*range(0, len(drawn), 1_024), len(drawn)]
+    index = pd.Index([f"{day:g}" for day in marks], name="days")
+    heads = [f"{100 * q:g} %" for q in QUANTILES]
+    tables, told = dict[str, pd.DataFrame](), drawn.describe()
+    for name in drawn.names:
+        closes = np.concatenate([drawn.closes(*each, name)[:, places] for each in pairwise(edges)])
+        moves = closes[:, 1:] / closes[:, :1] - 1.0
+        tables[name] = pd.DataFrame(np.quantile(moves, QUANTILES, axis=0).T, index, heads)
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
         print_json({"paths": told, "spread": rows})
@@ -308,19 +317,6 @@ def paths(draft: Draft, *, as_json: AsJson = False) -> None:
     for name, label in label_names(tables).items():
         typer.echo(f"\n{label}".rstrip())
         render(tables[name].reset_index(), shares=list(tables[name].columns))
-
-
-def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
-    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
-    marks = [*(k for k in (1.0, 7.0, 30.0) if k < days[-1]), float(days[-1])]
-    places = [0, *(np.searchsorted(days, marks) + 1)]
-    edges = [*range(0, len(drawn), 1_024), len(drawn)]
-    closes = np.concatenate([drawn.closes(*each, name)[:, places] for each in pairwise(edges)])
-    moves = closes[:, 1:] / closes[:, :1] - 1.0
-    table = pd.DataFrame(np.quantile(moves, QUANTILES, axis=0).T)
-    return table.set_axis([f"{100 * q:g} %" for q in QUANTILES], axis=1).set_axis(
-        pd.Index([f"{day:g}" for day in marks], name="days")
-    )
 
 
 CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")

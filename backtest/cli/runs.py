@@ -85,7 +85,23 @@ def compare(draft: Draft, *, output: Output) -> None:
     backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
     backtest compare calm.toml --policy cppi --set cppi.multiplier=5
     """
-    tables = collect_policies(draft)
+    named, tables = draft.table("compare").get("policies", {}), dict[str, dict[str, Any]]()
+    typed = {each.split(".")[2] for each in draft.flags if each.startswith("compare.policies.")}
+    if draft.file is not None and typed.issuperset(named):
+        # a file that lists all leaves out its own
+        tables[draft.file.stem] = draft.table("policy")
+    for label, table in named.items():
+        if "name" not in table and label not in tables:
+            raise ParameterError(
+                f"compare.policies.{label} must have a name or be of a policy that is compared, "
+                f"{', '.join(tables) or 'got none'}{did_you_mean(label, tables)}"
+            )
+        tables[label] = experiment.overlay(tables.get(label, {}), table)
+    if len(tables) < 2:
+        raise ParameterError(
+            f"a comparison needs two policies or more, got {', '.join(tables) or 'none'}; "
+            "`backtest policies` lists policies"
+        )
     test, _, is_compiled = build_experiment(draft)
     settings = {name: x for name, x in draft.table("compare").items() if name != "policies"}
     names, found = as_markets(test.market).names, {}
@@ -100,27 +116,6 @@ def compare(draft: Draft, *, output: Output) -> None:
     with show_progress("comparing", "steps") as progress:
         compared = backtest.compare(found, **settings, progress=progress)
     output.give_out(compared)
-
-
-def collect_policies(draft: Draft) -> dict[str, dict[str, Any]]:
-    """Return the table of each policy by label; a file that lists all leaves out its own."""
-    named, found = draft.table("compare").get("policies", {}), {}
-    typed = {each.split(".")[2] for each in draft.flags if each.startswith("compare.policies.")}
-    if draft.file is not None and typed.issuperset(named):
-        found[draft.file.stem] = draft.table("policy")
-    for label, table in named.items():
-        if "name" not in table and label not in found:
-            raise ParameterError(
-                f"compare.policies.{label} must have a name or be of a policy that is compared, "
-                f"{', '.join(found) or 'got none'}{did_you_mean(label, found)}"
-            )
-        found[label] = experiment.overlay(found.get(label, {}), table)
-    if len(found) < 2:
-        raise ParameterError(
-            f"a comparison needs two policies or more, got {', '.join(found) or 'none'}; "
-            "`backtest policies` lists policies"
-        )
-    return found
 
 
 @command("decide", "decide.snapshot decide.at decide.mark decide.funding decide.now")
@@ -173,7 +168,7 @@ def replay(draft: Draft, *, output: Output) -> None:
     if ledger is not None:
         compared = found.reconcile(ledger, timezone=zone)
         more = ["the ledger does not differ"]
-    own = {} if ledger is None else {"differences": list[Any]()}
+    own: dict[str, Any] = {} if ledger is None else {"differences": []}
     if len(compared):
         own = {"differences": list_records(compared.reset_index())}
         more = [f"the ledger differs in {len(compared):,} amounts, first:\n"

@@ -68,8 +68,7 @@ def save(test: Backtest, path: str | Path) -> Path:
     run = {name: getattr(test, name) for name in ("calendar", *TAKEN_AS_THEY_ARE)}
     run = {name: None if value is None else str(value) for name, value in run.items()}
     signal: Any = test.signal
-    text = signal.text() if isinstance(signal, SignalRule) else signal
-    tables["run"] = {"signal": text, **run}
+    tables["run"] = {"signal": signal.text() if isinstance(signal, SignalRule) else signal, **run}
     if isinstance(test.detail, Market | Mapping):
         tables["run"]["detail"] = save_market(test.detail, folder / "detail")["path"]
     elif test.detail is not None:
@@ -87,7 +86,8 @@ def save(test: Backtest, path: str | Path) -> Path:
         frame.to_parquet(folder / "signal.parquet")
         tables["run"] |= {"signal": None, "weights": "signal.parquet"}
     file = folder / FILE if folder.exists() else folder.with_suffix(".toml")
-    text = "".join(write_table(name, each) for name, each in tables.items())
+    lines = {name: "\n".join(write_entries(each)) for name, each in tables.items()}
+    text = "".join(f"[{name}]\n{each}\n\n" for name, each in lines.items() if each)
     write_file(file, text.encode("utf-8"))
     return folder if folder.exists() else file
 
@@ -172,11 +172,6 @@ def name_policy(policy: Policy) -> dict[str, Any]:
     if file is None or hasattr(type(policy), "written"):
         raise ParameterError(f"an overlay must be of a file to be saved, got {policy!r}")
     return {"name": f"{Path(file).resolve()}:{cls.__name__}", "settings": policy.settings()}
-
-
-def write_table(name: str, table: Mapping[str, Any]) -> str:
-    lines = "\n".join(write_entries(table))
-    return f"[{name}]\n{lines}\n\n" if lines else ""
 
 
 def write_entries(table: Mapping[str, Any]) -> Iterator[str]:
