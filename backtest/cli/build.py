@@ -1,15 +1,17 @@
-"""Build what an experiment describes: market, policy, signal, venue and account."""
+"""Build what an experiment describes: market, policy, signal, venue and account; tests as files."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
+import json
 import math
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,14 +19,14 @@ from typing import Any, NamedTuple
 import backtest
 from backtest import core, options
 from backtest.account import Account
-from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
+from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, draft_experiment, flatten
 from backtest.cli.printing import show_progress
 from backtest.core.code_names import pd
 from backtest.engine import Backtest
 from backtest.margin import RateCurve
 from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
 from backtest.market.markets import MAX_AGE
-from backtest.market.weight_frame import read_weight_file
+from backtest.market.weight_frame import read_weight_file, read_weights, weights_to_frame
 from backtest.options.option_inputs import check_lots, check_settlement
 from backtest.policies import Policy, check_settings, format_title, split_name
 from backtest.results import Result
@@ -522,3 +524,176 @@ def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
         case ast.UnaryOp(op=ast.USub()):
             return -build_node(node.operand, classes)
     raise ValueError(node)
+
+
+FILE = "experiment.toml"
+TABLES = ("data", "venue", "account", "lending", "overlay", "run", "options")
+"""Tables of an experiment that describe a test; all others are policies and jobs."""
+PART = re.compile(r"\.(?:slice|prefix)\(")
+"""What the source of a market ends with that is a part of what its files hold."""
+NAMES = {"since": "from", "until": "to"}
+"""Arguments of ``Market.load`` that ``[data]`` calls otherwise."""
+
+
+def load(path: str | Path) -> Backtest:
+    """Return the test of an experiment file, or of a folder of :meth:`Backtest.save`.
+
+    Tables of policies and jobs, such as ``[policy]`` and ``[tune]``, are left aside, with a
+    warning. Raises ParameterError if the file is no experiment.
+    """
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    draft = draft_experiment(file)
+    aside = ", ".join(f"[{name}]" for name in draft.tables if name not in TABLES)
+    if aside:
+        core.warn_caller(
+            f"{file.name}: {aside} are no part of a test, which is loaded without them"
+        )
+    return build_test(draft)
+
+
+vars(load)["as_method"] = staticmethod(load)
+
+
+def save(test: Backtest, path: str | Path) -> Path:
+    """Write the test as an experiment that :meth:`Backtest.load` reads, and return its path.
+
+    Where market, signal and detail came from files or have names, it is one TOML file; else a new
+    folder of that name, without the suffix, with ``experiment.toml`` and what has no file as
+    Parquet. Raises ParameterError if something cannot be written: options, or an overlay of no
+    file.
+    """
+    if as_markets(test.market).options:
+        raise core.ParameterError(
+            "a test with listed options cannot be saved, keep its experiment file"
+        )
+    target = Path(path)
+    folder = target.with_suffix("") if target.suffix == ".toml" else target
+    tables: dict[str, Any] = {
+        "data": find_files(test.market) or save_market(test.market, folder / "market"),
+        "venue": name_venues(test.venue),
+        "account": find_changed(Account().to_dict(), test.account.to_dict()),
+    }
+    run = {name: getattr(test, name) for name in ("calendar", *TAKEN_AS_THEY_ARE)}
+    run = {name: None if value is None else str(value) for name, value in run.items()}
+    signal: Any = test.signal
+    tables["run"] = {
+        "signal": signal.text() if isinstance(signal, signals.SignalRule) else signal,
+        **run,
+    }
+    if isinstance(test.detail, Market | Mapping):
+        tables["run"]["detail"] = save_market(test.detail, folder / "detail")["path"]
+    elif test.detail is not None:
+        tables["run"]["detail"] = str(Path(test.detail).resolve())
+    if test.overlay is not None:
+        tables["overlay"] = name_policy(test.overlay)
+    if not isinstance(signal, signals.SignalRule | int | float | str | None):
+        values: Any = test.plain.signal
+        seen = as_markets(find_clock(test.plain.market).seen)
+        if isinstance(values, pd.Series):
+            frame = values.to_frame(seen.names[0])
+        else:
+            frame = weights_to_frame(read_weights(values, seen), seen)
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(folder / "signal.parquet")
+        tables["run"] |= {"signal": None, "weights": "signal.parquet"}
+    file = folder / FILE if folder.exists() else folder.with_suffix(".toml")
+    lines = {name: "\n".join(write_entries(each)) for name, each in tables.items()}
+    text = "".join(f"[{name}]\n{each}\n\n" for name, each in lines.items() if each)
+    core.write_file(file, text.encode("utf-8"))
+    return folder if folder.exists() else file
+
+
+def save_market(market: Any, folder: Path) -> dict[str, Any]:
+    """Write a market, or one folder for each instrument; return the entries of ``[data]``."""
+    if isinstance(market, Market):
+        market.save(folder)
+    else:
+        for name, each in market.items():
+            each.save(folder / name)
+    return {"path": folder.name}
+
+
+def find_files(market: Any) -> dict[str, Any] | None:
+    """Return the entries of ``[data]`` that load a market again, None if none do."""
+    found: dict[str, Any] = {}
+    for each in as_markets(market).values():
+        entries = read_call(each.source)
+        if entries is None:
+            return None
+        for name, value in entries.items():
+            known = found.setdefault(name, [])
+            known += [x for x in (value if isinstance(value, list) else [value]) if x not in known]
+    data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
+    if any(PART.search(each.source) for each in as_markets(market).values()):
+        data |= {"from": core.format_time(market.start), "to": core.format_time(market.end)}
+    try:
+        again = load_data(Draft({"data": data}))
+    except core.BacktestError:
+        return None
+    is_same = type(again) is type(market) and again.content_hash == market.content_hash
+    return data if is_same else None
+
+
+def read_call(source: str) -> dict[str, Any] | None:
+    """Return the entries of ``[data]`` that stand in the source of a market."""
+    match = re.match(r"Market\.(?:load|sample)\(", source)
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)] if match else []
+    first = next((n for n in calls if isinstance(getattr(n.func, "value", n), ast.Name)), None)
+    if first is None:
+        return None
+    named = {str(word.arg): ast.literal_eval(word.value) for word in first.keywords}
+    if match and "sample" in match[0]:
+        seed = named.get("seed", 0)
+        return {"path": f"{SAMPLE}:{seed}" if seed else SAMPLE}
+    paths = [str(Path(ast.literal_eval(each)).resolve()) for each in first.args]
+    resampled = re.search(r"\.resample\('([^']*)'\)$", source)
+    more = {"resample": resampled[1]} if resampled else {}
+    given = {NAMES.get(name, name): value for name, value in named.items()}
+    return {"path": paths[0] if len(paths) == 1 else paths, **given, **more}
+
+
+def name_venues(venue: Any) -> dict[str, Any]:
+    if isinstance(venue, Mapping):
+        return {"preset": "", **{name: name_venues(each) for name, each in venue.items()}}
+    preset = "" if venue.in_force is None else venue.in_force.preset
+    for text in (preset, f"{preset}@latest") if preset else ():
+        known = Venue.preset(*preset_files.parse_name(text))
+        changed = find_changed(known.to_dict(), venue.to_dict())
+        if known.override(changed) == venue:
+            return {"preset": text, **changed}
+    return {"preset": "", **venue.to_dict()}
+
+
+def find_changed(known: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a table that differ from known ones."""
+    return {
+        name: find_changed(known[name], each)
+        if isinstance(each, dict) and isinstance(known.get(name), dict)
+        else each
+        for name, each in table.items()
+        if known.get(name) != each
+    }
+
+
+def name_policy(policy: Policy) -> dict[str, Any]:
+    cls = getattr(type(policy), "written", type(policy))
+    if cls.__module__.startswith("backtest."):
+        return {"name": repr(policy)}
+    file = inspect.getsourcefile(cls)
+    if file is None or hasattr(type(policy), "written"):
+        raise core.ParameterError(f"an overlay must be of a file to be saved, got {policy!r}")
+    return {"name": f"{Path(file).resolve()}:{cls.__name__}", "settings": policy.settings()}
+
+
+def write_entries(table: Mapping[str, Any]) -> Iterator[str]:
+    keys = {k: k if re.fullmatch(r"[A-Za-z0-9_-]+", k) else json.dumps(k) for k in table}
+    return (f"{keys[k]} = {write_value(v)}" for k, v in table.items() if v is not None)
+
+
+def write_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(write_entries(value))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(write_value, value))}]"
+    text = json.dumps(value, ensure_ascii=False)  # TOML's too, but for what is not finite
+    return {"Infinity": "inf", "-Infinity": "-inf", "NaN": "nan"}.get(text, text)
