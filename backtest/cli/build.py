@@ -437,9 +437,28 @@ def load_policy(text: str) -> type[Policy]:
 
 
 def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
+    """Read a policy, or calls of policies with numbers and texts; nothing else is evaluated."""
     if "(" not in text:
         return load_policy(text).from_settings(settings)
-    policy = parse_policy(text)
+    refused = core.ParameterError(
+        "a policy must be written as calls of policies with numbers, Capped(VolTarget(target=0.6), "
+        f"cap=3) for example, got {text!r:.200}"
+    )
+    classes: dict[str, type[Policy]] = {}  # those of files, by the word that stands for them
+
+    def name_class(found: re.Match[str]) -> str:
+        classes[f"_{len(classes)}"] = load_policy(found[0])
+        return f"_{len(classes) - 1}"
+
+    plain = re.sub(r"[^\s(),=]+\.py:\w+", name_class, text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python warns of is an error below
+            policy = build_node(ast.parse(plain.strip(), mode="eval").body, classes)
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise refused from error
+    if not isinstance(policy, Policy):
+        raise refused
     return type(policy).from_settings({**policy.settings(), **settings})
 
 
@@ -476,30 +495,6 @@ def import_file(file: Path) -> ModuleType:
             reason = f"a policy's file must be importable, {where} raised {kind}: {text}"
         raise core.PolicyError(reason) from error
     return module
-
-
-def parse_policy(text: str) -> Policy:
-    """Read calls of policies with numbers and texts; nothing else is evaluated."""
-    refused = core.ParameterError(
-        "a policy must be written as calls of policies with numbers, Capped(VolTarget(target=0.6), "
-        f"cap=3) for example, got {text!r:.200}"
-    )
-    classes: dict[str, type[Policy]] = {}  # those of files, by the word that stands for them
-
-    def name_class(found: re.Match[str]) -> str:
-        classes[f"_{len(classes)}"] = load_policy(found[0])
-        return f"_{len(classes) - 1}"
-
-    plain = re.sub(r"[^\s(),=]+\.py:\w+", name_class, text)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Python warns of is an error below
-            policy = build_node(ast.parse(plain.strip(), mode="eval").body, classes)
-    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise refused from error
-    if not isinstance(policy, Policy):
-        raise refused
-    return policy
 
 
 def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:

@@ -17,7 +17,7 @@ from backtest.cli.command import AsJson, Output, command, list_flags, option
 from backtest.core import ParameterError, list_records, name_result
 from backtest.results import read_constraints, read_objective, total_violation
 from backtest.results.measure_table import CORE, STREAMED
-from backtest.sweep import ERROR, Sweep, find_failed, name_parameter, to_plain_value
+from backtest.sweep import ERROR, find_failed, name_parameter, to_plain_value
 
 SWEPT = "values draws space seed objective constraints metrics threads cluster"
 TUNED = (
@@ -61,13 +61,32 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     with printing.show_progress(name_policies(policy), "sets") as progress:
         done = test.sweep(policy, values or draws, **table, progress=progress)
     vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
-    best = done.table.iloc[int(done.rank(objective, constraints)[0])]
+    ranked, failed, facts = (
+        done.rank(objective, constraints),
+        find_failed(done.table),
+        done.manifest,
+    )
+    best = done.table.iloc[int(ranked[0])]
     names = [] if best.get(ERROR, "") else done.parameters
     values = {name_parameter(name): best[name] for name in names}
     if done.evaluator is not None:
         settings = done.evaluator.varied.settings
         values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
-    output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(values))
+    listed = {
+        **{name: facts[name] for name in ("id", "policy", "data")},
+        "objective": read_objective(objective).name,
+        "constraints": [str(each) for each in read_constraints(constraints)],
+        "parameters": list(done.parameters),
+        "complete": done.complete,
+        "sets": {
+            "asked": int(facts["sets"]["asked"]),
+            "done": len(failed),
+            "ruined": int((~failed & (done.metrics["ruined"] > 0.0)).sum()),
+            "failed": int(failed.sum()),
+        },
+        "top": list_records(done.table.iloc[ranked[:TOP]].rename_axis("row")),
+    }
+    output.give_out(done, lambda path: {"path": path, **listed}, list_settings(values))
     if not done.complete:
         raise typer.Exit(printing.INTERRUPTED)
 
@@ -79,26 +98,6 @@ def list_settings(values: Mapping[str, Any]) -> list[str]:
     )
     again = "run the best again by `backtest run`, with this experiment's other options and"
     return [f"{again}\n{words}"] if words else []
-
-
-def list_sweep(sweep: Sweep) -> dict[str, Any]:
-    manifest, rules = sweep.manifest, read_constraints(sweep.ranked_where)
-    failed = find_failed(sweep.table)
-    best = sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP]
-    return {
-        **{name: manifest[name] for name in ("id", "policy", "data")},
-        "objective": read_objective(sweep.ranked_by).name,
-        "constraints": [str(each) for each in rules],
-        "parameters": list(sweep.parameters),
-        "complete": sweep.complete,
-        "sets": {
-            "asked": int(manifest["sets"]["asked"]),
-            "done": len(failed),
-            "ruined": int((~failed & (sweep.metrics["ruined"] > 0.0)).sum()),
-            "failed": int(failed.sum()),
-        },
-        "top": list_records(sweep.table.iloc[best].rename_axis("row")),
-    }
 
 
 Gate = Annotated[bool, option("Exit code 1 too without evidence of a gain.", "--gate")]

@@ -70,24 +70,6 @@ def check_markets(markets: object) -> None:
             raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
 
 
-def check_same_terms(markets: Mapping[str, Market]) -> None:
-    first, one = next(iter(markets.items()))
-    for name, other in markets.items():
-        for what, cure, held, found in (
-            ("interval", "market.resample makes longer bars",
-             *(core.format_duration(m.interval) for m in (one, other))),
-            ("clock of policies", "give the markets as they are, and decide= to the run",
-             *(core.format_duration(m.decide or m.interval) for m in (one, other))),
-            ("calendar", "load all with sessions=True, or run those that close in an account of "
-             "their own", *("sessions" if m.sessions else "no sessions" for m in (one, other))),
-        ):  # fmt: skip
-            if held != found:
-                raise DataError(
-                    f"markets must have one {what}, got {held} for {first!r} "
-                    f"and {found} for {name!r}; {cure}"
-                )
-
-
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
     """Return the settlement currency of markets, empty if unknown or if there are several."""
     found = {
@@ -225,7 +207,22 @@ class Markets(BarClock, Mapping[str, Market]):
         lasts: Mapping[str, int],
         listing: Any,
     ) -> None:
-        check_same_terms(markets)
+        first, one = next(iter(markets.items()))
+        for name, other in markets.items():
+            for what, cure, held, found in (
+                ("interval", "market.resample makes longer bars",
+                 *(core.format_duration(m.interval) for m in (one, other))),
+                ("clock of policies", "give the markets as they are, and decide= to the run",
+                 *(core.format_duration(m.decide or m.interval) for m in (one, other))),
+                ("calendar",
+                 "load all with sessions=True, or run those that close in an account of their own",
+                 *("sessions" if m.sessions else "no sessions" for m in (one, other))),
+            ):  # fmt: skip
+                if held != found:
+                    raise DataError(
+                        f"markets must have one {what}, got {held} for {first!r} "
+                        f"and {found} for {name!r}; {cure}"
+                    )
         self.listing = None if listing is None else listing.keep(markets)
         self._lasts = dict(lasts)
         self._markets = markets
@@ -234,9 +231,7 @@ class Markets(BarClock, Mapping[str, Market]):
             raise ParameterError(f"currency must be text, got {currency!r}")
         self.currency = agree_currency(markets, {}) if currency is None else currency
         self.time, self.spans = make_clock(markets)
-        first = next(iter(markets.values()))
-        self.interval, self.sessions = first.interval, first.sessions
-        self.decide = first.decide
+        self.interval, self.sessions, self.decide = one.interval, one.sessions, one.decide
         self.source = source
         self.facts: dict[str, Any] = {}  # of compute_once
         self._panels: dict[int, Panel] = {}
