@@ -524,7 +524,7 @@ def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
 FILE = "experiment.toml"
 TABLES = ("data", "venue", "account", "lending", "overlay", "run", "options")
 """Tables of an experiment that describe a test; all others are policies and jobs."""
-PART = re.compile(r"\.(?:slice|prefix)\(")
+PART = re.compile(r"\.(?:slice|prefix|between)\(|\bbars=")
 """What the source of a market ends with that is a part of what its files hold."""
 NAMES = {"since": "from", "until": "to"}
 """Arguments of ``Market.load`` that ``[data]`` calls otherwise."""

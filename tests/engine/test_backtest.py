@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli import saved_tests
+from backtest.cli import build
 from backtest.cli.experiment import read_parameters
 from backtest.engine.backtest import FIELDS
 from backtest.strategies import Constant, VolTarget
@@ -120,13 +120,13 @@ def test_a_test_is_loaded_as_it_was_saved(tmp_path):
 
 def test_a_part_of_the_data_is_saved_by_loading_it_once(tmp_path, monkeypatch):
     MARKET.save(tmp_path / "hours")
-    loads, load = [], saved_tests.load_data
-    monkeypatch.setattr(saved_tests, "load_data", lambda draft: loads.append(draft) or load(draft))
+    loads, load = [], build.load_data
+    monkeypatch.setattr(build, "load_data", lambda draft: loads.append(draft) or load(draft))
     whole = bt.Market.load(tmp_path / "hours")
-    for k, part in enumerate((whole.slice(10, 210), whole)):
+    for k, part in enumerate((whole.slice(10, 210), whole, whole.between("2023-01-02"), MARKET)):
         path = TEST.replace(market=part).save(tmp_path / f"{k}.toml")
         assert path.suffix == ".toml"
-        assert ("from" in path.read_text()) == (k == 0)
+        assert ("from" in path.read_text()) == (k != 1)
         assert len(loads) == k + 1
 
 
