@@ -331,33 +331,23 @@ def har_volatility(market: Market, *, first: int = 100) -> core.FloatArray:
             "har_volatility needs bars shorter than a day, got bars of "
             f"{core.format_duration(market.interval)}"
         )
-    variance, known = find_daily_variance(market)
-    lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
-    found = np.append(np.nan, _forecast_once(variance.tobytes(), lengths, first))[known]
-    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
-
-
-def find_daily_variance(market: Market) -> tuple[core.FloatArray, core.IntArray]:
-    """Return realised variances of whole days, and how many are over at each bar's close."""
     day = market.time // DAY
     number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
     is_over = (market.time + market.interval) // DAY > day
     squares = log_returns(market) ** 2
     squares[0] = 0.0
     sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
-    n_days = int(number[-1] + is_over[-1])
-    return sums[1:n_days], np.maximum(number - 1 + is_over, 0)
+    whole = sums[1 : int(number[-1] + is_over[-1])]  # realised variances of whole days
+    lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
+    forecasts = np.append(np.nan, forecast_har(whole.tobytes(), lengths, first))
+    found = forecasts[np.maximum(number - 1 + is_over, 0)]
+    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
 
 
 @functools.lru_cache(maxsize=64)
-def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int) -> core.FloatArray:
-    return forecast_har(np.frombuffer(days), lengths, first)
-
-
-def forecast_har(
-    variance: core.FloatArray, lengths: tuple[int, ...], first: int
-) -> core.FloatArray:
-    """Return the forecast at the end of each day for the next, of shape (n_days,)."""
+def forecast_har(days: bytes, lengths: tuple[int, ...], first: int) -> core.FloatArray:
+    """Return the forecast at the end of each day for the next, (n_days,), given their variances."""
+    variance = np.frombuffer(days)
     forecasts, month = np.full(len(variance), np.nan), max(lengths)
     start = month - 1 + first
     if len(variance) <= start:

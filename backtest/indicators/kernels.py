@@ -148,9 +148,9 @@ def learn_lanes(
             from_0 = now * leave[1, j] / (1.0 - ahead)  # stress before, if this bar is calm
             from_1 = now * (1.0 - leave[1, j]) / ahead  # or, if it is stress
             inverse = 1.0 / high
-            now = update_stress(
-                ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse)
-            )
+            exponent = 0.5 * square * (1.0 / low - inverse)
+            odds = ahead * math.sqrt(low * inverse) * math.exp(min(exponent, MAX_EXPONENT))
+            now = odds / (odds + (1.0 - ahead))  # by Bayes' rule
             time_0, time_1 = propagate(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
             low_0, low_1 = propagate(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
             high_0, high_1 = propagate(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
@@ -159,7 +159,8 @@ def learn_lanes(
             low, high = split_variances(
                 average_states(low_0, low_1, now), average_states(high_0, high_1, now), share
             )
-            state[0, j], state[1, j] = now, predict_stress(now, leave[0, j], leave[1, j])
+            state[0, j] = now
+            state[1, j] = now * (1.0 - leave[1, j]) + (1.0 - now) * leave[0, j]
             state[2, j], state[3, j] = low, high
             state[4, j], state[5, j] = time_0, time_1
             state[6, j], state[7, j] = low_0, low_1
@@ -194,19 +195,6 @@ def split_variances(low: float, high: float, share: float) -> tuple[float, float
         calm = max((low + high) / (1.0 + (MIN_RATIO - 1.0) * share), MIN_VARIANCE)
         stress = MIN_RATIO * calm
     return calm, stress
-
-
-def update_stress(ahead: float, root: float, exponent: float) -> float:
-    """Return the probability of stress after a return, by Bayes' rule.
-
-    The likelihood of stress over that of calm is ``root exp(exponent)``.
-    """
-    odds = ahead * root * math.exp(min(exponent, MAX_EXPONENT))
-    return odds / (odds + (1.0 - ahead))
-
-
-def predict_stress(now: float, leave_calm: float, leave_stress: float) -> float:
-    return now * (1.0 - leave_stress) + (1.0 - now) * leave_calm
 
 
 def average_states(calm: float, stress: float, probability: float) -> float:

@@ -155,8 +155,22 @@ def _find_tail(
         scale = np.ones(market.n_bars)
     if is_short:
         scale = scale * find_spread(earned, int(window), horizon)
-    tail = _roll_tail(market, earned, level, int(window))
-    return Tail(tail.value_at_risk * scale, tail.expected_shortfall * scale)
+    top = round((window + 1.0) * (1.0 - level), 9)
+    if top < 1.0:
+        least = math.ceil(round(1.0 / (1.0 - level) - 1.0, 9))
+        raise ParameterError(
+            f"window must hold at least {least} losses for the level {level:g}, got {int(window)}"
+        )
+    sells, n = market.signal < 0.0, int(window)
+    tails = np.full((2, market.n_bars), np.nan)
+    for sign, rows in ((-1.0, ~sells), (1.0, sells)):  # of the side that is held
+        if n <= market.n_bars and rows.any():
+            rolled, held = np.empty_like(tails), np.full(n, -np.inf)
+            compile_module(kernels).tail_lane(
+                sign * earned, top, n * (1.0 - level), np.empty(n), held, rolled
+            )
+            tails[:, rows] = rolled[:, rows]
+    return Tail(tails[0] * scale, tails[1] * scale)
 
 
 def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
@@ -183,26 +197,6 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
     moved = close[horizon:] / close[:-horizon] - 1.0
     returns[horizon:] = moved - (paid[horizon:] - paid[:-horizon])
     return returns
-
-
-def _roll_tail(market: Market, earned: FloatArray, level: float, window: int) -> Tail:
-    """Return the quantiles and tail means of the last losses of the side that is held."""
-    top = round((window + 1.0) * (1.0 - level), 9)
-    if top < 1.0:
-        least = math.ceil(round(1.0 / (1.0 - level) - 1.0, 9))
-        raise ParameterError(
-            f"window must hold at least {least} losses for the level {level:g}, got {window}"
-        )
-    is_short = market.signal < 0.0
-    tails = np.full((2, market.n_bars), np.nan)
-    for sign, rows in ((-1.0, ~is_short), (1.0, is_short)):
-        if window <= market.n_bars and rows.any():
-            rolled, held = np.empty_like(tails), np.full(window, -np.inf)
-            compile_module(kernels).tail_lane(
-                sign * earned, top, window * (1.0 - level), np.empty(window), held, rolled
-            )
-            tails[:, rows] = rolled[:, rows]
-    return Tail(tails[0], tails[1])
 
 
 @checked

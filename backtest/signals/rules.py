@@ -128,7 +128,21 @@ def compute_signal(
         return read_answer(answer, part, title, names)
 
     def observe_whole() -> dict[str, core.FloatArray]:
-        return read_answer(call_function(function, market, title), market, title, names)
+        try:
+            answer = function(market)
+        except core.BacktestError:
+            raise
+        except core.RAISED as error:
+            also = "; instruments that are not listed yet are missing in them"
+            also *= isinstance(market, Markets)
+            inner = function.func if isinstance(function, functools.partial) else function
+            is_code = hasattr(inner, "__code__")
+            place = format_location(error, inner) if is_code else core.repr_plain(function)
+            raise core.PolicyError(
+                f"{title} raised {type(error).__name__}: {error}, in {place}, given "
+                f"{market.n_bars} bars; it also receives other parts of the market{also}"
+            ) from error
+        return read_answer(answer, market, title, names)
 
     # of a function, or of the rule that it is a method of
     tolerance = float(getattr(getattr(function, "__self__", function), "tolerance", TOLERANCE))
@@ -140,22 +154,6 @@ def compute_signal(
     else:
         signal = make_signal(market, columns[""], sides, title)
     return write_note(signal, cuts=check.causality.cuts) if is_checked else signal
-
-
-def call_function(function: Callable[[Any], Any], market: Any, title: str) -> Any:
-    try:
-        return function(market)
-    except core.BacktestError:
-        raise
-    except core.RAISED as error:
-        also = "; instruments that are not listed yet are missing in them"
-        inner = function.func if isinstance(function, functools.partial) else function
-        is_code = hasattr(inner, "__code__")
-        place = format_location(error, inner) if is_code else core.repr_plain(function)
-        raise core.PolicyError(
-            f"{title} raised {type(error).__name__}: {error}, in {place}, given {market.n_bars} "
-            "bars; it also receives other parts of the market" + also * isinstance(market, Markets)
-        ) from error
 
 
 def read_answer(
@@ -296,7 +294,12 @@ class SignalRule(Parameterized):
             if not is_plain:
                 break
             del values[parameter.name]
-        return ":".join([self.title(), *map(write_word, values.values())])
+        words = [self.title()]
+        for value in values.values():
+            is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+            text = str(int(value) if is_whole else value)
+            words.append(text.lower() if isinstance(value, bool) else text)
+        return ":".join(words)
 
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
@@ -339,14 +342,6 @@ class SignalRule(Parameterized):
             for name, market in markets.items()
         }
         return pd.DataFrame(directions).fillna(0.0).div(count, axis=0)
-
-
-def write_word(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
 
 
 class Directions(NamedTuple):
@@ -545,15 +540,6 @@ def read_rule(
         raise core.ParameterError(f"signal {text!r}: {error}") from error
 
 
-def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
-    frame = name_columns(frame, markets, "signal")
-    order = np.argsort(stamps := read_dates(frame.index, "signal"), kind="stable")
-    tell_carried(stamps, markets)
-    last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
-    carried = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
-    return carried.where(pd.Series(last >= 0, index=markets.times), np.nan)
-
-
 def tell_carried(stamps: core.IntArray, market: Market | Markets) -> None:
     """Say which carried rows lie outside: the last before the market holds at its first bars.
 
@@ -675,7 +661,14 @@ def from_frame(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
             "pd.DataFrame(values, index=markets.times, columns=markets.names)"
         )
-    given = carry_rows(markets, frame) if carry else frame
+    given = frame
+    if carry:
+        named = name_columns(frame, markets, "signal")
+        order = np.argsort(stamps := read_dates(named.index, "signal"), kind="stable")
+        tell_carried(stamps, markets)
+        last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
+        carried = named.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
+        given = carried.where(pd.Series(last >= 0, index=markets.times), np.nan)
     weights = read_weights(given, markets)
     warn_of_weights(given, markets)
     return weights_to_frame(keep_sides(weights, sides, np.inf), markets)
