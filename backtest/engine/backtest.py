@@ -123,7 +123,11 @@ class Backtest:
         vars(self).update(held)
         if self.plain is self:
             checks.check_periods(markets, self.sampling, self.calendar)
-            check_start(markets, self.start)
+            last, start = int(markets.time[-1]), self.start
+            if start is not None and core.to_nanoseconds(start, "start") > last:
+                raise core.ParameterError(
+                    f"start must lie before the last bar, {core.format_time(last)} UTC, got {start}"
+                )
             read_named(self.signal, self.market)
             try:
                 _ = self.setting
@@ -308,12 +312,6 @@ def read_test(market: object, fields: Mapping[str, Any]) -> Backtest:
             "them"
         )
     return market
-
-
-def check_start(market: Market | Markets, start: core.TimeLike | None) -> None:
-    if start is not None and core.to_nanoseconds(start, "start") > int(market.time[-1]):
-        last = core.format_time(int(market.time[-1]))
-        raise core.ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
 
 
 def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[str, Venue], Account]:

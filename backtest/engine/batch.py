@@ -142,13 +142,10 @@ def take(
     has_own = isinstance(setup.account.requirement, OwnMargin)
     loop = driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
     n, total, first = len(state.positions), len(inputs.feed.time), setup.first
-    chunk, k = (
-        driver.PLAIN_CHUNK if loop.plain_because else driver.CHUNK,
-        len(state.options.targets),
-    )
-    tape = driver.new_tape(
-        n, total - first, first, 4 * n * min(chunk, total) + driver.LOGGED + 4 * k, k
-    )
+    chunk = driver.PLAIN_CHUNK if loop.plain_because else driver.CHUNK
+    k = len(state.options.targets)
+    room = 4 * n * min(chunk, total) + driver.LOGGED + 4 * k
+    tape = driver.new_tape(n, total - first, first, room, k)
     traded = None if setup.resume is None else setup.resume.traded
     counts, kept = driver.Counts(tally, traded, driver.new_cuts(n)), []
     stops = [*(each.bar for each in switches), total]
@@ -258,7 +255,17 @@ def lay(
             clock=type(inputs.clock)(*tally),
             log_returns=np.tile(inputs.log_returns, (lanes, 1)),
         )
-    return Laid(laid, repeat_deciders(setup, observed, lanes), observed, width, lanes)
+    one = gather_deciders(setup, setup.observed)
+    joined, at = flatten_columns(observed)
+    deciders = one._replace(
+        columns=joined,
+        columns_at=at,
+        lengths=one.lengths * lanes,
+        firsts=np.zeros_like(one.firsts),
+        tradable=np.concatenate([one.tradable] * lanes),
+        index_bars=np.tile(one.index_bars, (1, lanes)),
+    )
+    return Laid(laid, deciders, observed, width, lanes)
 
 
 def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
@@ -274,20 +281,6 @@ def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
         else:
             fields[name] = each.copy()  # the loop changes the span of the feed
     return feed._replace(**fields)
-
-
-def repeat_deciders(setup: Setup, observed: list[ObservedPolicy], lanes: int) -> Deciders:
-    """Return the deciders of lanes; of several, policies decide at every bar."""
-    own = gather_deciders(setup, setup.observed)
-    columns, at = flatten_columns(observed)
-    return own._replace(
-        columns=columns,
-        columns_at=at,
-        lengths=own.lengths * lanes,
-        firsts=np.zeros_like(own.firsts),
-        tradable=np.concatenate([own.tradable] * lanes),
-        index_bars=np.tile(own.index_bars, (1, lanes)),
-    )
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, AccountState, Deciders]:
@@ -414,11 +407,7 @@ class BatchLoop:
         inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
         tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
         tape.is_on[0] = 0
-        records = (
-            new_quotes(n, assets),
-            driver.new_scratch(n, assets),
-            driver.new_ledger(n),
-        )
+        records = new_quotes(n, assets), driver.new_scratch(n, assets), driver.new_ledger(n)
         market = (inputs.feed, inputs.clock, inputs.log_returns)
         is_same = inputs.fees is None and not inputs.changes
         terms = inputs.terms if loop.pack is None or not is_same else loop.pack(inputs.terms)

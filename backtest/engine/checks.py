@@ -247,14 +247,9 @@ def warn_once(*, is_first: bool) -> Iterator[None]:
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
     markets = as_markets(market)
+    labels = label_names(markets)
     warn_of_other_days(markets, venue, first)
-    warn_of_thin_bars(markets)
-    spot = [name for name in markets if core.pick_value(venue, name).contract.is_spot]
-    warn_of_last_prices(markets, spot)
-
-
-def warn_of_thin_bars(markets: Markets) -> None:
-    for name, label in label_names(markets).items():
+    for name, label in labels.items():
         found = describe_clock(markets[name])
         if "thin_bars" in found:
             whose = f" of {label}" if label else ""
@@ -263,23 +258,10 @@ def warn_of_thin_bars(markets: Markets) -> None:
                 "policies decide have under 90 % of their shorter bars, the first at "
                 f"{found['first_thin']} UTC"
             )
-
-
-def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
-    """Warn of flows after the last open: they are booked at opens."""
-    if account.flows is None:
-        return
-    stamps = core.read_stamps(account.flows.index, name="flows")
-    what = "flows lie outside the account's bars and are not booked"
-    core.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
-
-
-def warn_of_last_prices(markets: Markets, spot: Sequence[str]) -> None:
-    labels = label_names(markets)
     lacking = [
         labels[name] or "the market"
         for name, each in markets.items()
-        if not (each.has_mark or each.sessions or name in spot)
+        if not (each.has_mark or each.sessions or core.pick_value(venue, name).contract.is_spot)
     ]
     if lacking:
         core.warn_caller(
@@ -289,6 +271,15 @@ def warn_of_last_prices(markets: Markets, spot: Sequence[str]) -> None:
             "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
             core.LastPriceWarning,
         )
+
+
+def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
+    """Warn of flows after the last open: they are booked at opens."""
+    if account.flows is None:
+        return
+    stamps = core.read_stamps(account.flows.index, name="flows")
+    what = "flows lie outside the account's bars and are not booked"
+    core.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
 
 
 def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:

@@ -357,25 +357,22 @@ def read_inputs(
     own = {name: account.for_instrument(name) for name in markets.names}
     tables: list[list[tuple[int, MarginRules]]] = []
     for name, each in own.items():
-        setting, is_isolated = each.venue_leverage or 0.0, each.margin == "isolated"
-        used, venue = venues[name].in_use(markets.time[first:]), venues[name]
+        venue, setting = venues[name], (each.venue_leverage or 0.0, each.margin == "isolated")
+        used = venue.in_use(markets.time[first:])
+        read = [margin.read_rules(venue.with_table(table), *setting) for table in used]
         tables.append(
-            [
-                (
-                    first + table.first,
-                    margin.read_rules(venue.with_table(table), setting, is_isolated),
-                )
-                for table in used
-            ]
+            [(first + x.first, own_rules) for x, own_rules in zip(used, read, strict=True)]
         )
     rules = [
         read_instrument_rules(venues[name], own[name], table[0][1])
         for name, table in zip(markets.names, tables, strict=True)
     ]
     width = max(len(each.floors) for table in tables for _, each in table)
-    known = None if like is None else like.feed.signal
-    weights = np.ascontiguousarray(np.nan_to_num(signal.T, nan=0.0)) if known is None else known
-    weights = find_clock(markets).ignore_between(weights) if known is None else known
+    if like is not None:
+        weights = like.feed.signal
+    else:
+        weights = np.ascontiguousarray(np.nan_to_num(signal.T, nan=0.0))
+        weights = find_clock(markets).ignore_between(weights)
     feed = read_feed(markets, venues, account, own, weights, first, started)
     terms = read_terms(markets, venues, account, rules, width, feed.options)
     changes = sorted(
@@ -428,6 +425,8 @@ def read_terms(
     )
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
+    borrowed = [venues[name].contract.borrow_rate for name in names]
+    pays_for_coins = any(np.any(np.asarray(x) > 0.0) for x in borrowed if x is not None)
     return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),
@@ -441,7 +440,7 @@ def read_terms(
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=has_interest(venue) or pays_for_coins(venues) or bool(np.any(expenses)),
+        has_interest=has_interest(venue) or bool(np.any(expenses)) or pays_for_coins,
         is_loan=venue.interest_on == "loan",
         top_up_to=account.top_up_to or 1.0,
         ruin_at=account.ruin_at or 0.0,
@@ -595,11 +594,6 @@ def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray
         as_of(0.0 if each is None else each, markets.time, "Contract.borrow_rate") for each in rates
     ]
     return np.ascontiguousarray(np.stack(np.broadcast_arrays(*found), axis=1))
-
-
-def pays_for_coins(venues: Mapping[str, Venue]) -> bool:
-    rates = [each.contract.borrow_rate for each in venues.values()]
-    return any(bool(np.any(np.asarray(rate) > 0.0)) for rate in rates if rate is not None)
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:

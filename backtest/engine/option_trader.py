@@ -236,7 +236,13 @@ class OptionTrader:
     def __init__(
         self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade], *, may_sell: bool
     ) -> None:
-        self.markets, self.are_assets = setup.markets, find_assets(setup)
+        self.markets, assets = setup.markets, setup.account.collateral
+        self.are_assets = np.zeros((len(assets), len(self.markets)), dtype=np.bool_)
+        for c, asset in enumerate(assets):  # whether it is the coin of each instrument
+            prices = find_prices(asset, self.markets)
+            for i, name in enumerate(self.markets.names):
+                is_its_market = prices is self.markets[name]
+                self.are_assets[c, i] = is_its_market or asset.name == find_coin(name)
         self.are_inverse = setup.inputs.terms.rules.brackets.are_inverse
         self.listed, self.trades, self.may_sell = listed, trades, may_sell
 
@@ -266,7 +272,11 @@ class OptionTrader:
             if t + 1 < len(self.markets.time):
                 rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
                 account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
-                self.order(trade, read_bar(deciders, trade, time, local), account, t)
+                at, length = deciders.columns_at[i], deciders.lengths[i]
+                columns = deciders.columns[at + local :: length] if trade.columns else ()
+                seen = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
+                seen |= dict(zip(trade.columns, columns, strict=False))
+                self.order(trade, SimpleNamespace(time=time / 1e9, **seen), account, t)
             return leverage
 
         return answer
@@ -299,24 +309,19 @@ class OptionTrader:
                 f"{type(policy).__name__}.option_orders at the close of bar {t}, "
                 f"{core.format_time(int(self.markets.time[t]))} UTC: {wrong}"
             ) from None
-        sell_leftovers(self, trade, chain, t)
+        for each in chain.positions():  # what no leg holds any more
+            k, owners = trade.contracts[each.name], listed.legs.owners
+            quote = each.bid if each.quantity > 0.0 else each.ask
+            is_left = k in owners and listed.legs.held[owners[k]] != k
+            if is_left and math.isfinite(quote) and owners[k][0] == trade.i:
+                option_inputs.check_order(self.feed, self.markets, k, t + 1)
+                self.feed.targets[t + 1, k] = 0.0
 
     def count_coins(self, trade: Trade, account: AccountView) -> float:
         held, owners = self.state.held, self.feed.instruments[[*trade.contracts.values()]]
         are_own = self.are_assets[:, np.unique(owners)].any(axis=1)
         found = float((held.amounts * held.prices)[are_own].sum())
         return found + account.wallet if self.are_inverse[owners].any() else found
-
-
-def find_assets(setup: Setup) -> core.BoolArray:
-    """Return whether each collateral is the coin of each instrument, of shape (C, n)."""
-    markets, assets = setup.markets, setup.account.collateral
-    found = np.zeros((len(assets), len(markets)), dtype=np.bool_)
-    for c, asset in enumerate(assets):
-        prices = find_prices(asset, markets)
-        for i, name in enumerate(markets.names):
-            found[c, i] = prices is markets[name] or asset.name == find_coin(name)
-    return found
 
 
 def make_trader(
@@ -365,15 +370,6 @@ def list_contracts(markets: Markets, i: int) -> dict[str, int]:
     return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
 
 
-def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SimpleNamespace:
-    at, length = int(deciders.columns_at[trade.i]), int(deciders.lengths[trade.i])
-    columns = {
-        name: deciders.columns[at + j * length + local] for j, name in enumerate(trade.columns)
-    }
-    numbers = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
-    return SimpleNamespace(time=time / 1e9, **numbers, **columns)
-
-
 def write_order(
     trader: OptionTrader,
     trade: Trade,
@@ -383,7 +379,16 @@ def write_order(
 ) -> None:
     feed, listed = trader.feed, trader.listed
     leg, contract, quantity = order
-    name = find_name(contract, trader, trade)
+    name = getattr(contract, "name", contract)
+    if isinstance(contract, Option):
+        pairs = zip(listed.names, listed.options, strict=True)
+        name = next((own for own, each in pairs if each == contract), None)
+    if not isinstance(name, str) or name not in trade.contracts:
+        names = ", ".join([*trade.contracts][:5])
+        raise WrongOrderError(
+            f"a contract must be one of those listed on the instrument, {names}, got "
+            f"{core.repr_plain(contract)}"
+        )
     if math.isnan(quantity):
         return
     k = trade.contracts[name]
@@ -440,29 +445,3 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
             )
         found.append((leg, order[0], float(quantity)))
     return found
-
-
-def find_name(contract: Any, trader: OptionTrader, trade: Trade) -> str:
-    if isinstance(contract, Option):
-        listed = zip(trader.listed.names, trader.listed.options, strict=True)
-        found = next((name for name, each in listed if each == contract), None)
-    else:
-        found = getattr(contract, "name", contract)
-    if not isinstance(found, str) or found not in trade.contracts:
-        names = ", ".join([*trade.contracts][:5])
-        raise WrongOrderError(
-            f"a contract must be one of those listed on the instrument, {names}, got "
-            f"{core.repr_plain(contract)}"
-        )
-    return found
-
-
-def sell_leftovers(trader: OptionTrader, trade: Trade, chain: OptionChain, t: int) -> None:
-    legs, feed = trader.listed.legs, trader.feed
-    for each in chain.positions():
-        k = trade.contracts[each.name]
-        quote = each.bid if each.quantity > 0.0 else each.ask
-        is_left = k in legs.owners and legs.held[legs.owners[k]] != k
-        if is_left and math.isfinite(quote) and trader.listed.legs.owners[k][0] == trade.i:
-            option_inputs.check_order(feed, trader.markets, k, t + 1)
-            feed.targets[t + 1, k] = 0.0

@@ -16,7 +16,7 @@ from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.margin import MarginRules, pick_rules
-from backtest.market import Market, Markets, PolicyClock, find_clock
+from backtest.market import Market, Markets, find_clock
 from backtest.policies import (
     AccountView,
     Policy,
@@ -75,7 +75,9 @@ def check_overlay(given: object) -> Policy | None:
             "overlay must not define venue_leverage, for it has no position whose margin it could "
             f"move, got {type(overlay).__name__}"
         )
-    names = find_names(overlay)
+    orders = getattr(type(overlay), "option_orders", None)
+    rules = [*list_rules(overlay, ()), *([] if orders is None else [orders])]
+    names = {name for each in rules for name in describe_function(each, {}).names}
     read = [name for name in ("venue", "liquidation_price") if name in names]
     if read:
         raise ParameterError(
@@ -84,15 +86,6 @@ def check_overlay(given: object) -> Policy | None:
             f"{' and '.join(f'account.{name}' for name in read)}"
         )
     return overlay
-
-
-def find_names(policy: Policy) -> frozenset[str]:
-
-    columns: tuple[str, ...] = ()
-    orders = getattr(type(policy), "option_orders", None)
-    rules = (formula_for(policy, columns), margin_formula_for(policy, columns), orders)
-    found = (describe_function(each, {}).names for each in rules if each is not None)
-    return frozenset().union(*found)
 
 
 def observe_policies(
@@ -156,39 +149,27 @@ def show_terms(
     for k, (name, own) in enumerate(zip(venues, observed, strict=False)):
         read = [each for each in list_terms(type(own.policy)) if each[0] not in own.columns]
         if read:
-            values = measure_terms(own, account.for_instrument(name), venues[name])
-            more = {column: values[term]() for column, term in read}
+            setting = own, account.for_instrument(name), venues[name]
+            more = {column: measure_term(term, *setting) for column, term in read}
             found[k] = own._replace(columns={**own.columns, **more})
     return found
 
 
-def measure_terms(
-    own: ObservedPolicy, account: Account, venue: Venue
-) -> dict[str, Callable[[], FloatArray]]:
-    market = own.market
-
-    def read(cost: str) -> FloatArray:
-        known = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")
-        return np.array(np.broadcast_to(known, (market.n_bars,)))
-
-    def measure_distance() -> FloatArray:
-        stops = [each for each in (account.stop_loss, account.trailing_stop) if each is not None]
-        if not stops:
-            raise ParameterError(
-                f"{type(own.policy).__name__} sizes a position by its stop; give one, "
-                "Account(stop_loss=0.05) or Account(stop_loss='2*atr') for example, got none"
-            )
-        side = np.where(market.signal < 0.0, -1.0, 1.0)
-        entry = market.close * (1.0 + side * read("slippage.rate"))
-        found = [measure_stop(each, market, entry) for each in stops]
-        stopped = [np.where(each > 0.0, each, np.nan) for each in found]
-        return np.asarray(np.fmin.reduce(stopped))
-
-    return {
-        "stop_distance": measure_distance,
-        "slippage": lambda: read("slippage.rate"),
-        "taker": lambda: read("fees.taker"),
-    }
+def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
+    """Return one of ``TERMS`` by bar, of shape (n_bars,)."""
+    market, cost = own.market, "fees.taker" if term == "taker" else "slippage.rate"
+    rate = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")
+    if term != "stop_distance":
+        return np.array(np.broadcast_to(rate, (market.n_bars,)))
+    stops = [each for each in (account.stop_loss, account.trailing_stop) if each is not None]
+    if not stops:
+        raise ParameterError(
+            f"{type(own.policy).__name__} sizes a position by its stop; give one, "
+            "Account(stop_loss=0.05) or Account(stop_loss='2*atr') for example, got none"
+        )
+    entry = market.close * (1.0 + np.where(market.signal < 0.0, -1.0, 1.0) * rate)
+    found = [measure_stop(each, market, entry) for each in stops]
+    return np.asarray(np.fmin.reduce([np.where(each > 0.0, each, np.nan) for each in found]))
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
@@ -213,8 +194,14 @@ def make_deciders(
     params, params_at = flatten_settings(observed)
     columns, columns_at = flatten_columns(observed)
     memory, memory_at = flatten_memory(observed)
-    clock = find_clock(markets)
-    seen_time, seen_bars = read_seen(clock)
+    clock, price = find_clock(markets), frozenset({"liquidation_price"})
+    seen_time, seen_bars = np.zeros(1, np.int64), np.zeros((6, 1, 1))
+    if not clock.is_every:  # the longer bars that policies see
+        panel, seen_time = clock.seen.panel(), np.asarray(clock.seen.time)
+        rows = [getattr(panel, name).T for name in SEEN_PRICES]
+        seen_bars = np.ascontiguousarray(np.stack(rows))
+    rules = [list_rules(each.policy, ()) for each in observed]
+    wants_price = [any(may_read_of_account(rule, price) for rule in own) for own in rules]
     return Deciders(
         methods=tuple(map(bind, observed)),
         addresses=np.zeros(n + 1, np.int64),
@@ -227,7 +214,7 @@ def make_deciders(
         memory=memory,
         memory_at=memory_at,
         asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
-        wants_price=np.array([1 if wants_price(p.policy) else 0 for p in observed], np.int64),
+        wants_price=np.array(wants_price, np.int64),
         wants_table=np.ones(n + 1, np.int64),
         wants_account=np.full(n + 1, WHOLE),
         wants_bar=np.ones(n + 1, np.int64),
@@ -236,7 +223,7 @@ def make_deciders(
         seen_time=seen_time,
         seen_bars=seen_bars,
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
-        sets_margin=np.array([1 if sets_margin(p.policy) else 0 for p in observed], np.int64),
+        sets_margin=np.array([sets_margin(p.policy) for p in observed], np.int64),
         shown=np.zeros(SETTING + 1),
         bar=np.zeros(7),
         margin=np.zeros(9),
@@ -245,15 +232,6 @@ def make_deciders(
         interval=clock.seen.interval,
         start=np.array([started], np.int64),
     )
-
-
-def read_seen(clock: PolicyClock) -> tuple[IntArray, FloatArray]:
-    """Return opens (ns) and bars, (6, bars, n), of the longer bars that policies see, if any."""
-    if clock.is_every:
-        return np.zeros(1, np.int64), np.zeros((6, 1, 1))
-    panel = clock.seen.panel()
-    bars = np.stack([getattr(panel, name).T for name in SEEN_PRICES])
-    return np.asarray(clock.seen.time), np.ascontiguousarray(bars)
 
 
 def replace_policies(
@@ -293,11 +271,6 @@ def as_number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def wants_price(policy: Policy) -> bool:
-    read = frozenset({"liquidation_price"})
-    return any(may_read_of_account(rule, read) for rule in list_rules(policy, ()))
-
-
 def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:
     """Return the bars of the portfolio index as the overlay sees them, of shape (7, n_bars)."""
     if len(observed) == n:
@@ -322,7 +295,12 @@ def bind(policy: ObservedPolicy) -> Callable[..., float]:
     shown_fields: dict[str, Any] = {
         name: lambda own, k=k: own.shown[k] for k, name in enumerate(AccountView._fields[:N_SHOWN])
     }
-    bar, view = make_bar(policy.columns), make_view("AccountView", shown_fields)
+    bar_fields: dict[str, Any] = {"time": lambda own: np.float64(own.opened / 1e9)}
+    for k, name in enumerate(BAR_NUMBERS):
+        bar_fields[name] = lambda own, k=k: own.seen[k]
+    for name, values in policy.columns.items():
+        bar_fields[name] = lambda own, values=values: values[own.local]
+    bar, view = make_view("Bar", bar_fields), make_view("AccountView", shown_fields)
 
     def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
         value: float
@@ -353,17 +331,8 @@ def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., A
     return [each for each in found if each is not None]
 
 
-def make_bar(columns: Mapping[str, FloatArray]) -> Any:
-    """Return a bar that reads a number when it is asked for it, for rules that keep no bar."""
-    fields: dict[str, Any] = {"time": lambda own: np.float64(own.opened / 1e9)}
-    for k, name in enumerate(BAR_NUMBERS):
-        fields[name] = lambda own, k=k: own.seen[k]
-    for name, values in columns.items():
-        fields[name] = lambda own, values=values: values[own.local]
-    return make_view("Bar", fields)
-
-
 def make_view(name: str, fields: Mapping[str, Any]) -> Any:
+    """Return a record that reads a number when it is used, for rules that keep no record."""
     properties = {each: property(read) for each, read in fields.items()}
     return type(name, (), {"_fields": (*fields,), **properties})()
 

@@ -23,7 +23,6 @@ from backtest.engine.policies import (
 from backtest.market import (
     Market,
     Markets,
-    PolicyClock,
     find_clock,
     label_names,
     read_weights,
@@ -73,7 +72,12 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
             f"a resumed run must have the same instruments in the same order, "
             f"{', '.join(resume.names)}, got {', '.join(markets.names)}"
         )
-    last, markets = resume.last_time, put_before(resume, markets)
+    last, joined = resume.last_time, {}
+    earlier = markets if resume.markets is None else resume.markets
+    for (name, market), before in zip(markets.items(), earlier.values(), strict=True):
+        if before.start < market.start <= last + market.interval:
+            joined[name] = concatenate(before, market)
+    markets = remake(markets, {**markets, **joined}) if joined else markets
     first = int(np.searchsorted(markets.time, last, side="right"))
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
     is_next = is_inside and int(markets.time[first]) == last + markets.interval
@@ -103,16 +107,6 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
     return names == others or len(names) == len(others) == 1
-
-
-def put_before(resume: RunRecord, markets: Markets) -> Markets:
-    if resume.markets is None:
-        return markets
-    last, joined = resume.last_time, {}
-    for (name, market), before in zip(markets.items(), resume.markets.values(), strict=True):
-        if before.start < market.start <= last + market.interval:
-            joined[name] = concatenate(before, market)
-    return remake(markets, {**markets, **joined}) if joined else markets
 
 
 def concatenate(before: Market, after: Market) -> Market:
@@ -329,7 +323,13 @@ def set_up(
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
     compared = read_benchmark(benchmark, markets, venues, first)
-    known = recall_signals(weights, clock, resume, markets, first)
+    known = weights
+    if resume is not None and resume.setup is not None and resume.markets is not None:
+        held = np.array(clock.hold(weights))  # before its first bar those of the earlier run
+        begin = int(np.searchsorted(markets.time, resume.markets.start))
+        places = np.searchsorted(resume.markets.time, markets.time[begin:first])
+        held[:, begin:first] = resume.setup.signal[:, places]
+        known = clock.pick(held)
     observed = observed or observe_policies(policies, above, seen, venues, known)
     observed = show_terms(observed, account, venues)
     weights = clock.hold(weights)
@@ -368,23 +368,6 @@ def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> c
     (market,) = seen.values()
     values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
     return np.ascontiguousarray(values)[None, :]
-
-
-def recall_signals(
-    weights: core.FloatArray,
-    clock: PolicyClock,
-    resume: RunRecord | None,
-    markets: Markets,
-    first: int,
-) -> core.FloatArray:
-    """Return the weights with those of the bars before ``first`` from an earlier run."""
-    if resume is None or resume.setup is None or resume.markets is None:
-        return weights
-    whole = np.array(clock.hold(weights))
-    known = int(np.searchsorted(markets.time, resume.markets.start))
-    places = np.searchsorted(resume.markets.time, markets.time[known:first])
-    whole[:, known:first] = resume.setup.signal[:, places]
-    return clock.pick(whole)
 
 
 def set_up_like(
