@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.engine.backtest import end_expired, read_test, short_form
     from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
     from backtest.engine.batch import copy_state, gather_deciders, is_loop_compiled, is_plain_sooner
-    from backtest.engine.batch import lay, run_account, tell_of_compiling
+    from backtest.engine.batch import lay, run_account
     from backtest.engine.checks import check_run, count_periods, give_each, read_venues
     from backtest.engine.checks import warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
@@ -22,17 +22,9 @@ if TYPE_CHECKING:
     from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends, mark_samples
     from backtest.engine.inputs import measure_years, pack_terms, read_assets, start_account_state
-    from backtest.engine.inputs import start_day, start_wallet, write_table
-    from backtest.engine.loop import (
-        DAY_OPEN,
-        Deciders,
-        LIQUIDATED,
-        RunTape,
-        WEALTH,
-        find_failure_value,
-        is_over_cap,
-    )
-    from backtest.engine.loop import look_at_close
+    from backtest.engine.inputs import start_day, start_wallet
+    from backtest.engine.loop import DAY_OPEN, Deciders, LIQUIDATED, RunTape, WEALTH
+    from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay
     from backtest.engine.policies import replace_policies, show_terms

@@ -203,7 +203,6 @@ def tell_of_compiling() -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
 
-Given: TypeAlias = tuple[AccountInputs, AccountState, Deciders]
 BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
 FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "day_open")
 FOREVER = 2**40
@@ -243,7 +242,18 @@ def lay(
     pairs = zip(setup.observed, given, strict=True)
     observed = [policy._replace(columns={**own}, first=0) for policy, own in pairs]
     inputs, width = setup.inputs, len(setup.inputs.feed.time)
-    feed = repeat_feed(inputs.feed, lanes, drawn)
+    fields = dict(drawn)
+    for name in {*inputs.feed._fields} - {*drawn, "options"}:
+        each = getattr(inputs.feed, name)
+        if name.startswith("asset_"):
+            fields[name] = np.tile(each, (1, lanes))
+        elif name in {"funding_bar", "flow_bar"}:
+            fields[name] = (each + np.arange(lanes)[:, None] * width).ravel()
+        elif name.startswith(("funding_", "flow_")) or len(each) == width > 1:
+            fields[name] = np.concatenate([each] * lanes)
+        else:
+            fields[name] = each.copy()  # the loop changes the span of the feed
+    feed: Any = inputs.feed._replace(**fields)
     if setup.first == 0:  # at which no interest is due, also of lanes that begin later
         years = np.broadcast_to(inputs.feed.years, (width,)).copy()
         years[0] = 0.0
@@ -266,21 +276,6 @@ def lay(
         index_bars=np.tile(one.index_bars, (1, lanes)),
     )
     return Laid(laid, deciders, observed, width, lanes)
-
-
-def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
-    width, fields = len(feed.time), dict(drawn)
-    for name in {*feed._fields} - {*drawn, "options"}:
-        each = getattr(feed, name)
-        if name.startswith("asset_"):
-            fields[name] = np.tile(each, (1, lanes))
-        elif name in {"funding_bar", "flow_bar"}:
-            fields[name] = (each + np.arange(lanes)[:, None] * width).ravel()
-        elif name.startswith(("funding_", "flow_")) or len(each) == width > 1:
-            fields[name] = np.concatenate([each] * lanes)
-        else:
-            fields[name] = each.copy()  # the loop changes the span of the feed
-    return feed._replace(**fields)
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, AccountState, Deciders]:
@@ -429,7 +424,7 @@ class BatchLoop:
         return go
 
     def live_one(
-        self, loop: driver.BoundLoop, given: Given, tape: RunTape, place: IntArray, k: int
+        self, loop: driver.BoundLoop, given: tuple[Any, ...], tape: RunTape, place: IntArray, k: int
     ) -> None:
         """Live a lane whose terms change on the way: fees by what was traded."""
         inputs, state, bound = given

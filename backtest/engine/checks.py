@@ -160,8 +160,7 @@ def find_faults_of_margin(
 def is_equal(mine: object, theirs: object) -> bool:
     if is_series(mine) and is_series(theirs):
         return mine.equals(theirs)
-    is_mixed = is_series(mine) or is_series(theirs)
-    return not is_mixed and mine == theirs
+    return not (is_series(mine) or is_series(theirs)) and mine == theirs
 
 
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:

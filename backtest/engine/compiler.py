@@ -92,17 +92,11 @@ def compile_core() -> dict[int, Any]:
 def start_twins() -> dict[int, Any]:
     """Return compiled functions of another text than the plain ones, by their identity."""
     return {
-        id(orders.floor): _compile.jit(floor_as_number, forceinline=True),
-        id(brackets.choose): _compile.jit(choose_number, forceinline=True),
+        id(orders.floor): _compile.jit(lambda size: np.floor(size), forceinline=True),  # noqa: PLW0108 - numba compiles it
+        id(brackets.choose): _compile.jit(
+            lambda condition, yes, no: yes if condition else no, forceinline=True
+        ),
     }
-
-
-def floor_as_number(size: float) -> Any:
-    return np.floor(size)
-
-
-def choose_number(condition: Any, yes: Any, no: Any) -> Any:
-    return yes if condition else no
 
 
 def read_sign(kind: str) -> float:

@@ -423,6 +423,14 @@ def read_terms(
         ],
         dtype=np.int64,
     )
+    paths: list[object] = [id(markets[name]) for name in names]  # prices that move together
+    assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
+    if isinstance(account.requirement, margin.ScenarioMargin):
+        groups = account.requirement.list_groups(list(names)).items()
+        group_of = {name: group for group, members in groups for name in members}
+        paths = [group_of[name] for name in names]
+        assets = [each.cancels_risk or id(each) for each in account.collateral]
+    keys = [*paths, *assets]
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     borrowed = [venues[name].contract.borrow_rate for name in names]
@@ -434,7 +442,7 @@ def read_terms(
             [[1 if getattr(own, name) else 0 for own in rules] for name in r.FLAGS], np.int64
         ),
         rules=packed,
-        markets=number_markets(markets, account),
+        markets=np.array([keys.index(key) for key in keys], dtype=np.int64),
         ranks=ranks,
         modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
@@ -484,18 +492,6 @@ def read_order(account: a.Account, venue: Venue, names: Sequence[str]) -> tuple[
     return r.BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
 
 
-def number_markets(markets: Markets, account: a.Account) -> IntArray:
-    paths: list[object] = [id(markets[name]) for name in markets.names]
-    assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
-    if isinstance(account.requirement, margin.ScenarioMargin):
-        groups = account.requirement.list_groups(list(markets.names))
-        group_of = {name: group for group, members in groups.items() for name in members}
-        paths = [group_of[name] for name in markets.names]
-        assets = [each.cancels_risk or id(each) for each in account.collateral]
-    keys = [*paths, *assets]
-    return np.array([keys.index(key) for key in keys], dtype=np.int64)
-
-
 def number_days(markets: Markets, account: a.Account) -> IntArray:
     """Return the local day and the week, from Monday, of each open, (n_bars, 2); or no rows."""
     if account.daily_loss is None and account.weekly_loss is None:
@@ -538,6 +534,12 @@ def read_feed(
         is_in = (bar < markets.n_bars) & (bar >= first)
         flow_bar = bar[is_in].astype(np.int64)
         flow_amount = np.asarray(account.flows, dtype=np.float64)[is_in]
+    borrowed = [venues[name].contract.borrow_rate for name in markets.names]
+    coin_rate = np.zeros((1, 1))
+    if any(each is not None for each in borrowed):  # what short spot legs pay per year
+        known = (0.0 if each is None else each for each in borrowed)
+        rates = [as_of(each, markets.time, "Contract.borrow_rate") for each in known]
+        coin_rate = np.ascontiguousarray(np.stack(np.broadcast_arrays(*rates), axis=1))
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
     return a.MarketFeed(
@@ -553,7 +555,7 @@ def read_feed(
         flow_bar=flow_bar,
         flow_amount=flow_amount,
         days=number_days(markets, account),
-        coin_rate=read_coin_rates(markets, venues),
+        coin_rate=coin_rate,
         funding_time=panel.funding_time[kept].astype(np.int64),
         funding_bar=panel.funding_bar[kept].astype(np.int64),
         funding_is_open=panel.funding_is_open[kept].astype(np.int64),
@@ -583,17 +585,6 @@ def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
         for row, values in rows.items():
             found[first:stop, row, i] = values
     return found
-
-
-def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
-    """Return what short spot legs pay per year by bar, of shape (n_bars or 1, n); else (1, 1)."""
-    rates = [venues[name].contract.borrow_rate for name in markets.names]
-    if all(each is None for each in rates):
-        return np.zeros((1, 1))
-    found = [
-        as_of(0.0 if each is None else each, markets.time, "Contract.borrow_rate") for each in rates
-    ]
-    return np.ascontiguousarray(np.stack(np.broadcast_arrays(*found), axis=1))
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:

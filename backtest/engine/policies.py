@@ -252,7 +252,10 @@ def replace_policies(
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the parameters of all policies in one array, and the place of each policy."""
     settings = [number_elements(each.policy.settings()).values() for each in observed]
-    numbers = [[as_number(value) for value in each] or [0.0] for each in settings]
+    numbers = [
+        [float(x) if isinstance(x, int | float) else np.nan for x in each] or [0.0]
+        for each in settings
+    ]
     return flatten([np.array(each, dtype=np.float64) for each in numbers])
 
 
@@ -265,10 +268,6 @@ def flatten_memory(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray
     """Return the first memory of all policies in one array, and the place of each policy."""
     begun = [start_memory(p.policy) or () for p in observed]
     return flatten([np.array([*each, 0.0], dtype=np.float64) for each in begun])
-
-
-def as_number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:

@@ -31,8 +31,6 @@ from backtest.market import (
 from backtest.options.option_inputs import check_traders, warn_of_options
 from backtest.policies import Policy, sets_margin
 from backtest.results.manifest import describe_policies, describe_policy
-from backtest.results.record import Closes
-from backtest.results.run_data import RunData
 from backtest.results.run_record import (
     Benchmark,
     BenchmarkLike,
@@ -51,18 +49,6 @@ from backtest.signals.rules import (
 from backtest.venue import Venue
 
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
-
-
-def find_start_bar(market: Market | Markets, start: core.TimeLike | None) -> int:
-    first = 0
-    if start is not None:
-        first = int(np.searchsorted(market.time, core.to_nanoseconds(start, "start")))
-    if market.n_bars - first < 2:
-        raise core.ParameterError(
-            f"a run needs at least 2 bars, for the first never trades, got {market.n_bars - first} "
-            + (f"of {market!r}" if start is None else f"from start {start} on")
-        )
-    return first
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
@@ -292,8 +278,7 @@ class Setup(NamedTuple):
         signal = self.signal * scale
         return self.change(signal=signal, given=float(signal[0]) if signal.size == 1 else signal)
 
-    def measure_closes(self, run: RunData, rows: slice) -> Closes:
-        return driver.measure_closes(self, run, rows)
+    measure_closes = driver.measure_closes
 
     def begin_at(self, started: int) -> Setup:
         """Return the setup of an account that began at another time, ns."""
@@ -315,10 +300,18 @@ def set_up(
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
     signal = resolve_signal(plain.signal, next(iter(markets.values())) if is_alone else markets)
-    if resume is None:
-        first = find_start_bar(markets, plain.start)
-    else:
+    if resume is not None:
         markets, first = join_resumed(resume, markets)
+    else:
+        begin, start = plain.start, 0
+        if begin is not None:
+            start = int(np.searchsorted(markets.time, core.to_nanoseconds(begin, "start")))
+        first, left = start, markets.n_bars - start
+        if left < 2:
+            place = f"of {markets!r}" if begin is None else f"from start {begin} on"
+            raise core.ParameterError(
+                f"a run needs at least 2 bars, for the first never trades, got {left} {place}"
+            )
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
