@@ -134,28 +134,21 @@ def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadChe
 
 
 def find_tolerance(policy: Policy) -> float:
-    return max([policy.tolerance, *(find_tolerance(part.policy) for part in list_parts(policy))])
-
-
-def list_parts(policy: Policy) -> tuple[Any, ...]:
-    return getattr(policy, "parts", ())
+    parts = getattr(policy, "parts", ())
+    return max([policy.tolerance, *(find_tolerance(part.policy) for part in parts)])
 
 
 def find_key(policy: Policy, market: Market) -> tuple[object, ...]:
     """Return what the columns of a policy of the package depend on but bars and settings.
 
-    Empty if it is not of the package, or the signal varies.
+    Empty if it is not of the package, whose policies compute from the market alone, or the signal
+    varies.
     """
     cls, signal = type(policy), market.signal
-    if not is_ours(policy) or np.any(signal != signal[0]):
+    is_ours = all(base.__module__.partition(".")[0] in OURS for base in cls.__mro__)
+    if getattr(policy, "parts", ()) or not is_ours or np.any(signal != signal[0]):
         return ()
     return cls, cls.observe, float(signal[0])
-
-
-def is_ours(policy: Policy) -> bool:
-    """Return whether a policy is one of the package, and so computes from the market alone."""
-    bases = type(policy).__mro__
-    return not list_parts(policy) and all(b.__module__.partition(".")[0] in OURS for b in bases)
 
 
 class Part(NamedTuple):
@@ -242,16 +235,17 @@ class LookAheadCheck:
             for name in [each for each in filled if each in seen]:
                 column, after = longer.seen[name], seen[name][:stop]
                 for row in find_differences(after, column, self.tolerance).tolist():
-                    values = (
-                        f"{float(column[row])!r}, and {float(after[row])!r} when other bars follow"
+                    text = (
+                        f"looks ahead: {name_column(name)} is {float(column[row])!r}, and "
+                        f"{float(after[row])!r} when other bars follow bar {stop - 1}"
                     )
-                    text = f"looks ahead: {name_column(name)} is {values} bar {stop - 1}"
                     raise self._refuse(part, row, text, CURE)
 
     def _cut_chains(self, begun: list[Part]) -> None:
         """Observe the chains; those that begin with the market are added to ``begun``."""
         known = [name for name, column in begun[-1].seen.items() if is_any_known(column)]
-        warm = max((find_first(begun[-1].seen[name]) for name in known), default=0)
+        firsts = (int((~np.isnan(begun[-1].seen[name])).argmax()) for name in known)
+        warm = max(firsts, default=0)
         chains: dict[int, Part] = {}
         length = min(warm + KNOWN, max(warm + 2, self.market.n_bars // 2))
         for stop, chain in self._plan(begun[-1].stop, length):
@@ -354,11 +348,11 @@ class LookAheadCheck:
     def _describe(self, part: Part, longer: Part, name: str, row: int) -> PolicyError:
         self._check_steady(part)
         whole, less = float(longer.seen[name][row]), float(part.seen[name][row])
-        values = (
-            f"{whole!r} when {self._name_bars(longer)} are seen, {less!r} when "
-            f"{self._name_bars(part)} are"
+        text = (
+            f"looks ahead: {name_column(name)} is {whole!r} when {self._name_bars(longer)} are "
+            f"seen, {less!r} when {self._name_bars(part)} are"
         )
-        return self._refuse(part, row, f"looks ahead: {name_column(name)} is {values}", CURE)
+        return self._refuse(part, row, text, CURE)
 
     def _refuse(self, part: Part, row: int, problem: str, cure: str) -> PolicyError:
         bar = part.first + row
@@ -379,10 +373,6 @@ def name_column(name: str) -> str:
 
 def is_any_known(column: FloatArray) -> bool:
     return not bool(np.isnan(column).all())
-
-
-def find_first(column: FloatArray) -> int:
-    return int((~np.isnan(column)).argmax())
 
 
 def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> IntArray:

@@ -422,26 +422,20 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
         default = None if field.default is dataclasses.MISSING else field.default
         parameters[field.name] = Parameter(field.name, kind, space, default)
     for parameter in parameters.values():
-        check_condition(cls, parameter, parameters)
+        last, seen = parameter, [parameter.name]
+        while last.space is not None and last.space.when is not None:
+            name, values = last.space.when
+            others = [other for other in parameters if other not in seen]
+            if name not in others:
+                raise core.ParameterError(
+                    f"when must name another parameter, and not in a circle, "
+                    f"{cls.__name__}.{last.name} has {name!r}{core.did_you_mean(name, others)}"
+                )
+            for value in values if isinstance(values, tuple) else (values,):
+                check_value(cls, parameters[name], value)
+            last = parameters[name]
+            seen.append(name)
     return MappingProxyType(parameters)
-
-
-def check_condition(
-    cls: type[Parameterized], parameter: Parameter, parameters: Mapping[str, Parameter]
-) -> None:
-    seen = [parameter.name]
-    while parameter.space is not None and parameter.space.when is not None:
-        name, values = parameter.space.when
-        others = [other for other in parameters if other not in seen]
-        if name not in others:
-            raise core.ParameterError(
-                f"when must name another parameter, and not in a circle, "
-                f"{cls.__name__}.{parameter.name} has {name!r}{core.did_you_mean(name, others)}"
-            )
-        for value in values if isinstance(values, tuple) else (values,):
-            check_value(cls, parameters[name], value)
-        parameter = parameters[name]
-        seen.append(name)
 
 
 def check_settings(

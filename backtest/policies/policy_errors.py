@@ -93,11 +93,17 @@ def make_policy_error(
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
     if isinstance(outcome, BaseException):
-        cls = type(policy)
+        cls, cure = type(policy), ""
         formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
+        if isinstance(outcome, FrozenInstanceError):
+            cure = "; a policy is frozen: keep state in its memory, which start returns"
+        elif isinstance(outcome, AttributeError):
+            is_own = isinstance(outcome.obj, Policy)
+            names = policy.settings() if is_own else getattr(outcome.obj, "_fields", ())
+            cure = f"{did_you_mean(outcome.name, names)}; there are {', '.join(names) or 'none'}"
         return PolicyError(
-            f"{name}.{answer} raised {type(outcome).__name__}: {outcome}"
-            f"{suggest_cure(outcome, policy)} ({format_location(outcome, *formulas)}; {place})"
+            f"{name}.{answer} raised {type(outcome).__name__}: {outcome}{cure} "
+            f"({format_location(outcome, *formulas)}; {place})"
         )
     rule = (
         "venue_leverage must be over 0, or NaN to leave the margin"
@@ -106,13 +112,3 @@ def make_policy_error(
         "position"
     )
     return PolicyError(f"{name} returned {outcome:g}; {rule} ({place})")
-
-
-def suggest_cure(error: BaseException, policy: Policy) -> str:
-    if isinstance(error, FrozenInstanceError):
-        return "; a policy is frozen: keep state in its memory, which start returns"
-    if isinstance(error, AttributeError):
-        is_own = isinstance(error.obj, Policy)
-        names = policy.settings() if is_own else getattr(error.obj, "_fields", ())
-        return f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
-    return ""

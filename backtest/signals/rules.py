@@ -782,26 +782,19 @@ def warn_of_weights(signal: object, markets: Markets) -> None:
         what = "rows of the signal lie outside the market and are not used"
         core.warn_of_outside(what, stamps, markets.start, markets.end)
     if is_frame(signal):
-        warn_of_missing_rows(signal, find_clock(markets).seen)
+        times = find_clock(markets).seen.times[:-1]
+        has_row = np.asarray(times.isin(signal.index))
+        lacking, rows = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0)), int(has_row.sum())
+        if len(lacking):
+            core.warn_caller(
+                f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
+                f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
+                "or --carry-weights if so",
+                core.WeightWarning,
+            )
         warn_of_unknown_weights(signal)
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:
         warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
-
-
-def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
-    times = markets.times[:-1]
-    has_row = np.asarray(times.isin(frame.index))
-    if not has_row.any():
-        return
-    lacking = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0))
-    if len(lacking):
-        rows = int(has_row.sum())
-        core.warn_caller(
-            f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
-            f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
-            "or --carry-weights if so",
-            core.WeightWarning,
-        )
 
 
 def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
