@@ -343,10 +343,7 @@ class BatchLoop:
     def live(self, laid: Laid, first: int) -> FloatArray:
         """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (6, lanes, width).
 
-        Raises
-        ------
-        LaneFault
-            If a policy asked for a negative leverage, or the books did not balance.
+        Raises LaneFault if a policy returned a negative leverage, or the books did not balance.
         """
         begins, started = np.arange(laid.lanes) * laid.width, laid.deciders.start[0]
         places = place_lanes(laid.inputs.feed, begins, begins + first, begins + laid.width, started)
@@ -359,12 +356,7 @@ class BatchLoop:
 
         Its setup is that of the whole market, and its histories may overlap; they end with the
         data. With the rows comes the place of the bar in ``firsts``, which rise. Rows that are
-        yielded are written again later.
-
-        Raises
-        ------
-        LaneFault
-            As :meth:`live`.
+        yielded are written again later. Raises LaneFault as :meth:`live` does.
         """
         setup, feed = self.setup, self.setup.inputs.feed
         years = np.broadcast_to(feed.years, feed.time.shape).copy()

@@ -65,19 +65,12 @@ def volatility(
     half_lives = np.array(list_lanes("half_life", half_life), dtype=np.float64)
     names, half_lives = np.broadcast_arrays(names, half_lives)
     find_decay(half_lives)  # also those of models that ignore it are checked
-    distinct = list(dict.fromkeys(names.tolist()))
-    if len(distinct) == 1:
-        columns = _find_estimator(distinct[0])(market, np.array(half_lives))
-        return shape_as(columns, estimator, half_life)
     columns = np.empty((market.n_bars, len(names)))
-    for name in distinct:
+    for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)
-        columns[:, lanes] = _find_estimator(name)(market, half_lives[lanes])
+        estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
+        columns[:, lanes] = estimate(market, half_lives[lanes])
     return shape_as(columns, estimator, half_life)
-
-
-def _find_estimator(name: object) -> Estimator:
-    return ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
 
 
 @core.checked
