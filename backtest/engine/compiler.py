@@ -80,7 +80,7 @@ def compile_core() -> dict[int, Any]:
         own = vars(margin).get(scalar)
         compiled = found[scalar] if own is None else twins[id(own)]
         _compile.register_overload(public, compiled, replaced=REPLACED, literals=LITERALS)
-    own: Any = core.elementary
+    own = core.elementary
     for name in MATH:
         _compile.register_overload(getattr(own, name), found[name], is_inlined=True)
     _compile.register_overload(own.natural_exp, found["exp"], is_inlined=True)

@@ -303,12 +303,12 @@ def set_up(
     if resume is not None:
         markets, first = join_resumed(resume, markets)
     else:
-        begin, start = plain.start, 0
-        if begin is not None:
-            start = int(np.searchsorted(markets.time, core.to_nanoseconds(begin, "start")))
-        first, left = start, markets.n_bars - start
+        first, start = 0, plain.start
+        if start is not None:
+            first = int(np.searchsorted(markets.time, core.to_nanoseconds(start, "start")))
+        left = markets.n_bars - first
         if left < 2:
-            place = f"of {markets!r}" if begin is None else f"from start {begin} on"
+            place = f"of {markets!r}" if start is None else f"from start {start} on"
             raise core.ParameterError(
                 f"a run needs at least 2 bars, for the first never trades, got {left} {place}"
             )
