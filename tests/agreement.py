@@ -262,8 +262,7 @@ def compare_prices(
             left = abs(float(out.backing[t]) + change - float(needed))
             is_same = min(left, abs(notionals[0] - notionals[1])) <= allowed
         if not is_same:
-            text = f"bar {t} liquidation_price: {prices[t]!r}, oracle {expected}"
-            found.append((t, text))
+            found.append((t, f"bar {t} liquidation_price: {prices[t]!r}, oracle {expected}"))
     return found
 
 

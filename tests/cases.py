@@ -297,11 +297,9 @@ def make_tape(scene: draws.Scene, common: np.ndarray) -> Tape:
     bars = draws.frame_of(scene, start, close, sigma)
     mark = None
     if scene.chance(0.5):
-        basis = sigma * scene.pick(0.02, 0.3)
-        shift = rng.normal(0, basis, (2, n))
+        shift = rng.normal(0, sigma * scene.pick(0.02, 0.3), (2, n))
         mark = draws.frame_of(scene, start + shift[0], close + shift[1], sigma)
-    contract = {"size": 1.0}
-    bars["volume"] = draws.make_volume(scene, bars, contract)
+    bars["volume"] = draws.make_volume(scene, bars, {"size": 1.0})
     bars["target"] = draws.make_targets(scene)
     return Tape(bars, mark, draws.make_funding(scene, bars), scene.interval)
 

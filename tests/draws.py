@@ -97,8 +97,7 @@ def make_funding(scene: Scene, bars: pd.DataFrame) -> pd.DataFrame | None:
     stamps = stamps + rng.uniform(-off, off, stamps.size).astype(np.int64)
     stamps = np.unique(stamps)
     bar = np.clip((stamps - START) // scene.interval, 0, scene.n_bars - 1)
-    last = bars["close"].to_numpy()[bar]
-    own = last * np.exp(rng.normal(0, scene.sigma, stamps.size))
+    own = bars["close"].to_numpy()[bar] * np.exp(rng.normal(0, scene.sigma, stamps.size))
     known = rng.random(stamps.size) < scene.pick(0.0, 0.5, 1.0)
     rate = rng.normal(0, scene.pick(1e-4, 0.02 / scene.leverage, 0.1 / scene.leverage), stamps.size)
     rate = np.clip(rate, -0.099, 0.099)
@@ -110,8 +109,7 @@ def make_targets(scene: Scene) -> np.ndarray:
     rng, n = scene.rng, scene.n_bars
     keep = rng.random(n) < scene.pick(0.0, 0.7)
     level = scene.leverage * np.exp(rng.normal(0, scene.pick(0.05, 0.6), n))
-    holding = np.maximum.accumulate(np.where(keep, 0, np.arange(n)))
-    targets = level[holding]
+    targets = level[np.maximum.accumulate(np.where(keep, 0, np.arange(n)))]
     targets[rng.random(n) < scene.pick(0.0, 0.15)] = np.nan
     targets[rng.random(n) < scene.pick(0.0, 0.0, 0.1, 0.9)] = np.inf
     targets[rng.random(n) < scene.pick(0.0, 0.05)] = 0.0
@@ -127,8 +125,7 @@ def make_brackets(scene: Scene, taker: float) -> list[dict[str, Any]]:
     rows = []
     for k in range(count):
         most = max(1.0, min(0.98 * most, scene.uniform(0.4, 0.95) / (rate + taker)))
-        is_last = k == count - 1
-        cap = cap * (scene.pick(1.0, 1e6) if is_last else 1.0)
+        cap = cap * (scene.pick(1.0, 1e6) if k == count - 1 else 1.0)
         rows.append({"floor": floor, "cap": cap, "max_leverage": most, "maintenance_rate": rate})
         floor, cap = cap, cap * scene.uniform(1.3, 3.0)
         rate = min(0.8, rate * scene.uniform(1.3, 3.0))

@@ -48,8 +48,7 @@ AT_BINANCE: dict[str, Any] = {
 
 def market_of(close: np.ndarray, freq: str = "1h", **more: Any) -> bt.Market:
     """Return a market of closes, each bar opening at the close before."""
-    opens = np.concatenate([close[:1], close[:-1]])
-    return bars_market(opens, close, freq, **more)
+    return bars_market(np.concatenate([close[:1], close[:-1]]), close, freq, **more)
 
 
 def bars_market(

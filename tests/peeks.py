@@ -98,8 +98,7 @@ def fitted_line(market: Any) -> Any:
 def fitted_model(market: Any) -> Any:
     moves = log_returns(market)
     table = np.column_stack([np.roll(moves, k) for k in (1, 2, 3)])
-    later = np.append(moves[1:], 0.0)
-    return table @ np.linalg.lstsq(table, later, rcond=None)[0]
+    return table @ np.linalg.lstsq(table, np.append(moves[1:], 0.0), rcond=None)[0]
 
 
 def first_component(market: Any) -> Any:
@@ -271,8 +270,7 @@ def refitted(market: Any) -> Any:
 
 def closed_periods(market: Any, rule: str) -> Any:
     price = series(market)
-    last = price.resample(rule).last().shift(1)
-    return last.reindex(price.index, method="ffill")
+    return price.resample(rule).last().shift(1).reindex(price.index, method="ffill")
 
 
 def wants_bars(market: Any) -> Any:

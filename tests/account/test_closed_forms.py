@@ -63,8 +63,7 @@ def test_leverage_decay_is_the_log_growth_lost(leverage):
     years = len(bars) / 24 / YEAR
     assert result.metrics["leverage_decay"] == is_(decayed(result) / years, 1e-9)
     # half of (l^2 - l) sigma^2 for a constant leverage
-    mark = result.bars["mark"].to_numpy()
-    sigma_squared = np.var(np.diff(np.log(mark))) * 24 * YEAR
+    sigma_squared = np.var(np.diff(np.log(result.bars["mark"].to_numpy()))) * 24 * YEAR
     rough = 0.5 * (leverage**2 - leverage) * sigma_squared
     assert result.metrics["leverage_decay"] == pytest.approx(rough, rel=0.1, abs=0.02)
 
@@ -143,8 +142,7 @@ def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity(
     # the hourly order of 23:00 and the daily one both fill at 0:00 of the second day; the target
     # of a day is the last one of its hours, which from the second day on is NaN
     assert total(fine, "funding") == is_(total(coarse, "funding"))
-    ends = fine.bars["equity"].to_numpy()[23::24]
-    assert coarse.bars["equity"].to_numpy() == is_(ends)
+    assert coarse.bars["equity"].to_numpy() == is_(fine.bars["equity"].to_numpy()[23::24])
 
 
 @pytest.mark.slow

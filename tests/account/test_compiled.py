@@ -70,8 +70,7 @@ class Tabled(bt.Policy):
         return {"rise": np.sign(market.close - market.open)}
 
     def leverage(self, bar, account):
-        table = {1.0: [2.0], -1.0: [0.5 + account.drawdown]}
-        return table.get(bar.rise, [float("nan")])[0]
+        return {1.0: [2.0], -1.0: [0.5 + account.drawdown]}.get(bar.rise, [float("nan")])[0]
 
 
 class Averaged(bt.Policy):
@@ -340,8 +339,7 @@ def test_formulas_of_shipped_policies_are_named_without_bytecode(monkeypatch):
     for name in strategies.__all__:
         kind = getattr(strategies, name)
         if not issubclass(kind, Combinator):
-            recipe = make_recipe(kind(), (), lambda *_: [], "test")
-            assert recipe.is_complete, name
+            assert make_recipe(kind(), (), lambda *_: [], "test").is_complete, name
     with pytest.raises(AssertionError, match="bytecode of leverage"):
         make_recipe(Root(), (), lambda *_: [], "test")
 

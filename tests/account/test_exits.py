@@ -222,8 +222,7 @@ def test_time_stops(run, numbers):
 
 
 def test_trades_say_that_a_time_stop_ended_them():
-    result = timed([1.0] * 10)()
-    assert list(result.trades["ended"]) == ["time_stop", "time_stop", "open"]
+    assert list(timed([1.0] * 10)().trades["ended"]) == ["time_stop", "time_stop", "open"]
 
 
 def test_each_instrument_has_its_own_time():
@@ -295,8 +294,7 @@ def test_what_another_stop_lost_counts_too():
     run = limited(gap, daily_loss=0.05, stop_loss=0.02)
     assert run.events["kind"].tolist().count("fill") == 2
     assert run.bars["position"].tolist() == pytest.approx([0, 20, 20, 20, 0, 0, 1880 / 97])
-    week = limited(gap, weekly_loss=0.05, stop_loss=0.02)
-    assert not week.bars["position"].iloc[4:].any()
+    assert not limited(gap, weekly_loss=0.05, stop_loss=0.02).bars["position"].iloc[4:].any()
 
 
 def test_the_higher_of_several_floors_acts_and_the_equity_stop_of_equal_ones():

@@ -312,8 +312,7 @@ def test_same_close_compounds_leverage_times_each_return(leverage, side):
 def test_same_close_pays_interest_on_the_new_loan():
     """prod(1 + L r_t - (L - 1) f dt): what was borrowed at a close pays from that close on."""
     rate, leverage = 0.05, 3.0
-    venue = FREE.override(borrow_rate=rate, interest_on="loan")
-    found = run(leverage, venue=venue)
+    found = run(leverage, venue=FREE.override(borrow_rate=rate, interest_on="loan"))
     expected = np.cumprod(1.0 + leverage * RETURNS - (leverage - 1.0) * rate / 365.0)
     np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
 
@@ -321,8 +320,7 @@ def test_same_close_pays_interest_on_the_new_loan():
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_same_close_of_an_inverse_contract(side):
     """In the coin: q u = L E, so E' / E = 1 + s L (1 - P0 / P1)."""
-    contract = bt.Contract(kind="inverse", size=100.0, lot=0.0, tick=0.1)
-    venue = FREE.override(contract=contract)
+    venue = FREE.override(contract=bt.Contract(kind="inverse", size=100.0, lot=0.0, tick=0.1))
     account = bt.Account(capital=1.0, fill="same_close")
     found = run(2.0, venue=venue, account=account, signal=side)
     factors = 1.0 + side * 2.0 * (1.0 - MARKET.close[:-1] / MARKET.close[1:])
@@ -331,8 +329,7 @@ def test_same_close_of_an_inverse_contract(side):
 
 def test_next_close_is_same_close_one_bar_later():
     """A buyer at the next close misses the return of one more bar."""
-    account = bt.Account(fill="next_close")
-    found = run(1.0, account=account)
+    found = run(1.0, account=bt.Account(fill="next_close"))
     expected = np.cumprod(1.0 + RETURNS[1:])
     np.testing.assert_allclose(found.bars["unit"].to_numpy()[2:], expected, rtol=1e-9)
     assert found.bars["position"].iloc[0] == 0.0

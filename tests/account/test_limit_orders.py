@@ -122,8 +122,7 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
     t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
     move = MARKET.mark_close[t + 1] / MARKET.mark_close[t] - 1.0
     assert row["next_move"] == pytest.approx(-move if row["side"] == "buy" else move, abs=1e-15)
-    unfilled = result.target_cuts().loc["unfilled", "decisions"]
-    assert unfilled == len(orders) - len(filled)
+    assert result.target_cuts().loc["unfilled", "decisions"] == len(orders) - len(filled)
     trades = result.trades
     gain = result.metrics["final_equity"] - 10_000
     assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(gain, abs=1e-8)
@@ -148,8 +147,7 @@ def test_limit_orders_that_cannot_be_are_refused(make, words):
 def test_a_live_decision_gives_the_order_that_the_next_bar_places():
     """Contracts and limit of the order, filled or not."""
     terms = {"venue": VENUE, "account": LIMIT}
-    whole = bt.run(MARKET, VolTarget(), compile=False, **terms)
-    row = whole.limit_orders.iloc[3]
+    row = bt.run(MARKET, VolTarget(), compile=False, **terms).limit_orders.iloc[3]
     t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
     known = MARKET.between(None, row["time"])
     before = bt.run(known, VolTarget(), compile=False, **terms)

@@ -149,8 +149,7 @@ def test_a_mistake_that_one_run_shows(run, numbers):
 def test_05_maintenance_is_neither_initial_nor_nothing_nor_flat():
     # 10x posts all of its equity, and lives; it dies before its equity is gone
     assert happened(play(100, 100, targets=TEN), "liquidation").empty
-    dead = play(100, (100, 100, 94, 94), targets=TEN)
-    assert dead.bars["equity"].iloc[-1] == is_(5 * LP)
+    assert play(100, (100, 100, 94, 94), targets=TEN).bars["equity"].iloc[-1] == is_(5 * LP)
     # and a larger position needs a larger share
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
     shares = bt.margin.maintenance(venue, [1e4, 1e6, 1e8]) / [1e4, 1e6, 1e8]
@@ -166,8 +165,7 @@ def test_06_maintenance_is_continuous_across_bracket_edges():
 
 def test_08_the_same_path_loses_the_same_at_a_minute_and_at_an_hour():
     # an hour from 100 to 92 in sixty straight steps: the price is passed in one of them
-    steps = np.linspace(100, 92, 61)
-    minutes = [(a, a, b, b) for a, b in pairwise(steps)]
+    minutes = [(a, a, b, b) for a, b in pairwise(np.linspace(100, 92, 61))]
     # bought in the first minute: one bar before, one that stands still, then the fall
     fine = play(100.0, 100.0, *minutes, targets=TEN, interval="1m")
     coarse = play(100.0, 100.0, (100, 100, 92, 92), targets=TEN, interval="1h")

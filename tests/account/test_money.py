@@ -61,8 +61,7 @@ def test_what_margin_is_computed_from_is_the_memory_of_the_positions():
 
 def test_structs_are_packed_as_their_addresses():
     wallet, ledger = Wallet(), Structs(Money, 2)
-    place = wallet.numbers.ctypes.data
-    assert pack((wallet,)) == (("Wallet",), place.to_bytes(8, "little"))
+    assert pack((wallet,)) == (("Wallet",), wallet.numbers.ctypes.data.to_bytes(8, "little"))
     words = np.frombuffer(pack(ledger).words, np.int64).tolist()
     assert words == [0, 0, 2, 8 * len(MONEY), ledger.numbers.ctypes.data, 2, 8 * len(MONEY)]
 
@@ -99,8 +98,7 @@ def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
     for names in (changed.COSTS, changed.GROWTH_TERMS, changed.POSITION_TERMS, changed.TRADE_COSTS,
                   changed.FILL_COSTS, changed.Ledger._fields, changed.Money.names()):  # fmt: skip
         assert "tax" in names
-    sums = changed.Money(price_pnl=5.0, tax=2.0)
-    assert changed.sum_changes(sums) == 3.0
+    assert changed.sum_changes(changed.Money(price_pnl=5.0, tax=2.0)) == 3.0
 
 
 def test_records_tallies_and_logs_have_the_terms_in_their_order():

@@ -89,8 +89,7 @@ def test_a_strangle_fails_where_marks_and_margin_take_the_balance():
     needed = 2 * 0.075 * 99_500 + marks["put"] + marks["call"]
     assert first["requirement"] == pytest.approx(needed, rel=1e-12)
     closed = result.events[result.events["kind"] == "liquidation"]
-    spot = (balance - closed["price"].sum()) / 0.15
-    assert spot == pytest.approx(62_950.4, abs=0.1)
+    assert (balance - closed["price"].sum()) / 0.15 == pytest.approx(62_950.4, abs=0.1)
     surface, when = bt.Surfaces.fit(bt.Chain.sample()).surfaces[0], closed["time"].iloc[0]
     assert surface.time < when
     marks = result.positions.pivot(index="time", columns="instrument", values="mark")

@@ -214,8 +214,7 @@ def test_it_is_bought_back_over_the_mark_and_pays_fees():
     venues = {"*": {"liquidation": {"slippage": 0.02}}}
     options = strangle(half_spread=0.01, fees=(0.0003, np.inf, 0.0, 1.0))
     out = play(RALLY, options, capital=250.0, venues=venues)
-    sold = value_strangle(100.0, MONTH - 1, 0.59)
-    cash = 250 + 10 * sold - 20 * 0.0003 * 100
+    cash = 250 + 10 * value_strangle(100.0, MONTH - 1, 0.59) - 20 * 0.0003 * 100
     assert agreement.near(out.cash[1], cash)
     failure = find_failure(cash)
     lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - value_strangle(failure, MONTH - 2))
@@ -406,8 +405,7 @@ def test_a_partial_liquidation_names_instruments_before_options(order):
     out = play(
         FALL, [put], 9.0, capital=20.0, requirement=PER_OPTION, venues={"*": {"liquidation": terms}}
     )
-    first = out.of_kind("liquidation")[0].instrument
-    assert first == "A" or order is None
+    assert out.of_kind("liquidation")[0].instrument == "A" or order is None
 
 
 @pytest.mark.parametrize(

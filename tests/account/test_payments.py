@@ -233,8 +233,7 @@ def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Res
     terms = {"venue": VENUE, "account": bt.Account()}
     both = bt.Markets({"A": market, "B": market}, currency="USDT")
     halves = pd.DataFrame({"A": signal / 2.0, "B": signal / 2.0}, index=both.times)
-    alone = pd.Series(signal, index=both.times)
-    one = bt.run(market, Constant(2.0), signal=alone, **terms)
+    one = bt.run(market, Constant(2.0), signal=pd.Series(signal, index=both.times), **terms)
     return one, bt.run(both, Constant(2.0), signal=halves, **terms)
 
 
@@ -249,7 +248,6 @@ def test_on_constant_prices_costs_alone_decay():
 def test_the_same_market_twice_at_half_the_size_decays_as_one_does():
     """Also where a position is opened again at a price far from where it was closed."""
     prices = 100.0 * np.exp(np.cumsum(np.sin(np.arange(90.0)) / 20.0 + 0.01))
-    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(30), np.ones(30)]
-    one, both = run_twice(prices, signal)
+    one, both = run_twice(prices, np.r_[np.zeros(10), np.ones(20), np.zeros(30), np.ones(30)])
     decays = [each.metrics["leverage_decay"] for each in (both, one)]
     assert decays[0] == pytest.approx(decays[1], rel=1e-9, abs=1e-12)

@@ -84,8 +84,7 @@ def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path):
     """The last high lies in the first part, the liquidation in the third."""
     rows = [flat(100), flat(100), *((x + 2, x + 2, x, x) for x in (104, 102, 100, 98, 96, 60))]
     rising = [flat(50), flat(50), *(flat(x) for x in (50, 51, 52, 53, 54, 60))]
-    both = {"A": make_market(rows), "B": make_market(rising)}
-    markets = bt.Markets(both, currency="USDT")
+    markets = bt.Markets({"A": make_market(rows), "B": make_market(rising)}, currency="USDT")
     coins = [bt.Collateral("COIN", 2.0, prices=markets["A"], rate=0.9)]
     account = bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6)
     terms = {

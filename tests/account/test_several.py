@@ -64,8 +64,7 @@ def test_two_positions_share_one_equity():
 
 def test_an_overlay_scales_all_targets():
     result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
-    known = result.bars["gross_leverage"].iloc[60:150]
-    assert 0.4 < known.median() < 0.6
+    assert 0.4 < result.bars["gross_leverage"].iloc[60:150].median() < 0.6
     limited = run(
         simulate_pair(200), overlay=Hold(9.0), account=bt.Account(capital=1e3, max_overlay=2.0)
     )
@@ -177,8 +176,7 @@ def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
     other = run(markets, Hold(0.0), account=replace(account, collateral=given))
     assert other.bars.equals(result.bars)
     for each in (result, other):
-        again = Result.load(each.save(tmp_path))
-        assert again.bars.equals(each.bars)
+        assert Result.load(each.save(tmp_path)).bars.equals(each.bars)
     unknown = replace(account, collateral=[replace(held[0], prices="C")])
     with pytest.raises(ParameterError, match="an instrument of the run, got 'C'"):
         run(markets, account=unknown)

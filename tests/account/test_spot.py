@@ -156,8 +156,7 @@ def test_in_parts_the_step_that_relieves_more_comes_first():
     """Per notional the spot leg frees its 10 %, the perpetual its 5 %."""
     venues = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}}}
     legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN)) for p in (130, 137))
-    out = play_case(pair(*legs, venues=venues))
-    assert out.of_kind("liquidation")[0].instrument == "S"
+    assert play_case(pair(*legs, venues=venues)).of_kind("liquidation")[0].instrument == "S"
 
 
 def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
@@ -238,8 +237,7 @@ def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
 def test_the_pair_is_as_large_as_its_carry_pays_for(rate, size):
     """0.02 of both legs, held for 60 days, cost 12.17 % a year."""
     policy = Carry(rise=0.5, premium=0.1, haircut=0.1, maintenance=0.05, borrow_rate=0.3, cost=0.02)
-    result = run_carry(rate / 1095, policy)
-    last = result.bars.iloc[-1]
+    last = run_carry(rate / 1095, policy).bars.iloc[-1]
     assert last["gross_leverage"] == pytest.approx(2.0 * size, rel=1e-3)
     assert last["net_leverage"] == pytest.approx(0.0, abs=1e-3)
 

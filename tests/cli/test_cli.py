@@ -188,8 +188,7 @@ FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-compile", "--no-sav
 def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     market = bt.Market.sample().between(None, "2023-01-20")
     terms = {**AT_BINANCE, "start": "2023-01-05"}
-    expected = bt.run(market, VolTarget(), signal="breakout:24", **terms)
-    identity = expected.manifest["id"]
+    identity = bt.run(market, VolTarget(), signal="breakout:24", **terms).manifest["id"]
     assert ask(capsys, "run", "--signal", "breakout:24", *FAST)["id"] == identity
     named = ask(capsys, "run", "--signal", "breakout", "--set", "signal.window=24", *FAST)
     assert named["id"] == identity

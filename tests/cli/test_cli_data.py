@@ -45,8 +45,7 @@ def test_flags_say_roles_columns_zone_span_and_name(capsys, folder: Path):
 
 def test_repairs_are_named_recorded_and_printed(capsys, folder: Path):
     paths = own_files(folder)
-    bars = MARKET.bars()
-    bars.iloc[[0, 1, 1, *range(2, 96)]].to_csv("bars.csv", index_label="time")
+    MARKET.bars().iloc[[0, 1, 1, *range(2, 96)]].to_csv("bars.csv", index_label="time")
     MARKET.mark()[5:].to_csv("mark.csv", index_label="time")
     code, out, err = call(capsys, "data", "import", *paths, "--out", "x")
     assert code == 2

@@ -184,8 +184,7 @@ def test_of_two_lost_accounts_nothing_is_compared(tmp_path):
     markdown = found.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| b | both lost | both lost | both lost | both lost |" in markdown
     assert "b (" not in text
-    page = build_head(found)
-    assert "Nothing is compared between lost accounts: a, b." in page.notices
+    assert "Nothing is compared between lost accounts: a, b." in build_head(found).notices
 
 
 def load(tmp_path):
@@ -307,8 +306,7 @@ def test_equal_risk_scales_the_positions_of_several():
 
 
 def test_accounts_are_marked_that_hang_on_the_way_inside_bars():
-    account = bt.Account(take_profit=0.002, stop_loss=0.002)
-    terms = {**TERMS, "account": account}
+    terms = {**TERMS, "account": bt.Account(take_profit=0.002, stop_loss=0.002)}
     results = {name: bt.run(MARKETS, policy, **terms) for name, policy in LEVERS.items()}
     counts = {name: each.metrics["both_reached"] for name, each in results.items()}
     done = bt.compare(results, draws=99)

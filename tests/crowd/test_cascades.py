@@ -111,8 +111,7 @@ def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(rep
 @pytest.mark.parametrize(("reproduction", "runs_away"), [(0.94, False), (1.001, True)])
 def test_it_runs_away_from_a_reproduction_number_of_one(reproduction, runs_away):
     # under 1 the fall is 0.01 / 0.06 = 0.167 < 0.2; from 1 on every rung is reached
-    hit = fall(reproduction)
-    assert (hit.liquidated == N) is runs_away
+    assert (fall(reproduction).liquidated == N) is runs_away
 
 
 @pytest.mark.parametrize("coefficient", [0.02, 0.2])

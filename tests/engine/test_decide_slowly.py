@@ -142,8 +142,7 @@ def test_several_instruments_decide_on_one_longer_clock():
     pair = {"A": bt.Market.sample(bars=200), "B": bt.Market.sample(bars=200, seed=1).slice(3, 150)}
     markets = bt.Markets(pair)
     slow = run(markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE})
-    times = pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"])
-    assert set(times.hour % 4) == {0}
+    assert set(pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"]).hour % 4) == {0}
     first = slow.events.query("kind == 'fill' and instrument == 'B'")["time"].iloc[0]
     assert first == pair["B"].times[5]  # the open at 08:00, after the bar of 04:00 to 08:00
     with_overlay = run(
@@ -157,8 +156,7 @@ def test_a_longer_bar_without_its_last_bars_is_decided_at_the_next_open():
     frame = bt.Market.sample(bars=60).bars()
     gap = frame.drop(frame.index[[10, 11, 22, 23]])
     market = bt.Market.from_frames(gap, interval="1h", sessions=True)
-    rows = find_clock(bt.decide_every(market, "4h")).rows
-    assert rows.tolist()[8:12] == [-3, 2, -4, -4]
+    assert find_clock(bt.decide_every(market, "4h")).rows.tolist()[8:12] == [-3, 2, -4, -4]
     result = run(market, Reading(), decide="4h", calendar="252")
     assert result.manifest["data"]["decide"] == "4h"
     assert result.manifest["data"]["thin_bars"] == 2
@@ -177,8 +175,7 @@ def test_columns_that_look_ahead_are_refused_on_longer_bars(market):
 
 def test_participation_is_a_share_of_the_last_longer_bar(market):
     """The cap is the volume of the bar that the policy saw."""
-    fields = {**market.fields(), "volume": np.full(market.n_bars, 0.01)}
-    thin = bt.Market(**fields, source="")
+    thin = bt.Market(**{**market.fields(), "volume": np.full(market.n_bars, 0.01)}, source="")
     venue = replace(free_venue(), slippage=bt.Slippage(rate=0.0, max_participation=0.5))
     result = run(thin, Reading(), ACCOUNT, venue=venue, decide="4h")
     fills = result.events.query("kind == 'fill'")["quantity"].abs()
@@ -190,8 +187,7 @@ def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
     at_close, between = market.prefix(398 // 4 * 4 - 2), market.prefix(200)
     snapshot = bt.AccountSnapshot(equity=10_000.0)
     terms = {"venue": VENUE, "account": ACCOUNT, "state": snapshot, "decide": "4h"}
-    told = bt.decide(Reading(), at_close, **terms)
-    assert list(told.leverage.values()) == [3.0]
+    assert list(bt.decide(Reading(), at_close, **terms).leverage.values()) == [3.0]
     held = bt.decide(Reading(), between, **terms)
     assert np.isnan([*held.leverage.values()]).all()
     assert "every 4h" in str(held.warnings)
@@ -217,8 +213,7 @@ def test_searches_and_validations_take_the_clock():
     terms: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "decide": "4h"}
     given = {**terms, "trials": 8, "space": {"target": (0.5, 1.9)}}
     study = bt.tune(market, bt.strategies.VolTarget, holdout="20%", **given)
-    best = bt.run(market, study.best_policy, **terms)
-    assert best.manifest["data"]["decide"] == "4h"
+    assert bt.run(market, study.best_policy, **terms).manifest["data"]["decide"] == "4h"
     walk = bt.walk_forward(market, bt.strategies.VolTarget, train="20d", test="10d", **given)
     assert set(walk.result.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
     assert bt.cross_validate(market, bt.strategies.VolTarget, groups=4, **given) is not None

@@ -134,8 +134,7 @@ def test_only_loans_have_a_health_factor():
 def test_the_health_factor_is_1_at_the_liquidation_price(side):
     lender = scenes.venue_of(interest_on="loan")
     first = scenes.play(100, 100, targets=3.0, signal=side, venue=lender)
-    price = float(first.bars["liquidation_price"].iloc[-1])
-    near = price * (1 + side * 1e-9)
+    near = float(first.bars["liquidation_price"].iloc[-1]) * (1 + side * 1e-9)
     bar = (100.0, max(100.0, near), min(100.0, near), near)
     result = scenes.play(100, 100, bar, targets=[3.0, scenes.NAN], signal=side, venue=lender)
     assert result.metrics["liquidations"] == 0
@@ -147,9 +146,7 @@ def test_carry_is_what_funding_interest_and_fees_cost():
     # bar 1 buys 2,000 at a fee of 0.1 %: 2 / 1,000; at 8:00, 998 hold 2,000 and pay 0.2 %: 4 / 998
     result = scenes.play(*[100.0] * 10, targets=[2.0, scenes.NAN], funding=[(8.0, 0.002)],
                   venue=scenes.venue_of(fees={"taker": 0.001, "maker": 0.0}))  # fmt: skip
-    years = 10 / HOURS
-    metrics = result.metrics
-    assert metrics["leverage_decay"] == scenes.is_((2 / 1000 + 4 / 998) / years)
+    assert result.metrics["leverage_decay"] == scenes.is_((2 / 1000 + 4 / 998) / (10 / HOURS))
 
 
 def test_interest_is_carry_and_deposits_are_in_its_base():
@@ -473,8 +470,7 @@ def test_the_statement_adds_up(wild, calm):
 
 def test_buy_and_hold_is_the_mark_price_itself():
     """Closes 100 · 1.1 · 0.5 · 1.2: from the first close 110, a fall of 50 %, then + 20 %."""
-    result = run_held(make_days([0.1, -0.5, 0.2]))
-    held = measure_holding(result)
+    held = measure_holding(run_held(make_days([0.1, -0.5, 0.2])))
     assert held.total_return == pytest.approx(0.5 * 1.2 - 1.0)
     assert held.max_drawdown == pytest.approx(0.5)
     returns = np.array([0.0, -0.5, 0.2])
@@ -514,8 +510,7 @@ def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms)
 def test_the_cut_of_a_limit_is_told(terms, max_leverage, cause, held):
     """5x asked, 2.5x for each of two; what is held follows from the limit alone: no costs."""
     venue = make_venue(max_leverage=max_leverage, maintenance_rate=0.01)
-    result = run(Hold(level=5.0), venue=venue, **terms)
-    cuts = result.target_cuts()
+    cuts = run(Hold(level=5.0), venue=venue, **terms).target_cuts()
     for name in ("all", "A", "B"):
         row = cuts.loc[(name, cause)]
         assert row["mean_asked"] == pytest.approx(2.5)

@@ -210,8 +210,7 @@ FUNCTIONS = [
 def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_were_known():
     """They would be flat but for one bar a day, and stamped a day before they are known."""
     market = bt.Market.sample(bars=480)
-    days = pd.date_range(market.times[0], periods=20, freq="1D")
-    daily = pd.Series(1.0, index=days)
+    daily = pd.Series(1.0, index=pd.date_range(market.times[0], periods=20, freq="1D"))
     with pytest.raises(bt.ParameterError, match="got 20 for 457"):
         bt.signals.from_series(market, daily)
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()
@@ -264,8 +263,7 @@ def peek_at_another(markets: bt.Markets) -> pd.DataFrame:
 
 def peek_at_the_day(markets: bt.Markets) -> pd.DataFrame:
     price = closes(markets)
-    days = price.groupby(price.index.floor("D")).transform("last")
-    return np.sign(days / price - 1.0)
+    return np.sign(price.groupby(price.index.floor("D")).transform("last") / price - 1.0)
 
 
 def peek_at_the_end(markets: bt.Markets) -> pd.DataFrame:
@@ -273,8 +271,7 @@ def peek_at_the_end(markets: bt.Markets) -> pd.DataFrame:
 
 
 def peek_at_a_listing(markets: bt.Markets) -> pd.DataFrame:
-    frame = closes(markets) * 0.0
-    return frame.assign(A=0.5 if "C" in markets else 1.0)
+    return (closes(markets) * 0.0).assign(A=0.5 if "C" in markets else 1.0)
 
 
 PEEKS = (peek_next, peek_mean, peek_at_another, peek_at_the_day, peek_at_the_end, peek_at_a_listing)
@@ -339,8 +336,7 @@ def test_a_rule_at_the_call_is_the_rule_by_name():
     again = signals.resolve_signal("rsi:14:35:65", few)
     pd.testing.assert_frame_equal(found, again)
     alone = signals.Rsi(14, 35, 65).apply(few["A"])
-    share = np.where(few.tradable()[2], 3.0, 2.0)
-    np.testing.assert_array_equal(found["A"], alone / share)
+    np.testing.assert_array_equal(found["A"], alone / np.where(few.tradable()[2], 3.0, 2.0))
     assert signals.describe_signal_check(found) == signals.describe_signal_check(again) != ""
 
 
@@ -374,11 +370,9 @@ class Peek(bt.signals.SignalRule):
 
 def test_each_rule_by_hand():
     """Closes 10 11 12 9 9 13, each bar opening at the close before."""
-    closes = np.array([10.0, 11, 12, 9, 9, 13])
-    market = market_of(closes)
+    market = market_of(np.array([10.0, 11, 12, 9, 9, 13]))
     # averages of 1 and 2: the sign of close - mean, as 11 - 10.5, 12 - 11.5, 9 - 10.5, 0, 13 - 11
-    cross = bt.signals.MaCross(fast=1, slow=2).compute(market)
-    assert cross.tolist() == [0, 1, 1, -1, 0, 1]
+    assert bt.signals.MaCross(fast=1, slow=2).compute(market).tolist() == [0, 1, 1, -1, 0, 1]
     assert bt.signals.MaCross(1, 2, "long").compute(market).tolist() == [0, 1, 1, 0, 0, 1]
     # 12 > max(10, 11), 9 < min(10, 11), 9 is no new low of (11, 9), 13 > max(12, 9)
     assert bt.signals.Breakout(window=2).compute(market).tolist() == [0, 0, 1, -1, -1, 1]
@@ -404,8 +398,7 @@ def test_the_index_holds_what_a_trader_by_wilder_holds():
         index = 100.0 - 100.0 / (1.0 + up / down)
         held = 1.0 if index < 30.0 else 0.0 if index > 70.0 else held
         expected.append(held)
-    found = bt.signals.Rsi(window=14, low=30, high=70).apply(market)
-    assert found.tolist() == expected
+    assert bt.signals.Rsi(window=14, low=30, high=70).apply(market).tolist() == expected
     assert sum(expected) == 163
     assert signals.resolve_signal("rsi:14:30:70", market).tolist() == expected
 

@@ -35,8 +35,7 @@ def run_by_hand(**account: Any) -> bt.Result:
     """
     rows = [flat(100), flat(100), (100, 112, 95, 110), flat(110), (110, 115, 104, 105),
             (105, 106, 98, 99), flat(99), flat(99)]  # fmt: skip
-    stamps = pd.DataFrame({"rate": [0.01]}, index=HOURS[3:4])
-    market = make_market(rows, funding=stamps)
+    market = make_market(rows, funding=pd.DataFrame({"rate": [0.01]}, index=HOURS[3:4]))
     signal = np.array([1.0, 1, 1, -1, -1, 0, 0, 0])
     given = {"capital": 1_000.0, "band": 0.5, **account}
     return bt.run(

@@ -209,8 +209,7 @@ EIGHTS = 3 * 365.0
 def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():
     """A half-life of 24 bars is one of 3 settlements; a year has 1095 of them."""
     market = Market.sample(bars=2000)
-    rates = pd.Series(market.funding_rate[1:])
-    expected = rates.ewm(halflife=3.0).mean().to_numpy() * EIGHTS
+    expected = pd.Series(market.funding_rate[1:]).ewm(halflife=3.0).mean().to_numpy() * EIGHTS
     found = funding_forecast(market, 24.0)
     np.testing.assert_allclose(found[8::8], expected, rtol=1e-12)
     for hour in range(9, 16):
@@ -220,8 +219,7 @@ def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():
 def test_a_change_of_cadence_changes_no_annual_rate():
     """0.008 % for 8 hours, then 0.001 % an hour: 8.76 % a year throughout, with any half-life."""
     hours = [*range(0, 41, 8), *range(41, 81)]
-    rates = [8e-5] * 6 + [1e-5] * 40
-    found = funding_forecast(funded(hours, rates), HALF_LIVES)
+    found = funding_forecast(funded(hours, [8e-5] * 6 + [1e-5] * 40), HALF_LIVES)
     np.testing.assert_allclose(found[8:], 0.0876, rtol=1e-9)
 
 
@@ -229,8 +227,7 @@ def test_hours_and_eights_are_weighed_by_their_time_by_hand():
     """Half-life 8: at hour 9, 1e-4 for 8 h weighs 2^(-1/8) and 4e-5 for 1 h weighs 1."""
     found = funding_forecast(funded([0, 8, 9], [0.05, 1e-4, 4e-5], n=12), 8.0)
     w = 0.5**0.125
-    expected = (w * 1e-4 + 4e-5) / (w * 8 + 1) * 8760.0
-    assert found[9] == pytest.approx(expected, rel=1e-12)
+    assert found[9] == pytest.approx((w * 1e-4 + 4e-5) / (w * 8 + 1) * 8760.0, rel=1e-12)
     assert found[8] == pytest.approx(1e-4 / 8 * 8760.0, rel=1e-12)
     all_alike = funding_forecast(funded([0, 8, 9], [0.05, 1e-4, 4e-5], n=12), math.inf)
     assert all_alike[9] == pytest.approx(1.4e-4 / 9 * 8760.0, rel=1e-12)
@@ -300,8 +297,7 @@ def test_momentum_is_the_log_return_net_of_funding():
 def test_strength_is_the_move_in_deviations_clipped():
     """Moves of 1 %, 1 %, 2 %: sigma^2 = 0.0001 (4 + 1/2 + 1/4) / 1.75 with half-life 1."""
     market = held_market(np.exp([0.0, 0.01, 0.02, 0.04]))
-    sigma = 0.01 * math.sqrt(4.75 / 1.75)
-    z = 0.04 / (sigma * math.sqrt(3.0))
+    z = 0.04 / (0.01 * math.sqrt(4.75 / 1.75) * math.sqrt(3.0))
     assert trend_strength(market, 3, 1.0, full=5.0)[3] == pytest.approx(z / 5.0, rel=1e-12)
     assert trend_strength(market, 3, 1.0, full=1.0)[3] == 1.0
     falling = held_market(np.exp([0.0, -0.01, -0.02, -0.04]))
@@ -315,8 +311,7 @@ def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookb
 
     Standard error sqrt(P (1 - P) / windows); over 400 windows that is 2.5 % at most.
     """
-    n = 400 * lookback
-    market = walk(n + 1, drift + 0.5 * sigma**2, sigma, seed=lookback)
+    market = walk(400 * lookback + 1, drift + 0.5 * sigma**2, sigma, seed=lookback)
     signs = trend_sign(market, lookback)[lookback::lookback]
     chance = Phi(abs(drift) * math.sqrt(lookback / YEAR) / sigma)
     found = np.mean(signs == np.sign(drift))
@@ -360,8 +355,7 @@ def simulate(
     rng = np.random.default_rng(seed)
     moves, state = rng.random(n), np.zeros(n, dtype=int)
     for t in range(1, n):
-        is_leaving = moves[t] < 1.0 / bars[state[t - 1]]
-        state[t] = 1 - state[t - 1] if is_leaving else state[t - 1]
+        state[t] = 1 - state[t - 1] if moves[t] < 1.0 / bars[state[t - 1]] else state[t - 1]
     steps = np.array(volatility)[state] / math.sqrt(YEAR) * rng.standard_normal(n)
     return held_market(100.0 * np.exp(np.cumsum(steps))), state
 
@@ -397,8 +391,7 @@ def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
 
 
 def test_nothing_is_said_before_a_hundred_returns_are_known():
-    market = Market.sample(bars=150)
-    for column in learned_regimes(market, 50, 200, 20):
+    for column in learned_regimes(Market.sample(bars=150), 50, 200, 20):
         assert np.isnan(column[:100]).all()
         assert np.isfinite(column[100:]).all()
 

@@ -99,8 +99,7 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
     market = result.market
     first = run(market.prefix(cut))
     stored = bt.Result.load(first.save(tmp_path))
-    names = [str(market.times[max(cut - 1 - overlap, 0)]), None]
-    rest = market.between(*names)
+    rest = market.between(*[str(market.times[max(cut - 1 - overlap, 0)]), None])
     whole = result.bars["liquidation_probability"].to_numpy()
     for earlier in (first, stored):
         second = run(rest, resume=earlier)
@@ -146,5 +145,4 @@ def test_on_bitcoin_the_forecast_is_reliable_in_years_it_was_not_chosen_on(side:
         found = forecast_liquidation(held, market.mark_close, price, sigma, 1 / 365)[rows].mean()
         assert lower < found < upper
         if distance == 0.1:
-            normal = touch_probability(-distance, sigma, 1 / 365)[rows].mean()
-            assert normal < lower
+            assert touch_probability(-distance, sigma, 1 / 365)[rows].mean() < lower

@@ -85,8 +85,7 @@ def test_yang_zhang_by_hand():
     market = kit.make_market(np.exp([[0.0, 0.2, -0.1, 0.1], [0.15, 0.35, 0.05, 0.25]]))
     w = 0.5 ** (1 / 24.0)
     k = 0.34 / (1.34 + 1.0 / w)
-    inside = k * 0.01 + (1.0 - k) * 0.04
-    wanted = inside + 0.05**2 / (1.0 + w)
+    wanted = k * 0.01 + (1.0 - k) * 0.04 + 0.05**2 / (1.0 + w)
     found = volatility(market, "yang-zhang", 24.0)
     np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * wanted)], rtol=1e-12)
 
@@ -295,8 +294,7 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     """Each bar earns -0.0003, which no binary number is: the deviation is 0 all the same."""
     index = pd.date_range("2024-01-01 00:30", periods=300, freq="1h", tz="UTC")
     market = market_of([7.0] * 300, funding=pd.Series(0.0003, index=index))
-    earned = long_returns(market)
-    assert len(set(earned[10:])) == 1
+    assert len(set(long_returns(market)[10:])) == 1
     assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()
 
 

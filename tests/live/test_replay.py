@@ -120,8 +120,7 @@ def test_a_fill_left_out_is_found_at_its_bar():
     run, market, terms = run_sample()
     fills = run.fills
     equity = pd.Series(run.of_account("equity"), index=run.bars.index + pd.Timedelta("1h"))
-    whole = bt.replay(market, fills, **terms)
-    assert whole.reconcile(equity).empty
+    assert bt.replay(market, fills, **terms).reconcile(equity).empty
     for k in (0, 9, len(fills) - 2):
         found = bt.replay(market, fills.drop(index=k), **terms).reconcile(equity, tolerance=1e-9)
         assert found.index[0] == fills["time"][k]
@@ -234,8 +233,7 @@ def test_files_of_fills_and_ledgers_have_a_zone_or_are_given_one(tmp_path):
     assert found["time"][0] == market.times[1]
     again = bt.replay(market, found, **LIVE)
     kit.check_refused(lambda: again.reconcile(ledger), "timezone='UTC' reads them as UTC")
-    terms = again.reconcile(ledger, timezone="Etc/GMT-1")["term"]
-    assert "fees" not in terms.tolist()
+    assert "fees" not in again.reconcile(ledger, timezone="Etc/GMT-1")["term"].tolist()
 
 
 def test_no_fills_are_read_and_those_without_fees_are_named():
@@ -274,8 +272,7 @@ def test_a_liquidation_at_the_gap_is_replayed_after_the_interest():
     """A pays funding at the open of bar 2, where both are liquidated: A's loss of 1,000 leaves a
     balance of -150 until B's gain is realized, which never pays interest.
     """
-    index = START + pd.to_timedelta([2], unit="h")
-    funding = pd.DataFrame({"rate": [0.001]}, index=index)
+    funding = pd.DataFrame({"rate": [0.001]}, index=START + pd.to_timedelta([2], unit="h"))
     fall = kit.make_market(
         [kit.flat(100), kit.flat(100), *[kit.flat(80)] * 2], str(START), funding=funding
     )

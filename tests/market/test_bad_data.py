@@ -244,8 +244,7 @@ def test_marks_away_in_a_crash_are_taken():
 def test_rates_of_a_squeeze_are_taken():
     """10 % once, 3 % at each settlement of a week, 0.75 % of twelve days, 0.3 % throughout."""
     for count, rate in ((1, -0.1), (21, -0.03), (36, 0.0075), (75, 0.003)):
-        rates = np.where(np.arange(75) < count, rate, 1e-4)
-        assert len(build(rate=rates).funding_rate) == 75
+        assert len(build(rate=np.where(np.arange(75) < count, rate, 1e-4)).funding_rate) == 75
 
 
 def test_the_report_names_both_and_judges_by_them(tmp_path):

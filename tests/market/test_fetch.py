@@ -131,8 +131,7 @@ def test_what_is_missing_or_wrong_is_listed_and_refused_when_loaded(tmp_path, se
         (FEBRUARY[:48], "bars run from 2024-01-01 to 2024-02-03"),
     ):
         server.put("bars", "2024-02", kline_text(rows, server.length))
-        folder = tmp_path / words[:4]
-        assert words in " ".join(fetch(folder, server).facts["gaps"])
+        assert words in " ".join(fetch(tmp_path / words[:4], server).facts["gaps"])
     check_refused(lambda: bt.Market.load(tmp_path / "high"), "high must be at least", DataError)
 
 

@@ -45,8 +45,7 @@ CHANGING = [*range(0, 33, 8), *range(36, 61, 4), *range(61, 96)]
 def test_a_cadence_that_changes_settles_every_event_once_at_its_own_rate():
     """100 contracts at 100 from 01:00 on: each pays 10,000 times its rate."""
     rates = [1e-4 * (1 + k % 3) for k in range(len(CHANGING))]
-    market = bt.Market.from_frames(flat_bars("1h"), funding=settled(CHANGING, rates))
-    result = hold(market)
+    result = hold(bt.Market.from_frames(flat_bars("1h"), funding=settled(CHANGING, rates)))
     paid = payments(result)
     assert len(paid) == len(CHANGING) - 1  # nothing is held at 00:00
     assert paid["amount"].to_numpy() == pytest.approx(1e4 * np.array(rates[1:]), rel=1e-12)
@@ -72,9 +71,7 @@ def test_hours_are_settled_in_bars_of_any_length(freq: str):
 @pytest.mark.parametrize("freq", ["5min", "1h", "1D"])
 def test_stamps_around_an_open_belong_to_it_and_count_once(freq: str, milliseconds: int):
     hours = [hour + milliseconds / 3_600_000 for hour in range(1, 48)]
-    funding = settled(hours, 1e-5)
-    market = bt.Market.from_frames(flat_bars(freq, days=2), funding=funding)
-    found = hold(market)
+    found = hold(bt.Market.from_frames(flat_bars(freq, days=2), funding=settled(hours, 1e-5)))
     exact = hold(bt.Market.from_frames(flat_bars(freq, days=2), funding=settled(
         [*range(1, 48)], 1e-5)))  # fmt: skip
     assert len(payments(found)) == len(payments(exact))

@@ -63,8 +63,7 @@ def test_without_mark_and_funding_the_market_says_so():
 def test_epochs_of_any_unit_and_times_of_any_resolution_are_the_same_market(unit):
     frame = four_bars()
     whole = Market.from_frames(frame).content_hash
-    resolved = frame.set_axis(frame.index.as_unit(unit))
-    assert Market.from_frames(resolved).content_hash == whole
+    assert Market.from_frames(frame.set_axis(frame.index.as_unit(unit))).content_hash == whole
     epochs = frame.reset_index(drop=True).assign(time=frame.index.as_unit(unit).asi8)
     assert Market.from_frames(epochs).content_hash == whole
     texts = epochs.assign(time=epochs["time"].astype(str))
@@ -110,8 +109,7 @@ def test_copies_through_pickle_are_equal_in_everything():
         assert hash(again) == hash(market)
         assert repr(again) == repr(market)
         assert again.columns.keys() == market.columns.keys()
-    bare = Market.from_frames(four_bars())
-    again = pickle.loads(pickle.dumps(bare))
+    again = pickle.loads(pickle.dumps(Market.from_frames(four_bars())))
     assert again.mark_open is again.open
 
 
@@ -226,14 +224,12 @@ def test_resampling_takes_first_highest_lowest_last_and_the_sum():
 
 
 def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
-    part = SAMPLE.between("2023-01-01 21:00", "2023-01-04 02:00")
-    days = part.resample("1d")
+    days = SAMPLE.between("2023-01-01 21:00", "2023-01-04 02:00").resample("1d")
     assert [str(t.date()) for t in days.times] == ["2023-01-02", "2023-01-03"]
     assert days.filled["resample"] == (
         "3 bars before the first whole group and 2 after the last dropped"
     )
-    whole = SAMPLE.resample("1d").between("2023-01-02", "2023-01-04")
-    assert days == whole
+    assert days == SAMPLE.resample("1d").between("2023-01-02", "2023-01-04")
 
 
 @settings(max_examples=40)
@@ -328,8 +324,7 @@ def test_weeks_of_sessions_are_those_of_pandas():
     weeks = market.resample("1w")
     kept = expected[expected.index.isin(weeks.times)]
     pd.testing.assert_frame_equal(weeks.bars(), kept, **ALIKE)
-    marks = kept[list(OHLC)] * 1.001
-    pd.testing.assert_frame_equal(weeks.mark(), marks, **ALIKE)
+    pd.testing.assert_frame_equal(weeks.mark(), kept[list(OHLC)] * 1.001, **ALIKE)
     assert len(weeks) in (len(expected) - 1, len(expected))
     assert (weeks.interval, weeks.sessions, weeks.has_mark) == (7 * DAY, True, True)
     assert set(np.diff(weeks.time)) == {7 * DAY}
@@ -338,21 +333,18 @@ def test_weeks_of_sessions_are_those_of_pandas():
 
 def test_a_first_and_a_last_week_that_are_not_whole_are_left_out_and_noted():
     """From a Wednesday to a Thursday."""
-    market = Market.from_frames(days().iloc[2:23], sessions=True)
-    weeks = market.resample("1w")
+    weeks = Market.from_frames(days().iloc[2:23], sessions=True).resample("1w")
     assert weeks.times[0] == pd.Timestamp("2015-01-12", tz="UTC")
     assert weeks.times[-1] == pd.Timestamp("2015-01-26", tz="UTC")
     assert weeks.filled["resample"] == (
         "3 bars before the first whole group and 4 after the last dropped"
     )
-    whole = Market.from_frames(days(15), sessions=True).resample("1w")
-    assert "resample" not in whole.filled
+    assert "resample" not in Market.from_frames(days(15), sessions=True).resample("1w").filled
 
 
 def test_days_of_hours_are_stamped_at_midnight_also_where_summer_time_begins():
     frame = hours()
-    market = Market.from_frames(frame, sessions=True)
-    daily = market.resample("1d")
+    daily = Market.from_frames(frame, sessions=True).resample("1d")
     rule = {**OHLC, "volume": "sum", "own": "last"}
     expected = frame.groupby(frame.index.floor("D")).agg(rule)
     pd.testing.assert_frame_equal(daily.bars(), expected, **ALIKE)
@@ -389,8 +381,7 @@ def test_bars_longer_than_a_day_are_scaled_by_calendar_time(frequency, periods):
 
 def weekdays() -> pd.DataFrame:
     index = pd.bdate_range("2023-01-02", periods=10, tz="UTC")
-    frame = four_bars().iloc[[0] * 10]
-    return frame.set_axis(index)
+    return four_bars().iloc[[0] * 10].set_axis(index)
 
 
 def test_a_day_bounds_bars_whatever_hour_they_begin(tmp_path):
@@ -473,8 +464,7 @@ def test_missing_settlements_are_accepted_when_asked_and_the_market_says_how_man
 
 
 def cadence(*hours: int) -> pd.Series:
-    index = SAMPLE.times[np.cumsum([0, *hours])]
-    return pd.Series(1e-4, index=index)
+    return pd.Series(1e-4, index=SAMPLE.times[np.cumsum([0, *hours])])
 
 
 @pytest.mark.parametrize("hours", [

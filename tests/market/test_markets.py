@@ -67,10 +67,8 @@ def test_funding_is_in_the_order_of_the_stamps_and_of_the_instruments():
 
 def test_the_jitter_says_what_is_paid_at_an_open():
     late = funded(2 + 30 / 3600, 4)
-    panel = bt.Markets({"A": late}).panel()
-    assert panel.funding_is_open.tolist() == [1, 1]
-    strict = bt.Markets({"A": late}).panel(jitter=SECOND)
-    assert strict.funding_is_open.tolist() == [0, 1]
+    assert bt.Markets({"A": late}).panel().funding_is_open.tolist() == [1, 1]
+    assert bt.Markets({"A": late}).panel(jitter=SECOND).funding_is_open.tolist() == [0, 1]
 
 
 def test_an_instrument_is_tradable_in_its_span_but_not_before_it_is_delisted():

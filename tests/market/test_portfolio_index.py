@@ -56,8 +56,7 @@ def test_weights_are_read_by_time_and_name():
     np.testing.assert_array_equal(read_weights(given, PAIR), [[0.5] * 4, [-0.5] * 4])
     given = frame().tz_convert("Asia/Tokyo").iloc[1:3]
     np.testing.assert_array_equal(read_weights(given, PAIR)[0], [0.0, 0.5, 0.5, 0.0])
-    only = frame(B=np.nan)
-    np.testing.assert_array_equal(read_weights(only, PAIR)[1], [0.0] * 4)
+    np.testing.assert_array_equal(read_weights(frame(B=np.nan), PAIR)[1], [0.0] * 4)
     np.testing.assert_array_equal(read_weights(frame()[["A"]], PAIR)[1], [0.0] * 4)
     wider = frame().reindex(PAIR.times.union(PAIR.times + pd.Timedelta("4h"))).fillna(0.25)
     np.testing.assert_array_equal(read_weights(wider, PAIR), read_weights(frame(), PAIR))

@@ -119,7 +119,6 @@ def test_files_of_two_names_are_not_joined_into_one_market(tmp_path):
     bars = SAMPLE.bars()
     for name, part in {"btc-1": bars[:99], "btc-2": bars[99:], "eth": bars[99:]}.items():
         write_csv(part, tmp_path / name)
-    joined = Market.load(tmp_path / "btc-1.csv", tmp_path / "btc-2.csv")
-    assert joined.n_bars == SAMPLE.n_bars
+    assert Market.load(tmp_path / "btc-1.csv", tmp_path / "btc-2.csv").n_bars == SAMPLE.n_bars
     with pytest.raises(DataError, match="one file of bars is needed"):
         Market.load(tmp_path / "btc-1.csv", tmp_path / "eth.csv")

@@ -174,8 +174,7 @@ def test_ruin_with_a_reserve_left_is_a_loss_like_any_other():
 
 
 def test_rows_by_month_add_up_across_and_down():
-    market = walk(24 * 75, 0.5, 0.9, seed=3)
-    result = live(market, Constant(leverage=2.0), compile=False)
+    result = live(walk(24 * 75, 0.5, 0.9, seed=3), Constant(leverage=2.0), compile=False)
     table = result.attribution(by="month")
     assert list(table.index.strftime("%Y-%m-%d")) == ["2020-01-01", "2020-02-01", "2020-03-01"]
     assert table.index.tz is not None

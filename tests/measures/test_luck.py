@@ -74,8 +74,7 @@ def test_psr_by_hand():
 
 def test_far_in_the_tail_a_probability_is_still_exact():
     """Phi(-10) = 7.62e-24, where 1 - Phi(10) would be 0."""
-    z_of_ten = -10.0 / math.sqrt(100.0)
-    found = luck.probabilistic_sharpe(0.0, 101, benchmark=-z_of_ten)
+    found = luck.probabilistic_sharpe(0.0, 101, benchmark=-(-10.0 / math.sqrt(100.0)))
     assert found == pytest.approx(7.619853024160526e-24, rel=1e-9)
 
 
@@ -272,8 +271,7 @@ def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     true = {"log_growth": 0.002, "sharpe": 0.1}[measure] * scale
     rows = returns.reshape(400, 250)
     found = compute_intervals(rows, measure, pairs=ladder(400), draws=499, block=block)
-    covered = np.mean((found.low <= true) & (true <= found.high))
-    assert abs(covered - 0.95) <= 3 * 0.018
+    assert abs(np.mean((found.low <= true) & (true <= found.high)) - 0.95) <= 3 * 0.018
 
 
 @pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
@@ -289,8 +287,7 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
 
 @pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
 def test_an_account_does_not_differ_from_itself(measure):
-    rows = np.tile(0.01 * noise(1, 100, seed=7), (2, 1))
-    found = compute_intervals(rows, measure)
+    found = compute_intervals(np.tile(0.01 * noise(1, 100, seed=7), (2, 1)), measure)
     assert (found.difference[0], found.low[0], found.high[0]) == (0.0, 0.0, 0.0)
     assert found.p_value[0] == 1.0
 

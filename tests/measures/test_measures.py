@@ -231,8 +231,7 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     unit = np.array([1.0, *bars["unit"]])
     bars_held = np.full(len(returns), 24 / hours)
     bars_held[0] -= 1  # bar 0 earns no interest
-    free = (1 + result.venue.cash_rate * hours / 24 / YEAR) ** bars_held - 1
-    excess = returns - free
+    excess = returns - ((1 + result.venue.cash_rate * hours / 24 / YEAR) ** bars_held - 1)
     peak = np.maximum.accumulate(unit)
     fall = 1 - unit / peak
     trough = int(np.argmax(fall))
@@ -343,8 +342,7 @@ def test_costs_a_year_are_over_the_mean_equity():
 
 
 def test_the_sampling_period_and_the_sessions_scale_the_ratios():
-    bars = walk(24 * 20, seed=8, sigma=0.006)
-    market = market_of(*bars)
+    market = market_of(*walk(24 * 20, seed=8, sigma=0.006))
     for sampling, calendar, periods in (("1d", "252", 252.0), ("4h", "365", 6 * YEAR)):
         result = bt.run(
             market, Follow(), venue=venue_of(), account=account_of(), sampling=sampling,

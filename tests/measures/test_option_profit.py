@@ -62,8 +62,7 @@ def test_parts_add_up_and_leave_little(coin):
     parts = explain_profit(terms, quotes, held, held, held, profit, settled)
     assert list(parts) == list(EXPLAINED)
     np.testing.assert_allclose(sum(parts.values()), profit, rtol=0, atol=1e-15)
-    share = np.abs(parts["rest"]).sum() / np.abs(profit).sum()
-    assert share < 0.02
+    assert np.abs(parts["rest"]).sum() / np.abs(profit).sum() < 0.02
     without = profit - parts["delta"]
     assert np.abs(without).sum() / np.abs(profit).sum() > 0.1  # the others matter
 

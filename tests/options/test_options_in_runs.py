@@ -156,11 +156,9 @@ def test_time_volatility_and_basis_are_those_of_the_last_surface():
 
 def test_own_rows_replace_the_model_while_they_are_young():
     chain, expiry = make_chain(["2023-01-01 12:20"]), "2023-01-08 12:00"
-    table = chain.table[(chain.table.expiry == expiry) & (chain.table.kind == "put")]
-    row = table.iloc[10]
+    row = chain.table[(chain.table.expiry == expiry) & (chain.table.kind == "put")].iloc[10]
     put = PUT.override(strike=float(row["strike"]), expiry=expiry)
-    markets = make_markets(options={"PUT": put}, chains={"BTC": chain}, quote_age="2h")
-    feed = read(markets)
+    feed = read(make_markets(options={"PUT": put}, chains={"BTC": chain}, quote_age="2h"))
     assert np.flatnonzero(feed.has_quotes[:, 0]).tolist() == [13, 14]
     assert np.flatnonzero(np.isfinite(feed.marks_close[:, 0])).tolist() == [12, 13]
     assert feed.marks_open[13, 0] == row["mark"]
@@ -176,15 +174,13 @@ def test_settlement_is_the_price_given_the_mean_of_closes_or_the_mark_open():
     markets = make_markets()
     assert read(markets).expiry_spots[0] == markets["BTC"].mark_open[180]
     venue = make_venue(option_costs=make_venue().option_costs.override(delivery_window="3h"))
-    closes = markets["BTC"].mark_close[177:180]
-    assert read(markets, venue).expiry_spots[0] == np.mean(closes)
+    assert read(markets, venue).expiry_spots[0] == np.mean(markets["BTC"].mark_close[177:180])
     given = make_markets(options={"PUT": PUT.override(settlement_price=31_000.0)})
     assert read(given, venue).expiry_spots[0] == 31_000.0
     inside = read(make_markets(options={"PUT": PUT.override(expiry="2023-01-08 12:20")}))
     assert (inside.expiry_bars[0], inside.are_inside[0]) == (180, 1)
     assert inside.expiry_spots[0] == markets["BTC"].mark_open[180]
-    late = make_markets(bars=100)
-    assert read(late).expiry_bars[0] == -1
+    assert read(make_markets(bars=100)).expiry_bars[0] == -1
 
 
 def test_schedules_fill_at_the_next_open_and_end_with_the_contract():
@@ -261,8 +257,7 @@ def test_the_cost_of_a_leg_is_a_share_of_the_mean_equity_a_year(hedged: bt.Resul
 
 def test_what_is_sold_has_negative_premiums_and_pays_at_expiry():
     """A call of 32,000 expires worthless under 3 coins at 30,000: its premium is kept."""
-    rolls = run(CoveredCall(Constant(1.5), tenor=4.0, roll=0.0), days=6).rolls()
-    first = rolls.iloc[0]
+    first = run(CoveredCall(Constant(1.5), tenor=4.0, roll=0.0), days=6).rolls().iloc[0]
     assert (first["side"], first["ended"], first["proceeds"]) == ("short", "expiry", 0.0)
     assert first["premium"] < 0.0
     assert first["cost"] == pytest.approx(first["premium"] + first["fees"])

@@ -63,8 +63,7 @@ def check_bs(case: dict[str, Any]) -> dict[str, tuple[float, float]]:
     names = ("spot", "strike", "years", "volatility", "rate", "dividend")
     values = [given[name] for name in names]
     kind = KINDS[given["type"]]
-    greeks = options.bs_greeks(kind, *values)._asdict()
-    found = {"price": options.bs(kind, *values), **greeks}
+    found = {"price": options.bs(kind, *values), **options.bs_greeks(kind, *values)._asdict()}
     return {name: (found[name], value) for name, value in case["expected"].items()}
 
 

@@ -174,8 +174,7 @@ def from_jump_wings(v, psi, p, c, v_tilde, years):
 def test_vogts_smile_has_butterfly_arbitrage():
     """Gatheral and Jacquier (2014), figure 2: negative density in spite of sound wings."""
     variances = [VOGT.total_variance(k) for k in (-0.8, 0.0, 0.4)]
-    published = [0.0756291293, 0.01742625256, 0.01623656962]
-    assert variances == pytest.approx(published, abs=1e-11)
+    assert variances == pytest.approx([0.0756291293, 0.01742625256, 0.01623656962], abs=1e-11)
     densities = [VOGT.density(k) for k in (0.0, 0.9)]
     assert densities == pytest.approx([1.038649731, -0.03268513071], abs=1e-9)
     assert VOGT.least_density == pytest.approx(-0.03286354386, abs=1e-6)
@@ -433,8 +432,7 @@ def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
     for k in range(2):
         rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
         rows.loc[0, "bid"] = 1.0 if k == 0 else rows.loc[0, "bid"]
-        both = pd.concat([rows, rows.assign(underlying="ETH")])
-        both.to_parquet(tmp_path / f"{k}.parquet")
+        pd.concat([rows, rows.assign(underlying="ETH")]).to_parquet(tmp_path / f"{k}.parquet")
     given = (tmp_path, "--settlement", "coin", "--underlying", "ETH")
     code, text, _ = call(capsys, "options", "chain", *given)
     assert code == 0

@@ -139,8 +139,7 @@ def crash(**liquidation: Any) -> Outcome:
         for name, rows in CRASH.items()
     }
     venue = {"brackets": [bracket(0.005, 100.0)], "liquidation": liquidation}
-    signal = dict.fromkeys(tapes, 1.0)
-    return walk(scene(tapes, signal, venues={"*": venue}, capital=1.0))
+    return walk(scene(tapes, dict.fromkeys(tapes, 1.0), venues={"*": venue}, capital=1.0))
 
 
 def test_the_crash_of_2025_liquidates_three_coins_that_fall_together():

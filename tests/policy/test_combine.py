@@ -55,8 +55,7 @@ class Asks(bt.Policy):
 
 def asked(policy: bt.Policy, a: list[float], b: list[float] | None = None) -> list[float]:
     """Return what a policy over :class:`Asks` decides, on a price that stands still."""
-    bars = market_of(*[100.0] * len(a)).bars()
-    frame = bars.assign(a=a, b=a if b is None else b)
+    frame = market_of(*[100.0] * len(a)).bars().assign(a=a, b=a if b is None else b)
     result = live(policy, market=bt.Market.from_frames(frame), venue=free_venue())
     return result.bars["target"].tolist()
 
@@ -122,15 +121,13 @@ def test_smoothed_begins_anew_after_a_stop_and_while_the_signal_is_flat():
 def test_scheduled_changes_at_midnight():
     """Bars of an hour: the close of the 23:00 bar is the first at or after midnight."""
     policy = Scheduled(Constant(1.0), Constant(2.0), since=2024_01_02)
-    market = market_of(*[100.0] * 30)
-    target = live(policy, market=market, venue=free_venue()).bars["target"]
+    target = live(policy, market=market_of(*[100.0] * 30), venue=free_venue()).bars["target"]
     assert target[target == 2.0].index[0] == pd.Timestamp("2024-01-01 23:00", tz="UTC")
 
 
 def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     """3x stopped out by a fall of 10 % in the bar; three bars of pause; then in again."""
-    bars = [100.0, 100.0, (100.0, 100.0, 90.0, 95.0), *[95.0] * 6]
-    market = market_of(*bars)
+    market = market_of(*[100.0, 100.0, (100.0, 100.0, 90.0, 95.0), *[95.0] * 6])
     account = bt.Account(stop_loss=0.05)
     policy = Cooldown(Constant(3.0), bars=3)
     result = live(policy, market=market, account=account, venue=free_venue())

@@ -171,8 +171,7 @@ def test_a_parameter_may_be_a_list_whose_numbers_have_names():
     assert eval(repr(policy)) == Steps.from_settings({"levels.0": "4"}) == policy
     assert Steps.from_settings({"levels": "4,2,1"}) == Steps.from_settings(policy.settings())
     assert change_settings(policy, {"levels.2": 0.5}).levels == (4.0, 2.0, 0.5)
-    capped = bt.strategies.Capped(policy, cap=3.0)
-    assert capped.policies == (policy,)
+    assert bt.strategies.Capped(policy, cap=3.0).policies == (policy,)
     for levels, said in {
         (1.0, 2.0): "levels must be 3 numbers, each 0 to 10 turns, got",
         (3.0, 2.0, 11.0): "levels.2 must be 0 to 10 turns, got 11",
@@ -241,8 +240,7 @@ class Watching(bt.Policy):
 def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, signal: float):
     VIEWS.clear()
     policy = Watching(30.0 if settings else 3.0)
-    account = bt.Account(**settings)
-    bars = live(policy, account=account, signal=signal).bars
+    bars = live(policy, account=bt.Account(**settings), signal=signal).bars
     views = [view for _, view in VIEWS]
     assert len(views) == len(bars) == 300
     expected = bars.assign(peak_equity=bars["equity"].cummax())
@@ -459,8 +457,7 @@ def by_hand(ratio: float, power: float) -> float:
     f = bt.math
     total = f.power(f.power(ratio, power) + f.power(ratio, 1.7), 0.7)
     total += f.exp(-ratio) + f.exp(-ratio) - f.log(ratio) + f.log(ratio)
-    first = 0.1 * total + 0.01 * f.power(f.power(ratio, 3.3), 0.3)
-    return first + 0.01 * f.power(2.0, ratio)
+    return 0.1 * total + 0.01 * f.power(f.power(ratio, 3.3), 0.3) + 0.01 * f.power(2.0, ratio)
 
 
 def test_plain_python_uses_our_functions():

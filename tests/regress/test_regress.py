@@ -62,8 +62,7 @@ def columns_at_first(verdict):
 
 
 def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(was):
-    other = VENUE.override({"fees.taker": VENUE.fees.taker + 1e-5})
-    now = take(run(venue=other))
+    now = take(run(venue=VENUE.override({"fees.taker": VENUE.fees.taker + 1e-5})))
     verdict = baselines.compare_baselines(was, now)
     assert verdict.exit_code == 1
     assert verdict.bars.first == 1
@@ -111,8 +110,7 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
 
 
 def test_other_bars_cannot_be_measured(was):
-    shorter = take(run(data=market().prefix(24 * DAYS - 1)))
-    verdict = baselines.compare_baselines(was, shorter)
+    verdict = baselines.compare_baselines(was, take(run(data=market().prefix(24 * DAYS - 1))))
     assert verdict.exit_code == 2
     assert "960 of" in verdict.reason
     assert "959 of" in verdict.reason
@@ -245,8 +243,7 @@ def test_a_policy_that_got_worse_or_better_beyond_noise_is_told(was):
 
 
 def test_noise_is_indistinguishable(was):
-    noise = draw_noise()
-    found = planted(was, noise)
+    found = planted(was, draw_noise())
     assert found.verdict == "indistinguishable"
     assert found.low < 0.0 < found.high
     assert not found.reason
@@ -302,8 +299,7 @@ def test_the_same_run_makes_the_same_bytes_sorted_and_indented(was, tmp_path):
         assert (one.parent / name).read_bytes() == (two.parent / name).read_bytes()
     text = one.read_text()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    document = json.loads(text)
-    assert document["metrics"]["sharpe"]["tolerance"] == {"relative": 1e-9}
+    assert json.loads(text)["metrics"]["sharpe"]["tolerance"] == {"relative": 1e-9}
 
 
 def edit(path, change):

@@ -146,8 +146,7 @@ def test_odd_runs_have_a_report_too(kind):
     market = market_of(100.0 * np.exp(np.cumsum(steps)), FREQUENCIES.get(kind, "1h"))
     if kind == "few bars":
         market = market_of(np.array([100.0, 101.0, 100.5]))
-    policy = Constant(leverage=0.0 if kind == "flat" else 2.0)
-    result = bt.run(market, policy, **AT_BINANCE)
+    result = bt.run(market, Constant(leverage=0.0 if kind == "flat" else 2.0), **AT_BINANCE)
     text = write_html(build_page(result))
     assert not re.search(r"(?i)\bnan\b", re.sub(r"<script.*?</script>", "", text, flags=re.S))
     assert write_text(build_page(result), "json")

@@ -72,8 +72,7 @@ def test_the_daily_limit_is_the_recursion_of_the_killed_density():
     per_day, n_days, step, loss = 4, 20, 0.02, 0.05
     low, high = math.log(0.9), math.log(1.1)
     grid = np.linspace(low, high, 242)[1:-1]
-    width = grid[1] - grid[0]
-    move = np.exp(-0.5 * ((grid[None, :] - grid[:, None]) / step) ** 2) * width
+    move = np.exp(-0.5 * ((grid[None, :] - grid[:, None]) / step) ** 2) * (grid[1] - grid[0])
     move /= step * math.sqrt(2.0 * math.pi)
     above = np.array([0.5 * math.erfc((high - x) / step / math.sqrt(2.0)) for x in grid])
     day, passes = np.empty((len(grid),) * 2), np.zeros(len(grid))
@@ -93,8 +92,7 @@ def test_the_daily_limit_is_the_recursion_of_the_killed_density():
         density = density @ day
     bars = per_day * n_days
     rules = PLAIN._replace(daily_loss=loss)
-    wealth = np.exp(draw(20_000, bars, step, 0.0))
-    found, _ = judge(rules, wealth, np.arange(bars) // per_day)
+    found, _ = judge(rules, np.exp(draw(20_000, bars, step, 0.0)), np.arange(bars) // per_day)
     assert np.mean(found == 0) == pytest.approx(passed, abs=0.01)
     assert np.mean(found == 3) == pytest.approx(density.sum(), abs=0.01)
     assert np.mean(found == 1) > 0.3

@@ -136,8 +136,7 @@ def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     setup = runner.setup._replace(account=given["account"])
     setup = set_up_again(setup, runner.paths.markets, np.ones((1, 120)), first=0, started=0)
     firsts = np.array([23, 40, 47, 90])
-    found = dict(BatchLoop(setup, is_compiled=False).live_from(firsts[:0], 40))
-    assert found == {}
+    assert dict(BatchLoop(setup, is_compiled=False).live_from(firsts[:0], 40)) == {}
     for k, lives in BatchLoop(setup, is_compiled=False).live_from(firsts, 40):
         first = int(firsts[k])
         run = bt.run(
@@ -553,8 +552,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     sources = ["paths with a drift of +40.00 % per year", "paths without drift", "history"]
     assert list(found.table.index.levels[0]) == sorted(sources)
     for source, drift in zip(sources, (0.4, 0.0), strict=False):
-        drawn = bt.simulate_paths(market, **how, drift=drift)
-        closes = drawn.closes(0, 12)
+        closes = bt.simulate_paths(market, **how, drift=drift).closes(0, 12)
         moves = closes[:, 1:] / closes[:, :-1] - 1.0
         for size in sizes[:2]:
             growth = np.median(np.sum(np.log1p(size * moves), axis=1)) * 365

@@ -156,8 +156,7 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     found = test.calibrate_margin(
         rule, shortfall=share, paths=4000, horizon=f"{days}d", model=model, seed=1
     )
-    within = (1.0 - share) ** (1.0 / days)
-    wanted = 0.5 * (1.0 + within)
+    wanted = 0.5 * (1.0 + (1.0 - share) ** (1.0 / days))
     assert found.low < found.value < found.high
     assert found.value == pytest.approx(wanted, abs=0.0015)
     assert found.reversals == 0.0

@@ -154,8 +154,7 @@ def test_filtered_paths_have_the_long_run_variance_of_history():
 
 
 def test_a_start_in_the_past_uses_no_later_bar(market):
-    start = market.times[1200]
-    early = bt.simulate_paths(market, "gbm", paths=2, start=start, horizon="2d")
+    early = bt.simulate_paths(market, "gbm", paths=2, start=market.times[1200], horizon="2d")
     assert early.history.n_bars == 1200
     alone = bt.simulate_paths(market.prefix(1200), "gbm", paths=2, horizon="2d")
     assert np.array_equal(early.closes(), alone.closes())
@@ -361,8 +360,7 @@ def test_the_first_instrument_has_the_paths_that_it_has_alone():
     history = two_markets()
     for model in (models.GBM(volatility=0.8), models.Stationary(block=9.0)):
         both = bt.simulate_paths(history, model, **DAYS)
-        alone = bt.simulate_paths(history["BTCUSDT"], model, **DAYS)
-        assert both[4]["BTCUSDT"] == alone[4]
+        assert both[4]["BTCUSDT"] == bt.simulate_paths(history["BTCUSDT"], model, **DAYS)[4]
         assert isinstance(both[4], bt.Markets)
 
 
@@ -373,8 +371,7 @@ def test_the_first_instrument_has_the_paths_that_it_has_alone():
 ], 3))  # fmt: skip
 def test_at_correlation_1_the_same_model_draws_the_same_bars(model):
     history = bt.Markets(dict.fromkeys(("A", "B"), bt.Market.sample(bars=200)))
-    paths = bt.simulate_paths(history, model, **DAYS, correlation=1.0)
-    path = paths[5]
+    path = bt.simulate_paths(history, model, **DAYS, correlation=1.0)[5]
     assert path["A"].content_hash == path["B"].content_hash
     apart = bt.simulate_paths(history, model, **DAYS, correlation=0.0)[5]
     assert not np.allclose(apart["A"].close[1:], apart["B"].close[1:])
@@ -733,8 +730,7 @@ def test_the_level_of_today_goes_on():
     rates = draw_rates(1500)
     rates[-45:] += 5e-4
     drawn = bt.simulate_paths(settle(rates), GBM, paths=200, horizon="15d", seed=1)
-    found = float(drawn.draw(0, 200).rates.mean())
-    assert 2e-4 < found < 6e-4
+    assert 2e-4 < float(drawn.draw(0, 200).rates.mean()) < 6e-4
     # funding does not move prices
     for other in (None, 1e-4):
         same = bt.simulate_paths(settle(rates), GBM, paths=2, horizon="2d", seed=1, funding=other)
@@ -742,8 +738,7 @@ def test_the_level_of_today_goes_on():
 
 
 def test_short_histories_have_simpler_processes_and_say_so(settled):
-    days = settled.prefix(3 * 100)
-    found = bt.simulate_paths(days, GBM, paths=2, horizon="5d")
+    found = bt.simulate_paths(settled.prefix(3 * 100), GBM, paths=2, horizon="5d")
     assert found.leader.process.kind == "first-order autoregression"
     (said,) = laws.summarize_funding(found.describe()["funding_fit"])
     assert "first-order autoregression of 300 settlements every 8h" in said
@@ -754,8 +749,7 @@ def test_short_histories_have_simpler_processes_and_say_so(settled):
     none = bt.simulate_paths(bare, GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
     terms = {"venue": free_venue(), "account": free_account(), "compile": False}
-    risk = bt.liquidation_risk(none, Hold(5.0), **terms)
-    assert "funding: none" in risk.summary()
+    assert "funding: none" in bt.liquidation_risk(none, Hold(5.0), **terms).summary()
 
 
 def test_a_number_is_a_constant_none_is_none_and_terms_cap(settled):

@@ -80,8 +80,7 @@ def test_an_account_lost_before_is_refused():
 def test_a_fall_by_hand():
     # a long of q = 10 * 1000 / 100.0909 at the second open; -5 % from the last close in one bar
     result = held()
-    state = result.state
-    quantity, last = state.held.quantities[0], result.market.close[-1]
+    quantity, last = result.state.held.quantities[0], result.market.close[-1]
     row = stress_one(result, price=-0.05, shape="bar")
     assert row["loss"] == pytest.approx(0.05 * last * quantity, rel=1e-12)
     # the distance from the low, 0.95 last, to the liquidation price
@@ -101,8 +100,7 @@ def test_funding_basis_and_margin_by_hand():
     assert table.loc["rate", "funding"] == pytest.approx(0.001 * quantity * last)
     assert table.loc["discount", "loss"] == pytest.approx(0.02 * quantity * last)
     # with 1 % instead of 0.5 % maintenance: (w + q P) = 0.01 q P, w the cash
-    cash = result.state.wallet.cash
-    price = -cash / (quantity * 0.99)
+    price = -result.state.wallet.cash / (quantity * 0.99)
     assert table.loc["double", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-9)
 
 
@@ -133,8 +131,7 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
 
 def test_no_stop_of_an_account_acts_in_an_outage():
     named = {each.name for each in dataclasses.fields(bt.Account) if "stop" in each.name}
-    others = {"take_profit", "max_holding", "daily_loss", "weekly_loss"}
-    assert named | others == {*NO_STOPS}
+    assert named | {"take_profit", "max_holding", "daily_loss", "weekly_loss"} == {*NO_STOPS}
 
 
 def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():
@@ -145,8 +142,7 @@ def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():
     row = bt.stress(result, shock).table.iloc[0]
     quantity, last = result.state.held.quantities[0], result.market.close[-1]
     assert row["lost_to_adl"] == pytest.approx(0.25 * 0.05 * last * abs(quantity))
-    small = shock.override(price=-0.04)
-    assert bt.stress(result, small).table["lost_to_adl"].iloc[0] == 0.0
+    assert bt.stress(result, shock.override(price=-0.04)).table["lost_to_adl"].iloc[0] == 0.0
 
 
 def test_a_default_of_the_venue_takes_its_share_of_the_equity_there():
@@ -172,8 +168,7 @@ def test_a_bridge_without_volatility_is_a_line_and_a_seed_repeats():
     line = bt.Scenario("line", price=-0.1, over="6h", shape="line")
     still = line.override(name="still", shape="bridge", volatility=0.0)
     wild = line.override(name="wild", shape="bridge", volatility=30.0, seed=3)
-    again = wild.override(name="again")
-    table = bt.stress(result, [line, still, wild, again]).table
+    table = bt.stress(result, [line, still, wild, wild.override(name="again")]).table
     assert table.loc["line"].equals(table.loc["still"])
     assert table.loc["wild", "distance"] < table.loc["line", "distance"]
     assert table.loc["wild", "equity"] == table.loc["again", "equity"]
@@ -187,8 +182,7 @@ def test_a_replay_on_its_own_day_equals_the_run(policy):
     market = bt.Market.sample(bars=400)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     account = bt.Account(capital=10_000)
-    first = market.prefix(300)
-    before = bt.run(first, policy, venue=venue, account=account, compile=False)
+    before = bt.run(market.prefix(300), policy, venue=venue, account=account, compile=False)
     span = {"date": str(market.times[300]), "until": str(market.times[360])}
     row = bt.stress(before, bt.Scenario("then", **span), rules="then", data=market).table.iloc[0]
     whole = bt.run(
@@ -233,8 +227,7 @@ def test_a_ladder_is_a_grid():
     ladder = found.ladder
     assert list(ladder.index.names) == ["price", "margin"]
     assert len(ladder) == 14
-    up = ladder.xs(1.0, level="margin")["equity"]
-    assert (up.diff().dropna() > -1e-9).all()
+    assert (ladder.xs(1.0, level="margin")["equity"].diff().dropna() > -1e-9).all()
     assert ladder.xs(-0.3, level="price")["liquidated"].all()
     assert not ladder.xs(0.3, level="price")["liquidated"].any()
     one = bt.stress(held(5.0), bt.Scenario("nothing"), ladder={"price": (-0.3, 0.3, 3)}).summary()
@@ -264,8 +257,7 @@ def test_bad_arguments_are_refused(settings, words):
 
 
 def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
-    bars = steady().bars()
-    market = bt.Market.from_frames(bars, instrument="DOGEUSDT")
+    market = bt.Market.from_frames(steady().bars(), instrument="DOGEUSDT")
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     result = bt.run(market, Hold(2.0), venue=venue, account=bt.Account(), compile=False)
     found = bt.stress(result, rules="then")
@@ -314,8 +306,7 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
     assert table.loc["leg", "liquidated"]
     # equity + q_a (P_a - P) = 0.005 (q_a P_a + q_b P), of the legs q P = 10,000 at the last close
     q, last = result.state.held.quantities[0], result.marks[-1, 0]
-    equity = float(result.of_account("equity")[-1])
-    price = (q * last * 1.005 - equity) / (0.995 * q)
+    price = (q * last * 1.005 - float(result.of_account("equity")[-1])) / (0.995 * q)
     assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
 
 
@@ -336,8 +327,7 @@ def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
 def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
     market = steady()
     ends = str(market.times[-1] + pd.Timedelta("2h"))[:16]
-    future = free_venue().override({"contract.expires": ends})
-    venues = {"A": free_venue(), "B": future}
+    venues = {"A": free_venue(), "B": free_venue().override({"contract.expires": ends})}
     result = held(4.0, None, venues, bt.Markets({"A": market, "B": market}))
     row = stress_one(result, price=-0.1, over="4h", shape="line")
     # B is closed after one of four bars, at 0.9 ** 0.25 of the last close
@@ -507,8 +497,7 @@ def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
     whole = bt.Market.from_frames(pd.concat([before.bars(), more]), sessions=True)
     after = bt.run(whole, VolTarget(target=0.2, half_life=20.0), **terms)
     expected = after.bars["equity"].iloc[-1] / after.bars["equity"].iloc[-24] - 1.0
-    lost = -row["loss"] / run.metrics["final_equity"]
-    assert lost == pytest.approx(expected, abs=0.02)
+    assert -row["loss"] / run.metrics["final_equity"] == pytest.approx(expected, abs=0.02)
     assert row["from"] == "history"
 
 

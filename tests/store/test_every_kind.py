@@ -32,8 +32,7 @@ PLAIN = {"venue": free_venue(), "account": bt.Account(), "compile": False}
 
 
 def make_risk(lever: float) -> SavedResult:
-    model = bt.paths.GBM(volatility=2.0)
-    drawn = bt.simulate_paths(MARKET, model, paths=20, horizon="6h")
+    drawn = bt.simulate_paths(MARKET, bt.paths.GBM(volatility=2.0), paths=20, horizon="6h")
     return bt.liquidation_risk(drawn, Hold(lever), **TERMS, compile=False)
 
 

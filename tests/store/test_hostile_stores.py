@@ -66,8 +66,7 @@ def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
     assert read_files(folder) == before
     assert "left, not known to be a result" in out
     found = ask(capsys, "results", "prune", "--damaged", "--yes", "--results", store)
-    left = found["not_ours"]
-    assert [each["name"] for each in left] == [name]
+    assert [each["name"] for each in found["not_ours"]] == [name]
     assert len(list_results(store)) == 2
 
 

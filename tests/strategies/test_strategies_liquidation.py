@@ -81,8 +81,7 @@ def test_the_position_dies_within_the_horizon_with_the_probability(name, side, t
     policy = LiquidationProbability(probability=0.02, horizon=36.0, tail_index=tail_index)
     capital = 40.0 if name == "inverse" else 3e6
     terms = {"venue": venue, "account": bt.Account(capital=capital), "signal": side * 1e-12}
-    bars = live(market, policy, compile=False, **terms).bars
-    target = bars["target"].to_numpy()
+    target = live(market, policy, compile=False, **terms).bars["target"].to_numpy()
     assert np.isnan(target[:2]).all()
     size, is_inverse = venue.contract.size, venue.contract.kind == "inverse"
     unit = size / market.close if is_inverse else size * market.close
@@ -116,8 +115,7 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     policy = LiquidationProbability(probability=0.02, horizon=24.0, tail_index=0.0, half_life=12.0)
     account = bt.Account(capital=1000.0, margin="isolated", venue_leverage=10.0)
     terms = {"venue": BINANCE, "account": account, "signal": 1e-12}
-    bars = live(market, policy, compile=False, **terms).bars
-    target = bars["target"].to_numpy()[2:]
+    target = live(market, policy, compile=False, **terms).bars["target"].to_numpy()[2:]
     sigma = ewma_volatility(market, 12.0)[2:]
     likely = touch_probability(math.log(0.9 / 0.996), sigma, 24.0 / YEAR)
     np.testing.assert_allclose(target, np.where(likely <= 0.02, 10.0, 0.0))
@@ -213,8 +211,7 @@ def test_the_collateral_the_debt_and_the_health_factor_by_hand():
     bars = result.bars
     assert bars["position"].iloc[1] == pytest.approx(250.0, rel=1e-12)
     assert debt(result)[1] == pytest.approx(15_000.0, rel=1e-12)
-    health = THRESHOLD * 25_000.0 / debt(result)[1]
-    assert health == pytest.approx(4.0 / 3.0, rel=1e-12)
+    assert THRESHOLD * 25_000.0 / debt(result)[1] == pytest.approx(4.0 / 3.0, rel=1e-12)
     assert bars["liquidation_price"].iloc[1] == pytest.approx(75.0, rel=1e-12)  # 100 / health
 
 

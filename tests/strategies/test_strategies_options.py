@@ -87,8 +87,7 @@ def test_a_tail_hedge_buys_for_its_budget_and_rolls_the_sale_first():
     fills = find_fills(result)
     assert fills["instrument"].tolist() == ["tail:P26-13", "tail:P26-13", "tail:P26-20"]
     assert fills["bar"].tolist() == [2, 176, 176]
-    hours = 12 * 24 + 8 - 2
-    ask = price("put", 26_000, hours, 0.61)
+    ask = price("put", 26_000, 12 * 24 + 8 - 2, 0.61)
     assert fills["price"][0] == pytest.approx(ask, rel=1e-9)
     assert fills["quantity"][0] == pytest.approx(600.0 / ask, rel=1e-9)
     assert fills["quantity"][1] == -fills["quantity"][0]
@@ -305,8 +304,7 @@ def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
     assert table.index.tolist() == ["A0", "A1"]
     for i, path in enumerate(paths):
         row, step = table.iloc[i], YEARS / 64
-        moves = np.diff(np.log(np.concatenate(([path[0]], path))))
-        variance = (moves**2).sum() / (65 * step)
+        variance = (np.diff(np.log(np.concatenate(([path[0]], path)))) ** 2).sum() / (65 * step)
         spots = np.concatenate(([path[0]], path[:-1]))
         left = YEARS + step - step * np.arange(65)
         gamma = options.greeks("call", spots, SPOT, left, implied).gamma

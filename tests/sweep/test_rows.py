@@ -257,8 +257,7 @@ def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
             level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000
         )
         sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
-        given = case.for_engine(bt)
-        test = bt.Backtest(**given, overlay=overlay)
+        test = bt.Backtest(**case.for_engine(bt), overlay=overlay)
         evaluator = Evaluator(VariedTest(test, Scripted()), compile=compiled)
         rows = evaluator.evaluate(sets, returns=True)
         assert_rows_are_runs(evaluator, sets, rows)
@@ -357,8 +356,7 @@ def test_rows_of_isolated_accounts_that_impact_cuts_are_runs(sign):
     venue = BINANCE.override({"slippage.impact": 3.0, "contract.lot": 0.0})
     account = bt.Account(capital=1e8, margin="isolated", venue_leverage=3.0)
     terms = {"venue": venue, "account": account, "signal": sign * np.ones(BARS)}
-    sets = {"leverage": np.linspace(0.5, 6.0, 6)}
-    table = bt.sweep(SAMPLE, Constant, sets, **terms).table
+    table = bt.sweep(SAMPLE, Constant, {"leverage": np.linspace(0.5, 6.0, 6)}, **terms).table
     for _, row in table.iterrows():
         run = bt.run(SAMPLE, Constant(row["leverage"]), **terms)
         for name in ("price_pnl", "fees", "impact", "final_equity"):

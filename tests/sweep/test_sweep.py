@@ -104,8 +104,7 @@ def test_measures_of_the_path_come_by_replay():
 
 
 def test_a_ruined_set_is_a_row_below_all_others():
-    sets = {"leverage": [1.0, 60.0, 90.0]}
-    sweep = run(Constant, sets, venue=CRASH)
+    sweep = run(Constant, {"leverage": [1.0, 60.0, 90.0]}, venue=CRASH)
     assert sweep.table["ruined"].tolist() == [0.0, 1.0, 1.0]
     assert sweep.table["ruin_time"].notna().tolist() == [False, True, True]
     lucky = bt.Sweep(sweep.table.assign(sharpe=[-1.0, 3.0, 4.0]), sweep.manifest)
@@ -255,13 +254,10 @@ def test_returns_are_the_mean_on_the_days_that_all_have():
     signal = dict.fromkeys(names, 1.0)
     test = bt.Backtest(names, venue=VENUE, account=bt.Account(), signal=signal)
     evaluator = PooledEvaluator(VariedTest(test, bt.strategies.Constant), compile=False)
-    sets = {"leverage": np.array([1.0])}
-    rows = evaluator.evaluate(sets, returns=True)
-    runs = evaluator.replay({"leverage": 1.0})
-    series = [run.returns.to_numpy() for run in runs.values()]
+    rows = evaluator.evaluate({"leverage": np.array([1.0])}, returns=True)
+    series = [run.returns.to_numpy() for run in evaluator.replay({"leverage": 1.0}).values()]
     assert [len(each) for each in series] == [10, 15]  # days: 0 to 9, and 2 to 16
-    expected = 0.5 * (series[0][2:] + series[1][:8])
-    np.testing.assert_array_equal(rows.returns[:, 0], expected)
+    np.testing.assert_array_equal(rows.returns[:, 0], 0.5 * (series[0][2:] + series[1][:8]))
 
 
 @pytest.mark.slow

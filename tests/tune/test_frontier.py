@@ -48,8 +48,7 @@ def test_standard_errors_are_those_of_closed_forms():
     span = Span(800 / 365, 365.0)
     own = measure_returns(returns.T, span)
     goal = trials.Goal(read_objective("sharpe"), (), (read_objective("cagr"),))
-    drawn = [*resample_scores(goal, own, returns, span, 400, 0)]
-    errors = np.std(drawn, axis=0)
+    errors = np.std([*resample_scores(goal, own, returns, span, 400, 0)], axis=0)
     growth = np.std(np.log1p(returns), axis=0) / math.sqrt(800) * 365 * (1 + own["cagr"])
     for k in (0, 1):
         assert errors[k, 0] == pytest.approx(sharpe_error(returns[:, k], 365.0), rel=0.12)
@@ -106,8 +105,7 @@ def test_a_patient_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
 
     with pytest.warns(UserWarning, match="interrupted"):
         assert not seek(patience=60, store=tmp_path / "killed", progress=stop).complete
-    again = seek(patience=60, store=tmp_path / "killed", resume=True)
-    assert again.table.equals(whole.table)
+    assert seek(patience=60, store=tmp_path / "killed", resume=True).table.equals(whole.table)
     assert len(whole.table) < 400
     check_refused(lambda: seek(patience=0), "patience must be at least 1, got 0", ParameterError)
 

@@ -124,8 +124,7 @@ def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
     check_refused(lambda: seek(store=tmp_path, resume=True), words, DataError)
     for later in sorted((folder / "trials").glob("*.parquet"))[7:]:
         later.unlink()
-    again = seek(store=tmp_path, resume=True)
-    pd.testing.assert_frame_equal(whole.table, again.table)
+    pd.testing.assert_frame_equal(whole.table, seek(store=tmp_path, resume=True).table)
 
 
 def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):

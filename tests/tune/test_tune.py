@@ -122,8 +122,7 @@ def test_constraints_are_kept_whatever_the_score(on):
 
 def test_a_ruined_set_never_wins(on):
     def surface(sets: Columns) -> Columns:
-        ruined = (sets["x"] > 5.0).astype(float)
-        return {"sharpe": sets["x"].copy(), "ruined": ruined}
+        return {"sharpe": sets["x"].copy(), "ruined": (sets["x"] > 5.0).astype(float)}
 
     on(surface)
     for robust in (True, False):
@@ -146,8 +145,7 @@ def test_where_no_set_keeps_the_constraints_there_is_no_best(on):
 
 def test_failed_sets_are_rows_with_their_cause(on):
     def surface(sets: Columns) -> Columns:
-        wrong = np.where(sets["x"] < 5.0, "ValueError: too low", "")
-        return dome(sets) | {"error": wrong}
+        return dome(sets) | {"error": np.where(sets["x"] < 5.0, "ValueError: too low", "")}
 
     on(surface)
     study = seek()
@@ -192,8 +190,7 @@ def weigh(row, weight: float) -> float:
 
 
 def test_what_is_bound_to_an_objective_counts():
-    makes = [Weighted, lambda weight: functools.partial(weigh, weight=weight)]
-    for make in makes:
+    for make in [Weighted, lambda weight: functools.partial(weigh, weight=weight)]:
         assert describe_objective(make(1.0)) == describe_objective(make(1.0))
         assert describe_objective(make(1.0)) != describe_objective(make(2.0))
     assert describe_objective(np.max) != describe_objective(Weighted(1.0))

@@ -89,8 +89,7 @@ def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stan
 
     def surface(sets: tuning.Columns) -> tuning.Columns:
         x, y = sets["x"], sets["y"]
-        is_over = x > 8.0
-        return {"sharpe": x + 0.001 * y, "max_drawdown": np.where(is_over, 0.9, 0.1)}
+        return {"sharpe": x + 0.001 * y, "max_drawdown": np.where(x > 8.0, 0.9, 0.1)}
 
     on(surface)
     for seed in range(3):
@@ -146,8 +145,7 @@ def test_trials_of_other_studies_count(tmp_path):
 def test_sets_on_other_bars_do_not_count(tmp_path):
     tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(400))
     rest = tuning.MARKET.slice(500, tuning.MARKET.n_bars)
-    later = tuning.seek(tuning.Mixed, store=tmp_path, market=rest)
-    assert later.verdict.other_trials == 0
+    assert tuning.seek(tuning.Mixed, store=tmp_path, market=rest).verdict.other_trials == 0
 
 
 def test_noise_is_called_noise_and_skill_is_not(on):
@@ -235,8 +233,7 @@ def test_trials_that_are_the_market_in_other_sizes_are_one_trial():
     part, rng = make_part(0.0), np.random.default_rng(3)
     constant = part.returns[1]
     own = 0.01 * rng.standard_normal((365, 40))
-    apart = count_trials(constant[:, None] + own, [part], 40)
-    assert apart > 25.0
+    assert count_trials(constant[:, None] + own, [part], 40) > 25.0
     assert count_trials(constant[:, None] + own[:, :1] * np.ones(40), [part], 40) < 1.01
     assert count_trials(own[:, :1], [part], 40) == 40.0  # one column shows no correlation
 
@@ -295,8 +292,7 @@ def test_a_search_has_rows_for_its_benchmarks_in_the_search_and_on_the_holdout(m
         assert constant["fees"] > 0.0
     assert study.outcome.lines[1]["best trial"]["sharpe"] == study.outcome.holdout["sharpe"]
     events = study.task.whole.replay(study.best_values, first=split).events
-    fills = int((events["kind"] == "fill").sum())
-    assert study.verdict.growth.holdout_fills == fills
+    assert study.verdict.growth.holdout_fills == int((events["kind"] == "fill").sum())
     assert "constant leverage at equal risk, holdout" in study.summary()
 
 
@@ -380,8 +376,7 @@ def test_every_look_is_counted(tmp_path):
     assert first.looks == 3
     assert first.verdict.looks == 1  # at its time
     assert "accessed 3 times" in second.summary()
-    elsewhere = tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(900))
-    assert elsewhere.looks == 1
+    assert tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(900)).looks == 1
     assert Study.load(first.folder).looks == 3
 
 

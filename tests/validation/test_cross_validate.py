@@ -208,8 +208,7 @@ def test_on_noise_half_of_the_splits_are_overfit_and_intervals_hold_it(n, k, spr
     ]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
     assert np.std(found) == pytest.approx(spread, abs=0.035)
-    covered = np.mean([each.low <= 0.5 <= each.high for each in found])
-    assert 0.86 <= covered <= 1.0
+    assert 0.86 <= np.mean([each.low <= 0.5 <= each.high for each in found]) <= 1.0
 
 
 def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sample():

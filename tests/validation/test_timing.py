@@ -16,8 +16,7 @@ TEST = bt.Backtest(HOURS, venue="binance-usdm:BTCUSDT", account=bt.Account())
 
 def decide(target: np.ndarray, unit: int = 1, day: float = 1.0) -> t.Decided:
     closes = (np.arange(len(target)) * day * t.DAY).astype(np.int64)
-    signal = np.ones((len(target), 1))
-    return t.Decided(closes, target[:, None], signal, unit, ("",))
+    return t.Decided(closes, target[:, None], np.ones((len(target), 1)), unit, ("",))
 
 
 def test_p_counts_what_reaches_the_unshifted_one():

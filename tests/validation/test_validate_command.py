@@ -100,8 +100,7 @@ def begun(tmp_path):
 
 def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path, monkeypatch):
     """Six sets, four at a time in three groups: what is stored is not run again."""
-    module = importlib.import_module("backtest.search.cross_validate")
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(importlib.import_module("backtest.search.cross_validate"), "CHUNK", 4)
     run, sizes = Evaluator.evaluate, []
 
     def count(self, sets, **terms):

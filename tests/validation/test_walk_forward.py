@@ -54,8 +54,7 @@ def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
         ("out_of_sample", row["test_start"], row["test_end"]),
     ):
         seen = MARKET.prefix(MARKET.times.searchsorted(end))
-        alone = bt.run(seen, policy, **PLAIN, start=start)
-        assert alone.metrics["sharpe"] == row[name]
+        assert bt.run(seen, policy, **PLAIN, start=start).metrics["sharpe"] == row[name]
 
 
 def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
@@ -112,8 +111,7 @@ def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
 def test_the_account_is_carried_over_the_boundaries(walk):
     assert walk.result.metrics["final_equity"] > 0.0
     switches = walk.result.manifest["policy"]["switches"]
-    rows = walk.folds[["size", "window"]]
-    changes = int((rows.diff().iloc[1:] != 0.0).any(axis=1).sum())
+    changes = int((walk.folds[["size", "window"]].diff().iloc[1:] != 0.0).any(axis=1).sum())
     assert len(switches) == 1 + changes
     first = walk.folds["test_start"].iloc[0]
     fixed = bt.run(MARKET, Lever(**switches[0]["settings"]), **PLAIN, start=first)
@@ -345,8 +343,7 @@ def test_the_account_lives_through_the_winners_of_all_folds():
     walk = bt.walk_forward(MARKETS, Lever, **PAIR_TERMS, **PAIR_SMALL)
     switches = walk.result.manifest["policy"]["switches"]
     assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
-    n = walk.fixed.record.n_bars
-    assert walk.result.record.n_bars == n == 240
+    assert walk.result.record.n_bars == walk.fixed.record.n_bars == 240
     first, fixed = (each.record.values[:120] for each in (walk.result, walk.fixed))
     assert np.array_equal(first, fixed, equal_nan=True)
     assert walk.result.metrics["final_equity"] != walk.fixed.metrics["final_equity"]
@@ -376,8 +373,7 @@ def test_the_account_trades_the_signal_of_each_fold():
     policy, turn = Constant(leverage=1.0), 300
     segments = [Segment(0, turn, policy, few), Segment(turn, 480, policy, many)]
     fields = {name: each for name, each in RULE_TERMS.items() if name != "compile"}
-    test = bt.Backtest(ONE, **fields)
-    found = run_switched(test, segments, compile=False)
+    found = run_switched(bt.Backtest(ONE, **fields), segments, compile=False)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **RULE_TERMS, signal=joined)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)

@@ -543,8 +543,7 @@ def test_at_the_edges_it_is_what_it_must_be():
 def test_without_drift_the_average_over_variances_is_students_t(freedom: float):
     """2 T(-a / s) of unit variance."""
     distance = -np.geomspace(1e-3, 2.0, 12)
-    terms = {"degrees_of_freedom": freedom}
-    still = touch_probability(distance, 0.8, DAY, **terms)
+    still = touch_probability(distance, 0.8, DAY, degrees_of_freedom=freedom)
     scale = 0.8 * math.sqrt(DAY * (freedom - 2.0) / freedom)
     np.testing.assert_allclose(still, 2.0 * stdtr(freedom, distance / scale), rtol=1e-12)
 

@@ -88,8 +88,7 @@ def test_hours_multiply_weekends_and_nights():
     times = pd.DatetimeIndex(
         ["2024-01-05 12:00", "2024-01-05 22:00", "2024-01-06 03:00", "2024-01-08 05:59"]
     )
-    factors = rule.scale_hours(times.as_unit("ns").asi8)
-    assert factors.tolist() == [1.0, 1.5, 2.0, 1.5]
+    assert rule.scale_hours(times.as_unit("ns").asi8).tolist() == [1.0, 1.5, 2.0, 1.5]
 
 
 def test_open_interest_has_tiers():
@@ -208,8 +207,7 @@ def test_policies_see_what_is_announced_in_runs_and_in_rows_of_a_sweep():
         SAMPLE.slice(0, 200), venue=VENUE.override(margin=Volatility()), account=bt.Account()
     )
     sets = {"share": [5.0, 10.0], "venue.margin.lambda_": [0.9, 0.99]}
-    table = test.sweep(Wary, sets, compile=False).table
-    for _, row in table.iterrows():
+    for _, row in test.sweep(Wary, sets, compile=False).table.iterrows():
         venue = VENUE.override(margin=Volatility(lambda_=row["venue.margin.lambda_"]))
         own = test.replace(venue=venue).run(Wary(share=row["share"]), compile=False)
         assert own.metrics["total_return"] == pytest.approx(row["total_return"], rel=1e-9)

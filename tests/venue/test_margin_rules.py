@@ -428,8 +428,7 @@ def test_all_published_cases_are_there():
 
 def free_margin(rule, option, cash):
     """M - R of money and options alone."""
-    backing = cash + bt.margin.option_value(option, rule)
-    return backing - ask(rule, option)
+    return cash + bt.margin.option_value(option, rule) - ask(rule, option)
 
 
 ITM = {"kind": "call", "strike": 50_000.0, "days": 0.0}  # 10,000 in the money at expiry
@@ -542,8 +541,7 @@ def test_futures_hedge_options_of_their_group():
     """A short call at expiry and a future: the loss of one is the gain of the other."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"BTC": ["F"]})
     short = hold(-1.0, **ITM)
-    alone = ask(rule.override({"groups": None}), short)
-    assert alone == pytest.approx(6_000.0)
+    assert ask(rule.override({"groups": None}), short) == pytest.approx(6_000.0)
     hedged = bt.margin.requirement(FREE, {"F": 1.0}, {"F": 60_000.0}, rule, options=short)
     assert hedged == pytest.approx(0.0)
     apart = bt.ScenarioMargin(moves=[-0.1, 0.1])

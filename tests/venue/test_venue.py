@@ -457,8 +457,7 @@ def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, ra
     """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
     its = bt.funding.terms("deribit", "BTC_USDC-PERPETUAL")
     its = its if damper is None else its.override(clamp=damper)
-    premium = (mark - 10_000) / 10_000
-    found = 8.0 * rate_of(its, premium)
+    found = 8.0 * rate_of(its, (mark - 10_000) / 10_000)
     assert found == pytest.approx(rate, abs=1e-14)
     payment = bt.funding.payment(DOLLARS, usd, 10_000, found * hours / 8)
     assert payment == pytest.approx(paid, abs=1e-14)

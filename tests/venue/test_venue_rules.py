@@ -194,8 +194,7 @@ def test_it_repays_by_hand():
     assert result.bars["position"].tolist() == pytest.approx([0.0, 200.0, 200.0, 150.0, 150.0])
     assert debt(result)[3] == pytest.approx(6_000.0)
     assert result.bars["health_factor"].iloc[3] == pytest.approx(1.6)
-    before = result.bars["health_factor"].iloc[2]
-    assert before == pytest.approx(THRESHOLD * 16_000 / 10_000)
+    assert result.bars["health_factor"].iloc[2] == pytest.approx(THRESHOLD * 16_000 / 10_000)
 
 
 @pytest.mark.parametrize(("ether", "count"), [(520.0, 0), (510.0, 1)])

@@ -200,8 +200,7 @@ def test_planted_peeks_into_the_returns_are_found(monkeypatch):
 def two_moves(rho: float, s1: float, s2: float) -> bt.Markets:
     """Return two markets whose returns have exact deviations and correlation over four bars."""
     one = np.tile([1.0, 1.0, -1.0, -1.0], 30)
-    other = np.tile([1.0, -1.0, 1.0, -1.0], 30)
-    mixed = rho * one + np.sqrt(1.0 - rho * rho) * other
+    mixed = rho * one + np.sqrt(1.0 - rho * rho) * np.tile([1.0, -1.0, 1.0, -1.0], 30)
     moves = {"A": s1 * one, "B": s2 * mixed}
     return bt.Markets({name: market_of(np.exp(np.cumsum(x))) for name, x in moves.items()})
 
