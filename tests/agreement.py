@@ -51,6 +51,7 @@ AT_EDGES = ("available", "initial_margin")
 
 
 CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
+FLAT = flat(100.0)
 
 
 class Scripted(bt.Policy):
@@ -431,9 +432,6 @@ def venue_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
 def asset(name: str, amount: float, **terms: Any) -> dict[str, Any]:
     plain = {"rate": None, "tiers": None, "slippage": 0.0, "cancels_risk": None}
     return {"name": name, "amount": amount, **plain, **terms}
-
-
-FLAT = flat(100.0)
 
 
 def play(

@@ -46,6 +46,10 @@ NEW_MEASURES = (
 """Measures that came after the file was written; it gets them when it is written anew."""
 MOST, FIRST = 300, 150
 """A run of more events than the first keeps as many as the second, and totals by kind and month."""
+KINDS = (
+    "cross", "isolated", "inverse", "collateral", "spot", "limit", "calls", "options", "margin",
+    "overlay",
+)  # fmt: skip
 
 
 class Asked(bt.Policy):
@@ -182,12 +186,6 @@ def choose_terms(
 def list_flows() -> pd.Series:
     times = pd.to_datetime(["2023-01-04 12:20", "2023-01-07 00:00"], utc=True)
     return pd.Series([2_000.0, -1_500.0], index=times)
-
-
-KINDS = (
-    "cross", "isolated", "inverse", "collateral", "spot", "limit", "calls", "options", "margin",
-    "overlay",
-)  # fmt: skip
 
 
 def list_rules() -> list[Any]:

@@ -24,6 +24,11 @@ PRICES = ("open", "high", "low", "close")
 
 
 PARTS = ("contract", "fees", "slippage", "liquidation")
+DATED = (
+    ("fees", "taker"), ("fees", "maker"), ("slippage", "rate"), ("slippage", "spread"),
+    ("liquidation", "fee"), ("liquidation", "slippage"),
+)  # fmt: skip
+GROUP = "pair"
 
 
 @dataclass(frozen=True)
@@ -157,12 +162,6 @@ class Swing:
         answer[draw < 0.15] = np.nan
         answer[draw > 0.96] = 0.0
         return answer
-
-
-DATED = (
-    ("fees", "taker"), ("fees", "maker"), ("slippage", "rate"), ("slippage", "spread"),
-    ("liquidation", "fee"), ("liquidation", "slippage"),
-)  # fmt: skip
 
 
 def draw_costs(
@@ -393,9 +392,6 @@ def make_one_venue(scene: draws.Scene, shared: Mapping[str, Any]) -> dict[str, A
         "liquidation": liquidation,
         "venue": own,
     }
-
-
-GROUP = "pair"
 
 
 def make_case(seed: int) -> PortfolioCase:

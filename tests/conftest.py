@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+KEPT = 7 * 24 * 3600.0
+"""Seconds after which compiled code of older sources is deleted."""
+
 for name in (
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),  # what build servers say
     *("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "TERMINAL_WIDTH"),
@@ -23,8 +26,6 @@ os.environ.setdefault("BACKTEST_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("BACKTEST_COMPILE", "auto")
 """Runs use the core that `make test` compiles, else plain Python, if they are short, to
 the same bits; slow tests compile what the core lacks into this folder, which all workers share."""
-KEPT = 7 * 24 * 3600.0
-"""Seconds after which compiled code of older sources is deleted."""
 
 
 def pytest_configure(config):

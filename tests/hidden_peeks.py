@@ -19,6 +19,9 @@ import pandas as pd
 import backtest as bt
 from tests import peeks
 
+LONGEST: list[Any] = []
+LOCAL = threading.local()
+
 
 def next_move(market: Any) -> Any:
     """Return the return of the next bar, in percent: what all of them want to know."""
@@ -74,10 +77,6 @@ def chaotic(_: Any, market: Any) -> Any:
     for _step in range(80):
         x = 3.99 * x * (1.0 - x)
     return next_move(market) + 0.1 * x
-
-
-LONGEST: list[Any] = []
-LOCAL = threading.local()
 
 
 def by_length(_: Any, market: Any) -> Any:

@@ -24,6 +24,15 @@ from backtest.policies.lookahead import rewrite_after
 
 YEAR = 8760
 """Hours."""
+AT_BINANCE: dict[str, Any] = {
+    "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
+    "account": bt.Account(),
+    "compile": False,
+}
+"""Terms of a run at Binance's costs and margins, in plain Python."""
+RULES = ("baseline", "equal_risk", "confidence", "draws", "seed", "progress")
+"""Arguments of the comparison; the others are those of the runs."""
+Estimate = Callable[[Market, Any], np.ndarray]
 
 
 def free_venue(**terms: Any) -> bt.Venue:
@@ -36,14 +45,6 @@ def free_venue(**terms: Any) -> bt.Venue:
         liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
         **terms,
     )
-
-
-AT_BINANCE: dict[str, Any] = {
-    "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
-    "account": bt.Account(),
-    "compile": False,
-}
-"""Terms of a run at Binance's costs and margins, in plain Python."""
 
 
 def market_of(close: np.ndarray, freq: str = "1h", **more: Any) -> bt.Market:
@@ -227,10 +228,6 @@ def run_python(code: str) -> str:
     return done.stdout.strip()
 
 
-RULES = ("baseline", "equal_risk", "confidence", "draws", "seed", "progress")
-"""Arguments of the comparison; the others are those of the runs."""
-
-
 def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) -> bt.Comparison:
     """Return the comparison of policies, or of results among them, by name."""
     rules = {name: settings.pop(name) for name in RULES if name in settings}
@@ -252,9 +249,6 @@ def every_nth(cases: Iterable[Any], n: int) -> list[Any]:
         else case
         for place, case in enumerate(cases)
     ]
-
-
-Estimate = Callable[[Market, Any], np.ndarray]
 
 
 def check_lanes_are_each_alone(estimate: Estimate, market: Market, values: np.ndarray) -> None:

@@ -72,6 +72,12 @@ START = pd.Timestamp("2024-01-01", tz="UTC")
 
 
 Prices = tuple[float, float, float, float] | float
+TRADES = ("fill", "stop", "liquidation", "ruin")
+"""The kinds of events that change the position."""
+Hand = dict[str, tuple[Callable[[], bt.Result], dict[str, Any]]]
+"""Accounts worked by hand: a run, and its numbers. A name without a dot is a column of the bars, of
+which a list has every value and a number the last; "metrics.x" is a measure; "kind.x" are events:
+their number ``n``, the ``total`` of their amounts, their ``hours`` since the start, or a column."""
 
 
 class Follow(bt.Policy):
@@ -122,10 +128,6 @@ def market_of(
         funding_gaps="zero" if funding else None,
         interval=interval,
     )
-
-
-TRADES = ("fill", "stop", "liquidation", "ruin")
-"""The kinds of events that change the position."""
 
 
 def bracket(
@@ -187,12 +189,6 @@ def play(
 
 def later(*bars: Prices, **terms: Any) -> Callable[[], bt.Result]:
     return functools.partial(play, *bars, **terms)
-
-
-Hand = dict[str, tuple[Callable[[], bt.Result], dict[str, Any]]]
-"""Accounts worked by hand: a run, and its numbers. A name without a dot is a column of the bars, of
-which a list has every value and a number the last; "metrics.x" is a measure; "kind.x" are events:
-their number ``n``, the ``total`` of their amounts, their ``hours`` since the start, or a column."""
 
 
 def by_hand(cases: Hand) -> Any:

@@ -41,6 +41,9 @@ from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, 
 from tests.scenes import account_of, play
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+ABSENT = {"fill_option", "compute_option_value", "compute_option_requirement", "settle"}
+"""Functions that the loop without options never calls."""
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -150,10 +153,6 @@ def test_what_a_compiled_rule_raises_ends_the_run():
         live(Loud(4.5))
 
 
-ABSENT = {"fill_option", "compute_option_value", "compute_option_requirement", "settle"}
-"""Functions that the loop without options never calls."""
-
-
 def make_shorter() -> dict[str, Any]:
     """Return the functions of the loop in plain Python, as compiled without options, by module."""
     spaces = {module: {**vars(module), "ask": ask_plain} for module in MODULES}
@@ -226,9 +225,6 @@ def test_what_a_formula_reads_is_found():
     assert [find_fields(watch, k) for k in (2, 1, 0)] == [{"equity"}, {"sigma"}, set()]
     assert "*" in find_fields(pass_on, 1)
     assert "*" in find_fields(hide, 1)
-
-
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 def run_cold(policy: bt.Policy, n: int = 1, **given):

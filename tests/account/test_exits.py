@@ -25,6 +25,7 @@ FLIPPED = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130
 LATE = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
 FALLING = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
 COSTLY = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
+HELD = [100.0, 100.0, 100.0, (100.0, 100.0, 99.0, 100.0), (100.0, 100.0, 96.0, 97.0), 97.0, 96.0]
 
 
 def beside(*bars, other=None, targets=(0.5, NAN), **terms):
@@ -247,7 +248,6 @@ def test_a_stop_acts_where_the_segment_meets_it(side, start, end, stop, place, p
     assert place_stop(side, start, end, stop) == (place, price)
 
 
-HELD = [100.0, 100.0, 100.0, (100.0, 100.0, 99.0, 100.0), (100.0, 100.0, 96.0, 97.0), 97.0, 96.0]
 HELD += [96.0, 96.0]
 
 

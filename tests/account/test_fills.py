@@ -43,6 +43,8 @@ MOVING = [100.0, UP, 100.0, UP]
 IMPACT = 0.004 * math.sqrt(8)
 """Log returns of +-0.01: 0.02 / sqrt(3) a bar, x sqrt(24) = 0.02 sqrt(8) a day; ADV = 24 x 100;
 2 x 0.02 sqrt(8) x sqrt(24 / 2,400)."""
+# -------------------------------------------------------------------------------- modes of filling
+FREE = make_venue(maintenance_rate=0.001, max_leverage=100)
 
 
 def rounded(tick=0.5, **changes):
@@ -266,10 +268,6 @@ def test_impact_stays_impact():
     lost = total(both[0], "impact") + total(both[0], "slippage")
     assert lost == is_(change * (price_of(both[0])[0] - 101))
     assert price_of(both[0])[0] % 0.5 == 0.0
-
-
-# -------------------------------------------------------------------------------- modes of filling
-FREE = make_venue(maintenance_rate=0.001, max_leverage=100)
 
 
 def make_market(n: int = 300, seed: int = 0, **columns: object) -> bt.Market:

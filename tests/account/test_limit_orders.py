@@ -16,6 +16,9 @@ from tests.scenes import Hand, by_hand
 NAN = math.nan
 COARSE = {"contract": {"tick": 0.5}}
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
+MARKET = bt.Market.sample(bars=600)
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT@2023-01-01")
+LIMIT = bt.Account(band=0.05, fill="limit", offset=0.002)
 
 
 def rest(*bars, offset=0.01, venue=None, **terms):
@@ -99,11 +102,6 @@ HAND: Hand = {
 @by_hand(HAND)
 def test_limit_orders_by_hand(run, numbers):
     check_outcome(run(), numbers)
-
-
-MARKET = bt.Market.sample(bars=600)
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT@2023-01-01")
-LIMIT = bt.Account(band=0.05, fill="limit", offset=0.002)
 
 
 def test_the_result_tells_what_filled_and_where_the_price_went():

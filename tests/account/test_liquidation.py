@@ -260,6 +260,8 @@ HAND: Hand = {
               account=account_of(max_leverage=1.0)),
         {"metrics.ruined": 0}),
 }  # fmt: skip
+CALL = {"margin_call": 0.8, "top_up_to": 0.5, "reserve": 500.0}
+LITTLE = account_of(**{**CALL, "reserve": 20.0})
 
 
 @by_hand(HAND)
@@ -323,10 +325,6 @@ def test_a_constraint_that_is_met_lifts_no_ruined_set():
         failed=np.zeros(3, dtype=bool),
     )
     assert places.tolist() == [1, 2, 0]
-
-
-CALL = {"margin_call": 0.8, "top_up_to": 0.5, "reserve": 500.0}
-LITTLE = account_of(**{**CALL, "reserve": 20.0})
 
 
 def called(*bars, **more):

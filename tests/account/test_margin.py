@@ -31,6 +31,12 @@ from tests.scenes import (
     venue_of,
 )
 
+CLOSES = (97.0, 100.0, 101.0, 99.0, 100.0)
+# ------------------------------------------------------------------- settings that policies decide
+BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
+VENUE = venue_of(brackets=BRACKETS)
+SAFE = [100.0, 100.0, 101.0, 102.0, 101.0, 100.0]
+
 
 def fixed(fee, **more):
     return venue_of(fees={"taker": 0.0, "maker": 0.0, "per_order": fee}, **more)
@@ -205,9 +211,6 @@ def test_no_decision_is_filled_with_equity_at_or_under_the_fixed_fee():
     assert result.bars["position"].iloc[-1] == is_(0.1)
 
 
-CLOSES = (97.0, 100.0, 101.0, 99.0, 100.0)
-
-
 def crashed(**liquidation):
     """Run a long 5x that is liquidated at 4,000 / 47.5 in the bar after it was bought."""
     venue = venue_of(
@@ -237,12 +240,6 @@ def test_each_step_of_a_liquidation_has_its_own_impact():
     first = happened(parts, "liquidation_loss")["amount"].iloc[0]
     # half of the size at the root of a half of its impact
     assert first == is_(one * 0.5 * math.sqrt(0.5))
-
-
-# ------------------------------------------------------------------- settings that policies decide
-BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
-VENUE = venue_of(brackets=BRACKETS)
-SAFE = [100.0, 100.0, 101.0, 102.0, 101.0, 100.0]
 
 
 class Steps(bt.Policy):

@@ -139,6 +139,7 @@ HAND: Hand = {
     "33 an order beyond the allowed leverage is shrunk to it": (
         later(100, 100, targets=40.0), {"leverage": 16, "position": 160}),
 }  # fmt: skip
+seen: list[tuple[float, float]] = []
 
 
 @by_hand(HAND)
@@ -247,9 +248,6 @@ def test_14_the_fast_mode_equals_the_slow_one_bit_for_bit():
     assert repr(fast.state) == repr(slow.state)
     assert fast.memory.tobytes() == slow.memory.tobytes()
     assert repr(dict(fast.metrics)) == repr(dict(slow.metrics))
-
-
-seen: list[tuple[float, float]] = []
 
 
 class Watch(Follow):

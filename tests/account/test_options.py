@@ -32,6 +32,9 @@ SHOCKS = SimpleNamespace(
     delta_charge=(0.0, 0.0), futures_range=math.inf,
 )  # fmt: skip
 BY_SCENARIOS = agreement.scenarios(options=SHOCKS)
+# -------------------------------------------------------------------------------------- liquidated
+RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
+FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]
 
 
 def option(
@@ -185,10 +188,6 @@ def test_an_addition_averages_what_a_position_paid():
     )
 
 
-# -------------------------------------------------------------------------------------- liquidated
-RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
-
-
 def strangle(**given: Any) -> list[OptionTape]:
     """Return a call of 110 and a put of 90, ten of each sold."""
     both = ((1, 110.0, "C"), (-1, 90.0, "P"))
@@ -232,9 +231,6 @@ def test_an_equity_stop_closes_options_too():
     assert result.bars["equity"].iloc[2] == pytest.approx(60.0, rel=1e-6)
     assert result.record.options.quantity[2, 0] == 0.0
     assert result.events["kind"].eq("equity_stop").sum() == 1
-
-
-FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]
 
 
 def protected(requirement: dict[str, Any], **venue: Any) -> Outcome:

@@ -133,15 +133,18 @@ HAND: Hand = {
         later(100, 100, (98, 98, 90, 90), targets=TEN, venue=dies(slippage=0.01)),
         {"price_pnl": -100 * (100 - LP), "liquidation_loss": LP}),
 }  # fmt: skip
+# --------------------------------------------------------------------------------- costs over time
+RISING = utc([draws.START, draws.START + 2 * HOUR])
+LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
+# ------------------------------------------------------------- leverage decay of several positions
+VENUE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01
+)
 
 
 @by_hand(HAND)
 def test_payments_of_one_instrument(run, numbers):
     check_numbers(run(), numbers)
-
-
-# --------------------------------------------------------------------------------- costs over time
-RISING = utc([draws.START, draws.START + 2 * HOUR])
 
 
 def dated(*values: float) -> pd.Series:
@@ -206,9 +209,6 @@ def sweep_over(cost: object) -> bt.Sweep:
     return bt.sweep(make_market(), Constant(), {"venue.fees.taker": [5e-4, cost]}, **terms)
 
 
-LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
-
-
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: run_with(fees__taker="wid"), "did you mean 'wide'"),
     (lambda: run_with(slippage__spread="late"), "got late nan"),
@@ -219,12 +219,6 @@ LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
 ])  # fmt: skip
 def test_costs_that_cannot_be_are_refused(make, words):
     check_refused(make, words)
-
-
-# ------------------------------------------------------------- leverage decay of several positions
-VENUE = bt.Venue.simple(
-    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01
-)
 
 
 def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Result]:

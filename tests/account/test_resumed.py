@@ -21,6 +21,17 @@ from tests.scenes import account_of, venue_of
 from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MONTH = bt.Market.sample(bars=24 * 30)
+KEPT = {
+    "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
+    "account": bt.Account(capital=10_000.0, stop_loss=0.05),
+    "compile": False,
+}
+PAIR = simulate_pair(200)
+OF_PAIR = {
+    "venue": make_venue(taker=0.001), "account": bt.Account(capital=1_000.0), "signal": None,
+    "overlay": None, "sampling": "1h", "calendar": "365", "compile": False,
+}  # fmt: skip
 
 
 def run_segments(market, segments, *, compile=True, **fields):  # noqa: A002 - as that of bt.run
@@ -161,14 +172,6 @@ def test_what_does_not_join_is_refused():
         check_refused(lambda given=given: bt.run(**given), words)
 
 
-MONTH = bt.Market.sample(bars=24 * 30)
-KEPT = {
-    "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
-    "account": bt.Account(capital=10_000.0, stop_loss=0.05),
-    "compile": False,
-}
-
-
 @pytest.mark.parametrize("edges", [(100, 240, 720), (0, 5, 720)])
 def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
     policy = VolTarget(target=0.8, half_life=48.0)
@@ -214,13 +217,6 @@ def test_a_switch_pays_for_the_difference_alone():
     assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
     assert found.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
     assert found.metrics["fees"] == pytest.approx(float(fees.sum()))
-
-
-PAIR = simulate_pair(200)
-OF_PAIR = {
-    "venue": make_venue(taker=0.001), "account": bt.Account(capital=1_000.0), "signal": None,
-    "overlay": None, "sampling": "1h", "calendar": "365", "compile": False,
-}  # fmt: skip
 
 
 class Planned(bt.Policy):

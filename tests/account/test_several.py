@@ -37,6 +37,12 @@ from tests.oracle import Outcome
 from tests.scenes import Hand, by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+# --------------------------------------------------------------------------- contracts that expire
+EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
+# ----------------------------------------------------------- requirements of one's own and by name
+TENFOLD = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.05, max_leverage=10, liquidation_fee=0.01
+)
 
 
 def run(markets, policy=None, **terms):
@@ -292,10 +298,6 @@ def test_the_cap_of_gross_leverage(targets, equity, account, held):
     assert held_after(targets, equity, **account) == pytest.approx(held, abs=1e-12)
 
 
-# --------------------------------------------------------------------------- contracts that expire
-EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
-
-
 def expire(when: str | None) -> dict[str, bt.Venue]:
     venue = make_venue(taker=0.01)
     contract = {"lot": venue.contract.lot, "min_notional": 0.0}
@@ -368,12 +370,6 @@ def test_wrong_dates_are_refused(act, message):
     with pytest.raises(ParameterError) as error:
         act()
     assert re.search(message, str(error.value))
-
-
-# ----------------------------------------------------------- requirements of one's own and by name
-TENFOLD = bt.Venue.simple(
-    taker=5e-4, slippage=1e-4, maintenance_rate=0.05, max_leverage=10, liquidation_fee=0.01
-)
 
 
 def run_under(requirement, leverage):

@@ -19,6 +19,12 @@ NAN, INF = math.nan, math.inf
 YEAR = 365 * 24
 LOAN = {"venue": {"borrow_rate": 0.001 * YEAR}}  # 0.1 % an hour
 CASH = {"venue": {"cash_rate": 0.0001 * YEAR}}
+IDLE = tape([flat(1)] * 4, (0.0,))
+STILL = [flat(100)] * 4
+APART = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
+PREMIUMS = [-0.2, -0.05, -0.02, 0.0, 0.02, 0.05, 0.2]
+PERP = make_venue(taker=5e-4, slippage=1e-4, interest_on="balance", borrow_rate=0.3)
+SPOT = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, like=PERP)
 
 
 def coin(haircut: float = 0.1, leverage: float = 8.0, rate: float = 0.0) -> dict[str, Any]:
@@ -31,11 +37,6 @@ def pair(spot: Any, perp: Any, **terms: Any) -> PortfolioCase:
     venues = {"S": coin(), **terms.pop("venues", {})}
     signal = terms.pop("signal", {"S": 1.0, "P": -1.0})
     return scene({"S": spot, "P": perp}, signal, venues=venues, **terms)
-
-
-IDLE = tape([flat(1)] * 4, (0.0,))
-STILL = [flat(100)] * 4
-APART = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
 
 
 def held(spot: tuple[float, ...], perp: tuple[float, ...] | None = None, **terms: Any) -> Any:
@@ -92,9 +93,6 @@ HAND: Hand = {
 @by_hand(HAND)
 def test_spot_legs_by_hand(run, numbers):
     check_outcome(run(), numbers)
-
-
-PREMIUMS = [-0.2, -0.05, -0.02, 0.0, 0.02, 0.05, 0.2]
 
 
 def find_ratio(premium: float) -> float:
@@ -164,10 +162,6 @@ def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
     prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, 2 * n))).reshape(-1, 2)
     high, low = prices.max(axis=1), prices.min(axis=1)
     return make_market(np.column_stack([prices[:, 0], high, low, prices[:, 1]]), **more)
-
-
-PERP = make_venue(taker=5e-4, slippage=1e-4, interest_on="balance", borrow_rate=0.3)
-SPOT = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, like=PERP)
 
 
 def run_pair(policy: Any = None, **more: Any) -> bt.Result:

@@ -22,6 +22,13 @@ from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_l
 from backtest.core.errors import DataError
 from backtest.search.trials import hold_lock
 
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut midway": lambda content: content[: len(content) // 2],
+    "one byte changed": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "no head": lambda content: b"\x80\x04garbage" * 50,
+}
+
 
 def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_files, "PATIENCE", 0.0)
@@ -145,14 +152,6 @@ def test_a_process_outlives_interrupts_of_compiled_runs():
         [sys.executable, "-c", STORM], capture_output=True, text=True, timeout=1200, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
-
-
-DAMAGES = {
-    "empty": lambda content: b"",
-    "cut midway": lambda content: content[: len(content) // 2],
-    "one byte changed": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
-    "no head": lambda content: b"\x80\x04garbage" * 50,
-}
 
 
 def double(x, out):

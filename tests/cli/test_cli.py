@@ -23,6 +23,10 @@ from tests.kit import AT_BINANCE, MY_POLICY, ask, call
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
 """Two weeks in plain Python: nothing is compiled."""
+PLAIN = ("--no-compile", "--no-save")
+SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
+FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-compile", "--no-save")
+COMMAND = (sys.executable, "-m", "backtest")
 
 
 def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
@@ -164,10 +168,6 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert ask(capsys, "check", "mine.py:Other", code=1)["Other"][0]["passed"] is False
 
 
-PLAIN = ("--no-compile", "--no-save")
-SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("always::UserWarning")  # it is what is looked at
 def test_a_sweep_cuts_the_data_there_and_says_so(capsys, folder):
@@ -180,9 +180,6 @@ def test_a_sweep_cuts_the_data_there_and_says_so(capsys, folder):
     best = ("--set", f"target={found['top'][0]['target']}")
     again = ask(capsys, "run", "--from", "2023-02-01", "--to", "2023-02-08", *best, *PLAIN)
     assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
-
-
-FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-compile", "--no-save")
 
 
 def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
@@ -297,9 +294,6 @@ def test_help_lists_every_key_of_a_table(capsys):
     code, _, err = call(capsys, "help", "acount")
     assert code == 2
     assert "did you mean 'account'?" in err
-
-
-COMMAND = (sys.executable, "-m", "backtest")
 
 
 def start(*words, **how):

@@ -16,6 +16,8 @@ from tests.layouts import LAYOUTS, MARKET, own_files
 from tests.options.listed_markets import make_chain
 from tests.replay import Replay
 
+BTC = "binance-usdm:BTCUSDT"
+
 
 def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
     (folder / "in").mkdir()
@@ -136,9 +138,6 @@ def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Pa
     code, out, err = call(capsys, "data", "inspect", "data", "--instrument", "B")
     assert (code, err) == (0, "")
     assert out == call(capsys, "data", "inspect", "data/B")[1]
-
-
-BTC = "binance-usdm:BTCUSDT"
 
 
 def read_manifest(capsys, *words: str) -> dict[str, Any]:

@@ -14,6 +14,11 @@ from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 
 HOURS = 24 * 20
+BTC = "binance-usdm:BTCUSDT"
+FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
+DATA = 'data.path = "data"\n'
+TWO = {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
+RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +51,6 @@ def build(text: str = "", **flags: Any) -> Experiment:
     return build_experiment(draft_experiment(file, entries))
 
 
-BTC = "binance-usdm:BTCUSDT"
-FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
-DATA = 'data.path = "data"\n'
-
-
 @pytest.mark.parametrize("flags", [
     {"data": FOLDERS},
     {"data": ["data"]},
@@ -74,9 +74,6 @@ def test_several_samples_are_markets_named_after_their_seeds():
         assert test.market == bt.Markets(own).between(None, "2023-01-03")
         assert test.venue == bt.Venue.preset("binance-usdm", "BTCUSDT")
     assert build(data=["sample:1"]).test.market == own["sample-1"]
-
-
-TWO = {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
 
 
 @pytest.mark.parametrize(("text", "settings", "policy", "overlay"), [
@@ -170,9 +167,6 @@ def test_weights_come_from_a_file(path):
 def write(path: str, text: str) -> str:
     Path(path).write_text(text)
     return path
-
-
-RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")
 
 
 def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):

@@ -36,6 +36,14 @@ band = 0.05
 [run]
 compile = false
 """
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b`c",
+    "../../x",
+    "\u202eabc",
+    "\x00\x1b[31m",
+    "x" * 10_000,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -115,16 +123,6 @@ def test_an_update_rewrites_what_moved(capsys):
     assert "calm: rewritten: the venue raised its fee (moved: worse in" in " ".join(out.split())
     assert check(capsys)[0] == 0
     assert len(list(Path("baselines").iterdir())) == 2
-
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "a|b`c",
-    "../../x",
-    "\u202eabc",
-    "\x00\x1b[31m",
-    "x" * 10_000,
-]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))

@@ -34,6 +34,13 @@ class Fragile(bt.Policy):
     def leverage(self, bar, account):
         return self.size
 '''
+SHORT_TUNE = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
+"""Two weeks in plain Python: nothing is compiled."""
+FEW = (*SHORT_TUNE, "--trials", "24")
+SHORT_COMPARE = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile", "--draws", "99")
+"""Five weeks in plain Python: nothing is compiled."""
+POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
+CONSTANT = [*POLICY, "--to", "2023-01-20"]
 
 
 def ask_sweep(capsys, *arguments):
@@ -100,11 +107,6 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     assert code == 130
     assert "3 of 8 parameter sets were run" in out
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
-
-
-SHORT_TUNE = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
-"""Two weeks in plain Python: nothing is compiled."""
-FEW = (*SHORT_TUNE, "--trials", "24")
 
 
 @pytest.fixture
@@ -206,10 +208,6 @@ def test_a_value_is_written_as_it_is_read_again(value):
     assert experiment.parse_typed(experiment.format_typed(value)) == value
 
 
-SHORT_COMPARE = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile", "--draws", "99")
-"""Five weeks in plain Python: nothing is compiled."""
-
-
 def ask_compare(capsys, *arguments):
     return ask(capsys, "compare", *arguments, *SHORT_COMPARE, "--no-save")
 
@@ -247,10 +245,6 @@ def test_a_comparison_of_the_command_line_is_that_of_python(capsys, folder, word
     assert [row["policy"] for row in found["table"]] == [*policies]
     assert found["differences"][0]["against"] == "bold"
     assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
-
-
-POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
-CONSTANT = [*POLICY, "--to", "2023-01-20"]
 
 
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):

@@ -22,6 +22,10 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0, max_leverage=10.0)
 POLICIES = {"target": VolTarget(), "cppi": Cppi(), "one": Constant(leverage=1.0)}
 TERMS_OF_ONE = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+ONE = {"one": Constant()}
+MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
+TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h", "compile": False}
+LEVERS = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": VolTarget()}
 
 
 def compare(policies=POLICIES, market=MARKET, **settings):
@@ -198,9 +202,6 @@ def walk(_):
     return dataclasses.replace(result, manifest={**result.manifest, "policy": policy})
 
 
-ONE = {"one": Constant()}
-
-
 @pytest.mark.parametrize(("call", "words"), [
     (lambda _: compare(ONE), "results must be two or more"),
     (lambda _: compare(baseline="tarket"), "did you mean 'target'"),
@@ -267,11 +268,6 @@ def test_an_account_that_holds_nothing_cannot_be_scaled():
     assert pick(found.differences, "one", "sharpe")["basis"] == "undefined"
     with pytest.raises(bt.ParameterError, match="all have a volatility of 0"):
         compare({"a": Constant(leverage=0.0), "b": Constant(leverage=0.0)}, equal_risk=True)
-
-
-MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
-TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h", "compile": False}
-LEVERS = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": VolTarget()}
 
 
 class SignalVol(bt.Policy):

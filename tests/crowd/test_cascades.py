@@ -13,6 +13,13 @@ from tests.kit import ask, bars_market, call, check_refused, free_venue, market_
 
 RATE = 0.01
 """The maintenance rate of :func:`plain_venue`."""
+N = 20_000
+FALL = 0.2
+SHOCK = 0.01
+DENSITY = N * 100.0 / FALL  # notional at the price before the shock, per unit of fall
+STILL = market_of(np.full(2, 100.0))
+CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9",
+           "--set", "cascade.accounts=2000", "--from", "2023-11-01")  # fmt: skip
 
 
 def plain_venue(mode: str = "close", **costs: float) -> bt.Venue:
@@ -82,12 +89,6 @@ def make_cascade() -> bt.Cascade:
         uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,
         impact=bt.Linear(5e-5), volume=1.0, me=me,
     )  # fmt: skip
-
-
-N = 20_000
-FALL = 0.2
-SHOCK = 0.01
-DENSITY = N * 100.0 / FALL  # notional at the price before the shock, per unit of fall
 
 
 def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHOCK) -> bt.Cascade:
@@ -201,9 +202,6 @@ def test_an_empty_crowd_changes_nothing():
     hit = bt.cascade(NOBODY, plain_venue(), shock=-0.03, impact=bt.SquareRoot(1.0), volume=1.0)
     assert (hit.final_price, hit.multiplier, len(hit.rounds)) == (97.0, pytest.approx(1.0), 1)
     assert (hit.reproduction, hit.deficit, len(hit.haircuts)) == (0.0, 0.0, 0)
-
-
-STILL = market_of(np.full(2, 100.0))
 
 
 class OpenOnce(bt.Policy):
@@ -376,10 +374,6 @@ def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     text = hit.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Without a market" in text
     assert "unlimited" in text
-
-
-CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9",
-           "--set", "cascade.accounts=2000", "--from", "2023-11-01")  # fmt: skip
 
 
 def test_a_cascade_prints_gives_json_and_changes_with_its_options(capsys, monkeypatch):

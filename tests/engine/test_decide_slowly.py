@@ -23,6 +23,7 @@ FINE = (
 )  # fmt: skip
 """Measures of every bar of the market."""
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+SEEN: list[Any] = []
 
 
 class Reading(bt.Policy):
@@ -52,9 +53,6 @@ class Telling(bt.Policy):
     def leverage(self, bar, account):
         SEEN.append((bar, account))
         return self.target
-
-
-SEEN: list[Any] = []
 
 
 def run(market: Any, policy: Any, account: bt.Account = ACCOUNT, **terms: Any) -> bt.Result:

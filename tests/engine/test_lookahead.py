@@ -21,6 +21,20 @@ from tests.peeks import HONEST, MARKET, PEEKS, find_tolerance, log_returns, obse
 
 LATE = ("unknown", "late", "wants bars", "closed ME", "garch")
 """Known in so few rows of a short market that it is cut less often."""
+SHORT = MARKET.prefix(600)
+TERMS = {"venue": free_venue(), "account": bt.Account()}
+# ------------------------------------------------------------------------------------ hidden peeks
+FREE_TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}
+TEXTS = {
+    "market written to": "cannot set WRITEABLE flag",
+    "market written through a view": "cannot set WRITEABLE flag",
+    "decided by a market on self": "no attribute 'kept'",
+}
+# ---------------------------------------------------------------------------------------- rounding
+TICKS = market_of(100.0 + 0.5 * np.cumsum(np.random.default_rng(2).integers(-2, 3, 2000)) % 50)
+"""Prices in ticks of 0.5 %: a third of all sums of a few moves are 0."""
+ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(-1, 2, 2000)))
+"""Bars of at most one small tick: a flag that looks ahead shows only where moves are equal."""
 
 
 def check(
@@ -144,10 +158,6 @@ class Worded(bt.Policy):
         return 1.0 if bar.x > 0.0 else 0.5
 
 
-SHORT = MARKET.prefix(600)
-TERMS = {"venue": free_venue(), "account": bt.Account()}
-
-
 @pytest.mark.parametrize("sets", [
     {"word": ["past", "now", "next"]},
     {"word": ["now"], "bars": np.linspace(1.0, 100.0, 65)},
@@ -217,15 +227,6 @@ def test_a_signal_of_a_function_is_checked_in_the_same_way(name: str):
         bt.signals.from_function(MARKET, sign)
 
 
-# ------------------------------------------------------------------------------------ hidden peeks
-FREE_TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}
-TEXTS = {
-    "market written to": "cannot set WRITEABLE flag",
-    "market written through a view": "cannot set WRITEABLE flag",
-    "decided by a market on self": "no attribute 'kept'",
-}
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_kept():
     forget()
@@ -238,13 +239,6 @@ def test_a_hidden_peek_is_refused(name: str):
     text = TEXTS.get(name, "(looks ahead|is not repeatable): column 'x'")
     with pytest.raises(bt.PolicyError, match=text):
         bt.run(MARKET, POLICIES[name](), **FREE_TERMS)
-
-
-# ---------------------------------------------------------------------------------------- rounding
-TICKS = market_of(100.0 + 0.5 * np.cumsum(np.random.default_rng(2).integers(-2, 3, 2000)) % 50)
-"""Prices in ticks of 0.5 %: a third of all sums of a few moves are 0."""
-ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(-1, 2, 2000)))
-"""Bars of at most one small tick: a flag that looks ahead shows only where moves are equal."""
 
 
 @pytest.mark.parametrize("name", ["centered 1, claim", "gradient, claim", "interpolate 1, claim"])

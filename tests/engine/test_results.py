@@ -51,6 +51,25 @@ LEVELS = [
 ]
 UP = (100.0, 110.0, 100.0, 110.0)
 HOURS = 24 * 365
+# ------------------------------------------------------------------ coins at the marks of a market
+COIN = scenes.venue_of(contract={"kind": "inverse", "settles": "BTC"})
+PRICES = (100.0, 100.0, 125.0, 100.0)
+# -------------------------------------------------------------------------------------- benchmarks
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+PAIR = simulate_pair(200, 3)
+MARGINS = [{}, {"margin": "isolated", "venue_leverage": 10.0}]
+BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+# -------------------------------------------------------------------------- what closes are called
+DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
+"""Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
+PEAKING = [100, 101, 102, 103, 104, 105, 106, 107, 108, 120, 110, 100, 105, 115, 125]
+N = 30
+STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
+# ------------------------------------------------------------------------------------ one position
+MARKET = bt.Market.sample(bars=600)
+COARSE = make_venue().override({"contract.lot": 1.0, "contract.min_notional": 150.0})
 
 
 def column(result, name):
@@ -174,11 +193,6 @@ def test_the_margin_table_of_each_day_decides():
     assert shares[48:] == pytest.approx(1 / 50, rel=1e-3)
 
 
-# ------------------------------------------------------------------ coins at the marks of a market
-COIN = scenes.venue_of(contract={"kind": "inverse", "settles": "BTC"})
-PRICES = (100.0, 100.0, 125.0, 100.0)
-
-
 def run_coins(leverage: float, venue: bt.Venue = COIN, **given: Any) -> bt.Result:
     """Run an account of 1 coin of 100 dollars that trades at the second open."""
     terms = {"account": bt.Account(capital=1.0), "sampling": "1h", "compile": False}
@@ -224,12 +238,6 @@ def test_a_short_of_all_coins_is_worth_the_same_dollars():
 ])  # fmt: skip
 def test_what_cannot_be_counted_is_refused(make: Any, words: str):
     check_refused(make, words, kind=bt.BacktestError)
-
-
-# -------------------------------------------------------------------------------------- benchmarks
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-PAIR = simulate_pair(200, 3)
-MARGINS = [{}, {"margin": "isolated", "venue_leverage": 10.0}]
 
 
 def run_pair(markets, level=4.0, *, venue=None, account=None, **more):
@@ -326,15 +334,6 @@ def test_a_bad_benchmark_is_refused(given, message):
 def test_prices_are_matched_by_the_opens_of_bars():
     prices = pd.Series([5.0, 1.0, 2.0, 3.0], index=PAIR.times[[50, 0, 1, 2]])
     assert read_prices(prices, PAIR.prefix(3), 0).tolist() == [0.0, 1.0, 0.5]
-
-
-BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
-# -------------------------------------------------------------------------- what closes are called
-DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
-"""Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
-PEAKING = [100, 101, 102, 103, 104, 105, 106, 107, 108, 120, 110, 100, 105, 115, 125]
 
 
 def sessions(closes=PEAKING, index=DAYS, **more):
@@ -487,10 +486,6 @@ def test_every_metric_is_explained_and_nothing_else(calm):
     assert sorted(explained) == sorted(calm.metrics)
 
 
-N = 30
-STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
-
-
 def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms):
     """Run an account of two still markets in plain Python, without warnings of missing marks."""
     with warnings.catch_warnings():
@@ -577,10 +572,6 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
     assert sweep.table["final_equity"].tolist() == [10_000.0, 10_000.0]
 
 
-# ------------------------------------------------------------------------------------ one position
-MARKET = bt.Market.sample(bars=600)
-
-
 @pytest.mark.parametrize(("account", "leverage", "cause"), [
     ({"max_leverage": 2.0}, 3.0, "max_leverage"),
     ({"min_leverage": 0.5}, 0.1, "min_leverage"),
@@ -609,9 +600,6 @@ class Cold(bt.Policy):
 
     def leverage(self, bar, account):
         return 1.0 / bar.sigma
-
-
-COARSE = make_venue().override({"contract.lot": 1.0, "contract.min_notional": 150.0})
 
 
 @pytest.mark.filterwarnings("ignore::backtest.LastPriceWarning")

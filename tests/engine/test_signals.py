@@ -18,6 +18,19 @@ from backtest.signals import rules as signals
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, check_refused, every_nth, live, market_of
 
+HOURS = bt.Market.sample(bars=48)
+BY_TEXT = pd.Series(1.0, index=HOURS.times.strftime("%F %T"))[::-1]
+BY_NUMBER = pd.Series(1.0, index=range(48))
+IN_3000 = pd.date_range("3000-01-01", periods=48, freq="1h", tz="UTC", unit="s")
+# ------------------------------------------------------------------------------ orders at vectorbt
+SAMPLE = bt.Market.sample(bars=300)
+PLAIN = dataclasses.replace(
+    SAMPLE, funding_time=SAMPLE.funding_time[:0], funding_rate=SAMPLE.funding_rate[:0],
+    funding_mark=SAMPLE.funding_mark[:0],
+)  # fmt: skip
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+TERMS = {"venue": VENUE, "compile": False}
+
 
 @pytest.fixture(scope="module")
 def market() -> Market:
@@ -46,12 +59,6 @@ def test_values_outside_the_market_do_not_count_and_are_told():
     with pytest.warns(bt.core.OutsideWarning, match="used: 2 of 3, 1 before 2020-01-01 and 1 from"):
         signal = signals.from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
     assert signal.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
-
-
-HOURS = bt.Market.sample(bars=48)
-BY_TEXT = pd.Series(1.0, index=HOURS.times.strftime("%F %T"))[::-1]
-BY_NUMBER = pd.Series(1.0, index=range(48))
-IN_3000 = pd.date_range("3000-01-01", periods=48, freq="1h", tz="UTC", unit="s")
 
 
 class Observing(Constant):
@@ -453,16 +460,6 @@ def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n
     )
     assert by_text.manifest["signal"].startswith("breakout:10 sha256:")
     assert by_text.manifest["id"] == given.manifest["id"]
-
-
-# ------------------------------------------------------------------------------ orders at vectorbt
-SAMPLE = bt.Market.sample(bars=300)
-PLAIN = dataclasses.replace(
-    SAMPLE, funding_time=SAMPLE.funding_time[:0], funding_rate=SAMPLE.funding_rate[:0],
-    funding_mark=SAMPLE.funding_mark[:0],
-)  # fmt: skip
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-TERMS = {"venue": VENUE, "compile": False}
 
 
 def make_portfolio(result):

@@ -32,6 +32,17 @@ from backtest.market import bars_per_year
 from tests.kit import YEAR, check_refused, walk
 from tests.kit import market_of as held_market
 
+MS = 1e-3 / 3600.0
+"""Hours of a millisecond."""
+FEW = Market.sample(bars=10)
+DAY = 1 / 365
+PER_CENT = FEW.with_columns(implied_volatility=np.full(10, 55.0))
+TAIL = {"level": 0.99, "horizon": 1, "window": 99, "half_life": 10.0}
+HALF_LIVES = np.array([24.0, 1.0, 0.1, 3000.0, 168.0])
+EIGHTS = 3 * 365.0
+"""Settlements a year, every 8 hours."""
+Phi = NormalDist().cdf
+
 
 def market_of(close: Any, funding: pd.Series | None = None) -> Market:
     """Return hours of 2024 of closes, each opening at the close before."""
@@ -55,10 +66,6 @@ def funded(hours: list[float], rates: list[float], n: int = 100) -> Market:
     """Return hours of a price that stands still, and settlements so many hours after the first."""
     stamps = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(hours, "h")
     return market_of(np.full(n, 5.0), pd.Series(rates, index=stamps))
-
-
-MS = 1e-3 / 3600.0
-"""Hours of a millisecond."""
 
 
 def test_volatility_by_hand():
@@ -154,12 +161,6 @@ def test_the_sharpe_ratio_is_of_the_side_that_is_traded():
     np.testing.assert_allclose(later[150:], ratio[150:], rtol=1e-9)
 
 
-FEW = Market.sample(bars=10)
-DAY = 1 / 365
-PER_CENT = FEW.with_columns(implied_volatility=np.full(10, 55.0))
-TAIL = {"level": 0.99, "horizon": 1, "window": 99, "half_life": 10.0}
-
-
 def reach(**changed):
     return lambda: indicators.forecast_reach(
         FEW, **{"probability": 0.01, "horizon": 24.0, **changed}
@@ -199,11 +200,6 @@ BAD = [
 @pytest.mark.parametrize(("call", "words"), BAD, ids=[words for _, words in BAD])
 def test_bad_input_is_refused(call, words):
     check_refused(call, words)
-
-
-HALF_LIVES = np.array([24.0, 1.0, 0.1, 3000.0, 168.0])
-EIGHTS = 3 * 365.0
-"""Settlements a year, every 8 hours."""
 
 
 def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():
@@ -279,9 +275,6 @@ STILL = {
 def test_of_a_price_that_stands_still_without_funding(name):
     estimate, expected = STILL[name]
     np.testing.assert_array_equal(estimate(held_market(np.full(400, 7.0))), expected)
-
-
-Phi = NormalDist().cdf
 
 
 def test_momentum_is_the_log_return_net_of_funding():

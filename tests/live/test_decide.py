@@ -23,6 +23,11 @@ from tests.kit import call, check_refused
 from tests.scenes import Follow, account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MARKET = market_of(*[100.0 + k % 3 for k in range(30)], targets=2.0)
+END = pd.Timestamp(int(MARKET.time[-1]) + MARKET.interval, tz="UTC")
+OLD = {"quantity": 1.0, "entry": 100.0}
+PAIR = bt.Markets({"AAA": MARKET, "BBB": MARKET}, currency="USDT")
+LONG = {"symbol": "A/B:B", "side": "long", "contracts": 1.0, "entryPrice": 100.0}
 
 
 class Reading(bt.Policy):
@@ -181,11 +186,6 @@ def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
     assert len(bars[[2, 3]].drop_duplicates()) == 6
 
 
-MARKET = market_of(*[100.0 + k % 3 for k in range(30)], targets=2.0)
-END = pd.Timestamp(int(MARKET.time[-1]) + MARKET.interval, tz="UTC")
-OLD = {"quantity": 1.0, "entry": 100.0}
-
-
 def decide(state: Any = None, market: Any = MARKET, policy: Any = None, **terms: Any) -> Any:
     """Decide for an account of 1,000 without costs."""
     state = state or bt.AccountSnapshot(equity=1_000.0)
@@ -324,9 +324,6 @@ def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_p
         assert (code, "readable JSON" in err, words in err) == (2, True, True)
 
 
-PAIR = bt.Markets({"AAA": MARKET, "BBB": MARKET}, currency="USDT")
-
-
 class Fearing(bt.Policy):
     def leverage(self, bar, account):
         return 1.0 - account.drawdown
@@ -357,9 +354,6 @@ def replay(market: Any = MARKET, **changes: Any) -> Any:
     """Replay one fill with some of its fields changed; None leaves a field out."""
     row = {name: x for name, x in {**FILL, **changes}.items() if x is not None}
     return bt.replay(market, pd.DataFrame([row]), venue=venue_of(), account=account_of())
-
-
-LONG = {"symbol": "A/B:B", "side": "long", "contracts": 1.0, "entryPrice": 100.0}
 
 
 def of_ccxt(*positions: Any, **more: Any) -> Any:

@@ -22,6 +22,16 @@ TERMS = (
     "price_pnl", "fees", "slippage", "funding", "interest", "liquidation_loss", "flows", "bad_debt",
     "collateral_pnl",
 )  # fmt: skip
+MARKET = market_of(100.0, 100.0, (100.0, 112.0, 99.0, 110.0), 110.0, 110.0)
+START = MARKET.times[0]
+MS = 1_700_000_000_000
+LIVE: Any = {name: kit.AT_BINANCE[name] for name in ("venue", "account")}
+ROW = {
+    "ccxt": [{"timestamp": MS, "symbol": "BTC/USDT:USDT", "side": "sell", "amount": 0.5,
+              "price": 100.0, "fee": {"cost": 0.05, "currency": "USDT"}}],
+    "named": [{"time": "2023-11-14T22:13:20Z", "instrument": "BTCUSDT", "quantity": -0.5,
+               "price": 100.0, "fee": 0.05, "fee_currency": "USDT"}],
+}  # fmt: skip
 
 
 def replay_case(case: Any) -> tuple[Any, Any]:
@@ -66,10 +76,6 @@ def test_the_fills_of_a_run_give_its_account(make, seeds, monkeypatch):
     trust_data(monkeypatch)
     wrong = [text for seed in seeds for text in compare(make(seed))]
     assert not wrong, "\n".join(wrong)
-
-
-MARKET = market_of(100.0, 100.0, (100.0, 112.0, 99.0, 110.0), 110.0, 110.0)
-START = MARKET.times[0]
 
 
 def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
@@ -143,16 +149,6 @@ def test_the_term_of_a_ledger_that_differs_is_named():
     found = again.reconcile(ledger)
     assert (found.index[0], found["term"].tolist()) == (events["time"].iloc[row], ["funding"])
     assert found["difference"].tolist() == pytest.approx(found["ours"].tolist())
-
-
-MS = 1_700_000_000_000
-LIVE: Any = {name: kit.AT_BINANCE[name] for name in ("venue", "account")}
-ROW = {
-    "ccxt": [{"timestamp": MS, "symbol": "BTC/USDT:USDT", "side": "sell", "amount": 0.5,
-              "price": 100.0, "fee": {"cost": 0.05, "currency": "USDT"}}],
-    "named": [{"time": "2023-11-14T22:13:20Z", "instrument": "BTCUSDT", "quantity": -0.5,
-               "price": 100.0, "fee": 0.05, "fee_currency": "USDT"}],
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("source", ROW)

@@ -10,6 +10,16 @@ import pytest
 from backtest.market.market import Market
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
+DAYS = 3
+Frames = dict[str, pd.DataFrame]
+ARRAYS = [
+    "time", "open", "high", "low", "close", "volume", "mark_open", "mark_high", "mark_low",
+    "mark_close", "funding_time", "funding_rate", "funding_mark",
+]  # fmt: skip
+SAMPLE = Market.sample(bars=24 * 20)
+WITH_COLUMN = Market.from_frames(
+    SAMPLE.bars().assign(regime=np.arange(480.0)), funding=SAMPLE.funding(), mark=SAMPLE.mark()
+)
 
 
 @pytest.fixture
@@ -17,10 +27,6 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"the real data are not at {REAL}")
     return REAL
-
-
-DAYS = 3
-Frames = dict[str, pd.DataFrame]
 
 
 def hourly(hours: int = 24 * DAYS, start: str = "2023-01-01", zone: str | None = "UTC"):
@@ -91,12 +97,6 @@ def coarse_mark(frames: Frames) -> None:
     frames["mark"] = frames["mark"].iloc[::8]
 
 
-ARRAYS = [
-    "time", "open", "high", "low", "close", "volume", "mark_open", "mark_high", "mark_low",
-    "mark_close", "funding_time", "funding_rate", "funding_mark",
-]  # fmt: skip
-
-
 def four_bars(**changes: object) -> pd.DataFrame:
     """Four hours from 2023-01-01; high and low two beyond open and close."""
     columns = {
@@ -108,9 +108,3 @@ def four_bars(**changes: object) -> pd.DataFrame:
     }
     index = pd.date_range("2023-01-01", periods=4, freq="h", tz="UTC")
     return pd.DataFrame(columns | changes, index=index)
-
-
-SAMPLE = Market.sample(bars=24 * 20)
-WITH_COLUMN = Market.from_frames(
-    SAMPLE.bars().assign(regime=np.arange(480.0)), funding=SAMPLE.funding(), mark=SAMPLE.mark()
-)

@@ -82,6 +82,10 @@ BAD = {
         lambda t: [int(x.timestamp()) * (1000 if i < 5 else 10**6) for i, x in enumerate(t)]
     ), "epochs must all be in one unit, got 1672531200000 and 1672549200000000 (bars, row 5)"),
 }  # fmt: skip
+SAMPLE = Market.sample(bars=600)
+MARKS = "mark prices must stay within 20% of last prices, got "
+RATES = "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
+LATE = np.where(np.arange(4000) < 2900, 1.0, 10.0)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -193,9 +197,6 @@ def test_another_instrument_than_the_folders_is_refused(tmp_path):
     )
 
 
-SAMPLE = Market.sample(bars=600)
-
-
 def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = SAMPLE) -> Market:
     marks, funding = market.mark(), market.funding()
     assert marks is not None
@@ -204,11 +205,6 @@ def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = 
         funding["rate"] = rate
     factor = np.reshape(np.broadcast_to(mark, len(marks)), (-1, 1))
     return Market.from_frames(market.bars(), mark=marks * factor, funding=funding)
-
-
-MARKS = "mark prices must stay within 20% of last prices, got "
-RATES = "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-LATE = np.where(np.arange(4000) < 2900, 1.0, 10.0)
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -112,6 +112,9 @@ SPELLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         UTC | {"columns": {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}}),
 }  # fmt: skip
 """Header, row and terms of exports, as their documentation and public readers of them have it."""
+NAMES = ("open", "high", "low", "close", "volume")
+CASES = (str.lower, str.upper, str.title, str.swapcase)
+PREAMBLES = ("", "", "", "https://www.example.com\n", "# exported by me\n\n", "sep={}\n")
 
 
 @pytest.mark.parametrize("export", SPELLINGS)
@@ -132,11 +135,6 @@ def test_the_exports_of_venues_are_read(tmp_path: Path, export):
             assert getattr(market, name).tolist() == bars[name].tolist(), name
         if "sessions" not in terms:
             assert market.times.equals(HOURS.as_unit("ns"))
-
-
-NAMES = ("open", "high", "low", "close", "volume")
-CASES = (str.lower, str.upper, str.title, str.swapcase)
-PREAMBLES = ("", "", "", "https://www.example.com\n", "# exported by me\n\n", "sep={}\n")
 
 
 class Drawn(NamedTuple):

@@ -20,10 +20,16 @@ from tests.kit import check_refused, read_files
 from tests.layouts import zip_text
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
-pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
-
 NOW = to_nanoseconds("2024-03-20T15:00")
 FEBRUARY = klines(epoch("2024-02-01"), epoch("2024-03-01"), 3_600_000)
+BINANCE_MARKET = {
+    "symbol": "BTCUSDT", "pair": "BTCUSDT", "contractType": "PERPETUAL", "status": "TRADING",
+    "deliveryDate": 4133404800000, "onboardDate": 1569398400000, "baseAsset": "BTC",
+    "quoteAsset": "USDT", "marginAsset": "USDT", "pricePrecision": 2, "quantityPrecision": 3,
+    "filters": [],
+}  # fmt: skip
+
+pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
 
 @pytest.fixture(scope="module")
@@ -372,14 +378,6 @@ def test_a_source_that_ccxt_gave_up_is_refused(tmp_path, monkeypatch):
     monkeypatch.delattr(pytest.importorskip("ccxt", reason=NO_CCXT), "bitmex", raising=False)
     how = {"source": "bitmex", "without": ["mark"]}
     check_refused(lambda: ask(tmp_path / "btc", None, **how), "has no bitmex; pip install ccxt")
-
-
-BINANCE_MARKET = {
-    "symbol": "BTCUSDT", "pair": "BTCUSDT", "contractType": "PERPETUAL", "status": "TRADING",
-    "deliveryDate": 4133404800000, "onboardDate": 1569398400000, "baseAsset": "BTC",
-    "quoteAsset": "USDT", "marginAsset": "USDT", "pricePrecision": 2, "quantityPrecision": 3,
-    "filters": [],
-}  # fmt: skip
 
 
 def answer_as_binance(url: str, *_: object) -> object:

@@ -16,6 +16,10 @@ from tests.layouts import MARKET, write_freqtrade_feather
 START = pd.Timestamp("2024-01-01", tz="UTC")
 ACCOUNT = bt.Account(capital=10_000.0, band=0.9)
 """A band so wide that what is bought at first is kept."""
+CHANGING = [*range(0, 33, 8), *range(36, 61, 4), *range(61, 96)]
+"""Every 8 hours, from 32:00 every 4, from 60:00 every hour."""
+LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
+SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
 
 
 def flat_bars(freq: str, days: int = 4, **columns: object) -> pd.DataFrame:
@@ -36,10 +40,6 @@ def hold(market: bt.Market) -> bt.Result:
 
 def payments(result: bt.Result) -> pd.DataFrame:
     return result.events[result.events.kind == "funding"]
-
-
-CHANGING = [*range(0, 33, 8), *range(36, 61, 4), *range(61, 96)]
-"""Every 8 hours, from 32:00 every 4, from 60:00 every hour."""
 
 
 def test_a_cadence_that_changes_settles_every_event_once_at_its_own_rate():
@@ -84,10 +84,6 @@ def test_a_settlement_at_an_odd_minute_falls_into_its_bar():
     bars = hold(market).bars["funding"]
     assert bars.iloc[[8, 13, 16]].to_numpy() == pytest.approx([1.0, 3.0, 1.0], rel=1e-12)
     assert bars.sum() == pytest.approx(5.0, rel=1e-12)
-
-
-LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
-SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
 
 
 def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) -> Path:

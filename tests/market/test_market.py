@@ -21,6 +21,18 @@ from tests.kit import check_refused, make_venue
 from tests.market.conftest import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
 from tests.peeks import MARKET
 
+OTHER = {
+    "instrument": "X", "interval": 2 * HOUR, "has_mark": False, "synthetic": False,
+    "sessions": True, "columns": {"x": SAMPLE.close},
+    **{name: np.append(getattr(SAMPLE, name)[:-1], 1) for name in ARRAYS},
+}  # fmt: skip
+OFF = Market.from_frames(four_bars().shift(30, freq="min"))
+SPAN = "a span must lie inside the market, 2023-01-01 to 2023-01-21, and hold a bar, got "
+VENUE = make_venue(maintenance_rate=0.005, max_leverage=10)
+OHLC = {"open": "first", "high": "max", "low": "min", "close": "last"}
+ALIKE = {"check_freq": False, "check_names": False, "check_index_type": False}
+HOLIDAYS = ("2015-01-19", "2015-04-03", "2015-05-25", "2015-09-07", "2016-01-18")
+
 
 def stamps(*texts: str) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(texts).tz_localize("UTC")
@@ -111,13 +123,6 @@ def test_copies_through_pickle_are_equal_in_everything():
         assert again.columns.keys() == market.columns.keys()
     again = pickle.loads(pickle.dumps(Market.from_frames(four_bars())))
     assert again.mark_open is again.open
-
-
-OTHER = {
-    "instrument": "X", "interval": 2 * HOUR, "has_mark": False, "synthetic": False,
-    "sessions": True, "columns": {"x": SAMPLE.close},
-    **{name: np.append(getattr(SAMPLE, name)[:-1], 1) for name in ARRAYS},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -260,10 +265,6 @@ def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: in
         assert part == MARKET.prefix(stop)
 
 
-OFF = Market.from_frames(four_bars().shift(30, freq="min"))
-SPAN = "a span must lie inside the market, 2023-01-01 to 2023-01-21, and hold a bar, got "
-
-
 @pytest.mark.parametrize(("cut", "words"), [
     (lambda: SAMPLE.prefix(0), "n must be 1 to 480"),
     (lambda: MARKET.slice(-1, 3), "first must be"),
@@ -276,12 +277,6 @@ SPAN = "a span must lie inside the market, 2023-01-01 to 2023-01-21, and hold a 
 ])  # fmt: skip
 def test_a_cut_that_cannot_be_made_is_refused(cut, words):
     check_refused(cut, words, ParameterError)
-
-
-VENUE = make_venue(maintenance_rate=0.005, max_leverage=10)
-OHLC = {"open": "first", "high": "max", "low": "min", "close": "last"}
-ALIKE = {"check_freq": False, "check_names": False, "check_index_type": False}
-HOLIDAYS = ("2015-01-19", "2015-04-03", "2015-05-25", "2015-09-07", "2016-01-18")
 
 
 def frame_of(index: pd.DatetimeIndex, seed: int = 3) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from backtest.market.market import Market
 from tests.kit import Once, check_refused
 from tests.market.conftest import ARRAYS, REAL
 
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
 
 def test_the_stored_year_equals_the_sample_bit_for_bit():
     stored, sample = Market.load(Path("data/sample-1h")), Market.sample()
@@ -46,9 +48,6 @@ def test_a_sample_passes_the_checks_of_real_data(seed, interval):
 ])  # fmt: skip
 def test_a_sample_that_cannot_be_made_is_refused(arguments, rule):
     check_refused(lambda: Market.sample(**arguments), rule, ParameterError)
-
-
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,11 @@ from tests.kit import check_refused
 from tests.layouts import write_freqtrade_feather
 
 SAMPLE = Market.sample(bars=24 * 10)
+PLAIN = Market.from_frames(SAMPLE.bars(), funding=SAMPLE.funding(), mark=SAMPLE.mark())
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     frame.to_csv(path.with_suffix(".csv"), index_label="time")
-
-
-PLAIN = Market.from_frames(SAMPLE.bars(), funding=SAMPLE.funding(), mark=SAMPLE.mark())
 
 
 # the project's own layout

@@ -18,6 +18,7 @@ from tests.scenes import Follow, account_of, isolated, play, venue_of
 CASES = 80
 SOME = (0.1, -0.1, 0.3, 0.0, -0.2, 0.05)
 """Moves of a small market."""
+TAKEOVER = venue_of(liquidation={"mode": "takeover"})
 
 
 def steps_market(steps=SOME, **columns):
@@ -143,9 +144,6 @@ def test_deposits_and_withdrawals_are_no_growth():
     account = bt.Account(flows=flows)
     flowing = live(market, Constant(leverage=2.0), account=account, compile=False).attribution()
     np.testing.assert_allclose(flowing.terms, plain.terms, atol=1e-13)
-
-
-TAKEOVER = venue_of(liquidation={"mode": "takeover"})
 
 
 def test_ruin_is_a_term_of_its_own_and_the_others_tell_how_it_came():

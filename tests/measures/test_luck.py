@@ -14,6 +14,14 @@ import pytest
 from backtest import ParameterError
 from backtest.results import differences, luck
 
+OF_THE_PAPER = {"periods": 250, "n": 1250, "sharpe": 2.5, "skew": -3.0, "kurtosis": 10.0}
+"""Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
+OF_JESSE = {"periods": 365, "n": 365, "sharpe": 2.0}
+"""jesse-ai/jesse, tests/test_deflated_sharpe.py at 09e2785: a year of days."""
+OF_AIFINHUB = {"periods": 252, "n": 504, "sharpe": 1.8, "skew": -0.6, "kurtosis": 4.5}
+"""https://aifinhub.io/articles/deflated-sharpe-low-trial-regimes/: two years of 252 days."""
+ONE = np.array([[0, 1]])
+
 
 def noise_of(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, 0.01, (samples, trials))
@@ -23,14 +31,6 @@ def test_psr_of_a_hedge_fund():
     """Bailey and Lopez de Prado (2012): 24 months of mean 3.6 %, deviation 7.9 %."""
     found = luck.probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164)
     assert found == pytest.approx(0.913, abs=6e-4)
-
-
-OF_THE_PAPER = {"periods": 250, "n": 1250, "sharpe": 2.5, "skew": -3.0, "kurtosis": 10.0}
-"""Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
-OF_JESSE = {"periods": 365, "n": 365, "sharpe": 2.0}
-"""jesse-ai/jesse, tests/test_deflated_sharpe.py at 09e2785: a year of days."""
-OF_AIFINHUB = {"periods": 252, "n": 504, "sharpe": 1.8, "skew": -0.6, "kurtosis": 4.5}
-"""https://aifinhub.io/articles/deflated-sharpe-low-trial-regimes/: two years of 252 days."""
 
 
 @pytest.mark.parametrize(("case", "n_trials", "std", "expected", "error"), [
@@ -191,9 +191,6 @@ FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise_of(0, 50,
 def test_bad_input_is_refused(call, match: str):
     with pytest.raises(ParameterError, match=match):
         call()
-
-
-ONE = np.array([[0, 1]])
 
 
 def sample(returns, free=0.0):

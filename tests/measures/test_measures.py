@@ -38,6 +38,14 @@ K = np.arange(60)
 MARKET = np.round(0.02 * np.sin(1.7 * K) + 0.013 * np.cos(0.9 * K * K) + 0.001, 6)
 RETURNS = np.round(1.6 * MARKET + 0.008 * np.sin(3.1 * K + 0.5) - 0.0007, 6)
 NOTHING, FLAT = np.empty(0), np.full(10, 0.01)
+TABLE = {
+    "sharpe": np.array([3.0, 1.0, 2.0, NAN, NAN, 1.5]),
+    "max_drawdown": np.array([0.9, 0.2, 0.5, 0.0, NAN, 0.3]),
+    "turnover": np.array([10.0, 20.0, 30.0, 40.0, NAN, 60.0]),
+    "ruined": np.array([1.0, 0.0, 0.0, 0.0, NAN, 0.0]),
+    "ruin_time": np.array([5.0, NAN, NAN, NAN, NAN, NAN]),
+}
+FAILED = np.array([False, False, False, False, True, False])
 
 
 def near(value, rel=1e-9):
@@ -410,16 +418,6 @@ def test_wealth_counts_the_reserve():
     # 1,500 of wealth lose 450; the top-up moves 405 within it
     assert result.bars["unit"].tolist() == [1.0, is_(1050 / 1500), is_(1050 / 1500)]
     assert result.metrics["total_return"] == is_(-0.3)
-
-
-TABLE = {
-    "sharpe": np.array([3.0, 1.0, 2.0, NAN, NAN, 1.5]),
-    "max_drawdown": np.array([0.9, 0.2, 0.5, 0.0, NAN, 0.3]),
-    "turnover": np.array([10.0, 20.0, 30.0, 40.0, NAN, 60.0]),
-    "ruined": np.array([1.0, 0.0, 0.0, 0.0, NAN, 0.0]),
-    "ruin_time": np.array([5.0, NAN, NAN, NAN, NAN, NAN]),
-}
-FAILED = np.array([False, False, False, False, True, False])
 
 
 @pytest.mark.parametrize(("objective", "name", "scores"), [

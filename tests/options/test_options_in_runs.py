@@ -16,6 +16,15 @@ from tests.options.listed_markets import PUT, make_chain, make_markets, make_sur
 from tests.strategies.test_strategies_options import find_fills, run
 
 STAMPS = ["2023-01-01 12:00", "2023-01-02 12:30", "2023-01-03 00:00", "2023-01-05 07:10"]
+SIGNALS = {
+    "the default": {},
+    "a rule": {"signal": "breakout:5"},
+    "an overlay": {"overlay": VolTarget(target=0.4, half_life=24.0)},
+}
+YEAR = 365.0 * 24.0
+pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
+HEDGE = TailHedge(Constant(3.0), delta=-0.1, tenor=12.0, roll=5.0, budget=0.01)
+COIN = bt.Option("BTC-27JAN23-30000-P")
 
 
 class Buys(Hold):
@@ -36,13 +45,6 @@ def make_pair(*, has_options: bool):
     surfaces = {"surfaces": {"BTC": make_surfaces(["2023-01-01 06:30"])}}
     listed = {"PUT": PUT} if has_options else {}
     return bt.Markets({**given, **listed}, **(surfaces if has_options else {}))
-
-
-SIGNALS = {
-    "the default": {},
-    "a rule": {"signal": "breakout:5"},
-    "an overlay": {"overlay": VolTarget(target=0.4, half_life=24.0)},
-}
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -128,9 +130,6 @@ def test_a_run_goes_on_with_the_options_that_a_result_holds(is_saved, tmp_path):
     assert rest.bars["equity"].equals(known[rest.bars.index])
 
 
-YEAR = 365.0 * 24.0
-
-
 def read(markets: bt.Markets, venue: bt.Venue | None = None) -> OptionFeed:
     return read_option_feed(markets, {"BTC": venue or make_venue()}, markets.panel())
 
@@ -208,10 +207,6 @@ def test_a_later_snapshot_changes_nothing_before_it(changed):
     assert differs
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
-HEDGE = TailHedge(Constant(3.0), delta=-0.1, tenor=12.0, roll=5.0, budget=0.01)
-
-
 @pytest.fixture(scope="module")
 def hedged() -> bt.Result:
     """Return nine days with a put that is sold for another."""
@@ -282,9 +277,6 @@ def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
     assert hedged.hedging_error("bar").empty
     with pytest.raises(bt.ParameterError, match="by must be"):
         hedged.rolls("day")  # type: ignore[arg-type]
-
-
-COIN = bt.Option("BTC-27JAN23-30000-P")
 
 
 def run_small(markets=None, *, policy=None, venue=None, quantities=None, **account):

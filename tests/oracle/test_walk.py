@@ -31,6 +31,8 @@ NAN = math.nan
 FREE = [bracket(0.0, 100.0)]
 """No maintenance: an account fails where nothing is left."""
 WIDE = [flat(100), flat(100), (100, 110, 90, 100)]
+REST = {"fill": "limit", "offset": 0.02}
+COARSE = {"*": {"contract": {"tick": 0.5}, "brackets": [bracket(0.05, 16.0)]}}
 
 
 def walk(case: PortfolioCase) -> Outcome:
@@ -211,10 +213,6 @@ def coined(leverage: float) -> Outcome:
     venues = {"*": {"contract": {"kind": "inverse", "size": 100.0}}}
     terms = {"venues": venues, "capital": 1.0, "stop_loss": 0.08}
     return marked((100, 100, 100 / 1.2, 95), (100, 100, 80, 95), leverage, **terms)
-
-
-REST = {"fill": "limit", "offset": 0.02}
-COARSE = {"*": {"contract": {"tick": 0.5}, "brackets": [bracket(0.05, 16.0)]}}
 
 
 def rest(*bars: Bar, targets: Sequence[float] = (1.0, NAN), **changes: Any) -> Outcome:

@@ -31,6 +31,7 @@ from tests.scenes import market_of
 INF = math.inf
 MARKET = bt.Market.sample(bars=400)
 ACCOUNT = bt.Account(max_leverage=10)
+DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
 
 
 def live(policy: bt.Policy, **terms: Any) -> bt.Result:
@@ -138,9 +139,6 @@ def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     closed = live(policy, market=market_of(*[100.0] * 9), signal=signal, venue=free_venue())
     assert (closed.bars["target"] == 3.0).all()
-
-
-DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
 
 
 def test_parameters_of_the_policies_have_their_names_in_front():

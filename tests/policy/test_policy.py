@@ -22,6 +22,9 @@ from tests.kit import check_refused
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
 MARKET = bt.Market.sample(bars=300)
+MANY = 2**60
+VIEWS: list[tuple[Any, Any]] = []
+ROOT_NAMES = frozenset({"liquidation_price"})
 
 
 def live(policy: bt.Policy, **settings: Any) -> bt.Result:
@@ -95,9 +98,6 @@ def keep(self: Any, bar: Any, account: Any) -> float:
 
 async def answer_later(self: Any, bar: Any, account: Any) -> float:
     return 1.0
-
-
-MANY = 2**60
 
 
 def declare_count() -> Any:
@@ -219,9 +219,6 @@ def test_constants_properties_class_and_static_methods_are_part_of_a_policys_sou
     hashes = [hash_source(make_scaled(**each)) for each in changes]
     assert hash_source(make_scaled()) == hashes[0]
     assert len({*hashes}) == len(changes)
-
-
-VIEWS: list[tuple[Any, Any]] = []
 
 
 class Watching(bt.Policy):
@@ -504,9 +501,6 @@ def test_looking_a_function_up_runs_nothing(monkeypatch):
         return LAZY.load(value) if value > 9.0 else value**2.0 * MODEL()  # type: ignore[name-defined]  # noqa: F821
 
     assert rewrite_formula(rule)(3.0) == 18.0  # a dataclass with __call__ has no hash
-
-
-ROOT_NAMES = frozenset({"liquidation_price"})
 
 
 def read_it(account):

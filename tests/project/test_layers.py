@@ -33,6 +33,7 @@ OUTSIDE = ("allocate", "measures", "paths", "", "strategies", "__main__")
 
 ORDER = (*(name for name in ROOMS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")
 """The command line stands on the public names; all others stand below them."""
+PUBLIC = (bt, bt.indicators, bt.paths, bt.options, bt.allocate, bt.measures, bt.strategies, bt.math)
 
 
 def find_modules() -> dict[str, Path]:
@@ -196,9 +197,6 @@ def test_a_method_of_a_higher_room_shows_its_own_text_and_parameters():
     assert bt.Backtest.sweep.__doc__ == bt.sweep.__doc__
     assert "threads" in inspect.signature(bt.Backtest.sweep).parameters
     assert [*inspect.signature(bt.Study.list_parts).parameters] == ["study"]
-
-
-PUBLIC = (bt, bt.indicators, bt.paths, bt.options, bt.allocate, bt.measures, bt.strategies, bt.math)
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)

@@ -31,6 +31,17 @@ PAGES = [
 
 GROUPS = ("data", "options", "regress", "results", "validate")
 """The commands that have commands of their own."""
+EXAMPLES = ROOT / "examples"
+PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+GIT = "leverage-backtest @ git+https://github.com/leverage-backtest/leverage-backtest@"
+REFERENCE = ROOT / "docs" / "reference"
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
+HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
+"""What the others import: no commands."""
+
+
+PORTS = json.loads((BENCHMARKS / "ports.json").read_text("utf-8"))
 
 
 def find_blocks(language, text=README):
@@ -77,10 +88,6 @@ def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
                 assert word in helps[names], " ".join(command)
             if word.startswith("examples/"):
                 assert (ROOT / word).is_file()
-
-
-EXAMPLES = ROOT / "examples"
-PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 def start(*words, folder):
@@ -135,9 +142,6 @@ def test_the_tests_of_the_policy_repository_pass(desk):
     done = start(*words, folder=desk / "examples" / "policy-repo")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
-
-
-GIT = "leverage-backtest @ git+https://github.com/leverage-backtest/leverage-backtest@"
 
 
 @pytest.mark.slow
@@ -256,9 +260,6 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     assert "docs.ext.links build/docs" in (ROOT / "Makefile").read_text("utf-8")
 
 
-REFERENCE = ROOT / "docs" / "reference"
-
-
 @pytest.mark.slow
 def test_the_reference_is_what_the_code_says():
     """Else ``python -m docs.ext.pages`` writes it again."""
@@ -284,15 +285,6 @@ def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
     (tmp_path / "strategies" / "__init__.py").write_text("raise ImportError('not ours')\n")
     done = start("-m", "backtest", "policies", "--json", folder=tmp_path)
     assert "vol-target" in done.stdout
-
-
-BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
-HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
-"""What the others import: no commands."""
-
-
-PORTS = json.loads((BENCHMARKS / "ports.json").read_text("utf-8"))
 
 
 @pytest.mark.slow

@@ -23,6 +23,12 @@ from tests.validation.worlds import POLICY, Lever, make_market
 
 DAYS = 40
 VENUE = AT_BINANCE["venue"]
+EXPERIMENT = """
+data.path = "data"
+policy.name = "held.py:Held"
+run.compile = false
+validate = {train = "50d", test = "20d", trials = 4, sampler = "sobol", robust = false}
+"""
 
 
 def market(*, bar=None, shift=0):
@@ -386,14 +392,6 @@ def test_names_of_files_are_harmless():
     assert baselines.name_baseline("<script>") == "script"
     assert baselines.name_baseline("\u202e" + "a" * 10_000) == "a" * 100
     assert baselines.name_baseline("///") == "baseline"
-
-
-EXPERIMENT = """
-data.path = "data"
-policy.name = "held.py:Held"
-run.compile = false
-validate = {train = "50d", test = "20d", trials = 4, sampler = "sobol", robust = false}
-"""
 
 
 @pytest.fixture(scope="module")

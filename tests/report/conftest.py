@@ -16,6 +16,11 @@ from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE
 
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def result():
@@ -48,12 +53,6 @@ def sweep():
     values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
     values["account.band"] = [0.0, 0.1]
     return bt.sweep(market, VolTarget, values, **AT_BINANCE)
-
-
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

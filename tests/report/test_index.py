@@ -22,6 +22,14 @@ from tests.kit import call
 from tests.report.conftest import live
 
 HOSTILE = "<b>x&y%2F</b>\u202e"
+HOSTILE_TEXTS = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "../../x",
+    "{{ 7 * 7 }}{% raw %}",
+    "a\u202eb\u2066",
+    "x" * 10_000,
+)
 
 
 @pytest.fixture
@@ -68,16 +76,6 @@ def test_names_are_escaped(store, tmp_path):
     assert "<b>" not in text
     assert "\u202e" not in text
     assert "<script" not in text
-
-
-HOSTILE_TEXTS = (
-    "</script><script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "../../x",
-    "{{ 7 * 7 }}{% raw %}",
-    "a\u202eb\u2066",
-    "x" * 10_000,
-)
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ from tests.kit import Hold, call, check_refused, flat, make_market, make_venue, 
 from tests.report.conftest import AT_BINANCE, live
 from tests.tuning import seek, stand_in
 
+FREQUENCIES = {"weekly": "7D", "seven hours": "7h"}
+MOST_BYTES = 3_000_000
+"""The most that a page may take; two thirds of it are the library of charts."""
+
 
 def tables_of(page):
     return {
@@ -137,9 +141,6 @@ def test_a_ruined_account_is_said_to_be_ruined():
     assert any(notice.startswith("RUINED at") for notice in page.notices)
 
 
-FREQUENCIES = {"weekly": "7D", "seven hours": "7h"}
-
-
 @pytest.mark.parametrize("kind", ["flat", "weekly", "seven hours", "few bars", "no funding"])
 def test_odd_runs_have_a_report_too(kind):
     steps = 0.01 * np.random.default_rng(1).standard_normal(90)
@@ -238,10 +239,6 @@ def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert (tmp_path / "there" / f"{saved.name}.md").is_file()
     assert main(["report", "constant", "--out", "r.json"]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
-
-
-MOST_BYTES = 3_000_000
-"""The most that a page may take; two thirds of it are the library of charts."""
 
 
 @pytest.mark.slow

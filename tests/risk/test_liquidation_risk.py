@@ -32,6 +32,12 @@ from tests.risk.accounts import Hold, free_account, free_venue, liquidation_dist
 
 SIGMA = 0.8
 TERMS = {"venue": free_venue(), "account": free_account()}
+WILD = models.GBM(volatility=1.2)
+CALM = models.GBM(volatility=0.5)
+GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
+GBM = models.GBM(volatility=3.0)
+SAME = {"rtol": 1e-12, "atol": 1e-9}
+"""Of a capital of 1,000."""
 
 
 def known(lever: float, days: float, *, drift: float = 0.0) -> float:
@@ -337,9 +343,6 @@ def test_a_policy_is_scaled_by_a_factor():
     assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
 
 
-WILD = models.GBM(volatility=1.2)
-
-
 def sample(seed: int = 0) -> bt.Market:
     return bt.Market.sample(bars=120, seed=seed)
 
@@ -404,9 +407,6 @@ def test_bad_arguments_are_refused(call, error, words):
     check_refused(call, words, error)
 
 
-CALM = models.GBM(volatility=0.5)
-
-
 @pytest.mark.parametrize("names", [(), ("A", "B")])
 def test_a_risk_without_a_fill_says_so(names):
     """A band of 100 turns around no position: the probability of 0 means nothing."""
@@ -419,9 +419,6 @@ def test_a_risk_without_a_fill_says_so(names):
         risk = bt.liquidation_risk(paths, policy, **terms, compile=False)
     assert "band" in risk.settings["no_fill"]
     assert "! No order was filled on any path: " in risk.summary()
-
-
-GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
 
 
 def test_the_largest_leverage_is_one_that_can_be_opened():
@@ -441,11 +438,6 @@ def test_the_largest_leverage_is_one_that_can_be_opened():
     found = bt.max_leverage(still_market(), venue=dear, account=account, **GIVEN)
     assert found.leverage == pytest.approx(4.0 / 1.04)
     assert found.table.loc["gbm", "is_limited"]
-
-
-GBM = models.GBM(volatility=3.0)
-SAME = {"rtol": 1e-12, "atol": 1e-9}
-"""Of a capital of 1,000."""
 
 
 def begin(paths, policy, **given) -> PathsRunner:

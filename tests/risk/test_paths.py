@@ -23,6 +23,14 @@ from tests.kit import YEAR, bars_market, check_refused, every_nth
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
+WEEK = 7 / 365
+HOT = models.Filtered(block=15.0, omega=4e-8, alpha=0.0096, beta=0.989, variance_now=2e-4)
+DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
+GBM = models.GBM(volatility=0.8)
+ROWS = models.Stationary(block=30.0)
+WEIGHTS = (0.4, 0.3, 0.15, 0.05)
+SPANS = (7, 30, 180)
+GRID = laws.FundingGrid(8 * 3600 * 10**9, 0)
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +180,6 @@ def test_sessions_go_on_at_their_times_of_the_week():
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
 
 
-WEEK = 7 / 365
-
-
 @pytest.mark.parametrize("name", every_nth(NAMES, 3))
 def test_the_mean_price_is_todays(market, name):
     drawn = bt.simulate_paths(market, name, paths=4000, horizon="7d", seed=11)
@@ -218,9 +223,6 @@ def with_an_extreme_hour(deviations: float, hot: float = 2.0) -> bt.Market:
     returns[2100] = deviations * np.std(returns)
     returns[-24:] *= hot
     return with_returns(returns)
-
-
-HOT = models.Filtered(block=15.0, omega=4e-8, alpha=0.0096, beta=0.989, variance_now=2e-4)
 
 
 @pytest.mark.parametrize("deviations", [-50.0, 50.0])
@@ -304,9 +306,6 @@ def test_the_first_bar_of_filtered_paths_has_todays_variance():
     assert drawn.model.alpha == pytest.approx(alpha, rel=1e-12)
     assert drawn.model.beta == pytest.approx(1.0 - alpha - back, rel=1e-12)
     assert drawn.model.omega == pytest.approx(back * mean, rel=1e-9)
-
-
-DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
 
 
 def two_markets(bars: int = 400) -> bt.Markets:
@@ -612,13 +611,6 @@ def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market)
         )
         with pytest.raises(ValueError, match="read-only"):
             found[k].close[0] = 1.0
-
-
-GBM = models.GBM(volatility=0.8)
-ROWS = models.Stationary(block=30.0)
-WEIGHTS = (0.4, 0.3, 0.15, 0.05)
-SPANS = (7, 30, 180)
-GRID = laws.FundingGrid(8 * 3600 * 10**9, 0)
 
 
 def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> np.ndarray:

@@ -17,6 +17,9 @@ from tests import kit
 from tests.kit import check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
+TWINS = {"A": 0.5, "B": 0.5}
+CRASHES = {each.name: each for each in bt.crashes()}
+
 
 def steady(n: int = 60, level: float = 100.0, wave: float = 0.1) -> bt.Market:
     """Return hourly bars that wiggle a little around a level."""
@@ -273,9 +276,6 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
     assert "Margin tables" not in bt.stress(held(), bt.Scenario("fall", price=-0.1)).details
 
 
-TWINS = {"A": 0.5, "B": 0.5}
-
-
 @pytest.mark.slow
 def test_shocks_by_instrument_and_correlations_by_hand():
     result = held(2.0, {"A": 0.5, "B": -0.5}, market=bt.Markets({"A": steady(), "B": wild()}))
@@ -427,9 +427,6 @@ def test_stocks_are_shown_beside_stocks_alone():
         compile=False, calendar="252",
     )  # fmt: skip
     assert stocks <= {*bt.stress(run).table.index}
-
-
-CRASHES = {each.name: each for each in bt.crashes()}
 
 
 def market_of(name: str, freq: str = "1h", n: int = 400, *, sessions: bool = False) -> bt.Market:

@@ -14,15 +14,25 @@ from tests import kit
 from tests.kit import check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
+TERMS = {"account": free_account(), "compile": False}
+N = 24 * 12
+RISING = kit.market_of(
+    100.0 * np.exp(0.00004 * np.arange(N) + 0.004 * np.cos(np.arange(N))), volume=np.full(N, 1e4)
+)
+OF_1000 = {"account": bt.Account(capital=1000.0), "compile": False}
+FLAT = kit.flat(100.0)
+LEGS = {"A": 0.5, "B": -0.5}
+HEDGED = bt.Markets({
+    "A": kit.make_market([FLAT, FLAT, (100, 106, 94, 100), FLAT], start="2023-01-01"),
+    "B": kit.make_market([FLAT, FLAT, (100, 107, 93, 100), FLAT], start="2023-01-01"),
+})  # fmt: skip
+
 
 def rising(rate: float = 0.001) -> bt.Market:
     """Return 30 days of a price that rises by 0.1 % a day, with one settlement a day."""
     index = pd.date_range("2023-01-01", periods=31, freq="1D", tz="UTC")
     terms = {"funding": pd.DataFrame({"rate": rate}, index=index)}
     return kit.market_of(100 * 1.001 ** np.arange(31), "1D", start="2023-01-01", terms=terms)
-
-
-TERMS = {"account": free_account(), "compile": False}
 
 
 def test_twice_the_funding_eats_the_rise():
@@ -77,13 +87,6 @@ def test_volatility_scales_moves_and_keeps_their_mean():
     assert after.mean() == pytest.approx(before.mean(), abs=1e-12)
     assert np.all(wild.low <= np.minimum(wild.open, wild.close) * (1 + 1e-12))
     assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
-
-
-N = 24 * 12
-RISING = kit.market_of(
-    100.0 * np.exp(0.00004 * np.arange(N) + 0.004 * np.cos(np.arange(N))), volume=np.full(N, 1e4)
-)
-OF_1000 = {"account": bt.Account(capital=1000.0), "compile": False}
 
 
 def costly(impact: float = 1.0, most: float | None = None) -> bt.Venue:
@@ -144,14 +147,6 @@ def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
         return {"sharpe": 2.0, "ruined": float(capital > 3e4)}
 
     assert find_half("sharpe", grid, dying) == pytest.approx(3e4, rel=1e-2)
-
-
-FLAT = kit.flat(100.0)
-LEGS = {"A": 0.5, "B": -0.5}
-HEDGED = bt.Markets({
-    "A": kit.make_market([FLAT, FLAT, (100, 106, 94, 100), FLAT], start="2023-01-01"),
-    "B": kit.make_market([FLAT, FLAT, (100, 107, 93, 100), FLAT], start="2023-01-01"),
-})  # fmt: skip
 
 
 def live(markets, lever, signal=None, **terms):

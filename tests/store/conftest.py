@@ -13,6 +13,9 @@ from tests.report.conftest import live
 from tests.tuning import seek, stand_in
 from tests.validation.worlds import PLAIN
 
+SEARCH = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
+SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
+
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
@@ -33,10 +36,6 @@ def made(tmp_path_factory):
 @pytest.fixture
 def store(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "results"))
-
-
-SEARCH = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
-SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
 
 
 def folder_of(store: Path, kind: str) -> Path:

@@ -29,6 +29,7 @@ from tests.validation import worlds
 MARKET = bt.Market.sample(bars=120)
 TERMS = {"venue": riskless_venue(), "account": free_account()}
 PLAIN = {"venue": free_venue(), "account": bt.Account(), "compile": False}
+SPACES = re.compile(r"[\s\u00a0]+")
 
 
 def make_risk(lever: float) -> SavedResult:
@@ -144,9 +145,6 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(bt.DataError, match="was changed or truncated"):
         type(one).load(folder)
-
-
-SPACES = re.compile(r"[\s\u00a0]+")
 
 
 @pytest.mark.parametrize("kind", [*MAKES, "surface"])

@@ -33,6 +33,13 @@ from backtest.strategies import (
 from backtest.strategies.margin_buffer import find_notional
 from tests.kit import YEAR, bars_market, every_nth, free_venue, live, market_of, walk
 
+STEPS: dict[str, Any] = {"levels": (3.0, 1.5, 0.5), "band": 0.2}
+PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+TIERED = free_venue().override(brackets=PRESET.brackets)
+COIN = {"kind": "inverse", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0}
+
 
 def test_decay_of_constant_in_a_market_that_goes_nowhere():
     """Up 10 %, back down, 50 times, at 3x: each time (1 + 0.3) (1 - 3 / 11) = 0.945454..."""
@@ -394,9 +401,6 @@ def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:
     return np.array(levels)
 
 
-STEPS: dict[str, Any] = {"levels": (3.0, 1.5, 0.5), "band": 0.2}
-
-
 def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
     """Thresholds 0.5 and 1.0, band a fifth: passed back under 0.4 and 0.8, not before."""
     policy = Ladder(by="volatility", volatilities=(0.5, 1.0), **STEPS)
@@ -421,12 +425,6 @@ def test_a_ladder_by_drawdown_follows_the_account():
         expected.append((2.0, 1.0, 0.5)[step])
     assert bars["target"].tolist() == expected
     assert set(expected) == {2.0, 1.0, 0.5}
-
-
-PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
-TIERED = free_venue().override(brackets=PRESET.brackets)
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 3.0])
@@ -498,9 +496,6 @@ def test_margin_buffer_follows_the_signal_at_once():
     full = held[0]
     assert full > 0.0
     np.testing.assert_allclose(held, full * np.array([1, -1, -0.5, -1, 0, 1]), rtol=1e-9)
-
-
-COIN = {"kind": "inverse", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0}
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])

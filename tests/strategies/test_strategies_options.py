@@ -30,6 +30,7 @@ LEVEL = 30_000.0
 DAYS = ("2023-01-05 08:00", "2023-01-13 08:00", "2023-01-20 08:00")
 STRIKES = range(22_000, 34_001, 2_000)
 RULE = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
+N_PATHS = 40
 
 
 def list_contracts(**more: Any) -> dict[str, bt.Option]:
@@ -225,9 +226,6 @@ def test_a_run_goes_on_with_its_legs():
     rest = run(policy, days=9, call=partial(bt.run, resume=first))
     assert rest.bars["equity"].equals(whole.bars["equity"][rest.bars.index])
     assert len(find_fills(rest)) == 2
-
-
-N_PATHS = 40
 
 
 def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_steps():

@@ -15,6 +15,7 @@ LEAN = bt.Venue.simple(
 )
 CRASH = LEAN.override({"liquidation.mode": "takeover"})
 """A venue where a liquidation in cross margin takes all."""
+MONEY = ("price_pnl", "fees", "slippage", "impact", "funding", "interest", "final_equity")
 
 
 class Modes(bt.Policy):
@@ -33,9 +34,6 @@ class Modes(bt.Policy):
 def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
-
-
-MONEY = ("price_pnl", "fees", "slippage", "impact", "funding", "interest", "final_equity")
 
 
 def are_equal(name: str, one: float, other: float, capital: float) -> bool:

@@ -19,6 +19,8 @@ from backtest.sweep.sets import VariedTest, grid
 from tests.kit import check_refused
 
 distributed = pytest.importorskip("distributed")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+MARKET = bt.Market.sample(bars=240)
 
 
 def start_cluster(n_workers: int) -> distributed.LocalCluster:
@@ -30,10 +32,6 @@ def start_cluster(n_workers: int) -> distributed.LocalCluster:
         dashboard_address="127.0.0.1:0",
         scheduler_kwargs={"dashboard": False},
     )
-
-
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-MARKET = bt.Market.sample(bars=240)
 
 
 class Slow(bt.Policy):

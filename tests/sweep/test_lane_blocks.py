@@ -22,6 +22,14 @@ from tests.sweep.sweeps import MONEY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")
+SHAPES: list[tuple[int, ...]] = []
+LOOPS = {
+    "look": 8, "value_lanes": 6, "find_groups": 1, "find_exits": 2, "write_stops": 1,
+    "add_held": 2, "plan_by_kind": 6, "plan_alone": 4, "fill_by_kind": 5, "add_wanted": 3,
+    "pay_lanes": 2, "charge_lanes": 3, "close_lanes": 3, "close_several": 5, "expose_lanes": 5,
+    "ask_all": 3,
+}  # fmt: skip
+"""Loops over lanes in the functions of a bar, with those that they call inlined."""
 
 
 class Count(NamedTuple):
@@ -276,9 +284,6 @@ class Together(bt.Policy):
         return bar.size
 
 
-SHAPES: list[tuple[int, ...]] = []
-
-
 @pytest.mark.compiled
 @pytest.mark.parametrize("is_mixed", [False, True])
 def test_sets_of_a_block_are_observed_together_where_their_columns_are_their_own(
@@ -295,15 +300,6 @@ def test_sets_of_a_block_are_observed_together_where_their_columns_are_their_own
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     evaluator = Evaluator(VariedTest(test, Together), threads=1)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
-
-
-LOOPS = {
-    "look": 8, "value_lanes": 6, "find_groups": 1, "find_exits": 2, "write_stops": 1,
-    "add_held": 2, "plan_by_kind": 6, "plan_alone": 4, "fill_by_kind": 5, "add_wanted": 3,
-    "pay_lanes": 2, "charge_lanes": 3, "close_lanes": 3, "close_several": 5, "expose_lanes": 5,
-    "ask_all": 3,
-}  # fmt: skip
-"""Loops over lanes in the functions of a bar, with those that they call inlined."""
 
 
 @pytest.mark.slow

@@ -17,6 +17,16 @@ from backtest.sweep.sets import VariedTest, check_sets, draw_sets, grid, read_sp
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
+# ------------------------------------------------- parameters of one instrument and of the overlay
+PAIR = simulate_pair(80)
+OF_PAIR = {"venue": make_venue(taker=0.0005), "account": bt.Account(), "compile": False}
+GRID = {"level": [0.5, 1.0], "AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
+OVERLAY = VolTarget(target=0.4, half_life=12.0)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+# ------------------------------------------------------------------- parameters of a signal's rule
+TERMS = {"venue": VENUE, "account": bt.Account(band=0.02)}
+ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
+
 
 class Still(bt.Policy):
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
@@ -232,14 +242,6 @@ def test_draws_fill_the_space_and_depend_on_the_seed_alone():
     assert len(check(VolTarget, one)["target"]) == 300
 
 
-# ------------------------------------------------- parameters of one instrument and of the overlay
-PAIR = simulate_pair(80)
-OF_PAIR = {"venue": make_venue(taker=0.0005), "account": bt.Account(), "compile": False}
-GRID = {"level": [0.5, 1.0], "AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
-OVERLAY = VolTarget(target=0.4, half_life=12.0)
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
 @pytest.mark.slow
 def test_a_sweep_varies_one_instrument_and_the_overlay():
     sweep = bt.sweep(PAIR, Hold, GRID, overlay=OVERLAY, **OF_PAIR)
@@ -269,10 +271,6 @@ def test_a_search_finds_and_returns_them():
     assert study.replay().metrics["total_return"] == again.metrics["total_return"]
 
 
-# ------------------------------------------------------------------- parameters of a signal's rule
-TERMS = {"venue": VENUE, "account": bt.Account(band=0.02)}
-
-
 class Peek(bt.signals.SignalRule):
     """Long if the close some bars later is higher; honest for 0 bars."""
 
@@ -298,9 +296,6 @@ def test_a_rule_that_looks_ahead_with_some_parameters_is_refused():
     policy = Constant(leverage=1.0)
     with pytest.raises(bt.PolicyError, match="peek:3"):
         bt.sweep(MARKET, policy, {"signal.bars": [0, 3]}, signal=Peek(), **TERMS)
-
-
-ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
 
 
 def sweep_pair(sets: Any, overlay: Any = None) -> bt.Sweep:

@@ -16,6 +16,9 @@ from backtest.sweep.sets import VariedTest
 from tests.kit import check_refused
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
+LEVERED = {"leverage": [0.5, 2.0, 60.0]}
+POOLS = {"mean": np.mean, "median": np.median, "worst": np.min}
+
 
 class Fragile(bt.Policy):
     size: Annotated[float, Range(-10.0, 10.0)] = 1.0
@@ -193,10 +196,6 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     loaded = bt.Sweep.load(folder)
     assert loaded.best().equals(sweep.best())
     check_refused(lambda: loaded.replay(0), "a loaded sweep has none", ParameterError)
-
-
-LEVERED = {"leverage": [0.5, 2.0, 60.0]}
-POOLS = {"mean": np.mean, "median": np.median, "worst": np.min}
 
 
 def make_markets(**bars: int) -> dict[str, bt.Market]:

@@ -18,6 +18,11 @@ SEARCH = {"trials": 6, "sampler": "sobol", "robust": False, "seed": 1}
 
 
 APART = {name: bt.Market.sample(bars=24 * 40, seed=k) for k, name in enumerate("AB")}
+MARKETS = simulate_pair(60)
+VENUES = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
+ACCOUNT = bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=5)
+PAIR = {"venue": VENUES, "account": ACCOUNT, "sampling": "1h", "compile": False}
+SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
 
 
 @pytest.mark.parametrize(("market", "policy", "given", "space"), [
@@ -54,13 +59,6 @@ def test_what_has_no_score_is_minus_infinity_or_nan(given, leverage, score):
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(given, values, problem):
     check_refused(lambda: bt.objective(MARKET, Constant, **TERMS, **given)(values), problem)
-
-
-MARKETS = simulate_pair(60)
-VENUES = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
-ACCOUNT = bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=5)
-PAIR = {"venue": VENUES, "account": ACCOUNT, "sampling": "1h", "compile": False}
-SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
 
 
 def seek_pair(markets=MARKETS, **settings):

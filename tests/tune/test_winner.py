@@ -22,6 +22,9 @@ from tests import tuning
 from tests.kit import bars_market, check_refused, free_venue
 
 pytestmark = pytest.mark.usefixtures("made_up")
+JUDGED = winner.CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
+LOST = JUDGED._replace(robust=np.full(2, -np.inf))
+SCORES = np.array([3.0, 1.0])
 
 
 def test_robust_takes_the_plateau_and_plain_the_spike(on):
@@ -111,11 +114,6 @@ def test_with_many_trials_a_fallback_is_said(on):
     study = tuning.seek(constraints={"liquidations": "== 0"}, trials=3000)
     assert study.outcome.chosen_by == "kept"
     assert any("candidates is robust" in text for text in study.warnings)
-
-
-JUDGED = winner.CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
-LOST = JUDGED._replace(robust=np.full(2, -np.inf))
-SCORES = np.array([3.0, 1.0])
 
 
 @pytest.mark.parametrize(("judged", "median", "is_enough", "expected"), [

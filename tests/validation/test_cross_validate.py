@@ -20,6 +20,8 @@ from backtest.search.validation import folds, list_paths, list_splits, plan_span
 from tests.validation.worlds import PLAIN, Lever, make_market
 
 HOURS = bt.Market.sample(bars=24 * 100)
+MARKET = make_market(320)
+SMALL = {"groups": 6, "test_groups": 2, "trials": 6}
 
 
 @pytest.mark.parametrize(
@@ -101,10 +103,6 @@ def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
 def test_spans_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         folds(HOURS, **given)
-
-
-MARKET = make_market(320)
-SMALL = {"groups": 6, "test_groups": 2, "trials": 6}
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ COMMANDS = {
     "cross-validate": ["--groups", "2", "--test-groups", "1", "--embargo", "0"],
 }
 KINDS = {"walk-forward": "walk-forward", "cross-validate": "cross-validation"}
+MARKET = make_market(90)  # two folds
+SMALL = {"trials": 4, "robust": False, "sampler": "sobol", "train": "50d", "test": "20d"}
+SPACE = {"space": {"size": (0.5, 2.0)}, "fix": {"window": 5}}
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +79,6 @@ def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, wo
     assert main(["validate", *words, *base, "--results", str(tmp_path / "r")]) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "r").exists() or not list((tmp_path / "r").iterdir())
-
-
-MARKET = make_market(90)  # two folds
-SMALL = {"trials": 4, "robust": False, "sampler": "sobol", "train": "50d", "test": "20d"}
-SPACE = {"space": {"size": (0.5, 2.0)}, "fix": {"window": 5}}
 
 
 def walk(store: Path, **more):

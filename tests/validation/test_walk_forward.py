@@ -24,6 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans und
 MARKET = make_market(110)  # 440 bars of 6 h
 SPANS = {"train": "50d", "test": "20d"}
 SMALL = {"trials": 4, "robust": False, "sampler": "sobol", **SPANS}
+FALLEN = 0.3
+DAYS = 365 * 4
+PLANTED = {"trials": 16, "sampler": "sobol", "robust": False}
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +185,6 @@ def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
     assert walks[0].result.signal[-90:].tolist() == turns[-90:].tolist()
 
 
-FALLEN = 0.3
-
-
 @pytest.fixture(scope="module")
 def fallen():
     bars = MARKET.bars()
@@ -278,10 +278,6 @@ def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(wa
         assert f"\n{name} " in text
     # an account that may hold 1x cannot take more risk than the unlevered market
     assert [*fallen.figures["beside"]] == ["buy and hold", "constant leverage at equal risk"]
-
-
-DAYS = 365 * 4
-PLANTED = {"trials": 16, "sampler": "sobol", "robust": False}
 
 
 class Lucky(bt.Policy):

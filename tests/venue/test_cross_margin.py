@@ -18,6 +18,10 @@ BTC, ETH = "BTCUSDT", "ETHUSDT"
 BINANCE = bt.Venue.preset("binance-usdm", [BTC, ETH], at="2024-10-24")
 PLAIN = venue_of(brackets=[bracket(leverage=10.0, rate=0.05)])
 PRICES = {BTC: 60_000.0, ETH: 3_000.0}
+TWO = {"A": 100.0, "B": 50.0}
+NAMES = ("BTCUSDT", "ETHUSDT", "PLAIN")
+BITCOIN = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
+DAY = 1 / 365
 
 
 def stand(held):
@@ -266,9 +270,6 @@ def test_a_mixed_group_fails_where_both_sides_stand():
     assert abs(kernels.compute_distance_left(packed, held, -1.7)) < 1e-12
 
 
-TWO = {"A": 100.0, "B": 50.0}
-
-
 def test_figures_by_hand():
     """10 A bought at 90 and 20 B sold at 50, at 100 and 50, with 300 of money and 2 gold at 40.
 
@@ -380,9 +381,6 @@ def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
     assert found.collateral_share == pytest.approx(50.0)
 
 
-NAMES = ("BTCUSDT", "ETHUSDT", "PLAIN")
-
-
 class Fifth:
     """A fifth of the gross notional, and a quarter for orders; with a level of its own."""
 
@@ -440,9 +438,6 @@ def test_bad_rules_and_answers_are_errors():
         kernels.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
 
 
-BITCOIN = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
-
-
 @pytest.mark.parametrize(("name", "venue"), [
     ("bin_usdm_brk_cross_1", ("binance-usdm", "BTCUSDT@2024-10-24")),
     ("bin_usdm_brk_cross_2", ("binance-usdm", "BTCUSDT@2024-10-24")),
@@ -497,9 +492,6 @@ def test_a_position_that_no_price_liquidates():
     )  # fmt: skip
     assert math.isnan(found.liquidation_price)
     assert set(found.probabilities.values()) == {0.0}
-
-
-DAY = 1 / 365
 
 
 def test_one_touch_options_are_worth_what_haug_has():

@@ -28,6 +28,12 @@ from tests.scenes import bracket, venue_of
 
 SAMPLE = bt.Market.sample()
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+RULES = [
+    Volatility(cap=30.0),
+    Volatility(shape="empirical", notice="1d"),
+    Buffer(Stressed(Volatility(lambda_=0.9)), 0.25),
+    Floor(Hours(Volatility(), night=1.3)),
+]
 
 
 def days_of(returns, per_day=2):
@@ -120,14 +126,6 @@ def test_a_margin_is_in_force_from_the_first_open_after_its_notice(notice, begin
     wanted = min(level, 40.0)
     np.testing.assert_allclose(in_force, [0.5] * begins + [wanted] * (6 - begins))
     np.testing.assert_allclose(announced, [0.5] * 3 + [wanted] * 3)
-
-
-RULES = [
-    Volatility(cap=30.0),
-    Volatility(shape="empirical", notice="1d"),
-    Buffer(Stressed(Volatility(lambda_=0.9)), 0.25),
-    Floor(Hours(Volatility(), night=1.3)),
-]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -26,6 +26,13 @@ NAN, INF = math.nan, math.inf
 PLAIN = venue_of()
 RULES = {"A": read_rules(PLAIN), "B": read_rules(PLAIN)}
 ROWS = [(-0.1, 1), (0.1, 1)]
+COINS = ["BTCUSDT", "ETHUSDT"]
+PRICES = {
+    "BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0, "SOL-USDT-SWAP": 100.0, "ETH-PERP": 3_100.0
+}  # fmt: skip
+ONE_BRACKET = bt.Venue.simple(
+    taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
+)
 
 
 def scenario(**changes):
@@ -143,15 +150,6 @@ def test_debts_count_in_full():
     assert much.value_at(2e4) == 109_750_000.0
     little = bt.Collateral("X", 0.5, prices=1.0, tiers=[(0, 100, 0.5)])
     assert bt.margin.collateral_value(little) == 0.25
-
-
-COINS = ["BTCUSDT", "ETHUSDT"]
-PRICES = {
-    "BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0, "SOL-USDT-SWAP": 100.0, "ETH-PERP": 3_100.0
-}  # fmt: skip
-ONE_BRACKET = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
-)
 
 
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)

@@ -40,6 +40,10 @@ ROWS = [
 
 
 TABLE = vectors.DATA["tables"]["binance_usdm.BTCUSDT"]
+OLDEST = ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]
+VENUE = "binance-usdm"
+TABLES = preset_files.read_tables(VENUE)
+COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
 
 
 def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -> pd.Series:
@@ -373,9 +377,6 @@ def live(start: str, venue: Venue, leverage: float = 0.5) -> bt.Result:
     return bt.run(market, Hold(leverage), venue=venue, account=bt.Account(), compile=False)
 
 
-OLDEST = ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]
-
-
 @pytest.mark.parametrize(("start", "at", "used", "words"), [
     ("2021-01-01", None, [("2021-03-18", "2021-01-01", 5)], OLDEST),
     ("2021-01-01", "2021-01-01", [("2021-03-18", "2021-01-01", 5)], OLDEST[1:]),
@@ -544,11 +545,6 @@ def test_a_published_health_factor_is_the_price_over_that_of_liquidation(
     )
     found = bt.margin.liquidation_price(venue, coins, price, coins * price - debt)
     assert price / found == pytest.approx(factor, abs=0.51 * 10.0**-digits)
-
-
-VENUE = "binance-usdm"
-TABLES = preset_files.read_tables(VENUE)
-COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
 
 
 @pytest.mark.parametrize(("symbol", "day", "rows"), [

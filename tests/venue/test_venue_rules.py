@@ -30,6 +30,16 @@ ACCOUNTS = {
     "isolated": (VolTarget(2.0),
         bt.Account(capital=50_000.0, margin="isolated", venue_leverage=8.0)),
 }  # fmt: skip
+AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)
+"""Stablecoins at Aave v3 as first deployed."""
+TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
+VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
+IN_COINS = venue_of(
+    contract={"kind": "inverse", "min_notional": 0.0},
+    fees={"taker": 0.001, "maker": 0.001, "tiers": [bt.FeeTier(15.0, 0.0005, 0.0)]},
+)
+MIXED = VENUE.override({"fees.maker_share": 0.25})
+DAYS = (1.6, NAN, 1.0, NAN)
 
 
 def live_plain(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
@@ -119,10 +129,6 @@ def test_margin_multiplier_is_both_to_the_bit():
     one = play(*bars, targets=7.0, venue=venue_of(margin_multiplier=x))
     two = play(*bars, targets=7.0, venue=venue_of(initial_multiplier=x, maintenance_multiplier=x))
     assert one.record.values.tobytes() == two.record.values.tobytes()
-
-
-AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)
-"""Stablecoins at Aave v3 as first deployed."""
 
 
 def full_below(health: float = 0.95, **terms) -> bt.Venue:
@@ -222,21 +228,9 @@ def test_each_collateral_counts_at_its_threshold(ether, count):
     assert result.metrics["liquidations"] == count
 
 
-TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
-VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
-
-
 def rates_of(result):
     fills = happened(result, "fill")["amount"].to_numpy()
     return (happened(result, "fee")["amount"].to_numpy() / fills).tolist()
-
-
-IN_COINS = venue_of(
-    contract={"kind": "inverse", "min_notional": 0.0},
-    fees={"taker": 0.001, "maker": 0.001, "tiers": [bt.FeeTier(15.0, 0.0005, 0.0)]},
-)
-MIXED = VENUE.override({"fees.maker_share": 0.25})
-DAYS = (1.6, NAN, 1.0, NAN)
 
 
 @pytest.mark.parametrize(("venue", "targets", "interval", "rates"), [

@@ -15,6 +15,8 @@ from tests.kit import check_refused, market_of
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
 MARKETS = bt.Markets({"A": A, "B": B, "C": C.slice(100, 500)})
+DAYS = A.resample("1d").bars()
+SESSIONS = bt.Market.from_frames(DAYS[DAYS.index.day_of_week < 5], sessions=True)
 
 
 def ewma(names: list[str], t: int, half_life: float) -> np.ndarray:
@@ -80,10 +82,6 @@ def test_weights_of_a_part_are_the_part_of_the_weights(n):
     whole = bt.allocate.inverse_volatility(MARKETS, half_life=48.0)
     part = bt.allocate.inverse_volatility(MARKETS.prefix(n), half_life=48.0)
     np.testing.assert_array_equal(part, whole.iloc[:n][part.columns])
-
-
-DAYS = A.resample("1d").bars()
-SESSIONS = bt.Market.from_frames(DAYS[DAYS.index.day_of_week < 5], sessions=True)
 
 
 @pytest.mark.parametrize(("market", "half_life", "every", "known"), [
