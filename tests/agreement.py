@@ -85,10 +85,8 @@ class Swinging(bt.Policy):
 
 
 def trust_data(monkeypatch: Any) -> None:
-    """Leave out the check that columns do not look ahead: they are the market's own.
-
-    Rates of funding are larger here than anywhere.
-    """
+    """Leave out the check that columns do not look ahead: they are the market's own. Rates of
+    funding are larger here than anywhere."""
     sound = lookahead.Causality(cuts=1_000_000, has_columns=True)
     monkeypatch.setattr(
         lookahead,
@@ -101,10 +99,8 @@ def trust_data(monkeypatch: Any) -> None:
 def run_engine(
     case: PortfolioCase, *, is_compiled: bool = True, stop: int | None = None, resume: Any = None
 ) -> Any:
-    """Run a case through the engine, compiled where it is in the cache, or in plain Python.
-
-    Up to a bar of the clock, or on from where an earlier run ended.
-    """
+    """Run a case through the engine, compiled where it is in the cache, or in plain Python. Up to a
+    bar of the clock, or on from where an earlier run ended."""
     overlay = None
     if case.overlay is not None:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
@@ -160,12 +156,10 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
 
 
 def find_horizon(case: PortfolioCase, out: Outcome, result: Any, scale: np.ndarray) -> int:
-    """How many bars to compare: up to a fill, or an isolated equity, that is rounding dust.
-
-    A wallet that an order or a withdrawal spent to the last bit holds 0 or some 1e-17 of what it
-    held. Whether that buys anything, and whether the account is ruined when its margin is lost
-    too, is then decided by rounding.
-    """
+    """How many bars to compare: up to a fill, or an isolated equity, that is rounding dust. A
+    wallet that an order or a withdrawal spent to the last bit holds 0 or some 1e-17 of what it
+    held. Whether that buys anything, and whether the account is ruined when its margin is lost too,
+    is then decided by rounding."""
     dust = np.zeros(len(scale), dtype=bool)
     margins = case.account["margin"]
     if "isolated" in (margins.values() if isinstance(margins, dict) else [margins]):
@@ -238,10 +232,8 @@ def off_edges(case: PortfolioCase, result: Any) -> np.ndarray:
 def compare_prices(
     case: PortfolioCase, out: Outcome, bars: pd.DataFrame, scale: np.ndarray, last: int
 ) -> list[tuple[int, str]]:
-    """Compare the notional at the price of liquidation, or put the price into its equation.
-
-    A position of nothing may have any price; a price at a notional of nothing may be none.
-    """
+    """Compare the notional at the price of liquidation, or put the price into its equation. A
+    position of nothing may have any price; a price at a notional of nothing may be none."""
     (name,) = out.names
     contract, prices = case.venues[name]["contract"], bars["liquidation_price"].to_numpy(float)
     closes = close_of(case, name)
@@ -391,10 +383,8 @@ def scene(
     collateral: Sequence[tuple[dict[str, Any], Tape]] = (),
     **account: Any,
 ) -> PortfolioCase:
-    """Return an account without costs and with one bracket, but for what is said.
-
-    ``venues`` has changes by group for each instrument, or under ``"*"`` for all.
-    """
+    """Return an account without costs and with one bracket, but for what is said. ``venues`` has
+    changes by group for each instrument, or under ``"*"`` for all."""
     clock = sorted({stamp for each in tapes.values() for stamp in each.bars.index.asi8})
     index = utc(clock)
     given = venues or {}
@@ -476,10 +466,8 @@ def play_legs(*legs: tuple[Any, ...], **terms: Any) -> Outcome:
 
 def check_outcome(out: Outcome, numbers: Mapping[str, Any]) -> None:
     """Compare what is worked by hand: "equity 2" is of bar 2, "quantity 2 0" of its first position.
-
     "stop.price" are the prices of all stops, "stop.price 0" is the first, "stop.n" counts them;
-    "events.kind" are the kinds of all events.
-    """
+    "events.kind" are the kinds of all events."""
     for name, wanted in numbers.items():
         head, *places = name.split()
         kind, _, what = head.partition(".")

@@ -276,10 +276,8 @@ def run_quietly(make: Callable[[], bt.Result]) -> bt.Result:
 
 
 def describe(result: bt.Result) -> dict[str, Any]:
-    """Return the measures and the events of a run; NaN and infinite numbers as text.
-
-    Payments of less than a trillionth are left out: rounding decides whether they are there.
-    """
+    """Return the measures and the events of a run; NaN and infinite numbers as text. Payments of
+    less than a trillionth are left out: rounding decides whether they are there."""
     events = result.events
     is_rounding = events["kind"].isin(["interest", "funding"]) & (events["amount"].abs() < LEAST)
     events = events[~is_rounding]

@@ -257,10 +257,8 @@ def draw_expenses(seed: int, venues: dict[str, dict[str, Any]]) -> None:
 def make_stage(
     rng: np.random.Generator, settles: str | None = None, *, is_alone: bool = False
 ) -> draws.Scene:
-    """Draw what all instruments share; bars move by a good part of what the leverage bears.
-
-    An account of one instrument lives longer, and is in coins as often as not.
-    """
+    """Draw what all instruments share; bars move by a good part of what the leverage bears. An
+    account of one instrument lives longer, and is in coins as often as not."""
     linear = 0.5 if is_alone else 0.85
     low, high = (0.03, 1.0) if is_alone else (0.1, 1.5)
     is_linear = bool(rng.random() < linear) if settles is None else settles == "cash"
@@ -456,10 +454,8 @@ Maker = Callable[[int], PortfolioCase]
 
 
 def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
-    """Return the account of a seed with a fill mode, and an equity stop or a health factor.
-
-    A health factor needs partial liquidations under brackets.
-    """
+    """Return the account of a seed with a fill mode, and an equity stop or a health factor. A
+    health factor needs partial liquidations under brackets."""
     case, rng = make(seed), np.random.default_rng([seed, 19])
     stop = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.6 else None
     fill = str(rng.choice(["next_open", "next_close", "same_close"], p=[0.2, 0.4, 0.4]))
@@ -473,9 +469,7 @@ def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
 
 def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with terms that few accounts have, and stops of every kind.
-
-    Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns.
-    """
+    Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns."""
     case, rng = make_mode_case(seed, make), np.random.default_rng([seed, 20])
     tapes, venues, account = {}, {}, dict(case.account)
     is_isolated = set(account["margin"].values()) == {"isolated"}
@@ -499,11 +493,9 @@ def make_exit_case(seed: int) -> PortfolioCase:
 
 
 def make_margin_case(seed: int) -> PortfolioCase:
-    """Return the account of a seed whose isolated positions have a setting for each bar.
-
-    Now and then NaN, infinite, over what the venue allows or under what the wallet can post. Also
-    with time stops.
-    """
+    """Return the account of a seed whose isolated positions have a setting for each bar. Now and
+    then NaN, infinite, over what the venue allows or under what the wallet can post. Also with time
+    stops."""
     case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
     account, tapes = dict(case.account) | draw_holding(rng, case), {}
     for venue in case.venues.values():
@@ -552,10 +544,8 @@ def make_limit_case(seed: int) -> PortfolioCase:
 
 
 def make_spot_case(seed: int) -> PortfolioCase:
-    """Return the account of a seed with some of its linear instruments as spot legs.
-
-    The next seed's, if all of its instruments are inverse.
-    """
+    """Return the account of a seed with some of its linear instruments as spot legs. The next
+    seed's, if all of its instruments are inverse."""
     case, rng = make_mode_case(seed), np.random.default_rng([seed, 21])
     linear = [n for n, each in case.venues.items() if each["contract"]["kind"] == "linear"]
     if not linear:

@@ -11,6 +11,7 @@ from hypothesis import settings
 
 KEPT = 7 * 24 * 3600.0
 """Seconds after which compiled code of older sources is deleted."""
+COMPILED = Path(__file__).parents[1] / "build" / "compiled"
 
 for name in (
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),  # what build servers say
@@ -21,7 +22,6 @@ for name in (
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell started with &
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-COMPILED = Path(__file__).parents[1] / "build" / "compiled"
 os.environ.setdefault("BACKTEST_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("BACKTEST_COMPILE", "auto")
 """Runs use the core that `make test` compiles, else plain Python, if they are short, to

@@ -16,10 +16,8 @@ NEVER = 1_000_000_000
 
 
 def die_at(step: int, work: Callable[[], object]) -> int:
-    """Do some work in a process of its own that is killed before a step on the disk.
-
-    Returns how it ended: -9 of a kill, 0 where there were fewer steps.
-    """
+    """Do some work in a process of its own that is killed before a step on the disk. Returns how it
+    ended: -9 of a kill, 0 where there were fewer steps."""
     child = os.fork()
     if not child:
         kill_at(step)

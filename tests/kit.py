@@ -239,10 +239,8 @@ def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) 
 
 
 def every_nth(cases: Iterable[Any], n: int) -> list[Any]:
-    """Return the cases of a parametrized test, all but the first of each ``n`` marked slow.
-
-    A case of several arguments is a plain tuple.
-    """
+    """Return the cases of a parametrized test, all but the first of each ``n`` marked slow. A case
+    of several arguments is a plain tuple."""
     return [
         pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.slow)
         if place % n

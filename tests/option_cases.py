@@ -64,10 +64,8 @@ def find_d1(forward: float, strike: float, years: float, volatility: float) -> f
 def price_black(
     sign: float, forward: float, strike: float, years: float, volatility: float, rate: float = 0.0
 ) -> float:
-    """What an option on one unit is worth in quote currency; ``sign`` is -1 for a put.
-
-    Intrinsic value and the price of the option out of the money: no digits cancel.
-    """
+    """What an option on one unit is worth in quote currency; ``sign`` is -1 for a put. Intrinsic
+    value and the price of the option out of the money: no digits cancel."""
     s = volatility * math.sqrt(years)
     value = max(0.0, sign * (forward - strike))
     if s > 0.0:
@@ -342,10 +340,8 @@ def draw_options(
     *,
     is_coin: bool,
 ) -> tuple[OptionTape, ...]:
-    """Draw one to four contracts with their orders, one or two under a rule of strategies.
-
-    Of larger books the package tries three pairings, of which none need be the cheapest.
-    """
+    """Draw one to four contracts with their orders, one or two under a rule of strategies. Of
+    larger books the package tries three pairings, of which none need be the cheapest."""
     found: list[OptionTape] = []
     same_kind, sign = bool(rng.random() < 0.7), int(rng.choice([-1, 1]))
     most = 3 if kind == "strategies" else 5

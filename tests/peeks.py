@@ -57,15 +57,6 @@ def as_it_is(values: Any) -> Any:
     return np.asarray(values, dtype=float)
 
 
-READINGS = {
-    "value": as_it_is,
-    "sign": lambda values: np.sign(as_it_is(values)),
-    "claim": lambda values: (as_it_is(values) > 0.0).astype(float),
-    "classes": lambda values: np.floor(np.clip(200.0 * as_it_is(values), -3, 3)),
-    "float32": lambda values: as_it_is(values).astype(np.float32),
-}
-
-
 def held(price: pd.Series, h: int) -> Any:
     later = np.append(price[h:], np.repeat(price.iloc[-1], min(h, len(price))))
     return later[: len(price)] / price - 1.0
@@ -75,6 +66,13 @@ def known_now_and_then(price: pd.Series, h: int) -> pd.Series:
     return price.where(np.arange(len(price)) % (h + 1) == 0)
 
 
+READINGS = {
+    "value": as_it_is,
+    "sign": lambda values: np.sign(as_it_is(values)),
+    "claim": lambda values: (as_it_is(values) > 0.0).astype(float),
+    "classes": lambda values: np.floor(np.clip(200.0 * as_it_is(values), -3, 3)),
+    "float32": lambda values: as_it_is(values).astype(np.float32),
+}
 AHEAD: dict[str, Callable[[pd.Series, int], Any]] = {
     "shift": lambda price, h: price.shift(-h) / price - 1.0,
     "held": held,
@@ -209,9 +207,6 @@ def list_peeks() -> Iterator[tuple[str, Column]]:
             yield f"{name}, {word}", partial(read, kind=kind, reading=READINGS[word])
 
 
-PEEKS = dict(list_peeks())
-
-
 def past_sum_by_fft(market: Any, h: int) -> Any:
     sums = filters.fftconvolve(log_returns(market), np.ones(h + 1))[: market.n_bars]
     return np.where(np.arange(market.n_bars) <= h, np.nan, np.round(sums, 12))
@@ -240,6 +235,7 @@ def past_mean_by_sums(market: Any, h: int) -> Any:
     return (sums[h + 1 :] - sums[: -h - 1]) / (h + 1)
 
 
+PEEKS = dict(list_peeks())
 PAST = {
     "move": lambda market, h: series(market).pct_change(h),
     **{what: rolling(what) for what in ("mean", "std", "max", "median")},

@@ -289,10 +289,8 @@ def test_permuting_instruments_changes_nothing():
 )
 def test_two_causes_share_a_fall(move, first, left):
     """A long 5x falls and B short 5x rises: at the lows A has fallen alone, at the highs B risen.
-
     Then A falls by x and the account fails: 1000 - 5000 m - 5000 x = 250 (1 + m) + 250 (1 - x). Of
-    a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m.
-    """
+    a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m."""
     result = run_engine(
         make_scene(
             ([flat(100), flat(100), (100, 100, 100 * (1 - move), 100 * (1 - move))], (5, NAN)),

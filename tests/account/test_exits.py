@@ -26,6 +26,7 @@ LATE = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
 FALLING = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
 COSTLY = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
 HELD = [100.0, 100.0, 100.0, (100.0, 100.0, 99.0, 100.0), (100.0, 100.0, 96.0, 97.0), 97.0, 96.0]
+LONG, SHORT = 1.0, -1.0
 
 
 def beside(*bars, other=None, targets=(0.5, NAN), **terms):
@@ -123,10 +124,8 @@ def test_exits_of_one_instrument(run, numbers):
 
 
 def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
-    """50 A and 100 B, for fees of 10: at 95.5 and 47.75 the ratio is 477.5 / 540, over 0.8.
-
-    To sell a part x costs 9.55 x: 477.5 (1 - x) = 0.8 (540 - 9.55 x).
-    """
+    """50 A and 100 B, for fees of 10: at 95.5 and 47.75 the ratio is 477.5 / 540, over 0.8. To sell
+    a part x costs 9.55 x: 477.5 (1 - x) = 0.8 (540 - 9.55 x)."""
     out = beside(
         FLAT, FLAT, (100, 100, 95.5, 95.5), flat(95.5), targets=(5.0, NAN), margin_call=0.8,
         other=(flat(50), flat(50), (50, 50, 47.75, 47.75), flat(47.75)),
@@ -142,10 +141,8 @@ def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
     bt.Multiple(2.0, "width", fixed=True), bt.Multiple(2.0, "part", unit="fraction", fixed=True),
 ])  # fmt: skip
 def test_a_multiple_is_taken_from_the_previous_close(stop):
-    """Every stop of a run of 1x lies at entry less twice the column of the bar before.
-
-    A fixed one takes the column of the bar before the entry.
-    """
+    """Every stop of a run of 1x lies at entry less twice the column of the bar before. A fixed one
+    takes the column of the bar before the entry."""
     rng = np.random.default_rng(1)
     width, part = rng.uniform(0.5, 2.0, 300), rng.uniform(0.005, 0.02, 300)
     width[50:60], part[50:60] = NAN, NAN
@@ -231,9 +228,6 @@ def test_each_instrument_has_its_own_time():
     account = scenes.account_of(max_holding={"A": "2h", "B": None})
     result = bt.run(markets, Follow(), venue=venue_of(), account=account)
     assert set(happened(result, "time_stop")["instrument"]) == {"A"}
-
-
-LONG, SHORT = 1.0, -1.0
 
 
 @pytest.mark.parametrize(("side", "start", "end", "stop", "place", "price"), [

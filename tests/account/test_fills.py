@@ -43,7 +43,6 @@ MOVING = [100.0, UP, 100.0, UP]
 IMPACT = 0.004 * math.sqrt(8)
 """Log returns of +-0.01: 0.02 / sqrt(3) a bar, x sqrt(24) = 0.02 sqrt(8) a day; ADV = 24 x 100;
 2 x 0.02 sqrt(8) x sqrt(24 / 2,400)."""
-# -------------------------------------------------------------------------------- modes of filling
 FREE = make_venue(maintenance_rate=0.001, max_leverage=100)
 
 

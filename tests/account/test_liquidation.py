@@ -328,10 +328,8 @@ def test_a_constraint_that_is_met_lifts_no_ruined_set():
 
 
 def called(*bars, **more):
-    """Run bars after a fall to 95.5, with a call at the close of bar 1.
-
-    10x from 100 with 1,000: 100 contracts and cash of -9,000.
-    """
+    """Run bars after a fall to 95.5, with a call at the close of bar 1. 10x from 100 with 1,000:
+    100 contracts and cash of -9,000."""
     given = {"account": account_of(margin_call=0.8), **more}
     return later(100, (100, 100, 95.5, 95.5), *bars, targets=TEN, **given)
 

@@ -32,7 +32,6 @@ SHOCKS = SimpleNamespace(
     delta_charge=(0.0, 0.0), futures_range=math.inf,
 )  # fmt: skip
 BY_SCENARIOS = agreement.scenarios(options=SHOCKS)
-# -------------------------------------------------------------------------------------- liquidated
 RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
 FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]
 
@@ -41,9 +40,7 @@ def option(
     bars: list[Any], sign: int, strike: float, held: list[float], expiry_bar: int = -1, **given: Any
 ) -> OptionTape:
     """An option without volatility: worth what it would pay, and asked and bid at ``quotes``.
-
-    ``held`` are the contracts from the open of each bar on; it expires after so many ``hours``.
-    """
+    ``held`` are the contracts from the open of each bar on; it expires after so many ``hours``."""
     n = len(bars)
     stamps = START + HOUR * np.arange(n)
     expiry = START + HOUR * (given.pop("hours", 24) if expiry_bar < 0 else expiry_bar)

@@ -133,10 +133,8 @@ HAND: Hand = {
         later(100, 100, (98, 98, 90, 90), targets=TEN, venue=dies(slippage=0.01)),
         {"price_pnl": -100 * (100 - LP), "liquidation_loss": LP}),
 }  # fmt: skip
-# --------------------------------------------------------------------------------- costs over time
 RISING = utc([draws.START, draws.START + 2 * HOUR])
 LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
-# ------------------------------------------------------------- leverage decay of several positions
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01
 )

@@ -202,13 +202,11 @@ def test_the_memory_of_a_policy_goes_on_within_a_segment_and_begins_anew_after_a
 
 
 def test_a_switch_pays_for_the_difference_alone():
-    """By hand: 1x of 1,000 at 100 is 10 contracts, fee 0.1 % of 1,000 = 1; equity 999.
-
-    The decision at the close of bar 1 still has size 1: target 999, held 1,000, so 1 is traded at
-    the open of bar 2, fee 0.001; equity 998.999. The size 3 decides at the close of bar 2, and
-    fills at the open of bar 3: target 3 x 998.999 = 2,996.997, held 999, so 1,997.997 are traded,
-    fee 1.997997; equity 997.001003.
-    """
+    """By hand: 1x of 1,000 at 100 is 10 contracts, fee 0.1 % of 1,000 = 1; equity 999. The decision
+    at the close of bar 1 still has size 1: target 999, held 1,000, so 1 is traded at the open of
+    bar 2, fee 0.001; equity 998.999. The size 3 decides at the close of bar 2, and fills at the
+    open of bar 3: target 3 x 998.999 = 2,996.997, held 999, so 1,997.997 are traded, fee 1.997997;
+    equity 997.001003."""
     venue = venue_of(fees={"taker": 1e-3, "maker": 1e-3})
     segments = [Segment(0, 2, Hold(level=1.0)), Segment(2, 5, Hold(level=3.0))]
     market = make_market([flat(100.0)] * 5)

@@ -37,12 +37,14 @@ from tests.oracle import Outcome
 from tests.scenes import Hand, by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-# --------------------------------------------------------------------------- contracts that expire
 EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
-# ----------------------------------------------------------- requirements of one's own and by name
 TENFOLD = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.05, max_leverage=10, liquidation_fee=0.01
 )
+NAN, INF = math.nan, math.inf
+TEN = {"*": {"brackets": [bracket(0.02, 10.0)]}}
+MOVED = ([flat(100), flat(110), flat(100), flat(100)], (NAN, NAN, 20.0, NAN))
+"""Its impact is known from the close of bar 2 on; then 20x are wanted."""
 
 
 def run(markets, policy=None, **terms):
@@ -248,16 +250,9 @@ def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_co
     assert row.table["fees"].tolist() == [result.metrics["fees"]]
 
 
-# ----------------------------------------------------------------------- the cap of gross leverage
-NAN, INF = math.nan, math.inf
-TEN = {"*": {"brackets": [bracket(0.02, 10.0)]}}
-
-
 def held_after(targets: dict[str, tuple[float, ...]], equity: float, **account) -> list[float]:
-    """Return what is held in turns after the last fill; at its open the equity is 10,000.
-
-    The account begins with ``equity`` and withdraws the rest. Reference and engine agree on it.
-    """
+    """Return what is held in turns after the last fill; at its open the equity is 10,000. The
+    account begins with ``equity`` and withdraws the rest. Reference and engine agree on it."""
     flows = pd.Series([10_000.0 - equity], index=utc([START + 2 * HOUR]))
     tapes = {name: tape([flat(100)] * 3, target) for name, target in targets.items()}
     signal = dict.fromkeys(tapes, 1.0)
@@ -393,7 +388,6 @@ def test_an_account_reads_the_name_of_a_preset():
     assert bt.Account.from_dict(account.to_dict()) == account
 
 
-# ------------------------------------------------------------------------------------- more by hand
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
 TWO = [bracket() | {"cap": 5000.0}, bracket(0.1, 5.0) | {"floor": 5000.0}]
 LATE = utc([START + 3 * HOUR])
@@ -466,10 +460,6 @@ def find_impact(closes: list[float], rate: float, size: float, power: int = 1) -
     sigma = np.std(np.diff(np.log(closes)), ddof=1) * 24**0.5
     traded = 24e9 * np.mean(np.array(closes[1:], float) ** power)
     return {"slippage": {"impact": rate / sigma * (traded / size) ** 0.5, "impact_window": "2h"}}
-
-
-MOVED = ([flat(100), flat(110), flat(100), flat(100)], (NAN, NAN, 20.0, NAN))
-"""Its impact is known from the close of bar 2 on; then 20x are wanted."""
 
 
 def selling(*names: str) -> Outcome:
@@ -763,9 +753,7 @@ def test_the_order_of_instruments_moves_no_isolated_margin():
 
 def test_contagion_names_the_short_that_ran_and_what_the_winner_had_won():
     """The gain of A is 160 x, its share of R grows by 8 x; B loses 1500 x, its share grows by 75 x.
-
-    So M - R, 500 at the last close, fell by B alone.
-    """
+    So M - R, 500 at the last close, fell by B alone."""
     table = run_engine(long_and_short()).contagion().set_index("cause")
     assert table["share"].sum() == pytest.approx(1.0, rel=1e-12)
     assert table.loc["B", "share"] == pytest.approx(1.0, rel=1e-12)

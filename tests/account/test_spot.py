@@ -96,10 +96,8 @@ def test_spot_legs_by_hand(run, numbers):
 
 
 def find_ratio(premium: float) -> float:
-    """Return the price ratio at which a pair of 4x opened at par fails at a premium.
-
-    w = E; M = E + n r ((1 - h) - (1 + b)) E, R = m n r (1 + b) E; M = R gives r.
-    """
+    """Return the price ratio at which a pair of 4x opened at par fails at a premium. w = E; M = E +
+    n r ((1 - h) - (1 + b)) E, R = m n r (1 + b) E; M = R gives r."""
     needed = 0.1 + premium + 0.05 * (1.0 + premium)
     return 0.25 / needed if needed > 0.0 else INF
 

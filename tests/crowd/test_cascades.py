@@ -51,10 +51,8 @@ def crowd_of(side: Any, quantity: Any, entry: Any, collateral: Any, **more: Any)
 
 
 def longs_failing_at(prices: Any, quantity: float = 1.0) -> bt.Crowd:
-    """Return longs, entered at 100, that :func:`plain_venue` liquidates at these prices.
-
-    c + q (L - 100) = RATE q L, so c = q (100 - (1 - RATE) L).
-    """
+    """Return longs, entered at 100, that :func:`plain_venue` liquidates at these prices. c + q (L -
+    100) = RATE q L, so c = q (100 - (1 - RATE) L)."""
     collateral = quantity * (100.0 - (1.0 - RATE) * np.asarray(prices))
     return crowd_of("long", quantity, 100.0, collateral)
 
@@ -164,10 +162,8 @@ def test_of_several_clearing_prices_the_nearest_is_taken():
 
 
 def find_clearing_move(distance, notional, shock, curve) -> float:
-    """Return the nearest adverse move at which a one-sided ladder clears.
-
-    With k of the accounts liquidated the move is ``shock + fall(Q_k)``; the next lies farther.
-    """
+    """Return the nearest adverse move at which a one-sided ladder clears. With k of the accounts
+    liquidated the move is ``shock + fall(Q_k)``; the next lies farther."""
     is_known = (notional > 0.0) & ~np.isnan(distance)
     order = np.argsort(distance[is_known], kind="stable")
     move = shock + curve.fall(np.append(0.0, np.cumsum(notional[is_known][order])))
@@ -193,9 +189,6 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         assert hit.final_price == pytest.approx(100.0 * max(1.0 - move, 1e-6), rel=1e-12)
         reached = (crowd.notional() > 0.0) & (distance <= move * (1.0 + 1e-12))
         assert hit.liquidated == reached.sum()
-
-
-NOBODY = crowd_of([], [], [], [])
 
 
 def test_an_empty_crowd_changes_nothing():
@@ -339,6 +332,7 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
     assert falls[1] == pytest.approx(falls[0] / 2.0)
 
 
+NOBODY = crowd_of([], [], [], [])
 BAD: tuple[dict[str, Any], ...] = (
     {"crowd": None}, {"venue": 5}, {"shock": math.nan}, {"shock": -1.0}, {"impact": 0.1},
     {"volume": math.nan}, {"volume": None}, {"insurance": -1.0}, {"adl": "que"},

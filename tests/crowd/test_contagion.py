@@ -23,10 +23,8 @@ def shock_two(crowd, shock, **more):
 
 
 def test_two_markets_and_three_accounts_by_hand():
-    """A falls by 6 %; 1 holds A, 2 both, 3 only B: impact of 5 % per 1,000 carries it over.
-
-    1 fails at A = 900 / 9.5; 2 where A + B = 1,800 / 9.5; 3 at B = 920 / 9.5.
-    """
+    """A falls by 6 %; 1 holds A, 2 both, 3 only B: impact of 5 % per 1,000 carries it over. 1 fails
+    at A = 900 / 9.5; 2 where A + B = 1,800 / 9.5; 3 at B = 920 / 9.5."""
     rows = [(1, "A", "long", 10, 100), (2, "A", "long", 10, 100), (2, "B", "long", 10, 100),
             (3, "B", "long", 10, 100)]  # fmt: skip
     hit = shock_two(crowd_of(rows, {1: 100.0, 2: 200.0, 3: 80.0}), {"A": -0.06})

@@ -148,6 +148,11 @@ BROKEN = [
      "got an array of shape (1199,)"),
     (int, "is a policy", "must be a subclass of bt.Policy"),
 ]  # fmt: skip
+Waiting = wrong(
+    "Waiting", leverage=lambda self, bar, account: 1.0 if int(bar.close) % 10 == 0 else math.nan
+)
+Endless = wrong("Endless", leverage=lambda self, bar, account: math.inf)
+Silent = wrong("Silent", leverage=lambda self, bar, account: math.nan)
 
 
 @pytest.mark.parametrize(("cls", "name", "text"), BROKEN)
@@ -156,13 +161,6 @@ def test_a_broken_policy_is_told_so(cls: Any, name: str, text: str):
     assert not finding.passed
     assert text in finding.detail
     assert "np." not in finding.detail  # numbers as a reader writes them
-
-
-Waiting = wrong(
-    "Waiting", leverage=lambda self, bar, account: 1.0 if int(bar.close) % 10 == 0 else math.nan
-)
-Endless = wrong("Endless", leverage=lambda self, bar, account: math.inf)
-Silent = wrong("Silent", leverage=lambda self, bar, account: math.nan)
 
 
 @pytest.mark.parametrize(("cls", "passed", "text"), [

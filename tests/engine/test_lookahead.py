@@ -23,14 +23,12 @@ LATE = ("unknown", "late", "wants bars", "closed ME", "garch")
 """Known in so few rows of a short market that it is cut less often."""
 SHORT = MARKET.prefix(600)
 TERMS = {"venue": free_venue(), "account": bt.Account()}
-# ------------------------------------------------------------------------------------ hidden peeks
 FREE_TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}
 TEXTS = {
     "market written to": "cannot set WRITEABLE flag",
     "market written through a view": "cannot set WRITEABLE flag",
     "decided by a market on self": "no attribute 'kept'",
 }
-# ---------------------------------------------------------------------------------------- rounding
 TICKS = market_of(100.0 + 0.5 * np.cumsum(np.random.default_rng(2).integers(-2, 3, 2000)) % 50)
 """Prices in ticks of 0.5 %: a third of all sums of a few moves are 0."""
 ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(-1, 2, 2000)))

@@ -51,25 +51,22 @@ LEVELS = [
 ]
 UP = (100.0, 110.0, 100.0, 110.0)
 HOURS = 24 * 365
-# ------------------------------------------------------------------ coins at the marks of a market
 COIN = scenes.venue_of(contract={"kind": "inverse", "settles": "BTC"})
 PRICES = (100.0, 100.0, 125.0, 100.0)
-# -------------------------------------------------------------------------------------- benchmarks
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 PAIR = simulate_pair(200, 3)
 MARGINS = [{}, {"margin": "isolated", "venue_leverage": 10.0}]
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
-# -------------------------------------------------------------------------- what closes are called
 DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
 """Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
 PEAKING = [100, 101, 102, 103, 104, 105, 106, 107, 108, 120, 110, 100, 105, 115, 125]
 N = 30
 STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
-# ------------------------------------------------------------------------------------ one position
 MARKET = bt.Market.sample(bars=600)
 COARSE = make_venue().override({"contract.lot": 1.0, "contract.min_notional": 150.0})
+ROOT = Path(__file__).parents[2]
 
 
 def column(result, name):
@@ -261,11 +258,9 @@ def test_a_weight_of_0_in_a_second_instrument_changes_no_measure(terms, kind):
 
 
 def test_the_money_for_new_orders_of_cross_and_isolated_positions():
-    """10,000 hold A at 2x in cross and B at 1x in isolated margin, with leverages of 20 and 4.
-
-    B posts 10,000 / 4 = 2,500. A at 100 -> 110 gains 2,000, half of which backs orders. The pool
-    has 10,000 - 2,500 + 2,000 = 9,500, the initial margin of A is 22,000 / 20 = 1,100.
-    """
+    """10,000 hold A at 2x in cross and B at 1x in isolated margin, with leverages of 20 and 4. B
+    posts 10,000 / 4 = 2,500. A at 100 -> 110 gains 2,000, half of which backs orders. The pool has
+    10,000 - 2,500 + 2,000 = 9,500, the initial margin of A is 22,000 / 20 = 1,100."""
     prices = [flat(100), flat(100), (100, 110, 100, 110)]
     markets = bt.Markets({"A": make_market(prices), "B": make_market([flat(50)] * 3)})
     account = bt.Account(
@@ -417,10 +412,6 @@ def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     assert format_span({**days, "interval": "1h"}) == "2000-03-13 to 2000-03-25 UTC"
 
 
-# ------------------------------------------------------------------------------------- the summary
-ROOT = Path(__file__).parents[2]
-
-
 def run_held(market, turns=1.0, venue=BINANCE, **settings):
     return bt.run(market, Hold(turns), venue=venue, account=bt.Account(**settings), compile=False)
 
@@ -535,11 +526,9 @@ def test_weights_that_leave_bars_or_instruments_flat_unsaid_are_told(rows, names
 
 
 def test_collateral_that_was_sold_is_gone_from_leverage_and_targets(tmp_path):
-    """10 coins at 100 back 5x of 2,000, so 100 of A at 100, with a requirement of 5 %.
-
-    A fails where 1,900 - 100 d = 500 - 5 d, at d = 14.737. The loss of 1,473.68 is paid by 1,000 of
-    cash and 4.737 coins; 5.263 are left. The coins double at the next open, and 5x is held again.
-    """
+    """10 coins at 100 back 5x of 2,000, so 100 of A at 100, with a requirement of 5 %. A fails
+    where 1,900 - 100 d = 500 - 5 d, at d = 14.737. The loss of 1,473.68 is paid by 1,000 of cash
+    and 4.737 coins; 5.263 are left. The coins double at the next open, and 5x is held again."""
     fall = [flat(100), flat(100), (100, 100, 80, 90), flat(90), flat(90)]
     markets = bt.Markets({"A": make_market(fall), "B": make_market([flat(100)] * 5)})
     coins = make_market([flat(100)] * 3 + [flat(200)] * 2)

@@ -22,7 +22,6 @@ HOURS = bt.Market.sample(bars=48)
 BY_TEXT = pd.Series(1.0, index=HOURS.times.strftime("%F %T"))[::-1]
 BY_NUMBER = pd.Series(1.0, index=range(48))
 IN_3000 = pd.date_range("3000-01-01", periods=48, freq="1h", tz="UTC", unit="s")
-# ------------------------------------------------------------------------------ orders at vectorbt
 SAMPLE = bt.Market.sample(bars=300)
 PLAIN = dataclasses.replace(
     SAMPLE, funding_time=SAMPLE.funding_time[:0], funding_rate=SAMPLE.funding_rate[:0],
@@ -30,6 +29,7 @@ PLAIN = dataclasses.replace(
 )  # fmt: skip
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 TERMS = {"venue": VENUE, "compile": False}
+FLAT, LONG = market_of(np.full(6, 100.0)), Market.sample(bars=600)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,6 @@ def hour(k: float) -> pd.Timestamp:
 
 def by_hours(values: dict[float, Any]) -> pd.Series:
     return pd.Series(list(values.values()), index=[hour(k) for k in values])
-
-
-FLAT, LONG = market_of(np.full(6, 100.0)), Market.sample(bars=600)
 
 
 def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat():
@@ -223,7 +220,6 @@ def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_wer
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()
 
 
-# ------------------------------------------------------------------ weights of several instruments
 TWO_MONTHS = bt.Market.sample(bars=24 * 60)
 MARKETS = bt.Markets(
     {

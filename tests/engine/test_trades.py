@@ -29,10 +29,8 @@ COSTS = SPLIT[1:]
 
 
 def run_by_hand(**account: Any) -> bt.Result:
-    """Return long 1 turn at 100, flipped at 110 and closed at 99, fee 0.1 %, funding 1 %.
-
-    Targets at the closes of bars 0 to 7: 1, 1, 1, -1, -1, 0, 0, 0. They fill at the next opens.
-    """
+    """Return long 1 turn at 100, flipped at 110 and closed at 99, fee 0.1 %, funding 1 %. Targets
+    at the closes of bars 0 to 7: 1, 1, 1, -1, -1, 0, 0, 0. They fill at the next opens."""
     rows = [flat(100), flat(100), (100, 112, 95, 110), flat(110), (110, 115, 104, 105),
             (105, 106, 98, 99), flat(99), flat(99)]  # fmt: skip
     market = make_market(rows, funding=pd.DataFrame({"rate": [0.01]}, index=HOURS[3:4]))
@@ -46,9 +44,7 @@ def run_by_hand(**account: Any) -> bt.Result:
 
 def test_two_trades_by_hand():
     """Long 9.9 at 100 (10 less the fee at 1x is cut by no cap), funding 1 % of 9.9 x 110 in bar 3.
-
-    The flip sells what is held and as much as 1x of the equity; its fee is shared by quantity.
-    """
+    The flip sells what is held and as much as 1x of the equity; its fee is shared by quantity."""
     result = run_by_hand()
     fills = result.events[result.events["kind"] == "fill"]
     held, short = float(fills["quantity"].iloc[0]), -float(result.positions["quantity"].iloc[4])
@@ -205,10 +201,8 @@ def test_bad_input_is_refused(do, message):
 
 @pytest.mark.parametrize(("freq", "lost"), [("1D", 3.0), ("1B", 5.0)])
 def test_realized_and_paper_gains_and_losses_by_hand(freq, lost):
-    """Day 2 is a paper gain, 3 a realized one, 5 a paper loss, 6 neither, 7 a realized loss.
-
-    The fifth day is a Friday: a weekend without bars counts nothing.
-    """
+    """Day 2 is a paper gain, 3 a realized one, 5 a paper loss, 6 neither, 7 a realized loss. The
+    fifth day is a Friday: a weekend without bars counts nothing."""
     rows = [flat(100), (100, 101, 99, 100), (103, 106, 102, 105), flat(105), (105, 106, 104, 104),
             (103, 104, 99, 100), (100, 106, 99, 100), flat(100), flat(100)]  # fmt: skip
     days = pd.date_range("2024-01-01", periods=len(rows), freq=freq, tz="UTC")

@@ -69,10 +69,8 @@ def funded(hours: list[float], rates: list[float], n: int = 100) -> Market:
 
 
 def test_volatility_by_hand():
-    """Half-life 1: weights 1, 1/2, 1/4 from the last return back.
-
-    Returns 0.1, 0.3, -0.1: the last two have mean 0.1, and squares that add up to 0.08.
-    """
+    """Half-life 1: weights 1, 1/2, 1/4 from the last return back. Returns 0.1, 0.3, -0.1: the last
+    two have mean 0.1, and squares that add up to 0.08."""
     a, b, c = 0.1**2, 0.2**2, 0.3**2
     variance = [np.nan, np.nan, (b + a / 2) / 1.5, (c + b / 2 + a / 4) / 1.75]
     found = ewma_volatility(market_of(np.exp([0.0, 0.1, -0.1, 0.2])), 1.0)
@@ -103,12 +101,10 @@ def test_long_returns_pay_the_funding_known_since_the_last_close():
 
 
 def test_funding_at_an_open_is_charged_to_the_position_carried_into_it():
-    """Long by the closes of bars 0 and 1, out by that of 2, short by those of 3 and 4, then out.
-
-    At the open of bar 3 and 7 ms later bar 2's position pays, decided at close 1: long. 5 ms before
+    """Long by the closes of bars 0 and 1, out by that of 2, short by those of 3 and 4, then out. At
+    the open of bar 3 and 7 ms later bar 2's position pays, decided at close 1: long. 5 ms before
     the open of bar 4, known at close 3, bar 3's position: none. Inside bar 4 the position of bar 4:
-    short. At the open of bar 5 bar 4's position: short. At that of bar 7 bar 6's: none.
-    """
+    short. At the open of bar 5 bar 4's position: short. At that of bar 7 bar 6's: none."""
     signal = np.array([1.0, 1.0, 0.0, -1.0, -0.5, 0.0, 1.0, 1.0])
     hours = [3 + 7 * MS, 4 - 5 * MS, 4.5, 5, 7]
     market = funded(hours, [0.1, 0.02, 0.003, 0.0004, 0.05], n=8).with_signal(signal)
@@ -301,9 +297,7 @@ def test_strength_is_the_move_in_deviations_clipped():
 @pytest.mark.parametrize(("drift", "sigma", "lookback"), [(1.0, 0.5, 720), (-0.6, 0.8, 2160)])
 def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookback):
     """P = Phi(|m| sqrt(T) / sigma), m the drift of log prices; windows apart are independent.
-
-    Standard error sqrt(P (1 - P) / windows); over 400 windows that is 2.5 % at most.
-    """
+    Standard error sqrt(P (1 - P) / windows); over 400 windows that is 2.5 % at most."""
     market = walk(400 * lookback + 1, drift + 0.5 * sigma**2, sigma, seed=lookback)
     signs = trend_sign(market, lookback)[lookback::lookback]
     chance = Phi(abs(drift) * math.sqrt(lookback / YEAR) / sigma)
@@ -313,11 +307,9 @@ def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookb
 
 
 def test_the_strategy_of_the_paper_earns_what_the_sign_is_right():
-    """sign(r_{t-n,t}) 40 % / sigma r_{t,t+1}: mean 0.4 SR (2 Phi(SR sqrt T) - 1) per year.
-
-    SR = m / sigma, with a drift of log prices whose sign changes every year; the first lookback of
-    each year is left out. 40 years of hours at a volatility of 40 % have an error of 0.4 / sqrt 40.
-    """
+    """sign(r_{t-n,t}) 40 % / sigma r_{t,t+1}: mean 0.4 SR (2 Phi(SR sqrt T) - 1) per year. SR = m /
+    sigma, with a drift of log prices whose sign changes every year; the first lookback of each year
+    is left out. 40 years of hours at a volatility of 40 % have an error of 0.4 / sqrt 40."""
     drift, sigma, lookback, years = 2.0, 0.5, 720, 40
     rng = np.random.default_rng(5)
     sides = np.repeat(np.tile([1.0, -1.0], years // 2), YEAR)
@@ -357,11 +349,9 @@ def simulate(
     ("volatility", "bars"), [((0.4, 1.2), (200.0, 50.0)), ((0.4, 0.8), (200.0, 100.0))]
 )
 def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars):
-    """The best filter knows the volatilities; learning with 0.4 and 1.2 loses hardly anything.
-
-    Bars told right differ between both only where they disagree, a share d of the bars; if one is
-    right as often as the other there, by sqrt(d / n_eff), n_eff = n / 50.
-    """
+    """The best filter knows the volatilities; learning with 0.4 and 1.2 loses hardly anything. Bars
+    told right differ between both only where they disagree, a share d of the bars; if one is right
+    as often as the other there, by sqrt(d / n_eff), n_eff = n / 50."""
     market, state = simulate(30_000, volatility, bars, seed=3)
     best = filter_known(market, volatility, bars)
     found = learned_regimes(market, 2000, *bars)
@@ -433,11 +423,9 @@ def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
 def test_a_model_of_history_is_the_tail_of_the_losses_in_its_window(
     sided: Market, model: str, window: int, level: float, horizon: int
 ):
-    """Filtered losses are scaled from the forecast that they met to that of now.
-
-    Fewer than 10 independent losses beyond the level are those of single bars, times the deviation
-    of their sum.
-    """
+    """Filtered losses are scaled from the forecast that they met to that of now. Fewer than 10
+    independent losses beyond the level are those of single bars, times the deviation of their
+    sum."""
     is_filtered, bars = model.startswith("filtered"), 1 if (1 - level) * window < 60 else horizon
     sigma = forecast_spread(sided, bars) if is_filtered else np.ones(sided.n_bars)
     given = {"window": window, "half_life": 24.0, "level": level, "horizon": horizon}

@@ -127,11 +127,9 @@ def test_a_day_is_as_much_of_a_year_as_its_bars():
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs ../shared/data/btc-usdm-1h")
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_on_bitcoin_the_forecast_is_reliable_in_years_it_was_not_chosen_on(side: float):
-    """2022 and 2023, levels 5, 7, 10 and 20 % away: inside the interval of 730 days.
-
-    The normal distribution forecasts less than half of what happened at 10 %, which is outside.
-    The interval is that of Clopper and Pearson, of windows of a day that do not overlap.
-    """
+    """2022 and 2023, levels 5, 7, 10 and 20 % away: inside the interval of 730 days. The normal
+    distribution forecasts less than half of what happened at 10 %, which is outside. The interval
+    is that of Clopper and Pearson, of windows of a day that do not overlap."""
     market = bt.Market.load(FOLDER, since="2022-01-01", until="2024-01-01")
     held, sigma = np.full(market.n_bars, side), ewma_volatility(market, 72.0)
     for distance in (0.05, 0.07, 0.1, 0.2):

@@ -107,13 +107,11 @@ def test_ranges_see_the_night_of_session_days():
 
 @pytest.fixture(scope="module")
 def gbm() -> Market:
-    """Return hourly bars of a Brownian motion whose log moves by N(0, 1) / 100 each hour.
-
-    The path has 32 steps a bar, and the highest and lowest point of the Brownian bridge in each:
-    max = (a + b + sqrt((a - b)^2 - 2 v ln U)) / 2, v the variance of a step. Only where both
-    extremes of a bar fall into one step are they not drawn together as they should be: measured, no
-    variance differs from that of 128 steps by 0.2 %.
-    """
+    """Return hourly bars of a Brownian motion whose log moves by N(0, 1) / 100 each hour. The path
+    has 32 steps a bar, and the highest and lowest point of the Brownian bridge in each: max = (a +
+    b + sqrt((a - b)^2 - 2 v ln U)) / 2, v the variance of a step. Only where both extremes of a bar
+    fall into one step are they not drawn together as they should be: measured, no variance differs
+    from that of 128 steps by 0.2 %."""
     rng, shape = np.random.default_rng(0), (40_000, 32)
     step = 0.01 / math.sqrt(32)
     moves = step * rng.standard_normal(shape)
@@ -132,11 +130,9 @@ def gbm() -> Market:
 
 @pytest.mark.parametrize(("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41)])
 def test_efficiency_is_the_published_one(gbm, name: str, published: float):
-    """Variance of squared returns over that of the estimate; Garman and Klass (1980).
-
-    A sample variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared
-    normals, less for ranges, together at most 2.4 %.
-    """
+    """Variance of squared returns over that of the estimate; Garman and Klass (1980). A sample
+    variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared normals,
+    less for ranges, together at most 2.4 %."""
     ratio = (np.log(gbm.close / gbm.open) ** 2).var() / WEIGHTED[name](gbm).var()
     assert ratio == pytest.approx(published, rel=3 * 0.024)
 

@@ -28,6 +28,8 @@ END = pd.Timestamp(int(MARKET.time[-1]) + MARKET.interval, tz="UTC")
 OLD = {"quantity": 1.0, "entry": 100.0}
 PAIR = bt.Markets({"AAA": MARKET, "BBB": MARKET}, currency="USDT")
 LONG = {"symbol": "A/B:B", "side": "long", "contracts": 1.0, "entryPrice": 100.0}
+OPEN, DAYS = MARKET.times[5], pd.Timedelta(9, unit="D")
+FILL = {"time": OPEN, "quantity": 1.0, "price": 102.0}
 
 
 class Reading(bt.Policy):
@@ -344,10 +346,6 @@ class Recalling(bt.Policy):
 
 def held(**fields: Any) -> bt.AccountSnapshot:
     return bt.AccountSnapshot(equity=1_000.0, positions={"market": fields})
-
-
-OPEN, DAYS = MARKET.times[5], pd.Timedelta(9, unit="D")
-FILL = {"time": OPEN, "quantity": 1.0, "price": 102.0}
 
 
 def replay(market: Any = MARKET, **changes: Any) -> Any:

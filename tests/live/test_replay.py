@@ -32,6 +32,8 @@ ROW = {
     "named": [{"time": "2023-11-14T22:13:20Z", "instrument": "BTCUSDT", "quantity": -0.5,
                "price": 100.0, "fee": 0.05, "fee_currency": "USDT"}],
 }  # fmt: skip
+IN_USDT, IN_BNB = {"cost": 2.0, "currency": "USDT"}, {"cost": 0.01, "currency": "BNB"}
+EMPTY = {"cost": None, "currency": None}
 
 
 def replay_case(case: Any) -> tuple[Any, Any]:
@@ -188,10 +190,6 @@ def trade(**changes: Any) -> dict[str, Any]:
     return {**ROW["ccxt"][0], "id": "1", **changes}
 
 
-IN_USDT, IN_BNB = {"cost": 2.0, "currency": "USDT"}, {"cost": 0.01, "currency": "BNB"}
-EMPTY = {"cost": None, "currency": None}
-
-
 @pytest.mark.parametrize(("given", "fee", "currency"), [
     ({"fee": IN_BNB}, 0.01, "BNB"),
     ({"fee": EMPTY, "fees": [IN_USDT]}, 2.0, "USDT"),
@@ -266,8 +264,7 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
 
 def test_a_liquidation_at_the_gap_is_replayed_after_the_interest():
     """A pays funding at the open of bar 2, where both are liquidated: A's loss of 1,000 leaves a
-    balance of -150 until B's gain is realized, which never pays interest.
-    """
+    balance of -150 until B's gain is realized, which never pays interest."""
     funding = pd.DataFrame({"rate": [0.001]}, index=START + pd.to_timedelta([2], unit="h"))
     fall = kit.make_market(
         [kit.flat(100), kit.flat(100), *[kit.flat(80)] * 2], str(START), funding=funding

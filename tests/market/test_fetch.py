@@ -28,6 +28,8 @@ BINANCE_MARKET = {
     "quoteAsset": "USDT", "marginAsset": "USDT", "pricePrecision": 2, "quantityPrecision": 3,
     "filters": [],
 }  # fmt: skip
+START, END = "2024-01-01", "2024-01-21"
+NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
@@ -257,9 +259,6 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):
 
 
 # exchanges, page by page
-
-START, END = "2024-01-01", "2024-01-21"
-NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
 
 
 class BaseError(Exception):

@@ -31,9 +31,6 @@ def funded(*hours: float, rate: float = 1e-4, **options: int) -> bt.Market:
     return make_market(**options, funding=pd.Series(rate, index=stamps), funding_gaps="zero")
 
 
-WHOLE = bt.Markets({"A": make_market(0, 6), "B": make_market(2, 4, 50.0), "C": make_market(3, 6)})
-
-
 def test_the_clock_is_the_union_of_the_opens_and_spans_lie_on_it():
     assert WHOLE.names == (*WHOLE,) == ("A", "B", "C")
     assert len(WHOLE) == 3
@@ -131,6 +128,7 @@ def sessions(*missing: int) -> bt.Market:
     return bt.Market.from_frames(prices, sessions=True)
 
 
+WHOLE = bt.Markets({"A": make_market(0, 6), "B": make_market(2, 4, 50.0), "C": make_market(3, 6)})
 LATER = bt.Market.from_frames(make_market().bars().shift(freq="30min"))
 BAD = {
     "one market": (lambda: bt.Markets(make_market()), "mapping of names"),

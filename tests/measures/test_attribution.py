@@ -28,10 +28,8 @@ def steps_market(steps=SOME, **columns):
 
 def test_four_bars_with_fee_and_funding_by_hand():
     """2x of 1,000 bought at 100: 20 contracts, fee 2; 110; then 22 of funding, 99; then nothing.
-
-    Wealth 1000 -> 1000 - 2 + 200 = 1198 -> 1198 - 22 - 220 = 956 -> 956. Leverage held: 2,
-    2200 / 1198, 1980 / 956; moves of 1x: 0.1, -0.1, 0.
-    """
+    Wealth 1000 -> 1000 - 2 + 200 = 1198 -> 1198 - 22 - 220 = 956 -> 956. Leverage held: 2, 2200 /
+    1198, 1980 / 956; moves of 1x: 0.1, -0.1, 0."""
     bars = (100.0, (100.0, 110.0, 100.0, 110.0), (110.0, 110.0, 99.0, 99.0), 99.0)
     venue = venue_of(fees={"taker": 0.001})
     result = play(*bars, targets=[2.0, math.nan], venue=venue, funding=[(2, 0.01)])
@@ -201,9 +199,7 @@ def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):
 
 def test_phases_of_the_market_add_up_to_the_run_and_know_only_the_close_before():
     """A column of 0 to 5 over the bars: of the five known closes, two bars of each of two halves.
-
-    The log growth of each phase is that of its bars, at 1x of closes 100, 110, 99, 99, 120, 108.
-    """
+    The log growth of each phase is that of its bars, at 1x of closes 100, 110, 99, 99, 120, 108."""
     closes = np.array([100.0, 110.0, 99.0, 99.0, 120.0, 108.0])
     market = market_of(closes).with_columns(heat=np.arange(6.0))
     result = bt.run(market, Constant(leverage=2.0), venue=venue_of(), account=account_of(),

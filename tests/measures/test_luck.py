@@ -253,11 +253,9 @@ def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
 def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     measure, persistence, block
 ):
-    """200 pairs of 250 returns correlated by a half; the first of each earns and moves more.
-
-    3 standard errors: of 200 replications sqrt(0.05 x 0.95 / 200) = 0.0154, and of a quantile of
-    499 draws that all share 0.0098, together 0.018.
-    """
+    """200 pairs of 250 returns correlated by a half; the first of each earns and moves more. 3
+    standard errors: of 200 replications sqrt(0.05 x 0.95 / 200) = 0.0154, and of a quantile of 499
+    draws that all share 0.0098, together 0.018."""
     z = noise(400, 250, seed=3, persistence=persistence, common=0.5)
     mean, deviation = np.array([[0.002], [0.0]]), np.array([[0.02], [0.015]])
     z = z.reshape(200, 2, 250)

@@ -78,10 +78,8 @@ def test_the_probability_of_skill_is_the_normal_quantile_of_sharpe_over_its_erro
 
 
 def test_autocorrelated_returns_count_as_fewer_by_hand():
-    """Deviations -1.5, -0.5, 0.5, 1.5: squares 5, lag 1 gives 1.25, lag 2 gives -1.5.
-
-    Of 4 returns 2 lags, weights 2/3 and 1/3: 1 + 2 (2/3 0.25 - 1/3 0.3) = 17/15, times 1 + 3/4.
-    """
+    """Deviations -1.5, -0.5, 0.5, 1.5: squares 5, lag 1 gives 1.25, lag 2 gives -1.5. Of 4 returns
+    2 lags, weights 2/3 and 1/3: 1 + 2 (2/3 0.25 - 1/3 0.3) = 17/15, times 1 + 3/4."""
     returns = np.array([1.0, 2.0, 3.0, 4.0])
     assert results.effective_observations(returns) == near(4.0 / (17.0 / 15.0 * 1.75))
     assert results.effective_observations(np.tile([1.0, -1.0], 9)) == 18.0  # no more than there are
@@ -200,10 +198,8 @@ def test_scores_by_hand():
 
 
 def test_independence_by_hand():
-    """0 0 1 1 1 0: n00 1, n01 1, n10 1, n11 2; q0 1/2, q1 2/3, q 3/5 of five transitions.
-
-    ln L_1 = 2 ln(1/2) + 2 ln(2/3) + ln(1/3), ln L_0 = 2 ln(2/5) + 3 ln(3/5).
-    """
+    """0 0 1 1 1 0: n00 1, n01 1, n10 1, n11 2; q0 1/2, q1 2/3, q 3/5 of five transitions. ln L_1 =
+    2 ln(1/2) + 2 ln(2/3) + ln(1/3), ln L_0 = 2 ln(2/5) + 3 ln(3/5)."""
     found = judge([0, 0, 1, 1, 1, 0], 0.3)
     apart = 2 * math.log(1 / 2) + 2 * math.log(2 / 3) + math.log(1 / 3)
     alike = 2 * math.log(2 / 5) + 3 * math.log(3 / 5)

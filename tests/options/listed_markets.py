@@ -30,10 +30,8 @@ def make_venue(**more: Any) -> bt.Venue:
 def make_surfaces(
     times: list[str], volatility: float = 0.6, carry: float = 0.0, shift: float = 0.0, at: int = -1
 ) -> Surfaces:
-    """Return flat surfaces of two expiries, 7 and 30 days after each time.
-
-    Volatility rises by a point each time; that of ``at`` is ``shift`` higher.
-    """
+    """Return flat surfaces of two expiries, 7 and 30 days after each time. Volatility rises by a
+    point each time; that of ``at`` is ``shift`` higher."""
     found = []
     for k, each in enumerate(times):
         time, years = pd.Timestamp(each, tz="UTC"), np.array([7.0, 30.0]) / 365.0

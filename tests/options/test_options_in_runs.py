@@ -215,10 +215,8 @@ def hedged() -> bt.Result:
 
 def test_a_roll_costs_premium_less_proceeds_and_fees(hedged: bt.Result):
     """Two puts: the first is bought in bar 2 and sold in bar 176, the second is held to the end.
-
     The fee of a fill is 0.0003 of the price of 30,000, at most 0.125 of the premium; each fill is
-    one point of volatility worse than the mark.
-    """
+    one point of volatility worse than the mark."""
     fills, rolls = find_fills(hedged), hedged.rolls()
     quantity, price = fills["quantity"].to_numpy(), fills["price"].to_numpy()
     last = hedged.positions.query("instrument == 'tail:P26-20'")["mark"].iloc[-1]

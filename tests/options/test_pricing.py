@@ -104,16 +104,6 @@ def check_edges(case: dict[str, Any]) -> dict[str, tuple[float, float]]:
     return {"iv": (found, case["expected"]["implied_vol"])}
 
 
-CHECKS = {
-    "black_scholes": check_bs,
-    "black_scholes.greeks": check_bs,
-    "black_76": check_black,
-    "black_76.greeks": check_black,
-    "implied_vol.normalised": check_normalized,
-    "implied_vol.edge": check_edges,
-}
-
-
 def draw_options(n: int, seed: int) -> tuple[np.ndarray, ...]:
     """Return kinds, forwards, strikes, years, volatilities and rates, deep wings among them."""
     rng = np.random.default_rng(seed)
@@ -273,6 +263,14 @@ def test_compiled_formulas_have_the_bits_of_plain_ones():
     assert plain.bars["leverage"].abs().max() > 0.5
 
 
+CHECKS = {
+    "black_scholes": check_bs,
+    "black_scholes.greeks": check_bs,
+    "black_76": check_black,
+    "black_76.greeks": check_black,
+    "implied_vol.normalised": check_normalized,
+    "implied_vol.edge": check_edges,
+}
 GOOD = ("call", 100.0, 100.0, 1.0, 0.2)
 BAD = [
     (("cal", *GOOD[1:]), "did you mean 'call'"),

@@ -16,6 +16,11 @@ from backtest.options.surfaces import build_ssvi, minimize
 from tests.kit import ask, call, check_refused, market_of
 
 NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
+CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
+needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")
+VOGT = SVI(a=-0.041, b=0.1331, rho=0.306, m=0.3586, sigma=0.4153)
+WINGS = {"v": 0.01742625, "psi": -0.1752111, "p": 0.6997381}
+K = np.linspace(-1.5, 1.5, 3001)
 
 
 def make_rows(
@@ -150,13 +155,6 @@ def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
     assert "156 quotes in 2 snapshots" in repr(chain.inspect())
     with pytest.raises(bt.DataError, match="needs files that end in"):
         bt.Chain.load(tmp_path.joinpath("none").mkdir() or tmp_path / "none")
-
-
-CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
-needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")
-VOGT = SVI(a=-0.041, b=0.1331, rho=0.306, m=0.3586, sigma=0.4153)
-WINGS = {"v": 0.01742625, "psi": -0.1752111, "p": 0.6997381}
-K = np.linspace(-1.5, 1.5, 3001)
 
 
 def from_jump_wings(v, psi, p, c, v_tilde, years):

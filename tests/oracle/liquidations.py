@@ -18,10 +18,8 @@ class Liquidations(Options):
     # ----- stops -----
 
     def close_by_stop(self, kind: str, position: Position, value: Decimal) -> None:
-        """At u of the trigger worsened by slippage, with the whole taker fee.
-
-        It drops the decision of its instrument; the equity stop those of all.
-        """
+        """At u of the trigger worsened by slippage, with the whole taker fee. It drops the decision
+        of its instrument; the equity stop those of all."""
         self.revalue(position, value)
         change = -position.quantity
         side = 1 if change > 0 else -1
@@ -46,10 +44,8 @@ class Liquidations(Options):
     # ----- an isolated position -----
 
     def fails_unaided(self, position: Position, value: Decimal) -> bool:
-        """§3: an isolated position fails, and the wallet has nothing more to add.
-
-        One initial margin of the position at a time, as long as the requirement fails.
-        """
+        """§3: an isolated position fails, and the wallet has nothing more to add. One initial
+        margin of the position at a time, as long as the requirement fails."""
         wallet, added = max(self.balance(), ZERO), ZERO
         while self.has_auto_margin and wallet > added and position.fails(value):
             each = abs(position.quantity * position.entry) / position.effective_setting
@@ -146,12 +142,10 @@ class Liquidations(Options):
         initial: Decimal,
         weights: tuple[Decimal, Decimal, Decimal],
     ) -> Decimal:
-        """One step of a partial liquidation, or all of the position when it is small.
-
-        ``weights``: assets at their thresholds, debts at theirs, and the cash owed. Where their
-        quotient, the health factor, is low, the whole debt is repaid: a short owes its contracts;
-        a long repays no debt where no cash is owed.
-        """
+        """One step of a partial liquidation, or all of the position when it is small. ``weights``:
+        assets at their thresholds, debts at theirs, and the cash owed. Where their quotient, the
+        health factor, is low, the whole debt is repaid: a short owes its contracts; a long repays
+        no debt where no cash is owed."""
         held, notional = position.quantity, abs(position.quantity * value)
         assets, debts, debt = weights
         is_low = position.healthy != 0 and assets <= position.healthy * debts
@@ -309,10 +303,8 @@ class Liquidations(Options):
         return min(found, key=lambda step: step[0])[1:] if found else None
 
     def weigh(self, point: Point) -> tuple[Decimal, Decimal, Decimal]:
-        """Assets at their thresholds, debts at theirs, and the cash owed: the health of the pool.
-
-        A long is an asset less its requirement, a short a debt plus it; the cash is the rest of M.
-        """
+        """Assets at their thresholds, debts at theirs, and the cash owed: the health of the pool. A
+        long is an asset less its requirement, a short a debt plus it; the cash is the rest of M."""
         pairs = zip(self.assets, point.assets, strict=True)
         assets = sum((a.counted(p) for a, p in pairs), ZERO)
         cash, debts = self.backing(point) - assets, ZERO
@@ -342,10 +334,8 @@ class Liquidations(Options):
     def rank_of(
         self, position: Position, part: Decimal, gain: Decimal, point: Point
     ) -> tuple[Decimal, int]:
-        """Where a position stands in the venue's order; ties in the order given.
-
-        Futures before options: those with the largest delta first, which is their notional.
-        """
+        """Where a position stands in the venue's order; ties in the order given. Futures before
+        options: those with the largest delta first, which is their notional."""
         leg = position.leg(point.marks[position.rank])
         by_kind = {
             "most_relief": -gain / abs(part * leg.value),

@@ -86,11 +86,9 @@ Function = Callable[[Decimal], Decimal]
 
 
 def find_fall(test: Function, low: Decimal, high: Decimal) -> Decimal:
-    """The one root of a concave function that is > 0 at low and <= 0 at high.
-
-    The interval is halved until the function is straight on it; then the chord has the root.
-    Concave and equal to its chord in the middle is equal to it everywhere.
-    """
+    """The one root of a concave function that is > 0 at low and <= 0 at high. The interval is
+    halved until the function is straight on it; then the chord has the root. Concave and equal to
+    its chord in the middle is equal to it everywhere."""
     at_low, at_high = test(low), test(high)
     while True:
         middle = (low + high) / 2
@@ -106,10 +104,8 @@ def find_fall(test: Function, low: Decimal, high: Decimal) -> Decimal:
 
 
 def largest_passing(test: Function, edges: Sequence[Decimal] = ()) -> Decimal | None:
-    """The largest f of [0, 1] at which a function is >= 0, or None.
-
-    It is concave between the edges, after which it may jump.
-    """
+    """The largest f of [0, 1] at which a function is >= 0, or None. It is concave between the
+    edges, after which it may jump."""
     ends = sorted({ZERO, ONE, *(edge for edge in edges if 0 < edge < 1)})
     for left, right in reversed(list(pairwise(ends))):
         if test(right) >= 0:

@@ -25,10 +25,8 @@ class Moment(NamedTuple):
 
 class Holding(NamedTuple):
     """Contracts of one option at a price of its underlying; ``mark`` is that of one contract.
-
     ``option`` has ``sign, strike, size, is_coin``, and at a moment ``value``, ``forward``,
-    ``delta`` and ``years``.
-    """
+    ``delta`` and ``years``."""
 
     option: Any
     quantity: Decimal
@@ -204,10 +202,8 @@ class Strategies(Standard):
 
 
 class Scenarios(Standard):
-    """``ScenarioMargin``: losses under moves of each group, row by row.
-
-    Rows are (move, weight, move of volatility, relief), the last two of options.
-    """
+    """``ScenarioMargin``: losses under moves of each group, row by row. Rows are (move, weight,
+    move of volatility, relief), the last two of options."""
 
     has_scenarios = True
     counts = "net"
@@ -366,10 +362,8 @@ class OptionState:
         return min(rate * unit * self.size, cap * price)
 
     def hold(self, quantity: Decimal, price: Decimal, value: Decimal | None = None) -> None:
-        """Hold another quantity, traded at a price; the premium is averaged as an entry is.
-
-        What is closed is realized at the price, or at the value that is given.
-        """
+        """Hold another quantity, traded at a price; the premium is averaged as an entry is. What is
+        closed is realized at the price, or at the value that is given."""
         held = self.quantity
         is_turned = quantity * held <= 0
         closed = held if is_turned else held - quantity

@@ -66,10 +66,8 @@ class Options(State):
     def price_at_spread(
         self, option: OptionState, side: int, point: Point, half_spread: float
     ) -> Decimal:
-        """The value at another volatility, a tick from the mark at least, and not under 0.
-
-        Where vega is under 1e-4 of the forward, the spread of the price, if that is known.
-        """
+        """The value at another volatility, a tick from the mark at least, and not under 0. Where
+        vega is under 1e-4 of the forward, the spread of the price, if that is known."""
         given, moment, mark = option.given, self.moment, self.mark(option, point)
         index, half_price = float(self.index_of(option, point)), float(given.half_price[self.t])
         if not math.isnan(half_price) and (
@@ -173,10 +171,8 @@ class Options(State):
         return change * (price - mark), fee
 
     def forced_price(self, option: OptionState, side: int, point: Point) -> Decimal:
-        """Half of the spread from the mark, and the slippage of liquidations too if bought.
-
-        Nobody bids where the row has no bid.
-        """
+        """Half of the spread from the mark, and the slippage of liquidations too if bought. Nobody
+        bids where the row has no bid."""
         given, t = option.given, self.t
         if side < 0 and given.has_quote[t] and math.isnan(given.bid[t]):
             return ZERO

@@ -627,10 +627,8 @@ class RestingOrders(Orders):
         return wallet - needed >= -Decimal("1e-9") * abs((held + order.change) * value)
 
     def take_late_profits(self) -> bool:
-        """What an order has opened or increased takes its profit if the last close is there.
-
-        An extreme may have come before the fill; the close comes after it.
-        """
+        """What an order has opened or increased takes its profit if the last close is there. An
+        extreme may have come before the fill; the close comes after it."""
         before = len(self.held)
         for each in self.held:
             for kind, price in each.goals() if each.is_increased else ():

@@ -33,12 +33,10 @@ class Event(NamedTuple):
 
 class Outcome:
     """Columns with one entry per bar, by name as attributes; of positions a tuple per bar.
-
     ``equity, cash, reserve, backing`` (M), ``requirement`` (level·R), ``margin_ratio``, ``traded``,
-    the costs and gains, ``top_up, initial_margin, available, realized_pnl, unrealized_pnl,
-    ruined, halted``, amounts of ``collateral``; of each position ``quantity, margin, entry`` (a
-    price, None when flat), ``table`` and, of a position by itself, ``liquidation_price``.
-    """
+    the costs and gains, ``top_up, initial_margin, available, realized_pnl, unrealized_pnl, ruined,
+    halted``, amounts of ``collateral``; of each position ``quantity, margin, entry`` (a price, None
+    when flat), ``table`` and, of a position by itself, ``liquidation_price``."""
 
     def __init__(self, names: tuple[str, ...], capital: Decimal) -> None:
         self.names, self.capital = names, capital
@@ -108,12 +106,9 @@ def flows_by_bar(clock: Sequence[int], flows: pd.Series | None) -> list[list[Dec
 
 
 def impact_statistics(market: Any, contract: Contract, window: int) -> list[tuple | None]:
-    """§4.6: daily sigma and daily notional volume of the window that ends at each bar.
-
-    A window of n bars holds the n returns and the n volumes of these bars, so that the close
-    before it is needed too. None until that is known, for one return alone, and where nothing
-    traded.
-    """
+    """§4.6: daily sigma and daily notional volume of the window that ends at each bar. A window of
+    n bars holds the n returns and the n volumes of these bars, so that the close before it is
+    needed too. None until that is known, for one return alone, and where nothing traded."""
     length = window // int(market.interval)
     bars_per_day = Decimal(DAY) / int(market.interval)
     closes = decimals(market.close)

@@ -44,10 +44,8 @@ class Payments(Liquidations):
         return [(None, self.pool), *own]
 
     def move(self, amount: Decimal) -> None:
-        """§2.1: money from outside, or (negative) to it.
-
-        §5: a withdrawal takes the same share of the capital paid in as of the wealth.
-        """
+        """§2.1: money from outside, or (negative) to it. §5: a withdrawal takes the same share of
+        the capital paid in as of the wealth."""
         wealth = self.equity(self.at("open")) + self.reserve
         left = max(wealth + amount, ZERO) / wealth if amount < 0 else ONE
         self.paid_in = left * self.paid_in + max(amount, ZERO)
@@ -65,10 +63,8 @@ class Payments(Liquidations):
             self.highest = max(ZERO, self.highest_before * (equity + self.arrived) / equity)
 
     def withdraw(self, asked: Decimal) -> None:
-        """§2.1: at most what leaves M ≥ initial(cross) and B ≥ -negative_limit.
-
-        Of a position by itself: what leaves the equity at the initial margin, and the wallet.
-        """
+        """§2.1: at most what leaves M ≥ initial(cross) and B ≥ -negative_limit. Of a position by
+        itself: what leaves the equity at the initial margin, and the wallet."""
         point = self.at("open")
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
         if not self.is_plain:
@@ -194,10 +190,8 @@ class Payments(Liquidations):
     # ----- step 3: interest -----
 
     def step_3_interest(self) -> None:
-        """Simple interest since the previous open, at the rates known there, on all bases.
-
-        Before it, what expires at the open.
-        """
+        """Simple interest since the previous open, at the rates known there, on all bases. Before
+        it, what expires at the open."""
         for option in self.options:
             if option.expires_in(self.t, is_inside=False):
                 self.expire(option)

@@ -18,11 +18,9 @@ ROUNDING = Decimal("1e-25")  # of an order that goes to the cap of its bracket
 
 @dataclass(frozen=True)
 class Brackets:
-    """§3: the bracket table that holds for one bar (multiplier and close fee inside).
-
-    Bracket k reaches from its floor to the floor of the next; the last one has no end for the
-    maintenance of a position, while its cap still limits new orders.
-    """
+    """§3: the bracket table that holds for one bar (multiplier and close fee inside). Bracket k
+    reaches from its floor to the floor of the next; the last one has no end for the maintenance of
+    a position, while its cap still limits new orders."""
 
     floors: tuple[Decimal, ...]
     caps: tuple[Decimal, ...]
@@ -45,18 +43,14 @@ class Brackets:
 
     def floor_of(self, notional: Decimal) -> Decimal:
         """The floor of the bracket that contains N; within 1e-9 of a floor it is the one below.
-
         Reduced to a floor, a position fails again a little further on, and again: steps shrink
-        without end. One that would close less than 1e-9 counts as done.
-        """
+        without end. One that would close less than 1e-9 counts as done."""
         inside = [floor for floor in self.floors if notional * (ONE - REMAINDER) > floor]
         return inside[-1] if inside else self.floors[0]
 
     def boundary(self, cash: Decimal, side: int) -> Decimal | None:
-        """The notional n ≥ 0 at which cash + side·n = MM(n), or None.
-
-        With side +1 the requirement fails at or below it, with side -1 at or above it.
-        """
+        """The notional n ≥ 0 at which cash + side·n = MM(n), or None. With side +1 the requirement
+        fails at or below it, with side -1 at or above it."""
         surplus = cash  # cash + side·n - MM(n) at the floor of the bracket
         for floor, top, rate in self.segments():
             slope = side - rate
@@ -72,10 +66,8 @@ class Brackets:
 
 
 def brackets_of(venue: Any, multiplier: Decimal, initial: Decimal, close_fee: Decimal) -> Brackets:
-    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it.
-
-    The multiplier of initial margin divides the leverages.
-    """
+    """§3: rates min(1, x·r_k), plus the fee of closing where the venue includes it. The multiplier
+    of initial margin divides the leverages."""
     table = venue.brackets
     rates = [min(ONE, multiplier * exact(row.maintenance_rate)) for row in table]
     return Brackets(

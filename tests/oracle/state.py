@@ -18,10 +18,8 @@ Sizes = Mapping[str, Decimal]  # contracts by name
 
 
 class Point(NamedTuple):
-    """One place inside a bar; None where an instrument has no bar.
-
-    ``indices`` are ``u`` of what options are valued at, where that is not the marks.
-    """
+    """One place inside a bar; None where an instrument has no bar. ``indices`` are ``u`` of what
+    options are valued at, where that is not the marks."""
 
     marks: tuple[Decimal | None, ...]
     lasts: tuple[Decimal | None, ...]
@@ -254,10 +252,8 @@ class State:
         return sum((a.amount * p for a, p in zip(self.assets, prices, strict=True)), ZERO)
 
     def backing(self, point: Point, options: Sequence[Holding] | None = None) -> Decimal:
-        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut.
-
-        B2: with the options that count, of those that are held or of others.
-        """
+        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut. B2:
+        with the options that count, of those that are held or of others."""
         total = self.rule.counted(self.holdings(point) if options is None else options)
         total += sum((each.quantity * point.marks[each.rank] for each in self.cross), self.cash)
         pairs = zip(self.assets, point.assets, strict=True)

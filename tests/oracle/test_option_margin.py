@@ -103,11 +103,9 @@ def by_package(drawn: Drawn) -> list[float]:
     "first", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1000, 2000))]
 )
 def test_margin_of_random_books(first):
-    """Maintenance, initial margin and what counts, to 1e-11 of the notional.
-
-    By strategies the package tries three pairings. The best of them needs the least that any does
-    in 99 of 100 books, and never less than that.
-    """
+    """Maintenance, initial margin and what counts, to 1e-11 of the notional. By strategies the
+    package tries three pairings. The best of them needs the least that any does in 99 of 100 books,
+    and never less than that."""
     count, dearer = 1000 if first else 40, 0
     for seed in range(first, first + count):
         drawn = draw(seed)

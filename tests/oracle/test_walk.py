@@ -355,10 +355,8 @@ PATHS: Mapping[str, list[Bar]] = {
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("margin", ["cross", "isolated"])
 def test_a_short_of_mirrored_prices_has_the_events_of_a_long(name, margin):
-    """20 contracts bought at 98, or sold at 102: 1.96 and 2.04 times the equity of 1000.
-
-    Where they are increased, to 3 % of the equity in contracts, at the same limits.
-    """
+    """20 contracts bought at 98, or sold at 102: 1.96 and 2.04 times the equity of 1000. Where they
+    are increased, to 3 % of the equity in contracts, at the same limits."""
     bars = [flat(100), *PATHS[name]]
     outs = []
     for signal, own in ((1.0, bars), (-1.0, mirrored(bars))):

@@ -119,11 +119,9 @@ class Walk(RestingOrders):
         return bool(self.held) or self.options_matter
 
     def waypoints(self) -> list[Point]:
-        """``path``: all at their lows, then at their highs, or the other way round.
-
-        ``worst``: what shares its extremes goes to the one that costs more, then to the other. What
-        is not held goes to its low first.
-        """
+        """``path``: all at their lows, then at their highs, or the other way round. ``worst``: what
+        shares its extremes goes to the one that costs more, then to the other. What is not held
+        goes to its low first."""
         low, high = self.at("low"), self.at("high")
         together: dict[Any, list[Exposure]] = defaultdict(list)
         for each in self.exposures(low, high):
@@ -175,10 +173,8 @@ class Walk(RestingOrders):
         self.is_both_reached = any(self.reaches_both(each) for each in self.held)
 
     def adverse_point(self) -> Point:
-        """Every cross position at its adverse extreme, or at its stop if that is nearer.
-
-        Collateral is a long position without a stop.
-        """
+        """Every cross position at its adverse extreme, or at its stop if that is nearer. Collateral
+        is a long position without a stop."""
         opened, low, high = self.at("open"), self.at("low"), self.at("high")
         marks = list(opened.marks)
         for each in self.cross:
@@ -211,10 +207,8 @@ class Walk(RestingOrders):
         return is_stopped or self.reaches_liquidation(position, worst)
 
     def reaches_liquidation(self, position: Position, worst: str) -> bool:
-        """Whether the marks have the price that liquidates it, all else at the open.
-
-        Its group of the scenarios moves along, and the collateral that cancels its risk.
-        """
+        """Whether the marks have the price that liquidates it, all else at the open. Its group of
+        the scenarios moves along, and the collateral that cancels its risk."""
         opened, rank = self.at("open"), position.rank
         marks, assets = list(opened.marks), list(opened.assets)
         marks[rank] = position.value(f"mark_{worst}")
@@ -246,10 +240,8 @@ class Walk(RestingOrders):
             act(between(start, end, place))
 
     def next_events(self, start: Point, end: Point, place: Decimal) -> Iterator[Happening]:
-        """What happens next, by rank at equal places.
-
-        Failures of the pool and of isolated positions, the equity stop, stops, take-profits, fills.
-        """
+        """What happens next, by rank at equal places. Failures of the pool and of isolated
+        positions, the equity stop, stops, take-profits, fills."""
         n = len(self.positions)
         happenings = [
             (self.next_failure(start, end, place), 0, self.liquidate_in_walk),
@@ -287,10 +279,8 @@ class Walk(RestingOrders):
         return None
 
     def next_failure_in_parts(self, start: Point, end: Point, low: Decimal) -> Decimal | None:
-        """With options: at 16 parts of a segment, bisected in the first that fails (B6).
-
-        Under ``worst`` at the strikes too. Halves, as values are floats.
-        """
+        """With options: at 16 parts of a segment, bisected in the first that fails (B6). Under
+        ``worst`` at the strikes too. Halves, as values are floats."""
         stages = [low + (ONE - low) * k / PARTS for k in range(1, PARTS + 1)]
         for each in self.held_options if self.intrabar == "worst" else ():
             position = self.position_of(each)

@@ -22,6 +22,13 @@ from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text
 from tests.market.conftest import doubled
 
 TERMS = {**AT_BINANCE, "account": bt.Account(band=0.1)}
+GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
+IN_MS, IN_US = (
+    kline_text(part, unit=unit, has_header=False)
+    for part, unit in ((MARKET.bars()[:48], 1_000_000), (MARKET.bars()[48:], 1_000))
+)
+PLAIN = MARKET.bars().to_csv(index_label="time")
+LARGE = "0" * 100_001
 
 
 def run(market: bt.Market) -> bt.Result:
@@ -201,15 +208,6 @@ def test_a_redenomination_that_is_declared_multiplies_what_came_before(tmp_path:
         np.testing.assert_allclose(getattr(market, name), getattr(MARKET, name), rtol=1e-12)
     note = "2023-01-03x1000: 48 of 96 in bars, first at 2023-01-01 UTC; 2023-01-03x1000: 48 of 96"
     assert market.filled["redenomination"].startswith(note)
-
-
-GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
-IN_MS, IN_US = (
-    kline_text(part, unit=unit, has_header=False)
-    for part, unit in ((MARKET.bars()[:48], 1_000_000), (MARKET.bars()[48:], 1_000))
-)
-PLAIN = MARKET.bars().to_csv(index_label="time")
-LARGE = "0" * 100_001
 
 
 def text(content: str | bytes, name: str = "x.csv") -> Callable[[Path], Path]:

@@ -42,6 +42,9 @@ HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
 
 
 PORTS = json.loads((BENCHMARKS / "ports.json").read_text("utf-8"))
+SITE = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
+FAST, SLOW = ("tutorial",), ("concepts", "moving")
+"""`make test` runs every block of FAST, none of SLOW and the gallery, else the first of a page."""
 
 
 def find_blocks(language, text=README):
@@ -188,11 +191,6 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
     done = start("-c", "\n".join(code), folder=desk)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (desk / "steady.html").is_file()
-
-
-SITE = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
-FAST, SLOW = ("tutorial",), ("concepts", "moving")
-"""`make test` runs every block of FAST, none of SLOW and the gallery, else the first of a page."""
 
 
 def list_blocks():

@@ -99,9 +99,7 @@ def test_what_was_published_comes_out(name):
 @pytest.mark.skipif(not BITCOIN.is_dir(), reason="needs btc-usdm-1h in ../shared/data")
 def test_avellaneda_and_zhang_on_real_prices():
     """Over quarters of 2020 to 2023 the formula errs by less than a tenth of the drag it explains.
-
-    But for 2x rebalanced daily, whose error is one day: 12 March 2020, a fall of 39 %.
-    """
+    But for 2x rebalanced daily, whose error is one day: 12 March 2020, a fall of 39 %."""
     rows = replicate(leveraged_funds.replicate(years=1, folder=str(BITCOIN)))
     for turns in (2.0, 3.0, -1.0, -2.0):
         name = f"{turns:g}x hourly on real prices"

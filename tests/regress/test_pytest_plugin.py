@@ -32,9 +32,7 @@ FIRST = ("--backtest-update", "--backtest-reason", "first record")
 
 class Keeper:
     """Keeps what a run inside this process imports: numba cannot be imported a second time.
-
-    pytester forgets all that was imported inside it.
-    """
+    pytester forgets all that was imported inside it."""
 
     def __init__(self):
         self.modules = {}

@@ -69,9 +69,7 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
 @pytest.mark.slow
 def test_paths_with_jumps_find_the_closed_form():
     """Jumps of about -1 liquidate: the account lives without one, and where a GBM of the rest does.
-
-    Of 20 jumps a year, 7 days have none with a probability of exp(-20 7 / 365) = 0.681.
-    """
+    Of 20 jumps a year, 7 days have none with a probability of exp(-20 7 / 365) = 0.681."""
     model = models.Merton(volatility=0.5, jumps=20, jump_mean=-1.0, jump_deviation=0.01)
     drawn = bt.simulate_paths(still_market(), model, paths=20_000, horizon="7d", seed=6)
     risk = bt.liquidation_risk(drawn, Hold(8.0), **TERMS, horizons=("7d",), confidence=0.9999)
@@ -423,9 +421,7 @@ def test_a_risk_without_a_fill_says_so(names):
 
 def test_the_largest_leverage_is_one_that_can_be_opened():
     """20x up to a notional of 10,000, 4x above: 4,000 can open 4x, or 4 / (1 + 0.01 * 4) at a cost.
-
-    It was 20, at a probability of 0, although 3.85x was held.
-    """
+    It was 20, at a probability of 0, although 3.85x was held."""
     brackets = [
         bt.Bracket(floor=0.0, cap=10_000.0, maintenance_rate=0.005, max_leverage=20.0),
         bt.Bracket(floor=10_000.0, cap=1e9, maintenance_rate=0.01, max_leverage=4.0),

@@ -51,10 +51,8 @@ WORKS = (walk, search, save)
 
 
 def read_found(store: Path) -> dict[str, object]:
-    """Return the files of a store; of a study what it found, as its files hold seconds too.
-
-    A draft of a record of looks may stay after a kill: nothing reads it.
-    """
+    """Return the files of a store; of a study what it found, as its files hold seconds too. A draft
+    of a record of looks may stay after a kill: nothing reads it."""
     files = read_all(store).items()
     found: dict[str, object] = {name: data for name, data in files if DRAFT_FILE not in name}
     for each in store.glob("[!.]*-study-*/manifest.json"):

@@ -66,10 +66,8 @@ def test_vol_target_is_its_formula(estimator: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.3, 1.2])
 def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
-    """Dividing by an estimate of effective size n = 2 / (1 - w) adds about 1.5 / n of volatility.
-
-    n is 2 half_life / ln 2 = 577 here; the standard error over 40,000 bars is 0.35 %.
-    """
+    """Dividing by an estimate of effective size n = 2 / (1 - w) adds about 1.5 / n of volatility. n
+    is 2 half_life / ln 2 = 577 here; the standard error over 40,000 bars is 0.35 %."""
     market = walk(40_000, 0.0, sigma, seed=4)
     result = live(market, VolTarget(target=0.4, half_life=200.0), sampling="1h")
     assert result.metrics["volatility"] == pytest.approx(0.4, rel=0.015)
@@ -132,10 +130,8 @@ def test_cppi_is_its_formula_at_every_bar():
 def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_all_trading(
     policy: bt.Policy, turns: float, floor: float, gap: float
 ):
-    """From E to E - k E d with k turns, m (1 - F / E) or those at the peak, and no risk after it.
-
-    A shortfall of (d k / (1 - F / E) - 1) (E - F), also where the price comes back.
-    """
+    """From E to E - k E d with k turns, m (1 - F / E) or those at the peak, and no risk after it. A
+    shortfall of (d k / (1 - F / E) - 1) (E - F), also where the price comes back."""
     close = np.array([100.0] * 5 + [100.0 * (1.0 - gap)] * 5 + [200.0] * 3)
     bars = live(bars_market(close, close), policy, compile=False).bars
     assert bars["leverage"].iloc[4] == pytest.approx(turns, rel=1e-12)
@@ -265,12 +261,10 @@ def test_with_normal_returns_the_leverage_is_the_closed_form(measure: str, tail:
 @pytest.mark.slow
 def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     """Volatility from 0.3 to 1.5 over months, returns of Student's t with 4 degrees, an hour ahead.
-
     5 % of hours lose more than 1 % of equity, spread evenly; under the normal model 4 %, as T4 has
     them beyond 1.645 deviations. There each hour's probability p, given the forecast, is that of a
     return under ln(1 - risk): the count has the mean sum p and, as hours do not depend on each
-    other given it, the variance sum p (1 - p).
-    """
+    other given it, the variance sum p (1 - p)."""
     n = 20_000
     noise = np.random.default_rng(22).standard_t(4, n) / math.sqrt(2.0)
     sigma = 0.67 * np.exp(0.8 * np.sin(2 * np.pi * np.arange(n) / 8000)) / math.sqrt(YEAR)

@@ -32,6 +32,7 @@ VENUES = {
     "with the fee of closing": dataclasses.replace(BINANCE, includes_close_fee=True),
     "one bracket": free_venue(),
 }
+THRESHOLD, CLOSE_FACTOR, PENALTY = 0.8, 0.5, 0.05
 
 
 @pytest.mark.parametrize("name", VENUES)
@@ -50,10 +51,8 @@ def test_what_just_survives_is_liquidated_at_the_price_after_the_move(name: str,
 
 @pytest.mark.parametrize(("setting", "ratio"), [(5.0, 0.85), (20.0, 0.98), (3.0, 1.3)])
 def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: float, ratio: float):
-    """The margin is N / X: the price after the move liquidates a fresh position of that size.
-
-    Small accounts are limited by their wallet, large ones by brackets whose rate asks for more.
-    """
+    """The margin is N / X: the price after the move liquidates a fresh position of that size. Small
+    accounts are limited by their wallet, large ones by brackets whose rate asks for more."""
     rules = read_rules(BINANCE, setting, is_isolated=True)
     by_wallet = []
     for equity in np.geomspace(1e3, 1e9, 13):
@@ -73,10 +72,8 @@ def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: flo
 @pytest.mark.parametrize("name", VENUES)
 @pytest.mark.parametrize("tail_index", [0.0, 0.25])
 def test_the_position_dies_within_the_horizon_with_the_probability(name, side, tail_index):
-    """At every close, by the venue's calculator, for an account in the brackets' midst.
-
-    A signal next to nothing keeps the account as it is.
-    """
+    """At every close, by the venue's calculator, for an account in the brackets' midst. A signal
+    next to nothing keeps the account as it is."""
     venue, market = VENUES[name], bt.Market.sample(bars=300)
     policy = LiquidationProbability(probability=0.02, horizon=36.0, tail_index=tail_index)
     capital = 40.0 if name == "inverse" else 3e6
@@ -138,9 +135,6 @@ def test_the_liquidation_price_is_at_its_distance_from_the_last_close(name, side
     assert min(events["margin_added"], events["margin_returned"]) > 50
     assert off.median() < 1e-12  # a fill moves it, and so does a gap
     assert off.max() < 0.02
-
-
-THRESHOLD, CLOSE_FACTOR, PENALTY = 0.8, 0.5, 0.05
 
 
 def lending_market(**terms: Any) -> bt.Venue:
@@ -216,11 +210,9 @@ def test_the_collateral_the_debt_and_the_health_factor_by_hand():
 
 
 def test_a_breach_repays_half_of_the_debt_and_seizes_its_worth_and_the_penalty():
-    """At 75, 18,750 hold 15,000: 7,500 are repaid with 7,875 of collateral, 105 of 250 coins.
-
-    145 coins at 75 and a debt of 7,500 are left: equity 3,375, which is 3,750 less 375, 5 % of what
-    was repaid. Health is 0.8 * 10,875 / 7,500 = 1.16, and the next price 7,500 / (0.8 * 145).
-    """
+    """At 75, 18,750 hold 15,000: 7,500 are repaid with 7,875 of collateral, 105 of 250 coins. 145
+    coins at 75 and a debt of 7,500 are left: equity 3,375, which is 3,750 less 375, 5 % of what was
+    repaid. Health is 0.8 * 10,875 / 7,500 = 1.16, and the next price 7,500 / (0.8 * 145)."""
     result = borrow(100.0, 100.0, (100.0, 100.0, 74.0, 75.0), 75.0)
     bars, events = result.bars, result.events
     assert bars["position"].iloc[2] == pytest.approx(145.0, rel=1e-12)
@@ -256,10 +248,8 @@ def test_a_gap_under_the_debt_is_the_lenders_loss():
 
 def test_interest_alone_breaches_a_loan_that_is_left_alone():
     """At 75 % the health is 0.8 / 0.75; a debt that grows by 40 % / 8760 an hour passes 80 %.
-
     Interest is added to the debt at each open from the second after the loan on: the first n with
-    (1 + r)^n >= 0.8 / 0.75.
-    """
+    (1 + r)^n >= 0.8 / 0.75."""
     hourly = 0.4 / 8760.0
     n = math.ceil(math.log(0.8 / 0.75) / math.log1p(hourly))
     policy = LeverageLoop(ltv=0.75, band=0.9)
@@ -275,11 +265,9 @@ def test_interest_alone_breaches_a_loan_that_is_left_alone():
 
 
 def test_the_policy_restores_the_loan_before_it_is_liquidated():
-    """Down 1 % an hour for 40 hours: a band of 10 % sells in time, one of 90 % does not.
-
-    From 60 % on the loan to value grows by 1 / 0.99 an hour: after 11 hours it is over 0.6 / 0.9,
-    and the next open restores it.
-    """
+    """Down 1 % an hour for 40 hours: a band of 10 % sells in time, one of 90 % does not. From 60 %
+    on the loan to value grows by 1 / 0.99 an hour: after 11 hours it is over 0.6 / 0.9, and the
+    next open restores it."""
     path = 100.0 * 0.99 ** np.arange(40.0)
     loops = [LeverageLoop(ltv=0.6, band=band) for band in (0.1, 0.9)]
     results = [borrow(*path, policy=loop) for loop in loops]

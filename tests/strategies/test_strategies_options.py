@@ -46,10 +46,8 @@ def list_contracts(**more: Any) -> dict[str, bt.Option]:
 
 
 def run(policy: Any, days: int = 8, call: Any = bt.run, **more: Any) -> bt.Result:
-    """Return a run at a constant price and volatility, without costs of the instrument.
-
-    ``call`` is what runs it.
-    """
+    """Return a run at a constant price and volatility, without costs of the instrument. ``call`` is
+    what runs it."""
     time = pd.date_range("2023-01-01", periods=24 * days, freq="1h", tz="UTC")
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), LEVEL), index=time)
     market = bt.Market.from_frames(bars.assign(volume=0.0))
@@ -156,8 +154,7 @@ def test_a_covered_call_and_a_collar_follow_the_position():
 @pytest.mark.parametrize("kind", ["inverse", "linear"])
 def test_calls_are_sold_on_the_coins_that_an_account_holds(kind, last, payoff):
     """2 coins, as the balance of an inverse account or beside 60,000, and no position: 2 calls of
-    32,000. Delivery costs .00015 of a coin, at most 12.5 % of the payoff.
-    """
+    32,000. Delivery costs .00015 of a coin, at most 12.5 % of the payoff."""
     is_coin = kind == "inverse"
     time = pd.date_range("2023-01-01", periods=24 * 5, freq="1h", tz="UTC")
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), LEVEL), index=time)
@@ -292,10 +289,8 @@ def test_in_money_the_coins_count():
 @pytest.mark.parametrize("kind", ["linear", "inverse"])
 def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
     """Theory is gamma of each close times the realized variance less the implied; in coins over S.
-
     The account holds the call from the first of two quiet bars on. The mark has its first return in
-    the second one: 65 returns, the last 64 on the path. Both quiet bars earn theta alone.
-    """
+    the second one: 65 returns, the last 64 on the path. Both quiet bars earn theta alone."""
     paths, implied = simulate(64, 2, finest=64), 0.45
     result = hedge(paths, implied, ALWAYS, kind=kind)
     table = result.hedging_error()

@@ -196,10 +196,8 @@ def require_equal(rows: Any, others: Any) -> None:
     pytest.param(range(40), (40, 400), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_blocks_of_random_accounts_have_the_rows_of_their_sets(seeds, least, monkeypatch):
-    """One isolated position and three, or many accounts; some are liquidated, and some ruined.
-
-    Of seed 53, what a ruined account has left is withdrawn.
-    """
+    """One isolated position and three, or many accounts; some are liquidated, and some ruined. Of
+    seed 53, what a ruined account has left is withdrawn."""
     trust_data(monkeypatch)
     found = np.zeros(2)
     for seed in seeds:

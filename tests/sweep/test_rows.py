@@ -80,10 +80,8 @@ class Branching(bt.Policy):
 
 
 def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1, **span) -> None:
-    """Compare every set with its single run; a set that fails must fail alone too.
-
-    A run takes longer than a row: of many sets every so many are compared.
-    """
+    """Compare every set with its single run; a set that fails must fail alone too. A run takes
+    longer than a row: of many sets every so many are compared."""
     for k in range(0, len(rows.done), every):
         values = {name: column[k] for name, column in sets.items()}
         if rows.errors[k]:

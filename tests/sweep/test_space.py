@@ -17,13 +17,11 @@ from backtest.sweep.sets import VariedTest, check_sets, draw_sets, grid, read_sp
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
-# ------------------------------------------------- parameters of one instrument and of the overlay
 PAIR = simulate_pair(80)
 OF_PAIR = {"venue": make_venue(taker=0.0005), "account": bt.Account(), "compile": False}
 GRID = {"level": [0.5, 1.0], "AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
 OVERLAY = VolTarget(target=0.4, half_life=12.0)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-# ------------------------------------------------------------------- parameters of a signal's rule
 TERMS = {"venue": VENUE, "account": bt.Account(band=0.02)}
 ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
 

@@ -324,7 +324,6 @@ def test_the_verdict_of_a_walk_tells_luck_from_skill(policy, word):
     assert fallen.verdict.startswith(word)
 
 
-# ------------------------------------------- several positions, and signals that are chosen too
 MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
 PAIR_TERMS = {
     "venue": {"AAA": make_venue(), "BBB": make_venue(taker=0.001)},
@@ -333,6 +332,8 @@ PAIR_TERMS = {
     "compile": False,
 }
 PAIR_SMALL = {**SMALL, "seed": 1, "train": "10d", "test": "5d"}
+ONE = MARKETS["AAA"]
+RULE_TERMS = {**PAIR_TERMS, "venue": make_venue(taker=0.001)}
 
 
 def test_the_account_lives_through_the_winners_of_all_folds():
@@ -357,10 +358,6 @@ def test_a_walk_begins_before_an_instrument_is_listed():
     assert f"under {Lever(0.5, 2)!r} " in " ".join(walk.summary().split())
     assert walk.result.overlay == Lever(0.5, 2)
     assert len(walk.folds) > 1
-
-
-ONE = MARKETS["AAA"]
-RULE_TERMS = {**PAIR_TERMS, "venue": make_venue(taker=0.001)}
 
 
 def test_the_account_trades_the_signal_of_each_fold():

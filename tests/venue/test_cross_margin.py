@@ -239,10 +239,8 @@ def test_the_place_of_failure_is_the_first_one():
 
 
 def test_a_group_moves_along_to_its_price_of_failure():
-    """1 BTC long and 10 ETH short of one group: a fall of f loses 30,000 f of 6,000 held.
-
-    D = 6,000 - 30,000 f - .1 (30,000)(1 - f) = 0: f = 3,000 / 27,000 of the price.
-    """
+    """1 BTC long and 10 ETH short of one group: a fall of f loses 30,000 f of 6,000 held. D = 6,000
+    - 30,000 f - .1 (30,000)(1 - f) = 0: f = 3,000 / 27,000 of the price."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": [BTC, ETH]})
     packed = rule.pack({name: read_rules(venue) for name, venue in BINANCE.items()})
     held = pack_holdings([1.0, -10.0], [60_000.0, 3_000.0])
@@ -272,10 +270,8 @@ def test_a_mixed_group_fails_where_both_sides_stand():
 
 def test_figures_by_hand():
     """10 A bought at 90 and 20 B sold at 50, at 100 and 50, with 300 of money and 2 gold at 40.
-
     Profit 100. Backing 300 + 100 + .5 * 80 = 440, equity 480. Each notional is 1,000: the
-    requirement is 5 % of 2,000, the initial margin 10 %. Gross leverage 2,000 / 480, net 0.
-    """
+    requirement is 5 % of 2,000, the initial margin 10 %. Gross leverage 2,000 / 480, net 0."""
     gold = bt.Collateral("GOLD", 2.0, prices=40.0, rate=0.5)
     found = bt.calculate_book(
         PLAIN, {"A": 10, "B": -20}, TWO, entries={"A": 90, "B": 50}, balance=300, collateral=gold
@@ -303,10 +299,8 @@ def test_figures_by_hand():
 
 
 def test_a_book_under_portfolio_margin_by_hand():
-    """12 % of 48,000 with .1 BTC less, and of 30,000: .12 * (48,000 + 6,000 + 30,000) = 10,080.
-
-    The coin cancels its part, and backs .95 * 6,000.
-    """
+    """12 % of 48,000 with .1 BTC less, and of 30,000: .12 * (48,000 + 6,000 + 30,000) = 10,080. The
+    coin cancels its part, and backs .95 * 6,000."""
     coin = bt.Collateral("BTC", 0.1, prices=BTC, rate=0.95, cancels_risk="BTC")
     found = bt.calculate_book(
         BINANCE, {BTC: 0.8, ETH: -10}, PRICES, entries={BTC: 58_500, ETH: 3_000}, balance=6_000,
@@ -344,12 +338,10 @@ def test_one_position_has_the_closed_form():
 
 
 def test_groups_move_together_and_collateral_follows_its_instrument():
-    """Long spot-like A against short B of one group, and a coin worth A as collateral.
-
-    10 A of 100 and 20 B of 50 cancel in the group, and the coin counts 80 of its 100. A alone,
-    down by f: 230 - 1,080 f is left; needed are 5 % of 2,050 - 1,000 f, more than the 100 f of the
-    group and the 5 of C: f = 127.5 / 1,030.
-    """
+    """Long spot-like A against short B of one group, and a coin worth A as collateral. 10 A of 100
+    and 20 B of 50 cancel in the group, and the coin counts 80 of its 100. A alone, down by f: 230 -
+    1,080 f is left; needed are 5 % of 2,050 - 1,000 f, more than the 100 f of the group and the 5
+    of C: f = 127.5 / 1,030."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"g": ["A", "B"]}, minimum=0.05)
     coin = bt.Collateral("COIN", 1.0, prices="A", rate=0.8)
     prices = TWO | {"C": 10.0}
@@ -495,11 +487,9 @@ def test_a_position_that_no_price_liquidates():
 
 
 def test_one_touch_options_are_worth_what_haug_has():
-    """15 paid in half a year if 100 is touched: 9.3604 from 105, 11.2223 from 95, else 4.9081.
-
-    Rate and carry 10 %, volatility 20 %. Source: Haug, The Complete Guide to Option Pricing
-    Formulas, binary barrier options, cash at expiry.
-    """
+    """15 paid in half a year if 100 is touched: 9.3604 from 105, 11.2223 from 95, else 4.9081. Rate
+    and carry 10 %, volatility 20 %. Source: Haug, The Complete Guide to Option Pricing Formulas,
+    binary barrier options, cash at expiry."""
     paid, drift = 15.0 * math.exp(-0.05), 0.1 - 0.02
     down = touch_probability(math.log(100 / 105), 0.2, 0.5, drift)
     up = touch_probability(math.log(100 / 95), 0.2, 0.5, drift)

@@ -33,6 +33,11 @@ PRICES = {
 ONE_BRACKET = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
 )
+DATA = Path(__file__).parents[1] / "data"
+
+DERIVE = json.loads((DATA / "derive_books.json").read_text())
+VOLATILITY = {"Up": 0.5, "Down": -0.275, "None": 0.0}
+CASES = json.loads((DATA / "option_margins.json").read_text())
 
 
 def scenario(**changes):
@@ -215,12 +220,6 @@ def test_the_coin_of_an_instrument_is_read_from_its_name():
     assert groups == {"BTC": tuple(coins), "ETH": ("ETH/USDT",), "SPY": ("SPY",)}
 
 
-DATA = Path(__file__).parents[1] / "data"
-
-DERIVE = json.loads((DATA / "derive_books.json").read_text())
-VOLATILITY = {"Up": 0.5, "Down": -0.275, "None": 0.0}
-
-
 def derive_rule(given):
     """The rule of a case's parameters."""
     vol, margin, skew = given["VolShock"], given["Margin"], given["SkewShock"]
@@ -311,9 +310,6 @@ def test_the_derive_preset_is_that_of_its_cases():
         (round(m, 12), *rest) for m, *rest in regular[1]
     }
     assert (preset.factor, preset.contingency) == (cases.factor, cases.contingency)
-
-
-CASES = json.loads((DATA / "option_margins.json").read_text())
 
 
 def shares_of(legs):
@@ -584,10 +580,8 @@ def test_a_search_for_moves_leaves_options_at_their_marks():
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_cheapest_pairing_counts_in_any_order(order):
-    """The short of February under the long of February, that of April under that of April.
-
-    Each pair can lose nothing: R is 0, though the long of April could cover February's short too.
-    """
+    """The short of February under the long of February, that of April under that of April. Each
+    pair can lose nothing: R is 0, though the long of April could cover February's short too."""
     february, april = "2026-02-27", "2026-04-24"
     legs = [(february, 100.0, -1, 6.0), (april, 120.0, -1, 3.0)]
     legs += [(april, 100.0, 1, 10.0), (february, 100.0, 1, 6.0)]

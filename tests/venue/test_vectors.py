@@ -32,6 +32,10 @@ DISPUTED = {
     "position carried into it, and the opening at the stamp is tested to pay nothing"
 }
 """Cases of which only the arithmetic is taken over, and why; none is left out."""
+FILE = Path(__file__).parents[1] / "data" / "portfolio_vectors.json"
+PORTFOLIO_CASES: dict[str, dict[str, Any]] = {
+    case["id"]: case for case in json.loads(FILE.read_text())
+}
 
 
 def venue_of_table(name: str) -> bt.Venue:
@@ -356,12 +360,6 @@ def test_the_liquidation_price_is_where_backing_meets_the_requirement():
                 assert backing == pytest.approx(needed, rel=1e-9, abs=1e-9)
 
 
-FILE = Path(__file__).parents[1] / "data" / "portfolio_vectors.json"
-PORTFOLIO_CASES: dict[str, dict[str, Any]] = {
-    case["id"]: case for case in json.loads(FILE.read_text())
-}
-
-
 def derive(case: dict[str, Any]) -> dict[str, float]:
     """The margin balances; the contingency is on the notional at the spot price."""
     rule = bt.ScenarioMargin(
@@ -379,12 +377,10 @@ def derive(case: dict[str, Any]) -> dict[str, float]:
 def balance_of(
     book: dict[str, Any], rule: bt.ScenarioMargin, assets: list[Any], margin: str, options: Any = ()
 ) -> float:
-    """Return what backs a book of Derive's less its requirement, for MM or for IM.
-
-    Collateral has one haircut for maintenance and a further one for initial margin, so that each
-    figure is computed with its own rates. Prices of collateral are divided by that of the stable
-    coin in which the account settles.
-    """
+    """Return what backs a book of Derive's less its requirement, for MM or for IM. Collateral has
+    one haircut for maintenance and a further one for initial margin, so that each figure is
+    computed with its own rates. Prices of collateral are divided by that of the stable coin in
+    which the account settles."""
     compute = {"MM": bt.margin.requirement, "IM": bt.margin.initial}[margin]
     held = [
         bt.Collateral(

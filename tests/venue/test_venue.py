@@ -44,6 +44,12 @@ OLDEST = ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]
 VENUE = "binance-usdm"
 TABLES = preset_files.read_tables(VENUE)
 COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
+BTC = ("binance-usdm", "BTCUSDT")
+HYPERLIQUID, KRAKEN = ("hyperliquid", "BTC"), ("kraken-futures", "PF_XBTUSD")
+ALL = preset_files.available()
+LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
+SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
+"""Every preset; of those whose tables are listed together, the fast tests take some."""
 
 
 def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -> pd.Series:
@@ -111,23 +117,13 @@ def test_the_binance_preset_is_the_published_table() -> None:
 
 def test_a_bracket_holds_a_notional_up_to_its_cap():
     """100x up to 50,000 and 50x beyond: 50,000 / 100, and 50,100 / 50; .5 % each, less 250 of 1 %.
-
-    Maintenance is continuous at the cap: .005 * 50,000 = .01 * 50,000 - 250.
-    """
+    Maintenance is continuous at the cap: .005 * 50,000 = .01 * 50,000 - 250."""
     venue = venue_of(brackets=ROWS)
     assert [bt.margin.initial(venue, n, 100.0) for n in (500.0, 501.0)] == [500.0, 1002.0]
     assert [bt.margin.requirement(venue, n, 100.0) for n in (500.0, 501.0)] == [250.0, 251.0]
     assert bt.margin.largest_notional(venue, 500.0) == 50_000.0
     doubled = read_rules(venue)._replace(initial_multiplier=2.0)  # 50x, and 25x beyond
     assert bt.margin.largest_notional(doubled, 5_000.0, 40.0) == 50_000.0
-
-
-BTC = ("binance-usdm", "BTCUSDT")
-HYPERLIQUID, KRAKEN = ("hyperliquid", "BTC"), ("kraken-futures", "PF_XBTUSD")
-ALL = preset_files.available()
-LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
-SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
-"""Every preset; of those whose tables are listed together, the fast tests take some."""
 
 
 @pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)

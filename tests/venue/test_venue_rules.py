@@ -40,6 +40,16 @@ IN_COINS = venue_of(
 )
 MIXED = VENUE.override({"fees.maker_share": 0.25})
 DAYS = (1.6, NAN, 1.0, NAN)
+TWICE, HALF = {"initial_multiplier": 2.0}, {"maintenance_multiplier": 0.5}
+LATER = {"initial_multiplier": series({0: 1.0, 2: 2.0})}
+WITHDRAWN = account_of(flows=series({2: -900.0}))
+LOOP, PENALIZED = LeverageLoop(ltv=0.6, band=0.9), PENALTY / (1.0 + PENALTY)
+COIN = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
+TETHER = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
+BYBIT = bt.Venue.preset("bybit-inverse", "BTCUSD")
+OWN_COIN = venue_of(contract={"kind": "inverse"})
+OWN = venue_of()
+TWO, ASKS = "must settle in one currency", "must have a known settlement currency"
 
 
 def live_plain(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
@@ -82,11 +92,6 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     with pytest.raises(bt.ParameterError) as caught:
         live_plain(Constant(1.0), account, AFTER)
     assert "a preset with @DATE" not in str(caught.value)
-
-
-TWICE, HALF = {"initial_multiplier": 2.0}, {"maintenance_multiplier": 0.5}
-LATER = {"initial_multiplier": series({0: 1.0, 2: 2.0})}
-WITHDRAWN = account_of(flows=series({2: -900.0}))
 
 
 @pytest.mark.parametrize(("terms", "bars", "targets", "account", "expected"), [
@@ -165,9 +170,6 @@ def lend(opened, policy, venue, signal=1.0):
     return lambda: live(market, policy, venue=venue, signal=signal, compile=False)
 
 
-LOOP, PENALIZED = LeverageLoop(ltv=0.6, band=0.9), PENALTY / (1.0 + PENALTY)
-
-
 @scenes.by_hand({
     # 250 coins hold 15,000 of debt: at 66 the health is 0.8 * 16,500 / 15,000 = 0.88, at 71.25 .95:
     # 15,000 are repaid with 15,750 of coins, at 66 238.64 of 250; 750 go to the liquidator
@@ -192,9 +194,8 @@ def test_at_a_low_health_the_whole_debt_is_repaid_and_the_rest_of_the_collateral
 
 
 def test_it_repays_by_hand():
-    """2x at 100 with 10,000: 200 coins, 10,000 owed. At 80 the health is 0.8 * 16,000 / 10,000
-    = 1.28: equity 6,000, and at 80 150 coins with 6,000 owed have a health of 1.6.
-    """
+    """2x at 100 with 10,000: 200 coins, 10,000 owed. At 80 the health is 0.8 * 16,000 / 10,000 =
+    1.28: equity 6,000, and at 80 150 coins with 6,000 owed have a health of 1.6."""
     market = scenes.market_of(100.0, 100.0, 80.0, 80.0, 80.0)
     result = live(market, HealthTarget(), venue=lending_market(), compile=False)
     assert result.bars["position"].tolist() == pytest.approx([0.0, 200.0, 200.0, 150.0, 150.0])
@@ -206,9 +207,7 @@ def test_it_repays_by_hand():
 @pytest.mark.parametrize(("ether", "count"), [(520.0, 0), (510.0, 1)])
 def test_each_collateral_counts_at_its_threshold(ether, count):
     """21,000 of bitcoin bought with 1,000 and a loan of 20,000, beside 10 ether of 2,000 each.
-
-    Healthy while 0.75 * 21,000 + 0.825 * 10 P > 20,000: P over 515.15.
-    """
+    Healthy while 0.75 * 21,000 + 0.825 * 10 P > 20,000: P over 515.15."""
     bitcoin = scenes.market_of(100.0, 100.0, 100.0, 100.0)
     flat = (ether, ether, ether, ether)
     coins = scenes.market_of(2000.0, 2000.0, (2000.0, 2000.0, ether, ether), flat)
@@ -270,14 +269,6 @@ def test_a_policy_sees_the_taker_rate_of_the_day():
 
     result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
     assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
-
-
-COIN = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
-TETHER = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
-BYBIT = bt.Venue.preset("bybit-inverse", "BTCUSD")
-OWN_COIN = venue_of(contract={"kind": "inverse"})
-OWN = venue_of()
-TWO, ASKS = "must settle in one currency", "must have a known settlement currency"
 
 
 def panel(*names: str, currency: str | None = None) -> bt.Markets:
