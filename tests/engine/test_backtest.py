@@ -50,8 +50,7 @@ def test_a_method_is_its_short_form():
     rows = bt.sweep(MARKET, Constant, sets, **GIVEN, compile=False).table
     pd.testing.assert_frame_equal(TEST.sweep(Constant, sets, compile=False).table, rows)
     result = TEST.run(held, compile=False)
-    bounded = TEST.bounds(held, compile=False).table
-    pd.testing.assert_frame_equal(bt.bounds(result).table, bounded)
+    pd.testing.assert_frame_equal(bt.bounds(result).table, TEST.bounds(held, compile=False).table)
     drawn = bt.simulate_paths(MARKET, "gbm", paths=4, horizon="1d")
     found = TEST.liquidation_risk(held, paths=drawn, resume=result, compile=False).table
     same = bt.liquidation_risk(drawn, held, **{**GIVEN, "account": result}, compile=False)

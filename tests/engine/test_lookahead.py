@@ -295,13 +295,12 @@ def test_an_equal_policy_of_the_package_is_not_observed_again(looked):
 
 def test_other_parameters_signals_and_own_policies_are(looked):
     market = bt.Market.sample(bars=300)
-    signal = np.where(np.arange(300) < 100, 1.0, -1.0)
     for policy, seen in (
         (VolTarget(), market),
         (VolTarget(half_life=30.0), market),
         (VolTarget(), market),
         (VolTarget(), market.with_signal(np.array([-1.0]))),
-        *[(VolTarget(), market.with_signal(signal))] * 2,
+        *[(VolTarget(), market.with_signal(np.where(np.arange(300) < 100, 1.0, -1.0)))] * 2,
         *[(Own(), market)] * 2,
         (VolTarget(), market.prefix(200)),
     ):

@@ -76,8 +76,7 @@ def column(result, name):
 def test_a_cross_position_uses_the_margin_of_its_bracket():
     # 1,000 buys 30 at 100; the close at 110 earns 300; at 110 the target of 1 sells 30 - 1300 / 110
     targets = [3.0, scenes.NAN, 1.0, scenes.NAN]
-    venue = scenes.venue_of(brackets=LEVELS)
-    result = scenes.play(100, 100, UP, 110, targets=targets, venue=venue)
+    result = scenes.play(100, 100, UP, 110, targets=targets, venue=scenes.venue_of(brackets=LEVELS))
     sold = 30 - 1300 / 110
     assert column(result, "initial_margin") == scenes.is_([0, 3000 / 10, 3300 / 10, 1300 / 20])
     assert column(result, "available") == scenes.is_([1000, 700, 970, 1235])
@@ -309,8 +308,7 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
     prices = pd.Series(np.arange(1.0, 201.0), index=PAIR.times)
     begun = run_pair(PAIR, start=PAIR.times[100], benchmark=prices)
     assert begun.market_returns[:2].tolist() == pytest.approx([0.0, 1 / 101])
-    before = run_pair(PAIR.prefix(100), benchmark=prices)
-    resumed = run_pair(PAIR, resume=before, benchmark=prices)
+    resumed = run_pair(PAIR, resume=run_pair(PAIR.prefix(100), benchmark=prices), benchmark=prices)
     assert resumed.market_returns[0] == pytest.approx(1 / 100)
 
 
@@ -627,11 +625,10 @@ def test_last_prices_are_warned_of_once_per_call():
     price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
     market = bars_market(price, price)
     terms = {"venue": BINANCE, "account": bt.Account(), "compile": False}
-    acts = [
+    for act in [
         lambda: bt.run(market, Constant(1.0), **terms),
         lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, **terms),
-    ]
-    for act in acts:
+    ]:
         with pytest.warns(bt.LastPriceWarning) as caught:
             act()
         told = [each for each in caught if each.category is bt.LastPriceWarning]

@@ -164,8 +164,7 @@ def daily_of(seen: Market) -> pd.Series:
 
 def as_the_page_does(seen: Market) -> pd.Series:
     daily = daily_of(seen)
-    known = daily.set_axis(daily.index + pd.Timedelta("1D"))
-    return signals.from_series(seen, known, carry=True)
+    return signals.from_series(seen, daily.set_axis(daily.index + pd.Timedelta("1D")), carry=True)
 
 
 def as_the_refusal_says(seen: Market) -> pd.Series:
@@ -260,8 +259,7 @@ def peek_mean(markets: bt.Markets) -> pd.DataFrame:
 
 def peek_at_another(markets: bt.Markets) -> pd.DataFrame:
     """B is held by what A does in the next bar: a lead that nobody knows."""
-    frame = closes(markets) * 0.0
-    return frame.assign(B=np.sign(closes(markets)["A"].pct_change().shift(-1)))
+    return (closes(markets) * 0.0).assign(B=np.sign(closes(markets)["A"].pct_change().shift(-1)))
 
 
 def peek_at_the_day(markets: bt.Markets) -> pd.DataFrame:
@@ -295,8 +293,7 @@ def test_rows_that_are_carried_hold_until_the_next():
     assert frame["A"].tolist() == [0.1] * 24 + [0.2] * 24 + [0.3] * 24 + [0.0] * 24
     later = daily.set_axis(days + pd.Timedelta("1h"))
     assert bt.signals.from_frame(FEW, later, carry=True)["A"].tolist()[:3] == [0.0, 0.1, 0.1]
-    backwards = daily.iloc[::-1]
-    pd.testing.assert_frame_equal(bt.signals.from_frame(FEW, backwards, carry=True), frame)
+    pd.testing.assert_frame_equal(bt.signals.from_frame(FEW, daily.iloc[::-1], carry=True), frame)
 
 
 GOOD = pd.DataFrame({"A": 0.5}, index=FEW.times)
@@ -425,8 +422,7 @@ def test_a_run_takes_a_rule_its_text_or_a_column_and_the_manifest_keeps_the_name
     assert (name, len(digest)) == ("breakout:10", 64)
     assert by_rule.manifest["id"] == by_text.manifest["id"] == given.manifest["id"]
     assert "signal checked at" in by_text.manifest["causality"]
-    own = market.with_columns(view=by_text.signal)
-    by_column = live(own, policy, signal="view", compile=False)
+    by_column = live(market.with_columns(view=by_text.signal), policy, signal="view", compile=False)
     assert by_column.manifest["signal"].startswith("column view sha256:")
     assert "signal not checked" in by_column.manifest["causality"]
     assert by_column.bars["equity"].tolist() == by_text.bars["equity"].tolist()

@@ -79,8 +79,7 @@ def test_measures_by_hand():
     assert (measures["trades"], measures["win_rate"], measures["open"]) == (2.0, 1.0, 0.0)
     assert math.isnan(measures["profit_factor"])
     assert measures["time_in_market"] == 5 / 8
-    by_side = result.trades.measures_by("side")
-    assert by_side.loc["short", "expectancy"] == pytest.approx(other)
+    assert result.trades.measures_by("side").loc["short", "expectancy"] == pytest.approx(other)
     assert result.trades.measures_by("year").index.tolist() == [pd.Timestamp("2024", tz="UTC")]
     assert type(result.trades[["profit"]]) is pd.DataFrame
 

@@ -135,8 +135,7 @@ def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
     frame["open"] *= np.exp(rng.normal(0.0, 0.03, len(frame)))
     frame["high"], frame["low"] = frame.max(axis=1), frame.min(axis=1)
     market = bt.Market.from_frames(frame)
-    account = bt.Account(daily_loss=0.02, day=zone)
-    test = bt.Backtest(market, venue=free_venue(), account=account)
+    test = bt.Backtest(market, venue=free_venue(), account=bt.Account(daily_loss=0.02, day=zone))
     paths = bt.simulate_paths(market, bt.paths.Stationary(block=12.0), paths=8, horizon="2d",
                               funding=None)  # fmt: skip
     rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02}

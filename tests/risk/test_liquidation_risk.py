@@ -590,8 +590,7 @@ def test_a_venue_defaults_at_an_exponential_time():
     assert found.table.equity_05.iloc[-1] == pytest.approx(250.0 + 0.4 * 1_000.0)
     assert found.table.equity_95.iloc[-1] == 1_250.0
     assert "default of the venue" in found.summary()
-    without = bt.liquidation_risk(drawn, Hold(0.0), **TERMS, compile=False)
-    assert "p_default" not in without.table
+    assert "p_default" not in bt.liquidation_risk(drawn, Hold(0.0), **TERMS, compile=False).table
     check_refused(
         lambda: bt.liquidation_risk(drawn, Hold(1.0), **TERMS, recovery=0.5),
         "recovery must be left out without default_rate",

@@ -140,16 +140,14 @@ def test_on_paths_margins_go_on_from_history():
     market = bt.Market.sample(bars=24 * 60)
     rules = {"ewma": Volatility(days=1.0), "buffer": Buffer(Volatility(days=1.0))}
     found = compare(market, rules, paths=20, horizon="10d", seed=3)
-    again = compare(market, rules, paths=20, horizon="10d", seed=3)
-    assert found.accounts.equals(again.accounts)
+    assert found.accounts.equals(compare(market, rules, paths=20, horizon="10d", seed=3).accounts)
     calls = found.accounts.xs("paths", level="where")["liquidations"]
     assert calls["buffer"] <= calls["ewma"]
 
 
 def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     """With a known volatility, the largest of n normal moves is within q s in (2 F(q) - 1)^n."""
-    market = days_of(swing(0.02, 400), per_day=1)
-    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
+    test = bt.Backtest(days_of(swing(0.02, 400), per_day=1), venue=VENUE, account=bt.Account())
     days, share = 10, 0.1
     model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
     rule = Volatility(lambda_=0.9999, days=1.0)
@@ -215,8 +213,7 @@ def test_results_are_saved_and_loaded(tmp_path):
     loaded = type(found).load(found.save(tmp_path))
     assert loaded.verdict == found.verdict
     assert loaded.table.equals(found.table)
-    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
-    solved = test.calibrate_margin(
+    solved = bt.Backtest(market, venue=VENUE, account=bt.Account()).calibrate_margin(
         Buffer(Volatility(days=1.0)), solve="buffer", shortfall=0.2, horizon="5d"
     )
     assert solved.name == "share"

@@ -170,13 +170,11 @@ def test_a_start_in_the_past_uses_no_later_bar(market):
 
 def test_sessions_go_on_at_their_times_of_the_week():
     close = 100 * np.exp(np.cumsum(0.01 * noise(700, 1)))
-    terms = {"sessions": True, "interval": "1d"}
-    stocks = bars_market(close, close, "B", "2020-01-01", terms)
+    stocks = bars_market(close, close, "B", "2020-01-01", {"sessions": True, "interval": "1d"})
     drawn = bt.simulate_paths(stocks, models.Stationary(block=10), paths=5, horizon="28d", seed=1)
     assert drawn.n_bars == 20
     assert set(drawn.time.day_of_week) == {0, 1, 2, 3, 4}
-    rows = drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]
-    weekdays = stocks.times.day_of_week.to_numpy()[rows]
+    weekdays = stocks.times.day_of_week.to_numpy()[drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]]
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
 
 
@@ -450,8 +448,7 @@ def test_a_correlation_is_factored_also_if_singular():
 
 def test_paths_begin_where_all_instruments_have_bars():
     market = bt.Market.sample(bars=300)
-    late = bt.Market.sample(bars=300, seed=5).slice(100, 300)
-    markets = bt.Markets({"A": market, "B": late})
+    markets = bt.Markets({"A": market, "B": bt.Market.sample(bars=300, seed=5).slice(100, 300)})
     with pytest.warns(UserWarning, match="from 2023-01-05 04:00 UTC on, 200 of 300"):
         paths = bt.simulate_paths(markets, models.Stationary(block=5.0), **DAYS)
     assert paths.history.n_bars == 200
@@ -506,8 +503,7 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
     for k in range(3):
         (joined,) = paths.markets_of(paths.draw_all(k, k + 1), 0, k, 2000).values()
-        column = own.policy.observe(joined)["sigma"]
-        np.testing.assert_array_equal(found[k], column[-paths.width :])
+        np.testing.assert_array_equal(found[k], own.policy.observe(joined)["sigma"][-paths.width :])
 
 
 def brownian_bars(bridge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -628,8 +624,7 @@ def settle(rates: np.ndarray, freq: str = "8h", moves: np.ndarray | None = None)
     moves = 0.01 * np.random.default_rng(9).standard_normal(n) if moves is None else moves
     close = 100 * np.exp(np.cumsum(moves))
     index = pd.date_range("2021-01-01", periods=n, freq=freq, tz="UTC")
-    funding = {"funding": pd.Series(rates, index=index)}
-    return bars_market(close, close, freq, "2021-01-01", funding)
+    return bars_market(close, close, freq, "2021-01-01", {"funding": pd.Series(rates, index=index)})
 
 
 @pytest.fixture(scope="module")
@@ -737,8 +732,7 @@ def test_short_histories_have_simpler_processes_and_say_so(settled):
     few = bt.simulate_paths(settled.prefix(6), GBM, paths=2, horizon="5d")
     assert np.allclose(few.draw(0, 2).rates, settled.funding_rate[:6].mean(), atol=1e-18)
     assert "funding: constant at" in laws.summarize_funding(few.describe()["funding_fit"])[0]
-    bare = bt.Market.from_frames(settled.bars())
-    none = bt.simulate_paths(bare, GBM, paths=2, horizon="5d")
+    none = bt.simulate_paths(bt.Market.from_frames(settled.bars()), GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
     terms = {"venue": free_venue(), "account": free_account(), "compile": False}
     assert "funding: none" in bt.liquidation_risk(none, Hold(5.0), **terms).summary()

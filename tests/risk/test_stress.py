@@ -224,10 +224,9 @@ def test_the_crashes_have_dates_and_sources_and_order_by_leverage():
 
 
 def test_a_ladder_is_a_grid():
-    found = bt.stress(
+    ladder = bt.stress(
         held(5.0), bt.Scenario("nothing"), ladder={"price": (-0.3, 0.3, 7), "margin": (1.0, 2.0)}
-    )
-    ladder = found.ladder
+    ).ladder
     assert list(ladder.index.names) == ["price", "margin"]
     assert len(ladder) == 14
     assert (ladder.xs(1.0, level="margin")["equity"].diff().dropna() > -1e-9).all()
@@ -298,9 +297,8 @@ def test_shocks_by_instrument_and_correlations_by_hand():
 def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
     twins = bt.Markets(dict.fromkeys(TWINS, steady()))
     result = held(10.0, {"A": 1.0, "B": -1.0}, market=twins, max_leverage=20)
-    fall = bt.Scenario("fall", price=-0.3, shape="bar")
     leg = bt.Scenario("leg", prices={"A": -0.3}, shape="bar")
-    table = bt.stress(result, [fall, leg]).table
+    table = bt.stress(result, [bt.Scenario("fall", price=-0.3, shape="bar"), leg]).table
     assert not table.loc["fall", "liquidated"]
     assert abs(table.loc["fall", "loss"]) < 1e-6
     assert table.loc["leg", "liquidated"]

@@ -130,10 +130,9 @@ def test_the_first_crossing_is_found_to_one_per_cent_and_none_is_unknown():
 
 
 def test_participation_alone_holds_a_large_account_back():
-    found = bt.capacity(
+    small, large = bt.capacity(
         RISING, Constant(2.0), venue=costly(0.0, 0.01), capitals=[1e3, 1e7], **OF_1000
-    )
-    small, large = found.table["mean_leverage"]
+    ).table["mean_leverage"]
     assert small == pytest.approx(2.0, rel=0.05)
     assert large < 0.5 * small
 
