@@ -138,10 +138,9 @@ def forecast_closed(history: bt.Market, levels: FloatArray) -> dict[str, FloatAr
     now = float(ewma_volatility(history, 3 * 24)[-1])
     found: dict[str, list[FloatArray]] = {name: [] for name in CLOSED}
     for days in DAYS:
-        back = math.sqrt(revert(now**2, mean, days))
         ways = {
             "normal": (month, math.inf),
-            "normal 3d": (back, math.inf),
+            "normal 3d": (math.sqrt(revert(now**2, mean, days)), math.inf),
             "student 3d": (now, DEGREES * days ** (1.0 / 3.0)),
             "student4 3d": (now, DEGREES),
         }
@@ -331,8 +330,7 @@ def main() -> None:
         sums = rows.groupby(["calm", "days"])[["variance came", "variance told"]].sum()
         ratio = sums["variance came"] / sums["variance told"]
         sys.stdout.write(f"variance, came over told\n{ratio.round(2).to_string()}\n\n")
-    report = show(rows, [*wanted.models, *CLOSED])
-    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.write(json.dumps(show(rows, [*wanted.models, *CLOSED])) + "\n")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,7 @@ def load(folder: str) -> bt.Market:
     path, _, name = folder.partition(":")
     options: dict[str, Any] = {"mark_gaps": "last", "funding_gaps": "zero"}
     market = bt.Market.load(path, **options, **({"instrument": name} if name else {}))
-    first = int(np.searchsorted(market.time, market.funding_time[0]))
-    return market.slice(first, market.n_bars)
+    return market.slice(int(np.searchsorted(market.time, market.funding_time[0])), market.n_bars)
 
 
 def forecast(

@@ -106,8 +106,7 @@ def hedge(
 def find_gains(result: bt.Result, n: int) -> np.ndarray:
     """Return what call and hedge made on each path after the quiet bars."""
     rows = result.positions[result.positions["time"] > result.bars.index[1]]
-    owners = rows["instrument"].astype(str).str.removeprefix("C")
-    gains = rows.groupby(owners)["price_pnl"].sum()
+    gains = rows.groupby(rows["instrument"].astype(str).str.removeprefix("C"))["price_pnl"].sum()
     return np.array([gains[f"A{i}"] for i in range(n)])
 
 

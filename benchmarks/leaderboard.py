@@ -175,8 +175,7 @@ def equalize(terms: Terms, walked: Walked, volatility: float) -> bt.Result:
 def read_measures(result: bt.Result) -> dict[str, float]:
     """Return the measures of a row."""
     total = result.metrics["total_return"]
-    years = len(result.returns) / YEAR
-    growth = math.log1p(total) / years if total > -1.0 else -math.inf
+    growth = math.log1p(total) / (len(result.returns) / YEAR) if total > -1.0 else -math.inf
     kept = {name: result.metrics[name] for name in ("sharpe", "sharpe_error", "ruined")}
     return {"growth": growth, **kept}
 

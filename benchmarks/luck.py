@@ -138,8 +138,7 @@ def main() -> None:
         for seed in range(given.count):
             rows.append(run(seed, *terms))
             sys.stderr.write(f"{seed} {rows[-1]}\n")
-        table = pd.DataFrame(rows)
-        report = {"count": given.count, **table.mean(numeric_only=True).to_dict()}
+        report = {"count": given.count, **pd.DataFrame(rows).mean(numeric_only=True).to_dict()}
     sys.stdout.write(json.dumps(report, indent=1, default=float) + "\n")
 
 

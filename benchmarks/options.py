@@ -120,14 +120,13 @@ def make_account(n_bars: int, n: int) -> dict[str, Any]:
     costs = bt.OptionCosts(
         fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.1, spread=0.02
     )
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override(option_costs=costs)
     rows = [(k / 25, 1.0, move) for k in range(-4, 5) for move in (0.0, 0.5, -0.25)]
     rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(power=(0.3, 0.13)))
     held = {name: (-0.2, 0.1)[k % 2] for k, name in enumerate(options)}
     return {
         "market": markets,
         "policy": bt.strategies.VolTarget(target=0.4),
-        "venue": venue,
+        "venue": bt.Venue.preset("binance-usdm", "BTCUSDT").override(option_costs=costs),
         "account": bt.Account(capital=100_000.0, requirement=rule),
         "option_quantities": pd.DataFrame(held, index=markets.times[24:25]),
     }

@@ -38,12 +38,11 @@ def record(name: str, code: str) -> dict[str, object]:
     if not python.exists():
         venv.create(python.parents[1], with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "--no-compile", name], check=True)
-    ask = f"from importlib.metadata import version; print(version({name!r}))"
     version, printed = (
         subprocess.run(
             [python, "-c", text], cwd=WORK, check=True, capture_output=True, text=True
         ).stdout.strip()
-        for text in (ask, code)
+        for text in (f"from importlib.metadata import version; print(version({name!r}))", code)
     )
     return {"version": version, "numbers": json.loads(printed.splitlines()[-1])}
 

@@ -88,8 +88,7 @@ RATIOS = {
 def time_risk(market: bt.Market, policy: bt.Policy) -> Callable[[], float]:
     """Return a function that takes an account through paths and says ns per bar of a path."""
     paths = bt.simulate_paths(market, "filtered", paths=PATHS, horizon=f"{PATH_BARS}h", seed=1)
-    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
-    runner = PathsRunner(paths, policy, test)
+    runner = PathsRunner(paths, policy, bt.Backtest(market, venue=VENUE, account=bt.Account()))
     return timed(lambda: [None for _ in runner.run_chunks()], PATHS * PATH_BARS / 1e9)
 
 

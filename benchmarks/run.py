@@ -40,6 +40,7 @@ ACCOUNT = bt.Account(band=0.02)
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
+PARTS = ("recorded", "loop", "process", "memory", "compile")
 
 
 def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
@@ -120,8 +121,7 @@ def measure_process(repeat: int) -> dict[str, float]:
     """Time ``backtest run`` as a whole process against importing pandas, numba and pyarrow."""
     with tempfile.TemporaryDirectory() as folder:
         run = timed_process("-m", "backtest", "run", "--results", folder)
-        libraries = timed_process("-c", "import pandas, numba, pyarrow")
-        ours, imports = best_of(repeat, run, libraries)
+        ours, imports = best_of(repeat, run, timed_process("-c", "import pandas, numba, pyarrow"))
     return {"run_seconds": ours, "import_seconds": imports, "ratio": ours / imports}
 
 
@@ -135,9 +135,6 @@ def measure_memory(market: bt.Market) -> dict[str, float]:
     tracemalloc.stop()
     recorded = 18 * result.of_account("equity").nbytes + np.asarray(result.entries).nbytes
     return {"peak_bytes": peak, "recorded_bytes": recorded, "ratio": peak / recorded}
-
-
-PARTS = ("recorded", "loop", "process", "memory", "compile")
 
 
 def main() -> None:

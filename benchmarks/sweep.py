@@ -43,6 +43,7 @@ SIMPLE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
 ACCOUNT = bt.Account(band=0.02, max_leverage=20.0)
+PARTS = ("ratios", "vectorbt", "million", "compile")
 
 
 class Restless(bt.Policy):
@@ -73,8 +74,7 @@ class Case(NamedTuple):
 def make_cases(n_sets: int) -> dict[str, Case]:
     """Return the sweeps by name."""
     targets = 0.05 + 1.95 * np.arange(n_sets) / n_sets
-    caps = 1.0 + (np.arange(n_sets) * 7919 % 20)
-    both = {"target": targets, "account.max_leverage": caps}
+    both = {"target": targets, "account.max_leverage": 1.0 + (np.arange(n_sets) * 7919 % 20)}
     lots = bt.Venue.simple(
         taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=10, liquidation_fee=0.0125,
         lot=0.001,
@@ -112,8 +112,7 @@ def make_cases(n_sets: int) -> dict[str, Case]:
 
 def build(market: bt.Market, case: Case, threads: int = 1) -> Evaluator:
     """Return what scores a case's sets."""
-    test = bt.Backtest(market, venue=case.venue, account=case.account)
-    varied = VariedTest(test, case.policy)
+    varied = VariedTest(bt.Backtest(market, venue=case.venue, account=case.account), case.policy)
     return Evaluator(varied, metrics=case.metrics, threads=threads, memory="4GiB")
 
 
@@ -240,9 +239,6 @@ def measure_million(n_sets: int) -> dict[str, float]:
         "seconds": many * n_sets * HOURLY_BARS / 1e9,
         "peak_bytes_over_before": (after - before) * 1024.0,
     }
-
-
-PARTS = ("ratios", "vectorbt", "million", "compile")
 
 
 def main() -> None:

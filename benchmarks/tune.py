@@ -85,8 +85,7 @@ class Problem:
         self, market: bt.Market, venue: bt.Venue = VENUE, space: Mapping[str, Any] = SPACE
     ) -> None:
         self.names = [*space]
-        test = bt.Backtest(market, venue=venue, account=ACCOUNT)
-        varied = VariedTest(test, VolTarget)
+        varied = VariedTest(bt.Backtest(market, venue=venue, account=ACCOUNT), VolTarget)
         self.space = read_space(varied, space)
         self.evaluator = Evaluator(varied, metrics="core")
         self.objective = read_objective(OBJECTIVE)
@@ -114,8 +113,7 @@ class Recorder:
         now = time.perf_counter()
         self.evaluating += now - start
         self.evaluated += len(cube)
-        is_found = (violation == 0.0) & np.isfinite(score)
-        best = float(np.max(score[is_found], initial=-math.inf))
+        best = float(np.max(score[(violation == 0.0) & np.isfinite(score)], initial=-math.inf))
         before = self.trace[-1][1] if self.trace else -math.inf
         self.trace.append((now - self.begun, max(best, before), self.evaluated))
         if now - self.begun > self.seconds:

@@ -70,8 +70,7 @@ def read_factor(file: Path, until: str = "2015-04-30") -> pd.Series:
     lines = file.read_text(encoding="latin-1").splitlines()
     rows = [line.split(",")[:2] for line in lines if line[:8].isdigit()]
     days = pd.to_datetime([day for day, _ in rows], format="%Y%m%d").tz_localize("UTC")
-    series = pd.Series([float(value) / 100.0 for _, value in rows], index=days)
-    return series[:until]
+    return pd.Series([float(value) / 100.0 for _, value in rows], index=days)[:until]
 
 
 def monthly_market(daily: pd.Series, *, is_forecast: bool = False) -> bt.Market:
@@ -110,8 +109,7 @@ def manage(market: bt.Market, target: float, power: float, **settings: object) -
 def scale_to_market(managed: Managed) -> tuple[Managed, float]:
     """Return the portfolio at the market's volatility, and c: what it was multiplied by."""
     c = float(managed.plain.std(ddof=1) / managed.returns.std(ddof=1))
-    scaled = managed._replace(returns=c * managed.returns, weights=c * managed.weights)
-    return scaled, c
+    return managed._replace(returns=c * managed.returns, weights=c * managed.weights), c
 
 
 def between(managed: Managed, span: str) -> Managed:

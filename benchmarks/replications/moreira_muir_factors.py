@@ -73,8 +73,7 @@ def make_markets(daily: pd.DataFrame) -> tuple[bt.Markets, FloatArray]:
     month = daily.index.tz_localize(None).to_period("M")
     returns = (1.0 + daily).groupby(month).prod() - 1.0
     weights = find_tangency(returns)
-    portfolio = daily @ weights
-    deviation = (portfolio.groupby(month).std() * math.sqrt(252.0)).to_numpy()
+    deviation = ((daily @ weights).groupby(month).std() * math.sqrt(252.0)).to_numpy()
     index = pd.DatetimeIndex(returns.index.to_timestamp().tz_localize("UTC"), name="time")
     markets = {}
     for name in FACTORS:

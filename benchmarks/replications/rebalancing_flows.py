@@ -24,19 +24,17 @@ FUNDS = (2.0, 3.0, -1.0, -2.0)
 
 def trade(close: FloatArray, fund: float) -> tuple[FloatArray, FloatArray]:
     """Return what a fund trades at each close but the first two, and what the formula says."""
-    account = bt.Account(capital=1.0, fill="same_close")
     result = live(
         market_of(close, "1D"),
         Constant(leverage=abs(fund)),
-        account=account,
+        account=bt.Account(capital=1.0, fill="same_close"),
         signal=float(np.sign(fund)),
         compile=False,
     )
     position = result.bars["position"].to_numpy()
     traded = np.diff(position)[2:] * close[2:-1]  # the row of a bar has what it held inside it
     equity = result.bars["equity"].to_numpy()
-    returns = close[2:-1] / close[1:-2] - 1.0
-    return traded, equity[1:-2] * fund * (fund - 1.0) * returns
+    return traded, equity[1:-2] * fund * (fund - 1.0) * (close[2:-1] / close[1:-2] - 1.0)
 
 
 def replicate(days: int = 250, seed: int = 0) -> list[Row]:

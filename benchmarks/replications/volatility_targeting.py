@@ -42,8 +42,7 @@ class DayBefore(VolTarget):
 
     def observe(self, market: bt.Market) -> bt.Columns:
         """Return the estimate of the bar before."""
-        sigma = super().observe(market)["sigma"]
-        return {"sigma": np.concatenate([[np.nan], sigma[:-1]])}
+        return {"sigma": np.concatenate([[np.nan], super().observe(market)["sigma"][:-1]])}
 
 
 def scale_returns(daily: pd.Series, half_life: float) -> pd.Series:

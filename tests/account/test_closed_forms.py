@@ -203,10 +203,9 @@ def volatile(seed: int = 0) -> bt.Market:
 
 
 def simple(mode: str = "close") -> bt.Venue:
-    venue = bt.Venue.simple(
+    return bt.Venue.simple(
         taker=5e-4, slippage=2e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.002
-    )
-    return venue.override({"liquidation.mode": mode})
+    ).override({"liquidation.mode": mode})
 
 
 def together(
@@ -247,8 +246,7 @@ def hedge(requirement: dict[str, Any] | None, **account: Any) -> bt.Result:
 
 def scenario(**terms: Any) -> dict[str, Any]:
     """Return scenarios of 15 % on one group of A and B."""
-    moves = {"g": [(-0.15, 1.0), (0.15, 1.0)]}
-    return scenarios(moves=moves, groups={"g": ["A", "B"]}, **terms)
+    return scenarios(moves={"g": [(-0.15, 1.0), (0.15, 1.0)]}, groups={"g": ["A", "B"]}, **terms)
 
 
 def test_a_hedge_needs_twice_the_margin_under_brackets_and_little_under_scenarios():

@@ -159,8 +159,7 @@ def test_a_multiple_is_taken_from_the_previous_close(stop):
         if row["kind"] == "stop":
             assert stop.fixed or not 51 <= t <= 60
             distance = 2.0 * column[opened if stop.fixed else t - 1] * (1.0 if is_price else entry)
-            expected = min(entry - distance, market.open[t])
-            assert row["price"] == pytest.approx(expected, rel=1e-9)
+            assert row["price"] == pytest.approx(min(entry - distance, market.open[t]), rel=1e-9)
             checked += 1
         opened = t - 1 if np.isnan(entry) or row["kind"] == "stop" else opened
         entry = bars["entry"].iloc[t]

@@ -318,8 +318,7 @@ def test_same_close_pays_interest_on_the_new_loan():
 def test_same_close_of_an_inverse_contract(side):
     """In the coin: q u = L E, so E' / E = 1 + s L (1 - P0 / P1)."""
     venue = FREE.override(contract=bt.Contract(kind="inverse", size=100.0, lot=0.0, tick=0.1))
-    account = bt.Account(capital=1.0, fill="same_close")
-    found = run(2.0, venue=venue, account=account, signal=side)
+    found = run(2.0, venue=venue, account=bt.Account(capital=1.0, fill="same_close"), signal=side)
     factors = 1.0 + side * 2.0 * (1.0 - MARKET.close[:-1] / MARKET.close[1:])
     np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
 

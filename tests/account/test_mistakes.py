@@ -266,8 +266,7 @@ def test_19_a_settlement_is_paid_once_on_bars_of_any_length():
     paid = []
     for interval, per_day in (("8h", 3), ("1h", 24), ("15m", 96)):
         stamps = [(h + 2e-6, 0.001) for h in (0.0, 8.0, 16.0, 24.0, 32.0, 40.0)]
-        count = 2 * per_day
-        result = play(*[100.0] * count, targets=ONCE, funding=stamps, interval=interval)
+        result = play(*[100.0] * (2 * per_day), targets=ONCE, funding=stamps, interval=interval)
         paid.append(total(result, "funding"))
         assert len(happened(result, "funding")) == (4 if interval == "8h" else 5)
     # on 8h bars the position begins at 8:00, on the others before it
@@ -342,5 +341,4 @@ def test_36_the_ledgers_that_are_stored_cover_all_kinds_of_events():
         "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", "limit_order",
         "expiry", "unquoted", "daily_loss", "weekly_loss",
     }  # fmt: skip
-    known = set(result.events["kind"].cat.categories) - of_several
-    assert known - kinds <= {"withdrawal_refused"}
+    assert set(result.events["kind"].cat.categories) - of_several - kinds <= {"withdrawal_refused"}

@@ -25,11 +25,10 @@ pytestmark = pytest.mark.slow
 def live(prices, options, contracts, level, capital, rule, maintenance, **costs):
     market = bars_market(prices[:-1], prices[1:], start="2023-01-01 12:00", volume=0.0)
     surfaces = bt.Surfaces.fit(bt.Chain.sample())
-    markets = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT")
     venue = make_venue(maintenance_rate=maintenance, max_leverage=1 / maintenance)
     venue = venue.override(option_costs=bt.OptionCosts(**costs))
     return bt.run(
-        markets,
+        bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT"),
         Once(level),
         venue=venue,
         account=bt.Account(capital=capital, requirement=rule),

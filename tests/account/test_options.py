@@ -207,9 +207,8 @@ def find_failure(cash: float, hours: float = MONTH - 2) -> float:
 
 def test_it_is_bought_back_over_the_mark_and_pays_fees():
     """At 60 + 1 points of half-spread + 2 of slippage; 0.03 % of the price of each as a fee."""
-    venues = {"*": {"liquidation": {"slippage": 0.02}}}
     options = strangle(half_spread=0.01, fees=(0.0003, np.inf, 0.0, 1.0))
-    out = play(RALLY, options, capital=250.0, venues=venues)
+    out = play(RALLY, options, capital=250.0, venues={"*": {"liquidation": {"slippage": 0.02}}})
     cash = 250 + 10 * value_strangle(100.0, MONTH - 1, 0.59) - 20 * 0.0003 * 100
     assert agreement.near(out.cash[1], cash)
     failure = find_failure(cash)

@@ -53,10 +53,9 @@ def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypa
     """On the rest of the market after the first part, which was saved and loaded between them."""
     trust_data(monkeypatch)
     case = make(seed)
-    stop = find_stop(case)
     whole, head = (
         run_engine(case, is_compiled=False),
-        run_engine(case, is_compiled=False, stop=stop),
+        run_engine(case, is_compiled=False, stop=find_stop(case)),
     )
     loaded = bt.Result.load(head.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.bars, head.bars)
@@ -97,10 +96,9 @@ def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path):
     rising = [flat(50), flat(50), *(flat(x) for x in (50, 51, 52, 53, 54, 60))]
     markets = bt.Markets({"A": make_market(rows), "B": make_market(rising)}, currency="USDT")
     coins = [bt.Collateral("COIN", 2.0, prices=markets["A"], rate=0.9)]
-    account = bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6)
     terms = {
         "venue": make_venue(taker=0.001),
-        "account": account,
+        "account": bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6),
         "signal": {"A": 1.0, "B": -0.6},
         "compile": False,
     }
@@ -235,8 +233,7 @@ class Planned(bt.Policy):
 def test_switching_equals_one_policy_that_knows_the_plan_under_a_table_that_changes():
     """The margin table that begins in the first stretch holds in the second."""
     change, turn = 80, 110
-    loose = [bt.Bracket(0.0, 1e9, 20.0, 0.01)]
-    until = bt.Earlier(until=str(PAIR.times[change]), brackets=loose)
+    until = bt.Earlier(until=str(PAIR.times[change]), brackets=[bt.Bracket(0.0, 1e9, 20.0, 0.01)])
     terms = {**OF_PAIR, "venue": replace(OF_PAIR["venue"], earlier=[until])}
     plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
     found = run_segments(PAIR, plan, **terms)
@@ -268,8 +265,7 @@ def test_the_unit_of_an_account_with_collateral_begins_at_its_start():
         ),
     }
     market = make_market([flat(100.0), flat(100.0), flat(110.0), *[flat(100.0)] * 3])
-    early = bt.run(market.prefix(4), Hold(0.5), **terms)
-    later = bt.run(market, Hold(0.5), resume=early, **terms)
+    later = bt.run(market, Hold(0.5), resume=bt.run(market.prefix(4), Hold(0.5), **terms), **terms)
     whole = bt.run(market, Hold(0.5), **terms)
     for name in ("unit", "drawdown"):
         assert later.bars[name].tolist() == whole.bars[name].iloc[4:].tolist()

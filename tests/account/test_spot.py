@@ -211,9 +211,8 @@ def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
     stamps = pd.date_range("2024-01-01", periods=-(-n // 8), freq="8h", tz="UTC")
     paid = pd.Series(rate, index=stamps)
     market = make_market([flat(100)] * n, funding=paid)
-    markets = bt.Markets({"S": market, "P": make_market([flat(100)] * n, funding=paid)})
     return bt.run(
-        markets,
+        bt.Markets({"S": market, "P": make_market([flat(100)] * n, funding=paid)}),
         policy,
         venue={"S": SPOT, "P": PERP},
         account=bt.Account(capital=1e4),

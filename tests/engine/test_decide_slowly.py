@@ -167,8 +167,7 @@ def test_columns_that_look_ahead_are_refused_on_longer_bars(market):
         def observe(self, market):
             return {"top": np.append(market.high[1:], np.nan), "side": market.signal}
 
-    with pytest.raises(BacktestError, match="look"):
-        run(market, Peeking(), decide="4h")
+    check_refused(lambda: run(market, Peeking(), decide="4h"), "look", BacktestError)
 
 
 def test_participation_is_a_share_of_the_last_longer_bar(market):

@@ -320,8 +320,7 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
     (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
 ])  # fmt: skip
 def test_a_bad_benchmark_is_refused(given, message):
-    with pytest.raises(ParameterError, match=message):
-        run_pair(PAIR, benchmark=given)
+    check_refused(lambda: run_pair(PAIR, benchmark=given), message, ParameterError)
 
 
 def test_prices_are_matched_by_the_opens_of_bars():

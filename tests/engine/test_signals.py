@@ -510,5 +510,4 @@ def test_directions_and_shares_by_hand():
 def test_a_portfolio_of_several_columns_is_refused():
     two = Portfolio([0.0], [1.0], pd.DatetimeIndex(["2023-01-01"]))
     two._held = pd.DataFrame(np.zeros((1, 2)))
-    with pytest.raises(bt.ParameterError, match="must have one column"):
-        bt.signals.from_vectorbt(two)
+    check_refused(lambda: bt.signals.from_vectorbt(two), "must have one column", bt.ParameterError)

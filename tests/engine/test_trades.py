@@ -21,7 +21,7 @@ from tests.cases import (
     make_portfolio_case,
 )
 from tests.engine.test_signals import PLAIN, TERMS, make_portfolio
-from tests.kit import Hold, flat, make_market, make_venue, simulate_pair
+from tests.kit import Hold, check_refused, flat, make_market, make_venue, simulate_pair
 
 HOURS = pd.date_range("2024-01-01", periods=8, freq="1h", tz="UTC")
 SPLIT = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss")
@@ -194,8 +194,7 @@ def test_trades_are_those_of_vectorbt(signal):
     (lambda trades: trades.measures_by(None), "by must be one of"),
 ])  # fmt: skip
 def test_bad_input_is_refused(do, message):
-    with pytest.raises(bt.ParameterError, match=message):
-        do(run_by_hand().trades)
+    check_refused(lambda: do(run_by_hand().trades), message, bt.ParameterError)
 
 
 @pytest.mark.parametrize(("freq", "lost"), [("1D", 3.0), ("1B", 5.0)])

@@ -68,8 +68,7 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
             assert kernels.compute_portfolio_initial(packed, held) == compute_initial(
                 rules, notional, y
             )
-            backing = kernels.compute_portfolio_backing(packed, held, cash)
-            assert backing == cash + quantity * value
+            assert kernels.compute_portfolio_backing(packed, held, cash) == cash + quantity * value
 
 
 GROUPS = bt.ScenarioMargin(
@@ -160,9 +159,8 @@ def make_portfolios(count=25):
     coin = bt.Collateral(
         "BTC", 1.0, prices=1.0, tiers=[(0, 1e4, 1), (1e4, 4e4, 0.9)], cancels_risk="coins"
     )
-    moves = [(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)]
     scenarios = bt.ScenarioMargin(
-        moves=moves,
+        moves=[(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)],
         groups={"coins": ["BTCUSDT", "ETHUSDT"]},
         minimum=0.004,
         contingency=0.002,
@@ -356,8 +354,7 @@ def test_a_failing_and_a_flat_book():
     failing = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=50)
     assert failing.is_failing
     assert failing.positions[["down", "liquidation_price"]].to_numpy().tolist() == [[0.0, 100.0]]
-    ruined = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=-1)
-    assert ruined.margin_ratio == math.inf
+    assert bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=-1).margin_ratio == math.inf
     flat = bt.calculate_book(PLAIN, {"A": 0}, {"A": 100}, balance=0)
     assert (flat.is_failing, flat.margin_ratio, flat.first) == (False, 0.0, None)
     assert (flat.gross_leverage, len(flat.moves)) == (0.0, 0)

@@ -95,10 +95,9 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
 
 
 def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() -> None:
-    venue = Venue.simple(
+    assert Venue.simple(
         taker=6e-4, slippage=3e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
-    )
-    assert venue == Venue(
+    ) == Venue(
         contract=Contract(kind="linear", lot=0.0, tick=1e-8, min_notional=0.0),
         brackets=[Bracket(0.0, inf, 50.0, 0.01, 0.0)],
         fees=Fees(taker=6e-4, maker=6e-4),
@@ -393,8 +392,7 @@ def test_a_run_says_once_which_table_was_used_at_which_bars(tmp_path, start, at,
     for each in told:
         said = str(each.message)
         assert all(word in said for word in (*words, "@DATE", result.manifest["margin_table"]))
-        summary = " ".join(result.summary().split()).lower()
-        assert result.manifest["margin_table"].lower() in summary
+        assert result.manifest["margin_table"].lower() in " ".join(result.summary().split()).lower()
     rows = [{"of": of, "from": first, "bars": bars} for of, first, bars in used]
     kept = bt.Result.load(result.save(tmp_path))
     assert kept.manifest["margin_tables"] == result.manifest["margin_tables"] == rows
@@ -406,8 +404,7 @@ def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
     rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
     all_days, one = (Venue.preset(*BTC, at=at).override(brackets=rows) for at in (None, "latest"))
     assert all_days == one
-    ratio = live(start, all_days).bars.margin_ratio
-    assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+    assert live(start, all_days).bars.margin_ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
 
 
 def rate_of(its: bt.funding.FundingTerms, premium: float) -> float:
