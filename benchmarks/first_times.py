@@ -9,7 +9,6 @@ it. The least CPU time and the least wall time of the repeats count.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from timing import describe_machine
+from timing import describe_machine, read_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 WHEEL = ROOT / "build" / "wheel" / "env" / "bin" / "python"
@@ -84,10 +83,7 @@ def take(python: Path, words: tuple[str, ...], *, is_clone: bool) -> Taken:
 
 def main() -> None:
     """Time the commands and print what they took."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", nargs="*", choices=COMMANDS, default=[*COMMANDS])
-    given = parser.parse_args()
+    given = read_flags(__doc__, repeat=3, only=(*COMMANDS,))
     if not WHEEL.exists():
         sys.exit(f"{WHEEL} must exist: make wheel writes it")
     sources = {"wheel": WHEEL, "clone": Path(sys.executable)}

@@ -29,7 +29,6 @@ count the covariance of neighboring weeks (Newey and West 1987, 4 lags).
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import json
@@ -42,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from timing import read_flags
 
 import backtest as bt
 from backtest.core import BoolArray, FloatArray
@@ -294,18 +294,10 @@ def show(rows: pd.DataFrame, names: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Forecast on every date, score and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folder", nargs="+")
-    parser.add_argument("--paths", type=int, default=2000)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--from", dest="start", default="2020-01-01")
-    parser.add_argument("--to", dest="end", default="2022-01-01")
-    parser.add_argument("--least", type=int, default=180, help="days of history at least")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--levers", type=float, nargs="+", default=list(LEVERS))
-    parser.add_argument("--bias", action="store_true")
-    parser.add_argument("--together", action="store_true")
-    wanted = parser.parse_args()
+    wanted = read_flags(
+        __doc__, "folder", paths=2000, models=[*MODELS], start="2020-01-01", end="2022-01-01",
+        least=180, processes=2, levers=[*LEVERS], bias=False, together=False,
+    )  # fmt: skip
     markets = load_coins(wanted.folder, (wanted.start, wanted.end))
     if wanted.together:
         first = max(each.start for each in markets)

@@ -12,7 +12,6 @@ basis points, ``base`` and ``base came`` the share of rates that are the most fr
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from timing import read_flags
 
 import backtest as bt
 from backtest.core.units import DAY
@@ -65,14 +65,8 @@ def forecast(
 
 def main() -> None:
     """Forecast the months of each folder, and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folder", nargs="+")
-    parser.add_argument("--paths", type=int, default=400)
-    parser.add_argument("--from", dest="start", default="2020-01-01")
-    parser.add_argument("--to", dest="end", default="2024-01-01")
-    parser.add_argument("--least", type=int, default=180, help="days of history at least")
-    parser.add_argument("--most", type=int, default=10_000, help="days of history at most")
-    wanted = parser.parse_args()
+    span = {"start": "2020-01-01", "end": "2024-01-01"}
+    wanted = read_flags(__doc__, "folder", paths=400, least=180, most=10_000, **span)  # in days
     warnings.simplefilter("ignore")
     months = pd.date_range(wanted.start, wanted.end, freq="MS", tz="UTC", inclusive="left")
     given = (wanted.paths, months, wanted.least, wanted.most)

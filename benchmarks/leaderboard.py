@@ -24,6 +24,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from timing import read_flags
 
 import backtest as bt
 from backtest import strategies
@@ -51,12 +52,7 @@ class Times(bt.Combinator):
 
     turns: Annotated[float, bt.Range(1e-6, 1e6, "times", log=True)] = 1.0
 
-    def combine(
-        self,
-        bar: bt.Bar,
-        account: bt.AccountView,
-        asked: tuple[float, ...],
-    ) -> float:
+    def combine(self, bar: bt.Bar, account: bt.AccountView, asked: tuple[float, ...]) -> float:
         """Return the multiple; NaN, which keeps the position, stays NaN."""
         return self.turns * asked[0]
 
@@ -297,19 +293,12 @@ def run_all(wanted: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Run all, and print the headline and the table of docs/found.md."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--risks", type=float, nargs="+", default=RISKS)
-    parser.add_argument(
-        "--only", nargs="*", default=[], help="policies; constant leverage is added"
-    )
-    parser.add_argument("--from", dest="start", default="2020-01-10")
-    parser.add_argument("--to", dest="end", default="2024-01-01")
-    parser.add_argument("--train", default="365d")
-    parser.add_argument("--test", default="180d")
-    parser.add_argument("--trials", type=int, default=8)
-    wanted = parser.parse_args()
-    wanted.only = [*dict.fromkeys([*wanted.only, BASELINE])] if wanted.only else []
+    wanted = read_flags(
+        __doc__, "folders", risks=[*RISKS], only=["all"], start="2020-01-10", end="2024-01-01",
+        train="365d", test="180d", trials=8,
+    )  # fmt: skip
+    wanted.folders = [Path(each) for each in wanted.folders]
+    wanted.only = [] if wanted.only == ["all"] else [*dict.fromkeys([*wanted.only, BASELINE])]
     warnings.simplefilter("ignore")
     found = run_all(wanted)
     sys.stdout.write(f"{write_headline(found)}\n{write_table(found['rows'])}")

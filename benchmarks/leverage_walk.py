@@ -9,12 +9,12 @@ up to it. A book of that leverage is opened and held from every day of the next 
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 import numpy as np
 import pandas as pd
 from forecast_models import load_coins
+from timing import read_flags
 
 import backtest as bt
 from backtest.risk.largest_leverage import scale_policy
@@ -25,12 +25,8 @@ BARS, CHANCE = 720, 0.01
 
 def main() -> None:
     """Walk through the quarters, and print what became of each leverage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folder", nargs="+")
-    parser.add_argument("--models", nargs="+", default=["filtered", "stationary", "garch", "gbm"])
-    parser.add_argument("--paths", type=int, default=10_000)
-    parser.add_argument("--quarters", nargs=2, default=["2021Q1", "2023Q3"])
-    wanted = parser.parse_args()
+    models, quarters = ["filtered", "stationary", "garch", "gbm"], ["2021Q1", "2023Q3"]
+    wanted = read_flags(__doc__, "folder", models=models, paths=10_000, quarters=quarters)
     coins = {each.instrument: each for each in load_coins(wanted.folder, ("2020-01-01", "2024"))}
     whole = bt.Markets(coins)
     whole = whole.slice(int(whole.spans[:, 0].max()), whole.n_bars)

@@ -9,8 +9,6 @@ Prints JSON.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from timing import best_of, timed
+from timing import best_of, print_json, read_flags, timed
 
 import backtest as bt
 from backtest._compile import compile_module
@@ -152,18 +150,11 @@ def time_run(n: int) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--margin", action="store_true", help="time requirements of options")
-    parser.add_argument("--run", action="store_true", help="time a year that holds ten options")
-    parser.add_argument("--options", type=int, default=20_000, help="options to time")
-    given = parser.parse_args()
-    if given.margin:
-        found: dict[str, Any] = time_margin(50)
-    elif given.run:
-        found = time_run(10)
+    given = read_flags(__doc__, margin=False, run=False, options=20_000)
+    if given.margin or given.run:
+        print_json(time_margin(50) if given.margin else time_run(10))
     else:
-        found = time_kernels(given.options)
-    print(json.dumps(found, indent=1, default=str))  # noqa: T201 - its output
+        print_json(time_kernels(given.options))
 
 
 if __name__ == "__main__":

@@ -16,19 +16,16 @@ Figures are CPU time, the best of some repeats, the works taking turns, on one t
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sweep import SIMPLE as VENUE
 from sweep import make_cases
-from timing import best_of, describe_machine, timed
+from timing import best_of, describe_machine, list_engines, print_json, read_flags, timed
 
 import backtest as bt
 from backtest.strategies import VolTarget
@@ -36,9 +33,6 @@ from backtest.strategies import VolTarget
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 N = 8
 NAMES = tuple(f"COIN{k}" for k in range(N))
-VENUE = bt.Venue.simple(
-    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
-)
 ACCOUNT = bt.Account(band=0.02)
 POLICY = VolTarget()
 PARTS = ("recorded", "sweep", "vectorbt")
@@ -111,7 +105,7 @@ def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str,
     """Time the sweep against vectorbt with one wallet for each set's instruments."""
     import vectorbt as vbt  # noqa: PLC0415 - two seconds, only where compared
 
-    engine = "rust" if importlib.util.find_spec("vectorbt_rust") else "numba"
+    engine = list_engines()[-1]
     columns = min(n_sets, 16)
     case = make_cases(columns)["core"]._replace(account=ACCOUNT, venue=VENUE, policy=VolTarget())
     case = case._replace(sets={"target": np.linspace(0.05, 0.5, columns)})
@@ -150,18 +144,9 @@ def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str,
 
 def main() -> None:
     """Measure everything asked for and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--bars", type=int, default=100_000)
-    parser.add_argument("--sets", type=int, default=256)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    wanted = parser.parse_args()
+    wanted = read_flags(__doc__, bars=100_000, sets=256, repeat=3, only=PARTS)
     markets = make_markets(wanted.bars)
-    report: dict[str, Any] = {
-        "machine": describe_machine(),
-        "bars": wanted.bars,
-        "instruments": N,
-    }
+    report: dict[str, Any] = {"machine": describe_machine(), "bars": wanted.bars, "instruments": N}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if "recorded" in wanted.only:
@@ -170,7 +155,7 @@ def main() -> None:
             report["sweep"] = measure_sweep(markets, wanted.sets, wanted.repeat)
         if "vectorbt" in wanted.only:
             report["vectorbt"] = measure_vectorbt(markets, wanted.sets, wanted.repeat)
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    print_json(report)
 
 
 if __name__ == "__main__":

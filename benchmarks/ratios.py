@@ -12,11 +12,8 @@ without them they are left out.
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -25,7 +22,7 @@ from typing import NamedTuple
 
 from run import ACCOUNT, POLICY, VENUE, measure_recorded, prepare_loop
 from sweep import Case, make_cases, time_case, time_limit
-from timing import best_of, timed, timed_process
+from timing import best_of, print_json, read_flags, timed, timed_process
 
 import backtest as bt
 from backtest.risk import PathsRunner
@@ -149,11 +146,7 @@ def measure_processes(repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
 
 def main() -> int:
     """Measure and print; return 1 if a ratio is beyond its limit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--bars", type=int, default=525_600)
-    parser.add_argument("--no-limits", action="store_true")
-    wanted = parser.parse_args()
+    wanted = read_flags(__doc__, repeat=5, bars=525_600, **{"no-limits": False})
     market = bt.Market.sample(bars=wanted.bars, interval="1m")
     with tempfile.TemporaryDirectory() as name:
         found = {
@@ -164,16 +157,13 @@ def main() -> int:
     report = {
         name: {
             "ratio": round(ratio, 3),
-            "aim": RATIOS[name].aim,
-            "limit": RATIOS[name].limit,
             "is_over": ratio > RATIOS[name].limit,
-            "meaning": RATIOS[name].meaning,
-            "reason": RATIOS[name].reason,
+            **RATIOS[name]._asdict(),
         }
         for name, ratio in found.items()
     }
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
-    return int(not wanted.no_limits and any(each["is_over"] for each in report.values()))
+    print_json(report)
+    return int(not vars(wanted)["no-limits"] and any(each["is_over"] for each in report.values()))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,7 @@ Figures are the least CPU time of some repeats, ours and theirs in turn:
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -27,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from timing import best_of, describe_machine, time_first, timed, timed_process
+import timing
 
 import backtest as bt
 from backtest.engine import begin, bind_loop, set_up_run, summarize_account
@@ -58,25 +55,17 @@ def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
     def theirs(engine: str) -> Callable[[], None]:
         def work() -> None:
             portfolio = vbt.Portfolio.from_orders(
-                closes,
-                targets,
-                size_type="targetpercent",
-                price=opens,
-                val_price=opens,
-                fees=5e-4,
-                slippage=1e-4,
-                freq="1min",
-                init_cash=10_000,
-                engine=engine,
-            )
+                closes, targets, size_type="targetpercent", price=opens, val_price=opens, fees=5e-4,
+                slippage=1e-4, freq="1min", init_cash=10_000, engine=engine,
+            )  # fmt: skip
             portfolio.sharpe_ratio()
             portfolio.max_drawdown()
             portfolio.total_return()
 
         return work
 
-    engines = {"numba": theirs("numba")} | ({"rust": theirs("rust")} if has_rust() else {})
-    seconds, *others = best_of(repeat, *map(timed, (ours, *engines.values())))
+    engines = {name: theirs(name) for name in timing.list_engines()}
+    seconds, *others = timing.best_of(repeat, *map(timing.timed, (ours, *engines.values())))
     fastest = min(zip(others, engines, strict=True))
     return {
         "ours_seconds": seconds,
@@ -87,17 +76,10 @@ def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
     }
 
 
-def has_rust() -> bool:
-    """Tell whether vectorbt's Rust engine is installed."""
-    import importlib.util  # noqa: PLC0415
-
-    return importlib.util.find_spec("vectorbt_rust") is not None
-
-
 def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
     """Time the compiled loop alone."""
     works = [prepare_loop(market, policy) for policy in (Constant(), POLICY)]
-    seconds = best_of(repeat, *map(timed, works))
+    seconds = timing.best_of(repeat, *map(timing.timed, works))
     names = ("ns_per_bar", "ns_per_bar_vol_target")
     return {n: each / market.n_bars * 1e9 for n, each in zip(names, seconds, strict=True)}
 
@@ -120,8 +102,9 @@ def prepare_loop(market: bt.Market, policy: bt.Policy) -> Callable[[], Any]:
 def measure_process(repeat: int) -> dict[str, float]:
     """Time ``backtest run`` as a whole process against importing pandas, numba and pyarrow."""
     with tempfile.TemporaryDirectory() as folder:
-        run = timed_process("-m", "backtest", "run", "--results", folder)
-        ours, imports = best_of(repeat, run, timed_process("-c", "import pandas, numba, pyarrow"))
+        run = timing.timed_process("-m", "backtest", "run", "--results", folder)
+        bare = timing.timed_process("-c", "import pandas, numba, pyarrow")
+        ours, imports = timing.best_of(repeat, run, bare)
     return {"run_seconds": ours, "import_seconds": imports, "ratio": ours / imports}
 
 
@@ -139,25 +122,21 @@ def measure_memory(market: bt.Market) -> dict[str, float]:
 
 def main() -> None:
     """Measure everything asked for and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--bars", type=int, default=525_600)
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    wanted = parser.parse_args()
+    wanted = timing.read_flags(__doc__, bars=525_600, repeat=7, only=PARTS)
     market = bt.Market.sample(bars=wanted.bars, interval="1m")
     parts: dict[str, Callable[[], Any]] = {
         "recorded": lambda: measure_recorded(market, wanted.repeat),
         "loop": lambda: measure_loop(market, wanted.repeat),
         "process": lambda: measure_process(wanted.repeat),
         "memory": lambda: measure_memory(market),
-        "compile": lambda: time_first("bt.run(market, Fresh(), **terms)"),
+        "compile": lambda: timing.time_first("bt.run(market, Fresh(), **terms)"),
     }
     report = {
-        "machine": describe_machine(),
+        "machine": timing.describe_machine(),
         "bars": wanted.bars,
         **{name: parts[name]() for name in PARTS if name in wanted.only},
     }
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    timing.print_json(report)
 
 
 if __name__ == "__main__":

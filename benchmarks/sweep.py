@@ -20,18 +20,15 @@ equal single runs to 1e-9.
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from timing import best_of, describe_machine, time_first, timed
+import timing
 
 import backtest as bt
 from backtest.strategies import VolTarget
@@ -166,7 +163,7 @@ def time_limit(path: str, n_bars: int, n_sets: int, threads: int) -> Callable[[]
 
 
 def measure_ratios(
-    market: bt.Market, cases: Mapping[str, Case], limit: str | None, repeat: int
+    market: bt.Market, cases: Mapping[str, Case], limit: str, repeat: int
 ) -> dict[str, Any]:
     """Time every case at 1 and 2 threads beside the C program."""
     report: dict[str, Any] = {}
@@ -174,9 +171,9 @@ def measure_ratios(
         for name, case in cases.items():
             n_sets = len(next(iter(case.sets.values())))
             works = [time_case(market, case, threads)]
-            if limit is not None:
+            if limit:
                 works.append(time_limit(limit, market.n_bars, n_sets, threads))
-            ours, *theirs = best_of(repeat, *works)
+            ours, *theirs = timing.best_of(repeat, *works)
             found = {"ns_per_bar_and_set": ours}
             if theirs:
                 found |= {"limit_ns": theirs[0], "ratio": ours / theirs[0]}
@@ -186,11 +183,9 @@ def measure_ratios(
 
 def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, Any]:
     """Time the core case against vectorbt at 64 columns, its fastest engine."""
-    import importlib.util  # noqa: PLC0415
-
     import vectorbt as vbt  # noqa: PLC0415 - two seconds, only where compared
 
-    engine = "rust" if importlib.util.find_spec("vectorbt_rust") else "numba"
+    engine = timing.list_engines()[-1]
     columns = 64
     sigma = VolTarget(half_life=2000).observe(market)["sigma"]
     with np.errstate(divide="ignore"):
@@ -211,8 +206,8 @@ def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, An
         portfolio.total_return()
 
     unit = market.n_bars * columns / 1e9
-    theirs = (timed(simulate, unit), timed(simulate_and_measure, unit))
-    ours, bare, measured = best_of(repeat, time_case(market, case, 1), *theirs)
+    theirs = (timing.timed(simulate, unit), timing.timed(simulate_and_measure, unit))
+    ours, bare, measured = timing.best_of(repeat, time_case(market, case, 1), *theirs)
     return {
         "engine": engine,
         "ours_ns": ours,
@@ -227,7 +222,7 @@ def measure_million(n_sets: int) -> dict[str, float]:
     """Sweep many sets on hourly bars; return rates and the peak of memory over the market."""
     market = bt.Market.sample(bars=HOURLY_BARS)
     cases = [make_cases(n)["core"] for n in (512, n_sets)]
-    few = best_of(5, time_case(market, cases[0], 2))[0]
+    few = timing.best_of(5, time_case(market, cases[0], 2))[0]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     many = time_case(market, cases[1], 2)()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -243,19 +238,14 @@ def measure_million(n_sets: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure everything asked for and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--limit", help="binary of the sweep in C")
-    parser.add_argument("--bars", type=int, default=525_600)
-    parser.add_argument("--sets", type=int, default=512)
-    parser.add_argument("--million", type=int, default=1_000_000)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--cases", nargs="+", default=None)
-    wanted = parser.parse_args()
+    wanted = timing.read_flags(
+        __doc__, limit="", bars=525_600, sets=512, million=1_000_000, repeat=5, only=PARTS,
+        cases=[*make_cases(1)],
+    )  # fmt: skip
     cases = make_cases(wanted.sets)
-    cases = {name: cases[name] for name in wanted.cases or cases}
+    cases = {name: cases[name] for name in wanted.cases}
     report: dict[str, Any] = {
-        "machine": describe_machine(),
+        "machine": timing.describe_machine(),
         "bars": wanted.bars,
         "sets": wanted.sets,
         "sets_equal_to_runs": check_parity(cases),
@@ -270,8 +260,8 @@ def main() -> None:
         report["million"] = measure_million(wanted.million)
     if "compile" in wanted.only:
         sets = '{"half": np.linspace(0.1, 1, 64)}'
-        report["compile"] = time_first(f"bt.sweep(market, Fresh, {sets}, **terms)")
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+        report["compile"] = timing.time_first(f"bt.sweep(market, Fresh, {sets}, **terms)")
+    timing.print_json(report)
 
 
 if __name__ == "__main__":

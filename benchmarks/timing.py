@@ -1,7 +1,9 @@
-"""How every benchmark takes time: works in turn, the least CPU time of each."""
+"""What benchmarks share: their command line, JSON, and time: works in turn, the least of each."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import resource
@@ -10,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,38 @@ start = time.perf_counter()
 {work}
 print(time.perf_counter() - start)
 """
+
+
+def read_flags(about: str | None, *places: str, **defaults: Any) -> argparse.Namespace:
+    """Return the words of a command line; a flag has the type of its default.
+
+    A place takes one word or more. So does a flag with a list; with a tuple, only words in it.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    for name in places:
+        parser.add_argument(name, nargs="+")
+    for name, default in defaults.items():
+        flag = "--" + {"start": "from", "end": "to"}.get(name, name)
+        if default is False:
+            parser.add_argument(flag, dest=name, action="store_true")
+            continue
+        how: dict[str, Any] = {"type": type(default)}
+        if isinstance(default, list | tuple):
+            how = {"nargs": "+", "type": type(default[0])}
+        if isinstance(default, tuple):
+            how["choices"] = default
+        parser.add_argument(flag, dest=name, default=default, **how)
+    return parser.parse_args()
+
+
+def print_json(report: Any) -> None:
+    """Print what was found."""
+    sys.stdout.write(json.dumps(report, indent=1, default=str) + "\n")
+
+
+def list_engines() -> list[str]:
+    """Return the engines of vectorbt that are installed, the faster one last."""
+    return ["numba", *(["rust"] if find_spec("vectorbt_rust") else [])]
 
 
 def timed(work: Callable[[], Any], unit: float = 1.0) -> Callable[[], float]:

@@ -19,12 +19,8 @@ Searches: auto, sobol and random in bulk, and gp, a set at a time.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import math
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from timing import describe_machine, print_json, read_flags
 
 import backtest as bt
 from backtest.results import read_objective
@@ -184,29 +181,21 @@ def report_race(runs: dict[str, list[Recorder]], seconds: list[float]) -> dict[s
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--bars", type=int, default=61_320)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 10.0, 60.0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", help="names of searches; 'none' for none")
-    wanted = parser.parse_args()
+    given = {"seconds": [1.0, 10.0, 60.0], "only": ("none", *SAMPLERS)}
+    wanted = read_flags(__doc__, bars=61_320, seeds=5, **given)
     problem = Problem(make_market(wanted.bars, MARKET_SEED))
-    names = [name for name in SAMPLERS if not wanted.only or name in wanted.only]
-    searches = {name: search_with(name) for name in names}
+    searches = {name: search_with(name) for name in SAMPLERS if name in wanted.only}
     start = time.perf_counter()
     problem.judge(np.random.default_rng(0).random((1024, len(problem.names))))
     report: dict[str, Any] = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "machine": describe_machine(),
         "bars": problem.evaluator.market.n_bars,
         "sets_per_second": 1024 / (time.perf_counter() - start),
     }
     if searches:
         runs = race(problem, searches, max(wanted.seconds), wanted.seeds)
         report |= report_race(runs, wanted.seconds)
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    print_json(report)
 
 
 if __name__ == "__main__":

@@ -119,9 +119,8 @@ def draw_run(kind: str, seed: int) -> bt.Result:
     second = draw_market(rng, "ETHUSDT", level / 2, 1_500.0, 1.3 * swing)
     venue = draw_venue(rng, seed)
     pair = {"BTCUSDT": market, "ETHUSDT": second}
-    both = bt.Markets(pair)
     weights = pd.DataFrame({"BTCUSDT": 0.6, "ETHUSDT": -0.4}, index=market.times)
-    on_both = {"market": both, "venue": dict.fromkeys(pair, venue), "signal": weights}
+    on_both = {"market": bt.Markets(pair), "venue": dict.fromkeys(pair, venue), "signal": weights}
     sides = pd.Series(np.where(np.arange(BARS) % 96 < 60, 1.0, -1.0), index=market.times)
     on_one = {"market": market, "venue": venue, "signal": sides}
     given, terms = choose_terms(kind, seed, rng, on_one, on_both)
@@ -201,7 +200,6 @@ def list_rules() -> list[Any]:
 def option_terms(market: bt.Market, venue: bt.Venue, seed: int) -> dict[str, Any]:
     """Return a market with two puts and a call, bought and sold, one of which expires inside."""
     last = float(market.close[-1])
-    strikes = {"PUT": 0.95, "LATE": 0.9, "CALL": 1.05}
     expiries = {"PUT": "2023-01-08 08:00", "LATE": "2023-01-27 08:00", "CALL": "2023-01-08 08:00"}
     options = {
         name: bt.Option(
@@ -210,7 +208,7 @@ def option_terms(market: bt.Market, venue: bt.Venue, seed: int) -> dict[str, Any
             expiry=expiries[name],
             underlying="BTCUSDT",
         )
-        for name, share in strikes.items()
+        for name, share in {"PUT": 0.95, "LATE": 0.9, "CALL": 1.05}.items()
     }
     surfaces = {"BTCUSDT": make_surfaces(["2023-01-01 06:30", "2023-01-05 06:30"])}
     held = pd.DataFrame(

@@ -92,8 +92,7 @@ class PortfolioCase:
         collateral = [
             SimpleNamespace(**asset, prices=tape.for_oracle()) for asset, tape in self.collateral
         ]
-        terms = self.account
-        account = SimpleNamespace(**terms, requirement=requirement, collateral=collateral)
+        account = SimpleNamespace(**self.account, requirement=requirement, collateral=collateral)
         return markets, targets, signals, venues, account, self.answer_overlay()
 
     def answer_overlay(self) -> np.ndarray | None:
@@ -138,14 +137,13 @@ def plain_venue(venue: dict[str, Any]) -> SimpleNamespace:
 
 def make_venue(bt: Any, venue: dict[str, Any]) -> Any:
     tiers = [bt.FeeTier(t.volume, t.taker, t.maker) for t in venue["fees"].get("tiers", ())]
-    own = dict(venue["venue"])
     return bt.Venue(
         contract=bt.Contract(**venue["contract"]),
         brackets=[bt.Bracket(**row) for row in venue["brackets"]],
         fees=bt.Fees(**venue["fees"] | {"tiers": tiers}),
         slippage=bt.Slippage(**venue["slippage"]),
         liquidation=bt.Liquidation(**venue["liquidation"]),
-        **own,
+        **dict(venue["venue"]),
     )
 
 
@@ -565,8 +563,7 @@ def make_spot_case(seed: int) -> PortfolioCase:
             account["venue_leverage"] = account["venue_leverage"] | {name: setting}
     for name in case.venues:  # the pool is liquidated in one mode
         if account["margin"][name] == "cross":
-            mode = venues[legs[0]]["liquidation"]["mode"]
-            assert venues[name]["liquidation"]["mode"] == mode
+            assert venues[name]["liquidation"]["mode"] == venues[legs[0]]["liquidation"]["mode"]
     draw_expenses(seed, venues)
     return replace(case, venues=venues, account=account)
 

@@ -141,10 +141,9 @@ def make_fees(scene: Scene) -> dict[str, Any]:
 
 
 def make_slippage(scene: Scene) -> dict[str, Any]:
-    per_day = DAY // scene.interval
     return {
         "rate": scene.sometimes(0.7, 1e-5, 3e-3),
-        "impact": scene.sometimes(0.4, 0.05, 0.4) / per_day**0.5,
+        "impact": scene.sometimes(0.4, 0.05, 0.4) / (DAY // scene.interval) ** 0.5,
         "impact_window": f"{scene.pick(3, 4, 10, 24) * scene.interval // MINUTE}m",
         "max_participation": scene.sometimes(0.2, 0.005, 0.2, None),
     }

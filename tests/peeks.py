@@ -225,8 +225,7 @@ def rolling(what: str) -> Callable[[Any, int], Any]:
 
 
 def past_sum_by_blas(market: Any, h: int) -> Any:
-    padded = np.append(np.zeros(h), market.close)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, h + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(np.append(np.zeros(h), market.close), h + 1)
     return windows @ np.linspace(0.1, 1.0, h + 1)
 
 

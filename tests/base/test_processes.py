@@ -190,10 +190,9 @@ def test_an_object_is_compiled_once_and_loaded_by_later_processes(make_entry, tm
     code += "import numpy as np\nfolder = Path(sys.argv[1])\no.list_folders = lambda: (folder,)\n"
     code += "out = np.zeros(1)\no.Entry('double', 'sources', None)(4.0, out)\n"
     code += "print(out[0], 'numba' in sys.modules)"
-    done = subprocess.run(
+    assert subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["8.0", "False"]
+    ).stdout.split() == ["8.0", "False"]
 
 
 def test_other_sources_and_other_kinds_are_other_objects(make_entry, tmp_path):
@@ -269,8 +268,7 @@ def test_words_of_arguments_are_those_of_numba():
     """Meminfo and parent are unknown; then size, width, place, shape and strides in bytes."""
     table = np.zeros((2, 3))[:, ::2]
     kinds, words = object_code.pack((1.5, (2, None), True, table))
-    place = table.ctypes.data
-    expected = struct.pack("dqqq9q", 1.5, 2, 0, 1, 0, 0, 4, 8, place, 2, 2, 24, 16)
+    expected = struct.pack("dqqq9q", 1.5, 2, 0, 1, 0, 0, 4, 8, table.ctypes.data, 2, 2, 24, 16)
     assert kinds == ("d", "q", "n", "b", "<f82A")
     assert words == expected
 

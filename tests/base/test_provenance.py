@@ -22,10 +22,9 @@ def git(folder: Path, *words: str) -> str:
     if shutil.which("git") is None:
         pytest.skip("needs git")
     who = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
-    done = subprocess.run(
+    return subprocess.run(
         ["git", *who, "-C", str(folder), *words], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
+    ).stdout.strip()
 
 
 @pytest.fixture

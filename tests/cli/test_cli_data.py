@@ -224,9 +224,8 @@ NAME = "SYNTHETIC-PERP-2023-01-08-30000-P"
 @pytest.fixture
 def puts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chain = make_chain(["2023-01-01 12:20"])
     kept = ["time", "expiry", "strike", "kind", "bid", "ask", "mark", "iv", "forward", "index"]
-    chain.table[kept].to_csv(tmp_path / "quotes.csv", index=False)
+    make_chain(["2023-01-01 12:20"]).table[kept].to_csv(tmp_path / "quotes.csv", index=False)
     times = pd.date_range("2023-01-02", periods=3, freq="1h", tz="UTC")
     pd.DataFrame({"time": times, NAME: 2.0}).to_csv(tmp_path / "puts.csv", index=False)
     (tmp_path / "puts.toml").write_text(TEXT)

@@ -126,11 +126,10 @@ def test_tables_are_the_venues_of_their_instruments():
 
 
 def test_fields_of_the_account_may_be_by_instrument():
-    text = (
+    account = build(
         f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1, "
         "venue_leverage = 5}"
-    )
-    account = build(text).test.account
+    ).test.account
     assert account.margin["ETHUSDT"] == "isolated"
     assert account.band == 0.1
     own = ["account.venue_leverage.BTCUSDT=5", "account.venue_leverage.ETHUSDT=3"]

@@ -99,9 +99,8 @@ def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHO
 def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(reproduction):
     # x + R fall = fall, so fall = x / (1 - R): 0.01 / 0.1 = 0.1 with R = 0.9
     hit = fall(reproduction)
-    step = FALL / N
     assert 1.0 - hit.final_price / 100.0 == pytest.approx(
-        SHOCK / (1.0 - reproduction), abs=step / (1.0 - reproduction)
+        SHOCK / (1.0 - reproduction), abs=FALL / N / (1.0 - reproduction)
     )
     assert hit.multiplier == pytest.approx(1.0 / (1.0 - reproduction), rel=2e-2)
     assert hit.reproduction == pytest.approx(reproduction, abs=2e-3)
@@ -156,8 +155,7 @@ def test_rungs_sell_from_their_own_price_or_from_where_the_one_before_left_it(
 def test_of_several_clearing_prices_the_nearest_is_taken():
     # shock 1 % fails nobody (first rung at 98); if both rungs were sold, a fall of 2 x 2 % holds
     crowd = longs_failing_at([98.0, 97.0])
-    impact = bt.Linear(0.02 / 100.0)
-    hit = bt.cascade(crowd, plain_venue(), shock=-0.01, impact=impact, volume=1.0)
+    hit = bt.cascade(crowd, plain_venue(), shock=-0.01, impact=bt.Linear(0.02 / 100.0), volume=1.0)
     assert hit.final_price == pytest.approx(99.0)
 
 
@@ -273,8 +271,7 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 
 def test_books_that_do_not_balance_are_an_error():
-    curve = ImpactCurve(0.0, 1.0, 1.0)
-    books = Books(longs_failing_at([99.0]), plain_venue(), curve, start=100.0)
+    books = Books(longs_failing_at([99.0]), plain_venue(), ImpactCurve(0.0, 1.0, 1.0), start=100.0)
     before = books.sum_money(100.0)
     books.beside[0] += 1.0
     check_refused(lambda: books.check(100.0, before), "must balance", bt.AccountingError)
@@ -498,8 +495,7 @@ def test_the_skew_of_leverage_by_hand():
 
 def test_a_ratio_of_longs_to_shorts_is_a_log_ratio():
     market = bt.Market.sample(bars=3).with_columns(ratio=[1.0, math.e, np.nan])
-    found = bt.indicators.leverage_skew(market, "ratio")
-    np.testing.assert_allclose(found, [0.0, 1.0, np.nan])
+    np.testing.assert_allclose(bt.indicators.leverage_skew(market, "ratio"), [0.0, 1.0, np.nan])
     wrong = market.with_columns(ratio=[1.0, 0.0, 1.0])
     with pytest.raises(bt.DataError, match="must be a ratio over 0, got 0"):
         bt.indicators.leverage_skew(wrong, "ratio")

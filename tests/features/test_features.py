@@ -83,8 +83,7 @@ def test_volatility_by_hand():
 def test_sharpe_by_hand():
     """Returns 0.1 and 0.3 less funding of 0.1: mean 0.15, deviation sqrt(0.005)."""
     stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
-    market = market_of([1.0, 1.1, 1.43], funding=pd.Series([0.1], index=stamp))
-    sharpe = rolling_sharpe(market, 2)
+    sharpe = rolling_sharpe(market_of([1.0, 1.1, 1.43], funding=pd.Series([0.1], index=stamp)), 2)
     per_bar = 0.15 / math.sqrt(0.005)
     assert np.isnan(sharpe.ratio[:2]).all()
     assert np.isnan(sharpe.error[:2]).all()
@@ -246,8 +245,7 @@ def test_all_settlements_of_a_daily_bar_count_the_same():
 
 def test_long_silence_leaves_the_last_rate_and_the_next_one_counts():
     """After 5000 bars the weights of a half-life of one bar are 0: only what comes then is left."""
-    market = funded([0, 8, 5000, 5008], [1e-4, 2e-4, 3e-4, 4e-4], n=5010)
-    found = funding_forecast(market, 1.0)
+    found = funding_forecast(funded([0, 8, 5000, 5008], [1e-4, 2e-4, 3e-4, 4e-4], n=5010), 1.0)
     assert found[4999] == pytest.approx(2e-4 / 8 * 8760, rel=1e-12)
     assert found[5000] == pytest.approx(3e-4 / 4992 * 8760, rel=1e-12)
 
@@ -451,15 +449,13 @@ def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(sided: Marke
     earned = held_returns(sided, 3)
     for t in range(3, 200):
         inside = (sided.funding_time < closes[t]) & (sided.funding_time >= closes[t - 3])
-        paid = sided.funding_rate[inside].sum()
-        expected = sided.close[t] / sided.close[t - 3] - 1.0 - paid
+        expected = sided.close[t] / sided.close[t - 3] - 1.0 - sided.funding_rate[inside].sum()
         assert earned[t] == pytest.approx(expected, abs=1e-14)
     np.testing.assert_allclose(held_returns(sided, 1), long_returns(sided), atol=1e-15)
 
 
 def test_true_range_and_atr_by_hand():
     """Ranges 4, 6 (a gap up from 102 to 108), 2 and 10 (a gap down): (4 + 6) / 2, then halves."""
-    index = pd.date_range("2024-01-01", periods=4, freq="1h", tz="UTC")
     bars = pd.DataFrame(
         {
             "open": [100.0, 105, 107, 100],
@@ -467,7 +463,7 @@ def test_true_range_and_atr_by_hand():
             "low": [99.0, 104, 106, 97],
             "close": [102.0, 107, 107, 98],
         },
-        index=index,
+        index=pd.date_range("2024-01-01", periods=4, freq="1h", tz="UTC"),
     )
     market = Market.from_frames(bars)
     np.testing.assert_array_equal(indicators.true_range(market), [4.0, 6.0, 2.0, 10.0])

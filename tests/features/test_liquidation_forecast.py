@@ -84,10 +84,9 @@ def often(freq: str) -> bt.Market:
 
 
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
-    sample = bt.Market.sample(bars=500)
     daily = bt.Market.sample(bars=2400).resample("1d")
     shut = ((sessions_market(40, 7), 144.0), (often("7D"), 1.0), (often("MS"), 1.0))
-    for market, half_life in ((sample, 72.0), (daily, 3.0), *shut):
+    for market, half_life in ((bt.Market.sample(bars=500), 72.0), (daily, 3.0), *shut):
         found, _ = forecast_volatility(
             NOTHING_SEEN, market.time, market.close, market.interval, is_session=market.sessions
         )
@@ -111,8 +110,7 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
 
 def test_in_a_market_with_sessions_a_day_is_a_session():
     """Seven bars of half an hour each."""
-    market = sessions_market(40, 7)
-    result = live(market, Constant(leverage=5.0), calendar="252", compile=False)
+    result = live(sessions_market(40, 7), Constant(leverage=5.0), calendar="252", compile=False)
     found = result.bars["liquidation_probability"].to_numpy()
     np.testing.assert_allclose(found[1:], touch_by_hand(result, 144.0, 252)[1:], rtol=1e-13)
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first

@@ -139,8 +139,7 @@ def test_efficiency_is_the_published_one(gbm, name: str, published: float):
 
 def test_an_implied_volatility_is_the_column_of_that_name(market: Market):
     values = np.linspace(0.4, 0.9, 400)
-    attached = market.with_columns(implied_volatility=values)
-    assert (implied_volatility(attached) == values).all()
+    assert (implied_volatility(market.with_columns(implied_volatility=values)) == values).all()
     most = market.with_columns(implied_volatility=np.full(400, 10.0))
     assert implied_volatility(most).tolist() == [10.0] * 400
 

@@ -35,9 +35,8 @@ def hourly(hours: int = 24 * DAYS, start: str = "2023-01-01", zone: str | None =
 
 def good() -> Frames:
     """Three days of hourly bars, mark bars and 8-hour funding, without a defect."""
-    index = hourly()
     last = pd.DataFrame(
-        {"open": 100.0, "high": 102.0, "low": 99.0, "close": 101.0, "volume": 5.0}, index=index
+        {"open": 100.0, "high": 102.0, "low": 99.0, "close": 101.0, "volume": 5.0}, index=hourly()
     )
     stamps = pd.date_range("2023-01-01", periods=3 * DAYS, freq="8h", tz="UTC")
     return {

@@ -54,8 +54,7 @@ def test_the_account_lives_the_detail_where_it_is_known(quarters):
 
 def test_columns_of_the_longer_bars_are_known_at_their_closes(quarters):
     """A column of an hour stands at its last quarter, and policies see it then."""
-    hours = quarters.resample("1h").with_columns(iv=np.arange(240.0))
-    found = with_clock(hours, None, quarters)
+    found = with_clock(quarters.resample("1h").with_columns(iv=np.arange(240.0)), None, quarters)
     assert np.isnan(found.columns["iv"][:3]).all()
     assert found.columns["iv"][3:11].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 

@@ -80,8 +80,7 @@ def test_stamps_around_an_open_belong_to_it_and_count_once(freq: str, millisecon
 
 def test_a_settlement_at_an_odd_minute_falls_into_its_bar():
     funding = settled([0, 8, 13 + 37 / 60, 16, 24], [9.0e-4, 1e-4, 3e-4, 1e-4, 1e-4])
-    market = bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-    bars = hold(market).bars["funding"]
+    bars = hold(bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)).bars["funding"]
     assert bars.iloc[[8, 13, 16]].to_numpy() == pytest.approx([1.0, 3.0, 1.0], rel=1e-12)
     assert bars.sum() == pytest.approx(5.0, rel=1e-12)
 

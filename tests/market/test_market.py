@@ -78,8 +78,7 @@ def test_epochs_of_any_unit_and_times_of_any_resolution_are_the_same_market(unit
     assert Market.from_frames(frame.set_axis(frame.index.as_unit(unit))).content_hash == whole
     epochs = frame.reset_index(drop=True).assign(time=frame.index.as_unit(unit).asi8)
     assert Market.from_frames(epochs).content_hash == whole
-    texts = epochs.assign(time=epochs["time"].astype(str))
-    assert Market.from_frames(texts).content_hash == whole
+    assert Market.from_frames(epochs.assign(time=epochs["time"].astype(str))).content_hash == whole
     if unit != "ns":  # a float holds no epoch in ns exactly
         floats = epochs.assign(time=epochs["time"].astype(float))
         assert Market.from_frames(floats).content_hash == whole
@@ -340,8 +339,7 @@ def test_a_first_and_a_last_week_that_are_not_whole_are_left_out_and_noted():
 def test_days_of_hours_are_stamped_at_midnight_also_where_summer_time_begins():
     frame = hours()
     daily = Market.from_frames(frame, sessions=True).resample("1d")
-    rule = {**OHLC, "volume": "sum", "own": "last"}
-    expected = frame.groupby(frame.index.floor("D")).agg(rule)
+    expected = frame.groupby(frame.index.floor("D")).agg({**OHLC, "volume": "sum", "own": "last"})
     pd.testing.assert_frame_equal(daily.bars(), expected, **ALIKE)
     assert daily.interval == DAY
     assert run(daily).span.periods == 252.0
@@ -375,8 +373,7 @@ def test_bars_longer_than_a_day_are_scaled_by_calendar_time(frequency, periods):
 
 
 def weekdays() -> pd.DataFrame:
-    index = pd.bdate_range("2023-01-02", periods=10, tz="UTC")
-    return four_bars().iloc[[0] * 10].set_axis(index)
+    return four_bars().iloc[[0] * 10].set_axis(pd.bdate_range("2023-01-02", periods=10, tz="UTC"))
 
 
 def test_a_day_bounds_bars_whatever_hour_they_begin(tmp_path):
@@ -439,8 +436,7 @@ def test_missing_mark_bars_take_last_prices_when_asked_and_the_market_says_how_m
     assert market.mark_low.tolist() == [98.0, 198.0, 100.0, 198.0]
     assert market.has_mark
     assert market.filled["mark_gaps"] == ("last: 2 of 4 bars, 2023-01-01 to 2023-01-01 03:00 UTC")
-    whole = Market.from_frames(four_bars(), mark=mark, mark_gaps="last")
-    assert "mark_gaps" not in whole.filled
+    assert "mark_gaps" not in Market.from_frames(four_bars(), mark=mark, mark_gaps="last").filled
 
 
 def test_missing_settlements_are_accepted_when_asked_and_the_market_says_how_many():

@@ -58,8 +58,7 @@ def test_funding_is_in_the_order_of_the_stamps_and_of_the_instruments():
     assert panel.funding_bar.tolist() == [0, 2, 2, 3, 4]  # B's own bars 1 and 2 are 2 and 3 here
     assert panel.funding_is_open.tolist() == [1, 1, 1, 1, 0]
     assert panel.funding_rate.tolist() == [1e-4, 1e-4, 2e-4, 2e-4, 1e-4]
-    swapped = bt.Markets({"B": other, "A": one}).panel()
-    assert swapped.funding_instrument.tolist() == [1, 0, 1, 0, 1]
+    assert bt.Markets({"B": other, "A": one}).panel().funding_instrument.tolist() == [1, 0, 1, 0, 1]
 
 
 def test_the_jitter_says_what_is_paid_at_an_open():

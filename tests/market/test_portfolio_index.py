@@ -66,8 +66,7 @@ def test_weights_are_read_by_time_and_name():
 
 
 def test_weights_of_the_whole_are_weights_of_a_part():
-    late = make_market(B[2:], start="2024-01-01 02:00")
-    markets = bt.Markets({"A": make_market(A), "L": late})
+    markets = bt.Markets({"A": make_market(A), "L": make_market(B[2:], start="2024-01-01 02:00")})
     given = pd.DataFrame({"A": 0.5, "L": 0.5}, index=markets.times)
     part = markets.prefix(2)
     assert part.names == ("A",)

@@ -24,9 +24,8 @@ def spoilt(folder: Path, kind: str, change: Change) -> bt.Quality:
     """Return the report on four days of files, one of them spoilt."""
     paths = own_files(folder, **{kind: change})
     before = {path: path.read_bytes() for path in paths}
-    report = bt.quality(paths)
     assert {path: path.read_bytes() for path in paths} == before
-    return report
+    return bt.quality(paths)
 
 
 def cells(column: str, rows: list[int], value: float) -> Change:
@@ -169,8 +168,7 @@ def test_missing_settlements_are_counted_by_the_cadence_around_them(tmp_path: Pa
     """Among hours, three of one hour, although 8 h is the usual distance."""
     hours = [*range(0, 400, 8), *range(400, 410), *range(413, 430)]
     stamps = pd.DatetimeIndex(pd.to_datetime(np.array(hours) * HOUR, utc=True))
-    funding = pd.DataFrame({"rate": 1e-4}, index=stamps)
-    funding.to_csv(tmp_path / "funding.csv", index_label="time")
+    pd.DataFrame({"rate": 1e-4}, index=stamps).to_csv(tmp_path / "funding.csv", index_label="time")
     alone = bt.quality(tmp_path / "funding.csv")
     assert alone.find("funding", "missing").count == 3
     assert "bars" not in alone.facts

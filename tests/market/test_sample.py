@@ -73,8 +73,7 @@ def test_a_long_dies_on_the_day_at_a_price_inside_its_mark_bar(market, start, en
     t = int(market.times.get_indexer(dead["time"])[0])
     assert market.mark_low[t] <= dead["price"].iloc[0] <= market.mark_high[t]
     fill = result.events[result.events["kind"] == "fill"].iloc[0]
-    margin = fill.amount / turns
-    stated = bt.margin.liquidation_price(VENUE, fill.quantity, fill.price, margin)
+    stated = bt.margin.liquidation_price(VENUE, fill.quantity, fill.price, fill.amount / turns)
     assert dead["price"].iloc[0] == pytest.approx(stated, rel=2e-3)  # funding moves it a little
     lived = market.times.slice_indexer(result.bars.index[1], dead["time"].iloc[0])
     crossed = market.times[lived][market.mark_low[lived] <= dead["price"].iloc[0]]

@@ -101,8 +101,7 @@ def test_the_terms_of_a_random_run_add_up(seed):
     else:
         assert split.ruin == split.growth == -math.inf
     lasting = table["ruin"] == 0.0
-    rows = table[list(TERMS)].sum(axis=1)
-    assert ((rows - table["growth"])[lasting].abs() <= 1e-9 * scale).all()
+    assert ((table[list(TERMS)].sum(axis=1) - table["growth"])[lasting].abs() <= 1e-9 * scale).all()
     np.testing.assert_allclose(table[list(TERMS)].sum(), split.terms, atol=1e-9 * scale)
 
 
@@ -126,8 +125,7 @@ def test_constant_leverage_has_no_timing(signal, kind):
 def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing():
     """Long, short, out, long: 2x in each has no timing, and 1x earns what the signal earns."""
     signal = np.array([1.0, -1.0, 0.0, 1.0, -1.0, 1.0, 0.0])
-    market = steps_market()
-    split = live(market, Constant(leverage=2.0), signal=signal, compile=False).attribution()
+    split = live(steps_market(), Constant(leverage=2.0), signal=signal, compile=False).attribution()
     moves = signal[:-1] * np.array(SOME)
     assert split.price_1x == pytest.approx(np.log1p(moves).sum(), rel=1e-12)
     assert split.average_leverage == pytest.approx(moves.sum(), rel=1e-12)

@@ -143,8 +143,7 @@ def test_copies_of_a_trial_are_one_trial():
     one = noise_of(0, trials=1)
     for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
         assert luck.effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
-    scaled = one * np.array([1.0, 2.0, 5.0])
-    assert luck.effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
+    assert luck.effective_trials(one * np.array([1.0, 2.0, 5.0])) == pytest.approx(1.0, rel=1e-9)
     nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise_of(1, trials=12)
     assert luck.effective_trials(nearly) < 1.2  # 12 of 12 were said
 

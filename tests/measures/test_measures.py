@@ -182,8 +182,7 @@ def test_both_tests_give_the_figures_of_the_risk_management_toolbox():
     assert found.kupiec_p == pytest.approx(0.49694, abs=5e-6)
     assert found.christoffersen == pytest.approx(0.25866, abs=5e-6)
     assert found.christoffersen_p == pytest.approx(0.61104, abs=5e-6)
-    joint = stats.chi2.sf(found.kupiec + found.christoffersen, 2)
-    assert joint == pytest.approx(0.69763, abs=5e-6)
+    assert stats.chi2.sf(found.kupiec + found.christoffersen, 2) == pytest.approx(0.69763, abs=5e-6)
 
 
 def test_scores_by_hand():
@@ -209,10 +208,9 @@ def test_independence_by_hand():
 
 def test_pairs_that_are_not_known_do_not_count():
     """What is left stands side by side: 1 0 1 1."""
-    forecast = pd.Series([0.2, np.nan, 0.3, 0.4, 0.5, np.nan])
     outcome = np.array([1.0, 1.0, 0.0, 1.0, 1.0, np.nan])
     rest = results.calibration([0.2, 0.3, 0.4, 0.5], [True, False, True, True])
-    assert results.calibration(forecast, outcome) == rest
+    assert results.calibration(pd.Series([0.2, np.nan, 0.3, 0.4, 0.5, np.nan]), outcome) == rest
     assert rest.count == 4
 
 

@@ -58,8 +58,7 @@ def test_parts_add_up_and_leave_little(coin):
     quotes = make_quotes(terms, 400)
     held = np.tile([3.0, -2.0, 1.0], (400, 1))
     profit = held * (quotes.value_close - quotes.value_open)
-    settled = np.full(held.shape, np.nan)
-    parts = explain_profit(terms, quotes, held, held, held, profit, settled)
+    parts = explain_profit(terms, quotes, held, held, held, profit, np.full(held.shape, np.nan))
     assert list(parts) == list(EXPLAINED)
     np.testing.assert_allclose(sum(parts.values()), profit, rtol=0, atol=1e-15)
     assert np.abs(parts["rest"]).sum() / np.abs(profit).sum() < 0.02
@@ -79,9 +78,8 @@ def test_a_closing_inside_a_bar_is_a_move_of_the_price():
     settled = np.full((1, 3), np.nan)
     parts = explain_profit(terms, quotes, 0.0 * opened, opened, closed, profit, settled)
     greek = options.greeks("put", start, 90.0, 0.12, quotes.volatility_open[0, 0], 0.02)
-    own = quotes.forward_close[0, 0] - start
     assert parts["delta"][0, 0] == pytest.approx(
-        greek.delta * (-1.5 * (95.0 - start) - 0.5 * own), rel=1e-9
+        greek.delta * (-1.5 * (95.0 - start) - 0.5 * (quotes.forward_close[0, 0] - start)), rel=1e-9
     )
     assert parts["theta"][0, 0] == pytest.approx(-0.5 * greek.theta * HOUR, rel=1e-9)
     assert sum(parts.values())[0, 0] == pytest.approx(profit[0, 0], rel=1e-12)

@@ -52,8 +52,7 @@ def make_chain(stamps: list[str], shift: float = 0.0, at: int = -1) -> bt.Chain:
     parts = []
     for k, each in enumerate(stamps):
         rows = write_sample()
-        moved = pd.Timestamp(each, tz="UTC") - TIME
-        rows["time"], rows["index"] = rows["time"] + moved, 20_000.0
+        rows["time"], rows["index"] = rows["time"] + (pd.Timestamp(each, tz="UTC") - TIME), 20_000.0
         factor = 0.2 * (1.0 + (shift if k == at else 0.0) + 0.003 * k)
         for name in ("strike", "forward"):
             rows[name] *= 0.2
@@ -65,6 +64,5 @@ def make_chain(stamps: list[str], shift: float = 0.0, at: int = -1) -> bt.Chain:
 
 def make_markets(bars: int = 240, options: Any = None, **more: Any) -> bt.Markets:
     """Return the sample market as BTC with a listed put, under one flat surface."""
-    market = bt.Market.sample(bars=bars)
     given = {"surfaces": {"BTC": make_surfaces(["2023-01-01 06:30"])}, **more}
-    return bt.Markets({"BTC": market, **(options or {"PUT": PUT})}, **given)
+    return bt.Markets({"BTC": bt.Market.sample(bars=bars), **(options or {"PUT": PUT})}, **given)

@@ -165,8 +165,7 @@ def test_put_call_parity_and_homogeneity():
     """Truth 2, with the tests of implied volatilities and of central differences."""
     _, f, k, t, v, r = draw_options(300, seed=3)
     call, put = options.price("call", f, k, t, v, r), options.price("put", f, k, t, v, r)
-    discount = np.exp(-r * t)
-    np.testing.assert_allclose(call - put, discount * (f - k), atol=4e-15 * (f + k).max())
+    np.testing.assert_allclose(call - put, np.exp(-r * t) * (f - k), atol=4e-15 * (f + k).max())
     np.testing.assert_allclose(options.price("call", 7 * f, 7 * k, t, v, r), 7 * call, rtol=1e-9)
     np.testing.assert_array_equal(options.price("put", f, k, t, v, r, "coin"), put / f)
 

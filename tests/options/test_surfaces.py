@@ -58,8 +58,7 @@ def make_chain(settlement: str = "coin", **given: object) -> bt.Chain:
 
 
 def hours(n: int, start: str = "2026-01-01") -> bt.Market:
-    terms = {"instrument": "BTCUSD"}
-    return market_of(100.0 + np.sin(np.arange(n)), start=start, terms=terms)
+    return market_of(100.0 + np.sin(np.arange(n)), start=start, terms={"instrument": "BTCUSD"})
 
 
 def test_the_least_squares_rest_at_a_bound():
@@ -148,8 +147,7 @@ def test_files_of_both_layouts(tmp_path: Path):
 
 def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
     for k in (1, 0):
-        rows = make_rows(time=NOW + pd.Timedelta(days=k))
-        rows.to_parquet(tmp_path / f"day-{1 - k}.parquet")
+        make_rows(time=NOW + pd.Timedelta(days=k)).to_parquet(tmp_path / f"day-{1 - k}.parquet")
     chain = bt.Chain.load(tmp_path, settlement="coin")
     assert chain.times.tolist() == [NOW, NOW + pd.Timedelta(days=1)]
     assert "156 quotes in 2 snapshots" in repr(chain.inspect())

@@ -102,8 +102,7 @@ def test_smoothed_moves_by_its_speed_limit():
     """Hourly bars, 24 turns a day up and 12 down: at most 1 up and 0.5 down at each close."""
     policy = Smoothed(Asks(), up=24.0, down=12.0)
     found = asked(policy, [3.0, 3.0, 3.0, 3.0, 0.0, 0.0, math.nan, 0.0])
-    expected = [1.0, 2.0, 3.0, 3.0, 2.5, 2.0, math.nan, 1.5]
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(found, [1.0, 2.0, 3.0, 3.0, 2.5, 2.0, math.nan, 1.5], rtol=1e-9)
 
 
 def test_smoothed_begins_anew_after_a_stop_and_while_the_signal_is_flat():
@@ -129,9 +128,8 @@ def test_scheduled_changes_at_midnight():
 def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     """3x stopped out by a fall of 10 % in the bar; three bars of pause; then in again."""
     market = market_of(*[100.0, 100.0, (100.0, 100.0, 90.0, 95.0), *[95.0] * 6])
-    account = bt.Account(stop_loss=0.05)
     policy = Cooldown(Constant(3.0), bars=3)
-    result = live(policy, market=market, account=account, venue=free_venue())
+    result = live(policy, market=market, account=bt.Account(stop_loss=0.05), venue=free_venue())
     assert result.events["kind"].tolist().count("stop") == 1
     assert result.bars["target"].tolist() == [3.0, 3.0, 0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 3.0]
     out = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0]
@@ -172,8 +170,7 @@ def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
     table = bt.sweep(MARKET, DEEP, values, venue=AT_BINANCE["venue"], account=ACCOUNT).table
     for row in table.itertuples():
         inner = VolTarget(row.lowest_vol_target_target), Cppi(row.lowest_cppi_multiplier)
-        alone = live(Smoothed(Lowest(*inner), up=2.0))
-        assert row.final_equity == alone.metrics["final_equity"]
+        assert row.final_equity == live(Smoothed(Lowest(*inner), up=2.0)).metrics["final_equity"]
 
 
 def test_the_code_of_the_policies_is_part_of_the_hash():

@@ -247,8 +247,7 @@ def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, sign
     ):  # fmt: skip
         seen = np.array([getattr(view, name) for view in views])
         np.testing.assert_allclose(seen, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
-    days = np.arange(1, 301) / 24.0
-    np.testing.assert_allclose([view.days for view in views], days, rtol=1e-12)
+    np.testing.assert_allclose([view.days for view in views], np.arange(1, 301) / 24.0, rtol=1e-12)
     if settings:
         assert min(view.bars_since_liquidation for view in views) < 300
     else:
@@ -341,8 +340,7 @@ class Tabled(bt.Policy):
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
         """Return 2 in rising bars."""
-        table = {"rising": 2.0, "falling": 1.0}
-        return table["rising" if bar.close > bar.open else "falling"]
+        return {"rising": 2.0, "falling": 1.0}["rising" if bar.close > bar.open else "falling"]
 
 
 def test_what_does_not_compile_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch):

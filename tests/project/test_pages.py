@@ -281,8 +281,7 @@ def test_pages_read_in_a_clone_are_all_there():
 def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "__init__.py").write_text("raise ImportError('not ours')\n")
-    done = start("-m", "backtest", "policies", "--json", folder=tmp_path)
-    assert "vol-target" in done.stdout
+    assert "vol-target" in start("-m", "backtest", "policies", "--json", folder=tmp_path).stdout
 
 
 @pytest.mark.slow

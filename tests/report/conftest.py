@@ -49,10 +49,9 @@ def html(page):
 
 @pytest.fixture(scope="session")
 def sweep():
-    market = bt.Market.sample(bars=24 * 8)
     values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
     values["account.band"] = [0.0, 0.1]
-    return bt.sweep(market, VolTarget, values, **AT_BINANCE)
+    return bt.sweep(bt.Market.sample(bars=24 * 8), VolTarget, values, **AT_BINANCE)
 
 
 @pytest.fixture(scope="module")

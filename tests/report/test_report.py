@@ -169,9 +169,8 @@ def test_months_and_years_compound_to_the_run(result):
 
 def test_the_worst_drawdown_is_that_of_the_metrics(result):
     """Of 1, 2, 1.5, 2, 1.8, 1.0: one of a quarter that recovers in two days, one of a half."""
-    closes = DAY * np.arange(1, 7)
     unit = np.array([1.0, 2.0, 1.5, 2.0, 1.8, 1.0])
-    falls = worst_drawdowns(unit, closes, start=0, first_peak=1.0, count=10)
+    falls = worst_drawdowns(unit, DAY * np.arange(1, 7), start=0, first_peak=1.0, count=10)
     rows = falls[["depth", "days_under_water", "days_down"]].to_numpy().tolist()
     assert rows == [[0.5, 2.0, 2.0], [0.25, 2.0, 1.0]]
     assert falls["recovery"].isna().tolist() == [True, False]
@@ -285,8 +284,7 @@ def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
 
 
 def test_dust_is_dropped_at_the_end_only():
-    values = np.array([1.0, 1e-7, 0.5, 1e-8, 0.0])
-    assert drop_dust(values).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]
+    assert drop_dust(np.array([1.0, 1e-7, 0.5, 1e-8, 0.0])).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]
 
 
 @pytest.fixture(scope="module")
@@ -301,8 +299,7 @@ def pulled():
 
 def test_the_page_says_who_pulled_whom_down(pulled):
     """B is the only cause; A closed with a profit of 160 x 500/1423 = 56.22."""
-    table = run_parts.tabulate_contagion(pulled)
-    assert table.table.iloc[0].tolist() == ["B 100.00 %", "A 56.22"]
+    assert run_parts.tabulate_contagion(pulled).table.iloc[0].tolist() == ["B 100.00 %", "A 56.22"]
     assert "1 position in profit closed too" in build_page(pulled).summary
 
 
@@ -325,8 +322,7 @@ def test_collateral_is_part_of_what_the_account_began_with():
     result = bt.run(
         bt.Markets(still), Hold(0.0), venue=make_venue(), account=account, compile=False
     )
-    page = build_page(result)
-    assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
+    assert build_page(result).summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
     table = run_parts.tabulate_instruments(result).table
     assert table.iloc[-1].to_dict() == {"collateral_pnl": 200.0, "net": 200.0}
     lines = {name: amount for name, amount, _ in run_parts.list_statement(result)}

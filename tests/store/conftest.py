@@ -24,9 +24,8 @@ def made(tmp_path_factory):
     live(VolTarget()).save(store)
     live(Constant(leverage=1.0)).save(store)
     bt.sweep(short, VolTarget, {"target": [0.2, 0.4]}, **AT_BINANCE).save(store)
-    market = bt.Market.sample(bars=24 * 40)
     both = {"vol-target": VolTarget(), "constant": Constant()}
-    compare_policies(market, both, draws=99, **AT_BINANCE).save(store)
+    compare_policies(bt.Market.sample(bars=24 * 40), both, draws=99, **AT_BINANCE).save(store)
     with pytest.MonkeyPatch.context() as patch:
         stand_in(put=patch.setattr)
         seek(store=store, trials=40)

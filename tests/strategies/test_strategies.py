@@ -246,11 +246,10 @@ def test_with_normal_returns_the_leverage_is_the_closed_form(measure: str, tail:
     sqrt(2 tau / T (1 - tau / T)) = 0.50 of that. Its bias, 3 / 4n, is 0.013 %.
     """
     half_life, n = 2000.0, 20_000
-    policy = TailRisk(
-        measure=measure, model="normal", level=0.99, horizon=24, half_life=half_life, budget=0.1
-    )
     assert stats.norm.pdf(stats.norm.ppf(0.99)) / 0.01 == pytest.approx(2.665214220345, rel=1e-12)
-    risk = policy.observe(walk(n + 10_000, 0.0, 0.6, seed=21))["risk"][10_000:]
+    risk = TailRisk(
+        measure=measure, model="normal", level=0.99, horizon=24, half_life=half_life, budget=0.1
+    ).observe(walk(n + 10_000, 0.0, 0.6, seed=21))["risk"][10_000:]
     expected = 0.1 / (tail * 0.6 * math.sqrt(24 / YEAR))
     tau = half_life / math.log(2.0)
     error = math.sqrt(1 / (4 * tau) * 2 * tau / n * (1 - tau / n))
@@ -456,9 +455,8 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
     """Moves of up to 0.3 % an hour: over the band only where the bar itself took it there, by no
     more than one such move, and from the next open on at the target but for that bar's move."""
     market = gentle_walk(6000, 0.003, seed=44)
-    policy = MarginBuffer(target=0.06, low=0.8, high=1.25)
     terms = {"venue": TIERED, "account": bt.Account(capital=5e6), "signal": side}
-    result = live(market, policy, **terms)
+    result = live(market, MarginBuffer(target=0.06, low=0.8, high=1.25), **terms)
     bars = result.bars[1:]
     ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
     is_out = (ratio < 0.048) | (ratio > 0.075)
@@ -498,9 +496,8 @@ def test_margin_buffer_follows_the_signal_at_once():
 def test_the_stop_of_fixed_risk_costs_its_share(stop, kind, side):
     """Linear long at d = .05, f = .0005, s = .001: L = .02 / {1.001 [1 - .95 x .999 + .0005 +
     .0005 x .95 x .999]} = .384805..., and the stop leaves 98 % of the capital."""
-    costs = {"fees.taker": 5e-4, "slippage.rate": 1e-3}
     contract = {"contract": bt.Contract(**COIN)} if kind == "inverse" else {}
-    venue = free_venue().override({**costs, **contract})
+    venue = free_venue().override({**{"fees.taker": 5e-4, "slippage.rate": 1e-3}, **contract})
     close = 100.0 * np.array([1.0, 1.0, 1.0, 1.0, 1.0 - side * 0.08, 1.0 - side * 0.08])
     market = market_of(close).with_columns(width=np.full(6, 2.5))
     stops = {"trailing_stop": 0.05} if stop is None else {"stop_loss": stop}

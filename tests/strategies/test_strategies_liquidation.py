@@ -194,8 +194,7 @@ def test_the_leverage_is_the_sum_of_the_geometric_series(v: float):
 ])  # fmt: skip
 def test_the_loop_is_left_alone_while_its_health_is_in_the_band(held, direction, is_traded):
     policy = LeverageLoop(ltv=0.5, band=0.18)
-    account = SimpleNamespace(leverage=held)
-    answer = policy.leverage(SimpleNamespace(direction=direction), account)
+    answer = policy.leverage(SimpleNamespace(direction=direction), SimpleNamespace(leverage=held))
     assert answer == 2.0 if is_traded else math.isnan(answer)
 
 
@@ -252,8 +251,7 @@ def test_interest_alone_breaches_a_loan_that_is_left_alone():
     (1 + r)^n >= 0.8 / 0.75."""
     hourly = 0.4 / 8760.0
     n = math.ceil(math.log(0.8 / 0.75) / math.log1p(hourly))
-    policy = LeverageLoop(ltv=0.75, band=0.9)
-    result = borrow(*[100.0] * (n + 5), policy=policy, borrow_rate=0.4)
+    result = borrow(*[100.0] * (n + 5), policy=LeverageLoop(ltv=0.75, band=0.9), borrow_rate=0.4)
     bars = result.bars
     before = 30_000.0 * (1.0 + hourly) ** np.arange(n)
     np.testing.assert_allclose(debt(result)[1 : n + 1], before, rtol=1e-9)

@@ -195,12 +195,11 @@ def test_quantities_follow_the_lot_of_the_venue():
 def test_a_leg_acts_on_fresh_quotes_alone():
     """The rows of the chain are young at the close of bar 12, and again a day later."""
     chain = make_chain(["2023-01-01 12:20", "2023-01-02 12:20"])
-    rows = chain.table.drop_duplicates(["expiry", "strike", "kind"])
     listed = {
         f"{each.kind[0]}{each.strike:g}-{each.expiry:%d}": bt.Option(
             kind=each.kind, strike=each.strike, expiry=str(each.expiry), underlying="BTC"
         )
-        for each in rows.itertuples()
+        for each in chain.table.drop_duplicates(["expiry", "strike", "kind"]).itertuples()
         if each.expiry > pd.Timestamp("2023-01-03", tz="UTC") and each.kind == "put"
     }
     given = {"listed": listed, "chains": {"BTC": chain}}

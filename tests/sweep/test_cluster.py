@@ -168,5 +168,4 @@ def test_what_is_missing_is_told(monkeypatch):
         address = empty.scheduler_address
         check_refused(enter(address), f"cannot use the cluster {address}")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    words = "pip install 'leverage-backtest[cluster]'"
-    check_refused(enter("local:2"), words, bt.ParameterError)
+    check_refused(enter("local:2"), "pip install 'leverage-backtest[cluster]'", bt.ParameterError)

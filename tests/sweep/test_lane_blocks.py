@@ -159,7 +159,6 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         markets, venue=venue, account=account, sampling="4h",
         signal=signal if rng.random() < 0.6 else None,
     )  # fmt: skip
-    evaluator = Evaluator(VariedTest(test, policy))
     sets = {
         "scale": np.geomspace(0.2, 60.0, n_sets),
         "seed": rng.integers(0, 3, n_sets),
@@ -171,7 +170,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     if more[8] < 0.2:
         own = {"scale", "seed", "wild", "mode"}
         sets = {f"{Jumpy.title()}_{k}" if k in own else k: each for k, each in sets.items()}
-    return evaluator, sets
+    return Evaluator(VariedTest(test, policy)), sets
 
 
 def require_equal(rows: Any, others: Any) -> None:
@@ -319,8 +318,7 @@ def test_the_loops_over_lanes_are_vectors(monkeypatch):
     monkeypatch.setattr(block, "find_block", formulas.find_block)
     market, venue = bt.Market.sample(bars=99), bt.Venue.preset("binance-usdm", "BTCUSDT")
     test = bt.Backtest(market, venue=venue, account=bt.Account())
-    evaluator = Evaluator(VariedTest(test, Capped.over(Jumpy)))
-    evaluator.evaluate({"cap": np.linspace(1.0, 2.0, 8)})
+    Evaluator(VariedTest(test, Capped.over(Jumpy))).evaluate({"cap": np.linspace(1.0, 2.0, 8)})
     whole, *_ = made  # one for each thread that came first
     found: dict[str, int] = {}
     for text in whole.split("\ndefine ")[1:]:

@@ -351,5 +351,4 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
     signal = pd.concat([flat, pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)])
     test = bt.Backtest(pair, **TERMS, overlay=Awake(), signal=signal)
-    evaluator = Evaluator(VariedTest(test, Constant), compile=False)
-    evaluator.check_causal({"leverage": np.array([1.0])})
+    Evaluator(VariedTest(test, Constant), compile=False).check_causal({"leverage": np.array([1.0])})

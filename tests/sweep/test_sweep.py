@@ -44,8 +44,7 @@ def test_sets_may_be_a_table_or_a_number_of_draws():
     drawn = run(VolTarget, 5, seed=3)
     assert drawn.parameters == ("target", "half_life", "power", "estimator")
     pd.testing.assert_frame_equal(drawn.table, run(VolTarget, 5, seed=3).table)
-    narrow = run(VolTarget, 5, space={"account.band": (0.0, 0.1)})
-    assert narrow.parameters == ("account.band",)
+    assert run(VolTarget, 5, space={"account.band": (0.0, 0.1)}).parameters == ("account.band",)
     again = run(VolTarget, drawn.table[list(drawn.parameters)])
     pd.testing.assert_frame_equal(again.table, drawn.table)
 
@@ -230,8 +229,7 @@ def test_a_row_pools_the_rows_of_each_market(pool, alone):
 @pytest.mark.slow
 def test_rows_hold_the_runs_of_each_market(alone):
     found = sweep_apart(bt.Markets(MARKETS), accounts="separate")
-    runs = found.replay(1)
-    assert {name: run.metrics["sharpe"] for name, run in runs.items()} == {
+    assert {name: run.metrics["sharpe"] for name, run in found.replay(1).items()} == {
         name: table["sharpe"].iloc[1] for name, table in alone.items()
     }
     named = {name: found.manifest[name] for name in ("accounts", "pool")}
@@ -250,8 +248,7 @@ def test_settings_and_signals_may_be_tables_by_market():
 
 def test_returns_are_the_mean_on_the_days_that_all_have():
     names = {"A": MARKETS["BTC"].slice(0, 240), "B": MARKETS["BTC"].slice(48, 400)}
-    signal = dict.fromkeys(names, 1.0)
-    test = bt.Backtest(names, venue=VENUE, account=bt.Account(), signal=signal)
+    test = bt.Backtest(names, venue=VENUE, account=bt.Account(), signal=dict.fromkeys(names, 1.0))
     evaluator = PooledEvaluator(VariedTest(test, bt.strategies.Constant), compile=False)
     rows = evaluator.evaluate({"leverage": np.array([1.0])}, returns=True)
     series = [run.returns.to_numpy() for run in evaluator.replay({"leverage": 1.0}).values()]

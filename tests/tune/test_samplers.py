@@ -139,8 +139,7 @@ def test_the_same_seed_and_answers_give_the_same_questions(name):
 def test_grades_follow_debs_rules():
     """Kept by score, none last; then broken by how much, whatever the score; ruined last."""
     score = np.array([1.0, 3.0, np.nan, 99.0, 50.0, np.nan, 7.0])
-    violation = np.array([0.0, 0.0, 0.0, 2.0, 1.0, np.inf, np.nan])
-    grades = grade(np.empty((7, 1)), score, violation)
+    grades = grade(np.empty((7, 1)), score, np.array([0.0, 0.0, 0.0, 2.0, 1.0, np.inf, np.nan]))
     assert grades.sort().tolist() == [1, 0, 2, 4, 3, 5, 6]
     assert grades.rank().tolist() == [6.0, 7.0, 5.0, 3.0, 4.0, 1.5, 1.5]
 

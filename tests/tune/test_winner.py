@@ -73,14 +73,12 @@ def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
         "depth": np.full(3, 0.5),
         "fast": np.zeros(3, dtype=bool),
     }
-    rule = Robustness(neighbours=64)
-    near = winner.draw_neighbors(space, sets, rule, np.random.default_rng(0))
+    near = winner.draw_neighbors(space, sets, Robustness(neighbours=64), np.random.default_rng(0))
     for k in range(3):
         part = slice(64 * k, 64 * (k + 1))
         assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
         assert near["x"][part].std() > 0.1
-        steps = set((near["n"][part] - sets["n"][k]).tolist())
-        assert steps == [{-1, 0, 1}, {0, 1}, {-1, 0}][k]
+        assert set((near["n"][part] - sets["n"][k]).tolist()) == [{-1, 0, 1}, {0, 1}, {-1, 0}][k]
         assert set(near["mode"][part]) == {"a"}
         assert not near["fast"][part].any()
     assert near["x"].min() >= 0.0

@@ -187,8 +187,7 @@ def judge_panel(panel: np.ndarray, n: int, k: int):
 @pytest.mark.parametrize(("n", "k"), [(10, 5), (10, 2), (6, 2)])
 def test_overfitting_is_certain_if_columns_are_demeaned_and_0_if_one_is_always_better(n, k):
     panel = np.random.default_rng(1).normal(0.0, 0.01, (600, 20))
-    demeaned = judge_panel(panel - panel.mean(axis=0), n, k)
-    assert estimate_overfitting(demeaned.rank, n, k) == 1.0
+    assert estimate_overfitting(judge_panel(panel - panel.mean(axis=0), n, k).rank, n, k) == 1.0
     common = np.repeat(panel[:, :1], 20, axis=1)
     common[:, 7] += 0.001
     better = judge_panel(common, n, k)

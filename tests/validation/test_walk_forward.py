@@ -74,9 +74,8 @@ def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
 
 @pytest.mark.slow
 def test_one_fold_is_a_search_with_that_holdout():
-    spans = {"train": "80d", "test": "30d"}
     common = {"trials": 8, "robust": True, "seed": 3}
-    walk = walk_forward(MARKET, Lever, **PLAIN, **spans, **common)
+    walk = walk_forward(MARKET, Lever, **PLAIN, **{"train": "80d", "test": "30d"}, **common)
     study = bt.tune(MARKET, Lever, **PLAIN, **common, holdout="30d")
     row = walk.folds.iloc[0]
     assert {"size": row["size"], "window": row["window"]} == study.best_values

@@ -250,7 +250,6 @@ def test_a_rise_of_initial_margin_reduces_no_position():
     assert result.margin_multipliers.iloc[-1, 0] == 10.0
     assert len(result.events) == 1
     assert result.bars["leverage"].iloc[-1] > 5.0
-    late = bt.run(
+    assert bt.run(
         market, Constant(6.0), venue=venue, account=account, start=market.times[6], compile=False
-    )
-    assert late.bars["leverage"].iloc[-1] == pytest.approx(4.0)
+    ).bars["leverage"].iloc[-1] == pytest.approx(4.0)

@@ -194,9 +194,8 @@ OF_PRESETS = {
 @pytest.mark.parametrize(("name", "day", "held", "wanted"), OF_PRESETS.values(), ids=[*OF_PRESETS])
 def test_a_rule_of_a_preset_by_hand(name, day, held, wanted):
     """Maintenance, and initial margin where it is worked out."""
-    rule = bt.margin_preset(name, list(held), at=day).requirement
     prices = {each: PRICES.get(each, 1.0) for each in held}
-    terms = (ONE_BRACKET, held, prices, rule)
+    terms = (ONE_BRACKET, held, prices, bt.margin_preset(name, list(held), at=day).requirement)
     index = prices | {"ETH-PERP": 3_000.0} if name == "derive" else None
     found = [ask(*terms, index=index) for ask in (bt.margin.requirement, bt.margin.initial)]
     assert found[: len(wanted)] == pytest.approx(wanted)
@@ -605,9 +604,8 @@ def test_a_venue_is_given_as_the_name_of_a_preset_everywhere():
     )
 
     def ask(venue: object) -> list[object]:
-        held = bt.run(market, Constant(), venue=venue, **terms)
         return [
-            held.manifest["id"],
+            bt.run(market, Constant(), venue=venue, **terms).manifest["id"],
             bt.run(bt.Markets({"A": market}), Constant(), venue={"A": venue}, **terms).metrics,
             bt.sweep(market, Constant(), {"leverage": [1.0]}, venue=venue, **terms).manifest["id"],
             bt.sensitivity(market, Constant(), venue=venue, factors=["fees"], **terms).summary(),

@@ -40,10 +40,9 @@ PORTFOLIO_CASES: dict[str, dict[str, Any]] = {
 
 def venue_of_table(name: str) -> bt.Venue:
     """Return a venue with a published table; an absent cap is infinite."""
-    rows = DATA["tables"][name]["rows"]
     table = [
         bt.Bracket(floor, cap or INF, leverage, rate, amount)
-        for floor, cap, leverage, rate, amount in rows
+        for floor, cap, leverage, rate, amount in DATA["tables"][name]["rows"]
     ]
     return venue_of(brackets=table)
 
@@ -513,7 +512,6 @@ def test_the_other_position_is_left_out_at_a_price():
     both = bt.margin.liquidation_price(venue, 1.0, 100.0, 5.0, other_maintenance=4.0)
     assert alone == pytest.approx(95.0 / 0.996)  # 5 + P - 100 = .004 P
     assert both == pytest.approx(99.0 / 0.996)  # 5 + P - 100 = .004 P + 4
-    backed = bt.margin.liquidation_price(
+    assert bt.margin.liquidation_price(
         venue, 1.0, 100.0, 5.0, other_backing=4.0, other_maintenance=4.0
-    )
-    assert backed == pytest.approx(alone)
+    ) == pytest.approx(alone)

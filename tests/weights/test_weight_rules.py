@@ -59,8 +59,7 @@ def test_weights_are_those_of_the_variances_at_the_last_fit():
     np.testing.assert_array_equal(frame.iloc[94].to_numpy(), frame.iloc[71].to_numpy())
     # C is listed at bar 100 and has 48 returns at bar 148, at which weights are made anew.
     assert (frame["C"].to_numpy()[:148] == 0.0).all()
-    three = weigh(ewma(["A", "B", "C"], 148, 48.0))
-    np.testing.assert_allclose(frame.iloc[148], three, rtol=1e-9)
+    np.testing.assert_allclose(frame.iloc[148], weigh(ewma(["A", "B", "C"], 148, 48.0)), rtol=1e-9)
     # In the last bar of C, 499, its weight is gone, and the others are made anew.
     assert frame["C"].to_numpy()[498] != 0.0
     assert (frame["C"].to_numpy()[499:] == 0.0).all()
@@ -127,18 +126,16 @@ def test_an_estimator_receives_times_and_names_and_keeps_nothing():
 
     estimator, seen = Curious(), []
     note = {"progress": lambda done, total: seen.append((done, total))}
-    frame = bt.allocate.fitted(MARKETS, estimator, window=100, every=48, **note)
     assert estimator.fits == 0
     assert seen == [(k + 1, len(seen)) for k in range(len(seen))]
-    assert frame["A"].iloc[-1] == 1.0
+    assert bt.allocate.fitted(MARKETS, estimator, window=100, every=48, **note)["A"].iloc[-1] == 1.0
 
 
 @pytest.mark.slow
 def test_skfolios_estimators_fit():
     optimization = pytest.importorskip("skfolio.optimization", reason="skfolio is not installed")
     frame = bt.allocate.fitted(MARKETS, optimization.InverseVolatility(), window=96, every=24 * 7)
-    moves = pd.DataFrame({"A": A.close, "B": B.close}).pct_change().iloc[97 - 96 : 97]
-    inverse = 1.0 / moves.std()
+    inverse = 1.0 / pd.DataFrame({"A": A.close, "B": B.close}).pct_change().iloc[97 - 96 : 97].std()
     np.testing.assert_allclose(frame.iloc[96, :2], inverse / inverse.sum(), rtol=1e-9)
     np.testing.assert_allclose(frame.iloc[-1].sum(), 1.0)
 
