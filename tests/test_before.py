@@ -10,7 +10,6 @@ from tests import before
 from tests.before import WAS
 
 RUNS = before.list_runs()
-FAST = [name for name in RUNS if not name.endswith(".toml")]
 OF_OPTIONS = {"fill_prices", "fill_greeks", "fill_volatilities"}
 """Kernels that only chains of options call."""
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name.endswith(".toml")]
@@ -25,7 +24,7 @@ def test_only_measures_of_now_that_the_file_lacks_count_as_new():
     assert not {*before.NEW_MEASURES} & {name for run in WAS.values() for name in run["metrics"]}
 
 
-@pytest.mark.parametrize("name", [*FAST, *SLOW])
+@pytest.mark.parametrize("name", [*[name for name in RUNS if not name.endswith(".toml")], *SLOW])
 def test_a_run_equals_that_of_before(name):
     tolerance = before.FITTED.get(name, before.TOLERANCE)
     assert [*before.differences(WAS[name], before.run_quietly(RUNS[name]), tolerance)] == []

@@ -32,8 +32,7 @@ from tests.scenes import (
 )
 
 CLOSES = (97.0, 100.0, 101.0, 99.0, 100.0)
-BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
-VENUE = venue_of(brackets=BRACKETS)
+VENUE = venue_of(brackets=[bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)])
 SAFE = [100.0, 100.0, 101.0, 102.0, 101.0, 100.0]
 
 

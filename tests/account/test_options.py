@@ -126,7 +126,6 @@ RULES = {
     **{name: name for name in ("reg-t", "cboe-index", "occ-tims", "derive")},
     **{name: name for name in ("deribit-standard", "deribit-portfolio", "okx-standard-btc")},
 }
-IN_COINS = ("deribit", "okx")
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -134,7 +133,7 @@ IN_COINS = ("deribit", "okx")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name, held, sign):
     """M - R falls by the requirement, less a mark in it, and by what is withheld of a long."""
-    rule, is_coin = RULES[name], name.startswith(IN_COINS)
+    rule, is_coin = RULES[name], name.startswith(("deribit", "okx"))
     contract = {"contract": {"kind": "inverse" if is_coin else "linear"}}
     own = model(sign, 100.0, held, is_coin=is_coin, underlying="BTC")
     case = make(FLAT, [own], name="BTC", venues={"*": contract})

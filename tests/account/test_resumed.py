@@ -71,9 +71,8 @@ def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypa
 
 MARKETS = simulate_pair(90)
 FLOWS = pd.Series([50.0, -20.0, 30.0], index=MARKETS.times[[10, 40, 60]])
-TIERS = [bt.FeeTier(3_000.0, 0.0002, 0.0)]
 TERMS = {
-    "venue": make_venue(taker=0.001).override({"fees.tiers": TIERS}),
+    "venue": make_venue(taker=0.001).override({"fees.tiers": [bt.FeeTier(3_000.0, 0.0002, 0.0)]}),
     "account": bt.Account(
         capital=1_000.0,
         margin={"AAA": "cross", "BBB": "isolated"},

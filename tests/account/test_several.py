@@ -397,7 +397,6 @@ STEPS = {"mode": "partial", "step": 0.1}
 HALVES = {"mode": "partial", "step": 0.5}
 CARRIED = {"A": {"brackets": [bracket() | {"cap": 1000.0}]}, "*": {"fees": {"per_order": 50.0}}}
 COIN = tape([flat(2000)] * 3, ())
-DEAR = tape([flat(3000)] * 2, ())
 MARGINAL = [(0.0, 1000.0, 0.95), (1000.0, 2000.0, 0.5)]
 GROUP = scenarios(
     moves={"g": [(-0.1, 1.0), (0.1, 1.0)]}, groups={"g": ["A", "B"]}, factor=0.5, contingency=0.01,
@@ -682,7 +681,7 @@ HAND: Hand = {
     "marginal tiers of collateral": (
         lambda: play_legs(
             ([flat(100)] * 2, (100.0,)), (STILL[:2], (0.0,)), negative_limit=0.0, venues=SAFE,
-            collateral=[(asset("COIN", 1.0, tiers=MARGINAL), DEAR)]),
+            collateral=[(asset("COIN", 1.0, tiers=MARGINAL), tape([flat(3000)] * 2, ()))]),
         {"quantity 1 0": 490}),
     # B ends at 1.1 in bar 2: 4000 gain 400, less 0.1 % of 4400
     "a delisted position closes at the mark close with its fee": (

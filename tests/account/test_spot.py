@@ -18,7 +18,6 @@ from tests.scenes import Hand, by_hand
 NAN, INF = math.nan, math.inf
 YEAR = 365 * 24
 LOAN = {"venue": {"borrow_rate": 0.001 * YEAR}}  # 0.1 % an hour
-CASH = {"venue": {"cash_rate": 0.0001 * YEAR}}
 IDLE = tape([flat(1)] * 4, (0.0,))
 STILL = [flat(100)] * 4
 APART = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
@@ -55,7 +54,7 @@ HAND: Hand = {
          "initial_margin 1": 3000 / Fraction(8) - 300}),
     # 1,000.1 after an hour; half is spent, and the rest earns 0.01 % an hour
     "a long bought with cash pays nothing and the rest earns": (
-        held((0.5, NAN), venues={"*": CASH}),
+        held((0.5, NAN), venues={"*": {"venue": {"cash_rate": 0.0001 * YEAR}}}),
         {"cash 1": Fraction(10_001, 20), "interest 2": Fraction(-10_001, 200_000)}),
     "it pays no funding": (
         lambda: play_case(pair(tape(STILL, (2.0, NAN), funding=[(2.0, 0.01, NAN)]), IDLE)),

@@ -24,18 +24,6 @@ class Mine(bt.Policy):
     def leverage(self, bar, account):
         return LEVEL
 '''
-EXPERIMENT = """
-[data]
-path = "data"
-[policy]
-name = "mine.py:Mine"
-[venue.fees]
-taker = 0.0005
-[account]
-band = 0.05
-[run]
-compile = false
-"""
 HOSTILE = [
     "<script>alert(1)</script>",
     "a|b`c",
@@ -55,7 +43,18 @@ def folder(tmp_path, monkeypatch):
     bt.Market.sample(bars=24 * DAYS).resample("4h").save("data")
     (tmp_path / "mine.py").write_text(POLICY)
     (tmp_path / "held_beside.py").write_text("LEVEL = 2.0\n")
-    (tmp_path / "calm.toml").write_text(EXPERIMENT)
+    (tmp_path / "calm.toml").write_text("""
+[data]
+path = "data"
+[policy]
+name = "mine.py:Mine"
+[venue.fees]
+taker = 0.0005
+[account]
+band = 0.05
+[run]
+compile = false
+""")
     return tmp_path
 
 

@@ -20,20 +20,6 @@ ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-08", "--no-compile")
 """A week in plain Python: nothing is compiled."""
 
-FRAGILE = '''
-from typing import Annotated
-
-import backtest as bt
-
-
-class Fragile(bt.Policy):
-    """Refuses some sizes."""
-
-    size: Annotated[float, bt.Range(-10.0, 100.0)] = 1.0
-
-    def leverage(self, bar, account):
-        return self.size
-'''
 SHORT_TUNE = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
 """Two weeks in plain Python: nothing is compiled."""
 FEW = (*SHORT_TUNE, "--trials", "24")
@@ -76,7 +62,20 @@ def test_the_command_line_and_python_agree(capsys):
 
 
 def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
-    (folder / "fragile.py").write_text(FRAGILE)
+    (folder / "fragile.py").write_text('''
+from typing import Annotated
+
+import backtest as bt
+
+
+class Fragile(bt.Policy):
+    """Refuses some sizes."""
+
+    size: Annotated[float, bt.Range(-10.0, 100.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.size
+''')
     flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraints", "fees<=40")
     harsh = ("--set", "account.after_liquidation=halt", "--set", "venue.slippage.rate=0.05")
     with warnings.catch_warnings():

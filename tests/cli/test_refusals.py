@@ -7,21 +7,6 @@ import pytest
 from tests.kit import MY_POLICY, call
 from tests.layouts import own_files
 
-FILES = {
-    "syntax.toml": "[account\n",
-    "table.toml": "[polcy]\nname = 'x'\n",
-    "key.toml": "[data]\nintrval = '1h'\n[sweep]\ndrws = 3\n",
-    "kind.toml": "[run]\ncompile = 'yes'\n[sweep]\ndraws = '3'\n",
-    "settings.toml": "[policy]\nname = 'vol-target'\nsettings = {target = [1]}\n",
-    "nameless.toml": "[policy]\nsettings = {target = 1}\n",
-    "account.toml": "[account]\ncapital = -3\nbnd = 1\n",
-    "venue.toml": "[venue]\npreset = 'binance-usdm:BTCUSDT'\nfees = {takr = 0.1}\n",
-    "raises.py": "import backtest as bt\n\n1 / 0\n",
-    "leaves.py": "import sys\n\nsys.exit(3)\n",
-    "range.py": "import backtest as bt\n\nx = bt.Range(3, 1)\n",
-    "none.py": "import backtest as bt\n",
-    "two.py": MY_POLICY,
-}
 REFUSED = [
     # words and values
     ("run --captal 3", "(Possible options: --capital, --data); see backtest run --help"),
@@ -138,7 +123,21 @@ REFUSED = [
 
 @pytest.mark.parametrize(("typed", "words"), REFUSED, ids=[typed for typed, _ in REFUSED])
 def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
-    for name, text in FILES.items():
+    for name, text in {
+        "syntax.toml": "[account\n",
+        "table.toml": "[polcy]\nname = 'x'\n",
+        "key.toml": "[data]\nintrval = '1h'\n[sweep]\ndrws = 3\n",
+        "kind.toml": "[run]\ncompile = 'yes'\n[sweep]\ndraws = '3'\n",
+        "settings.toml": "[policy]\nname = 'vol-target'\nsettings = {target = [1]}\n",
+        "nameless.toml": "[policy]\nsettings = {target = 1}\n",
+        "account.toml": "[account]\ncapital = -3\nbnd = 1\n",
+        "venue.toml": "[venue]\npreset = 'binance-usdm:BTCUSDT'\nfees = {takr = 0.1}\n",
+        "raises.py": "import backtest as bt\n\n1 / 0\n",
+        "leaves.py": "import sys\n\nsys.exit(3)\n",
+        "range.py": "import backtest as bt\n\nx = bt.Range(3, 1)\n",
+        "none.py": "import backtest as bt\n",
+        "two.py": MY_POLICY,
+    }.items():
         (folder / name).write_text(text)
     own_files(folder, ("bars",))
     (folder / "full").mkdir()

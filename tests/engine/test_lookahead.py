@@ -24,11 +24,6 @@ LATE = ("unknown", "late", "wants bars", "closed ME", "garch")
 SHORT = MARKET.prefix(600)
 TERMS = {"venue": free_venue(), "account": bt.Account()}
 FREE_TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}
-TEXTS = {
-    "market written to": "cannot set WRITEABLE flag",
-    "market written through a view": "cannot set WRITEABLE flag",
-    "decided by a market on self": "no attribute 'kept'",
-}
 TICKS = market_of(100.0 + 0.5 * np.cumsum(np.random.default_rng(2).integers(-2, 3, 2000)) % 50)
 """Prices in ticks of 0.5 %: a third of all sums of a few moves are 0."""
 ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(-1, 2, 2000)))
@@ -230,7 +225,11 @@ def _nothing_is_kept():
 
 @pytest.mark.parametrize("name", every_nth(POLICIES, 4))
 def test_a_hidden_peek_is_refused(name: str):
-    text = TEXTS.get(name, "(looks ahead|is not repeatable): column 'x'")
+    text = {
+        "market written to": "cannot set WRITEABLE flag",
+        "market written through a view": "cannot set WRITEABLE flag",
+        "decided by a market on self": "no attribute 'kept'",
+    }.get(name, "(looks ahead|is not repeatable): column 'x'")
     check_refused(lambda: bt.run(MARKET, POLICIES[name](), **FREE_TERMS), text, bt.PolicyError)
 
 

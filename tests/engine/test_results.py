@@ -55,7 +55,6 @@ COIN = scenes.venue_of(contract={"kind": "inverse", "settles": "BTC"})
 PRICES = (100.0, 100.0, 125.0, 100.0)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 PAIR = simulate_pair(200, 3)
-MARGINS = [{}, {"margin": "isolated", "venue_leverage": 10.0}]
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
@@ -242,7 +241,7 @@ def run_pair(markets, level=4.0, *, venue=None, account=None, **more):
     return bt.run(markets, Hold(level), venue=venue, account=account, compile=False, **more)
 
 
-@pytest.mark.parametrize("terms", MARGINS)
+@pytest.mark.parametrize("terms", [{}, {"margin": "isolated", "venue_leverage": 10.0}])
 @pytest.mark.parametrize("kind", ["linear", "inverse"])
 def test_a_weight_of_0_in_a_second_instrument_changes_no_measure(terms, kind):
     """All measures: benchmark and margin ratio included."""

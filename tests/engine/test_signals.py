@@ -192,7 +192,6 @@ def broken(seen: Market) -> np.ndarray:
     return seen.columns["implied"]
 
 
-LINE = broken.__code__.co_firstlineno + 1
 SERIES = [
     (pd.Series([1.0] * 6), "must be an array, or be indexed by time, was by RangeIndex"),
     (by_hours({0: 1.0}).tz_localize(None), "must have a time zone"),
@@ -202,7 +201,7 @@ SERIES = [
 ]
 FUNCTIONS = [
     (broken, "the signal broken raised KeyError: 'implied', in "),
-    (broken, f"test_signals.py, line {LINE}, given 600 bars"),
+    (broken, f"test_signals.py, line {broken.__code__.co_firstlineno + 1}, given 600 bars"),
     (lambda seen: np.ones(3), "must return one number per bar, 600, "),
     (lambda seen: 1.0, "returned shape ()"),
     (lambda seen: pd.Series(1.0, index=seen.times + pd.Timedelta("1h")), "by other times"),
@@ -219,10 +218,9 @@ def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_wer
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()
 
 
-TWO_MONTHS = bt.Market.sample(bars=24 * 60)
 MARKETS = bt.Markets(
     {
-        "A": TWO_MONTHS,
+        "A": bt.Market.sample(bars=24 * 60),
         "B": bt.Market.sample(bars=24 * 60, seed=1),
         "C": bt.Market.sample(bars=24 * 60, seed=2).slice(400, 1000),
     }

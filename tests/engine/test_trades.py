@@ -25,7 +25,6 @@ from tests.kit import Hold, check_refused, flat, make_market, make_venue, simula
 
 HOURS = pd.date_range("2024-01-01", periods=8, freq="1h", tz="UTC")
 SPLIT = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss")
-COSTS = SPLIT[1:]
 
 
 def run_by_hand(**account: Any) -> bt.Result:
@@ -98,7 +97,7 @@ def check_sums(result: bt.Result) -> set[str]:
     """Hold the rows of all views to the ledger, to 1e-9 of turnover; return how trades ended."""
     account, positions = result.record.account, result.record.positions
     gains = account.price_pnl + account.bad_debt + account.collateral_pnl - account.conversion
-    gains = gains - account.interest - sum(getattr(account, name) for name in COSTS)
+    gains = gains - account.interest - sum(getattr(account, name) for name in SPLIT[1:])
     start = account.equity[0] - gains[0] - account.flows[0]
     change = account.equity[-1] - start - account.flows.sum()
     kinds = result.events["kind"].isin([each.kind.name for each in TRADED])

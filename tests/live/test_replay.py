@@ -33,7 +33,6 @@ ROW = {
                "price": 100.0, "fee": 0.05, "fee_currency": "USDT"}],
 }  # fmt: skip
 IN_USDT, IN_BNB = {"cost": 2.0, "currency": "USDT"}, {"cost": 0.01, "currency": "BNB"}
-EMPTY = {"cost": None, "currency": None}
 
 
 def replay_case(case: Any) -> tuple[Any, Any]:
@@ -192,7 +191,7 @@ def trade(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("given", "fee", "currency"), [
     ({"fee": IN_BNB}, 0.01, "BNB"),
-    ({"fee": EMPTY, "fees": [IN_USDT]}, 2.0, "USDT"),
+    ({"fee": {"cost": None, "currency": None}, "fees": [IN_USDT]}, 2.0, "USDT"),
     ({"fee": IN_USDT, "fees": [IN_USDT, IN_USDT | {"cost": 0.5}]}, 2.5, "USDT"),  # never both
     ({"fee": IN_USDT, "fees": []}, 2.0, "USDT"),
     ({"fees": [IN_USDT, IN_BNB | {"cost": 0.0}]}, 2.0, "USDT"),

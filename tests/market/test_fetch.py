@@ -254,8 +254,7 @@ def test_a_server_that_is_not_there_is_said_so_at_once(tmp_path):
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):
     path = tmp_path / "a.zip"
     zip_text(path, "a.csv", f"{HEADER}\n{text}\n")
-    with pytest.raises(DataError, match=said):
-        read_archive_rows(path.read_bytes(), "bars", "test")
+    check_refused(lambda: read_archive_rows(path.read_bytes(), "bars", "test"), said, DataError)
 
 
 # exchanges, page by page

@@ -19,7 +19,6 @@ ACCOUNT = bt.Account(capital=10_000.0, band=0.9)
 CHANGING = [*range(0, 33, 8), *range(36, 61, 4), *range(61, 96)]
 """Every 8 hours, from 32:00 every 4, from 60:00 every hour."""
 LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
-SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
 
 
 def flat_bars(freq: str, days: int = 4, **columns: object) -> pd.DataFrame:
@@ -91,7 +90,7 @@ def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) ->
     frame = pd.read_feather(folder / LONG).iloc[rows].reset_index(drop=True)
     if rate is not None:
         frame.loc[0, "open"] = rate
-    frame.to_feather(folder / SHORT)
+    frame.to_feather(folder / "BTC_USDT_USDT-1h-funding_rate.feather")
     return folder
 
 

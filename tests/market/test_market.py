@@ -172,8 +172,7 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
         (filled.set_axis(filled.index.strftime("%F %T"))[::-1], "was by Index"),
         (pd.concat([filled, moved.iloc[-1:]]), "has 9 times"),
     ):
-        with pytest.raises(DataError, match=words):
-            market.with_columns(iv=series)
+        check_refused(lambda series=series: market.with_columns(iv=series), words, DataError)
 
 
 @pytest.mark.parametrize(("values", "words"), [
@@ -183,8 +182,7 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
     ({"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2}, "implied_volatility: must be finite"),
 ])  # fmt: skip
 def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
-    with pytest.raises(DataError, match=words):
-        Market.sample(bars=8).with_columns(**values)
+    check_refused(lambda: Market.sample(bars=8).with_columns(**values), words, DataError)
 
 
 def test_between_takes_the_opens_from_start_to_before_end():

@@ -74,12 +74,11 @@ def test_weights_of_the_whole_are_weights_of_a_part():
     np.testing.assert_array_equal(read_weights({"A": 1.0, "L": 1.0}, part), [[1.0, 1.0]])
 
 
-HOURS = PAIR.times
 BAD = {
     "unknown": (frame(C=1.0), "got 'C'"),
     "two columns": (frame()[["A", "A"]], "'A' has several"),
     "no zone": (frame().tz_localize(None), "must have a time zone"),
-    "between bars": (frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
+    "between bars": (frame().set_axis(PAIR.times + pd.Timedelta("30min")), "the open of a bar, 4"),
     "infinite": (
         frame(A=[0.0, np.inf, 0.0, 0.0]),
         "1 of 8 are not, first for 'A' at 2024-01-01 01:00",

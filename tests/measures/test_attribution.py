@@ -15,7 +15,6 @@ from tests.cases import make_case
 from tests.kit import AT_BINANCE, bars_market, check_refused, every_nth, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
-CASES = 80
 SOME = (0.1, -0.1, 0.3, 0.0, -0.2, 0.05)
 """Moves of a small market."""
 TAKEOVER = venue_of(liquidation={"mode": "takeover"})
@@ -81,7 +80,7 @@ def test_a_gap_between_close_and_open_stands_under_fills():
     assert split.growth == pytest.approx(0.0, abs=1e-15)
 
 
-@pytest.mark.parametrize("seed", every_nth(range(CASES), 8))
+@pytest.mark.parametrize("seed", every_nth(range(80), 8))
 def test_the_terms_of_a_random_run_add_up(seed):
     """All margin modes, shorts, inverse contracts, liquidations, flows and reserves by chance."""
     case = make_case(seed)

@@ -13,6 +13,7 @@ import pytest
 
 from backtest import ParameterError
 from backtest.results import differences, luck
+from tests.kit import check_refused
 
 OF_THE_PAPER = {"periods": 250, "n": 1250, "sharpe": 2.5, "skew": -3.0, "kurtosis": 10.0}
 """Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
@@ -188,8 +189,7 @@ FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise_of(0, 50,
         "not in 1 of 8 trials, first in column 3"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, match: str):
-    with pytest.raises(ParameterError, match=match):
-        call()
+    check_refused(call, match, ParameterError)
 
 
 def sample(returns, free=0.0):

@@ -221,8 +221,7 @@ def test_pairs_that_are_not_known_do_not_count():
     ([0.5, np.nan], [0, 1], "at least 2 forecasts with a known outcome, got 1"),
 ])  # fmt: skip
 def test_what_is_no_forecast_with_an_outcome_is_refused(forecast, outcome, message):
-    with pytest.raises(ParameterError, match=message):
-        results.calibration(forecast, outcome)
+    check_refused(lambda: results.calibration(forecast, outcome), message, ParameterError)
 
 
 def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:

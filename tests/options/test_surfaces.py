@@ -17,7 +17,6 @@ from tests.kit import ask, call, check_refused, market_of
 
 NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
 CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
-needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")
 VOGT = SVI(a=-0.041, b=0.1331, rho=0.306, m=0.3586, sigma=0.4153)
 WINGS = {"v": 0.01742625, "psi": -0.1752111, "p": 0.6997381}
 K = np.linspace(-1.5, 1.5, 3001)
@@ -352,8 +351,7 @@ def test_the_check_catches_interpolation_towards_a_later_snapshot(surfaces: bt.S
     moving = bt.Surfaces.fit(bt.Chain.from_frame(pd.concat(days), settlement="coin"))
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
     market = moving.attach(hours(72))
-    with pytest.raises(bt.PolicyError, match="sigma"):
-        bt.run(market, Foresight(), **terms)
+    check_refused(lambda: bt.run(market, Foresight(), **terms), "sigma", bt.PolicyError)
     result = bt.run(market, bt.strategies.ImpliedVolTarget(target=0.3), **terms)
     expected = 0.3 / moving.vix("30d").iloc[0]
     assert result.bars["leverage"].iloc[20] == pytest.approx(expected, rel=0.05)
@@ -383,7 +381,7 @@ def test_bad_chains_and_calls_get_one_clear_error(surface, surfaces, make, words
     check_refused(lambda: make(surface, make_chain(), surfaces), words)
 
 
-@needs_chains
+@pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")
 def test_quotes_without_a_zone_need_one(tmp_path):
     naive = write_sample()
     naive = naive.assign(**{x: naive[x].astype(str).str[:19] for x in ("time", "expiry")})
@@ -394,8 +392,7 @@ def test_quotes_without_a_zone_need_one(tmp_path):
             read(tmp_path / "quotes.csv", **terms)
     found = bt.Chain.load(tmp_path / "quotes.csv", **terms, timezone="UTC")
     assert found.times[0] == bt.Chain.sample().times[0]
-    with pytest.raises(bt.DataError, match="tz_localize"):
-        bt.Chain.from_frame(naive, **terms)
+    check_refused(lambda: bt.Chain.from_frame(naive, **terms), "tz_localize", bt.DataError)
 
 
 @pytest.mark.slow

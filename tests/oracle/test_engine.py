@@ -23,7 +23,6 @@ CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "500"))
 BLOCKS = 10
 LIVELY = 10
 """An account of one position with much in it that holds it to the end."""
-LIVELY_SEVERAL = 3
 
 LEAST = {  # of 600 cases, in how many it must happen
     "event": {
@@ -192,7 +191,7 @@ def test_random_accounts_of_several_reach_the_rules(make):
 
 @pytest.mark.parametrize(("seed", "columns"), [
     (None, ["equity", "cash", "margin", "fees", "realized_pnl", "initial_margin", "quantity"]),
-    (LIVELY_SEVERAL, ["equity", "cash", "fees", "liquidation_loss", "funding", "available"]),
+    (3, ["equity", "cash", "fees", "liquidation_loss", "funding", "available"]),
 ])  # fmt: skip
 def test_the_comparison_sees_an_error_in_one_bar(seed, columns):
     """An error of 1e-6 of the capital in one bar is found, and that alone."""

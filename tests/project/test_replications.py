@@ -21,8 +21,7 @@ import thorp_ruin
 import volatility_targeting
 from comparison import Row
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 FACTORS = DATA / "fama-french" / "F-F_Research_Data_Factors_daily_192607-202111.CSV"
 BITCOIN = DATA / "btc-usdm-1h"
 

@@ -21,7 +21,6 @@ from backtest.strategies import Constant
 from tests.kit import call
 from tests.report.conftest import live
 
-HOSTILE = "<b>x&y%2F</b>\u202e"
 HOSTILE_TEXTS = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -42,7 +41,7 @@ def store(tmp_path):
     shutil.copytree(saved, folder / "broken")
     (folder / "broken" / "bars.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
     (folder / "empty").mkdir()
-    saved.rename(folder / HOSTILE.replace("/", "_"))
+    saved.rename(folder / "<b>x&y%2F</b>\u202e".replace("/", "_"))
     return folder
 
 

@@ -23,13 +23,11 @@ from tests.kit import YEAR, bars_market, check_refused, every_nth
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
-WEEK = 7 / 365
 HOT = models.Filtered(block=15.0, omega=4e-8, alpha=0.0096, beta=0.989, variance_now=2e-4)
 DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
 GBM = models.GBM(volatility=0.8)
 ROWS = models.Stationary(block=30.0)
 WEIGHTS = (0.4, 0.3, 0.15, 0.05)
-SPANS = (7, 30, 180)
 GRID = laws.FundingGrid(8 * 3600 * 10**9, 0)
 
 
@@ -262,7 +260,7 @@ def test_a_drift_moves_all_paths_alike(market, name):
     terms = {"paths": 3, "horizon": "7d", "seed": 1}
     plain = bt.simulate_paths(market, name, **terms).closes()[:, -1]
     moved = bt.simulate_paths(market, name, drift=0.5, **terms)
-    assert moved.closes()[:, -1] / plain == pytest.approx(math.exp(0.5 * WEEK), rel=1e-12)
+    assert moved.closes()[:, -1] / plain == pytest.approx(math.exp(0.5 * 7 / 365), rel=1e-12)
     assert [*moved.describe()["drift"].values()] == [0.5]
     of_history = bt.simulate_paths(market, name, drift="history", **terms)
     simple = market.close[1:] / market.close[:-1] - 1.0
@@ -635,7 +633,7 @@ def settled() -> bt.Market:
 def spread_of_means(rates: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the mean rate over 7, 30 and 180 days of 3 settlements."""
     sums = np.concatenate([[0.0], np.cumsum(rates)])
-    return np.array([np.std(sums[3 * d :] - sums[: -3 * d]) / (3 * d) for d in SPANS])
+    return np.array([np.std(sums[3 * d :] - sums[: -3 * d]) / (3 * d) for d in (7, 30, 180)])
 
 
 def test_least_squares_find_the_weights_of_a_known_process():

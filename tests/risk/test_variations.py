@@ -21,7 +21,6 @@ RISING = kit.market_of(
 )
 OF_1000 = {"account": bt.Account(capital=1000.0), "compile": False}
 FLAT = kit.flat(100.0)
-LEGS = {"A": 0.5, "B": -0.5}
 HEDGED = bt.Markets({
     "A": kit.make_market([FLAT, FLAT, (100, 106, 94, 100), FLAT], start="2023-01-01"),
     "B": kit.make_market([FLAT, FLAT, (100, 107, 93, 100), FLAT], start="2023-01-01"),
@@ -162,7 +161,7 @@ def test_a_hedge_holds_along_the_path_and_not_at_both_extremes(way):
     # At the low of A and the high of B at once, a share s of the way leaves 1000 - 1950 s, and
     # needs 0.005 x 150 (200 + s): s = 850 / 1950.75, where 150 + 0.75 s are left.
     left = 150.0 + 0.75 * 850.0 / 1950.75
-    found = bt.bounds(live(HEDGED, 30.0, LEGS, intrabar=way))
+    found = bt.bounds(live(HEDGED, 30.0, {"A": 0.5, "B": -0.5}, intrabar=way))
     assert found.table.loc["final_equity"].tolist() == pytest.approx([1000.0, left])
     assert found.table.loc["liquidations"].tolist() == [0.0, 1.0]
     assert found.table.loc["max_drawdown"].tolist() == pytest.approx([0.0, 1.0 - left / 1000.0])

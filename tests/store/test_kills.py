@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-KILLS = 60
 
 
 def is_there(store: Path, kind: str) -> bool:
@@ -87,7 +86,7 @@ def kill_and_do_again(
 @pytest.mark.slow
 @pytest.mark.parametrize("work", WORKS)
 def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
-    kill_and_do_again(work, tmp_path, KILLS // len(WORKS), np.random.default_rng(5))
+    kill_and_do_again(work, tmp_path, 60 // len(WORKS), np.random.default_rng(5))
 
 
 def save_the_same(source: Path, store: Path, times: int) -> None:

@@ -497,7 +497,7 @@ def test_the_stop_of_fixed_risk_costs_its_share(stop, kind, side):
     """Linear long at d = .05, f = .0005, s = .001: L = .02 / {1.001 [1 - .95 x .999 + .0005 +
     .0005 x .95 x .999]} = .384805..., and the stop leaves 98 % of the capital."""
     contract = {"contract": bt.Contract(**COIN)} if kind == "inverse" else {}
-    venue = free_venue().override({**{"fees.taker": 5e-4, "slippage.rate": 1e-3}, **contract})
+    venue = free_venue().override({"fees.taker": 5e-4, "slippage.rate": 1e-3, **contract})
     close = 100.0 * np.array([1.0, 1.0, 1.0, 1.0, 1.0 - side * 0.08, 1.0 - side * 0.08])
     market = market_of(close).with_columns(width=np.full(6, 2.5))
     stops = {"trailing_stop": 0.05} if stop is None else {"stop_loss": stop}

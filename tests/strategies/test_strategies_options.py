@@ -27,7 +27,6 @@ from tests.options.listed_markets import make_chain, make_surfaces, make_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
 LEVEL = 30_000.0
-DAYS = ("2023-01-05 08:00", "2023-01-13 08:00", "2023-01-20 08:00")
 STRIKES = range(22_000, 34_001, 2_000)
 RULE = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
 N_PATHS = 40
@@ -39,7 +38,7 @@ def list_contracts(**more: Any) -> dict[str, bt.Option]:
         f"{kind[0].upper()}{strike // 1000}-{day[8:10]}": bt.Option(
             kind=kind, strike=strike, expiry=day, underlying="BTC", **more
         )
-        for day in DAYS
+        for day in ("2023-01-05 08:00", "2023-01-13 08:00", "2023-01-20 08:00")
         for strike in STRIKES
         for kind in ("call", "put")
     }

@@ -81,7 +81,13 @@ def test_rows_are_those_of_one_machine_bit_for_bit(cluster):
         )
 
 
-MINE = """
+@pytest.mark.slow
+def test_a_policy_of_a_file_reaches_workers_as_it_is_now(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    # Bytecode is known by second and size, and the two files differ in neither.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    sets = {"most": np.array([1.0, 2.0, 4.0])}
+    (tmp_path / "mine.py").write_text("""
 from typing import Annotated
 
 import backtest as bt
@@ -93,22 +99,14 @@ class Mine(bt.Policy):
 
     def leverage(self, bar, account):
         return brake(self.most, account.drawdown, 0.3)
-"""
-BESIDE = """
+""")
+    for factor in (1.0, 0.5):
+        (tmp_path / "beside_mine.py").write_text(
+            f"""
 def brake(most, drawdown, limit):
     return {factor} * most * max(0.0, 1.0 - drawdown / limit)
 """
-
-
-@pytest.mark.slow
-def test_a_policy_of_a_file_reaches_workers_as_it_is_now(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    # Bytecode is known by second and size, and the two files differ in neither.
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    sets = {"most": np.array([1.0, 2.0, 4.0])}
-    (tmp_path / "mine.py").write_text(MINE)
-    for factor in (1.0, 0.5):
-        (tmp_path / "beside_mine.py").write_text(BESIDE.format(factor=factor))
+        )
         sys.modules.pop("beside_mine", None)
         own = prepare(load_policy(str(tmp_path / "mine.py")), compile=factor == 1.0)
         with on_cluster(own, cluster.scheduler_address) as working:

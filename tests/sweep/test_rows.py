@@ -104,9 +104,8 @@ def by_bar(*values: float) -> pd.Series:
 
 
 RNG = np.random.default_rng(0)
-MOVES = pd.Series(np.abs(SAMPLE.close - SAMPLE.open))
 MARKET = SAMPLE.with_columns(
-    width=MOVES.rolling(14).mean().to_numpy(),
+    width=pd.Series(np.abs(SAMPLE.close - SAMPLE.open)).rolling(14).mean().to_numpy(),
     dear=1e-4 * (1.0 + np.arange(BARS) % 7),
     target=np.where(np.arange(BARS) % 7 == 0, 2.0 + np.sin(np.arange(BARS) / 11.0), np.nan),
 )  # fmt: skip

@@ -16,7 +16,6 @@ from backtest.sweep.sets import VariedTest
 from tests.kit import check_refused
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
-LEVERED = {"leverage": [0.5, 2.0, 60.0]}
 POOLS = {"mean": np.mean, "median": np.median, "worst": np.min}
 
 
@@ -206,7 +205,7 @@ MARKETS = make_markets(BTC=400, ETH=480, LTC=360)
 
 def sweep_apart(market, **more):
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False, **more}
-    return bt.sweep(market, bt.strategies.Constant, LEVERED, **terms)
+    return bt.sweep(market, bt.strategies.Constant, {"leverage": [0.5, 2.0, 60.0]}, **terms)
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,6 @@ from tests.tuning import MARKET, Hills, Mixed, seek
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
-START = trials.start_sampler
-
 
 def is_same(one: Study, other: Study) -> bool:
     """Tell whether two studies found the same, to the bit; pieces may be cut elsewhere."""
@@ -58,7 +56,7 @@ def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
 
 @pytest.mark.parametrize("sampler", every_nth(["auto", "sobol", "random", "grid", "gp"], 3))
 def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
-    monkeypatch.setattr(trials, "start_sampler", START)
+    monkeypatch.setattr(trials, "start_sampler", trials.start_sampler)
     few = {"trials": 24 if sampler == "gp" else 80, "sampler": sampler, "robust": False}
     whole = seek(store=tmp_path / "whole", **few)
 

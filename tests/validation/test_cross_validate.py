@@ -17,6 +17,7 @@ from backtest.search.cross_validate import (
     sum_moments,
 )
 from backtest.search.validation import folds, list_paths, list_splits, plan_spans, split_groups
+from tests.kit import check_refused
 from tests.validation.worlds import PLAIN, Lever, make_market
 
 HOURS = bt.Market.sample(bars=24 * 100)
@@ -101,8 +102,7 @@ def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
     ({"groups": 6, "embargo": 300}, "embargo must leave"),
 ])  # fmt: skip
 def test_spans_that_cannot_be_are_refused(given, match):
-    with pytest.raises(bt.ParameterError, match=match):
-        folds(HOURS, **given)
+    check_refused(lambda: folds(HOURS, **given), match, bt.ParameterError)
 
 
 @pytest.fixture(scope="module")

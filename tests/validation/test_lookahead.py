@@ -16,7 +16,6 @@ TERMS: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT}
 SPACE = {"window": (1, 48), "depth": (1, 48)}
 SEARCH: dict[str, Any] = {"space": SPACE, "trials": 8}
 LEAN = {**SEARCH, "robust": False}
-SPANS = {"train": "90d", "test": "60d"}
 
 
 def next_rises(market: bt.Market) -> np.ndarray:
@@ -54,7 +53,7 @@ WINGS = {
     "sweep of several": lambda policy, **given: bt.sweep(PANEL, policy, SPACE, **TERMS, **given),
     "tune": lambda policy, **given: bt.tune(MARKET, policy, **TERMS, **LEAN, **given),
     "walk": lambda policy, **given: bt.walk_forward(
-        MARKET, policy, **TERMS, **LEAN, **SPANS, **given
+        MARKET, policy, **TERMS, **LEAN, train="90d", test="60d", **given
     ),
     "cross-validation": lambda policy, **given: bt.cross_validate(
         MARKET, policy, **TERMS, **SEARCH, groups=4, **given

@@ -22,8 +22,7 @@ from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(110)  # 440 bars of 6 h
-SPANS = {"train": "50d", "test": "20d"}
-SMALL = {"trials": 4, "robust": False, "sampler": "sobol", **SPANS}
+SMALL = {"trials": 4, "robust": False, "sampler": "sobol", "train": "50d", "test": "20d"}
 FALLEN = 0.3
 DAYS = 365 * 4
 PLANTED = {"trials": 16, "sampler": "sobol", "robust": False}
@@ -75,7 +74,7 @@ def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
 @pytest.mark.slow
 def test_one_fold_is_a_search_with_that_holdout():
     common = {"trials": 8, "robust": True, "seed": 3}
-    walk = walk_forward(MARKET, Lever, **PLAIN, **{"train": "80d", "test": "30d"}, **common)
+    walk = walk_forward(MARKET, Lever, **PLAIN, train="80d", test="30d", **common)
     study = bt.tune(MARKET, Lever, **PLAIN, **common, holdout="30d")
     row = walk.folds.iloc[0]
     assert {"size": row["size"], "window": row["window"]} == study.best_values

@@ -11,6 +11,7 @@ from backtest.indicators import touch_distance, touch_probability
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin.brackets import compute_initial, compute_maintenance, read_rules
 from backtest.margin.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
+from tests.kit import check_refused
 from tests.scenes import bracket, venue_of
 from tests.venue import test_vectors as vectors
 
@@ -77,9 +78,6 @@ GROUPS = bt.ScenarioMargin(
 TENTH = bt.ScenarioMargin(moves=[-0.1, 0.1])
 FIFTH = bt.ScenarioMargin(moves=[-0.2, 0.2])
 ROW = TENTH.override(across="same row", offset=0.5)
-NETTED = bt.ScenarioMargin(
-    moves=[-0.15, 0.15], groups={"g": ["A", "B"]}, pair_contingency=0.01, contingency=0.001
-)
 # Ten points from -15 % to +15 % per class, gains offset by 90 % within a product group.
 TIMS = bt.ScenarioMargin(
     moves=[step * 0.03 for step in range(-5, 6) if step], across="same row", offset=0.9,
@@ -107,7 +105,9 @@ EQUAL = (100.0, 100.0)
     (ROW.override(offset=1.0), (3.0, -2.0), EQUAL, 10, PLAIN),
     (ROW.override(products={"x": ["A"], "y": ["B"]}), (3.0, -2.0), EQUAL, 30 + 20, PLAIN),
     # 400 long against 300 short in one group: 15 % of the net 100, and 1 % of 300
-    (NETTED, (4.0, -3.0), EQUAL, 15.0 + 3.0 + 0.7, PLAIN),
+    (bt.ScenarioMargin(
+    moves=[-0.15, 0.15], groups={"g": ["A", "B"]}, pair_contingency=0.01, contingency=0.001
+), (4.0, -3.0), EQUAL, 15.0 + 3.0 + 0.7, PLAIN),
     # 100 contracts of 100 USD at 50,000: .2 coins. A fall of 20 % loses .2 * (1/.8 - 1) = .05
     (FIFTH, (100.0,), (50_000.0,), 0.05, COIN),
     # a short of the same size loses .2 * (1 - 1/1.2) at +20 %
@@ -415,8 +415,7 @@ def test_bad_rules_and_answers_are_errors():
         Requirement().check("requirement", None)
     rule = Fifth()
     rule.level = math.nan
-    with pytest.raises(bt.ParameterError, match="level"):
-        OwnMargin(rule=rule)
+    check_refused(lambda: OwnMargin(rule=rule), "level", bt.ParameterError)
     rule.level = 1.5
     rule.requirement = lambda positions, prices: math.nan
     own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})

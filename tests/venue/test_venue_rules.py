@@ -12,7 +12,7 @@ import backtest as bt
 from backtest import Bracket, Earlier
 from backtest.strategies import Constant, HealthTarget, LeverageLoop, MarginBuffer, VolTarget
 from tests import scenes
-from tests.kit import free_venue, live, market_of
+from tests.kit import check_refused, free_venue, live, market_of
 from tests.scenes import INF, NAN, account_of, happened, is_, isolated, play, series, venue_of
 from tests.strategies.test_strategies_liquidation import PENALTY, THRESHOLD, debt, lending_market
 
@@ -41,7 +41,6 @@ IN_COINS = venue_of(
 MIXED = VENUE.override({"fees.maker_share": 0.25})
 DAYS = (1.6, NAN, 1.0, NAN)
 TWICE, HALF = {"initial_multiplier": 2.0}, {"maintenance_multiplier": 0.5}
-LATER = {"initial_multiplier": series({0: 1.0, 2: 2.0})}
 WITHDRAWN = account_of(flows=series({2: -900.0}))
 LOOP, PENALIZED = LeverageLoop(ltv=0.6, band=0.9), PENALTY / (1.0 + PENALTY)
 COIN = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
@@ -103,7 +102,7 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     ({"initial_multiplier": series({0: 1.0, 3: 4.0})}, 5, (10.0, NAN, NAN, INF), None,
      {"leverage": 10.0}),
     # 4,000 x 2 / 16 = 500 must stay of a withdrawal
-    (LATER, 3, (4.0, NAN), WITHDRAWN, {"equity": 500.0}),
+    ({"initial_multiplier": series({0: 1.0, 2: 2.0})}, 3, (4.0, NAN), WITHDRAWN, {"equity": 500.0}),
     # 16 / 4 = 4 is the largest setting: 2,000 posts 500, and 5 % x 2,000 = 100 are required
     ({"initial_multiplier": 4.0}, 2, 2.0, isolated(10.0), {"margin": 500.0, "margin_ratio": 0.2}),
 ])  # fmt: skip
@@ -161,8 +160,7 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
     first = 15_000 * 0.02 / 8760
     second = (15_000 + first) * 0.04 / 8760
     assert result.bars["interest"].tolist()[2:] == pytest.approx([first, second])
-    with pytest.raises(bt.DataError, match="did you mean 'used'"):
-        AAVE.rates(market, "use")
+    check_refused(lambda: AAVE.rates(market, "use"), "did you mean 'used'", bt.DataError)
 
 
 def lend(opened, policy, venue, signal=1.0):
@@ -290,13 +288,10 @@ def run(markets: bt.Markets, *venues: bt.Venue) -> None:
     ((OWN.override({"contract.settles": "USDC"}), TETHER), f"{TWO}, got USDC for 'A'"),
 ])  # fmt: skip
 def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        run(panel("A", "B"), *venues)
+    check_refused(lambda: run(panel("A", "B"), *venues), words, bt.ParameterError)
     packed = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.calculate_book(*packed, balance=1e3)
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.margin.requirement(*packed)
+    check_refused(lambda: bt.calculate_book(*packed, balance=1e3), words, bt.ParameterError)
+    check_refused(lambda: bt.margin.requirement(*packed), words, bt.ParameterError)
 
 
 class Early(bt.Policy):
