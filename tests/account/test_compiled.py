@@ -12,16 +12,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import _compile, strategies
 from backtest import account as accounts
-from backtest import strategies
-from backtest._compile import (
-    Mirror,
-    bytecode,
-    find_own_functions,
-    make_twin,
-    mirror_modules,
-    return_always,
-)
 from backtest._compile.bytecode import find_fields
 from backtest.engine import batch, driver
 from backtest.engine.compiler import MODULES
@@ -158,12 +150,16 @@ def make_shorter() -> dict[str, Any]:
     twins: dict[int, Any] = {}
     for module, space in spaces.items():
         path = Path(str(module.__file__))
-        for _, own in find_own_functions(module, {"ask"}):
+        for _, own in _compile.find_own_functions(module, {"ask"}):
             is_absent, value = "without_options" in vars(own), vars(own).get("without_options")
-            twins[id(own)] = return_always(value) if is_absent else make_twin(own, space, path)
+            twins[id(own)] = (
+                _compile.return_always(value) if is_absent else _compile.make_twin(own, space, path)
+            )
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
-        space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
+        space.update(
+            found | _compile.mirror_modules(space, lambda _, each: twins.get(id(each), each))
+        )
     return {module.__name__.rsplit(".", 1)[-1]: space for module, space in spaces.items()}
 
 
@@ -186,7 +182,7 @@ def test_nothing_of_the_absent_parts_is_left_to_compile():
         function = waiting.pop()
         names = function.__code__.co_names
         found = [function.__globals__.get(name) for name in names]
-        mirrors = [each for each in found if isinstance(each, Mirror)]
+        mirrors = [each for each in found if isinstance(each, _compile.Mirror)]
         found += [getattr(each, name, None) for each in mirrors for name in names]
         called = [each for each in found if hasattr(each, "__code__") and id(each) not in seen]
         seen |= {id(each) for each in called}
@@ -329,7 +325,7 @@ def test_formulas_of_shipped_policies_are_named_without_bytecode(monkeypatch):
     def refuse(code):
         raise AssertionError(f"bytecode of {code.co_name}")
 
-    monkeypatch.setattr(bytecode, "describe_bytecode", refuse)
+    monkeypatch.setattr(_compile.bytecode, "describe_bytecode", refuse)
     for name in strategies.__all__:
         kind = getattr(strategies, name)
         if not issubclass(kind, Combinator):

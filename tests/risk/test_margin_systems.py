@@ -8,14 +8,7 @@ import pytest
 from scipy.optimize import brentq
 
 import backtest as bt
-from backtest.risk.margin_systems import (
-    Accounts,
-    Prices,
-    find_ranks,
-    live,
-    measure_coverage,
-    measure_procyclicality,
-)
+from backtest.risk import margin_systems
 from backtest.venue.margin_rules import (
     Buffer,
     Hours,
@@ -86,7 +79,7 @@ def test_hours_cost_what_they_tie_up_in_force():
 
 def test_a_hand_made_row_of_margins():
     row = np.array([0.1, 0.2, 0.15, 0.3])
-    found = measure_procyclicality(row, row)
+    found = margin_systems.measure_procyclicality(row, row)
     assert found["mean"] == pytest.approx(0.1875)
     assert found["peak_to_trough"] == pytest.approx(3.0)
     assert found["rise_1d"] == pytest.approx(1.0)
@@ -96,11 +89,11 @@ def test_a_hand_made_row_of_margins():
 
 def test_coverage_counts_periods_that_do_not_overlap():
     closes = np.array([100.0, 90.0, 100.0, 120.0, 120.0, 100.0, 99.0])
-    long, short = measure_coverage(np.full(7, 0.1), closes, 2, 0.99)
+    long, short = margin_systems.measure_coverage(np.full(7, 0.1), closes, 2, 0.99)
     assert (long["periods"], long["breaches"], short["breaches"]) == (3, 1, 1)
     assert math.isnan(long["kupiec_p"])
     closes = 100.0 * np.exp(np.cumsum(swing(0.2, 2001)))
-    long, _ = measure_coverage(np.full(2001, 0.19), closes, 1, 0.5)
+    long, _ = margin_systems.measure_coverage(np.full(2001, 0.19), closes, 1, 0.5)
     assert (long["breaches"], long["expected"]) == (0, 1000.0)
     assert long["kupiec_p"] < 1e-12
 
@@ -110,10 +103,12 @@ def hand(*bars, shares=0.5, sides=(1.0,), most=4.0, margin=0.1):
     table = np.array(bars, dtype=np.float64).T[:, :, None]
     time = np.arange(len(bars)) * 3_600_000_000_000
     n = len(sides)
-    accounts = Accounts(np.zeros(n, np.int64), np.array(sides), np.full(n, shares))
+    accounts = margin_systems.Accounts(np.zeros(n, np.int64), np.array(sides), np.full(n, shares))
     wide = np.ones((len(bars), 1))
     venue = venue_of(liquidation={"fee": 0.01, "slippage": 0.02, "mode": "close"})
-    return live(Prices(time, *table), margin * wide, most * wide, accounts, venue)
+    return margin_systems.live(
+        margin_systems.Prices(time, *table), margin * wide, most * wide, accounts, venue
+    )
 
 
 def test_an_account_fails_at_the_worst_price_of_a_bar_by_hand():
@@ -174,9 +169,9 @@ def test_a_crash_on_the_last_day_of_history_is_no_shortfall_of_paths():
 @pytest.mark.parametrize(("count", "share"), [(40, 0.5), (60, 0.4), (500, 0.04)])
 def test_ranks_are_those_of_a_binomial(count, share):
     """Each end is the nearest to the middle beyond which 2.5 % lie: at 40, .5 not 27 but 26."""
-    assert find_ranks(20_000, 1e-3) == (20, 29, 11)
+    assert margin_systems.find_ranks(20_000, 1e-3) == (20, 29, 11)
     chance = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count)]
-    _, most, least = find_ranks(count, share)
+    _, most, least = margin_systems.find_ranks(count, share)
     assert math.fsum(chance[: most + 1]) >= 0.975 > math.fsum(chance[:most])
     assert math.fsum(chance[: least + 1]) < 0.025 <= math.fsum(chance[: least + 2])
 

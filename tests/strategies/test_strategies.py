@@ -10,26 +10,9 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest import indicators
+from backtest import indicators, strategies
 from backtest.margin.brackets import read_rules
 from backtest.results import calibration
-from backtest.strategies import (
-    Capped,
-    Constant,
-    Cppi,
-    DrawdownControl,
-    FixedRisk,
-    FundingAware,
-    ImpliedVolTarget,
-    Kelly,
-    Ladder,
-    MarginBuffer,
-    Regime,
-    SharpeScaling,
-    TailRisk,
-    TrendVol,
-    VolTarget,
-)
 from backtest.strategies.margin_buffer import find_notional
 from tests.kit import YEAR, bars_market, every_nth, free_venue, live, market_of, walk
 
@@ -44,7 +27,7 @@ COIN = {"kind": "inverse", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional"
 def test_decay_of_constant_in_a_market_that_goes_nowhere():
     """Up 10 %, back down, 50 times, at 3x: each time (1 + 0.3) (1 - 3 / 11) = 0.945454..."""
     market = market_of(np.tile([100.0, 110.0], 51)[:101])
-    result = live(market, Constant(leverage=3.0), compile=False)
+    result = live(market, strategies.Constant(leverage=3.0), compile=False)
     assert result.metrics["final_equity"] == pytest.approx(10_000 * (1.3 * 8 / 11) ** 50, rel=1e-9)
     decay = -50 * math.log(1.3 * 8 / 11) / (101 / YEAR)
     assert result.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9)
@@ -54,8 +37,8 @@ def test_decay_of_constant_in_a_market_that_goes_nowhere():
 def test_vol_target_is_its_formula(estimator: str):
     """131 days, so that the slowest, the autoregression of days, is known at the end."""
     market = bt.Market.sample(bars=131 * 24 + 10)
-    policy = VolTarget(target=0.5, half_life=24.0, power=2.0, estimator=estimator)
-    assert policy == VolTarget(0.5, 24.0, 2.0, estimator)
+    policy = strategies.VolTarget(target=0.5, half_life=24.0, power=2.0, estimator=estimator)
+    assert policy == strategies.VolTarget(0.5, 24.0, 2.0, estimator)
     sigma = indicators.volatility(market, estimator, 24.0)
     assert policy.observe(market)["sigma"].tobytes() == sigma.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
@@ -69,7 +52,7 @@ def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     """Dividing by an estimate of effective size n = 2 / (1 - w) adds about 1.5 / n of volatility. n
     is 2 half_life / ln 2 = 577 here; the standard error over 40,000 bars is 0.35 %."""
     market = walk(40_000, 0.0, sigma, seed=4)
-    result = live(market, VolTarget(target=0.4, half_life=200.0), sampling="1h")
+    result = live(market, strategies.VolTarget(target=0.4, half_life=200.0), sampling="1h")
     assert result.metrics["volatility"] == pytest.approx(0.4, rel=0.015)
     assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
 
@@ -84,7 +67,7 @@ def decide(policy: bt.Policy, **columns: float) -> float:
 def test_sharpe_scaling_sees_the_estimate_of_its_window():
     """SR = sqrt(8760) mean / std of the last 100 returns net of funding; Lo's error beside it."""
     market = bt.Market.sample(bars=400)
-    columns = SharpeScaling(window=100).observe(market)
+    columns = strategies.SharpeScaling(window=100).observe(market)
     closes = market.time + market.interval
     for t in (100, 237, 399):
         returns = []
@@ -102,7 +85,7 @@ def test_sharpe_scaling_sees_the_estimate_of_its_window():
 
 def test_sharpe_scaling_weighs_the_estimate_with_the_prior():
     """Error 2 and prior error 1: weights 1/5 and 4/5; 0.2 * 3 + 0.8 * 0.5 = 1 of 2 wanted."""
-    policy = SharpeScaling(target=0.4, prior=0.5, prior_error=1.0, reference=2.0)
+    policy = strategies.SharpeScaling(target=0.4, prior=0.5, prior_error=1.0, reference=2.0)
     assert decide(policy, sigma=0.8, sharpe=3.0, error=2.0) == pytest.approx(0.25, rel=1e-12)
 
 
@@ -114,7 +97,7 @@ def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
 
 def test_cppi_is_its_formula_at_every_bar():
     market = bt.Market.sample(bars=300)
-    result = live(market, Cppi(multiplier=4.0, floor=0.9, growth=0.2), compile=False)
+    result = live(market, strategies.Cppi(multiplier=4.0, floor=0.9, growth=0.2), compile=False)
     equity = result.bars["equity"].to_numpy()
     floor = 9000.0 * 1.2 ** (np.arange(1, 301) / YEAR)
     expected = np.maximum(0.0, 4.0 * (equity - floor) / equity)
@@ -122,10 +105,10 @@ def test_cppi_is_its_formula_at_every_bar():
 
 
 @pytest.mark.parametrize(("policy", "turns", "floor", "gap"), [
-    (Cppi(multiplier=3.0, floor=0.7), 0.9, 0.7, 0.5),
-    (Cppi(multiplier=10.0, floor=0.8), 2.0, 0.8, 0.3),
-    (DrawdownControl(at_peak=1.5, floor=0.7), 1.5, 0.7, 0.3),
-    (DrawdownControl(at_peak=4.0, floor=0.9), 4.0, 0.9, 0.1),
+    (strategies.Cppi(multiplier=3.0, floor=0.7), 0.9, 0.7, 0.5),
+    (strategies.Cppi(multiplier=10.0, floor=0.8), 2.0, 0.8, 0.3),
+    (strategies.DrawdownControl(at_peak=1.5, floor=0.7), 1.5, 0.7, 0.3),
+    (strategies.DrawdownControl(at_peak=4.0, floor=0.9), 4.0, 0.9, 0.1),
 ])  # fmt: skip
 def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_all_trading(
     policy: bt.Policy, turns: float, floor: float, gap: float
@@ -145,7 +128,9 @@ def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_all_trading(
 def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
     """100 -> 200 -> 150 -> 180 at one turn a bar; phi 0.5, m 2: L = 2 (1 - 0.5 M / E)."""
     close = np.array([100.0, 100.0, 200.0, 150.0, 180.0, 180.0])
-    bars = live(market_of(close), Cppi(multiplier=2.0, floor=0.0, ratchet=0.5), compile=False).bars
+    bars = live(
+        market_of(close), strategies.Cppi(multiplier=2.0, floor=0.0, ratchet=0.5), compile=False
+    ).bars
     equity = bars["equity"].to_numpy()
     np.testing.assert_allclose(equity[:4], [10_000, 10_000, 20_000, 15_000], rtol=1e-12)
     peak = np.maximum.accumulate(equity)
@@ -154,7 +139,9 @@ def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
 
 
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
-    policy = Regime(calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0)
+    policy = strategies.Regime(
+        calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0
+    )
     market = bt.Market.sample(bars=400)
     p = indicators.learned_regimes(market, 500.0, 100.0, 25.0).predicted
     target = live(market, policy, compile=False).bars["target"].to_numpy()
@@ -165,7 +152,7 @@ def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
 
 @pytest.mark.parametrize("measure", ["sign", "strength"])
 def test_trend_vol_is_its_formula(measure: str):
-    policy = TrendVol(
+    policy = strategies.TrendVol(
         target=0.5, half_life=24.0, short=12, middle=36, long=90, measure=measure, full=1.5
     )
     market = bt.Market.sample(bars=300)
@@ -192,13 +179,13 @@ def funded(rate: float, n: int = 500, seed: int = 1) -> bt.Market:
     return market_of(100.0 * np.exp(np.cumsum(steps)), terms=terms)
 
 
-def cut(policy: FundingAware, paid: float, sigma: float, asked: float = 2.0) -> float:
+def cut(policy: strategies.FundingAware, paid: float, sigma: float, asked: float = 2.0) -> float:
     return policy.combine(SimpleNamespace(paid=paid, sigma=sigma), None, (asked,))
 
 
 def test_the_cut_is_linear_in_the_funding_over_the_break_even():
     """k 2, f_0 0.1, sigma 0.5: 0.2 a year costs 2 * 0.1 / 0.5 = 0.4 of the leverage."""
-    policy = FundingAware(Constant(), sensitivity=2.0, break_even=0.1)
+    policy = strategies.FundingAware(strategies.Constant(), sensitivity=2.0, break_even=0.1)
     assert cut(policy, 0.2, 0.5) == pytest.approx(2.0 * 0.6, rel=1e-12)
     assert cut(policy, 0.35, 0.5) == pytest.approx(0.0, abs=1e-12)
     assert cut(policy, 9.0, 0.5) == 0.0
@@ -209,7 +196,7 @@ def test_the_cut_is_linear_in_the_funding_over_the_break_even():
 def test_the_side_that_receives_funding_is_not_cut():
     """0.05 % every 8 hours is 55 % a year: a long is cut, a short of any size is not."""
     market = funded(0.0005)
-    policy = FundingAware(Constant(2.0), sensitivity=2.0)
+    policy = strategies.FundingAware(strategies.Constant(2.0), sensitivity=2.0)
     long = live(market, policy, compile=False).bars["target"]
     assert (long[20:] < 2.0).all()
     paid, sigma = (
@@ -229,7 +216,7 @@ def test_the_side_that_receives_funding_is_not_cut():
 def test_tail_risk_is_its_formula(model: str, measure: str):
     market = bt.Market.sample(bars=1300)
     terms = {"level": 0.975, "horizon": 8, "window": 1000, "half_life": 48.0}
-    policy = TailRisk(measure=measure, model=model, budget=0.1, **terms)
+    policy = strategies.TailRisk(measure=measure, model=model, budget=0.1, **terms)
     tail = indicators.tail_losses(market, model, **terms)
     risk = tail.value_at_risk if measure == "VaR" else tail.expected_shortfall
     assert policy.observe(market)["risk"].tobytes() == risk.tobytes()
@@ -247,7 +234,7 @@ def test_with_normal_returns_the_leverage_is_the_closed_form(measure: str, tail:
     """
     half_life, n = 2000.0, 20_000
     assert stats.norm.pdf(stats.norm.ppf(0.99)) / 0.01 == pytest.approx(2.665214220345, rel=1e-12)
-    risk = TailRisk(
+    risk = strategies.TailRisk(
         measure=measure, model="normal", level=0.99, horizon=24, half_life=half_life, budget=0.1
     ).observe(walk(n + 10_000, 0.0, 0.6, seed=21))["risk"][10_000:]
     expected = 0.1 / (tail * 0.6 * math.sqrt(24 / YEAR))
@@ -272,7 +259,7 @@ def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     settings |= {"half_life": 72.0, "window": 1000, "cap": 100.0}
     held = {}
     for model in ("filtered-historical", "normal"):
-        policy = TailRisk(model=model, **settings)
+        policy = strategies.TailRisk(model=model, **settings)
         equity = live(market, policy).bars["equity"].to_numpy()[1100:]
         held[model] = -np.diff(equity) / equity[:-1] > 0.01
     stated = np.full(n - 1101, 0.05)
@@ -290,9 +277,9 @@ def test_implied_vol_target_is_its_formula():
     for power, haircut, implied, expected in (
         (1.0, 0.0, 0.8, 0.5), (2.0, 0.0, 0.8, 0.25), (1.0, 0.36, 1.0, 0.5)
     ):  # fmt: skip
-        policy = ImpliedVolTarget(target=0.4, power=power, haircut=haircut)
+        policy = strategies.ImpliedVolTarget(target=0.4, power=power, haircut=haircut)
         assert decide(policy, implied=implied) == pytest.approx(expected, rel=1e-15)
-    assert math.isnan(decide(ImpliedVolTarget(), implied=math.nan))
+    assert math.isnan(decide(strategies.ImpliedVolTarget(), implied=math.nan))
 
 
 def test_the_drift_is_that_of_what_is_traded():
@@ -321,7 +308,7 @@ def test_the_drift_is_that_of_what_is_traded():
 
 def test_kelly_is_its_formula():
     market = bt.Market.sample(bars=300)
-    policy = Kelly(fraction=0.7, window=100, shrinkage=2.0, half_life=24.0, cap=3.0)
+    policy = strategies.Kelly(fraction=0.7, window=100, shrinkage=2.0, half_life=24.0, cap=3.0)
     drift, sigma = indicators.rolling_drift(market, 100), indicators.ewma_volatility(market, 24.0)
     t = drift.mean / drift.error
     expected = np.clip(0.7 * (drift.mean * t**2 / (t**2 + 2.0)) / sigma**2, 0.0, 3.0)
@@ -331,16 +318,16 @@ def test_kelly_is_its_formula():
 
 
 def test_a_drift_of_one_standard_error_counts_for_half():
-    policy = Kelly(fraction=1.0, shrinkage=1.0, cap=50.0)
+    policy = strategies.Kelly(fraction=1.0, shrinkage=1.0, cap=50.0)
     assert decide(policy, drift=0.6, error=0.6, sigma=0.5) == pytest.approx(1.2, rel=1e-12)
     assert decide(policy, drift=0.6, error=1e-9, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
     assert decide(policy, drift=0.6, error=1.2, sigma=0.5) == pytest.approx(0.48, rel=1e-12)
-    plain = Kelly(fraction=1.0, shrinkage=0.0, cap=50.0)
+    plain = strategies.Kelly(fraction=1.0, shrinkage=0.0, cap=50.0)
     assert decide(plain, drift=0.6, error=6.0, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
 
 
 def test_kelly_stays_out_of_what_loses_and_is_capped():
-    policy = Kelly(fraction=1.0, shrinkage=0.0, cap=3.0)
+    policy = strategies.Kelly(fraction=1.0, shrinkage=0.0, cap=3.0)
     assert decide(policy, drift=-0.1, error=0.1, sigma=0.5) == 0.0
     assert decide(policy, drift=0.0, error=0.0, sigma=0.0) == 0.0
     assert decide(policy, drift=9.0, error=0.1, sigma=0.5) == 3.0
@@ -350,7 +337,7 @@ def test_kelly_stays_out_of_what_loses_and_is_capped():
 
 def test_drawdown_control_is_its_formula_at_every_bar():
     market = bt.Market.sample(bars=300)
-    bars = live(market, DrawdownControl(at_peak=2.0, floor=0.8), compile=False).bars
+    bars = live(market, strategies.DrawdownControl(at_peak=2.0, floor=0.8), compile=False).bars
     equity = bars["equity"].to_numpy()
     expected = 2.0 * (1.0 - 0.8 * np.maximum.accumulate(equity) / equity) / 0.2
     np.testing.assert_allclose(bars["target"], np.maximum(expected, 0.0), rtol=1e-9)
@@ -370,7 +357,7 @@ def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak():
     """
     alpha, kelly = 0.9, 8.0
     market = walk(200_000, 2.0, 0.5, seed=41)
-    result = live(market, DrawdownControl(at_peak=kelly * (1.0 - alpha), floor=alpha))
+    result = live(market, strategies.DrawdownControl(at_peak=kelly * (1.0 - alpha), floor=alpha))
     equity = result.bars["equity"].to_numpy()
     over = (equity / np.maximum.accumulate(equity) - alpha) / (1.0 - alpha)
     returns = np.concatenate([[0.0], market.close[1:] / market.close[:-1] - 1.0])
@@ -384,7 +371,7 @@ def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak():
         assert np.mean(over < share) == pytest.approx(share * 0.975, abs=3 * error)
 
 
-def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:
+def climb(policy: strategies.Ladder, values: np.ndarray) -> np.ndarray:
     memory, levels = policy.start(), []
     by_volatility = float(policy.by == "volatility")
     for x in values:
@@ -396,7 +383,7 @@ def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:
 
 def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
     """Thresholds 0.5 and 1.0, band a fifth: passed back under 0.4 and 0.8, not before."""
-    policy = Ladder(by="volatility", volatilities=(0.5, 1.0), **STEPS)
+    policy = strategies.Ladder(by="volatility", volatilities=(0.5, 1.0), **STEPS)
     sigma = np.array([0.3, 0.499, 0.5, 0.41, 0.399, 1.2, 0.81, 0.79, 0.45, 0.39, 1.0, 0.1])
     expected = [3.0, 3.0, 1.5, 1.5, 3.0, 0.5, 0.5, 1.5, 1.5, 3.0, 0.5, 3.0]
     assert climb(policy, sigma).tolist() == expected
@@ -405,7 +392,7 @@ def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
 def test_a_ladder_by_drawdown_follows_the_account():
     """Levels 2, 1 and 0.5 at falls of 10 % and 20 %, each held until the next close."""
     close = 100.0 * np.cumprod([1.0, 1.0, 0.96, 0.98, 0.9, 0.9, 1.1, 1.3, 1.3, 1.3, 1.01])
-    policy = Ladder(by="drawdown", levels=(2.0, 1.0, 0.5), drawdowns=(0.1, 0.2))
+    policy = strategies.Ladder(by="drawdown", levels=(2.0, 1.0, 0.5), drawdowns=(0.1, 0.2))
     bars = live(market_of(close), policy, compile=False).bars
     returns = close[1:] / close[:-1] - 1.0
     equity, peak, step, expected = 1.0, 1.0, 0, []
@@ -444,7 +431,7 @@ def test_margin_buffer_starts_at_its_target_in_any_bracket(capital: float, signa
     """At a standing price the ratio is the target, or half of it with half a signal."""
     market, account = market_of(np.full(10, 20_000.0)), bt.Account(capital=capital)
     terms = {"venue": TIERED, "account": account, "signal": signal, "compile": False}
-    bars = live(market, MarginBuffer(target=0.03), **terms).bars
+    bars = live(market, strategies.MarginBuffer(target=0.03), **terms).bars
     np.testing.assert_allclose(bars["margin_ratio"].to_numpy()[1:], 0.03 * abs(signal), rtol=1e-9)
     assert bars["target"].isna().tolist() == [False] + 9 * [True]
 
@@ -456,7 +443,7 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
     more than one such move, and from the next open on at the target but for that bar's move."""
     market = gentle_walk(6000, 0.003, seed=44)
     terms = {"venue": TIERED, "account": bt.Account(capital=5e6), "signal": side}
-    result = live(market, MarginBuffer(target=0.06, low=0.8, high=1.25), **terms)
+    result = live(market, strategies.MarginBuffer(target=0.06, low=0.8, high=1.25), **terms)
     bars = result.bars[1:]
     ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
     is_out = (ratio < 0.048) | (ratio > 0.075)
@@ -473,7 +460,7 @@ def test_margin_buffer_takes_up_leverage_again_when_the_price_has_run_with_it():
     """A rate of 0.4 %, 5 turns, and the price doubles: 5 * 2 / 6 turns, a third of the target."""
     market = market_of(np.array([100.0, 100.0, 200.0, 200.0, 200.0]))
     settings = {"venue": TIERED, "account": bt.Account(capital=1000.0), "compile": False}
-    bars = live(market, MarginBuffer(target=0.02), **settings).bars
+    bars = live(market, strategies.MarginBuffer(target=0.02), **settings).bars
     np.testing.assert_allclose(bars["leverage"][1:4], [5.0, 5.0 * 2.0 / 6.0, 5.0], rtol=1e-9)
     assert bars["margin_ratio"].iloc[3] == pytest.approx(0.02, rel=1e-9)
 
@@ -482,7 +469,7 @@ def test_margin_buffer_follows_the_signal_at_once():
     """Long, short, half, out and in again, at a standing price."""
     signal = np.repeat([1.0, -1.0, -0.5, -1.0, 0.0, 1.0], 4)
     market = market_of(np.full(24, 20_000.0))
-    policy = MarginBuffer(target=0.02, low=0.9, high=1.5)
+    policy = strategies.MarginBuffer(target=0.02, low=0.9, high=1.5)
     bars = live(market, policy, venue=TIERED, signal=signal, compile=False).bars
     held = bars["position"].to_numpy()[2::4]
     full = held[0]
@@ -502,7 +489,7 @@ def test_the_stop_of_fixed_risk_costs_its_share(stop, kind, side):
     market = market_of(close).with_columns(width=np.full(6, 2.5))
     stops = {"trailing_stop": 0.05} if stop is None else {"stop_loss": stop}
     account = bt.Account(capital=10.0, **stops)
-    policy = FixedRisk(share=0.02)
+    policy = strategies.FixedRisk(share=0.02)
     run = bt.run(market, policy, venue=venue, account=account, signal=side, compile=False)
     if (kind, side, stop) == ("linear", 1.0, 0.05):
         out = 0.95 * 0.999
@@ -517,20 +504,27 @@ def test_fixed_risk_stays_where_the_stop_comes_before_the_liquidation():
     venue = free_venue().override({"brackets": [bt.Bracket(0.0, 1e12, 8.0, 0.12)]})
     close = np.array([100.0, 100.0, 100.0, 94.0, 94.0])
     given = {"venue": venue, "account": bt.Account(stop_loss=0.05), "compile": False}
-    run = bt.run(market_of(close), FixedRisk(share=0.5), **given)
+    run = bt.run(market_of(close), strategies.FixedRisk(share=0.5), **given)
     assert run.bars["target"].iloc[0] == pytest.approx(1.0 / (0.05 + 0.12 * 0.95), rel=1e-5)
     assert {*run.events["kind"]} >= {"stop"}
     assert run.metrics["liquidations"] == 0.0
-    capped = bt.run(market_of(close), Capped(FixedRisk(share=0.5), cap=2.0), **given)
+    capped = bt.run(
+        market_of(close), strategies.Capped(strategies.FixedRisk(share=0.5), cap=2.0), **given
+    )
     assert capped.bars["target"].iloc[0] == 2.0
     with pytest.raises(bt.ParameterError, match=r"Account\(stop_loss=0.05\)"):
-        bt.run(market_of(close), FixedRisk(), **{**given, "account": bt.Account()})
+        bt.run(market_of(close), strategies.FixedRisk(), **{**given, "account": bt.Account()})
 
 
 def test_a_sweep_of_the_stop_sizes_each_set_by_its_own():
     given = {"venue": free_venue(), "account": bt.Account(stop_loss=0.5), "compile": False}
     market = bt.Market.sample(bars=60)
-    rows = bt.sweep(market, FixedRisk, {"account.stop_loss": [0.02, 0.05]}, **given).table
+    rows = bt.sweep(
+        market, strategies.FixedRisk, {"account.stop_loss": [0.02, 0.05]}, **given
+    ).table
     for stop, row in zip((0.02, 0.05), rows.to_dict("records"), strict=True):
         own = {**given, "account": bt.Account(stop_loss=stop)}
-        assert row["total_return"] == bt.run(market, FixedRisk(), **own).metrics["total_return"]
+        assert (
+            row["total_return"]
+            == bt.run(market, strategies.FixedRisk(), **own).metrics["total_return"]
+        )
