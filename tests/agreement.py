@@ -29,14 +29,10 @@ from tests.scenes import GROUPS, PLAIN_ACCOUNT
 from tests.scenes import TERMS as VENUE_TERMS
 
 TOLERANCE = 1e-9
-
-
 MONEY = (
     "equity", "reserve", *TERMS, "top_up", "cash", "available", "initial_margin", "realized_pnl",
     "unrealized_pnl",
 )  # fmt: skip
-
-
 KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
@@ -44,12 +40,8 @@ KINDS = (
     "trailing_stop", "equity_stop", "daily_loss", "weekly_loss", "take_profit", "delisted",
     "conversion", "expiry",
 )  # fmt: skip
-
-
 AT_EDGES = ("available", "initial_margin")
 """What a bracket sets, which rounding chooses where the notional is its cap."""
-
-
 CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 FLAT = flat(100.0)
 
@@ -88,11 +80,8 @@ def trust_data(monkeypatch: Any) -> None:
     """Leave out the check that columns do not look ahead: they are the market's own. Rates of
     funding are larger here than anywhere."""
     sound = lookahead.Causality(cuts=1_000_000, has_columns=True)
-    monkeypatch.setattr(
-        lookahead,
-        "check_causality",
-        lambda policy, market, **_: (lookahead.observe(policy, market), sound),
-    )
+    observe = lookahead.observe
+    monkeypatch.setattr(lookahead, "check_causality", lambda *given, **_: (observe(*given), sound))
     monkeypatch.setattr(rules, "HIGHEST_RATE", 1.0)
 
 
@@ -189,9 +178,8 @@ def compare_columns(
         yield from compare_options(case, out, result)
     held = read_positions(case, result)
     for i, name in enumerate(out.names):
-        quantity, margin = (
-            floats([row[i] for row in getattr(out, each)]) for each in ("quantity", "margin")
-        )
+        both = ("quantity", "margin")
+        quantity, margin = (floats([row[i] for row in getattr(out, each)]) for each in both)
         yield f"quantity of {name}", held["quantity"][i], quantity, value_contracts(case, name)
         yield f"margin of {name}", held["margin"][i], margin, 1.0
 
@@ -200,10 +188,8 @@ def compare_options(
     case: PortfolioCase, out: Outcome, result: Any
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
     for k, option in enumerate(case.options):
-        held, mark = (
-            floats([row[k] for row in getattr(out, name)])
-            for name in ("option_quantity", "option_mark")
-        )
+        both = (out.option_quantity, out.option_mark)
+        held, mark = (floats([row[k] for row in rows]) for rows in both)
         unit = option.size * (1.0 if option.is_coin else option.rows["index_close"])
         got = result.record.options
         yield f"quantity of {option.name}", got.quantity[:, k], held, unit
@@ -327,26 +313,17 @@ def value_of(contract: dict[str, Any], price: Any) -> Any:
 def value_contracts(case: PortfolioCase, name: str) -> np.ndarray:
     """Return the notional of one contract at each close of the clock, 0 without a bar."""
     unit = np.zeros(len(case.clock))
-    unit[place_of(case, name)] = np.abs(
-        value_of(case.venues[name]["contract"], close_of(case, name))
-    )
+    values = value_of(case.venues[name]["contract"], close_of(case, name))
+    unit[place_of(case, name)] = np.abs(values)
     return unit
 
 
 Bar = tuple[float, float, float, float]
-
-
 FREE: dict[str, dict[str, Any]] = {**GROUPS, "venue": VENUE_TERMS}
-
-
 ACCOUNT: dict[str, Any] = {
-    **PLAIN_ACCOUNT,
-    "intrabar": "path",
-    "max_gross_leverage": math.inf,
-    "max_overlay": math.inf,
-    "negative_limit": None,
-    "conversion": "listed",
-}
+    **PLAIN_ACCOUNT, "intrabar": "path", "max_gross_leverage": math.inf, "max_overlay": math.inf,
+    "negative_limit": None, "conversion": "listed",
+}  # fmt: skip
 
 
 def bracket(rate: float = 0.05, leverage: float = 20.0) -> dict[str, Any]:

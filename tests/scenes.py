@@ -24,14 +24,8 @@ GROUPS: dict[str, dict[str, Any]] = {
     "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0},
     "fees": {"taker": 0.0, "maker": 0.0, "maker_share": 0.0},
     "slippage": {"rate": 0.0, "impact": 0.0, "impact_window": "1d", "max_participation": None},
-    "liquidation": {
-        "mode": "close",
-        "fee": 0.0,
-        "slippage": 0.0,
-        "step": 0.2,
-        "full_below": 0.0,
-        "order": None,
-    },
+    "liquidation": {"mode": "close", "fee": 0.0, "slippage": 0.0, "step": 0.2, "full_below": 0.0}
+    | {"order": None},
 }
 TERMS: dict[str, Any] = {
     "interest_on": "balance",
@@ -63,14 +57,8 @@ PLAIN_ACCOUNT: dict[str, Any] = {
     "ruin_at": None,
 }
 NAN = math.nan
-
-
 INF = math.inf
-
-
 START = pd.Timestamp("2024-01-01", tz="UTC")
-
-
 Prices = tuple[float, float, float, float] | float
 TRADES = ("fill", "stop", "liquidation", "ruin")
 """The kinds of events that change the position."""
@@ -130,9 +118,7 @@ def market_of(
     )
 
 
-def bracket(
-    floor: float = 0.0, cap: float = INF, leverage: float = 16.0, rate: float = 0.05
-) -> bt.Bracket:
+def bracket(floor=0.0, cap=INF, leverage: float = 16.0, rate: float = 0.05) -> bt.Bracket:
     """Return a bracket; by default one of any size with 5 % maintenance."""
     return bt.Bracket(floor, cap, leverage, rate)
 

@@ -4,7 +4,6 @@ Unless said otherwise: 1,000 of capital, one bracket of 16x and 5 % maintenance,
 """
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -82,12 +81,10 @@ def test_the_funding_carry_of_a_flat_market_is_days_times_three_times_rate(inter
     per_day = {"1h": 24, "8h": 3, "1d": 1}[interval]
     # bought one day (or bar) after the start; then seven days of three settlements
     bars = [100.0] * (8 * per_day)
-    wait = [NAN] * (per_day - 1)
+    targets = [*[NAN] * (per_day - 1), leverage, NAN]
     # half past, so that no stamp is at an open
     stamps = [(h + 0.5, rate) for h in range(0, 24 * 8, 8)]
-    result = play(
-        *bars, targets=[*wait, leverage, NAN], signal=side, funding=stamps, interval=interval
-    )
+    result = play(*bars, targets=targets, signal=side, funding=stamps, interval=interval)
     assert len(happened(result, "funding")) == 7 * 3
     assert total(result, "funding") == is_(side * 7 * 3 * rate * 3000)
     assert equities(result)[-1] == is_(1000 - side * 7 * 3 * rate * 3000)
@@ -114,17 +111,12 @@ def test_the_price_times_a_thousand_changes_no_return(kind, margin):
     bars = walk(150, sigma=0.02, gap=0.005)
     larger = [tuple(1000 * p for p in bar) for bar in bars]
     stamps = [(h + 0.0, 0.0004 * math.sin(h)) for h in range(4, 150, 4)]
-    venue = venue_of(
-        contract={"kind": kind},
-        fees={"taker": 0.0005, "maker": 0.0005},
-        slippage={"rate": 0.0002},
-        liquidation={"fee": 0.01, "slippage": 0.01},
-    )
+    costs = {"fees": {"taker": 0.0005, "maker": 0.0005}, "slippage": {"rate": 0.0002}}
+    forced = {"fee": 0.01, "slippage": 0.01}
+    venue = venue_of(contract={"kind": kind}, liquidation=forced, **costs)
     account = isolated() if margin == "isolated" else account_of()
-    small, large = (
-        play(*path, targets=[4, NAN, NAN], venue=venue, account=account, funding=stamps)
-        for path in (bars, larger)
-    )
+    terms = {"venue": venue, "account": account, "funding": stamps}
+    small, large = (play(*path, targets=[4, NAN, NAN], **terms) for path in (bars, larger))
     assert large.bars["unit"].to_numpy() == pytest.approx(small.bars["unit"].to_numpy(), rel=1e-9)
     assert len(small.events) == len(large.events)
 
@@ -134,10 +126,8 @@ def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity(
     stamps = [(h + 0.0, 0.0004 * math.cos(h), 100.0 + h) for h in range(0, 24 * 6, 8)]
     hourly = market_of(*bars, targets=[*[NAN] * 23, 1.0, NAN], funding=stamps)
     daily = hourly.resample("1d")
-    fine, coarse = (
-        bt.run(each, Follow(), venue=venue_of(), account=account_of(), compile=False)
-        for each in (hourly, daily)
-    )
+    terms = {"venue": venue_of(), "account": account_of(), "compile": False}
+    fine, coarse = (bt.run(each, Follow(), **terms) for each in (hourly, daily))
     assert daily.funding_time.tolist() == hourly.funding_time.tolist()
     # the hourly order of 23:00 and the daily one both fill at 0:00 of the second day; the target
     # of a day is the last one of its hours, which from the second day on is NaN
@@ -145,14 +135,12 @@ def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity(
     assert coarse.bars["equity"].to_numpy() == is_(fine.bars["equity"].to_numpy()[23::24])
 
 
+@pytest.mark.filterwarnings("ignore")  # vectorbt warns of deprecated calls of its own
 @pytest.mark.slow
 @pytest.mark.parametrize("fee", [0.0, 0.0007])
 @pytest.mark.parametrize("calm", [False, True])
 def test_an_unlevered_run_with_fees_equals_vectorbts_portfolio(fee, calm):
-    with warnings.catch_warnings():
-        # on import vectorbt's dependencies warn about their own deprecated calls
-        warnings.simplefilter("ignore")
-        vectorbt = pytest.importorskip("vectorbt")
+    vectorbt = pytest.importorskip("vectorbt")
     rng = np.random.default_rng(5)
     bars = walk(400, seed=3, sigma=0.01, gap=0.004)
     # at most 0.99 of the equity, so that neither shrinks an order to what is there for its fee
@@ -163,20 +151,10 @@ def test_an_unlevered_run_with_fees_equals_vectorbts_portfolio(fee, calm):
     venue = venue_of(fees={"taker": fee, "maker": fee})
     ours = bt.run(market, Follow(), venue=venue, account=account_of(), compile=False)
     opens, closes = (pd.Series(x, index=market.times) for x in (market.open, market.close))
-    with warnings.catch_warnings():
-        # vectorbt 1.0 touches pandas options and numba features that are deprecated
-        warnings.simplefilter("ignore")
-        theirs = vectorbt.Portfolio.from_orders(
-            closes,
-            size=pd.Series(targets, index=market.times).shift(1),
-            size_type="targetpercent",
-            price=opens,
-            val_price=opens,
-            fees=fee,
-            init_cash=1000.0,
-            freq="1h",
-        )
-        value, held = theirs.value().to_numpy(), theirs.assets().to_numpy()
+    size = pd.Series(targets, index=market.times).shift(1)
+    terms = {"size_type": "targetpercent", "price": opens, "val_price": opens, "init_cash": 1000.0}
+    theirs = vectorbt.Portfolio.from_orders(closes, size=size, fees=fee, freq="1h", **terms)
+    value, held = theirs.value().to_numpy(), theirs.assets().to_numpy()
     assert equities(ours) == pytest.approx(value, rel=1e-9)
     assert ours.bars["position"].to_numpy() == pytest.approx(held, rel=1e-9, abs=1e-12)
 
@@ -197,9 +175,8 @@ def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
 
 def volatile(seed: int = 0) -> bt.Market:
     """Return bars that a leverage of 20 does not survive for long."""
-    return market_of(
-        *walk(120, seed=seed, sigma=0.02), funding=[(h, 1e-4) for h in range(0, 120, 8)]
-    )
+    funding = [(h, 1e-4) for h in range(0, 120, 8)]
+    return market_of(*walk(120, seed=seed, sigma=0.02), funding=funding)
 
 
 def simple(mode: str = "close") -> bt.Venue:
@@ -235,13 +212,9 @@ def hedge(requirement: dict[str, Any] | None, **account: Any) -> bt.Result:
     """Long 4x and short 4x of one market that falls by 20 % and rises by 30 % inside a bar."""
     market = market_of(100, 100, (100, 130, 80, 110), targets=(4.0, NAN))
     rule = bt.Brackets() if requirement is None else bt.ScenarioMargin(**requirement)
-    return bt.run(
-        bt.Markets({"A": market, "B": market}, currency="USDT"),
-        Follow(),
-        venue=venue_of(),
-        account=account_of(requirement=rule, **account),
-        signal={"A": 1.0, "B": -1.0},
-    )
+    both = {"market": bt.Markets({"A": market, "B": market}, currency="USDT"), "policy": Follow()}
+    terms = {"venue": venue_of(), "account": account_of(requirement=rule, **account)}
+    return bt.run(**both, **terms, signal={"A": 1.0, "B": -1.0})
 
 
 def scenario(**terms: Any) -> dict[str, Any]:
@@ -289,13 +262,10 @@ def test_two_causes_share_a_fall(move, first, left):
     """A long 5x falls and B short 5x rises: at the lows A has fallen alone, at the highs B risen.
     Then A falls by x and the account fails: 1000 - 5000 m - 5000 x = 250 (1 + m) + 250 (1 - x). Of
     a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m."""
-    result = run_engine(
-        make_scene(
-            ([flat(100), flat(100), (100, 100, 100 * (1 - move), 100 * (1 - move))], (5, NAN)),
-            ([flat(100), flat(100), (100, 100 * (1 + move), 100, 100 * (1 + move))], (5, NAN)),
-            signal=(1.0, -1.0),
-        )
-    )
+    fall, rise = 100 * (1 - move), 100 * (1 + move)
+    falling = ([flat(100), flat(100), (100, 100, fall, fall)], (5, NAN))
+    rising = ([flat(100), flat(100), (100, rise, 100, rise)], (5, NAN))
+    result = run_engine(make_scene(falling, rising, signal=(1.0, -1.0)))
     table = result.contagion().set_index("cause")
     assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
     assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)

@@ -17,15 +17,13 @@ from tests.kit import flat
 from tests.scenes import Follow, Hand, by_hand, happened, market_of, venue_of
 
 NAN = math.nan
-
-
 DOWN = (100, 100, 90, 90)
 BEST = (FLAT, (100, 130, 95, 125))
 FLIPPED = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130))
 LATE = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
 FALLING = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
 COSTLY = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
-HELD = [100.0, 100.0, 100.0, (100.0, 100.0, 99.0, 100.0), (100.0, 100.0, 96.0, 97.0), 97.0, 96.0]
+HELD = [100.0, 100.0, 100.0, (100, 100, 99, 100), (100, 100, 96, 97), 97.0, *[96.0] * 3]
 LONG, SHORT = 1.0, -1.0
 
 
@@ -241,26 +239,15 @@ def test_a_stop_acts_where_the_segment_meets_it(side, start, end, stop, place, p
     assert place_stop(side, start, end, stop) == (place, price)
 
 
-HELD += [96.0, 96.0]
-
-
 def limited(prices, targets=(2.0,), **account):
     """Run bars of eight hours from a Monday at 2x; the last target is held."""
     rows = [np.broadcast_to(each, 4) for each in prices]
     index = pd.date_range("2024-01-01", periods=len(rows), freq="8h", tz="UTC")
     names = ("open", "high", "low", "close")
     market = bt.Market.from_frames(pd.DataFrame(np.array(rows), index=index, columns=names))
-    market = market.with_columns(ask=np.resize(np.array(targets), len(rows)))
+    market = market.with_columns(target=np.resize(np.array(targets), len(rows)))
     terms = {"venue": kit.free_venue(), "account": bt.Account(capital=1000.0, **account)}
-    return bt.run(market, Asking(), **terms, compile=False)
-
-
-class Asking(bt.Policy):
-    def observe(self, market):
-        return {"ask": market.columns["ask"]}
-
-    def leverage(self, bar, account):
-        return bar.ask
+    return bt.run(market, Follow(), **terms, compile=False)
 
 
 def find_stops(run):
@@ -275,9 +262,7 @@ def test_a_daily_loss_closes_all_until_the_next_day():
     assert find_stops(run) == [(4, "daily_loss", 97.5)]
     assert run.bars["equity"].iloc[4] == pytest.approx(950.0, rel=1e-12)
     assert run.bars["position"].iloc[[4, 5, 6]].tolist() == pytest.approx([0.0, 0.0, 1900 / 96])
-    early = limited(
-        HELD, daily_loss=0.05, day="Asia/Tokyo"
-    )  # Tuesday ends at 15:00 UTC, before bar 5
+    early = limited(HELD, daily_loss=0.05, day="Asia/Tokyo")  # its Tuesday ends before bar 5
     assert early.bars["position"].iloc[5] == pytest.approx(1900 / 97)
 
 
@@ -303,16 +288,15 @@ def test_flows_move_the_floor_and_the_basis_may_be_what_was_paid_in():
     """After a day at 1,100 the floor of the initial basis is 1,100 - 50, that of the day 1,045."""
     rising = [100.0, 100.0, 105.0, (105.0, 105.0, 95.0, 100.0), 100.0]
     held = {"targets": (2.0, math.nan, math.nan, math.nan, math.nan)}
-    assert find_stops(limited(rising, **held, daily_loss=0.05, daily_basis="initial")) == [
-        (3, "daily_loss", pytest.approx(102.5))
-    ]
-    assert find_stops(limited(rising, **held, daily_loss=0.05)) == [
-        (3, "daily_loss", pytest.approx(102.25))
-    ]
     paid = pd.Series([-100.0], index=pd.to_datetime(["2024-01-02 00:00"], utc=True))
-    assert find_stops(limited(rising, **held, daily_loss=0.05, flows=paid)) == [
-        (3, "daily_loss", pytest.approx(100.0 + (0.95 * 1000.0 - 900.0) / 20.0))
-    ]
+    floors = {
+        102.5: {"daily_basis": "initial"},
+        102.25: {},
+        100.0 + (0.95 * 1000.0 - 900.0) / 20.0: {"flows": paid},
+    }
+    for floor, terms in floors.items():
+        stops = find_stops(limited(rising, **held, daily_loss=0.05, **terms))
+        assert stops == [(3, "daily_loss", pytest.approx(floor))]
     kit.check_refused(lambda: bt.Account(day="Europe/Prag", daily_loss=0.1), "must be a time zone")
     kit.check_refused(lambda: bt.Account(day="Asia/Tokyo"), "is used only with daily_loss")
 

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -12,7 +11,7 @@ from backtest.margin.brackets import compute_after_cost
 from backtest.strategies import Constant
 from tests import agreement
 from tests.agreement import FLAT, flat
-from tests.kit import make_venue
+from tests.kit import bars_market, make_venue
 from tests.scenes import (
     FEE,
     INF,
@@ -274,18 +273,9 @@ def make_market(n: int = 300, seed: int = 0, **columns: object) -> bt.Market:
     rng = np.random.default_rng(seed)
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     start = np.r_[100.0, close[:-1]] * np.exp(rng.normal(0.0, 0.005, n))
-    frame = pd.DataFrame(
-        {
-            "open": start,
-            "high": 1.001 * np.maximum(start, close),
-            "low": 0.999 * np.minimum(start, close),
-            "close": close,
-            "volume": 1e6,
-            **columns,
-        },
-        index=pd.date_range("2020-01-01", periods=n, freq="D", tz="UTC"),
-    )
-    return bt.Market.from_frames(frame, instrument="TEST")
+    high, low = 1.001 * np.maximum(start, close), 0.999 * np.minimum(start, close)
+    bars = {"high": high, "low": low, "volume": np.full(n, 1e6), **columns}
+    return bars_market(start, close, "D", terms={"instrument": "TEST"}, **bars)
 
 
 MARKET = make_market()

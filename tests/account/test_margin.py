@@ -328,15 +328,9 @@ def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
     """B in cross at 5x of 10x needs 500 of the 800 left; A may take 300 of the 400 it asks for."""
     markets = bt.Markets({"A": make_market(settings=(math.nan, 10 / 3, *[math.nan] * 4)),
                           "B": make_market([100.0] * 6, [math.nan] * 6)})  # fmt: skip
-    account = bt.Account(
-        capital=1000.0,
-        margin={"A": "isolated", "B": "cross"},
-        venue_leverage={"A": 10.0, "B": 10.0},
-    )
-    result = bt.run(
-        markets, {"A": Steps(), "B": Constant(leverage=5.0)}, venue=VENUE,
-        account=account, signal={"A": 1.0, "B": 1.0}, compile=False,
-    )  # fmt: skip
+    account = bt.Account(capital=1e3, margin={"A": "isolated", "B": "cross"}, venue_leverage=10.0)
+    given = {"venue": VENUE, "account": account, "signal": {"A": 1.0, "B": 1.0}}
+    result = bt.run(markets, {"A": Steps(), "B": Constant(leverage=5.0)}, **given, compile=False)
     check_numbers(result, moved("margin_added", 2, 300) | moved("margin_refused", 2, 100))
 
 

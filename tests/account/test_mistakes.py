@@ -237,11 +237,8 @@ class Swing(bt.Policy):
 def test_14_the_fast_mode_equals_the_slow_one_bit_for_bit():
     market = bt.Market.sample()
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT@2024-10-24")
-    account = bt.Account(band=0.05, max_leverage=50.0)
-    fast, slow = (
-        bt.run(market, Swing(), venue=venue, account=account, compile=compiled)
-        for compiled in (True, False)
-    )
+    terms = {"venue": venue, "account": bt.Account(band=0.05, max_leverage=50.0)}
+    fast, slow = (bt.run(market, Swing(), **terms, compile=each) for each in (True, False))
     assert fast.metrics["liquidations"] > 0
     assert fast.record.values.tobytes() == slow.record.values.tobytes()
     assert fast.entries.tobytes() == slow.entries.tobytes()
@@ -289,9 +286,7 @@ def test_22_missing_settlements_are_refused_or_flagged_and_never_dropped():
 
 def test_25_the_funding_of_a_long_and_a_short_sums_to_zero():
     stamps = [(h, r) for h, r in ((2.0, 0.001), (2.5, -0.003), (3.0, 0.0007))]
-    long, short = (
-        play(*[100] * 4, targets=ONCE, signal=side, funding=stamps) for side in (1.0, -1.0)
-    )
+    long, short = (play(*[100] * 4, targets=ONCE, signal=s, funding=stamps) for s in (1.0, -1.0))
     assert happened(long, "funding")["amount"].iloc[0] == is_(1.0)  # a positive rate: longs pay
     assert total(long, "funding") == is_(-total(short, "funding"))
     assert equities(long)[-1] + equities(short)[-1] == is_(2000.0)

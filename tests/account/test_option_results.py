@@ -27,13 +27,10 @@ def live(prices, options, contracts, level, capital, rule, maintenance, **costs)
     surfaces = bt.Surfaces.fit(bt.Chain.sample())
     venue = make_venue(maintenance_rate=maintenance, max_leverage=1 / maintenance)
     venue = venue.override(option_costs=bt.OptionCosts(**costs))
-    return bt.run(
-        bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT"),
-        Once(level),
-        venue=venue,
-        account=bt.Account(capital=capital, requirement=rule),
-        option_quantities=pd.DataFrame(contracts, index=market.times[:1]),
-    )
+    markets = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT")
+    account = bt.Account(capital=capital, requirement=rule)
+    wanted = pd.DataFrame(contracts, index=market.times[:1])
+    return bt.run(markets, Once(level), venue=venue, account=account, option_quantities=wanted)
 
 
 FREE = {"fee": 0, "fee_cap": 1, "delivery_fee": 0, "delivery_cap": 1, "tick": 0, "spread": 0}
@@ -80,18 +77,16 @@ def test_a_strangle_fails_where_marks_and_margin_take_the_balance():
     """0.15 S and the marks of put and call reach the balance at S = 62,950."""
     result = example("strangle")
     first = result.bars.iloc[1]
-    marks = result.positions[result.positions["time"] == result.bars.index[1]].set_index(
-        "instrument"
-    )["mark"]
+    marks = result.positions.pivot(index="time", columns="instrument", values="mark")
+    put, call = marks.loc[result.bars.index[1], ["put", "call"]]
     balance = 25_000 + 792.929309 + 595.777899 - 2 * 0.0003 * 99_750
     assert first["balance"] == first["backing"] == pytest.approx(balance, rel=1e-9)
-    needed = 2 * 0.075 * 99_500 + marks["put"] + marks["call"]
+    needed = 2 * 0.075 * 99_500 + put + call
     assert first["requirement"] == pytest.approx(needed, rel=1e-12)
     closed = result.events[result.events["kind"] == "liquidation"]
     assert (balance - closed["price"].sum()) / 0.15 == pytest.approx(62_950.4, abs=0.1)
     surface, when = bt.Surfaces.fit(bt.Chain.sample()).surfaces[0], closed["time"].iloc[0]
     assert surface.time < when
-    marks = result.positions.pivot(index="time", columns="instrument", values="mark")
     bars = result.bars.join(marks)
     for price, *shown in STRANGLE:
         bar = bars.loc[(bars["BTC"] - price).abs().idxmin()]
@@ -170,10 +165,7 @@ def test_a_saved_result_reads_back_with_its_options(tmp_path):
 
 def test_stress_moves_price_and_volatility():
     """In one bar without a move, a put at 1.5 times its volatility gains its price difference."""
-    result = live(
-        np.full(12, 100_000.0), PUT, {"put": 1.0}, 0.0, 20_000, NET, 0.05,
-        **FREE,
-    )  # fmt: skip
+    result = live(np.full(12, 1e5), PUT, {"put": 1.0}, 0.0, 20_000, NET, 0.05, **FREE)
     ladder = {"price": [-0.2, 0.0], "implied_volatility": [0.0, 0.5]}
     losses = bt.stress(result, bt.Scenario("still"), ladder=ladder).ladder["loss"]
     row = result.positions.iloc[-1]
@@ -185,8 +177,7 @@ def test_stress_moves_price_and_volatility():
 
 
 def test_stress_says_that_a_long_option_backs_nothing():
-    held = live(np.full(12, 100_000.0), PUT, {"put": 1.0}, 0.0, 20_000, "deribit-standard", 0.05,
-                **FREE)  # fmt: skip
+    held = live(np.full(12, 1e5), PUT, {"put": 1.0}, 0.0, 20_000, "deribit-standard", 0.05, **FREE)
     (notice,) = bt.stress(held, bt.Scenario("still")).notices
     worth = held.positions.iloc[-1]["mark"]
     told = f"options held are worth {worth:,.2f}, which back no position"
@@ -198,9 +189,7 @@ def test_stress_says_that_a_long_option_backs_nothing():
 
 def test_options_are_refused_where_nothing_values_them():
     result = example("saved")
-    markets, venue, account = result.markets, result.venue, result.account
-    for call in (
-        lambda: bt.replay(markets, result.fills, venue=venue, account=account),
-        lambda: bt.decide(Once(), markets, venue=venue, account=account, state=result),
-    ):
-        check_refused(call, "cannot hold options, got 'put'")
+    markets, terms = result.markets, {"venue": result.venue, "account": result.account}
+    said = "cannot hold options, got 'put'"
+    check_refused(lambda: bt.replay(markets, result.fills, **terms), said)
+    check_refused(lambda: bt.decide(Once(), markets, state=result, **terms), said)

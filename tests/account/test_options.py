@@ -80,20 +80,12 @@ def model(sign: int, strike: float, *held: float, bars: Any = None, **given: Any
     return option(bars or FLAT, sign, strike, [NAN, *held], **terms)
 
 
-def price(
-    sign: int, index: float, hours: float, strike: float = 100.0, sigma: float = 0.6
-) -> float:
+def price(sign: int, index: float, hours: float, strike=100.0, sigma=0.6) -> float:
     kind = "call" if sign > 0 else "put"
     return bt.options.price(kind, index, strike, hours * HOUR / YEAR, sigma)
 
 
-def make(
-    bars: list[Any],
-    options: list[OptionTape],
-    leverage: float = 0.0,
-    name: str = "A",
-    **changes: Any,
-) -> OptionCase:
+def make(bars, options: list[OptionTape], leverage=0.0, name="A", **changes: Any) -> OptionCase:
     """Return an account of one instrument and options."""
     terms = {"requirement": PER_OPTION} | changes
     case = agreement.scene({name: agreement.tape(bars, (leverage, NAN))}, {name: 1.0}, **terms)
@@ -179,9 +171,8 @@ def test_an_addition_averages_what_a_position_paid():
     # one for 2, and two more for 5 each
     call = quoted(1, 100.0, 1.0, 3.0, quotes=(2.0, 1.0))
     call.rows["ask"][2:] = 5.0
-    assert agreement.near(
-        agreement.run_engine(make(QUIET, [call]), is_compiled=False).state.options.paid[0], 4
-    )
+    result = agreement.run_engine(make(QUIET, [call]), is_compiled=False)
+    assert agreement.near(result.state.options.paid[0], 4)
 
 
 def strangle(**given: Any) -> list[OptionTape]:

@@ -53,10 +53,8 @@ def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypa
     """On the rest of the market after the first part, which was saved and loaded between them."""
     trust_data(monkeypatch)
     case = make(seed)
-    whole, head = (
-        run_engine(case, is_compiled=False),
-        run_engine(case, is_compiled=False, stop=find_stop(case)),
-    )
+    whole = run_engine(case, is_compiled=False)
+    head = run_engine(case, is_compiled=False, stop=find_stop(case))
     loaded = bt.Result.load(head.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.bars, head.bars)
     pd.testing.assert_frame_equal(loaded.events, head.events)
@@ -95,12 +93,8 @@ def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path):
     rising = [flat(50), flat(50), *(flat(x) for x in (50, 51, 52, 53, 54, 60))]
     markets = bt.Markets({"A": make_market(rows), "B": make_market(rising)}, currency="USDT")
     coins = [bt.Collateral("COIN", 2.0, prices=markets["A"], rate=0.9)]
-    terms = {
-        "venue": make_venue(taker=0.001),
-        "account": bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6),
-        "signal": {"A": 1.0, "B": -0.6},
-        "compile": False,
-    }
+    account = bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6)
+    terms = {"venue": make_venue(taker=0.001), "account": account, "signal": {"A": 1.0, "B": -0.6}}
     whole = bt.run(markets, Once(3.0), **terms)
     table, begun, found = whole.contagion(), None, []
     for stop in (4, 6, 8):
@@ -255,14 +249,9 @@ def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
 def test_the_unit_of_an_account_with_collateral_begins_at_its_start():
     """Not at the highest unit of the first part, a coin worth 60 and then 30."""
     coins = make_market([*[flat(60.0)] * 3, *[flat(30.0)] * 3])
-    terms = {
-        "venue": make_venue(),
-        "account": bt.Account(
-            capital=40.0,
-            negative_limit=0.0,
-            collateral=[bt.Collateral("C", 1.0, prices=coins, rate=1.0)],
-        ),
-    }
+    collateral = [bt.Collateral("C", 1.0, prices=coins, rate=1.0)]
+    account = bt.Account(capital=40.0, negative_limit=0.0, collateral=collateral)
+    terms = {"venue": make_venue(), "account": account}
     market = make_market([flat(100.0), flat(100.0), flat(110.0), *[flat(100.0)] * 3])
     later = bt.run(market, Hold(0.5), resume=bt.run(market.prefix(4), Hold(0.5), **terms), **terms)
     whole = bt.run(market, Hold(0.5), **terms)

@@ -1,8 +1,6 @@
 """An account with several positions, by hand: one equity, caps, modes of filling, expiry."""
 
 import math
-import re
-import warnings
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -12,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.errors import ParameterError, PolicyError
+from backtest.core.errors import PolicyError
 from backtest.results import Result
 from backtest.results.performance import diversification_ratio, risk_shares
 from backtest.strategies import Constant, VolTarget
@@ -32,15 +30,12 @@ from tests.agreement import (
 )
 from tests.cases import PortfolioCase
 from tests.draws import HOUR, START, utc
-from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
+from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
 from tests.oracle import Outcome
-from tests.scenes import Hand, by_hand
+from tests.scenes import Hand, by_hand, happened
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
-TENFOLD = bt.Venue.simple(
-    taker=5e-4, slippage=1e-4, maintenance_rate=0.05, max_leverage=10, liquidation_fee=0.01
-)
 NAN, INF = math.nan, math.inf
 TEN = {"*": {"brackets": [bracket(0.02, 10.0)]}}
 MOVED = ([flat(100), flat(110), flat(100), flat(100)], (NAN, NAN, 20.0, NAN))
@@ -73,20 +68,15 @@ def test_two_positions_share_one_equity():
 def test_an_overlay_scales_all_targets():
     result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
     assert 0.4 < result.bars["gross_leverage"].iloc[60:150].median() < 0.6
-    limited = run(
-        simulate_pair(200), overlay=Hold(9.0), account=bt.Account(capital=1e3, max_overlay=2.0)
-    )
+    limited = run(simulate_pair(200), overlay=Hold(9.0), account=bt.Account(max_overlay=2.0))
     assert limited.bars["overlay"].iloc[-1] == 2.0
 
 
 def test_one_instrument_is_the_single_run():
     market = bt.Market.sample(bars=300)
-    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT")}
-    account = bt.Account(capital=1_000.0)
-    alone = bt.run(market, VolTarget(target=1.0), account=account, **terms)
-    named = bt.run(
-        bt.Markets({"A": market}), {"A": VolTarget(target=1.0)}, account=account, **terms
-    )
+    given = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
+    alone = bt.run(market, VolTarget(target=1.0), **given)
+    named = bt.run(bt.Markets({"A": market}), {"A": VolTarget(target=1.0)}, **given)
     assert type(named) is type(alone)
     assert named.manifest["id"] == alone.manifest["id"]
     assert np.array_equal(named.record.values, alone.record.values, equal_nan=True)
@@ -101,12 +91,8 @@ def test_risk_of_two_uncorrelated_positions_of_equal_risk():
 
 
 def test_an_infinite_overlay_is_an_error():
-    class Endless(bt.Policy):
-        def leverage(self, bar, account):
-            return float("inf")
-
-    with pytest.raises(PolicyError, match="that of an overlay finite"):
-        run(simulate_pair(20), overlay=Endless())
+    endless = type("Endless", (Hold,), {"leverage": lambda self, bar, account: math.inf})()
+    check_refused(lambda: run(simulate_pair(20), overlay=endless), "overlay finite", PolicyError)
 
 
 def test_a_policy_sees_gross_and_net_leverage():
@@ -186,8 +172,7 @@ def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
     for each in (result, other):
         assert Result.load(each.save(tmp_path)).bars.equals(each.bars)
     unknown = replace(account, collateral=[replace(held[0], prices="C")])
-    with pytest.raises(ParameterError, match="an instrument of the run, got 'C'"):
-        run(markets, account=unknown)
+    check_refused(lambda: run(markets, account=unknown), "an instrument of the run, got 'C'")
 
 
 class Seen(bt.Policy):
@@ -207,12 +192,8 @@ def test_an_overlay_sees_the_index_from_the_first_weight_on():
     assert result.bars["overlay"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0]
     assert result.bars["overlay"].iloc[:2].isna().all()
     # one instrument that is flat first gives the overlay no calm that never was
-    quiet = run(
-        simulate_pair(80),
-        Hold(1.0),
-        overlay=VolTarget(0.4, half_life=10.0),
-        signal=bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0),
-    )
+    calm = bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0)
+    quiet = run(simulate_pair(80), overlay=VolTarget(0.4, half_life=10.0), signal=calm)
     assert not quiet.metrics["ruined"]
 
 
@@ -237,9 +218,7 @@ def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_co
         "B": base.override({"fees.tiers": [bt.FeeTier(2_500.0, 0.0002, 0.0)]}),
     }
     result = run(markets, Halve(), venue=venues, compile=is_compiled)
-    events = result.events
-    fills = events[events["kind"] == "fill"].reset_index()
-    fees = events[events["kind"] == "fee"].reset_index()
+    fills, fees = (happened(result, kind).reset_index() for kind in ("fill", "fee"))
     rates = fees["amount"] / fills["amount"]
     assert fees["instrument"].tolist() == ["A", "B"] * 3
     assert rates.tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 5e-4, 1e-3])
@@ -305,13 +284,10 @@ def make_pair() -> bt.Markets:
     return bt.Markets({"A": make_market([flat(100)] * 6), "B": make_market(rising)})
 
 
-def run_half(markets: bt.Markets, venue: object) -> Result:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return bt.run(
-            markets, {"A": Hold(0.0), "B": Hold(1.0)}, venue=venue, signal={"A": 0, "B": 0.5},
-            **EXPIRING,
-        )  # fmt: skip
+def run_half(venue: object) -> Result:
+    """Hold half of the equity in B, beside A at nothing."""
+    policies, signal = {"A": Hold(0.0), "B": Hold(1.0)}, {"A": 0, "B": 0.5}
+    return bt.run(make_pair(), policies, venue=venue, signal=signal, **EXPIRING)
 
 
 def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
@@ -319,14 +295,9 @@ def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
     contract = venues["B"].contract.override(tick=33.0, round_to_tick=True)
     venues["B"] = venues["B"].override(contract=contract)
     with pytest.warns(UserWarning, match="history of B ends"):
-        events = bt.run(
-            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=venues,
-            signal={"A": 0, "B": 0.5}, **EXPIRING,
-        ).events  # fmt: skip
+        result = run_half(venues)
     # it buys at 66, the next tick over 60; the last bar closes at 80, between 66 and 99
-    prices = {
-        kind: events[events["kind"] == kind]["price"].iloc[0] for kind in ("fill", "delisted")
-    }
+    prices = {kind: happened(result, kind)["price"].iloc[0] for kind in ("fill", "delisted")}
     assert prices == {"fill": 66.0, "delisted": 80.0}
 
 
@@ -334,10 +305,7 @@ def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
     # B is bought at the open of 01:00, at 60: 500 / 60 = 8.333 contracts. Its last bar before 03:00
     # closes at 80, where what is held is sold for a fee of 1 %.
     with pytest.warns(UserWarning, match="history of B ends"):
-        result = bt.run(
-            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=expire("2024-01-01T03:00"),
-            signal={"A": 0, "B": 0.5}, **EXPIRING,
-        )  # fmt: skip
+        result = run_half(expire("2024-01-01T03:00"))
     events = result.events
     closed = events[events["kind"] == "delisted"].iloc[0]
     assert (closed["instrument"], closed["price"]) == ("B", 80.0)
@@ -349,36 +317,17 @@ def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
     assert result.bars["equity"].iloc[2:].nunique() == 1
 
 
-@pytest.mark.parametrize(
-    ("act", "message"),
-    [
-        (lambda: run_half(make_pair(), expire("2023-12-31")), "no bar before it expires"),
-        (
-            lambda: bt.run(
-                make_pair()["B"], Hold(), venue=expire("2024-01-01T03:00")["B"], **EXPIRING
-            ),
-            r"cut it: market.between\(end='2024-01-01T03:00'\)",
-        ),
-    ],
-)  # fmt: skip
-def test_wrong_dates_are_refused(act, message):
-    with pytest.raises(ParameterError) as error:
-        act()
-    assert re.search(message, str(error.value))
-
-
-def run_under(requirement, leverage):
-    markets = bt.Markets(
-        {name: bt.Market.sample(bars=150, seed=k) for k, name in enumerate(("A", "B"), 1)}
-    )
-    account = bt.Account(capital=10_000, requirement=requirement)
-    return bt.run(
-        markets, Constant(leverage=leverage), venue=TENFOLD, account=account, compile=False
-    )
+def test_wrong_dates_are_refused():
+    check_refused(lambda: run_half(expire("2023-12-31")), "no bar before it expires")
+    alone, venue = make_pair()["B"], expire("2024-01-01T03:00")["B"]
+    cut = "cut it: market.between(end='2024-01-01T03:00')"
+    check_refused(lambda: bt.run(alone, Hold(), venue=venue, **EXPIRING), cut)
 
 
 def test_a_preset_is_resolved_for_the_instruments_of_the_run():
-    found = run_under("okx-portfolio", 3.0)
+    markets = bt.Markets({name: bt.Market.sample(bars=150) for name in "AB"})
+    account = bt.Account(capital=10_000, requirement="okx-portfolio")
+    found = run(markets, Constant(3.0), account=account, compile=False)
     assert set(found.manifest["account"]["requirement"]["moves"]) == {"A", "B"}
 
 
@@ -406,52 +355,38 @@ GROUP = scenarios(
 
 def rising(fill: str) -> Outcome:
     """A and B, each at 2x: A opens at 100, closes at 110, then 110 to 121; B falls from 1 to .9."""
-    return play_legs(
-        ([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,)),
-        ([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,)),
-        venues=SAFE,
-        fill=fill,
-    )
+    first = ([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,))
+    second = ([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,))
+    return play_legs(first, second, venues=SAFE, fill=fill)
 
 
 def falling(**changes: Any) -> Outcome:
     """A: 4x long, falls by 10 % on a straight line; B: 2x long, rises by 5 % after it."""
-    return play_legs(
-        ([flat(100), flat(100), (100, 100, 90, 90), flat(90)], (4.0,)),
-        ([flat(1), flat(1), (1, 1.05, 1, 1.05), flat(1.05)], (2.0,)),
-        venues=SAFE,
-        **changes,
-    )
+    first = ([flat(100), flat(100), (100, 100, 90, 90), flat(90)], (4.0,))
+    second = ([flat(1), flat(1), (1, 1.05, 1, 1.05), flat(1.05)], (2.0,))
+    return play_legs(first, second, venues=SAFE, **changes)
 
 
 def pooled(first: float, second: float, health: float, **terms: Any) -> Outcome:
     """A at 4x and B at 6x, which open at other prices; steps of a tenth, or all under a health."""
-    return play_legs(
-        ([flat(100), flat(100), flat(first)], (4.0, NAN)),
-        ([flat(1), flat(1), flat(second)], (6.0, NAN)),
-        venues={"*": {"liquidation": STEPS | {"full_below_health": health}}},
-        **terms,
-    )
+    legs = [([flat(100), flat(100), flat(first)], (4.0, NAN)),
+            ([flat(1), flat(1), flat(second)], (6.0, NAN))]  # fmt: skip
+    venues = {"*": {"liquidation": STEPS | {"full_below_health": health}}}
+    return play_legs(*legs, venues=venues, **terms)
 
 
 def long_and_short(**changes: Any) -> PortfolioCase:
     """A: 4x long at 100, B: 6x short at 1; A rises by 4 %, B by 25 % along its bar."""
-    return make_scene(
-        ([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN)),
-        ([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, NAN)),
-        signal=(1.0, -1.0),
-        **changes,
-    )
+    first = ([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN))
+    second = ([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, NAN))
+    return make_scene(first, second, signal=(1.0, -1.0), **changes)
 
 
 def apart(**changes: Any) -> Outcome:
     """A long 4x falls 5 %, B short 6x rises 5 %; both also move the other way by 1 %."""
-    return play_legs(
-        ([flat(100), flat(100), (100, 101, 95, 100)], (4.0, NAN)),
-        ([flat(1), flat(1), (1, 1.05, 0.99, 1)], (6.0, NAN)),
-        signal=(1.0, -1.0),
-        **changes,
-    )
+    first = ([flat(100), flat(100), (100, 101, 95, 100)], (4.0, NAN))
+    second = ([flat(1), flat(1), (1, 1.05, 0.99, 1)], (6.0, NAN))
+    return play_legs(first, second, signal=(1.0, -1.0), **changes)
 
 
 def find_impact(closes: list[float], rate: float, size: float, power: int = 1) -> dict[str, Any]:

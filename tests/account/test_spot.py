@@ -13,7 +13,7 @@ from backtest.strategies import Carry, Constant
 from tests.agreement import bracket, check_outcome, flat, near, play_case, scene, tape
 from tests.cases import PortfolioCase
 from tests.kit import Hold, Once, check_refused, make_market, make_venue
-from tests.scenes import Hand, by_hand
+from tests.scenes import Hand, by_hand, happened
 
 NAN, INF = math.nan, math.inf
 YEAR = 365 * 24
@@ -24,6 +24,7 @@ APART = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None
 PREMIUMS = [-0.2, -0.05, -0.02, 0.0, 0.02, 0.05, 0.2]
 PERP = make_venue(taker=5e-4, slippage=1e-4, interest_on="balance", borrow_rate=0.3)
 SPOT = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, like=PERP)
+VENUES = {"S": SPOT, "P": PERP}
 
 
 def coin(haircut: float = 0.1, leverage: float = 8.0, rate: float = 0.0) -> dict[str, Any]:
@@ -163,11 +164,8 @@ def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
 
 def run_pair(policy: Any = None, **more: Any) -> bt.Result:
     markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
-    given = {
-        "venue": {"S": SPOT, "P": PERP},
-        "account": bt.Account(capital=1e4, band=0.2),
-        "signal": {"S": -1.0, "P": 1.0},
-    }
+    given = {"venue": VENUES, "account": bt.Account(capital=1e4, band=0.2)}
+    given |= {"signal": {"S": -1.0, "P": 1.0}}
     return bt.run(markets, policy or Constant(1.5), **{**given, **more})
 
 
@@ -178,9 +176,7 @@ def test_trades_of_spot_legs_add_up():
     gain = float(result.bars["equity"].iloc[-1]) - 1e4
     total = float(trades["profit"].sum() + trades.unallocated.sum())
     assert total == pytest.approx(gain, abs=1e-9 * 1e4)
-    own = result.events[
-        (result.events["kind"] == "interest") & (result.events["instrument"] == "S")
-    ]
+    own = happened(result, "interest").query("instrument == 'S'")
     paid = trades[trades["instrument"] == "S"]["funding"].sum()
     assert paid == pytest.approx(own["amount"].sum())
     assert paid > 10.0
@@ -208,15 +204,9 @@ def test_the_liquidation_price_of_a_spot_leg_counts_its_haircut():
 def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
     """Run cash and carry at a price of 100 with a funding rate every 8 hours."""
     stamps = pd.date_range("2024-01-01", periods=-(-n // 8), freq="8h", tz="UTC")
-    paid = pd.Series(rate, index=stamps)
-    market = make_market([flat(100)] * n, funding=paid)
-    return bt.run(
-        bt.Markets({"S": market, "P": make_market([flat(100)] * n, funding=paid)}),
-        policy,
-        venue={"S": SPOT, "P": PERP},
-        account=bt.Account(capital=1e4),
-        signal={"S": 1.0, "P": -1.0},
-    )
+    market = make_market([flat(100)] * n, funding=pd.Series(rate, index=stamps))
+    pair = {"market": bt.Markets({"S": market, "P": market}), "signal": {"S": 1.0, "P": -1.0}}
+    return bt.run(**pair, policy=policy, venue=VENUES, account=bt.Account(capital=1e4))
 
 
 @pytest.mark.parametrize(("rate", "size"), [
@@ -242,10 +232,6 @@ def test_the_carry_is_funding_less_interest_and_costs():
     assert metrics["interest"] > 1.0
 
 
-def spot(**changes: Any) -> bt.Venue:
-    return SPOT.override(changes)
-
-
 BAD: dict[str, tuple[Any, str]] = {
     "collateral by its name": (
         lambda: run_pair(account=bt.Account(
@@ -253,7 +239,7 @@ BAD: dict[str, tuple[Any, str]] = {
             collateral=[bt.Collateral("BTC", amount=1.0, prices="S", rate=0.9)])),
         "a spot leg or collateral"),
     "other money rates": (
-        lambda: run_pair(venue={"S": spot(borrow_rate=0.1), "P": PERP}),
+        lambda: run_pair(venue={"S": SPOT.override({"borrow_rate": 0.1}), "P": PERP}),
         "borrow_rate must be the same"),
     "a crowd": (
         lambda: bt.cascade(
@@ -264,7 +250,6 @@ BAD: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("label", BAD)
-def test_bad_input_is_refused(label):
-    make, words = BAD[label]
+@pytest.mark.parametrize(("make", "words"), [*BAD.values()], ids=[*BAD])
+def test_bad_input_is_refused(make, words):
     check_refused(make, words)

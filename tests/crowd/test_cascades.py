@@ -24,9 +24,9 @@ CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9",
 
 def plain_venue(mode: str = "close", **costs: float) -> bt.Venue:
     """Return a venue with one bracket, a maintenance rate of 1 %, and no costs unless given."""
-    return free_venue().override(
-        brackets=[bt.Bracket(0.0, np.inf, 100.0, RATE)], liquidation={"mode": mode, **costs}
-    )
+    terms = {"mode": mode, **costs}
+    rows = [bt.Bracket(0.0, np.inf, 100.0, RATE)]
+    return free_venue().override(brackets=rows, liquidation=terms)
 
 
 def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
@@ -34,14 +34,11 @@ def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
     step: Any = "bracket" if rng.random() < 0.3 else float(rng.uniform(0.1, 0.6))
     terms = {"step": step, "full_below": 50.0} if mode == "partial" else {}
     fee, slippage = rng.uniform(0.0, 0.02, 2)
-    brackets = [
-        bt.Bracket(0.0, 5_000.0, 100.0, 0.005),
-        bt.Bracket(5_000.0, 50_000.0, 50.0, 0.01),
-        bt.Bracket(50_000.0, np.inf, 20.0, 0.025),
-    ]
-    return plain_venue(mode, fee=float(fee), slippage=float(slippage), **terms).override(
-        {"fees.taker": 5e-4, "slippage.rate": 1e-4}, brackets=brackets
-    )
+    rows = ((0.0, 100.0, 0.005), (5_000.0, 50.0, 0.01), (50_000.0, 20.0, 0.025))
+    caps = (5_000.0, 50_000.0, np.inf)
+    brackets = [bt.Bracket(row[0], cap, *row[1:]) for row, cap in zip(rows, caps, strict=True)]
+    venue = plain_venue(mode, fee=float(fee), slippage=float(slippage), **terms)
+    return venue.override({"fees.taker": 5e-4, "slippage.rate": 1e-4}, brackets=brackets)
 
 
 def crowd_of(side: Any, quantity: Any, entry: Any, collateral: Any, **more: Any) -> bt.Crowd:
@@ -83,10 +80,8 @@ def uniform_ladder(n: int, fall: float) -> bt.Crowd:
 
 def make_cascade() -> bt.Cascade:
     me = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 20.0}
-    return bt.cascade(
-        uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,
-        impact=bt.Linear(5e-5), volume=1.0, me=me,
-    )  # fmt: skip
+    terms = {"shock": -0.03, "insurance": 20.0, "impact": bt.Linear(5e-5), "volume": 1.0, "me": me}
+    return bt.cascade(uniform_ladder(200, 0.2), plain_venue(slippage=0.02), **terms)
 
 
 def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHOCK) -> bt.Cascade:
@@ -99,9 +94,8 @@ def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHO
 def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(reproduction):
     # x + R fall = fall, so fall = x / (1 - R): 0.01 / 0.1 = 0.1 with R = 0.9
     hit = fall(reproduction)
-    assert 1.0 - hit.final_price / 100.0 == pytest.approx(
-        SHOCK / (1.0 - reproduction), abs=FALL / N / (1.0 - reproduction)
-    )
+    wanted, near = SHOCK / (1.0 - reproduction), FALL / N / (1.0 - reproduction)
+    assert 1.0 - hit.final_price / 100.0 == pytest.approx(wanted, abs=near)
     assert hit.multiplier == pytest.approx(1.0 / (1.0 - reproduction), rel=2e-2)
     assert hit.reproduction == pytest.approx(reproduction, abs=2e-3)
 
@@ -115,11 +109,9 @@ def test_it_runs_away_from_a_reproduction_number_of_one(reproduction, runs_away)
 @pytest.mark.parametrize("coefficient", [0.02, 0.2])
 def test_the_fall_with_square_root_impact_is_the_root_of_its_quadratic(coefficient):
     # fall = x + k sqrt(r fall), r in daily volumes per unit of fall
-    volume = 50.0 * DENSITY
-    hit = bt.cascade(
-        uniform_ladder(N, FALL), plain_venue(), shock=-SHOCK, volume=volume,
-        impact=bt.SquareRoot(coefficient),
-    )  # fmt: skip
+    volume, law = 50.0 * DENSITY, bt.SquareRoot(coefficient)
+    crowd = uniform_ladder(N, FALL)
+    hit = bt.cascade(crowd, plain_venue(), shock=-SHOCK, volume=volume, impact=law)
     r = DENSITY / volume
     root = (coefficient * math.sqrt(r) + math.sqrt(coefficient**2 * r + 4.0 * SHOCK)) / 2.0
     assert 1.0 - hit.final_price / 100.0 == pytest.approx(root**2, abs=2.0 * FALL / N)
@@ -141,13 +133,9 @@ def test_a_rise_squeezes_shorts_as_a_fall_does_longs():
     # to 95, at 96.
     (-0.011, 0.02, [98.0, 96.0], 100.0 - 1.1 - 4.0),
 ])  # fmt: skip
-def test_rungs_sell_from_their_own_price_or_from_where_the_one_before_left_it(
-    shock, impact, closes, final
-):
-    hit = bt.cascade(
-        longs_failing_at([99.0, 98.0]), plain_venue(), shock=shock,
-        impact=bt.Linear(impact / 100.0), volume=1.0, insurance=math.inf,
-    )  # fmt: skip
+def test_rungs_sell_from_their_own_price_or_from_that_of_the_last(shock, impact, closes, final):
+    terms = {"impact": bt.Linear(impact / 100.0), "volume": 1.0, "insurance": math.inf}
+    hit = bt.cascade(longs_failing_at([99.0, 98.0]), plain_venue(), shock=shock, **terms)
     assert hit.accounts["close_price"].tolist() == pytest.approx(closes)
     assert hit.final_price == pytest.approx(final)
 
@@ -176,10 +164,8 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         shock = rng.uniform(0.005, 0.1)
         curve = ImpactCurve(rng.uniform(0.01, 0.3), rng.choice([0.5, 1.0]), 1e5)
         law = bt.SquareRoot if curve.exponent == 0.5 else bt.Linear
-        venue = plain_venue(slippage=0.003)
-        hit = bt.cascade(
-            crowd, venue, shock=-shock, impact=law(curve.factor), volume=1e5, insurance=math.inf
-        )
+        venue, terms = plain_venue(slippage=0.003), {"volume": 1e5, "insurance": math.inf}
+        hit = bt.cascade(crowd, venue, shock=-shock, impact=law(curve.factor), **terms)
         if (crowd.liquidation_prices(venue)[crowd.quantity < 0.0] <= 100.0).any():
             continue  # shorts that fail at once buy, which a one-sided ladder does not know
         distance = 1.0 - crowd.liquidation_prices(venue) / 100.0
@@ -218,9 +204,8 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
     bars = bars_market(closes, closes) if is_jump else market_of(closes)
     after = bt.run(bars, OpenOnce(), **terms)
     more: dict = {"jump": True, "adl": None} if is_jump else {}
-    hit = bt.cascade(
-        NOBODY, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf, **more
-    )
+    more |= {"shock": shock, "impact": bt.Linear(0.0), "me": held, "insurance": math.inf}
+    hit = bt.cascade(NOBODY, venue, **more)
     assert hit.me is not None
     assert hit.me["liquidated"] is (after.metrics["liquidations"] > 0)
     assert hit.deficit == pytest.approx(after.metrics["bad_debt"], rel=1e-9, abs=1e-9)
@@ -255,9 +240,8 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
     for seed in range(crowds):
         rng = np.random.default_rng(seed)
         venue = bracket_venue(["close", "takeover", "partial"][seed % 3], rng)
-        hit = bt.cascade(
-            random_crowd(rng, int(rng.integers(1, 120))), venue, **random_arguments(rng)
-        )
+        crowd = random_crowd(rng, int(rng.integers(1, 120)))
+        hit = bt.cascade(crowd, venue, **random_arguments(rng))
         rounds = hit.rounds
         assert rounds["off"].max() <= 1e-9, seed
         paid = rounds[["fund_paid", "adl_paid", "haircuts", "unpaid"]].sum(axis=1)
@@ -283,9 +267,8 @@ def test_deleveraging_takes_the_highest_return_times_leverage_first():
     hit = jump(two_sides())
     assert hit.accounts["deleveraged"].tolist() == [0.0, 0.0, 1.0]
     assert hit.accounts["close_price"].tolist()[::2] == pytest.approx([90.0, 90.0])
-    assert hit.payers() == pytest.approx(
-        {"fund_paid": 0.0, "adl_paid": 10.0, "haircuts": 0.0, "unpaid": 0.0}
-    )
+    paid = {"fund_paid": 0.0, "adl_paid": 10.0, "haircuts": 0.0, "unpaid": 0.0}
+    assert hit.payers() == pytest.approx(paid)
     assert hit.rounds["long"].sum() == 0.0  # nothing was sold in the market
 
 
@@ -299,9 +282,8 @@ def test_the_fund_pays_first_and_profits_pay_what_it_lacks():
     # Without deleveraging the long is sold at 80 and lacks 10. The fund has 4. The shorts gained 20
     # each, so each gives 3.
     hit = jump(two_sides(), adl=None, insurance=4.0)
-    assert hit.payers() == pytest.approx(
-        {"fund_paid": 4.0, "adl_paid": 0.0, "haircuts": 6.0, "unpaid": 0.0}
-    )
+    paid = {"fund_paid": 4.0, "adl_paid": 0.0, "haircuts": 6.0, "unpaid": 0.0}
+    assert hit.payers() == pytest.approx(paid)
     assert hit.haircuts.tolist() == pytest.approx([0.0, 3.0, 3.0])
     assert hit.rounds["insurance"].tolist() == pytest.approx([4.0, 0.0])
 
@@ -358,10 +340,8 @@ def test_bad_arguments_are_refused(bad, is_draw):
 
 def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     """Without a market the page has no time, and an infinite fund is no number."""
-    hit = bt.cascade(
-        longs_failing_at([99.0, 98.0]), plain_venue(), shock=-0.05, impact=bt.Linear(0.0),
-        insurance=float("inf"),
-    )  # fmt: skip
+    terms = {"shock": -0.05, "impact": bt.Linear(0.0), "insurance": math.inf}
+    hit = bt.cascade(longs_failing_at([99.0, 98.0]), plain_venue(), **terms)
     text = hit.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Without a market" in text
     assert "unlimited" in text
@@ -396,28 +376,23 @@ def test_liquidation_prices_are_those_of_the_margin_functions():
 
 
 def test_liquidation_prices_of_inverse_contracts():
-    venue = plain_venue().override(
-        contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1)
-    )
-    crowd = bt.Crowd.from_leverage(
-        open_interest=50.0, leverage="uniform:2:20", accounts=200, price=30_000.0,
-        venue=venue,
-    )  # fmt: skip
+    contract = bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1)
+    venue = plain_venue().override(contract=contract)
+    terms = {"open_interest": 50.0, "accounts": 200, "price": 30_000.0, "venue": venue}
+    crowd = bt.Crowd.from_leverage(leverage="uniform:2:20", **terms)
     expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
     np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)
     assert np.abs(crowd.notional()).sum() == pytest.approx(50.0)  # coins
     hit = bt.cascade(crowd, venue, shock=-0.1, impact=bt.SquareRoot(0.1), volume=100.0)
     assert hit.rounds["off"].max() <= 1e-9
     assert hit.multiplier > 1.0
-    with pytest.raises(bt.ParameterError, match="contract"):
-        bt.cascade(crowd, plain_venue(), shock=-0.1, impact=bt.Linear(0.0))
+    terms = {"shock": -0.1, "impact": bt.Linear(0.0)}
+    check_refused(lambda: bt.cascade(crowd, plain_venue(), **terms), "contract", bt.ParameterError)
 
 
 def test_drawn_accounts_have_the_stated_interest_leverage_and_sides():
-    given = {"open_interest": 1e6, "entries": 200.0}
-    crowd = bt.Crowd.from_leverage(
-        **given, leverage="loguniform:1:50", long_share=0.7, accounts=20_000, seed=1
-    )
+    given, how = {"open_interest": 1e6, "entries": 200.0}, {"long_share": 0.7, "seed": 1}
+    crowd = bt.Crowd.from_leverage(**given, leverage="loguniform:1:50", accounts=20_000, **how)
     notional = crowd.notional()
     assert len(crowd) == 20_000
     assert np.abs(notional).sum() == pytest.approx(1e6)
@@ -431,9 +406,8 @@ def test_drawn_accounts_have_the_stated_interest_leverage_and_sides():
 
 def test_entries_from_a_market_are_its_closes_that_the_account_survived():
     market = bt.Market.sample(bars=2_000)
-    crowd = bt.Crowd.from_leverage(
-        open_interest=1e6, leverage="uniform:2:40", entries=market, accounts=2_000, lookback="20d"
-    )
+    terms = {"open_interest": 1e6, "leverage": "uniform:2:40", "accounts": 2_000}
+    crowd = bt.Crowd.from_leverage(entries=market, lookback="20d", **terms)
     closes = market.close[-480:]
     assert np.isin(crowd.entry, closes).all()
     assert crowd.price == market.close[-1]
@@ -447,10 +421,9 @@ def test_entries_from_a_market_are_its_closes_that_the_account_survived():
 
 def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
     market, venue = bt.Market.sample(bars=2_000), plain_venue()
+    terms = {"open_interest": 1e6, "leverage": "uniform:2:60", "accounts": 3_000}
     for given, are_failing in (({}, True), ({"venue": venue}, False)):
-        crowd = bt.Crowd.from_leverage(
-            open_interest=1e6, leverage="uniform:2:60", entries=market, accounts=3_000, **given
-        )
+        crowd = bt.Crowd.from_leverage(entries=market, **terms, **given)
         room = market.close[-1] - crowd.liquidation_prices(venue)
         assert (np.sign(crowd.quantity) * room <= 0.0).any() == are_failing
     assert crowd.contract == venue.contract
@@ -474,10 +447,8 @@ def test_the_ladder_counts_notional_by_price():
     {"equity": 1.0},
 ], ids=str)  # fmt: skip
 def test_bad_positions_are_refused_with_their_row(bad):
-    rows = [
-        {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0, "equity": 10.0}
-    ] * 2
-    frame = pd.DataFrame([rows[0], {**rows[1], **bad}])
+    row = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0, "equity": 10.0}
+    frame = pd.DataFrame([row, {**row, **bad}])
     check_refused(lambda: bt.Crowd.from_positions(frame), "row 1")
     check_refused(lambda: bt.Crowd.from_positions(frame.drop(columns="entry")), "no entry")
 
@@ -497,5 +468,5 @@ def test_a_ratio_of_longs_to_shorts_is_a_log_ratio():
     market = bt.Market.sample(bars=3).with_columns(ratio=[1.0, math.e, np.nan])
     np.testing.assert_allclose(bt.indicators.leverage_skew(market, "ratio"), [0.0, 1.0, np.nan])
     wrong = market.with_columns(ratio=[1.0, 0.0, 1.0])
-    with pytest.raises(bt.DataError, match="must be a ratio over 0, got 0"):
-        bt.indicators.leverage_skew(wrong, "ratio")
+    said = "must be a ratio over 0, got 0"
+    check_refused(lambda: bt.indicators.leverage_skew(wrong, "ratio"), said, bt.DataError)

@@ -31,16 +31,10 @@ def test_two_markets_and_three_accounts_by_hand():
     assert hit.accounts["round"].tolist() == [1, 2, 3]
     first = 900 / 9.5 - 2.5
     second = (1800 / 9.5 - 100) + 5.0 - 7.5  # at B = 100, past impact of 5, own of 5 to 10
-    np.testing.assert_allclose(
-        hit.accounts["after"],
-        [100 + 10 * (first - 100), 200 + 10 * (second + 97.5 - 200), 80 + 10 * (92.5 - 100)],
-        rtol=1e-9,
-    )
-    np.testing.assert_allclose(
-        hit.losses,
-        [[10 * (100 - first), 0.0], [10 * (100 - second), 25.0], [0.0, 75.0]],
-        atol=1e-9,
-    )
+    left = [10 * (first - 100), 10 * (second - 102.5), 10 * (92.5 - 100)]
+    np.testing.assert_allclose(hit.accounts["after"], np.add([100, 200, 80], left), rtol=1e-9)
+    losses = [[10 * (100 - first), 0.0], [10 * (100 - second), 25.0], [0.0, 75.0]]
+    np.testing.assert_allclose(hit.losses, losses, atol=1e-9)
     np.testing.assert_allclose(hit.rounds["price A"], [94.0, 89.0, 84.0, 84.0], rtol=1e-12)
     np.testing.assert_allclose(hit.rounds["price B"], [100.0, 100.0, 95.0, 90.0], rtol=1e-12)
     assert hit.spread.to_numpy().tolist() == [[1.0, 0.0], [1.0, 0.0]]
@@ -76,9 +70,8 @@ def test_one_market_is_the_cascade_of_one(impact):
     venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)],
                      liquidation={"fee": 0.004, "slippage": 0.002, "mode": "close"})  # fmt: skip
     terms = {"impact": impact, "volume": 3_000.0, "insurance": 50.0}
-    one = bt.cascade(
-        bt.Crowd.from_positions(frame, price=100.0), venue, shock=-0.02, adl=None, **terms
-    )
+    alone = bt.Crowd.from_positions(frame, price=100.0)
+    one = bt.cascade(alone, venue, shock=-0.02, adl=None, **terms)
     books = frame.assign(account=np.arange(len(frame)), market="A")
     crowd = bt.BookCrowd.from_positions(books, dict(enumerate(frame["collateral"])), {"A": 100.0})
     several = bt.cascade(crowd, venue, shock={"A": -0.02}, **terms)

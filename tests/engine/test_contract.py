@@ -82,11 +82,8 @@ def wrong(name: str, **parts: Any) -> type[Policy]:
 
 def watch(name: str, column: Callable[[Market], Any]) -> type[Policy]:
     """Return a policy that observes a column and asks for it over the close."""
-    return wrong(
-        name,
-        observe=lambda self, market: {"next": column(market)},
-        leverage=lambda self, bar, account: bar.next / bar.close,
-    )
+    seen = {"observe": lambda self, market: {"next": column(market)}}
+    return wrong(name, **seen, leverage=lambda self, bar, account: bar.next / bar.close)
 
 
 def leave(self: Any, bar: Any, account: Any) -> float:
@@ -111,9 +108,7 @@ class NoDefault(Policy):
 
 
 Ahead = watch("Ahead", lambda market: pd.Series(market.close).shift(-1).to_numpy())
-Peeking = watch(
-    "Peeking", lambda market: pd.Series(market.close).diff().rolling(30).std().bfill().to_numpy()
-)
+Peeking = watch("Peeking", lambda m: pd.Series(m.close).diff().rolling(30).std().bfill().to_numpy())
 Drawn = watch("Drawn", lambda market: np.random.default_rng().random(market.n_bars))
 Late = watch("Late", lambda market: pd.Series(market.close).rolling(100_000).mean().to_numpy())
 Raising = wrong("Raising", leverage=lambda self, bar, account: 1 / 0)

@@ -30,9 +30,8 @@ class Reading(bt.Policy):
     target: Annotated[float, bt.Range(0, 50, "turns")] = 3.0
 
     def leverage(self, bar, account):
-        return (
-            self.target * min(account.equity / 10_000.0, 1.0) * (1.0 + 0.1 * account.margin_ratio)
-        )
+        size = self.target * min(account.equity / 10_000.0, 1.0)
+        return size * (1.0 + 0.1 * account.margin_ratio)
 
 
 class Waiting(Reading):
@@ -143,9 +142,8 @@ def test_several_instruments_decide_on_one_longer_clock():
     assert set(pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"]).hour % 4) == {0}
     first = slow.events.query("kind == 'fill' and instrument == 'B'")["time"].iloc[0]
     assert first == pair["B"].times[5]  # the open at 08:00, after the bar of 04:00 to 08:00
-    with_overlay = run(
-        markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE}, overlay=Telling(1.0)
-    )
+    terms = {"decide": "4h", "venue": {"A": VENUE, "B": VENUE}, "overlay": Telling(1.0)}
+    with_overlay = run(markets, Reading(), **terms)
     assert with_overlay.metrics["turnover"] > 0.0
 
 

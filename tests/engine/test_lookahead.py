@@ -1,7 +1,5 @@
 """Looking ahead: planted peeks are caught, hidden ones too, and honest columns are not accused."""
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,25 +20,22 @@ from tests.peeks import HONEST, MARKET, PEEKS, find_tolerance, log_returns, obse
 LATE = ("unknown", "late", "wants bars", "closed ME", "garch")
 """Known in so few rows of a short market that it is cut less often."""
 SHORT = MARKET.prefix(600)
-TERMS = {"venue": free_venue(), "account": bt.Account()}
-FREE_TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}
+TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account()}
+FREE_TERMS = {**TERMS, "compile": False}
 TICKS = market_of(100.0 + 0.5 * np.cumsum(np.random.default_rng(2).integers(-2, 3, 2000)) % 50)
 """Prices in ticks of 0.5 %: a third of all sums of a few moves are 0."""
 ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(-1, 2, 2000)))
 """Bars of at most one small tick: a flag that looks ahead shows only where moves are equal."""
 
 
-def check(
-    function: Callable[[Any], Any], market: bt.Market = MARKET, tolerance: float = 1e-9
-) -> Causality:
+def check(function: Any, market: bt.Market = MARKET, tolerance: float = 1e-9) -> Causality:
     return observe_checked(observing(function, tolerance), market)[1]
 
 
 @pytest.mark.parametrize("name", every_nth(PEEKS, 6))
 def test_a_peek_is_caught(name: str):
-    with pytest.raises(
-        bt.PolicyError, match=r"Observing looks ahead: column 'x' (is|uses) .* when"
-    ):
+    said = r"Observing looks ahead: column 'x' (is|uses) .* when"
+    with pytest.raises(bt.PolicyError, match=said):
         check(PEEKS[name])
 
 
@@ -78,15 +73,10 @@ def test_a_session_market_is_cut_too():
 
 
 def test_an_error_says_which_bar_both_values_and_the_cut():
-    with pytest.raises(bt.PolicyError) as caught:
+    said = r"Observing looks ahead: column 'x' is 1.0 when bars \d+ to \d+ are seen, 0.0 when bars "
+    said += r"\d+ to \d+ are, at bar \d+, \d{4}-\d\d-\d\d \d\d:00 UTC; use only values up to"
+    with pytest.raises(bt.PolicyError, match=rf"(?s){said}.*shift\(-1\)"):
         check(next_up)
-    text = str(caught.value)
-    assert re.search(
-        r"Observing looks ahead: column 'x' is 1.0 when bars \d+ to \d+ are seen, 0.0 when bars "
-        r"\d+ to \d+ are, at bar \d+, \d{4}-\d\d-\d\d \d\d:00 UTC; use only values up to",
-        text,
-    )
-    assert "shift(-1)" in text
 
 
 def test_random_columns_are_told_from_peeks():
@@ -169,9 +159,8 @@ class Middling(bt.Policy):
 
 @pytest.mark.slow
 def test_a_sweep_checks_its_winner():
-    bars = [1.0, 50.0, 100.0]
     with pytest.raises(bt.PolicyError, match="Middling looks ahead: column 'x'"):
-        bt.sweep(SHORT, Middling, {"bars": bars}, **TERMS)
+        bt.sweep(SHORT, Middling, {"bars": [1.0, 50.0, 100.0]}, **TERMS)
 
 
 @pytest.mark.parametrize("fix", [{"word": "now"}, {"bars": 10.0}])

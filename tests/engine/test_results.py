@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 import backtest as bt
+from backtest import strategies
 from backtest.core.errors import ParameterError
 from backtest.report.basis import is_sound
 from backtest.report.page import format_span
@@ -23,15 +24,7 @@ from backtest.report.write import build_page
 from backtest.results.measure_table import ABOUT
 from backtest.results.promises import count_interval, split_volatility
 from backtest.results.run_record import index_traded, measure_holding, read_prices, spread_weights
-from backtest.strategies import (
-    Average,
-    Capped,
-    Constant,
-    DrawdownControl,
-    Lowest,
-    Smoothed,
-    VolTarget,
-)
+from backtest.strategies import Constant, DrawdownControl, VolTarget
 from tests import scenes
 from tests.kit import (
     AT_BINANCE,
@@ -56,8 +49,6 @@ PRICES = (100.0, 100.0, 125.0, 100.0)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 PAIR = simulate_pair(200, 3)
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
 DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
 """Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
 PEAKING = [100, 101, 102, 103, 104, 105, 106, 107, 108, 120, 110, 100, 105, 115, 125]
@@ -99,9 +90,8 @@ def test_the_multiplier_and_the_setting_change_the_initial_margin():
     stressed = scenes.venue_of(brackets=LEVELS, margin_multiplier=scenes.series({0: 1.0, 2: 2.0}))
     result = scenes.play(100, 100, 100, targets=[3.0, scenes.NAN], venue=stressed)
     assert column(result, "initial_margin") == scenes.is_([0, 300, 600])
-    terms = {"venue": scenes.venue_of(brackets=LEVELS)}
-    terms["account"] = scenes.account_of(venue_leverage=5.0)
-    result = scenes.play(100, 100, targets=3.0, **terms)
+    terms = {"account": scenes.account_of(venue_leverage=5.0)}
+    result = scenes.play(100, 100, targets=3.0, venue=scenes.venue_of(brackets=LEVELS), **terms)
     assert column(result, "initial_margin") == scenes.is_([0, 3000 / 5])
 
 
@@ -208,17 +198,15 @@ def test_the_equity_in_coins_counts_at_the_mark(leverage: float, equity: list[fl
     assert found.bars["drawdown"].tolist() == pytest.approx([0.0, 0.0, 0.0, 1.0 - 100.0 / top])
     assert found.metrics["total_return"] == pytest.approx(0.0)
     assert found.metrics["max_drawdown"] == pytest.approx(1.0 - 100.0 / top)
-    assert found.metrics["volatility"] == pytest.approx(
-        np.std(found.returns, ddof=1) * np.sqrt(365 * 24)
-    )
+    spread = np.std(found.returns, ddof=1) * np.sqrt(365 * 24)
+    assert found.metrics["volatility"] == pytest.approx(spread)
     assert {*found.metrics} <= {*run.metrics}
 
 
 def test_a_short_of_all_coins_is_worth_the_same_dollars():
     """Shorter bars of the market serve as well: the mark of a close is that of its last bar."""
-    found = run_coins(1.0, signal=-1.0).counted_in(
-        scenes.market_of(*np.repeat(PRICES, 2).tolist(), interval="30m")
-    )
+    market = scenes.market_of(*np.repeat(PRICES, 2).tolist(), interval="30m")
+    found = run_coins(1.0, signal=-1.0).counted_in(market)
     assert found.bars["equity"].tolist() == pytest.approx([100.0] * 4)
     assert found.metrics["max_drawdown"] == pytest.approx(0.0)
 
@@ -261,14 +249,10 @@ def test_the_money_for_new_orders_of_cross_and_isolated_positions():
     10,000 - 2,500 + 2,000 = 9,500, the initial margin of A is 22,000 / 20 = 1,100."""
     prices = [flat(100), flat(100), (100, 110, 100, 110)]
     markets = bt.Markets({"A": make_market(prices), "B": make_market([flat(50)] * 3)})
-    account = bt.Account(
-        capital=10_000.0, margin={"A": "cross", "B": "isolated"},
-        venue_leverage={"A": 20.0, "B": 4.0},
-    )  # fmt: skip
-    venue = make_venue().override({"profit_counts": 0.5})
-    policy = {"A": Hold(2.0), "B": Hold(1.0)}
-    signal = {"A": 1.0, "B": 1.0}
-    done = bt.run(markets, policy, venue=venue, account=account, signal=signal, compile=False)
+    setting = {"margin": {"A": "cross", "B": "isolated"}, "venue_leverage": {"A": 20.0, "B": 4.0}}
+    venue = make_venue(profit_counts=0.5)
+    terms = {"account": bt.Account(**setting), "signal": {"A": 1.0, "B": 1.0}, "compile": False}
+    done = bt.run(markets, {"A": Hold(2.0), "B": Hold(1.0)}, venue=venue, **terms)
     free = [1.0, (7_500 - 1_000) / 10_000, (9_500 - 1_000 - 1_100) / 12_000]
     assert (done.bars["available"] / done.bars["equity"]).tolist() == pytest.approx(free)
     # cross: 5 % of 20,000 over 7,500; isolated: 500 over 2,500
@@ -319,7 +303,8 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
     (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
 ])  # fmt: skip
 def test_a_bad_benchmark_is_refused(given, message):
-    check_refused(lambda: run_pair(PAIR, benchmark=given), message, ParameterError)
+    with pytest.raises(ParameterError, match=message):
+        run_pair(PAIR, benchmark=given)
 
 
 def test_prices_are_matched_by_the_opens_of_bars():
@@ -355,14 +340,11 @@ def test_business_days_are_named_by_their_sessions(daily):
     assert "mark prices:" not in text  # stocks have neither marks nor funding
     assert "o funding rates" not in text
     worst = find_drawdowns(daily).iloc[0]
-    assert [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")] == [
-        "Fri 24", "Tue 28", "Fri 31",
-    ]  # fmt: skip
+    days = [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")]
+    assert days == ["Fri 24", "Tue 28", "Fri 31"]
     assert (worst["days_down"], worst["days_under_water"]) == (4.0, 7.0)
-    row = list_falls(daily)[0].table.iloc[0]
-    assert row[["peak", "trough", "recovery"]].tolist() == [
-        "2000-03-24", "2000-03-28", "2000-03-31",
-    ]  # fmt: skip
+    row = list_falls(daily)[0].table.iloc[0][["peak", "trough", "recovery"]]
+    assert row.tolist() == ["2000-03-24", "2000-03-28", "2000-03-31"]
 
 
 def test_a_summary_counts_fills_and_says_what_is_right_only_if_asked(daily):
@@ -370,9 +352,8 @@ def test_a_summary_counts_fills_and_says_what_is_right_only_if_asked(daily):
     fills = int((daily.events["kind"] == "fill").sum())
     assert f"round trips, 1 open, {fills} fill" in text
     assert "books balance" not in text
-    assert "the books balance at every bar; causality: no columns" in words(
-        daily.summary(verbose=True)
-    )
+    asked = words(daily.summary(verbose=True))
+    assert "the books balance at every bar; causality: no columns" in asked
     assert is_sound("columns checked at 20 cuts; a peek passes with a chance of 9.5e-07")
     for doubt in ("at 19 cuts; x", "columns not checked", "at 55 cuts; x; not checked, as data"):
         assert not is_sound(doubt)
@@ -386,9 +367,8 @@ def test_falls_under_a_tenth_of_the_worst_are_left_out():
 
 
 def test_amounts_of_a_statement_have_the_decimals_of_the_largest():
-    assert [format_signed(each, 1e4) for each in (-6.56555, 2681.384, 0.0, 0.0004)] == [
-        "-6.57", "+2,681.38", "0", "+0.0004",
-    ]  # fmt: skip
+    found = [format_signed(each, 1e4) for each in (-6.56555, 2681.384, 0.0, 0.0004)]
+    assert found == ["-6.57", "+2,681.38", "0", "+0.0004"]
     assert format_signed(-0.0123456789, 2.0) == "-0.0123457"
 
 
@@ -446,9 +426,8 @@ def test_it_shows_the_result_own_numbers(calm):
 def test_the_statement_adds_up(wild, calm):
     for result in (wild, calm):
         block = result.summary().split("equity at the start", 1)[1].split("equity at the end")
-        amounts = [
-            float(x.replace(",", "")) for x in re.findall(r"[-+]?[\d,]+\.\d\d(?! %)", block[0])
-        ]
+        found = re.findall(r"[-+]?[\d,]+\.\d\d(?! %)", block[0])
+        amounts = [float(x.replace(",", "")) for x in found]
         final = float(block[1].split()[0].replace(",", ""))
         assert amounts[0] == 10_000.0
         assert sum(amounts) == pytest.approx(final, abs=0.06)
@@ -475,12 +454,10 @@ def test_every_metric_is_explained_and_nothing_else(calm):
 
 def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms):
     """Run an account of two still markets in plain Python, without warnings of missing marks."""
+    given = {"venue": venue or make_venue(), "signal": signal, "overlay": overlay}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bt.LastPriceWarning)
-        return bt.run(
-            bt.Markets(markets or STILL), policy, venue=venue or make_venue(), signal=signal,
-            overlay=overlay, account=bt.Account(**terms),
-        )  # fmt: skip
+        return bt.run(bt.Markets(markets or STILL), policy, account=bt.Account(**terms), **given)
 
 
 @pytest.mark.parametrize(("terms", "max_leverage", "cause", "held"), [
@@ -529,13 +506,9 @@ def test_collateral_that_was_sold_is_gone_from_leverage_and_targets(tmp_path):
     markets = bt.Markets({"A": make_market(fall), "B": make_market([flat(100)] * 5)})
     coins = make_market([flat(100)] * 3 + [flat(200)] * 2)
     signal = pd.DataFrame({"A": 1.0, "B": 0.0}, index=markets.times)
-    terms = {
-        "venue": make_venue(),
-        "account": bt.Account(
-            capital=1_000.0, negative_limit=0.0,
-            collateral=[bt.Collateral("C", 10.0, prices=coins, rate=0.9)],
-        ),
-    }  # fmt: skip
+    held = [bt.Collateral("C", 10.0, prices=coins, rate=0.9)]
+    account = bt.Account(capital=1_000.0, negative_limit=0.0, collateral=held)
+    terms = {"venue": make_venue(), "account": account}
     result = bt.run(markets, Hold(5.0), signal=signal, **terms)
     leverage = result.risk(collateral=True)["gross_leverage"]
     assert leverage.tolist() == pytest.approx([0.5, 5.5, 1.0, 6.0, 6.0])
@@ -550,10 +523,8 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
     """0.3x is half of what is asked of each of two; 0.1x is not."""
     with pytest.warns(bt.BandWarning, match="the band of . is 0.3 times .* median target of 0.5"):
         run(Hold(), band=0.3)
-    sweep = bt.sweep(
-        bt.Markets(STILL), Hold, {"account.band": [0.1, 0.3]}, venue=make_venue(),
-        account=bt.Account(), overlay=Hold(), compile=False,
-    )  # fmt: skip
+    terms = {"venue": make_venue(), "account": bt.Account(), "overlay": Hold(), "compile": False}
+    sweep = bt.sweep(bt.Markets(STILL), Hold, {"account.band": [0.1, 0.3]}, **terms)
     assert sweep.table["final_equity"].tolist() == [10_000.0, 10_000.0]
 
 
@@ -568,9 +539,8 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
 def test_each_limit_has_its_name(account, leverage, cause):
     lot = 0.05 if cause == "lot" else 0.0
     venue = make_venue().override({"contract.lot": lot, "contract.min_notional": 3.0})
-    result = bt.run(
-        STILL["A"], Constant(leverage), venue=venue, account=bt.Account(**account), compile=False
-    )
+    terms = {"venue": venue, "account": bt.Account(**account), "compile": False}
+    result = bt.run(STILL["A"], Constant(leverage), **terms)
     assert cause in result.target_cuts().index
 
 
@@ -611,11 +581,9 @@ def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
 
 
 def test_a_sweep_says_how_many_sets_have_no_fill():
+    terms = {"venue": BINANCE, "account": bt.Account(), "compile": False}
     with pytest.warns(bt.NoFillWarning, match="1 of 2 parameter sets filled no order"):
-        bt.sweep(
-            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=BINANCE, account=bt.Account(),
-            compile=False,
-        )  # fmt: skip
+        bt.sweep(MARKET, Constant, {"leverage": [0.0, 1.0]}, **terms)
 
 
 @pytest.mark.slow
@@ -647,8 +615,8 @@ def test_an_account_ends_before_a_time_as_in_a_market_cut_there():
     for given in (signal, signal.to_numpy(), signal.to_numpy()[24:]):
         found = bt.run(market, Constant(1.0), signal=given, **span, **AT_BINANCE)
         pd.testing.assert_frame_equal(found.bars, want.bars)
-    by_days = bt.run(market, Constant(1.0), signal=np.ones(4), decide="1d", end="2023-01-04",
-                     **AT_BINANCE)  # fmt: skip
+    terms = {"signal": np.ones(4), "decide": "1d", "end": "2023-01-04", **AT_BINANCE}
+    by_days = bt.run(market, Constant(1.0), **terms)
     assert len(by_days.bars) == 72
     with pytest.raises(bt.ParameterError, match="a span must lie inside"):
         bt.run(market, Constant(1.0), end="2023-02-01", **AT_BINANCE)
@@ -656,8 +624,7 @@ def test_an_account_ends_before_a_time_as_in_a_market_cut_there():
 
 def test_the_cap_of_gross_leverage_tells_what_bands_and_what_prices_do():
     """Cap 2, bands of .5: at 92 the bands keep 1.84 / .84 = 2.19, up to 2.2; at 80 they would keep
-    1.6 / .6 = 2.67, and both are brought to 1. At 70, prices alone carry it over the cap.
-    """
+    1.6 / .6 = 2.67, and both are brought to 1. At 70, prices alone carry it over the cap."""
     fall = [flat(100), flat(100), flat(92), flat(80), (80, 80, 70, 70)]
     markets = {name: make_market(fall) for name in "AB"}
     terms = {"max_gross_leverage": 2.0, "band": 0.5, "capital": 1_000.0}
@@ -701,11 +668,14 @@ def test_combinators_pass_promises_on_only_where_they_hold():
     vol, fall = VolTarget(target=0.4), DrawdownControl(floor=0.8)
     assert [row.rule for row in vol.promises()] == ["about"]
     assert VolTarget(power=2.0).promises() == ()
-    assert [row.rule for row in Capped(vol, cap=1.0).promises()] == ["at most"]
-    assert [row.measure for row in Lowest(vol, fall).promises()] == ["volatility", "max_drawdown"]
-    assert Average(vol, fall).promises() == ()
-    assert len(Smoothed(fall, up=1.0).promises()) == 1
-    assert Smoothed(fall, up=1.0, down=2.0).promises() == ()
+    assert [row.rule for row in strategies.Capped(vol, cap=1.0).promises()] == ["at most"]
+    assert [row.measure for row in strategies.Lowest(vol, fall).promises()] == [
+        "volatility",
+        "max_drawdown",
+    ]
+    assert strategies.Average(vol, fall).promises() == ()
+    assert len(strategies.Smoothed(fall, up=1.0).promises()) == 1
+    assert strategies.Smoothed(fall, up=1.0, down=2.0).promises() == ()
 
 
 def test_a_promise_is_kept_broken_or_not_judged_and_is_saved(tmp_path):
@@ -723,5 +693,5 @@ def test_a_promise_is_kept_broken_or_not_judged_and_is_saved(tmp_path):
 
 
 def run_one(policy, bars):
-    return bt.run(make_market(bars), policy, venue=make_venue(), account=bt.Account(),
-                  compile=False)  # fmt: skip
+    terms = {"venue": make_venue(), "account": bt.Account(), "compile": False}
+    return bt.run(make_market(bars), policy, **terms)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 import re
-import warnings
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from backtest.account.events import TRADED
 from backtest.signals import rules as signals
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, check_refused, every_nth, live, market_of
+from tests.scenes import happened
 
 HOURS = bt.Market.sample(bars=48)
 BY_TEXT = pd.Series(1.0, index=HOURS.times.strftime("%F %T"))[::-1]
@@ -182,9 +182,8 @@ def test_a_daily_signal_is_held_from_the_end_of_its_day(way):
     found = way(market)
     signs, whole = daily_of(market), market.times + pd.Timedelta("1h")
     for day in range(2, 10):
-        assert set(found[(whole > signs.index[day]) & (whole < signs.index[day + 1])]) == {
-            signs.iloc[day - 1]
-        }
+        found_then = found[(whole > signs.index[day]) & (whole < signs.index[day + 1])]
+        assert set(found_then) == {signs.iloc[day - 1]}
     signals.from_function(market, as_the_page_does)
 
 
@@ -213,18 +212,13 @@ def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_wer
     """They would be flat but for one bar a day, and stamped a day before they are known."""
     market = bt.Market.sample(bars=480)
     daily = pd.Series(1.0, index=pd.date_range(market.times[0], periods=20, freq="1D"))
-    with pytest.raises(bt.ParameterError, match="got 20 for 457"):
-        bt.signals.from_series(market, daily)
+    said = "got 20 for 457"
+    check_refused(lambda: bt.signals.from_series(market, daily), said, bt.ParameterError)
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()
 
 
-MARKETS = bt.Markets(
-    {
-        "A": bt.Market.sample(bars=24 * 60),
-        "B": bt.Market.sample(bars=24 * 60, seed=1),
-        "C": bt.Market.sample(bars=24 * 60, seed=2).slice(400, 1000),
-    }
-)
+WHOLE = {name: bt.Market.sample(bars=24 * 60, seed=k) for k, name in enumerate("ABC")}
+MARKETS = bt.Markets({**WHOLE, "C": WHOLE["C"].slice(400, 1000)})
 FEW = MARKETS.slice(0, 96)
 
 
@@ -340,18 +334,17 @@ def test_a_rule_at_the_call_is_the_rule_by_name():
 
 def test_columns_may_have_the_names_of_instruments():
     """A panel of folders btc and eth: weights of BTCUSDT and ETHUSDT are theirs."""
-    made = {name: bt.Market.sample(bars=50, seed=k) for k, name in enumerate(("btc", "eth"))}
-    panel = {
-        name: bt.Market.from_frames(each.bars(), instrument=f"{name.upper()}USDT")
-        for name, each in made.items()
+    samples = {
+        name: bt.Market.sample(bars=50, seed=k).bars() for k, name in enumerate(("btc", "eth"))
     }
-    markets = bt.Markets(panel, currency="USDT")
+    made = {n: Market.from_frames(x, instrument=f"{n.upper()}USDT") for n, x in samples.items()}
+    markets = bt.Markets(made, currency="USDT")
     frame = pd.DataFrame({"ETHUSDT": -0.5, "BTCUSDT": 0.3}, index=markets.times)
     for carry in (False, True):
         found = bt.signals.from_frame(markets, frame, carry=carry)
         assert found.iloc[-1].to_dict() == {"btc": 0.3, "eth": -0.5}
-    with pytest.raises(bt.ParameterError, match="each instrument has one column, 'eth'"):
-        bt.signals.from_frame(markets, frame.assign(eth=0.1))
+    beside, said = frame.assign(eth=0.1), "each instrument has one column, 'eth'"
+    check_refused(lambda: bt.signals.from_frame(markets, beside), said, bt.ParameterError)
 
 
 class Rising(bt.signals.SignalRule):
@@ -444,10 +437,8 @@ def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n
     for name, market in pair.items():
         direction = bt.signals.Breakout(10).apply(market).to_numpy()
         assert weights[name].tolist()[:-1] == (0.5 * direction).tolist()[:-1]
-    by_text, given = (
-        live(markets, Constant(leverage=1.0), signal=each, compile=False)
-        for each in ("breakout:10", weights)
-    )
+    both = ("breakout:10", weights)
+    by_text, given = (live(markets, Constant(1.0), signal=x, compile=False) for x in both)
     assert by_text.manifest["signal"].startswith("breakout:10 sha256:")
     assert by_text.manifest["id"] == given.manifest["id"]
 
@@ -455,20 +446,16 @@ def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n
 def make_portfolio(result):
     import vectorbt  # noqa: PLC0415 - slow to import
 
-    events, index = result.events, result.bars.index
-    kinds = [each.kind.name for each in TRADED]
-    trades = events[events["kind"].isin(kinds)].set_index("time")
-    fees = events[events["kind"] == "fee"].set_index("time")["amount"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return vectorbt.Portfolio.from_orders(
-            pd.Series(result.mark, index), size=trades["quantity"].reindex(index),
-            price=trades["price"].reindex(index), fixed_fees=fees.reindex(index, fill_value=0.0),
-            init_cash=result.account.capital, freq="1h",
-        )  # fmt: skip
+    index, kinds = result.bars.index, [each.kind.name for each in TRADED]
+    trades = result.events[result.events["kind"].isin(kinds)].set_index("time").reindex(index)
+    fees = happened(result, "fee").set_index("time")["amount"].reindex(index, fill_value=0.0)
+    terms = {"fixed_fees": fees, "init_cash": result.account.capital, "freq": "1h"}
+    mark, size, price = pd.Series(result.mark, index), trades["quantity"], trades["price"]
+    return vectorbt.Portfolio.from_orders(mark, size=size, price=price, **terms)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of vectorbt
 @pytest.mark.parametrize(("policy", "account", "signal"), [
     (Constant(leverage=0.9), bt.Account(band=0.05), 1.0),
     (Constant(leverage=3.0), bt.Account(band=0.1), -1.0),
@@ -476,9 +463,7 @@ def make_portfolio(result):
 ], ids=["long", "short at 3x", "both sides with stops"])  # fmt: skip
 def test_orders_at_vectorbt_are_worth_the_equity_at_every_close(policy, account, signal):
     result = bt.run(PLAIN, policy, account=account, signal=signal, **TERMS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value = make_portfolio(result).value().to_numpy()
+    value = make_portfolio(result).value().to_numpy()
     assert value == pytest.approx(result.bars["equity"].to_numpy(), rel=1e-9)
     assert result.bars["position"].nunique() >= 2
 

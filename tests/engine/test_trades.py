@@ -1,7 +1,6 @@
 """Trades of a run: by hand, against the ledger on random accounts, and against vectorbt."""
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -34,11 +33,9 @@ def run_by_hand(**account: Any) -> bt.Result:
             (105, 106, 98, 99), flat(99), flat(99)]  # fmt: skip
     market = make_market(rows, funding=pd.DataFrame({"rate": [0.01]}, index=HOURS[3:4]))
     signal = np.array([1.0, 1, 1, -1, -1, 0, 0, 0])
-    given = {"capital": 1_000.0, "band": 0.5, **account}
-    return bt.run(
-        market, Constant(leverage=1.0), venue=make_venue(taker=0.001, lot=0.1),
-        account=bt.Account(**given), signal=signal, compile=False,
-    )  # fmt: skip
+    given = bt.Account(**{"capital": 1_000.0, "band": 0.5, **account})
+    terms = {"venue": make_venue(taker=0.001, lot=0.1), "account": given, "compile": False}
+    return bt.run(market, Constant(leverage=1.0), signal=signal, **terms)
 
 
 def test_two_trades_by_hand():
@@ -56,9 +53,8 @@ def test_two_trades_by_hand():
     assert first["funding"] == pytest.approx(held * 110.0 * 0.01)
     assert first["fees"] == pytest.approx(0.001 * held * (100.0 + 110.0))
     assert first["profit"] == pytest.approx(first["price_pnl"] - first["fees"] - first["funding"])
-    assert first["peak_leverage"] == pytest.approx(
-        held * 110.0 / result.bars["equity"].iloc[3], rel=1e-12
-    )
+    peak = held * 110.0 / result.bars["equity"].iloc[3]
+    assert first["peak_leverage"] == pytest.approx(peak, rel=1e-12)
     assert first["return"] == pytest.approx(first["profit"] / (held * 100.0))
     # bars 1 to 3 whole: 95 and 112; the fill at the open of bar 4 is at 110
     assert (first["mae_last"], first["mfe_last"]) == pytest.approx((-0.05, 0.12))
@@ -147,34 +143,31 @@ def test_saved_and_resumed_runs_have_their_trades(tmp_path, kind):
     carried = lots[lots["opened"] == "earlier run"].iloc[0]
     known = first.positions[first.positions["instrument"] == carried["instrument"]]
     assert carried["entry_price"] == pytest.approx(known["mark"].iloc[-1], rel=1e-9)
+    loaded = bt.Result.load(later.save(tmp_path)).trades
     for view in ("trip", "fifo"):
-        pd.testing.assert_frame_equal(
-            pd.DataFrame(bt.Result.load(later.save(tmp_path)).trades.lots(view)),
-            pd.DataFrame(later.trades.lots(view)),
-        )
+        both = (pd.DataFrame(each.lots(view)) for each in (loaded, later.trades))
+        pd.testing.assert_frame_equal(*both)
 
 
 @pytest.mark.filterwarnings("ignore:the history of A, B ends")
 def test_delistings_and_expiries_end_trades():
     three = {name: make_market([flat(100)] * n) for name, n in (("A", 6), ("B", 4), ("C", 6))}
-    venue = make_venue().override({"contract": {"expires": "2024-01-01 04:00"}})
-    done = bt.run(
-        bt.Markets(three, currency="USDT"), Hold(1.0), account=bt.Account(), compile=False,
-        venue={"A": venue, "B": make_venue(), "C": make_venue()},
-    )  # fmt: skip
+    expiring = make_venue().override({"contract": {"expires": "2024-01-01 04:00"}})
+    venues = {"A": expiring, "B": make_venue(), "C": make_venue()}
+    terms = {"account": bt.Account(), "venue": venues, "compile": False}
+    done = bt.run(bt.Markets(three, currency="USDT"), Hold(1.0), **terms)
     ended = dict(zip(done.trades["instrument"], done.trades["ended"], strict=True))
     assert ended == {"A": "expiry", "B": "delisting", "C": "open"}
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of vectorbt
 @pytest.mark.parametrize("signal", [1.0, -1.0, "rsi:6:30:70"])
 def test_trades_are_those_of_vectorbt(signal):
     """Round trips are vectorbt's positions."""
     account = bt.Account(band=0.02)
     result = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=signal, **TERMS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = make_portfolio(result).positions.records
+    theirs = make_portfolio(result).positions.records
     ours = result.trades
     assert len(ours) == len(theirs) > 0
     assert ours["quantity"].to_numpy() == pytest.approx(theirs["size"].to_numpy(), rel=1e-8)
@@ -204,12 +197,10 @@ def test_realized_and_paper_gains_and_losses_by_hand(freq, lost):
             (103, 104, 99, 100), (100, 106, 99, 100), flat(100), flat(100)]  # fmt: skip
     days = pd.date_range("2024-01-01", periods=len(rows), freq=freq, tz="UTC")
     bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=days)
-    result = bt.run(
-        bt.Market.from_frames(bars, sessions=freq == "1B"), Constant(leverage=1.0),
-        venue=make_venue(), account=bt.Account(band=0.5),
-        calendar="252" if freq == "1B" else "365",
-        signal=np.array([1.0, 1, 0, 1, 1, 1, 0, 0, 0]), compile=False,
-    )  # fmt: skip
+    market = bt.Market.from_frames(bars, sessions=freq == "1B")
+    terms = {"account": bt.Account(band=0.5), "calendar": "252" if freq == "1B" else "365"}
+    signal = np.array([1.0, 1, 0, 1, 1, 1, 0, 0, 0])
+    result = bt.run(market, Constant(leverage=1.0), venue=make_venue(), signal=signal, **terms)
     found = result.trades.realization()
     counts = ["realized_gains", "paper_gains", "realized_losses", "paper_losses"]
     assert found[counts].tolist() == [1.0, 1.0, 1.0, 1.0]

@@ -135,9 +135,8 @@ def test_bars_are_counted_in_days_of_365_and_sessions_of_252():
 def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions():
     """Months of 28 to 31 days are 12 a year; a week that begins on Tuesday is still a week."""
     months = pd.date_range("2015-01-01", periods=120, freq="MS", tz="UTC")
-    assert bars_per_year(session_market(np.arange(1.0, 121.0), months))[12:] == pytest.approx(
-        12.0, rel=3e-3
-    )
+    monthly = bars_per_year(session_market(np.arange(1.0, 121.0), months))[12:]
+    assert monthly == pytest.approx(12.0, rel=3e-3)
     weeks = pd.date_range("2024-01-01", periods=60, freq="7D", tz="UTC")
     shifted = weeks.where(np.arange(60) % 9 != 3, weeks + pd.Timedelta(days=1))
     market = session_market(np.arange(1.0, 61.0), shifted)
@@ -157,9 +156,8 @@ def test_the_sharpe_ratio_is_of_the_side_that_is_traded():
 
 
 def reach(**changed):
-    return lambda: indicators.forecast_reach(
-        FEW, **{"probability": 0.01, "horizon": 24.0, **changed}
-    )
+    terms = {"probability": 0.01, "horizon": 24.0, **changed}
+    return lambda: indicators.forecast_reach(FEW, **terms)
 
 
 def tail(**changed):
@@ -184,10 +182,7 @@ BAD = [
     (reach(degrees_of_freedom=2.0), "degrees_of_freedom must be over 2"),
     (lambda: indicators.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0, got"),
     (lambda: indicators.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
-    (
-        lambda: indicators.touch_distance(1.5, 0.5, DAY),
-        "probability must be at least 0 and at most",
-    ),
+    (lambda: indicators.touch_distance(1.5, 0.5, DAY), "probability must be at least 0 and"),
     (lambda: indicators.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
 ]  # fmt: skip
 

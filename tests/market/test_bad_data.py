@@ -137,9 +137,8 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
 
 def test_local_times_that_a_clock_change_skips_are_refused():
     frames = {"bars": good()["bars"].set_axis(hourly(start="2023-03-25", zone=None))}
-    check_refused(
-        lambda: load(frames, timezone="Europe/Berlin"), "where clocks change in Europe/Berlin"
-    )
+    said = "where clocks change in Europe/Berlin"
+    check_refused(lambda: load(frames, timezone="Europe/Berlin"), said)
 
 
 def write(folder: Path, frames: Frames | None = None) -> Path:
@@ -192,9 +191,8 @@ def test_a_file_cut_short_is_refused_and_does_not_hide_the_others(tmp_path):
 
 def test_another_instrument_than_the_folders_is_refused(tmp_path):
     (write(tmp_path) / "market.json").write_text('{"instrument": "BTCUSDT"}')
-    check_refused(
-        lambda: Market.load(tmp_path, instrument="ETHUSDT"), "the folder's, got 'ETHUSDT'"
-    )
+    said = "the folder's, got 'ETHUSDT'"
+    check_refused(lambda: Market.load(tmp_path, instrument="ETHUSDT"), said)
 
 
 def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = SAMPLE) -> Market:
@@ -261,7 +259,6 @@ def test_the_report_names_both_and_judges_by_them(tmp_path):
 def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
     (away,) = bt.quality(build(1.03)).find("mark", "away from last prices").places
     assert away.startswith("1.03 times the last price at the median")
-    (high,) = (
-        bt.quality(build(rate=0.01, market=Market.sample(bars=168))).find("funding", "high").places
-    )
+    month = bt.quality(build(rate=0.01, market=Market.sample(bars=168)))
+    (high,) = month.find("funding", "high").places
     assert high.endswith("in per cent?")

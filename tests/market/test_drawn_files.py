@@ -12,11 +12,9 @@ from backtest import DataError, Market
 from tests.market.conftest import four_bars
 
 HOURS = four_bars().index
-STAMPS = {
-    "s": [hour.value // 10**9 for hour in HOURS],
-    "ms": [hour.value // 10**6 for hour in HOURS],
-    "us": [hour.value // 10**3 for hour in HOURS],
-    "ns": [hour.value for hour in HOURS],
+UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+STAMPS: dict[str, list[Any]] = {
+    **{unit: [hour.value // n for hour in HOURS] for unit, n in UNITS.items()},
     "end": [hour.value // 10**6 + 3_599_999 for hour in HOURS],
     "iso": [f"{hour:%Y-%m-%dT%H:%M:%S.000Z}" for hour in HOURS],
     "local": [f"{hour:%Y-%m-%d %H:%M:%S}" for hour in HOURS],
@@ -40,74 +38,50 @@ SPELLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "python-binance": (TITLED, KLINE, {}),
     "TradingView": ("time,open,high,low,close,Volume", "{s},{o},{h},{l},{c},{v}", {}),
     "TradingView, ISO": ("time,open,high,low,close,Volume", "{iso},{o},{h},{l},{c},{v}", {}),
-    "TradingView, plots": (
-        "time,open,high,low,close,Volume,Volume MA", "{s},{o},{h},{l},{c},{v},", {}
-    ),
-    "CryptoDataDownload": (
-        "https://www.CryptoDataDownload.com\nunix,date,symbol,open,high,low,close,Volume BTC,"
-        "Volume USD", "{s},{local},BTC/USD,{o},{h},{l},{c},{v},7", {}
-    ),
-    "CryptoDataDownload, later": (
-        "Unix,Date,Symbol,Open,High,Low,Close,Volume BTC,Volume USDT,tradecount",
-        "{ms},{local},BTCUSDT,{o},{h},{l},{c},{v},7,3", {}
-    ),
-    "Bitstamp": (
-        "https://www.bitstamp.net/api/v2/ohlc/,,,,,,\nunix,date,symbol,open,high,low,close,volume",
-        "{s},{local},BTC/USD,{o},{h},{l},{c},{v}", {}
-    ),
+    "TradingView, plots": ("time,open,high,low,close,Volume,Volume MA",
+        "{s},{o},{h},{l},{c},{v},", {}),
+    "CryptoDataDownload": ("https://www.CryptoDataDownload.com\nunix,date,symbol,open,high,low,"
+        "close,Volume BTC,Volume USD", "{s},{local},BTC/USD,{o},{h},{l},{c},{v},7", {}),
+    "CryptoDataDownload, later": ("Unix,Date,Symbol,Open,High,Low,Close,Volume BTC,Volume USDT,"
+        "tradecount", "{ms},{local},BTCUSDT,{o},{h},{l},{c},{v},7,3", {}),
+    "Bitstamp": ("https://www.bitstamp.net/api/v2/ohlc/,,,,,,\nunix,date,symbol,open,high,low,"
+        "close,volume", "{s},{local},BTC/USD,{o},{h},{l},{c},{v}", {}),
     "Kraken archive": ("", "{s},{o},{h},{l},{c},{v},12", {}),
     "Kraken Futures": ("time,open,high,low,close,volume", "{ms},{o},{h},{l},{c},{v}", {}),
     "ccxt": ("", "{ms},{o},{h},{l},{c},{v}", {}),
     "ccxt, header": ("timestamp,open,high,low,close,volume", "{ms},{o},{h},{l},{c},{v}", {}),
     "ccxt, frame": (",timestamp,open,high,low,close,volume", "0,{ms},{o},{h},{l},{c},{v}",
         {"columns": {**SHORT, "time": 1, "open": 2, "high": 3, "low": 4, "close": 5, "volume": 6}}),
-    "Bybit": (
-        "startTime,openPrice,highPrice,lowPrice,closePrice,volume,turnover",
-        "{ms},{o},{h},{l},{c},{v},9", {}
-    ),
-    "OKX archive": (
-        "instrument_name,open,high,low,close,vol,vol_ccy,vol_quote,open_time,confirm",
-        "BTC-USDT-SWAP,{o},{h},{l},{c},{v},0.1,9,{ms},1", {}
-    ),
+    "Bybit": ("startTime,openPrice,highPrice,lowPrice,closePrice,volume,turnover",
+        "{ms},{o},{h},{l},{c},{v},9", {}),
+    "OKX archive": ("instrument_name,open,high,low,close,vol,vol_ccy,vol_quote,open_time,confirm",
+        "BTC-USDT-SWAP,{o},{h},{l},{c},{v},0.1,9,{ms},1", {}),
     "OKX": ("ts,o,h,l,c,vol,volCcy,volCcyQuote,confirm", "{ms},{o},{h},{l},{c},{v},1,1,1",
         {"columns": {**SHORT, "time": "ts", "volume": "vol"}}),
     "Hyperliquid": ("t,T,s,i,o,c,h,l,v,n", "{ms},{end},BTC,1h,{o},{c},{h},{l},{v},3",
         {"columns": SHORT}),
     "Gate": ("t,v,c,h,l,o,sum", "{s},{v},{c},{h},{l},{o},9", {"columns": SHORT}),
-    "BitMEX": (
-        "timestamp,symbol,open,high,low,close,trades,volume,vwap,lastSize,turnover,homeNotional,"
-        "foreignNotional", "{iso},XBTUSD,{o},{h},{l},{c},3,{v},,1,2,3,4", {}
-    ),
+    "BitMEX": ("timestamp,symbol,open,high,low,close,trades,volume,vwap,lastSize,turnover,"
+        "homeNotional,foreignNotional", "{iso},XBTUSD,{o},{h},{l},{c},3,{v},,1,2,3,4", {}),
     "Deribit": ("ticks,open,high,low,close,volume,cost", "{ms},{o},{h},{l},{c},{v},9",
         {"columns": {name: name for name in ("open", "high", "low", "close", "volume")}
          | {"time": "ticks"}}),
-    "dYdX": (
-        "startedAt,ticker,resolution,low,high,open,close,baseTokenVolume,usdVolume,trades,"
-        "startingOpenInterest", "{iso},BTC-USD,1HOUR,{l},{h},{o},{c},{v},9,3,4", {}
-    ),
+    "dYdX": ("startedAt,ticker,resolution,low,high,open,close,baseTokenVolume,usdVolume,trades,"
+        "startingOpenInterest", "{iso},BTC-USD,1HOUR,{l},{h},{o},{c},{v},9,3,4", {}),
     "Coinbase": ("start,low,high,open,close,volume", "{s},{l},{h},{o},{c},{v}", {}),
-    "CryptoCompare": (
-        "time,high,low,open,volumefrom,volumeto,close", "{s},{h},{l},{o},{v},9,{c}", {}
-    ),
-    "Polygon": (
-        "ticker,volume,open,close,high,low,window_start,transactions",
-        "X:BTCUSD,{v},{o},{c},{h},{l},{ns},3", {}
-    ),
-    "Alpaca": (
-        "symbol,timestamp,open,high,low,close,volume,trade_count,vwap",
-        "BTC/USD,{iso},{o},{h},{l},{c},{v},3,100", {}
-    ),
-    "Tiingo": (
-        "date,close,high,low,open,volume,adjClose,adjHigh,adjLow,adjOpen,adjVolume,divCash",
-        "{iso},{c},{h},{l},{o},{v},1,1,1,1,1,0", {}
-    ),
+    "CryptoCompare": ("time,high,low,open,volumefrom,volumeto,close",
+        "{s},{h},{l},{o},{v},9,{c}", {}),
+    "Polygon": ("ticker,volume,open,close,high,low,window_start,transactions",
+        "X:BTCUSD,{v},{o},{c},{h},{l},{ns},3", {}),
+    "Alpaca": ("symbol,timestamp,open,high,low,close,volume,trade_count,vwap",
+        "BTC/USD,{iso},{o},{h},{l},{c},{v},3,100", {}),
+    "Tiingo": ("date,close,high,low,open,volume,adjClose,adjHigh,adjLow,adjOpen,adjVolume,divCash",
+        "{iso},{c},{h},{l},{o},{v},1,1,1,1,1,0", {}),
     "Alpha Vantage": ("timestamp,open,high,low,close,volume", "{local},{o},{h},{l},{c},{v}", UTC),
     "Yahoo": ("Date,Open,High,Low,Close,Adj Close,Volume", "{day},{o},{h},{l},{c},1,{v}", DAYS),
     "Stooq": ("Date,Open,High,Low,Close,Volume", "{day},{o},{h},{l},{c},{v}", DAYS),
     "Excel": ("sep=;\nDate;Open;High;Low;Close;Volume", "{local};{o};{h};{l};{c};{v}", UTC),
-    "pandas, numbered": (
-        ",time,open,high,low,close,volume", "0,{iso},{o},{h},{l},{c},{v}", {}
-    ),
+    "pandas, numbered": (",time,open,high,low,close,volume", "0,{iso},{o},{h},{l},{c},{v}", {}),
     "pandas": (",Open,High,Low,Close,Volume", "{local},{o},{h},{l},{c},{v}",
         UTC | {"columns": {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}}),
 }  # fmt: skip
@@ -191,9 +165,8 @@ def draw_file(seed: int) -> Drawn:
 
 def write_stamps(time: pd.DatetimeIndex, rng: np.random.Generator) -> tuple[list[str], Any]:
     kind = str(rng.choice(["s", "ms", "us", "ns", "Z", "offset", "local", "zone"]))
-    units = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-    if kind in units:
-        return [str(value // units[kind]) for value in time.as_unit("ns").asi8.tolist()], {}
+    if kind in UNITS:
+        return [str(value // UNITS[kind]) for value in time.as_unit("ns").asi8.tolist()], {}
     if kind == "Z":
         return [f"{each:%Y-%m-%dT%H:%M:%SZ}" for each in time], {}
     if kind == "offset":

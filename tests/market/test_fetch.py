@@ -30,7 +30,6 @@ BINANCE_MARKET = {
 }  # fmt: skip
 START, END = "2024-01-01", "2024-01-21"
 NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
-
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
 
@@ -61,9 +60,6 @@ def fetch(folder: Path, server: Replay, start="2024-01-01", end="2024-03-01", **
     options = {"symbol": "BTCUSDT", "interval": "1h"} | how
     request = read_request(options.pop("symbol"), start=start, end=end, **options)
     return fetch_market(folder, request, now=NOW, base_url=server.url, first_wait=0.001)
-
-
-# the archive
 
 
 def test_a_fetch_is_a_market_with_every_row_of_the_venue(tmp_path, server):
@@ -102,9 +98,8 @@ def test_without_an_end_a_fetch_goes_as_far_as_all_kinds_reach(tmp_path, server)
 
 def test_days_that_a_month_lacks_come_from_their_own_files(tmp_path, server, calm):
     """As of BTCUSDT in 2022: binance-public-data, issue 346."""
-    lacking = FEBRUARY[
-        (FEBRUARY[:, 0] < epoch("2024-02-16")) | (FEBRUARY[:, 0] >= epoch("2024-02-18"))
-    ]
+    opened = FEBRUARY[:, 0]
+    lacking = FEBRUARY[(opened < epoch("2024-02-16")) | (opened >= epoch("2024-02-18"))]
     server.put("bars", "2024-02", kline_text(lacking, server.length))
     for day in ("2024-02-16", "2024-02-17"):
         server.put("bars", day, server.text("bars", day))
@@ -143,14 +138,12 @@ def test_what_is_missing_or_wrong_is_listed_and_refused_when_loaded(tmp_path, se
     check_refused(lambda: bt.Market.load(tmp_path / "high"), "high must be at least", DataError)
 
 
-@pytest.mark.parametrize(("source", "place"), [
-    ("binance-archive", "/futures/um/"),
-    ("binance-archive-coinm", "/futures/cm/"),
-])  # fmt: skip
-def test_what_no_archive_has_is_said_so_and_leaves_nothing(tmp_path, server, source, place):
+@pytest.mark.parametrize(("coin", "place"), [("", "um"), ("-coinm", "cm")])
+def test_what_no_archive_has_is_said_so_and_leaves_nothing(tmp_path, server, coin, place):
+    source = f"binance-archive{coin}"
     words = "has no funding and no mark and no bars there"
     check_refused(lambda: fetch(tmp_path / "btc", server, symbol="NOPE", source=source), words)
-    assert all(place in path for path in server.asked)
+    assert all(f"/futures/{place}/" in path for path in server.asked)
     assert not (tmp_path / "btc").exists()
 
 
@@ -223,9 +216,7 @@ def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
     ("500", "the HTTP status was 500", 6), ("truncated", "RemoteProtocolError", 6),
     ("garbage", "does not match the published", 6), ("403", "got 403", 1),
 ])  # fmt: skip
-def test_a_lasting_failure_is_told_and_what_came_is_kept(
-    tmp_path, server, calm, fault, said, count
-):
+def test_a_lasting_failure_is_told_and_the_rest_is_kept(tmp_path, server, calm, fault, said, count):
     path = server.path("bars", "2024-02")
     server.faults[path] = [fault] * 99
     with pytest.raises(DataError, match=said) as caught:
@@ -255,9 +246,6 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):
     path = tmp_path / "a.zip"
     zip_text(path, "a.csv", f"{HEADER}\n{text}\n")
     check_refused(lambda: read_archive_rows(path.read_bytes(), "bars", "test"), said, DataError)
-
-
-# exchanges, page by page
 
 
 class BaseError(Exception):
@@ -297,13 +285,10 @@ class Fake:
         until = params.get("until", params.get("after"))
         rows = settlements(epoch(START), epoch("2024-02-01"))
         rows = rows[(rows[:, 0] >= since) & (rows[:, 0] <= until)][-limit:]
+        info = [{"interest_1h": rate / 8, "markPrice": "123.5"} for rate in rows[:, 1].tolist()]
         page = [
-            {
-                "timestamp": int(stamp),
-                "fundingRate": rate,
-                "info": {"interest_1h": rate / 8, "markPrice": "123.5"},
-            }
-            for stamp, rate in rows.tolist()
+            {"timestamp": int(stamp), "fundingRate": rate, "info": each}
+            for (stamp, rate), each in zip(rows.tolist(), info, strict=True)
         ]
         return self.meet("funding", since, page)
 

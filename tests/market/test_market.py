@@ -32,16 +32,12 @@ VENUE = make_venue(maintenance_rate=0.005, max_leverage=10)
 OHLC = {"open": "first", "high": "max", "low": "min", "close": "last"}
 ALIKE = {"check_freq": False, "check_names": False, "check_index_type": False}
 HOLIDAYS = ("2015-01-19", "2015-04-03", "2015-05-25", "2015-09-07", "2016-01-18")
-
-
-def stamps(*texts: str) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(texts).tz_localize("UTC")
+DROPPED = "before the first whole group and"
 
 
 def test_fields_hold_what_the_frames_hold():
-    funding = pd.DataFrame(
-        {"rate": [1e-4, 2e-4], "mark": [100.5, np.nan]}, index=stamps("2023-01-01", "2023-01-01 08")
-    )
+    rows, times = {"rate": [1e-4, 2e-4], "mark": [100.5, np.nan]}, ["2023-01-01", "2023-01-01 08"]
+    funding = pd.DataFrame(rows, index=pd.DatetimeIndex(times, tz="UTC"))
     market = Market.from_frames(four_bars(iv=[0.5, np.nan, 0.6, 0.7]), funding=funding)
     assert market.interval == HOUR
     assert market.n_bars == len(market) == 4
@@ -228,9 +224,7 @@ def test_resampling_takes_first_highest_lowest_last_and_the_sum():
 def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
     days = SAMPLE.between("2023-01-01 21:00", "2023-01-04 02:00").resample("1d")
     assert [str(t.date()) for t in days.times] == ["2023-01-02", "2023-01-03"]
-    assert days.filled["resample"] == (
-        "3 bars before the first whole group and 2 after the last dropped"
-    )
+    assert days.filled["resample"] == f"3 bars {DROPPED} 2 after the last dropped"
     assert days == SAMPLE.resample("1d").between("2023-01-02", "2023-01-04")
 
 
@@ -294,18 +288,14 @@ def days(n: int = 500, start: str = "2015-01-05") -> pd.DataFrame:
 
 def hours(n: int = 30) -> pd.DataFrame:
     """Return seven hours a day of New York's sessions: from 14:30 UTC, in summer from 13:30."""
-    opens = [
-        (pd.Timestamp(f"{day:%Y-%m-%d} 09:30", tz="America/New_York") + pd.Timedelta(hours=k))
-        for day in pd.bdate_range("2015-02-16", periods=n)
-        for k in range(6)
-    ]
+    opened = pd.bdate_range("2015-02-16 09:30", periods=n, tz="America/New_York")
+    opens = [day + pd.Timedelta(hours=k) for day in opened for k in range(6)]
     return frame_of(pd.DatetimeIndex(opens).tz_convert("UTC"))
 
 
 def run(market: Market, leverage: float = 1.0) -> bt.Result:
-    return bt.run(
-        market, Constant(leverage), venue=VENUE, account=bt.Account(), calendar="252", compile=False
-    )
+    terms = {"venue": VENUE, "account": bt.Account(), "calendar": "252", "compile": False}
+    return bt.run(market, Constant(leverage), **terms)
 
 
 def test_weeks_of_sessions_are_those_of_pandas():
@@ -328,9 +318,7 @@ def test_a_first_and_a_last_week_that_are_not_whole_are_left_out_and_noted():
     weeks = Market.from_frames(days().iloc[2:23], sessions=True).resample("1w")
     assert weeks.times[0] == pd.Timestamp("2015-01-12", tz="UTC")
     assert weeks.times[-1] == pd.Timestamp("2015-01-26", tz="UTC")
-    assert weeks.filled["resample"] == (
-        "3 bars before the first whole group and 4 after the last dropped"
-    )
+    assert weeks.filled["resample"] == f"3 bars {DROPPED} 4 after the last dropped"
     assert "resample" not in Market.from_frames(days(15), sessions=True).resample("1w").filled
 
 
@@ -365,9 +353,6 @@ def test_bars_longer_than_a_day_are_scaled_by_calendar_time(frequency, periods):
     root = math.sqrt(result.span.periods)
     assert result.metrics["volatility"] == pytest.approx(deviation * root, rel=1e-12)
     assert result.metrics["sharpe"] == pytest.approx(mean / deviation * root, rel=1e-12)
-
-
-# session bars, and gaps in marks and funding that are filled by choice
 
 
 def weekdays() -> pd.DataFrame:
@@ -443,9 +428,9 @@ def test_missing_settlements_are_accepted_when_asked_and_the_market_says_how_man
     check_refused(lambda: Market.from_frames(bars, funding=funding), "2 defects", DataError)
     market = Market.from_frames(bars, funding=funding, funding_gaps="zero")
     assert market.funding_time.size == 54
-    assert market.filled["funding_gaps"] == (
-        "zero: 5 settlements missing in 2023-01-01 to 2023-01-21 UTC"
-    )  # those at 08:00 and 16:00 of the first day, and three inside; none is due before the open
+    # those at 08:00 and 16:00 of the first day, and three inside; none is due before the open
+    said = "zero: 5 settlements missing in 2023-01-01 to 2023-01-21 UTC"
+    assert market.filled["funding_gaps"] == said
     whole = Market.from_frames(bars, funding=SAMPLE.funding(), funding_gaps="zero")
     assert "funding_gaps" not in whole.filled
 

@@ -14,9 +14,7 @@ from tests.kit import check_refused
 START = pd.Timestamp("2023-01-01", tz="UTC")
 
 
-def make_market(
-    first: int = 0, stop: int = 6, price: float = 100.0, name: str = "", **options: object
-) -> bt.Market:
+def make_market(first=0, stop=6, price=100.0, name="", **options: object) -> bt.Market:
     """Return hours ``first`` to ``stop`` after the start; the close of hour t is price + t."""
     hours = np.arange(first, stop)
     close = price + hours

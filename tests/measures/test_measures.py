@@ -252,12 +252,9 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     counts = {f"{kind}s": float((result.events["kind"] == kind).sum()) for kind in kinds}
     earned = bars["equity"].iloc[-1] - result.account.capital - bars["flows"].sum()
     sums = {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
-    by_day, by_month = (
-        (ends := bars["unit"].groupby(bars.index.strftime(text)).last())
-        / ends.shift(fill_value=1.0)
-        - 1.0
-        for text in ("%Y-%m-%d", "%Y-%m")
-    )
+    days_of, months_of = (bars.index.strftime(text) for text in ("%Y-%m-%d", "%Y-%m"))
+    ends = [bars["unit"].groupby(each).last() for each in (days_of, months_of)]
+    by_day, by_month = (each / each.shift(fill_value=1.0) - 1.0 for each in ends)
     low, high = np.quantile(returns, [0.05, 0.95])
     return {
         **tail, **counts, **sums,
@@ -345,10 +342,8 @@ def test_costs_a_year_are_over_the_mean_equity():
 def test_the_sampling_period_and_the_sessions_scale_the_ratios():
     market = market_of(*walk(24 * 20, seed=8, sigma=0.006))
     for sampling, calendar, periods in (("1d", "252", 252.0), ("4h", "365", 6 * YEAR)):
-        result = bt.run(
-            market, Follow(), venue=venue_of(), account=account_of(), sampling=sampling,
-            calendar=calendar, compile=False,
-        )  # fmt: skip
+        terms = {"account": account_of(), "sampling": sampling, "calendar": calendar}
+        result = bt.run(market, Follow(), venue=venue_of(), **terms, compile=False)
         expected = measure(result, periods)
         for name in ("sharpe", "sortino", "volatility", "var_95", "es_95"):
             assert result.metrics[name] == is_(expected[name], 1e-9), name
@@ -398,9 +393,8 @@ def test_returns_after_ruin_are_zero_also_where_wealth_is_left_and_earns():
     # ruined on day 2 with 500 of wealth in the reserve; a deposit on day 3 earns 0.1 % a day
     account = account_of(flows=series({72: 1000.0}), reserve=500.0, margin_call=0.8, top_up_to=0.5)
     venue = venue_of(interest_on="balance", cash_rate=0.365)
-    result = play(
-        100, 100, 10, *[100] * 3, targets=10.0, venue=venue, account=account, interval="1d"
-    )
+    terms = {"venue": venue, "account": account, "interval": "1d"}
+    result = play(100, 100, 10, *[100] * 3, targets=10.0, **terms)
     assert result.metrics["ruined"] == 1.0
     assert result.returns.tolist()[3:] == [0.0, 0.0, 0.0]
 
@@ -465,9 +459,7 @@ def test_bad_input_is_refused(case):
     ("< 1", 1.0, None),
     ("> 1", 1.0, None),
 ])  # fmt: skip
-def test_a_violation_is_in_units_of_the_bound_and_equality_breaks_a_strict_one(
-    text, value, violation
-):
+def test_a_violation_is_in_units_of_the_bound_and_equality_breaks_some(text, value, violation):
     _, constraint = read_constraints({"sharpe": text})
     found = constraint.violation({"sharpe": np.array([value])})[0]
     assert found > 0.0 if violation is None else found == pytest.approx(violation)
@@ -476,11 +468,8 @@ def test_a_violation_is_in_units_of_the_bound_and_equality_breaks_a_strict_one(
 @pytest.mark.parametrize("name", ["time_to_first_liquidation", "ruin_time"])
 def test_what_never_came_came_later_than_any_bound_but_not_in_a_set_that_failed(name):
     metrics = {name: np.array([NAN, 45.0, 15.0, NAN]), "ruined": np.array([0.0, 0.0, 0.0, NAN])}
-    for text, expected in [
-        (">= 30", [0.0, 0.0, 0.5, math.inf]),
-        ("> 30", [0.0, 0.0, 0.5, math.inf]),
-        ("<= 30", [math.inf, 0.5, 0.0, math.inf]),
-    ]:
+    late, early = [0.0, 0.0, 0.5, math.inf], [math.inf, 0.5, 0.0, math.inf]
+    for text, expected in {">= 30": late, "> 30": late, "<= 30": early}.items():
         constraint = read_constraints({name: text})[1]
         assert constraint.violation(metrics).tolist() == expected
     assert np.isnan(metrics[name][0])

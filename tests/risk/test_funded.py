@@ -136,23 +136,19 @@ def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
     frame["high"], frame["low"] = frame.max(axis=1), frame.min(axis=1)
     market = bt.Market.from_frames(frame)
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account(daily_loss=0.02, day=zone))
-    paths = bt.simulate_paths(market, bt.paths.Stationary(block=12.0), paths=8, horizon="2d",
-                              funding=None)  # fmt: skip
-    rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02}
-    found = test.passing_probability(Constant(leverage=0.4), paths=paths, days=2, **rules,
-                                     compile=False)  # fmt: skip
+    how = {"paths": 8, "horizon": "2d", "funding": None}
+    paths = bt.simulate_paths(market, bt.paths.Stationary(block=12.0), **how)
+    rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02, "days": 2, "compile": False}
+    found = test.passing_probability(Constant(leverage=0.4), paths=paths, **rules)
     runner = PathsRunner(paths, Constant(leverage=0.4), test, None, False)
     acted = ["daily_loss" in runner.run_path(i).events["kind"].to_numpy() for i in range(8)]
     assert 0 < sum(acted) < 8
     assert found.table.loc["paths", "daily_loss"] == np.mean(acted)
     opens = number_days(market.time, zone)
     starts = np.flatnonzero(np.diff(opens))[::2][: int(found.table.loc["history", "n"])]
-    past = [
-        test.replace(market=market.slice(market.times[k], market.times[k + 48])).run(
-            Constant(leverage=0.4), compile=False).events["kind"]
-        for k in starts
-    ]  # fmt: skip
-    failed = np.mean([("daily_loss" in each.to_numpy()) for each in past])
+    spans = [market.slice(market.times[k], market.times[k + 48]) for k in starts]
+    past = [test.replace(market=x).run(Constant(leverage=0.4), compile=False) for x in spans]
+    failed = np.mean([("daily_loss" in each.events["kind"].to_numpy()) for each in past])
     assert found.table.loc["history", "daily_loss"] == failed
 
 

@@ -32,6 +32,7 @@ from tests.risk.accounts import Hold, free_account, free_venue, liquidation_dist
 
 SIGMA = 0.8
 TERMS = {"venue": free_venue(), "account": free_account()}
+PLAIN = {**TERMS, "compile": False}
 WILD = models.GBM(volatility=1.2)
 CALM = models.GBM(volatility=0.5)
 GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
@@ -40,10 +41,9 @@ SAME = {"rtol": 1e-12, "atol": 1e-9}
 """Of a capital of 1,000."""
 
 
-def known(lever: float, days: float, *, drift: float = 0.0) -> float:
-    return touch_probability(
-        liquidation_distance(lever), SIGMA, days / 365, drift=drift - 0.5 * SIGMA**2
-    )
+def known(lever: float, days: float) -> float:
+    distance, drift = liquidation_distance(lever), -0.5 * SIGMA**2
+    return touch_probability(distance, SIGMA, days / 365, drift=drift)
 
 
 def gbm_paths(**settings) -> bt.Paths:
@@ -55,13 +55,10 @@ def gbm_paths(**settings) -> bt.Paths:
 @pytest.mark.parametrize("days", [1, 7, 30])
 def test_paths_find_the_closed_form_from_2x_to_100x(days):
     # 7 leverages x 3 horizons at 99.99 % bounds, shared by 21 (Bonferroni)
-    horizon = f"{days}d"
+    how = {"horizons": (f"{days}d",), "confidence": 1 - 1e-4 / 21}
     for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
-        wanted = known(lever, days)
-        row = bt.liquidation_risk(
-            gbm_paths(paths=10_000, horizon=horizon), Hold(lever), **TERMS,
-            horizons=(horizon,), confidence=1 - 1e-4 / 21,
-        ).table.iloc[0]  # fmt: skip
+        wanted, paths = known(lever, days), gbm_paths(paths=10_000, horizon=f"{days}d")
+        row = bt.liquidation_risk(paths, Hold(lever), **TERMS, **how).table.iloc[0]
         low, high = row.p_liquidation_simulation_low, row.p_liquidation_simulation_high
         assert low <= wanted <= high, lever
 
@@ -82,14 +79,10 @@ def test_paths_with_jumps_find_the_closed_form():
 
 @pytest.mark.slow
 def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
-    tables = [
-        bt.liquidation_risk(
-            gbm_paths(paths=300, horizon="2d"), Hold(30.0), **TERMS, compile=flag, threads=threads
-        )
-        for flag, threads in ((True, 1), (True, 3), (False, 1))
-    ]
-    first = tables[0]
-    for other in tables[1:]:
+    paths, ways = gbm_paths(paths=300, horizon="2d"), ((True, 1), (True, 3), (False, 1))
+    terms = [{**TERMS, "compile": flag, "threads": threads} for flag, threads in ways]
+    first, *rest = (bt.liquidation_risk(paths, Hold(30.0), **each) for each in terms)
+    for other in rest:
         assert first.table.equals(other.table)
         assert first.fan.equals(other.fan)
         assert first.hazard.equals(other.hazard)
@@ -143,9 +136,8 @@ def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     assert dict(BatchLoop(setup, is_compiled=False).live_from(firsts[:0], 40)) == {}
     for k, lives in BatchLoop(setup, is_compiled=False).live_from(firsts, 40):
         first = int(firsts[k])
-        run = bt.run(
-            market.prefix(min(first + 40, 120)), policy, **given, start=market.times[first]
-        )
+        head = market.prefix(min(first + 40, 120))
+        run = bt.run(head, policy, **given, start=market.times[first])
         assert np.allclose(lives[0], run.bars["equity"], **SAME), first
 
 
@@ -195,15 +187,12 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
     account = bt.Account(capital=100_000.0, requirement="deribit-standard")
     for bars, is_held in ((96, True), (24 * 9, False)):
         markets = make_markets(bars=bars)
-        result = bt.run(
-            markets, Constant(0.5), venue=make_venue(), account=account, compile=False,
-            option_quantities=pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].times[10:11]),
-        )  # fmt: skip
-        history = bt.Markets({"BTC": markets["BTC"]})
-        paths = bt.simulate_paths(
-            history, models.GBM(volatility=SIGMA), paths=4, horizon="4h", funding=None
-        )
-        terms = {"venue": make_venue(), "account": result, "compile": False}
+        given = {"venue": make_venue(), "account": account, "compile": False}
+        puts = pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].times[10:11])
+        result = bt.run(markets, Constant(0.5), option_quantities=puts, **given)
+        history, model = bt.Markets({"BTC": markets["BTC"]}), models.GBM(volatility=SIGMA)
+        paths = bt.simulate_paths(history, model, paths=4, horizon="4h", funding=None)
+        terms = {**given, "account": result}
         if is_held:
             with pytest.raises(bt.ParameterError, match=r"(?s)a result that holds PUT.*bt\.stress"):
                 bt.liquidation_risk(paths, Constant(0.5), **terms)
@@ -216,10 +205,8 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
 def test_it_finds_the_leverage_of_the_closed_form():
     # without drift of the log price, 5 % in 7 days: |ln x| = -sigma sqrt(T) Phi^-1(0.025), and the
     # price of liquidation x = (L - 1) / (0.995 L), so L = 1 / (1 - 0.995 x)
-    model = models.GBM(volatility=0.8, drift=0.32)
-    found = bt.max_leverage(
-        still_market(), **TERMS, probability=0.05, horizon="7d", models=[model], paths=4000, seed=1
-    )
+    how = {"probability": 0.05, "horizon": "7d", "models": [models.GBM(volatility=0.8, drift=0.32)]}
+    found = bt.max_leverage(still_market(), **TERMS, **how, paths=4000, seed=1)
     x = math.exp(-touch_distance(0.05, 0.8, 7 / 365))
     # the error of p is sqrt(0.05 * 0.95 / 4000) = 0.0034, 7 % of it; that of L some 3 %
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * x), rel=0.04)
@@ -232,10 +219,8 @@ def test_it_finds_the_leverage_of_the_closed_form():
 
 @pytest.mark.slow
 def test_the_worst_model_decides():
-    calm, wild = models.GBM(volatility=0.3), models.GBM(volatility=1.5)
-    found = bt.max_leverage(
-        still_market(), **TERMS, probability=0.1, horizon="2d", models=[calm, wild], paths=1000
-    )
+    how = {"probability": 0.1, "horizon": "2d", "models": [models.GBM(0.3), models.GBM(1.5)]}
+    found = bt.max_leverage(still_market(), **TERMS, **how, paths=1000)
     assert list(found.table.index) == ["gbm", "gbm 2", "worst"]
     assert found.leverage == found.table.loc["gbm 2", "leverage"]
     assert found.leverage < 0.5 * found.table.loc["gbm", "leverage"]
@@ -290,9 +275,8 @@ def test_models_of_todays_volatility_also_start_at_the_long_run_one():
 @pytest.mark.slow
 def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     """Two of 398 starts of two days see a fall of 15 %, which a calm model does not."""
-    found = bt.max_leverage(
-        daily(), **TERMS, probability=0.004, horizon="2d", models=[models.GBM(0.05)], paths=5000
-    )
+    how = {"probability": 0.004, "horizon": "2d", "models": [models.GBM(0.05)]}
+    found = bt.max_leverage(daily(), **TERMS, **how, paths=5000)
     assert found.bound_by == "history"
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * 0.85), rel=0.01)
     assert found.leverage < 1 / (1 - 0.995 * 0.85) < found.table.loc["gbm", "leverage"]
@@ -300,9 +284,8 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     assert "within 2d with a probability of at most 0.4 %. The bound is history's own" in said
     assert "0 % there (95 % interval of 199 starts apart: 0 % to" in said
     assert "Weights: signal 1. " in said
-    short = bt.max_leverage(
-        daily(300), **TERMS, probability=0.4, horizon="2d", models=[models.GBM(2.0)], paths=50
-    )
+    how |= {"probability": 0.4, "models": [models.GBM(2.0)]}
+    short = bt.max_leverage(daily(300), **TERMS, **how, paths=50)
     assert "The bound is gbm: " in short.verdict
     assert "95 % interval of the simulation: " in short.verdict
     assert "History is too short to count" in short.details
@@ -310,10 +293,8 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
 
 @pytest.mark.slow
 def test_starts_that_no_larger_size_liquidates_are_not_tried_again():
-    drawn, test = (
-        bt.simulate_paths(daily(), WILD, paths=2, horizon="2d"),
-        bt.Backtest(daily(), **TERMS),
-    )
+    drawn = bt.simulate_paths(daily(), WILD, paths=2, horizon="2d")
+    test = bt.Backtest(daily(), **TERMS)
     asked = []
 
     def make(size: float) -> SimpleNamespace:
@@ -352,10 +333,8 @@ def sample(seed: int = 0) -> bt.Market:
 ])  # fmt: skip
 def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     history = bt.Markets({"A": sample(), "B": sample(1)})
-    given = {
-        "venue": free_venue(),
-        "account": free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5, **terms),
-    }
+    account = free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5, **terms)
+    given = {"venue": free_venue(), "account": account}
     before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
     paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
     risk = bt.liquidation_risk(paths, policy, **{**given, "account": before}, compile=False)
@@ -369,7 +348,7 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
 
 def ended() -> bt.Result:
     market = bt.Markets({"A": sample().prefix(100), "B": sample(1).prefix(100)})
-    return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)
+    return bt.run(market, Hold(2.0), **PLAIN)
 
 
 def risk_of(**given) -> object:
@@ -501,8 +480,9 @@ def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
-    with pytest.raises(bt.ParameterError, match="overlay must match the result, None"):
-        bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
+    other = {**given, "overlay": Constant(leverage=0.5)}
+    said = "overlay must match the result, None"
+    check_refused(lambda: bt.liquidation_risk(paths, Flip(), **other), said, bt.ParameterError)
 
 
 class Flip(bt.Policy):
@@ -513,20 +493,14 @@ class Flip(bt.Policy):
 
 
 def test_an_overlay_scales_the_only_position_too():
-    given = {"venue": free_venue(), "account": free_account(), "compile": False}
-    halved = {**given, "overlay": Constant(leverage=0.5)}
+    halved = {**PLAIN, "overlay": Constant(leverage=0.5)}
     half = bt.liquidation_risk(draw(sample()), Constant(leverage=4.0), **halved)
-    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **given)
+    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **PLAIN)
     assert np.allclose(half.fan, two.fan, **SAME)
     before = bt.run(sample(), Cppi(), **halved)
     goes_on = {**halved, "account": before}  # with the equity that the policy remembers
     risk = bt.liquidation_risk(draw(sample()), Cppi(), **goes_on)
     assert np.array_equal(next(risk.runner.run_chunks()).wealth[0], risk.run(0).bars["equity"])
-
-
-class Always(bt.Policy):
-    def leverage(self, bar, account):
-        return 1.0
 
 
 def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
@@ -535,8 +509,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     monkeypatch.setattr(largest_leverage, "choose_grid", lambda *_: sizes)
     market = kit.market_of(100.0 * 1.001 ** np.arange(240), "1h", start="2023-01-01")
     how = {"horizon": "24h", "model": models.GBM(volatility=0.5), "paths": 12}
-    terms = {"venue": free_venue(), "account": free_account(), "compile": False}
-    found = bt.leverage_frontier(market, Always(), drift=0.4, **terms, **how)
+    found = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **PLAIN, **how)
     sources = ["paths with a drift of +40.00 % per year", "paths without drift", "history"]
     assert list(found.table.index.levels[0]) == sorted(sources)
     for source, drift in zip(sources, (0.4, 0.0), strict=False):
@@ -555,9 +528,8 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     how = {**how, "horizon": "240h"}
     longer = bt.leverage_frontier(market, Always(), drift=0.4, **terms, **how)
     assert "History has no row: it is no longer than 240h." in longer.details
-    assert found.table["p_liquidation_simulation_high"].iloc[0] == pytest.approx(
-        1 - 0.025 ** (1 / 12)
-    )
+    high = found.table["p_liquidation_simulation_high"].iloc[0]
+    assert high == pytest.approx(1 - 0.025 ** (1 / 12))
     assert "9 accounts" in found.verdict
 
 

@@ -145,16 +145,13 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     test = bt.Backtest(days_of(swing(0.02, 400), per_day=1), venue=VENUE, account=bt.Account())
     days, share = 10, 0.1
     model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
-    rule = Volatility(lambda_=0.9999, days=1.0)
-    found = test.calibrate_margin(
-        rule, shortfall=share, paths=4000, horizon=f"{days}d", model=model, seed=1
-    )
+    how = {"paths": 4000, "horizon": f"{days}d", "model": model, "seed": 1}
+    found = test.calibrate_margin(Volatility(lambda_=0.9999, days=1.0), shortfall=share, **how)
     wanted = 0.5 * (1.0 + (1.0 - share) ** (1.0 / days))
     assert found.low < found.value < found.high
     assert found.value == pytest.approx(wanted, abs=0.0015)
     assert found.reversals == 0.0
-    least = found.crashes["least"]
-    assert np.isinf(least).all()  # a quantile of 2 % a day covers no crash
+    assert np.isinf(found.crashes["least"]).all()  # a quantile of 2 % a day covers no crash
 
 
 def test_a_crash_on_the_last_day_of_history_is_no_shortfall_of_paths():
@@ -184,9 +181,8 @@ def test_what_cannot_be_compared_or_calibrated_is_refused():
     check_refused(lambda: test.calibrate_margin(rule, paths=100), "at least 20 / shortfall, 20,000")
     tiers = [OpenInterestTier(0.0, 0.1)]
     check_refused(lambda: test.calibrate_margin(OpenInterest("oi", tiers)), "must be of volatility")
-    check_refused(
-        lambda: test.calibrate_margin(rule, solve="cap"), "one of lambda_, quantile, days"
-    )
+    said = "one of lambda_, quantile, days"
+    check_refused(lambda: test.calibrate_margin(rule, solve="cap"), said)
     both = bt.Markets({"A": market, "B": market})
     check_refused(lambda: test.replace(market=both).compare_margin({"a": rule}), "needs one market")
     for name, kept in (("margin_multiplier", 2.0), ("maintenance_multiplier", 1.5)):
@@ -208,9 +204,8 @@ def test_results_are_saved_and_loaded(tmp_path):
     loaded = type(found).load(found.save(tmp_path))
     assert loaded.verdict == found.verdict
     assert loaded.table.equals(found.table)
-    solved = bt.Backtest(market, venue=VENUE, account=bt.Account()).calibrate_margin(
-        Buffer(Volatility(days=1.0)), solve="buffer", shortfall=0.2, horizon="5d"
-    )
+    test, how = bt.Backtest(market, venue=VENUE, account=bt.Account()), {"horizon": "5d"}
+    solved = test.calibrate_margin(Buffer(Volatility()), solve="buffer", shortfall=0.2, **how)
     assert solved.name == "share"
     again = type(solved).load(solved.save(tmp_path))
     assert again.value == solved.value

@@ -77,10 +77,8 @@ def test_rows_are_never_torn_and_funding_stays_at_its_stamps(market):
     assert np.allclose(marks, (market.mark_close / market.close)[rows], rtol=1e-13)
     # stamps at 00, 08 and 16 hours only, with the rate of the row that is there
     assert set(pd.DatetimeIndex(drawn[0].funding().index).hour) == {0, 8, 16}
-    assert np.array_equal(
-        (market.time[rows] // 3_600_000_000_000) % 8,
-        np.broadcast_to((drawn.calendar.time[1:] // 3_600_000_000_000) % 8, rows.shape),
-    )
+    phases = [(each // 3_600_000_000_000) % 8 for each in (market.time[rows], drawn.calendar.time)]
+    assert np.array_equal(phases[0], np.broadcast_to(phases[1][1:], rows.shape))
 
 
 def test_blocks_have_their_length_and_rows_are_equally_likely(market):
@@ -93,9 +91,8 @@ def test_blocks_have_their_length_and_rows_are_equally_likely(market):
     expected = rows.size / (market.n_bars - 1)  # 192
     # blocks put neighbors together: the variance of a count is below 2 * 20 times its mean
     assert counts.min() > 0
-    assert (
-        abs(counts.reshape(-1)[:1992].reshape(8, -1).sum(axis=1) / 249 / expected - 1).max() < 0.1
-    )
+    shares = counts.reshape(-1)[:1992].reshape(8, -1).sum(axis=1) / 249 / expected
+    assert abs(shares - 1).max() < 0.1
 
 
 def test_block_lengths_are_those_of_arch():

@@ -15,6 +15,7 @@ from tests.kit import check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
 TERMS = {"account": free_account(), "compile": False}
+FREE = {"venue": free_venue(), **TERMS}
 N = 24 * 12
 RISING = kit.market_of(
     100.0 * np.exp(0.00004 * np.arange(N) + 0.004 * np.cos(np.arange(N))), volume=np.full(N, 1e4)
@@ -37,9 +38,7 @@ def rising(rate: float = 0.001) -> bt.Market:
 def test_twice_the_funding_eats_the_rise():
     # a long earns 0.1 % a day of its entry and pays rate * price: with half the rise paid as
     # funding, doubling the rate eats about all of it
-    found = bt.sensitivity(
-        rising(0.0005), Hold(2.0), venue=free_venue(), **TERMS, factors=["funding"]
-    )
+    found = bt.sensitivity(rising(0.0005), Hold(2.0), **FREE, factors=["funding"])
     table = found.table.loc["funding"]
     assert found.base > 0.0
     assert table.loc[0.5, "change_of_growth"] > 0.0 > table.loc[2.0, "change_of_growth"]
@@ -89,17 +88,14 @@ def test_volatility_scales_moves_and_keeps_their_mean():
 
 
 def costly(impact: float = 1.0, most: float | None = None) -> bt.Venue:
-    return kit.free_venue().override(
-        {"slippage.impact": impact, "slippage.max_participation": most}
-    )
+    terms = {"slippage.impact": impact, "slippage.max_participation": most}
+    return kit.free_venue().override(terms)
 
 
 def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
     """Four times the capital: twice the cost of each trade, as a share of the equity."""
-    found = bt.capacity(
-        RISING, Constant(2.0), venue=costly(0.1), capitals=[1.0, 1e4, 4e4, 16e4],
-        **OF_1000,
-    )  # fmt: skip
+    grid = [1.0, 1e4, 4e4, 16e4]
+    found = bt.capacity(RISING, Constant(2.0), venue=costly(0.1), capitals=grid, **OF_1000)
     one, four, sixteen = found.table["impact"].iloc[1:]
     assert four / one == pytest.approx(2.0, rel=0.02)
     assert sixteen / four == pytest.approx(2.0, rel=0.02)
@@ -148,10 +144,8 @@ def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
 
 
 def live(markets, lever, signal=None, **terms):
-    return bt.run(
-        markets, Hold(lever), venue=free_venue(), account=free_account(**terms), signal=signal,
-        compile=False,
-    )  # fmt: skip
+    given = {**FREE, "account": free_account(**terms), "signal": signal}
+    return bt.run(markets, Hold(lever), **given)
 
 
 @pytest.mark.parametrize("way", ["path", "worst"])
@@ -187,10 +181,8 @@ def test_the_terms_of_the_run_are_kept():
     """Signals of each bar, start and sampling; the account alone has another way."""
     signal = pd.DataFrame({"A": [1.0, 0.5, 0.5, 0.5], "B": [0.0, -0.5, -0.5, -0.5]},
                           index=pd.to_datetime(HEDGED["A"].time, utc=True))  # fmt: skip
-    result = bt.run(
-        HEDGED, Hold(4.0), venue=free_venue(), account=free_account(), signal=signal,
-        compile=False, start="2023-01-01 01:00", sampling="1h",
-    )  # fmt: skip
+    terms = {"signal": signal, "start": "2023-01-01 01:00", "sampling": "1h"}
+    result = bt.run(HEDGED, Hold(4.0), **FREE, **terms)
     other = bt.bounds(result).runs["worst"]
     for name in ("sampling", "calendar", "signal", "venue", "policy", "data"):
         assert other.manifest[name] == result.manifest[name]
@@ -198,7 +190,7 @@ def test_the_terms_of_the_run_are_kept():
 
 
 def sensitivity_to(factors):
-    return lambda: bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
+    return lambda: bt.sensitivity(rising(), Hold(2.0), **FREE, factors=factors)
 
 
 def capacity_of(**terms):
@@ -294,16 +286,8 @@ def test_a_step_that_fails_has_its_error_and_one_at_a_bound_is_marked():
 
 def test_parameters_of_the_signals_rule_are_stepped_too():
     market = bt.Market.sample(bars=300)
-    found = bt.sensitivity(
-        market, Constant(1.0), venue=free_venue(), account=free_account(), compile=False,
-        signal="breakout:24", parameters=True,
-    )  # fmt: skip
-    steps = [int(x) for x in found.table.loc["signal.window"].index]
-    assert steps == [18, 22, 26, 30]
-    check_refused(
-        lambda: bt.sensitivity(
-            market, Constant(1.0), venue=free_venue(), account=free_account(), parameters=True,
-            factors=["fees"],
-        ),
-        "allows no factors",
-    )  # fmt: skip
+    terms = {**FREE, "signal": "breakout:24", "parameters": True}
+    found = bt.sensitivity(market, Constant(1.0), **terms)
+    assert [int(x) for x in found.table.loc["signal.window"].index] == [18, 22, 26, 30]
+    both = {**terms, "factors": ["fees"]}
+    check_refused(lambda: bt.sensitivity(market, Constant(1.0), **both), "allows no factors")

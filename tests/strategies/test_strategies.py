@@ -14,12 +14,10 @@ from backtest import indicators, strategies
 from backtest.margin.brackets import read_rules
 from backtest.results import calibration
 from backtest.strategies.margin_buffer import find_notional
-from tests.kit import YEAR, bars_market, every_nth, free_venue, live, market_of, walk
+from tests.kit import YEAR, bars_market, check_refused, every_nth, free_venue, live, market_of, walk
 
 STEPS: dict[str, Any] = {"levels": (3.0, 1.5, 0.5), "band": 0.2}
 PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
 TIERED = free_venue().override(brackets=PRESET.brackets)
 COIN = {"kind": "inverse", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0}
 
@@ -72,9 +70,8 @@ def test_sharpe_scaling_sees_the_estimate_of_its_window():
     for t in (100, 237, 399):
         returns = []
         for s in range(t - 99, t + 1):
-            paid = market.funding_rate[
-                (market.funding_time < closes[s]) & (market.funding_time >= closes[s - 1])
-            ].sum()
+            known = (market.funding_time < closes[s]) & (market.funding_time >= closes[s - 1])
+            paid = market.funding_rate[known].sum()
             returns.append(market.close[s] / market.close[s - 1] - 1.0 - paid)
         per_bar = np.mean(returns) / np.std(returns, ddof=1)
         assert columns["sharpe"][t] == pytest.approx(math.sqrt(YEAR) * per_bar, rel=1e-9)
@@ -110,9 +107,7 @@ def test_cppi_is_its_formula_at_every_bar():
     (strategies.DrawdownControl(at_peak=1.5, floor=0.7), 1.5, 0.7, 0.3),
     (strategies.DrawdownControl(at_peak=4.0, floor=0.9), 4.0, 0.9, 0.1),
 ])  # fmt: skip
-def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_all_trading(
-    policy: bt.Policy, turns: float, floor: float, gap: float
-):
+def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_trading(policy, turns, floor, gap):
     """From E to E - k E d with k turns, m (1 - F / E) or those at the peak, and no risk after it. A
     shortfall of (d k / (1 - F / E) - 1) (E - F), also where the price comes back."""
     close = np.array([100.0] * 5 + [100.0 * (1.0 - gap)] * 5 + [200.0] * 3)
@@ -128,9 +123,8 @@ def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_all_trading(
 def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
     """100 -> 200 -> 150 -> 180 at one turn a bar; phi 0.5, m 2: L = 2 (1 - 0.5 M / E)."""
     close = np.array([100.0, 100.0, 200.0, 150.0, 180.0, 180.0])
-    bars = live(
-        market_of(close), strategies.Cppi(multiplier=2.0, floor=0.0, ratchet=0.5), compile=False
-    ).bars
+    policy = strategies.Cppi(multiplier=2.0, floor=0.0, ratchet=0.5)
+    bars = live(market_of(close), policy, compile=False).bars
     equity = bars["equity"].to_numpy()
     np.testing.assert_allclose(equity[:4], [10_000, 10_000, 20_000, 15_000], rtol=1e-12)
     peak = np.maximum.accumulate(equity)
@@ -139,9 +133,8 @@ def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
 
 
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
-    policy = strategies.Regime(
-        calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0
-    )
+    bars = {"half_life": 500.0, "calm_bars": 100.0, "stress_bars": 25.0}
+    policy = strategies.Regime(calm=3.0, stress=1.0, **bars)
     market = bt.Market.sample(bars=400)
     p = indicators.learned_regimes(market, 500.0, 100.0, 25.0).predicted
     target = live(market, policy, compile=False).bars["target"].to_numpy()
@@ -152,11 +145,10 @@ def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
 
 @pytest.mark.parametrize("measure", ["sign", "strength"])
 def test_trend_vol_is_its_formula(measure: str):
-    policy = strategies.TrendVol(
-        target=0.5, half_life=24.0, short=12, middle=36, long=90, measure=measure, full=1.5
-    )
-    market = bt.Market.sample(bars=300)
     looks = (12, 36, 90)
+    terms = dict(zip(("short", "middle", "long"), looks, strict=True)) | {"half_life": 24.0}
+    policy = strategies.TrendVol(target=0.5, measure=measure, full=1.5, **terms)
+    market = bt.Market.sample(bars=300)
     trends = [indicators.trend_sign(market, n) for n in looks]
     if measure == "strength":
         trends = [indicators.trend_strength(market, n, 24.0, 1.5) for n in looks]
@@ -199,10 +191,8 @@ def test_the_side_that_receives_funding_is_not_cut():
     policy = strategies.FundingAware(strategies.Constant(2.0), sensitivity=2.0)
     long = live(market, policy, compile=False).bars["target"]
     assert (long[20:] < 2.0).all()
-    paid, sigma = (
-        indicators.funding_forecast(market, 72.0),
-        indicators.ewma_volatility(market, 72.0),
-    )
+    paid = indicators.funding_forecast(market, 72.0)
+    sigma = indicators.ewma_volatility(market, 72.0)
     expected = 2.0 * max(0.0, 1.0 - 2.0 * (paid[-1] - 0.1) / sigma[-1])
     assert long.iloc[-1] == pytest.approx(expected, rel=1e-9)
     for size in (-1.0, -0.3):
@@ -226,17 +216,15 @@ def test_tail_risk_is_its_formula(model: str, measure: str):
 
 @pytest.mark.parametrize(("measure", "tail"), [("VaR", 2.3263478740408408), ("ES", 2.665214220345)])
 def test_with_normal_returns_the_leverage_is_the_closed_form(measure: str, tail: float):
-    """L = budget / (tail sigma sqrt(h / 8760)).
-
-    One volatility of n = 2 half_life / ln 2 = 5,770 bars has a relative error of sqrt(1 / 2n) =
-    0.93 %. Errors fade with tau = half_life / ln 2 = 2,885 bars: the mean over T = 20,000 has
-    sqrt(2 tau / T (1 - tau / T)) = 0.50 of that. Its bias, 3 / 4n, is 0.013 %.
-    """
+    """L = budget / (tail sigma sqrt(h / 8760)). One volatility of n = 2 half_life / ln 2 = 5,770
+    bars has a relative error of sqrt(1 / 2n) = 0.93 %. Errors fade with tau = half_life / ln 2 =
+    2,885 bars: the mean over T = 20,000 has sqrt(2 tau / T (1 - tau / T)) = 0.50 of that. Its bias,
+    3 / 4n, is 0.013 %."""
     half_life, n = 2000.0, 20_000
     assert stats.norm.pdf(stats.norm.ppf(0.99)) / 0.01 == pytest.approx(2.665214220345, rel=1e-12)
-    risk = strategies.TailRisk(
-        measure=measure, model="normal", level=0.99, horizon=24, half_life=half_life, budget=0.1
-    ).observe(walk(n + 10_000, 0.0, 0.6, seed=21))["risk"][10_000:]
+    terms = {"level": 0.99, "horizon": 24, "half_life": half_life, "budget": 0.1}
+    policy = strategies.TailRisk(measure=measure, model="normal", **terms)
+    risk = policy.observe(walk(n + 10_000, 0.0, 0.6, seed=21))["risk"][10_000:]
     expected = 0.1 / (tail * 0.6 * math.sqrt(24 / YEAR))
     tau = half_life / math.log(2.0)
     error = math.sqrt(1 / (4 * tau) * 2 * tau / n * (1 - tau / n))
@@ -347,14 +335,11 @@ def test_drawdown_control_is_its_formula_at_every_bar():
 @pytest.mark.slow
 def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak():
     """(E / M - alpha) / (1 - alpha) = V / max V at every bar: the cushion has k / (1 - alpha) turns
-    and starts anew at each peak. Cvitanic and Karatzas (1995), in discrete time.
-
-    V always holds Kelly's leverage: mu 2, sigma 0.5, SR 4, Kelly 8. ln(V / max V) is a Brownian
-    motion with drift SR^2 / 2 and variance SR^2, reflected at 0: exponential with mean 1, so that
-    V / max V is uniform. It forgets in 8 / SR^2 years: 46 independent values in 23 years, a
-    standard error of 0.07 for a half. Seen by the hour the share is lower by
-    0.58 SR / sqrt(8760) = 2.5 %.
-    """
+    and starts anew at each peak. Cvitanic and Karatzas (1995), in discrete time. V always holds
+    Kelly's leverage: mu 2, sigma 0.5, SR 4, Kelly 8. ln(V / max V) is a Brownian motion with drift
+    SR^2 / 2 and variance SR^2, reflected at 0: exponential with mean 1, so that V / max V is
+    uniform. It forgets in 8 / SR^2 years: 46 independent values in 23 years, a standard error of
+    0.07 for a half. Seen by the hour the share is lower by 0.58 SR / sqrt(8760) = 2.5 %."""
     alpha, kelly = 0.9, 8.0
     market = walk(200_000, 2.0, 0.5, seed=41)
     result = live(market, strategies.DrawdownControl(at_peak=kelly * (1.0 - alpha), floor=alpha))
@@ -409,9 +394,7 @@ def test_a_ladder_by_drawdown_follows_the_account():
 
 @pytest.mark.parametrize("multiplier", [1.0, 3.0])
 @pytest.mark.parametrize("close_fee", [0.0, 0.0005])
-def test_the_notional_of_a_margin_is_the_inverse_of_the_margin_of_a_notional(
-    multiplier: float, close_fee: float
-):
+def test_the_notional_of_a_margin_is_the_inverse_of_that_of_a_notional(multiplier, close_fee):
     """Over all brackets, at their floors and beyond the last; and with a single bracket."""
     floors = [row.floor for row in PRESET.brackets[1:]]
     for venue in (TIERED, free_venue()):
@@ -419,9 +402,8 @@ def test_the_notional_of_a_margin_is_the_inverse_of_the_margin_of_a_notional(
         for notional in [1e-3, *np.geomspace(10.0, 1e10, 60), *floors]:
             needed = bt.margin.maintenance(rules, notional)
             assert find_notional(rules, needed) == pytest.approx(notional, rel=1e-9)
-    single = read_rules(TIERED)._replace(
-        floors=(0.0,), caps=(math.inf,), rates=(0.01,), amounts=(0.0,), leverages=(50.0,)
-    )
+    one = {"floors": (0.0,), "caps": (math.inf,), "rates": (0.01,), "amounts": (0.0,)}
+    single = read_rules(TIERED)._replace(**one, leverages=(50.0,))
     assert find_notional(single, 25.0) == pytest.approx(2500.0, rel=1e-12)
 
 
@@ -508,20 +490,17 @@ def test_fixed_risk_stays_where_the_stop_comes_before_the_liquidation():
     assert run.bars["target"].iloc[0] == pytest.approx(1.0 / (0.05 + 0.12 * 0.95), rel=1e-5)
     assert {*run.events["kind"]} >= {"stop"}
     assert run.metrics["liquidations"] == 0.0
-    capped = bt.run(
-        market_of(close), strategies.Capped(strategies.FixedRisk(share=0.5), cap=2.0), **given
-    )
-    assert capped.bars["target"].iloc[0] == 2.0
-    with pytest.raises(bt.ParameterError, match=r"Account\(stop_loss=0.05\)"):
-        bt.run(market_of(close), strategies.FixedRisk(), **{**given, "account": bt.Account()})
+    capped = strategies.Capped(strategies.FixedRisk(share=0.5), cap=2.0)
+    assert bt.run(market_of(close), capped, **given).bars["target"].iloc[0] == 2.0
+    given, policy = {**given, "account": bt.Account()}, strategies.FixedRisk()
+    said = "Account(stop_loss=0.05)"
+    check_refused(lambda: bt.run(market_of(close), policy, **given), said, bt.ParameterError)
 
 
 def test_a_sweep_of_the_stop_sizes_each_set_by_its_own():
     given = {"venue": free_venue(), "account": bt.Account(stop_loss=0.5), "compile": False}
-    market = bt.Market.sample(bars=60)
-    rows = bt.sweep(
-        market, strategies.FixedRisk, {"account.stop_loss": [0.02, 0.05]}, **given
-    ).table
+    market, sets = bt.Market.sample(bars=60), {"account.stop_loss": [0.02, 0.05]}
+    rows = bt.sweep(market, strategies.FixedRisk, sets, **given).table
     for stop, row in zip((0.02, 0.05), rows.to_dict("records"), strict=True):
         own = {**given, "account": bt.Account(stop_loss=stop)}
         assert (

@@ -17,7 +17,7 @@ from backtest.sweep.lanes import block, formulas, runner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest
 from tests.agreement import trust_data
-from tests.kit import bars_market
+from tests.kit import bars_market, make_venue
 from tests.sweep.sweeps import MONEY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
@@ -85,10 +85,9 @@ def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
         stamps = stamps + pd.Timedelta(minutes=20 * int(rng.integers(0, 2)))
         rates = pd.Series(rng.normal(0.0, 1e-3, len(stamps)), index=stamps)
         terms = {"funding": rates, "instrument": "ABCD"[: k + 1], "funding_gaps": "zero"}
-        found["ABCD"[: k + 1]] = bars_market(
-            start[rows], close[rows], start=HOURS[first], terms=terms, high=high[rows],
-            low=low[rows], volume=volume[rows],
-        )  # fmt: skip
+        own = {"high": high[rows], "low": low[rows], "volume": volume[rows], "terms": terms}
+        market = bars_market(start[rows], close[rows], start=HOURS[first], **own)
+        found["ABCD"[: k + 1]] = market
     return bt.Markets(found, currency="USDT")
 
 
@@ -110,8 +109,8 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     venue = bt.Venue(
         contract=bt.Contract(kind="inverse" if more[0] < 0.2 else "linear", **lots),
         brackets=[
-            bt.Bracket(floor=floor, cap=cap, max_leverage=most, maintenance_rate=rate)
-            for floor, cap, most, rate in zip(
+            bt.Bracket(*row)
+            for row in zip(
                 [0.0, *caps[:2]], caps, (50.0, 25.0, 10.0), (0.005, 0.01, 0.03), strict=True
             )
         ],
@@ -151,14 +150,11 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         negative_limit=[0.0, 3e3][int(third[1] < 0.5)] if third[0] < 0.1 else None,
     )
     weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
-    signal = pd.DataFrame(
-        weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
-    )
+    table = weights.repeat(20, axis=0)[:n_bars]
+    signal = pd.DataFrame(table, index=markets.times, columns=list(markets.names))
     policy = Capped.over(Jumpy) if more[8] < 0.2 else Jumpy
-    test = bt.Backtest(
-        markets, venue=venue, account=account, sampling="4h",
-        signal=signal if rng.random() < 0.6 else None,
-    )  # fmt: skip
+    signal = signal if rng.random() < 0.6 else None
+    test = bt.Backtest(markets, venue=venue, account=account, sampling="4h", signal=signal)
     sets = {
         "scale": np.geomspace(0.2, 60.0, n_sets),
         "seed": rng.integers(0, 3, n_sets),
@@ -230,9 +226,7 @@ def test_accounts_are_taken_in_lanes(kind, monkeypatch):
     changed, terms, more = TAKEN[kind]
     markets = make_markets(np.random.default_rng(5), 600)
     assert len(markets) == 3
-    venue = bt.Venue.simple(
-        taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
-    )
+    venue = make_venue(taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50)
     account = bt.Account(band=0.02, max_leverage=20.0, **terms)
     test = bt.Backtest(markets, venue=venue.override(changed), account=account, sampling="4h")
     evaluator = Evaluator(VariedTest(test, Jumpy))

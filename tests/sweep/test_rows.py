@@ -204,18 +204,13 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
     ),
     "columns that other sets do not share": (
         Branching, LEAN, {},
-        {
-            "fast": np.array([True, False] * 6),
-            "a": np.repeat([5.0, 50.0], 6),
-            "b": np.tile([7.0, 70.0, 200.0], 4),
-        },
+        {"fast": np.array([True, False] * 6), "a": np.repeat([5.0, 50.0], 6),
+         "b": np.tile([7.0, 70.0, 200.0], 4)},
     ),
 }  # fmt: skip
 
 
-def evaluate(
-    market: Any, policy: Any, venue: Any, account: Any = None, *, rule: Any = None, **fields: Any
-) -> Evaluator:
+def evaluate(market, policy, venue, account: Any = None, *, rule: Any = None, **fields: Any):
     test = bt.Backtest(market, venue=venue, account=account or bt.Account(), **fields)
     return Evaluator(VariedTest(test, policy, rule=rule))
 
@@ -250,9 +245,8 @@ def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
     trust_data(monkeypatch)
     for seed in seeds:
         case = (make_portfolio_case, make_full_case)[seed % 2](seed)
-        overlay = case.overlay and Swinging(
-            level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000
-        )
+        hours = case.overlay and case.overlay.every / 3_600_000_000_000
+        overlay = case.overlay and Swinging(level=case.overlay.level, hours=hours)
         sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
         test = bt.Backtest(**case.for_engine(bt), overlay=overlay)
         evaluator = Evaluator(VariedTest(test, Scripted()), compile=compiled)
@@ -335,10 +329,8 @@ def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
 
 def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     evaluator = evaluate(SAMPLE.prefix(100), Constant, BINANCE)
-    sets = {
-        "account.min_leverage": np.array([2.0, 0.0, 1.0]),
-        "account.max_leverage": np.array([1.0, 1.0, 0.5]),
-    }
+    sets = {"account.min_leverage": [2.0, 0.0, 1.0], "account.max_leverage": [1.0, 1.0, 0.5]}
+    sets = {name: np.array(values) for name, values in sets.items()}
     rows = evaluator.evaluate(sets, returns=True)
     assert ["min_leverage" in error for error in rows.errors] == [True, False, True]
     assert rows.done.all()

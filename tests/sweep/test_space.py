@@ -88,20 +88,14 @@ def test_a_set_becomes_a_policy_a_venue_and_an_account():
 
 
 def test_columns_come_in_their_settled_types():
-    sets = check(
-        Modes,
-        {
-            "scale": [1, 2],
-            "count": np.array([2.0, 3.0], dtype=np.float32),
-            "mode": np.array(["both", "both"]),
-            "kind": ["y", "y"],
-            "is_on": [True, np.False_],
-            "account.stop_loss": [None, 0.1],
-            "venue.call_grace": pd.Series([None, None], dtype=object),
-            "venue.liquidation.step": [0.5, "bracket"],
-            "account.band": np.array([-0.0, 0.1]),
-        },
-    )
+    given = {
+        "scale": [1, 2], "count": np.array([2.0, 3.0], dtype=np.float32),
+        "mode": np.array(["both", "both"]), "kind": ["y", "y"], "is_on": [True, np.False_],
+        "account.stop_loss": [None, 0.1], "account.band": np.array([-0.0, 0.1]),
+        "venue.call_grace": pd.Series([None, None], dtype=object),
+        "venue.liquidation.step": [0.5, "bracket"],
+    }  # fmt: skip
+    sets = check(Modes, given)
     kinds = {name: values.dtype.kind for name, values in sets.items()}
     assert [kinds[name] for name in ("scale", "count", "mode", "is_on")] == ["f", "i", "O", "b"]
     assert kinds["account.stop_loss"] == kinds["venue.call_grace"] == "f"
@@ -149,8 +143,8 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
     assert Later.parameters()["size"].space.when == ("mode", "b")
     sets = draw_sets(space_of(Later, is_on=True), 64)
     assert ((sets["size"] == 0.5) == (sets["mode"] == "a")).all()
-    with pytest.raises(ParameterError, match="size has no effect in any set"):
-        space_of(Later, {"size": (0.0, 1.0)}, is_on=False)
+    given = {"size": (0.0, 1.0)}
+    check_refused(lambda: space_of(Later, given, is_on=False), "size has no effect in any set")
     assert not space_of(Later, is_on=False).dimensions
 
     class Circle(Still):
@@ -204,9 +198,8 @@ def test_all_defects_of_a_space_are_listed_at_once():
 
 
 def test_points_become_sets_and_sets_become_points():
-    space = space_of(
-        Modes, {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}, kind="y"
-    )
+    given = {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}
+    space = space_of(Modes, given, kind="y")
     cube = np.array([[0.9, 0.0, 0.0], [0.9, 1.0, 1.0], [0.6, 0.5, 0.3], [0.1, 0.9, 0.9]])
     sets = space.decode(cube)
     assert sets["mode"].tolist() == ["both", "both", "both", "plain"]
@@ -216,7 +209,8 @@ def test_points_become_sets_and_sets_become_points():
     assert sets["count"].dtype == np.int64
     again = space.decode(space.encode(sets))
     for name, column in sets.items():
-        assert again[name].tolist() == pytest.approx(column.tolist()) or name in ("mode", "kind")
+        if name not in ("mode", "kind"):
+            assert again[name].tolist() == pytest.approx(column.tolist())
     check(Modes, sets)
 
 
@@ -256,10 +250,8 @@ def test_a_sweep_varies_one_instrument_and_the_overlay():
 @pytest.mark.slow
 def test_a_search_finds_and_returns_them():
     space = {"AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
-    study = bt.tune(
-        PAIR, Hold(1.0), space=space, objective="total_return", trials=4, sampler="grid",
-        overlay=OVERLAY, **OF_PAIR,
-    )  # fmt: skip
+    how = {"objective": "total_return", "trials": 4, "sampler": "grid", "overlay": OVERLAY}
+    study = bt.tune(PAIR, Hold(1.0), space=space, **how, **OF_PAIR)
     best = study.best_values
     policies, overlay = study.best_policy, study.best_overlay
     assert policies["AAA"] == Hold(best["AAA.level"])

@@ -50,9 +50,8 @@ def test_sets_may_be_a_table_or_a_number_of_draws():
 
 def test_equal_sets_are_run_once_and_keep_their_rows():
     seen = []
-    sets = pd.DataFrame(
-        {"mode": ["plain"] * 4, "scale": [0.5, 1.0, 2.0, 0.5], "is_on": [True] * 3 + [False]}
-    )
+    sets = {"mode": ["plain"] * 4, "scale": [0.5, 1.0, 2.0, 0.5], "is_on": [True] * 3 + [False]}
+    sets = pd.DataFrame(sets)
     sweep = run(Modes, sets, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
     assert sweep.table["scale"].tolist() == [1.0] * 4
@@ -95,9 +94,8 @@ def test_measures_of_the_path_come_by_replay():
     assert list(full) == [*sets, *METRICS]
     terms = {"venue": VENUE, "account": ACCOUNT, "compile": False}
     alone = bt.run(MARKET, VolTarget(target=0.8, half_life=72.0), **terms).metrics
-    np.testing.assert_equal(
-        full.loc[3, [*METRICS]].to_dict(), {name: alone[name] for name in METRICS}
-    )
+    named = {name: alone[name] for name in METRICS}
+    np.testing.assert_equal(full.loc[3, [*METRICS]].to_dict(), named)
     pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.loc[[3, 0]])
     pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.loc[sweep.top(2).index])
     assert sweep.detail(1).index.tolist() == [1]
@@ -117,9 +115,8 @@ def test_a_ruined_set_is_a_row_below_all_others():
 
 def test_where_nothing_keeps_the_constraints_the_best_says_so():
     sweep = run(Constant, {"leverage": [1.0, 2.0]})
-    with pytest.warns(
-        UserWarning, match="no set satisfies all constraints, the best breaks sharpe >= 99"
-    ):
+    said = "no set satisfies all constraints, the best breaks sharpe >= 99"
+    with pytest.warns(UserWarning, match=said):
         best = sweep.best(constraints={"sharpe": ">= 99"})
     assert best.name == sweep.table["sharpe"].idxmax()
     with warnings.catch_warnings():
@@ -139,17 +136,13 @@ def test_a_failed_set_is_a_row_with_its_cause():
     assert sweep.top(4).index.tolist()[2:] == [1, 3]
 
 
-def interrupt_after(sets: int) -> Any:
-    def report(done: int, total: int) -> None:
-        if done >= sets:
+def test_an_interrupted_sweep_returns_what_is_done():
+    def stop(done: int, total: int) -> None:
+        if done >= 2:
             raise KeyboardInterrupt
 
-    return report
-
-
-def test_an_interrupted_sweep_returns_what_is_done():
     with pytest.warns(UserWarning, match="interrupted: 3 of 5 sets were not done"):
-        sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0, 5.0]}, progress=interrupt_after(2))
+        sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0, 5.0]}, progress=stop)
     assert sweep.table["leverage"].tolist() == [1.0, 2.0]
     assert sweep.table["sharpe"].notna().all()
     assert not sweep.complete
@@ -162,9 +155,8 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
         sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
     assert len(caught) == 1
     plain = run(Constant, {"leverage": [1.0, 2.0, 3.0]})
-    pd.testing.assert_frame_equal(
-        sweep.table.drop(columns="size"), plain.table.drop(columns="leverage")
-    )
+    both = (sweep.table.drop(columns="size"), plain.table.drop(columns="leverage"))
+    pd.testing.assert_frame_equal(*both)
 
 
 @pytest.mark.slow
@@ -186,11 +178,10 @@ def test_a_map_leaves_out_what_is_ruined():
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
-    with pytest.raises(DataError, match="must be the folder of a saved sweep, got a result"):
-        bt.Sweep.load(sweep.replay(0).save(tmp_path))
-    folder = sweep.save(tmp_path)
-    with pytest.raises(DataError, match="must be the folder of a saved result, got a sweep"):
-        bt.Result.load(folder)
+    result, folder = sweep.replay(0).save(tmp_path), sweep.save(tmp_path)
+    said = "must be the folder of a saved"
+    check_refused(lambda: bt.Sweep.load(result), f"{said} sweep, got a result", DataError)
+    check_refused(lambda: bt.Result.load(folder), f"{said} result, got a sweep", DataError)
     loaded = bt.Sweep.load(folder)
     assert loaded.best().equals(sweep.best())
     check_refused(lambda: loaded.replay(0), "a loaded sweep has none", ParameterError)
@@ -228,9 +219,8 @@ def test_a_row_pools_the_rows_of_each_market(pool, alone):
 @pytest.mark.slow
 def test_rows_hold_the_runs_of_each_market(alone):
     found = sweep_apart(bt.Markets(MARKETS), accounts="separate")
-    assert {name: run.metrics["sharpe"] for name, run in found.replay(1).items()} == {
-        name: table["sharpe"].iloc[1] for name, table in alone.items()
-    }
+    sharpes = {name: run.metrics["sharpe"] for name, run in found.replay(1).items()}
+    assert sharpes == {name: table["sharpe"].iloc[1] for name, table in alone.items()}
     named = {name: found.manifest[name] for name in ("accounts", "pool")}
     assert named == {"accounts": "separate", "pool": "mean"}
     assert "(mean of 3 markets)" in found.verdict

@@ -115,12 +115,9 @@ def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
     study = seek(objective=["cagr", "max_drawdown"], trials=300, robust=False)
     found = study.frontier(draws=20)
     table = study.table[study.table["ruined"] == 0.0]
-    beats = (
-        (table["cagr"].to_numpy()[:, None] >= table["cagr"].to_numpy())
-        & (table["max_drawdown"].to_numpy()[:, None] <= table["max_drawdown"].to_numpy())
-        & ((table["cagr"].to_numpy()[:, None] > table["cagr"].to_numpy())
-           | (table["max_drawdown"].to_numpy()[:, None] < table["max_drawdown"].to_numpy()))
-    )  # fmt: skip
+    growth, fall = table["cagr"].to_numpy(), table["max_drawdown"].to_numpy()
+    beats = (growth[:, None] >= growth) & (fall[:, None] <= fall)
+    beats &= (growth[:, None] > growth) | (fall[:, None] < fall)
     assert found.found == int((~beats.any(axis=0)).sum())
     front = found.points[found.points["point"] == "frontier"]
     assert front["cagr"].is_monotonic_decreasing
@@ -137,12 +134,11 @@ def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
 
 def test_the_knee_of_a_frontier_is_the_best_set_of_its_study(on):
     """Of many sets, and of those as far from the chord, it is one set; the listed ones are 64."""
-    line = {"cagr": "x", "max_drawdown": "x"}
-    for many, rule in (
-        (300, spread),
-        (12, lambda x: {k: x[v] for k, v in line.items()}),
-        (9, spread),
-    ):
+
+    def same(sets: Columns) -> Columns:
+        return {"cagr": sets["x"], "max_drawdown": sets["x"]}
+
+    for many, rule in ((300, spread), (12, same), (9, spread)):
         on(rule)
         study = seek(objective=["cagr", "max_drawdown"], trials=many, robust=False, sampler="sobol")
         found = study.frontier(draws=5)
@@ -165,9 +161,8 @@ def test_shares_are_those_of_paired_histories():
     returns = noise + np.array([0.0, 0.001])
     span = frontier.Span(200 / 365, 365.0)
     goal = trials.Goal(read_objective("cagr"), (), (read_objective("max_drawdown"),))
-    drawn = frontier.resample_scores(
-        goal, frontier.measure_returns(returns.T, span), returns, span, 50, 0
-    )
+    own = frontier.measure_returns(returns.T, span)
+    drawn = frontier.resample_scores(goal, own, returns, span, 50, 0)
     assert np.mean([~is_dominated(each) for each in drawn], axis=0).tolist() == [0.0, 1.0]
 
 

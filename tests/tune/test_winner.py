@@ -172,9 +172,7 @@ def test_a_best_among_ruined_neighbors_says_so(on):
     on(lambda sets: {"sharpe": np.where(sets["x"] > 9.9, 3.0, 1.0), "ruined": sets["x"] <= 9.9})
     study = tuning.seek(trials=400, robust=False)
     (told,) = (text for text in study.warnings if "spike" in text)
-    assert told.endswith(
-        "sharpe is 3, and half of its neighbors or more are ruined or break a constraint"
-    )
+    assert told.endswith("is 3, and half of its neighbors or more are ruined or break a constraint")
     assert "inf" not in study.summary()
 
 
@@ -403,10 +401,8 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
     clean = of_instrument(tuning.MARKET, "POISON")
     poisoned = rewrite_after(clean, 719, np.random.default_rng(0))
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-    one, other = (
-        tune(market, VolTarget, **terms, trials=40, threads=threads)
-        for market, threads in ((clean, 1), (poisoned, 2))
-    )
+    both = ((clean, 1), (poisoned, 2))
+    one, other = (tune(x, VolTarget, **terms, trials=40, threads=threads) for x, threads in both)
     pd.testing.assert_frame_equal(one.table, other.table)
     assert one.best_values == other.best_values
     assert one.outcome.holdout != other.outcome.holdout

@@ -25,11 +25,9 @@ MARKET = make_market(320)
 SMALL = {"groups": 6, "test_groups": 2, "trials": 6}
 
 
-@pytest.mark.parametrize(
-    ("n", "k", "splits", "paths"), [(6, 2, 15, 5), (10, 2, 45, 9), (10, 8, 45, 36)]
-)
-def test_the_published_numbers_of_splits_and_paths(n, k, splits, paths):
-    assert (len(list_splits(n, k)), len(list_paths(n, k))) == (splits, paths)
+def test_the_published_numbers_of_splits_and_paths():
+    for n, k, splits, paths in ((6, 2, 15, 5), (10, 2, 45, 9), (10, 8, 45, 36)):
+        assert (len(list_splits(n, k)), len(list_paths(n, k))) == (splits, paths)
 
 
 @pytest.mark.parametrize("n", range(2, 9))
@@ -53,10 +51,8 @@ def test_boundaries_of_splits_equal_those_found_bar_by_bar(n):
     for k in range(1, n):
         for embargo in range(6):
             table = folds(market, groups=n, test_groups=k, embargo=embargo)
-            starts, ends = (
-                np.searchsorted(market.time, pd.DatetimeIndex(table[name]).as_unit("ns").asi8)
-                for name in ("start", "end")
-            )
+            named = (pd.DatetimeIndex(table[name]).as_unit("ns").asi8 for name in ("start", "end"))
+            starts, ends = (np.searchsorted(market.time, each) for each in named)
             is_test, group = (table[name].to_numpy() for name in ("is_test", "group"))
             for rows in np.arange(len(table)).reshape(-1, n):
                 for wanted in (False, True):
@@ -125,10 +121,8 @@ def test_the_matrix_has_the_objective_of_a_fresh_account_in_each_group(found):
 
 def test_the_score_of_a_split_equals_fresh_runs_group_by_group(found):
     split = found.splits.iloc[7]
-    for name, groups in (
-        ("out_of_sample", split["groups"]),
-        ("in_sample", [g for g in range(6) if g not in split["groups"]]),
-    ):
+    inside = [g for g in range(6) if g not in split["groups"]]
+    for name, groups in {"out_of_sample": split["groups"], "in_sample": inside}.items():
         runs = [run_group(split, group) for group in groups]
         returns = np.concatenate([run.returns.to_numpy() for run in runs])
         sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
@@ -146,10 +140,8 @@ def test_measures_of_groups_add_up_as_one_series():
         {"fees": np.array([2.0, 0.0]), "max_drawdown": np.array([0.3, 0.0]), "ruined": np.zeros(2),
          "turnover": np.array([8.0, 0.0])},
     ]  # fmt: skip
-    parts = [
-        {**each, **sum_moments(cut, np.zeros(len(cut)), len(cut) / 365)}
-        for cut, each in zip(cuts, metrics, strict=True)
-    ]
+    both = zip(cuts, metrics, strict=True)
+    parts = [{**each, **sum_moments(cut, np.zeros(len(cut)), len(cut) / 365)} for cut, each in both]
     found = combine_parts(parts, 365.0)
     assert found["fees"][0] == 3.0
     assert found["max_drawdown"][0] == 0.3

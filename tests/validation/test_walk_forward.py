@@ -197,9 +197,8 @@ def make_walk(fallen, *, skill=0.4, pbo=0.4, **figures):
     folds = pd.DataFrame({"rank": [0.9, 0.8, 0.7, 0.2, 0.5], "trials": [4] * 5,
                           "deflated_sharpe": [0.1] * 4 + [0.96]})  # fmt: skip
     found = {"pbo": {"value": pbo, "low": 0.1, "high": 0.8}, "probabilistic_sharpe": skill}
-    return replace(
-        fallen, folds=folds, figures={**fallen.figures, "broken": {}, **found, **figures}
-    )
+    found |= {"broken": {}, **figures}
+    return replace(fallen, folds=folds, figures={**fallen.figures, **found})
 
 
 def test_chance_alone_by_hand():
@@ -270,9 +269,8 @@ def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(wa
     close = MARKET.close[-len(walk.result.close) :]
     assert market["total_return"] == pytest.approx(close[-1] / close[0] - 1.0, rel=1e-9)
     text = walk.summary()
-    for name in (
-        "re-optimized", "static parameters", "constant leverage at equal risk", "buy and hold",
-    ):  # fmt: skip
+    rows = "re-optimized", "static parameters", "constant leverage at equal risk", "buy and hold"
+    for name in rows:
         assert f"\n{name} " in text
     # an account that may hold 1x cannot take more risk than the unlevered market
     assert [*fallen.figures["beside"]] == ["buy and hold", "constant leverage at equal risk"]
@@ -311,13 +309,11 @@ def plant() -> bt.Market:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("policy", "word"), [(Lucky, "no evidence"), (Good, "evidence that it lasts")]
-)
+@pytest.mark.parametrize(("policy", "word"), [(Lucky, "no evidence"), (Good, "evidence that it")])
 def test_the_verdict_of_a_walk_tells_luck_from_skill(policy, word):
     terms = {"venue": VENUE.override(fees={"taker": 1e-4, "maker": 1e-4}), "account": ACCOUNT}
-    fallen = bt.walk_forward(plant(), policy, **terms, train="365d", test="120d", compile=False,
-                           **PLANTED)  # fmt: skip
+    how = {"train": "365d", "test": "120d", "compile": False, **PLANTED}
+    fallen = bt.walk_forward(plant(), policy, **terms, **how)
     print(fallen)  # noqa: T201 - the page of validations quotes it
     assert fallen.verdict.startswith(word)
 

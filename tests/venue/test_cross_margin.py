@@ -47,11 +47,8 @@ def test_brackets_add_up_by_hand():
 
 def test_one_position_has_the_bits_of_the_functions_of_one_position():
     rng = np.random.default_rng(7)
-    fee = venue_of(
-        brackets=BINANCE[BTC].brackets,
-        fees={"taker": 0.0005, "maker": 0.0},
-        includes_close_fee=True,
-    )
+    fees = {"taker": 0.0005, "maker": 0.0}
+    fee = venue_of(brackets=BINANCE[BTC].brackets, fees=fees, includes_close_fee=True)
     others = (bt.Venue.preset("binance-coinm", "BTCUSD_PERP"), fee)
     for venue in (*BINANCE.values(), *others):
         for _ in range(50):
@@ -63,12 +60,12 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
             notional, cash = abs(quantity) * abs(value), rng.uniform(-1, 1) * 1e6
             packed = bt.Brackets().pack({"A": rules, "never held": rules})
             held = pack_holdings([quantity, 0.0], [value, math.nan])
-            assert kernels.compute_portfolio_requirement(packed, held) == compute_maintenance(
-                rules, notional, x
+            first, least = (
+                compute_initial(rules, notional, y),
+                compute_maintenance(rules, notional, x),
             )
-            assert kernels.compute_portfolio_initial(packed, held) == compute_initial(
-                rules, notional, y
-            )
+            assert kernels.compute_portfolio_requirement(packed, held) == least
+            assert kernels.compute_portfolio_initial(packed, held) == first
             assert kernels.compute_portfolio_backing(packed, held, cash) == cash + quantity * value
 
 
@@ -156,18 +153,12 @@ def make_portfolios(count=25):
     rng = np.random.default_rng(11)
     venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"]) | {"PLAIN": venue_of()}
     rules = {name: read_rules(venue) for name, venue in venues.items()}
-    coin = bt.Collateral(
-        "BTC", 1.0, prices=1.0, tiers=[(0, 1e4, 1), (1e4, 4e4, 0.9)], cancels_risk="coins"
-    )
-    scenarios = bt.ScenarioMargin(
-        moves=[(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)],
-        groups={"coins": ["BTCUSDT", "ETHUSDT"]},
-        minimum=0.004,
-        contingency=0.002,
-        pair_contingency=0.003,
-        level=1.05,
-        initial=(1.2, 0.003),
-    )
+    tiers = [(0, 1e4, 1), (1e4, 4e4, 0.9)]
+    coin = bt.Collateral("BTC", 1.0, prices=1.0, tiers=tiers, cancels_risk="coins")
+    moves = [(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)]
+    charges = {"minimum": 0.004, "contingency": 0.002, "pair_contingency": 0.003, "level": 1.05}
+    terms = {"moves": moves, "groups": {"coins": ["BTCUSDT", "ETHUSDT"]}, "initial": (1.2, 0.003)}
+    scenarios = bt.ScenarioMargin(**terms, **charges)
     offsets = scenarios.override(across="same row", offset=0.6, pair_contingency=0.0)
     for rule in (bt.Brackets(), bt.Brackets(level=1.05), scenarios, offsets):
         assets = () if isinstance(rule, bt.Brackets) else (coin,)
@@ -271,9 +262,8 @@ def test_figures_by_hand():
     Profit 100. Backing 300 + 100 + .5 * 80 = 440, equity 480. Each notional is 1,000: the
     requirement is 5 % of 2,000, the initial margin 10 %. Gross leverage 2,000 / 480, net 0."""
     gold = bt.Collateral("GOLD", 2.0, prices=40.0, rate=0.5)
-    found = bt.calculate_book(
-        PLAIN, {"A": 10, "B": -20}, TWO, entries={"A": 90, "B": 50}, balance=300, collateral=gold
-    )
+    held, terms = {"A": 10, "B": -20}, {"entries": {"A": 90, "B": 50}, "balance": 300}
+    found = bt.calculate_book(PLAIN, held, TWO, **terms, collateral=gold)
     assert (found.balance, found.backing, found.equity, found.collateral) == (300, 440, 480, 40)
     assert (found.requirement, found.initial) == pytest.approx((100.0, 200.0))
     assert found.margin_ratio == pytest.approx(100 / 440)
@@ -319,9 +309,8 @@ def test_a_strangle_under_standard_margin_by_hand():
     found = bt.calculate_book({}, {}, {}, balance=0.3222, rule=rule, options=sold)
     assert (found.backing, found.option_value) == (0.3222, 0.0)
     assert found.requirement == pytest.approx(0.1721994, abs=5e-8)
-    assert found.moves.loc["index BTC", ["down", "up"]].tolist() == pytest.approx(
-        [-0.2758, 0.4334], abs=5e-5
-    )
+    moves = found.moves.loc["index BTC", ["down", "up"]].tolist()
+    assert moves == pytest.approx([-0.2758, 0.4334], abs=5e-5)
 
 
 def test_one_position_has_the_closed_form():
@@ -362,10 +351,9 @@ def test_a_failing_and_a_flat_book():
 
 def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
     """A moves by 10 %: 10 A and 5 more as collateral, both at 100, need 100 and 50."""
-    found = bt.calculate_book(
-        PLAIN, {"A": 10.0}, {"A": 100.0}, balance=300.0, rule=bt.ScenarioMargin(moves=[-0.1, 0.1]),
-        collateral=bt.Collateral("C", 5.0, prices="A", rate=1.0, cancels_risk="A"),
-    )  # fmt: skip
+    cancels = bt.Collateral("C", 5.0, prices="A", rate=1.0, cancels_risk="A")
+    terms = {"rule": bt.ScenarioMargin(moves=[-0.1, 0.1]), "collateral": cancels}
+    found = bt.calculate_book(PLAIN, {"A": 10.0}, {"A": 100.0}, balance=300.0, **terms)
     assert (found.requirement, found.positions["share"]["A"]) == pytest.approx((150.0, 100.0))
     assert found.collateral_share == pytest.approx(50.0)
 
@@ -394,11 +382,8 @@ def test_a_field_takes_rules_presets_and_objects():
     stored = MarginRule.from_dict(own.to_dict())
     assert stored.to_dict() == own.to_dict()
     assert stored == MarginRule.from_dict(stored.to_dict())
-    with pytest.raises(
-        bt.ParameterError, match="requirement is not stored with a result: pass the Fifth"
-    ):
-        bt.margin.requirement(venue_of(), 1.0, 1.0, stored)
-    venue = venue_of()
+    venue, said = venue_of(), "requirement is not stored with a result: pass the Fifth"
+    check_refused(lambda: bt.margin.requirement(venue, 1.0, 1.0, stored), said, bt.ParameterError)
     assert bt.margin.requirement(venue, 2.0, 100.0, own) == 40.0
     assert bt.margin.initial(venue, 2.0, 100.0, own) == 50.0
     assert bt.calculate_book(venue, 2.0, 100.0, balance=100.0, rule=own).distance == 40.0
@@ -456,9 +441,8 @@ def test_an_inverse_position_is_sized_in_contracts_and_margined_in_the_coin():
 def test_every_figure_of_a_long_by_hand():
     # 1 coin at 30,000 and 10x: margin 3,000; the requirement is 0.4 % of 30,000, no amount.
     # 3000 + P - 30000 = 0.004 P at the liquidation price, 0 at the bankruptcy price.
-    found = bt.calculate_liquidation(
-        BITCOIN, side="long", entry=30_000, leverage=10, volatility=0.6
-    )
+    terms = {"side": "long", "entry": 30_000, "leverage": 10, "volatility": 0.6}
+    found = bt.calculate_liquidation(BITCOIN, **terms)
     price = 27_000 / 0.996
     assert (found.quantity, found.notional, found.collateral) == (1.0, 30_000.0, 3_000.0)
     assert (found.initial_margin, found.maintenance_margin) == (3_000.0, 120.0)
@@ -474,10 +458,8 @@ def test_every_figure_of_a_long_by_hand():
 
 
 def test_a_position_that_no_price_liquidates():
-    found = bt.calculate_liquidation(
-        BITCOIN, side="long", entry=30_000, leverage=1, quantity=1, margin="cross",
-        capital=40_000, volatility=0.6,
-    )  # fmt: skip
+    terms = {"margin": "cross", "capital": 40_000, "volatility": 0.6, "side": "long"}
+    found = bt.calculate_liquidation(BITCOIN, entry=30_000, leverage=1, quantity=1, **terms)
     assert math.isnan(found.liquidation_price)
     assert set(found.probabilities.values()) == {0.0}
 

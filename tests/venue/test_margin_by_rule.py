@@ -91,9 +91,8 @@ def test_stress_weighs_the_worst_window_and_a_floor_holds_what_years_say():
 
 def test_hours_multiply_weekends_and_nights():
     rule = Hours(Volatility(), weekend=2.0, night=1.5)
-    times = pd.DatetimeIndex(
-        ["2024-01-05 12:00", "2024-01-05 22:00", "2024-01-06 03:00", "2024-01-08 05:59"]
-    )
+    times = ["2024-01-05 12:00", "2024-01-05 22:00", "2024-01-06 03:00", "2024-01-08 05:59"]
+    times = pd.DatetimeIndex(times)
     assert rule.scale_hours(times.as_unit("ns").asi8).tolist() == [1.0, 1.5, 2.0, 1.5]
 
 
@@ -201,9 +200,8 @@ class Wary(bt.Policy):
 
 
 def test_policies_see_what_is_announced_in_runs_and_in_rows_of_a_sweep():
-    test = bt.Backtest(
-        SAMPLE.slice(0, 200), venue=VENUE.override(margin=Volatility()), account=bt.Account()
-    )
+    venue = VENUE.override(margin=Volatility())
+    test = bt.Backtest(SAMPLE.slice(0, 200), venue=venue, account=bt.Account())
     sets = {"share": [5.0, 10.0], "venue.margin.lambda_": [0.9, 0.99]}
     for _, row in test.sweep(Wary, sets, compile=False).table.iterrows():
         venue = VENUE.override(margin=Volatility(lambda_=row["venue.margin.lambda_"]))
@@ -245,11 +243,10 @@ def test_a_rise_of_initial_margin_reduces_no_position():
     market = days_of([0.001, 0.03, 0.0, 0.0])
     venue = venue_of(brackets=[bracket(leverage=40.0, rate=0.005)])
     venue = venue.override(margin=Volatility(lambda_=0.5, cap=10.0))
-    account = bt.Account(band=1.0)
-    result = bt.run(market, Constant(6.0), venue=venue, account=account, compile=False)
+    terms = {"venue": venue, "account": bt.Account(band=1.0), "compile": False}
+    result = bt.run(market, Constant(6.0), **terms)
     assert result.margin_multipliers.iloc[-1, 0] == 10.0
     assert len(result.events) == 1
     assert result.bars["leverage"].iloc[-1] > 5.0
-    assert bt.run(
-        market, Constant(6.0), venue=venue, account=account, start=market.times[6], compile=False
-    ).bars["leverage"].iloc[-1] == pytest.approx(4.0)
+    late = bt.run(market, Constant(6.0), **terms, start=market.times[6])
+    assert late.bars["leverage"].iloc[-1] == pytest.approx(4.0)

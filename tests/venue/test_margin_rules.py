@@ -19,7 +19,7 @@ from backtest.margin.requirement_rule import MarginRule, list_presets
 from backtest.strategies import Constant
 from tests.kit import check_refused
 from tests.option_books import FREE, SHARES, hold, stock_option
-from tests.scenes import market_of, venue_of
+from tests.scenes import bracket, market_of, venue_of
 from tests.venue import test_vectors as vectors
 
 NAN, INF = math.nan, math.inf
@@ -30,9 +30,7 @@ COINS = ["BTCUSDT", "ETHUSDT"]
 PRICES = {
     "BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0, "SOL-USDT-SWAP": 100.0, "ETH-PERP": 3_100.0
 }  # fmt: skip
-ONE_BRACKET = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
-)
+ONE_BRACKET = venue_of(brackets=[bracket(leverage=50.0, rate=0.01)])
 DATA = Path(__file__).parents[1] / "data"
 
 DERIVE = json.loads((DATA / "derive_books.json").read_text())
@@ -222,17 +220,14 @@ def derive_rule(given):
     """The rule of a case's parameters."""
     vol, margin, skew = given["VolShock"], given["Margin"], given["SkewShock"]
     basis, other = given["BasisContingency"], given["OtherContingency"]
-    rows = [
-        (price - 1.0, weight, VOLATILITY[way])
-        for price, way, weight in given["Scenarios"]
-        if way in VOLATILITY
-    ]
+    rows = [(x - 1.0, n, VOLATILITY[way]) for x, way, n in given["Scenarios"] if way in VOLATILITY]
     turned = {way: weight for _, way, weight in given["Scenarios"]}["LINEAR"] > 0.0
     discounts = [
         margin[name]
         for end, side in (("", "LONG_RATE"), ("_NEG", "SHORT_RATE"))
         for name in (f"BASE_STATIC_DISCOUNT{end}", f"{side}_MULTSCALE", f"{side}_ADDSCALE")
     ]
+    added, factor = basis["BASIS_CONT_ADD_FACTOR"], basis["BASIS_CONT_MULT_FACTOR"]
     share = other["MM_OPTION_PERCENT"]
     shocks = bt.OptionShocks(
         power=(vol["SHORTTERMPOWER"], vol["LONGTERMPOWER"]),
@@ -241,11 +236,7 @@ def derive_rule(given):
         short_charge=(share, share + other["IM_OPTION_PERCENT"]),
         discounts=discounts,
         skew=list(skew.values()) if turned else None,
-        expiry_charge=(
-            round(basis["SCENARIO_SPOT_UP"] - 1.0, 12),
-            basis["BASIS_CONT_ADD_FACTOR"],
-            basis["BASIS_CONT_MULT_FACTOR"],
-        ),
+        expiry_charge=(round(basis["SCENARIO_SPOT_UP"] - 1.0, 12), added, factor),
     )
     contingency = other["MM_PERP_PERCENT"]
     return bt.ScenarioMargin(
@@ -260,19 +251,12 @@ def derive_rule(given):
 
 def derive_options(packed):
     """The options of a book, with the forward of their expiry."""
-    return [
-        hold(
-            amount,
-            "call" if is_call else "put",
-            strike,
-            seconds / 86_400,
-            packed["spot"],
-            volatility=volatility,
-            forward=packed["feeds"][str(seconds)][0],
-            rate=-math.log(discount) * 31_536_000 / seconds,
-        )
-        for seconds, strike, is_call, amount, volatility, discount in packed["options"]
-    ]
+    held = []
+    for seconds, strike, is_call, amount, volatility, discount in packed["options"]:
+        place = ("call" if is_call else "put", strike, seconds / 86_400, packed["spot"])
+        rate, forward = -math.log(discount) * 31_536_000 / seconds, packed["feeds"][str(seconds)][0]
+        held.append(hold(amount, *place, volatility=volatility, forward=forward, rate=rate))
+    return held
 
 
 def charge_confidence(packed):
@@ -304,9 +288,8 @@ def test_the_derive_preset_is_that_of_its_cases():
     cases = derive_rule(DERIVE["parameters"])
     assert preset.options == cases.options
     regular = [[row for row in rule.rows_of("BTC") if row[1] == 1.0] for rule in (preset, cases)]
-    assert {(round(m, 12), *rest) for m, *rest in regular[0]} == {
-        (round(m, 12), *rest) for m, *rest in regular[1]
-    }
+    found, wanted = ({(round(m, 12), *rest) for m, *rest in rows} for rows in regular)
+    assert found == wanted
     assert (preset.factor, preset.contingency) == (cases.factor, cases.contingency)
 
 
@@ -339,10 +322,8 @@ def cboe(given):
 def lean(given):
     """Initial and maintenance margin of a strategy of LEAN's."""
     options = [
-        stock_option(
-            kind, strike, quantity, mark, given["underlying"], 60 if rest == ["far"] else 30
-        )
-        for kind, strike, mark, quantity, *rest in given["legs"]
+        stock_option(kind, strike, size, mark, given["underlying"], 60 if rest == ["far"] else 30)
+        for kind, strike, mark, size, *rest in given["legs"]
         if kind != "stock"
     ]
     shares = shares_of([leg[2:4] for leg in given["legs"] if leg[0] == "stock"])
@@ -354,10 +335,8 @@ def lean(given):
 
 
 def naked(given):
-    option = stock_option(
-        given["type"], given["strike"], given["contracts"], given["price"], given["underlying"]
-    )
-    found = ask("reg-t", option)
+    names = ("type", "strike", "contracts", "price", "underlying")
+    found = ask("reg-t", stock_option(*(given[name] for name in names)))
     return {"maintenance": found, "broker_observed": found}
 
 
@@ -372,14 +351,9 @@ def covered_call(given):
 
 def standard(given):
     """Deribit's and OKX's margin per option, in coins."""
-    option = hold(
-        given["position"],
-        given["type"],
-        given["strike"],
-        index=given.get("underlying") or given["forward"],
-        settlement="coin",
-        mark=given["mark"],
-    )
+    index = given.get("underlying") or given["forward"]
+    terms = {"index": index, "settlement": "coin", "mark": given["mark"]}
+    option = hold(given["position"], given["type"], given["strike"], **terms)
     names = {None: "deribit-standard", 0.03: "okx-standard-btc", 0.05: "okx-standard-eth"}
     rule = names[given.get("c")]
     initial = bt.margin.initial({}, {}, {}, rule, options=option)
@@ -417,11 +391,6 @@ def test_all_published_cases_are_there():
     assert len(DERIVE["cases"]) == 34
 
 
-def free_margin(rule, option, cash):
-    """M - R of money and options alone."""
-    return cash + bt.margin.option_value(option, rule) - ask(rule, option)
-
-
 ITM = {"kind": "call", "strike": 50_000.0, "days": 0.0}  # 10,000 in the money at expiry
 ATM = {"kind": "call", "strike": 60_000.0, "days": 0.0}
 PUT = {"strike": 60_000.0, "index": 50_000.0, "mark": 0.21, "settlement": "coin"}
@@ -436,14 +405,10 @@ BY_HAND = {
     "occ-tims": ("occ-tims", None, ITM, -1, -9_000.0),  # 69,000 - 60,000
     "derive": ("derive", None, ATM, -1, -8_820.0),  # .8 * .18 * 60,000 + .3 % of 60,000
     # 9,600 / 69,600 coins and the charge on a delta of one half; tails are relieved
-    "deribit-portfolio": (
-        "deribit-portfolio", None, ATM | {"settlement": "coin"}, -1,
-        -0.8 * (9_600 / 69_600 + 0.5 * 0.01),
-    ),
-    "deribit-portfolio 2019": (
-        "deribit-portfolio", "2019-06-01", ATM | {"settlement": "coin"}, -1,
-        -(6_000 / 66_000 + 0.01),
-    ),
+    "deribit-portfolio": ("deribit-portfolio", None, ATM | {"settlement": "coin"}, -1,
+                          -0.8 * (9_600 / 69_600 + 0.5 * 0.01)),
+    "deribit-portfolio 2019": ("deribit-portfolio", "2019-06-01", ATM | {"settlement": "coin"}, -1,
+                               -(6_000 / 66_000 + 0.01)),
     # bought: M - R falls by the value that is withheld, and by what the purchase requires
     "a long that counts none": ("deribit-standard", None, PUT, 1, -0.21),
     "a long of strategies": ("reg-t", None, STOCK, 1, -200.0),
@@ -462,7 +427,8 @@ def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name):
     priced = hold(1.0, **terms)
     long = bt.margin.option_value(priced, bt.ScenarioMargin(moves=[0.1])) if "mark" not in terms \
         else terms["mark"] * terms.get("size", 1.0)  # fmt: skip
-    change = free_margin(rule, option, 100.0 - quantity * long) - 100.0
+    cash = 100.0 - quantity * long
+    change = cash + bt.margin.option_value(option, rule) - ask(rule, option) - 100.0
     assert change == pytest.approx(expected, rel=1e-12)
 
 
@@ -567,9 +533,8 @@ def test_calculate_book_counts_options_in_equity_and_moves_them():
 def test_a_search_for_moves_leaves_options_at_their_marks():
     short = hold(-1.0, "call", 60_000.0, days=0.0, mark=100.0, volatility=0.6)
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1])
-    found = bt.calculate_book(
-        {"BTC": PLAIN}, {"BTC": 1.0}, {"BTC": 60_000.0}, balance=1e9, rule=rule, options=short
-    )
+    given = ({"BTC": PLAIN}, {"BTC": 1.0}, {"BTC": 60_000.0})
+    found = bt.calculate_book(*given, balance=1e9, rule=rule, options=short)
     assert found.options[["price", "mark"]].to_numpy().tolist() == [[60_000.0, 100.0]]
     assert (found.equity, found.option_value) == (1e9 - 100.0, -100.0)
 
@@ -581,24 +546,19 @@ def test_the_cheapest_pairing_counts_in_any_order(order):
     february, april = "2026-02-27", "2026-04-24"
     legs = [(february, 100.0, -1, 6.0), (april, 120.0, -1, 3.0)]
     legs += [(april, 100.0, 1, 10.0), (february, 100.0, 1, 6.0)]
-    held = [
-        bt.OptionPosition(
-            bt.Option(kind="call", strike=strike, expiry=expiry, underlying="X"),
-            quantity, index=100.0, at="2026-01-02", mark=mark,
-        )
-        for expiry, strike, quantity, mark in legs
-    ]  # fmt: skip
-    options = [held[k] for k in order]
-    assert bt.margin.requirement({}, {}, {}, bt.Strategy(), options=options) == 0.0
+    terms, held = {"index": 100.0, "at": "2026-01-02"}, []
+    for expiry, strike, quantity, mark in (legs[k] for k in order):
+        own = bt.Option(kind="call", strike=strike, expiry=expiry, underlying="X")
+        held.append(bt.OptionPosition(own, quantity, mark=mark, **terms))
+    assert bt.margin.requirement({}, {}, {}, bt.Strategy(), options=held) == 0.0
 
 
 @pytest.mark.slow
 def test_a_venue_is_given_as_the_name_of_a_preset_everywhere():
     name, market = "binance-usdm:BTCUSDT@2023-01-01", bt.Market.sample(bars=60)
     terms = {"account": bt.Account(), "compile": False}
-    crowd = bt.Crowd.from_leverage(
-        open_interest=1e6, leverage=5.0, price=30_000.0, accounts=10, venue=name
-    )
+    terms_of = {"open_interest": 1e6, "leverage": 5.0, "price": 30_000.0, "accounts": 10}
+    crowd = bt.Crowd.from_leverage(**terms_of, venue=name)
 
     def ask(venue: object) -> list[object]:
         return [

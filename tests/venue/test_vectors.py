@@ -33,18 +33,13 @@ DISPUTED = {
 }
 """Cases of which only the arithmetic is taken over, and why; none is left out."""
 FILE = Path(__file__).parents[1] / "data" / "portfolio_vectors.json"
-PORTFOLIO_CASES: dict[str, dict[str, Any]] = {
-    case["id"]: case for case in json.loads(FILE.read_text())
-}
+PORTFOLIO_CASES: dict[str, Any] = {case["id"]: case for case in json.loads(FILE.read_text())}
 
 
 def venue_of_table(name: str) -> bt.Venue:
     """Return a venue with a published table; an absent cap is infinite."""
-    table = [
-        bt.Bracket(floor, cap or INF, leverage, rate, amount)
-        for floor, cap, leverage, rate, amount in DATA["tables"][name]["rows"]
-    ]
-    return venue_of(brackets=table)
+    rows = DATA["tables"][name]["rows"]
+    return venue_of(brackets=[bt.Bracket(floor, cap or INF, *rest) for floor, cap, *rest in rows])
 
 
 def venue_at(rate: float, amount: float = 0.0, **changes: Any) -> bt.Venue:
@@ -116,12 +111,10 @@ def cross_liquidation(case: dict[str, Any]) -> dict[str, float]:
     (other,) = (p for p in case["positions"] if p["symbol"] != case["target"])
     (mine,) = (p for p in case["positions"] if p["symbol"] == case["target"])
     collateral = case["wallet"] + other["side"] * other["qty"] * (other["mark"] - other["entry"])
-    collateral -= bt.margin.maintenance(
-        venue_at(other["mmr"], other["cum"]), other["qty"] * other["mark"]
-    )
-    price = bt.margin.liquidation_price(
-        venue_at(mine["mmr"], mine["cum"]), mine["side"] * mine["qty"], mine["entry"], collateral
-    )
+    theirs = venue_at(other["mmr"], other["cum"])
+    needed = bt.margin.maintenance(theirs, other["qty"] * other["mark"])
+    venue, quantity = venue_at(mine["mmr"], mine["cum"]), mine["side"] * mine["qty"]
+    price = bt.margin.liquidation_price(venue, quantity, mine["entry"], collateral - needed)
     return {"liq_price": price}
 
 
@@ -144,9 +137,8 @@ def binance_coinm_brackets(case: dict[str, Any]) -> dict[str, float]:
         bracket(case["floor_btc"], INF, 1.0, case["mmr_n"]),
     ]
     venue = venue_of(contract=coin(), brackets=table)
-    assert venue.brackets[2].amount == pytest.approx(
-        case["mmr_n"] * 60 - bt.margin.maintenance(venue, 60), abs=1e-12
-    )
+    wanted = case["mmr_n"] * 60 - bt.margin.maintenance(venue, 60)
+    assert venue.brackets[2].amount == pytest.approx(wanted, abs=1e-12)
     return {"cum": venue.brackets[2].amount}
 
 
@@ -171,27 +163,18 @@ def bybit_inverse(case: dict[str, Any]) -> dict[str, float]:
     long = bt.margin.liquidation_price(venue, size, entry, margin)
     short = bt.margin.liquidation_price(venue, -size, entry, margin)
     side = case.get("side", 1)
-    return {
-        "position_value": value,
-        "initial_margin": margin,
-        "maint_margin": bt.margin.maintenance(venue, value),
-        "liq_long": long,
-        "liq_short": short,
-        "liq_price": long if side == 1 else short,
-        "bankruptcy_price": bt.margin.bankruptcy_price(venue, side * size, entry, margin)
-        if side in (1, -1)
-        else NAN,
-    }
+    known = side in (1, -1)
+    broke = bt.margin.bankruptcy_price(venue, side * size, entry, margin) if known else NAN
+    found = {"position_value": value, "maint_margin": bt.margin.maintenance(venue, value)}
+    found |= {"initial_margin": margin, "bankruptcy_price": broke}
+    return found | {"liq_long": long, "liq_short": short, "liq_price": long if side == 1 else short}
 
 
 def regt_interest(case: dict[str, Any]) -> dict[str, float]:
     """One share bought with a loan, and one bar as long as the loan runs."""
-    venue = venue_of(
-        brackets=[bracket(leverage=1 / case["initial"], rate=case["maintenance"])],
-        interest_on="loan",
-        borrow_rate=case["rate"],
-        day_count=case["basis"],
-    )
+    table = [bracket(leverage=1 / case["initial"], rate=case["maintenance"])]
+    loan = {"interest_on": "loan", "borrow_rate": case["rate"], "day_count": case["basis"]}
+    venue = venue_of(brackets=table, **loan)
     account = account_of(capital=case["initial"] * case["price"])
     bars = [case["price"]] * 3
     interval = f"{case['days']}d"
@@ -206,28 +189,19 @@ def regt_interest(case: dict[str, Any]) -> dict[str, float]:
 def composite(case: dict[str, Any]) -> dict[str, float]:
     """A run: 1 contract bought at the open of bar 1, then one settlement per bar."""
     venue = venue_of(brackets=[bracket(leverage=case["leverage"], rate=case["mmr"])])
-    count = case["n_funding"]
-    stamps = [(8.0 * (2 + k), case["funding_rate"]) for k in range(count)]
-    result = play(
-        *[case["entry"]] * (count + 2),
-        targets=[1.0, NAN],
-        venue=venue,
-        account=isolated(case["leverage"], capital=case["entry"] * case["qty"]),
-        signal=case["side"],
-        funding=[(hour, rate, case["mark_at_funding"]) for hour, rate in stamps],
-        interval="8h",
-    )
+    count, bars = case["n_funding"], [case["entry"]] * (case["n_funding"] + 2)
+    rate, mark = case["funding_rate"], case["mark_at_funding"]
+    account = isolated(case["leverage"], capital=case["entry"] * case["qty"])
+    stamps = [(8.0 * (2 + k), rate, mark) for k in range(count)]
+    terms = {"signal": case["side"], "funding": stamps, "interval": "8h"}
+    result = play(*bars, targets=[1.0, NAN], venue=venue, account=account, **terms)
     last = result.bars.iloc[-1]
     assert last["position"] == case["side"] * case["qty"]
     assert len(happened(result, "funding")) == count
     margin = float(last["margin"])
-    return {
-        "margin_after": margin,
-        "liq_price": last["liquidation_price"],
-        "bankruptcy_price": bt.margin.bankruptcy_price(
-            venue, last["position"], case["entry"], margin
-        ),
-    }
+    broke = bt.margin.bankruptcy_price(venue, last["position"], case["entry"], margin)
+    price = last["liquidation_price"]
+    return {"margin_after": margin, "liq_price": price, "bankruptcy_price": broke}
 
 
 def funding_accounting(case: dict[str, Any]) -> dict[str, Any]:
@@ -243,28 +217,17 @@ def funding_accounting(case: dict[str, Any]) -> dict[str, Any]:
     stamps = [(24 + spacing * k, rate, mark) for k, (rate, mark) in enumerate(rows)]
     lived = hold_short(case["size"], 23, 24 + spacing * marks.size, stamps=stamps)
     assert lived == pytest.approx(np.sum(flows), abs=1e-13)
-    return {
-        "fees": flows,
-        "total": float(np.sum(flows)),
-        "cashflow_short": lived,
-        "binance": lived,
-        "kraken_time_ratio": lived * case.get("time_in_ratio", 1.0),
-    }
+    found = dict.fromkeys(("cashflow_short", "binance"), lived)
+    found |= {"fees": flows, "kraken_time_ratio": lived * case.get("time_in_ratio", 1.0)}
+    return found | {"total": float(np.sum(flows))}
 
 
-def hold_short(
-    size: float, opened: int, closed: int, stamps: list[tuple[float, float, float]]
-) -> float:
+def hold_short(size: float, opened: int, closed: int, stamps: list[Any]) -> float:
     """Return what funding brought to a short from the open of one hour to that of another."""
     targets = [NAN] * (closed + 2)
     targets[opened - 1], targets[closed - 1] = 1.0, 0.0
-    result = play(
-        *[100.0] * (closed + 2),
-        targets=targets,
-        signal=-1.0,
-        account=account_of(capital=100.0 * size),
-        funding=stamps,
-    )
+    bars, account = [100.0] * (closed + 2), account_of(capital=100.0 * size)
+    result = play(*bars, targets=targets, signal=-1.0, account=account, funding=stamps)
     position = result.bars["position"].to_numpy()
     assert set(position[opened:closed]) == {-size}
     assert position[closed] == 0.0
@@ -373,24 +336,17 @@ def derive(case: dict[str, Any]) -> dict[str, float]:
     return {margin: balance_of(case, rule, assets, margin) for margin in ("MM", "IM")}
 
 
-def balance_of(
-    book: dict[str, Any], rule: bt.ScenarioMargin, assets: list[Any], margin: str, options: Any = ()
-) -> float:
+def balance_of(book, rule: bt.ScenarioMargin, assets, margin: str, options: Any = ()) -> float:
     """Return what backs a book of Derive's less its requirement, for MM or for IM. Collateral has
     one haircut for maintenance and a further one for initial margin, so that each figure is
     computed with its own rates. Prices of collateral are divided by that of the stable coin in
     which the account settles."""
     compute = {"MM": bt.margin.requirement, "IM": bt.margin.initial}[margin]
-    held = [
-        bt.Collateral(
-            name,
-            amount,
-            prices=price / book["stable"],
-            rate=max(0.0, 1.0 - lower - (higher if margin == "IM" else 0.0)),
-            cancels_risk="BTC" if cancels else None,
-        )
-        for name, amount, price, lower, higher, cancels, *_ in assets
-    ]
+    held = []
+    for name, amount, price, lower, higher, cancels, *_ in assets:
+        rate = max(0.0, 1.0 - lower - (higher if margin == "IM" else 0.0))
+        terms = {"rate": rate, "cancels_risk": "BTC" if cancels else None}
+        held.append(bt.Collateral(name, amount, prices=price / book["stable"], **terms))
     backing = book["cash"] + book["profit"] + book.get("funding", 0.0)
     backing += bt.margin.collateral_value(held)
     backing += bt.margin.option_value(options, rule.override({"groups": None}))
@@ -443,9 +399,8 @@ def conversion(case: dict[str, Any]) -> dict[str, float]:
     sold = np.array([2.0 * case["deficit"]])
     tables = SimpleNamespace(slippages=[1.0 - case["rate"]])
     held = SimpleNamespace(amounts=sold.copy(), prices=np.ones(1))
-    terms: Any = SimpleNamespace(
-        rules=SimpleNamespace(collateral=tables), conversion_is_pro_rata=False
-    )
+    rules = SimpleNamespace(collateral=tables)
+    terms: Any = SimpleNamespace(rules=rules, conversion_is_pro_rata=False)
     state: Any = SimpleNamespace(held=held, priced=np.ones(1), positions=(), wallet=Wallet())
     log = EventLog(np.empty(0, ENTRY), *np.zeros((2, 1), np.int64))
     bar: Any = SimpleNamespace(terms=terms, state=state, ledger=Structs(Money, 1), log=log)
@@ -469,11 +424,8 @@ def dederi(case: dict[str, Any]) -> dict[str, float | list[float]]:
         return bt.margin.requirement(FREE, held, {"F": forward}, rule, index=index)
 
     gains = [margin(-move) if move > 0 else -margin(move) for move in case["shocks"]]
-    return {
-        "forward": forward,
-        "contingency": margin(0.0, contingency=case["contingency"]),
-        "pnl": gains,
-    }
+    contingency = margin(0.0, contingency=case["contingency"])
+    return {"forward": forward, "contingency": contingency, "pnl": gains}
 
 
 def other_maintenance(case: dict[str, Any]) -> dict[str, float]:
@@ -512,6 +464,6 @@ def test_the_other_position_is_left_out_at_a_price():
     both = bt.margin.liquidation_price(venue, 1.0, 100.0, 5.0, other_maintenance=4.0)
     assert alone == pytest.approx(95.0 / 0.996)  # 5 + P - 100 = .004 P
     assert both == pytest.approx(99.0 / 0.996)  # 5 + P - 100 = .004 P + 4
-    assert bt.margin.liquidation_price(
-        venue, 1.0, 100.0, 5.0, other_backing=4.0, other_maintenance=4.0
-    ) == pytest.approx(alone)
+    terms = {"other_backing": 4.0, "other_maintenance": 4.0}
+    backed = bt.margin.liquidation_price(venue, 1.0, 100.0, 5.0, **terms)
+    assert backed == pytest.approx(alone)

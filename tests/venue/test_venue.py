@@ -15,19 +15,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 from backtest.core.errors import VenueDateWarning
 from backtest.margin.brackets import read_rules
 from backtest.venue import preset_files
-from backtest.venue.venue import (
-    Bracket,
-    Contract,
-    Fees,
-    InForce,
-    Liquidation,
-    Slippage,
-    Venue,
-    derive_amounts,
-)
+from backtest.venue.venue import InForce, derive_amounts
 from tests.kit import Hold, check_refused, every_nth, market_of
 from tests.scenes import venue_of
 from tests.venue import test_vectors as vectors
@@ -37,8 +29,6 @@ ROWS = [
     Bracket(50_000.0, 250_000.0, 50.0, 0.01),
     Bracket(250_000.0, inf, 20.0, 0.025),
 ]
-
-
 TABLE = vectors.DATA["tables"]["binance_usdm.BTCUSDT"]
 OLDEST = ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]
 VENUE = "binance-usdm"
@@ -95,15 +85,15 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
 
 
 def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() -> None:
-    assert Venue.simple(
-        taker=6e-4, slippage=3e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
-    ) == Venue(
-        contract=Contract(kind="linear", lot=0.0, tick=1e-8, min_notional=0.0),
-        brackets=[Bracket(0.0, inf, 50.0, 0.01, 0.0)],
-        fees=Fees(taker=6e-4, maker=6e-4),
-        slippage=Slippage(rate=3e-4),
-        liquidation=Liquidation(fee=0.01, slippage=3e-4),
-    )
+    costs = {"taker": 6e-4, "slippage": 3e-4, "liquidation_fee": 0.01}
+    groups = {
+        "contract": Contract(kind="linear", lot=0.0, tick=1e-8, min_notional=0.0),
+        "brackets": [Bracket(0.0, inf, 50.0, 0.01, 0.0)],
+        "fees": Fees(taker=6e-4, maker=6e-4),
+        "liquidation": Liquidation(fee=0.01, slippage=3e-4),
+    }
+    made = Venue.simple(**costs, maintenance_rate=0.01, max_leverage=50)
+    assert made == Venue(**groups, slippage=Slippage(rate=3e-4))
 
 
 def test_the_binance_preset_is_the_published_table() -> None:
@@ -159,9 +149,8 @@ def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
 def test_an_old_day_has_the_table_of_that_day():
     venue = Venue.preset(*BTC, at="2021-05-19")
     assert [row.cap for row in venue.brackets[:3]] == [50_000.0, 250_000.0, 1_000_000.0]
-    assert venue.in_force == InForce(
-        preset="binance-usdm:BTCUSDT", since="2021-03-18", until="2022-12-29"
-    )
+    name = "binance-usdm:BTCUSDT"
+    assert venue.in_force == InForce(preset=name, since="2021-03-18", until="2022-12-29")
     assert bt.margin.maintenance(venue, 3_500_032.458) == pytest.approx(71_200.81145, abs=1e-5)
 
 
@@ -183,17 +172,15 @@ def test_a_symbol_may_end_with_its_day():
     for at in ("2021-05-19", "latest"):
         assert Venue.preset(venue, f"{symbol}@{at}") == Venue.preset(venue, symbol, at=at)
     each = Venue.preset(venue, ["BTCUSDT@2021-05-19", "ETHUSDT"], at=None)
-    assert {name: one.days()[0] for name, one in each.items()} == {
-        "BTCUSDT": "2021-03-18", "ETHUSDT": "2022-12-29"
-    }  # fmt: skip
+    assert [one.days()[0] for one in each.values()] == ["2021-03-18", "2022-12-29"]
+    assert [*each] == ["BTCUSDT", "ETHUSDT"]
 
 
 def test_an_override_changes_what_it_names_and_nothing_else():
     venue = Venue.preset(*BTC)
     changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
-    back = changed.override(
-        {"fees.taker": venue.fees.taker, "slippage.rate": 1e-4}, margin_multiplier=1.0
-    )
+    old = {"fees.taker": venue.fees.taker, "slippage.rate": 1e-4}
+    back = changed.override(old, margin_multiplier=1.0)
     assert (changed.fees.taker, changed.fees.maker, changed.slippage.rate) == (4e-4, 2e-4, 0.0)
     assert changed.in_force == venue.in_force
     assert back == venue
@@ -512,11 +499,8 @@ how many decimals the page prints; source."""
 def test_a_published_price_is_that_of_the_preset(name):
     """At the page's rate, and at the taker fee of OKX's, which alone includes one."""
     preset, rate, quantity, entry, backing, price, digits, _ = PUBLISHED_PRICES[name]
-    venue = Venue.preset(*preset).override(
-        brackets=[Bracket(0.0, math.inf, 0.9 / rate, rate)],
-        fees=Fees(taker=0.0006, maker=0.0006),
-        contract=Contract(lot=0.0),
-    )
+    rows, fees = [Bracket(0.0, math.inf, 0.9 / rate, rate)], Fees(taker=0.0006, maker=0.0006)
+    venue = Venue.preset(*preset).override(brackets=rows, fees=fees, contract=Contract(lot=0.0))
     found = bt.margin.liquidation_price(venue, quantity, entry, backing)
     assert found == pytest.approx(price, abs=0.51 * 10.0**-digits)
     at = entry if venue.maintenance_at == "entry" else found
@@ -529,13 +513,12 @@ def test_a_published_price_is_that_of_the_preset(name):
     (0.15, 0.5, 600.0, 200.0, 1.275, 3,
      "lemonwheel.com/defi/help-understanding-aaves-automatic-liquidation-threshold"),
 ])  # fmt: skip
-def test_a_published_health_factor_is_the_price_over_that_of_liquidation(
+def test_a_published_health_factor_is_that_of_liquidation(
     rate, coins, price, debt, factor, digits, source
 ):
     assert source
-    venue = bt.Venue.preset("lending", "WETH").override(
-        brackets=[bt.Bracket(0.0, math.inf, 1.0 / rate, rate)]
-    )
+    rows = [bt.Bracket(0.0, math.inf, 1.0 / rate, rate)]
+    venue = bt.Venue.preset("lending", "WETH").override(brackets=rows)
     found = bt.margin.liquidation_price(venue, coins, price, coins * price - debt)
     assert price / found == pytest.approx(factor, abs=0.51 * 10.0**-digits)
 

@@ -34,9 +34,8 @@ AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_fact
 """Stablecoins at Aave v3 as first deployed."""
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
 VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
-IN_COINS = venue_of(
-    contract={"kind": "inverse", "min_notional": 0.0},
-    fees={"taker": 0.001, "maker": 0.001, "tiers": [bt.FeeTier(15.0, 0.0005, 0.0)]},
+IN_COINS = venue_of(contract={"kind": "inverse", "min_notional": 0.0}).override(
+    {"fees.taker": 0.001, "fees.maker": 0.001, "fees.tiers": [bt.FeeTier(15.0, 0.0005, 0.0)]}
 )
 MIXED = VENUE.override({"fees.maker_share": 0.25})
 DAYS = (1.6, NAN, 1.0, NAN)
@@ -70,11 +69,8 @@ def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: 
 
 def test_a_change_liquidates_what_the_old_table_let_live():
     """8x with 12.5 % of equity per notional; 2 % asked, then 20 %: more than there is."""
-    harsh = replace(
-        AFTER,
-        brackets=[Bracket(0.0, 1e9, 5.0, 0.2)],
-        earlier=[Earlier(until=DAY, brackets=[Bracket(0.0, 1e9, 50.0, 0.02)])],
-    )
+    before = Earlier(until=DAY, brackets=[Bracket(0.0, 1e9, 50.0, 0.02)])
+    harsh = replace(AFTER, brackets=[Bracket(0.0, 1e9, 5.0, 0.2)], earlier=[before])
     market = market_of(np.full(600, 100.0), start="2023-01-01")
     account = bt.Account(capital=10_000.0)
     result = live_plain(Constant(8.0), account, harsh, market=market)
@@ -185,9 +181,7 @@ def lend(opened, policy, venue, signal=1.0):
         "position": 0.0, "equity": 2_000.0 - 18_000.0 * PENALIZED,
     }),
 })  # fmt: skip
-def test_at_a_low_health_the_whole_debt_is_repaid_and_the_rest_of_the_collateral_stays(
-    run, numbers
-):
+def test_at_a_low_health_the_whole_debt_is_repaid_and_other_collateral_stays(run, numbers):
     scenes.check_numbers(run(), numbers)
 
 
@@ -209,19 +203,16 @@ def test_each_collateral_counts_at_its_threshold(ether, count):
     bitcoin = scenes.market_of(100.0, 100.0, 100.0, 100.0)
     flat = (ether, ether, ether, ether)
     coins = scenes.market_of(2000.0, 2000.0, (2000.0, 2000.0, ether, ether), flat)
-    account = bt.Account(
-        capital=1_000.0,
-        collateral=[bt.Collateral("ETH", amount=10.0, prices=coins, rate=0.825)],
-        negative_limit=1e6,
-        requirement=bt.Brackets(),
-    )
-    venue = free_venue(interest_on="loan").override(
-        {"brackets": [bt.Bracket(0.0, math.inf, 4.0, 0.25)]}
-    )
-    result = bt.run(
-        bt.Markets({"BTC": bitcoin}, currency="USD"), Constant(1.0),
-        venue=venue, account=account, compile=False, signal={"BTC": 1.0},
-    )  # fmt: skip
+    held = [bt.Collateral("ETH", amount=10.0, prices=coins, rate=0.825)]
+    terms = {"collateral": held, "negative_limit": 1e6, "requirement": bt.Brackets()}
+    loan = free_venue(interest_on="loan")
+    venue = loan.override(brackets=[bt.Bracket(0.0, math.inf, 4.0, 0.25)])
+    given = {
+        "venue": venue,
+        "account": bt.Account(capital=1_000.0, **terms),
+        "signal": {"BTC": 1.0},
+    }
+    result = bt.run(bt.Markets({"BTC": bitcoin}, currency="USD"), Constant(1.0), **given)
     assert result.metrics["liquidations"] == count
 
 
@@ -253,10 +244,8 @@ def test_the_volume_of_thirty_days_before_chooses_the_tier(venue, targets, inter
 
 def test_a_stop_pays_the_taker_rate_of_the_tier():
     venue = VENUE.override({"fees.maker_share": 1.0})
-    result = play(
-        100, 100, (100, 100, 90, 90), targets=(1.6, NAN), venue=venue, interval="1d",
-        account=account_of(stop_loss=0.05),
-    )  # fmt: skip
+    terms = {"venue": venue, "interval": "1d", "account": account_of(stop_loss=0.05)}
+    result = play(100, 100, (100, 100, 90, 90), targets=(1.6, NAN), **terms)
     assert happened(result, "fee")["amount"].tolist()[-1] == is_(16 * 95 * 5e-4)
 
 
@@ -336,11 +325,8 @@ def test_one_currency_is_run():
      "got USDT by the"),
     (("BTCUSD_PERP", "B"), "USDT", OWN_COIN, "got BTC for 'BTCUSD_PERP' and USDT for 'B'"),
 ])  # fmt: skip
-def test_the_currency_of_the_markets_never_goes_over_that_of_a_preset(
-    names, currency, venue, words
-):
-    with pytest.raises(bt.ParameterError, match=words):
-        run(panel(*names, currency=currency), venue, venue)
+def test_the_currency_of_the_markets_never_overrides_a_preset(names, currency, venue, words):
+    check_refused(lambda: run(panel(*names, currency=currency), venue, venue), words)
 
 
 def test_every_preset_declares_its_currency_but_a_loan_in_any_stable_coin():
