@@ -250,7 +250,7 @@ def test_the_money_for_new_orders_of_cross_and_isolated_positions():
     prices = [flat(100), flat(100), (100, 110, 100, 110)]
     markets = bt.Markets({"A": make_market(prices), "B": make_market([flat(50)] * 3)})
     setting = {"margin": {"A": "cross", "B": "isolated"}, "venue_leverage": {"A": 20.0, "B": 4.0}}
-    venue = make_venue(profit_counts=0.5)
+    venue = make_venue().override(profit_counts=0.5)
     terms = {"account": bt.Account(**setting), "signal": {"A": 1.0, "B": 1.0}, "compile": False}
     done = bt.run(markets, {"A": Hold(2.0), "B": Hold(1.0)}, venue=venue, **terms)
     free = [1.0, (7_500 - 1_000) / 10_000, (9_500 - 1_000 - 1_100) / 12_000]
