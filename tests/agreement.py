@@ -265,14 +265,11 @@ def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> lis
 def compare_counts(out: Outcome, metrics: Any) -> list[str]:
     waits = floats(out.waits)
     expected = {
-        "margin_calls": out.count("margin_call"),
-        "calls_met": out.count("call_met"),
-        "calls_failed": out.count("call_failed"),
-        "liquidated_after_call": len(waits),
+        "margin_calls": out.count("margin_call"), "calls_met": out.count("call_met"),
+        "calls_failed": out.count("call_failed"), "liquidated_after_call": len(waits),
         "time_to_liquidation_after_call": waits.mean() if len(waits) else math.nan,
-        "ambiguous_bars": sum(out.ambiguous),
-        "both_reached": sum(out.both_reached),
-    }
+        "ambiguous_bars": sum(out.ambiguous), "both_reached": sum(out.both_reached),
+    }  # fmt: skip
     return [
         f"{name}: {metrics[name]!r}, oracle {value!r}"
         for name, value in expected.items()
@@ -367,15 +364,11 @@ def scene(
     given = venues or {}
     columns = {name: np.broadcast_to(signal[name], len(clock)).copy() for name in tapes}
     return PortfolioCase(
-        seed=-1,
-        tapes=dict(tapes),
+        seed=-1, tapes=dict(tapes),
         venues={name: venue_of(given.get("*", {}), given.get(name, {})) for name in tapes},
-        account=ACCOUNT | account,
-        requirement=requirement,
-        collateral=list(collateral),
-        signal=pd.DataFrame(columns, index=index, dtype=float),
-        overlay=None,
-    )
+        account=ACCOUNT | account, requirement=requirement, collateral=list(collateral),
+        signal=pd.DataFrame(columns, index=index, dtype=float), overlay=None,
+    )  # fmt: skip
 
 
 def make_scene(

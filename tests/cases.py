@@ -263,15 +263,11 @@ def make_stage(
     leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
     reach = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     return draws.Scene(
-        rng=rng,
-        n_bars=int(rng.integers(30, 61) if is_alone else rng.integers(6, 13)),
+        rng=rng, n_bars=int(rng.integers(30, 61) if is_alone else rng.integers(6, 13)),
         interval=int(rng.choice([draws.HOUR, 4 * draws.HOUR, 8 * draws.HOUR, draws.DAY])),
-        price=1.0,
-        capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
-        leverage=leverage,
-        sigma=min(0.2, reach / max(leverage, 1.0)),
-        is_linear=is_linear,
-    )
+        price=1.0, capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
+        leverage=leverage, sigma=min(0.2, reach / max(leverage, 1.0)), is_linear=is_linear,
+    )  # fmt: skip
 
 
 def make_moves(scene: draws.Scene) -> np.ndarray:
@@ -382,12 +378,9 @@ def make_one_venue(scene: draws.Scene, shared: Mapping[str, Any]) -> dict[str, A
     }
     return {
         "contract": draws.make_contract(scene),
-        "brackets": draws.make_brackets(scene, fees["taker"]),
-        "fees": fees,
-        "slippage": draws.make_slippage(scene),
-        "liquidation": liquidation,
-        "venue": own,
-    }
+        "brackets": draws.make_brackets(scene, fees["taker"]), "fees": fees,
+        "slippage": draws.make_slippage(scene), "liquidation": liquidation, "venue": own,
+    }  # fmt: skip
 
 
 def make_case(seed: int) -> PortfolioCase:
@@ -437,15 +430,11 @@ def draw_case(
         if is_bracket and requirement is not None and "moves" in requirement:
             venue["liquidation"]["step"] = scene.uniform(0.1, 0.7)
     return PortfolioCase(
-        seed=seed,
-        tapes=tapes,
-        venues=venues,
-        account=account,
-        requirement=requirement,
+        seed=seed, tapes=tapes, venues=venues, account=account, requirement=requirement,
         collateral=collateral,
         signal=make_signal(scene, tapes, dict(zip(names, weights, strict=True))),
         overlay=make_overlay(scene, tapes),
-    )
+    )  # fmt: skip
 
 
 Maker = Callable[[int], PortfolioCase]
@@ -603,18 +592,13 @@ def make_requirement(
     initial = (factor * scene.uniform(1.05, 1.6), contingency + scene.sometimes(0.4, 0.0, 0.02))
     in_products = across == "same row" and len(moves) > 1 and scene.chance(0.4)
     return {
-        "level": level,
-        "moves": moves,
-        "groups": groups or None,
-        "products": {"first": list(moves)[:-1]} if in_products else None,
-        "across": across,
+        "level": level, "moves": moves, "groups": groups or None,
+        "products": {"first": list(moves)[:-1]} if in_products else None, "across": across,
         "offset": scene.pick(0.0, 1.0, scene.uniform(0.0, 1.0)) if across == "same row" else 0.0,
-        "factor": factor,
-        "minimum": scene.sometimes(0.4, 0.0, 0.03),
-        "contingency": contingency,
+        "factor": factor, "minimum": scene.sometimes(0.4, 0.0, 0.03), "contingency": contingency,
         "pair_contingency": scene.sometimes(0.3, 0.0, 0.03),
         "initial": initial if scene.chance(0.8) or level > 1.0 else None,
-    }
+    }  # fmt: skip
 
 
 def make_collateral(
@@ -635,13 +619,10 @@ def make_collateral(
         if requirement is not None and "moves" in requirement and scene.chance(0.5):
             cancels = scene.pick(*requirement["moves"])
         asset = {
-            "name": f"C{k}",
-            "amount": worth / float(tape.bars["open"].iloc[0]),
-            "rate": None if has_tiers else rate,
-            "tiers": tiers if has_tiers else None,
-            "slippage": scene.sometimes(0.7, 0.0, 0.02),
-            "cancels_risk": cancels,
-        }
+            "name": f"C{k}", "amount": worth / float(tape.bars["open"].iloc[0]),
+            "rate": None if has_tiers else rate, "tiers": tiers if has_tiers else None,
+            "slippage": scene.sometimes(0.7, 0.0, 0.02), "cancels_risk": cancels,
+        }  # fmt: skip
         result.append((asset, tape))
     return result
 
@@ -674,14 +655,10 @@ def make_account(
     }
     stops = {name: min(0.9, scene.uniform(0.5, 4.0) * scene.sigma) for name in names}
     return {
-        "capital": scene.capital,
-        "margin": margin,
-        "venue_leverage": setting,
-        "min_leverage": 0.0,
+        "capital": scene.capital, "margin": margin, "venue_leverage": setting, "min_leverage": 0.0,
         "max_leverage": scene.sometimes(0.3, 0.6, 2.0, np.inf) * scene.leverage,
         "band": scene.sometimes(0.4, 0.0, 0.25) * scene.leverage,
-        "stop_loss": stops if scene.chance(0.35) else None,
-        "margin_call": call,
+        "stop_loss": stops if scene.chance(0.35) else None, "margin_call": call,
         "reserve": scene.uniform(0.0, 1.5) * scene.capital if has_reserve else 0.0,
         "top_up_to": call * scene.uniform(0.3, 0.9) if has_reserve else None,
         "after_liquidation": "halt" if scene.chance(0.15) else "continue",
@@ -692,4 +669,4 @@ def make_account(
         "max_overlay": scene.sometimes(0.3, 0.5, 1.5, np.inf),
         "negative_limit": scene.pick(0.0, 0.2) * scene.capital if has_collateral else None,
         "conversion": scene.pick("listed", "pro_rata") if has_collateral else "listed",
-    }
+    }  # fmt: skip

@@ -71,12 +71,9 @@ def make_contract(scene: Scene) -> dict[str, Any]:
     unit = size * scene.price if scene.is_linear else size / scene.price
     lot = scene.sometimes(0.4, 0.003, 0.2) * scene.capital / unit
     return {
-        "kind": "linear" if scene.is_linear else "inverse",
-        "size": size,
-        "lot": lot,
-        "tick": 0.01,
+        "kind": "linear" if scene.is_linear else "inverse", "size": size, "lot": lot, "tick": 0.01,
         "min_notional": scene.sometimes(0.3, 0.01, 0.4) * scene.capital,
-    }
+    }  # fmt: skip
 
 
 def make_volume(scene: Scene, bars: pd.DataFrame, contract: dict[str, Any]) -> np.ndarray:

@@ -147,13 +147,10 @@ def dividends_both_ways() -> bt.Result:
     bars = path(0.02)
     paid = {20: 0.7, 50: 1.1}
     return run(
-        bars,
-        [1.5] * BARS,
-        signal=[1.0 if t < 30 else -1.0 for t in range(BARS)],
-        venue=venue_of(**COSTS, contract={"lot": 0.01}),
-        account=account_of(band=0.2),
+        bars, [1.5] * BARS, signal=[1.0 if t < 30 else -1.0 for t in range(BARS)],
+        venue=venue_of(**COSTS, contract={"lot": 0.01}), account=account_of(band=0.2),
         funding=[(t, -each / bars[t - 1][3], bars[t - 1][3]) for t, each in paid.items()],
-    )
+    )  # fmt: skip
 
 
 RUNS: dict[str, Callable[[], bt.Result]] = {

@@ -190,8 +190,7 @@ def next_settlement(_: Any, market: Any) -> Any:
 
 
 KINDS = {
-    "seed of all closes, 90 %": seeded(closes),
-    "seed of all closes, 50 %": seeded(closes, 0.5),
+    "seed of all closes, 90 %": seeded(closes), "seed of all closes, 50 %": seeded(closes, 0.5),
     "seed of all highs": seeded(lambda market: market.high),
     "seed of the sum": seeded(lambda market: np.array([market.close.sum()])),
     "seed of the last close": seeded(lambda market: market.close[-1:]),
@@ -208,28 +207,19 @@ KINDS = {
     "drawn from float32": lambda _, market: seeded(lambda seen: seen.close.astype(np.float32))(
         None, market
     ).astype(np.float32),
-    "chaos": chaotic,
-    "bootstrap": resampled,
-    "memo by length": by_length,
-    "memo on the class": on_class,
-    "memo in a default": in_default,
-    "memo in a closure": make_closure(),
-    "memo on a function": on_function,
+    "chaos": chaotic, "bootstrap": resampled, "memo by length": by_length,
+    "memo on the class": on_class, "memo in a default": in_default,
+    "memo in a closure": make_closure(), "memo on a function": on_function,
     "memo in builtins": lambda _, market: keep_longest(vars(builtins), market),
     "memo in numpy": lambda _, market: keep_longest(vars(np.random), market),
     "memo in another module": lambda _, market: keep_longest(peeks.KEPT, market),
     "memo in sys.modules": lambda _, market: keep_longest(sys.modules, market),
     "memo in a thread": lambda _, market: keep_longest(vars(LOCAL), market),
-    "memo in the environment": in_environment,
-    "market on self": on_self,
+    "memo in the environment": in_environment, "market on self": on_self,
     "column on self": lambda self, market: keep_longest(vars(self), market),
-    "market written to": written,
-    "market written through a view": written_through_base,
-    "market replaced": replaced,
-    "base of a view": behind_the_view,
-    "past the end": behind_the_end,
-    "1 row in 20": every(20, 7),
-    "1 row in 50": every(50, 31),
+    "market written to": written, "market written through a view": written_through_base,
+    "market replaced": replaced, "base of a view": behind_the_view, "past the end": behind_the_end,
+    "1 row in 20": every(20, 7), "1 row in 50": every(50, 31),
     "one hour of the day": show_where(lambda market: market.times.hour == 7),
     "one day of the week": show_where(lambda market: market.times.day_of_week == 6),
     "1 time in 50": show_where(
@@ -248,10 +238,9 @@ KINDS = {
     "at day ends": show_where(
         lambda market: (market.time + market.interval) % (86_400 * 10**9) == 0
     ),
-    "settled at the close": settled(),
-    "settled around the close": settled(10**9),
+    "settled at the close": settled(), "settled around the close": settled(10**9),
     "next settlement": next_settlement,
-}
+}  # fmt: skip
 
 
 class Hidden(bt.Policy):

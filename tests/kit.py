@@ -62,12 +62,9 @@ def bars_market(
 ) -> bt.Market:
     """Return a market of opens and closes, and of other columns; terms are those of frames."""
     bars = {
-        "open": opens,
-        "high": np.maximum(opens, close),
-        "low": np.minimum(opens, close),
-        "close": close,
-        **columns,
-    }
+        "open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+        "close": close, **columns,
+    }  # fmt: skip
     index = pd.date_range(start, periods=len(close), freq=freq, tz="UTC")
     return bt.Market.from_frames(pd.DataFrame(bars, index=index), **(terms or {}))
 
@@ -129,12 +126,9 @@ def flat(price: float) -> tuple[float, float, float, float]:
 def make_venue(**more) -> bt.Venue:
     """Return a venue without costs, maintenance 5 %, leverage up to 20, closing."""
     given = {
-        "taker": 0.0,
-        "slippage": 0.0,
-        "maintenance_rate": 0.05,
-        "max_leverage": 20.0,
+        "taker": 0.0, "slippage": 0.0, "maintenance_rate": 0.05, "max_leverage": 20.0,
         "liquidation_fee": 0.0,
-    }
+    }  # fmt: skip
     return bt.Venue.simple(**{**given, **more})
 
 
@@ -219,12 +213,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def run_python(code: str) -> str:
     """Run code in a process of its own; return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[1],
-    )
+    )  # fmt: skip
     return done.stdout.strip()
 
 

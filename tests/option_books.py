@@ -14,13 +14,9 @@ def hold(quantity, kind="put", strike=50_000.0, days=30.0, index=60_000.0, size=
     """Return an option on BTC; with a volatility of 60 % unless one or a mark is given."""
     settlement = given.pop("settlement", "cash")
     option = bt.Option(
-        kind=kind,
-        strike=strike,
-        expiry=str(NOW + pd.Timedelta(days=days)),
-        settlement=settlement,
-        size=size,
-        underlying="BTC",
-    )
+        kind=kind, strike=strike, expiry=str(NOW + pd.Timedelta(days=days)), settlement=settlement,
+        size=size, underlying="BTC",
+    )  # fmt: skip
     if "mark" not in given:
         given.setdefault("volatility", 0.6)
     return bt.OptionPosition(option, quantity, index, str(NOW), **given)

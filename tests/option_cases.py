@@ -179,12 +179,9 @@ class OptionCase(PortfolioCase):
         given = super().for_engine(bt)
         given["market"].listing = OptionListing(
             options={option.name: make_contract(bt, option) for option in self.options},
-            underlyings={option.name: option.underlying for option in self.options},
-            surfaces={},
-            chains={},
-            quote_age=0,
-            max_age=0,
-        )
+            underlyings={option.name: option.underlying for option in self.options}, surfaces={},
+            chains={}, quote_age=0, max_age=0,
+        )  # fmt: skip
         return given
 
     @contextmanager
@@ -285,15 +282,11 @@ def draw_rule(rng: np.random.Generator, case: PortfolioCase, kind: str) -> dict[
         }
     if kind == "strategies":
         return {
-            "level": level,
-            "naked": float(rng.uniform(0.05, 0.25)),
-            "least_call": float(rng.uniform(0.02, 0.1)),
-            "least_put": float(rng.uniform(0.02, 0.1)),
-            "covered_itm": bool(rng.random() < 0.5),
-            "conversion": 0.0,
-            "loan_value": float(rng.choice([0.0, 0.25])),
-            "loan_days": 273.0,
-        }
+            "level": level, "naked": float(rng.uniform(0.05, 0.25)),
+            "least_call": float(rng.uniform(0.02, 0.1)), "least_put": float(rng.uniform(0.02, 0.1)),
+            "covered_itm": bool(rng.random() < 0.5), "conversion": 0.0,
+            "loan_value": float(rng.choice([0.0, 0.25])), "loan_days": 273.0,
+        }  # fmt: skip
     reach = float(rng.uniform(0.03, 0.2))
     rows = [
         (move * reach, 1.0, shock) for move in (-1.0, -0.5, 0.0, 0.5, 1.0) for shock in (0.4, -0.3)
@@ -314,22 +307,17 @@ def draw_rule(rng: np.random.Generator, case: PortfolioCase, kind: str) -> dict[
     factor = float(rng.uniform(0.7, 1.0))
     across = str(rng.choice(["independent", "same row"]))
     return {
-        "level": level,
-        "moves": {"*": rows} if grouped is None else {"*": rows, "pair": rows},
-        "groups": None if grouped is None else {"pair": grouped},
-        "products": None,
-        "across": across,
-        "offset": float(rng.uniform(0.0, 1.0)) if across == "same row" else 0.0,
-        "factor": factor,
-        "minimum": 0.0,
-        "contingency": float(rng.choice([0.0, 0.02])),
+        "level": level, "moves": {"*": rows} if grouped is None else {"*": rows, "pair": rows},
+        "groups": None if grouped is None else {"pair": grouped}, "products": None,
+        "across": across, "offset": float(rng.uniform(0.0, 1.0)) if across == "same row" else 0.0,
+        "factor": factor, "minimum": 0.0, "contingency": float(rng.choice([0.0, 0.02])),
         "pair_contingency": 0.0,
         "initial": (
             max(1.0, level) * factor * float(rng.uniform(1.05, 1.5)),
             0.03 * max(1.0, level),
         ),
         "options": SimpleNamespace(**shocks),
-    }
+    }  # fmt: skip
 
 
 def draw_options(
@@ -391,19 +379,14 @@ def draw_option(
     sigma = min(wide / math.sqrt(years_open[0]), 30.0)
     walk = np.exp(np.cumsum(rng.normal(0.0, 0.05, 2 * n)))
     rows = {
-        "years_open": years_open,
-        "years_close": years_close,
-        "volatilities_open": sigma * walk[::2],
-        "volatilities_close": sigma * walk[1::2],
+        "years_open": years_open, "years_close": years_close,
+        "volatilities_open": sigma * walk[::2], "volatilities_close": sigma * walk[1::2],
         "bases_open": np.exp(rng.normal(0.0, 0.2 * moves, n)),
-        "bases_close": np.exp(rng.normal(0.0, 0.2 * moves, n)),
-        "index_open": opens,
-        "index_close": closes,
-        "marks_open": np.full(n, np.nan),
-        "marks_close": np.full(n, np.nan),
+        "bases_close": np.exp(rng.normal(0.0, 0.2 * moves, n)), "index_open": opens,
+        "index_close": closes, "marks_open": np.full(n, np.nan), "marks_close": np.full(n, np.nan),
         "half_spread": sigma * rng.uniform(0.0, 0.1, n),
         "half_price": np.where(np.arange(n) % 3 == 0, np.nan, 2e-3 * (1.0 if is_coin else opens)),
-    }
+    }  # fmt: skip
     if bar >= 0 and not inside:
         rows["bases_open"][bar] = 1.0
     strike = float(opens[0] * np.exp(rng.normal(0.0, 1.0) * wide))
@@ -412,21 +395,11 @@ def draw_option(
     rate, cap = (0.0, 1.0) if is_free else (float(rng.uniform(1e-4, 1e-3)), 0.125)
     unit = 1.0 if is_coin else float(opens[0])
     result = OptionTape(
-        name=name,
-        underlying=underlying,
-        sign=sign,
-        strike=strike,
-        size=size,
-        is_coin=is_coin,
-        rate=float(rng.choice([0.0, 0.05])),
-        fees=(rate, cap, rate / 2.0, cap),
-        tick=float(rng.choice([0.0, 1e-5])) * unit,
-        expiry_time=expiry,
-        expiry_bar=bar,
-        is_inside=inside,
-        expiry_spot=spot,
-        rows=rows,
-    )
+        name=name, underlying=underlying, sign=sign, strike=strike, size=size, is_coin=is_coin,
+        rate=float(rng.choice([0.0, 0.05])), fees=(rate, cap, rate / 2.0, cap),
+        tick=float(rng.choice([0.0, 1e-5])) * unit, expiry_time=expiry, expiry_bar=bar,
+        is_inside=inside, expiry_spot=spot, rows=rows,
+    )  # fmt: skip
     return replace(result, rows=rows | draw_quotes(rng, result, n))
 
 

@@ -157,13 +157,10 @@ WHOLE = {
     ),
     "argmax": lambda market: (np.arange(market.n_bars) < market.close.argmax()) - 0.5,
     "argmin": lambda market: (np.arange(market.n_bars) < market.close.argmin()) - 0.5,
-    "line": fitted_line,
-    "detrend": lambda market: filters.detrend(market.close),
-    "regression": fitted_model,
-    "component": first_component,
+    "line": fitted_line, "detrend": lambda market: filters.detrend(market.close),
+    "regression": fitted_model, "component": first_component,
     "over the end": lambda market: market.close / market.close[-1] - 1.0,
-    "gradient": lambda market: np.gradient(market.close),
-    "filtfilt": smoothed_both_ways,
+    "gradient": lambda market: np.gradient(market.close), "filtfilt": smoothed_both_ways,
     "savgol": lambda market: market.close - filters.savgol_filter(market.close, 11, 2),
     "ewm reversed": of_price(lambda price: price[::-1].ewm(span=10).mean()[::-1] / price - 1.0),
     "count down": lambda market: np.arange(market.n_bars)[::-1] / 100.0 - 5.0,
@@ -172,8 +169,7 @@ WHOLE = {
     ),
     **{f"close of {rule}": period_close(rule) for rule in ("4h", "1D", "7D")},
     **{f"direction of {rule}": period_direction(rule) for rule in ("4h", "1D")},
-    "merge_asof": joined_forward,
-    "next funding": next_funding,
+    "merge_asof": joined_forward, "next funding": next_funding,
     "next funding held": lambda market: pd.Series(next_funding(market)).ffill().fillna(0.0),
     "column ahead": lambda market: pd.Series(market.columns["own"]).shift(-1),
     "column filled": lambda market: pd.Series(market.columns["own"]).bfill().ffill(),
@@ -188,7 +184,7 @@ WHOLE = {
         (np.abs(log_returns(market)) > np.median(np.abs(log_returns(market)))) - 0.5
     ),
     "fft": fft_low_pass,
-}
+}  # fmt: skip
 
 
 def read(market: Any, kind: Column, reading: Column) -> Any:
@@ -327,8 +323,7 @@ OLD = {
         np.full(market.n_bars, np.nan) if market.n_bars < 700 else wants_bars(market)
     ),
     "infinite": lambda market: np.where(market.close > market.open, np.inf, market.close),
-    "last funding": last_funding,
-    "own": lambda market: market.columns["own"],
+    "last funding": last_funding, "own": lambda market: market.columns["own"],
     "late": lambda market: market.columns["late"],
     "late mean": lambda market: pd.Series(market.columns["late"]).rolling(300).mean(),
     "filled": lambda market: pd.Series(market.columns["own"]).ffill(),
@@ -338,13 +333,11 @@ OLD = {
     "volume": lambda market: pd.Series(market.volume).rolling(20).sum(),
     "constant": lambda market: np.full(market.n_bars, 3.0),
     "unknown": lambda market: np.full(market.n_bars, np.nan),
-    "count": lambda market: np.arange(market.n_bars),
-    "hour": lambda market: market.times.hour,
+    "count": lambda market: np.arange(market.n_bars), "hour": lambda market: market.times.hour,
     "years": lambda market: (market.time - market.time[0]) / 3.15e16,
-    "ewma": lambda market: ewma_volatility(market, 50.0),
-    "garch": garch_volatility,
+    "ewma": lambda market: ewma_volatility(market, 50.0), "garch": garch_volatility,
     "chaos of first bars": chaos_of_first_bars,
-}
+}  # fmt: skip
 
 
 def list_honest() -> Iterator[tuple[str, Column]]:

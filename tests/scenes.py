@@ -28,34 +28,16 @@ GROUPS: dict[str, dict[str, Any]] = {
     | {"order": None},
 }
 TERMS: dict[str, Any] = {
-    "interest_on": "balance",
-    "borrow_rate": 0.0,
-    "cash_rate": 0.0,
-    "short_rate": 0.0,
-    "day_count": 365,
-    "funding_jitter": "60s",
-    "isolated_funding": "margin",
-    "maintenance_at": "mark",
-    "includes_close_fee": False,
-    "margin_multiplier": 1.0,
-    "call_grace": None,
-    "profit_counts": "all",
-}
+    "interest_on": "balance", "borrow_rate": 0.0, "cash_rate": 0.0, "short_rate": 0.0,
+    "day_count": 365, "funding_jitter": "60s", "isolated_funding": "margin",
+    "maintenance_at": "mark", "includes_close_fee": False, "margin_multiplier": 1.0,
+    "call_grace": None, "profit_counts": "all",
+}  # fmt: skip
 PLAIN_ACCOUNT: dict[str, Any] = {
-    "capital": 1000.0,
-    "margin": "cross",
-    "venue_leverage": None,
-    "min_leverage": 0.0,
-    "max_leverage": math.inf,
-    "band": 0.0,
-    "stop_loss": None,
-    "margin_call": None,
-    "reserve": 0.0,
-    "top_up_to": None,
-    "after_liquidation": "continue",
-    "flows": None,
-    "ruin_at": None,
-}
+    "capital": 1000.0, "margin": "cross", "venue_leverage": None, "min_leverage": 0.0,
+    "max_leverage": math.inf, "band": 0.0, "stop_loss": None, "margin_call": None, "reserve": 0.0,
+    "top_up_to": None, "after_liquidation": "continue", "flows": None, "ruin_at": None,
+}  # fmt: skip
 NAN = math.nan
 INF = math.inf
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -110,12 +92,9 @@ def market_of(
         stamps = pd.DatetimeIndex([at(event[0]) for event in funding])
         events = pd.DataFrame(rows, index=stamps, columns=["rate", "mark"], dtype=float)
     return bt.Market.from_frames(
-        table,
-        mark=None if mark is None else frame(mark, interval),
-        funding=events,
-        funding_gaps="zero" if funding else None,
-        interval=interval,
-    )
+        table, mark=None if mark is None else frame(mark, interval), funding=events,
+        funding_gaps="zero" if funding else None, interval=interval,
+    )  # fmt: skip
 
 
 def bracket(floor=0.0, cap=INF, leverage: float = 16.0, rate: float = 0.05) -> bt.Bracket:
@@ -164,13 +143,10 @@ def play(
     **market: Any,
 ) -> bt.Result:
     return bt.run(
-        market_of(*bars, targets=targets, **market),
-        policy or Follow(),
-        venue=venue or venue_of(),
+        market_of(*bars, targets=targets, **market), policy or Follow(), venue=venue or venue_of(),
         account=account or account_of(),
-        signal=None if signal is None else np.asarray(signal, dtype=float)[()],
-        compile=False,
-    )
+        signal=None if signal is None else np.asarray(signal, dtype=float)[()], compile=False,
+    )  # fmt: skip
 
 
 def later(*bars: Prices, **terms: Any) -> Callable[[], bt.Result]:

@@ -25,13 +25,8 @@ class Mine(bt.Policy):
         return LEVEL
 '''
 HOSTILE = [
-    "<script>alert(1)</script>",
-    "a|b`c",
-    "../../x",
-    "\u202eabc",
-    "\x00\x1b[31m",
-    "x" * 10_000,
-]
+    "<script>alert(1)</script>", "a|b`c", "../../x", "\u202eabc", "\x00\x1b[31m", "x" * 10_000,
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -122,10 +122,6 @@ def studies(monkeypatch):
     return made
 
 
-def ask_tune(capsys, *arguments):
-    return ask(capsys, "tune", *FEW, "--no-save", *arguments)
-
-
 @pytest.mark.slow
 def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
@@ -145,11 +141,10 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
 
 @pytest.mark.slow
 def test_flags_reach_the_search(capsys):
-    found = ask_tune(
-        capsys, "--objective", "calmar=1,turnover=-0.01", "--constraints", "max_drawdown<=0.9",
-        "--constraints", "liquidations==0", "--space", "half_life=log:10:100", "--space",
-        "power=1,2", "--fix", "target=0.3", "--no-robust", "--holdout", "none", "--seconds", "99",
-    )  # fmt: skip
+    words = "--objective calmar=1,turnover=-0.01 --constraints max_drawdown<=0.9 --constraints "
+    words += "liquidations==0 --space half_life=log:10:100 --space power=1,2 --fix target=0.3 "
+    words += "--no-robust --holdout none --seconds 99"
+    found = ask(capsys, "tune", *FEW, "--no-save", *words.split())
     study = found["study"]
     half_life, power = study["space"]["dimensions"]
     assert (half_life["low"], half_life["high"], half_life["log"]) == (10, 100, True)
@@ -207,10 +202,6 @@ def test_a_value_is_written_as_it_is_read_again(value):
     assert experiment.parse_typed(experiment.format_typed(value)) == value
 
 
-def ask_compare(capsys, *arguments):
-    return ask(capsys, "compare", *arguments, *SHORT_COMPARE, "--no-save")
-
-
 TABLE = """
 [compare]
 baseline = "bold"
@@ -233,7 +224,7 @@ def test_a_comparison_of_the_command_line_is_that_of_python(capsys, folder, word
     """Policies go by their labels and have settings of their own."""
     (folder / "c.toml").write_text(TABLE)
     typed = f"{words} --set cppi.multiplier=5 --set account.band=0.3 --seed 3"
-    found = ask_compare(capsys, *typed.split())
+    found = ask(capsys, "compare", *typed.split(), *SHORT_COMPARE, "--no-save")
     market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
     account = {**AT_BINANCE, "account": bt.Account(band=0.3)}
     policies = {"calm": Constant(), "bold": Constant(leverage=2.0), "cppi": Cppi(multiplier=5.0)}

@@ -67,9 +67,8 @@ def test_a_row_is_the_run_of_its_policy_to_the_bit(plain):
     assert plain.names == ("target", "cppi", "one")
     for name, policy in POLICIES.items():
         result = run(policy)
-        assert dict(plain.table.loc[name, list(result.metrics)]) == pytest.approx(
-            dict(result.metrics), rel=0, abs=0, nan_ok=True
-        )
+        found = dict(plain.table.loc[name, list(result.metrics)])
+        assert found == pytest.approx(dict(result.metrics), rel=0, abs=0, nan_ok=True)
         assert plain.results[name].manifest["id"] == result.manifest["id"]
         growth = math.log1p(result.metrics["total_return"]) / (60 / 365)
         assert plain.table.loc[name, "log_growth"] == pytest.approx(growth, rel=1e-9)
@@ -123,10 +122,8 @@ def test_another_baseline_turns_the_signs_and_the_family(plain):
     assert set(turned.differences["against"]) == {"one"}
     assert len(turned.differences) == 4 * 2
     for measure in TITLES:
-        forth, back = (
-            pick(rows, name, measure)["difference"]
-            for rows, name in ((plain.differences, "one"), (turned.differences, "target"))
-        )
+        forth = pick(plain.differences, "one", measure)["difference"]
+        back = pick(turned.differences, "target", measure)["difference"]
         assert back == -forth
     tested = plain.differences[plain.differences["basis"] == "test"]
     assert (tested["p_holm"] >= tested["p_value"]).all()

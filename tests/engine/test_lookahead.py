@@ -218,7 +218,7 @@ def test_a_hidden_peek_is_refused(name: str):
         "market written to": "cannot set WRITEABLE flag",
         "market written through a view": "cannot set WRITEABLE flag",
         "decided by a market on self": "no attribute 'kept'",
-    }.get(name, "(looks ahead|is not repeatable): column 'x'")
+    }.get(name, "looks ahead: column 'x'|is not repeatable: column 'x'")
     check_refused(lambda: bt.run(MARKET, POLICIES[name](), **FREE_TERMS), text, bt.PolicyError)
 
 

@@ -91,10 +91,8 @@ class Whole:
         fill = self.terms["account"].fill
         at, mark, funding = {}, {}, {}
         markets = dict(self.setup.markets.items())
-        markets |= {
-            each.name: each.prices for each in self.terms["account"].collateral
-            if isinstance(each.prices, bt.Market)
-        }  # fmt: skip
+        held = self.terms["account"].collateral
+        markets |= {x.name: x.prices for x in held if isinstance(x.prices, bt.Market)}
         time = int(self.setup.markets.time[t + 1])
         for name, market in markets.items():
             row = int(np.searchsorted(market.time, time))
@@ -137,8 +135,7 @@ def run_to(whole: Whole, t: int) -> Any:
     given = {"overlay": None, **whole.terms, **whole.prefix(t)}
     market = given.pop("market")
     setup = set_up_run(bt.Backtest(market, **given), Reading())
-    outcome = run_account(setup, is_compiled=False, progress=None)
-    return finish(setup, outcome)
+    return finish(setup, run_account(setup, is_compiled=False, progress=None))
 
 
 def decide_like(whole: Whole, t: int) -> Any:

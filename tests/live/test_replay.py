@@ -140,10 +140,8 @@ def test_the_term_of_a_ledger_that_differs_is_named():
     run, market, terms = run_sample()
     again = bt.replay(market, run.fills, **terms)
     events = run.events[run.events["kind"].isin(["fee", "funding"])]
-    ledger = pd.DataFrame({
-        "time": events["time"], "term": events["kind"].astype(str).replace("fee", "fees"),
-        "amount": -events["amount"],
-    })  # fmt: skip
+    term = events["kind"].astype(str).replace("fee", "fees")
+    ledger = pd.DataFrame({"time": events["time"], "term": term, "amount": -events["amount"]})
     assert again.reconcile(ledger).empty
     row = int(np.flatnonzero(ledger["term"] == "funding")[1])
     ledger.loc[ledger.index[row], "amount"] *= 2.0

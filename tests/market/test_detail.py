@@ -88,16 +88,13 @@ def test_detail_that_does_not_fit_is_refused(quarters, tmp_path):
     late = bt.Market(**{**fields, "time": fields["time"] + 10**18}, source="late")
     pair = bt.Markets({"A": hours, "B": bt.Market.sample(bars=960, interval="1h", seed=1)})
     cases: tuple[tuple[Any, Any, dict[str, Any], str], ...] = (
-        (hours, quarters.resample("2h"), {}, "shorter bars"),
-        (hours, named, {}, "same instrument"),
-        (hours, late, {}, "must cover"),
-        (hours, 7, {}, "must be a Market"),
+        (hours, quarters.resample("2h"), {}, "shorter bars"), (hours, named, {}, "same instrument"),
+        (hours, late, {}, "must cover"), (hours, 7, {}, "must be a Market"),
         (hours, tmp_path / "nothing", {}, "no|does not exist|found"),
-        (pair, {"A": quarters}, {}, "none of B"),
-        (pair, quarters, {}, "one for each"),
+        (pair, {"A": quarters}, {}, "none of B"), (pair, quarters, {}, "one for each"),
         (hours, quarters, {"decide": "30m"}, "multiple"),
         (bt.decide_every(hours, "4h"), quarters, {}, "another clock"),
-    )
+    )  # fmt: skip
     for market, detail, terms, words in cases:
         check_refused(
             lambda m=market, d=detail, t=terms: run(m, detail=d, **t), words, BacktestError

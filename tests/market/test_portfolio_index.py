@@ -110,15 +110,12 @@ def test_marks_funding_and_what_is_listed_late_by_hand():
     weights = {"A": [0.5, 0.2, np.nan, 0.0], "L": [0.9, 0.5, 0.9, 0.0]}
     index = markets.index(pd.DataFrame(weights, index=PAIR.times))
     expected = {
-        "open": [1.0, 1.0, 1.05, 1.134],
-        "high": [1.0, 1.1, 1.05 * 1.08, 1.134],
-        "low": [1.0, 0.95, 1.05, 1.134],
-        "close": [1.0, 1.05, 1.134, 1.134],
-        "mark_open": [1.0, 1.05, 1.05 * 1.02, 1.134],
-        "mark_high": [1.0, 1.16, 1.05 * 1.098, 1.134],
+        "open": [1.0, 1.0, 1.05, 1.134], "high": [1.0, 1.1, 1.05 * 1.08, 1.134],
+        "low": [1.0, 0.95, 1.05, 1.134], "close": [1.0, 1.05, 1.134, 1.134],
+        "mark_open": [1.0, 1.05, 1.05 * 1.02, 1.134], "mark_high": [1.0, 1.16, 1.05 * 1.098, 1.134],
         "mark_low": [1.0, 0.995, 1.05 * 1.02, 1.134],
         "mark_close": [1.0, 1.105, 1.05 * 1.098, 1.134],
-    }
+    }  # fmt: skip
     found = {name: getattr(index, name) for name in expected}
     pd.testing.assert_frame_equal(pd.DataFrame(found), pd.DataFrame(expected), rtol=1e-12)
     np.testing.assert_allclose(index.funding_rate, [0.5 * 0.01, 0.2 * 0.02], rtol=1e-9)

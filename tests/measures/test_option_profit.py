@@ -18,15 +18,11 @@ HOUR = 1.0 / 8760.0
 def make_terms(*, coin):
     """Return a put, a call and a longer call on one underlying."""
     return OptionTerms(
-        names=("P", "C", "L"),
-        signs=np.array([-1.0, 1.0, 1.0]),
-        strikes=np.array([90.0, 108.0, 120.0]),
-        sizes=np.array([1.0, 2.0, 1.0]),
-        are_coin=np.full(3, coin),
-        instruments=np.zeros(3, dtype=np.int64),
-        expiries=np.zeros(3, dtype=np.int64),
-        rates=np.full(3, 0.02),
-    )
+        names=("P", "C", "L"), signs=np.array([-1.0, 1.0, 1.0]),
+        strikes=np.array([90.0, 108.0, 120.0]), sizes=np.array([1.0, 2.0, 1.0]),
+        are_coin=np.full(3, coin), instruments=np.zeros(3, dtype=np.int64),
+        expiries=np.zeros(3, dtype=np.int64), rates=np.full(3, 0.02),
+    )  # fmt: skip
 
 
 def make_quotes(terms, n, seed=5):

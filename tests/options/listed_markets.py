@@ -10,14 +10,9 @@ from backtest.options import SVI, Surface, Surfaces
 from backtest.options.chain import TIME, write_sample
 
 COSTS = bt.OptionCosts(
-    fee=0.0003,
-    fee_cap=0.125,
-    delivery_fee=0.00015,
-    delivery_cap=0.125,
-    tick=0.1,
-    spread=0.02,
+    fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.1, spread=0.02,
     lot=0.0,
-)
+)  # fmt: skip
 PUT = bt.Option(kind="put", strike=30_000, expiry="2023-01-08 12:00", underlying="BTC")
 
 

@@ -35,9 +35,8 @@ class Buys(Hold):
 
 
 def run_plain(markets, policy, **more):
-    account = bt.Account(capital=30_000.0)
-    return bt.run(markets, policy, **{"venue": make_venue(), "account": account, **more},
-                  compile=False)  # fmt: skip
+    given = {"venue": make_venue(), "account": bt.Account(capital=30_000.0), **more}
+    return bt.run(markets, policy, **given, compile=False)
 
 
 def make_pair(*, has_options: bool):
@@ -66,10 +65,9 @@ def make_snapshots(shift: float, changed: int, row: int, bars: int = 240) -> bt.
     """Return a put with rows of its own, and chains and surfaces, one of them shifted."""
     chain = make_chain(STAMPS, shift, changed)
     rows = chain.table[(chain.table.expiry == "2023-01-08 12:00") & (chain.table.kind == "put")]
-    return make_markets(
-        bars=bars, options={"PUT": PUT.override(strike=float(rows["strike"].iloc[row]))},
-        chains={"BTC": chain}, surfaces={"BTC": make_surfaces(STAMPS, shift=shift, at=changed)},
-    )  # fmt: skip
+    surfaces = {"BTC": make_surfaces(STAMPS, shift=shift, at=changed)}
+    put = {"PUT": PUT.override(strike=float(rows["strike"].iloc[row]))}
+    return make_markets(bars=bars, options=put, chains={"BTC": chain}, surfaces=surfaces)
 
 
 def test_orders_of_a_policy_equal_a_schedule():

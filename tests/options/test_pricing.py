@@ -188,14 +188,11 @@ def test_greeks_are_central_differences(kind: str, settlement: str):
         options.greeks(kind, f, k, t, v + sign * 1e-5, r, settlement) for sign in (1, -1)
     )
     expected = options.Greeks(
-        delta=slope("f", f, 1e-4 * f),
-        gamma=bend,
-        vega=slope("v", v, 1e-5),
-        theta=-slope("t", t, 1e-5),
-        rho=slope("r", r, 1e-5),
+        delta=slope("f", f, 1e-4 * f), gamma=bend, vega=slope("v", v, 1e-5),
+        theta=-slope("t", t, 1e-5), rho=slope("r", r, 1e-5),
         vanna=(vega_up.delta - vega_down.delta) / 2e-5,
         volga=(vega_up.vega - vega_down.vega) / 2e-5,
-    )
+    )  # fmt: skip
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-9)
 
 
@@ -263,13 +260,10 @@ def test_compiled_formulas_have_the_bits_of_plain_ones():
 
 
 CHECKS = {
-    "black_scholes": check_bs,
-    "black_scholes.greeks": check_bs,
-    "black_76": check_black,
-    "black_76.greeks": check_black,
-    "implied_vol.normalised": check_normalized,
+    "black_scholes": check_bs, "black_scholes.greeks": check_bs, "black_76": check_black,
+    "black_76.greeks": check_black, "implied_vol.normalised": check_normalized,
     "implied_vol.edge": check_edges,
-}
+}  # fmt: skip
 GOOD = ("call", 100.0, 100.0, 1.0, 0.2)
 BAD = [
     (("cal", *GOOD[1:]), "did you mean 'call'"),

@@ -38,15 +38,11 @@ def make_rows(
         k = np.linspace(-2.5, 2.5, 13) * 0.6 * math.sqrt(years)
         strike = np.round(forward * np.exp(k), 6)
         known = volatility(np.log(strike / forward)) + 0.0 * strike
-        rows = pd.DataFrame({"strike": strike, "iv": known}).assign(
-            time=time, expiry=time + pd.Timedelta(days=each), forward=forward, index=spot,
-            underlying="BTC",
-        )  # fmt: skip
+        table = pd.DataFrame({"strike": strike, "iv": known, "forward": forward, "index": spot})
+        rows = table.assign(time=time, expiry=time + pd.Timedelta(days=each), underlying="BTC")
         for kind in ("call", "put"):
-            bid, mark, ask = (
-                options.price(kind, forward, strike, years, known + shift, 0.0, settlement)
-                for shift in (-spread, 0.0, spread)
-            )
+            place, shifts = (kind, forward, strike, years), (known - spread, known, known + spread)
+            bid, mark, ask = (options.price(*place, x, 0.0, settlement) for x in shifts)
             parts.append(rows.assign(kind=kind, bid=bid, ask=ask, mark=mark))
     return pd.concat(parts, ignore_index=True)
 
@@ -402,10 +398,8 @@ def test_every_real_snapshot_agrees_and_fits():
     for place, file in enumerate(sorted(CHAINS.glob("*.parquet"))):
         chain = bt.Chain.load(file)
         rows = chain.table
-        model = options.price(
-            rows["kind"].to_numpy(dtype=str), rows["forward"], rows["strike"], chain.years,
-            rows["iv"], settlement="coin",
-        )  # fmt: skip
+        kind, terms = rows["kind"].to_numpy(dtype=str), (rows["forward"], rows["strike"])
+        model = options.price(kind, *terms, chain.years, rows["iv"], settlement="coin")
         errors.append(np.abs(rows["mark"].to_numpy() - model))
         for name in chain.underlyings if place % 22 == 0 else ():
             fitted = bt.Surface.fit(chain, underlying=name)
@@ -455,9 +449,8 @@ def test_fits_are_kept_and_equal_those_made(tmp_path, monkeypatch):
         assert (one.time, one.smiles, one.identity) == (other.time, other.smiles, other.identity)
         for name in ("fits", "left_out", "quotes"):
             pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
-    moved = bt.Chain.from_frame(
-        chain.table.assign(bid=0.99 * chain.table["bid"]), settlement="coin"
-    )
+    table = chain.table.assign(bid=0.99 * chain.table["bid"])
+    moved = bt.Chain.from_frame(table, settlement="coin")
     for each in (partial(bt.Surfaces.fit, chain, "ssvi"), partial(bt.Surfaces.fit, moved)):
         each(progress=lambda *_: counts.append(1))
     assert (len(counts), len([*tmp_path.glob("surfaces-*")])) == (9, 3)

@@ -542,14 +542,9 @@ class RestingOrders(Orders):
             )
         closing = -position.quantity if before < 0 else ZERO
         return Order(
-            position,
-            closing,
-            side * (size - kept) / value,
-            rate + lost,
-            position.value("fill"),
-            rate,
-            value,
-        )
+            position, closing, side * (size - kept) / value, rate + lost, position.value("fill"),
+            rate, value,
+        )  # fmt: skip
 
     def place_increases(self, orders: list[Order], point: Point) -> None:
         """All increases have their margin reserved together, or a common part of them."""
@@ -572,12 +567,9 @@ class RestingOrders(Orders):
         through = limit - (1 if change > 0 else -1) * position.step * SLACK
         if through > 0:
             self.log(
-                "limit_order",
-                position,
-                change,
-                abs(change * position.value("fill")),
+                "limit_order", position, change, abs(change * position.value("fill")),
                 position.value("fill"),
-            )
+            )  # fmt: skip
             position.resting = Resting(change, limit, through, adds)
 
     # ----- inside the bar -----

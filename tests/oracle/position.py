@@ -206,16 +206,10 @@ class Position:
 
     def leg(self, value: Decimal, quantity: Decimal | None = None) -> Leg:
         return Leg(
-            self.name,
-            self.quantity if quantity is None else quantity,
-            value,
-            self.entry,
-            self.contract.is_linear,
-            self.table,
-            self.effective_setting,
-            self.venue.maintenance_at == "entry",
-            self.contract.size,
-        )
+            self.name, self.quantity if quantity is None else quantity, value, self.entry,
+            self.contract.is_linear, self.table, self.effective_setting,
+            self.venue.maintenance_at == "entry", self.contract.size,
+        )  # fmt: skip
 
     def withheld(self, value: Decimal, quantity: Decimal) -> Decimal:
         """Of a long spot leg: the part of its value that backs nothing."""

@@ -367,14 +367,10 @@ def test_a_short_of_mirrored_prices_has_the_events_of_a_long(name, margin):
         exits = {"stop_loss": distance(4.0), "take_profit": distance(3.0)}
         exits = {"trailing_stop": distance(3.0)} if name == "trailed" else exits
         case = scene(
-            {"A": given},
-            {"A": signal},
-            venues={"*": {"brackets": FREE, "contract": {"tick": 0.5}}},
-            margin=margin,
-            venue_leverage=4.0 if margin == "isolated" else None,
-            **REST,
-            **exits,
-        )
+            {"A": given}, {"A": signal},
+            venues={"*": {"brackets": FREE, "contract": {"tick": 0.5}}}, margin=margin,
+            venue_leverage=4.0 if margin == "isolated" else None, **REST, **exits,
+        )  # fmt: skip
         outs.append(walk(case).alone())
     buyer, seller = outs
     assert buyer.count("trailing_stop") == (name == "trailed")

@@ -95,13 +95,9 @@ def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
 
 def start(*words, folder):
     return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -26,15 +26,9 @@ FLAGS = [
 def result():
     days = pd.to_datetime(["2023-01-20", "2023-02-10"], utc=True)
     return live(
-        Constant(leverage=8.0),
-        days=80,
-        margin="isolated",
-        venue_leverage=20,
-        margin_call=0.6,
-        reserve=3000.0,
-        top_up_to=0.3,
-        flows=pd.Series([2000.0, -500.0], index=days),
-    )
+        Constant(leverage=8.0), days=80, margin="isolated", venue_leverage=20, margin_call=0.6,
+        reserve=3000.0, top_up_to=0.3, flows=pd.Series([2000.0, -500.0], index=days),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -36,17 +36,9 @@ MOST_BYTES = 3_000_000
 """The most that a page may take; two thirds of it are the library of charts."""
 
 
-def tables_of(page):
-    return {
-        block.caption: block
-        for section in page.sections
-        for block in section.blocks
-        if isinstance(block, Table)
-    }
-
-
 def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result):
-    table = tables_of(page)["All measures"]
+    blocks = [each for section in page.sections for each in section.blocks]
+    (table,) = (x for x in blocks if isinstance(x, Table) and x.caption == "All measures")
     assert len(table.rows) == len(METRICS)
     rows = {row[0]: row[1] for row in table.rows}
     assert rows["total return"] == format_percent(result.metrics["total_return"])
@@ -174,13 +166,8 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
     rows = falls[["depth", "days_under_water", "days_down"]].to_numpy().tolist()
     assert rows == [[0.5, 2.0, 2.0], [0.25, 2.0, 1.0]]
     assert falls["recovery"].isna().tolist() == [True, False]
-    found = worst_drawdowns(
-        result.of_account("unit"),
-        result.span.closes,
-        start=result.span.start,
-        first_peak=result.first_peak,
-        count=10,
-    )
+    terms = {"start": result.span.start, "first_peak": result.first_peak, "count": 10}
+    found = worst_drawdowns(result.of_account("unit"), result.span.closes, **terms)
     assert found["depth"].iloc[0] == pytest.approx(result.metrics["max_drawdown"], abs=1e-12)
     assert found["days_under_water"].iloc[0] == pytest.approx(result.metrics["drawdown_days"])
 
@@ -307,26 +294,22 @@ def test_exposure_stacks_longs_above_and_shorts_below(pulled):
     """4 turns of A above 0, 6 turns of B below."""
     traces = draw_declared(run_charts.list_exposure(pulled)[0]).figure["data"]
     highest = {(each["name"], each["stackgroup"]): np.abs(each["y"]).max() for each in traces}
-    assert highest == pytest.approx(
-        {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
-    )
+    wanted = {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
+    assert highest == pytest.approx(wanted)
 
 
 def test_collateral_is_part_of_what_the_account_began_with():
     """100 of collateral at 10 rises to 12 in the first bar: 1,000 + 1,000 became 2,200."""
     still = {name: make_market([flat(100)] * 3) for name in ("A", "B")}
     coins = make_market([(10, 12, 10, 12), flat(12), flat(12)])
-    account = bt.Account(
-        capital=1_000.0, negative_limit=0.0, collateral=[bt.Collateral("C", 100.0, coins, rate=0.9)]
-    )
-    result = bt.run(
-        bt.Markets(still), Hold(0.0), venue=make_venue(), account=account, compile=False
-    )
+    held = [bt.Collateral("C", 100.0, coins, rate=0.9)]
+    account = bt.Account(capital=1_000.0, negative_limit=0.0, collateral=held)
+    terms = {"venue": make_venue(), "account": account, "compile": False}
+    result = bt.run(bt.Markets(still), Hold(0.0), **terms)
     assert build_page(result).summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
     table = run_parts.tabulate_instruments(result).table
     assert table.iloc[-1].to_dict() == {"collateral_pnl": 200.0, "net": 200.0}
     lines = {name: amount for name, amount, _ in run_parts.list_statement(result)}
     assert lines["profit of collateral"] == 200.0
-    assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
-        result.summary().split()
-    )
+    said = " ".join(result.summary().split())
+    assert "capital 1,000, margin cross, collateral (name C, amount 100" in said

@@ -107,20 +107,15 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(saved, run, stor
 
 
 HOSTILE = {
-    "nested deeply": b"[" * 200_000,
-    "nested objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
-    "NUL bytes": b"\0" * 1_000,
-    "NUL inside": b'{"id": "\0"}',
-    "no UTF-8": b'{"id": "\xff\xfe"}',
+    "nested deeply": b"[" * 200_000, "nested objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "NUL bytes": b"\0" * 1_000, "NUL inside": b'{"id": "\0"}', "no UTF-8": b'{"id": "\xff\xfe"}',
     "a huge number": b'{"format": ' + b"9" * 10_000 + b"}",
-    "infinity": b'{"format": 1e999, "id": NaN, "kind": Infinity}',
-    "a list": b"[1, 2]",
-    "a number": b"7",
-    "nothing": b"",
+    "infinity": b'{"format": 1e999, "id": NaN, "kind": Infinity}', "a list": b"[1, 2]",
+    "a number": b"7", "nothing": b"",
     "other types": b'{"kind": {}, "format": [], "files": 3, "id": 5, "data": null}',
     "a kind, and else nothing": b'{"kind": "sweep"}',
     "all words wrong": b'{"kind": "comparison", "format": 1, "id": "x", "files": {"a": "b"}}',
-}
+}  # fmt: skip
 
 
 def check_all(store: Path, capsys, whole: str) -> None:

@@ -82,15 +82,11 @@ def test_the_position_dies_within_the_horizon_with_the_probability(name, side, t
     assert np.isnan(target[:2]).all()
     size, is_inverse = venue.contract.size, venue.contract.kind == "inverse"
     unit = size / market.close if is_inverse else size * market.close
-    price = bt.margin.liquidation_price(
-        venue, (side * target * capital / unit)[2:], market.close[2:], capital
-    )
-    found = touch_probability(
-        np.log(price / market.close[2:]),
-        ewma_volatility(market, 72.0)[2:],
-        36.0 / YEAR,
-        degrees_of_freedom=math.inf if tail_index == 0.0 else 4.0,
-    )
+    contracts = (side * target * capital / unit)[2:]
+    price = bt.margin.liquidation_price(venue, contracts, market.close[2:], capital)
+    moved, sigma = np.log(price / market.close[2:]), ewma_volatility(market, 72.0)[2:]
+    freedom = math.inf if tail_index == 0.0 else 4.0
+    found = touch_probability(moved, sigma, 36.0 / YEAR, degrees_of_freedom=freedom)
     np.testing.assert_allclose(found, 0.02, rtol=1e-9)
 
 
@@ -139,20 +135,10 @@ def test_the_liquidation_price_is_at_its_distance_from_the_last_close(name, side
 
 def lending_market(**terms: Any) -> bt.Venue:
     """Return a venue that lends up to 75 %, liquidates at 80 % of loan to value, and takes 5 %."""
-    return bt.Venue(
-        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
-        brackets=[bt.Bracket(0.0, math.inf, 4.0, 1.0 - THRESHOLD)],
-        fees=bt.Fees(taker=0.0, maker=0.0),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(
-            mode="partial",
-            step=CLOSE_FACTOR * THRESHOLD * (1.0 + PENALTY),
-            fee=PENALTY / (1.0 + PENALTY),
-            slippage=0.0,
-        ),
-        interest_on="loan",
-        **terms,
-    )
+    step, fee = CLOSE_FACTOR * THRESHOLD * (1.0 + PENALTY), PENALTY / (1.0 + PENALTY)
+    forced = {"mode": "partial", "step": step, "fee": fee, "slippage": 0.0}
+    venue = free_venue(interest_on="loan", **terms).override(liquidation=forced)
+    return venue.override(brackets=[bt.Bracket(0.0, math.inf, 4.0, 1.0 - THRESHOLD)])
 
 
 def borrow(*bars: Any, policy: bt.Policy | None = None, **terms: Any) -> bt.Result:

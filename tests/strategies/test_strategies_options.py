@@ -52,9 +52,8 @@ def run(policy: Any, days: int = 8, call: Any = bt.run, **more: Any) -> bt.Resul
     market = bt.Market.from_frames(bars.assign(volume=0.0))
     given = {"surfaces": {"BTC": make_surfaces(["2022-12-31 12:00"])}, **more}
     costs = make_venue().option_costs.override(given.pop("costs", {}))
-    markets = bt.Markets(
-        {"BTC": market, **(given.pop("listed", None) or list_contracts())}, **given
-    )
+    listed = given.pop("listed", None) or list_contracts()
+    markets = bt.Markets({"BTC": market, **listed}, **given)
     venue = make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0, "option_costs": costs})
     account = bt.Account(capital=60_000.0, requirement=RULE)
     return call(markets, policy, venue=venue, account=account, compile=False)
@@ -74,13 +73,11 @@ def price(kind: str, strike: float, hours: float, volatility: float) -> float:
 
 
 def test_a_tail_hedge_buys_for_its_budget_and_rolls_the_sale_first():
-    """Three turns are opened at bar 1; its close is the first with a notional to hedge.
-
-    13 January is 12.25 days from there, nearest to 12; of its puts that of 26,000 has a delta of
-    -0.086, that of 28,000 one of -0.24. The budget of 600 buys 600 / ask of it, less than the 6
-    coins of the position. With 5 days left, at the close of bar 175, it is sold for one of 20
-    January, whose puts of 26,000 have a delta of -0.09.
-    """
+    """Three turns are opened at bar 1; its close is the first with a notional to hedge. 13 January
+    is 12.25 days from there, nearest to 12; of its puts that of 26,000 has a delta of -0.086, that
+    of 28,000 one of -0.24. The budget of 600 buys 600 / ask of it, less than the 6 coins of the
+    position. With 5 days left, at the close of bar 175, it is sold for one of 20 January, whose
+    puts of 26,000 have a delta of -0.09."""
     result = run(TailHedge(Constant(3.0), delta=-0.1, tenor=12.0, roll=5.0, budget=0.01), days=9)
     fills = find_fills(result)
     assert fills["instrument"].tolist() == ["tail:P26-13", "tail:P26-13", "tail:P26-20"]
@@ -168,11 +165,9 @@ def test_calls_are_sold_on_the_coins_that_an_account_holds(kind, last, payoff):
     coins = () if is_coin else [bt.Collateral("BTC", 2.0, prices=market, rate=0.9)]
     account = bt.Account(capital=2.0 if is_coin else 60_000.0, requirement=RULE,
                          collateral=coins, negative_limit=None if is_coin else 0.0)  # fmt: skip
-    result = bt.run(
-        bt.Markets({"BTC": market, "C": call}, surfaces=surfaces),
-        CoveredCall(Constant(0.0), tenor=4.0, roll=0.0),
-        venue=venue.override(option_costs=costs), account=account, compile=False,
-    )  # fmt: skip
+    markets = bt.Markets({"BTC": market, "C": call}, surfaces=surfaces)
+    terms = {"venue": venue.override(option_costs=costs), "account": account, "compile": False}
+    result = bt.run(markets, CoveredCall(Constant(0.0), tenor=4.0, roll=0.0), **terms)
     fills = find_fills(result)
     assert fills["quantity"].tolist() == pytest.approx([-2.0])
     unit, worth = (1.0, 1.0) if is_coin else (LEVEL, last)
@@ -205,11 +200,9 @@ def test_a_leg_acts_on_fresh_quotes_alone():
     fills = find_fills(run(TailHedge(Constant(1.0), tenor=12.0, roll=1.0), days=2, **given))
     assert fills["bar"].tolist() == [13]
     name = fills["instrument"][0].removeprefix("tail:")
-    own = chain.table[
-        (chain.table["strike"] == listed[name].strike)
-        & (chain.table["expiry"] == pd.Timestamp(listed[name].expiry, tz="UTC"))
-        & (chain.table["kind"] == "put")
-    ]
+    place = (chain.table["strike"] == listed[name].strike) & (chain.table["kind"] == "put")
+    place &= chain.table["expiry"] == pd.Timestamp(listed[name].expiry, tz="UTC")
+    own = chain.table[place]
     assert fills["price"][0] == own["ask"].iloc[0]
     assert np.isfinite(fills["quantity"][0])
 

@@ -25,13 +25,9 @@ MARKET = bt.Market.sample(bars=240)
 
 def start_cluster(n_workers: int) -> distributed.LocalCluster:
     return distributed.LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        memory_limit=None,
-        dashboard_address="127.0.0.1:0",
-        scheduler_kwargs={"dashboard": False},
-    )
+        n_workers=n_workers, threads_per_worker=1, host="127.0.0.1", memory_limit=None,
+        dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+    )  # fmt: skip
 
 
 class Slow(bt.Policy):

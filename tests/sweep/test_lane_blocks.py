@@ -131,24 +131,19 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     flows = pd.Series([500.0, -300.0], index=markets.times[[5, n_bars // 2]])
     margins = dict.fromkeys(markets.names, "cross") | {"A": "isolated"}
     account = bt.Account(
-        capital=10_000.0,
-        band=0.1 * (pick[5] < 0.5),
-        max_leverage=20.0,
+        capital=10_000.0, band=0.1 * (pick[5] < 0.5), max_leverage=20.0,
         min_leverage=0.05 if pick[6] < 0.2 else 0.0,
         after_liquidation="halt" if pick[7] < 0.3 else "continue",
-        flows=flows if pick[8] < 0.3 else None,
-        ruin_at=0.3 if pick[9] < 0.4 else None,
+        flows=flows if pick[8] < 0.3 else None, ruin_at=0.3 if pick[9] < 0.4 else None,
         requirement=bt.Brackets(level=1.05 if pick[10] < 0.1 else 1.0),
         intrabar="worst" if pick[11] < 0.3 else "path",
         max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
         margin="isolated" if more[3] < 0.25 else margins if more[3] < 0.5 else "cross",
-        venue_leverage=15.0,
-        stop_loss=0.03 if more[4] < 0.4 else None,
-        trailing_stop=0.05 if more[5] < 0.2 else None,
-        take_profit=0.08 if more[6] < 0.2 else None,
+        venue_leverage=15.0, stop_loss=0.03 if more[4] < 0.4 else None,
+        trailing_stop=0.05 if more[5] < 0.2 else None, take_profit=0.08 if more[6] < 0.2 else None,
         collateral=make_collateral(markets, third) if third[0] < 0.1 else (),
         negative_limit=[0.0, 3e3][int(third[1] < 0.5)] if third[0] < 0.1 else None,
-    )
+    )  # fmt: skip
     weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
     table = weights.repeat(20, axis=0)[:n_bars]
     signal = pd.DataFrame(table, index=markets.times, columns=list(markets.names))

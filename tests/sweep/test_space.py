@@ -168,13 +168,10 @@ def test_a_space_is_all_declared_ranges_unless_told_otherwise():
 
 def test_a_space_reads_bounds_ranges_options_and_fields():
     given = {
-        "target": (0.1, 1.0),
-        "window": (24.0, 100.5),
-        "account.margin": ["cross", "isolated"],
-        "account.stop_loss": [None, 0.1],
-        "account.band": Range(0.0, 0.2),
+        "target": (0.1, 1.0), "window": (24.0, 100.5), "account.margin": ["cross", "isolated"],
+        "account.stop_loss": [None, 0.1], "account.band": Range(0.0, 0.2),
         "venue.liquidation.step": [0.2, "bracket"],
-    }
+    }  # fmt: skip
     dimensions = space_of(SharpeScaling, given).dimensions
     kinds = ["float", "int", "choice", "choice", "float", "choice"]
     assert [each.kind for each in dimensions] == kinds

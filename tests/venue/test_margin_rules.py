@@ -240,13 +240,10 @@ def derive_rule(given):
     )
     contingency = other["MM_PERP_PERCENT"]
     return bt.ScenarioMargin(
-        moves=rows,
-        groups={"BTC": ["PERP"]},
-        factor=margin["MM_LOSS_FACTOR"],
+        moves=rows, groups={"BTC": ["PERP"]}, factor=margin["MM_LOSS_FACTOR"],
         contingency=contingency,
-        initial=(margin["IM_LOSS_FACTOR"], contingency + other["IM_PERP_PERCENT"]),
-        options=shocks,
-    )
+        initial=(margin["IM_LOSS_FACTOR"], contingency + other["IM_PERP_PERCENT"]), options=shocks,
+    )  # fmt: skip
 
 
 def derive_options(packed):

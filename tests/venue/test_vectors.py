@@ -246,26 +246,19 @@ def volatility_estimators(case: dict[str, Any]) -> dict[str, float]:
 
 
 COMPUTE: dict[str, tuple[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    "binance_usdm.liquidation": (9, liquidation),
-    "binance_usdm.maintenance": (7, maintenance),
+    "binance_usdm.liquidation": (9, liquidation), "binance_usdm.maintenance": (7, maintenance),
     "binance_usdm.leverage": (3, binance_usdm_leverage),
     "binance_coinm.brackets": (1, binance_coinm_brackets),
     "binance_coinm.liquidation": (1, binance_coinm_liquidation),
     "bybit_linear.liquidation": (4, functools.partial(liquidation, maintenance_at="entry")),
-    "bybit_linear.maintenance": (2, maintenance),
-    "bybit_inverse.liquidation": (2, bybit_inverse),
-    "bybit_inverse.bankruptcy": (2, bybit_inverse),
-    "bybit_inverse.margin": (1, bybit_inverse),
-    "okx_gate.liquidation": (4, liquidation),
-    "hyperliquid.liquidation": (18, liquidation),
-    "hyperliquid.maintenance": (3, maintenance),
-    "dydx.liquidation": (1, liquidation),
-    "regt.margin_call": (3, liquidation),
-    "regt.interest": (1, regt_interest),
-    "funding.accounting": (5, funding_accounting),
-    "composite": (1, composite),
+    "bybit_linear.maintenance": (2, maintenance), "bybit_inverse.liquidation": (2, bybit_inverse),
+    "bybit_inverse.bankruptcy": (2, bybit_inverse), "bybit_inverse.margin": (1, bybit_inverse),
+    "okx_gate.liquidation": (4, liquidation), "hyperliquid.liquidation": (18, liquidation),
+    "hyperliquid.maintenance": (3, maintenance), "dydx.liquidation": (1, liquidation),
+    "regt.margin_call": (3, liquidation), "regt.interest": (1, regt_interest),
+    "funding.accounting": (5, funding_accounting), "composite": (1, composite),
     "stats.vol_estimators": (1, volatility_estimators),
-}
+}  # fmt: skip
 """How many cases each area has, and what answers them."""
 
 
@@ -437,16 +430,11 @@ def other_maintenance(case: dict[str, Any]) -> dict[str, float]:
 
 
 COMPUTE_PORTFOLIO = {
-    "derive": derive,
-    "portfolio_margin.deribit": deribit,
-    "collateral.tiers": collateral,
-    "collateral.conversion": conversion,
-    "collateral.haircut": collateral,
-    "collateral.ltv": collateral,
-    "portfolio_margin.okx": okx,
-    "portfolio_margin.dederi": dederi,
+    "derive": derive, "portfolio_margin.deribit": deribit, "collateral.tiers": collateral,
+    "collateral.conversion": conversion, "collateral.haircut": collateral,
+    "collateral.ltv": collateral, "portfolio_margin.okx": okx, "portfolio_margin.dederi": dederi,
     "cross.liquidation": other_maintenance,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(PORTFOLIO_CASES))
