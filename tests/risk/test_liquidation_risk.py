@@ -526,7 +526,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert "+40.00 %" in found.heading
     assert "opens a horizon apart" in found.details
     how = {**how, "horizon": "240h"}
-    longer = bt.leverage_frontier(market, Always(), drift=0.4, **terms, **how)
+    longer = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **PLAIN, **how)
     assert "History has no row: it is no longer than 240h." in longer.details
     high = found.table["p_liquidation_simulation_high"].iloc[0]
     assert high == pytest.approx(1 - 0.025 ** (1 / 12))
