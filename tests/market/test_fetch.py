@@ -238,8 +238,8 @@ def test_a_server_that_is_not_there_is_said_so_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("1704067200000,1,2,0.5", "every line must have 12 cells.* line 2 could not"),
-    ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
+    ("1704067200000,1,2,0.5", "every line must have 12 cells, as line 1 has, line 2 could not"),
+    ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1+1'"),
     ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epoch"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):

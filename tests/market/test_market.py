@@ -173,7 +173,7 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
 
 @pytest.mark.parametrize(("values", "words"), [
     ({"close": np.ones(8)}, "close: is the name of a price or the volume"),
-    ({"iv": np.ones(7)}, r"must have 8 values, one per bar, got shape \(7,\)"),
+    ({"iv": np.ones(7)}, "must have 8 values, one per bar, got shape (7,)"),
     ({"iv": ["a"] * 8}, "iv must be numbers, got 'a' in 8 of 8"),
     ({"implied_volatility": [0.5, 0.5, np.inf, -np.inf] * 2}, "implied_volatility: must be finite"),
 ])  # fmt: skip
