@@ -1,10 +1,13 @@
 """A baseline: the recorded facts, measures and bars of a run, to compare later runs with.
 
-It is a JSON file for review, with a Parquet file of the bars beside it.
+It is a JSON file for review, with a Parquet file of the bars beside it. What differs between two
+is here too, and what of that is noise or tolerated.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import functools
 import hashlib
 import json
@@ -15,25 +18,403 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest import _compile, core
-from backtest.baselines.trace import (
-    FIGURES,
-    OVERFIT,
-    Band,
-    Trace,
-    choose_bands,
-    read_band,
-    take_trace,
+from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS
+from backtest.core import BoolArray, FloatArray, IntArray, units
+from backtest.policies import written_formulas
+from backtest.results import (
+    AccountFields,
+    PositionFields,
+    Result,
+    Sampled,
+    compare_pairs,
+    sampled_returns,
 )
-from backtest.policies import Policy, written_formulas
-from backtest.results import Result
-from backtest.search import WalkForward, read_figures, walk_differences
+from backtest.results.measure_table import ABOUT
+from backtest.search import LEAST_SAMPLES, WalkForward, read_figures, walk_differences
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+
+WORDS = {term.name: term.words for term in MONEY_TERMS}
+STEPS = {
+    "close": "last price of the data",
+    "mark": "mark price of the data",
+    "multiplier": "margin multiplier of the venue",
+    "top_up": "top-up from the reserve",
+    **{name: WORDS[name] for name in ("flows", "funding", "interest")},
+    "position": "position (fills, stops, liquidations)",
+    **{name: WORDS[name] for name in GROWTH_TERMS if name not in ("funding", "interest")},
+    **{name: WORDS[name] for name in ("bad_debt", "price_pnl", "collateral_pnl", "conversion")},
+    "entry": "average entry",
+    "margin": "isolated margin",
+    "reserve": "reserve",
+    "cash": "cash",
+    "equity": "equity",
+    "unit": "unit value",
+    "ends_sample": "sampling of returns",
+    "signal": "signal decided at the close",
+    "target": "target leverage of the policy",
+    "overlay": "leverage of the overlay",
+}
+"""The columns of a trace, in the order in which a bar computes them."""
+OF_QUOTES = ("close", "mark", "signal", "multiplier")
+OF_POSITIONS = {
+    "quantity": "position", **{name: name for name in PositionFields._fields if name in STEPS},
+}  # fmt: skip
+DATA = frozenset({"close", "mark"})
+MONEY = frozenset({*SIGNS, "top_up", "cash", "margin", "reserve"})
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The account and its costs at each bar.
+
+    Attributes
+    ----------
+    time : IntArray of shape (n_bars,)
+        Open times, ns.
+    columns : mapping of str to FloatArray of shape (n_bars,)
+        The columns of :data:`STEPS`, normalized so that equal values have equal bytes; of several
+        positions also those of each instrument, ``"BTCUSDT position"``.
+    inputs : array of uint32 of shape (n_bars,), or None
+        A hash of the market data of each bar; None if they are not known.
+    first_unit : float
+        Unit value before the first bar.
+    interval : int
+        Length of a bar, ns.
+    """
+
+    time: IntArray
+    columns: Mapping[str, FloatArray]
+    inputs: npt.NDArray[np.uint32] | None
+    first_unit: float
+    interval: int
+
+    @property
+    def returns(self) -> FloatArray:
+        """Sampled simple returns of shape (n_samples,)."""
+        return sampled_returns(self.columns["unit"], self.columns["ends_sample"], self.first_unit)
+
+    def is_same(self, other: Trace) -> bool:
+        one, two = ({"": each.time, **each.columns} for each in (self, other))
+        return one.keys() == two.keys() and all(one[x].tobytes() == two[x].tobytes() for x in one)
+
+
+def name_field(column: str) -> str:
+    return column.rpartition(" ")[2]
+
+
+def take_trace(result: Result) -> Trace:
+    n = len(result.time)
+    columns = {name: result.of_account(name) for name in STEPS if name in AccountFields._fields}
+    columns["ends_sample"] = result.ends_sample
+    for i, instrument in enumerate(result.names):
+        own = {name: getattr(result.quotes, name)[:, i] for name in OF_QUOTES}
+        own |= {called: result.of_positions(name)[:, i] for name, called in OF_POSITIONS.items()}
+        lead = "" if result.has_one_position else f"{instrument} "
+        for name, values in own.items():
+            columns.setdefault(f"{lead}{name}", values)
+    prints, arrays = None, {}
+    if result.markets is not None:
+        mixed, markets = np.zeros(result.markets.n_bars, dtype=np.uint64), result.markets
+        for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
+            mixed[first:stop] = mixed[first:stop] * np.uint64(31) + hash_bars(market)
+        prints = (mixed >> np.uint64(32)).astype(np.uint32)[-n:]
+    for name, column in columns.items():  # equal values have equal bytes
+        values = np.broadcast_to(column, (n,))
+        values = np.where(np.isnan(values), np.nan, values + 0.0)
+        arrays[name] = np.ascontiguousarray(values, dtype="<f8")
+    return Trace(np.asarray(result.time), arrays, prints, result.tally.first_unit, result.interval)
+
+
+def hash_bars(market: Market) -> npt.NDArray[np.uint64]:
+    bars, mark, funding = market.bars(), market.mark(), market.funding()
+    found = hash_rows(bars[sorted(map(str, bars))])
+    if mark is not None:
+        found ^= hash_rows(mark) * np.uint64(31)
+    if funding is not None:
+        rows = np.searchsorted(market.time, market.funding_time, side="right") - 1
+        np.bitwise_xor.at(found, np.maximum(rows, 0), hash_rows(funding))
+    return found
+
+
+def hash_rows(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    return np.array(pd.util.hash_pandas_object(frame), dtype=np.uint64)
+
+
+NEAR = 1e-9
+"""The relative tolerance for bars of different platforms."""
+
+
+@dataclass(frozen=True)
+class ColumnMove:
+    column: str
+    bar: int
+    was: float
+    now: float
+    count: int
+
+    @property
+    def step(self) -> str:
+        instrument, _, field = self.column.rpartition(" ")
+        return f"{STEPS[field]} of {instrument}" if instrument else STEPS[field]
+
+
+@dataclass(frozen=True)
+class BarMoves:
+    """How bars differ: by column in the order of their steps, and in the ``data`` of bars."""
+
+    is_exact: bool
+    n_bars: int
+    moves: tuple[ColumnMove, ...]
+    first: int
+    first_time: str
+    data: ColumnMove | None
+    data_time: str
+    terms: dict[str, float]
+
+    @property
+    def is_same(self) -> bool:
+        return self.first < 0
+
+    @property
+    def at_first(self) -> tuple[ColumnMove, ...]:
+        return tuple(move for move in self.moves if move.bar == self.first)
+
+
+def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
+    order = {name: place for place, name in enumerate(STEPS)}
+    found = []
+    for name, values in was.columns.items():
+        differs = name in now.columns and find_differing(name, was, now, is_exact=is_exact)
+        if np.any(differs):
+            found.append(measure_move(name, values, now.columns[name], np.asarray(differs)))
+    found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
+    first = min((x.bar for x in found if name_field(x.column) not in DATA), default=-1)
+    data, none = None, np.full(len(was.time), np.nan)
+    if was.inputs is not None and now.inputs is not None and (was.inputs != now.inputs).any():
+        closes = (each.columns.get("close", none) for each in (was, now))
+        data = measure_move("inputs", *closes, was.inputs != now.inputs)
+    terms = {
+        name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
+        for name, sign in SIGNS.items()
+        if name in was.columns and name in now.columns
+    }
+    return BarMoves(
+        is_exact=is_exact,
+        n_bars=len(was.time),
+        moves=tuple(found),
+        first=first,
+        first_time=core.format_time(int(was.time[first])) if first >= 0 else "",
+        data=data,
+        data_time=core.format_time(int(was.time[data.bar])) if data is not None else "",
+        terms={name: value for name, value in terms.items() if value != 0.0},
+    )
+
+
+def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
+    one, other = was.columns[name], now.columns[name]
+    differs: BoolArray = one.view(np.uint64) != other.view(np.uint64)
+    if is_exact or not differs.any():
+        return differs
+    size = np.maximum(np.abs(one), np.abs(other))
+    if name_field(name) in MONEY:
+        for scale in ("equity", "cash"):
+            size = np.maximum(size, np.abs(was.columns[scale]))
+    with np.errstate(invalid="ignore"):
+        is_near = np.abs(one - other) <= NEAR * size
+    is_near &= np.isfinite(one) & np.isfinite(other)
+    return np.asarray(differs & ~is_near)
+
+
+def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
+    bar = int(differs.argmax())
+    return ColumnMove(name, bar, float(one[bar]), float(other[bar]), int(differs.sum()))
+
+
+FIGURES = {
+    "walk_growth": ("growth_out_of_sample", 1),
+    "walk_growth_in_sample": ("growth_in_sample", 0),
+    "walk_growth_fixed": ("growth_fixed", 0),
+    "walk_efficiency": ("efficiency", 1),
+    "walk_efficiency_difference": ("efficiency_difference", 1),
+    "walk_mean_rank": ("mean_rank", 1),
+    "walk_probabilistic_sharpe": ("probabilistic_sharpe", 1),
+}
+OVERFIT = "walk_pbo"
+BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
+FLOOR = 1e-12
+"""Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
+BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
+NEVER_IS_BEST = ("ruin_time", "time_to_first_liquidation")
+
+
+class Band(NamedTuple):
+    relative: float | None = None
+    absolute: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.relative is None and self.absolute is None
+
+    def holds(self, was: float, now: float) -> bool:
+        if self.is_open or was == now or (math.isnan(was) and math.isnan(now)):
+            return True
+        if not (math.isfinite(was) and math.isfinite(now)):
+            return False
+        width = self.absolute if self.relative is None else self.relative * abs(was)
+        ends = units.TOLERANCE * max(abs(was), abs(now))
+        return abs(now - was) <= max(width or 0.0, FLOOR) + ends
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return "any"
+        if self.relative is None:
+            return f"{self.absolute:g}"
+        is_small = self.relative < 1e-4
+        return f"{self.relative:g} rel." if is_small else f"{self.relative * 100.0:g} %"
+
+    def to_data(self) -> Any:
+        if self.is_open:
+            return "any"
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+TIGHT = Band(relative=1e-9)
+
+
+def read_band(given: object, name: str) -> Band:
+    """Read a tolerance: ``0.05``, ``"5%"``, ``"any"``, or what :meth:`Band.to_data` returns."""
+    kind, value = "absolute", given
+    if isinstance(given, Mapping) and len(given) == 1:
+        ((kind, value),) = given.items()
+    elif isinstance(given, str) and given.strip() == "any":
+        return Band()
+    scale, width = 1.0, math.nan
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        kind, value, scale = "relative", value.rstrip()[:-1], 100.0
+    if isinstance(value, str | float | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            width = float(value) / scale
+    if kind not in Band._fields or not 0.0 <= width < math.inf:
+        raise core.ParameterError(
+            f"{name} must be a number from 0, a percentage (5%) or 'any', which is reported and "
+            f"never fails, got {given!r:.60}"
+        )
+    return Band(**{kind: width})
+
+
+def choose_bands(
+    metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band]
+) -> dict[str, Band]:
+    names = list(metrics)
+    bands = {name: under.get(name, TIGHT) for name in names}
+    for pattern, given in wanted.items():
+        band = read_band(given, f"tolerance.{pattern}")
+        bands |= dict.fromkeys(match_names(pattern, names, "tolerance"), band)
+    return bands
+
+
+def match_names(pattern: str, known: Sequence[str], argument: str) -> list[str]:
+    found = fnmatch.filter(known, pattern)
+    if not found:
+        raise core.ParameterError(
+            f"{argument} must name measures (docs/metrics.md) or a pattern such as es_*, got "
+            f"{pattern!r}{core.did_you_mean(pattern, known)}"
+        )
+    return found
+
+
+def find_direction(name: str, was: float, now: float) -> str:
+    better = BETTER_IF.get(name, 0) if name not in ABOUT else ABOUT[name].better
+    if name in NEVER_IS_BEST:
+        was, now = (math.inf if math.isnan(value) else value for value in (was, now))
+    if better == 0 or was == now or math.isnan(was) or math.isnan(now):
+        return NEITHER
+    return BETTER if (now > was) == (better > 0) else WORSE
+
+
+CONFIDENCE, DRAWS, SEED = 0.95, 1_999, 0
+ROUNDING = 1e-9
+"""Returns are the same if their differences are this small relative to them (root mean square)."""
+
+NOISY = {"log_growth": ("total_return", "cagr", "final_equity"), "sharpe": ("sharpe",)}
+"""Statistics of the returns whose differences have a test, and the measures that follow them."""
+INDISTINGUISHABLE, UNKNOWN = "indistinguishable", "unknown"
+
+
+class Noise(NamedTuple):
+    """The difference in log growth per year, now less baseline, and its test.
+
+    ``verdict`` is worse, better or indistinguishable, or unknown if nothing can be measured;
+    ``reason`` explains a verdict without a test. ``low`` and ``high`` bound ``difference``.
+    ``within`` are the measures of the returns whose intervals contain no difference.
+    """
+
+    verdict: str
+    reason: str
+    samples: int
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p_value: float = math.nan
+    within: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.verdict}: {self.reason}"
+        return (
+            f"{self.verdict}: log growth {self.difference:+.3g} per year, {CONFIDENCE:.0%} "
+            f"interval {self.low:+.3g} to {self.high:+.3g}, p = {self.p_value:.3g}, "
+            f"{self.samples} returns"
+        )
+
+
+def compare_returns(
+    was: Trace, now: Trace, *, was_ruined: bool = False, is_ruined: bool = False
+) -> Noise:
+    rows = np.array([now.returns, was.returns])
+    n = rows.shape[1]
+    size = math.sqrt(float(np.max(np.mean(rows**2, axis=1))))
+    if math.sqrt(float(np.mean((rows[0] - rows[1]) ** 2))) <= ROUNDING * size:
+        return Noise(INDISTINGUISHABLE, "every return is the same", n, 0.0, 0.0, 0.0, 1.0)
+    ends = [flag or bool((row <= -1.0).any()) for flag, row in zip((is_ruined, was_ruined), rows)]  # noqa: B905
+    if ends[0] != ends[1]:
+        return Noise(WORSE if ends[0] else BETTER, "one of the two accounts is ruined", n)
+    if (rows <= -1.0).any():
+        return Noise(UNKNOWN, "both accounts are ruined", n)
+    if n < LEAST_SAMPLES:
+        return Noise(UNKNOWN, f"{n} returns are too few, {LEAST_SAMPLES} are needed", n)
+    years = (int(was.time[-1]) + was.interval - int(was.time[0])) / (units.YEAR_DAYS * units.DAY)
+    sampled = Sampled(rows, np.zeros(n), n / years, n / years)
+    how: Any = {"confidence": CONFIDENCE, "draws": DRAWS}
+    drawn = {
+        name: compare_pairs(
+            sampled, np.array([[0, 1]]), name, **how, rng=np.random.default_rng(SEED)
+        )
+        for name in NOISY
+    }
+    found = drawn["log_growth"]
+    difference, low, high, p_value = (
+        float(x[0]) for x in (found.difference, found.low, found.high, found.p_value)
+    )
+    if math.isnan(p_value):
+        return Noise(UNKNOWN, "log growth does not exist", n)
+    is_noise = {name: each.p_value[0] > 1.0 - CONFIDENCE + 1e-12 for name, each in drawn.items()}
+    moved = BETTER if difference > 0.0 else WORSE
+    verdict = INDISTINGUISHABLE if is_noise["log_growth"] else moved
+    within = tuple(each for name, names in NOISY.items() if is_noise[name] for each in names)
+    return Noise(verdict, "", n, difference, low, high, p_value, within)
+
 
 ROOMS = (
     *("_compile", "account", "core", "engine", "indicators", "margin", "market", "policies"),
@@ -60,11 +441,18 @@ class FactChange(NamedTuple):
 
 def gather_facts(result: Result) -> dict[str, Any]:
     manifest, policy = result.manifest, result.manifest["policy"]
+    own = [each for each in (*result.policies.values(), result.overlay) if each is not None]
+    formulas = [formula for each in own for formula in written_formulas(type(each))]
+    try:
+        files = sorted({Path(each.__code__.co_filename) for each in formulas})
+        file_hash = hash_texts(files) if files else None
+    except OSError:  # typed into a notebook or a console
+        file_hash = None
     facts: dict[str, Any] = {
         "data": drop_sources(manifest["data"]),
         "policy": {
             **{name: policy[name] for name in POLICY if name in policy},
-            "file_hash": hash_files(list_policies(result)),
+            "file_hash": file_hash,
         },
         **({"overlay": manifest["overlay"]} if manifest.get("overlay") else {}),
         "venue": manifest["venue"],
@@ -97,20 +485,6 @@ def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
             name: drop_sources(each) for name, each in data["instruments"].items()
         }
     return kept
-
-
-def list_policies(result: Result) -> list[Policy]:
-    found = [*result.policies.values(), result.overlay]
-    return [each for each in found if each is not None]
-
-
-def hash_files(policies: Sequence[Policy]) -> str | None:
-    formulas = [formula for each in policies for formula in written_formulas(type(each))]
-    try:
-        files = sorted({Path(each.__code__.co_filename) for each in formulas})
-        return hash_texts(files) if files else None
-    except OSError:  # typed into a notebook or a console
-        return None
 
 
 def hash_data(value: Any) -> str:
@@ -227,12 +601,22 @@ def take_baseline(
     if isinstance(result, WalkForward):
         metrics |= {x: read_figures(result.figures, key) for x, (key, _) in FIGURES.items()}
         metrics[OVERFIT] = float(result.pbo)
+    name_of_processor, features = _compile.describe_processor()
     return Baseline(
         name=name,
         experiment=experiment,
         mode=check_mode(mode),
         facts=facts,
-        host=describe_host(),
+        host={
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpu": name_of_processor,
+            "cpu_features": " ".join(features),
+            "libm": " ".join(platform.libc_ver()).strip() or platform.release(),
+            "python": platform.python_version(),
+            **{each: core.find_version(each) for each in LIBRARIES},
+            **{each.lower(): os.environ[each] for each in OVERRIDES if os.environ.get(each)},
+        },
         metrics=metrics,
         bands=choose_bands(metrics, tolerance or {}, {}),
         trace=take_trace(account),
@@ -278,20 +662,6 @@ def list_moved(old: Baseline, new: Baseline) -> dict[str, float]:
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
 OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
-
-
-def describe_host() -> dict[str, str]:
-    name, features = _compile.describe_processor()
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpu": name,
-        "cpu_features": " ".join(features),
-        "libm": " ".join(platform.libc_ver()).strip() or platform.release(),
-        "python": platform.python_version(),
-        **{each: core.find_version(each) for each in LIBRARIES},
-        **{each.lower(): os.environ[each] for each in OVERRIDES if os.environ.get(each)},
-    }
 
 
 def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -11,18 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.baselines import trace as t
-from backtest.baselines.baseline import (
-    EXACT,
-    TOLERANCE,
-    WALK,
-    WINNERS,
-    Baseline,
-    FactChange,
-    check_mode,
-    list_changes,
-    list_host_changes,
-)
+from backtest.baselines import baseline as b
 from backtest.core import BacktestError, count_nouns, to_plain
 from backtest.results.measure_table import METRICS
 
@@ -36,7 +25,7 @@ class MetricMove(NamedTuple):
     name: str
     was: float
     now: float
-    tolerance: t.Band
+    tolerance: b.Band
     direction: str
 
     @property
@@ -57,13 +46,13 @@ class RegressVerdict:
     name: str
     status: str
     reason: str
-    mode: str = EXACT
+    mode: str = b.EXACT
     basis: str = ""
     metrics: tuple[MetricMove, ...] = ()
     accepted: tuple[str, ...] = ()
-    bars: t.BarMoves | None = None
-    noise: t.Noise | None = None
-    changes: tuple[FactChange, ...] = ()
+    bars: b.BarMoves | None = None
+    noise: b.Noise | None = None
+    changes: tuple[b.FactChange, ...] = ()
     host: tuple[str, ...] = ()
 
     @property
@@ -117,7 +106,7 @@ class RegressVerdict:
         return plain
 
 
-def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
+def report_failure(name: str, error: BaseException, mode: str = b.EXACT) -> RegressVerdict:
     """Return the verdict on a run that could not be measured; it never passes."""
     reason = str(error)
     if not isinstance(error, BacktestError):
@@ -135,17 +124,17 @@ def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
 
 
 def compare_baselines(
-    was: Baseline, now: Baseline, *, mode: str | None = None, allow_better: Sequence[str] = ()
+    was: b.Baseline, now: b.Baseline, *, mode: str | None = None, allow_better: Sequence[str] = ()
 ) -> RegressVerdict:
     """Compare a run with its baseline.
 
     ``mode`` is the baseline's own by default; ``allow_better`` are names or patterns of measures
     that may become better.
     """
-    decides = check_mode(mode or was.mode)
+    decides = b.check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
-    host = tuple(list_host_changes(was.host, now.host))
-    changes = tuple(list_changes(was.facts, now.facts))
+    host = tuple(b.list_host_changes(was.host, now.host))
+    changes = tuple(b.list_changes(was.facts, now.facts))
     obstacle = find_obstacle(was, now)
     found = RegressVerdict(was.name, UNMEASURED, obstacle, decides, changes=changes, host=host)
     if obstacle:
@@ -158,29 +147,29 @@ def compare_baselines(
     moves = []
     for name in sorted(was.metrics, key=lambda name: order.get(name, len(order))):
         pair = was.metrics[name], now.metrics[name]
-        moves.append(MetricMove(name, *pair, was.bands[name], t.find_direction(name, *pair)))
+        moves.append(MetricMove(name, *pair, was.bands[name], b.find_direction(name, *pair)))
     found = replace(
         found,
         basis=basis,
         metrics=tuple(moves),
-        bars=t.compare_traces(was.trace, now.trace, is_exact=not host),
-        noise=t.compare_returns(was.trace, now.trace, was_ruined=was_ruined, is_ruined=is_ruined),
+        bars=b.compare_traces(was.trace, now.trace, is_exact=not host),
+        noise=b.compare_returns(was.trace, now.trace, was_ruined=was_ruined, is_ruined=is_ruined),
     )
-    accepted = tuple(m.name for m in found.moved if m.name in allowed and m.direction == t.BETTER)
+    accepted = tuple(m.name for m in found.moved if m.name in allowed and m.direction == b.BETTER)
     status, reason = decide(found, accepted)
     return replace(found, status=status, reason=reason, accepted=accepted)
 
 
 def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
-    known = (*METRICS, *t.BETTER_IF)
+    known = (*METRICS, *b.BETTER_IF)
     return frozenset(
-        name for each in patterns for name in t.match_names(each, known, "allow_better")
+        name for each in patterns for name in b.match_names(each, known, "allow_better")
     )
 
 
-def find_obstacle(was: Baseline, now: Baseline) -> str:
+def find_obstacle(was: b.Baseline, now: b.Baseline) -> str:
     cure = "--update --reason '...' records what it is now"
-    kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
+    kinds = ["a walk" if b.WALK in each.facts else "a run" for each in (was, now)]
     if kinds[0] != kinds[1]:
         return f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}"
     missing = [name for name in was.metrics if name not in now.metrics]
@@ -215,18 +204,18 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
     if any(each.name not in accepted for each in found.moved):
         words = []
-        for direction in (t.WORSE, t.BETTER, t.NEITHER):
+        for direction in (b.WORSE, b.BETTER, b.NEITHER):
             moved = [each for each in found.beyond_noise if each.direction == direction]
             names = [each.name for each in moved if each.name not in accepted]
             most = MOST_NAMED if len(names) <= MOST_NAMED else MOST_NAMED - 1
             words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
-        return MOVED, "; ".join(words) or f"{t.NEITHER}: what moved is within noise"
+        return MOVED, "; ".join(words) or f"{b.NEITHER}: what moved is within noise"
     if accepted:
         return SAME, f"better in {', '.join(accepted)}, which is allowed"
-    if found.mode == TOLERANCE:
+    if found.mode == b.TOLERANCE:
         return SAME, "every measure lies in its tolerance"
     if found.bars is not None and not found.bars.is_same:
-        return MOVED, f"{t.NEITHER}: bars differ, every measure lies in its tolerance"
+        return MOVED, f"{b.NEITHER}: bars differ, every measure lies in its tolerance"
     return SAME, "every bar is the same"
 
 
@@ -298,7 +287,7 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
         note = " (of another Python's bytecode: the source may be the same)" * is_bytecode
         by_kind.setdefault(change.kind, []).append(f"{change}{note}")
     for kind, changes in by_kind.items():
-        most = MOST_WINNERS if kind == WINNERS else len(changes)
+        most = MOST_WINNERS if kind == b.WINNERS else len(changes)
         yield f"{kind} changed", name_some(changes, most, "; ", "; and ")
     bars = verdict.bars
     if bars is not None and bars.data is not None:
@@ -309,7 +298,7 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
             f"in {bars.data.count:,} of {bars.n_bars:,} bars, first in bar {bars.data.bar:,}, "
             f"{bars.data_time} UTC{close}",
         )
-    if verdict.status == MOVED and all(each.kind == WINNERS for each in verdict.changes):
+    if verdict.status == MOVED and all(each.kind == b.WINNERS for each in verdict.changes):
         yield (
             "changed",
             "no recorded fact of data, policy, venue, account or engine; a policy may depend on "

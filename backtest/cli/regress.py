@@ -14,8 +14,7 @@ import typer
 
 from backtest import baselines as gate
 from backtest.baselines import Baseline, RegressVerdict
-from backtest.baselines.baseline import EXACT, WALK
-from backtest.baselines.trace import BETTER_IF
+from backtest.baselines.baseline import BETTER_IF, EXACT, WALK
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, argument, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair

@@ -204,12 +204,6 @@ class Order(NamedTuple):
     cuts: tuple[Cut, ...]
 
 
-class Filled(NamedTuple):
-    orders: Mapping[str, Order]
-    views: tuple[AccountView, ...]
-    equity: float
-
-
 @functools.cache
 def find_functions() -> Any:
     bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
@@ -275,7 +269,10 @@ def ask(setup: Setup, state: AccountState, traded: TradedDays | None) -> Account
     return bar.state
 
 
-def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated) -> Filled:
+def fill(
+    setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated
+) -> tuple[dict[str, Order], tuple[AccountView, ...], float]:
+    """Return the orders that one more bar fills by instrument, what it shows then, and equity."""
     later = look_ahead(setup, stated)
     t = setup.markets.n_bars
     bar = new_bar(setup, later.inputs, state, traded, t)
@@ -298,7 +295,7 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
                 Cut(name, CAUSES[k], float(cut[k, CUT]), float(cut[ALL, ASKED])) for k in causes
             ),
         )
-    return Filled(orders, views, float(bar.state.wallet.equity))
+    return orders, views, float(bar.state.wallet.equity)
 
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
@@ -476,9 +473,8 @@ def answer(
 ) -> Decision:  # fmt: skip
     names = setup.markets.names
     with np.errstate(all="ignore"):
-        filled = fill(setup, state, traded, stated)
+        orders, after, equity = fill(setup, state, traded, stated)
         before = show(setup, open_last_bar(setup, state, traded), setup.markets.n_bars - 1)
-    after = filled.views
     ratios = [max(float(each.margin_ratio) for each in views) for views in (before, after)]
     leverage = dict(zip(names, state.positions.column("leverage").tolist(), strict=True))
     overlay = float(state.wallet.overlay)
@@ -500,18 +496,18 @@ def answer(
         target=target,
         order={
             name: write_in_lots(each.size, setup.venues[name].contract.lot)
-            for name, each in filled.orders.items()
+            for name, each in orders.items()
         },
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
         fill_price={
-            name: float(compute_price(each.size, each.kind == "inverse", filled.orders[name].value))
+            name: float(compute_price(each.size, each.kind == "inverse", orders[name].value))
             for name, each in ((n, setup.venues[n].contract) for n in names)
         },
-        costs={name: each.costs for name, each in filled.orders.items()},
-        cuts=tuple(cut for each in filled.orders.values() for cut in each.cuts),
-        warnings=(*cautions, *find_blocked(setup, filled, leverage, ratios[0])),
+        costs={name: each.costs for name, each in orders.items()},
+        cuts=tuple(cut for each in orders.values() for cut in each.cuts),
+        warnings=(*cautions, *find_blocked(setup, orders, leverage, ratios[0])),
         account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
-        equity=(float(before[0].equity), filled.equity),
+        equity=(float(before[0].equity), equity),
         margin_ratio=(ratios[0], ratios[1]),
     )
 
@@ -581,12 +577,12 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
         yield Caution(f"the snapshot is of {format_time(read)}, before the last bar")
 
 
-def find_blocked(setup: Setup, filled: Filled, leverage: Any, ratio: float) -> Iterator[Caution]:
+def find_blocked(setup: Setup, orders: Any, leverage: Any, ratio: float) -> Iterator[Caution]:
     call = setup.account.margin_call or 1.0
     if ratio >= call:
         said = f"{format_percent(ratio)} is over the call at {format_percent(call)}"
         yield Caution(f"the margin ratio {said}")
-    for name, order in filled.orders.items():
+    for name, order in orders.items():
         if order.is_forced:
             yield Caution(
                 f"{name} is stopped or liquidated at this price, which drops the decision"

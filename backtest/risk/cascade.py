@@ -310,7 +310,13 @@ class Books:
             if len(closed):
                 adl += float(np.sum(np.abs(self.quantity[closed])))
                 missing += self.deleverage(closed, side, bankrupt, value)
-        paid, haircuts, unpaid = self.cover_shortfall(gaps + missing, value)
+        paid = min(gaps + missing, max(self.fund, 0.0))
+        self.fund_paid += paid
+        cut, unpaid = cut_profits(gaps + missing - paid, self.equity(value) - self.first_equity)
+        self.beside -= cut
+        self.haircut += cut
+        self.recompute(cut > 0.0)
+        self.unpaid += unpaid
         self.recompute(rows)
         flow = float(np.sum(sizes)) * self.unit
         self.flow += flow
@@ -324,7 +330,7 @@ class Books:
             "deficit": gaps + lack,
             "fund_paid": paid,
             "adl_paid": lack - missing,
-            "haircuts": haircuts,
+            "haircuts": float(np.sum(cut)),
             "unpaid": unpaid,
         }
 
@@ -440,18 +446,6 @@ class Books:
         leverage = np.abs(quantity * value) / equity
         return np.argsort(-np.where(gain > 0.0, gain * leverage, gain / leverage), kind="stable")
 
-    def cover_shortfall(self, missing: float, value: float) -> tuple[float, float, float]:
-        """Return what the fund pays, what is cut from profits, and what the venue owes."""
-        paid = min(missing, max(self.fund, 0.0))
-        self.fund_paid += paid
-        rest = missing - paid
-        cut, owed = cut_profits(rest, self.equity(value) - self.first_equity)
-        self.beside -= cut
-        self.haircut += cut
-        self.recompute(cut > 0.0)
-        self.unpaid += owed
-        return paid, float(np.sum(cut)), owed
-
     def tabulate(self) -> pd.DataFrame:
         with np.errstate(invalid="ignore", divide="ignore"):
             price = people.to_price(self.venue.contract, self.closed_money / self.closed)
@@ -464,19 +458,6 @@ class Books:
                 "haircut": self.haircut,
             }
         )
-
-    def describe_last(self, final: float) -> dict[str, Any]:
-        moved = float(self.to_value(self.start)) - self.entry[-1]
-        before = float(self.first_equity[-1] + self.first_quantity[-1] * moved)
-        after = float(self.equity(float(self.to_value(final)))[-1])
-        row: dict[Any, Any] = self.tabulate().iloc[-1].to_dict() | {
-            "round": int(self.first_round[-1]),
-            "equity_before": before,
-            "equity": after,
-            "loss": before - after,
-            "liquidation_price": float(self.liquidation[-1]),
-        }
-        return {"liquidated": row["round"] > 0} | row
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -658,6 +639,19 @@ def shock_crowd(
     begun = {"mark": start, "price": books.shocked, "accounts": 0, "insurance": insurance}
     rounds = pd.DataFrame([dict.fromkeys(COLUMNS, 0.0) | begun, *rows])[list(COLUMNS)]
     rounds.index.name = "round"
+    mine_after: dict[str, Any] | None = None
+    if own is not None:
+        moved = float(books.to_value(start)) - books.entry[-1]
+        before = float(books.first_equity[-1] + books.first_quantity[-1] * moved)
+        after = float(books.equity(float(books.to_value(final)))[-1])
+        mine_after = {"liquidated": bool(books.first_round[-1] > 0)}
+        mine_after |= books.tabulate().iloc[-1].to_dict() | {
+            "round": int(books.first_round[-1]),
+            "equity_before": before,
+            "equity": after,
+            "loss": before - after,
+            "liquidation_price": float(books.liquidation[-1]),
+        }
     is_followed = len(rows) > 1 and rows[0]["flow"] != 0.0
     settings = {
         "crowd": {**known.origin, "content_hash": known.content_hash},
@@ -682,7 +676,7 @@ def shock_crowd(
         reproduction=rows[1]["fresh"] / abs(rows[0]["flow"]) if is_followed else 0.0,
         deficit=float(rounds["deficit"].sum()),
         liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
-        me=None if own is None else books.describe_last(final),
+        me=mine_after,
         market=known.market,
     )
 

@@ -18,7 +18,7 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Backtest, BacktestFields
 from backtest.market import Market, as_markets
 from backtest.risk.paths import Paths, simulate_paths
-from backtest.risk.scenario import crashes
+from backtest.risk.stress import crashes
 from backtest.venue import Venue, choose_multipliers, find_newest
 from backtest.venue.margin_rules import (
     DailyCloses,

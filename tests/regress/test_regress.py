@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest import baselines, core
-from backtest.baselines import trace
+from backtest.baselines import baseline as trace
 from backtest.baselines.verdict import list_tables
 from backtest.core.errors import DataError, ParameterError
 from backtest.results.measure_table import METRICS

@@ -10,8 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.risk.paths import PRICES
-from backtest.risk.scenario import read_days, read_hours, replay_crash
-from backtest.risk.stress import NO_STOPS
+from backtest.risk.stress import NO_STOPS, read_days, read_hours, replay_crash
 from backtest.strategies import Constant, VolTarget
 from tests import kit
 from tests.kit import check_refused
