@@ -440,7 +440,16 @@ def list_findings(
     trial = choose_trial(policy_class, market, tuple(accounts))
     findings = []
     for check in CHECKS:
-        made = run_check(check, trial)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = check.test(trial)
+                is_tried = not check.needs_position or bool(trial.tried)
+            made = [Finding(check.name, True, found, is_tried)] if isinstance(found, str) else found
+        except core.BacktestError as broken:
+            made = [Finding(check.name, False, str(broken))]
+        except core.RAISED as error:  # a policy may raise anything
+            made = [Finding(check.name, False, f"{type(error).__name__}: {error}")]
         findings += made
         if progress is not None:
             for each in made:
@@ -448,21 +457,6 @@ def list_findings(
         if check.is_gate and any(each.name == check.name and not each.passed for each in made):
             break
     return findings
-
-
-def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = check.test(trial)
-            if not isinstance(found, str):
-                return found
-            is_tried = not check.needs_position or bool(trial.tried)
-            return [Finding(check.name, True, found, is_tried)]
-    except core.BacktestError as broken:
-        return [Finding(check.name, False, str(broken))]
-    except core.RAISED as error:  # a policy may raise anything
-        return [Finding(check.name, False, f"{type(error).__name__}: {error}")]
 
 
 def check_class(trial: ContractTrial) -> str:

@@ -220,8 +220,6 @@ def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
 
 
 WIDTH = 100
-METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
-BAR_HEADS = ("first differing bar", "baseline", "now", "change", "bars that differ")
 MOST_LATER = 6
 MOST_WINNERS = 8
 """Maximum number of parameters of best sets of folds that are named."""
@@ -238,18 +236,11 @@ def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[S
     rows: list[Sequence[str]] = []
     for each in verdict.beyond_noise:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        pair = format_pair(each.was, each.now)
-        change = format_change(each.was, each.now)
-        rows.append((each.name, *pair, change, str(each.tolerance), word))
-    yield METRIC_HEADS, rows
+        rows.append((each.name, *format_move(each.was, each.now), str(each.tolerance), word))
+    yield ("measure", "baseline", "now", "change", "tolerance", ""), rows
     at_first = () if verdict.bars is None else verdict.bars.at_first
-    yield (
-        BAR_HEADS,
-        [
-            (x.step, *format_pair(x.was, x.now), format_change(x.was, x.now), f"{x.count:,}")
-            for x in at_first
-        ],
-    )
+    rows = [(x.step, *format_move(x.was, x.now), f"{x.count:,}") for x in at_first]
+    yield ("first differing bar", "baseline", "now", "change", "bars that differ"), rows
 
 
 def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
@@ -346,9 +337,11 @@ def format_pair(one: float, other: float) -> tuple[str, str]:
     return texts
 
 
-def format_change(before: float, after: float) -> str:
+def format_move(before: float, after: float) -> tuple[str, str, str]:
+    """Return two numbers and their relative change as text."""
+    texts = format_pair(before, after)
     if not (math.isfinite(before) and math.isfinite(after)):
-        return ""
+        return *texts, ""
     if before == 0.0:
-        return f"{after:+.3g}"
-    return f"{(after - before) / abs(before) * 100.0:+.3g} %"
+        return *texts, f"{after:+.3g}"
+    return *texts, f"{(after - before) / abs(before) * 100.0:+.3g} %"

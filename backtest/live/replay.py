@@ -470,7 +470,31 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
     setup = engine.set_up(test.replace(start=begin, signal=None, overlay=None), Replayed())
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
-    result = finish(setup, live_through(setup, state, facts))
+    inputs, n, first = setup.inputs, len(setup.markets), setup.first
+    names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
+    jitter = setup.venues[setup.markets.names[0]].funding_jitter
+    panel = setup.markets.panel(core.parse_duration(jitter, "funding_jitter"))
+    due = np.asarray(panel.funding_time[panel.funding_bar >= first])
+    replayer = Replayer(names, n, facts, setup.markets.time, due)
+    bound = _compile.bind_functions(
+        engine.loop,
+        process_bar=replayer.live,
+        begin_bars=lambda *_: False,
+        decide_all=lambda *_: True,
+        ask=None,
+    )
+    deciders, total = engine.gather_deciders(setup, setup.observed), setup.markets.n_bars
+    tape = engine.new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
+    tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
+    counts = Counts(tally, None, new_cuts(n))
+    terms = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
+    counts, entries = drive(bound["simulate_account"], None, *terms)
+    outcome = Outcome(
+        state=state, tally=read_tally(counts.tally), traded=counts.traded,
+        record=tape.record, entries=entries, memory=deciders.memory, plain_because="",
+        cuts=counts.cuts,
+    )  # fmt: skip
+    result = finish(setup, outcome)
     return Replay(**{each.name: getattr(result, each.name) for each in dataclasses.fields(Result)})
 
 
@@ -489,35 +513,6 @@ def find_start(setup: Setup, start: Any) -> accounts.AccountState:
     else:
         before = setup._replace(markets=setup.markets.prefix(setup.first))
     return start_account(before, start, setup.inputs.terms)
-
-
-def live_through(
-    setup: Setup, state: accounts.AccountState, facts: dict[int, list[Fact]]
-) -> Outcome:
-    inputs, n, first = setup.inputs, len(setup.markets), setup.first
-    names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
-    jitter = setup.venues[setup.markets.names[0]].funding_jitter
-    panel = setup.markets.panel(core.parse_duration(jitter, "funding_jitter"))
-    due = np.asarray(panel.funding_time[panel.funding_bar >= first])
-    replayer = Replayer(names, n, facts, setup.markets.time, due)
-    bound = _compile.bind_functions(
-        engine.loop,
-        process_bar=replayer.live,
-        begin_bars=lambda *_: False,
-        decide_all=lambda *_: True,
-        ask=None,
-    )
-    deciders, total = engine.gather_deciders(setup, setup.observed), setup.markets.n_bars
-    tape = engine.new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
-    tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
-    counts = Counts(tally, None, new_cuts(n))
-    given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
-    counts, entries = drive(bound["simulate_account"], None, *given)
-    return Outcome(
-        state=state, tally=read_tally(counts.tally), traded=counts.traded,
-        record=tape.record, entries=entries, memory=deciders.memory, plain_because="",
-        cuts=counts.cuts,
-    )  # fmt: skip
 
 
 class Replayer:

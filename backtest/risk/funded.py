@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
-from backtest.account import Account
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -21,7 +20,6 @@ from backtest.risk.liquidations import PathsRunner, describe_terms, estimate
 from backtest.risk.path_models import describe_drift
 from backtest.risk.paths import Paths, simulate_paths
 
-Trailing = Literal["close", "intrabar"]
 SHARE = core.Number(0.0, 1.0, open_low=True, open_high=True)
 PASSED, DAILY, MAXIMUM, UNDECIDED = range(4)
 OUTCOMES = ("passed", "daily_loss", "max_loss", "undecided")
@@ -166,7 +164,7 @@ def passing_probability(
     target: Annotated[float, core.Number(0.0, open_low=True)] = 0.10,
     max_loss: Annotated[float, SHARE] = 0.10,
     daily_loss: Annotated[float | None, SHARE] = 0.05,
-    trailing: Trailing | None = None,
+    trailing: Literal["close", "intrabar"] | None = None,
     locked: float | None = None,
     days: int = 30,
     paths: Paths | None = None,
@@ -213,7 +211,21 @@ def passing_probability(
         None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
         None if locked is None else core.Number().check("locked", locked), basis == "initial",
     )  # fmt: skip
-    check_account(rules, test.account)
+    if rules.locked is not None and rules.trailing is None:
+        raise core.ParameterError(
+            f"locked is used only with trailing, 'close' for example, got {rules.locked:g}"
+        )
+    if rules.daily_loss is not None and test.account.daily_loss not in {None, rules.daily_loss}:
+        raise core.ParameterError(
+            f"daily_loss must be that of the account, {test.account.daily_loss:g}, got "
+            f"{rules.daily_loss:g}"
+        )
+    if test.account.reserve > 0.0 or test.account.flows is not None:
+        name = "reserve" if test.account.reserve > 0.0 else "flows"
+        raise core.ParameterError(
+            f"account.{name} must be left out of a challenge, whose wealth is that of the capital, "
+            f"got {core.repr_plain(getattr(test.account, name))}"
+        )
     if daily_loss is not None:
         test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
     drawn = simulate_paths(test.plain.market, horizon=f"{days}d") if paths is None else paths
@@ -252,25 +264,6 @@ def passing_probability(
     }
     shares = pd.DataFrame(by_day, index=index)
     return PassingProbability(table, shares, settings, drawn, drawn.history)
-
-
-def check_account(rules: Challenge, account: Account) -> None:
-    """Raise ParameterError if an account contradicts a challenge."""
-    if rules.locked is not None and rules.trailing is None:
-        raise core.ParameterError(
-            f"locked is used only with trailing, 'close' for example, got {rules.locked:g}"
-        )
-    if rules.daily_loss is not None and account.daily_loss not in {None, rules.daily_loss}:
-        raise core.ParameterError(
-            f"daily_loss must be that of the account, {account.daily_loss:g}, got "
-            f"{rules.daily_loss:g}"
-        )
-    if account.reserve > 0.0 or account.flows is not None:
-        name = "reserve" if account.reserve > 0.0 else "flows"
-        raise core.ParameterError(
-            f"account.{name} must be left out of a challenge, whose wealth is that of the capital, "
-            f"got {core.repr_plain(getattr(account, name))}"
-        )
 
 
 def number_days(opens: core.IntArray, zone: str) -> core.IntArray:

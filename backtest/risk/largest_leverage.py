@@ -243,7 +243,7 @@ def max_leverage(
         return PathsRunner(each, scale_policy(policy, size), test, compile=compile)
 
     bars, span = read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
-    trials: list[PathTrials | HistoryTrials] = [
+    trials: list[PathTrials] = [
         PathTrials(name, each, functools.partial(make, each), bars, span, threads)
         for name, each in named.items()
     ]
@@ -262,7 +262,7 @@ def max_leverage(
         rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
     least = min(rows, key=lambda name: rows[name]["leverage"])
     for each in trials:
-        if each.name == least and isinstance(each, PathTrials):
+        if each.name == least and not isinstance(each, HistoryTrials):
             confirm(each, rows[least], chance)
     tell(len(rows), len(rows))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
@@ -299,8 +299,8 @@ def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
 
 
 @dataclass(eq=False)
-class Trials:
-    """Accounts of several sizes on paths or in history; ``make`` returns what runs one of a size.
+class PathTrials:
+    """Accounts of several sizes on the same paths; ``make`` returns what runs one of a size.
 
     ``bars`` and ``horizon``, in ns, are the time within which liquidations count. ``rough`` trials
     scan the grid, and ``count`` narrow the gap.
@@ -316,10 +316,6 @@ class Trials:
     def __post_init__(self) -> None:
         self.kept: dict[float, Any] = {}
         self.rough, self.count = min(ROUGH, self.paths.count), min(SEARCHED, self.paths.count)
-
-
-class PathTrials(Trials):
-    """Accounts on the same paths."""
 
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:
         """Return how many of the first paths liquidate each size; over ``most`` it ends."""
@@ -345,7 +341,7 @@ class PathTrials(Trials):
 
 
 @dataclass(eq=False)
-class HistoryTrials(Trials):
+class HistoryTrials(PathTrials):
     """Accounts that are new at each day's first open of history.
 
     Where they are ``is_nested``, a start that no larger size liquidates is not tried again.
@@ -380,7 +376,7 @@ class HistoryTrials(Trials):
 
 
 def search_leverage(
-    trials: PathTrials | HistoryTrials, sizes: core.FloatArray, chance: float
+    trials: PathTrials, sizes: core.FloatArray, chance: float
 ) -> tuple[dict[str, Any], list[float]]:
     """Return a row, and the probability by size on the first trials."""
     grid, count = [0.0, *map(float, sizes)], trials.count
@@ -411,7 +407,7 @@ def search_leverage(
 
 
 def measure(
-    trials: PathTrials | HistoryTrials, size: float, count: int, hits: int | None = None
+    trials: PathTrials, size: float, count: int, hits: int | None = None
 ) -> dict[str, float]:
     """Return the probability of a size on the first trials; ``hits`` are counted if not given."""
     if hits is None:

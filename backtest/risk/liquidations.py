@@ -187,10 +187,10 @@ class PathsRunner:
             return engine.finish(setup, outcome)
 
     def run_chunks(
-        self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
+        self, *, threads: int = 1, progress: Progress | None = None
     ) -> Iterator[PathLives]:
         _ = self.loop  # compiled before threads start
-        total, size = self.paths.count if count is None else count, self.paths.block
+        total, size = self.paths.count, self.paths.block
         firsts = range(0, total, size)
         with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
             live = map if threads == 1 else pool.map
@@ -377,10 +377,9 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> dict[str, int
 class PathEvents(NamedTuple):
     """Events of paths, and what is left at the horizons.
 
-    ``firsts`` (4, n_paths) are the bars of the first liquidation, ruin, call and default of the
-    venue, or the number of bars; ``wealth`` and ``bad_debt`` are (n_horizons, n_paths), ``shown``
-    (up to 2000, n_bars), and ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated
-    paths.
+    ``firsts`` (4, n_paths) are the bars of the first liquidation, ruin, call and default, or the
+    number of bars; ``wealth`` and ``bad_debt`` (n_horizons, n_paths), ``shown`` (up to 2000,
+    n_bars), and ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated paths.
     """
 
     firsts: core.IntArray

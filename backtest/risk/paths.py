@@ -308,7 +308,13 @@ class InstrumentPaths:
         else:
             logs[3], logs[1], logs[2] = self.model.walk(draws, laws.count_per_year(history))
             if history.has_mark:
-                ratios = np.exp(self.draw_basis(draws))
+                now, mean, keep, spread = self.basis
+                z = draws.normals(laws.BASIS)
+                basis = np.full((len(z) + 1, z.shape[1]), now)
+                for t, shock in enumerate(z):
+                    basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
+                middle = 0.5 * (basis[:-1] + basis[1:])
+                ratios = np.exp([basis[:-1], middle, middle, basis[1:]])
         close = np.cumsum(logs[3], axis=0)
         logs[:, 1:] += close[:-1]
         logs[3] = close
@@ -329,16 +335,6 @@ class InstrumentPaths:
         found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
         found[:, :, 1:] = np.moveaxis(values, 1, 2)
         return found
-
-    def draw_basis(self, draws: laws.Draws) -> core.FloatArray:
-        """Return log mark over last at open, high, low and close, (4, bars, paths)."""
-        now, mean, keep, spread = self.basis
-        z = draws.normals(laws.BASIS)
-        basis = np.full((len(z) + 1, z.shape[1]), now)
-        for t, shock in enumerate(z):
-            basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
-        middle = 0.5 * (basis[:-1] + basis[1:])
-        return np.array([basis[:-1], middle, middle, basis[1:]])
 
     def draw_rates(self, draws: laws.Draws) -> core.FloatArray:
         process = self.process
