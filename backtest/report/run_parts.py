@@ -438,7 +438,10 @@ def list_capital(result: Result) -> list[Shown]:
         table = table.drop(index="account")
     kinds = dict.fromkeys(("mean_margin", "peak_margin", "profit"), "money")
     heads = {name: Head(name.replace("_", " "), "", kinds.get(name, "percent")) for name in table}
-    note = "Initial margin at closes; use is margin over equity, the return is a year's profit."
+    note = (
+        "Initial margin at closes; use is margin over equity, the return is a year's profit. Risk "
+        "is the share of the variance: before with equal weights, after as held."
+    )
     return [ShownTable(table, "Use of capital", note, Head("instrument"), heads)]
 
 

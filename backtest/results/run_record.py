@@ -466,7 +466,9 @@ class RunRecord(RunData):
         Columns: ``mean_margin`` and ``peak_margin``, the initial margin at closes in the settlement
         currency; ``margin_use``, the mean of margin over equity; ``profit`` after all costs;
         ``return_on_margin``, profit per year over mean margin; ``time_in_position``, the share of
-        closes at which it was held. An isolated position ties up what it posted. Under a portfolio
+        closes at which it was held; of several instruments ``risk_before`` and ``risk_after``, the
+        mean share of the variance with equal weights in the directions held, and as held (those of
+        :meth:`risk`). An isolated position ties up what it posted. Under a portfolio
         rule the initial margin is split as :meth:`positions` splits the requirement.
 
         Notes
@@ -493,6 +495,12 @@ class RunRecord(RunData):
         rate = table["profit"] / table["mean_margin"] / self.span.years
         table["return_on_margin"] = rate.where(table["mean_margin"] > 0.0)
         table["time_in_position"] = [*is_held, np.nan, np.nan]
+        if len(self.names) > 1:
+            span = max(HALF_LIFE / self.interval, 1.0)
+            weights, covariance = self._compute_weights(span, slice(None), collateral=False)
+            for name, each in (("risk_before", np.sign(weights)), ("risk_after", weights)):
+                shares = pd.DataFrame(performance.risk_shares(each, covariance)).mean()
+                table[name] = [*shares, np.nan, shares.sum()]
         return table
 
     @property
