@@ -733,15 +733,16 @@ def test_the_capital_that_instruments_tie_up_by_hand():
     assert found["mean_margin"].tolist() == pytest.approx([77.5, 52.5, 0.0, 130.0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_risk_of_instruments_before_and_after_weights():
     """Volatilities of 1 and 3 % uncorrelated: .1 and .9 of equal weights, halves of 3 to 1."""
     rng = np.random.default_rng(5)
-    steps = rng.standard_normal((2, 900)) * [[0.01], [0.03]]
+    steps = rng.standard_normal((2, 600)) * [[0.01], [0.03]]
     markets = bt.Markets(
         {name: walk_of(each) for name, each in zip("AB", steps, strict=True)}, currency="USDT"
     )
     signal = pd.DataFrame({"A": 0.75, "B": 0.25}, markets["A"].times)
-    result = run(markets, Once(1.0), signal=signal, compile=False)
+    result = run(markets, Hold(1.0), signal=signal, compile=False)
     found = result.capital()
     assert found["risk_before"].tolist()[:2] == pytest.approx([0.1, 0.9], abs=0.03)
     assert found["risk_after"].tolist()[:2] == pytest.approx([0.5, 0.5], abs=0.05)
