@@ -207,6 +207,9 @@ TAKEN: dict[str, tuple[Any, Any, Any]] = {
     "several isolated positions": (
         {}, {"margin": "isolated", "venue_leverage": 15.0, "stop_loss": 0.2}, {}
     ),
+    "a taker fee in the margin": (
+        {"includes_close_fee": True}, {}, {"venue.fees.taker": np.repeat([4e-4, 8e-4], 35)}
+    ),
     "fees by what was traded": (
         {"fees.tiers": TIERS}, {}, {"venue.fees.taker": np.linspace(4e-4, 8e-4, 70)}
     ),

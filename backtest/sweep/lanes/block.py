@@ -57,20 +57,13 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     )
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
     is_plain &= terms.rules.level == 1.0 and len(setup.account.collateral) == 0
-    is_plain &= find_all_read(setup.observed) <= {*NAMES}
+    read = [find_read(each.policy, tuple(each.columns)) for each in setup.observed]
+    is_plain &= frozenset().union(*read) <= {*NAMES}
     return bool(is_plain and not np.any(deciders.asks[-1:]) and not np.any(deciders.sets_margin))
 
 
-def find_all_read(observed: Sequence[engine.ObservedPolicy]) -> frozenset[str]:
-    return frozenset().union(*(find_read(p.policy, tuple(p.columns)) for p in observed))
-
-
-def have_same_terms(one: engine.Setup, other: engine.Setup) -> bool:
-    """Compare all that lanes share of the terms and the feed."""
-    return is_same(list_shared(one), list_shared(other))
-
-
 def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
+    """Return all that the lanes of a block share of the terms and the feed."""
     inputs, feed = setup.inputs, setup.inputs.feed
     brackets = inputs.terms.rules.brackets._replace(takers=0)  # lanes read their own
     rules = inputs.terms.rules._replace(brackets=brackets)
@@ -170,6 +163,9 @@ def score_block(
 def start_lanes(block: Block, n_samples: int) -> Lanes:
     inputs = block.setups[0].inputs
     n, terms, kinds = inputs.feed.open.shape[1], inputs.terms, find_kinds(inputs.terms)
+    feed, due = inputs.feed, np.zeros(len(inputs.feed.time), np.int64)
+    for bars in (feed.flow_bar, feed.funding_bar, feed.span[feed.ends == 1, 1] - 1):
+        due[bars[(bars >= 0) & (bars < len(due))]] = 1
     lanes = Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
         position=make_aligned(n * r.N_POSITION * LANES),
@@ -196,7 +192,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         free=np.zeros(1),
         tally=np.zeros(N_TALLY),
         table=block.table.values,
-        is_due=find_due(inputs),
+        is_due=due,
     )
     account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
     numbers, widest = lanes.numbers.reshape(n, -1, LANES), find_widest(inputs)
@@ -207,21 +203,20 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         groups.setdefault(id(setup.inputs), []).append(lane)
     groups[id(inputs)] += range(len(block.setups), LANES)  # lanes without a set, which never trade
     for places in groups.values():
-        one, terms = begin_account(block.setups[places[0]], widest)
+        setup, one = block.setups[places[0]], np.zeros(r.N_ACCOUNT)
+        wallet = engine.start_wallet(setup.account, setup.account.capital, has_overlay=False)
+        tally = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
+        one[: r.WALLET_ROWS], one[r.TALLY : r.STATE_ROWS] = wallet.numbers, tally
+        one[SINCE_POOL] = setup.first - 1.0 - wallet.since_pool
+        line = find_line(setup.inputs.terms.ruin_at, wallet.reserve, wallet.paid_in)
+        one[r.LEAST] = find_least(setup.inputs, widest)
+        one[r.LINE] = max(line, one[r.LEAST] - wallet.reserve, 0.0)
+        one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
         account[:, places] = one[:, None]
-        numbers[:, :, places] = terms.numbers.T[:, :, None]
+        numbers[:, :, places] = setup.inputs.terms.numbers.T[:, :, None]
     account[r.IS_LIVE, len(block.setups) :] = 0.0
     position[:, r.REST, len(block.setups) :] = math.nan
     return lanes
-
-
-def find_due(inputs: Any) -> IntArray:
-    """Return, for each bar, whether money flows, funding is paid, or an instrument ends."""
-    feed, due = inputs.feed, np.zeros(len(inputs.feed.time), np.int64)
-    last = feed.span[feed.ends == 1, 1] - 1
-    for bars in (feed.flow_bar, feed.funding_bar, last):
-        due[bars[(bars >= 0) & (bars < len(due))]] = 1
-    return due
 
 
 def moves_stops(inputs: Any) -> bool:
@@ -240,19 +235,6 @@ def find_widest(inputs: Any) -> list[float]:
         values = [abs(compute_value(size, is_inverse, float(price))) for price in ends]
         found.append(max(values, default=0.0))
     return found
-
-
-def begin_account(setup: engine.Setup, widest: Sequence[float]) -> tuple[FloatArray, Terms]:
-    terms, one = setup.inputs.terms, np.zeros(r.N_ACCOUNT)
-    wallet = engine.start_wallet(setup.account, setup.account.capital, has_overlay=False)
-    one[r.TALLY : r.STATE_ROWS] = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
-    one[: r.WALLET_ROWS] = wallet.numbers
-    one[SINCE_POOL] = setup.first - 1.0 - wallet.since_pool
-    line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
-    one[r.LEAST] = find_least(setup.inputs, widest)
-    one[r.LINE] = max(line, one[r.LEAST] - wallet.reserve, 0.0)
-    one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
-    return one, terms
 
 
 def find_least(inputs: Any, widest: Sequence[float]) -> float:
@@ -275,7 +257,10 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
     for i in range(n):
         columns[i] = [each[i].ctypes.data for each in own]
     deciders, policies = block.deciders, panels[0][:n]
-    memories = [join_memories(panel) for panel in panels]
+    memories = [
+        np.array([x for each in panel for x in start_memory(each.policy) or ()], np.float64)
+        for panel in panels
+    ]
     widths = [len(start_memory(each.policy) or ()) for each in panels[0]]
     n_columns = np.array([len(each.columns) for each in policies], np.int64)
     return LanePolicies(
@@ -299,11 +284,6 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         interval=deciders.interval,
         start=int(deciders.start[0]),
     )
-
-
-def join_memories(panel: Sequence[engine.ObservedPolicy]) -> FloatArray:
-    memories = [np.array(start_memory(each.policy) or (), np.float64) for each in panel]
-    return np.concatenate(memories)
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
@@ -344,24 +324,17 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     setup = block.setups[0]
     inputs, total = setup.inputs, len(setup.inputs.feed.time)
     n, brackets = inputs.feed.open.shape[1], inputs.terms.rules.brackets
-    own = brackets._replace(
-        multipliers=brackets.multipliers.copy(),
-        initial_multipliers=brackets.initial_multipliers.copy(),
-    )
-    terms = inputs.terms._replace(
-        numbers=inputs.terms.numbers.copy(), rules=inputs.terms.rules._replace(brackets=own)
-    )
+    copied = ("multipliers", "initial_multipliers")
+    own = brackets._replace(**{name: getattr(brackets, name).copy() for name in copied})
+    rules = inputs.terms.rules._replace(brackets=own)
+    terms = inputs.terms._replace(numbers=inputs.terms.numbers.copy(), rules=rules)
     inputs = inputs._replace(terms=terms, fees=None)
     in_time = engine.TermsInTime(inputs, setup.first, engine.pack_terms)
     fees = LaneFees(block, lanes) if setup.inputs.fees is not None else None
     policies, none = gather_policies(block, n), np.zeros(n + 1, np.int64)
-    silent = block.deciders._replace(  # whoever passes a bar alone asks nobody
-        asks=none,
-        wants_price=none[:n].copy(),
-        wants_account=none.copy(),
-        wants_bar=none.copy(),
-        tradable=np.zeros((1, n), np.int64),
-    )
+    nothing: Any = {"asks": none, "wants_price": none[:n].copy(), "wants_account": none.copy()}
+    nothing |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
+    silent = block.deciders._replace(**nothing)  # a lane that passes a bar alone decides nothing
     state = engine.start_account_state(inputs, setup.account, setup.first, has_overlay=False)
     tape = engine.new_tape(n, 0, setup.first, 0)
     tape.is_on[0] = 0

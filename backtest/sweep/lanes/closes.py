@@ -20,15 +20,21 @@ if TYPE_CHECKING:
 
 
 def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    if n == 1:
-        if terms.rules.brackets.are_isolated[0]:
-            is_deeper = close_one(lanes, True)
-        else:
-            is_deeper = close_one(lanes, False)
+    """Value all lanes at the closes of the bar, and count falls, leverage and margins of them."""
+    if n > 1:
+        has_fallen = close_several(lanes, terms.rules.brackets.are_isolated[0] != 0, n)
+    elif terms.rules.brackets.are_isolated[0]:
+        has_fallen = close_one(lanes, True)
     else:
-        is_deeper = close_several(lanes, terms.rules.brackets.are_isolated[0] != 0, n)
-    if is_deeper:
-        deepen(lanes)
+        has_fallen = close_one(lanes, False)
+    account = lanes.account
+    for lane in range(LANES if has_fallen else 0):
+        peak, unit = account[cell(PEAK, lane)], account[cell(UNIT, lane)]
+        low, low_peak = account[cell(r.LOW, lane)], account[cell(r.LOW_PEAK, lane)]
+        is_low = is_deeper(peak, low, low_peak, unit)
+        low, low_peak = unit if is_low else low, peak if is_low else low_peak
+        account[cell(r.LOW, lane)], account[cell(r.LOW_PEAK, lane)] = low, low_peak
+        account[cell(r.KEEP, lane)] = low / low_peak
     if lanes.is_full:
         expose_lanes(terms, lanes, n)
 
@@ -91,17 +97,6 @@ def count_close(account: FloatArray, equity: float, lane: int) -> bool:
     peak = unit if unit > peak else peak
     account[cell(PEAK, lane)] = peak
     return bool(unit < peak * account[cell(r.KEEP, lane)])
-
-
-def deepen(lanes: Lanes) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        peak, unit = account[cell(PEAK, lane)], account[cell(UNIT, lane)]
-        low, low_peak = account[cell(r.LOW, lane)], account[cell(r.LOW_PEAK, lane)]
-        is_low = is_deeper(peak, low, low_peak, unit)
-        low, low_peak = unit if is_low else low, peak if is_low else low_peak
-        account[cell(r.LOW, lane)], account[cell(r.LOW_PEAK, lane)] = low, low_peak
-        account[cell(r.KEEP, lane)] = low / low_peak
 
 
 def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
@@ -188,11 +183,21 @@ def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
-    account = lanes.account
+    """Write what the pool needed at most, or the isolated position nearest, of the lanes found."""
+    account, position, brackets = lanes.account, lanes.position, terms.rules.brackets
     while found != 0:
         lane = lowest(found)
         found &= found - 1
-        worst, pool = find_worst(terms, lanes, n, lane)
+        total, worst, pool = 0.0, 0.0, 1.0
+        for i in range(n):
+            quantity, close = position[spot(i, r.QUANTITY, lane)], lanes.prices[r.CLOSE, i]
+            if quantity != 0.0:
+                margin = find_maintenance(brackets, i, abs(quantity) * abs(close))
+                own = find_backing(position, close, i, lane)
+                total += margin
+                worst, pool = raise_ratio(worst, pool, margin, own, True)
+        if not brackets.are_isolated[0]:
+            worst, pool = total, account[cell(EQUITY, lane)]
         needed, backing = raise_ratio(
             account[cell(r.PEAK_NEEDED, lane)],
             account[cell(r.PEAK_BACKING, lane)],
@@ -202,21 +207,6 @@ def raise_peaks(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
         )
         account[cell(r.PEAK_NEEDED, lane)] = needed
         account[cell(r.PEAK_BACKING, lane)] = backing
-
-
-def find_worst(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, float]:
-    """Return the margin needed and the backing of the pool, or of the isolated position nearest."""
-    brackets, total, worst, pool = terms.rules.brackets, 0.0, 0.0, 1.0
-    for i in range(n):
-        quantity, close = lanes.position[spot(i, r.QUANTITY, lane)], lanes.prices[r.CLOSE, i]
-        if quantity != 0.0:
-            needed = find_maintenance(brackets, i, abs(quantity) * abs(close))
-            backing = find_backing(lanes.position, close, i, lane)
-            total += needed
-            worst, pool = raise_ratio(worst, pool, needed, backing, True)
-    if brackets.are_isolated[0]:
-        return worst, pool
-    return total, lanes.account[cell(EQUITY, lane)]
 
 
 def end_samples(lanes: Lanes, free: float) -> None:

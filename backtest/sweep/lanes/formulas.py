@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,25 +25,12 @@ KINDS = (*["pointer"] * 6, *["whole"] * 2)
 
 
 @functools.cache
-def hash_lanes() -> str:
-    """Return a hash of the sources of the loop over lanes, and of the rules."""
-    here = Path(__file__)
-    paths = [*(Path(str(each.__file__)) for each in MODULES), here]
-    texts = (path.read_text(encoding="utf-8") for path in paths)
-    return core.hash_texts(*texts, engine.hash_rules())[:12]
-
-
-@functools.cache
 def find_block() -> _compile.Entry:
-    """Return the loop over lanes."""
-    return _compile.Entry("take_block", hash_lanes(), compile_block)
-
-
-class LaneShape(NamedTuple):
-    varied: frozenset[str]
-    constants: frozenset[str]
-    has_own_columns: bool
-    read: frozenset[str]
+    """Return the loop over lanes, under a hash of its sources and of the rules."""
+    paths = [*(Path(str(each.__file__)) for each in MODULES), Path(__file__)]
+    texts = (path.read_text(encoding="utf-8") for path in paths)
+    own = core.hash_texts(*texts, engine.hash_rules())[:12]
+    return _compile.Entry("take_block", own, compile_block)
 
 
 def locate_lane_formula(
@@ -55,43 +42,34 @@ def locate_lane_formula(
     *,
     has_own_columns: bool,
 ) -> int:
-    numbered = number_elements(policy.settings())
-    constants = {name for name, each in numbered.items() if each in (0, 1)} - asked
-    shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
+    """Return the address of the formula that decides for all lanes of an instrument.
 
-    def write(memory: type | None, _: CodeText) -> list[str]:
-        return write_lane_formula(policy, columns, memory, shape)
-
-    recipe = engine.make_recipe(policy, columns, write, "lanes")
-    records = {"MarginRules": MarginRules, "AccountView": AccountView}
-    return engine.find_address(recipe, KINDS, records, has_counts=False)
-
-
-def write_lane_formula(
-    policy: Policy,
-    columns: tuple[str, ...],
-    memory: type | None,
-    shape: LaneShape,
-) -> list[str]:
-    inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
-    prices, settings = range(len(BAR_FIELDS) - 1), number_elements(policy.settings())
+    Of its parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
+    constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
+    """
+    settings = number_elements(policy.settings())
+    constants = {name for name, each in settings.items() if each in (0, 1)} - asked
+    inside = "seen[{}]".format if has_own_columns else "seen_{}".format
+    prices = range(len(BAR_FIELDS) - 1)
     given = [
-        repr(each)
-        if name in shape.constants
-        else engine.read_parameter(f"params[{k * LANES}]", each)
+        repr(each) if name in constants else engine.read_parameter(f"params[{k * LANES}]", each)
         for k, (name, each) in enumerate(settings.items())
     ]
     shared = [f"shared_{name.replace('.', '_at_')}" for name in settings]
     hoisted = [f"    {name} = {each}" for name, each in zip(shared, given, strict=True)]
     hoisted += [f"    bar_{k} = bar_numbers[{k}]" for k in prices]
-    if not shape.has_own_columns:
+    if not has_own_columns:
         hoisted += [f"    seen_{k} = seen[{k * LANES}]" for k in range(len(columns))]
     margin = dict.fromkeys(LEVELS, "(0.0,)")
     margin |= {name: "False" if name.startswith("is_") else "0.0" for name in engine.MARGIN_NUMBERS}
     venue = ", ".join(f"{name}={value}" for name, value in margin.items())
     shown = AccountView._fields[:-1]
-    view = [f"shown[{at_row(k)}]" if each in shape.read else "0.0" for k, each in enumerate(shown)]
-    own = [inside(at_row(k) if shape.has_own_columns else k) for k in range(len(columns))]
+    view = [f"shown[{at_row(k)}]" if each in read else "0.0" for k, each in enumerate(shown)]
+    own = [inside(at_row(k) if has_own_columns else k) for k in range(len(columns))]
+    lines = [
+        engine.read_parameter(f"params[{at_row(k)}]", each) if name in varied else shared[k]
+        for k, (name, each) in enumerate(settings.items())
+    ]
     place = engine.Place(
         head=[
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
@@ -100,15 +78,7 @@ def write_lane_formula(
             "    is_negative = False",
             "    for lane in range(count):",
         ],
-        settings=engine.write_settings(
-            [
-                engine.read_parameter(f"params[{at_row(k)}]", each)
-                if name in shape.varied
-                else shared[k]
-                for k, (name, each) in enumerate(settings.items())
-            ],
-            policy,
-        ),
+        settings=engine.write_settings(lines, policy),
         bar=["time / 1e9", *(f"bar_{k}" for k in prices), *own],
         account=[f"account = AccountView({', '.join(view)}, venue)"],
         end=[
@@ -120,28 +90,28 @@ def write_lane_formula(
         slot=lambda k: f"memory[{at_row(k)}]",
         depth=2,
     )
-    return engine.write_decide(memory, place)
+
+    def write(memory: type | None, _: CodeText) -> list[str]:
+        return engine.write_decide(memory, place)
+
+    recipe = engine.make_recipe(policy, columns, write, "lanes")
+    records = {"MarginRules": MarginRules, "AccountView": AccountView}
+    return engine.find_address(recipe, KINDS, records, has_counts=False)
 
 
 def at_row(k: int) -> str:
     return f"np.uint64({k * LANES} + lane)"
 
 
-@functools.cache
-def compile_lanes() -> dict[str, Any]:
-    """Return the globals of the compiled loop."""
+def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
+    """Return the object ``own`` of the loop over lanes, for its arguments."""
     twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
     twins |= {
         id(rows.cell): _compile.jit(find_cell, forceinline=True),
         id(rows.lowest): _compile.find_lowest,
         id(loop.ask_lanes): _compile.jit(make_ask(), forceinline=True),
     }
-    return _compile.compile_rules(MODULES, twins)[loop]
-
-
-def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-    """Return the object ``own`` of the loop over lanes, for its arguments."""
-    names = compile_lanes()
+    names = _compile.compile_rules(MODULES, twins)[loop]
     of_run = (*given[:4], *given[6:11], given[5].tally, given[11], 0, 1)  # of the loop of a run
     names["pass_alone"] = _compile.make_loop_call(of_run)
     return _compile.compile_twin(loop.take_block, names, own, given)

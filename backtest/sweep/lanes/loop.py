@@ -30,13 +30,11 @@ from backtest.sweep.lanes.rows import (
     LanePolicies,
     Lanes,
     cell,
-    count_rare,
     keep_rare,
     lowest,
     put_back,
     spot,
     take_out,
-    take_tally,
 )
 from backtest.sweep.lanes.trades import fill_trades, find_exits, follow_bests, plan_trades
 
@@ -95,8 +93,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         while alone != 0:
             lane = lowest(alone)
             alone &= alone - 1
-            take_out(block, rules, own, t, lane)
-            take_tally(block, t - first, lane)
+            take_out(block, rules, own, t, t - first, lane)
             _, why = pass_alone(
                 address, rules, markets, times, log_returns, shown, own, quotes, scratch, ledger,
                 block.tally, tape, t, t + 1,
@@ -118,7 +115,6 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if is_due and is_whole(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         lanes.found[r.WHOLE] = rare
-        count_rare(lanes, rare)
         keep_rare(lanes, rare, n, False)
         return rare
     event = lanes.cursor[r.EVENT]
@@ -127,7 +123,6 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if is_paying:
         quiet.begin_payments(lanes, n)
         quiet.pay_lanes(terms, feed, lanes, t, 1)
-        quiet.bound_payments(terms, feed, lanes, t)
         if terms.has_interest and t > 0:
             quiet.charge_lanes(terms, feed, lanes, t)
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
@@ -135,13 +130,15 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if rare != 0:
         rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CLOSING]
         lanes.found[r.WHOLE], lanes.found[r.OVER] = 0, lanes.cursor[r.CLOSING]
-        count_rare(lanes, rare)
         keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
     if is_paying:
         quiet.pay_lanes(terms, feed, lanes, t, 0)
-        count_paid(lanes)
+        account = lanes.account
+        for lane in range(LANES):
+            account[cell(r.OF_FUNDING, lane)] += account[cell(r.FUNDED, lane)]
+            account[cell(r.OF_INTEREST, lane)] += account[cell(r.CHARGED, lane)]
     if lanes.moves_stops:
         follow_bests(lanes, n)
     return rare
@@ -176,13 +173,6 @@ def trades_on(terms: Terms, lanes: Lanes, n: int) -> bool:
     return bool(is_open and terms.max_gross_leverage == math.inf)
 
 
-def count_paid(lanes: Lanes) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        account[cell(r.OF_FUNDING, lane)] += account[cell(r.FUNDED, lane)]
-        account[cell(r.OF_INTEREST, lane)] += account[cell(r.CHARGED, lane)]
-
-
 def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
     flow = lanes.cursor[r.FLOW]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
@@ -201,6 +191,7 @@ def find_lanes(lanes: Lanes, life: float) -> int:
 
 
 def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -> None:
+    """Write what lanes share from one bar to the next: the risk-free return, and cursors."""
     if clock.ends_sample[t] != 0.0:
         keep_units(lanes)
         tighten(lanes)
@@ -242,6 +233,7 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
 
 
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
+    """Write the targets and signals of all lanes at the close; return whether all are sound."""
     is_sound, n = True, len(lanes.signal)
     if policies.wants_account:
         show_accounts(policies, lanes, feed.time[t])
@@ -250,7 +242,10 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
         lanes.is_pending[i] = policies.tradable[min(t, len(policies.tradable) - 1), i]
         if lanes.is_pending[i] != 0:
             if policies.wants_bar:
-                show_bar_of(policies, feed, lanes, i, t)
+                bar = policies.bar
+                bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
+                bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
+                bar[6] = lanes.last_funding[i]
             if policies.wants_account:
                 show_positions(terms, policies, lanes, i, t)
             is_sound &= ask_lanes(policies, lanes, i, feed.time[t], t - policies.firsts[i])
@@ -258,13 +253,6 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
             for lane in range(LANES):
                 lanes.position[spot(i, r.TARGET, lane)] = math.nan
     return is_sound
-
-
-def show_bar_of(policies: LanePolicies, feed: MarketFeed, lanes: Lanes, i: int, t: int) -> None:
-    bar = policies.bar
-    bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
-    bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
-    bar[6] = lanes.last_funding[i]
 
 
 NAMES = (

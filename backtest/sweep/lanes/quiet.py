@@ -8,12 +8,13 @@ from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick
 from backtest.account.money import CASH
 from backtest.core.kernels import inlined
 from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
-from backtest.sweep.lanes import rows
 from backtest.sweep.lanes import rows as r
 
 
-def begin_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes) -> None:
+def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
+    """Write what holds in a chunk of bars: limits, and what a unit traded costs without impact."""
     prices, brackets = lanes.prices, terms.rules.brackets
+    kind, table = r.make_kind(False, False, False, False), r.Table(1.0, 1.0, 1.0)
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
@@ -22,21 +23,15 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes) -> None:
         )
         prices[r.INITIAL_X, i] = feed.initial[0, i]
         lanes.is_known[i] = 0
-        write_cost_rates(lanes, i)
+        for lane in range(r.LANES):
+            rules = r.read_rules(lanes.numbers, kind, table, i, lane)
+            ratio = 1.0 + rules.slippage
+            cost = (rules.slippage * ratio + rules.fee * ratio) * r.SLACK
+            lanes.position[r.spot(i, r.COST, lane)] = cost
     lanes.cursor[r.IS_BOUND] = 0
 
 
-def write_cost_rates(lanes: rows.Lanes, i: int) -> None:
-    """Write what a unit of notional traded costs at most, without impact."""
-    kind, table = rows.make_kind(False, False, False, False), rows.Table(1.0, 1.0, 1.0)
-    for lane in range(rows.LANES):
-        rules = rows.read_rules(lanes.numbers, kind, table, i, lane)
-        ratio = 1.0 + rules.slippage
-        cost = (rules.slippage * ratio + rules.fee * ratio) * r.SLACK
-        lanes.position[rows.spot(i, r.COST, lane)] = cost
-
-
-def write_table(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, start: int, stop: int) -> None:
+def write_table(terms: Terms, feed: MarketFeed, lanes: r.Lanes, start: int, stop: int) -> None:
     """Write the prices of bars that all blocks share, in the settlement currency per contract."""
     table, brackets = lanes.table, terms.rules.brackets
     for t in range(start, stop):
@@ -53,7 +48,7 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, start: int, s
             table[t, i, r.OF_FAR] = max(value - low, high - value)
 
 
-def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
+def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     prices, table = lanes.prices, lanes.table
     is_bound = lanes.cursor[r.IS_BOUND] == 1
     for i in range(len(lanes.signal)):
@@ -72,7 +67,7 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) 
     lanes.cursor[r.IS_BOUND] = 1
 
 
-def write_before(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
+def write_before(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     """Write what a contract was worth at the close before bar t, at its open if it is the first."""
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(lanes.signal)):
@@ -81,7 +76,7 @@ def write_before(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> N
         lanes.prices[r.BEFORE, i] = lanes.prices[r.OPEN, i] if math.isnan(before) else before
 
 
-def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
+def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
     for i in range(len(lanes.signal)):
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -95,14 +90,14 @@ def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: i
         prices[r.TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
 
 
-def bound_moves(lanes: rows.Lanes, i: int) -> None:
+def bound_moves(lanes: r.Lanes, i: int) -> None:
     """Bound what a contract can lose and need in the bar, and pay of funding after the open."""
     prices = lanes.prices
     spare = (prices[r.RATE, i] + 1e-9) * prices[r.WIDEST, i]
     prices[r.REACH, i] = prices[r.FAR, i] + spare + prices[r.DUE, i]
 
 
-def bound_rates(terms: Terms, lanes: rows.Lanes, i: int) -> None:
+def bound_rates(terms: Terms, lanes: r.Lanes, i: int) -> None:
     """Bound the margin rates of all notionals up to ``TOP``, which that of no lane exceeds."""
     prices, tables = lanes.prices, terms.rules.brackets
     most = lanes.most[i] * prices[r.WIDEST, i] * r.SLACK
@@ -128,116 +123,108 @@ def bound_rates(terms: Terms, lanes: rows.Lanes, i: int) -> None:
     prices[r.INITIAL_RATE, i] = initial * r.SLACK
 
 
-def begin_payments(lanes: rows.Lanes, n: int) -> None:
+def begin_payments(lanes: r.Lanes, n: int) -> None:
     account, position = lanes.account, lanes.position
-    for lane in range(rows.LANES):
-        account[rows.cell(r.CASH_BEFORE, lane)] = account[rows.cell(CASH, lane)]
-        account[rows.cell(r.COSTS, lane)] = 0.0
-        account[rows.cell(r.FUNDED, lane)] = 0.0
-        account[rows.cell(r.CHARGED, lane)] = 0.0
+    for lane in range(r.LANES):
+        account[r.cell(r.CASH_BEFORE, lane)] = account[r.cell(CASH, lane)]
+        account[r.cell(r.COSTS, lane)] = 0.0
+        account[r.cell(r.FUNDED, lane)] = 0.0
+        account[r.cell(r.CHARGED, lane)] = 0.0
     for i in range(n if lanes.has_isolated else 0):
-        for lane in range(rows.LANES):
-            position[rows.spot(i, r.MARGIN_BEFORE, lane)] = position[rows.spot(i, r.MARGIN, lane)]
+        for lane in range(r.LANES):
+            position[r.spot(i, r.MARGIN_BEFORE, lane)] = position[r.spot(i, r.MARGIN, lane)]
 
 
-def pay_lanes(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int, is_open: int) -> None:
-    """Pay the settlements at the open of bar t, or those after it."""
+def pay_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int, is_open: int) -> None:
+    """Pay the settlements at the open of bar t, and bound those after it; or pay those."""
     event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         i, rate = feed.funding_instrument[event], feed.funding_rate[event]
-        if feed.funding_is_open[event] == is_open and lanes.prices[r.IS_LISTED, i] != 0.0:
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
             price = feed.funding_price[event]
             price = feed.mark_open[t, i] if math.isnan(price) else price
             value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
-            pay_event(lanes, brackets.are_isolated[i] != 0, value, rate, i)
+            if feed.funding_is_open[event] == is_open:
+                pay_event(lanes, brackets.are_isolated[i] != 0, value, rate, i)
+            elif is_open == 1:
+                lanes.prices[r.DUE, i] += abs(value * rate)
+                bound_moves(lanes, i)
         event += 1
 
 
-def bound_payments(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
-    event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
-    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
-        i, price = feed.funding_instrument[event], feed.funding_price[event]
-        if feed.funding_is_open[event] == 0 and lanes.prices[r.IS_LISTED, i] != 0.0:
-            price = feed.mark_open[t, i] if math.isnan(price) else price
-            value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
-            lanes.prices[r.DUE, i] += abs(value * feed.funding_rate[event])
-            bound_moves(lanes, i)
-        event += 1
-
-
-def pay_event(lanes: rows.Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
+def pay_event(lanes: r.Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
     account, position = lanes.account, lanes.position
     if is_isolated:
-        for lane in range(rows.LANES):
-            paid = compute_payment(position[rows.spot(i, r.QUANTITY, lane)], value, rate)
-            position[rows.spot(i, r.MARGIN, lane)] -= paid
-            account[rows.cell(r.FUNDED, lane)] += paid
+        for lane in range(r.LANES):
+            paid = compute_payment(position[r.spot(i, r.QUANTITY, lane)], value, rate)
+            position[r.spot(i, r.MARGIN, lane)] -= paid
+            account[r.cell(r.FUNDED, lane)] += paid
         return
-    for lane in range(rows.LANES):
-        paid = compute_payment(position[rows.spot(i, r.QUANTITY, lane)], value, rate)
-        account[rows.cell(CASH, lane)] -= paid
-        account[rows.cell(r.FUNDED, lane)] += paid
+    for lane in range(r.LANES):
+        paid = compute_payment(position[r.spot(i, r.QUANTITY, lane)], value, rate)
+        account[r.cell(CASH, lane)] -= paid
+        account[r.cell(r.FUNDED, lane)] += paid
 
 
-def charge_lanes(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
+def charge_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     account, position, before = lanes.account, lanes.position, max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
-    for lane in range(rows.LANES):
-        account[rows.cell(r.BASE, lane)] = account[rows.cell(CASH, lane)]
+    for lane in range(r.LANES):
+        account[r.cell(r.BASE, lane)] = account[r.cell(CASH, lane)]
     for i in range(len(lanes.signal)):
         is_isolated = terms.rules.brackets.are_isolated[i] != 0
-        for lane in range(rows.LANES):
-            margin = position[rows.spot(i, r.MARGIN, lane)]
-            entered = (
-                position[rows.spot(i, r.QUANTITY, lane)] * position[rows.spot(i, r.ENTRY, lane)]
-            )
-            account[rows.cell(r.BASE, lane)] += margin if is_isolated else entered
-    for lane in range(rows.LANES):
-        base = account[rows.cell(r.BASE, lane)]
+        for lane in range(r.LANES):
+            margin = position[r.spot(i, r.MARGIN, lane)]
+            entered = position[r.spot(i, r.QUANTITY, lane)] * position[r.spot(i, r.ENTRY, lane)]
+            account[r.cell(r.BASE, lane)] += margin if is_isolated else entered
+    for lane in range(r.LANES):
+        base = account[r.cell(r.BASE, lane)]
         interest = -base * (lent_at if base > 0.0 else borrow) * years
-        account[rows.cell(r.CHARGED, lane)] = interest
-        account[rows.cell(CASH, lane)] -= interest
+        account[r.cell(r.CHARGED, lane)] = interest
+        account[r.cell(CASH, lane)] -= interest
 
 
-def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:
+def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
     """Value all lanes at the open; return whether any may trade, and as bits who may fail."""
     if n > 1:
-        rare = value_lanes(lanes, terms.rules.brackets.are_isolated[0] != 0, n)
-        return find_asking(lanes, n), rare
+        rare, asking = value_lanes(lanes, terms.rules.brackets.are_isolated[0] != 0, n), 0
+        for i in range(n):
+            is_open = lanes.is_pending[i] == 1 and lanes.prices[r.IS_LISTED, i] != 0.0
+            found = find_groups(lanes, i) if is_open else 0
+            lanes.is_asking[i] = 1 if found != 0 else 0
+            asking |= found
+        lanes.cursor[r.ASKING] = asking
+        return asking != 0, rare
     if terms.rules.brackets.are_isolated[0]:
-        is_asking, rare = look_at_one(lanes, rows.make_kind(False, False, False, True))
+        is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, True))
     else:
-        is_asking, rare = look_at_one(lanes, rows.make_kind(False, False, False, False))
+        is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, False))
     is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
     lanes.is_asking[0] = 1 if is_asking else 0
     return is_asking, rare
 
 
 @inlined
-def look_at_one(lanes: rows.Lanes, kind: rows.FillKind) -> tuple[bool, int]:
+def look_at_one(lanes: r.Lanes, kind: r.FillKind) -> tuple[bool, int]:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, asking, is_any = rows.quote_open(lanes.prices, 0), lanes.signal[0], 0, False
-    scale, reach_of_one = (
-        (1.0 if signal > 0.0 else -1.0) * abs(quote.fill),
-        lanes.prices[r.REACH, 0],
-    )
-    table = rows.Table(1.0, 1.0, 1.0)
+    quote, signal, asking, is_any = r.quote_open(lanes.prices, 0), lanes.signal[0], 0, False
+    scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
+    reach_of_one = lanes.prices[r.REACH, 0]
+    table = r.Table(1.0, 1.0, 1.0)
     for group in range(r.GROUPS):
         found = False
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            rules = rows.read_rules(numbers, kind, table, 0, lane)
-            quantity, cash = (
-                position[rows.spot(0, r.QUANTITY, lane)],
-                account[rows.cell(CASH, lane)],
-            )
-            line, target = account[rows.cell(r.LINE, lane)], position[rows.spot(0, r.TARGET, lane)]
+            rules = r.read_rules(numbers, kind, table, 0, lane)
+            quantity = position[r.spot(0, r.QUANTITY, lane)]
+            cash = account[r.cell(CASH, lane)]
+            line, target = account[r.cell(r.LINE, lane)], position[r.spot(0, r.TARGET, lane)]
             backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
             if kind.is_isolated:
-                profit = quantity * (quote.fill - position[rows.spot(0, r.ENTRY, lane)])
-                backing = position[rows.spot(0, r.MARGIN, lane)] + profit
+                profit = quantity * (quote.fill - position[r.spot(0, r.ENTRY, lane)])
+                backing = position[r.spot(0, r.MARGIN, lane)] + profit
             worth = cash + backing
             spare = worth - line - lost
             if kind.is_isolated:
@@ -246,27 +233,27 @@ def look_at_one(lanes: rows.Lanes, kind: rows.FillKind) -> tuple[bool, int]:
             reach = compute_target(rules, quote, worth, target, signal)
             found |= is_outside(rules, worth, reach, quantity * scale)
             is_any |= not spare > 0.0
-            account[rows.cell(r.SPARE, lane)] = spare
-            account[rows.cell(r.WORTH, lane)] = worth
+            account[r.cell(r.SPARE, lane)] = spare
+            account[r.cell(r.WORTH, lane)] = worth
         asking |= found << group
     lanes.cursor[r.ASKING] = asking
     return asking != 0, find_spent(lanes) if is_any else 0
 
 
-def find_spent(lanes: rows.Lanes) -> int:
+def find_spent(lanes: r.Lanes) -> int:
     """Return as bits the lanes that may lose as much as they can spare."""
     rare = 0
-    for lane in range(rows.LANES):
-        rare |= (not lanes.account[rows.cell(r.SPARE, lane)] > 0.0) << lane
+    for lane in range(r.LANES):
+        rare |= (not lanes.account[r.cell(r.SPARE, lane)] > 0.0) << lane
     return rare
 
 
-def value_lanes(lanes: rows.Lanes, is_isolated: bool, n: int) -> int:
+def value_lanes(lanes: r.Lanes, is_isolated: bool, n: int) -> int:
     account = lanes.account
-    for lane in range(rows.LANES):
-        account[rows.cell(r.WORTH, lane)] = 0.0 if is_isolated else account[rows.cell(CASH, lane)]
-        account[rows.cell(r.LOST, lane)] = 0.0
-        account[rows.cell(r.SPARE, lane)] = math.inf
+    for lane in range(r.LANES):
+        account[r.cell(r.WORTH, lane)] = 0.0 if is_isolated else account[r.cell(CASH, lane)]
+        account[r.cell(r.LOST, lane)] = 0.0
+        account[r.cell(r.SPARE, lane)] = math.inf
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
             if is_isolated:
@@ -274,72 +261,61 @@ def value_lanes(lanes: rows.Lanes, is_isolated: bool, n: int) -> int:
             else:
                 add_worth(lanes, i)
     is_any = False
-    for lane in range(rows.LANES):
-        lost, worth = account[rows.cell(r.LOST, lane)], account[rows.cell(r.WORTH, lane)]
+    for lane in range(r.LANES):
+        lost, worth = account[r.cell(r.LOST, lane)], account[r.cell(r.WORTH, lane)]
         if is_isolated:
-            worth = account[rows.cell(CASH, lane)] + worth
-            account[rows.cell(r.WORTH, lane)] = worth
-        spare = worth - account[rows.cell(r.LINE, lane)] - lost
+            worth = account[r.cell(CASH, lane)] + worth
+            account[r.cell(r.WORTH, lane)] = worth
+        spare = worth - account[r.cell(r.LINE, lane)] - lost
         if is_isolated:
-            least = account[rows.cell(r.SPARE, lane)]
-            least = least if account[rows.cell(CASH, lane)] >= 0.0 else -1.0
+            least = account[r.cell(r.SPARE, lane)]
+            least = least if account[r.cell(CASH, lane)] >= 0.0 else -1.0
             spare = least if least < spare else spare
         is_any |= not spare > 0.0
-        account[rows.cell(r.SPARE, lane)] = spare
+        account[r.cell(r.SPARE, lane)] = spare
     return find_spent(lanes) if is_any else 0
 
 
-def add_worth(lanes: rows.Lanes, i: int) -> None:
+def add_worth(lanes: r.Lanes, i: int) -> None:
     account, position = lanes.account, lanes.position
     value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
-    for lane in range(rows.LANES):
-        quantity = position[rows.spot(i, r.QUANTITY, lane)]
-        account[rows.cell(r.WORTH, lane)] += quantity * value
-        account[rows.cell(r.LOST, lane)] += abs(quantity) * reach
+    for lane in range(r.LANES):
+        quantity = position[r.spot(i, r.QUANTITY, lane)]
+        account[r.cell(r.WORTH, lane)] += quantity * value
+        account[r.cell(r.LOST, lane)] += abs(quantity) * reach
 
 
-def add_worth_isolated(lanes: rows.Lanes, i: int) -> None:
+def add_worth_isolated(lanes: r.Lanes, i: int) -> None:
     """Add what a position that stands alone is worth and may lose; it may not lose its backing."""
     account, position = lanes.account, lanes.position
     value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
-    for lane in range(rows.LANES):
-        quantity = position[rows.spot(i, r.QUANTITY, lane)]
-        profit = quantity * (value - position[rows.spot(i, r.ENTRY, lane)])
-        backing, lost = position[rows.spot(i, r.MARGIN, lane)] + profit, abs(quantity) * reach
-        before = account[rows.cell(r.WORTH, lane)]
-        account[rows.cell(r.WORTH, lane)] = before + position[rows.spot(i, r.MARGIN, lane)] + profit
-        account[rows.cell(r.LOST, lane)] += lost
+    for lane in range(r.LANES):
+        quantity = position[r.spot(i, r.QUANTITY, lane)]
+        profit = quantity * (value - position[r.spot(i, r.ENTRY, lane)])
+        backing, lost = position[r.spot(i, r.MARGIN, lane)] + profit, abs(quantity) * reach
+        before = account[r.cell(r.WORTH, lane)]
+        account[r.cell(r.WORTH, lane)] = before + position[r.spot(i, r.MARGIN, lane)] + profit
+        account[r.cell(r.LOST, lane)] += lost
         is_safe = (lost < backing) | (quantity == 0.0)
-        least = account[rows.cell(r.SPARE, lane)]
-        account[rows.cell(r.SPARE, lane)] = least if is_safe else -1.0
+        least = account[r.cell(r.SPARE, lane)]
+        account[r.cell(r.SPARE, lane)] = least if is_safe else -1.0
 
 
-def find_asking(lanes: rows.Lanes, n: int) -> bool:
-    asking = 0
-    for i in range(n):
-        is_open = lanes.is_pending[i] == 1 and lanes.prices[r.IS_LISTED, i] != 0.0
-        found = find_groups(lanes, i) if is_open else 0
-        lanes.is_asking[i] = 1 if found != 0 else 0
-        asking |= found
-    lanes.cursor[r.ASKING] = asking
-    return asking != 0
-
-
-def find_groups(lanes: rows.Lanes, i: int) -> int:
+def find_groups(lanes: r.Lanes, i: int) -> int:
     """Return as bits the groups in which a lane wants to trade the instrument."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, asking = rows.quote_open(lanes.prices, i), lanes.signal[i], 0
+    quote, signal, asking = r.quote_open(lanes.prices, i), lanes.signal[i], 0
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    kind, table = rows.make_kind(False, False, False, False), rows.Table(1.0, 1.0, 1.0)
+    kind, table = r.make_kind(False, False, False, False), r.Table(1.0, 1.0, 1.0)
     for group in range(r.GROUPS):
         found = False
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            rules = rows.read_rules(numbers, kind, table, i, lane)
-            equity = account[rows.cell(r.WORTH, lane)]
-            target = position[rows.spot(i, r.TARGET, lane)]
+            rules = r.read_rules(numbers, kind, table, i, lane)
+            equity = account[r.cell(r.WORTH, lane)]
+            target = position[r.spot(i, r.TARGET, lane)]
             reach = compute_target(rules, quote, equity, target, signal)
-            held = position[rows.spot(i, r.QUANTITY, lane)] * scale
+            held = position[r.spot(i, r.QUANTITY, lane)] * scale
             found |= is_outside(rules, equity, reach, held)
         asking |= found << group
     return asking

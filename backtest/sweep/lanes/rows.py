@@ -221,18 +221,15 @@ def make_aligned(n: int) -> FloatArray:
     return raw[first : first + n]
 
 
-def count_rare(lanes: Lanes, rare: int) -> None:
-    """Count lanes that pass a bar alone, each by the first reason that found it."""
+def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
+    """Keep lanes that pass a bar alone, and count each by the first reason that found it."""
+    account, position, left = lanes.account, lanes.position, rare
     for reason in range(len(lanes.counts)):
-        own = lanes.found[reason] & rare
-        rare &= ~own
+        own = lanes.found[reason] & left
+        left &= ~own
         while own != 0:
             own &= own - 1
             lanes.counts[reason] += 1
-
-
-def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
-    account, position = lanes.account, lanes.position
     while rare != 0:
         lane = lowest(rare)
         rare &= rare - 1
@@ -249,7 +246,8 @@ def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
             position[spot(i, WANT, lane)] = position[spot(i, QUANTITY, lane)]
 
 
-def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
+def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
+    """Write a lane as it was kept, before bar t, into the state and tally of a run."""
     account, position = lanes.kept_account, lanes.kept_position
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
@@ -264,10 +262,8 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         state.positions[i].margin = position[spot(i, MARGIN, lane)]
         state.positions[i].best = position[spot(i, BEST, lane)]
         state.positions[i].leverage = position[spot(i, TARGET, lane)]
-        state.positions[i].signal, state.positions[i].is_pending = (
-            lanes.signal[i],
-            lanes.is_pending[i],
-        )
+        state.positions[i].signal = lanes.signal[i]
+        state.positions[i].is_pending = lanes.is_pending[i]
         state.positions[i].is_halted = int(position[spot(i, IS_HALTED, lane)])
         state.positions[i].factor = 1.0
         state.positions[i].last_funding = lanes.last_funding[i]
@@ -278,9 +274,14 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         for row in range(N_NUMBERS):
             terms.numbers[row, i] = lanes.numbers[term(i, row, lane)]
     state.cursor[0], state.cursor[1] = lanes.cursor[EVENT], lanes.cursor[FLOW]
+    for row in range(N_TALLY):
+        lanes.tally[row] = account[cell(TALLY + row, lane)]
+    lanes.tally[y.PEAK_UNIT] = account[cell(PEAK, lane)]
+    lanes.tally[y.SAMPLE_FREE], lanes.tally[y.BARS] = lanes.free[0], bars
 
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
+    """Write the state and tally of a run after bar t into a lane."""
     account, position = lanes.account, lanes.position
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
@@ -289,7 +290,10 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     reserve, least = state.wallet.reserve, account[cell(LEAST, lane)]
     line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
     account[cell(LINE, lane)] = max(line, least - reserve, 0.0)
-    put_tally(lanes, account, lane)
+    for row in range(N_TALLY):
+        account[cell(TALLY + row, lane)] = lanes.tally[row]
+    low, low_peak = lanes.tally[y.LOW], lanes.tally[y.LOW_PEAK]
+    account[cell(KEEP, lane)] = low / low_peak if low_peak > 0.0 else 0.0
     for i in range(len(state.positions)):
         size = abs(state.positions[i].quantity)
         position[spot(i, QUANTITY, lane)] = state.positions[i].quantity
@@ -303,21 +307,6 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         if size > lanes.most[i]:
             lanes.most[i] = size
             lanes.cursor[IS_BOUND] = 0
-
-
-def take_tally(lanes: Lanes, bars: int, lane: int) -> None:
-    account = lanes.kept_account
-    for row in range(N_TALLY):
-        lanes.tally[row] = account[cell(TALLY + row, lane)]
-    lanes.tally[y.PEAK_UNIT] = account[cell(PEAK, lane)]
-    lanes.tally[y.SAMPLE_FREE], lanes.tally[y.BARS] = lanes.free[0], bars
-
-
-def put_tally(lanes: Lanes, account: FloatArray, lane: int) -> None:
-    for row in range(N_TALLY):
-        account[cell(TALLY + row, lane)] = lanes.tally[row]
-    low, low_peak = lanes.tally[y.LOW], lanes.tally[y.LOW_PEAK]
-    account[cell(KEEP, lane)] = low / low_peak if low_peak > 0.0 else 0.0
 
 
 (

@@ -7,14 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from backtest._compile import COMPILER_LOCK
-from backtest.core import BacktestError, IntArray
+from backtest.core import BacktestError, IntArray, list_values
 from backtest.engine import Setup, summarize_account
 from backtest.policies import split_name
 from backtest.results import name_tally, sampled_returns
@@ -26,8 +26,9 @@ from backtest.sweep.lanes.block import (
     find_read,
     fits_lanes,
     has_own_columns,
-    have_same_terms,
+    is_same,
     join_columns,
+    list_shared,
     measure_wallets,
     score_block,
 )
@@ -114,9 +115,12 @@ def split(
 ) -> Iterator[SetTask]:
     reads = panel.list_reads()
     texts = [name for name in sets if sets[name].dtype == object]
-    terms = [name for name in sets if split_name(name)[0] and name not in OWN_TERMS]
+    venues = list_values(panel.varied.venue)
+    is_in_margin = any(each.includes_close_fee for each in venues)  # lanes share requirements
+    own_terms = OWN_TERMS - {"venue.fees.taker"} if is_in_margin else OWN_TERMS
+    terms = [name for name in sets if split_name(name)[0] and name not in own_terms]
     apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
-    shared = [sets[name] for name in sets if name in OWN_TERMS and sets[name].dtype != object]
+    shared = [sets[name] for name in sets if name in own_terms and sets[name].dtype != object]
     apart += [each > 0.0 for each in shared]
     own = [sets[name] for name in reads if name in sets]
     keys = [*reversed(own), *apart]
@@ -125,10 +129,15 @@ def split(
     fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
     fits = fits and count_sets(sets) * n_bars >= LEAST_BAR_SETS
     for rows in split_where(order, apart):
-        setup = None
+        setup, limit = None, 0
         if fits and len(rows) >= LEAST_LANES:
-            setup = find_setup(panel, take_sets(sets, int(rows[0])))
-        limit = count_distinct(setup, memory) if setup is not None else 0
+            with suppress(BacktestError):  # the run of this set gives the reason
+                setup = panel.set_up(take_sets(sets, int(rows[0])))
+        if setup is not None and not fits_lanes(setup, panel.begin(setup)[1]):
+            setup = None
+        if setup is not None:
+            columns = [x for policy in setup.observed for x in policy.columns.values()]
+            limit = max(1, int(memory // max(sum(x.nbytes for x in columns), 1)))
         for part in split_rows(rows, own, limit, max(most, LEAST_LANES)):
             is_block = setup is not None and len(part) >= LEAST_LANES
             like = setup if is_block else None
@@ -153,20 +162,6 @@ def split_rows(
         groups = [np.concatenate(pieces[k : k + limit]) for k in starts]
     for group in groups:
         yield from (group[k : k + most] for k in range(0, len(group), most))
-
-
-def find_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
-    try:
-        setup = panel.set_up(values)
-    except BacktestError:  # the run of this set gives the reason
-        return None
-    _, deciders, _ = panel.begin(setup)
-    return setup if fits_lanes(setup, deciders) else None
-
-
-def count_distinct(setup: Setup, memory: float) -> int:
-    columns = [each for policy in setup.observed for each in policy.columns.values()]
-    return max(1, int(memory // max(sum(each.nbytes for each in columns), 1)))
 
 
 def score_task(
@@ -194,23 +189,17 @@ def score_lanes(
     seen = panel.observe_together(sets)
     setups = [panel.set_up_lane(like, values, seen) for values in sets]
     first, *others = {id(each.inputs): each for each in setups}.values()
-    if not all(have_same_terms(first, each) for each in others):
+    if not all(is_same(list_shared(first), list_shared(each)) for each in others):
         raise BlockFault
     _, deciders, _ = panel.begin(like)
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
     own, asked = has_own_columns(columns), frozenset(task.sets)
+    shown = [(each.policy, tuple(each.columns)) for each in setups[0].observed]
     with COMPILER_LOCK:
         formulas = [
-            locate_lane_formula(
-                each.policy,
-                tuple(each.columns),
-                varied,
-                asked,
-                find_read(each.policy, tuple(each.columns)),
-                has_own_columns=own,
-            )
-            for each in setups[0].observed
+            locate_lane_formula(*each, varied, asked, find_read(*each), has_own_columns=own)
+            for each in shown
         ]
     block = Block(
         setups=setups,
@@ -228,6 +217,8 @@ def score_lanes(
 def score_set(
     names: tuple[str, ...], task: SetTask, is_stopped: Callable[[], bool]
 ) -> Scored | BlockFault | None:
+    """Score a set in the loop of a run; None if it was stopped."""
+
     def go_on(_done: int, _all: int) -> None:
         if is_stopped():
             raise Stopped

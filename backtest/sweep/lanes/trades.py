@@ -100,6 +100,7 @@ def make_table(terms: a.Terms, i: int) -> Table:
 
 
 def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[bool, bool, bool]:
+    """Return the answers of :func:`plan` of code for the kind of fills of an instrument."""
     kind, table = lanes.kinds[i], make_table(terms, i)
     if len(lanes.signal) == 1 and kind < r.LINEAR:
         return plan_alone(lanes, kind, table)
@@ -117,6 +118,7 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
 
 
 def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
+    """Return the answers of :func:`plan` of code for the kind of fills of a single position."""
     if kind == r.PLAIN:
         return plan(lanes, make_plain_kind(False), table, True, 0)
     if kind == r.LOTS:
@@ -278,22 +280,15 @@ def size_lane(
     kept = max(held, 0.0)
     is_adding = is_asking & (reach > kept)
     allowed = limit
-    if rules.margin.is_isolated:
-        allowed = round_as_isolated(side, unit, quantity, reach)
+    if rules.margin.is_isolated:  # the notional as the limits of its order leave it, to the bit
+        open_now = max(side * quantity, 0.0)
+        allowed = side * (side * (open_now + (reach * (1.0 / unit) - open_now))) * unit
     added = max(min(reach, allowed) - kept, 0.0)
     size = kept + added if is_adding else reach
     is_kept = is_adding & (size <= held) & (held > 0.0)
     wanted = side * size * (1.0 / unit) + 0.0
     wanted = wanted if is_asking & (not is_kept) else quantity
     return LaneOrder(wanted, reach, held, size, added, is_asking, is_adding)
-
-
-@inlined
-def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -> float:
-    """Return the notional as the limits of an isolated order leave it, to the last bit."""
-    kept = max(side * quantity, 0.0)
-    wanted = side * (kept + (reach * (1.0 / unit) - kept))
-    return side * wanted * unit
 
 
 @inlined
@@ -329,6 +324,7 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
+    """Return as bits the lanes that want to hold more than the cap of gross leverage."""
     account, rare = lanes.account, 0
     most = terms.max_gross_leverage * (1.0 - CAUTION)
     if most == math.inf:
@@ -421,9 +417,28 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
             position[spot(i, r.ENTRY, lane)] = after.entry
 
 
-def choose_exit_kind(terms: a.Terms, i: int) -> FillKind:
-    flags = terms.flags
-    return FillKind(
+def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
+    """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
+    position, prices, rare = lanes.position, lanes.prices, 0
+    for i in range(n):
+        if prices[r.IS_LISTED, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
+            continue
+        if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
+            write_stops(terms, lanes, is_planned, i)
+        low = min(prices[r.OPEN, i], prices[r.LAST_LOW, i])
+        high = max(prices[r.OPEN, i], prices[r.LAST_HIGH, i])
+        for lane in range(LANES):
+            is_out = low <= position[spot(i, r.STOP_LOW, lane)]
+            is_out |= high >= position[spot(i, r.STOP_HIGH, lane)]
+            rare |= is_out << lane
+    return rare
+
+
+def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
+    """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
+    position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
+    quote, flags = quote_open(prices, i), terms.flags
+    kind = FillKind(
         has_rounding=True,
         has_impact=True,
         is_inverse=terms.rules.brackets.are_inverse[i],
@@ -433,35 +448,6 @@ def choose_exit_kind(terms: a.Terms, i: int) -> FillKind:
         is_profit_distance=flags[PROFIT_DISTANCE, i] != 0,
         is_trail_distance=flags[TRAIL_DISTANCE, i] != 0,
     )
-
-
-def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
-    """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
-    prices, rare = lanes.prices, 0
-    for i in range(n):
-        if prices[r.IS_LISTED, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
-            continue
-        if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
-            write_stops(terms, lanes, is_planned, i)
-        low = min(prices[r.OPEN, i], prices[r.LAST_LOW, i])
-        high = max(prices[r.OPEN, i], prices[r.LAST_HIGH, i])
-        rare |= find_stopped(lanes, low, high, i)
-    return rare
-
-
-def find_stopped(lanes: Lanes, low: float, high: float, i: int) -> int:
-    position, rare = lanes.position, 0
-    for lane in range(LANES):
-        is_out = low <= position[spot(i, r.STOP_LOW, lane)]
-        is_out |= high >= position[spot(i, r.STOP_HIGH, lane)]
-        rare |= is_out << lane
-    return rare
-
-
-def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
-    """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
-    position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
-    quote, kind = quote_open(prices, i), choose_exit_kind(terms, i)
     table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
     asking = lanes.cursor[r.ASKING] if is_planned else r.ALL_GROUPS
     while asking != 0:
