@@ -27,15 +27,7 @@ from backtest.results import (
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
-from backtest.search.equal_risk import (
-    BUY_AND_HOLD,
-    NEAR,
-    ScaledAccount,
-    find_growth,
-    measure_market,
-    name_better,
-    scale_to_volatility,
-)
+from backtest.search import equal_risk as e
 
 MEASURED = (
     "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
@@ -135,7 +127,7 @@ def compare(
     for name, result in results.items():
         costs = find_cost_rates(result.tally, result.span)  # over mean equity
         rates = {f"{cost}_annual": rate for cost, rate in costs.items()}
-        rows[name] = {"log_growth": find_growth(result), **result.metrics, **rates}
+        rows[name] = {"log_growth": e.find_growth(result), **result.metrics, **rates}
     for name, each in (scaled or {}).items():
         rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
@@ -144,7 +136,7 @@ def compare(
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
         "baseline": against,
-        "market": measure_market(next(iter(results.values()))),
+        "market": e.measure_market(next(iter(results.values()))),
         "equal_risk": equal_risk,
         **rules._asdict(),
         "blocks": blocks,
@@ -171,7 +163,7 @@ vars(compare)["as_method"] = compare_policies
 
 def build_manifest(
     results: Mapping[str, Result],
-    scaled: Mapping[str, ScaledAccount] | None,
+    scaled: Mapping[str, e.ScaledAccount] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -258,14 +250,14 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
         yield lead, mine, theirs
 
 
-def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:
+def list_cautions(n: int, scaled: Mapping[str, e.ScaledAccount] | None) -> Iterator[str]:
     if n < LEAST_SAMPLES:
         yield (
             f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
             "market, or a shorter sampling"
         )
     for name, each in (scaled or {}).items():
-        if not each.distance <= NEAR:
+        if not each.distance <= e.NEAR:
             got = float(each.result.metrics["volatility"])
             how = f"was scaled to a volatility of {got:.4g}, not"
             how = how if got else "held nothing, and cannot be scaled"
@@ -292,7 +284,7 @@ def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatA
 
 def equalize_risk(
     results: Mapping[str, Result], progress: core.Progress | None
-) -> dict[str, ScaledAccount]:
+) -> dict[str, e.ScaledAccount]:
     for name, result in results.items():
         is_retuned = "switches" in result.manifest["policy"]
         if is_retuned or not result.policies:
@@ -306,7 +298,7 @@ def equalize_risk(
         )
     found = {}
     for done, (name, result) in enumerate(results.items()):
-        found[name] = scale_to_volatility(result, min(moving))
+        found[name] = e.scale_to_volatility(result, min(moving))
         if progress is not None:
             progress(done + 1, len(results))
     return found
@@ -507,7 +499,7 @@ class Comparison(core.SavedResult):
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
-        market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
+        market = e.name_better({e.BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
         found = [f"The baseline {best} grew most."] if best == self.baseline else []
         found += [f"{core.capitalize(market)}."] if market else []
         return "".join(f" {each}" for each in found)

@@ -19,15 +19,7 @@ from backtest.engine import count_periods
 from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import find_knee, is_dominated
-from backtest.search.trials import (
-    LOOKS,
-    Batch,
-    Goal,
-    add_note,
-    find_distinct,
-    grade_feasible,
-    spread_sample,
-)
+from backtest.search import trials as t
 from backtest.sweep import count_sets, draw_cube, name_column, take_sets
 
 if TYPE_CHECKING:
@@ -79,7 +71,7 @@ def measure_returns(returns: core.FloatArray, span: Span) -> dict[str, core.Floa
 
 
 def resample_scores(
-    goal: Goal,
+    goal: t.Goal,
     metrics: Mapping[str, core.FloatArray],
     returns: core.FloatArray,
     span: Span,
@@ -113,14 +105,14 @@ class Patience:
     those of a stationary bootstrap of the sampled returns of the search.
     """
 
-    def __init__(self, evaluations: int, goal: Goal, evaluator: Evaluator, seed: int) -> None:
+    def __init__(self, evaluations: int, goal: t.Goal, evaluator: Evaluator, seed: int) -> None:
         self.left = self.evaluations = evaluations
         self.goal, self.evaluator, self.seed = goal, evaluator, seed
         self.bars = np.empty((0, len(goal.objectives)))
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: t.Batch) -> None:
         """Count the sets of a batch from its last gain on."""
-        scores = grade_feasible(self.goal, batch)
+        scores = t.grade_feasible(self.goal, batch)
         gains = np.flatnonzero(~is_dominated(scores))
         is_gain = np.all(np.any(scores[gains, None] > self.bars, axis=2), axis=1)
         gains = gains[is_gain]
@@ -135,7 +127,7 @@ class Patience:
         self.left = self.evaluations - (len(scores) - 1 - int(gains.max()))
 
 
-def estimate_errors(goal: Goal, evaluator: Evaluator, sets: Sets, seed: int) -> core.FloatArray:
+def estimate_errors(goal: t.Goal, evaluator: Evaluator, sets: Sets, seed: int) -> core.FloatArray:
     """Return the standard errors of the scores of k sets, of shape (k, n_objectives).
 
     0 where a score does not follow from returns.
@@ -315,11 +307,11 @@ def peel_layers(scores: core.FloatArray, most: int) -> core.IntArray:
 
 
 def build_frontier(
-    task: StudyTask, trials: Batch, goal: Goal, objectives: Sequence[str], draws: int
+    task: StudyTask, trials: t.Batch, goal: t.Goal, objectives: Sequence[str], draws: int
 ) -> Frontier:
     """Return the frontier of the sets of a search; those listed are looked at on the holdout."""
-    places = find_distinct(trials.sets)
-    scores = grade_feasible(goal, trials)[places]
+    places = t.find_distinct(trials.sets)
+    scores = t.grade_feasible(goal, trials)[places]
     front = np.flatnonzero(~is_dominated(scores))
     if not len(front):
         raise core.ParameterError(
@@ -388,7 +380,7 @@ def measure_held_out(
         return {}
     if task.store is not None:
         for k in range(count_sets(sets)):
-            add_note(task.store, LOOKS, task.facts, values=take_sets(sets, k))
+            t.add_note(task.store, t.LOOKS, task.facts, values=take_sets(sets, k))
     rows = task.whole.evaluate(sets, first=task.split).finish()
     return {name: rows.metrics[name] for name in objectives}
 
@@ -402,7 +394,7 @@ MOST_FITTED, LEAST_FITTED = 4096, 50
 NOISE = 0.95
 
 
-def measure_importance(space: Space, trials: Batch, seed: int) -> pd.DataFrame:
+def measure_importance(space: Space, trials: t.Batch, seed: int) -> pd.DataFrame:
     """Return the share of the variance of a score that each parameter and pair explains.
 
     Functional ANOVA of a random forest over the declared scales: Hutter, Hoos and Leyton-Brown
@@ -414,8 +406,8 @@ def measure_importance(space: Space, trials: Batch, seed: int) -> pd.DataFrame:
     scores = np.where(trials.violation < np.inf, trials.scores, -np.inf)
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
     rng = np.random.default_rng([seed, 5])
-    places = find_distinct(trials.sets)
-    places = spread_sample(space, trials.sets, places[has_run[places]], MOST_FITTED, rng)
+    places = t.find_distinct(trials.sets)
+    places = t.spread_sample(space, trials.sets, places[has_run[places]], MOST_FITTED, rng)
     finite = scores[places][np.isfinite(scores[places])]
     if len(places) < LEAST_FITTED or not len(finite) or not np.ptp(finite) > 0.0:
         raise core.ParameterError(

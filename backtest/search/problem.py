@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
+from backtest import results
 from backtest._compile.bytecode import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
 from backtest.engine import BacktestFields, read_test
 from backtest.engine.checks import warn_once
 from backtest.policies import Policy
-from backtest.results import (
-    ObjectiveLike,
-    Result,
-    check_metric,
-    find_direction,
-    read_constraints,
-    read_objective,
-)
 from backtest.results.measure_table import CORE, PATH
 from backtest.search.trials import Goal, SamplerName
 from backtest.sweep import Accounts, Evaluator, Metrics, Pool, SetRuns, read_runs, read_space
@@ -30,7 +23,7 @@ TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-Objectives: TypeAlias = ObjectiveLike | Sequence[str]
+Objectives: TypeAlias = results.ObjectiveLike | Sequence[str]
 """One objective, or the names of several measures."""
 
 
@@ -110,7 +103,7 @@ class SearchProblem(SetRuns):
         """Return an evaluator of some of the bars."""
         return self.make(market, self.keep_times(), self.metrics)
 
-    def run(self, values: Mapping[str, Any], first: int, stop: int) -> Result:
+    def run(self, values: Mapping[str, Any], first: int, stop: int) -> results.Result:
         """Run a set on some bars with fresh capital."""
         is_whole = stop == self.market.n_bars
         changes: dict[str, Any] = {"start": self.market.times[first]}
@@ -120,7 +113,9 @@ class SearchProblem(SetRuns):
             changes["signal"] = self.slice_signal(stop)
         with warn_once(is_first=False):
             test = self.varied.build_test(values, **changes)
-            result: Result = test.run(self.varied.build_policies(values), compile=self.compile)
+            result: results.Result = test.run(
+                self.varied.build_policies(values), compile=self.compile
+            )
         return result
 
     def slice_signal(self, stop: int) -> Any:
@@ -265,7 +260,7 @@ def takes_fields(fields: type) -> Callable[[_F], _F]:
 def read_goal(objective: Objectives, constraints: Any) -> Goal:
     """Read one objective, or the names of two or three measures that have a direction."""
     if isinstance(objective, str) or not isinstance(objective, Sequence):
-        return Goal(read_objective(objective), read_constraints(constraints))
+        return Goal(results.read_objective(objective), results.read_constraints(constraints))
     names = {each for each in objective if isinstance(each, str)}
     if not 2 <= len(names) == len(objective) <= 3:
         raise ParameterError(
@@ -273,13 +268,13 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
         )
     for name in objective:
         if isinstance(name, str):
-            check_metric(name)
-        if not isinstance(name, str) or not find_direction(name):
+            results.check_metric(name)
+        if not isinstance(name, str) or not results.find_direction(name):
             raise ParameterError(
                 f"an objective must be a measure with a better direction, got {name!r}"
             )
-    first, *others = map(read_objective, objective)
-    return Goal(first, read_constraints(constraints), tuple(others))
+    first, *others = map(results.read_objective, objective)
+    return Goal(first, results.read_constraints(constraints), tuple(others))
 
 
 def refuse_several(problem: SearchProblem, what: str) -> None:

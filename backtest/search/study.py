@@ -18,31 +18,11 @@ from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled
 from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions
+from backtest.search import trials as t
+from backtest.search import winner as w
 from backtest.search.equal_risk import name_better
 from backtest.search.frontier import DRAWS, Frontier, build_frontier, measure_importance
 from backtest.search.problem import read_goal
-from backtest.search.trials import (
-    LOOKS,
-    Batch,
-    add_note,
-    count_stored_sets,
-    find_best,
-    find_distinct,
-    gather,
-    read_batches,
-    read_notes,
-    tabulate_batches,
-    tabulate_trials,
-)
-from backtest.search.winner import (
-    FEW_FILLS,
-    OWN,
-    SIGNIFICANT,
-    GrowthTest,
-    StudyOutcome,
-    StudyTask,
-    Verdict,
-)
 from backtest.signals import SignalRule
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
@@ -99,10 +79,10 @@ class Study(SearchResult):
     """
 
     manifest: Mapping[str, Any]
-    batches: tuple[Batch, ...]
-    outcome: StudyOutcome | None
+    batches: tuple[t.Batch, ...]
+    outcome: w.StudyOutcome | None
     store: Path | None = None
-    task: StudyTask | None = None
+    task: w.StudyTask | None = None
 
     kind = "study"
     plural = "studies"
@@ -148,17 +128,17 @@ class Study(SearchResult):
     # ---------------------------------------------------------------------------------- the trials
 
     @cached_property
-    def _rows(self) -> Batch:
-        return gather(self.batches)
+    def _rows(self) -> t.Batch:
+        return t.gather(self.batches)
 
     @cached_property
     def trials(self) -> int:
         """Number of different sets that were evaluated, neighbors included."""
-        return len(find_distinct(self._rows.sets))
+        return len(t.find_distinct(self._rows.sets))
 
     def count_unfilled(self) -> int:
         """Return the number of different sets that filled no order."""
-        rows = self.table.iloc[find_distinct(self._rows.sets)]
+        rows = self.table.iloc[t.find_distinct(self._rows.sets)]
         return count_unfilled({"turnover": rows["turnover"].to_numpy()})
 
     @cached_property
@@ -172,7 +152,7 @@ class Study(SearchResult):
         neighbors. The column of a parameter with the name of a measure, or of one of these
         columns, is ``policy.name``.
         """
-        table = tabulate_trials(self.batches)
+        table = t.tabulate_trials(self.batches)
         if self.outcome is not None:
             for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
                 table[name] = np.nan
@@ -187,7 +167,7 @@ class Study(SearchResult):
         """
         if self.outcome is not None:
             return self.outcome.best
-        return find_best(self._rows)
+        return t.find_best(self._rows)
 
     @property
     def best(self) -> pd.Series | None:
@@ -221,7 +201,7 @@ class Study(SearchResult):
         return [] if self.outcome is None else list(self.outcome.warnings)
 
     @property
-    def verdict(self) -> Verdict | None:  # type: ignore[override] # a sentence in other results
+    def verdict(self) -> w.Verdict | None:  # type: ignore[override] # a sentence in other results
         """The selection bias of the best trial, in numbers; None of an unfinished study."""
         return None if self.outcome is None else self.outcome.verdict
 
@@ -275,7 +255,7 @@ class Study(SearchResult):
             )
         return task.whole.replay(self.best_values, first=task.split)
 
-    def _find_task(self, what: str) -> StudyTask:
+    def _find_task(self, what: str) -> w.StudyTask:
         if self.task is None:
             raise core.ParameterError(
                 f"{what} needs the market, and a loaded study has none; bt.tune of the same "
@@ -289,7 +269,7 @@ class Study(SearchResult):
     def looks(self) -> int:
         """Number of sets that studies in the store have evaluated on the holdout so far."""
         if self.store is not None:
-            return len(read_notes(self.store, LOOKS, self.manifest))
+            return len(t.read_notes(self.store, t.LOOKS, self.manifest))
         return 0 if self.outcome is None else self.outcome.verdict.looks
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
@@ -314,7 +294,7 @@ class Study(SearchResult):
             raise core.ParameterError("a look needs a holdout, and this study has none")
         sets = task.read(values)
         if self.store is not None:
-            add_note(self.store, LOOKS, self.manifest, values=dict(values))
+            t.add_note(self.store, t.LOOKS, self.manifest, values=dict(values))
         return task.measure_holdout(sets)
 
     # -------------------------------------------------------------------------- several objectives
@@ -437,7 +417,7 @@ class Study(SearchResult):
         return [self.task.whole.varied.policy_class] if self.task else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
-        return {"trials": tabulate_batches(self.batches)}
+        return {"trials": t.tabulate_batches(self.batches)}
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
         outcome = None if self.outcome is None else self.outcome.to_dict()
@@ -447,12 +427,12 @@ class Study(SearchResult):
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
-        outcome = None if stored is None else StudyOutcome.from_dict(stored)
-        return cls(manifest, tuple(read_batches(tables["trials"])), outcome, folder.parent)
+        outcome = None if stored is None else w.StudyOutcome.from_dict(stored)
+        return cls(manifest, tuple(t.read_batches(tables["trials"])), outcome, folder.parent)
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
-        return f"{count_stored_sets(folder):,} sets"
+        return f"{t.count_stored_sets(folder):,} sets"
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:
@@ -482,7 +462,7 @@ def write_verdict(study: Study) -> str:
     if not math.isnan(growth.holdout_difference):
         gap = core.format_percent(growth.holdout_difference)
         fills = core.count_nouns(growth.holdout_fills, "fill")
-        few = f", under {FEW_FILLS}, too few to judge" * (growth.holdout_fills < FEW_FILLS)
+        few = f", under {w.FEW_FILLS}, too few to judge" * (growth.holdout_fills < w.FEW_FILLS)
         text += f"; on the holdout the difference is {gap} a year with {fills}{few}"
     if not math.isnan(verdict.deflated_sharpe):
         ratio = core.format_probability(verdict.deflated_sharpe)
@@ -493,12 +473,12 @@ def write_verdict(study: Study) -> str:
             f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
         )
     for where, lines in zip(PARTS, study.outcome.lines if study.outcome else (), strict=False):
-        better = name_better(lines, lines[OWN])
+        better = name_better(lines, lines[w.OWN])
         text += f"; {where} {better}" * bool(better)
     return text
 
 
-def describe_growth(growth: GrowthTest) -> str:
+def describe_growth(growth: w.GrowthTest) -> str:
     against = "beats constant leverage at equal risk"
     if growth.untested:
         return f"no evidence that the best trial {against}: not tested, {growth.untested}"
@@ -511,7 +491,7 @@ def describe_growth(growth: GrowthTest) -> str:
     if growth.is_evidence:
         return f"evidence that the best trial {against}: {number})"
     return (
-        f"no evidence that the best trial {against}: {number}; {SIGNIFICANT} or less, and a gain "
+        f"no evidence that the best trial {against}: {number}; {w.SIGNIFICANT} or less, and a gain "
         "on the holdout, would be evidence)"
     )
 

@@ -19,18 +19,9 @@ from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.results import ObjectiveLike
 from backtest.search import problem as p
+from backtest.search import trials as t
 from backtest.search.frontier import Frontier, Patience
 from backtest.search.study import Study
-from backtest.search.trials import (
-    TRIED,
-    Examiner,
-    Journal,
-    Progress,
-    add_note,
-    find_finished,
-    open_folder,
-    search,
-)
 from backtest.search.winner import BUDGET_SHARE, StudyOutcome, StudyTask, build_outcome
 from backtest.sweep import Accounts, Pool, check_sets, on_cluster
 
@@ -44,7 +35,7 @@ def tune(
     *,
     objective: p.Objectives = "sharpe",
     robust: bool | p.Robustness = True,
-    progress: Callable[[Progress], object] | None = None,
+    progress: Callable[[t.Progress], object] | None = None,
     **fields: Unpack[p.SearchFields],
 ) -> Study:
     """Search for good parameters of a policy, and estimate the selection bias of the result.
@@ -145,7 +136,7 @@ def tune(
         holdout=holdout,
         searched=core.format_time(int(market.time[split - 1]) + market.interval),
     )
-    finished = find_finished(place, manifest, resume=problem.resume)
+    finished = t.find_finished(place, manifest, resume=problem.resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above for the whole market
         seen = problem.build_evaluator(market.prefix(split))
@@ -164,7 +155,7 @@ def frontier(
     policy: type[Policy] | Policy,
     *,
     objectives: Sequence[str] = ("cagr", "max_drawdown"),
-    progress: Callable[[Progress], object] | None = None,
+    progress: Callable[[t.Progress], object] | None = None,
     **fields: Unpack[p.SearchFields],
 ) -> Frontier:
     """Search for the sets that no other set beats in every one of several objectives.
@@ -265,11 +256,11 @@ def objective(
     return score
 
 
-def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) -> Study:
+def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) -> Study:
     problem, outcome = task.problem, None
-    with open_folder(task.store, task.facts) as folder:
-        journal = Journal(folder)
-        examiner = Examiner(
+    with t.open_folder(task.store, task.facts) as folder:
+        journal = t.Journal(folder)
+        examiner = t.Examiner(
             task.seen, problem.goal, journal, total=problem.trials, progress=progress
         )
         with contextlib.suppress(KeyboardInterrupt):
@@ -283,13 +274,13 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
             )
         elif folder is not None and task.store is not None:
             if study.trials:
-                add_note(task.store, TRIED, task.facts, sets=study.trials)
+                t.add_note(task.store, t.TRIED, task.facts, sets=study.trials)
             study.save(task.store)
             core.discard_folder(folder)
     return study
 
 
-def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
+def search_and_choose(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     """Search within the budget, whose clock starts in ``examiner``; returns the outcome."""
     task.seen.check_causal(task.problem.space.list_ends())
     examiner.since = examiner.clock()  # a budget in seconds is for the search
@@ -303,7 +294,7 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     patience = None
     if problem.patience is not None:
         patience = Patience(problem.patience, problem.goal, task.seen, problem.seed)
-    search(examiner, *where, trials=trials, deadline=deadline, patience=patience)
+    t.search(examiner, *where, trials=trials, deadline=deadline, patience=patience)
     return build_outcome(task, examiner)
 
 

@@ -25,6 +25,7 @@ from backtest.results import (
     probability_of_backtest_overfitting,
     simulate_luck,
 )
+from backtest.search import trials as t
 from backtest.search.equal_risk import (
     BUY_AND_HOLD,
     CONSTANT,
@@ -33,22 +34,6 @@ from backtest.search.equal_risk import (
     measure_market,
 )
 from backtest.search.problem import Robustness, SearchProblem
-from backtest.search.trials import (
-    LOOKS,
-    PART,
-    TRIED,
-    Batch,
-    add_note,
-    find_distinct,
-    find_knee_row,
-    gather,
-    grade_feasible,
-    is_feasible,
-    join_columns,
-    read_notes,
-    spread_sample,
-    worst_where_broken,
-)
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
 from backtest.sweep.set_evaluator import pool_measure
 from backtest.sweep.sets import find_active
@@ -173,12 +158,12 @@ def score_candidates(
     is_bad = (found.violation > 0.0) | np.isnan(found.scores)
     scores = np.where(is_bad, -np.inf, found.scores).reshape(k, -1)
     samples = [np.column_stack([own, scores])]
-    everything = join_columns([sets, around])
+    everything = t.join_columns([sets, around])
     n_bars = examiner.evaluator.market.n_bars
     n = min(robustness.parts, n_bars // 2)
     edges = [n_bars * part // n for part in range(n + 1)] if n > 1 else []
     for first, stop in itertools.pairwise(edges):
-        part = examiner.evaluate(everything, PART, first=first, stop=stop)
+        part = examiner.evaluate(everything, t.PART, first=first, stop=stop)
         values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
         samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
     tables = (pd.DataFrame(values) for values in samples)
@@ -245,12 +230,12 @@ def run_beside(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were given before the search
         found: Any = evaluator.replay(values, first=first, stop=stop)
-    results = [*found.values()] if isinstance(found, Mapping) else [found]
-    held = [hold_at_equal_risk(each) for each in results]
+    runs = [*found.values()] if isinstance(found, Mapping) else [found]
+    held = [hold_at_equal_risk(each) for each in runs]
     constants = [each for each in held if each is not None]
-    rows = {OWN: [each.metrics for each in results], BUY_AND_HOLD: [*map(measure_market, results)]}
-    series, untested = [[each.returns for each in results]], "it held nothing, or trades options"
-    if len(constants) == len(results):
+    rows = {OWN: [each.metrics for each in runs], BUY_AND_HOLD: [*map(measure_market, runs)]}
+    series, untested = [[each.returns for each in runs]], "it held nothing, or trades options"
+    if len(constants) == len(runs):
         rows[CONSTANT] = [each.result.metrics for each in constants]
         series.append([each.rest * each.result.returns for each in constants])
         untested = ""
@@ -261,7 +246,7 @@ def run_beside(
         untested = "constant leverage cannot reach its volatility"
     elif not untested and np.std(returns[0] - returns[1]) <= ALIKE * np.std(returns[0]):
         untested = "it is constant leverage"
-    span, fills = results[0].span.years / len(results[0].returns), [each.events for each in results]
+    span, fills = runs[0].span.years / len(runs[0].returns), [each.events for each in runs]
     return BenchmarkedPart(
         lines={name: pool_rows(each, pool) for name, each in rows.items()},
         returns=returns,
@@ -404,32 +389,32 @@ class StudyTask(NamedTuple):
 
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
-    trials = gather(examiner.batches)
-    notes = read_notes(task.store, TRIED, task.facts)  # of sets tried on some of the same bars
+    trials = t.gather(examiner.batches)
+    notes = t.read_notes(task.store, t.TRIED, task.facts)  # of sets tried on some of the same bars
     notes = [each for each in notes if each["study"] != task.facts["id"]]
     found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes}
-    n, goal = len(find_distinct(trials.sets)), task.problem.goal
+    n, goal = len(t.find_distinct(trials.sets)), task.problem.goal
     others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
-    if np.isnan(grade_feasible(goal, trials)).any(axis=1).all():
+    if np.isnan(t.grade_feasible(goal, trials)).any(axis=1).all():
         verdict = Verdict(n, others, other_policies=policies)
         told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
     rule = task.problem.robustness.fit(find_allowance(task, examiner))
-    rows = choose_candidates(task.problem.space, trials.sets, worst_where_broken(trials), rule)
+    rows = choose_candidates(task.problem.space, trials.sets, t.worst_where_broken(trials), rule)
     if goal.others:
-        rows = np.array([find_knee_row(goal, trials)])
+        rows = np.array([t.find_knee_row(goal, trials)])
     sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
     rng = np.random.default_rng([task.problem.seed, 1])
     candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
-    trials = gather(examiner.batches)
+    trials = t.gather(examiner.batches)
     if goal.others:
-        knee = find_knee_row(goal, trials)
+        knee = t.find_knee_row(goal, trials)
         if knee != rows[0]:  # its neighbors beat it or lie farther out; those of one are not known
             rows, scores = np.array([knee]), trials.scores[[knee]]
             candidates = CandidateScores(*np.full((3, 1), np.nan))
     place, by, told = 0, BY_KNEE if goal.others else BY_SCORE, list[str]()
     if task.problem.is_robust:
-        median = float(np.median(trials.scores[is_feasible(trials)]))
+        median = float(np.median(trials.scores[t.is_feasible(trials)]))
         is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)
         place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
         told = [*explain_choice(by, len(rows), scores[place], median, goal.objective.name)]
@@ -440,10 +425,10 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     seen = {name: np.array([value]) for name, value in holdout.items()}
     looks = int(task.has_holdout)
     if task.store is not None:
-        looks = len(read_notes(task.store, LOOKS, task.facts))
+        looks = len(t.read_notes(task.store, t.LOOKS, task.facts))
     parts = list_benchmarked(task, values, 1 + bool(holdout))
     verdict = Verdict(
-        trials=len(find_distinct(trials.sets)),
+        trials=len(t.find_distinct(trials.sets)),
         other_trials=others,
         other_policies=policies,
         **measure_luck(task, trials, best, others, parts),
@@ -473,7 +458,7 @@ def list_benchmarked(
     return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
 
 
-def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
+def describe_lack(task: StudyTask, trials: t.Batch, n: int) -> str:
     goal, has_run = task.problem.goal, np.array([error == "" for error in trials.errors])
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     counts = {f"satisfy them and have no finite {goal.objective.name}": scoreless}
@@ -503,7 +488,7 @@ def evaluate_holdout(
     if not task.has_holdout:
         return {}, []
     if task.store is not None:
-        add_note(task.store, LOOKS, task.facts, values=dict(values))
+        t.add_note(task.store, t.LOOKS, task.facts, values=dict(values))
     task.whole.copy_fallback(task.seen)  # the warning was already given
     try:
         metrics = task.measure_holdout(task.read(values))
@@ -550,11 +535,11 @@ def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Ite
 
 
 def list_warnings(
-    task: StudyTask, trials: Batch, best: int, verdict: Verdict, parts: Sequence[BenchmarkedPart]
+    task: StudyTask, trials: t.Batch, best: int, verdict: Verdict, parts: Sequence[BenchmarkedPart]
 ) -> Iterator[str]:
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.problem.space, values)
-    scores = trials.scores[is_feasible(trials)]
+    scores = trials.scores[t.is_feasible(trials)]
     name = task.problem.goal.objective.name
     if is_spike(verdict.score, verdict.plateau, scores):
         found = f"the median of its neighbors {verdict.plateau:.4g}"
@@ -571,7 +556,7 @@ def list_warnings(
         )
 
 
-def warn_of_failures(trials: Batch) -> Iterator[str]:
+def warn_of_failures(trials: t.Batch) -> Iterator[str]:
     errors = [error for error in trials.errors if error]
     if errors:
         yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"
@@ -603,7 +588,7 @@ def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
 
 def measure_luck(
     task: StudyTask,
-    trials: Batch,
+    trials: t.Batch,
     best: int,
     others: int,
     parts: Sequence[BenchmarkedPart],
@@ -612,9 +597,9 @@ def measure_luck(
 
     Of separate accounts, returns are the mean over markets.
     """
-    evaluator, places = task.seen, find_distinct(trials.sets)
-    kept, rng = places[is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
-    sample = spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)
+    evaluator, places = task.seen, t.find_distinct(trials.sets)
+    kept, rng = places[t.is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
+    sample = t.spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)
     sample = np.append(sample[sample != best], best)
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
     n_sets = max(len(places), len(sample))

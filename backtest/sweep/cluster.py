@@ -33,15 +33,8 @@ from backtest.core import (
 from backtest.engine import Backtest
 from backtest.policies import Combinator
 from backtest.results.measure_table import STREAMED
+from backtest.sweep import set_evaluator as e
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.set_evaluator import (
-    EvaluatedBars,
-    Evaluator,
-    Rows,
-    put_rows,
-    stack_returns,
-    start_rows,
-)
 from backtest.sweep.sets import Sets, VariedTest, count_sets, take_sets
 
 WAIT = 15.0
@@ -53,7 +46,7 @@ LOCAL, ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"\w+://[^/\s]+
 
 
 @contextlib.contextmanager
-def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]:
+def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evaluator]:
     """Let an evaluator send its sets to a cluster; None leaves it here."""
     if cluster is None:
         yield evaluator
@@ -94,16 +87,16 @@ def connect(cluster: str) -> Iterator[Any]:
         yield client
 
 
-class ClusterEvaluator(Evaluator):
-    def __init__(self, local: Evaluator, client: Any) -> None:
+class ClusterEvaluator(e.Evaluator):
+    def __init__(self, local: e.Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
         sent = [describe_job(local), local.market]
         self.sent = client.scatter(sent, broadcast=True, hash=False)
 
-    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
+    def _evaluate(self, sets: Sets, wanted: e.EvaluatedBars, progress: Progress | None) -> e.Rows:
         distributed: Any = importlib.import_module("distributed")
-        rows, unit = start_rows(sets, self.measured), LANES if self.compile else 1
+        rows, unit = e.start_rows(sets, self.measured), LANES if self.compile else 1
         n, n_workers = count_sets(sets), max(len(self.client.nthreads()), 1)
         size = unit * -(-n // (SHARE * n_workers * unit))
         futures = {}
@@ -115,7 +108,7 @@ class ClusterEvaluator(Evaluator):
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):
                 found, warned = future.result()
-                put_rows(rows, futures[future], found, sampled)
+                e.put_rows(rows, futures[future], found, sampled)
                 told.update(dict.fromkeys(warned))
                 if progress is not None:
                     progress(int(rows.done.sum()), n)
@@ -127,16 +120,16 @@ class ClusterEvaluator(Evaluator):
             raise BacktestError(f"workers of the cluster died at the same sets: {error}") from error
         for text, kind in told:
             warn_caller(text, kind)
-        return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
+        return rows._replace(returns=e.stack_returns(sampled, rows)) if wanted.returns else rows
 
 
-EVALUATORS: dict[str, Evaluator] = {}
+EVALUATORS: dict[str, e.Evaluator] = {}
 LOCK = threading.Lock()
 
 
 def compute_block(
     job: tuple[str, bytes], market: Any, sets: Sets, wanted: dict[str, Any]
-) -> tuple[Rows, tuple[tuple[str, type[Warning]], ...]]:
+) -> tuple[e.Rows, tuple[tuple[str, type[Warning]], ...]]:
     """Evaluate sets in a worker, which keeps the evaluator of its last job."""
     name, content = job
     with LOCK, warnings.catch_warnings(record=True) as caught:
@@ -145,12 +138,12 @@ def compute_block(
             EVALUATORS.clear()
             fields, varied, settings = pickle.loads(content)
             test = Backtest(market, **fields)
-            EVALUATORS[name] = Evaluator(VariedTest(test, *varied), threads=1, **settings)
+            EVALUATORS[name] = e.Evaluator(VariedTest(test, *varied), threads=1, **settings)
         found = EVALUATORS[name].evaluate(sets, **wanted)
     return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
 
 
-def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
+def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
     """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
     settings: dict[str, Any] = {"memory": evaluator.memory, "compile": evaluator.compile}

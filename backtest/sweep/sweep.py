@@ -16,21 +16,11 @@ from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import rank_by_objective
 from backtest.results.measure_table import METRICS
+from backtest.sweep import sets as s
 from backtest.sweep import sweep_table
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Metrics, Pool
 from backtest.sweep.set_runs import Accounts, read_runs
-from backtest.sweep.sets import (
-    Sets,
-    VariedTest,
-    check_sets,
-    count_sets,
-    draw_sets,
-    from_frame,
-    grid,
-    read_space,
-    take_sets,
-)
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
@@ -117,7 +107,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     )  # fmt: skip
     Choice("all", "core").check("metrics", metrics)
     given = build_sets(sets, runs.varied, space=space, seed=seed)
-    chosen = check_sets(runs.varied, given)
+    chosen = s.check_sets(runs.varied, given)
     runs = runs.fit_to(chosen)
     evaluator = runs.make(runs.market, runs.test.signal, metrics)
     evaluator.check_causal(chosen)
@@ -125,7 +115,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         table = sweep_table.build_table(working, chosen, progress)
     metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
-    evaluator.check_set(take_sets(chosen, int(table.index[best])))
+    evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     parameters = {}
     for name in chosen:
@@ -138,7 +128,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         parameters=parameters,
         metrics=metrics,
         drawn={"seed": seed} if is_count(sets) else None,
-        sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
+        sets={"asked": s.count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
     found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
@@ -146,12 +136,12 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def build_sets(
-    sets: SetsLike, varied: VariedTest, *, space: Mapping[str, Any] | None, seed: int
-) -> Sets:
+    sets: SetsLike, varied: s.VariedTest, *, space: Mapping[str, Any] | None, seed: int
+) -> s.Sets:
     Whole(0).check("seed", seed)
     if is_count(sets):
-        found = read_space(varied, space)
-        return draw_sets(found, int(sets), seed=seed)
+        found = s.read_space(varied, space)
+        return s.draw_sets(found, int(sets), seed=seed)
     if space is not None:
         raise ParameterError(
             "space needs a number of sets to draw from it, sets=1000 for example, "
@@ -164,9 +154,9 @@ def build_sets(
                     "sets must hold parameters only, table[list(sweep.parameters)], got the "
                     f"measure {name}"
                 )
-        return from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
+        return s.from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
     if isinstance(sets, Mapping):
-        return grid(sets)
+        return s.grid(sets)
     raise ParameterError(
         "sets must be arrays by name, {'target': [0.2, 0.4]} for example, a DataFrame or a number "
         f"of draws, got {sets!r:.60}"
@@ -177,7 +167,7 @@ def is_count(sets: SetsLike) -> TypeGuard[int]:
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
 
 
-def hash_sets(sets: Sets) -> str:
+def hash_sets(sets: s.Sets) -> str:
     digest = hashlib.sha256()
     for name, column in sets.items():
         digest.update(f"{name} {column.dtype} ".encode())
