@@ -546,8 +546,6 @@ class Comparison(core.SavedResult):
         )
         return data
 
-    # ---------------------------------------------------------------------------------- the page
-
     @property
     def folder_title(self) -> str:
         return "compare"

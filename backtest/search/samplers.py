@@ -135,10 +135,7 @@ MOST_POINTS = 4096
 
 def build_grid(space: Space, most: int) -> FloatArray:
     """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions)."""
-    axes = [
-        spread_levels(dimension, count)
-        for dimension, count in zip(space.dimensions, count_levels(space, most), strict=True)
-    ]
+    axes = [*map(spread_levels, space.dimensions, count_levels(space, most))]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     if all(dimension.when is None for dimension in space.dimensions):
         return points
@@ -264,48 +261,37 @@ class Auto:
     def _teach(self, strategy: cmaes.CMA, mine: IntArray, points: Points) -> int:
         """Tell a strategy its grades, drop it if it has converged, return its best point."""
         own = points.take(mine)
-        losses = -own.rank()
+        losses, best = -own.rank(), float(own.score.max())
         strategy.tell(list(zip(self._asked[mine], losses.tolist(), strict=True)))
-        is_flat = own.violation.max() == 0.0 and self._is_flat(own.score)
+        gap = FLAT * abs(best - float(np.nan_to_num(self._median)))
+        is_flat = own.violation.max() == 0.0 and best - float(own.score.min()) <= gap
         if strategy.should_stop() or is_flat or np.ptp(own.cube, axis=0).max() < CONVERGED:
             self._strategies.remove(strategy)
         return int(mine[np.argmin(losses)])
 
-    def _is_flat(self, scores: FloatArray) -> bool:
-        best, worst = float(scores.max()), float(scores.min())
-        return best - worst <= FLAT * abs(best - float(np.nan_to_num(self._median)))
-
     def _begin(self) -> cmaes.CMA:
         (middle,), step = self._stream.take(1), FIRST_STEP
         if self._rng.random() < AROUND:
-            hills = self._find_hills()
+            cube, reach = self._known.cube, draw_between(NEAR, FAR, self._rng)  # the best first
+            hills: list[FloatArray] = []
+            while len(cube) and len(hills) < HILLS:
+                hills.append(cube[0])
+                cube = cube[(np.abs(cube - cube[0]) > reach).any(axis=1)]
             middle = hills[min(int(self._rng.exponential()), len(hills) - 1)]
-            step = self._draw(SHORT, LONG)
+            step = draw_between(SHORT, LONG, self._rng)
         return start_strategy(middle, step, self._members, self._rng)
 
-    def _find_hills(self) -> FloatArray:
-        cube, reach = self._known.cube, self._draw(NEAR, FAR)  # the best first
-        tops: list[FloatArray] = []
-        while len(cube) and len(tops) < HILLS:
-            tops.append(cube[0])
-            cube = cube[(np.abs(cube - cube[0]) > reach).any(axis=1)]
-        return np.array(tops)
 
-    def _draw(self, low: float, high: float) -> float:
-        return math.exp(self._rng.uniform(math.log(low), math.log(high)))
+def draw_between(low: float, high: float, rng: np.random.Generator) -> float:
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def start_strategy(
     middle: FloatArray, step: float, members: int, rng: np.random.Generator
 ) -> cmaes.CMA:
     middle = np.resize(middle, max(len(middle), 2))  # the package takes no single dimension
-    return cmaes.CMA(
-        mean=middle,
-        sigma=step,
-        bounds=np.array([[0.0, 1.0]] * len(middle)),
-        population_size=members,
-        seed=int(rng.integers(2**32)),
-    )
+    bounds, seed = np.array([[0.0, 1.0]] * len(middle)), int(rng.integers(2**32))
+    return cmaes.CMA(mean=middle, sigma=step, bounds=bounds, population_size=members, seed=seed)
 
 
 def is_gain(before: tuple[float, float], after: tuple[float, float], median: float) -> bool:
@@ -372,7 +358,7 @@ class Chebyshev:
     def _begin(self) -> tuple[cmaes.CMA, FloatArray]:
         """Return a new strategy, and the weights of objectives that it has."""
         weights = self._rng.dirichlet(np.ones(self._front.shape[1]))
-        step, start = math.exp(self._rng.uniform(math.log(SHORT), math.log(LONG))), self._start
+        step, start = draw_between(SHORT, LONG, self._rng), self._start
         if len(self._front):
             start = self._cube[np.argmax(self._join(weights, self._front))]
         return start_strategy(start, step, FEW_MEMBERS, self._rng), weights
@@ -428,20 +414,10 @@ class GaussianProcess:
         best, latest = self._known.sort()[:LATEST], np.arange(max(n - LATEST, 0), n)
         some = self._known.take(np.union1d(best, latest))
         losses = -ndtri((some.rank() - 0.5) / len(some.cube))
-        axes = [
-            space.Categorical(spread_levels(each, len(each.options)).tolist())
-            if each.options
-            else space.Real(0.0, 1.0)
-            for each in self._space.dimensions
-        ]
-        optimizer = Optimizer(
-            axes,
-            "GP",
-            n_initial_points=1,
-            acq_func="LCB",
-            acq_optimizer="sampling",
-            random_state=(self._seed + n) % 2**32,
-        )
+        levels = [spread_levels(k, len(k.options)).tolist() for k in self._space.dimensions]
+        axes = [space.Categorical(k) if k else space.Real(0.0, 1.0) for k in levels]
+        terms = {"n_initial_points": 1, "acq_func": "LCB", "acq_optimizer": "sampling"}
+        optimizer = Optimizer(axes, "GP", random_state=(self._seed + n) % 2**32, **terms)
         with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits anywhere
             warnings.simplefilter("ignore")
             optimizer.tell(some.cube.tolist(), losses.tolist())

@@ -125,8 +125,6 @@ class Study(SearchResult):
     def _is_empty(self) -> bool:
         return not self.batches
 
-    # ---------------------------------------------------------------------------------- the trials
-
     @cached_property
     def _rows(self) -> t.Batch:
         return t.gather(self.batches)
@@ -205,8 +203,6 @@ class Study(SearchResult):
         """The selection bias of the best trial, in numbers; None of an unfinished study."""
         return None if self.outcome is None else self.outcome.verdict
 
-    # ----------------------------------------------------------------------------- running its sets
-
     @property
     def best_policy(self) -> Any:
         """The policy with the parameters that won, ready for :func:`backtest.run`.
@@ -263,8 +259,6 @@ class Study(SearchResult):
             )
         return self.task
 
-    # ---------------------------------------------------------------------------------- the holdout
-
     @property
     def looks(self) -> int:
         """Number of sets that studies in the store have evaluated on the holdout so far."""
@@ -296,8 +290,6 @@ class Study(SearchResult):
         if self.store is not None:
             t.add_note(self.store, t.LOOKS, self.manifest, values=dict(values))
         return task.measure_holdout(sets)
-
-    # -------------------------------------------------------------------------- several objectives
 
     @core.checked
     def frontier(self, objectives: Sequence[str] | None = None, *, draws: int = DRAWS) -> Frontier:
@@ -357,8 +349,6 @@ class Study(SearchResult):
         problem = self._find_task("the importance of parameters").problem
         return measure_importance(problem.space, self._rows, problem.seed)
 
-    # --------------------------------------------------------------------------------- what it says
-
     @property
     def note(self) -> str:
         """The number of sets."""
@@ -409,8 +399,6 @@ class Study(SearchResult):
             f"<Study of {self.policy_name}: {self.trials:,} sets, best {self.objective} "
             f"{score:.4g}{state}>"
         )
-
-    # ----------------------------------------------------------------------------------- its files
 
     def list_policies(self) -> Iterable[type]:
         """Return the class of the policy; nothing of a loaded study."""

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ LEAST_TOGETHER = 4
 """Fewer sets that differ in what they read are observed one by one."""
 
 _T = TypeVar("_T")
+Kept: TypeAlias = OrderedDict[Hashable, _T]
 Observed = dict[str, core.FloatArray]
 
 
@@ -153,11 +154,6 @@ class Columns:
                 self._kept.popitem(last=False)
         return seen
 
-    def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
-        """Check the sets at the ends of what the policy reads."""
-        found = (self.check_causal(values) for values in list_ends(sets))
-        yield from (each for each in found if each is not None)
-
     def check_causal(self, values: Mapping[str, Any]) -> policies.Causality | None:
         """Check the columns of one set for look-ahead; return None if they cannot be observed.
 
@@ -213,7 +209,7 @@ class Columns:
 
 
 def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the values of a set that are parameters of the policy of one instrument."""
+    """Return the values of sets that are parameters of the policy of one instrument."""
     return {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
 
 
@@ -268,17 +264,13 @@ class Panel:
             self.columns.append(Columns(own, self.varied.build_policy, memory / len(markets)))
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None
-        self._terms: OrderedDict[Hashable, engine.Setup] = OrderedDict()
-        self._above: OrderedDict[Hashable, list[engine.ObservedPolicy]] = OrderedDict()
-        self._tables: OrderedDict[Hashable, PriceTable] = OrderedDict()
-        self._deciders: OrderedDict[Hashable, engine.Deciders] = OrderedDict()
-        self._flat: OrderedDict[Hashable, tuple[list[engine.ObservedPolicy], core.FloatArray]] = (
-            OrderedDict()
-        )
+        self._terms: Kept[engine.Setup] = OrderedDict()
+        self._above: Kept[list[engine.ObservedPolicy]] = OrderedDict()
+        self._tables: Kept[PriceTable] = OrderedDict()
+        self._deciders: Kept[engine.Deciders] = OrderedDict()
+        self._flat: Kept[tuple[list[engine.ObservedPolicy], core.FloatArray]] = OrderedDict()
 
-    def _find(
-        self, kept: OrderedDict[Hashable, _T], key: Hashable, make: Callable[[], _T], most: int
-    ) -> _T:
+    def _find(self, kept: Kept[_T], key: Hashable, make: Callable[[], _T], most: int) -> _T:
         """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
         with self._lock:
             if key not in kept:
@@ -288,37 +280,30 @@ class Panel:
             kept.move_to_end(key)
             return kept[key]
 
-    # ------------------------------------------------------------------------------ look-ahead
-
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.varied.build_overlay(named))
         for name, columns in zip(self.seen.names, self.columns, strict=True):
-            own = {k: each for k, each in find_values(sets, name).items() if not split_name(k)[0]}
-            yield from columns.check_ends(own)
+            found = (columns.check_causal(values) for values in list_ends(find_own(sets, name)))
+            yield from (each for each in found if each is not None)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         for name, columns in zip(self.seen.names, self.columns, strict=True):
             columns.check_causal(find_values(values, name))
 
-    def list_reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
-
     def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> list[dict[Any, Observed]]:
         """Observe the sets of a block at once, where their policies take arrays."""
-        return [
-            columns.observe_together([find_own(values, name) for values in sets])
-            for name, columns in zip(self.seen.names, self.columns, strict=True)
-        ]
+        pairs = zip(self.seen.names, self.columns, strict=True)
+        return [each.observe_together([find_own(one, k) for one in sets]) for k, each in pairs]
 
     def _observe_overlay(self, overlay: Policy | None) -> list[engine.ObservedPolicy]:
-        def observe_it() -> list[engine.ObservedPolicy]:
-            return engine.observe_overlay(overlay, self.seen, self.weights)
-
-        return self._find(self._above, overlay, observe_it, KEPT)
-
-    # ----------------------------------------------------------------------------- inputs of runs
+        return self._find(
+            self._above,
+            overlay,
+            lambda: engine.observe_overlay(overlay, self.seen, self.weights),
+            KEPT,
+        )
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         policy, account = self.varied.build_policies(values), self.varied.build_account(values)
@@ -374,40 +359,32 @@ class Panel:
         settings = [each.policy.settings().items() for each in shown]
         kinds = ((k, type(v), v if isinstance(v, str) else "") for own in settings for k, v in own)
 
+        observed, started = setup.observed, setup.inputs.started
+
         def bind() -> engine.Deciders:
-            policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
-            return engine.bind_compiled(self.make_deciders(setup), policies)
+            made = engine.make_deciders(observed, self.markets, started=started, width=width)
+            return engine.bind_compiled(
+                made, [(each.policy, tuple(each.columns)) for each in observed]
+            )
+
+        def flatten() -> tuple[list[engine.ObservedPolicy], core.FloatArray]:
+            """Return the columns in one array, with the policies, so that no id is used again."""
+            return observed, engine.flatten_columns(observed)[0]
 
         try:
             pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
         except core.BacktestError:
             raise
         except Exception as refusal:  # numba may raise anything; the policy does not run here
-            text = engine.explain_refusal(refusal, setup.observed[0].policy)
+            text = engine.explain_refusal(refusal, observed[0].policy)
             raise NotCompiled(text) from refusal
-        return state, engine.replace_policies(pattern, setup.observed, self._flatten(setup)), tally
+        key = tuple(id(each.columns) for each in observed)
+        flat = self._find(self._flat, key, flatten, KEPT)[1]
+        return state, engine.replace_policies(pattern, observed, flat), tally
 
     def find_table(self, setup: engine.Setup) -> PriceTable:
         """Return the table of prices for the blocks of all sets with contracts of the same size."""
         brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape
 
-        def begin() -> PriceTable:
-            """Return state, policy table and tally of a parameter set at the first bar."""
-            return PriceTable(np.empty((*shape, 4)), set())
-
-        return self._find(
-            self._tables, (brackets.sizes.tobytes(), brackets.are_inverse.tobytes()), begin, KEPT
-        )
-
-    def make_deciders(self, setup: engine.Setup) -> engine.Deciders:
-        started, width = setup.inputs.started, setup.inputs.terms.rules.brackets.floors.shape[1]
-        return engine.make_deciders(setup.observed, self.markets, started=started, width=width)
-
-    def _flatten(self, setup: engine.Setup) -> core.FloatArray:
-        def flatten() -> tuple[list[engine.ObservedPolicy], core.FloatArray]:
-            """Return the observed policies, and their columns in one array."""
-            # the policies stay with it, so that no id is used again
-            return setup.observed, engine.flatten_columns(setup.observed)[0]
-
-        key = tuple(id(each.columns) for each in setup.observed)
-        return self._find(self._flat, key, flatten, KEPT)[1]
+        key = brackets.sizes.tobytes(), brackets.are_inverse.tobytes()
+        return self._find(self._tables, key, lambda: PriceTable(np.empty((*shape, 4)), set()), KEPT)

@@ -388,9 +388,14 @@ class PooledEvaluator(Evaluator):
         stop = self.market.n_bars if wanted.stop is None else wanted.stop
         spans = self.find_spans(wanted.first, stop)
         parts, n = {}, len(spans)
-        for k, (name, (a, b)) in enumerate(spans.items()):
-            told = None if progress is None else functools.partial(_report, progress, k, n)
-            how: Any = {"returns": wanted.returns, "progress": told}
+        k = 0
+
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress((k * total + done) // n, total)
+
+        for k, (name, (a, b)) in enumerate(spans.items()):  # noqa: B007 - of the report
+            how: Any = {"returns": wanted.returns, "progress": report if progress else None}
             parts[name] = self.members[name].evaluate(sets, first=a, stop=b, **how)
         taken: Any = [each.taken for each in self.members.values()]
         sums: Any = map(sum, zip(*taken, strict=True))
@@ -465,17 +470,12 @@ class PooledEvaluator(Evaluator):
         return np.asarray(part.time[engine.mark_samples(part, sampling) != 0.0] // period)
 
 
-def _report(progress: core.Progress, k: int, n: int, done: int, total: int) -> None:
-    progress((k * total + done) // n, total)
-
-
 def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     first = next(iter(parts.values()))
     done = np.all([rows.done for rows in parts.values()], axis=0)
-    errors = [
-        next((f"{name}: {rows.errors[k]}" for name, rows in parts.items() if rows.errors[k]), "")
-        for k in range(len(done))
-    ]
+    each_has = zip(*(rows.errors for rows in parts.values()), strict=True)
+    named = [[f"{k}: {x}" for k, x in zip(parts, each, strict=True) if x] for each in each_has]
+    errors = [each[0] if each else "" for each in named]
     is_kept = done & (np.array(errors, dtype=object) == "")
     metrics = {}
     for name in first.metrics:

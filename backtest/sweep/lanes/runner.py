@@ -113,7 +113,7 @@ def score_sets(
 def split(
     sets: Sets, panel: Panel, has_returns: bool, most: int, memory: float
 ) -> Iterator[SetTask]:
-    reads = panel.list_reads()
+    reads = dict.fromkeys(name for each in panel.columns for name in each.reads)
     texts = [name for name in sets if sets[name].dtype == object]
     venues = list_values(panel.varied.venue)
     is_in_margin = any(each.includes_close_fee for each in venues)  # lanes share requirements
