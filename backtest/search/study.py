@@ -416,7 +416,9 @@ class Study(SearchResult):
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
         outcome = None if stored is None else w.StudyOutcome.from_dict(stored)
-        return cls(manifest, tuple(t.read_batches(tables["trials"])), outcome, folder.parent)
+        table = tables["trials"]
+        batches = () if table.empty else (t.read_batch(each) for _, each in table.groupby("batch"))
+        return cls(manifest, tuple(batches), outcome, folder.parent)
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004

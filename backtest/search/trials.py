@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from backtest.results.ranking import find_knee, is_dominated
 from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, encode_objects
 
 if TYPE_CHECKING:
+    from backtest.search.frontier import Patience
     from backtest.search.samplers import Sampler
     from backtest.sweep import Evaluator, Sets, Space
 
@@ -66,10 +67,6 @@ def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
     table = table.assign(score=batch.scores, violation=batch.violation)
     table["error"] = np.array(batch.errors, dtype=object)
     return table.assign(batch=number, stage=batch.stage, seconds=batch.seconds)
-
-
-def read_batches(table: pd.DataFrame) -> list[Batch]:
-    return [] if table.empty else [read_batch(each) for _, each in table.groupby("batch")]
 
 
 def read_batch(table: pd.DataFrame) -> Batch:
@@ -381,7 +378,9 @@ class Examiner:
         batch: Any = self.stored
         mine = sweep.take_sets(sets, slice(sweep.count_sets(batch.sets)))
         is_same = batch.stage == stage and list(sets) == list(batch.sets)
-        if not (is_same and all(map(equals_column, mine.values(), batch.sets.values()))):
+        pairs = ((mine[name], each) for name, each in batch.sets.items()) if is_same else ()
+        is_same &= all(np.array_equal(a, b, equal_nan=b.dtype.kind == "f") for a, b in pairs)
+        if not is_same:
             raise core.DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
                 "sets that the sampler proposes now; resume with the versions in its manifest"
@@ -431,10 +430,6 @@ class Examiner:
         affordable = n * left / seconds if seconds > 0.0 else math.inf
         size = int(min(affordable, max(GROWTH * n, self.piece)))
         self.piece = max(1, size if size < LANES else size // LANES * LANES)
-
-
-def equals_column(one: np.ndarray, other: np.ndarray) -> bool:
-    return np.array_equal(one, other, equal_nan=other.dtype.kind == "f")
 
 
 def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
@@ -509,14 +504,6 @@ def worst_where_broken(trials: Batch) -> core.FloatArray:
     return np.where(is_feasible(trials), trials.scores, -np.inf)
 
 
-class Stopping(Protocol):
-    """Ends a search when no more evaluations are ``left``; ``count`` counts those of a batch."""
-
-    left: int
-
-    def count(self, batch: Batch) -> None: ...
-
-
 SEARCH = "search"
 FAILURES = 16
 """If a batch of at least so many sets fails as a whole, the search stops."""
@@ -538,7 +525,7 @@ def search(
     *,
     trials: int | None,
     deadline: float,
-    patience: Stopping | None = None,
+    patience: Patience | None = None,
 ) -> None:
     objectives, left = len(examiner.goal.objectives), trials
     sampler = start_sampler(name, space, trials, seed, objectives)
@@ -562,7 +549,7 @@ def search(
 
 
 def evaluate_while(
-    examiner: Examiner, sets: Sets, deadline: float, patience: Stopping | None
+    examiner: Examiner, sets: Sets, deadline: float, patience: Patience | None
 ) -> Batch:
     """Evaluate sets in their order until time or patience is up."""
     if patience is None:

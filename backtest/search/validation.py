@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple, Self, TypeVar
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.core.result_parts import ShownChart
 from backtest.core.saved_result import MANIFEST
 from backtest.engine import mark_ends
 from backtest.engine.checks import warn_once
@@ -172,16 +171,6 @@ def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.Da
 def time_bars(market: Market | Markets, bars: core.IntArray) -> pd.DatetimeIndex:
     times = np.append(market.time, market.end)
     return core.utc_index(times[bars].astype(np.int64))
-
-
-def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
-    bars = np.array([span.stop - span.test for span in spans])
-    short = bars[bars < FEW_BARS]
-    if len(short):
-        yield (
-            f"{len(short)} of {len(bars)} test spans have under {FEW_BARS} bars, the shortest "
-            f"{short.min()}: scores of these folds are mostly noise"
-        )
 
 
 def split_groups(
@@ -344,19 +333,6 @@ def read_figures(figures: Mapping[str, Any], name: str) -> float:
 
 def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
     return {str(name): value for name, value in row.items() if name in METRICS}
-
-
-def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
-    points = trials.set_index("in_sample")
-    drawn = {
-        "all sets": points["out_of_sample"].where(~points["is_winner"]),
-        "winners": points["out_of_sample"].where(points["is_winner"]),
-    }
-    return ShownChart(
-        "scatter", f"{what} in and out of sample", SCATTER, pd.DataFrame(drawn), "scatter",
-        {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
-        f"{what} out of sample", has_legend=True, height=400,
-    )  # fmt: skip
 
 
 def read_validated(market: object, policy: Any, **search: Any) -> SearchProblem:

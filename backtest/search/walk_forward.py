@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine, sweep
-from backtest.core.result_parts import Headline, Part, Shown, ShownTable
+from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
@@ -359,7 +359,13 @@ def judge_walk(
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
-    yield from v.warn_of_short([fold.span for fold in found])
+    bars = np.array([fold.span.stop - fold.span.test for fold in found])
+    short = bars[bars < v.FEW_BARS]
+    if len(short):
+        yield (
+            f"{len(short)} of {len(bars)} test spans have under {v.FEW_BARS} bars, the shortest "
+            f"{short.min()}: scores of these folds are mostly noise"
+        )
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):
         yield (
@@ -536,13 +542,21 @@ class WalkForward(v.Validation):
 
     def list_parts(self) -> list[Part]:
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
+        points, what = self.trials.set_index("in_sample"), self.objective
+        out, is_best = points["out_of_sample"], points["is_winner"]
+        drawn = pd.DataFrame({"all sets": out.where(~is_best), "winners": out.where(is_best)})
+        scatter = ShownChart(
+            "scatter", f"{what} in and out of sample", v.SCATTER, drawn, "scatter",
+            {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
+            f"{what} out of sample", has_legend=True, height=400,
+        )  # fmt: skip
         return [
             Part("account", "The account over time", "One account through all test spans: it "
                  "trades from what it holds when parameters change.",
                  self._show_accounts(), "both"),
             Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
                  "spans.", (
-                     v.show_choice(self.trials, self.objective),
+                     scatter,
                      ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
                      ShownTable(self.stability, "Stability", STABILITY))),
         ]  # fmt: skip

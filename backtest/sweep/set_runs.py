@@ -114,7 +114,18 @@ def read_runs(
     memory: str = "1GiB",
 ) -> SetRuns:
     """Return how the sets of a policy are run under a test, after warning of the test."""
-    is_separate = read_accounts(test, accounts)
+    core.Choice(*get_args(Accounts)).check("accounts", accounts)
+    is_separate = accounts == "separate"
+    if is_separate and isinstance(test.market, Market):
+        raise core.ParameterError(
+            f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
+            f"got {core.repr_plain(test.market)}"
+        )
+    shared = [each for each in list_shared_settings(test.account) if each in WHOLE]
+    if is_separate and shared:
+        raise core.ParameterError(f"account.{shared[0]} needs accounts='shared'")
+    if is_separate and test.overlay is not None:
+        raise core.ParameterError("overlay needs accounts='shared': it scales a portfolio")
     test = test.plain
     if test.start is not None:  # the accounts of sets begin with their market
         core.warn_caller(
@@ -145,23 +156,6 @@ def read_runs(
     engine.warn_of_flows(test.account, as_markets(market), market.start)
     varied = dataclasses.replace(varied, test=varied.test.replace(signal=signal))
     return SetRuns(varied, is_separate, pool, compile, threads, memory)
-
-
-def read_accounts(test: Backtest, accounts: Accounts) -> bool:
-    """Return whether each market has an account of its own."""
-    core.Choice(*get_args(Accounts)).check("accounts", accounts)
-    is_separate = accounts == "separate"
-    if is_separate and isinstance(test.market, Market):
-        raise core.ParameterError(
-            f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
-            f"got {core.repr_plain(test.market)}"
-        )
-    shared = [each for each in list_shared_settings(test.account) if each in WHOLE]
-    if is_separate and shared:
-        raise core.ParameterError(f"account.{shared[0]} needs accounts='shared'")
-    if is_separate and test.overlay is not None:
-        raise core.ParameterError("overlay needs accounts='shared': it scales a portfolio")
-    return is_separate
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:

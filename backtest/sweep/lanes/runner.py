@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -255,18 +255,24 @@ def count_cores() -> int:
 def run_in_threads(
     work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
 ) -> Iterator[tuple[_T, Any]]:
-    stopped = threading.Event()
+    stopped, before = threading.Event(), sys.unraisablehook
+
+    def pass_on(found: Any) -> None:
+        if "numba" not in repr(found.object):
+            before(found)
+
+    sys.unraisablehook = pass_on
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sweep")
     waiting: dict[Future[Any], _T] = {}
     try:
-        with silence_policies():
-            for item in items:
-                waiting[pool.submit(work, item, stopped.is_set)] = item
-                if len(waiting) >= 2 * threads:
-                    yield from _take(waiting)
-            while waiting:
+        for item in items:
+            waiting[pool.submit(work, item, stopped.is_set)] = item
+            if len(waiting) >= 2 * threads:
                 yield from _take(waiting)
+        while waiting:
+            yield from _take(waiting)
     finally:
+        sys.unraisablehook = before
         stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -276,18 +282,3 @@ def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
     for future in done:
         error = future.exception()
         yield waiting.pop(future), future.result() if error is None else error
-
-
-@contextmanager
-def silence_policies() -> Iterator[None]:
-    before = sys.unraisablehook
-
-    def pass_on(found: Any) -> None:
-        if "numba" not in repr(found.object):
-            before(found)
-
-    sys.unraisablehook = pass_on
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
