@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,15 @@ def compare(
             f"baseline must be one of {', '.join(results)}, got {baseline!r}"
             f"{core.did_you_mean(against, [*results])}"
         )
-    rules = check_rules(confidence, draws, seed)
+    level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    n = int(core.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
+    if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
+        raise core.ParameterError(
+            f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
+            f" got {n}"
+        )
+    start = int(core.Range(0, 2**63 - 1).check("seed", seed, whole=True))
+    rules = {"confidence": level, "draws": n, "seed": start}
     check_alike(results)
     scaled = equalize_risk(results, progress) if equal_risk else None
     if scaled is not None:
@@ -138,7 +146,7 @@ def compare(
         "baseline": against,
         "market": e.measure_market(next(iter(results.values()))),
         "equal_risk": equal_risk,
-        **rules._asdict(),
+        **rules,
         "blocks": blocks,
         "warnings": cautions,
     }
@@ -194,18 +202,6 @@ def build_manifest(
         }
     )
     return {"id": core.compute_id(manifest), **manifest}
-
-
-def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
-    level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
-    n = int(core.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
-    if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
-        raise core.ParameterError(
-            f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
-            f" got {n}"
-        )
-    start = core.Range(0, 2**63 - 1).check("seed", seed, whole=True)
-    return BootstrapRules(level, n, int(start))
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
@@ -304,18 +300,12 @@ def equalize_risk(
     return found
 
 
-class BootstrapRules(NamedTuple):
-    confidence: float
-    draws: int
-    seed: int
-
-
 def tabulate_differences(
     sampled: Sampled,
     table: pd.DataFrame,
     rest: core.FloatArray,
     baseline: str,
-    rules: BootstrapRules,
+    rules: Mapping[str, Any],
     progress: core.Progress | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return a row per measure and policy, and the length of blocks by measure.
@@ -334,10 +324,10 @@ def tabulate_differences(
 
     def report(more: int, _: int) -> None:
         if progress is not None:
-            progress(done + more, len(STATISTICS) * rules.draws)
+            progress(done + more, len(STATISTICS) * rules["draws"])
 
     for place, measure in enumerate(TITLES):
-        done = place * rules.draws
+        done = place * rules["draws"]
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):
             gap = pair_differences(of_run if is_tested else of_run * rest, pairs)
@@ -351,9 +341,9 @@ def tabulate_differences(
                 sampled._replace(returns=living),
                 pairs[tested],
                 measure,
-                confidence=rules.confidence,
-                draws=rules.draws,
-                rng=np.random.default_rng(rules.seed),
+                confidence=rules["confidence"],
+                draws=rules["draws"],
+                rng=np.random.default_rng(rules["seed"]),
                 progress=report if progress else None,
             )
             blocks[measure] = drawn.block
@@ -363,7 +353,7 @@ def tabulate_differences(
             found[name][bases == LOST] = np.nan
         corrected = np.full(len(pairs), np.nan)
         corrected[bases == TEST] = holm(found["p_value"][bases == TEST])
-        is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules.confidence + 1e-12
+        is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules["confidence"] + 1e-12
         basis = np.where((bases == TEST) & ~np.array(is_tested), UNTESTED, bases)
         basis[np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))] = NONE
         part = pd.DataFrame({"policy": [names[one] for one, _ in pairs], **found})
@@ -471,16 +461,6 @@ class Comparison(core.SavedResult):
         note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
         caption = f"Difference from {self.baseline}"
         return ShownTable(table, caption, note, core.Head("policy"), heads)
-
-    def _describe_intervals(self) -> str:
-        blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
-        few = f"; here are {len(self.returns):,} periods, fewer than were measured"
-        return (
-            f"intervals by the stationary bootstrap: {self.manifest['draws']:,} histories, seed "
-            f"{self.manifest['seed']}, of all accounts together, in blocks of a mean length of "
-            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a measure "
-            f"(Holm). {core.capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}"
-        )
 
     @property
     def verdict(self) -> str:
@@ -598,7 +578,14 @@ class Comparison(core.SavedResult):
         ]  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
-        return (f"{core.capitalize(self._describe_intervals())}.",)
+        blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
+        few = f"; here are {len(self.returns):,} periods, fewer than were measured"
+        return (
+            f"Intervals by the stationary bootstrap: {self.manifest['draws']:,} histories, seed "
+            f"{self.manifest['seed']}, of all accounts together, in blocks of a mean length of "
+            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a measure "
+            f"(Holm). {core.capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}.",
+        )
 
     def list_measures(self) -> Mapping[str, float]:
         best: Any = self.table.loc[self.order[0]]

@@ -422,7 +422,9 @@ class Study(SearchResult):
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
-        return f"{t.count_stored_sets(folder):,} sets"
+        paths = sorted((folder / t.TRIALS).glob("[0-9]*.parquet"))
+        tables = [each for each in map(t.load_batch, paths) if len(each)]
+        return f"{sum(len(k) for k in tables if k['stage'][0] != t.PART):,} sets"
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:

@@ -128,12 +128,6 @@ def load_batch(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def count_stored_sets(folder: Path) -> int:
-    """Return how many sets an unfinished search has evaluated on the whole of its time."""
-    tables = (load_batch(path) for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")))
-    return sum(len(table) for table in tables if len(table) and table["stage"][0] != PART)
-
-
 def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
     """Return the folder of a finished result, if this one is to be resumed and is finished."""
     kind = manifest["kind"]
