@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import core, sweep
+from backtest import core
 from backtest._compile.object_code import COMPILING
 from backtest.core.atomic_files import DRAFT_FILE, LOCK
 from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.results.ranking import find_knee, is_dominated
+from backtest.sweep import (
+    ERROR,
+    count_sets,
+    draw_cube,
+    find_different,
+    name_column,
+    order_columns,
+    take_sets,
+)
 from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, encode_objects
 
 if TYPE_CHECKING:
@@ -270,13 +279,13 @@ class Progress(NamedTuple):
         is_whole = batch.stage != "part"
         best = find_best(batch) if is_whole else -1
         now = self._replace(
-            trials=self.trials + (sweep.count_sets(batch.sets) if is_whole else 0),
+            trials=self.trials + (count_sets(batch.sets) if is_whole else 0),
             seconds=batch.seconds,
             stage=batch.stage,
         )
         if best < 0 or batch.scores[best] <= now.best_score:
             return now
-        values = sweep.take_sets(batch.sets, best)
+        values = take_sets(batch.sets, best)
         plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
         return now._replace(best_score=float(batch.scores[best]), best_values=plain)
 
@@ -302,7 +311,7 @@ class Goal(NamedTuple):
     ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return scores and violations, of shape (n,) each."""
         scores = np.full(len(failed), np.nan)
-        scores[~failed] = self.objective.score(sweep.take_sets(metrics, ~failed))
+        scores[~failed] = self.objective.score(take_sets(metrics, ~failed))
         violation = total_violation(self.constraints, metrics)
         violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
         return scores, violation
@@ -353,24 +362,24 @@ class Examiner:
         deadline: float = math.inf,
     ) -> Batch:
         pieces: list[Batch] = []
-        n, done = sweep.count_sets(sets), 0
+        n, done = count_sets(sets), 0
         while done < n:
             is_there = self.stored is not None and self.stored.stage == stage
             is_early = self.stored is None and (self.elapsed < deadline or not self.batches)
             if deadline < math.inf and not (is_there or is_early):
                 break
-            rest = sweep.take_sets(sets, slice(done, None))
+            rest = take_sets(sets, slice(done, None))
             if self.stored is not None:
                 piece = self._read_stored(rest, stage)
             else:
                 piece = self._evaluate(rest, stage, first, stop, deadline)
             pieces.append(piece)
-            done += sweep.count_sets(piece.sets)
+            done += count_sets(piece.sets)
         return join_batches(pieces, sets)
 
     def _read_stored(self, sets: Sets, stage: str) -> Batch:
         batch: Any = self.stored
-        mine = sweep.take_sets(sets, slice(sweep.count_sets(batch.sets)))
+        mine = take_sets(sets, slice(count_sets(batch.sets)))
         is_same = batch.stage == stage and list(sets) == list(batch.sets)
         pairs = ((mine[name], each) for name, each in batch.sets.items()) if is_same else ()
         is_same &= all(np.array_equal(a, b, equal_nan=b.dtype.kind == "f") for a, b in pairs)
@@ -388,21 +397,19 @@ class Examiner:
     ) -> Batch:
         if deadline < math.inf and not self.is_warm:
             began = self.clock()
-            self.evaluator.evaluate(
-                sweep.take_sets(sets, slice(2)), first=first, stop=stop
-            ).finish()
+            self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
             self.since += self.clock() - began
             self.is_warm = True
         began = self.clock()
-        asked = sweep.take_sets(sets, slice(self.piece))
+        asked = take_sets(sets, slice(self.piece))
         compiled = COMPILING.seconds
         rows = self.evaluator.evaluate(asked, first=first, stop=stop)
         if deadline < math.inf:  # compiling does not count
             compiled = COMPILING.seconds - compiled
             began, self.since = began + compiled, self.since + compiled
-        n = sweep.count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
+        n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
         failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
-        asked, metrics = sweep.take_sets(asked, slice(n)), sweep.take_sets(rows.metrics, slice(n))
+        asked, metrics = take_sets(asked, slice(n)), take_sets(rows.metrics, slice(n))
         scores, violation = self.goal.score(metrics, failed)
         batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
         if n > 0:
@@ -428,7 +435,7 @@ class Examiner:
 
 def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
     if not pieces:
-        none = sweep.take_sets(sets, slice(0)) if sets else {}
+        none = take_sets(sets, slice(0)) if sets else {}
         return Batch("", 0.0, none, {}, np.empty(0), np.empty(0), [])
     return Batch(
         stage=pieces[-1].stage,
@@ -467,17 +474,17 @@ def find_knee_row(goal: Goal, trials: Batch) -> int:
 
 
 def find_distinct(sets: Sets) -> core.IntArray:
-    return sweep.find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
+    return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
 
 def tabulate_trials(batches: Sequence[Batch]) -> pd.DataFrame:
     trials = gather(batches)
-    parameters = {sweep.name_column(name): values for name, values in trials.sets.items()}
-    errors = {sweep.ERROR: np.array(trials.errors, dtype=object)}
+    parameters = {name_column(name): values for name, values in trials.sets.items()}
+    errors = {ERROR: np.array(trials.errors, dtype=object)}
     table = pd.DataFrame({**parameters, **trials.metrics, **errors})
-    table = sweep.order_columns(table, tuple(parameters))
+    table = order_columns(table, tuple(parameters))
     table[SCORE], table[VIOLATION] = trials.scores, trials.violation
-    sizes = [0 if batch.stage == PART else sweep.count_sets(batch.sets) for batch in batches]
+    sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
     table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
     return table.rename_axis("trial")
 
@@ -489,8 +496,8 @@ def spread_sample(
         return places
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
-    cube = space.encode(sweep.take_sets(sets, places))
-    nearest = KDTree(cube).query(sweep.draw_cube(cube.shape[1], n, rng))[1]
+    cube = space.encode(take_sets(sets, places))
+    nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, rng))[1]
     return places[np.unique(nearest)]
 
 
@@ -533,7 +540,7 @@ def search(
             raise core.PolicyError(
                 f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
             )
-        n = sweep.count_sets(batch.sets)
+        n = count_sets(batch.sets)
         if n < len(cube):
             return  # time or patience is up
         if n == len(asked):
@@ -549,15 +556,15 @@ def evaluate_while(
     if patience is None:
         return examiner.evaluate(sets, SEARCH, deadline=deadline)
     parts: list[Batch] = []
-    done, n = 0, sweep.count_sets(sets)
+    done, n = 0, count_sets(sets)
     while done < n and patience.left > 0:
-        asked = sweep.take_sets(sets, slice(done, done + patience.left))
+        asked = take_sets(sets, slice(done, done + patience.left))
         part = examiner.evaluate(asked, SEARCH, deadline=deadline)
-        found = sweep.count_sets(part.sets)
+        found = count_sets(part.sets)
         if found:
             parts.append(part)
             patience.count(part)
-        if found < sweep.count_sets(asked):
+        if found < count_sets(asked):
             break
         done += found
     return join_batches(parts, sets)

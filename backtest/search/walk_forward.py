@@ -13,20 +13,38 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import core, engine, sweep
+from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result
-from backtest.search import equal_risk as e
 from backtest.search import trials as trial_steps
 from backtest.search import validation as v
-from backtest.search.compare import sample_returns, show_accounts
+from backtest.search.compare import (
+    BUY_AND_HOLD,
+    CONSTANT,
+    find_growth,
+    hold_at_equal_risk,
+    measure_market,
+    name_better,
+    sample_returns,
+    show_accounts,
+)
 from backtest.search.problem import Robustness, SearchProblem, SharedFields, takes_fields
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
+from backtest.sweep import (
+    Dimension,
+    Evaluator,
+    Rows,
+    Sets,
+    find_different,
+    name_column,
+    take_sets,
+    to_plain_value,
+)
 
 KIND = "walk-forward"
 FEW_TRADES = 10
@@ -129,7 +147,7 @@ def walk_forward(
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.tolist()]
     manifest = problem.describe_search(KIND, spans={"columns": list(v.TIMES), "rows": rows})
 
-    def make(evaluator: sweep.Evaluator, folder: Path | None) -> WalkForward:
+    def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
         found = search_folds(problem, evaluator, spans, folder, progress)
         fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
         ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
@@ -166,7 +184,7 @@ class SearchedFold(NamedTuple):
     """
 
     span: v.FoldSpan
-    sets: sweep.Sets
+    sets: Sets
     winner: int
     values: dict[str, Any]
     inside: core.FloatArray
@@ -178,7 +196,7 @@ class SearchedFold(NamedTuple):
 
 def search_folds(
     problem: SearchProblem,
-    evaluator: sweep.Evaluator,
+    evaluator: Evaluator,
     spans: list[v.FoldSpan],
     folder: Path | None,
     progress: core.Progress | None,
@@ -206,7 +224,7 @@ def search_folds(
 
 def search_fold(
     problem: SearchProblem,
-    whole: sweep.Evaluator,
+    whole: Evaluator,
     span: v.FoldSpan,
     folder: Path | None,
     on_batch: Callable[[trial_steps.Progress], object],
@@ -221,18 +239,16 @@ def search_fold(
     outcome = search_and_choose(task, examiner)
     trials = trial_steps.gather(examiner.batches)
     rows = trial_steps.find_distinct(trials.sets)
-    sets = sweep.take_sets(trials.sets, rows)
+    sets = take_sets(trials.sets, rows)
     journal = trial_steps.Journal(None if folder is None else folder / "test")
     outside = trial_steps.Examiner(later, problem.goal, journal).evaluate(sets, "part")
     is_kept = trial_steps.is_feasible(trials)[rows]
     winner, values, growth = -1, {}, math.nan
     if outcome.best >= 0:
-        best = sweep.take_sets(trials.sets, outcome.best)
+        best = take_sets(trials.sets, outcome.best)
         names = [*problem.names, *problem.space.fixed]
-        values = {
-            name: sweep.to_plain_value(whole.varied.settings[name], best[name]) for name in names
-        }
-        code = sweep.find_different(trials.sets)[1][outcome.best]
+        values = {name: to_plain_value(whole.varied.settings[name], best[name]) for name in names}
+        code = find_different(trials.sets)[1][outcome.best]
         winner = int(np.searchsorted(rows, rows[code]))
         first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
         years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
@@ -253,7 +269,7 @@ def search_fold(
 class SpanEvaluator:
     """An evaluator on some bars of a market, with columns that are warmed by the bars before."""
 
-    def __init__(self, whole: sweep.Evaluator, first: int, stop: int) -> None:
+    def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
         self.whole, self.first, self.stop = whole, first, stop
         self.market = whole.market.slice(first, stop)
 
@@ -261,8 +277,8 @@ class SpanEvaluator:
         return getattr(self.whole, name)
 
     def evaluate(
-        self, sets: sweep.Sets, *, first: int = 0, stop: int | None = None, **terms: Any
-    ) -> sweep.Rows:
+        self, sets: Sets, *, first: int = 0, stop: int | None = None, **terms: Any
+    ) -> Rows:
         end = self.stop if stop is None else self.first + stop
         return self.whole.evaluate(sets, first=self.first + first, stop=end, **terms)
 
@@ -291,7 +307,7 @@ def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None
 def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     table = v.tabulate_spans(problem.market, [fold.span for fold in found])
     for name in problem.names:
-        table[sweep.name_column(name)] = [fold.values[name] for fold in found]
+        table[name_column(name)] = [fold.values[name] for fold in found]
     inside = np.array([fold.verdict.score for fold in found])
     outside = np.array([fold.verdict.holdout_score for fold in found])
     is_positive = inside > 0.0
@@ -314,7 +330,7 @@ def tabulate_trials(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd
     for k, fold in enumerate(found):
         sides = fold.inside, fold.outside
         inside, outside = (np.where(np.isfinite(each), each, np.nan) for each in sides)
-        columns = {sweep.name_column(name): fold.sets[name] for name in problem.names}
+        columns = {name_column(name): fold.sets[name] for name in problem.names}
         columns = {"fold": np.full(len(inside), k), "in_sample": inside, "out_of_sample": outside,
                    "is_winner": np.arange(len(inside)) == fold.winner, **columns}  # fmt: skip
         parts.append(pd.DataFrame(columns))
@@ -329,22 +345,22 @@ def judge_walk(
     fixed: Result,
     ways: int,
 ) -> dict[str, Any]:
-    inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
+    inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-optimized": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
-    beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
+    beside = {BUY_AND_HOLD: measure_market(fixed)}
     if not result.metrics["ruined"]:
-        held = e.hold_at_equal_risk(fixed, result.metrics["volatility"])
-        beside |= {e.CONSTANT: dict(held.result.metrics)} if held is not None else {}
+        held = hold_at_equal_risk(fixed, result.metrics["volatility"])
+        beside |= {CONSTANT: dict(held.result.metrics)} if held is not None else {}
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": e.find_growth(fixed),
+        "growth_fixed": find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
@@ -399,7 +415,7 @@ def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> 
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
 
-def find_held_share(dimension: sweep.Dimension, values: np.ndarray, width: float) -> float:
+def find_held_share(dimension: Dimension, values: np.ndarray, width: float) -> float:
     if len(values) < 2:
         return math.nan
     if dimension.options:
@@ -480,7 +496,7 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        better = e.name_better(self.figures["beside"], self.result.metrics)
+        better = name_better(self.figures["beside"], self.result.metrics)
         better = f"; {better}" * bool(better)
         if self.result.metrics["ruined"]:
             return f"do not trust it: the re-optimized account was ruined out of sample{better}"
