@@ -106,9 +106,6 @@ class Journal:
         table = self.read_table()
         return None if table is None else read_batch(table)
 
-    def append(self, batch: Batch) -> None:
-        self.write_table(lay_out_batch(batch, self.position))
-
     def read_table(self) -> pd.DataFrame | None:
         path = self._name_next()
         if path is None or not path.is_file():
@@ -413,7 +410,7 @@ class Examiner:
         scores, violation = self.goal.score(metrics, failed)
         batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
         if n > 0:
-            self.journal.append(batch)
+            self.journal.write_table(lay_out_batch(batch, self.journal.position))
             self._add(batch)
             self._set_piece(n, self.clock() - began, deadline)
         rows.finish()

@@ -17,7 +17,6 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -160,7 +159,15 @@ def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
                 return operator.methodcaller("over", *policies), (each.written,)
             return super().reducer_override(each)
 
-    own, file = list_own_modules(), io.BytesIO()
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
+    installed.append(Path(__file__).resolve().parents[1])
+    own, file = [], io.BytesIO()  # modules of the user, which workers lack
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        is_own = path.suffix == ".py" and path.is_file() and name != "__main__"
+        if is_own and not any(path.resolve().is_relative_to(each) for each in installed):
+            own.append(module)
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -169,17 +176,3 @@ def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)
     return uuid.uuid4().hex, file.getvalue()
-
-
-def list_own_modules() -> list[ModuleType]:
-    """Return the modules of the user, which are not installed, so that workers lack them."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
-    installed.append(Path(__file__).resolve().parents[1])
-    found = []
-    for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "")
-        is_own = path.suffix == ".py" and path.is_file() and name != "__main__"
-        if is_own and not any(path.resolve().is_relative_to(each) for each in installed):
-            found.append(module)
-    return found

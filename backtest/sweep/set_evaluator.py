@@ -36,6 +36,7 @@ from backtest.sweep.sets import (
 PANELS = 6
 """Spans and signals whose columns are kept, because a search uses them repeatedly."""
 NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)
+SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 class Rows(NamedTuple):
@@ -173,7 +174,13 @@ class Evaluator:
         self.checked: policies.Causality | None = None
         self.has_checked = False
         self.taken = Taken()
-        self._room = parse_size("memory", memory) / 2 / PANELS
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(memory))
+        size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
+        if size <= 0:
+            raise core.ParameterError(
+                f"memory must be a size such as '1GiB' ({', '.join(SIZES)}), got {memory!r}"
+            )
+        self._room = size / 2 / PANELS
         self._panels: dict[tuple[Any, ...], Panel] = {}
         self._lock = threading.Lock()
 
@@ -456,18 +463,17 @@ class PooledEvaluator(Evaluator):
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
     ) -> core.FloatArray:
-        periods = {name: self._list_periods(name, span) for name, span in spans.items()}
+        sampling, periods = self.varied.test.sampling, {}
+        for name, span in spans.items():
+            part = self.members[name].market.slice(*span)
+            period = max(core.parse_duration(sampling, "sampling"), part.interval)
+            periods[name] = part.time[engine.mark_samples(part, sampling) != 0.0] // period
         common = functools.reduce(np.intersect1d, periods.values())
         found = []
         for name, rows in parts.items():
             sampled = np.empty((0, len(rows.done))) if rows.returns is None else rows.returns
             found.append(sampled[np.isin(periods[name], common)])
         return np.array(found)
-
-    def _list_periods(self, name: str, span: tuple[int, int]) -> core.IntArray:
-        part, sampling = self.members[name].market.slice(*span), self.varied.test.sampling
-        period = max(core.parse_duration(sampling, "sampling"), part.interval)
-        return np.asarray(part.time[engine.mark_samples(part, sampling) != 0.0] // period)
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
@@ -485,16 +491,3 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
         if name in first.metrics:
             metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
     return Rows(metrics, None, errors, done)
-
-
-SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-
-def parse_size(name: str, text: str) -> int:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
-    size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
-    if size <= 0:
-        raise core.ParameterError(
-            f"{name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
-        )
-    return size

@@ -117,8 +117,11 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
     evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
-    parameters = {}
-    for name in chosen:
+    parameters, digest = {}, hashlib.sha256()
+    for name, column in chosen.items():
+        digest.update(f"{name} {column.dtype} ".encode())
+        is_plain = column.dtype != object
+        digest.update(column.tobytes() if is_plain else json.dumps(column.tolist()).encode())
         each = runs.varied.settings[name]
         shown = {"unit": each.unit, "log": getattr(each.space, "log", False)}
         parameters[sweep_table.name_column(name)] = shown
@@ -128,7 +131,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         parameters=parameters,
         metrics=metrics,
         drawn={"seed": seed} if is_count(sets) else None,
-        sets={"asked": s.count_sets(chosen), "hash": hash_sets(chosen)},
+        sets={"asked": s.count_sets(chosen), "hash": digest.hexdigest()},
         done=len(table),
     )
     found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
@@ -165,12 +168,3 @@ def build_sets(
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
-
-
-def hash_sets(sets: s.Sets) -> str:
-    digest = hashlib.sha256()
-    for name, column in sets.items():
-        digest.update(f"{name} {column.dtype} ".encode())
-        is_plain = column.dtype != object
-        digest.update(column.tobytes() if is_plain else json.dumps(column.tolist()).encode())
-    return digest.hexdigest()
