@@ -49,7 +49,7 @@ def tune(
         A policy class, or an instance whose settings are used unless the search varies them.
     accounts, pool : str
         ``accounts="separate"`` scores each set in every market in an account of its own, and pools
-        the measures, as in :func:`backtest.sweep.sweep.sweep`. The deflated Sharpe ratio is that of
+        the measures, as in :func:`backtest.sweep`. The deflated Sharpe ratio is that of
         the mean of the returns, on the days that all markets have; the markets are no trials.
     objective : str, mapping or callable
         What to maximize, as in :func:`backtest.results.ranking.read_objective`: a measure, a

@@ -1,22 +1,32 @@
-"""What all sets of a sweep or a search share: the test that they vary, and how sets are run."""
+"""sweep(): run many sets of parameters; what its sets and those of a search share."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, TypeGuard, Unpack, get_args
+
+import numpy as np
+import pandas as pd
 
 from backtest import core, engine, results, signals
 from backtest.account import list_shared_settings
 from backtest.account.account import WHOLE
-from backtest.engine import Backtest
-from backtest.market import Market, as_markets
+from backtest.core import Choice, ParameterError, Progress, Whole, checked_only, record_making
+from backtest.engine import Backtest, BacktestFields, read_test, short_form, warn_of_unfilled
+from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
+from backtest.results import rank_by_objective
+from backtest.results.measure_table import METRICS
 from backtest.signals import SignalRule
+from backtest.sweep import sets as s
+from backtest.sweep import sweep_table
+from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, PooledEvaluator
-from backtest.sweep.sets import VariedTest, list_names, names_signal, pick
 
 Accounts = Literal["shared", "separate"]
 
@@ -28,7 +38,7 @@ class SetRuns:
     The signal of the test is over time, by instrument of separate accounts.
     """
 
-    varied: VariedTest
+    varied: s.VariedTest
     is_separate: bool
     pool: Pool
     compile: bool
@@ -45,7 +55,7 @@ class SetRuns:
 
     def fit_to(self, names: Iterable[str]) -> Self:
         """Return the runs of sets with these names, which may vary the signal or not."""
-        if names_signal(names):
+        if s.names_signal(names):
             return self
         return dataclasses.replace(self, varied=dataclasses.replace(self.varied, rule=None))
 
@@ -114,18 +124,18 @@ def read_runs(
     memory: str = "1GiB",
 ) -> SetRuns:
     """Return how the sets of a policy are run under a test, after warning of the test."""
-    core.Choice(*get_args(Accounts)).check("accounts", accounts)
+    Choice(*get_args(Accounts)).check("accounts", accounts)
     is_separate = accounts == "separate"
     if is_separate and isinstance(test.market, Market):
-        raise core.ParameterError(
+        raise ParameterError(
             f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
             f"got {core.repr_plain(test.market)}"
         )
     shared = [each for each in list_shared_settings(test.account) if each in WHOLE]
     if is_separate and shared:
-        raise core.ParameterError(f"account.{shared[0]} needs accounts='shared'")
+        raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
     if is_separate and test.overlay is not None:
-        raise core.ParameterError("overlay needs accounts='shared': it scales a portfolio")
+        raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
     test = test.plain
     if test.start is not None:  # the accounts of sets begin with their market
         core.warn_caller(
@@ -139,14 +149,14 @@ def read_runs(
     market = engine.end_expired(test.market, test.venue)
     named = signals.read_named(test.signal, market)
     rule = named if isinstance(named, SignalRule) else None
-    names = () if is_separate else list_names(market)
-    varied = VariedTest(test.replace(market=market), policy, names, rule)
+    names = () if is_separate else s.list_names(market)
+    varied = s.VariedTest(test.replace(market=market), policy, names, rule)
     signal: Any
     if is_separate:
         signal = {}
         for name, one in market.items():
             own = varied.for_instrument(name, one).test
-            found = signals.resolve_signal(pick(named, name), one)
+            found = signals.resolve_signal(s.pick(named, name), one)
             signal[name] = signals.read_directions(found, own.market).keep_times()
     else:
         _ = test.setting  # the markets fit one account
@@ -159,11 +169,159 @@ def read_runs(
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
-    core.Choice(*get_args(Pool)).check("pool", pool)
+    Choice(*get_args(Pool)).check("pool", pool)
     if is_separate:
         return functools.partial(PooledEvaluator, pool=pool)
     if pool != "mean":
-        raise core.ParameterError(
+        raise ParameterError(
             f"pool needs accounts='separate', whose measures it joins, got {pool!r} for one account"
         )
     return Evaluator
+
+
+SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
+
+
+@short_form
+@record_making
+@checked_only("progress")
+def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    sets: SetsLike,
+    *,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    metrics: Metrics = "all",
+    space: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    compile: bool = True,  # noqa: A002 - the word users know
+    cluster: str | None = None,
+    progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> sweep_table.Sweep:
+    """Run many sets of parameters; each row equals :func:`backtest.run` of its set, to rounding.
+
+    Parameters
+    ----------
+    market, compile, **fields
+        As in :func:`backtest.run`.
+    policy : type or Policy
+        A policy class, or an instance whose settings are used unless sets have others.
+    sets : mapping of arrays, DataFrame or int
+        A mapping gives the product of the values of each name; the last name varies fastest. A
+        table has one set per row; its index is not kept. A number draws that many sets from the
+        declared ranges. Names are the policy's parameters, and fields of the account and venue such
+        as ``account.band``, ``venue.fees.taker``; where ``signal`` is a rule, also its parameters,
+        ``signal.window``. Of several instruments, ``BTCUSDT.target`` is the parameter of one of
+        them, in place of that of all, and ``overlay.target`` one of the overlay.
+        None is a value if a field may be None. A parameter that is not used in a set has its
+        default there.
+    accounts : str
+        ``"separate"`` scores each set in every market in an account of its own: the policy, venue,
+        account and signal are those of each, or tables by name. The table holds the pooled
+        measures, and beside them the Sharpe ratio, return, drawdown and ruin in each market
+        (``"sharpe BTC"``). ``ruined`` counts the markets in which a set was ruined; a set ranks
+        the lower the more they are. ``"shared"`` holds all instruments in one account.
+    pool : str
+        How separate accounts make one measure: ``"mean"``, ``"median"`` or ``"worst"``.
+    metrics : str
+        ``"all"`` measures that need no path, or ``"core"``, which is faster;
+        :meth:`Sweep.detail` has those of the path.
+    space : mapping, optional
+        What to draw from instead of all declared ranges, as in
+        :func:`backtest.sweep.sets.read_space`.
+    seed : int
+        Seed of the draws, which are points of a scrambled Sobol sequence.
+    threads : int, optional
+        Number of threads; default all cores. The numbers do not depend on it.
+    memory : str
+        Limit for the columns of policies, for example ``"1GiB"``. Sets that need more are computed
+        in turns.
+    cluster : str, optional
+        ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
+        :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
+    progress : callable, optional
+        Called with the number of sets done and of all sets.
+
+    Returns
+    -------
+    Sweep
+        After Ctrl-C, with the sets that were done.
+
+    Raises
+    ------
+    ParameterError
+        If an argument or a set is not allowed; lists all defects of the sets.
+    BacktestError
+        If every set fails, with the reason of the first.
+    """
+    runs = read_runs(
+        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        threads=threads, memory=memory,
+    )  # fmt: skip
+    Choice("all", "core").check("metrics", metrics)
+    given = build_sets(sets, runs.varied, space=space, seed=seed)
+    chosen = s.check_sets(runs.varied, given)
+    runs = runs.fit_to(chosen)
+    evaluator = runs.make(runs.market, runs.test.signal, metrics)
+    evaluator.check_causal(chosen)
+    with on_cluster(evaluator, cluster) as working:
+        table = sweep_table.build_table(working, chosen, progress)
+    metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
+    best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
+    evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
+    warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
+    parameters, digest = {}, hashlib.sha256()
+    for name, column in chosen.items():
+        digest.update(f"{name} {column.dtype} ".encode())
+        is_plain = column.dtype != object
+        digest.update(column.tobytes() if is_plain else json.dumps(column.tolist()).encode())
+        each = runs.varied.settings[name]
+        shown = {"unit": each.unit, "log": getattr(each.space, "log", False)}
+        parameters[sweep_table.name_column(name)] = shown
+    manifest = runs.describe(
+        "sweep",
+        chosen,
+        parameters=parameters,
+        metrics=metrics,
+        drawn={"seed": seed} if is_count(sets) else None,
+        sets={"asked": s.count_sets(chosen), "hash": digest.hexdigest()},
+        done=len(table),
+    )
+    found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
+    return sweep_table.Sweep(table, {**manifest, **found}, evaluator)
+
+
+def build_sets(
+    sets: SetsLike, varied: s.VariedTest, *, space: Mapping[str, Any] | None, seed: int
+) -> s.Sets:
+    Whole(0).check("seed", seed)
+    if is_count(sets):
+        found = s.read_space(varied, space)
+        return s.draw_sets(found, int(sets), seed=seed)
+    if space is not None:
+        raise ParameterError(
+            "space needs a number of sets to draw from it, sets=1000 for example, "
+            f"got {type(sets).__name__}"
+        )
+    if isinstance(sets, pd.DataFrame):
+        for name in sets.columns:
+            if name in sweep_table.TAKEN and name not in varied.settings:
+                raise ParameterError(
+                    "sets must hold parameters only, table[list(sweep.parameters)], got the "
+                    f"measure {name}"
+                )
+        return s.from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
+    if isinstance(sets, Mapping):
+        return s.grid(sets)
+    raise ParameterError(
+        "sets must be arrays by name, {'target': [0.2, 0.4]} for example, a DataFrame or a number "
+        f"of draws, got {sets!r:.60}"
+    )
+
+
+def is_count(sets: SetsLike) -> TypeGuard[int]:
+    return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
