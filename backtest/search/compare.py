@@ -620,17 +620,6 @@ class Comparison(core.SavedResult):
         growth = self.table["log_growth"].sort_values(ascending=False, kind="stable")
         return (*(str(name) for name in growth.index if name not in self.ruined), *self.ruined)
 
-    def _tabulate_gaps(self) -> ShownTable:
-        cells: dict[str, dict[str, str]] = {}
-        for row in self.differences.to_dict("records"):
-            cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
-        others = [name for name in self.order if name != self.baseline]
-        table = pd.DataFrame.from_dict(cells, orient="index").loc[others]
-        heads = {title: core.Head(title, "", "decimals") for title in TITLES.values()}
-        note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
-        caption = f"Difference from {self.baseline}"
-        return ShownTable(table, caption, note, core.Head("policy"), heads)
-
     @property
     def verdict(self) -> str:
         clear = self.differences[self.differences["distinguishable"]]
@@ -642,16 +631,13 @@ class Comparison(core.SavedResult):
             parts += [f"{words}: {', '.join(sides)}"] if sides else []
         start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
         found = f"these differ by more than noise. {core.capitalize('; '.join(parts))}."
-        return f"{start} {found if parts else 'nothing differs by more than noise.'}{self._lead()}"
-
-    def _lead(self) -> str:
+        text = f"{start} {found if parts else 'nothing differs by more than noise.'}"
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
         market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
-        found = [f"The baseline {best} grew most."] if best == self.baseline else []
-        found += [f"{core.capitalize(market)}."] if market else []
-        return "".join(f" {each}" for each in found)
+        text += f" The baseline {best} grew most." * (best == self.baseline)
+        return text + f" {core.capitalize(market)}." * bool(market)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -738,7 +724,14 @@ class Comparison(core.SavedResult):
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")
             gaps.append(show_gap(f"difference-{measure}", f"Difference of {title}", rows))
-        gaps.append(self._tabulate_gaps())
+        cells: dict[str, dict[str, str]] = {}
+        for row in self.differences.to_dict("records"):
+            cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
+        table = pd.DataFrame.from_dict(cells, orient="index")
+        table = table.loc[[name for name in self.order if name != self.baseline]]
+        heads = {title: core.Head(title, "", "decimals") for title in TITLES.values()}
+        note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
+        gaps.append(ShownTable(table, f"Difference from {self.baseline}", note, label, heads))
         lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
         return [
             Part("accounts", "The accounts", "One unit of money in each, over the same time.",

@@ -412,7 +412,11 @@ class Examiner:
         if n > 0:
             self.journal.write_table(lay_out_batch(batch, self.journal.position))
             self._add(batch)
-            self._set_piece(n, self.clock() - began, deadline)
+            seconds = self.clock() - began
+            left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
+            affordable = n * left / seconds if seconds > 0.0 else math.inf
+            size = int(min(affordable, max(GROWTH * n, self.piece)))
+            self.piece = max(1, size if size < LANES else size // LANES * LANES)
         rows.finish()
         return batch
 
@@ -422,12 +426,6 @@ class Examiner:
         self.now = self.now.add(batch)
         if self.progress is not None:
             self.progress(self.now)
-
-    def _set_piece(self, n: int, seconds: float, deadline: float) -> None:
-        left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
-        affordable = n * left / seconds if seconds > 0.0 else math.inf
-        size = int(min(affordable, max(GROWTH * n, self.piece)))
-        self.piece = max(1, size if size < LANES else size // LANES * LANES)
 
 
 def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:

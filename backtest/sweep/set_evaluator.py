@@ -410,7 +410,16 @@ class PooledEvaluator(Evaluator):
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows
-        return rows._replace(returns=self._align_returns(parts, spans).mean(axis=0))
+        sampling, periods = self.varied.test.sampling, {}
+        for name, span in spans.items():
+            part = self.members[name].market.slice(*span)
+            period = max(core.parse_duration(sampling, "sampling"), part.interval)
+            periods[name] = part.time[engine.mark_samples(part, sampling) != 0.0] // period
+        common, found = functools.reduce(np.intersect1d, periods.values()), []
+        for name, each in parts.items():
+            sampled = np.empty((0, len(each.done))) if each.returns is None else each.returns
+            found.append(sampled[np.isin(periods[name], common)])
+        return rows._replace(returns=np.mean(found, axis=0))
 
     def evaluate_path(self, sets: Sets) -> Rows:
         parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
@@ -459,21 +468,6 @@ class PooledEvaluator(Evaluator):
             if span[1] - span[0] > 1:
                 found[name] = span
         return found
-
-    def _align_returns(
-        self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
-    ) -> core.FloatArray:
-        sampling, periods = self.varied.test.sampling, {}
-        for name, span in spans.items():
-            part = self.members[name].market.slice(*span)
-            period = max(core.parse_duration(sampling, "sampling"), part.interval)
-            periods[name] = part.time[engine.mark_samples(part, sampling) != 0.0] // period
-        common = functools.reduce(np.intersect1d, periods.values())
-        found = []
-        for name, rows in parts.items():
-            sampled = np.empty((0, len(rows.done))) if rows.returns is None else rows.returns
-            found.append(sampled[np.isin(periods[name], common)])
-        return np.array(found)
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
