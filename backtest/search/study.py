@@ -417,8 +417,8 @@ class Study(SearchResult):
         stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
         outcome = None if stored is None else w.StudyOutcome.from_dict(stored)
         table = tables["trials"]
-        batches = () if table.empty else (t.read_batch(each) for _, each in table.groupby("batch"))
-        return cls(manifest, tuple(batches), outcome, folder.parent)
+        parts = [] if table.empty else [each for _, each in table.groupby("batch")]
+        return cls(manifest, tuple(map(t.read_batch, parts)), outcome, folder.parent)
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004

@@ -267,7 +267,7 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
 
 def find_codes(values: np.ndarray) -> core.IntArray:
     if values.dtype == object:
-        return pd.factorize(np.array([repr(value) for value in values.tolist()], object))[0]
+        values = pd.factorize(np.array([repr(value) for value in values.tolist()], object))[0]
     found: core.IntArray = np.unique(values, return_inverse=True)[1]
     return found
 
