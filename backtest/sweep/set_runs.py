@@ -149,7 +149,7 @@ def read_runs(
     market = engine.end_expired(test.market, test.venue)
     named = signals.read_named(test.signal, market)
     rule = named if isinstance(named, SignalRule) else None
-    names = () if is_separate else s.list_names(market)
+    names = market.names if isinstance(market, Markets) and not is_separate else ()
     varied = s.VariedTest(test.replace(market=market), policy, names, rule)
     signal: Any
     if is_separate:

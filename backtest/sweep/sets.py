@@ -16,7 +16,7 @@ import pandas as pd
 from backtest import core
 from backtest.account import Account, Multiple, check_setting
 from backtest.engine import Backtest
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, as_markets
 from backtest.policies import Policy, change_settings, number_elements, split_name
 from backtest.signals import SignalRule
 from backtest.venue import Venue
@@ -241,10 +241,6 @@ def to_plain_value(setting: Setting, value: object) -> object:
 
 def names_signal(names: Iterable[str]) -> bool:
     return any(name.startswith(SIGNAL) for name in names)
-
-
-def list_names(market: Market | Markets) -> tuple[str, ...]:
-    return market.names if isinstance(market, Markets) else ()
 
 
 def pick(given: Any, name: str) -> Any:
