@@ -61,7 +61,7 @@ bind_higher(
         "listing of options": "backtest.options.option_listing",
         "manifest": "backtest.results.manifest",
         "option formulas": "backtest.options.pricing",
-        "equal risk": "backtest.search.compare",
+        "equal risk": "backtest.search.equal_risk",
         "page of a run": "backtest.report.run_parts",
         "page of a surface": "backtest.report.surface_parts",
         "page of sets": "backtest.report.set_parts",

@@ -1,13 +1,12 @@
-"""compare(): test the differences between results of the same terms; accounts at equal risk."""
+"""compare(): test the differences between results that were made under the same terms."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -16,18 +15,10 @@ from backtest import core, engine
 from backtest.core import as_of
 from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine.batch import run_account
-from backtest.engine.checks import OF_EACH_RUN
-from backtest.engine.policies import observe_policies
-from backtest.engine.run import finish
-from backtest.engine.run_setup import Setup
-from backtest.market import find_clock
-from backtest.policies import Policy
 from backtest.results import (
     Result,
     Sampled,
     compare_pairs,
-    compound_growth,
     find_cost_rates,
     holm,
     is_lost,
@@ -36,167 +27,7 @@ from backtest.results import (
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
-from backtest.results.result import EqualRisk
-from backtest.results.run_record import measure_holding
-
-BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
-"""The benchmark lines of an account."""
-MOST_RUNS = 6
-"""The most runs of one account in the search for its scale."""
-MOST_PLAIN = 5_000
-"""Bars times instruments up to which an account in plain Python gets its line at equal risk."""
-EXACT = 1e-6
-"""The relative distance from the target volatility at which the search ends."""
-NEAR = 0.01
-"""The relative distance up to which the risk of two accounts counts as equal."""
-ELASTICITY = (0.25, 4.0)
-"""Bounds on the elasticity of volatility to scale, for the next step of the search."""
-
-
-class ScaledAccount(NamedTuple):
-    """An account at a scale of its positions, and the annual volatility that it should have.
-
-    ``volatility`` is that at scale 1.
-    """
-
-    result: Result
-    scale: float
-    volatility: float
-    target: float
-
-    @property
-    def distance(self) -> float:
-        """Return how far the volatility is from the target, as a share of it."""
-        return abs(self.result.metrics["volatility"] / self.target - 1.0)
-
-    @property
-    def rest(self) -> float:
-        """Return by what returns are still to be multiplied; 1 where they cannot be."""
-        rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
-        return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
-
-
-def scale_to_volatility(
-    result: Result, target: float, most: float = 1.0, exact: float = EXACT
-) -> ScaledAccount:
-    """Scale all positions of an account, and run it again, until it has an annual volatility.
-
-    ``most`` is the largest scale. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) /
-    e, with the elasticity e = 1 at first, and then d ln sigma / d ln c of the last two runs. The
-    nearest of at most 6 runs is returned; ``distance`` says how near, ``exact`` how near suffices.
-    """
-    volatility = result.metrics["volatility"]
-    best = ScaledAccount(result, 1.0, volatility, target)
-    scale, elasticity = 1.0, 1.0
-    for _ in range(MOST_RUNS):
-        if best.distance <= exact or not volatility > LEAST_DEVIATION:
-            break
-        step = math.exp(math.log(target / volatility) / elasticity)
-        last, scale = scale, min(most, scale * step)
-        again = best._replace(result=run_again(result, result.setup.scale(scale)), scale=scale)
-        if again.distance < best.distance:
-            best = again
-        after = again.result.metrics["volatility"]
-        if not after > LEAST_DEVIATION or scale == last:
-            break
-        answer = math.log(after / volatility) / math.log(scale / last)
-        elasticity = float(np.clip(answer, *ELASTICITY))
-        volatility = after
-    return best
-
-
-def run_again(result: Any, setup: Setup) -> Result:
-    with warnings.catch_warnings():
-        for category in OF_EACH_RUN:
-            warnings.simplefilter("ignore", category)
-        is_compiled = result.manifest["compiled"] == "yes"
-        outcome = run_account(setup, is_compiled=is_compiled, progress=None)
-        return finish(setup, outcome)
-
-
-class ConstantLeverage(Policy):
-    turns: Annotated[float, core.Range(0.0, math.inf)] = 1.0
-
-    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - it knows nothing
-        return self.turns
-
-
-def hold_at_equal_risk(
-    result: Any, volatility: float | None = None, exact: float = EXACT
-) -> ScaledAccount | None:
-    """Return a constant leverage on the terms of an account, at its annual volatility or another.
-
-    It trades the same bars and signal, under the same overlay, at the same costs and limits. The
-    scale is known only afterwards: to compare, not to trade. None of an account that was loaded or
-    ruined, did not move, or trades options, which have no leverage of their own.
-    """
-    target = result.metrics["volatility"] if volatility is None else volatility
-    is_ruined = volatility is None and bool(result.metrics["ruined"])
-    if result.setup is None or result.options is not None or is_ruined:
-        return None
-    if not target > LEAST_DEVIATION:
-        return None
-    setup = result.setup
-    clock = find_clock(setup.markets)
-    policies: dict[str, Policy] = dict.fromkeys(setup.markets.names, ConstantLeverage())
-    seen = clock.pick(setup.signal)
-    observed = observe_policies(
-        policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
-    )
-    constant = run_again(result, setup.change(policies=policies, observed=observed))
-    return scale_to_volatility(constant, target, most=math.inf, exact=exact)
-
-
-def find_equal_risk(result: Any) -> EqualRisk | None:
-    """Return the constant leverage with the account's volatility, within 1 %; None if none has it.
-
-    See :func:`hold_at_equal_risk` for the accounts that have none; a long one in plain Python has
-    none either, as it takes some runs.
-    """
-    is_long = len(result.time) * len(result.names) > MOST_PLAIN
-    if result.manifest["compiled"] != "yes" and is_long:
-        return None
-    held = hold_at_equal_risk(result, exact=NEAR)
-    if held is None or not held.distance <= NEAR:
-        return None
-    unit = held.result.of_account("unit") / held.result.tally.first_unit
-    return EqualRisk(held.scale, unit)
-
-
-def measure_market(result: Result) -> dict[str, float]:
-    """Return the measures of buying and holding the market over the same bars, without costs.
-
-    Of several instruments, of the index that the measures of the account compare with.
-    """
-    held = measure_holding(result)
-    names = ("total_return", "volatility", "sharpe", "max_drawdown")
-    found = {name: float(getattr(held, name)) for name in names}
-    return {**found, "cagr": float(compound_growth(1.0 + held.total_return, result.span.years))}
-
-
-def name_better(
-    lines: Mapping[str, Mapping[str, float]], own: Mapping[str, float], whose: str = "its"
-) -> str:
-    """Return the benchmark lines that grew more than an account, as a clause; empty if none did.
-
-    ``lines`` and ``own`` have ``cagr`` and ``volatility``, fractions per year.
-    """
-
-    def say(row: Mapping[str, float]) -> str:
-        growth, volatility = map(core.format_percent, (row["cagr"], row["volatility"]))
-        return f"{growth} a year at a volatility of {volatility}"
-
-    better = [f"{name} grew by {say(row)}" for name, row in lines.items()
-              if row["cagr"] > own["cagr"]]  # fmt: skip
-    return f"{' and '.join(better)}, more than {whose} {say(own)}" if better else ""
-
-
-def find_growth(result: Result) -> float:
-    """Return the log growth of the unit value per year; -inf after ruin."""
-    if result.metrics["ruined"]:
-        return -math.inf
-    return float(np.sum(np.log1p(result.returns.to_numpy()))) / result.span.years
-
+from backtest.search import equal_risk as e
 
 MEASURED = (
     "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
@@ -304,7 +135,7 @@ def compare(
     for name, result in results.items():
         costs = find_cost_rates(result.tally, result.span)  # over mean equity
         rates = {f"{cost}_annual": rate for cost, rate in costs.items()}
-        rows[name] = {"log_growth": find_growth(result), **result.metrics, **rates}
+        rows[name] = {"log_growth": e.find_growth(result), **result.metrics, **rates}
     for name, each in (scaled or {}).items():
         rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
@@ -313,7 +144,7 @@ def compare(
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
         "baseline": against,
-        "market": measure_market(next(iter(results.values()))),
+        "market": e.measure_market(next(iter(results.values()))),
         "equal_risk": equal_risk,
         **rules,
         "blocks": blocks,
@@ -340,7 +171,7 @@ vars(compare)["as_method"] = compare_policies
 
 def build_manifest(
     results: Mapping[str, Result],
-    scaled: Mapping[str, ScaledAccount] | None,
+    scaled: Mapping[str, e.ScaledAccount] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -415,14 +246,14 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
         yield lead, mine, theirs
 
 
-def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:
+def list_cautions(n: int, scaled: Mapping[str, e.ScaledAccount] | None) -> Iterator[str]:
     if n < LEAST_SAMPLES:
         yield (
             f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
             "market, or a shorter sampling"
         )
     for name, each in (scaled or {}).items():
-        if not each.distance <= NEAR:
+        if not each.distance <= e.NEAR:
             got = float(each.result.metrics["volatility"])
             how = f"was scaled to a volatility of {got:.4g}, not"
             how = how if got else "held nothing, and cannot be scaled"
@@ -449,7 +280,7 @@ def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatA
 
 def equalize_risk(
     results: Mapping[str, Result], progress: core.Progress | None
-) -> dict[str, ScaledAccount]:
+) -> dict[str, e.ScaledAccount]:
     for name, result in results.items():
         is_retuned = "switches" in result.manifest["policy"]
         if is_retuned or not result.policies:
@@ -463,7 +294,7 @@ def equalize_risk(
         )
     found = {}
     for done, (name, result) in enumerate(results.items()):
-        found[name] = scale_to_volatility(result, min(moving))
+        found[name] = e.scale_to_volatility(result, min(moving))
         if progress is not None:
             progress(done + 1, len(results))
     return found
@@ -635,7 +466,7 @@ class Comparison(core.SavedResult):
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
-        market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
+        market = e.name_better({e.BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
         text += f" The baseline {best} grew most." * (best == self.baseline)
         return text + f" {core.capitalize(market)}." * bool(market)
 

@@ -20,7 +20,7 @@ from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions
 from backtest.search import trials as t
 from backtest.search import winner as w
-from backtest.search.compare import name_better
+from backtest.search.equal_risk import name_better
 from backtest.search.frontier import DRAWS, Frontier, build_frontier, measure_importance
 from backtest.search.problem import read_goal
 from backtest.signals import SignalRule

@@ -32,7 +32,6 @@ from backtest.sweep import (
 from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, encode_objects
 
 if TYPE_CHECKING:
-    from backtest.search.frontier import Patience
     from backtest.search.samplers import Sampler
     from backtest.sweep import Evaluator, Sets, Space
 
@@ -521,7 +520,7 @@ def search(
     *,
     trials: int | None,
     deadline: float,
-    patience: Patience | None = None,
+    patience: Any = None,  # a frontier.Patience
 ) -> None:
     objectives, left = len(examiner.goal.objectives), trials
     sampler = start_sampler(name, space, trials, seed, objectives)
@@ -544,9 +543,7 @@ def search(
         left = None if left is None else left - n
 
 
-def evaluate_while(
-    examiner: Examiner, sets: Sets, deadline: float, patience: Patience | None
-) -> Batch:
+def evaluate_while(examiner: Examiner, sets: Sets, deadline: float, patience: Any) -> Batch:
     """Evaluate sets in their order until time or patience is up."""
     if patience is None:
         return examiner.evaluate(sets, SEARCH, deadline=deadline)

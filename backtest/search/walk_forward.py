@@ -20,18 +20,10 @@ from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result
+from backtest.search import equal_risk as e
 from backtest.search import trials as trial_steps
 from backtest.search import validation as v
-from backtest.search.compare import (
-    BUY_AND_HOLD,
-    CONSTANT,
-    find_growth,
-    hold_at_equal_risk,
-    measure_market,
-    name_better,
-    sample_returns,
-    show_accounts,
-)
+from backtest.search.compare import sample_returns, show_accounts
 from backtest.search.problem import Robustness, SearchProblem, SharedFields, takes_fields
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
@@ -345,22 +337,22 @@ def judge_walk(
     fixed: Result,
     ways: int,
 ) -> dict[str, Any]:
-    inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
+    inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-optimized": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
-    beside = {BUY_AND_HOLD: measure_market(fixed)}
+    beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
     if not result.metrics["ruined"]:
-        held = hold_at_equal_risk(fixed, result.metrics["volatility"])
-        beside |= {CONSTANT: dict(held.result.metrics)} if held is not None else {}
+        held = e.hold_at_equal_risk(fixed, result.metrics["volatility"])
+        beside |= {e.CONSTANT: dict(held.result.metrics)} if held is not None else {}
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": find_growth(fixed),
+        "growth_fixed": e.find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
@@ -496,7 +488,7 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        better = name_better(self.figures["beside"], self.result.metrics)
+        better = e.name_better(self.figures["beside"], self.result.metrics)
         better = f"; {better}" * bool(better)
         if self.result.metrics["ruined"]:
             return f"do not trust it: the re-optimized account was ruined out of sample{better}"

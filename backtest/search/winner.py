@@ -26,7 +26,7 @@ from backtest.results import (
     simulate_luck,
 )
 from backtest.search import trials as t
-from backtest.search.compare import (
+from backtest.search.equal_risk import (
     BUY_AND_HOLD,
     CONSTANT,
     NEAR,

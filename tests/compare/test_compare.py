@@ -12,7 +12,8 @@ import backtest as bt
 from backtest.report.write import build_head
 from backtest.results import load_saved
 from backtest.results.differences import STATISTICS
-from backtest.search.compare import TITLES, hold_at_equal_risk
+from backtest.search.compare import TITLES
+from backtest.search.equal_risk import hold_at_equal_risk
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.kit import bars_market, check_refused, compare_policies, free_venue
 
