@@ -16,7 +16,7 @@ import pytest
 
 import backtest as bt
 from backtest.account import InstrumentRules
-from backtest.account.account_records import Quote
+from backtest.account.records import Quote
 from backtest.engine.inputs import read_instrument_rules
 from backtest.margin.brackets import read_rules
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from backtest.account.account import find_factor, is_fixed_distance, is_price_distance
     from backtest.account.account import list_shared_settings, measure_stop, read_scale
     from backtest.account.account import without_flows_before
-    from backtest.account.account_records import Balances, InstrumentRules, Position, Quote
+    from backtest.account.records import Balances, InstrumentRules, Position, Quote
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
     from backtest.account.balance import compute_initial_needed, compute_pool, count_cross
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances, put_balances

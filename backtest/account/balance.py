@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from backtest import margin
 from backtest._compile.object_code import Structs
 from backtest.account import records as r
-from backtest.account.account_records import Balances
 from backtest.account.events import Event
 from backtest.account.money import Money, enter_trade
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
@@ -17,7 +16,6 @@ from backtest.core.units import TOLERANCE
 from backtest.margin import is_pool_failing as is_short
 
 if TYPE_CHECKING:
-    from backtest.account.account_records import Trade
     from backtest.core import FloatArray
 
 
@@ -74,13 +72,6 @@ def has_collateral(state: r.AccountState) -> bool:
     return bool(is_any)
 
 
-def has_collateral_to_sell(state: r.AccountState) -> bool:
-    is_any = False
-    for c in range(len(state.held.amounts)):
-        is_any = is_any or state.held.amounts[c] > 0.0
-    return bool(is_any)
-
-
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
     """Return the cash without the unrealized profit of cross positions: the wallet balance."""
     balance = state.wallet.cash
@@ -112,18 +103,6 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
     state.wallet.cash = taken - missing
 
 
-def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
-    """Return what isolated positions are worth: their margins and unrealized profits."""
-    backing = 0.0
-    for i in range(len(state.positions)):
-        if r.is_isolated(terms, i):
-            position = state.positions[i]
-            backing += position.margin
-            if position.quantity != 0.0:
-                backing += position.quantity * (position.value - position.entry)
-    return backing
-
-
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
     """Return M, what backs the cross positions at the values being tested."""
     backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet.cash)
@@ -132,11 +111,6 @@ def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
 
 def compute_counted(terms: r.Terms, state: r.AccountState) -> float:
     return margin.compute_counted_value(terms.options.rules, state.options.positions)
-
-
-def compute_whole_pool(terms: r.Terms, state: r.AccountState) -> float:
-    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
-    return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
 def compute_needed(terms: r.Terms, state: r.AccountState) -> float:
@@ -163,21 +137,24 @@ def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
     """Return the equity of the account at the values being tested, without the reserve."""
-    equity = state.wallet.cash
+    equity, isolated = state.wallet.cash, 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
-        if position.quantity != 0.0 and not r.is_isolated(terms, i):
+        if r.is_isolated(terms, i):
+            isolated += position.margin
+            if position.quantity != 0.0:
+                isolated += position.quantity * (position.value - position.entry)
+        elif position.quantity != 0.0:
             equity += position.quantity * position.value
     equity += margin.compute_full_value(state.held)
     if holds_options(state):
         equity += margin.compute_options_value(state.options.positions)
-    return float(equity + compute_isolated(terms, state))
+    return float(equity + isolated)
 
 
 def compute_excess(terms: r.Terms, state: r.AccountState) -> float:
     """Return D = M - level R at the values being tested."""
-    needed = terms.rules.level * compute_needed(terms, state)
-    return compute_pool(terms, state) - needed
+    return compute_pool(terms, state) - terms.rules.level * compute_needed(terms, state)
 
 
 def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
@@ -199,15 +176,15 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     return pool - needed * (1.0 + TOLERANCE)
 
 
-def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> Balances:
+def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> r.Balances:
     """Return the cash that backs instrument i, and a copy of its position."""
     if r.is_isolated(terms, i):
-        return Balances(max(compute_balance(terms, state), 0.0), r.pick_position(state, i))
-    return Balances(state.wallet.cash, r.pick_position(state, i))
+        return r.Balances(max(compute_balance(terms, state), 0.0), r.pick_position(state, i))
+    return r.Balances(state.wallet.cash, r.pick_position(state, i))
 
 
 def put_balances(
-    terms: r.Terms, state: r.AccountState, i: int, before: Balances, after: Balances
+    terms: r.Terms, state: r.AccountState, i: int, before: r.Balances, after: r.Balances
 ) -> None:
     """Write the balances after a trade into cash and position; isolated, the change of cash."""
     if r.is_isolated(terms, i):
@@ -218,7 +195,7 @@ def put_balances(
 
 
 def enter_fill(
-    bar: r.AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
+    bar: r.AccountBar, t: int, i: int, kind: int, before: r.Balances, done: r.Trade, stops: int
 ) -> None:
     """Log a trade, enter it into the ledger, and write its balances into the account."""
     r.log_trade(bar.log, t, i, kind, done)
@@ -230,6 +207,20 @@ def enter_fill(
 def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
     limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     return has_collateral(state) and compute_balance(terms, state) < -limit
+
+
+def is_unbacked(terms: r.Terms, state: r.AccountState) -> bool:
+    """Return whether cash is under 0 with no cross position, option or collateral behind it."""
+    is_bare = count_cross(terms, state) == 0 and not has_collateral(state)
+    return is_bare and state.wallet.cash < 0.0
+
+
+def write_off(bar: r.AccountBar, t: int) -> None:
+    """Write negative cash off as bad debt, and log it."""
+    debt = -bar.state.wallet.cash
+    bar.state.wallet.cash = 0.0
+    bar.ledger[len(bar.ledger) - 1].bad_debt += debt
+    r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[Money]) -> None:
@@ -277,18 +268,9 @@ def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
             if most > missing * (1.0 + TOLERANCE):
                 sold = missing / kept
             missing -= sold * kept
-        last = len(ledger) - 1
+        last, owner, cost = len(ledger) - 1, len(state.positions) + c, sold * (price - kept)
         ledger[last].collateral_pnl += sold * (price - state.priced[c])
-        ledger[last].conversion += sold * (price - kept)
+        ledger[last].conversion += cost
         state.held.amounts[c] = amount - sold
         state.wallet.cash += sold * kept
-        r.log_event(
-            bar.log,
-            t,
-            len(state.positions) + c,
-            Event.CONVERTED,
-            kept,
-            -sold,
-            sold * kept,
-            sold * (price - kept),
-        )
+        r.log_event(bar.log, t, owner, Event.CONVERTED, kept, -sold, sold * kept, cost)

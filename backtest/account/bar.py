@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest._compile.object_code import Structs
-from backtest.account import balance, fills, payments, price_walk
+from backtest.account import balance, fills, money, options, payments, price_walk
 from backtest.account import records as r
-from backtest.account.account_records import Watch
 from backtest.account.events import Event
-from backtest.account.money import (
-    COLLATERAL_PNL,
-    CONVERSION,
-    FLOWS,
-    TOP_UP,
-    Money,
-    clear_ledger,
-    earn,
-    total,
-)
-from backtest.account.options import (
-    ENDLESS,
-    book_profits,
-    close_options,
-    expire_options,
-    open_options,
-)
 from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, trade
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_value
-
-if TYPE_CHECKING:
-    pass
-
 
 HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
 
@@ -70,7 +47,7 @@ def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
     if not is_sound(terms, state, equity):
         return False
     if not is_clear:
-        clear_ledger(bar.ledger)
+        money.clear_ledger(bar.ledger)
     close_fast_bar(bar, equity)
     if len(bar.scratch.cuts) > 0:
         count_decisions(bar, t, opened)
@@ -131,17 +108,10 @@ def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
     terms, state = bar.terms, bar.state
     if terms.max_gross_leverage < math.inf:
         fills.choose_orders(bar, equity)
-        return has_order(bar.scratch)
+        return fills.has_order(bar.scratch, r.REDUCE) or fills.has_order(bar.scratch, r.INCREASE)
     is_any = False
     for i in range(len(state.positions)):
         is_any = is_any or is_trading(bar, equity, i)
-    return bool(is_any)
-
-
-def has_order(scratch: r.Scratch) -> bool:
-    is_any = False
-    for i in range(len(scratch.kind)):
-        is_any = is_any or scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE
     return bool(is_any)
 
 
@@ -223,27 +193,29 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
     price_walk.keep_distances(bar)
-    clear_ledger(ledger)
+    money.clear_ledger(ledger)
     state.wallet.pool_failed = 0.0
     price_walk.begin_day(bar, t)
     step = bar.log.step
     step[0] = 0
     if terms.fill == r.EARLY and t > 0:
         fill_early(bar, t)
-    open_options(terms, feed, state, quotes, t)
-    book_profits(state, ledger)
+    options.open_options(bar, t)
+    options.book_profits(state, ledger)
     step[0] = 1
     payments.take_flows(bar, t)
     payments.convert_collateral(bar, t)
     payments.answer_calls(bar, t)
     rescale_unit(state, ledger, before)
-    if terms.equity_stop > 0.0:
-        price_walk.rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
+    moved = money.total(ledger, money.FLOWS) + money.total(ledger, money.TOP_UP)
+    if terms.equity_stop > 0.0 and moved != 0.0 and before > 0.0:  # flows leave the stop unchanged
+        state.wallet.highest = max(state.wallet.highest * ((before + moved) / before), 0.0)
     if len(feed.days) > 0:
-        price_walk.add_to_openings(state, total(ledger, FLOWS) + total(ledger, TOP_UP))
+        state.wallet.day_open += moved
+        state.wallet.week_open += moved
     step[0] = 2
     payments.settle_funding(bar, t, 1)
-    expire_options(bar, t, 0, ENDLESS)
+    options.expire_options(bar, t, 0, options.ENDLESS)
     step[0] = 3
     if terms.has_interest and t > 0:
         payments.charge_interest(bar, t)
@@ -257,7 +229,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     price_walk.keep_distances(bar)
     step[0] = 6
     payments.settle_funding(bar, t, 0)
-    expire_options(bar, t, 1, ENDLESS)
+    options.expire_options(bar, t, 1, options.ENDLESS)
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
@@ -305,39 +277,31 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         asset.mark_high = feed.asset_mark_high[c, t]
         asset.mark_close = feed.asset_mark_close[c, t]
         asset.fill = asset.open
-    if terms.fill == r.RESTING:
-        set_decision_prices(terms, feed, quotes, t)
-    elif terms.fill != r.AT_OPEN:
-        set_fill_prices(terms, feed, quotes, t)
+    if terms.fill != r.AT_OPEN:
+        set_closes(terms, feed, quotes, t)
 
 
-def set_fill_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
-    """Write the value u at which decisions fill at a close."""
+def set_closes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
+    """Write the value u of the close at which decisions fill, or limit orders were decided."""
     at = t if terms.fill == r.LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
     for i in range(len(quotes.instruments)):
-        if feed.span[i, 0] <= at < feed.span[i, 1]:
-            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.instruments[i].fill = compute_value(size, is_inverse, feed.close[at, i])
-    for c in range(len(quotes.assets)):
-        quotes.assets[c].fill = feed.asset_close[c, at]
-
-
-def set_decision_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
-    """Write the value u of the last close, at which limit orders were decided."""
-    last, brackets = max(t - 1, 0), terms.rules.brackets
-    for i in range(len(quotes.instruments)):
         quote = quotes.instruments[i]
         quote.decided = quote.open
-        if feed.span[i, 0] <= last < feed.span[i, 1]:
+        if feed.span[i, 0] <= at < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quote.decided = compute_value(size, is_inverse, feed.close[last, i])
+            quote.decided = compute_value(size, is_inverse, feed.close[at, i])
+            if terms.fill != r.RESTING:
+                quote.fill = quote.decided
+    if terms.fill != r.RESTING:
+        for c in range(len(quotes.assets)):
+            quotes.assets[c].fill = feed.asset_close[c, at]
 
 
-def rescale_unit(state: r.AccountState, ledger: Structs[Money], equity: float) -> None:
+def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: float) -> None:
     """Keep the unit value unchanged by flows: unit = scale (equity + reserve)."""
-    flows = total(ledger, FLOWS)
-    wealth = equity + state.wallet.reserve + total(ledger, TOP_UP)
+    flows = money.total(ledger, money.FLOWS)
+    wealth = equity + state.wallet.reserve + money.total(ledger, money.TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
         state.wallet.scale = state.wallet.unit / (wealth + flows)
 
@@ -394,17 +358,17 @@ def follow_bests(bar: r.AccountBar) -> None:
         elif is_fresh:
             continue
         elif quote.is_listed == 1 and r.has_exits(terms, i):
-            watch = Watch(position.best, math.nan)
+            watch = r.Watch(position.best, math.nan)
             position.best = follow_prices(watch, r.pick_position(state, i), quote).best
 
 
 def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     """Mark the account at the close, test ruin and calls, and write equity and unit (step 8)."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
-    close_options(bar, t)
+    options.close_options(bar, t)
     mark_closes(bar, t)
     equity = balance.compute_account_equity(terms, state)
-    is_lost = state.wallet.is_ruined == 0.0 and earn(ledger) < 0.0
+    is_lost = state.wallet.is_ruined == 0.0 and money.earn(ledger) < 0.0
     if is_lost:
         is_lost = payments.is_account_ruined(terms, state, bar.quotes, equity)
     if is_lost:
@@ -414,10 +378,16 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     state.wallet.is_converting = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
     state.wallet.equity = equity
     price_walk.follow_highest(terms, state, equity)
-    count_bars(state)
-    count_assets(state, ledger)
-    is_growing = has_wealth(wealth, total(ledger, FLOWS)) and state.wallet.is_ruined == 0.0
-    if is_growing:
+    state.wallet.since_pool += 1.0
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        position.since += 1.0
+        position.since_stop += 1.0
+    if len(state.priced) > 0:
+        state.wallet.assets_so_far += money.total(ledger, money.COLLATERAL_PNL)
+        state.wallet.converted_so_far += money.total(ledger, money.CONVERSION)
+    flows = money.total(ledger, money.FLOWS)
+    if has_wealth(wealth, flows) and state.wallet.is_ruined == 0.0:
         state.wallet.unit = state.wallet.scale * (equity + state.wallet.reserve)
     state.wallet.peak = max(state.wallet.unit, state.wallet.peak)
     if is_lost:
@@ -433,24 +403,10 @@ def mark_closes(bar: r.AccountBar, t: int) -> None:
             balance.mark_to_ledger(state, i, quote.mark_close, ledger)
             if quote.is_last == 1:
                 delist(bar, t, i)
-    book_profits(state, ledger)
+    options.book_profits(state, ledger)
     balance.mark_collateral(state, quotes.asset_mark_close, ledger)
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
     payments.settle_debt(bar, t)
-
-
-def count_bars(state: r.AccountState) -> None:
-    state.wallet.since_pool += 1.0
-    for i in range(len(state.positions)):
-        position = state.positions[i]
-        position.since += 1.0
-        position.since_stop += 1.0
-
-
-def count_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
-    if len(state.priced) > 0:
-        state.wallet.assets_so_far += total(ledger, COLLATERAL_PNL)
-        state.wallet.converted_so_far += total(ledger, CONVERSION)
 
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:

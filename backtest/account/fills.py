@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from backtest.account import order_limits, orders
+from backtest import margin
+from backtest.account import options, order_limits, orders
 from backtest.account import records as r
-from backtest.account.account_records import Balances, Quote, Trade
 from backtest.account.balance import (
     compute_balance,
     compute_pool,
@@ -17,25 +16,8 @@ from backtest.account.balance import (
     value_at,
 )
 from backtest.account.events import Event
-from backtest.account.options import (
-    add_options,
-    begin_options,
-    cut_premiums,
-    is_adding_options,
-    sum_premiums,
-)
 from backtest.account.position import compute_backing, compute_profit, worsen
 from backtest.core.kernels import inlined
-from backtest.margin import (
-    compute_haircut,
-    compute_largest_notional,
-    compute_price,
-    compute_setting,
-    compute_value,
-)
-
-if TYPE_CHECKING:
-    from backtest.account.account_records import InstrumentRules
 
 
 def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
@@ -48,13 +30,16 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
             wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.instruments[i].fill))
             trade_to(bar, t, i, wanted + 0.0, False)
     factor = 1.0
-    begin_options(bar, t, equity)
-    if has_increase(scratch) or is_adding_options(state):
+    options.begin_options(bar, t, equity)
+    if has_order(scratch, r.INCREASE) or options.is_adding_options(state):
         cut_increases(bar, equity)
         cut_to_balance(bar)
         factor = order_limits.fit_increases(bar)
-        fill_increases(bar, t, factor)
-        add_options(bar, t, factor)
+        for i in range(len(state.positions)):
+            if scratch.kind[i] == r.INCREASE:
+                trade_to(bar, t, i, size_increase(state, quotes, scratch, i, factor), True)
+        take_from_isolated(bar.terms, state)
+        options.add_options(bar, t, factor)
     for i in range(len(state.positions)):
         state.positions[i].is_pending = 0
     if len(scratch.cuts) > 0:
@@ -63,22 +48,18 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         order_limits.count_decisions(bar, t, equity)
 
 
-def has_increase(scratch: r.Scratch) -> bool:
+def has_order(scratch: r.Scratch, kind: int) -> bool:
     is_any = False
     for i in range(len(scratch.kind)):
-        is_any = is_any or scratch.kind[i] == r.INCREASE
+        is_any = is_any or scratch.kind[i] == kind
     return is_any
 
 
 def choose_orders(bar: r.AccountBar, equity: float) -> None:
-    """Write the kind of each order, after bands and the cap of gross leverage (4.1, 4.2)."""
-    choose_within_bands(bar, equity)
-    if bar.terms.max_gross_leverage < math.inf:
-        order_limits.narrow_bands(bar, equity)
+    """Write the kind of each order, after bands and the cap of gross leverage (4.1, 4.2).
 
-
-def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
-    """Write the kind of each order; KEPT where the target is within the band."""
+    KEPT where the target is within the band.
+    """
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
         scratch.kind[i] = aim(bar, equity, i)
@@ -90,6 +71,8 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
             rules = r.pick_instrument(terms, i)
             if orders.is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
                 scratch.kind[i] = order_limits.classify_order(scratch, i)
+    if terms.max_gross_leverage < math.inf:
+        order_limits.narrow_bands(bar, equity)
 
 
 @inlined
@@ -112,16 +95,15 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
     if is_ending(state, i):
         return r.REDUCE if r.is_held(state, i) else r.LEFT
     is_asking, side, held, reach = measure_target(terms, state, quotes, equity, i)
-    if not math.isnan(scratch.ordered[i]):
-        is_asking, side, held, reach = measure_ordered(state, quotes, scratch.ordered[i], i)
-        scratch.ordered[i] = math.nan
+    if not math.isnan(scratch.ordered[i]):  # in contracts
+        ordered, value = scratch.ordered[i], abs(quotes.instruments[i].fill)
+        held, scratch.ordered[i] = state.positions[i].quantity, math.nan
+        side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
+        is_asking, held, reach = True, held * (side * value), abs(ordered) * value
     if not is_asking:
         return r.LEFT
     scratch.side[i], scratch.before[i] = side, held
-    if reach == math.inf:
-        quote, scale = quotes.instruments[i], abs(state.positions[i].signal)
-        reach = compute_everything(terms, state, scratch, quote, equity, scale, i)
-    scratch.reach[i] = reach
+    scratch.reach[i] = compute_everything(bar, equity, i) if reach == math.inf else reach
     return r.KEPT
 
 
@@ -134,7 +116,7 @@ def measure_target(
     position, overlay = state.positions[i], state.wallet.overlay
     leverage, signal = position.leverage, position.signal
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
-    if is_unchanged or not orders.can_order(rules, quote, equity):
+    if is_unchanged or not equity > orders.compute_order_fee(rules, quote):
         return False, 1.0, 0.0, 0.0
     side = 1.0 if signal > 0.0 else -1.0
     held = position.quantity * (side * abs(quote.fill))
@@ -143,82 +125,60 @@ def measure_target(
     return True, side, held, reach
 
 
-def measure_ordered(
-    state: r.AccountState, quotes: r.MarketBar, ordered: float, i: int
-) -> tuple[bool, float, float, float]:
-    """Return what :func:`measure_target` does, of an order in contracts."""
-    held, value = state.positions[i].quantity, abs(quotes.instruments[i].fill)
-    side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
-    return True, side, held * (side * value), abs(ordered) * value
-
-
-def compute_everything(
-    terms: r.Terms,
-    state: r.AccountState,
-    scratch: r.Scratch,
-    quote: Quote,
-    equity: float,
-    scale: float,
-    i: int,
-) -> float:
+def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional of a target of infinite leverage: all that margin allows."""
+    terms, state, scratch, quote = bar.terms, bar.state, bar.scratch, bar.quotes.instruments[i]
     rules, held = r.share(r.pick_instrument(terms, i)), scratch.before[i]
-    if r.is_isolated(terms, i):
+    is_isolated = r.is_isolated(terms, i)
+    if is_isolated:
         free = orders.compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
-        return orders.compute_most(rules, quote, free, scale, held)
-    free = compute_pool(terms, state)
-    free += compute_haircut(terms.rules, state.held, i)
-    free -= order_limits.compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
-    if not terms.rules.has_scenarios:
-        return orders.compute_most(rules, quote, free, scale, held)
-    most = compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
-    rate = order_limits.compute_rate_of_one(terms, state, scratch, i)
-    if rate > 0.0:
-        most = min(most, max(free, 0.0) / rate)
+    else:
+        free = compute_pool(terms, state)
+        free += margin.compute_haircut(terms.rules, state.held, i)
+        free -= order_limits.compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
+    if is_isolated or not terms.rules.has_scenarios:
+        most = margin.compute_largest_notional(rules.margin, free, 0.0, 0.0, quote.initial)
+    else:
+        most = margin.compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
+        rate = order_limits.compute_rate_of_one(terms, state, scratch, i)
+        if rate > 0.0:
+            most = min(most, max(free, 0.0) / rate)
+    scale = abs(state.positions[i].signal)
     return held if scale == 1.0 and held > most else scale * most
 
 
 def cut_increases(bar: r.AccountBar, equity: float) -> None:
-    """Write what each increase keeps and adds within its own bracket and wallet."""
+    """Write what each increase costs, and keeps and adds within its own bracket and wallet."""
     scratch = bar.scratch
     for i in range(len(bar.state.positions)):
-        if scratch.kind[i] == r.INCREASE:
-            price_order(bar.terms, bar.quotes, scratch, i)
-            kept = max(scratch.before[i], 0.0)
-            limit = find_own_limit(bar, equity, i)
-            scratch.kept[i] = kept
-            scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
-            scratch.steps[i, order_limits.LIMITED] = find_margin_limit(bar, equity, i, limit)
-            if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
-                scratch.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
-
-
-def price_order(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
-    """Write cost, fee rate, fixed fee and price concession of the order of instrument i."""
-    rules, quote, side = r.pick_instrument(terms, i), quotes.instruments[i], scratch.side[i]
-    worsening = rules.slippage
-    if rules.has_impact:
-        added = max(scratch.reach[i] - scratch.before[i], 0.0)
-        worsening += orders.compute_impact(r.share(rules), quote, added)
-    worsening = min(worsening, orders.LARGEST_WORSENING)
-    if rules.rounds_price:
-        worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
-    scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
-    scratch.fee[i] = orders.compute_order_fee(rules, quote)
-    scratch.saved[i] = worsening
+        if scratch.kind[i] != r.INCREASE:
+            continue
+        rules, quote = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i]
+        worsening, side, kept = rules.slippage, scratch.side[i], max(scratch.before[i], 0.0)
+        if rules.has_impact:
+            added = max(scratch.reach[i] - scratch.before[i], 0.0)
+            worsening += orders.compute_square_root_impact(rules.impact, quote, added)
+        worsening = min(worsening, orders.LARGEST_WORSENING)
+        if rules.rounds_price:
+            worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
+        scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
+        scratch.fee[i] = orders.compute_order_fee(rules, quote)
+        scratch.saved[i] = worsening
+        limit = find_own_limit(bar, equity, i)
+        scratch.kept[i] = kept
+        scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
+        scratch.steps[i, order_limits.LIMITED] = find_margin_limit(bar, equity, i, limit)
+        if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
+            scratch.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
 
 
 def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional up to which the order of instrument i passes alone."""
-    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
+    terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
     if not r.is_isolated(terms, i):
-        margin = r.pick_margin(terms, i)
-        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.instruments[i].initial)
-    rules, quote, side = (
-        r.share(r.pick_instrument(terms, i)),
-        quotes.instruments[i],
-        scratch.side[i],
-    )
+        own = r.pick_margin(terms, i)
+        return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
+    rules, side = r.share(r.pick_instrument(terms, i)), scratch.side[i]
     balances = pick_balances(terms, bar.state, i)
     wanted = orders.size_order(rules, balances, quote, equity, side, scratch.reach[i])
     return float(side * wanted * abs(quote.fill))
@@ -232,7 +192,7 @@ def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) ->
         before, cost = scratch.before[i], scratch.cost[i]
         balances = pick_balances(terms, bar.state, i)
         free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
-        limit = compute_largest_notional(rules.margin, free, before, cost, quote.initial)
+        limit = margin.compute_largest_notional(rules.margin, free, before, cost, quote.initial)
     return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
 
 
@@ -247,7 +207,7 @@ def price_balance(bar: r.AccountBar, i: int) -> None:
         if r.is_spot(terms, i) and scratch.side[i] > 0.0:
             scratch.taken[i] += ratio
         return
-    posted = 1.0 / compute_setting(rules.margin, quote.initial)
+    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
     dearest = orders.bound_unit(rules, quote, scratch.side[i], scratch.saved[i])
     scratch.taken[i] = dearest / abs(quote.fill) * (posted + scratch.rate[i])
     scratch.returned[i] = -scratch.fee[i]
@@ -262,9 +222,12 @@ def price_balance(bar: r.AccountBar, i: int) -> None:
 def cut_to_balance(bar: r.AccountBar) -> None:
     """Scale isolated increases and premiums so that the balance pays for them."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
+    is_any = options.is_adding_options(state)
+    for i in range(len(scratch.kind)):
+        is_any = is_any or (scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i))
+    if not is_any:
         return
-    returned, (fees, taken) = 0.0, sum_premiums(terms, state)
+    returned, (fees, taken) = 0.0, options.sum_premiums(terms, state)
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.INCREASE:
             price_balance(bar, i)
@@ -280,24 +243,7 @@ def cut_to_balance(bar: r.AccountBar) -> None:
         for i in range(len(state.positions)):
             if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
                 scratch.added[i] *= most / taken
-        cut_premiums(state, most / taken)
-
-
-def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:
-    is_any = False
-    for i in range(len(scratch.kind)):
-        is_any = is_any or (scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i))
-    return bool(is_any)
-
-
-def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
-    """Fill increases, what they add scaled by a common factor."""
-    state, scratch = bar.state, bar.scratch
-    for i in range(len(state.positions)):
-        if scratch.kind[i] == r.INCREASE:
-            wanted = size_increase(state, bar.quotes, scratch, i, factor)
-            trade_to(bar, t, i, wanted, True)
-    take_from_isolated(bar.terms, state)
+        options.cut_premiums(state, most / taken)
 
 
 def size_increase(
@@ -321,27 +267,20 @@ def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool
     done = orders.fill(rules, before, quote, wanted, rules.fee)
     enter_fill(bar, t, i, Event.FILL, before, done, 0)
     if is_increase and r.is_isolated(terms, i):
-        post_in_full(terms, state, quotes, before, done, i)
+        post_in_full(bar, before, done, i)
     if done.quantity != 0.0:
         position.factor = state.wallet.overlay
     follow_best(state, i, before.position.quantity)
 
 
-def post_in_full(
-    terms: r.Terms,
-    state: r.AccountState,
-    quotes: r.MarketBar,
-    before: Balances,
-    done: Trade,
-    i: int,
-) -> None:
+def post_in_full(bar: r.AccountBar, before: r.Balances, done: r.Trade, i: int) -> None:
     """Post the margin of a rounded isolated order as if it had filled as it was held."""
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    position = state.positions[i]
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
+    position = bar.state.positions[i]
     held = position.quantity
-    _, margin = orders.move_margin(rules, before, held, done.value, quote.initial)
-    state.wallet.cash -= margin - position.margin
-    position.margin = margin
+    _, posted = orders.move_margin(rules, before, held, done.value, quote.initial)
+    bar.state.wallet.cash -= posted - position.margin
+    position.margin = posted
 
 
 def follow_best(state: r.AccountState, i: int, held: float) -> None:
@@ -376,18 +315,15 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
         if scratch.kind[i] == r.INCREASE:
             aim_increase(bar, equity, i)
     factor = 1.0
-    if has_increase(scratch):
+    if has_order(scratch, r.INCREASE):
         cut_to_balance(bar)
         factor = order_limits.fit_increases(bar)
         for i in range(n):
             if scratch.kind[i] == r.INCREASE:
                 rest(bar, t, i, size_increase(state, quotes, scratch, i, factor))
     for i in range(n):
-        if (
-            scratch.kind[i] == r.REDUCE
-            and r.is_held(state, i)
-            and not goes_to_market(terms, state, i)
-        ):
+        is_reducing = scratch.kind[i] == r.REDUCE and r.is_held(state, i)
+        if is_reducing and not goes_to_market(terms, state, i):
             rest_reduction(bar, t, i)
         order_limits.plan_order(bar, factor, i)
         quote = quotes.instruments[i]
@@ -412,24 +348,20 @@ def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
-    """Write the limit of an order as a value u, and the u that the price must go through."""
+    """Write the limit of an order as a value u, and the u that the price must go through.
+
+    NaN if there is no such price.
+    """
     rules = r.share(r.pick_instrument(terms, i))
     quote = quotes.instruments[i]
     value = worsen(rules, quote.decided, -side, terms.offsets[i])
     if rules.rounds_price:
         value = orders.round_price(rules, value, side)
     quote.fill = value
-    scratch.through[i] = find_through(terms, rules, value, side, i)
-
-
-def find_through(
-    terms: r.Terms, rules: InstrumentRules, value: float, side: float, i: int
-) -> float:
-    """Return the value u through which the price must go to fill a limit, NaN if there is none."""
-    brackets = terms.rules.brackets
-    size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-    price = compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
-    return compute_value(size, is_inverse, price) if price > 0.0 else math.nan
+    size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
+    price = margin.compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
+    through = margin.compute_value(size, is_inverse, price) if price > 0.0 else math.nan
+    scratch.through[i] = through
 
 
 def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
@@ -446,7 +378,10 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
         scratch.kind[i] = r.UNPLACED
         quote.fill = quote.open
         return
-    price_resting(terms, quotes, scratch, i)
+    lost = max(side * (quote.fill - quote.open), 0.0) / abs(quote.fill)
+    scratch.rate[i] = max(terms.makers[i], 0.0)
+    scratch.cost[i], scratch.saved[i] = scratch.rate[i] + lost, 0.0
+    scratch.fee[i] = orders.compute_order_fee(r.pick_instrument(terms, i), quote)
     most = find_resting_limit(bar, equity, i)
     scratch.kept[i] = kept
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
@@ -457,30 +392,20 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
         quote.fill = quote.open
 
 
-def price_resting(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
-    """Write fee rate, cost and fixed fee of a resting order."""
-    rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
-    lost = max(scratch.side[i] * (quote.fill - quote.open), 0.0) / abs(quote.fill)
-    scratch.rate[i] = max(terms.makers[i], 0.0)
-    scratch.cost[i] = scratch.rate[i] + lost
-    scratch.fee[i] = orders.compute_order_fee(rules, quote)
-    scratch.saved[i] = 0.0
-
-
 def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional up to which a resting increase passes alone."""
-    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
+    terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
     if not r.is_isolated(terms, i):
-        margin = r.pick_margin(terms, i)
-        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.instruments[i].initial)
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    balances, before, rate = pick_balances(terms, bar.state, i), scratch.before[i], scratch.rate[i]
+        own = r.pick_margin(terms, i)
+        return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
+    rules, before, rate = r.share(r.pick_instrument(terms, i)), scratch.before[i], scratch.rate[i]
+    balances = pick_balances(terms, bar.state, i)
     free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
-    most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
+    most = margin.compute_largest_notional(rules.margin, free, before, rate, quote.initial)
     wallet = balances.cash - scratch.fee[i]
     if before < 0.0:
         wallet += compute_backing(rules, balances, quote.fill) + rate * before
-    room = max(wallet / (1.0 / compute_setting(rules.margin, quote.initial) + rate), 0.0)
+    room = max(wallet / (1.0 / margin.compute_setting(rules.margin, quote.initial) + rate), 0.0)
     kept = max(before, 0.0)
     return float(kept + min(most - kept, room))
 
@@ -518,10 +443,8 @@ def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratc
         if is_resting(state, scratch, i):
             is_buy = scratch.wanted[i] > state.positions[i].quantity
             through, quote = scratch.through[i], quotes.instruments[i]
-            is_low, is_high = (
-                min(quote.low, quote.open) <= through,
-                max(quote.high, quote.open) >= through,
-            )
+            is_low = min(quote.low, quote.open) <= through
+            is_high = max(quote.high, quote.open) >= through
             is_any = is_any or (is_low if is_buy else is_high)
     return bool(is_any)
 
@@ -555,7 +478,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     enter_fill(bar, t, i, Event.FILL, before, done, 0)
     scratch.steps[i, order_limits.REACHED] = scratch.side[i] * wanted
     if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
-        post_in_full(terms, state, quotes, before, done, i)
+        post_in_full(bar, before, done, i)
     position.factor = state.wallet.overlay
     follow_best(state, i, held)
     if held * wanted <= 0.0:

@@ -51,11 +51,9 @@ def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) 
 
 def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
     n = len(feed.signs)
-    empty: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
-    targets: dict[str, Any] = {"targets": np.full(n, np.nan)}
-    flags: dict[str, Any] = {"has_quotes": np.zeros(n, np.int64)}
-    positions: dict[str, Any] = {"positions": pack_positions(feed, terms.groups)}
-    return OptionState(**{**empty, **targets, **flags, **positions})
+    state: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
+    state |= {"targets": np.full(n, np.nan), "has_quotes": np.zeros(n, np.int64)}
+    return OptionState(**{**state, "positions": pack_positions(feed, terms.groups)})
 
 
 def no_options() -> OptionState:

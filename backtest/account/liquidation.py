@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account import position as p
-from backtest.account.account_records import (
-    PARTIAL,
-    TAKEOVER,
-    Balances,
-    InstrumentRules,
-    Liquidation,
-    Position,
-    Quote,
-)
+from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
-from backtest.account.records import EventLog, log_event
+from backtest.account.records import Balances, InstrumentRules, Liquidation, Position, Quote
 from backtest.core.kernels import cold
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting, compute_step_floor
@@ -29,12 +21,15 @@ if TYPE_CHECKING:
 def liquidate(
     rules: InstrumentRules, balances: Balances, value: Value, quote: Quote
 ) -> Liquidation:
-    """Liquidate a position at a mark u by the mode of its rules (accounting 5)."""
+    """Liquidate a position at a mark u by the mode of its rules (accounting 5).
+
+    One that is closed leaves its margin in the cash, and no debt.
+    """
     held = balances.position.quantity
     marked, pnl = p.mark_position(balances.position, value)
     now = Balances(balances.cash, marked)
     loss, traded = 0.0, 0.0
-    if rules.liquidation_mode == TAKEOVER:
+    if rules.liquidation_mode == r.TAKEOVER:
         traded = abs(held) * abs(value)
         now, loss = forfeit(rules, now, value)
     while now.position.quantity != 0.0:
@@ -45,7 +40,17 @@ def liquidate(
         is_left = now.position.quantity != 0.0
         if is_left and not p.is_failing(rules, now, value, quote.multiplier):
             break
-    now, bad_debt = p.record_shortfall(rules, now)
+    bad_debt = 0.0
+    if now.position.quantity == 0.0:
+        cash, left = now.cash, now.position.margin
+        if rules.margin.is_isolated and left < 0.0:
+            bad_debt = -left
+        elif rules.margin.is_isolated:
+            cash += left
+        if cash < 0.0:
+            bad_debt -= cash
+            cash = 0.0
+        now = p.make_flat_balances(cash, 0.0, now.position.marked)
     return Liquidation(
         balances=now,
         price_pnl=pnl,
@@ -85,7 +90,7 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, init
     held = balances.position.quantity
     notional = abs(held) * abs(value)
     return (
-        rules.liquidation_mode != PARTIAL
+        rules.liquidation_mode != r.PARTIAL
         or notional <= rules.full_below * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * initial
         or p.compute_backing(rules, balances, value) <= TOLERANCE * notional
@@ -128,19 +133,22 @@ def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float
     return min(held, debt / (kept * abs(value)))
 
 
-@cold
-def close_contracts(
-    rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
-) -> tuple[Balances, float, float]:
-    """Close some contracts at u; return the balances, the loss beyond u, and the notional."""
-    position = balances.position
-    side = 1.0 if closed > 0.0 else -1.0
+def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Quote) -> float:
+    """Return the value u at which a liquidation closes contracts, with slippage and impact."""
     worsening = rules.liquidation_slippage
     if rules.has_liquidation_impact:
         size = abs(closed) * abs(value)
         impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
         worsening = min(worsening + impact, LARGEST_WORSENING)
-    filled = p.worsen(rules, value, -side, worsening)
+    return p.worsen(rules, value, -1.0 if closed > 0.0 else 1.0, worsening)
+
+
+@cold
+def close_contracts(
+    rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
+) -> tuple[Balances, float, float]:
+    """Close some contracts at u; return the balances, the loss beyond u, and the notional."""
+    position, filled = balances.position, find_fill(rules, value, closed, quote)
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
     cash, margin = balances.cash, position.margin
@@ -173,7 +181,7 @@ def add_from_wallet(
     balances: Balances,
     value: Value,
     quote: Quote,
-    log: EventLog,
+    log: r.EventLog,
     t: int,
     i: int,
 ) -> Balances:
@@ -183,5 +191,5 @@ def add_from_wallet(
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
-    log_event(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
+    r.log_event(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
     return Balances(balances.cash - amount, p.add_margin(position, amount))

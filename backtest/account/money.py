@@ -8,7 +8,7 @@ from backtest._compile.object_code import Struct, Structs, lay_out, view_numbers
 from backtest.core.kernels import inlined
 
 if TYPE_CHECKING:
-    from backtest.account.account_records import Liquidation, Trade
+    from backtest.account.records import Liquidation, Trade
 
 
 @lay_out
@@ -214,12 +214,9 @@ def total(ledger: Structs[Money], term: int) -> float:
 
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
     """Write the sums of a bar, with those of collateral in price and slippage."""
-    rows, sums = view_numbers(ledger), view_numbers(money)
+    sums = view_numbers(money)
     for term in range(len(sums)):
-        total = 0.0
-        for i in range(len(rows)):
-            total += rows[i, term]
-        sums[term] = total
+        sums[term] = total(ledger, term)
     money.price_pnl += money.collateral_pnl
     money.slippage += money.conversion
 

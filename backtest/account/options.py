@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 from backtest._compile.object_code import Structs
 from backtest.account.events import Event
 from backtest.account.money import Money
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    Terms,
-    log_event,
-)
+from backtest.account.records import AccountBar, AccountState, Terms, log_event
 from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
@@ -66,11 +59,6 @@ ENDLESS = 2**63 - 1
 """The latest time in ns."""
 
 
-def is_needed(state: AccountState, k: int) -> bool:
-    held = state.options.positions.quantities[k]
-    return bool(held != 0.0 or not math.isnan(state.options.targets[k]))
-
-
 @of_options(returns=0.0)
 def find_index(terms: Terms, k: int, values: FloatArray) -> float:
     """Return the price of the underlying of option k at some values u."""
@@ -95,11 +83,9 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
 
 
 @of_options(returns=None)
-def open_options(
-    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
-) -> None:
+def open_options(bar: AccountBar, t: int) -> None:
     """Write what options start the bar from: market data, targets, and marks at the open."""
-    own, data = state.options, feed.options
+    own, data = bar.state.options, bar.feed.options
     for k in range(len(own.targets)):
         own.profits[k], own.fees[k], own.slippage[k] = 0.0, 0.0, 0.0
         own.losses[k], own.traded[k] = 0.0, 0.0
@@ -108,17 +94,14 @@ def open_options(
         own.asks[k], own.bids[k] = size * data.asks[t, k], size * data.bids[t, k]
         own.has_quotes[k], own.half_spreads[k] = data.has_quotes[t, k], data.half_spreads[t, k]
         own.half_prices[k] = size * data.half_prices[t, k]
-        positions, index = own.positions, find_index(terms, k, quotes.mark_open)
-        positions.years[k], positions.volatilities[k] = (
-            data.years_open[t, k],
-            data.volatilities_open[t, k],
-        )
-        positions.bases[k], positions.rates[k] = data.bases_open[t, k], data.rates[k]
+        positions, index = own.positions, find_index(bar.terms, k, bar.quotes.mark_open)
+        positions.years[k], positions.bases[k] = data.years_open[t, k], data.bases_open[t, k]
+        positions.volatilities[k], positions.rates[k] = data.volatilities_open[t, k], data.rates[k]
         quoted = size * data.marks_open[t, k]
         if data.expiry_bars[k] == t and data.are_inside[k] == 0:
             positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
             index, quoted = data.expiry_spots[k], math.nan
-        restart(terms, state, k, index, quoted)
+        restart(bar.terms, bar.state, k, index, quoted)
 
 
 def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
@@ -129,7 +112,7 @@ def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: flo
         positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
         positions.values[k], positions.marks[k], own.offsets[k] = 0.0, 0.0, 0.0
         return
-    if is_needed(state, k):
+    if positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
         fill_option(own.positions, terms.options.rules, k)
     value = compute_option_value(own.positions, k, 1.0, own.positions.volatilities[k])
     own.positions.values[k] = value
@@ -143,12 +126,8 @@ def close_options(bar: AccountBar, t: int) -> None:
     own, data = bar.state.options, bar.feed.options
     for k in range(len(own.targets)):
         positions = own.positions
-        positions.years[k], positions.volatilities[k] = (
-            data.years_close[t, k],
-            data.volatilities_close[t, k],
-        )
-        positions.bases[k] = data.bases_close[t, k]
-        own.targets[k] = math.nan
+        positions.years[k], positions.bases[k] = data.years_close[t, k], data.bases_close[t, k]
+        positions.volatilities[k], own.targets[k] = data.volatilities_close[t, k], math.nan
         index = find_index(bar.terms, k, bar.quotes.mark_close)
         restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
 
@@ -164,15 +143,6 @@ def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
             own.profits[k] += profit
             ledger[len(ledger) - 1].price_pnl += profit
         own.priced[k] = own.positions.marks[k]
-
-
-@of_options(returns=None)
-def book_options(
-    terms: Terms, state: AccountState, values: FloatArray, ledger: Structs[Money]
-) -> None:
-    """Price options at some values u, and book their profit."""
-    price_options(terms, state, values)
-    book_profits(state, ledger)
 
 
 def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) -> float:
@@ -250,16 +220,6 @@ def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, 
     return float(max(min(price, mark - tick), 0.0))
 
 
-def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
-    """Return the price at which an order fills: ask or bid, or away from the mark; NaN if none."""
-    own = state.options
-    if not own.positions.years[k] > 0.0:
-        return math.nan
-    if own.has_quotes[k] == 1:
-        return float(own.asks[k] if side > 0.0 else own.bids[k])
-    return price_by_volatility(terms, state, k, side, own.half_spreads[k])
-
-
 def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
     """Return the fee of trading one contract at a price."""
     own, unit = terms.options, find_unit(state, k)
@@ -279,11 +239,15 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
         own.targets[k] = math.nan
         if math.isnan(wanted) or wanted == held or not equity > 0.0:
             continue
-        own.prices[k] = price_fill(bar.terms, state, k, 1.0 if wanted > held else -1.0)
+        side, own.prices[k] = 1.0 if wanted > held else -1.0, math.nan
+        if own.positions.years[k] > 0.0 and own.has_quotes[k] == 1:
+            own.prices[k] = own.asks[k] if side > 0.0 else own.bids[k]
+        elif own.positions.years[k] > 0.0:
+            half = own.half_spreads[k]
+            own.prices[k] = price_by_volatility(bar.terms, state, k, side, half)
         if math.isnan(own.prices[k]):
-            log_event(
-                bar.log, t, name_option(state, k), Event.UNQUOTED, own.positions.marks[k], 0.0, 0.0
-            )
+            owner, mark = name_option(state, k), own.positions.marks[k]
+            log_event(bar.log, t, owner, Event.UNQUOTED, mark, 0.0, 0.0)
         elif wanted * held >= 0.0 and abs(wanted) < abs(held):
             enter_option_trade(bar, t, k, wanted, Event.FILL)
             own.kept[k] = wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backtest.account import records as r
 from backtest.account.balance import compute_counted, compute_initial_needed, value_at
@@ -26,10 +26,6 @@ from backtest.margin import (
     compute_portfolio_initial,
 )
 
-if TYPE_CHECKING:
-    from backtest.core import FloatArray
-
-
 BAND_SLACK = 0.1
 """Share of the cap by which bands may carry gross leverage over it."""
 
@@ -39,33 +35,29 @@ def classify_order(scratch: r.Scratch, i: int) -> int:
 
 
 def scale_targets(bar: r.AccountBar, equity: float) -> None:
-    """Scale all targets so that gross notional stays within its cap."""
-    most = bar.terms.max_gross_leverage * equity
-    wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
-    if wanted > 0.0 and wanted + rest > most:
-        factor = max(most - rest, 0.0) / wanted
-        for i in range(len(bar.state.positions)):
-            bar.scratch.reach[i] *= factor
-
-
-def sum_targets(
-    state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, most: float
-) -> tuple[float, float]:
-    """Return the notional of targets and of the rest; writes infinite targets as most."""
+    """Scale all targets so that gross notional stays within its cap; none remains infinite."""
+    state, scratch, most = bar.state, bar.scratch, bar.terms.max_gross_leverage * equity
     wanted, rest = 0.0, 0.0
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.KEPT:
             scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
             wanted += scratch.reach[i]
         elif r.is_held(state, i):
-            rest += compute_notional(state, quotes, i)
-    return wanted, rest
+            rest += compute_notional(state, bar.quotes, i)
+    if wanted > 0.0 and wanted + rest > most:
+        factor = max(most - rest, 0.0) / wanted
+        for i in range(len(state.positions)):
+            scratch.reach[i] *= factor
 
 
 def narrow_bands(bar: r.AccountBar, equity: float) -> None:
     """Take positions out of their bands where these carry gross notional over its cap."""
-    state, scratch = bar.state, bar.scratch
-    total = sum_orders(state, bar.quotes, scratch)
+    state, scratch, total = bar.state, bar.scratch, 0.0
+    for i in range(len(state.positions)):
+        if scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE:
+            total += scratch.reach[i]
+        elif r.is_held(state, i):
+            total += compute_notional(state, bar.quotes, i)
     most = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
     if total > most:
         for i in range(len(state.positions)):
@@ -74,16 +66,6 @@ def narrow_bands(bar: r.AccountBar, equity: float) -> None:
                 if total > (1.0 + BAND_SLACK) * most:
                     scratch.kind[i] = classify_order(scratch, i)
                     scratch.steps[i, OVER] = TAKEN
-
-
-def sum_orders(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> float:
-    total = 0.0
-    for i in range(len(state.positions)):
-        if scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE:
-            total += scratch.reach[i]
-        elif r.is_held(state, i):
-            total += compute_notional(state, quotes, i)
-    return float(total)
 
 
 def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
@@ -218,24 +200,18 @@ def count_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: f
 
 @inlined
 def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
-    """Add a cut to those of an instrument, and of several to those of the account."""
-    n = len(scratch.cuts) - 1
-    add_to(scratch.cuts, decision, i, cause, cut)
-    if n > 1:
-        add_to(scratch.cuts, decision, n, cause, cut)
-
-
-@inlined
-def add_to(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: float) -> None:
-    """Add a cut to one row of sums, as leverage."""
-    cuts[row, cause, COUNT] += 1.0
-    cuts[row, cause, ASKED] += decision.stated * decision.inverse
-    cuts[row, cause, HELD] += decision.reached * decision.inverse
-    cuts[row, cause, CUT] += cut * decision.inverse
-    cuts[row, cause, DISTANCE] += abs(cut) * decision.inverse
-    if decision.time >= cuts[row, cause, NEXT_DAY]:
-        cuts[row, cause, DAYS] += 1.0
-        cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY
+    """Add a cut, as leverage, to those of an instrument, and of several to the account's."""
+    cuts, n = scratch.cuts, len(scratch.cuts) - 1
+    for row in (i, n):
+        if row == i or n > 1:
+            cuts[row, cause, COUNT] += 1.0
+            cuts[row, cause, ASKED] += decision.stated * decision.inverse
+            cuts[row, cause, HELD] += decision.reached * decision.inverse
+            cuts[row, cause, CUT] += cut * decision.inverse
+            cuts[row, cause, DISTANCE] += abs(cut) * decision.inverse
+            if decision.time >= cuts[row, cause, NEXT_DAY]:
+                cuts[row, cause, DAYS] += 1.0
+                cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY
 
 
 MOST_TRIALS = 200
@@ -253,12 +229,22 @@ def fit_increases(bar: r.AccountBar) -> float:
     value_at(state, values, quotes.asset_fill)
     free = compute_full_backing(terms.rules, state.held, state.wallet.cash)
     free -= compute_all_uncounted(terms, state, scratch, -2)
-    count, only = count_increases(scratch)
-    fixed = 0.0
-    if not is_joint(terms, state):
-        fixed = sum_other_initial(bar)
-        if count == 1 and not r.is_isolated(terms, only):
-            return fit_single(terms, quotes, scratch, free - fixed, only)
+    count, only, fixed, is_whole = 0, 0, 0.0, is_joint(terms, state)
+    for i in range(len(state.positions)):
+        if scratch.kind[i] == r.INCREASE:
+            count, only = count + 1, i
+        elif not is_whole and r.is_held(state, i) and not r.is_isolated(terms, i):
+            quote = quotes.instruments[i]
+            notional = abs(state.positions[i].quantity) * abs(quote.fill)
+            fixed += compute_initial(r.pick_margin(terms, i), notional, quote.initial)
+    if count == 1 and not is_whole and not r.is_isolated(terms, only):
+        rules, initial = r.pick_margin(terms, only), quotes.instruments[only].initial
+        of_order, before = free - fixed - scratch.fee[only], scratch.before[only]
+        limit = compute_largest_notional(rules, of_order, before, scratch.cost[only], initial)
+        kept, added = scratch.kept[only], scratch.added[only]
+        if limit >= kept + added or added == 0.0:
+            return 1.0
+        return float(max(limit - kept, 0.0) / added)
     if compute_room(bar, free, fixed, 1.0) >= 0.0:
         return 1.0
     low, high = 0.0, 1.0
@@ -271,15 +257,6 @@ def fit_increases(bar: r.AccountBar) -> float:
 
 def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
     return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
-
-
-def count_increases(scratch: r.Scratch) -> tuple[int, int]:
-    """Return how many increases there are, and the last of them."""
-    count, only = 0, 0
-    for i in range(len(scratch.kind)):
-        if scratch.kind[i] == r.INCREASE:
-            count, only = count + 1, i
-    return count, only
 
 
 def compute_all_uncounted(
@@ -297,37 +274,6 @@ def compute_all_uncounted(
     return total
 
 
-def sum_other_initial(bar: r.AccountBar) -> float:
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    total = 0.0
-    for i in range(len(state.positions)):
-        if (
-            r.is_held(state, i)
-            and not r.is_isolated(terms, i)
-            and bar.scratch.kind[i] != r.INCREASE
-        ):
-            quote = quotes.instruments[i]
-            notional = abs(state.positions[i].quantity) * abs(quote.fill)
-            total += compute_initial(r.pick_margin(terms, i), notional, quote.initial)
-    return total
-
-
-def fit_single(
-    terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, free: float, i: int
-) -> float:
-    limit = compute_largest_notional(
-        r.pick_margin(terms, i),
-        free - scratch.fee[i],
-        scratch.before[i],
-        scratch.cost[i],
-        quotes.instruments[i].initial,
-    )
-    whole = scratch.kept[i] + scratch.added[i]
-    if limit >= whole or scratch.added[i] == 0.0:
-        return 1.0
-    return float(max(limit - scratch.kept[i], 0.0) / scratch.added[i])
-
-
 def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) -> float:
     """Return what is free after the increases times a factor, concave in it."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
@@ -341,9 +287,8 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
                 continue
             costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
             if not is_whole and size > 0.0:
-                needed += compute_initial(
-                    r.pick_margin(terms, i), size, bar.quotes.instruments[i].initial
-                )
+                initial = bar.quotes.instruments[i].initial
+                needed += compute_initial(r.pick_margin(terms, i), size, initial)
     if is_whole:
         needed = try_initial(bar, factor)
     return free - costs - taken - needed

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account import position as p
-from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
+from backtest.account.records import Balances, InstrumentRules, Position, Quote, Trade
 from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_affordable, compute_largest_notional, compute_setting
@@ -23,11 +23,6 @@ def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
     if not rules.has_order_fee:
         return 0.0
     return rules.order_fee + quote.order_fee
-
-
-@inlined
-def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
-    return equity > compute_order_fee(rules, quote)
 
 
 def compute_counted(
@@ -64,13 +59,6 @@ def compute_target(
     return 0.0 if signal == 0.0 else reach
 
 
-def compute_most(
-    rules: InstrumentRules, quote: Quote, equity: float, scale: float, held: Notional
-) -> float:
-    most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.initial)
-    return held if scale == 1.0 and held > most else scale * most
-
-
 def size_order(
     rules: InstrumentRules,
     balances: Balances,
@@ -84,7 +72,7 @@ def size_order(
     held = quantity * (side * unit)
     worsening = rules.slippage
     if rules.has_impact:
-        worsening += compute_impact(rules, quote, max(reach - held, 0.0))
+        worsening += compute_square_root_impact(rules.impact, quote, max(reach - held, 0.0))
     worsening = min(worsening, LARGEST_WORSENING)
     if rules.rounds_price:
         worsening = round_worsening(rules, quote.fill, side, worsening)
@@ -96,9 +84,15 @@ def size_order(
     size = min(reach, limit) * (1.0 / unit)
     if rules.margin.is_isolated:
         filled = p.worsen(rules, quote.fill, side, worsening)
-        kept = max(side * quantity, 0.0)
+        closed = balances.cash + p.compute_backing(rules, balances, filled)
+        closed -= rules.fee * abs(quantity) * abs(filled)
+        wallet = closed if side * quantity < 0.0 else balances.cash
+        if rules.has_order_fee:
+            wallet -= compute_order_fee(rules, quote)
+        posted = 1.0 / compute_setting(rules.margin, quote.initial)
         dearest = bound_unit(rules, quote, side, worsening)
-        room = compute_room(rules, balances, filled, dearest, side, quote)
+        room = wallet * (1.0 / (dearest * (posted + rules.fee)))
+        kept = max(side * quantity, 0.0)
         size = kept + min(size - kept, max(room, 0.0))
     added = quantity if limit <= held else side * size
     wanted = side * reach * (1.0 / unit) if reach <= held else added
@@ -126,29 +120,6 @@ def bound_unit(rules: InstrumentRules, quote: Quote, side: float, worsening: flo
     if rules.rounds_price:
         least = round_worsening(rules, quote.fill, side, least)
     return max(unit, abs(p.worsen(rules, quote.fill, side, least)))
-
-
-def compute_room(
-    rules: InstrumentRules,
-    balances: Balances,
-    filled: Value,
-    dearest: Value,
-    side: float,
-    quote: Quote,
-) -> float:
-    """Return how many contracts the wallet can open, their margin and fee included."""
-    quantity = balances.position.quantity
-    closed = balances.cash + p.compute_backing(rules, balances, filled)
-    closed -= rules.fee * abs(quantity) * abs(filled)
-    wallet = closed if side * quantity < 0.0 else balances.cash
-    if rules.has_order_fee:
-        wallet -= compute_order_fee(rules, quote)
-    posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    return wallet * (1.0 / (dearest * (posted + rules.fee)))
-
-
-def compute_impact(rules: InstrumentRules, quote: Quote, notional: Notional) -> float:
-    return compute_square_root_impact(rules.impact, quote, notional)
 
 
 def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) -> float:
@@ -220,7 +191,7 @@ def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
 def round_worsening(rules: InstrumentRules, value: Value, side: float, worsening: float) -> float:
     """Return the worsening from u to the rounded price of a fill, as a fraction of the price."""
     filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
-    return p.compute_distance(rules, value, filled)
+    return abs((value / filled if rules.margin.is_inverse else filled / value) - 1.0)
 
 
 def floor(size: Contracts) -> float:
@@ -235,7 +206,8 @@ def fill(
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
     if rules.has_impact:
-        impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.fill))
+        size = abs(quantity - held) * abs(quote.fill)
+        impact = compute_square_root_impact(rules.impact, quote, size)
     return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
 
 
@@ -297,18 +269,6 @@ def move_margin(
 ) -> tuple[float, float]:
     """Return the cash and the posted margin after an isolated trade filled at u (accounting 3)."""
     position = balances.position
-    returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
-    return (balances.cash + returned) - posted, margin
-
-
-def split_margin(
-    rules: InstrumentRules,
-    position: Position,
-    quantity: Contracts,
-    filled: Value,
-    multiplier: float,
-) -> tuple[float, float, float]:
-    """Return what an isolated trade returns to the cash, what it posts, and the margin after."""
     held, margin = position.quantity, position.margin
     kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
     share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
@@ -317,7 +277,8 @@ def split_margin(
     is_closing = abs(held) > kept
     posted = (abs(quantity) - kept) * abs(filled)
     posted *= 1.0 / compute_setting(rules.margin, multiplier)
-    return returned if is_closing else 0.0, posted, (left if is_closing else margin) + posted
+    cash = (balances.cash + (returned if is_closing else 0.0)) - posted
+    return cash, (left if is_closing else margin) + posted
 
 
 @cold

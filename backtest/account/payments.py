@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 
-from backtest._compile.object_code import Structs
-from backtest.account import balance
+from backtest import margin
+from backtest.account import balance, orders
 from backtest.account import position as p
 from backtest.account import records as r
-from backtest.account.account_records import Position
 from backtest.account.events import Event
 from backtest.account.fills import is_deciding, is_ending, trade_to
 from backtest.account.liquidation import add_from_wallet, can_add, liquidate
-from backtest.account.money import Money, enter_liquidation
+from backtest.account.money import enter_liquidation
 from backtest.account.options import expire_options, holds_options, name_option, trade_option
-from backtest.account.orders import (
-    compute_cost,
-    compute_order_fee,
-    find_limit,
-    reduce_to_ratio,
-    round_worsening,
-)
 from backtest.core.units import DAY, TOLERANCE
-from backtest.margin import MarginRules, compute_best_leverage, compute_haircuts, compute_setting
 
 
 def take_flows(bar: r.AccountBar, t: int) -> None:
@@ -39,7 +30,11 @@ def take_flows(bar: r.AccountBar, t: int) -> None:
         if amount < 0.0:
             moved = -min(-amount, compute_withdrawable(bar))
         state.wallet.cash += moved
-        state.wallet.paid_in = p.pay_in(state.wallet.paid_in, wealth, moved)
+        if moved >= 0.0:
+            state.wallet.paid_in += moved
+        else:
+            left = wealth + moved
+            state.wallet.paid_in *= left / wealth if left > 0.0 else 0.0
         ledger[last].flows += moved
         if moved != 0.0:
             r.log_event(log, t, -1, Event.FLOW, 1.0, 0.0, moved)
@@ -50,13 +45,20 @@ def take_flows(bar: r.AccountBar, t: int) -> None:
 
 
 def compute_withdrawable(bar: r.AccountBar) -> float:
+    """Return what may leave an account, of one position without a limit on B (RULES 2.1)."""
     terms, state = bar.terms, bar.state
-    if balance.has_one_position(terms, state):
-        rules = r.share(r.pick_instrument(terms, 0))
-        return p.compute_free_of_one(
-            rules, balance.pick_balances(terms, state, 0), bar.quotes.instruments[0]
-        )
-    return compute_free(terms, state)
+    if not balance.has_one_position(terms, state):
+        return compute_free(terms, state)
+    rules, quote = r.share(r.pick_instrument(terms, 0)), bar.quotes.instruments[0]
+    balances = balance.pick_balances(terms, state, 0)
+    notional = abs(balances.position.quantity) * abs(quote.mark_open)
+    free = p.compute_equity(rules, balances, quote.mark_open)
+    free -= p.compute_uncounted(rules, balances.position, quote.mark_open)
+    if notional > 0.0:
+        free -= margin.compute_initial(rules.margin, notional, quote.initial)
+    if rules.margin.is_isolated:
+        free = min(free, balances.cash)
+    return max(free, 0.0)
 
 
 def compute_free(terms: r.Terms, state: r.AccountState) -> float:
@@ -210,11 +212,7 @@ def settle_debt(bar: r.AccountBar, t: int) -> None:
     """Write off a negative balance without anything behind it, as bad debt."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     debt = 0.0
-    if (
-        balance.count_cross(terms, state) == 0
-        and not balance.has_collateral(state)
-        and state.wallet.cash < 0.0
-    ):
+    if balance.is_unbacked(terms, state):
         debt = -state.wallet.cash
         state.wallet.cash = 0.0
     equity = balance.compute_account_equity(terms, state)
@@ -242,8 +240,8 @@ def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
     for i in range(len(quotes.instruments)):
         if quotes.instruments[i].is_listed == 1:
             rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-            most = compute_best_leverage(rules.margin, quote.initial)
-            limit = find_limit(rules, quote)
+            most = margin.compute_best_leverage(rules.margin, quote.initial)
+            limit = orders.find_limit(rules, quote)
             most = limit if limit < most else most
             least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
             is_ban = rules.has_limits and not limit > 0.0
@@ -271,23 +269,15 @@ def end_account(bar: r.AccountBar, t: int) -> None:
                 state.wallet.cash += position.margin + profit
             else:
                 state.wallet.cash += held * value
-            r.put_position(state, i, Position(0.0, 0.0, 0.0, value))
+            r.put_position(state, i, r.Position(0.0, 0.0, 0.0, value))
     for k in range(len(state.options.targets)):
         held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
         if held != 0.0:
             trade_option(state, ledger, k, 0.0, mark)
-            r.log_event(
-                log, t, name_option(state, k), Event.RUINED, mark, 0.0 - held, abs(held) * mark
-            )
-    if (
-        balance.count_open(state) == 0
-        and not balance.has_collateral(state)
-        and state.wallet.cash < 0.0
-    ):
-        debt = -state.wallet.cash
-        state.wallet.cash = 0.0
-        ledger[len(ledger) - 1].bad_debt += debt
-        r.log_event(log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+            owner, amount = name_option(state, k), abs(held) * mark
+            r.log_event(log, t, owner, Event.RUINED, mark, 0.0 - held, amount)
+    if balance.is_unbacked(bar.terms, state):
+        balance.write_off(bar, t)
 
 
 TRIALS = 200
@@ -342,15 +332,17 @@ def is_pool_under(terms: r.Terms, ratio: float) -> bool:
     return ratio < terms.margin_call * (1.0 - TOLERANCE)
 
 
-def log_call(log: r.EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
+def log_call(bar: r.AccountBar, t: int, pool: int, kind: int, amount: float) -> None:
     """Log an event of a pool; the owner of the cross pool is the account, -1."""
-    r.log_event(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
+    owner = -1 if pool == len(bar.state.positions) else pool
+    r.log_event(bar.log, t, owner, kind, 1.0, 0.0, amount)
 
 
-def count_call(ledger: Structs[Money], pool: int, is_met: bool) -> None:
-    """Enter a margin call that ended into the ledger."""
-    ledger[pool].calls_met += 1.0 if is_met else 0.0
-    ledger[pool].calls_failed += 0.0 if is_met else 1.0
+def end_call(bar: r.AccountBar, t: int, pool: int, is_met: bool, ratio: float) -> None:
+    """Log a margin call that ended at a ratio, and enter it into the ledger."""
+    log_call(bar, t, pool, Event.CALL_MET if is_met else Event.CALL_FAILED, ratio)
+    bar.ledger[pool].calls_met += 1.0 if is_met else 0.0
+    bar.ledger[pool].calls_failed += 0.0 if is_met else 1.0
 
 
 def answer_calls(bar: r.AccountBar, t: int) -> None:
@@ -370,8 +362,8 @@ def answer_calls(bar: r.AccountBar, t: int) -> None:
 
 def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     """Move money from the reserve to a called pool, and log how the call ended."""
-    terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
-    n, missing, moved = len(state.positions), 0.0, 0.0
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    missing, moved = 0.0, 0.0
     if is_pool_held(terms, state, pool):
         needed = compute_pool_needed(terms, state, quotes, pool)
         missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
@@ -379,21 +371,20 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     if not missing > 0.0:
         return
     state.wallet.reserve -= moved
-    ledger[pool].top_up += moved
-    if pool == n:
+    bar.ledger[pool].top_up += moved
+    if pool == len(state.positions):
         state.wallet.cash += moved
     else:
         r.put_position(state, pool, p.add_margin(r.pick_position(state, pool), moved))
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
-        log_call(log, t, n, pool, Event.TOPPED_UP, moved)
+        log_call(bar, t, pool, Event.TOPPED_UP, moved)
         state.calls[pool].ratio = ratio
         state.calls[pool].unmet = -1.0 if is_met else state.calls[pool].unmet
         if not is_met:
-            log_call(log, t, n, pool, Event.CALL_PARTLY_MET, ratio)
-    log_call(log, t, n, pool, Event.CALL_MET if is_met else Event.CALL_FAILED, ratio)
-    count_call(ledger, pool, is_met)
+            log_call(bar, t, pool, Event.CALL_PARTLY_MET, ratio)
+    end_call(bar, t, pool, is_met, ratio)
     state.calls[pool].is_open = 0
     if is_met:
         state.calls[pool].called_at = math.nan
@@ -423,7 +414,7 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state = bar.terms, bar.state
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
-    done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
+    done = orders.reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
         balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
@@ -458,7 +449,13 @@ def find_reduction(bar: r.AccountBar) -> float:
     for i in range(len(state.positions)):
         scratch.start[i] = state.positions[i].quantity
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            price_reduction(bar, i)
+            rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
+            side = -1.0 if state.positions[i].quantity > 0.0 else 1.0
+            worsening = rules.slippage
+            if rules.rounds_price:
+                worsening = orders.round_worsening(rules, quote.fill, side, worsening)
+            scratch.cost[i] = orders.compute_cost(rules, side, worsening)
+            scratch.fee[i] = orders.compute_order_fee(rules, quote)
     low, high = 0.0, 1.0
     if spare(terms, state, scratch, 1.0) >= 0.0:
         return 1.0
@@ -473,20 +470,11 @@ def find_reduction(bar: r.AccountBar) -> float:
     return low
 
 
-def price_reduction(bar: r.AccountBar, i: int) -> None:
-    """Write the cost per notional and the fixed fee of a forced reduction."""
-    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
-    side = -1.0 if bar.state.positions[i].quantity > 0.0 else 1.0
-    worsening = rules.slippage
-    if rules.rounds_price:
-        worsening = round_worsening(rules, quote.fill, side, worsening)
-    bar.scratch.cost[i] = compute_cost(rules, side, worsening)
-    bar.scratch.fee[i] = compute_order_fee(rules, quote)
-
-
 def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float) -> float:
     """Return what the pool would have over its requirement with all positions times a factor."""
-    backing = balance.compute_whole_pool(terms, state)
+    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
+    if holds_options(state):
+        backing += balance.compute_counted(terms, state)
     for i in range(len(state.positions)):
         if scratch.start[i] != 0.0 and not r.is_isolated(terms, i):
             position = state.positions[i]
@@ -494,7 +482,7 @@ def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: flo
             backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
             position.quantity = factor * scratch.start[i]
     needed = terms.rules.level * balance.compute_needed(terms, state)
-    backing -= compute_haircuts(terms.rules, state.held)
+    backing -= margin.compute_haircuts(terms.rules, state.held)
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.start[i]
     return terms.grace_ratio * backing - needed
@@ -507,39 +495,27 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     ratio = compute_pool_ratio(terms, state, quotes, pool)
-    is_met = is_pool_under(terms, ratio) and not is_reduced
-    kind = Event.CALL_MET if is_met else Event.CALL_FAILED
-    log_call(bar.log, t, len(state.positions), pool, kind, ratio)
-    count_call(bar.ledger, pool, is_met)
+    end_call(bar, t, pool, is_pool_under(terms, ratio) and not is_reduced, ratio)
 
 
 def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
     """Test margin calls of all pools at the close; writes calls, ledger and log (step 8)."""
     terms, state = bar.terms, bar.state
-    n = len(state.positions)
-    for pool in range(n + 1):
+    for pool in range(len(state.positions) + 1):
         if terms.margin_call != 0.0 and is_pool(terms, pool):
-            ratio = compute_pool_ratio(terms, state, bar.quotes, pool)
-            is_called, unmet = check_pool(terms, state, pool, ratio)
+            call, ratio = state.calls[pool], compute_pool_ratio(terms, state, bar.quotes, pool)
+            was_over = call.ratio >= terms.margin_call * (1.0 - TOLERANCE)
+            was_over = was_over and not is_pool_forced(terms, state, pool)
+            is_called = not (is_pool_under(terms, ratio) or was_over)
+            unmet = 0.0 if is_called else -1.0
+            if was_over and not is_pool_under(terms, ratio) and call.unmet >= 0.0:
+                unmet = call.unmet + 1.0
             end_pool_call(bar, t, pool, ratio, is_called, is_lost)
-            state.calls[pool].is_called = 1 if is_called else 0
-            state.calls[pool].ratio, state.calls[pool].unmet = ratio, unmet
+            call.is_called = 1 if is_called else 0
+            call.ratio, call.unmet = ratio, unmet
             if is_called:
                 bar.ledger[pool].calls += 1.0
-                log_call(bar.log, t, n, pool, Event.CALLED, ratio)
-
-
-def check_pool(
-    terms: r.Terms, state: r.AccountState, pool: int, ratio: float
-) -> tuple[bool, float]:
-    """Return whether a pool is called at a ratio, and the bars of its unmet call."""
-    threshold = terms.margin_call * (1.0 - TOLERANCE)
-    was_over = state.calls[pool].ratio >= threshold and not is_pool_forced(terms, state, pool)
-    if ratio < threshold:
-        return False, -1.0
-    if not was_over:
-        return True, 0.0
-    return False, state.calls[pool].unmet + 1.0 if state.calls[pool].unmet >= 0.0 else -1.0
+                log_call(bar, t, pool, Event.CALLED, ratio)
 
 
 def end_pool_call(
@@ -562,9 +538,7 @@ def end_pool_call(
     if is_called:
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
-        kind = Event.CALL_MET if is_met else Event.CALL_FAILED
-        log_call(bar.log, t, len(state.positions), pool, kind, ratio)
-        count_call(ledger, pool, is_met)
+        end_call(bar, t, pool, is_met, ratio)
     is_left = is_open and not (is_failed or is_met)
     state.calls[pool].is_open = 1 if is_called or is_left else 0
     state.calls[pool].called_at = called_at
@@ -580,8 +554,10 @@ def write_settings(terms: r.Terms, state: r.AccountState) -> None:
 
 def change_settings(bar: r.AccountBar, t: int) -> None:
     """Move margin to the venue leverages asked for; what returns comes first (accounting 3)."""
-    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
-    if not is_any_asked(state):
+    state, quotes, scratch, is_any = bar.state, bar.quotes, bar.scratch, False
+    for i in range(len(state.positions)):
+        is_any = is_any or state.positions[i].asked > 0.0
+    if not is_any:
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     for i in range(len(state.positions)):
@@ -591,17 +567,10 @@ def change_settings(bar: r.AccountBar, t: int) -> None:
             choose_setting(bar, i)
     for i in range(len(state.positions)):
         if scratch.reach[i] < 0.0:
-            return_margin(bar, t, i)
+            shift_margin(bar, t, i, False)
     for i in range(len(state.positions)):
         if scratch.reach[i] > 0.0:
-            add_from_balance(bar, t, i)
-
-
-def is_any_asked(state: r.AccountState) -> bool:
-    is_any = False
-    for i in range(len(state.positions)):
-        is_any = is_any or state.positions[i].asked > 0.0
-    return bool(is_any)
+            shift_margin(bar, t, i, True)
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:
@@ -611,8 +580,11 @@ def choose_setting(bar: r.AccountBar, i: int) -> None:
     rules, asked = r.pick_margin(terms, i), position.asked
     quote = quotes.instruments[i]
     notional = abs(position.quantity) * abs(quote.fill)
-    most = max(find_most(rules, notional, quote.initial), position.setting)
-    setting = min(asked, most)
+    most = rules.leverages[len(rules.caps) - 1] / quote.initial
+    for k in range(len(rules.caps)):
+        if notional <= rules.caps[k]:
+            most = max(most, rules.leverages[k] / quote.initial)
+    setting = min(asked, max(most, position.setting))
     scratch.kind[i] = 1 if setting != position.setting else 0
     position.setting = setting
     terms.rules.brackets.settings[i] = setting
@@ -623,46 +595,28 @@ def choose_setting(bar: r.AccountBar, i: int) -> None:
         scratch.reach[i] = moved if abs(moved) > TOLERANCE * entry else 0.0
 
 
-def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
-    most = rules.leverages[len(rules.caps) - 1] / multiplier
-    for k in range(len(rules.caps)):
-        if notional <= rules.caps[k]:
-            most = max(most, rules.leverages[k] / multiplier)
-    return most
+def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
+    """Post what is free in the wallet, or return margin down to what the new setting needs.
 
-
-def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
-    """Return margin to the wallet, down to what the new setting needs, and log it."""
-    state, quotes = bar.state, bar.quotes
-    quote = quotes.instruments[i]
-    position, value = r.pick_position(state, i), quote.fill
-    setting = compute_setting(r.pick_margin(bar.terms, i), quote.initial)
-    needed = abs(position.quantity * value) / setting - p.compute_profit(position, value)
-    needed = max(needed, abs(position.quantity * position.entry) / setting)
-    moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
-    state.positions[i].margin -= moved
-    state.wallet.cash += moved
-    log_margin(bar, t, i, Event.MARGIN_RETURNED, moved)
-
-
-def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
-    """Post margin from the wallet, as far as it is free, and log it."""
-    terms, state = bar.terms, bar.state
-    free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
-    moved = min(bar.scratch.reach[i], free)
-    state.positions[i].margin += moved
-    state.wallet.cash -= moved
-    log_margin(bar, t, i, Event.MARGIN_ADDED, moved)
-
-
-def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None:
-    """Log margin that moved, and what a new setting could not move."""
-    state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
-    position, is_adding = state.positions[i], kind == Event.MARGIN_ADDED
+    Logs what moved, and what a new setting could not move.
+    """
+    terms, state, scratch, log = bar.terms, bar.state, bar.scratch, bar.log
+    position, quote = state.positions[i], bar.quotes.instruments[i]
+    if is_adding:
+        free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
+    else:
+        setting = margin.compute_setting(r.pick_margin(terms, i), quote.initial)
+        profit = p.compute_profit(r.pick_position(state, i), quote.fill)
+        needed = abs(position.quantity * quote.fill) / setting - profit
+        needed = max(needed, abs(position.quantity * position.entry) / setting)
+        free = max(position.margin - needed, 0.0)
+    moved = min(abs(scratch.reach[i]), free)
+    position.margin += moved if is_adding else -moved
+    state.wallet.cash -= moved if is_adding else -moved
     was_refused = position.refused_adding if is_adding else position.refused_returning
     refused = abs(scratch.reach[i]) - moved
-    quote = quotes.instruments[i]
     if moved > 0.0:
+        kind = Event.MARGIN_ADDED if is_adding else Event.MARGIN_RETURNED
         r.log_event(log, t, i, kind, quote.fill, 0.0, moved)
     if refused <= TOLERANCE * abs(scratch.reach[i]):
         was_refused = 0.0

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 from backtest import margin
 from backtest._compile.object_code import Structs
-from backtest.account import account_records, balance, liquidation, options
+from backtest.account import balance, liquidation, options
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.money import FLOWS, INTEREST, TOP_UP, Money, compute_gain, total
 from backtest.account.order_limits import hide_others, show_others
-from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.payments import drop_after_pool_failure
-from backtest.account.position import worsen
-from backtest.account.records import share
 from backtest.core.kernels import of_options
 from backtest.core.units import TOLERANCE
 
@@ -26,14 +23,6 @@ if TYPE_CHECKING:
 SLIPPAGE, STEP, FULL_BELOW = (
     r.NUMBERS.index(name) for name in ("liquidation_slippage", "step", "full_below")
 )
-
-
-@of_options(returns=None)
-def begin_forced(state: r.AccountState) -> None:
-    """Keep the options held at the start of a liquidation, for the end of its steps."""
-    own = state.options
-    for k in range(len(own.targets)):
-        own.started[k] = own.positions.quantities[k]
 
 
 def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
@@ -127,18 +116,6 @@ def end_close(
             own.added[k] = 0.0
 
 
-@of_options(returns=(0.0, 0.0))
-def forfeit_options(state: r.AccountState) -> tuple[float, float]:
-    """Return what options are worth, and their gross value."""
-    lost, gross = 0.0, 0.0
-    for k in range(len(state.options.targets)):
-        value = state.options.positions.quantities[k] * state.options.positions.marks[k]
-        if value != 0.0:
-            lost += value
-            gross += abs(value)
-    return lost, gross
-
-
 @of_options(returns=None)
 def end_forfeit(
     state: r.AccountState, ledger: Structs[Money], log: r.EventLog, t: int, rate: float
@@ -164,7 +141,7 @@ def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
     i, held = terms.options.instruments[k], state.options.positions.quantities[k]
     notional, share = compute_option_notional(state, k), terms.numbers[STEP, i]
     is_whole = (
-        terms.modes[i] != account_records.PARTIAL
+        terms.modes[i] != r.PARTIAL
         or not share > 0.0
         or notional <= terms.numbers[FULL_BELOW, i] * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * abs(state.options.started[k])
@@ -368,7 +345,9 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
     fall, packed = 0.0, terms.rules
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            fall += bound_position(terms, state, scratch, i)
+            change = scratch.mark_end[i] - scratch.mark[i]
+            gain = 0.0 if r.is_spot(terms, i) else max(state.positions[i].quantity * change, 0.0)
+            fall += abs(change) * margin.bound_linear_slope(packed, state.held, i) - 2.0 * gain
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             step = abs(scratch.price_end[c] - scratch.price[c])
@@ -376,10 +355,8 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
     rules, positions = terms.options.rules, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
-            start, end = (
-                options.find_index(terms, k, scratch.mark),
-                options.find_index(terms, k, scratch.mark_end),
-            )
+            start = options.find_index(terms, k, scratch.mark)
+            end = options.find_index(terms, k, scratch.mark_end)
             low, step = min(start, end), abs(end - start)
             if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
                 step *= max(start, end) / low  # prices move fastest at the higher end
@@ -389,37 +366,20 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
     return fall + TOLERANCE * abs(fall)
 
 
-def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
-    """Return an upper bound of how far a position can make D fall on the segment."""
-    change = scratch.mark_end[i] - scratch.mark[i]
-    gain = 0.0 if r.is_spot(terms, i) else max(state.positions[i].quantity * change, 0.0)
-    return float(abs(change) * margin.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
-
-
-@of_options(returns=0.0)
-def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
-    """Return what options on instrument i are worth at some values u."""
-    total, is_priced, positions = 0.0, False, state.options.positions
+@of_options(returns=(0.0, 0.0))
+def sum_options_on(
+    terms: r.Terms, state: r.AccountState, i: int, values: FloatArray
+) -> tuple[float, float]:
+    """Return what options on instrument i are worth at some values u, and their notional."""
+    worth, notional, is_priced, positions = 0.0, 0.0, False, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
             if not is_priced:
                 options.price_options(terms, state, values)
                 is_priced = True
-            total += positions.quantities[k] * positions.marks[k]
-    return total
-
-
-@of_options(returns=0.0)
-def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
-    """Return the notional of options on instrument i at some values u."""
-    total, is_priced, own = 0.0, False, state.options
-    for k in range(len(own.targets)):
-        if own.positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
-            if not is_priced:
-                options.price_options(terms, state, values)
-                is_priced = True
-            total += compute_option_notional(state, k)
-    return total
+            worth += positions.quantities[k] * positions.marks[k]
+            notional += compute_option_notional(state, k)
+    return worth, notional
 
 
 @of_options(returns=False)
@@ -449,15 +409,6 @@ def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
         scratch.kept_assets[c] = state.held.prices[c]
 
 
-def end_search(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> None:
-    """Write back the values u and prices from before a search."""
-    for i in range(len(state.positions)):
-        state.positions[i].value = scratch.last[i]
-    for c in range(len(state.held.prices)):
-        state.held.prices[c] = scratch.kept_assets[c]
-    options.price_options(terms, state, state.held.values)
-
-
 @of_options(returns=False)
 def is_far_with_options(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, excess: float
@@ -485,7 +436,11 @@ def find_value_with_options(
         if place <= 1.0:
             value = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
             break
-    end_search(terms, state, scratch)
+    for j in range(len(state.positions)):
+        state.positions[j].value = scratch.last[j]
+    for c in range(len(state.held.prices)):
+        state.held.prices[c] = scratch.kept_assets[c]
+    options.price_options(terms, state, state.held.values)
     return float(value)
 
 
@@ -564,36 +519,25 @@ def sum_option_gains(terms: r.Terms, state: r.AccountState, i: int) -> float:
     return gain
 
 
-def close_part(
-    rules: account_records.InstrumentRules,
-    state: r.AccountState,
-    quote: account_records.Quote,
-    i: int,
-    closed: float,
-) -> tuple[float, float]:
-    """Close contracts of a cross position; return the loss beyond u, and the notional."""
-    position = state.positions[i]
-    value = position.value
-    worsening = rules.liquidation_slippage
-    if rules.has_liquidation_impact:
-        size = abs(closed) * abs(value)
-        impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
-        worsening = min(worsening + impact, LARGEST_WORSENING)
-    side = -1.0 if closed > 0.0 else 1.0
-    filled = worsen(rules, value, side, worsening)
+def close_part(bar: r.AccountBar, i: int, closed: float) -> tuple[float, float, float]:
+    """Close contracts of a cross position; return the loss beyond u, the notional and the fee."""
+    state, position = bar.state, bar.state.positions[i]
+    rules, value = r.share(r.pick_instrument(bar.terms, i)), position.value
+    filled = liquidation.find_fill(rules, value, closed, bar.quotes.instruments[i])
     state.wallet.cash += closed * filled
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
-    r.put_position(state, i, account_records.Position(quantity, entry, 0.0, value))
-    return closed * (value - filled), abs(closed) * abs(filled)
+    r.put_position(state, i, r.Position(quantity, entry, 0.0, value))
+    notional = abs(closed) * abs(filled)
+    return closed * (value - filled), notional, rules.liquidation_fee * notional
 
 
 def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     """Return the signed contracts that the next step of a liquidation closes."""
-    position, rules = r.pick_position(state, i), share(r.pick_instrument(terms, i))
+    position, rules = r.pick_position(state, i), r.share(r.pick_instrument(terms, i))
     held, value = position.quantity, state.positions[i].value
     pool = balance.compute_pool(terms, state)
-    balances = account_records.Balances(pool - held * value, position)
+    balances = r.Balances(pool - held * value, position)
     if liquidation.is_step_whole(rules, balances, value, abs(scratch.start[i])):
         return held
     if rules.full_below_health > 0.0:
@@ -623,28 +567,12 @@ def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[floa
     return assets + max(cash, 0.0), debts + debt, debt
 
 
-def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
-    """Return what a step of instrument i frees of D, and its notional; restores the account."""
-    terms, state = bar.terms, bar.state
-    position, cash = r.pick_position(state, i), state.wallet.cash
-    before = balance.compute_excess(terms, state)
-    closed = find_step(terms, state, bar.scratch, i)
-    rules = share(r.pick_instrument(terms, i))
-    _, notional = close_part(rules, state, bar.quotes.instruments[i], i, closed)
-    fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
-    gain = balance.compute_excess(terms, state) - fee - before
-    r.put_position(state, i, position)
-    state.wallet.cash = cash
-    return gain, notional
-
-
 def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     """Close a step of instrument i, and book it."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     closed = find_step(terms, state, bar.scratch, i)
-    rules = share(r.pick_instrument(terms, i))
-    cost, notional = close_part(rules, state, bar.quotes.instruments[i], i, closed)
-    fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
+    cost, notional, asked = close_part(bar, i, closed)
+    fee = cap_fee(asked, balance.compute_pool(terms, state))
     state.wallet.cash -= fee
     ledger[i].liquidation_loss += cost + fee
     ledger[i].traded += notional
@@ -657,8 +585,14 @@ def choose_step(bar: r.AccountBar) -> int:
     needed = terms.rules.level * balance.compute_needed(terms, state)
     chosen, best = -1, -math.inf
     for i in range(len(state.positions)):
-        if r.is_held(state, i) and not r.is_isolated(terms, i):
-            gain, notional = try_step(bar, i)
+        if r.is_held(state, i) and not r.is_isolated(terms, i):  # tries a step, and undoes it
+            position, cash = r.pick_position(state, i), state.wallet.cash
+            before = balance.compute_excess(terms, state)
+            _, notional, asked = close_part(bar, i, find_step(terms, state, scratch, i))
+            fee = cap_fee(asked, balance.compute_pool(terms, state))
+            gain = balance.compute_excess(terms, state) - fee - before
+            r.put_position(state, i, position)
+            state.wallet.cash = cash
             if gain > TOLERANCE * needed:
                 score = rank(terms, state, scratch, i, gain, notional)
                 if score > best:
@@ -676,21 +610,15 @@ def rank(
     if terms.order == r.LARGEST_LOSS:
         return float(-held.quantities[i] * (held.values[i] - held.entries[i]))
     if terms.order == r.LARGEST_REQUIREMENT:
-        return compute_requirement_of_one(terms, state, scratch, i)
+        hide_others(state, scratch, i, state.positions[i].quantity)
+        needed = margin.compute_portfolio_requirement(terms.rules, state.held)
+        show_others(state, scratch)
+        return needed
     if terms.order in (r.LARGEST_NOTIONAL, r.OPTIONS_LAST):
         return float(abs(held.quantities[i] * held.values[i]))
     if terms.order == r.BY_NAME:
         return float(-1.0 * terms.ranks[i])
     return gain / notional
-
-
-def compute_requirement_of_one(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int
-) -> float:
-    hide_others(state, scratch, i, state.positions[i].quantity)
-    found = margin.compute_portfolio_requirement(terms.rules, state.held)
-    show_others(state, scratch)
-    return found
 
 
 MOST_STEPS = 100_000
@@ -708,16 +636,16 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
             position = state.positions[i]
             scratch.start[i] = position.quantity
             balance.mark_to_ledger(state, i, position.value, ledger)
-    begin_forced(state)
+    for k in range(len(state.options.targets)):
+        state.options.started[k] = state.options.positions.quantities[k]
     options.book_profits(state, ledger)
-    last = len(ledger) - 1
-    ledger[last].liquidations += 1.0
-    mark_assets(state, ledger)
+    ledger[len(ledger) - 1].liquidations += 1.0
+    balance.mark_collateral(state, state.held.prices, ledger)
     if is_alone and not options.holds_options(state):
         liquidate_only_position(bar, t)
-    elif terms.liquidation_mode == account_records.TAKEOVER:
+    elif terms.liquidation_mode == r.TAKEOVER:
         forfeit_pool(bar, t)
-    elif terms.liquidation_mode == account_records.CLOSE:
+    elif terms.liquidation_mode == r.CLOSE:
         close_pool(bar, t)
     else:
         reduce_pool(bar, t)
@@ -725,27 +653,17 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     drop_after_pool_failure(terms, state)
 
 
-def mark_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
-    """Mark the collateral at the prices being tested, and enter its profit."""
-    last = len(ledger) - 1
-    for c in range(len(state.held.amounts)):
-        if state.held.amounts[c] != 0.0:
-            change = state.held.prices[c] - state.priced[c]
-            ledger[last].collateral_pnl += state.held.amounts[c] * change
-            state.priced[c] = state.held.prices[c]
-
-
 def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
     """Liquidate a cross position that stands alone, as an isolated one with all cash."""
     terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
     for i in range(len(state.positions)):
         if r.is_held(state, i):
-            rules, quote = share(r.pick_instrument(terms, i)), quotes.instruments[i]
+            rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
             position = state.positions[i]
             held, value = position.quantity, position.value
-            balances = account_records.Balances(state.wallet.cash, r.pick_position(state, i))
+            balances = r.Balances(state.wallet.cash, r.pick_position(state, i))
             loss = 0.0
-            if terms.liquidation_mode == account_records.TAKEOVER:
+            if terms.liquidation_mode == r.TAKEOVER:
                 ledger[i].traded += abs(held) * abs(value)
                 balances, loss = liquidation.forfeit(rules, balances, value)
             while balances.position.quantity != 0.0:
@@ -771,34 +689,29 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
 
 def record_bad_debt(bar: r.AccountBar, t: int) -> None:
     """Write off negative cash once nothing is left to sell."""
-    state, ledger = bar.state, bar.ledger
-    if balance.count_cross(bar.terms, state) > 0 or balance.has_collateral_to_sell(state):
-        return
-    if state.wallet.cash < 0.0:
-        debt = -state.wallet.cash
-        state.wallet.cash = 0.0
-        ledger[len(ledger) - 1].bad_debt += debt
-        r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+    for amount in bar.state.held.amounts:
+        if amount > 0.0:
+            return
+    if bar.state.wallet.cash < 0.0 and balance.count_cross(bar.terms, bar.state) == 0:
+        balance.write_off(bar, t)
 
 
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     """Write everything off, each position with its share of the loss: a takeover."""
     terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
-    lost, gross = forfeit_options(state)
+    n, lost, gross = len(state.positions), 0.0, 0.0
+    for k in range(len(state.options.targets)):
+        value = state.options.positions.quantities[k] * state.options.positions.marks[k]
+        if value != 0.0:
+            lost += value
+            gross += abs(value)
     lost += state.wallet.cash
     for c in range(len(state.held.amounts)):
         amount, price = state.held.amounts[c], state.held.prices[c]
         lost += amount * price
         if amount != 0.0:
-            r.log_event(
-                log,
-                t,
-                len(state.positions) + c,
-                Event.LIQUIDATED,
-                price,
-                -amount,
-                abs(amount) * price,
-            )
+            left = abs(amount) * price
+            r.log_event(log, t, n + c, Event.LIQUIDATED, price, -amount, left)
         state.held.amounts[c] = 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
@@ -817,7 +730,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
             ledger[i].liquidation_loss += share
             ledger[i].traded += notional
             r.log_liquidation(log, t, i, value, -position.quantity, share)
-            r.put_position(state, i, account_records.Position(0.0, 0.0, 0.0, value))
+            r.put_position(state, i, r.Position(0.0, 0.0, 0.0, value))
 
 
 def close_pool(bar: r.AccountBar, t: int) -> None:
@@ -827,10 +740,9 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         scratch.cost[i], scratch.taken[i] = 0.0, 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            rules, quote = share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
             scratch.reach[i] = state.positions[i].quantity
-            scratch.cost[i], scratch.taken[i] = close_part(rules, state, quote, i, scratch.reach[i])
-            scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
+            cost, notional, fee = close_part(bar, i, scratch.reach[i])
+            scratch.cost[i], scratch.taken[i], scratch.fee[i] = cost, notional, fee
             asked += scratch.fee[i]
             gross += scratch.taken[i]
             ledger[i].traded += scratch.taken[i]

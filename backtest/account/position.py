@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Watch
-from backtest.core.kernels import cold, inlined
+from backtest.account.records import Balances, InstrumentRules, Position, Quote, Watch
+from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
-from backtest.margin import (
-    compute_initial,
-    compute_liquidation_value,
-    compute_maintenance,
-    compute_payment,
-)
+from backtest.margin import compute_liquidation_value, compute_maintenance, compute_payment
 
 if TYPE_CHECKING:
     from backtest.core.units import Contracts, Price, Rate, Value
@@ -35,13 +30,6 @@ def worsen(rules: InstrumentRules, value: Value, side: float, rate: Rate) -> flo
         # form into one per account; in this form both are computed once for all accounts.
         up, down = 1.0 / up, 2.0 / (2.0 * down)
     return value * (up if side > 0.0 else down)
-
-
-def compute_distance(rules: InstrumentRules, start: Value, end: Value) -> float:
-    """Return how far the price of u end is from that of start, as a fraction of the latter."""
-    if rules.margin.is_inverse:
-        return abs(start / end - 1.0)
-    return abs(end / start - 1.0)
 
 
 def mark_position(position: Position, value: Value) -> tuple[Position, float]:
@@ -126,13 +114,6 @@ def compute_uncounted(rules: InstrumentRules, position: Position, value: Value) 
     return (1.0 - rules.profit_share) * max(profit, 0.0)
 
 
-def compute_base(rules: InstrumentRules, balances: Balances) -> float:
-    position = balances.position
-    if rules.margin.is_isolated:
-        return position.margin - position.quantity * position.entry
-    return balances.cash
-
-
 def is_failing(rules: InstrumentRules, balances: Balances, value: Value, multiplier: float) -> bool:
     """Return whether the requirement fails at a value u, equality included (accounting 5)."""
     position = balances.position
@@ -143,8 +124,9 @@ def is_failing(rules: InstrumentRules, balances: Balances, value: Value, multipl
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
     """Return the value u at which the requirement just fails, NaN if there is none."""
-    position = balances.position
-    base = compute_base(rules, balances)
+    position, base = balances.position, balances.cash
+    if rules.margin.is_isolated:
+        base = position.margin - position.quantity * position.entry
     return compute_liquidation_value(
         rules.margin, position.quantity, position.entry, base, multiplier
     )
@@ -166,28 +148,7 @@ def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balance
     return Balances(cash, Position(position.quantity, position.entry, margin, position.marked))
 
 
-@cold
-def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
-    """Return what a closed position leaves, its margin in the cash again, and the bad debt."""
-    position = balances.position
-    if position.quantity != 0.0:
-        return balances, 0.0
-    cash, bad_debt = balances.cash, 0.0
-    if rules.margin.is_isolated:
-        if position.margin < 0.0:
-            bad_debt = -position.margin
-        else:
-            cash += position.margin
-    if cash < 0.0:
-        bad_debt -= cash
-        cash = 0.0
-    return make_flat_balances(cash, 0.0, position.marked), bad_debt
-
-
 NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
-
-SLACK_OF_EQUITY = 1e-9
-"""Share of equity and notional within which :func:`is_exiting` finds the equity stop."""
 
 USED_UP = 1e-9
 """Relative distance to the equity stop within which a flat account starts a new peak."""
@@ -227,13 +188,6 @@ def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watc
     return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
 
 
-def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
-    """Return the value u at which equity reaches the equity stop, NaN without one."""
-    held = balances.position.quantity
-    held = held if held != 0.0 else math.nan
-    return (watch.level - compute_equity(rules, balances, 0.0)) / held
-
-
 def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
     """Return the value u of the take-profit, NaN without one."""
     distance = rules.take_profit * quote.profit_scale
@@ -244,21 +198,6 @@ def compute_target_price(rules: InstrumentRules, position: Position, quote: Quot
 def is_through(side: float, value: Value, stop: Value) -> bool:
     """Return whether a value u reached a stop on its way against side, equality included."""
     return side * (value - stop) <= TOLERANCE * abs(stop)
-
-
-def is_exiting(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: Value, high: Value
-) -> bool:
-    """Return whether a stop or the take-profit may act between the values low and high."""
-    position = balances.position
-    side = find_side(position)
-    adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
-    is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
-    is_out |= is_through(side, adverse, compute_trail(rules, position, quote, watch))
-    slack = SLACK_OF_EQUITY * (watch.level + abs(position.quantity * adverse))
-    is_out |= compute_equity(rules, balances, adverse) <= watch.level + slack
-    is_out |= is_through(-side, favorable, compute_target_price(rules, position, quote))
-    return is_out & (position.quantity != 0.0)
 
 
 def find_nearest_stop(
@@ -274,7 +213,8 @@ def find_nearest_stop(
     trail = compute_trail(rules, position, quote, watch)
     if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
         kind, nearest = TRAIL, trail
-    root = compute_equity_stop(rules, balances, watch)
+    held = position.quantity if position.quantity != 0.0 else math.nan
+    root = (watch.level - compute_equity(rules, balances, 0.0)) / held
     if not math.isnan(root) and not side * (nearest - root) >= 0.0:
         kind, nearest = DRAW, root
     return kind, nearest
@@ -320,18 +260,6 @@ def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[floa
     return min(max((stop - start) / (end - start), 0.0), 1.0), stop
 
 
-def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote) -> float:
-    """Return what may leave an account of one position: RULES 2.1, without a limit on B."""
-    notional = abs(balances.position.quantity) * abs(quote.mark_open)
-    free = compute_equity(rules, balances, quote.mark_open)
-    free -= compute_uncounted(rules, balances.position, quote.mark_open)
-    if notional > 0.0:
-        free -= compute_initial(rules.margin, notional, quote.initial)
-    if rules.margin.is_isolated:
-        free = min(free, balances.cash)
-    return max(free, 0.0)
-
-
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: Value, rate: Rate
 ) -> tuple[Balances, float]:
@@ -356,14 +284,6 @@ def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
     """Return the equity at which an account is ruined, an upper bound with its rounding."""
     least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
     return least * (line <= least) + line * (line > least) + CAUTION * paid_in
-
-
-@cold
-def pay_in(paid_in: float, wealth: float, moved: float) -> float:
-    if moved >= 0.0:
-        return paid_in + moved
-    left = wealth + moved
-    return paid_in * (left / wealth) if left > 0.0 else 0.0
 
 
 def has_wealth(wealth: float, flows: float) -> bool:

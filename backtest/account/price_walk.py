@@ -6,21 +6,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest import margin
-from backtest.account import balance, pool_liquidation
+from backtest.account import balance, options, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
-from backtest.account.account_records import Balances, Watch
 from backtest.account.events import Event
 from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
 from backtest.account.liquidation import add_from_wallet, can_add, liquidate
-from backtest.account.money import enter_liquidation, enter_trade
-from backtest.account.options import (
-    book_options,
-    holds_options,
-    is_walking,
-    price_options,
-    stop_options,
-)
+from backtest.account.money import enter_liquidation
+from backtest.account.options import holds_options, is_walking
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
 from backtest.core.kernels import inlined, of_options
@@ -86,7 +79,10 @@ def find_floor(terms: r.Terms, state: r.AccountState) -> int:
 
 
 def begin_day(bar: r.AccountBar, t: int) -> None:
-    """Note the equity at the first open of a day and of a week, and drop orders while none fill."""
+    """Note the equity at the first open of a day and of a week, and drop orders while none fill.
+
+    None fills of an account that is flat at or under the floor of its day or week.
+    """
     terms, feed, state = bar.terms, bar.feed, bar.state
     if len(feed.days) == 0:
         return
@@ -98,27 +94,15 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
     if wallet.week_open == 0.0 or feed.days[t, 1] != feed.days[before, 1]:
         wallet.week_open = equity
         wallet.rests = 0.0
-    rest_after_loss(terms, state, equity)
-    if wallet.rests > 0.0:
-        drop_orders(state)
-
-
-def rest_after_loss(terms: r.Terms, state: r.AccountState, equity: float) -> None:
-    """Let no order fill of an account that is flat at or under the floor of its day or week."""
-    wallet, near = state.wallet, 1.0 + TOLERANCE
-    if balance.count_open(state) > 0:
-        return
+    near, is_flat = 1.0 + TOLERANCE, balance.count_open(state) == 0
     of_day = compute_loss_level(terms, state, wallet.day_open, 1)
     of_week = compute_loss_level(terms, state, wallet.week_open, 2)
-    if terms.daily_loss > 0.0 and equity <= of_day * near:
+    if is_flat and terms.daily_loss > 0.0 and equity <= of_day * near:
         wallet.rests = max(wallet.rests, 1.0)
-    if terms.weekly_loss > 0.0 and equity <= of_week * near:
+    if is_flat and terms.weekly_loss > 0.0 and equity <= of_week * near:
         wallet.rests = 2.0
-
-
-def add_to_openings(state: r.AccountState, moved: float) -> None:
-    state.wallet.day_open += moved
-    state.wallet.week_open += moved
+    if wallet.rests > 0.0:
+        drop_orders(state)
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
@@ -150,8 +134,7 @@ def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, pla
     pool_liquidation.value_on_segment(terms, state, scratch, place)
     values, prices = scratch.failure, state.held.prices
     for i in range(len(values)):
-        start, end = scratch.last[i], scratch.last_end[i]
-        values[i] = end if place == 1.0 else start + place * (end - start)
+        values[i] = move(scratch.last[i], scratch.last_end[i], place)
     equity = compute_last_equity(terms, state, values, prices)
     return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
 
@@ -196,12 +179,6 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
     return not least > compute_stop_level(terms, state) + CAUTION * gross
 
 
-def rescale_highest(state: r.AccountState, moved: float, equity: float) -> None:
-    """Keep the equity stop unchanged by flows: scale the highest equity with the equity."""
-    if moved != 0.0 and equity > 0.0:
-        state.wallet.highest = max(state.wallet.highest * ((equity + moved) / equity), 0.0)
-
-
 def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
     """Write the highest equity so far; a used-up stop starts anew once all is closed."""
     if terms.equity_stop == 0.0:
@@ -224,12 +201,8 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         is_waiting = is_any_hit and bar.scratch.kind[i] == 1
         quote = quotes.instruments[i]
-        if (
-            r.is_held(state, i)
-            and quote.is_listed == 1
-            and r.has_stops(terms, i)
-            and not is_waiting
-        ):
+        may_stop = r.is_held(state, i) and quote.is_listed == 1 and r.has_stops(terms, i)
+        if may_stop and not is_waiting:
             kind = find_stop(terms, state, quotes, i, quote.open, quote.open, level)[0]
             if kind != p.NOTHING:
                 stop_position(bar, t, i, kind, quote.open)
@@ -264,14 +237,13 @@ def find_stop(
     level: float,
 ) -> tuple[int, float]:
     """Return the kind of the stop that acts between two values u, and its value u."""
-    rules, quote, position = (
-        r.share(r.pick_instrument(terms, i)),
-        quotes.instruments[i],
-        r.pick_position(state, i),
-    )
+    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
+    position = r.pick_position(state, i)
     if rules.has_exits:
         balances = balance.pick_balances(terms, state, i)
-        return p.find_exit(rules, balances, quote, Watch(state.positions[i].best, level), low, high)
+        return p.find_exit(
+            rules, balances, quote, r.Watch(state.positions[i].best, level), low, high
+        )
     if rules.has_stop and p.is_stopped(rules, position, p.find_adverse(position, low, high)):
         return p.STOP, p.compute_stop(rules, position)
     return p.NOTHING, math.nan
@@ -279,30 +251,24 @@ def find_stop(
 
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
     """Close a position at the value u of a stop, and drop what was decided of it."""
-    terms, state, log = bar.terms, bar.state, bar.log
+    terms, state = bar.terms, bar.state
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
-    floor = find_floor(terms, state) if kind == p.DRAW else 0
-    r.log_trade(log, t, i, name_floor(floor) if kind == p.DRAW else name_stop(kind), done)
-    enter_trade(bar.ledger, i, done)
+    floor, event = 0, int(Event.STOPPED)
+    if kind == p.DRAW:
+        floor = find_floor(terms, state)
+        event = name_floor(floor)
+    elif kind != p.STOP:
+        event = Event.TOOK_PROFIT if kind == p.PROFIT else Event.TRAILED
+    balance.enter_fill(bar, t, i, event, before, done, 0 if kind == p.PROFIT else 1)
     bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
-    bar.ledger[i].stops += 0.0 if kind == p.PROFIT else 1.0
-    balance.put_balances(terms, state, i, before, done.balances)
     position = state.positions[i]
     position.is_pending = 0
     if kind != p.PROFIT:
         position.since_stop = -1.0
     if kind == p.DRAW:
         drop_after_equity_stop(state, floor)
-
-
-def name_stop(kind: int) -> int:
-    if kind == p.STOP:
-        return Event.STOPPED
-    if kind == p.PROFIT:
-        return Event.TOOK_PROFIT
-    return Event.TRAILED
 
 
 def name_floor(floor: int) -> int:
@@ -320,6 +286,7 @@ def drop_after_equity_stop(state: r.AccountState, floor: int) -> None:
 
 
 def drop_orders(state: r.AccountState) -> None:
+    """Write that nothing decided is to fill: neither positions nor options."""
     for i in range(len(state.positions)):
         state.positions[i].is_pending = 0
     for k in range(len(state.options.targets)):
@@ -333,7 +300,7 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
-    stop_options(bar, t, name_floor(floor))
+    options.stop_options(bar, t, name_floor(floor))
     drop_after_equity_stop(state, floor)
     if floor == 0:
         state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
@@ -404,7 +371,7 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     """Return whether an extreme of the bar, a bound, may liquidate an isolated position."""
     position = state.positions[i]
-    tables, held, entry = (terms.rules.brackets, position.quantity, position.entry)
+    tables, held, entry = terms.rules.brackets, position.quantity, position.entry
     quote = quotes.instruments[i]
     low, high = held * quote.mark_low, held * quote.mark_high
     of_low, of_high = abs(low), abs(high)
@@ -514,7 +481,11 @@ def walk(bar: r.AccountBar, t: int) -> None:
     choose_turns(terms, state, quotes, scratch)
     if is_sensed and not is_filling and is_sound_on_path(bar):
         return
-    count_both_reached(bar)
+    is_both = False
+    for i in range(len(state.positions)):
+        is_both = is_both or (r.is_held(state, i) and is_both_reached(bar, i))
+    if is_both:
+        bar.ledger[len(bar.ledger) - 1].both_reached += 1.0
     is_ambiguous = is_failing_at_adverse(bar)
     for leg in range(3):
         aim_at_leg(quotes, scratch, leg)
@@ -587,9 +558,9 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
             at_high += held * (quote.mark_high - opened)
             gross += abs(held * opened)
         if is_there and has_options:
-            at_low += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)
-            at_high += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)
-            gross += pool_liquidation.sum_notionals_on(terms, state, i, quotes.mark_open)
+            at_low += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)[0]
+            at_high += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)[0]
+            gross += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_open)[1]
     for c in range(len(state.held.amounts)):
         if market == EVERY or terms.markets[n + c] == market:
             amount, asset = state.held.amounts[c], quotes.assets[c]
@@ -633,8 +604,8 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
             place = 1.0 if kind == p.NOTHING else min(place, 1.0)
             scratch.mark_end[i] = move(scratch.mark[i], adverse, place)
         elif has_options and pool_liquidation.is_moved_by(terms, state, i):
-            at_low = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)
-            at_high = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)
+            at_low = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)[0]
+            at_high = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)[0]
             scratch.mark_end[i] = quote.mark_low if at_low <= at_high else quote.mark_high
     for c in range(len(scratch.price)):
         is_long = state.held.amounts[c] > 0.0
@@ -642,17 +613,8 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
         scratch.price_end[c] = low if is_long else high
     balance.value_at(state, scratch.mark_end, scratch.price_end)
     if has_options:
-        price_options(terms, state, state.held.values)
+        options.price_options(terms, state, state.held.values)
     return balance.is_pool_short(terms, state)
-
-
-def count_both_reached(bar: r.AccountBar) -> None:
-    """Count the bar if both take-profit and a stop or liquidation may be reached."""
-    is_any = False
-    for i in range(len(bar.state.positions)):
-        is_any = is_any or (r.is_held(bar.state, i) and is_both_reached(bar, i))
-    if is_any:
-        bar.ledger[len(bar.ledger) - 1].both_reached += 1.0
 
 
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
@@ -667,8 +629,8 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     goal = p.compute_target_price(rules, position, quote)
     if not p.is_through(-side, p.find_adverse(position, high, low), goal):
         return False
-    watch = Watch(state.positions[i].best, math.nan)
-    kind, stop = p.find_nearest_stop(rules, Balances(0.0, position), quote, watch)
+    watch = r.Watch(state.positions[i].best, math.nan)
+    kind, stop = p.find_nearest_stop(rules, r.Balances(0.0, position), quote, watch)
     if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         return True
     adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
@@ -708,7 +670,8 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
             balance.value_at(state, scratch.mark, scratch.price)
             pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(bar.terms, state))
         elif event.what == DRAWN:
-            book_options(bar.terms, state, scratch.mark, bar.ledger)
+            options.price_options(bar.terms, state, scratch.mark)
+            options.book_profits(state, bar.ledger)
             close_account(bar, t, scratch.last, scratch.price)
         elif event.what == ALONE:
             fail_alone(bar, t, who, scratch.mark[who])
@@ -734,7 +697,10 @@ def move(start: float, end: float, place: float) -> float:
 
 
 def find_event(bar: r.AccountBar) -> NextEvent:
-    """Return what acts first on the segment; ties go to the pool, alone, a floor, an exit."""
+    """Return what acts first on the segment.
+
+    Ties go to the pool, alone, a floor, an exit, a resting order.
+    """
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     event = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
     place = find_pool_failure(terms, state, scratch)
@@ -748,26 +714,15 @@ def find_event(bar: r.AccountBar) -> NextEvent:
     place = find_stop_on_segment(terms, state, scratch)
     if place < event.place - SAME_PLACE:
         event = NextEvent(DRAWN, -1, place, math.nan, p.NOTHING)
-    event = add_stops(bar, event)
-    return add_fills(state, scratch, event) if terms.fill == r.RESTING else event
-
-
-def add_fills(state: r.AccountState, scratch: r.Scratch, event: NextEvent) -> NextEvent:
-    """Return the first event, or a fill of a resting order that comes before it."""
     for i in range(len(state.positions)):
-        place = find_fill_place(state, scratch, i)
-        if place < event.place - SAME_PLACE:
-            event = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
-    return event
-
-
-def add_stops(bar: r.AccountBar, event: NextEvent) -> NextEvent:
-    """Return the first event, or a stop that comes before it."""
-    for i in range(len(bar.state.positions)):
-        if r.is_held(bar.state, i):
+        if r.is_held(state, i):
             kind, place, value = find_stop_place(bar, i)
             if kind != p.NOTHING and place < event.place - SAME_PLACE:
                 event = NextEvent(EXIT, i, place, value, kind)
+    for i in range(len(state.positions) if terms.fill == r.RESTING else 0):
+        place = find_fill_place(state, scratch, i)
+        if place < event.place - SAME_PLACE:
+            event = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
     return event
 
 
@@ -791,7 +746,7 @@ def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch)
 def find_own_failure(bar: r.AccountBar, i: int) -> float:
     """Return at which part of the segment an isolated position fails; 2 if it does not."""
     rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].multiplier
-    balances = Balances(0.0, r.pick_position(bar.state, i))
+    balances = r.Balances(0.0, r.pick_position(bar.state, i))
     start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
     if p.is_failing(rules, balances, start, x):
         return 0.0
@@ -818,7 +773,7 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
         return kind, place, value
     side = 1.0 if position.quantity > 0.0 else -1.0
     found, nearest, at = p.NOTHING, 2.0, math.nan
-    balances, watch = Balances(0.0, position), Watch(state.positions[i].best, math.nan)
+    balances, watch = r.Balances(0.0, position), r.Watch(state.positions[i].best, math.nan)
     kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
     if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         found = kind
@@ -841,7 +796,7 @@ def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
         after = add_from_wallet(rules, before, value, quote, log, t, i)
         balance.put_balances(terms, state, i, before, after)
         return
-    own = Balances(0.0, before.position)
+    own = r.Balances(0.0, before.position)
     done = liquidate(rules, own, value, quote)
     r.log_liquidation_and_debt(log, t, i, value, done)
     enter_liquidation(bar.ledger, i, done)

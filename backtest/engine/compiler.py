@@ -14,7 +14,6 @@ from backtest import _compile, core
 from backtest._compile.object_code import view_numbers
 from backtest.account import (
     InstrumentRules,
-    account_records,
     balance,
     bar,
     events,
@@ -41,8 +40,7 @@ from backtest.results import tally
 from backtest.venue import contract_value
 
 CORE = (
-    contract_value, brackets, margin, account_records, position, orders,
-    liquidation, events, tally, view,
+    contract_value, brackets, margin, position, orders, liquidation, events, tally, view,
 )  # fmt: skip
 """Rules of one position: inlined into what calls them."""
 MODULES = (

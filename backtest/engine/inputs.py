@@ -13,10 +13,16 @@ from backtest import core, margin
 from backtest import venue as v
 from backtest._compile.object_code import Structs
 from backtest.account import records as r
-from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER, MarginCall, PositionState
 from backtest.account.first_state import WINDOW, TradedDays, pack_option_terms, start_options
 from backtest.account.money import Wallet
-from backtest.account.records import view_holdings
+from backtest.account.records import (
+    CLOSE,
+    PARTIAL,
+    TAKEOVER,
+    MarginCall,
+    PositionState,
+    view_holdings,
+)
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.code_names import is_series, pd
 from backtest.core.units import DAY
@@ -136,7 +142,6 @@ def read_instrument_rules(
         has_exits=account.has_exits,
         take_profit=a.find_factor(account.take_profit),
         trailing_stop=a.find_factor(account.trailing_stop),
-        equity_stop=account.equity_stop or 0.0,
         is_stop_distance=a.is_price_distance(account.stop_loss),
         is_profit_distance=a.is_price_distance(account.take_profit),
         is_trail_distance=a.is_price_distance(account.trailing_stop),

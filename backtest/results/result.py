@@ -14,10 +14,9 @@ import numpy as np
 from backtest import core
 from backtest._compile.object_code import Structs
 from backtest.account import Account, AccountState, no_options, read_traded
-from backtest.account.account_records import MarginCall, PositionState
 from backtest.account.events import ENTRY, FORCED, Entries, Event
 from backtest.account.money import Wallet
-from backtest.account.records import view_holdings
+from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import pd, pq
 from backtest.core.saved_result import MANIFEST
 from backtest.market import Market, find_coin

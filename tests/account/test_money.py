@@ -11,10 +11,9 @@ import pytest
 import backtest as bt
 from backtest._compile.object_code import Struct, Structs, pack, view_numbers
 from backtest.account import events, money
-from backtest.account.account_records import AssetQuote, MarginCall, PositionState, Quote
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import COUNTED, MONEY, OF_ASSETS, SIGNS, SUMMED, Money, Wallet
-from backtest.account.records import new_quotes
+from backtest.account.records import AssetQuote, MarginCall, PositionState, Quote, new_quotes
 from backtest.engine import copy_state
 from backtest.results import AccountFields, PositionFields
 from backtest.results.record import OptionFields

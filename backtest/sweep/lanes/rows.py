@@ -14,9 +14,8 @@ import numpy as np
 
 from backtest._compile.object_code import view_numbers
 from backtest.account import AccountState, InstrumentRules, Terms, find_line
-from backtest.account.account_records import Quote
 from backtest.account.money import PEAK, SINCE_POOL, WALLET
-from backtest.account.records import NUMBERS
+from backtest.account.records import NUMBERS, Quote
 from backtest.core.kernels import inlined
 from backtest.margin import MarginRules
 from backtest.results import tally as y
@@ -414,7 +413,6 @@ def read_rules(
         has_exits=False,
         take_profit=numbers[term(i, TAKE_PROFIT, lane)],
         trailing_stop=numbers[term(i, TRAILING_STOP, lane)],
-        equity_stop=0.0,
         is_stop_distance=kind.is_stop_distance,
         is_profit_distance=kind.is_profit_distance,
         is_trail_distance=kind.is_trail_distance,

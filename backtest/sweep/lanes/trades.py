@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest import account as a
-from backtest.account.account_records import Balances, Trade, Watch
 from backtest.account.money import CASH
 from backtest.account.orders import LARGEST_WORSENING, round_quantity, trade
 from backtest.account.position import (
@@ -15,7 +14,7 @@ from backtest.account.position import (
     compute_trail,
     find_side,
 )
-from backtest.account.records import FLAGS
+from backtest.account.records import FLAGS, Balances, Trade, Watch
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
