@@ -8,7 +8,7 @@ from backtest import margin
 from backtest._compile.object_code import Structs
 from backtest.account import records as r
 from backtest.account.events import Event
-from backtest.account.money import Money, enter_trade
+from backtest.account.money import Money
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.core.kernels import inlined, of_options
@@ -198,10 +198,34 @@ def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: r.Balances, done: r.Trade, stops: int
 ) -> None:
     """Log a trade, enter it into the ledger, and write its balances into the account."""
-    r.log_trade(bar.log, t, i, kind, done)
-    enter_trade(bar.ledger, i, done)
-    bar.ledger[i].stops += stops
+    money = bar.ledger[i]
+    notional = abs(done.quantity) * abs(done.value)
+    if done.quantity != 0.0:
+        money.fills += 1.0
+        r.log_event(
+            bar.log, t, i, kind, done.value, done.quantity, notional, done.fee, done.slippage,
+            done.impact,
+        )  # fmt: skip
+    money.price_pnl += done.price_pnl
+    money.fees += done.fee
+    money.slippage += done.slippage
+    money.impact += done.impact
+    money.traded += notional
+    money.stops += stops
     put_balances(bar.terms, bar.state, i, before, done.balances)
+
+
+def enter_liquidation(bar: r.AccountBar, t: int, i: int, value: float, done: r.Liquidation) -> None:
+    """Enter a liquidation at a mark u into the ledger, and log it with its bad debt."""
+    money = bar.ledger[i]
+    r.log_liquidation(bar.log, t, i, value, done.quantity, done.loss)
+    if done.bad_debt != 0.0:
+        r.log_event(bar.log, t, i, Event.BAD_DEBT, value, 0.0, done.bad_debt)
+    money.price_pnl += done.price_pnl
+    money.liquidation_loss += done.loss
+    money.bad_debt += done.bad_debt
+    money.traded += done.traded
+    money.liquidations += 1.0
 
 
 def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool:

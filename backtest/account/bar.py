@@ -40,7 +40,7 @@ def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
     opened = balance.compute_account_equity(terms, state)
     if is_any_trading(bar, opened):
         return False
-    if not set_rest(bar, t) or not price_walk.is_quiet(terms, state, quotes):
+    if not set_rest(bar, t) or not price_walk.is_quiet(bar):
         return False
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
     equity = balance.compute_account_equity(terms, state)
@@ -118,17 +118,17 @@ def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
 @inlined
 def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     """Return whether instrument i would fill an order; writes its kind, before and reach."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    state, scratch = bar.state, bar.scratch
     scratch.kind[i] = r.LEFT
-    if not fills.is_deciding(state, quotes, i):
+    if not fills.is_deciding(state, bar.quotes, i):
         return False
     if fills.is_ending(state, i):
         return r.is_held(state, i)
-    is_asking, _, held, reach = fills.measure_target(terms, state, quotes, equity, i)
+    is_asking, _, held, reach = fills.measure_target(bar, equity, i)
     if not is_asking:
         return False
     scratch.kind[i], scratch.before[i], scratch.reach[i] = r.KEPT, held, reach
-    return reach == math.inf or is_outside(r.pick_instrument(terms, i), equity, reach, held)
+    return reach == math.inf or is_outside(r.pick_instrument(bar.terms, i), equity, reach, held)
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:

@@ -37,7 +37,7 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         factor = order_limits.fit_increases(bar)
         for i in range(len(state.positions)):
             if scratch.kind[i] == r.INCREASE:
-                trade_to(bar, t, i, size_increase(state, quotes, scratch, i, factor), True)
+                trade_to(bar, t, i, size_increase(bar, i, factor), True)
         take_from_isolated(bar.terms, state)
         options.add_options(bar, t, factor)
     for i in range(len(state.positions)):
@@ -88,13 +88,13 @@ def is_ending(state: r.AccountState, i: int) -> bool:
 
 def aim(bar: r.AccountBar, equity: float, i: int) -> int:
     """Write the target of instrument i into scratch; return its kind before bands."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(state, quotes, i):
         return r.LEFT
     if is_ending(state, i):
         return r.REDUCE if r.is_held(state, i) else r.LEFT
-    is_asking, side, held, reach = measure_target(terms, state, quotes, equity, i)
+    is_asking, side, held, reach = measure_target(bar, equity, i)
     if not math.isnan(scratch.ordered[i]):  # in contracts
         ordered, value = scratch.ordered[i], abs(quotes.instruments[i].fill)
         held, scratch.ordered[i] = state.positions[i].quantity, math.nan
@@ -108,12 +108,10 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
 
 
 @inlined
-def measure_target(
-    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
-) -> tuple[bool, float, float, float]:
+def measure_target(bar: r.AccountBar, equity: float, i: int) -> tuple[bool, float, float, float]:
     """Return whether there is a target, its side, and notional held and wanted on that side."""
-    rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
-    position, overlay = state.positions[i], state.wallet.overlay
+    rules, quote = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i]
+    position, overlay = bar.state.positions[i], bar.state.wallet.overlay
     leverage, signal = position.leverage, position.signal
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not equity > orders.compute_order_fee(rules, quote):
@@ -135,7 +133,7 @@ def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
     else:
         free = compute_pool(terms, state)
         free += margin.compute_haircut(terms.rules, state.held, i)
-        free -= order_limits.compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
+        free -= order_limits.compute_all_uncounted(bar, -1 if held > 0.0 else i)
     if is_isolated or not terms.rules.has_scenarios:
         most = margin.compute_largest_notional(rules.margin, free, 0.0, 0.0, quote.initial)
     else:
@@ -246,14 +244,13 @@ def cut_to_balance(bar: r.AccountBar) -> None:
         options.cut_premiums(state, most / taken)
 
 
-def size_increase(
-    state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, i: int, factor: float
-) -> float:
+def size_increase(bar: r.AccountBar, i: int, factor: float) -> float:
     """Return the signed contracts after an increase, what it adds scaled by a factor."""
+    scratch = bar.scratch
     size = scratch.kept[i] + factor * scratch.added[i]
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
-        return float(state.positions[i].quantity)
-    return float(scratch.side[i] * size * (1.0 / abs(quotes.instruments[i].fill)) + 0.0)
+        return float(bar.state.positions[i].quantity)
+    return float(scratch.side[i] * size * (1.0 / abs(bar.quotes.instruments[i].fill)) + 0.0)
 
 
 def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
@@ -320,7 +317,7 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
         factor = order_limits.fit_increases(bar)
         for i in range(n):
             if scratch.kind[i] == r.INCREASE:
-                rest(bar, t, i, size_increase(state, quotes, scratch, i, factor))
+                rest(bar, t, i, size_increase(bar, i, factor))
     for i in range(n):
         is_reducing = scratch.kind[i] == r.REDUCE and r.is_held(state, i)
         if is_reducing and not goes_to_market(terms, state, i):

@@ -50,7 +50,7 @@ def liquidate(
         if cash < 0.0:
             bad_debt -= cash
             cash = 0.0
-        now = p.make_flat_balances(cash, 0.0, now.position.marked)
+        now = Balances(cash, Position(0.0, 0.0, 0.0, now.position.marked))
     return Liquidation(
         balances=now,
         price_pnl=pnl,
@@ -67,8 +67,8 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[B
     backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
     if rules.margin.is_isolated:
-        return p.make_flat_balances(balances.cash, left, value), backing - left
-    return p.make_flat_balances(left, 0.0, value), backing - left
+        return Balances(balances.cash, Position(0.0, 0.0, left, value)), backing - left
+    return Balances(left, Position(0.0, 0.0, 0.0, value)), backing - left
 
 
 @cold
@@ -169,27 +169,16 @@ def close_contracts(
     return Balances(cash, Position(quantity, entry, margin, value)), loss, notional
 
 
-def can_add(rules: InstrumentRules, balances: Balances) -> bool:
-    if not rules.has_auto_margin:
-        return False
-    return balances.cash > 0.0
-
-
 @cold
 def add_from_wallet(
-    rules: InstrumentRules,
-    balances: Balances,
-    value: Value,
-    quote: Quote,
-    log: r.EventLog,
-    t: int,
-    i: int,
+    bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value
 ) -> Balances:
     """Return the balances with margin added from the cash at a mark u (3); writes the log."""
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
     position = balances.position
     needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
-    r.log_event(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
+    r.log_event(bar.log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
     return Balances(balances.cash - amount, p.add_margin(position, amount))

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest._compile.object_code import Struct, Structs, lay_out, view_numbers
 from backtest.core.kernels import inlined
 
-if TYPE_CHECKING:
-    from backtest.account.records import Liquidation, Trade
-
 
 @lay_out
 class Wallet(Struct):
@@ -141,11 +138,9 @@ COUNTED = {
 
 if TYPE_CHECKING:
 
-    class Numbers(Struct):
+    class Money(Struct):
         def __getattr__(self, name: str) -> float: ...
         def __setattr__(self, name: str, value: float) -> None: ...
-
-    class Money(Numbers): ...
 
     class Ledger(tuple[float, ...]):
         _fields: tuple[str, ...]
@@ -180,27 +175,6 @@ GAINED = tuple(SIGNS[name] if name in TRADE_TERMS else 0.0 for name in SUMMED)
 
 def clear_ledger(ledger: Structs[Money]) -> None:
     view_numbers(ledger)[:, :] = 0.0
-
-
-def enter_trade(ledger: Structs[Money], i: int, done: Trade) -> None:
-    """Add a trade of instrument i to the ledger."""
-    money = ledger[i]
-    money.price_pnl += done.price_pnl
-    money.fees += done.fee
-    money.slippage += done.slippage
-    money.impact += done.impact
-    money.traded += abs(done.quantity) * abs(done.value)
-    money.fills += 1.0 if done.quantity != 0.0 else 0.0
-
-
-def enter_liquidation(ledger: Structs[Money], i: int, done: Liquidation) -> None:
-    """Add a liquidation of instrument i to the ledger."""
-    money = ledger[i]
-    money.price_pnl += done.price_pnl
-    money.liquidation_loss += done.loss
-    money.bad_debt += done.bad_debt
-    money.traded += done.traded
-    money.liquidations += 1.0
 
 
 @inlined

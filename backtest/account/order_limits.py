@@ -228,7 +228,7 @@ def fit_increases(bar: r.AccountBar) -> float:
     values = quotes.open if terms.fill == r.RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
     free = compute_full_backing(terms.rules, state.held, state.wallet.cash)
-    free -= compute_all_uncounted(terms, state, scratch, -2)
+    free -= compute_all_uncounted(bar, -2)
     count, only, fixed, is_whole = 0, 0, 0.0, is_joint(terms, state)
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.INCREASE:
@@ -259,11 +259,9 @@ def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
     return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
 
 
-def compute_all_uncounted(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, turned: int
-) -> float:
+def compute_all_uncounted(bar: r.AccountBar, turned: int) -> float:
     """Return the profit of cross positions that backs no order, less those that turn."""
-    total = 0.0
+    terms, state, scratch, total = bar.terms, bar.state, bar.scratch, 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.share(r.pick_instrument(terms, i))

@@ -10,8 +10,7 @@ from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.fills import is_deciding, is_ending, trade_to
-from backtest.account.liquidation import add_from_wallet, can_add, liquidate
-from backtest.account.money import enter_liquidation
+from backtest.account.liquidation import add_from_wallet, liquidate
 from backtest.account.options import expire_options, holds_options, name_option, trade_option
 from backtest.core.units import DAY, TOLERANCE
 
@@ -119,17 +118,16 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
 
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
     """Liquidate an isolated position that fails at the mark open; return whether it was."""
-    terms, state, log = bar.terms, bar.state, bar.log
+    terms, state = bar.terms, bar.state
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before, opened = balance.pick_balances(terms, state, i), quote.mark_open
     after, is_failed = before, p.is_failing(rules, before, opened, quote.multiplier)
-    if is_failed and can_add(rules, before):
-        after = add_from_wallet(rules, before, opened, quote, log, t, i)
+    if is_failed and rules.has_auto_margin and before.cash > 0.0:
+        after = add_from_wallet(bar, t, i, before, opened)
         is_failed = p.is_failing(rules, after, opened, quote.multiplier)
     if is_failed:
         done = liquidate(rules, after, opened, quote)
-        r.log_liquidation_and_debt(log, t, i, opened, done)
-        enter_liquidation(bar.ledger, i, done)
+        balance.enter_liquidation(bar, t, i, opened, done)
         after = done.balances
     balance.put_balances(terms, state, i, before, after)
     if is_failed:

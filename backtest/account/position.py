@@ -132,11 +132,6 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
     )
 
 
-def make_flat_balances(cash: float, margin: float, value: Value) -> Balances:
-    """Return cash and a flat position that has margin and was last marked at a value u."""
-    return Balances(cash, Position(0.0, 0.0, margin, value))
-
-
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
     """Take money from the cash, and from isolated margin once the cash is empty (accounting 3)."""
     position = balances.position
@@ -218,23 +213,6 @@ def find_nearest_stop(
     if not math.isnan(root) and not side * (nearest - root) >= 0.0:
         kind, nearest = DRAW, root
     return kind, nearest
-
-
-def find_exit(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: Value, high: Value
-) -> tuple[int, float]:
-    """Return what closes the position between two values u, and the value u of that stop."""
-    position = balances.position
-    if position.quantity == 0.0:
-        return NOTHING, math.nan
-    side = find_side(position)
-    kind, stop = find_nearest_stop(rules, balances, quote, watch)
-    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
-        return kind, stop
-    aim = compute_target_price(rules, position, quote)
-    if is_through(-side, find_adverse(position, high, low), aim):
-        return PROFIT, aim
-    return NOTHING, math.nan
 
 
 def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:

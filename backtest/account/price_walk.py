@@ -11,8 +11,7 @@ from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
-from backtest.account.liquidation import add_from_wallet, can_add, liquidate
-from backtest.account.money import enter_liquidation
+from backtest.account.liquidation import add_from_wallet, liquidate
 from backtest.account.options import holds_options, is_walking
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
@@ -192,7 +191,18 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
     """Liquidate at the mark open, then stop at the last open what is beyond it (step 4)."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     had_only_position = terms.has_floor and balance.has_only_position(terms, state)
-    is_any_hit = liquidate_at_gap(bar, t)
+    balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
+    is_pool_hit = balance.is_pool_short(terms, state)
+    if is_pool_hit:
+        pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
+    is_any_hit = is_pool_hit
+    for i in range(len(state.positions)):
+        is_hit = is_pool_hit
+        if r.is_isolated(terms, i):
+            may_fail = r.is_held(state, i) and quotes.instruments[i].is_listed == 1
+            is_hit = may_fail and liquidate_isolated(bar, t, i)
+        bar.scratch.kind[i] = 1 if is_hit else 0
+        is_any_hit = is_any_hit or is_hit
     level = math.nan
     if had_only_position:
         level = compute_stop_level(terms, state)
@@ -203,47 +213,26 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
         quote = quotes.instruments[i]
         may_stop = r.is_held(state, i) and quote.is_listed == 1 and r.has_stops(terms, i)
         if may_stop and not is_waiting:
-            kind = find_stop(terms, state, quotes, i, quote.open, quote.open, level)[0]
+            kind = find_stop(bar, i, quote.open, quote.open, level)[0]
             if kind != p.NOTHING:
                 stop_position(bar, t, i, kind, quote.open)
 
 
-def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
-    """Liquidate at the mark open; write who was hit into scratch.kind, return whether any."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
-    is_pool_hit = balance.is_pool_short(terms, state)
-    if is_pool_hit:
-        pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
-    is_any = is_pool_hit
-    for i in range(len(state.positions)):
-        is_hit = is_pool_hit
-        if r.is_isolated(terms, i):
-            is_hit = False
-            if r.is_held(state, i) and quotes.instruments[i].is_listed == 1:
-                is_hit = liquidate_isolated(bar, t, i)
-        bar.scratch.kind[i] = 1 if is_hit else 0
-        is_any = is_any or is_hit
-    return is_any
-
-
 def find_stop(
-    terms: r.Terms,
-    state: r.AccountState,
-    quotes: r.MarketBar,
-    i: int,
-    low: float,
-    high: float,
-    level: float,
+    bar: r.AccountBar, i: int, low: float, high: float, level: float = math.nan
 ) -> tuple[int, float]:
     """Return the kind of the stop that acts between two values u, and its value u."""
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    position = r.pick_position(state, i)
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
+    position = r.pick_position(bar.state, i)
     if rules.has_exits:
-        balances = balance.pick_balances(terms, state, i)
-        return p.find_exit(
-            rules, balances, quote, r.Watch(state.positions[i].best, level), low, high
-        )
+        balances = balance.pick_balances(bar.terms, bar.state, i)
+        watch, side = r.Watch(bar.state.positions[i].best, level), p.find_side(position)
+        kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
+        if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
+            return kind, stop
+        goal = p.compute_target_price(rules, position, quote)
+        is_reached = p.is_through(-side, p.find_adverse(position, high, low), goal)
+        return (p.PROFIT, goal) if is_reached else (p.NOTHING, math.nan)
     if rules.has_stop and p.is_stopped(rules, position, p.find_adverse(position, low, high)):
         return p.STOP, p.compute_stop(rules, position)
     return p.NOTHING, math.nan
@@ -306,12 +295,13 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
         state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
 
 
-def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
+def is_quiet(bar: r.AccountBar) -> bool:
     """Return whether no price of the bar can make anything act; False where it is not certain.
 
     D = M - level R under brackets is a sum of concave functions of one price each. So it is least
     at an extreme of each, whichever way the prices move.
     """
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     if terms.has_floor and is_drawdown_near(terms, state, quotes):
         return False
     least, gross = state.wallet.cash, 0.0
@@ -326,7 +316,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
             has_pool = True
             least += find_least(terms, state, quotes, i)
             gross += abs(state.positions[i].quantity * quotes.instruments[i].mark_open)
-        if r.has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
+        if r.has_stops(terms, i) and is_stop_near(bar, i):
             return False
     if not has_pool:
         return True
@@ -338,16 +328,6 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
         at_high = margin.compute_value_at_rate(tables, c, amount * quotes.assets[c].mark_high)
         least += min(at_low, at_high)
     return bool(least > CAUTION * gross)
-
-
-def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
-    for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
-                return True
-            if r.has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
-                return True
-    return False
 
 
 @inlined
@@ -384,14 +364,13 @@ def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar,
     return not min(at_low, at_high) > caution
 
 
-def is_stop_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
+def is_stop_near(bar: r.AccountBar, i: int) -> bool:
     """Return whether a stop or take-profit may act between the extremes of the bar."""
-    quote = quotes.instruments[i]
-    low, high = quote.low, quote.high
-    if r.has_exits(terms, i):
-        return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != p.NOTHING
-    position = r.pick_position(state, i)
-    return p.is_stopped(r.pick_instrument(terms, i), position, p.find_adverse(position, low, high))
+    quote, position = bar.quotes.instruments[i], r.pick_position(bar.state, i)
+    if r.has_exits(bar.terms, i):
+        return find_stop(bar, i, quote.low, quote.high)[0] != p.NOTHING
+    adverse = p.find_adverse(position, quote.low, quote.high)
+    return p.is_stopped(r.pick_instrument(bar.terms, i), position, adverse)
 
 
 def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
@@ -475,10 +454,10 @@ def walk(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     is_filling = terms.fill == r.RESTING and is_any_reached(state, quotes, scratch)
     is_sensed = is_filling or is_walking(terms, state)
-    if not is_sensed and is_quiet(terms, state, quotes):
+    if not is_sensed and is_quiet(bar):
         return
     start_walk(quotes, scratch)
-    choose_turns(terms, state, quotes, scratch)
+    choose_turns(bar)
     if is_sensed and not is_filling and is_sound_on_path(bar):
         return
     is_both = False
@@ -500,9 +479,14 @@ def walk(bar: r.AccountBar, t: int) -> None:
 def is_sound_on_path(bar: r.AccountBar) -> bool:
     """Return whether a bound of how far D can fall on the walk shows that nothing acts."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    if terms.has_floor or is_any_near(terms, state, quotes):
+    if terms.has_floor:
         return False
     for i in range(len(scratch.last)):
+        if r.is_held(state, i):
+            if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
+                return False
+            if r.has_stops(terms, i) and is_stop_near(bar, i):
+                return False
         scratch.mark_end[i] = scratch.mark[i]
     for c in range(len(scratch.price)):
         scratch.price_end[c] = scratch.price[c]
@@ -524,10 +508,9 @@ def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
         scratch.price[c] = quotes.assets[c].mark_open
 
 
-def choose_turns(
-    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch
-) -> None:
+def choose_turns(bar: r.AccountBar) -> None:
     """Write whether each price goes to its low first, once for the bar."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     n, is_worst = len(scratch.last), terms.intrabar == r.WORST
     is_low = is_low_first(terms, state, quotes, EVERY)
     for i in range(n):
@@ -624,7 +607,7 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     if not rules.has_exits:
         return False
     position = r.pick_position(state, i)
-    side = 1.0 if position.quantity > 0.0 else -1.0
+    side = p.find_side(position)
     low, high = min(quote.low, quote.open), max(quote.high, quote.open)
     goal = p.compute_target_price(rules, position, quote)
     if not p.is_through(-side, p.find_adverse(position, high, low), goal):
@@ -760,19 +743,17 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
 
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
     """Return the stop that acts first on the segment, at which part, and its value u; 2 if none."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     position = r.pick_position(state, i)
-    start, end = scratch.last[i], scratch.last_end[i]
+    start, end, side = scratch.last[i], scratch.last_end[i], p.find_side(position)
     low, high = min(start, end), max(start, end)
-    if not rules.has_exits:
-        kind, stop = find_stop(terms, state, quotes, i, low, high, math.nan)
-        if kind == p.NOTHING:
-            return p.NOTHING, 2.0, math.nan
-        place, value = p.place_stop(1.0 if position.quantity > 0.0 else -1.0, start, end, stop)
-        return kind, place, value
-    side = 1.0 if position.quantity > 0.0 else -1.0
     found, nearest, at = p.NOTHING, 2.0, math.nan
+    if not rules.has_exits:
+        found, stop = find_stop(bar, i, low, high)
+        if found != p.NOTHING:
+            nearest, at = p.place_stop(side, start, end, stop)
+        return found, nearest, at
     balances, watch = r.Balances(0.0, position), r.Watch(state.positions[i].best, math.nan)
     kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
     if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
@@ -789,16 +770,15 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
 
 def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
     """Liquidate an isolated position at a mark u, unless the wallet adds margin."""
-    terms, state, log = bar.terms, bar.state, bar.log
+    terms, state = bar.terms, bar.state
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
-    if can_add(rules, before):
-        after = add_from_wallet(rules, before, value, quote, log, t, i)
+    if rules.has_auto_margin and before.cash > 0.0:
+        after = add_from_wallet(bar, t, i, before, value)
         balance.put_balances(terms, state, i, before, after)
         return
     own = r.Balances(0.0, before.position)
     done = liquidate(rules, own, value, quote)
-    r.log_liquidation_and_debt(log, t, i, value, done)
-    enter_liquidation(bar.ledger, i, done)
+    balance.enter_liquidation(bar, t, i, value, done)
     balance.put_balances(terms, state, i, own, done.balances)
     drop_after_liquidation(terms, state, i)

@@ -723,27 +723,8 @@ def log_event(
         entry["step"] = log.step[0]
 
 
-def log_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:
-    """Log a trade, if it traded."""
-    if done.quantity != 0.0:
-        notional = abs(done.quantity) * abs(done.value)
-        log_event(
-            log, t, i, kind, done.value, done.quantity, notional, done.fee, done.slippage,
-            done.impact,
-        )  # fmt: skip
-
-
 def log_liquidation(
     log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
     """Log a liquidation at a mark u, with its loss."""
     log_event(log, t, i, Event.LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
-
-
-def log_liquidation_and_debt(
-    log: EventLog, t: int, i: int, value: float, done: Liquidation
-) -> None:
-    """Log a liquidation at a mark u, and its bad debt."""
-    log_liquidation(log, t, i, value, done.quantity, done.loss)
-    if done.bad_debt != 0.0:
-        log_event(log, t, i, Event.BAD_DEBT, value, 0.0, done.bad_debt)

@@ -53,19 +53,6 @@ if TYPE_CHECKING:
 HAS_COMPILED_VERSIONS = True
 """Compiled code has other functions for those of this module, of the same names."""
 
-__all__ = [
-    "bankruptcy_price",
-    "collateral_value",
-    "initial",
-    "largest_notional",
-    "liquidation_price",
-    "maintenance",
-    "option_value",
-    "requirement",
-    "strategy_deposit",
-    "survivable_notional",
-]
-
 
 def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
     return compute_maintenance(rules, abs(notional), multiplier)

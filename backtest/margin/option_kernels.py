@@ -225,21 +225,6 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
         table[i, k] = discount * value / moved if options.are_coin[i] else discount * value
 
 
-def fill_scenario_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    shocks, table = rules.shocks, rules.scratch.table
-    after = shocks.moves.shape[1]
-    volatility = options.volatilities[i]
-    fill_row_values(options, rules, i)
-    if len(shocks.skew) > 0:
-        for row in range(2):
-            turned = compute_skewed_volatility(options, i, shocks, row == 1)
-            table[i, after + row] = compute_option_value(options, i, 1.0, turned)
-    if len(shocks.expiry_charge) > 0:
-        move = shocks.expiry_charge[0]
-        table[i, after + 2] = compute_option_value(options, i, 1.0 + move, volatility)
-        table[i, after + 3] = compute_option_value(options, i, 1.0 - move, volatility)
-
-
 def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -> float:
     if rules.counted == NET:
         return 1.0
@@ -247,9 +232,8 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
         return 0.0
     if rules.counted == LONG:
         return 1.0
-    if not (
-        rules.rates.loan_value > 0.0 and DAYS_PER_YEAR * options.years[i] > rules.rates.loan_days
-    ):
+    is_lasting = DAYS_PER_YEAR * options.years[i] > rules.rates.loan_days
+    if not (rules.rates.loan_value > 0.0 and is_lasting):
         return 0.0
     shorts = 0
     for j in range(len(options.signs)):
@@ -284,13 +268,13 @@ def compute_discount(shocks: ShockTables, value: float, years: float, rate: floa
     d = shocks.discounts
     if value >= 0.0:
         return float(d[0] * math.exp(-years * (max(rate, 0.0) * d[1] + d[2])))
-    return float(
-        min(math.exp(rate * years), d[3] * math.exp(years * (max(rate, 0.0) * d[4] + d[5])))
-    )
+    grown = d[3] * math.exp(years * (max(rate, 0.0) * d[4] + d[5]))
+    return float(min(math.exp(rate * years), grown))
 
 
-def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
-    scratch = rules.scratch
+def fill_losses(pool: OptionPool) -> None:
+    options, rules, tables = pool.options, pool.rules, pool.packed.scenarios
+    shocks, losses, scratch = rules.shocks, tables.losses, rules.scratch
     scratch.sums[:] = 0.0
     scratch.totals[:] = 0.0
     for i in range(len(options.signs)):
@@ -299,24 +283,18 @@ def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
             scratch.totals[e] += quantity * options.values[i]
             for k in range(scratch.table.shape[1]):
                 scratch.sums[e, k] += quantity * scratch.table[i, k]
-
-
-def fill_losses(pool: OptionPool) -> None:
-    options, rules, tables = pool.options, pool.rules, pool.packed.scenarios
-    shocks, losses = rules.shocks, tables.losses
     fill_nets(pool.packed, pool.held)
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
-            losses[g, k] = compute_move_loss(
-                tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], 1.0
-            )
+            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
+            losses[g, k] = compute_move_loss(linear, inverse, tables.moves[g, k], 1.0)
     for i in range(len(options.signs)):
         if is_first(options, i):
             g, e = options.groups[i], options.expiries[i]
             for k in range(losses.shape[1]):
-                value = rules.scratch.sums[e, k]
+                value = scratch.sums[e, k]
                 discount = compute_discount(shocks, value, options.years[i], options.rates[i])
-                losses[g, k] -= value * discount - rules.scratch.totals[e]
+                losses[g, k] -= value * discount - scratch.totals[e]
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
             loss = tables.weights[g, k] * losses[g, k]
@@ -359,7 +337,6 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
 
 def compute_option_loss(pool: OptionPool) -> float:
     options, rules, tables, total = pool.options, pool.rules, pool.packed.scenarios, 0.0
-    fill_sums(options, rules)
     fill_losses(pool)
     for product in range(tables.n_products):
         k, charged = find_product_row(tables, product), 0.0
@@ -583,10 +560,8 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
                 of_shares /= abs(find_shares(pool, g))
                 spared, locked = of_shares - rules.rates.conversion * options.strikes[i], 0.0
                 for j in range(n):
-                    if (
-                        options.pairs[j] == options.pairs[i]
-                        and options.signs[j] != options.signs[i]
-                    ):
+                    is_other = options.signs[j] != options.signs[i]
+                    if is_other and options.pairs[j] == options.pairs[i]:
                         locked += rules.scratch.rows[SPARE, j]
                 total -= max(0.0, spared) * min(units, locked)
     return total
@@ -647,10 +622,21 @@ def fill_options(options: OptionPositions, rules: OptionRules) -> None:
 
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of option i, and under scenarios its value in each, into ``options``."""
-    options.values[i] = compute_option_value(options, i, 1.0, options.volatilities[i])
-    if rules.kind == BY_SCENARIOS:
-        fill_scenario_values(options, rules, i)
+    """Write the value of option i into ``options``, and under scenarios that in each."""
+    volatility, shocks, table = options.volatilities[i], rules.shocks, rules.scratch.table
+    options.values[i] = compute_option_value(options, i, 1.0, volatility)
+    if rules.kind != BY_SCENARIOS:
+        return
+    fill_row_values(options, rules, i)
+    after = shocks.moves.shape[1]
+    if len(shocks.skew) > 0:
+        for row in range(2):
+            turned = compute_skewed_volatility(options, i, shocks, row == 1)
+            table[i, after + row] = compute_option_value(options, i, 1.0, turned)
+    if len(shocks.expiry_charge) > 0:
+        move = shocks.expiry_charge[0]
+        table[i, after + 2] = compute_option_value(options, i, 1.0 + move, volatility)
+        table[i, after + 3] = compute_option_value(options, i, 1.0 - move, volatility)
 
 
 @kernel
@@ -667,11 +653,9 @@ def compute_option_requirement(
         offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
         margin = combine_scenarios(packed, loss, gross, offset, is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
-    total = (
-        compute_portfolio_initial(packed, held)
-        if is_initial
-        else compute_portfolio_requirement(packed, held)
-    )
+    total = compute_portfolio_initial(packed, held)
+    if not is_initial:
+        total = compute_portfolio_requirement(packed, held)
     if rules.kind != BY_STRATEGIES:
         return total + compute_standard(options, rules, is_initial)
     of_strategies = 0.0

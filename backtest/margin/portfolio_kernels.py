@@ -259,9 +259,9 @@ def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
     tables, total = rules.scenarios, 0.0
     for g in range(len(tables.products)):
         for k in range(tables.moves.shape[1]):
-            tables.losses[g, k] = compute_move_loss(
-                tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
-            )
+            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
+            move, weight = tables.moves[g, k], tables.weights[g, k]
+            tables.losses[g, k] = compute_move_loss(linear, inverse, move, weight)
     for product in range(tables.n_products):
         k = find_product_row(tables, product)
         total += compute_product_loss(tables, product, k) if k >= 0 else 0.0
@@ -297,13 +297,6 @@ def compute_tested_notional(rules: PortfolioRules, held: Holdings, i: int) -> fl
     value = held.entries[i] if rules.brackets.are_valued_at_entry[i] else held.values[i]
     notional: float = abs(held.quantities[i]) * abs(value)
     return notional
-
-
-def find_bracket(tables: BracketTables, i: int, notional: float) -> int:
-    k = 0
-    while k + 1 < tables.counts[i] and notional > tables.floors[i, k + 1]:
-        k += 1
-    return k
 
 
 @inlined
@@ -434,10 +427,11 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
     else:
         for i in range(len(held.quantities)):
             if is_in_pool(rules, held, i):
-                notional = compute_tested_notional(rules, held, i)
-                k = find_bracket(rules.brackets, i, notional)
-                x, fee = rules.brackets.multipliers[i], rules.brackets.close_fees[i]
-                shares[i] = scale_rate(rules.brackets.rates[i, k], x, fee) * notional
+                tables, notional, k = rules.brackets, compute_tested_notional(rules, held, i), 0
+                while k + 1 < tables.counts[i] and notional > tables.floors[i, k + 1]:
+                    k += 1
+                x, fee = tables.multipliers[i], tables.close_fees[i]
+                shares[i] = scale_rate(tables.rates[i, k], x, fee) * notional
     if rules.spot.has_any:
         for i in range(len(held.quantities)):
             shares[i] += compute_haircut(rules, held, i) / rules.level

@@ -12,17 +12,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    NamedTuple,
-    Protocol,
-    Self,
-    TypeAlias,
-    TypeVar,
-    runtime_checkable,
-)
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -140,7 +130,11 @@ class MarginRule(core.Value, kw_only=True):
             groups |= {each: () for each in underlyings if each not in groups}
         if isinstance(self, OwnMargin):  # each instrument is a group of its own
             scenarios, groups = ScenarioMargin(moves=[0.0]), {each: (each,) for each in names}
-            own = number_rule(self.rule, tuple(names))
+            given = (self.rule, tuple(names))  # its number counts from 1
+            known = next((k for k, each in enumerate(OWN_RULES, 1) if each.args == given), 0)
+            if not known:
+                OWN_RULES.append(functools.partial(ask_rule, *given))
+            own = known or len(OWN_RULES)
         packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
             scenarios=pack_scenarios(scenarios, groups, names),
@@ -176,7 +170,7 @@ EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
 FROM_ALL = core.Number(-1)
 NUMBERS_OF_ROW = (FROM_ALL, NOT_NEGATIVE, FROM_ALL, NOT_NEGATIVE)
 """Move, weight, and for options move of volatility and relief."""
-Row: TypeAlias = tuple[float, ...]
+Row = tuple[float, ...]
 
 
 def is_list(value: object) -> bool:
@@ -684,10 +678,7 @@ def find_asset(instrument: str) -> str:
     return ALIASES.get(asset, asset)
 
 
-T = TypeVar("T")
-
-
-def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:
+def list_given(noun: str, given: Any, kind: type) -> tuple[Any, ...]:
     listed = (given,) if isinstance(given, kind) else given
     is_list = isinstance(listed, list | tuple)
     if not is_list or not all(isinstance(each, kind) for each in listed):
@@ -725,15 +716,6 @@ class OwnMargin(MarginRule, kw_only=True):
         return cls(rule=StoredRule(str(data.get("own")), data.get("level", 1.0)))
 
 
-def number_rule(rule: RequirementRule, names: tuple[str, ...]) -> int:
-    """Return the number of a rule in ``OWN_RULES``, from 1, to which a new one is added."""
-    given = (rule, names)
-    place = next((k for k, each in enumerate(OWN_RULES) if each.args == given), len(OWN_RULES))
-    if place == len(OWN_RULES):
-        OWN_RULES.append(functools.partial(ask_rule, *given))
-    return place + 1
-
-
 @dataclass(frozen=True)
 class StoredRule:
     name: str
@@ -767,9 +749,8 @@ def ask_rule(
 ) -> float:
     positions, prices, brackets = {}, {}, rules.brackets
     for i, name in enumerate(names):
-        value = float(held.values[i])
+        value, is_inverse = float(held.values[i]), bool(brackets.are_inverse[i])
         if not math.isnan(value):
-            is_inverse = bool(brackets.are_inverse[i])
             prices[name] = compute_price(float(brackets.sizes[i]), is_inverse, value)
         if portfolio_kernels.is_in_pool(rules, held, i):
             positions[name] = float(held.quantities[i])
@@ -842,17 +823,13 @@ def margin_preset(
     """
     content, table = find_margins(name, at)
     is_any = isinstance(instruments, Sequence | Mapping) and not instruments
-    fields: dict[str, Any] = {"rates": {}}
-    fields |= {each: content[each] for each in MarginPreset._fields if each in content}
-    fields |= {each: table[each] for each in MarginPreset._fields if each in table}
-    fields["requirement"] = (
-        PresetMargin(preset=name, at=preset_files.read_choice(at))
-        if is_any
-        else make_rule(name, table, group_by_asset(instruments))
-    )
-    return MarginPreset(
-        name=name, dates=tuple(each["date"] for each in content["tables"]), **fields
-    )
+    rule: MarginRule = PresetMargin(preset=name, at=preset_files.read_choice(at))
+    if not is_any:
+        rule = make_rule(name, table, group_by_asset(instruments))
+    known, dates = {"rates": {}, **content, **table}, [each["date"] for each in content["tables"]]
+    fields: dict[str, Any] = {x: known[x] for x in MarginPreset._fields if x in known}
+    fields |= {"name": name, "dates": tuple(dates), "requirement": rule}
+    return MarginPreset(**fields)
 
 
 def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:

@@ -589,7 +589,7 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     a.open_bar(bar, t, float(state.wallet.equity))
     least = math.inf
-    a.choose_turns(terms, state, quotes, scratch)
+    a.choose_turns(bar)
     last, mark = quotes.open.copy(), quotes.mark_open.copy()
     for leg in range(3):
         a.aim_at_leg(quotes, scratch, leg)
@@ -601,7 +601,7 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
             kind, stop = 0, math.nan
             if a.is_held(state, i) and a.has_stops(terms, i):
                 between = min(last[i], end[i]), max(last[i], end[i])
-                kind, stop = a.find_stop(terms, state, quotes, i, *between, math.nan)
+                kind, stop = a.find_stop(bar, i, *between)
             if not math.isnan(stop):
                 place = (stop - last[i]) / (end[i] - last[i]) if end[i] != last[i] else 0.0
                 values[i] = mark[i] + min(max(place, 0.0), 1.0) * (ahead[i] - mark[i])
