@@ -48,7 +48,23 @@ def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
         return False
     if not is_clear:
         money.clear_ledger(bar.ledger)
-    close_fast_bar(bar, equity)
+    for i in range(len(state.positions)):
+        position, profit = state.positions[i], 0.0
+        if position.quantity != 0.0:
+            close = quotes.instruments[i].mark_close
+            profit += position.quantity * (close - position.marked)
+            position.marked = close
+        bar.ledger[i].price_pnl = profit
+        position.since += 1.0
+        position.since_stop += 1.0
+    wallet = state.wallet
+    wealth = wallet.equity + wallet.reserve
+    wallet.pool_failed = 0.0
+    wallet.since_pool += 1.0
+    wallet.equity = equity
+    if has_wealth(wealth, 0.0) and wallet.is_ruined == 0.0:
+        wallet.unit = wallet.scale * (equity + wallet.reserve)
+    wallet.peak = max(wallet.unit, wallet.peak)
     if len(bar.scratch.cuts) > 0:
         count_decisions(bar, t, opened)
     return True
@@ -145,28 +161,6 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
     wealth, paid_in = equity + state.wallet.reserve, state.wallet.paid_in
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
-
-
-def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
-    """Write the close of a bar in which only prices moved: marks, ledger, equity, unit."""
-    state, quotes = bar.state, bar.quotes
-    wallet = state.wallet
-    for i in range(len(state.positions)):
-        position, profit = state.positions[i], 0.0
-        if position.quantity != 0.0:
-            close = quotes.instruments[i].mark_close
-            profit += position.quantity * (close - position.marked)
-            position.marked = close
-        bar.ledger[i].price_pnl = profit
-        position.since += 1.0
-        position.since_stop += 1.0
-    wealth = wallet.equity + wallet.reserve
-    wallet.pool_failed = 0.0
-    wallet.since_pool += 1.0
-    wallet.equity = equity
-    if has_wealth(wealth, 0.0) and wallet.is_ruined == 0.0:
-        wallet.unit = wallet.scale * (equity + wallet.reserve)
-    wallet.peak = max(wallet.unit, wallet.peak)
 
 
 def process_bar(bar: r.AccountBar, t: int) -> None:
@@ -370,7 +364,7 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     equity = balance.compute_account_equity(terms, state)
     is_lost = state.wallet.is_ruined == 0.0 and money.earn(ledger) < 0.0
     if is_lost:
-        is_lost = payments.is_account_ruined(terms, state, bar.quotes, equity)
+        is_lost = payments.is_account_ruined(bar, equity)
     if is_lost:
         payments.end_account(bar, t)
         equity = balance.compute_account_equity(terms, state)

@@ -138,7 +138,11 @@ def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
         most = margin.compute_largest_notional(rules.margin, free, 0.0, 0.0, quote.initial)
     else:
         most = margin.compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
-        rate = order_limits.compute_rate_of_one(terms, state, scratch, i)
+        unit = scratch.side[i] / abs(state.positions[i].value)
+        order_limits.hide_others(state, scratch, i, unit)  # the initial margin of a unit alone
+        rate = margin.compute_portfolio_initial(terms.rules, state.held)
+        rate += margin.compute_haircuts(terms.rules, state.held)
+        order_limits.show_others(state, scratch)
         if rate > 0.0:
             most = min(most, max(free, 0.0) / rate)
     scale = abs(state.positions[i].signal)

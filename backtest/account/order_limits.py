@@ -23,7 +23,6 @@ from backtest.margin import (
     compute_haircuts,
     compute_initial,
     compute_largest_notional,
-    compute_portfolio_initial,
 )
 
 BAND_SLACK = 0.1
@@ -352,15 +351,6 @@ def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float
         else:
             high, of_high = middle, of_middle
     return low
-
-
-def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
-    """Return the initial margin of one unit of notional of instrument i alone."""
-    hide_others(state, scratch, i, scratch.side[i] / abs(state.positions[i].value))
-    rate = compute_portfolio_initial(terms.rules, state.held)
-    rate += compute_haircuts(terms.rules, state.held)
-    show_others(state, scratch)
-    return rate
 
 
 def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: float) -> None:

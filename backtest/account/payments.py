@@ -160,7 +160,10 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def charge_interest(bar: r.AccountBar, t: int) -> None:
-    """Charge interest since the last open on balance or loan (step 3)."""
+    """Charge interest since the last open on balance or loan (step 3).
+
+    And on the mark open what contracts cost a year, and the coins of short spot legs.
+    """
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
@@ -187,23 +190,17 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
         state.wallet.cash -= interest
         ledger[len(ledger) - 1].interest += interest
         r.log_event(bar.log, t, -1, Event.INTEREST, 1.0, 0.0, interest)
-    charge_positions(bar, t, years)
-    balance.take_from_isolated(terms, state)
-
-
-def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
-    """Charge what contracts cost a year, and the coins of short spot legs, on the mark open."""
-    feed, state, quotes, log = bar.feed, bar.state, bar.quotes, bar.log
     for i in range(len(state.positions)):
-        held, rate = state.positions[i].quantity, bar.terms.expenses[i]
-        if r.is_spot(bar.terms, i) and held < 0.0:
-            rate += feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
-        quote = quotes.instruments[i]
+        held, rate = state.positions[i].quantity, terms.expenses[i]
+        if r.is_spot(terms, i) and held < 0.0:
+            rate += feed.coin_rate[min(before, len(feed.coin_rate) - 1), i]
+        quote = bar.quotes.instruments[i]
         interest = abs(held * quote.mark_open) * rate * years if held != 0.0 else 0.0
         if interest != 0.0:
             state.wallet.cash -= interest
-            bar.ledger[i].interest += interest
-            r.log_event(log, t, i, Event.INTEREST, quote.mark_open, held, interest)
+            ledger[i].interest += interest
+            r.log_event(bar.log, t, i, Event.INTEREST, quote.mark_open, held, interest)
+    balance.take_from_isolated(terms, state)
 
 
 def settle_debt(bar: r.AccountBar, t: int) -> None:
@@ -222,18 +219,14 @@ def settle_debt(bar: r.AccountBar, t: int) -> None:
         r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
-def is_account_ruined(
-    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float
-) -> bool:
+def is_account_ruined(bar: r.AccountBar, equity: float) -> bool:
+    """Return whether too little is left, or less than the smallest order of a flat account."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     wealth, paid_in = equity + state.wallet.reserve, state.wallet.paid_in
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
     if is_under or balance.count_open(state) > 0:
         return bool(is_under)
-    return is_poor(terms, quotes, wealth)
-
-
-def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
     is_any = False
     for i in range(len(quotes.instruments)):
         if quotes.instruments[i].is_listed == 1:
@@ -508,38 +501,26 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
             unmet = 0.0 if is_called else -1.0
             if was_over and not is_pool_under(terms, ratio) and call.unmet >= 0.0:
                 unmet = call.unmet + 1.0
-            end_pool_call(bar, t, pool, ratio, is_called, is_lost)
-            call.is_called = 1 if is_called else 0
-            call.ratio, call.unmet = ratio, unmet
+            money, is_under = bar.ledger[pool], is_pool_under(terms, ratio)
+            is_open = call.is_open == 1 and not money.calls_met + money.calls_failed > 0.0
+            is_hit, called_at = money.liquidations > 0.0, call.called_at
+            is_failed = is_open and (is_hit or is_lost)
+            is_met = is_open and is_under and not is_failed
+            if is_hit and money.calls_met == 0.0 and not math.isnan(called_at):
+                money.liquidated_calls += 1.0
+                money.call_days += (bar.feed.time[t] - called_at) / DAY
+            if is_hit or is_under or money.calls_met > 0.0:
+                called_at = math.nan
+            if is_met or is_failed:
+                end_call(bar, t, pool, is_met, ratio)
             if is_called:
-                bar.ledger[pool].calls += 1.0
+                called_at = 1.0 * bar.feed.time[t]
+                money.calls += 1.0
                 log_call(bar, t, pool, Event.CALLED, ratio)
-
-
-def end_pool_call(
-    bar: r.AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
-) -> None:
-    """Write whether a call goes on and its time; log and count how it ended."""
-    feed, state, ledger = bar.feed, bar.state, bar.ledger
-    is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[pool].liquidations > 0.0
-    is_answered = ledger[pool].calls_met + ledger[pool].calls_failed > 0.0
-    is_open = state.calls[pool].is_open == 1 and not is_answered
-    called_at = math.nan if ledger[pool].calls_met > 0.0 else state.calls[pool].called_at
-    is_failed = is_open and (is_hit or is_lost)
-    is_met = is_open and is_under and not is_failed
-    is_liquidated = is_hit and not math.isnan(called_at)
-    if is_liquidated:
-        ledger[pool].liquidated_calls += 1.0
-        ledger[pool].call_days += (feed.time[t] - called_at) / DAY
-    if is_liquidated or is_under:
-        called_at = math.nan
-    if is_called:
-        called_at = 1.0 * feed.time[t]
-    if is_met or is_failed:
-        end_call(bar, t, pool, is_met, ratio)
-    is_left = is_open and not (is_failed or is_met)
-    state.calls[pool].is_open = 1 if is_called or is_left else 0
-    state.calls[pool].called_at = called_at
+            is_left = is_open and not (is_failed or is_met)
+            call.is_open = 1 if is_called or is_left else 0
+            call.is_called = 1 if is_called else 0
+            call.ratio, call.unmet, call.called_at = ratio, unmet, called_at
 
 
 def write_settings(terms: r.Terms, state: r.AccountState) -> None:

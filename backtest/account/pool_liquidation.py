@@ -169,22 +169,6 @@ def cap_fee(asked: float, left: float) -> float:
     return most if asked * (1.0 + TOLERANCE) >= most else asked
 
 
-def try_option_step(terms: r.Terms, state: r.AccountState, k: int) -> tuple[float, float]:
-    """Return what a step of option k frees of D, and its notional; restores the account."""
-    own = state.options
-    held, cash = own.positions.quantities[k], state.wallet.cash
-    before, traded = balance.compute_excess(terms, state), size_option_step(terms, state, k)
-    price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
-    notional = compute_option_notional(state, k) * abs(traded / held)
-    state.wallet.cash -= traded * price
-    own.positions.quantities[k] = held + traded
-    asked = abs(traded) * options.compute_option_fee(terms, state, k, price)
-    fee = cap_fee(asked, balance.compute_pool(terms, state))
-    gain = balance.compute_excess(terms, state) - fee - before
-    own.positions.quantities[k], state.wallet.cash = held, cash
-    return gain, notional
-
-
 @of_options(returns=None)
 def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
     """Trade a step of option k, and book it."""
@@ -201,10 +185,19 @@ def choose_option_step(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, least: float, best: float
 ) -> int:
     """Return the option whose step ranks best, -1 if none beats what is given."""
-    chosen = -1
-    for k in range(len(state.options.targets)):
-        if may_step(terms, state, k):
-            gain, notional = try_option_step(terms, state, k)
+    own, chosen = state.options, -1
+    for k in range(len(own.targets)):
+        if may_step(terms, state, k):  # tries a step, and undoes it
+            held, cash = own.positions.quantities[k], state.wallet.cash
+            before, traded = balance.compute_excess(terms, state), size_option_step(terms, state, k)
+            price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
+            notional = compute_option_notional(state, k) * abs(traded / held)
+            state.wallet.cash -= traded * price
+            own.positions.quantities[k] = held + traded
+            asked = abs(traded) * options.compute_option_fee(terms, state, k, price)
+            fee = cap_fee(asked, balance.compute_pool(terms, state))
+            gain = balance.compute_excess(terms, state) - fee - before
+            own.positions.quantities[k], state.wallet.cash = held, cash
             if gain > least:
                 score = rank_option(terms, state, scratch, k, gain, notional)
                 if score > best:
@@ -540,43 +533,25 @@ def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int)
     balances = r.Balances(pool - held * value, position)
     if liquidation.is_step_whole(rules, balances, value, abs(scratch.start[i])):
         return held
-    if rules.full_below_health > 0.0:
-        assets, debts, debt = weigh_pool(terms, state, pool)
-        is_unhealthy = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
-        if is_unhealthy and (held < 0.0 or debt > 0.0):
+    if rules.full_below_health > 0.0:  # assets and debts of the health factor, and debt in cash
+        assets, debts = margin.compute_collateral_value(terms.rules.collateral, state.held), 0.0
+        cash = pool - assets
+        for j in range(len(state.positions)):
+            if r.is_held(state, j) and not r.is_isolated(terms, j):
+                other = state.positions[j]
+                notional = abs(other.quantity * other.value)
+                own = terms.rules.level * margin.compute_own_maintenance(terms.rules, state.held, j)
+                if other.quantity > 0.0:
+                    cash -= notional
+                    assets += notional - own
+                else:
+                    cash += notional
+                    debts += notional + own
+        debt = max(-cash, 0.0)
+        most = rules.full_below_health * (debts + debt) * (1.0 + TOLERANCE)
+        if assets + max(cash, 0.0) <= most and (held < 0.0 or debt > 0.0):
             return liquidation.repay_all(rules, held, value, debt)
     return liquidation.choose_share(rules, held, value)
-
-
-def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[float, float, float]:
-    """Return the assets and the debts of the health factor, and the debt in cash."""
-    counted = margin.compute_collateral_value(terms.rules.collateral, state.held)
-    cash, assets, debts = pool - counted, counted, 0.0
-    for i in range(len(state.positions)):
-        if r.is_held(state, i) and not r.is_isolated(terms, i):
-            position = state.positions[i]
-            notional = abs(position.quantity * position.value)
-            needed = terms.rules.level * margin.compute_own_maintenance(terms.rules, state.held, i)
-            if position.quantity > 0.0:
-                cash -= notional
-                assets += notional - needed
-            else:
-                cash += notional
-                debts += notional + needed
-    debt = max(-cash, 0.0)
-    return assets + max(cash, 0.0), debts + debt, debt
-
-
-def take_step(bar: r.AccountBar, t: int, i: int) -> None:
-    """Close a step of instrument i, and book it."""
-    terms, state, ledger = bar.terms, bar.state, bar.ledger
-    closed = find_step(terms, state, bar.scratch, i)
-    cost, notional, asked = close_part(bar, i, closed)
-    fee = cap_fee(asked, balance.compute_pool(terms, state))
-    state.wallet.cash -= fee
-    ledger[i].liquidation_loss += cost + fee
-    ledger[i].traded += notional
-    r.log_liquidation(bar.log, t, i, state.positions[i].value, -closed, cost + fee)
 
 
 def choose_step(bar: r.AccountBar) -> int:
@@ -649,7 +624,11 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
         close_pool(bar, t)
     else:
         reduce_pool(bar, t)
-    record_bad_debt(bar, t)
+    can_sell = False
+    for amount in state.held.amounts:
+        can_sell = can_sell or amount > 0.0
+    if state.wallet.cash < 0.0 and not can_sell and balance.count_cross(terms, state) == 0:
+        balance.write_off(bar, t)
     drop_after_pool_failure(terms, state)
 
 
@@ -685,15 +664,6 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
             r.put_position(state, i, balances.position)
             ledger[i].liquidation_loss += loss
             r.log_liquidation(bar.log, t, i, value, position.quantity - held, loss)
-
-
-def record_bad_debt(bar: r.AccountBar, t: int) -> None:
-    """Write off negative cash once nothing is left to sell."""
-    for amount in bar.state.held.amounts:
-        if amount > 0.0:
-            return
-    if bar.state.wallet.cash < 0.0 and balance.count_cross(bar.terms, bar.state) == 0:
-        balance.write_off(bar, t)
 
 
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
@@ -767,17 +737,19 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
 
 def reduce_pool(bar: r.AccountBar, t: int) -> None:
     """Close in steps, the best first, until the pool holds."""
-    terms, state = bar.terms, bar.state
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
     for _ in range(MOST_STEPS):
-        if balance.compute_pool(terms, state) <= 0.0:
-            close_pool(bar, t)
-            return
-        i = choose_step(bar)
+        i = -1 if balance.compute_pool(terms, state) <= 0.0 else choose_step(bar)
         if i < 0:
-            close_pool(bar, t)
-            return
+            break
         if i < len(state.positions):
-            take_step(bar, t, i)
+            closed = find_step(terms, state, bar.scratch, i)
+            cost, notional, asked = close_part(bar, i, closed)
+            fee = cap_fee(asked, balance.compute_pool(terms, state))
+            state.wallet.cash -= fee
+            ledger[i].liquidation_loss += cost + fee
+            ledger[i].traded += notional
+            r.log_liquidation(bar.log, t, i, state.positions[i].value, -closed, cost + fee)
         else:
             take_option_step(bar, t, i - len(state.positions))
         if not balance.is_pool_short(terms, state):

@@ -69,6 +69,7 @@ def compute_stop(rules: InstrumentRules, position: Position) -> float:
 
 @inlined
 def is_stopped(rules: InstrumentRules, position: Position, value: Value) -> bool:
+    """Return whether a position is held and the value u reached its stop-loss."""
     stop = compute_stop(rules, position)
     is_through = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
     return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)

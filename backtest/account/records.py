@@ -149,6 +149,7 @@ class Watch(NamedTuple):
 class Quote(Struct):
     """One bar of an instrument as values u: last and mark prices, and market data.
 
+    Of collateral as prices, up to ``mark_close`` and with the ``fill`` at which it converts.
     ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
     (contracts), ``sigma`` (daily) and ``adv`` (notional per day) are known at the previous close.
     ``limit`` is the largest leverage of the account by date. ``order_fee`` is the fixed fee of an
@@ -180,21 +181,6 @@ class Quote(Struct):
     decided: float
     is_listed: float
     is_last: float
-
-
-@lay_out
-class AssetQuote(Struct):
-    """One bar of a collateral as prices; decisions of the last close convert at ``fill``."""
-
-    open: float
-    low: float
-    high: float
-    close: float
-    mark_open: float
-    mark_low: float
-    mark_high: float
-    mark_close: float
-    fill: float
 
 
 class Trade(NamedTuple):
@@ -498,7 +484,7 @@ class MarketBar(NamedTuple):
     """
 
     instruments: Structs[Quote]
-    assets: Structs[AssetQuote]
+    assets: Structs[Quote]
     open: FloatArray
     fill: FloatArray
     mark_open: FloatArray
@@ -513,7 +499,7 @@ class MarketBar(NamedTuple):
 
 def new_quotes(n: int, assets: int) -> MarketBar:
     """Return quotes of n instruments and of some collateral, NaN until a bar is written."""
-    instruments, others = Structs(Quote, n), Structs(AssetQuote, assets)
+    instruments, others = Structs(Quote, n), Structs(Quote, assets)
     instruments.numbers[:] = np.nan
     for quote in instruments:
         quote.is_listed = quote.is_last = 0.0

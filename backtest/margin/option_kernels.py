@@ -444,24 +444,17 @@ def find_distances(
     while is_changed and rounds <= 2 * n:
         is_changed, rounds = False, rounds + 1
         for i in range(n):
-            if is_sold(options, i, g, sign):
-                is_changed = improve_ways(options, rules, i) or is_changed
-
-
-def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
-    rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
-    is_better, slack = False, 1e-12 * options.indices[i]
-    for j in range(n + 1):
-        if rules.scratch.matches[i, j] > 0.0:
-            back = rows[OF_LONG, j] - compute_cover(options, rules.rates, i, j)
-            if back < rows[OF_SHORT, i] - slack:
-                rows[OF_SHORT, i], paths[0, i], is_better = back, j, True
-    for j in range(n + 1):
-        if j == n or options.quantities[j] > 0.0:
-            there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
-            if there < rows[OF_LONG, j] - slack:
-                rows[OF_LONG, j], paths[1, j], is_better = there, i, True
-    return is_better
+            slack = 1e-12 * options.indices[i]
+            for j in range(n + 1 if is_sold(options, i, g, sign) else 0):
+                if rules.scratch.matches[i, j] > 0.0:
+                    back = rows[OF_LONG, j] - compute_cover(options, rules.rates, i, j)
+                    if back < rows[OF_SHORT, i] - slack:
+                        rows[OF_SHORT, i], paths[0, i], is_changed = back, j, True
+            for j in range(n + 1 if is_sold(options, i, g, sign) else 0):
+                if j == n or options.quantities[j] > 0.0:
+                    there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
+                    if there < rows[OF_LONG, j] - slack:
+                        rows[OF_LONG, j], paths[1, j], is_changed = there, i, True
 
 
 def pair_shorts(
@@ -653,9 +646,11 @@ def compute_option_requirement(
         offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
         margin = combine_scenarios(packed, loss, gross, offset, is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
-    total = compute_portfolio_initial(packed, held)
-    if not is_initial:
-        total = compute_portfolio_requirement(packed, held)
+    total = (
+        compute_portfolio_initial(packed, held)
+        if is_initial
+        else compute_portfolio_requirement(packed, held)
+    )
     if rules.kind != BY_STRATEGIES:
         return total + compute_standard(options, rules, is_initial)
     of_strategies = 0.0

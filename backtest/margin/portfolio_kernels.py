@@ -438,7 +438,10 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write each instrument's part of the scenario requirement into ``shares``."""
+    """Write each instrument's part of the scenario requirement into ``shares``.
+
+    Positions that offset in a group share its charge on them.
+    """
     tables = rules.scenarios
     loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
     is_least = tables.minimum * gross > tables.factor * loss
@@ -458,21 +461,14 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
             if rules.collateral.groups[c] == g and held.amounts[c] != 0.0:
                 lost = scale * (held.amounts[c] * held.prices[c] * move)
                 shares[len(held.quantities) + c] += lost
-        if tables.pair_contingency > 0.0:
-            add_offset_shares(rules, held, g, shares)
-
-
-def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
-    """Add each instrument's part of the charge on offset positions of group g to ``shares``."""
-    longs, shorts = compute_side(rules, held, g, 1.0), compute_side(rules, held, g, -1.0)
-    of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
-    rate = rules.scenarios.pair_contingency
-    for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
-        i = rules.scenarios.members[place]
-        if is_in_pool(rules, held, i):
-            exposure = compute_exposure(held, i)
-            part = of_longs if exposure > 0.0 else 1.0 - of_longs
-            shares[i] += rate * part * abs(exposure)
+        longs, shorts = compute_side(rules, held, g, 1.0), compute_side(rules, held, g, -1.0)
+        of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
+        for place in range(tables.starts[g], tables.starts[g + 1]):
+            i = tables.members[place]
+            if is_in_pool(rules, held, i) and tables.pair_contingency > 0.0:
+                exposure = compute_exposure(held, i)
+                part = of_longs if exposure > 0.0 else 1.0 - of_longs
+                shares[i] += tables.pair_contingency * part * abs(exposure)
 
 
 OWN_PARTS = 16

@@ -13,7 +13,7 @@ from backtest._compile.object_code import Struct, Structs, pack, view_numbers
 from backtest.account import events, money
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import COUNTED, MONEY, OF_ASSETS, SIGNS, SUMMED, Money, Wallet
-from backtest.account.records import AssetQuote, MarginCall, PositionState, Quote, new_quotes
+from backtest.account.records import MarginCall, PositionState, Quote, new_quotes
 from backtest.engine import copy_state
 from backtest.results import AccountFields, PositionFields
 from backtest.results.record import OptionFields
@@ -21,7 +21,7 @@ from backtest.results.tally import FIELDS
 from tests.scenes import account_of, play
 
 
-@pytest.mark.parametrize("kind", [Wallet, Money, PositionState, MarginCall, Quote, AssetQuote])
+@pytest.mark.parametrize("kind", [Wallet, Money, PositionState, MarginCall, Quote])
 def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
     layout = np.dtype(kind)
     assert layout.names == kind.names()
