@@ -263,9 +263,6 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
     for c in range(len(quotes.assets)):
         asset = quotes.assets[c]
         asset.open = feed.asset_open[c, t]
-        asset.low = feed.asset_low[c, t]
-        asset.high = feed.asset_high[c, t]
-        asset.close = feed.asset_close[c, t]
         asset.mark_open = feed.asset_mark_open[c, t]
         asset.mark_low = feed.asset_mark_low[c, t]
         asset.mark_high = feed.asset_mark_high[c, t]

@@ -151,11 +151,6 @@ def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) 
     return most if most < fee else fee
 
 
-def find_unit(state: AccountState, k: int) -> float:
-    positions = state.options.positions
-    return 1.0 if positions.are_coin[k] else float(positions.indices[k])
-
-
 @of_options(returns=None)
 def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
     """Settle what expires at the open of the bar, or inside it, before a time in ns."""
@@ -222,9 +217,9 @@ def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, 
 
 def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
     """Return the fee of trading one contract at a price."""
-    own, unit = terms.options, find_unit(state, k)
-    size = state.options.positions.sizes[k]
-    return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, size)
+    own, positions = terms.options, state.options.positions
+    unit = 1.0 if positions.are_coin[k] else positions.indices[k]
+    return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, positions.sizes[k])
 
 
 @of_options(returns=None)

@@ -149,7 +149,7 @@ class Watch(NamedTuple):
 class Quote(Struct):
     """One bar of an instrument as values u: last and mark prices, and market data.
 
-    Of collateral as prices, up to ``mark_close`` and with the ``fill`` at which it converts.
+    Of collateral as prices: the open, those of the mark, and the ``fill`` at which it converts.
     ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
     (contracts), ``sigma`` (daily) and ``adv`` (notional per day) are known at the previous close.
     ``limit`` is the largest leverage of the account by date. ``order_fee`` is the fixed fee of an
@@ -452,8 +452,6 @@ class MarketFeed(NamedTuple):
     span: IntArray
     ends: IntArray
     asset_open: FloatArray
-    asset_high: FloatArray
-    asset_low: FloatArray
     asset_close: FloatArray
     asset_mark_open: FloatArray
     asset_mark_high: FloatArray

@@ -337,12 +337,9 @@ class Book:
         option_kernels.fill_options(self.options, self.option_rules)
         if at is None or not self.packed.has_scenarios or self.packed.own > 0:
             return float(option_kernels.compute_option_requirement(*pool, is_initial))
-        counted = self.held._replace(values=at)
-        terms = (kernels.compute_gross, kernels.compute_offset)
-        gross, offset = (compute(self.packed, counted) for compute in terms)
-        loss = option_kernels.compute_option_loss(pool)
+        counted, loss = self.held._replace(values=at), option_kernels.compute_option_loss(pool)
         charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
-        return charge + kernels.combine_scenarios(self.packed, loss, gross, offset, is_initial)
+        return charge + kernels.combine_scenarios(self.packed, counted, loss, is_initial)
 
     def pool(self) -> OptionPool:
         return OptionPool(self.packed, self.held, self.options, self.option_rules)

@@ -31,9 +31,7 @@ from backtest.margin.portfolio_kernels import (
     PortfolioRules,
     combine_scenarios,
     compute_gain_rate,
-    compute_gross,
     compute_move_loss,
-    compute_offset,
     compute_own_maintenance,
     compute_portfolio_initial,
     compute_portfolio_requirement,
@@ -642,9 +640,7 @@ def compute_option_requirement(
 ) -> float:
     pool = OptionPool(packed, held, options, rules)
     if rules.kind == BY_SCENARIOS:
-        loss, gross = compute_option_loss(pool), compute_gross(packed, held)
-        offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
-        margin = combine_scenarios(packed, loss, gross, offset, is_initial)
+        margin = combine_scenarios(packed, held, compute_option_loss(pool), is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
     total = (
         compute_portfolio_initial(packed, held)

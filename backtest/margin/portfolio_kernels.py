@@ -233,15 +233,12 @@ def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
             tables.nets[rules.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
 
 
-def count_gain(offset: float, loss: float) -> float:
-    return 1.0 if loss > 0.0 else offset
-
-
 def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
     total = 0.0
     for g in range(len(tables.products)):
         if tables.products[g] == product:
-            total += count_gain(tables.offset, tables.losses[g, k]) * tables.losses[g, k]
+            loss = tables.losses[g, k]
+            total += (1.0 if loss > 0.0 else tables.offset) * loss
     return total
 
 
@@ -325,26 +322,22 @@ def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float
 
 
 def combine_scenarios(
-    rules: PortfolioRules, loss: float, gross: float, offset: float, is_initial: bool
+    rules: PortfolioRules, held: Holdings, loss: float, is_initial: bool
 ) -> float:
-    tables = rules.scenarios
+    """Return the margin of a worst loss, and of the gross notional and offsets of what is held."""
+    tables, gross = rules.scenarios, compute_gross(rules, held)
+    offset = compute_offset(rules, held) if tables.pair_contingency > 0.0 else 0.0
     factor = tables.initial_factor if is_initial else tables.factor
     contingency = tables.initial_contingency if is_initial else tables.contingency
     least = max(factor * loss, tables.minimum * gross)
     return least + contingency * gross + tables.pair_contingency * offset
 
 
-def compute_scenario_margin(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
-    loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
-    offset = compute_offset(rules, held) if rules.scenarios.pair_contingency > 0.0 else 0.0
-    return combine_scenarios(rules, loss, gross, offset, is_initial)
-
-
 def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> float:
     if rules.own > 0:
         return ask_own(rules, held, False)
     if rules.has_scenarios:
-        return compute_scenario_margin(rules, held, False)
+        return combine_scenarios(rules, held, compute_scenario_loss(rules, held), False)
     total = 0.0
     for i in range(len(held.quantities)):
         total += compute_own_maintenance(rules, held, i)
@@ -355,7 +348,7 @@ def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
     if rules.own > 0:
         return ask_own(rules, held, True)
     if rules.has_scenarios:
-        return compute_scenario_margin(rules, held, True)
+        return combine_scenarios(rules, held, compute_scenario_loss(rules, held), True)
     tables, total = rules.brackets, 0.0
     for i in range(len(held.quantities)):
         if is_in_pool(rules, held, i):
@@ -391,15 +384,11 @@ def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> 
     return total + compute_collateral_value(rules.collateral, held)
 
 
-def has_pool(rules: PortfolioRules, held: Holdings) -> bool:
+def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
     count = 0
     for i in range(len(held.quantities)):
         count += is_in_pool(rules, held, i)
-    return count > 0
-
-
-def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
-    if not has_pool(rules, held):
+    if count == 0:
         return False
     needed = rules.level * compute_portfolio_requirement(rules, held)
     return compute_portfolio_backing(rules, held, cash) <= needed * (1.0 + TOLERANCE)
@@ -449,7 +438,7 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
     for g in range(len(tables.products)):
         k, scale, move = find_product_row(tables, tables.products[g]), 0.0, 0.0
         if k >= 0 and not is_least:
-            counted = count_gain(tables.offset, tables.losses[g, k])
+            counted = 1.0 if tables.losses[g, k] > 0.0 else tables.offset
             scale, move = -tables.factor * counted * tables.weights[g, k], tables.moves[g, k]
         for place in range(tables.starts[g], tables.starts[g + 1]):
             i = tables.members[place]
