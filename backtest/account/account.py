@@ -342,12 +342,9 @@ class Account(core.Value, kw_only=True):
     @property
     def has_exits(self) -> bool:
         """Whether there is a stop besides a stop-loss that is a fraction of the entry price."""
-        others = (self.take_profit, self.trailing_stop, *self._floors)
-        return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
-
-    @property
-    def _floors(self) -> tuple[float | None, ...]:
-        return self.equity_stop, self.daily_loss, self.weekly_loss
+        others = ("take_profit", "trailing_stop", "equity_stop", "daily_loss", "weekly_loss")
+        is_any = any(getattr(self, name) is not None for name in others)
+        return isinstance(self.stop_loss, Multiple) or is_any
 
     def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
@@ -360,7 +357,14 @@ class Account(core.Value, kw_only=True):
         yield from self._find_faults_of_fills_and_collateral()
         if not any(isinstance(getattr(self, name), core.FrozenTable) for name in BY_INSTRUMENT):
             yield from self._find_margin_faults()  # else of each instrument: for_instrument
-        yield from self._find_reserve_faults()
+        called_at, goal = self.margin_call, self.top_up_to
+        if self.reserve > 0 and (called_at is None or goal is None):
+            yield "reserve", "is used only with margin_call and top_up_to, 0.8 and 0.5 for example"
+        if goal is not None and (called_at is None or not self.reserve > 0):
+            yield "top_up_to", "is used only with a margin_call, 0.8 for example, and a reserve"
+        elif goal is not None and called_at is not None and not goal < called_at:
+            rule = f"must be below margin_call {called_at:g}, or it does not end the call"
+            yield "top_up_to", rule
 
     def _find_margin_faults(self) -> core.Faults:
         most = float(np.min(self.max_leverage))
@@ -368,25 +372,10 @@ class Account(core.Value, kw_only=True):
             by_date = " at its lowest" * is_series(self.max_leverage)
             yield "min_leverage", f"must be at most max_leverage {most:g}{by_date}"
         if self.margin == "isolated" and self.venue_leverage is None:
-            yield (
-                "venue_leverage",
-                "is needed with isolated margin, 5 for example: it sets how much is posted",
-            )
+            rule = "is needed with isolated margin, 5 for example: it sets how much is posted"
+            yield "venue_leverage", rule
         if self.auto_margin and self.margin != "isolated":
             yield "auto_margin", "must be False in cross margin, where all money backs the position"
-
-    def _find_reserve_faults(self) -> core.Faults:
-        if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
-            yield "reserve", "is used only with margin_call and top_up_to, 0.8 and 0.5 for example"
-        if self.top_up_to is None:
-            return
-        if self.margin_call is None or not self.reserve > 0:
-            yield "top_up_to", "is used only with a margin_call, 0.8 for example, and a reserve"
-        elif not self.top_up_to < self.margin_call:
-            yield (
-                "top_up_to",
-                f"must be below margin_call {self.margin_call:g}, or it does not end the call",
-            )
 
     def _find_faults_of_fills_and_collateral(self) -> core.Faults:
         is_limit, names = self.fill == "limit", [each.name for each in self.collateral]
@@ -402,10 +391,8 @@ class Account(core.Value, kw_only=True):
         if twice:
             yield "collateral", f"must have different names, {', '.join(twice)} occurs twice"
         if names and self.negative_limit is None:
-            yield (
-                "negative_limit",
-                "is needed with collateral, which is sold where the balance falls below it",
-            )
+            rule = "is needed with collateral, which is sold where the balance falls below it"
+            yield "negative_limit", rule
         if not names and self.negative_limit is not None:
             yield "negative_limit", "is used only with collateral"
 

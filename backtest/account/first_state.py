@@ -19,34 +19,18 @@ BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
 def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
     """Return positions of 0 contracts in the options of a feed, of margin groups ``groups``."""
     n = len(feed.signs)
-    return OptionPositions(
-        signs=feed.signs,
-        strikes=feed.strikes,
-        sizes=feed.sizes,
-        are_coin=feed.are_coin,
-        groups=groups,
-        expiries=feed.expiries,
-        pairs=feed.pairs,
-        rates=feed.rates,
-        quantities=np.zeros(n),
-        **{name: np.full(n, np.nan) for name in BY_BAR},
-    )
+    shared = {x: getattr(feed, x) for x in OptionPositions._fields if x in OptionFeed._fields}
+    by_bar = {name: np.full(n, np.nan) for name in BY_BAR}
+    return OptionPositions(**shared, **by_bar, groups=groups, quantities=np.zeros(n))
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
     groups, numbers = margin.number_groups(rule, [names[i] for i in feed.instruments], names)
     used = rule if len(feed.signs) else MarginRule()
     positions = pack_positions(feed, numbers)
-    return OptionTerms(
-        rules=margin.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
-        instruments=feed.instruments,
-        groups=positions.groups,
-        fee_rates=feed.fee_rates,
-        fee_caps=feed.fee_caps,
-        delivery_rates=feed.delivery_rates,
-        delivery_caps=feed.delivery_caps,
-        ticks=feed.ticks,
-    )
+    rules = margin.pack_option_rules(used, positions, groups if len(feed.signs) else (), names)
+    shared = {x: getattr(feed, x) for x in OptionTerms._fields if x in OptionFeed._fields}
+    return OptionTerms(rules=rules, groups=positions.groups, **shared)
 
 
 def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:

@@ -155,16 +155,9 @@ SMALL_VEGA = 1e-4
 def compute_option_value(
     options: OptionPositions, i: int, ratio: float, volatility: float
 ) -> float:
-    forward = options.indices[i] * options.bases[i] * ratio
-    price = scalar_price(
-        options.signs[i],
-        forward,
-        options.strikes[i],
-        options.years[i],
-        volatility,
-        options.rates[i],
-        options.are_coin[i],
-    )
+    forward, strike = options.indices[i] * options.bases[i] * ratio, options.strikes[i]
+    sign, years, rate = options.signs[i], options.years[i], options.rates[i]
+    price = scalar_price(sign, forward, strike, years, volatility, rate, options.are_coin[i])
     return float(options.sizes[i] * price)
 
 

@@ -585,7 +585,6 @@ def pack_option_rules(
         Standard: option_kernels.PER_OPTION,
         Strategy: option_kernels.BY_STRATEGIES,
     }
-    counts = {"none": option_kernels.NONE, "long": option_kernels.LONG}
     shocks, order = NO_SHOCKS if scenarios is None else scenarios.options, list(names)
     moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
     n, rows = len(options.signs), moves.shape[1]
@@ -594,13 +593,15 @@ def pack_option_rules(
     packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
     packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
     own = rule if isinstance(rule, Standard | Strategy) else None
+    counted = option_kernels.NET if scenarios else option_kernels.NONE
+    if getattr(rule, "option_value", "none") == "long":
+        counted = option_kernels.LONG
     n_expiries = int(options.expiries.max(initial=-1)) + 1
+    places = [order.index(each) if each in order else -1 for each in groups]
     return OptionRules(
         kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
-        counted=option_kernels.NET if scenarios else counts[getattr(rule, "option_value", "none")],
-        underlyings=np.array(
-            [order.index(each) if each in order else -1 for each in groups], dtype=np.int64
-        ),
+        counted=counted,
+        underlyings=np.array(places, dtype=np.int64),
         shocks=ShockTables(
             moves=moves,
             logs=np.log1p(moves),
