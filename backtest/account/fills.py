@@ -161,8 +161,7 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
             added = max(scratch.reach[i] - scratch.before[i], 0.0)
             worsening += orders.compute_square_root_impact(rules.impact, quote, added)
         worsening = min(worsening, orders.LARGEST_WORSENING)
-        if rules.rounds_price:
-            worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
+        worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
         scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
         scratch.fee[i] = orders.compute_order_fee(rules, quote)
         scratch.saved[i] = worsening
@@ -175,15 +174,28 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
 
 
 def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional up to which the order of instrument i passes alone."""
+    """Return the notional up to which the order of instrument i passes alone (4.3)."""
     terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
     if not r.is_isolated(terms, i):
         own = r.pick_margin(terms, i)
         return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
-    rules, side = r.share(r.pick_instrument(terms, i)), scratch.side[i]
-    balances = pick_balances(terms, bar.state, i)
-    wanted = orders.size_order(rules, balances, quote, equity, side, scratch.reach[i])
-    return float(side * wanted * abs(quote.fill))
+    rules, balances = r.share(r.pick_instrument(terms, i)), pick_balances(terms, bar.state, i)
+    side, reach, held, fixed = scratch.side[i], scratch.reach[i], scratch.before[i], scratch.fee[i]
+    quantity, unit = balances.position.quantity, abs(quote.fill)
+    free = orders.compute_counted(rules, balances, quote, equity, held) - fixed
+    cost, initial = scratch.cost[i], quote.initial
+    limit = margin.compute_largest_notional(rules.margin, free, held, cost, initial)
+    filled = worsen(rules, quote.fill, side, scratch.saved[i])
+    closed = balances.cash + compute_backing(rules, balances, filled)
+    closed -= rules.fee * abs(quantity) * abs(filled)
+    wallet = (closed if side * quantity < 0.0 else balances.cash) - fixed
+    posted = 1.0 / margin.compute_setting(rules.margin, initial)
+    dearest = orders.bound_unit(rules, quote, side, scratch.saved[i])
+    room, kept = wallet * (1.0 / (dearest * (posted + rules.fee))), max(side * quantity, 0.0)
+    size = kept + min(min(reach, limit) * (1.0 / unit) - kept, max(room, 0.0))
+    wanted = quantity if limit <= held else side * size
+    wanted = side * reach * (1.0 / unit) if reach <= held else wanted
+    return float(side * (0.0 if reach == 0.0 else wanted) * unit)
 
 
 def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) -> float:

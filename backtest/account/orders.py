@@ -9,7 +9,7 @@ from backtest.account import position as p
 from backtest.account.records import Balances, InstrumentRules, Position, Quote, Trade
 from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
-from backtest.margin import compute_affordable, compute_largest_notional, compute_setting
+from backtest.margin import compute_affordable, compute_setting
 
 if TYPE_CHECKING:
     from backtest.core.units import Contracts, Notional, Rate, Value
@@ -59,46 +59,6 @@ def compute_target(
     return 0.0 if signal == 0.0 else reach
 
 
-def size_order(
-    rules: InstrumentRules,
-    balances: Balances,
-    quote: Quote,
-    equity: float,
-    side: float,
-    reach: Notional,
-) -> float:
-    """Return the signed contracts to hold after an order, the most that margin allows (4.3)."""
-    quantity, unit = balances.position.quantity, abs(quote.fill)
-    held = quantity * (side * unit)
-    worsening = rules.slippage
-    if rules.has_impact:
-        worsening += compute_square_root_impact(rules.impact, quote, max(reach - held, 0.0))
-    worsening = min(worsening, LARGEST_WORSENING)
-    if rules.rounds_price:
-        worsening = round_worsening(rules, quote.fill, side, worsening)
-    cost = compute_cost(rules, side, worsening)
-    free = compute_counted(rules, balances, quote, equity, held)
-    if rules.has_order_fee:
-        free -= compute_order_fee(rules, quote)
-    limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
-    size = min(reach, limit) * (1.0 / unit)
-    if rules.margin.is_isolated:
-        filled = p.worsen(rules, quote.fill, side, worsening)
-        closed = balances.cash + p.compute_backing(rules, balances, filled)
-        closed -= rules.fee * abs(quantity) * abs(filled)
-        wallet = closed if side * quantity < 0.0 else balances.cash
-        if rules.has_order_fee:
-            wallet -= compute_order_fee(rules, quote)
-        posted = 1.0 / compute_setting(rules.margin, quote.initial)
-        dearest = bound_unit(rules, quote, side, worsening)
-        room = wallet * (1.0 / (dearest * (posted + rules.fee)))
-        kept = max(side * quantity, 0.0)
-        size = kept + min(size - kept, max(room, 0.0))
-    added = quantity if limit <= held else side * size
-    wanted = side * reach * (1.0 / unit) if reach <= held else added
-    return 0.0 if reach == 0.0 else wanted
-
-
 @inlined
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
     """Return what an order costs per unit of notional: the concession of the price and the fee."""
@@ -116,9 +76,7 @@ def bound_unit(rules: InstrumentRules, quote: Quote, side: float, worsening: flo
     unit = abs(p.worsen(rules, quote.fill, side, worsening))
     if not rules.has_impact:
         return unit
-    least = min(rules.slippage, worsening)
-    if rules.rounds_price:
-        least = round_worsening(rules, quote.fill, side, least)
+    least = round_worsening(rules, quote.fill, side, min(rules.slippage, worsening))
     return max(unit, abs(p.worsen(rules, quote.fill, side, least)))
 
 
@@ -189,7 +147,9 @@ def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
 
 
 def round_worsening(rules: InstrumentRules, value: Value, side: float, worsening: float) -> float:
-    """Return the worsening from u to the rounded price of a fill, as a fraction of the price."""
+    """Return the worsening from u to the price of a fill, rounded if prices are, as a fraction."""
+    if not rules.rounds_price:
+        return worsening
     filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
     return abs((value / filled if rules.margin.is_inverse else filled / value) - 1.0)
 
@@ -287,16 +247,13 @@ def reduce_to_ratio(
 ) -> Trade:
     """Return the reduction that brings the margin ratio of an isolated position to a number."""
     position, unit = balances.position, abs(quote.fill)
-    side = 1.0 if position.quantity > 0.0 else -1.0
-    worsening = rules.slippage
-    if rules.rounds_price:
-        worsening = round_worsening(rules, quote.fill, -side, worsening)
+    side = p.find_side(position)
+    worsening = round_worsening(rules, quote.fill, -side, rules.slippage)
     cost = compute_cost(rules, -side, worsening)
     valued = abs(position.entry) if rules.margin.is_valued_at_entry else unit
     size = abs(position.quantity)
     spared = p.compute_backing(rules, balances, quote.fill) - cost * size * unit
-    if rules.has_order_fee:
-        spared -= compute_order_fee(rules, quote)
+    spared -= compute_order_fee(rules, quote)
     allowed = compute_affordable(
         rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
     )

@@ -442,9 +442,7 @@ def find_reduction(bar: r.AccountBar) -> float:
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
             side = -1.0 if state.positions[i].quantity > 0.0 else 1.0
-            worsening = rules.slippage
-            if rules.rounds_price:
-                worsening = orders.round_worsening(rules, quote.fill, side, worsening)
+            worsening = orders.round_worsening(rules, quote.fill, side, rules.slippage)
             scratch.cost[i] = orders.compute_cost(rules, side, worsening)
             scratch.fee[i] = orders.compute_order_fee(rules, quote)
     low, high = 0.0, 1.0
