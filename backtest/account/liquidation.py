@@ -79,9 +79,14 @@ def choose_reduction(
     held = balances.position.quantity
     if is_step_whole(rules, balances, value, initial):
         return held
-    if rules.full_below_health > 0.0 and is_unhealthy(rules, balances, value, multiplier):
-        debt = held * abs(value) - p.compute_backing(rules, balances, value)
-        return repay_all(rules, held, value, debt)
+    if rules.full_below_health > 0.0:  # is the health factor so low that all debt is repaid
+        notional, backing = abs(held) * abs(value), p.compute_backing(rules, balances, value)
+        needed = p.compute_requirement(rules, balances.position, value, multiplier)
+        above, below = notional - needed, notional - backing
+        if held < 0.0:
+            above, below = notional + backing, notional + needed
+        if above <= rules.full_below_health * below * (1.0 + TOLERANCE):
+            return repay_all(rules, held, value, held * abs(value) - backing)
     return choose_share(rules, held, value)
 
 
@@ -107,21 +112,6 @@ def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float
         return held
     side = 1.0 if held > 0.0 else -1.0
     return held - side * floor / abs(value)
-
-
-@cold
-def is_unhealthy(
-    rules: InstrumentRules, balances: Balances, value: Value, multiplier: float
-) -> bool:
-    """Return whether the health factor at u is so low that the whole debt is repaid."""
-    position = balances.position
-    notional = abs(position.quantity) * abs(value)
-    backing = p.compute_backing(rules, balances, value)
-    needed = p.compute_requirement(rules, position, value, multiplier)
-    above, below = notional - needed, notional - backing
-    if position.quantity < 0.0:
-        above, below = notional + backing, notional + needed
-    return above <= rules.full_below_health * below * (1.0 + TOLERANCE)
 
 
 @cold

@@ -222,20 +222,36 @@ def find_stop(
     bar: r.AccountBar, i: int, low: float, high: float, level: float = math.nan
 ) -> tuple[int, float]:
     """Return the kind of the stop that acts between two values u, and its value u."""
+    kind, stop, goal = find_reached(bar, i, low, high, level)
+    if kind == p.NOTHING and not math.isnan(goal):
+        return p.PROFIT, goal
+    return kind, stop
+
+
+def find_reached(
+    bar: r.AccountBar, i: int, low: float, high: float, level: float
+) -> tuple[int, float, float]:
+    """Return the kind of the stop that prices reach between two values u, its u, and a goal.
+
+    The goal is the u of a take-profit that they reach; NaN if they reach none.
+    """
     rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
     position = r.pick_position(bar.state, i)
-    if rules.has_exits:
+    adverse, side = p.find_adverse(position, low, high), p.find_side(position)
+    if not rules.has_exits:
+        if rules.has_stop and p.is_stopped(rules, position, adverse):
+            return p.STOP, p.compute_stop(rules, position), math.nan
+        return p.NOTHING, math.nan, math.nan
+    balances, watch = r.Balances(0.0, position), r.Watch(bar.state.positions[i].best, level)
+    if not math.isnan(level):
         balances = balance.pick_balances(bar.terms, bar.state, i)
-        watch, side = r.Watch(bar.state.positions[i].best, level), p.find_side(position)
-        kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
-        if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
-            return kind, stop
-        goal = p.compute_target_price(rules, position, quote)
-        is_reached = p.is_through(-side, p.find_adverse(position, high, low), goal)
-        return (p.PROFIT, goal) if is_reached else (p.NOTHING, math.nan)
-    if rules.has_stop and p.is_stopped(rules, position, p.find_adverse(position, low, high)):
-        return p.STOP, p.compute_stop(rules, position)
-    return p.NOTHING, math.nan
+    kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
+    if kind != p.NOTHING and not p.is_through(side, adverse, stop):
+        kind, stop = p.NOTHING, math.nan
+    goal = p.compute_target_price(rules, position, quote)
+    if not p.is_through(-side, p.find_adverse(position, high, low), goal):
+        goal = math.nan
+    return kind, stop, goal
 
 
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
@@ -602,21 +618,12 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
 
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     """Return whether a bar reaches a take-profit, and a stop or the liquidation of the position."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    if not rules.has_exits:
-        return False
-    position = r.pick_position(state, i)
-    side = p.find_side(position)
+    terms, state, quote, scratch = bar.terms, bar.state, bar.quotes.instruments[i], bar.scratch
     low, high = min(quote.low, quote.open), max(quote.high, quote.open)
-    goal = p.compute_target_price(rules, position, quote)
-    if not p.is_through(-side, p.find_adverse(position, high, low), goal):
-        return False
-    watch = r.Watch(state.positions[i].best, math.nan)
-    kind, stop = p.find_nearest_stop(rules, r.Balances(0.0, position), quote, watch)
-    if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
-        return True
-    adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
+    kind, _, goal = find_reached(bar, i, low, high, math.nan)
+    if math.isnan(goal) or kind != p.NOTHING:
+        return not math.isnan(goal)
+    adverse = p.find_adverse(r.pick_position(state, i), quote.mark_low, quote.mark_high)
     if r.is_isolated(terms, i):
         scratch.mark_end[i] = adverse
         return find_own_failure(bar, i) <= 1.0
@@ -743,25 +750,13 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
 
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
     """Return the stop that acts first on the segment, at which part, and its value u; 2 if none."""
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-    position = r.pick_position(state, i)
-    start, end, side = scratch.last[i], scratch.last_end[i], p.find_side(position)
-    low, high = min(start, end), max(start, end)
-    found, nearest, at = p.NOTHING, 2.0, math.nan
-    if not rules.has_exits:
-        found, stop = find_stop(bar, i, low, high)
-        if found != p.NOTHING:
-            nearest, at = p.place_stop(side, start, end, stop)
-        return found, nearest, at
-    balances, watch = r.Balances(0.0, position), r.Watch(state.positions[i].best, math.nan)
-    kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
-    if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
-        found = kind
+    scratch, side = bar.scratch, p.find_side(r.pick_position(bar.state, i))
+    start, end, nearest, at = scratch.last[i], scratch.last_end[i], 2.0, math.nan
+    found, stop, goal = find_reached(bar, i, min(start, end), max(start, end), math.nan)
+    if found != p.NOTHING:
         nearest, at = p.place_stop(side, start, end, stop)
-    goal = p.compute_target_price(rules, position, quote)
-    may_profit = scratch.fresh[i] == 0.0 or terms.fill != r.RESTING
-    if may_profit and p.is_through(-side, p.find_adverse(position, high, low), goal):
+    may_profit = scratch.fresh[i] == 0.0 or bar.terms.fill != r.RESTING
+    if may_profit and not math.isnan(goal):
         place, value = p.place_stop(-side, start, end, goal)
         if place < nearest - SAME_PLACE:
             found, nearest, at = p.PROFIT, place, value

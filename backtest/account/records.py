@@ -452,6 +452,8 @@ class MarketFeed(NamedTuple):
     span: IntArray
     ends: IntArray
     asset_open: FloatArray
+    asset_high: FloatArray
+    asset_low: FloatArray
     asset_close: FloatArray
     asset_mark_open: FloatArray
     asset_mark_high: FloatArray

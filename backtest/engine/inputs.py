@@ -268,7 +268,9 @@ def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArr
     return free
 
 
-ASSET = ("open", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+ASSET = (
+    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
+)  # fmt: skip
 
 
 def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:

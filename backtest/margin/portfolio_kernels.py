@@ -138,18 +138,14 @@ def ask_own(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
 
 @inlined
 def pick_rules(tables: BracketTables, i: int) -> MarginRules:
-    count = tables.counts[i]
-    floors: Any = tables.floors[i, :count]
-    caps: Any = tables.caps[i, :count]
-    rates: Any = tables.rates[i, :count]
-    amounts: Any = tables.amounts[i, :count]
-    leverages: Any = tables.leverages[i, :count]
+    count: int = tables.counts[i]
+    levels: Any = tables
     return MarginRules(
-        floors=floors,
-        caps=caps,
-        rates=rates,
-        amounts=amounts,
-        leverages=leverages,
+        floors=levels.floors[i, :count],
+        caps=levels.caps[i, :count],
+        rates=levels.rates[i, :count],
+        amounts=levels.amounts[i, :count],
+        leverages=levels.leverages[i, :count],
         close_fee=tables.close_fees[i],
         taker=tables.takers[i],
         size=tables.sizes[i],
@@ -282,14 +278,6 @@ def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> 
     return total
 
 
-def compute_offset(rules: PortfolioRules, held: Holdings) -> float:
-    total = 0.0
-    for g in range(len(rules.scenarios.products)):
-        longs = compute_side(rules, held, g, 1.0)
-        total += min(longs, compute_side(rules, held, g, -1.0))
-    return total
-
-
 def compute_tested_notional(rules: PortfolioRules, held: Holdings, i: int) -> float:
     value = held.entries[i] if rules.brackets.are_valued_at_entry[i] else held.values[i]
     notional: float = abs(held.quantities[i]) * abs(value)
@@ -325,8 +313,10 @@ def combine_scenarios(
     rules: PortfolioRules, held: Holdings, loss: float, is_initial: bool
 ) -> float:
     """Return the margin of a worst loss, and of the gross notional and offsets of what is held."""
-    tables, gross = rules.scenarios, compute_gross(rules, held)
-    offset = compute_offset(rules, held) if tables.pair_contingency > 0.0 else 0.0
+    tables, gross, offset = rules.scenarios, compute_gross(rules, held), 0.0
+    for g in range(len(tables.products) if tables.pair_contingency > 0.0 else 0):
+        longs = compute_side(rules, held, g, 1.0)
+        offset += min(longs, compute_side(rules, held, g, -1.0))
     factor = tables.initial_factor if is_initial else tables.factor
     contingency = tables.initial_contingency if is_initial else tables.contingency
     least = max(factor * loss, tables.minimum * gross)
