@@ -12,16 +12,13 @@ from backtest.account.records import OptionFeed, OptionState, OptionTerms, make_
 from backtest.core import FloatArray
 from backtest.margin import MarginRule, OptionPositions
 
-BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
-"""Fields of a position in options that are read anew in each bar."""
-
 
 def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
     """Return positions of 0 contracts in the options of a feed, of margin groups ``groups``."""
     n = len(feed.signs)
-    shared = {x: getattr(feed, x) for x in OptionPositions._fields if x in OptionFeed._fields}
-    by_bar = {name: np.full(n, np.nan) for name in BY_BAR}
-    return OptionPositions(**shared, **by_bar, groups=groups, quantities=np.zeros(n))
+    found: dict[str, Any] = {name: np.full(n, np.nan) for name in OptionPositions._fields}
+    found |= {name: getattr(feed, name) for name in found if name in OptionFeed._fields}
+    return OptionPositions(**{**found, "groups": groups, "quantities": np.zeros(n)})
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:

@@ -267,22 +267,16 @@ class OptionFeed(NamedTuple):
     targets: FloatArray
 
 
-INTEGERS = ("instruments", "expiries", "pairs", "expiry_times", "expiry_bars", "are_inside")
-"""The fields of shape (K,) that are integers."""
-FLAGS_BY_BAR = ("has_quotes", "are_listed")
 BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
 
 
 def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
-    found: dict[str, np.ndarray] = {}
-    for name in OptionFeed._fields:
+    found: dict[str, Any] = {}
+    for name, kind in get_type_hints(OptionFeed).items():
         shape = (n_bars, n_options) if name in BY_BAR else (n_options,)
-        if name == "are_coin":
-            found[name] = np.zeros(shape, dtype=np.bool_)
-        elif name in INTEGERS or name in FLAGS_BY_BAR:
-            found[name] = np.full(shape, -1 if name == "expiry_bars" else 0, dtype=np.int64)
-        else:
-            found[name] = np.full(shape, np.nan)
+        dtype = {BoolArray: np.bool_, IntArray: np.int64}.get(kind, np.float64)
+        found[name] = np.full(shape, np.nan if kind == FloatArray else 0, dtype=dtype)
+    found["expiry_bars"][:] = -1
     return OptionFeed(**found)
 
 
