@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backtest.account.balance import value_at
     from backtest.account.bar import process_bar, may_use_fast_path, open_bar, set_quotes
     from backtest.account.bar import take_fast_path
-    from backtest.account.first_state import TradedDays, no_options, read_traded
+    from backtest.account.records import TradedDays, no_options, read_traded
     from backtest.account.money import Ledger, clear_ledger
     from backtest.account.options import close_options, is_walking, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside

@@ -16,8 +16,7 @@ from backtest import core
 from backtest._compile.bytecode import keeps_comparison
 from backtest._compile.object_code import Struct, Structs
 from backtest.account import AccountBar, AccountState
-from backtest.account.first_state import TradedDays
-from backtest.account.records import new_quotes, view_holdings
+from backtest.account.records import TradedDays, new_quotes, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
 from backtest.engine.inputs import (

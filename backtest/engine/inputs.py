@@ -13,16 +13,7 @@ from backtest import core, margin
 from backtest import venue as v
 from backtest._compile.object_code import Structs
 from backtest.account import records as r
-from backtest.account.first_state import WINDOW, TradedDays, pack_option_terms, start_options
 from backtest.account.money import Wallet
-from backtest.account.records import (
-    CLOSE,
-    PARTIAL,
-    TAKEOVER,
-    MarginCall,
-    PositionState,
-    view_holdings,
-)
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.code_names import is_series, pd
 from backtest.core.units import DAY
@@ -35,7 +26,7 @@ from backtest.venue.venue import DATED, MAKER, RATES
 
 
 def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionState:
-    found = start_options(inputs.terms.options, inputs.feed.options)
+    found = r.start_options(inputs.terms.options, inputs.feed.options)
     if held is None:
         return found
     for j, name in enumerate(held.terms.names):
@@ -58,10 +49,10 @@ ROUNDING = 1e-9
 """Relative rounding of a volume that reaches a tier."""
 
 
-def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
+def start_day(day: IntArray, traded: r.TradedDays | None, t: int) -> tuple[r.TradedDays, int]:
     """Return the traded volume known on the day of bar t, and the first bar of the next day."""
     now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
-    return (TradedDays(now, 0.0, np.zeros(WINDOW)) if traded is None else traded.at(now)), end
+    return (r.TradedDays(now, 0.0, np.zeros(r.WINDOW)) if traded is None else traded.at(now)), end
 
 
 class DailyFees(NamedTuple):
@@ -103,7 +94,7 @@ def blend(taker: Any, maker: Any, maker_share: float) -> Any:
     return taker * (1.0 - maker_share) + maker * maker_share
 
 
-MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
+MODES = {"close": r.CLOSE, "takeover": r.TAKEOVER, "partial": r.PARTIAL}
 
 
 def read_instrument_rules(
@@ -451,7 +442,7 @@ def read_terms(
         ranks=ranks,
         modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
-        liquidation_mode=modes.pop() if modes else CLOSE,
+        liquidation_mode=modes.pop() if modes else r.CLOSE,
         order=order,
         has_interest=has_interest(venue) or bool(np.any(expenses)) or pays_for_coins,
         is_loan=venue.interest_on == "loan",
@@ -479,7 +470,7 @@ def read_terms(
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         expenses=expenses,
         rests_closing=account.closing == "limit",
-        options=pack_option_terms(account.requirement, options, names),
+        options=r.pack_option_terms(account.requirement, options, names),
     )
 
 
@@ -608,7 +599,7 @@ def start_account_state(
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
     equity = account.capital + float(np.sum(amounts * prices))
-    positions, calls = Structs(PositionState, n), Structs(MarginCall, n + 1)
+    positions, calls = Structs(r.PositionState, n), Structs(r.MarginCall, n + 1)
     for position, rules in zip(positions, inputs.terms.instruments, strict=True):
         position.signal = position.factor = 1.0
         position.value = position.leverage = position.asked = math.nan
@@ -618,13 +609,13 @@ def start_account_state(
     for call in calls:
         call.unmet, call.called_at = -1.0, math.nan
     return a.AccountState(
-        held=view_holdings(positions, amounts, prices.copy()),
+        held=r.view_holdings(positions, amounts, prices.copy()),
         positions=positions,
         calls=calls,
         priced=prices,
         wallet=start_wallet(account, equity, has_overlay=has_overlay),
         cursor=np.zeros(2, np.int64),
-        options=start_options(inputs.terms.options, feed.options),
+        options=r.start_options(inputs.terms.options, feed.options),
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from backtest import _compile, engine
 from backtest.account import Terms, find_line, pick_margin, records
-from backtest.account.first_state import WINDOW, TradedDays
 from backtest.account.money import (
     ASSETS_SO_FAR,
     CONVERTED_SO_FAR,
@@ -19,6 +18,7 @@ from backtest.account.money import (
     SINCE_POOL,
     UNIT,
 )
+from backtest.account.records import WINDOW, TradedDays
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
 from backtest.engine.loop import ADDRESS, DONE, N_SHOWN
