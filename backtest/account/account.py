@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -17,11 +17,8 @@ from backtest.core.code_names import is_series, pd
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.core.units import TOLERANCE
 from backtest.margin import Brackets, Collateral, MarginRule, Requirement
-from backtest.market import find_column
+from backtest.market import Market, find_column
 from backtest.venue import Venue
-
-if TYPE_CHECKING:
-    from backtest.market import Market
 
 
 @dataclass(frozen=True)

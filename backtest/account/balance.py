@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backtest import margin
 from backtest._compile.object_code import Structs
 from backtest.account import records as r
@@ -11,13 +9,10 @@ from backtest.account.events import Event
 from backtest.account.money import Money
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
+from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 from backtest.margin import is_pool_failing as is_short
-
-if TYPE_CHECKING:
-    from backtest.core import FloatArray
-
 
 LEAST = 1e-300
 """More than nothing."""

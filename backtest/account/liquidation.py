@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
 from backtest.account.records import Balances, InstrumentRules, Liquidation, Position, Quote
 from backtest.core.kernels import cold
-from backtest.core.units import TOLERANCE
+from backtest.core.units import TOLERANCE, Contracts, Value
 from backtest.margin import compute_setting, compute_step_floor
-
-if TYPE_CHECKING:
-    from backtest.core.units import Contracts, Value
 
 
 @cold

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account import position as p
 from backtest.account.records import Balances, InstrumentRules, Position, Quote, Trade
 from backtest.core.kernels import cold, inlined
-from backtest.core.units import TOLERANCE
+from backtest.core.units import TOLERANCE, Contracts, Notional, Rate, Value
 from backtest.margin import compute_affordable, compute_setting
-
-if TYPE_CHECKING:
-    from backtest.core.units import Contracts, Notional, Rate, Value
 
 LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest import margin
 from backtest._compile.object_code import Structs
@@ -13,12 +12,9 @@ from backtest.account.events import Event
 from backtest.account.money import FLOWS, INTEREST, TOP_UP, Money, compute_gain, total
 from backtest.account.order_limits import hide_others, show_others
 from backtest.account.payments import drop_after_pool_failure
+from backtest.core import FloatArray
 from backtest.core.kernels import of_options
 from backtest.core.units import TOLERANCE
-
-if TYPE_CHECKING:
-    from backtest.core import FloatArray
-
 
 SLIPPAGE, STEP, FULL_BELOW = (
     r.NUMBERS.index(name) for name in ("liquidation_slippage", "step", "full_below")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backtest.account.records import Balances, InstrumentRules, Position, Quote, Watch
 from backtest.core.kernels import inlined
-from backtest.core.units import TOLERANCE
+from backtest.core.units import TOLERANCE, Contracts, Price, Rate, Value
 from backtest.margin import compute_liquidation_value, compute_maintenance, compute_payment
-
-if TYPE_CHECKING:
-    from backtest.core.units import Contracts, Price, Rate, Value
 
 
 def compute_value_of(rules: InstrumentRules, price: Price) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backtest import margin
 from backtest.account import balance, options, pool_liquidation
@@ -15,12 +15,9 @@ from backtest.account.liquidation import add_from_wallet, liquidate
 from backtest.account.options import holds_options, is_walking
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
+from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
-
-if TYPE_CHECKING:
-    from backtest.core import FloatArray
-
 
 CAUTION = 1e-9
 """Share of the gross notional that a quiet bar must leave: more than rounding."""

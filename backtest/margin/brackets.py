@@ -14,18 +14,14 @@ initial one. Maintenance margin and the liquidation value are also those of arra
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
-from backtest.venue.venue import find_newest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from backtest.venue.venue import Venue
+from backtest.venue.venue import Venue, find_newest
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.margin import functions as margin_functions
-from backtest.margin.functions import DEFAULT, Book, check_each, read_book
+from backtest.margin.functions import DEFAULT, Assets, Book, Numbers, Options, check_each, read_book
 from backtest.margin.option_kernels import compute_option_delta, compute_options_value
 from backtest.margin.portfolio_kernels import (
     compute_collateral_value,
@@ -29,10 +29,7 @@ from backtest.margin.portfolio_kernels import (
 from backtest.margin.requirement_rule import MarginRule, OwnMargin, RequirementRule
 from backtest.venue.contract_value import compute_value
 from backtest.venue.venue import Venue, read_venue
-
-if TYPE_CHECKING:
-    from backtest.margin.functions import Assets, Numbers, Options
-    from backtest.venue.venue import VenueLike as Venues
+from backtest.venue.venue import VenueLike as Venues
 
 OneOrMany: TypeAlias = float | FloatArray
 

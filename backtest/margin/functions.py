@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -35,20 +35,13 @@ from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
 from backtest.margin.requirement_rule import MarginRule, RequirementRule
 from backtest.venue.contract_value import compute_value
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.venue import agree_settlement, read_venue
+from backtest.venue.venue import Venue, agree_settlement, read_venue
+from backtest.venue.venue import VenueLike as Venues
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from backtest.venue.venue import Venue
-
-    Numeric = float | FloatArray
-    Options = OptionPosition | Sequence[OptionPosition]
-    from backtest.venue.venue import VenueLike as Venues
-
-    Numbers = float | Mapping[str, float]
-    Assets = Collateral | Sequence[Collateral]
-
+Numeric = float | FloatArray
+Options = OptionPosition | Sequence[OptionPosition]
+Numbers = float | Mapping[str, float]
+Assets = Collateral | Sequence[Collateral]
 
 HAS_COMPILED_VERSIONS = True
 """Compiled code has other functions for those of this module, of the same names."""
