@@ -5,16 +5,8 @@ from __future__ import annotations
 import math
 
 from backtest import margin
-from backtest.account import options, order_limits, orders
+from backtest.account import balance, options, order_limits, orders
 from backtest.account import records as r
-from backtest.account.balance import (
-    compute_balance,
-    compute_pool,
-    enter_fill,
-    pick_balances,
-    take_from_isolated,
-    value_at,
-)
 from backtest.account.events import Event
 from backtest.account.position import compute_backing, compute_profit, worsen
 from backtest.core.kernels import inlined
@@ -23,7 +15,7 @@ from backtest.core.kernels import inlined
 def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     """Fill the decisions of the last close at the quotes' fills: reductions, then increases."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
-    value_at(state, quotes.fill, quotes.asset_fill)
+    balance.value_at(state, quotes.fill, quotes.asset_fill)
     choose_orders(bar, equity)
     for i in range(len(state.positions)):
         if scratch.kind[i] == r.REDUCE:
@@ -38,7 +30,7 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         for i in range(len(state.positions)):
             if scratch.kind[i] == r.INCREASE:
                 trade_to(bar, t, i, size_increase(bar, i, factor), True)
-        take_from_isolated(bar.terms, state)
+        balance.take_from_isolated(bar.terms, state)
         options.add_options(bar, t, factor)
     for i in range(len(state.positions)):
         state.positions[i].is_pending = 0
@@ -129,9 +121,10 @@ def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
     rules, held = r.share(r.pick_instrument(terms, i)), scratch.before[i]
     is_isolated = r.is_isolated(terms, i)
     if is_isolated:
-        free = orders.compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
+        balances = balance.pick_balances(terms, state, i)
+        free = orders.compute_counted(rules, balances, quote, equity, held)
     else:
-        free = compute_pool(terms, state)
+        free = balance.compute_pool(terms, state)
         free += margin.compute_haircut(terms.rules, state.held, i)
         free -= order_limits.compute_all_uncounted(bar, -1 if held > 0.0 else i)
     if is_isolated or not terms.rules.has_scenarios:
@@ -179,7 +172,8 @@ def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     if not r.is_isolated(terms, i):
         own = r.pick_margin(terms, i)
         return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
-    rules, balances = r.share(r.pick_instrument(terms, i)), pick_balances(terms, bar.state, i)
+    rules = r.share(r.pick_instrument(terms, i))
+    balances = balance.pick_balances(terms, bar.state, i)
     side, reach, held, fixed = scratch.side[i], scratch.reach[i], scratch.before[i], scratch.fee[i]
     quantity, unit = balances.position.quantity, abs(quote.fill)
     free = orders.compute_counted(rules, balances, quote, equity, held) - fixed
@@ -204,7 +198,7 @@ def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) ->
     if r.is_isolated(terms, i) and limit < scratch.reach[i]:
         rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
         before, cost = scratch.before[i], scratch.cost[i]
-        balances = pick_balances(terms, bar.state, i)
+        balances = balance.pick_balances(terms, bar.state, i)
         free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
         limit = margin.compute_largest_notional(rules.margin, free, before, cost, quote.initial)
     return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
@@ -252,7 +246,7 @@ def cut_to_balance(bar: r.AccountBar) -> None:
             else:
                 traded = scratch.kept[i] + scratch.added[i] - scratch.before[i]
                 fees += scratch.taken[i] * traded + (scratch.fee[i] if traded > 0.0 else 0.0)
-    most = max(max(compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
+    most = max(max(balance.compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
     if taken > most:
         for i in range(len(state.positions)):
             if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
@@ -276,9 +270,9 @@ def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool
     if wanted == position.quantity:
         return
     rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    before = pick_balances(terms, state, i)
+    before = balance.pick_balances(terms, state, i)
     done = orders.fill(rules, before, quote, wanted, rules.fee)
-    enter_fill(bar, t, i, Event.FILL, before, done, 0)
+    balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
     if is_increase and r.is_isolated(terms, i):
         post_in_full(bar, before, done, i)
     if done.quantity != 0.0:
@@ -314,7 +308,7 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     """Place limit orders for the decisions of the last close; closings at market first."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     n = len(state.positions)
-    value_at(state, quotes.open, quotes.asset_open)
+    balance.value_at(state, quotes.open, quotes.asset_open)
     for i in range(n):
         quote = quotes.instruments[i]
         quote.fill = quote.decided
@@ -412,7 +406,7 @@ def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
         own = r.pick_margin(terms, i)
         return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
     rules, before, rate = r.share(r.pick_instrument(terms, i)), scratch.before[i], scratch.rate[i]
-    balances = pick_balances(terms, bar.state, i)
+    balances = balance.pick_balances(terms, bar.state, i)
     free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
     most = margin.compute_largest_notional(rules.margin, free, before, rate, quote.initial)
     wallet = balances.cash - scratch.fee[i]
@@ -479,7 +473,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     """Fill a resting order at its limit, at the maker fee, and book it."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    before = pick_balances(terms, state, i)
+    before = balance.pick_balances(terms, state, i)
     held, wanted, limit = before.position.quantity, scratch.wanted[i], scratch.limit[i]
     done = orders.trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
     position = state.positions[i]
@@ -488,7 +482,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
         wallet, _ = orders.move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
-    enter_fill(bar, t, i, Event.FILL, before, done, 0)
+    balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
     scratch.steps[i, order_limits.REACHED] = scratch.side[i] * wanted
     if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
         post_in_full(bar, before, done, i)
@@ -498,7 +492,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
         scratch.fresh[i] = 1.0
     elif abs(wanted) > abs(held) and scratch.fresh[i] == 0.0:
         scratch.fresh[i] = 2.0
-    take_from_isolated(terms, state)
+    balance.take_from_isolated(terms, state)
 
 
 def follow_fresh(state: r.AccountState, scratch: r.Scratch) -> None:

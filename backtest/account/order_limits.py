@@ -5,25 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from backtest import margin
+from backtest.account import options
 from backtest.account import records as r
 from backtest.account.balance import compute_counted, compute_initial_needed, value_at
-from backtest.account.options import (
-    end_trial,
-    holds_options,
-    is_adding_options,
-    is_walking,
-    try_options,
-)
 from backtest.account.orders import attribute_rounding, find_limit
 from backtest.account.position import compute_uncounted
 from backtest.core.kernels import inlined
 from backtest.core.units import DAY, TOLERANCE
-from backtest.margin import (
-    compute_full_backing,
-    compute_haircuts,
-    compute_initial,
-    compute_largest_notional,
-)
 
 BAND_SLACK = 0.1
 """Share of the cap by which bands may carry gross leverage over it."""
@@ -176,9 +165,9 @@ def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
         size = sized
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + scratch.added[i]
-        margin = VENUE_LEVERAGE if r.pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
+        of_margin = VENUE_LEVERAGE if r.pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
         taken = size - sized if scratch.kind[i] == r.INCREASE else 0.0
-        count_cut(scratch, decision, i, margin, reach - limited + taken)
+        count_cut(scratch, decision, i, of_margin, reach - limited + taken)
         rest = WALLET if scratch.kind[i] == r.INCREASE else UNFILLED
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
@@ -226,7 +215,7 @@ def fit_increases(bar: r.AccountBar) -> float:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     values = quotes.open if terms.fill == r.RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
-    free = compute_full_backing(terms.rules, state.held, state.wallet.cash)
+    free = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     free -= compute_all_uncounted(bar, -2)
     count, only, fixed, is_whole = 0, 0, 0.0, is_joint(terms, state)
     for i in range(len(state.positions)):
@@ -235,11 +224,12 @@ def fit_increases(bar: r.AccountBar) -> float:
         elif not is_whole and r.is_held(state, i) and not r.is_isolated(terms, i):
             quote = quotes.instruments[i]
             notional = abs(state.positions[i].quantity) * abs(quote.fill)
-            fixed += compute_initial(r.pick_margin(terms, i), notional, quote.initial)
+            fixed += margin.compute_initial(r.pick_margin(terms, i), notional, quote.initial)
     if count == 1 and not is_whole and not r.is_isolated(terms, only):
         rules, initial = r.pick_margin(terms, only), quotes.instruments[only].initial
-        of_order, before = free - fixed - scratch.fee[only], scratch.before[only]
-        limit = compute_largest_notional(rules, of_order, before, scratch.cost[only], initial)
+        before, cost = scratch.before[only], scratch.cost[only]
+        rest = free - fixed - scratch.fee[only]
+        limit = margin.compute_largest_notional(rules, rest, before, cost, initial)
         kept, added = scratch.kept[only], scratch.added[only]
         if limit >= kept + added or added == 0.0:
             return 1.0
@@ -255,7 +245,8 @@ def fit_increases(bar: r.AccountBar) -> float:
 
 
 def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
-    return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
+    has_options = options.is_walking(terms, state) or options.is_adding_options(state)
+    return terms.rules.has_scenarios or has_options
 
 
 def compute_all_uncounted(bar: r.AccountBar, turned: int) -> float:
@@ -285,7 +276,7 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
             costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
             if not is_whole and size > 0.0:
                 initial = bar.quotes.instruments[i].initial
-                needed += compute_initial(r.pick_margin(terms, i), size, initial)
+                needed += margin.compute_initial(r.pick_margin(terms, i), size, initial)
     if is_whole:
         needed = try_initial(bar, factor)
     return free - costs - taken - needed
@@ -300,14 +291,14 @@ def try_initial(bar: r.AccountBar, factor: float) -> float:
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
             position.quantity = scratch.side[i] * size / abs(bar.quotes.instruments[i].fill)
-    outlay = try_options(terms, state, factor)
+    outlay = options.try_options(terms, state, factor)
     needed = compute_initial_needed(terms, state) + outlay
-    needed += compute_haircuts(terms.rules, state.held)
-    if holds_options(state):
+    needed += margin.compute_haircuts(terms.rules, state.held)
+    if options.holds_options(state):
         needed -= compute_counted(terms, state)
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.start[i]
-    end_trial(state)
+    options.end_trial(state)
     return needed
 
 
