@@ -41,9 +41,8 @@ class ByInstrument(core.Declaration):
             try:
                 entries[str(key)] = None if entry is None else self.each.read(entry)
             except core.Fault as fault:
-                raise core.Fault(
-                    str(fault), f"{fault.found or core.repr_given(entry)} for {key}"
-                ) from None
+                found = f"{fault.found or core.repr_given(entry)} for {key}"
+                raise core.Fault(str(fault), found) from None
         return core.FrozenTable(entries)
 
 

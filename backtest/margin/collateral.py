@@ -27,9 +27,8 @@ class Tiers(core.Declaration):
 
 def read_tier(row: Any) -> Tier:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
-        raise Fault(
-            "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", core.repr_plain(row)
-        )
+        rule = "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example"
+        raise Fault(rule, core.repr_plain(row))
     floor, cap, rate = (math.inf if each == "inf" else each for each in row)
     try:
         return float(core.read_number(floor)), float(core.read_number(cap)), float(SHARE.read(rate))

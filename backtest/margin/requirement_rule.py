@@ -352,13 +352,9 @@ class ScenarioMargin(MarginRule, kw_only=True):
             yield "initial", f"must be at least {terms}, or an order is liquidated at once"
         if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
             yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
-        if self.across == "same row":
-            yield from self._find_product_faults()
-
-    def _find_product_faults(self) -> Faults:
         moves: Any = self.moves
         table = {"all": tuple(moves)} if self.products is None else self.products
-        for groups in table.values():
+        for groups in table.values() if self.across == "same row" else ():
             rows_by_group = {group: moves.get(group, moves.get(EVERY)) for group in groups}
             rows = {group: len(each) for group, each in rows_by_group.items() if each is not None}
             if len(set(rows.values())) > 1:

@@ -840,12 +840,8 @@ class Venue(Value, kw_only=True):
         core.check_shape("time", time, (-1,))
         ends = np.array([each.end for each in self.earlier], dtype=np.int64)
         bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
-        used = (
-            InUse(day, table, first, stop)
-            for day, table, (first, stop) in zip(
-                self.days(), self.tables(), pairwise(bars), strict=True
-            )
-        )
+        rows = zip(self.days(), self.tables(), pairwise(bars), strict=True)
+        used = (InUse(day, table, *span) for day, table, span in rows)
         return [each for each in used if each.first < each.stop]
 
     def multiply_margin(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
