@@ -123,7 +123,8 @@ def take_trace(result: Result) -> Trace:
         lead = "" if result.has_one_position else f"{instrument} "
         for name, values in own.items():
             columns.setdefault(f"{lead}{name}", values)
-    prints, arrays = None, {}
+    prints: npt.NDArray[np.uint32] | None = None
+    arrays: dict[str, FloatArray] = {}
     if result.markets is not None:
         mixed, markets = np.zeros(result.markets.n_bars, dtype=np.uint64), result.markets
         for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
@@ -200,10 +201,11 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
             found.append(measure_move(name, values, now.columns[name], np.asarray(differs)))
     found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
     first = min((x.bar for x in found if name_field(x.column) not in DATA), default=-1)
-    data, none = None, np.full(len(was.time), np.nan)
+    data: ColumnMove | None = None
     if was.inputs is not None and now.inputs is not None and (was.inputs != now.inputs).any():
-        closes = (each.columns.get("close", none) for each in (was, now))
-        data = measure_move("inputs", *closes, was.inputs != now.inputs)
+        none = np.full(len(was.time), np.nan)
+        one, other = (each.columns.get("close", none) for each in (was, now))
+        data = measure_move("inputs", one, other, was.inputs != now.inputs)
     terms = {
         name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
         for name, sign in SIGNS.items()

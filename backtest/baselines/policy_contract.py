@@ -113,29 +113,19 @@ class ContractTrial:
 
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
-        every = make_situations(self.market.n_bars)
-        if policies.sets_margin(self.cls):  # of positions with a margin of their own
-            terms: dict[str, Any] = {"margin": "isolated", "venue_leverage": 20.0}
-            moved = (each._replace(account=replace(each.account, **terms)) for each in every)
-            every = tuple(each for each in moved if "cross" not in each.name)
+        terms, costs = dict[str, Any](), dict[str, Any]()
+        moves_margin = policies.sets_margin(self.cls)
+        if moves_margin:  # of positions with a margin of their own
+            terms |= {"margin": "isolated", "venue_leverage": 20.0}
         if any(name == "stop_distance" for _, name in list_terms(self.cls)):
-            every = tuple(
-                each._replace(account=replace(each.account, stop_loss=0.05)) for each in every
-            )
-        chosen = tuple(each for each in every if each.name.split()[0] in self.accounts)
-        if not policies.trades_options(self.cls):
-            return chosen
-        rule: dict[str, Any] = {
-            "margin": "cross",
-            "venue_leverage": None,
-            "requirement": "deribit-standard",
-        }
+            terms["stop_loss"] = 0.05
+        if policies.trades_options(self.cls):
+            terms |= {"margin": "cross", "venue_leverage": None, "requirement": "deribit-standard"}
+            costs = {"option_costs": COSTS}
         return tuple(
-            each._replace(
-                venue=each.venue.override({"option_costs": COSTS}),
-                account=replace(each.account, **rule),
-            )
-            for each in chosen
+            each._replace(venue=each.venue.override(costs), account=replace(each.account, **terms))
+            for each in make_situations(self.market.n_bars)
+            if each.name.split()[0] in self.accounts and not (moves_margin and "cross" in each.name)
         )
 
     def find(self, situation: Situation) -> Result:

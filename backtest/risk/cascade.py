@@ -644,8 +644,10 @@ def shock_crowd(
         moved = float(books.to_value(start)) - books.entry[-1]
         before = float(books.first_equity[-1] + books.first_quantity[-1] * moved)
         after = float(books.equity(float(books.to_value(final)))[-1])
-        mine_after = {"liquidated": bool(books.first_round[-1] > 0)}
-        mine_after |= books.tabulate().iloc[-1].to_dict() | {
+        row: dict[Any, Any] = books.tabulate().iloc[-1].to_dict()
+        mine_after = {
+            "liquidated": bool(books.first_round[-1] > 0),
+            **row,
             "round": int(books.first_round[-1]),
             "equity_before": before,
             "equity": after,

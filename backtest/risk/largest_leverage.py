@@ -596,11 +596,14 @@ def leverage_frontier(
             hits = [find_first(x.liquidations[:, :bars]) < bars for x in lives]
             add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
                 np.concatenate(hits))  # fmt: skip
-    for size in sizes.tolist():
+    begins = np.arange(0, drawn[0].markets.n_bars - bars, bars)  # no bar is in two accounts
+    for size in sizes.tolist() if len(begins) else ():
         runner = PathsRunner(drawn[0], scale_policy(policy, size), test, compile=compile)
-        wealth, is_hit = runner.find_past_ends(bars)
-        if not len(wealth):
-            break
+        past = [
+            (life[engine.WEALTH, -1], life[engine.LIQUIDATED, 1:].any())
+            for _, life in runner.live_past(begins, bars + 1)
+        ]
+        wealth, is_hit = map(np.array, zip(*past, strict=True))
         add(HISTORY, size, wealth, is_hit)
     label = "leverage" if policy is None else "factor"
     index = pd.MultiIndex.from_tuples(rows, names=["source", label])

@@ -137,17 +137,6 @@ class PathsRunner:
             found[asked[k]] = hit.argmax() if hit.any() else bars
         return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
 
-    def find_past_ends(self, bars: int) -> tuple[core.FloatArray, core.BoolArray]:
-        """Return wealth after ``bars`` bars, and whether it was liquidated, of shape (n,) each.
-
-        The account is new at opens of history that are so far apart that no bar is in two of them.
-        """
-        begins = np.arange(0, as_markets(self.paths.history).n_bars - bars, bars)
-        wealth, is_hit = np.empty(len(begins)), np.empty(len(begins), dtype=np.bool_)
-        for k, lives in self.live_past(begins, bars + 1):
-            wealth[k], is_hit[k] = lives[0, -1], lives[engine.LIQUIDATED, 1:].any()
-        return wealth, is_hit
-
     def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
         """Yield what ``live_from`` of the loop does, of the account at some bars of history."""
         markets = as_markets(self.paths.history)

@@ -424,7 +424,7 @@ class StressedAccount:
         self.history = markets.slice(max(first, 0), markets.n_bars)
         self.result, self.venues = result, venues
         fields, held = engine.read_assets(self.history, result.account), result.state.held
-        assets, interval = {}, core.format_duration(self.history.interval)
+        assets, interval = dict[str, Market](), core.format_duration(self.history.interval)
         for c, each in enumerate(collateral):
             if self.find_instrument(each.prices) is None:
                 last, mark = (

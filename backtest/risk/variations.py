@@ -681,7 +681,11 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
                 f"bounds run one account from its start under both ways, got {problem}"
             )
     with engine.warn_once(is_first=False):
-        runs = {way: run_under(result, way, progress) for way in WAYS}
+        runs, is_compiled = dict.fromkeys(WAYS, result), result.manifest["compiled"] == "yes"
+        for way in set(WAYS) - {result.account.intrabar}:
+            setup: Any = result.setup.change(account=replace(result.account, intrabar=way))
+            outcome = engine.run_account(setup, is_compiled=is_compiled, progress=progress)
+            runs[way] = engine.finish(setup, outcome)
     table = pd.DataFrame(
         {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
         index=pd.Index(SHOWN, name="metric"),
@@ -690,20 +694,12 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     return Bounds(table, find_parted(runs), len(result.time), settings, runs, result.markets)
 
 
-def run_under(result: Result, way: str, progress: Progress | None) -> Result:
-    if result.account.intrabar == way:
-        return result
-    setup: Any = result.setup.change(account=replace(result.account, intrabar=way))
-    is_compiled = result.manifest["compiled"] == "yes"
-    outcome = engine.run_account(setup, is_compiled=is_compiled, progress=progress)
-    return engine.finish(setup, outcome)
-
-
 def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
     equity = pd.DataFrame({way: each.bars["equity"] for way, each in runs.items()})
     is_same = np.isclose(equity["path"], equity["worst"], rtol=1e-9, atol=0.0)
     is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
-    one, other = defaultdict(list), defaultdict(list)  # kind and price, to nine digits, by place
+    places = defaultdict[tuple[Any, str], list[tuple[str, str]]]
+    one, other = places(list), places(list)  # kind and price, to nine digits
     for found, each in zip((one, other), runs.values(), strict=True):
         for row in each.events[each.events["kind"].isin(ACTING_INSIDE)].itertuples():
             name = str(getattr(row, "instrument", each.names[0]))
