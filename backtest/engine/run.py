@@ -184,13 +184,6 @@ CURES = {
     "participation": ": the bars have too little volume",
 }
 """What a warning of a run without a fill adds."""
-LEAST_SHARE = 0.05
-"""Limits are mentioned if they moved the decisions that they touched by this share on average."""
-
-
-def is_large(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
-    asked = max(abs(float(row["mean_asked"])), abs(float(total["mean_asked"])))
-    return bool(row["mean_distance"] >= LEAST_SHARE * asked)
 
 
 def list_cut_rows(names: Sequence[str], cuts: core.FloatArray) -> list[dict[str, Any]]:
@@ -270,15 +263,6 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
 
 def count_unfilled(metrics: Mapping[str, core.FloatArray]) -> int:
     return int((np.asarray(metrics["turnover"]) == 0.0).sum())
-
-
-def warn_of_unfilled(metrics: Mapping[str, core.FloatArray]) -> None:
-    if n := count_unfilled(metrics):
-        core.warn_caller(
-            f"{n:,} of {len(metrics['turnover']):,} parameter sets filled no order; run one of "
-            "them to see why",
-            core.NoFillWarning,
-        )
 
 
 QUOTES = (

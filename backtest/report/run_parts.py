@@ -16,7 +16,7 @@ from backtest.core.code_names import pd
 from backtest.core.number_text import STYLES, Head, Measured, strip_marks
 from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine.run import WORDS, is_large
+from backtest.engine.run import WORDS
 from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.policies.combinators import SCHEDULED
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from backtest.results import Result, Trades
 
 
+LEAST_SHARE = 0.05
+"""Limits are mentioned if they moved the decisions that they touched by this share on average."""
 WARM = 24
 """Bars without a decision at the start that are not mentioned."""
 PREMIUMS = "options_cost_annual"
@@ -634,7 +636,12 @@ def list_large_cuts(result: Result) -> list[Any]:
     total = next((row for row in rows if row.get("instrument", "all") == "all"), None)
     if total is None or not total["decisions"]:
         return []
-    return [row for row in rows[1:] if row["cause"] != "all" and is_large(row, total)]
+    found = []
+    for row in rows[1:]:
+        asked = max(abs(row["mean_asked"]), abs(total["mean_asked"]))
+        if row["cause"] != "all" and row["mean_distance"] >= LEAST_SHARE * asked:
+            found.append(row)
+    return found
 
 
 def tabulate_targets(result: Result) -> ShownTable:

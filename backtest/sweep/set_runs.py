@@ -17,7 +17,7 @@ from backtest import core, engine, results, signals
 from backtest.account import list_shared_settings
 from backtest.account.account import WHOLE
 from backtest.core import Choice, ParameterError, Progress, Whole, checked_only, record_making
-from backtest.engine import Backtest, BacktestFields, read_test, short_form, warn_of_unfilled
+from backtest.engine import Backtest, BacktestFields, count_unfilled, read_test, short_form
 from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.results import rank_by_objective
@@ -273,7 +273,11 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
     evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
-    warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
+    if n := count_unfilled({"turnover": table["turnover"].to_numpy()}):
+        core.warn_caller(
+            f"{n:,} of {len(table):,} parameter sets filled no order; run one of them to see why",
+            core.NoFillWarning,
+        )
     parameters, digest = {}, hashlib.sha256()
     for name, column in chosen.items():
         digest.update(f"{name} {column.dtype} ".encode())
