@@ -15,7 +15,7 @@ from backtest.report import page
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
 from backtest.results import read_tables_in_use
 from backtest.results.listing import UNTOLD, Origin, describe_origin
-from backtest.venue import Bracket, Venue, preset_files
+from backtest.venue import Venue, preset_files
 
 NOT_SETTINGS = (
     "id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions", "venue",
@@ -24,6 +24,10 @@ NOT_SETTINGS = (
 TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 APART = ("brackets", "earlier", "in_force")
 MAX_BRACKETS = 20
+BRACKET_COLUMNS = (
+    Column("notional", "money", is_number=False), Column("maximum leverage", "turns"),
+    Column("maintenance", "%"), Column("deduction", "money"),
+)  # fmt: skip
 NOT_MODELED = (
     "Not modeled: the order book, queue position and partial fills at several prices; latency; "
     "exchange outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's "
@@ -43,14 +47,17 @@ def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
     if "data" not in manifest:
         blocks: list[Block] = [*map(Paragraph, found.list_assumptions())]
         return [Section("assumptions", "Assumptions", "What the figures rest on.", blocks)]
-    data = manifest["data"]
-    has_account = "account" in find_settings(manifest)
+    data, settings = manifest["data"], find_settings(manifest)
+    has_account, drawn = "account" in settings, settings.get("paths") or {}
     rules: list[Block] = [
         *([Paragraph(NOT_MODELED)] if has_account else []),
         *(Paragraph(each) for each in found.list_assumptions()),
         *list_terms(manifest),
         *list_rules(manifest),
-        *list_paths(find_settings(manifest).get("paths") or {}),
+        *(
+            build_pairs(f"Paths of {name}" if name else "Paths", describe_paths(each))
+            for name, each in ({"": drawn} if "model" in drawn else drawn).items()
+        ),
         build_pairs("Settings", describe_rest(manifest)),
     ]
     if origin.command:
@@ -60,8 +67,7 @@ def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
     return [
         Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "
                 "how to reproduce the result.", rules),
-        Section("data", "Data", "Source and filled values.",
-                [*list_data(data)]),
+        Section("data", "Data", "Source and filled values.", [*list_data(data)]),
     ]  # fmt: skip
 
 
@@ -121,9 +127,8 @@ def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     for name, rules in walk_venues("", found):
         owner = next((names for names, each in same if each == rules), None)
         if owner is None:
-            same.append(([name], rules))
-        else:
-            owner.append(name)
+            same.append((owner := [], rules))
+        owner.append(name)
     return {
         f" of {core.clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
         for names, rules in same
@@ -153,7 +158,7 @@ def describe_venue(
 
 def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
     has_dates = "margin_tables" in manifest or manifest["data"].get("start")
-    return list(read_tables_in_use(manifest, venue)) if has_dates else []
+    return read_tables_in_use(manifest, venue) if has_dates else []
 
 
 DEFAULTS = core.to_plain(Account().to_dict())
@@ -172,29 +177,15 @@ def list_rules(manifest: Mapping[str, Any]) -> Iterator[Block]:
         yield list_sources(rules, [each.since for each in tables if each.since is not None], of)
         for table in tables:
             day = "" if table.since is None else f", table of {table.since}"
-            yield write_brackets(f"Margin brackets{of}{day}", table.brackets)
-
-
-def write_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
-    rows = tuple(
-        (
-            f"{format_bound(row.floor)} to {format_bound(row.cap)}",
-            f"{row.max_leverage:g}",
-            f"{100.0 * row.maintenance_rate:g}",
-            f"{row.amount or 0.0:,.10g}",
-        )
-        for row in brackets[:MAX_BRACKETS]
-    )
-    columns = (
-        Column("notional", "money", is_number=False), Column("maximum leverage", "turns"),
-        Column("maintenance", "%"), Column("deduction", "money"),
-    )  # fmt: skip
-    left = len(brackets) - len(rows)
-    return Table(title, columns, rows, f"And {left:,} more." if left else "")
-
-
-def format_bound(value: float) -> str:
-    return "any" if math.isinf(value) else f"{value:,.10g}"
+            rows = tuple(
+                (f"{row.floor:,.10g} to {'any' if math.isinf(row.cap) else f'{row.cap:,.10g}'}",
+                 f"{row.max_leverage:g}", f"{100.0 * row.maintenance_rate:g}",
+                 f"{row.amount or 0.0:,.10g}")
+                for row in table.brackets[:MAX_BRACKETS]
+            )  # fmt: skip
+            left = len(table.brackets) - len(rows)
+            yield Table(f"Margin brackets{of}{day}", BRACKET_COLUMNS, rows,
+                        f"And {left:,} more." if left else "")  # fmt: skip
 
 
 GROUPS = {
@@ -273,11 +264,6 @@ def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, st
             yield title, core.format_setting(value)
 
 
-def list_paths(drawn: Mapping[str, Any]) -> Iterator[Table]:
-    for name, paths in ({"": drawn} if "model" in drawn else drawn).items():
-        yield build_pairs(f"Paths{f' of {name}' if name else ''}", describe_paths(paths))
-
-
 def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from backtest.risk import describe_drift, summarize_funding  # noqa: PLC0415 - loads models
 
@@ -323,7 +309,10 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     interval = f" of {data['interval']}" if data.get("interval") else ""
     yield "time", f"{page.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
     if "filled" in data:
-        filled, chosen = map(join_notes, split_notes(data["filled"]))
+        filled, chosen = (
+            "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
+            for notes in split_notes(data["filled"])
+        )
         yield "filled in", filled or "nothing: the data had no gaps"
         yield from [("data choices", chosen)] if chosen else []
     if "liquidations_tested_on" in data:
@@ -333,7 +322,3 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
     if "content_hash" in data:
         yield "content hash", str(data["content_hash"])
-
-
-def join_notes(notes: Mapping[str, str]) -> str:
-    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())

@@ -71,15 +71,13 @@ def escape_label(text: object) -> str:
     return html.escape(core.clip(str(text), MAX_LETTERS), quote=False)
 
 
-def build_layout(height: int, **more: Any) -> dict[str, Any]:
-    top = 30 if more.get("showlegend") or "annotations" in more else 10
+def build_layout(height: int, *, has_legend: bool = False) -> dict[str, Any]:
     return {
         "height": height,
-        "margin": {"l": 8, "r": 8, "t": top, "b": 8, "pad": 2},
-        "showlegend": False,
+        "margin": {"l": 8, "r": 8, "t": 30 if has_legend else 10, "b": 8, "pad": 2},
+        "showlegend": has_legend,
         "xaxis": {"showgrid": False},
         "yaxis": {},
-        **more,
     }
 
 
@@ -90,20 +88,18 @@ def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> 
 
 
 def draw_series(
-    closes: core.IntArray, values: core.FloatArray, name: str, color: str = "accent", **more: Any
+    closes: core.IntArray, values: core.FloatArray, name: str, color: str, **more: Any
 ) -> dict[str, Any]:
     rows = thin_rows(closes, values)
     return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
 
 
 def draw_points(
-    x: Any, y: Any, name: str, color: str = "accent", *, size: int = 8, symbol: str = "circle",
-    stroke: float = 0.0, **more: Any,
-) -> dict[str, Any]:  # fmt: skip
-    marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": LIGHT[color]}
-    marker |= {"line": {"width": stroke, "color": LIGHT[color]}} if stroke else {}
+    x: Any, y: Any, name: str, color: str = "accent", size: int = 8, **more: Any
+) -> dict[str, Any]:
+    marker: dict[str, Any] = {"size": size, "color": LIGHT[color], **more.pop("marker", {})}
     drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
-    return {**drawn, "marker": marker, "showlegend": False, **more}
+    return {**drawn, "marker": {"symbol": "circle", **marker}, "showlegend": False, **more}
 
 
 def stack_panels(
@@ -135,6 +131,10 @@ def stack_panels(
     return {**layout, "xaxis": bottom, "annotations": notes}
 
 
+def to_text(nanoseconds: float) -> str:
+    return str(np.datetime64(int(nanoseconds), "ns").astype("datetime64[s]"))
+
+
 def to_datetimes(nanoseconds: core.IntArray) -> Any:
     """Convert times in ns to the milliseconds that Plotly draws."""
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
@@ -143,8 +143,14 @@ def to_datetimes(nanoseconds: core.IntArray) -> Any:
 def encode_figure(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): encode_figure(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
+        return encode_bytes(value.astype("datetime64[ms]").astype(np.int64).astype("<f8"), "f8")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+        shape = {} if value.ndim == 1 else {"shape": ", ".join(map(str, value.shape))}
+        with np.errstate(over="ignore"):
+            return {**encode_bytes(value.astype("<f4"), "f4"), **shape}
     if isinstance(value, np.ndarray):
-        return encode_array(value)
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return [encode_figure(item) for item in value]
     if isinstance(value, str):
@@ -152,16 +158,6 @@ def encode_figure(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def encode_array(values: np.ndarray) -> Any:
-    if values.dtype.kind == "M":
-        return encode_bytes(values.astype("datetime64[ms]").astype(np.int64).astype("<f8"), "f8")
-    if values.dtype.kind not in "fiu":
-        return [encode_figure(item) for item in values.tolist()]
-    shape = {} if values.ndim == 1 else {"shape": ", ".join(map(str, values.shape))}
-    with np.errstate(over="ignore"):
-        return {**encode_bytes(values.astype("<f4"), "f4"), **shape}
 
 
 def encode_bytes(values: np.ndarray, kind: str) -> dict[str, str]:
@@ -211,15 +207,11 @@ def thin_rows(
         known = pd.Series(values).dropna()
         groups = known.groupby(pixel[known.index])
         extremes = groups.idxmin().to_numpy(), groups.idxmax().to_numpy()
-        rows += [*extremes, find_gap_ends(values, buckets)]
+        steps = np.flatnonzero(np.diff(np.isnan(values)))  # where gaps begin and end
+        if len(steps) > buckets:
+            steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
+        rows += [*extremes, steps, steps + 1]
     return np.unique(np.concatenate(rows)).astype(np.int64)
-
-
-def find_gap_ends(values: core.FloatArray, buckets: int) -> core.IntArray:
-    steps = np.flatnonzero(np.diff(np.isnan(values)))
-    if len(steps) > buckets:
-        steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
-    return np.concatenate([steps, steps + 1])
 
 
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
@@ -238,7 +230,7 @@ def draw_declared(shown: core.ShownChart) -> Chart | None:
         return draw_panels(shown, table)
     if shown.kind not in FROM_LABELS and not has_values(table):
         return None
-    layout = build_layout(shown.height, showlegend=shown.has_legend)
+    layout = build_layout(shown.height, has_legend=shown.has_legend)
     layout["xaxis"] |= {"title": {"text": escape_label(shown.x)}} if shown.x else {}
     layout["yaxis"] |= {"title": {"text": escape_label(shown.y)}} if shown.y else {}
     for axis in shown.percent:
@@ -255,22 +247,18 @@ def has_values(table: pd.DataFrame) -> bool:
 
 def build_chart(shown: core.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
     if shown.panels or shown.kind in ("bars", "line", "area"):
-        fix_margins(layout)
+        # margins that fit the labels: measuring them doubles the time to draw a chart
+        for name, axis in layout.items():
+            if name[1:].startswith("axis"):
+                axis["automargin"] = False
+        bottom = 46 if layout["xaxis"].get("title") else 34
+        left = 74 if layout["yaxis"].get("title") else 56
+        layout["margin"] = {**layout["margin"], "l": left, "b": bottom}
     figure = {"data": traces, "layout": layout}
     values = () if shown.kind in FROM_LABELS else tuple(describe_lines(shown))
     return Chart(
         shown.key, shown.title, shown.caption, figure, layout["height"], shown.size, values
     )
-
-
-def fix_margins(layout: Layout) -> None:
-    """Give a chart margins that fit its labels: measuring them doubles the time to draw it."""
-    for name, axis in layout.items():
-        if name[1:].startswith("axis"):
-            axis["automargin"] = False
-    bottom = 46 if layout["xaxis"].get("title") else 34
-    left = 74 if layout["yaxis"].get("title") else 56
-    layout["margin"] = {**layout["margin"], "l": left, "b": bottom}
 
 
 def describe_lines(shown: core.ShownChart) -> Iterator[tuple[str, ...]]:
@@ -318,30 +306,23 @@ def draw_panels(shown: core.ShownChart, table: pd.DataFrame) -> Chart | None:
             label = escape_label(column)
             traces.append(draw_series(closes, values, label, color, hovertemplate=hover, **more))
     traces += draw_events(shown)
-    for first, last, name in shown.spans:
-        shade_span(layout, first, last, name, len(panels))
+    foot = "y" if len(panels) == 1 else f"y{len(panels)}"
+    for first, last, name in shown.spans:  # shaded over all panels, named at the foot of the last
+        start, middle, end = map(to_text, (first, (first + last) // 2, last))
+        layout.setdefault("shapes", []).append({
+            "type": "rect", "x0": start, "x1": end, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+            "fillcolor": LIGHT["loss_soft"], "line": {"width": 0}, "layer": "below", "opacity": 0.6,
+        })  # fmt: skip
+        layout["annotations"].append({
+            "text": name, "x": middle, "xref": "x", "y": 0, "yref": f"{foot} domain",
+            "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": LIGHT["loss"]},
+        })  # fmt: skip
+    layout["margin"] = {**layout["margin"], "t": 30}
     if shown.events is not None and len(shown.events):
         layout |= {"showlegend": True, "legend": {"yref": "container", "y": 1, "yanchor": "top",
                                                   "traceorder": "normal"}}  # fmt: skip
         layout["margin"] = {**layout["margin"], "t": 60}
-    else:
-        layout["margin"] = {**layout["margin"], "t": 30}
     return build_chart(shown, traces, layout)
-
-
-def shade_span(layout: Layout, first: int, last: int, name: str, panels: int) -> None:
-    """Add a shaded time to a layout, over all panels, with its name at the foot of the last."""
-    start, end = (str(np.datetime64(each, "ns").astype("datetime64[s]")) for each in (first, last))
-    layout.setdefault("shapes", []).append({
-        "type": "rect", "x0": start, "x1": end, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
-        "fillcolor": LIGHT["loss_soft"], "line": {"width": 0}, "layer": "below", "opacity": 0.6,
-    })  # fmt: skip
-    middle = str(np.datetime64((first + last) // 2, "ns").astype("datetime64[s]"))
-    axis = "y" if panels == 1 else f"y{panels}"
-    layout["annotations"].append({
-        "text": name, "x": middle, "xref": "x", "y": 0, "yref": f"{axis} domain",
-        "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": LIGHT["loss"]},
-    })  # fmt: skip
 
 
 def name_panel(shown: core.ShownChart, panel: core.Panel) -> str:
@@ -361,10 +342,11 @@ def draw_events(shown: core.ShownChart) -> Traces:
     for label, rows in shown.events.groupby("label", sort=False):
         first = rows.iloc[0]
         times = pd.DatetimeIndex(rows.index).as_unit("ns").asi8
-        trace = draw_points(to_datetimes(times), rows["y"].to_numpy(), escape_label(label),
-                            first["color"], symbol=first["symbol"], stroke=1.2, showlegend=True,
-                            hovertemplate=f"{escape_label(label)}<extra></extra>")  # fmt: skip
-        yield {**trace, "customdata": rows["row"].tolist()}
+        marker = {"symbol": first["symbol"], "line": {"width": 1.2, "color": LIGHT[first["color"]]}}
+        yield draw_points(to_datetimes(times), rows["y"].to_numpy(), escape_label(label),
+                          first["color"], marker=marker, showlegend=True,
+                          hovertemplate=f"{escape_label(label)}<extra></extra>",
+                          customdata=rows["row"].tolist())  # fmt: skip
 
 
 def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
@@ -444,14 +426,11 @@ def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> list[dict[str, An
     if shown.mark_names:
         more |= {"mode": "lines+text", "textposition": "top center",
                  "textfont": {"size": 10, "color": LIGHT["muted"]}}  # fmt: skip
-    heights = (
-        [[ends[0], ends[1] * (1.0 - 0.09 * (k % 2))] for k in range(len(names))] if ends else []
-    )
     return [
-        draw_line([at, at], height, name, "neutral", **more, text=["", name])
-        for at, name, height in zip(shown.marks, names, heights, strict=True)
-        if math.isfinite(at)
-    ]
+        draw_line([at, at], [ends[0], ends[1] * (1.0 - 0.09 * (k % 2))], name, "neutral", **more,
+                  text=["", name])
+        for k, (at, name) in enumerate(zip(shown.marks, names, strict=True)) if math.isfinite(at)
+    ]  # fmt: skip
 
 
 def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
@@ -463,14 +442,9 @@ def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
         yield draw_points(points.index.to_numpy(), points.to_numpy(), escape_label(name),
                           choose_color(shown, name, place), **more, showlegend=True,
                           hovertemplate="%{x:.2f}, %{y:.2f}")  # fmt: skip
-
-
-def draw_scatter(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
-    yield from draw_cloud(shown, table, layout)
-    x, y = table.index.to_numpy(dtype=np.float64), table.to_numpy(dtype=np.float64)
-    if np.isfinite(x).any() and np.isfinite(y).any():
-        ends = np.array([np.nanmin(mask_infinite(x)), np.nanmax(mask_infinite(x))])
-        line = {"dash": "dot"}
+    x, y = (mask_infinite(np.asarray(each, dtype=np.float64)) for each in (table.index, table))
+    if shown.kind == "scatter" and not (np.isnan(x).all() or np.isnan(y).all()):
+        ends, line = np.array([np.nanmin(x), np.nanmax(x)]), {"dash": "dot"}
         yield draw_line(ends, ends, "equal", "loss", line=line, showlegend=True, hoverinfo="skip")
 
 
@@ -496,7 +470,9 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
     layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
     layout["margin"]["t"] = 60
     layout["legend"] = {"y": 1.06, "traceorder": "normal"}
-    layout["shapes"] = [draw_edge(int(each)) for each in shown.marks]
+    edge = {"type": "line", "xref": "x", "y0": 0, "y1": 1, "yref": "paper", "layer": "below",
+            "line": {"color": LIGHT["neutral_soft"], "width": 1}}  # fmt: skip
+    layout["shapes"] = [{**edge, "x0": at, "x1": at} for at in map(to_text, shown.marks)]
     units = table.to_numpy(dtype=np.float64).T
     layout["yaxis"] |= LOG if is_wide(*units) else {}
     for place, (name, unit) in enumerate(zip(table, units, strict=True)):
@@ -509,14 +485,6 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
         yield draw_line(x, drop_dust(unit)[rows], label, color, **more, showlegend=True,
                         hovertemplate="%{y:.3f}")  # fmt: skip
         yield draw_line(x, fall[rows], label, color, **more, yaxis="y2", hovertemplate="%{y:.1%}")
-
-
-def draw_edge(time: int) -> dict[str, Any]:
-    """Return a thin vertical line over all panels at a time in ns."""
-    at = str(np.datetime64(time, "ns").astype("datetime64[s]"))
-    line = {"color": LIGHT["neutral_soft"], "width": 1}
-    return {"type": "line", "x0": at, "x1": at, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
-            "line": line, "layer": "below"}  # fmt: skip
 
 
 def draw_area(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
@@ -552,7 +520,7 @@ DRAWN: Mapping[str, Callable[[core.ShownChart, pd.DataFrame, Layout], Traces]] =
     "quotes": draw_quotes,
     "heat": draw_heat,
     "tornado": draw_tornado,
-    "scatter": draw_scatter,
+    "scatter": draw_cloud,
     "cloud": draw_cloud,
     "intervals": draw_intervals,
     "accounts": draw_accounts,

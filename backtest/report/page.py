@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -17,32 +17,25 @@ from backtest.core.number_text import NONE, STYLES, Head, Measured, strip_marks
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
 
+STYLED = {
+    "percent": ("share", "volatility", "max_drawdown", "total_return"),
+    "decimals": ("in_sample", "out_of_sample", "rank"),
+    "money": ("capital", "final_equity", "bad_debt"),
+    "turns": ("mean_leverage",), "count": ("liquidations",), "claim": ("liquidated", "ruined"),
+}  # fmt: skip
 HEADS: Mapping[str, Head] = {
-    "share": Head("share", "", "percent"),
+    **{x: Head(x.replace("_", " "), "", style) for style, names in STYLED.items() for x in names},
     "growth": Head("growth", "per year", "percent"),
     "change_of_growth": Head("change of growth", "per year", "signed percent"),
     "log_growth": Head("log growth", "per year", "growth"),
-    "in_sample": Head("in sample", "", "decimals"),
-    "out_of_sample": Head("out of sample", "", "decimals"),
-    "rank": Head("rank", "", "decimals"),
     "trials": Head("sets", "", "count"),
     "deflated_sharpe": Head("deflated Sharpe", "", "probability"),
     "pbo": Head("overfitting", "", "decimals"),
     "p_holm": Head("p", "corrected", "p-value"),
-    "volatility": Head("volatility", "", "percent"),
-    "max_drawdown": Head("max drawdown", "", "percent"),
-    "total_return": Head("total return", "", "percent"),
     "impact": Head("impact", "per year", "percent"),
     "costs": Head("costs", "per year", "percent"),
     "sharpe": Head("Sharpe ratio", "", "decimals"),
-    "mean_leverage": Head("mean leverage", "", "turns"),
-    "capital": Head("capital", "", "money"),
     "equity": Head("equity", "money", "money"),
-    "final_equity": Head("final equity", "", "money"),
-    "bad_debt": Head("bad debt", "", "money"),
-    "liquidations": Head("liquidations", "", "count"),
-    "liquidated": Head("liquidated", "", "claim"),
-    "ruined": Head("ruined", "", "claim"),
     "p_ruin": Head("ruin", "probability", "chance"),
     "p_liquidation": Head("liquidation", "probability", "chance"),
 }
@@ -56,7 +49,7 @@ class Paragraph(NamedTuple):
 class Fact(NamedTuple):
     label: str
     value: str
-    note: str = ""
+    note: str
 
 
 class Column(NamedTuple):
@@ -129,9 +122,8 @@ class Page:
         data = self.manifest["data"]
         if not data.get("bars"):
             return "Without a market"
-        bars = f"{data['bars']:,} bars of {data['interval']}"
-        name = data["instrument"] or "unnamed instrument"
-        return f"{name}, {format_span(data)}, {bars}"
+        name, bars = data["instrument"] or "unnamed instrument", f"{data['bars']:,} bars"
+        return f"{name}, {format_span(data)}, {bars} of {data['interval']}"
 
     @cached_property
     def sections(self) -> Sequence[Section]:
@@ -165,28 +157,27 @@ class Rows(NamedTuple):
     title: str = ""
 
 
-def read_rows(table: Mapping[str, Mapping[str, Any]], most: int) -> Rows:
-    rows = [*table.values()]
-    columns = {name: not any(isinstance(row[name], str) for row in rows) for name in rows[0]}
-    return Rows([*table][:most], rows[:most], columns)
-
-
-def read_frame(table: pd.DataFrame, most: int) -> Rows:
+def read_rows(table: Any, most: int) -> Rows:
+    """Return the first rows of a frame, or of rows by label."""
+    if isinstance(table, Mapping):
+        rows = [*table.values()]
+        known = {name: not any(isinstance(row[name], str) for row in rows) for name in rows[0]}
+        return Rows([*table][:most], rows[:most], known)
     frame = table.head(most)
     if frame.index.nlevels > 1:
-        lower = [name for name in frame.index.names if name != frame.index.names[0]]
-        frame = frame.reset_index(level=lower)
+        frame = frame.reset_index(level=list(range(1, frame.index.nlevels)))
     columns = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
     title = str(frame.index.name or "").replace("_", " ")
-    rows: list[Any] = frame.to_dict("records")
-    return Rows([*frame.index], rows, columns, title)
+    return Rows([*frame.index], frame.to_dict("records"), columns, title)
 
 
 def write_table(shown: core.ShownTable, whole: Any) -> Table:
     """Return a table as texts, of a frame or of rows by label."""
-    read: Callable[[Any, int], Rows] = read_rows if isinstance(whole, Mapping) else read_frame
-    found = read(whole, shown.most)
-    heads = choose_heads(shown, found.columns)
+    found = read_rows(whole, shown.most)
+    known = shown.columns or tuple(found.columns)
+    heads = {name: shown.heads.get(name) or find_head(name) for name in known}
+    ends = {head.until for head in heads.values()}
+    heads = {name: head for name, head in heads.items() if name not in ends}
     labels = [write_label(each, shown) for each in found.labels]
     cells = (write_row(shown, heads, label, row)
              for label, row in zip(map(str, found.labels), found.rows, strict=True))  # fmt: skip
@@ -201,18 +192,9 @@ def write_table(shown: core.ShownTable, whole: Any) -> Table:
     return Table(shown.caption, columns, texts, note, shown.is_searched)
 
 
-def choose_heads(shown: core.ShownTable, known: Iterable[str]) -> dict[str, core.Head]:
-    names = shown.columns or tuple(known)
-    heads = {name: shown.heads.get(name) or find_column(name) for name in names}
-    ends = {head.until for head in heads.values()}
-    return {name: head for name, head in heads.items() if name not in ends}
-
-
-def find_column(name: str) -> core.Head:
-    is_measure = name in ABOUT and name not in HEADS
-    if is_measure:
-        return Head(name_measure(name), "", MEASURE)
-    return HEADS.get(name) or Head(name.replace("_", " "))
+def find_head(name: str) -> core.Head:
+    of_measure = Head(name_measure(name), "", MEASURE) if name in ABOUT else None
+    return HEADS.get(name) or of_measure or Head(name.replace("_", " "))
 
 
 def write_label(label: Any, shown: core.ShownTable) -> str:
@@ -236,12 +218,11 @@ def write_row(
         ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
         cells = [core.format_cell(each, STYLES[head.style]) for each in ends]
         text = NONE if {*cells} == {NONE} else " to ".join(cells) if head.until else cells[0]
-        yield Cell(text, find_tint(float(row[name]))) if shown.is_tinted else text
-
-
-def find_tint(value: float) -> int:
-    strength = int(np.searchsorted(TINTS, abs(value), side="left"))
-    return 0 if np.isnan(value) else strength if value > 0.0 else -strength
+        if not shown.is_tinted:
+            yield text
+            continue
+        value = np.nan_to_num(float(row[name]))
+        yield Cell(text, int(np.sign(value)) * int(np.searchsorted(TINTS, abs(value))))
 
 
 IN_PERCENT = ("fraction", "fraction per year")
@@ -260,24 +241,19 @@ def write_measure(name: str, value: float) -> str:
     unit = ABOUT[name].unit
     if unit in IN_PERCENT or name == "volatility":
         return core.format_percent(value)
-    if unit in PLAIN:
-        return f"{value:,.0f}"
-    return (
-        core.format_money(value) if unit == "money" else core.format_number(round(value, 2) + 0.0)
-    )
+    if unit == "money":
+        return core.format_money(value)
+    return f"{value:,.0f}" if unit in PLAIN else core.format_number(round(value, 2) + 0.0)
 
 
 def name_unit(name: str) -> str:
     unit = ABOUT[name].unit
-    if unit in PLAIN:
-        return ""
-    return unit.removeprefix("fraction").strip()
+    return "" if unit in PLAIN else unit.removeprefix("fraction").strip()
 
 
 def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
-    if pd.isna(stamp):
-        return "not yet"
-    return f"{stamp:%Y-%m-%d}" if is_daily else f"{stamp:%Y-%m-%d %H:%M}"
+    style = "%Y-%m-%d" if is_daily else "%Y-%m-%d %H:%M"
+    return "not yet" if pd.isna(stamp) else f"{stamp:{style}}"
 
 
 def format_span(data: Mapping[str, Any]) -> str:

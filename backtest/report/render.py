@@ -74,7 +74,20 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     if page.facts:
         parts += ["", lay_out(Table("", FACTS, tuple(page.facts)))[0]]
     for section in sections:
-        parts += [part for block in section.blocks for part in list_lines(section, block)]
+        for block in section.blocks:
+            if isinstance(block, Paragraph):
+                parts.append(wrap(block.text))
+            elif isinstance(block, Table) and block.is_pairs:
+                pairs = ", ".join(f"{name} {value}" for name, value in block.rows)
+                parts.append(wrap(f"{block.caption}: {pairs}", "  "))
+            elif isinstance(block, Table):
+                grid, unseen = lay_out(block)
+                parts += ["", block.caption or section.title, grid]
+                if (left := len(block.rows) - MAX_SHOWN) > 0:
+                    parts.append(f"and {left:,} more rows")
+                if unseen:
+                    more = "a wider terminal or --json shows them"
+                    parts.append(wrap(f"hidden columns: {', '.join(unseen)} ({more})"))
     stream = io.StringIO()
     console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
                       legacy_windows=False)  # fmt: skip
@@ -91,23 +104,6 @@ FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
 def wrap(text: str, indent: str = "") -> str:
     return textwrap.fill(core.keep_units(text), WIDTH, break_on_hyphens=False,
                          subsequent_indent=indent, break_long_words=False)  # fmt: skip
-
-
-def list_lines(section: Section, block: Any) -> Iterator[Any]:
-    if isinstance(block, Paragraph):
-        yield wrap(block.text)
-    elif isinstance(block, Table) and block.is_pairs:
-        pairs = ", ".join(f"{name} {value}" for name, value in block.rows)
-        yield wrap(f"{block.caption}: {pairs}", "  ")
-    elif isinstance(block, Table):
-        grid, unseen = lay_out(block)
-        yield from ("", block.caption or section.title, grid)
-        left = len(block.rows) - MAX_SHOWN
-        if left > 0:
-            yield f"and {left:,} more rows"
-        if unseen:
-            more = "a wider terminal or --json shows them"
-            yield wrap(f"hidden columns: {', '.join(unseen)} ({more})")
 
 
 def lay_out(table: Table) -> tuple[Any, list[str]]:
@@ -172,20 +168,21 @@ def write_markdown(page: Page) -> str:
     for section in page.sections:
         lines += [f"## {escape_markdown(section.title)}", escape_markdown(section.lead)]
         for block in section.blocks:
-            lines += write_block(block)
+            if isinstance(block, Paragraph):
+                lines.append(escape_markdown(block.text))
+            elif isinstance(block, Table):
+                lines += write_table(block, LEDGER_ROWS if block.is_searched else None)
+            elif isinstance(block, Chart):
+                lines.append(f"*Chart in the HTML report: {escape_markdown(block.title)}.*")
+            else:
+                lines += write_code(block)
     return "\n\n".join(lines) + "\n"
 
 
-def write_block(block: Any) -> Iterator[str]:
-    if isinstance(block, Paragraph):
-        yield escape_markdown(block.text)
-    elif isinstance(block, Table):
-        yield from write_table(block, LEDGER_ROWS if block.is_searched else None)
-    elif isinstance(block, Chart):
-        yield f"*Chart in the HTML report: {escape_markdown(block.title)}.*"
-    elif isinstance(block, Code):
-        yield escape_markdown(block.label)
-        yield fence_code(block.text)
+def write_code(block: Code) -> Iterator[str]:
+    longest = max((len(run) for run in block.text.split() if set(run) == {"`"}), default=0)
+    marks = "`" * max(3, longest + 1)
+    yield from (escape_markdown(block.label), f"{marks}\n{block.text}\n{marks}")
 
 
 def write_table(table: Table, most: int | None = None) -> Iterator[str]:
@@ -213,18 +210,23 @@ def escape_markdown(text: str) -> str:
     return line.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def fence_code(text: str) -> str:
-    longest = max((len(run) for run in text.split() if set(run) == {"`"}), default=0)
-    marks = "`" * max(3, longest + 1)
-    return f"{marks}\n{text}\n{marks}"
-
-
 FIRST_ROWS = 50
 """Rows of a ledger that are shown before it is searched."""
 
 
 def write_html(page: Page) -> str:
     script, library = read_template("page.js"), read_plotly()
+    blocks = [block for section in page.sections for block in section.blocks]
+    ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
+    data = {
+        "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
+        "ledgers": [encode_figure(table.rows) for table in ledgers],
+        "numbers": [[column.is_number for column in table.columns] for table in ledgers],
+        "first": FIRST_ROWS,
+        "template": {"layout": TEMPLATE},
+        "light": LIGHT,
+        "dark": DARK,
+    }
     return (
         start_jinja()
         .get_template("page.html")
@@ -238,8 +240,8 @@ def write_html(page: Page) -> str:
             policy=write_security_policy(script, library),
             style=read_template("page.css"),
             script=script,
-            data=pack_text(write_script_data(collect_script_data(page))),
-            library=pack_plotly(),
+            data=pack_text(write_script_data(data)),
+            library=pack_text(library),
         )
     )
 
@@ -247,6 +249,10 @@ def write_html(page: Page) -> str:
 @functools.cache
 def start_jinja() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - loads when used
+
+    def escape_value(value: Any) -> Any:
+        is_text = isinstance(value, str) and not hasattr(value, "__html__")
+        return core.escape_directions(value) if is_text else value
 
     environment = Environment(
         loader=PackageLoader(PACKAGE),
@@ -279,11 +285,6 @@ def tag_measures(text: str) -> Markup:
     return Markup(MARKED.sub(tag, escaped))
 
 
-def escape_value(value: Any) -> Any:
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return core.escape_directions(value) if is_text else value
-
-
 @functools.cache
 def read_template(name: str) -> str:
     return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
@@ -295,11 +296,7 @@ def read_plotly() -> str:
     return text.replace("\r\n", "\n")
 
 
-@functools.cache
-def pack_plotly() -> str:
-    return pack_text(read_plotly())
-
-
+@functools.lru_cache(maxsize=2)
 def pack_text(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
@@ -312,17 +309,3 @@ def write_security_policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def collect_script_data(page: Page) -> dict[str, Any]:
-    blocks = [block for section in page.sections for block in section.blocks]
-    ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
-    return {
-        "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
-        "ledgers": [encode_figure(table.rows) for table in ledgers],
-        "numbers": [[column.is_number for column in table.columns] for table in ledgers],
-        "first": FIRST_ROWS,
-        "template": {"layout": TEMPLATE},
-        "light": LIGHT,
-        "dark": DARK,
-    }

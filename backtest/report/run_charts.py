@@ -48,12 +48,12 @@ def find_marks(result: Result) -> pd.DataFrame:
     """Return the events that are marked on the equity, the largest of each kind."""
     events = result.events
     return place_marks(result, events[events["kind"].isin(tuple(MARKS))],
-                       result.bars["equity"].to_numpy())  # fmt: skip
+                       result.bars["equity"].to_numpy(), MARKS, MAX_MARKS)  # fmt: skip
 
 
 def place_marks(
-    result: Result, chosen: pd.DataFrame, height: core.FloatArray,
-    kinds_of: Mapping[str, Mark] = MARKS, most: int = MAX_MARKS,
+    result: Result, chosen: pd.DataFrame, height: core.FloatArray, kinds_of: Mapping[str, Mark],
+    most: int,
 ) -> pd.DataFrame:  # fmt: skip
     """Return where events are marked: at a height by bar, with label, symbol, color and row."""
     size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
@@ -62,21 +62,18 @@ def place_marks(
     at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
     total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
     labels = {
-        kind: f"{kinds_of[kind].words} "
+        str(kind): f"{kinds_of[str(kind)].words} "
         f"({f'largest {drawn[kind]:,} of ' * bool(drawn[kind] < n)}{n:,})"
-        for kind, n in ((str(kind), n) for kind, n in total.items())
+        for kind, n in total.items()
     }
-    found = pd.DataFrame(
-        {
-            "y": height[at],
-            "label": [labels[kind] for kind in kinds],
-            "symbol": [kinds_of[kind].symbol for kind in kinds],
-            "color": [kinds_of[kind].color for kind in kinds],
-            "row": pd.Index(choose_rows(result.events)).get_indexer(shown.index),
-            "place": [list(kinds_of).index(kind) for kind in kinds],
-        },
-        index=core.utc_index(result.span.named[at]),
-    )
+    found = pd.DataFrame({
+        "y": height[at],
+        "label": [labels[kind] for kind in kinds],
+        "symbol": [kinds_of[kind].symbol for kind in kinds],
+        "color": [kinds_of[kind].color for kind in kinds],
+        "row": pd.Index(choose_rows(result.events)).get_indexer(shown.index),
+        "place": [list(kinds_of).index(kind) for kind in kinds],
+    }, index=core.utc_index(result.span.named[at]))  # fmt: skip
     return found.sort_values("place", kind="stable")
 
 
@@ -113,10 +110,12 @@ def draw_story(result: Result) -> ShownChart:
         table[own], lines = start * constant.unit, [*lines, own]
         caption += (f" {core.capitalize(own)} had the same volatility, costs included; it was "
                     "chosen in hindsight.")  # fmt: skip
-    falls = find_drawdowns(result).iloc[:NAMED]
-    spans = [(row["peak"].value, min(row["recovery"].value, table.index[-1].value)
-              if pd.notna(row["recovery"]) else table.index[-1].value, f"{place}")
-             for place, (_, row) in enumerate(falls.iterrows(), start=1)]  # fmt: skip
+    falls, last = find_drawdowns(result).iloc[:NAMED], table.index[-1]
+    ends = falls["recovery"].fillna(last).clip(upper=last)
+    spans = [
+        (peak.value, end.value, f"{place}")
+        for place, (peak, end) in enumerate(zip(falls["peak"], ends, strict=True), start=1)
+    ]
     if spans:
         caption += " Shaded and numbered: the deepest drawdowns, from peak to recovery."
     if len(bars) > THINNED:
@@ -132,10 +131,7 @@ def draw_story(result: Result) -> ShownChart:
 
 def draw_overview(result: Result) -> ShownChart:
     """Return one chart of equity, drawdown, and what was held."""
-    story, held = (
-        draw_story(result),
-        next(each for each in list_positions(result) if isinstance(each, ShownChart)),
-    )
+    story, held = draw_story(result), draw_positions(result)
     table = pd.concat([pd.DataFrame(story.table), pd.DataFrame(held.table)], axis=1)
     return story._replace(
         table=table, panels=(*story.panels, *held.panels), colors={**held.colors, **story.colors},
@@ -154,13 +150,18 @@ def list_returns(result: Result) -> list[Shown]:
     names = [*calendar.month_abbr[1:], "year"]
     heads = {name: Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    if partial := find_partial(result):
+    start, end = pd.Timestamp(result.span.start), pd.Timestamp(int(result.span.closes[-1]))
+    slack = pd.Timedelta(days=4 if result.is_session else 0)  # days without a session
+    begun = start.normalize().replace(day=1)
+    last = (end - pd.Timedelta(1, "ns")).normalize().replace(day=1)
+    edges = {f"{begun:%b %Y}": start - begun > slack,
+             f"{last:%b %Y}": last + pd.offsets.MonthBegin() - end > slack}  # fmt: skip
+    if partial := [month for month, is_partial in edges.items() if is_partial]:
         note += f" Partial: {', '.join(partial)}."
     return [
         ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
                    Head("year", "", "whole"), heads, is_tinted=True),
-        ShownTable(pd.DataFrame({"value": [result.metrics[each] for each in OF_RETURNS]},
-                                index=list(OF_RETURNS)),
+        ShownTable({each: {"value": result.metrics[each]} for each in OF_RETURNS},
                    "Measures of returns", has_measures=True, labels=Head("measure")),
         draw_years(result), draw_distribution(result),
     ]  # fmt: skip
@@ -170,17 +171,6 @@ OF_RETURNS = (
     "best_day", "worst_day", "best_month", "worst_month", "positive_days", "skewness",
     "excess_kurtosis", "omega", "tail_ratio", "gain_to_pain", "ulcer", "es_95",
 )  # fmt: skip
-
-
-def find_partial(result: Result) -> list[str]:
-    """Return the first and the last month of a run if it does not cover them whole."""
-    start, end = pd.Timestamp(result.span.start), pd.Timestamp(int(result.span.closes[-1]))
-    slack = pd.Timedelta(days=4 if result.is_session else 0)  # days without a session
-    first = start.normalize().replace(day=1)
-    last = (end - pd.Timedelta(1, "ns")).normalize().replace(day=1)
-    after = last + pd.offsets.MonthBegin()
-    edges = {f"{first:%b %Y}": start - first > slack, f"{last:%b %Y}": after - end > slack}
-    return [name for name, is_partial in edges.items() if is_partial]
 
 
 def draw_years(result: Result) -> ShownChart:
@@ -281,7 +271,7 @@ def list_fills(result: Result) -> pd.DataFrame:
     return place_marks(result, shown, result.mark, TRADED, MAX_FILLS)
 
 
-def list_positions(result: Result) -> list[Shown]:
+def draw_positions(result: Result) -> ShownChart:
     """Return what was held: fills on the price, leverage, margin, and how near liquidation was."""
     bars = result.bars
     equity = bars["equity"].to_numpy()
@@ -311,10 +301,10 @@ def list_positions(result: Result) -> list[Shown]:
         if math.isfinite(cap):
             table["cap"], lines = cap, (*lines, "cap")
         panels: tuple[Panel, ...] = (Panel("Leverage, x", lines, 1.4), *margin)
-        return [ShownChart("positions", "Leverage and margin", "Gross leverage adds all notionals, "
-                           "net their signs too. The margin ratio is of the cross positions.",
-                           table, colors=colors, height=520, panels=panels,
-                           dotted=("cap",))]  # fmt: skip
+        return ShownChart("positions", "Leverage and margin", "Gross leverage adds all notionals, "
+                          "net their signs too. The margin ratio is of the cross positions.",
+                          table, colors=colors, height=520, panels=panels,
+                          dotted=("cap",))  # fmt: skip
     table["mark price"] = result.mark
     mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
     lowest, highest = float(np.min(mark)), float(np.max(mark))
@@ -337,28 +327,34 @@ def list_positions(result: Result) -> list[Shown]:
         "returned. The distance is the move of the mark price that would liquidate at each "
         "close; no line where it is out of reach. The forecast is the probability to touch it."
     )
-    chart = ShownChart("positions", "Fills, leverage and margin", caption, table, colors=colors,
-                       height=980, panels=panels, events=list_fills(result))  # fmt: skip
-    return [chart, describe_forecast(result)]
+    return ShownChart("positions", "Fills, leverage and margin", caption, table, colors=colors,
+                      height=980, panels=panels, events=list_fills(result))  # fmt: skip
 
 
 SAID = 0.005
 """Expected liquidations under which none is as good as certain, and nothing is said."""
 
 
-def describe_forecast(result: Result) -> str:
-    """Return how many liquidations a day were forecast, and how many came; empty if none were."""
+def list_positions(result: Result) -> Iterator[Shown]:
+    """Yield what was held, and how many liquidations a day were forecast, and how many came."""
+    yield draw_positions(result)
+    if not result.has_one_position:
+        return
     step = max(round(DAY / result.interval), 1)
     found = compare_liquidations(result, result.bars["liquidation_probability"].to_numpy()[::step],
                                  step)  # fmt: skip
     if not found.value and not found.expected >= SAID:
-        return ""
+        return
     text = (f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
             f"occurred")  # fmt: skip
-    if not found.is_enough:
-        return f"{text}: too few days to judge."
-    return (f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "
-            "forecasts are right.")  # fmt: skip
+    yield (
+        f"{text}: too few days to judge."
+        if not found.is_enough
+        else (
+            f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "
+            "forecasts are right."
+        )
+    )
 
 
 def draw_costs(result: Result) -> ShownChart:
@@ -423,7 +419,7 @@ def list_exposure(result: Result) -> list[Shown]:
     own = result.record.held
     costs = sum(own[name] for name in TRADE_COSTS)
     profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)
-    return [
+    shown: list[Shown] = [
         ShownChart("exposure", "Exposure by instrument",
                    "Notional over equity at closes: longs "
                    "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
@@ -433,20 +429,16 @@ def list_exposure(result: Result) -> list[Shown]:
                    "hedge.", ratio, height=460, panels=panels),
         ShownChart("profit_shares", "Where the profit came from", "Profit after costs so far, by "
                    "instrument.", profits, y="money", has_legend=True, height=300),
-        *draw_correlations(result),
     ]  # fmt: skip
-
-
-def draw_correlations(result: Result) -> list[Shown]:
-    """Return the correlations of the instruments' mark returns by sampling period."""
     ends = result.ends_sample != 0.0
-    if len(result.names) < 2 or ends.sum() < MIN_WINDOW:
-        return []
+    if len(names) < 2 or ends.sum() < MIN_WINDOW:
+        return shown
     with np.errstate(divide="ignore", invalid="ignore"):
-        moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=[*result.names])
+        moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=names)
     found: Any = moves.corr().stack()
     found.name = "correlation"
     found.index.names = ["", " "]
     caption = f"Of log returns of the mark per {result.manifest['sampling']}."
-    return [ShownChart("correlations", "Correlation of the instruments", caption, found.to_frame(),
-                       "heat", size="half", height=320)]  # fmt: skip
+    chart = ShownChart("correlations", "Correlation of the instruments", caption, found.to_frame(),
+                       "heat", size="half", height=320)  # fmt: skip
+    return [*shown, chart]

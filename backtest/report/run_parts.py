@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import split_volatility
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
+from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
 from backtest.results.trade_measures import ROLL_COSTS, measure_round_trips
 
@@ -48,93 +49,62 @@ def list_numbers(result: Result) -> list[Headline]:
     year = "a year" if days >= run_record.SHORT else f"a year, from {days:,.0f} days"
     ruined = ", 0 after ruin" if metrics["ruined"] else ""
     market = "buy and hold" if held.name == "1x" else held.name
-    numbers = [
-        Headline("total_return", "Return", metrics["total_return"], "percent",
-                 f"{market} {core.format_percent(held.total_return)}", "more"),
-        Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
-        Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
-                 f"{market} {core.format_number(held.sharpe)}{ruined}", "more"),
-        Headline("volatility", "Volatility", metrics["volatility"], "percent",
-                 f"{market} {core.format_percent(held.volatility)}", "less"),
-        Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
-                 describe_drawdown(result), "less"),
-        Headline("calmar", "Calmar", metrics["calmar"], "decimals",
-                 "CAGR over the worst drawdown", "more"),
-        Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
-                 f"95 %, returns per {result.manifest['sampling']} (CVaR)", "less"),
-        Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
-                 describe_leverage(result)),
-        Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
-                 describe_liquidations(result), "less"),
-        Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
-                 "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics), "less"),
-        Headline("turnover", "Turnover", metrics["turnover"], "turns", "a year", "less"),
-        describe_trips(result),
+    fall, span, fallen = result.tally, result.span, "none"
+    if fall.low != fall.low_peak:
+        end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"
+        fallen = (
+            f"{span.day_of(fall.drawdown_peak)} to {span.day_of(fall.drawdown_trough)}, {end}; "
+            f"{metrics['drawdown_days']:,.0f} days under water"
+        )
+    diversity, ratio = result.diversity, metrics["peak_margin_ratio"]
+    kind = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
+    turns = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
+    turns += f", margin ratio {core.format_percent(ratio)}" if ratio > 0.0 else ""
+    counts = {"margin calls": "margin_calls", "failed": "calls_failed", "stops": "stops",
+              "take-profits": "take_profits"}  # fmt: skip
+    loss = metrics["liquidation_loss"]
+    forced = [f"cost {core.format_money(loss)}"] if loss else []
+    forced += [f"{words} {metrics[name]:,.0f}" for words, name in counts.items() if metrics[name]]
+    trips, fills = measure_round_trips(result), int((result.entries["kind"] == Event.FILL).sum())
+    still = f", {trips['open']:,.0f} open" * bool(trips["open"])
+    traded = f"round trips{still}, {core.count_nouns(fills, 'fill')}"
+    if trips["trades"]:
+        traded += (
+            f", {core.format_percent(trips['win_rate'])} won; profit factor "
+            f"{core.format_number(trips['profit_factor'])}; in the market at "
+            f"{core.format_percent(trips['time_in_market'])} of closes"
+        )
+    values = {**metrics, "costs": sum(rates[name] for name in COSTS), "trades": trips["trades"]}
+    rows = [
+        ("total_return", "Return", "percent", f"{market} {core.format_percent(held.total_return)}"),
+        ("cagr", "CAGR", "percent", year),
+        ("sharpe", name_sharpe(metrics), "decimals",
+         f"{market} {core.format_number(held.sharpe)}{ruined}"),
+        ("volatility", "Volatility", "percent", f"{market} {core.format_percent(held.volatility)}"),
+        ("max_drawdown", "Worst drawdown", "percent", fallen),
+        ("calmar", "Calmar", "decimals", "CAGR over the worst drawdown"),
+        ("es_95", "Expected shortfall", "percent",
+         f"95 %, returns per {result.manifest['sampling']} (CVaR)"),
+        ("mean_leverage", "Leverage", "turns", turns),
+        ("liquidations", "Liquidations", "count", ", ".join(forced)),
+        ("costs", "Costs", "percent",
+         "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics)),
+        ("turnover", "Turnover", "turns", "a year"),
+        ("trades", "Trades", "count", traded),
     ]  # fmt: skip
     if PREMIUMS in metrics:
         peak = core.format_number(metrics["peak_options_leverage"])
-        numbers += [
-            Headline("mean_options_leverage", "Options by delta",
-                     metrics["mean_options_leverage"], "turns", f"mean; peak {peak}x"),
-            Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent",
-                     "of mean equity a year: premiums less proceeds, with fees", "less"),
-        ]  # fmt: skip
-    if diversity := result.diversity:
-        numbers.append(Headline("diversification_ratio", "Diversification",
-                                diversity["diversification_ratio"], "decimals",
-                                "weighted volatilities over portfolio volatility"))  # fmt: skip
-    return numbers
+        paid = "of mean equity a year: premiums less proceeds, with fees"
+        rows.append(("mean_options_leverage", "Options by delta", "turns", f"mean; peak {peak}x"))
+        rows.append((PREMIUMS, "Cost of options", "percent", paid))
+    if diversity:
+        spread = "weighted volatilities over portfolio volatility"
+        rows.append(("diversification_ratio", "Diversification", "decimals", spread))
+    return [Headline(name, title, values[name], style, note) for name, title, style, note in rows]
 
 
 def count_days(result: Result) -> float:
     return (int(result.span.closes[-1]) - result.span.start) / DAY
-
-
-def describe_drawdown(result: Result) -> str:
-    fall, span = result.tally, result.span
-    if fall.low == fall.low_peak:
-        return "none"
-    end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"
-    days = f"{result.metrics['drawdown_days']:,.0f} days under water"
-    return (
-        f"{span.day_of(fall.drawdown_peak)} to {span.day_of(fall.drawdown_trough)}, {end}; {days}"
-    )
-
-
-def describe_leverage(result: Result) -> str:
-    metrics, diversity = result.metrics, result.diversity
-    kind = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
-    text = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
-    ratio = metrics["peak_margin_ratio"]
-    return f"{text}, margin ratio {core.format_percent(ratio)}" if ratio > 0.0 else text
-
-
-def describe_liquidations(result: Result) -> str:
-    metrics = result.metrics
-    counts = {
-        "cost": core.format_money(loss) if (loss := metrics["liquidation_loss"]) else "",
-        "margin calls": count(metrics["margin_calls"]),
-        "failed": count(metrics["calls_failed"]),
-        "stops": count(metrics["stops"]),
-        "take-profits": count(metrics["take_profits"]),
-    }
-    return ", ".join(f"{name} {text}" for name, text in counts.items() if text)
-
-
-def count(number: float) -> str:
-    return f"{number:,.0f}" if number else ""
-
-
-def describe_trips(result: Result) -> Headline:
-    found = measure_round_trips(result)
-    fills = int((result.entries["kind"] == Event.FILL).sum())
-    still = f", {found['open']:,.0f} open" * bool(found["open"])
-    note = f"round trips{still}, {core.count_nouns(fills, 'fill')}"
-    if found["trades"]:
-        note += f", {core.format_percent(found['win_rate'])} won; profit factor "
-        note += f"{core.format_number(found['profit_factor'])}; in the market at "
-        note += f"{core.format_percent(found['time_in_market'])} of closes"
-    return Headline("trades", "Trades", found["trades"], "count", note)
 
 
 def write_verdict(result: Result) -> str:
@@ -151,7 +121,7 @@ def write_marked_verdict(result: Result) -> str:
     flows, top_ups = metrics["flows"] - metrics["top_ups"], metrics["top_ups"]
     added = [f"{core.format_money(flows)} of net deposits"] if flows else []
     added += [f"{core.format_money(top_ups)} from the reserve"] if top_ups else []
-    victims = int((run_record.find_causes(result)["profit"] > 0.0).sum())
+    victims = int((find_causes(result)["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
 
     def say(name: str, style: str) -> str:
@@ -171,19 +141,22 @@ def write_marked_verdict(result: Result) -> str:
     )
 
 
-def list_notices(result: Result) -> tuple[str, ...]:
-    return tuple(f"{core.capitalize(text)}." for text in find_notices(result))
+def write_sentences(find: Callable[[Result], Iterator[str]]) -> Callable[[Result], Any]:
+    return lambda result: tuple(f"{core.capitalize(text)}." for text in find(result))
 
 
-def find_notices(result: Result) -> Iterator[str]:
+@write_sentences
+def list_notices(result: Result) -> Iterator[str]:
     metrics, data = result.metrics, result.manifest["data"]
     if result.no_fill:
         yield f"NO FILL: no order was filled: {result.no_fill}"
     if metrics["ruined"]:
+        left, line = metrics["final_equity"], result.account.ruin_at
+        of = "" if line is None else f", its line {100.0 * line:g} % of the capital paid in"
         yield (
             f"RUINED {result.span.describe_close(result.tally.ruin)}, after "
-            f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
-            f"{core.capitalize(AFTER_RUIN)}"
+            f"{metrics['ruin_time']:,.1f} days: equity {f'{left:,.2f}' if left >= 0.005 else '0'}"
+            f"{of}, no trade since. {core.capitalize(AFTER_RUIN)}"
         )
     instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
     spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
@@ -201,7 +174,12 @@ def find_notices(result: Result) -> Iterator[str]:
     filled = [name for name, each in instruments.items() if split_notes(each.get("filled", {}))[0]]
     if filled:
         yield f"missing values were filled in{name_those(filled)}: see the data"
-    yield from find_other_days(result)
+    tables = result.manifest.get("margin_table", "")
+    found = tables if isinstance(tables, Mapping) else {"": tables}
+    starts = ("the margin table", "the oldest")
+    for text in sorted({text for text in found.values() if text.startswith(starts)}):
+        names = [name for name, each in found.items() if each == text and name]
+        yield f"{', '.join(names)}: {text}" if names else text
     if idle := explain_idle_options(result):
         yield idle
     if boundless := run_record.count_boundless(result):
@@ -216,25 +194,8 @@ def find_notices(result: Result) -> Iterator[str]:
         yield f"flows after the last bar, ignored: {later}"
 
 
-def find_other_days(result: Result) -> Iterator[str]:
-    tables = result.manifest.get("margin_table", "")
-    found = tables if isinstance(tables, Mapping) else {"": tables}
-    starts = ("the margin table", "the oldest")
-    texts = {text for text in found.values() if text.startswith(starts)}
-    for text in sorted(texts):
-        names = [name for name, each in found.items() if each == text and name]
-        yield f"{', '.join(names)}: {text}" if names else text
-
-
 def name_those(names: list[str]) -> str:
     return f" of {core.clip(', '.join(names), 120)}" if any(names) else ""
-
-
-def describe_left(result: Result) -> str:
-    left = result.metrics["final_equity"]
-    text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
-    line = result.account.ruin_at
-    return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
 
 
 def write_details(result: Result) -> str:
@@ -242,45 +203,37 @@ def write_details(result: Result) -> str:
     if count_days(result) < run_record.SHORT:
         texts.append(f"Yearly figures are extrapolated from {count_days(result):,.1f} days.")
     cap, metrics = result.account.max_gross_leverage, result.metrics
-    if math.isfinite(cap) and metrics["gross_over_cap"] > 0.0:
-        texts.append(describe_over_cap(result))
+    if math.isfinite(cap) and (over := metrics["gross_over_cap"]) > 0.0:
+        counts = {row["cause"]: row["decisions"] for row in result.target_cut_rows
+                  if row.get("instrument", "all") == "all"}  # fmt: skip
+        taken, by_bands = counts.get("cap_over_band", 0), counts.get("band_over_cap", 0)
+        by_bands /= result.record.n_bars
+        parts = {"bands had left it there at the fills, up to a tenth above": by_bands,
+                 "prices carried it there": max(over - by_bands, 0.0)}  # fmt: skip
+        texts.append(
+            f"Gross leverage was above the cap of {cap:.2f}x at "
+            f"{core.format_percent(over)} of closes: "
+            f"{', '.join(f'at {core.format_percent(x)} {w}' for w, x in parts.items() if x)}."
+        )
+        texts += [f"The cap forced {taken:,} trades inside their bands."] if taken else []
     if result.account.fill == "limit":
         from backtest.results.trades import describe_limit_orders  # noqa: PLC0415 - loads pandas
 
         texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders)}.")
-    return " ".join([*texts, *list_doubts(result)])
-
-
-def describe_over_cap(result: Result) -> str:
-    counts = {row["cause"]: row["decisions"] for row in result.target_cut_rows
-              if row.get("instrument", "all") == "all"}  # fmt: skip
-    taken, over = counts.get("cap_over_band", 0), result.metrics["gross_over_cap"]
-    by_bands = counts.get("band_over_cap", 0) / result.record.n_bars
-    parts = {"bands had left it there at the fills, up to a tenth above": by_bands,
-             "prices carried it there": max(over - by_bands, 0.0)}  # fmt: skip
-    told = ", ".join(f"at {core.format_percent(x)} {text}" for text, x in parts.items() if x)
-    text = (f"Gross leverage was above the cap of {result.account.max_gross_leverage:.2f}x at "
-            f"{core.format_percent(over)} of closes: {told}.")  # fmt: skip
-    return f"{text} The cap forced {taken:,} trades inside their bands." if taken else text
-
-
-def list_doubts(result: Result) -> Iterator[str]:
-    """Yield how many bars hang on the way of prices inside them, and where to look."""
+    # how many bars hang on the way of prices inside them, and where to look
     bound = "" if result.account.fill == "limit" else "bounds() gives the worst case, "
     cures = {"ambiguous_bars": bound, "both_reached": "the worse is assumed to come first; "}
     firsts = (result.tally.first_ambiguous, result.tally.first_both)
     for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
-        if n := result.metrics[measure]:
+        if n := metrics[measure]:
             time = core.format_time(int(result.time[first - result.span.first]))
             bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
-            yield f"{bars} {doubt}: {cures[measure]}detail= uses shorter bars."
+            texts.append(f"{bars} {doubt}: {cures[measure]}detail= uses shorter bars.")
+    return " ".join(texts)
 
 
-def list_assumptions(result: Result) -> tuple[str, ...]:
-    return tuple(f"{core.capitalize(text)}." for text in find_assumptions(result))
-
-
-def find_assumptions(result: Result) -> Iterator[str]:
+@write_sentences
+def list_assumptions(result: Result) -> Iterator[str]:
     account = result.account
     yield run_record.measure_holding(result).text
     if result.benchmark is not None:
@@ -310,7 +263,25 @@ def find_assumptions(result: Result) -> Iterator[str]:
 
 
 def list_parts(result: Result) -> list[Part]:
-    cuts = list_large_cuts(result)
+    names = Counter(Event(kind).kind.name for kind in result.entries["kind"].tolist())
+    told = ("", *run_charts.COMMON, "liquidation")
+    rare = {name.replace("_", " "): {"times": n} for name, n in names.items() if name not in told}
+    rows = {name: {"value": value, "unit": name_unit(name) if name in ABOUT else ""}
+            for name, value in result.metrics.items()}  # fmt: skip
+    heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
+    measures = ShownTable(rows, "All measures", "", Head("measure"), heads, has_measures=True)
+    cuts = result.target_cut_rows
+    total = next((row for row in cuts if row.get("instrument", "all") == "all"), None)
+    has_cuts = (
+        total is not None
+        and total["decisions"] > 0
+        and any(
+            row["cause"] != "all"
+            and row["mean_distance"]
+            >= LEAST_SHARE * max(abs(row["mean_asked"]), abs(total["mean_asked"]))
+            for row in cuts[1:]
+        )
+    )
     return [
         Part("equity", "Equity and drawdown", "", lambda: [run_charts.draw_story(result)]),
         Part("promise", "Did the policy keep its promise?",
@@ -339,15 +310,15 @@ def list_parts(result: Result) -> list[Part]:
              lambda: list_phases(result)),
         Part("targets", "Targets",
              "How far each limit kept the account from its target leverage.",
-             lambda: [tabulate_targets(result)], "both" if cuts else "page",
-             is_folded=not cuts),
+             lambda: [tabulate_targets(result)], "both" if has_cuts else "page",
+             is_folded=not has_cuts),
         Part("happened", "Other events", "How often what else happened.",
-             lambda: [tabulate_events(result)], "summary"),
+             lambda: [ShownTable(rare, labels=Head("other events"), empty="")], "summary"),
         Part("events", "Event ledger", "All events in order. Search by any word.",
              lambda: [tabulate_ledger(result)], is_folded=True),
         Part("measures", "All measures",
              "Money is in the settlement currency. docs/metrics.md "
-             "defines each measure.", lambda: [tabulate_measures(result.metrics)], is_folded=True),
+             "defines each measure.", lambda: [measures], is_folded=True),
     ]  # fmt: skip
 
 
@@ -363,8 +334,8 @@ def list_phases(result: Result) -> Iterator[Shown]:
         heads = {
             "from": Head("phase", "", style[by], "to"), "bars": Head("bars", "", "count"),
             "log_growth": Head("log growth", "", "growth"),
-            **{name: Head(name.replace("_pnl", " profit"), "money", "money")
-               for name in ("price_pnl", "funding", "fees")},
+            "price_pnl": Head("price profit", "money", "money"),
+            **list_heads("money", ("funding", "fees")),
             "liquidations": Head("liquidations", "", "count"),
         }  # fmt: skip
         shown = table[table["bars"] > 0]
@@ -373,11 +344,12 @@ def list_phases(result: Result) -> Iterator[Shown]:
 
 
 def list_costs(result: Result) -> list[Shown | Callable[[], ShownChart]]:
-    rows = list(list_statement(result))
+    rows = list_statement(result)
     reserve = float(result.of_account("reserve")[-1])
-    largest = max(abs(run_record.find_start(result)), *(abs(amount) for _, amount, _ in rows))
+    start = run_record.find_start(result)
+    largest = max(abs(start), *(abs(amount) for _, amount, _ in rows))
     lines = {
-        "equity at the start": (core.format_money(run_record.find_start(result)), ""),
+        "equity at the start": (core.format_money(start), ""),
         **{words: (format_signed(amount, largest),
                    "" if rate is None else core.format_percent(rate))
            for words, amount, rate in rows},
@@ -395,16 +367,17 @@ def list_costs(result: Result) -> list[Shown | Callable[[], ShownChart]]:
     ]  # fmt: skip
 
 
-def list_statement(result: Result) -> Iterator[tuple[str, float, float | None]]:
-    """Yield the change of equity term by term: words, amount, and rate per year of some costs."""
+def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
+    """Return the change of equity term by term: words, amount, and rate per year of some costs."""
     metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+    rows: list[tuple[str, float, float | None]] = []
     for term in MONEY_TERMS:
         amount = term.sign * metrics.get(term.name, 0.0)
         if term.name == "price_pnl" or (amount != 0.0 and term.name != "flows"):
-            yield term.words, amount, -rates[term.name] if term.name in COSTS else None
+            rows.append((term.words, amount, -rates[term.name] if term.name in COSTS else None))
     moved = {"deposits and withdrawals": metrics["flows"] - metrics["top_ups"]}
     moved["top-ups from the reserve"] = metrics["top_ups"]
-    yield from ((words, amount, None) for words, amount in moved.items() if amount != 0.0)
+    return rows + [(words, amount, None) for words, amount in moved.items() if amount != 0.0]
 
 
 def format_signed(amount: float, largest: float) -> str:
@@ -423,9 +396,9 @@ def tabulate_instruments(result: Result) -> ShownTable:
     dust = 1e-9 * float(np.max(np.abs(table.to_numpy()), initial=0.0))
     shown = table.where(table.abs() > dust, 0.0)
     shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
-    heads = {str(name): Head(str(name).replace("_", " "), "", "money") for name in shown}
     note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
-    return ShownTable(shown, "Money by instrument", note, Head("instrument"), heads,
+    return ShownTable(shown, "Money by instrument", note, Head("instrument"),
+                      list_heads("money", shown, unit=""),
                       empty="No instrument made or cost anything.")  # fmt: skip
 
 
@@ -456,7 +429,19 @@ FACTORS = {
 
 
 def list_promises(result: Result) -> list[Shown]:
-    rows = {str(row["name"]): describe_promise(row) for row in run_record.find_promises(result)}
+    rows = {}
+    for row in run_record.find_promises(result):
+        name, horizon = str(row["measure"]), float(row["horizon"])
+        is_share = name not in ABOUT or name_unit(name) != ABOUT[name].unit or name == "volatility"
+        is_count = name == "liquidations" and horizon > 0.0
+        style = core.format_percent if is_share or is_count else core.format_number
+        bound = style(row["bound"]) + f" in {horizon:,.0f} bars" * bool(horizon)
+        value = style(row["value"])
+        if is_count:
+            value = (f"{row['value']:,.0f}; {row['expected']:,.2f} expected "
+                     f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
+        rows[str(row["name"])] = {"promised": f"{row['rule']} {bound}", "realized": value,
+                                  "verdict": row["verdict"]}  # fmt: skip
     note = "The bound has a tolerance; of liquidations the exact 95 % interval is given."
     return [ShownTable(rows, "Promises", note, Head("promise"))] if rows else []
 
@@ -471,20 +456,6 @@ def list_factors(result: Result) -> list[Shown]:
     note = "r are returns of the mark by bar, sigma their volatility as forecast before them."
     return [ShownTable(table, "Volatility over its target", note, Head("factor of"),
                        {"factor": Head("factor", "", "decimals")})]  # fmt: skip
-
-
-def describe_promise(row: Any) -> dict[str, str]:
-    name, horizon = str(row["measure"]), float(row["horizon"])
-    is_share = name not in ABOUT or name_unit(name) != ABOUT[name].unit or name == "volatility"
-    style = core.format_percent if is_share else core.format_number
-    bound, value = style(row["bound"]), style(row["value"])
-    if name == "liquidations" and horizon:
-        bound = f"{core.format_percent(row['bound'])} in {horizon:,.0f} bars"
-        value = (f"{row['value']:,.0f}; {row['expected']:,.2f} expected "
-                 f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
-    elif horizon:
-        bound = f"{bound} in {horizon:,.0f} bars"
-    return {"promised": f"{row['rule']} {bound}", "realized": value, "verdict": row["verdict"]}
 
 
 def list_falls(result: Result) -> list[Shown]:
@@ -515,26 +486,17 @@ def list_liquidations(result: Result) -> list[Shown]:
     shown = events.loc[is_hit, ["price", "amount"]].assign(
         loss=losses[is_hit], equity=result.bars["equity"].loc[events["time"][is_hit]].to_numpy()
     )
-    if "instrument" in events:
-        shown.insert(0, "instrument", events["instrument"][is_hit].astype(str))
+    shown.insert(0, "instrument", events["instrument"][is_hit].astype(str))
     shown.index = pd.DatetimeIndex(events["time"][is_hit])
     heads = {
         "price": Head("price", "", "price"), "amount": Head("notional", "", "money"),
         "loss": Head("loss", "", "money"), "equity": Head("equity", "", "money"),
     }  # fmt: skip
-    table = ShownTable(shown, "Liquidations", labels=Head("bar", "UTC"), heads=heads)
-    return [table, tabulate_contagion(result)]
-
-
-def tabulate_contagion(result: Result) -> ShownTable:
-    found = result.contagion()
-    if not len(found):
-        return ShownTable(None)
     rows = {}
-    for _, group in found.groupby("liquidation"):
-        causes = group[group["share"] >= 0.005].sort_values("share", ascending=False)
+    for _, group in result.contagion().groupby("liquidation"):
+        shares = group[group["share"] >= 0.005].sort_values("share", ascending=False)
         winners = group[group["profit"] > 0.0]
-        pairs = zip(causes["cause"], causes["share"], strict=True)
+        pairs = zip(shares["cause"], shares["share"], strict=True)
         won = zip(winners["cause"], winners["profit"], strict=True)
         rows[group["time"].iloc[0]] = {
             "causes": ", ".join(f"{cause} {core.format_percent(share)}" for cause, share in pairs),
@@ -545,9 +507,11 @@ def tabulate_contagion(result: Result) -> ShownTable:
         "A cause is a share of the fall of what backs the positions over their requirement since "
         "the last high of the account. Profit is since the entry, at the prices of the liquidation."
     )
-    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"),
-                      "Liquidation attribution of cross positions", note,
-                      Head("time", "UTC"))  # fmt: skip
+    causes = pd.DataFrame.from_dict(rows, orient="index") if rows else None
+    return [
+        ShownTable(shown, "Liquidations", labels=Head("bar", "UTC"), heads=heads),
+        ShownTable(causes, "Liquidation attribution of cross positions", note, Head("time", "UTC")),
+    ]
 
 
 FILLS_PER_TRIP = 20
@@ -588,60 +552,29 @@ def list_trades(result: Result) -> list[Shown]:
         f"{str(k).replace('_', ' ')} {core.format_money(x)}" for k, x in missing.items()
     )
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
-    return [
-        note,
-        group_trades(trades),
-        describe_realization(trades),
-        *run_charts.list_trade_charts(closed),
-    ]
-
-
-def describe_realization(trades: Trades) -> str:
-    """Return how readily gains and losses were realized; empty where one of them is unknown."""
-    found = trades.realization()
-    if math.isnan(found["difference"]):
-        return ""
-    return (
-        f"Realized were {core.format_percent(found['pgr'])} of the gains and "
-        f"{core.format_percent(found['plr'])} of the losses that were open on days held"
-        f"{' with a sale' * (len(trades._run.names) > 1)}: a difference of "
-        f"{core.format_percent(found['difference'], is_signed=True)}, standard error "
-        f"{core.format_percent(found['standard_error'])} if all are independent."
-    )
-
-
-def group_trades(trades: Trades) -> ShownTable:
+    found, realized = trades.realization(), ""
+    if not math.isnan(found["difference"]):
+        realized = (
+            f"Realized were {core.format_percent(found['pgr'])} of the gains and "
+            f"{core.format_percent(found['plr'])} of the losses that were open on days held"
+            f"{' with a sale' * (len(trades._run.names) > 1)}: a difference of "
+            f"{core.format_percent(found['difference'], is_signed=True)}, standard error "
+            f"{core.format_percent(found['standard_error'])} if all are independent."
+        )
     several = ["instrument"] if trades["instrument"].nunique() > 1 else []
     rows = {"all": trades.measures.to_dict()}
     for by in ("year", "side", *several, "ended"):
-        groups = {name: row for name, row in name_groups(trades, by).items() if name != "open"}
-        if len(groups) > 1:
-            rows |= {f"{by}: {k.replace('_', ' ')}": row for k, row in groups.items()}
+        groups = trades.measures_by(by).drop(index="open", errors="ignore")  # type: ignore[arg-type]
+        named = groups.to_dict("index") if len(groups) > 1 else {}
+        for name, row in named.items():
+            year = f"{name:%Y}" if isinstance(name, pd.Timestamp) else str(name)
+            rows[f"{by}: {year.replace('_', ' ')}"] = row
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
     heads = {str(name): GROUPED[str(name)] for name in shown}
-    return ShownTable(shown, "Measures of trades", "Profit factor: gross profit over "
-                      "gross loss.", Head("trades"), heads)  # fmt: skip
-
-
-def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
-    table = trades.measures_by(by)
-    if isinstance(table.index, pd.DatetimeIndex):
-        table.index = pd.Index([f"{each:%Y}" for each in table.index])
-    return {str(name): row for name, row in table.to_dict("index").items()}
-
-
-def list_large_cuts(result: Result) -> list[Any]:
-    rows = result.target_cut_rows
-    total = next((row for row in rows if row.get("instrument", "all") == "all"), None)
-    if total is None or not total["decisions"]:
-        return []
-    found = []
-    for row in rows[1:]:
-        asked = max(abs(row["mean_asked"]), abs(total["mean_asked"]))
-        if row["cause"] != "all" and row["mean_distance"] >= LEAST_SHARE * asked:
-            found.append(row)
-    return found
+    factor = "Profit factor: gross profit over gross loss."
+    measures = ShownTable(shown, "Measures of trades", factor, Head("trades"), heads)
+    return [note, measures, realized, *run_charts.list_trade_charts(closed)]
 
 
 def tabulate_targets(result: Result) -> ShownTable:
@@ -667,25 +600,20 @@ def tabulate_targets(result: Result) -> ShownTable:
 RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 
 
-def add_costs(events: pd.DataFrame) -> core.FloatArray:
-    is_cost = events["kind"].isin(run_charts.PARTS_OF_TRADES).to_numpy()
-    owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
-    owner, n = np.maximum(owner, 0), len(events)
-    paid = np.bincount(owner, weights=np.where(is_cost, events["amount"], 0.0), minlength=n)
-    has_cost = np.bincount(owner, weights=is_cost, minlength=n) > 0.0
-    return np.where(has_cost, paid, np.nan)
-
-
 def tabulate_ledger(result: Result) -> ShownTable:
     events = result.events
-    rows = run_charts.choose_rows(events)
-    shown = events.loc[rows].assign(cost=add_costs(events)[rows])
-    total = int((~events["kind"].isin(run_charts.PARTS_OF_TRADES)).sum())
+    rows, n = run_charts.choose_rows(events), len(events)
+    is_cost = events["kind"].isin(run_charts.PARTS_OF_TRADES).to_numpy()
+    owner = np.maximum(np.maximum.accumulate(np.where(is_cost, -1, np.arange(n))), 0)
+    paid = np.bincount(owner, weights=np.where(is_cost, events["amount"], 0.0), minlength=n)
+    has_cost = np.bincount(owner, weights=is_cost, minlength=n) > 0.0
+    shown = events.loc[rows].assign(cost=np.where(has_cost, paid, np.nan)[rows])
+    total = int((~is_cost).sum())
     is_ratio = shown["kind"].isin(RATIOS)
     table = pd.DataFrame(
         {
             "event": shown["kind"].astype(str).str.replace("_", " "),
-            **({"instrument": shown["instrument"].astype(str)} if "instrument" in shown else {}),
+            "instrument": shown["instrument"].astype(str),
             "price": shown["price"],
             "quantity": shown["quantity"].where(shown["quantity"] != 0.0),
             "amount": shown["amount"].where(~is_ratio),
@@ -711,21 +639,6 @@ def tabulate_ledger(result: Result) -> ShownTable:
         )
     return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=run_charts.MAX_ROWS,
                       is_searched=True)  # fmt: skip
-
-
-def tabulate_events(result: Result) -> ShownTable:
-    names = (Event(kind).kind.name for kind in result.entries["kind"].tolist())
-    told = ("", *run_charts.COMMON, "liquidation")
-    rare = {name.replace("_", " "): {"times": times}
-            for name, times in Counter(names).items() if name not in told}  # fmt: skip
-    return ShownTable(rare, labels=Head("other events"), empty="")
-
-
-def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
-    units = [name_unit(name) if name in ABOUT else "" for name in metrics]
-    table = pd.DataFrame({"value": [*metrics.values()], "unit": units}, index=[*metrics])
-    heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
-    return ShownTable(table, "All measures", "", Head("measure"), heads, has_measures=True)
 
 
 def collect_run(result: Result) -> dict[str, Any]:
@@ -764,6 +677,10 @@ def collect_run(result: Result) -> dict[str, Any]:
     }
 
 
+def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
+    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
+
+
 MONEY = (
     "options", "hedge", "profit", "theory", "error", "deviation", "expected_deviation", "costs",
 )  # fmt: skip
@@ -785,7 +702,7 @@ def list_option_parts(result: Result) -> list[Part]:
 def list_tables(result: Result) -> list[Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
-    heads = {name: Head(name, "a year", "percent") for name in ROLL_COSTS}
+    heads = list_heads("percent", ROLL_COSTS, unit="a year")
     shown: list[Shown] = [
         ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
                    "and fees; the spread is what fills were worse than marks.", Head("leg"),
@@ -795,18 +712,20 @@ def list_tables(result: Result) -> list[Shown]:
                    "Before fees, slippage and the costs of liquidations. The rests are "
                    f"{core.format_percent(result.metrics['unexplained_share'])} of what single "
                    "options moved in single bars.", Head("option"),
-                   {name: Head("profit" if name == "price_pnl" else name, "money", "money")
-                    for name in ("price_pnl", *EXPLAINED)}),
+                   list_heads("money", EXPLAINED)
+                   | {"price_pnl": Head("profit", "money", "money")}),
     ]  # fmt: skip
     if result.options is not None and result.options.hedged:
         table = result.hedging_error().T.loc[[*MONEY, "volatility", "implied_volatility"]]
-        columns = {str(name): Head(str(name), "", "money") for name in table}
-        shown.append(ShownTable(
-            table.set_axis([str(name).replace("_", " ") for name in table.index]),
-            "Hedging error of each instrument", "The deviation is the standard deviation of the "
-            "error; that expected is of a hedge at each close under normal returns.",
-            Head("money"), columns,
-        ))  # fmt: skip
+        note = (
+            "The deviation is the standard deviation of the error; that expected is of a hedge at "
+            "each close under normal returns."
+        )
+        table = table.set_axis([str(name).replace("_", " ") for name in table.index])
+        heads = {str(name): Head(str(name), "", "money") for name in table}
+        shown.append(
+            ShownTable(table, "Hedging error of each instrument", note, Head("money"), heads)
+        )
     return shown
 
 
@@ -830,7 +749,17 @@ def list_charts(result: Result) -> Iterator[Shown]:
     colors = {"options by delta": "accent", "instruments, gross": "neutral", "net delta": "loss"}
     yield ShownChart("greeks", "Greeks through time", caption, table, colors=colors,
                      height=680, panels=panels)  # fmt: skip
-    yield tabulate_contracts(result)
+    rolls = result.rolls()
+    names = [c if leg == SCHEDULED else f"{leg}:{c}"
+             for leg, c in zip(rolls["leg"], rolls["contract"], strict=True)]  # fmt: skip
+    shown = pd.DataFrame({
+        "held": [f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}"
+                 for row in rolls.to_dict("records")],
+        "contracts": rolls["quantity"].where(rolls["side"] == "long", -rolls["quantity"]),
+        **{name: rolls[name] for name in ROLL_COSTS},
+    }).set_axis(names)  # fmt: skip
+    note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
+    yield ShownTable(shown, "Cost by roll", note, Head("contract"), list_heads("money", ROLL_COSTS))
     parts = result.explained("bar").cumsum().set_axis(index)
     parts = parts.rename(columns={"price_pnl": "price profit"})
     yield ShownChart("explained", "P&L attribution",
@@ -838,18 +767,3 @@ def list_charts(result: Result) -> Iterator[Shown]:
                      "each bar: each Greek at its start times the move of forward, volatility or "
                      "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",
                      has_legend=True, height=340)  # fmt: skip
-
-
-def tabulate_contracts(result: Result) -> ShownTable:
-    table = result.rolls()
-    names = [c if leg == SCHEDULED else f"{leg}:{c}"
-             for leg, c in zip(table["leg"], table["contract"], strict=True)]  # fmt: skip
-    shown = pd.DataFrame({
-        "held": [f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}"
-                 for row in table.to_dict("records")],
-        "contracts": table["quantity"].where(table["side"] == "long", -table["quantity"]),
-        **{name: table[name] for name in ROLL_COSTS},
-    }).set_axis(names)  # fmt: skip
-    heads = {name: Head(name, "money", "money") for name in ROLL_COSTS}
-    note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
-    return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)

@@ -55,14 +55,10 @@ def is_numeric(column: pd.Series) -> bool:
     return is_number and not column.isna().any()
 
 
-def list_words(column: pd.Series) -> Axis:
-    cells, names = pd.factorize(column.astype(object).fillna("none").astype(str), sort=True)
-    return Axis(cells, [*names])
-
-
 def read_axis(column: pd.Series, is_log: bool) -> Axis:
     if not is_numeric(column):
-        return list_words(column)
+        cells, names = pd.factorize(column.astype(object).fillna("none").astype(str), sort=True)
+        return Axis(cells, [*names])
     numbers = column.to_numpy(dtype=np.float64)
     values = np.unique(numbers)
     if len(values) <= MAX_VALUES:
@@ -94,8 +90,9 @@ class Explored(NamedTuple):
     def varied(self) -> list[str]:
         return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
 
-    def read_axis(self, name: str) -> Axis:
-        return read_axis(self.table[name], self.parameters[name]["log"])
+    def name_best(self, names: list[str]) -> str:
+        return ", ".join(f"{name} = {core.format_value(self.table[name].iloc[self.best])}"
+                         for name in names)  # fmt: skip
 
 
 def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
@@ -133,7 +130,13 @@ def explore_study(study: Study) -> Explored:
     dimensions = study.manifest["space"]["dimensions"]
     return Explored(
         table=table,
-        parameters={find_label(table, each["name"]): {"unit": "", **each} for each in dimensions},
+        parameters={
+            each["name"] if (own := f"policy.{each['name']}") not in table else own: {
+                "unit": "",
+                **each,
+            }
+            for each in dimensions
+        },
         name=name,
         values=np.where(ruined, np.nan, metrics[name] if name in ABOUT else scores),
         better=(ABOUT[name].better or 1) if name in ABOUT else 1,
@@ -142,27 +145,17 @@ def explore_study(study: Study) -> Explored:
     )
 
 
-def find_label(table: pd.DataFrame, name: str) -> str:
-    own = f"policy.{name}"
-    return own if own in table else name
-
-
-def scale_parameter(column: pd.Series, *, log: bool) -> core.FloatArray:
-    if not is_numeric(column):
-        codes, words = list_words(column)
-        return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
-    numbers = column.to_numpy(dtype=np.float64)
-    numbers = np.log(numbers) if log and float(np.min(numbers)) > 0.0 else numbers
-    numbers = np.clip(numbers, -1e300, 1e300)
-    span = float(np.ptp(numbers))
-    return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
-
-
 def find_neighbors(explored: Explored) -> core.BoolArray:
     near = np.ones(len(explored.table), dtype=np.bool_)
     for name in explored.varied:
         column = explored.table[name]
-        place = scale_parameter(column, log=bool(explored.parameters[name]["log"]))
+        if is_numeric(column):
+            place = column.to_numpy(dtype=np.float64)
+            is_log = explored.parameters[name]["log"] and place.min() > 0.0
+            place = np.clip(np.log(place) if is_log else place, -1e300, 1e300)
+        else:
+            place = read_axis(column, is_log=False).cells.astype(np.float64)
+        place = (place - place.min()) / (float(np.ptp(place)) or 1.0)
         distance = np.abs(place - place[explored.best])
         if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
             near &= distance <= TIED
@@ -176,9 +169,7 @@ def find_neighbors(explored: Explored) -> core.BoolArray:
 
 def write_sweep_verdict(sweep: Sweep) -> str:
     explored = explore_sweep(sweep)
-    near = find_neighbors(explored)
-    values = ", ".join(f"{name} = {core.format_value(explored.table[name].iloc[explored.best])}"
-                       for name in explored.varied)  # fmt: skip
+    near, values = find_neighbors(explored), explored.name_best(explored.varied)
     beside = "No other set is near it."
     if np.isfinite(explored.values[near]).any():
         median = format_explored(explored, find_median(explored.values[near]))
@@ -195,19 +186,17 @@ def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
     explored = explore_sweep(sweep)
     near = find_neighbors(explored)
     best, what = float(explored.values[explored.best]), name_measure(explored.name)
-    better = "more" if explored.better > 0 else "less"
     failed = find_failed(sweep.table).sum()
     fates = f"{explored.is_ruined.sum():,} ruined, {failed:,} failed"
     median, beside = find_median(explored.values), find_median(explored.values[near])
     return [
-        Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
+        Headline(explored.name, f"Best {what}", best, note="by its own score",
                  text=format_explored(explored, best)),
-        Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
+        Headline("near", "Near it", beside, note=f"median of {near.sum():,}",
                  text=format_explored(explored, beside)),
         Headline("all", "All parameter sets", median, note=f"median of {len(explored.table):,}",
-                 better=better, text=format_explored(explored, median)),
-        Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates,
-        "less"),
+                 text=format_explored(explored, median)),
+        Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates),
     ]  # fmt: skip
 
 
@@ -228,10 +217,8 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
 def list_sweep_parts(sweep: Sweep) -> list[Part]:
     explored = explore_sweep(sweep)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets come last."
-    return [
-        Part("best", "Best parameter sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
-        *list_landscape(explored, "sweep.table"),
-    ]
+    best = Part("best", "Best parameter sets", lead, lambda: [tabulate_sets(explored, TOP)], "both")
+    return [best, *list_landscape(explored, "sweep.table")]
 
 
 def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
@@ -269,7 +256,8 @@ def draw_study_map(study: Study) -> Any:
 
 
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
-    across, along = explored.read_axis(x), explored.read_axis(y)
+    across, along = (read_axis(explored.table[each], explored.parameters[each]["log"])
+                     for each in (x, y))  # fmt: skip
     width = len(across.words)
     place = along.cells * width + across.cells
     share = pd.Series(explored.is_ruined).groupby(place).mean()
@@ -278,12 +266,10 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     index = pd.MultiIndex.from_tuples(words, names=[x, y])
     what = name_measure(explored.name)
     table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
-    best = ", ".join(f"{name} = {core.format_value(explored.table[name].iloc[explored.best])}"
-                     for name in (x, y))  # fmt: skip
     caption = (
         f"Median {what} of the sets in each cell, over all other parameters; cells that are mostly "
-        f"ruined are blank. The best set has {best}. A wide area can be relied on more than a "
-        f"speck."
+        f"ruined are blank. The best set has {explored.name_best([x, y])}. A wide area can be "
+        "relied on more than a speck."
     )
     color = "accent" if explored.better > 0 else "loss"
     return ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
@@ -292,29 +278,27 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
 
 def tabulate_plateau(explored: Explored) -> ShownTable:
     near = find_neighbors(explored)
-    empty = "No other set is near the best: whether it is a plateau or a spike is unknown."
     if not near.any():
-        return ShownTable(pd.DataFrame(), empty=empty)
-    groups = {"its neighbors": near, "all": np.ones(len(near), dtype=np.bool_)}
-    rows = {}
-    for name, chosen in groups.items():
+        empty = "No other set is near the best: whether it is a plateau or a spike is unknown."
+        return ShownTable({}, empty=empty)
+    words, rows = ("lowest", "10 %", "median", "90 %", "highest"), {}
+    for name, chosen in {"its neighbors": near, "all": np.ones(len(near), np.bool_)}.items():
         values = explored.values[chosen]
         known = values[np.isfinite(values)]
         levels = np.quantile(known, (0.0, 0.1, 0.5, 0.9, 1.0)) if len(known) else [math.nan] * 5
-        words = ("lowest", "10 %", "median", "90 %", "highest")
         rows[name] = {
             "sets": f"{chosen.sum():,}",
             **dict(zip(words, (format_explored(explored, x) for x in levels), strict=True)),
             "ruined": core.format_percent(float(explored.is_ruined[chosen].mean())),
         }
-    table = pd.DataFrame.from_dict(rows, orient="index")
     note = (
         "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
         "the grid, in every parameter. A best far above them sits on a spike: it may be chance."
     )
-    heads = {str(name): Head(str(name), "", "decimals") for name in table}
-    return ShownTable(table, f"{name_measure(explored.name)} around the best", note,
-                      Head("sets"), heads)  # fmt: skip
+    heads = {name: Head(name, "", "decimals") for name in ("sets", *words, "ruined")}
+    caption = f"{name_measure(explored.name)} around the best"
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return ShownTable(table, caption, note, Head("sets"), heads)
 
 
 def tabulate_sets(explored: Explored, count: int) -> ShownTable:
@@ -422,16 +406,16 @@ def list_study_numbers(study: Study) -> list[Headline]:
     explored, verdict = explore_study(study), study.verdict
     best = float(explored.values[study.best_trial])
     found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
-                      better="more", text=format_explored(explored, best))]  # fmt: skip
+                      text=format_explored(explored, best))]  # fmt: skip
     if verdict is not None:
         looks = {0: "never", 1: "once"}.get(verdict.looks, f"{verdict.looks:,} times")
         found += [
             Headline("holdout", "On the holdout", verdict.holdout_score,
-                     note=f"accessed {looks}", better="more", text=format_holdout(study)),
+                     note=f"accessed {looks}", text=format_holdout(study)),
             Headline("deflated_sharpe", "Deflated Sharpe ratio", verdict.deflated_sharpe,
-                     "probability", "over 0.95 would be evidence", "more"),
+                     "probability", "over 0.95 would be evidence"),
             Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
-                     "probability that the best is no better than the median", "less"),
+                     "probability that the best is no better than the median"),
         ]  # fmt: skip
     return found
 
@@ -450,8 +434,7 @@ def list_study_parts(study: Study) -> list[Part]:
     luck = "What the best trial is worth, given the number of trials."
     return [
         Part("winner", "Best trial", "In the search, and where it was not searched.",
-             lambda: [tabulate_settings(study), tabulate_winner(study), *tabulate_lines(study)],
-             "both"),
+             lambda: list_winner(study), "both"),
         Part("verdict", "Selection bias", luck, lambda: list_luck(study), "both"),
         *([Part("importance", "Which parameters matter", "Share of the variance of the score over "
                 "the declared ranges.", lambda: list_importance(study))]
@@ -516,59 +499,51 @@ def list_luck(study: Study) -> list[Shown]:
         if math.isfinite(value) and (value or name != "parameter sets tried elsewhere")
     }
     heads = {"value": Head("value", "", "decimals")}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return [ShownTable(table, "Selection bias", "", Head(""), heads)]
+    return [ShownTable(rows, "Selection bias", "", Head(""), heads)]
 
 
-def tabulate_winner(study: Study) -> ShownTable:
-    known: dict[str, Any] = {} if study.best is None else dict(study.best)
-    holdout = {} if study.outcome is None else study.outcome.holdout
-    every = dict.fromkeys((*COMPARED, *find_measures(study)))
-    names = [name for name in every if name in ABOUT]
-    rows = {
-        name_measure(name): {
-            "search": format_measure(name, float(known[name])),
-            **({"holdout": format_measure(name, holdout[name])} if name in holdout else {}),
-        }
-        for name in names
-        if name in known
-    }
-    heads = {name: Head(name, "", "decimals") for name in ("search", "holdout")}
-    note = "The account begins with fresh capital at the first bar of the holdout."
-    table = pd.DataFrame.from_dict(rows, orient="index") if rows else None
-    return ShownTable(table, "Best trial, search and holdout" if holdout else "Best trial",
-                      note if holdout else "", Head("measure"), heads)  # fmt: skip
-
-
-def tabulate_lines(study: Study) -> list[ShownTable]:
-    parts = () if study.outcome is None else study.outcome.lines
-    rows = {
-        f"{name}, {where}": {measure: line.get(measure, math.nan) for measure in COMPARED[1:]}
-        for where, lines in zip(("search", "holdout"), parts, strict=False)
-        for name, line in lines.items()
-    }
-    note = (
-        "Constant leverage has the signal, the costs and the volatility of the best trial; buy and "
-        "hold is the unlevered market without costs."
-    )
-    if not rows:
-        return []
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    caption, label = "Against its benchmarks", Head("account")
-    return [ShownTable(table, caption, note, label, columns=COMPARED[1:])]
-
-
-def tabulate_settings(study: Study) -> ShownTable:
-    values, rows = study.best_values if study.best is not None else {}, {}
-    for each in study.manifest["space"]["dimensions"]:
+def list_winner(study: Study) -> list[Shown]:
+    """Return the parameters of the best trial, its measures, and those of its benchmarks."""
+    space, best = study.manifest["space"], study.best
+    values, settings = study.best_values if best is not None else {}, {}
+    for each in space["dimensions"]:
         if each["kind"] in ("float", "int"):
             span = f"{each['low']:g} to {each['high']:g}"
         else:
             span = ", ".join(map(str, each["options"]))
-        rows[each["name"]] = {"value": core.format_value(values.get(each["name"])),
-                              "searched": span + (", log" if each["log"] else "")}  # fmt: skip
-    for name, value in study.manifest["space"].get("fixed", {}).items():
-        rows[name] = {"value": core.format_value(value), "searched": "fixed"}
-    heads = {"value": Head("value", "", "decimals")}
-    return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
-                      "Parameters of the best trial", "", Head("parameter"), heads)  # fmt: skip
+        settings[each["name"]] = {"value": core.format_value(values.get(each["name"])),
+                                  "searched": span + ", log" * bool(each["log"])}  # fmt: skip
+    settings |= {name: {"value": core.format_value(value), "searched": "fixed"}
+                 for name, value in space.get("fixed", {}).items()}  # fmt: skip
+    known: dict[str, Any] = {} if best is None else dict(best)
+    holdout, parts = {}, ()
+    if study.outcome is not None:
+        holdout, parts = study.outcome.holdout, study.outcome.lines
+    measured = {
+        name_measure(name): {
+            "search": format_measure(name, float(known[name])),
+            **({"holdout": format_measure(name, holdout[name])} if name in holdout else {}),
+        }
+        for name in dict.fromkeys((*COMPARED, *find_measures(study)))
+        if name in ABOUT and name in known
+    }
+    lines = {
+        f"{name}, {where}": {measure: line.get(measure, math.nan) for measure in COMPARED[1:]}
+        for where, each in zip(("search", "holdout"), parts, strict=False)
+        for name, line in each.items()
+    }
+    fresh = "The account begins with fresh capital at the first bar of the holdout."
+    note = (
+        "Constant leverage has the signal, the costs and the volatility of the best trial; buy and "
+        "hold is the unlevered market without costs."
+    )
+    heads = {name: Head(name, "", "decimals") for name in ("value", "search", "holdout")}
+    return [
+        ShownTable(settings if values else None, "Parameters of the best trial", "",
+                   Head("parameter"), heads),
+        ShownTable(pd.DataFrame.from_dict(measured, orient="index") if measured else None,
+                   "Best trial, search and holdout" if holdout else "Best trial",
+                   fresh if holdout else "", Head("measure"), heads),
+        ShownTable(lines or None, "Against its benchmarks", note, Head("account"),
+                   columns=COMPARED[1:]),
+    ]  # fmt: skip

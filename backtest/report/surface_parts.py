@@ -38,7 +38,7 @@ def list_parts(found: Surface) -> list[Part]:
     several = len(found.years) > 1
     parts = [
         Part("quality", "Quality of the fit", "By expiry.",
-             lambda: [tabulate_fits(found), describe_arbitrage(found)], "both"),
+             lambda: list_fits(found), "both"),
         Part("smiles", "Smiles", "Lines: the fit. Bars: bid to ask.",
              lambda: [draw_smile(found, place) for place in range(len(found.years))]),
         Part("defects", "Data", "What the inspection of the quotes found.",
@@ -86,8 +86,9 @@ def draw_map(found: Surface) -> ShownChart:
                       colors={"volatility": "accent"}, height=380)  # fmt: skip
 
 
-def tabulate_fits(found: Surface) -> ShownTable:
-    fits = found.fits
+def list_fits(found: Surface) -> list[Shown]:
+    fits, arbitrage = found.fits, found.arbitrage()
+    butterflies = f"{int(arbitrage['butterfly'].sum())} of {len(arbitrage)} expiries"
     table = pd.DataFrame({
         "days": YEAR_DAYS * fits["years"], "forward": fits["forward"],
         "from": fits["forward_source"].astype(str), "quotes": fits["quotes"],
@@ -101,13 +102,11 @@ def tabulate_fits(found: Surface) -> ShownTable:
         "worst_error": Head("worst error", "", "percent"),
     }  # fmt: skip
     note = "Errors against the venue's marks, of two-sided quotes within 2.5 standard deviations."
-    return ShownTable(table, "Fits", note, Head("expiry"), heads)
-
-
-def describe_arbitrage(found: Surface) -> str:
-    table = found.arbitrage()
-    text = f"Butterfly arbitrage in {int(table['butterfly'].sum())} of {len(table)} expiries. "
-    return f"{text}{core.capitalize(describe_crossings(table))}."
+    crossings = core.capitalize(describe_crossings(arbitrage))
+    return [
+        ShownTable(table, "Fits", note, Head("expiry"), heads),
+        f"Butterfly arbitrage in {butterflies}. {crossings}.",
+    ]
 
 
 def tabulate_defects(found: Surface) -> Iterator[Shown]:

@@ -34,36 +34,37 @@ def build_page(found: Any, objective: str = "sharpe") -> Page:
 def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     manifest = dict(found.manifest)
     data = dict(manifest.get("data", {}))
+    verdict = core.capitalize(found.verdict_text)
+    verdict += "" if verdict.endswith((".", "?")) else "."
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
+
+    def list_sections() -> list[Section]:
+        shown = (write_part(each) for each in found.list_parts() if each.shows != "summary")
+        sections = [section for section in shown if section.blocks]
+        name = core.name_folder(found.folder_title, str(found.manifest["id"]))
+        basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
+        basis = [each._replace(is_folded=found.kind in DRAWN) for each in basis]
+        return [*sorted(sections, key=lambda each: each.is_folded), *basis]
+
     return Page(
         kind=found.called or found.kind,
         manifest={**manifest, "data": data},
         title=core.clip(found.heading, render.MAX_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
-        marked_summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
-        facts=[Fact(each.title, tag_number(each), each.note) for each in found.list_numbers()],
-        write_sections=lambda: list_sections(found, origin),
+        marked_summary=f"{verdict} {found.details}".rstrip(),
+        facts=[
+            Fact(
+                each.title,
+                Measured(str(each), each.name, each.style)
+                if each.name in ABOUT and not each.text
+                else str(each),
+                each.note,
+            )
+            for each in found.list_numbers()
+        ],
+        write_sections=list_sections,
         collect=lambda: {**found.to_dict(), **made},
     )
-
-
-def tag_number(number: core.Headline) -> str:
-    is_measure = number.name in ABOUT and not number.text
-    return Measured(str(number), number.name, number.style) if is_measure else str(number)
-
-
-def list_sections(found: Any, origin: Origin) -> list[Section]:
-    shown = [each for each in found.list_parts() if each.shows != "summary"]
-    sections = [section for each in shown if (section := write_part(each)).blocks]
-    first = [each for each in sections if not each.is_folded]
-    name = core.name_folder(found.folder_title, str(found.manifest["id"]))
-    basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
-    folded = (each for each in sections if each.is_folded)
-    return [*first, *folded, *(each._replace(is_folded=found.kind in DRAWN) for each in basis)]
-
-
-def write_sentence(text: str) -> str:
-    return core.capitalize(text) if text.endswith((".", "?")) else f"{core.capitalize(text)}."
 
 
 def write_part(part: core.Part) -> Section:
@@ -123,24 +124,20 @@ def write_cell(source: core.Reportable) -> str:
     chart = draw_equity_svg(source) if source.kind in DRAWN else ""
     name = "result" if source.kind in DRAWN else page.kind.replace("-", "_").replace(" ", "_")
     more = f'{name}.report("report.html") writes the whole report.'
-    return (
-        f"<div><b>{escape_text(core.clip(page.title, LONGEST))}</b><br>"
-        f"<small>{escape_text(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
-        f"{chart}{write_facts_table(page.facts)}"
-        f"<small>{escape_text(f'{page.summary} {more}')}</small></div>"
-    )
-
-
-def write_facts_table(facts: Sequence[Fact]) -> str:
     cells = [
         f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
         f'<span style="opacity:.7">{label}</span><br><b>{value}</b><br>'
         f'<small style="opacity:.7">{note}</small></td>'
-        for label, value, note in (map(escape_text, fact) for fact in facts)
+        for label, value, note in (map(escape_text, fact) for fact in page.facts)
     ]
     lines = (cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS))
     rows = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
-    return f"<table>{rows}</table>"
+    return (
+        f"<div><b>{escape_text(core.clip(page.title, LONGEST))}</b><br>"
+        f"<small>{escape_text(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
+        f"{chart}<table>{rows}</table>"
+        f"<small>{escape_text(f'{page.summary} {more}')}</small></div>"
+    )
 
 
 def draw_equity_svg(result: Any) -> str:
@@ -257,22 +254,19 @@ def write_all(
     entries.sort(key=lambda each: (-each.saved, each.name))
     rows = []
     for k, entry in enumerate(entries):
-        rows.append(write_one(store, folder / PAGES, entry, objective))
+        row = Row(entry, entry.trouble)
+        if entry.is_finished and not entry.trouble:
+            try:
+                page = build_page(results.load_saved(store / entry.name), objective)
+            except (core.BacktestError, OSError) as error:
+                row = Row(entry, name_fault(error, store / entry.name))
+            else:
+                render.write_page(page, folder / PAGES / f"{entry.name}.html", "html")
+        rows.append(row)
         if progress is not None:
             progress(k + 1, len(entries))
     write_index(rows, store, folder / INDEX)
     return rows
-
-
-def write_one(store: Path, folder: Path, entry: results.StoreEntry, objective: str) -> Row:
-    if entry.trouble or not entry.is_finished:
-        return Row(entry, entry.trouble)
-    try:
-        page = build_page(results.load_saved(store / entry.name), objective)
-    except (core.BacktestError, OSError) as error:
-        return Row(entry, name_fault(error, store / entry.name))
-    render.write_page(page, folder / f"{entry.name}.html", "html")
-    return Row(entry)
 
 
 def write_index(rows: Sequence[Row], store: Path, path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backtest.account.events import FORCED, Event
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
+from backtest.results import tables
 from backtest.results.measure_table import name_measure
 
 if TYPE_CHECKING:
@@ -242,48 +244,34 @@ def sum_by_phase(known: FloatArray, parts: pd.DataFrame, bins: int) -> pd.DataFr
     return sums.set_index(pd.Index([*names, "not yet known"], name="phase"))
 
 
-def read_account_history(
-    series: Mapping[str, FloatArray],
-    value: FloatArray,
-    signal: FloatArray,
-    forced: FloatArray,
-    *,
-    first_value: float,
-    first_signal: float,
-    ruin: int,
-    late: FloatArray | None = None,
-) -> AccountHistory:
-    """Return the history of an account from the record of a run.
-
-    ``series`` maps names to arrays of shape (n_bars,): ``equity``, ``reserve``, ``position``,
-    ``flows`` (with ``top_up``), ``price_pnl``, the costs, and ``bad_debt``. ``value`` is the value
-    of one contract at each mark close, ``signal`` the signal decided at each close, ``forced`` the
-    signed contracts that stops and liquidations traded. ``first_value`` (NaN if unknown) and
-    ``first_signal`` are those of the close before the first bar. ``ruin`` is the row of the bar of
-    ruin: negative if it was earlier, ``n_bars`` or more without ruin. ``late`` are the contracts
-    that decisions traded at the close of each bar; None if they fill before the bar's prices.
-    """
+def read_account_history(run: Any) -> AccountHistory:
+    """Return the history of the account of a run (a ``RunRecord``) that holds one position."""
+    series, value = run.record.of_one(), tables.value_of(run.venue, run.mark)
+    first, n = run.span.first, len(value)
     after = series["equity"] + series["reserve"]
     gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in GROWTH_TERMS)
     before = np.concatenate([after[:1] - gains[:1], after[:-1]])
     before[1:] += (series["flows"] - series["top_up"])[1:]
-    is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
-    value_before = np.concatenate([[first_value], value[:-1]])
+    is_counted = before > 0.0
+    if run.tally.ruin >= 0:
+        is_counted &= np.arange(n) <= run.tally.ruin - first
+    value_before = np.append(tables.value_of(run.venue, run.before.mark[:1]), value[:-1])
+    forced = tables.sum_contracts(run.entries, FORCED, first, n)
     held = series["quantity"] - forced
-    decided = np.concatenate([[first_signal], signal[:-1]])
-    if late is not None:
-        held = held - late
-        decided = np.concatenate([[0.0], decided[:-1]])
+    decided = np.append(run.before.signal[:1], np.broadcast_to(run.signal, n)[:-1])
+    if run.account.fill == "next_close":  # decisions trade at the close of the bar
+        held = held - tables.sum_contracts(run.entries, (Event.FILL,), first, n)
+        decided = np.append(0.0, decided[:-1])
     direction = np.sign(decided)
     direction = np.where(direction == 0.0, np.sign(held), direction)
     notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
     known = np.where(np.isnan(value_before), value, value_before)
+    turns = np.divide(notional, before, out=np.zeros_like(after), where=is_counted)
     return AccountHistory(
         before=before,
         after=after,
         money={name: series[name] for name in ("price_pnl", *GROWTH_TERMS, "bad_debt")},
-        leverage=direction
-        * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
+        leverage=direction * turns,
         direction=direction,
         move=direction * (value - known) / np.abs(known),
         is_cut=forced != 0.0,

@@ -36,12 +36,6 @@ class Statistic(NamedTuple):
     scale: Callable[[Sampled], float]
 
 
-def estimate_mean(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the mean of each row, and the influence of each period on it."""
-    value = np.mean(x, axis=1)
-    return value, x - value[:, None]
-
-
 def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the Sharpe ratio per period of each row, and the influence of each period on it."""
     mean, deviation = np.mean(x, axis=1), np.std(x, axis=1, ddof=1)
@@ -53,7 +47,9 @@ def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 STATISTICS = {
     "log_growth": Statistic(
-        lambda sampled: np.log1p(sampled.returns), estimate_mean, lambda sampled: sampled.per_year
+        lambda sampled: np.log1p(sampled.returns),
+        lambda x: (np.mean(x, axis=1), x - np.mean(x, axis=1, keepdims=True)),
+        lambda sampled: sampled.per_year,
     ),
     "sharpe": Statistic(
         lambda sampled: sampled.returns - sampled.free,

@@ -44,14 +44,6 @@ LEFTOVER, UNKNOWN = "leftover", "unknown"
 Saved: TypeAlias = core.SavedResult
 
 
-def name_kind(kind: str, n: int) -> str:
-    if n == 1:
-        return kind
-    if kind in KINDS:
-        return str(KINDS[kind].plural)
-    return f"{LEFTOVER}s" if kind == LEFTOVER else kind
-
-
 def is_leftover(folder: Path) -> bool:
     return folder.name.startswith(LEFTOVERS)
 
@@ -74,19 +66,16 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
         )
-    if is_begun(folder) and folder.resolve().name != name_begun(kind, manifest):
-        raise core.DataError(
-            f"{folder}: {MANIFEST} must describe the result that the folder is named after"
-        )
+    if is_begun(folder):
+        try:
+            name = f"{UNFINISHED}{name_result(manifest)}" if KINDS[kind].can_be_resumed else ""
+        except (KeyError, TypeError, AttributeError):
+            name = ""
+        if folder.resolve().name != name:
+            raise core.DataError(
+                f"{folder}: {MANIFEST} must describe the result that the folder is named after"
+            )
     return kind, manifest
-
-
-def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
-    try:
-        can_be_resumed = KINDS[kind].can_be_resumed
-        return f"{UNFINISHED}{name_result(manifest)}" if can_be_resumed else ""
-    except (KeyError, TypeError, AttributeError):
-        return ""
 
 
 def load_saved(folder: Path) -> Saved:
@@ -104,20 +93,17 @@ def name_fault(error: Exception, folder: Path) -> str:
     return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
 
 
-def recompute_id(manifest: Mapping[str, Any], kind: str) -> str:
-    aside = (*NOT_SAID, "id", *KINDS[kind].aside)
-    return core.compute_id({name: value for name, value in manifest.items() if name not in aside})
-
-
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
     saved = KINDS[kind]
-    layout, files = saved.layout, saved.files()
+    layout, files, aside = saved.layout, saved.files(), (*NOT_SAID, "id", *saved.aside)
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return
     if manifest.get(SEAL) != hash_manifest(manifest):
         yield "was changed: its sha256 does not match its content"
-    elif manifest.get("id") != recompute_id(manifest, kind):
+    elif manifest.get("id") != core.compute_id(
+        {name: value for name, value in manifest.items() if name not in aside}
+    ):
         yield "was changed: its id does not match its content"
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
@@ -144,7 +130,9 @@ def find_folder(name: str, store: Path) -> Path:
     if name and is_result(Path(name)):
         return Path(name)
     known = [each for each in folders if is_result(store / each)]
-    fits = [each for each in folders if has_prefix(each, name)]
+    is_id = len(name) >= SHORTEST  # else the beginning of a name
+    fits = [each for each in folders if (name and each.startswith(name))
+            or (is_id and each.rpartition("-")[2].startswith(name))]  # fmt: skip
     if len(fits) == 1:
         return store / fits[0]
     if fits:
@@ -160,11 +148,6 @@ def find_folder(name: str, store: Path) -> Path:
 
 def is_result(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and not folder.name.startswith(".")
-
-
-def has_prefix(folder: str, name: str) -> bool:
-    is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
-    return is_id or (len(name) > 0 and folder.startswith(name))
 
 
 @dataclass(frozen=True)
@@ -218,15 +201,27 @@ def read_entry(folder: Path) -> StoreEntry:
 
 
 def try_entry(folder: Path) -> StoreEntry:
-    kind, disk = UNKNOWN, {}
+    kind, disk, lock = UNKNOWN, {}, folder / LOCK
     try:
         disk = measure_disk(folder)
         if is_leftover(folder):
-            return read_leftover(folder, disk)
+            busy = core.is_lock_held(lock)
+            inner = [each.name for each in folder.glob("*") if each.is_dir()]
+            about = f" of {inner[0]}" if len(inner) == 1 else ""
+            what = "is being written now" if busy else f"was left by a process that died{about}"
+            return StoreEntry(folder.name, LEFTOVER, f"it {what}", **disk, is_busy=busy)
         kind, manifest = open_folder(folder)
-        facts = describe_manifest(manifest)
+        data = manifest["data"]
+        facts = {
+            "id": manifest["id"],
+            "source": str(data.get("source", "")),
+            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+            "is_synthetic": bool(data.get("synthetic")),
+        }
         if is_begun(folder):
-            facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
+            note, busy = KINDS[kind]._read_progress(folder, manifest), core.is_lock_held(lock)
+            facts |= {**describe_search(manifest), "note": note, "is_finished": False,
+                      "is_busy": busy}  # fmt: skip
         else:
             check_files(folder, kind, manifest)
             facts |= KINDS[kind]._read_line(folder, manifest)
@@ -250,29 +245,6 @@ def measure_disk(folder: Path) -> dict[str, Any]:
     return {"saved": newest if manifest is None else manifest.st_mtime_ns, "size": size}
 
 
-def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
-    busy = core.is_lock_held(folder / LOCK)
-    inner = [each.name for each in folder.glob("*") if each.is_dir()]
-    about = f" of {inner[0]}" if len(inner) == 1 else ""
-    what = "is being written now" if busy else f"was left by a process that died{about}"
-    return StoreEntry(folder.name, LEFTOVER, f"it {what}", **disk, is_busy=busy)
-
-
-def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    data = manifest["data"]
-    return {
-        "id": manifest["id"],
-        "source": str(data.get("source", "")),
-        **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
-        "is_synthetic": bool(data.get("synthetic")),
-    }
-
-
-def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    note = KINDS[kind]._read_progress(folder, manifest)
-    return {"note": note, "is_busy": core.is_lock_held(folder / LOCK), "is_finished": False}
-
-
 def describe_note(entry: StoreEntry) -> str:
     if entry.is_finished:
         return entry.note
@@ -281,7 +253,10 @@ def describe_note(entry: StoreEntry) -> str:
 
 def count_kinds(entries: Iterable[StoreEntry]) -> str:
     counts = Counter(each.kind for each in entries)
-    return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"
+    plurals = {name: str(saved.plural) for name, saved in KINDS.items()}
+    plurals[LEFTOVER] = f"{LEFTOVER}s"
+    return ", ".join(f"{n:,} {kind if n == 1 else plurals.get(kind, kind)}"
+                     for kind, n in counts.items()) or "none"  # fmt: skip
 
 
 def summarize_making(making: core.Making | None) -> dict[str, Any]:
@@ -298,11 +273,11 @@ def summarize_making(making: core.Making | None) -> dict[str, Any]:
 
 
 def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
-    paths = [folder / name for name in KINDS[kind].files()]
-    faults += [(path.name, "is missing") for path in paths if not path.is_file()]
-    for name, fault in faults:
-        raise core.damage_error(folder / name, fault)
+    for fault in find_manifest_faults(manifest, kind):
+        raise core.damage_error(folder / MANIFEST, fault)
+    for path in (folder / name for name in KINDS[kind].files()):
+        if not path.is_file():
+            raise core.damage_error(path, "is missing")
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
@@ -407,22 +382,17 @@ UNTOLD = Origin()
 def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> Origin:
     argv = making.argv if making else ()
     if not argv:
-        return Origin("", (describe_call(manifest),))
+        kind = KINDS.get(str(manifest.get("kind")))
+        one = {"": manifest["policy"]} if "policy" in manifest else {}
+        policies = manifest.get("policies") or one
+        names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
+        module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
+        source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
+        parts = ["bt.run" if kind is None else kind.call, f"{names}{module}", str(source)]
+        return Origin("", (f"made in Python: {', '.join(filter(None, parts))}",))
     files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
     remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
     return Origin(shlex.join(argv), remarks)
-
-
-def describe_call(manifest: Mapping[str, Any]) -> str:
-    kind = KINDS.get(str(manifest.get("kind")))
-    call = "bt.run" if kind is None else kind.call
-    one = {"": manifest["policy"]} if "policy" in manifest else {}
-    policies = manifest.get("policies") or one
-    names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
-    module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
-    source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
-    parts = [call, f"{names}{module}", str(source)]
-    return f"made in Python: {', '.join(filter(None, parts))}"
 
 
 @dataclass(frozen=True)
@@ -434,11 +404,8 @@ class FolderCheck:
     remarks: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        lists = {"faults": self.faults, "remarks": self.remarks}
-        named = {
-            key: [{"file": name, "what": what} for name, what in found]
-            for key, found in lists.items()
-        }
+        named = {key: [{"file": name, "what": what} for name, what in getattr(self, key)]
+                 for key in ("faults", "remarks")}  # fmt: skip
         return {"name": self.name, "kind": self.kind, "files": self.files, **named}
 
 
@@ -528,7 +495,9 @@ def choose_deletions(
     )
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
     troubled = [each for each in entries if each.trouble]
-    chosen += [each for each in troubled if with_damaged or is_remains(store / each.name)]
+    chosen += [each for each in troubled if with_damaged  # or the remains of a replacement
+               or (each.name.startswith((DRAFT, PRUNED))
+                   and not (store / each.name / REPLACED).exists())]  # fmt: skip
     reasons = [(each, find_reason_to_keep(store / each.name)) for each in chosen]
     kept = [KeptFolder(each.name, why) for each, why in reasons if why]
     return [each for each, why in reasons if not why], kept
@@ -544,17 +513,19 @@ def delete_chosen(store: Path, chosen: Sequence[StoreEntry]) -> tuple[list[str],
     return [each.name for each in chosen if each.name not in left], left
 
 
-def is_remains(folder: Path) -> bool:
-    return folder.name.startswith((DRAFT, PRUNED)) and not (folder / REPLACED).exists()
-
-
 def find_reason_to_keep(folder: Path) -> str:
     """Return why a folder is not known to be a result; only its manifest makes it one."""
     try:
         if folder.is_symlink():
             return "it is a link"
         if is_leftover(folder):
-            return "" if all(map(is_moved_result, folder.iterdir())) else "it holds other files"
+            moved = all(
+                each.name == LOCK
+                or (each.is_dir() and bool(each.name == REPLACED
+                                           or ID.fullmatch(each.name.rpartition("-")[2])))
+                for each in folder.iterdir()
+            )  # fmt: skip
+            return "" if moved else "it holds other files"
         if is_begun(folder) and not any(folder.iterdir()):
             return ""
         kind, manifest = open_folder(folder)
@@ -568,8 +539,3 @@ def find_reason_to_keep(folder: Path) -> str:
         return name_fault(error, folder)
     except (OSError, TypeError) as error:
         return f"it cannot be read: {error}"
-
-
-def is_moved_result(path: Path) -> bool:
-    is_result = ID.fullmatch(path.name.rpartition("-")[2]) is not None
-    return path.name == LOCK or (path.is_dir() and (is_result or path.name == REPLACED))

@@ -60,12 +60,7 @@ def estimate_moments(returns: core.FloatArray) -> SharpeMoments:
 
 @core.checked
 def probabilistic_sharpe(
-    sharpe: float,
-    n: float,
-    *,
-    skew: float = 0.0,
-    kurtosis: float = 3.0,
-    benchmark: float = 0.0,
+    sharpe: float, n: float, *, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0
 ) -> float:
     """Return the probability that the true Sharpe ratio is above a benchmark.
 
@@ -355,22 +350,18 @@ def match_draws(draws: core.FloatArray) -> tuple[float, float]:
 
 
 def count_normals(height: float, most: int) -> float:
-    from scipy.special import ndtr  # noqa: PLC0415 - loads where it is used
+    from scipy.optimize import brentq  # noqa: PLC0415 - loads where it is used
+    from scipy.special import ndtr  # noqa: PLC0415
 
     x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
     above, below = ndtr(x), ndtr(-x)
 
-    def expect(n: float) -> float:
-        values = 1.0 - above**n - below**n
-        return float(step * (np.sum(values) - 0.5 * values[0]))
+    def lack(log: float) -> float:
+        values = 1.0 - above ** math.exp(log) - below ** math.exp(log)
+        return float(step * (np.sum(values) - 0.5 * values[0])) - height
 
-    if height >= expect(most):
-        return float(most)
-    low, high = 0.0, math.log(most)
-    for _ in range(50):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if expect(math.exp(middle)) < height else (low, middle)
-    return math.exp(low)
+    is_most = lack(math.log(most)) <= 0.0
+    return float(most) if is_most else math.exp(brentq(lack, 0.0, math.log(most), xtol=1e-13))
 
 
 def round_figures(value: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
@@ -107,6 +107,9 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
+    late = 0  # flows; counting them loads pandas
+    if account.flows is not None:
+        late = int((account.flows.index > core.utc_index(market.time[-1:])[0]).sum())
     return {
         **describe_bars(market, start, closes),
         **describe_clock(market),
@@ -114,14 +117,8 @@ def describe_instrument(
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
-        "flows_after_the_end": count_late_flows(account, market),
+        "flows_after_the_end": late,
     }
-
-
-def count_late_flows(account: Account, market: Market) -> int:
-    if account.flows is None:
-        return 0
-    return int((account.flows.index > core.utc_index(market.time[-1:])[0]).sum())
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
@@ -202,34 +199,24 @@ def hash_source(cls: type[Policy]) -> str:
             continue
         functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
         texts += [describe_function(function, {}, by_source=False).text for function in functions]
-        texts += describe_attributes(base, cls.parameters())
+        for name, value in vars(base).items():
+            if name in cls.parameters() or isinstance(value, FunctionType):
+                continue
+            inner = (getattr(value, each, None) for each in ("fget", "__func__", "func"))
+            texts += [f"{name}: {describe_function(each, {}, by_source=False).text}"
+                      for each in inner if isinstance(each, FunctionType)]  # fmt: skip
+            is_special = name.startswith("__") and name.endswith("__")
+            if not is_special and is_constant(value):
+                texts.append(f"{name}={value!r}")
     texts.append(describe_function(formula_of(cls), {}, by_source=False).text)
     texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str]:
-    for name, value in vars(base).items():
-        if name in parameters or isinstance(value, FunctionType):
-            continue
-        yield from (
-            f"{name}: {describe_function(each, {}, by_source=False).text}"
-            for each in find_functions(value)
-        )
-        is_special = name.startswith("__") and name.endswith("__")
-        if not is_special and is_constant(value):
-            yield f"{name}={value!r}"
 
 
 def is_constant(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(is_constant(each) for each in value)
     return isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic))
-
-
-def find_functions(value: Any) -> Iterator[FunctionType]:
-    inner = (getattr(value, name, None) for name in ("fget", "__func__", "func"))
-    yield from (each for each in inner if isinstance(each, FunctionType))
 
 
 def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:

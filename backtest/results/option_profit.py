@@ -155,7 +155,17 @@ def explain_profit(
     before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
     made = profit - multiply(carried, quotes.value_open - before)
     made -= multiply(closed, quotes.value_close - quotes.value_open)
-    ended = follow_endings(terms, quotes, opened - closed, made, settled)
+    # what ended inside the bar: at the settlement, or the forward at which it has what it made
+    gone = opened - closed
+    bars, options = np.nonzero(gone)
+    start = pick(quotes, "open", bars, options)
+    held, at = gone[bars, options], settled[bars, options]
+    value = quotes.value_open[bars, options] + made[bars, options] / held
+    end = start.copy()
+    forward = find_forwards(terms, options, start, value / terms.sizes[options])
+    end[0] = np.where(np.isnan(at), forward, at)
+    end[2] = np.where(np.isnan(at), end[2], 0.0)
+    ended = Moves(bars, options, held, start, end)
     parts = {name: np.zeros(profit.shape) for name in EXPLAINED}
     for moves in (follow_gap(quotes, carried), follow_bar(quotes, closed), ended):
         for name, money in zip(EXPLAINED, expand(terms, moves), strict=False):
@@ -196,25 +206,6 @@ def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
     bars, options = np.nonzero(held)
     start, end = pick(quotes, "open", bars, options), pick(quotes, "close", bars, options)
     return Moves(bars, options, held[bars, options], start, end)
-
-
-def follow_endings(
-    terms: OptionTerms,
-    quotes: OptionQuotes,
-    quantities: FloatArray,
-    made: FloatArray,
-    settled: FloatArray,
-) -> Moves:
-    bars, options = np.nonzero(quantities)
-    start = pick(quotes, "open", bars, options)
-    held, at = quantities[bars, options], settled[bars, options]
-    value = quotes.value_open[bars, options] + made[bars, options] / held
-    forward = find_forwards(terms, options, start, value / terms.sizes[options])
-    is_settled = ~np.isnan(at)
-    end = start.copy()
-    end[0] = np.where(is_settled, at, forward)
-    end[2] = np.where(is_settled, 0.0, end[2])
-    return Moves(bars, options, held, start, end)
 
 
 def find_forwards(

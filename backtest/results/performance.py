@@ -127,15 +127,6 @@ def certainty_equivalent(
     return compound_growth(utility ** (1.0 / power), 1.0 / periods) if utility > 0.0 else -1.0
 
 
-def sample_moves(moves: core.FloatArray, ends_sample: core.FloatArray) -> core.FloatArray:
-    """Return the simple returns per sampling period of those of bars, of shape (n_samples,).
-
-    ``ends_sample`` (n_bars,) is 1 at the last bar of each period.
-    """
-    growth = np.cumprod(1.0 + moves)[ends_sample != 0.0]
-    return np.asarray(growth / np.concatenate(([1.0], growth[:-1])) - 1.0)
-
-
 def sampled_returns(
     unit: core.FloatArray, ends_sample: core.FloatArray, first_unit: float
 ) -> core.FloatArray:
@@ -217,7 +208,7 @@ def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float)
     excess, market = np.asarray(excess), np.asarray(market)
     n = len(market)
     if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
-        return MarketFit(math.nan, math.nan, math.nan, math.nan)
+        return MarketFit(*[math.nan] * 4)
     table = np.column_stack([np.ones(n), market])
     inverse = np.linalg.inv(table.T @ table)
     found = inverse @ (table.T @ excess)
@@ -228,12 +219,8 @@ def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float)
         shifted = scores[k:].T @ scores[:-k]
         total = total + (1.0 - k / (lags + 1.0)) * (shifted + shifted.T)
     errors = np.sqrt(np.maximum(np.diag(inverse @ total @ inverse), 0.0))
-    return MarketFit(
-        alpha=float(found[0] * periods),
-        beta=float(found[1]),
-        alpha_error=float(errors[0] * periods),
-        beta_error=float(errors[1]),
-    )
+    (alpha, beta), (alpha_error, beta_error) = found.tolist(), errors.tolist()
+    return MarketFit(alpha * periods, beta, alpha_error * periods, beta_error)
 
 
 @dataclass(frozen=True)
@@ -285,41 +272,17 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     >>> found.frequency, found.brier, round(found.kupiec, 4)
     (0.5, 0.3125, 1.1507)
     """
-    p, happened = read_pairs(forecast, outcome)
-    n, events = len(p), int(np.count_nonzero(happened))
-    mean, frequency = float(np.mean(p)), events / n
-    n00, n01, n10, n11 = np.bincount(2 * happened[:-1] + happened[1:], minlength=4).tolist()
-    kupiec = log_likelihood(n - events, events) - log_likelihood(n - events, events, mean)
-    apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
-    clusters = apart - log_likelihood(n00 + n10, n01 + n11)
-    return Calibration(
-        count=n,
-        forecast=mean,
-        frequency=frequency,
-        brier=float(np.mean((p - happened) ** 2)),
-        base_brier=frequency * (1.0 - frequency),
-        kupiec=max(2.0 * kupiec, 0.0),
-        kupiec_p=find_p_value(kupiec),
-        christoffersen=max(2.0 * clusters, 0.0),
-        christoffersen_p=find_p_value(clusters),
-    )
-
-
-def read_pairs(
-    forecast: npt.ArrayLike, outcome: npt.ArrayLike
-) -> tuple[core.FloatArray, core.IntArray]:
-    """Return forecasts and outcomes where both are known, checked."""
-    p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
-    check_lengths(forecast=p, outcome=happened)
-    is_known = ~np.isnan(p) & ~np.isnan(happened)
-    p, happened = p[is_known], happened[is_known]
+    p, came = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
+    check_lengths(forecast=p, outcome=came)
+    is_known = ~np.isnan(p) & ~np.isnan(came)
+    p, came = p[is_known], came[is_known]
     if len(p) < 2:
         raise core.ParameterError(
             f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}"
         )
     for name, values, is_right, rule in (
         ("forecast", p, (p >= 0.0) & (p <= 1.0), "probabilities from 0 to 1"),
-        ("outcome", happened, (happened == 0.0) | (happened == 1.0), "0 or 1"),
+        ("outcome", came, (came == 0.0) | (came == 1.0), "0 or 1"),
     ):
         bad = values[~is_right]
         if len(bad):
@@ -327,7 +290,26 @@ def read_pairs(
                 f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}; "
                 "NaN where it is not known"
             )
-    return p, happened.astype(np.int64)
+    happened = came.astype(np.int64)
+    n, events = len(p), int(np.count_nonzero(happened))
+    mean, frequency = float(np.mean(p)), events / n
+    n00, n01, n10, n11 = np.bincount(2 * happened[:-1] + happened[1:], minlength=4).tolist()
+    kupiec = log_likelihood(n - events, events) - log_likelihood(n - events, events, mean)
+    apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
+    clusters = apart - log_likelihood(n00 + n10, n01 + n11)
+    # the probability of a larger ratio, chi-squared with one degree of freedom
+    kupiec_p, clusters_p = (math.erfc(math.sqrt(max(x, 0.0))) for x in (kupiec, clusters))
+    return Calibration(
+        count=n,
+        forecast=mean,
+        frequency=frequency,
+        brier=float(np.mean((p - happened) ** 2)),
+        base_brier=frequency * (1.0 - frequency),
+        kupiec=max(2.0 * kupiec, 0.0),
+        kupiec_p=kupiec_p,
+        christoffersen=max(2.0 * clusters, 0.0),
+        christoffersen_p=clusters_p,
+    )
 
 
 def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
@@ -338,11 +320,6 @@ def log_likelihood(misses: int, hits: int, probability: float | None = None) -> 
         return -math.inf
     missed = misses * math.log1p(-probability) if misses else 0.0
     return missed + (hits * math.log(probability) if hits else 0.0)
-
-
-def find_p_value(log_ratio: float) -> float:
-    """Return the probability of a larger ratio, chi-squared with one degree of freedom."""
-    return math.erfc(math.sqrt(max(log_ratio, 0.0)))
 
 
 @core.checked

@@ -139,24 +139,21 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
             f"constraints must map measures to bounds, got {constraints!r}; "
             "{'max_drawdown': '<= 0.4'}, for example"
         )
-    given = (constraints or {}).items()
-    read = [_read_constraint(name, text) for name, text in given]
+    read = []
+    for name, text in (constraints or {}).items():
+        check_metric(name)
+        match = _CONSTRAINT.fullmatch(str(text))
+        try:
+            bound = float(match[2]) if match else math.nan
+        except ValueError:
+            bound = math.nan
+        if match is None or not math.isfinite(bound):
+            raise core.ParameterError(
+                f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for "
+                f"{name}; '<= 0.4', for example"
+            )
+        read.append(Constraint(name, match[1], bound))
     return (RUIN, *(each for each in read if each != RUIN))
-
-
-def _read_constraint(name: str, text: str) -> Constraint:
-    check_metric(name)
-    match = _CONSTRAINT.fullmatch(str(text))
-    try:
-        bound = float(match[2]) if match else math.nan
-    except ValueError:
-        bound = math.nan
-    if match is None or not math.isfinite(bound):
-        raise core.ParameterError(
-            f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for {name}; "
-            "'<= 0.4', for example"
-        )
-    return Constraint(name, match[1], bound)
 
 
 def check_metric(name: str) -> None:

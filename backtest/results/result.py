@@ -14,7 +14,7 @@ import numpy as np
 from backtest import core
 from backtest._compile.object_code import Structs
 from backtest.account import Account, AccountState, no_options, read_traded
-from backtest.account.events import ENTRY, FORCED, Entries, Event
+from backtest.account.events import ENTRY
 from backtest.account.money import Wallet
 from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import pd, pq
@@ -37,13 +37,7 @@ from backtest.results.record import AccountFields, Closes, OptionFields, Positio
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
-from backtest.results.tables import (
-    attribute_money,
-    attribution_table,
-    is_inverse,
-    sum_contracts,
-    value_of,
-)
+from backtest.results.tables import attribute_money, attribution_table, is_inverse
 from backtest.results.tally import flatten_tally, make_tally
 from backtest.results.trade_measures import RollSplit
 from backtest.venue import Option, Venue
@@ -192,7 +186,50 @@ class Result(RunRecord, core.SavedResult):
         before. ``bars`` have ``equity`` and ``drawdown``, ``returns`` are those of sampling
         periods, ``metrics`` have a risk-free rate of 0 and the coin itself as the market.
         """
-        return count_in(self, market)
+        coin, closes = find_coin(market.instrument), self.span.closes
+        ends = market.time + market.interval
+        settled = {each.contract.settles for each in self.list_venues() if is_inverse(each)}
+        if not settled:
+            raise core.ParameterError(
+                "counted_in needs an account in coins, got no inverse contract"
+            )
+        if coin and (others := ", ".join(map(str, sorted(settled - {coin, None}, key=str)))):
+            raise core.ParameterError(
+                f"market must price the coin of the account, {others}, got {coin!r}"
+            )
+        rows = np.searchsorted(ends, closes, side="right") - 1
+        missing = closes[(rows < 0) | (ends[rows] != closes)]
+        if len(missing):
+            first = core.format_time(int(missing[0]))
+            raise core.DataError(
+                f"market must have a mark at each close of the run, got none at {first}"
+            )
+        before = int(np.searchsorted(ends, self.time[0], side="right")) - 1
+        start = before if self.manifest.get("resumed_from") is not None and before >= 0 else rows[0]
+        marks, first_mark = market.mark_close[rows], float(market.mark_close[start])
+        unit, begun = self.of_account("unit") * marks, self.tally.first_unit * first_mark
+        equity = self.of_account("equity") * marks
+        fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, begun))
+        returns = sampled_returns(unit, self.ends_sample, begun)
+        held = sampled_returns(marks, self.ends_sample, first_mark)
+        n, periods, deepest = len(returns), self.span.periods, float(fall.max())
+        growth = float(unit[-1]) / begun
+        rate = -1.0 if self.tally.ruin >= 0 else compound_growth(growth, self.span.years)
+        mean = float(returns.mean()) if n > 0 else math.nan
+        downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
+        measured = {
+            "total_return": growth - 1.0,
+            "cagr": rate,
+            **measure_spread(returns, 0.0, periods),
+            "sortino": ratio(mean, downside, periods),
+            "max_drawdown": deepest,
+            "calmar": rate / deepest if deepest > 0.0 else math.nan,
+            **measure_returns(Samples(returns, np.zeros(n), held), periods),
+            "final_equity": float(equity[-1]),
+        }
+        bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=core.utc_index(self.time))
+        sampled = pd.Series(returns, self.returns.index, name="return")
+        return CountedResult(bars, sampled, Measures(measured))
 
     @cached_property
     def equal_risk(self) -> EqualRisk | None:
@@ -219,23 +256,7 @@ class Result(RunRecord, core.SavedResult):
 
     @cached_property
     def _life(self) -> AccountHistory:
-        n = len(self.time)
-        ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
-        first = value_of(self.venue, self.before.mark[:1])
-        late = None
-        if self.account.fill == "next_close":
-            late = sum_contracts(self.entries, (Event.FILL,), self.span.first, len(self.time))
-        own = self.record.of_one()
-        return read_account_history(
-            own,
-            value_of(self.venue, self.mark),
-            self.signal,
-            sum_contracts(self.entries, FORCED, self.span.first, len(self.time)),
-            first_value=float(first[0]),
-            first_signal=float(self.before.signal[0]),
-            ruin=ruin,
-            late=late,
-        )
+        return read_account_history(self)
 
     @overload
     def attribution(self, by: None = None) -> Any: ...
@@ -310,7 +331,14 @@ class Result(RunRecord, core.SavedResult):
         return [type(each) for each in (*self.policies.values(), self.overlay) if each]
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
-        table = list_account(self)
+        closes = {k: x for k, x in self.closes._asdict().items() if k not in BY_POSITION}
+        time = self.time.view("datetime64[ns]")
+        table: dict[str, Any] = {"time": time, **self.record.account._asdict(), **closes}
+        table["ends_sample"] = self.ends_sample
+        if self.benchmark is not None:
+            table["market_return"] = self.benchmark
+        for c, asset in enumerate(self.account.collateral):
+            table[f"price of {asset.name}"] = self.asset_marks[:, c]
         is_compiled = self.manifest["compiled"] == "yes" or "equal_risk" in vars(self)
         constant = self.equal_risk if is_compiled else None
         if constant is not None:
@@ -345,6 +373,10 @@ class Result(RunRecord, core.SavedResult):
             for k in Quotes._fields
         ]
         closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
+        columns = pq.read_table(folder / EVENTS).to_pandas()
+        entries = np.empty(len(columns), ENTRY)
+        for name in ENTRY.names or ():
+            entries[name] = columns[name]
         made = cls(
             policies={},
             overlay=None,
@@ -368,7 +400,7 @@ class Result(RunRecord, core.SavedResult):
                 PositionFields(*gather(wide, names, PositionFields._fields)),
                 Closes(*closes, *gather(wide, names, BY_POSITION)),
             ),
-            entries=read_entries(folder / EVENTS),
+            entries=entries,
             quotes=Quotes(*quotes),
             asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(
                 np.float64
@@ -428,75 +460,13 @@ class CountedResult(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def count_in(run: RunRecord, market: Market) -> CountedResult:
-    coin, ends, closes = (
-        find_coin(market.instrument),
-        market.time + market.interval,
-        run.span.closes,
-    )
-    settled = {each.contract.settles for each in run.list_venues() if is_inverse(each)}
-    if not settled:
-        raise core.ParameterError("counted_in needs an account in coins, got no inverse contract")
-    if coin and (others := ", ".join(map(str, sorted(settled - {coin, None}, key=str)))):
-        raise core.ParameterError(
-            f"market must price the coin of the account, {others}, got {coin!r}"
-        )
-    rows = np.searchsorted(ends, closes, side="right") - 1
-    missing = closes[(rows < 0) | (ends[rows] != closes)]
-    if len(missing):
-        first = core.format_time(int(missing[0]))
-        raise core.DataError(
-            f"market must have a mark at each close of the run, got none at {first}"
-        )
-    before = int(np.searchsorted(ends, run.time[0], side="right")) - 1
-    start = before if run.manifest.get("resumed_from") is not None and before >= 0 else rows[0]
-    marks, first_mark = market.mark_close[rows], float(market.mark_close[start])
-    unit, begun = run.of_account("unit") * marks, run.tally.first_unit * first_mark
-    equity = run.of_account("equity") * marks
-    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, begun))
-    returns = sampled_returns(unit, run.ends_sample, begun)
-    held = sampled_returns(marks, run.ends_sample, first_mark)
-    n, periods, deepest = len(returns), run.span.periods, float(fall.max())
-    growth = float(unit[-1]) / begun
-    rate = -1.0 if run.tally.ruin >= 0 else compound_growth(growth, run.span.years)
-    mean = float(returns.mean()) if n > 0 else math.nan
-    downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
-    measured = {
-        "total_return": growth - 1.0,
-        "cagr": rate,
-        **measure_spread(returns, 0.0, periods),
-        "sortino": ratio(mean, downside, periods),
-        "max_drawdown": deepest,
-        "calmar": rate / deepest if deepest > 0.0 else math.nan,
-        **measure_returns(Samples(returns, np.zeros(n), held), periods),
-        "final_equity": float(equity[-1]),
-    }
-    bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=core.utc_index(run.time))
-    sampled = pd.Series(returns, run.returns.index, name="return")
-    return CountedResult(bars, sampled, Measures(measured))
-
-
 EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
-WHOLE = (
-    "cursor", "instruments", "expiries", "owners",
-)  # fmt: skip
+WHOLE = ("cursor", "instruments", "expiries", "owners")
 """Arrays of integers among those of the state and of the options."""
 BY_BAR = ("opened", "entries", "settled", "ages")
-BY_POSITION = Closes._fields[-3:]
-
-
-def list_account(result: RunRecord) -> dict[str, Any]:
-    closes = {k: x for k, x in result.closes._asdict().items() if k not in BY_POSITION}
-    time = result.time.view("datetime64[ns]")
-    bars = {"time": time, **result.record.account._asdict(), **closes}
-    bars["ends_sample"] = result.ends_sample
-    if result.benchmark is not None:
-        bars["market_return"] = result.benchmark
-    for c, asset in enumerate(result.account.collateral):
-        bars[f"price of {asset.name}"] = result.asset_marks[:, c]
-    return bars
+BY_POSITION = Closes._fields[-4:]
 
 
 def list_positions(result: RunRecord) -> dict[str, core.FloatArray]:
@@ -520,7 +490,7 @@ def widen(
 
 def pack_state(result: RunRecord) -> dict[str, Any]:
     traded, options, state = result.traded, result.options, result.state
-    packed = {
+    packed: dict[str, Any] = {
         "book": {**list_plain(state, "held", "options"), "held": list_plain(state.held)},
         "tally": flatten_tally(result.tally),
         **{name: getattr(result, name) for name in KEPT},
@@ -535,19 +505,16 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
         "spans": result.spans.tolist(),
         "before": list_plain(result.before),
     }
-    if options is None:
-        return packed
-    return {
-        **packed,
-        "options": {
+    if options is not None:
+        packed["options"] = {
             "names": options.terms.names,
             "terms": list_plain(options.terms, "names"),
             "legs": options.legs,
             "hedged": options.hedged,
             "owners": options.owners.tolist(),
             "contracts": [each.to_dict() for each in options.contracts],
-        },
-    }
+        }
+    return packed
 
 
 def list_plain(record: Any, *without: str) -> dict[str, Any]:
@@ -582,14 +549,6 @@ def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
         quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),
         **dict(zip(BY_BAR, gather(wide, names, BY_BAR), strict=True)),
     )
-
-
-def read_entries(path: Path) -> Entries:
-    columns = pq.read_table(path).to_pandas()
-    found = np.empty(len(columns), ENTRY)
-    for name in ENTRY.names or ():
-        found[name] = columns[name]
-    return found
 
 
 RECORDS: dict[str, Any] = {"positions": PositionState, "calls": MarginCall}

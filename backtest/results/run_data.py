@@ -296,7 +296,10 @@ class RunData:
     @property
     def _values(self) -> FloatArray:
         """The values u of the marks, of shape (n_bars, n)."""
-        return tables.value_marks(self.marks, self.list_venues())
+        venues, marks = self.list_venues(), self.marks
+        if len(venues) == 1:  # those of one need no copy
+            return tables.value_of(venues[0], marks)
+        return np.stack([tables.value_of(x, marks[:, i]) for i, x in enumerate(venues)], axis=1)
 
     @cached_property
     def profits(self) -> FloatArray:
@@ -394,11 +397,10 @@ def sum_gains(run: RunData, rows: slice) -> FloatArray:
     return found
 
 
-def list_causes(
-    time: IntArray, names: Sequence[str], entries: Entries, first: int
-) -> dict[str, Any]:
-    """Return what brought down the cross pool, a row per cause of each liquidation."""
-    labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
+def find_causes(run: RunData) -> dict[str, Any]:
+    """Return what brought down the cross pool, a row per cause of each liquidation; times in ns."""
+    entries = np.asarray(run.entries)[: 0 if run.has_one_position else None]
+    labels = np.array([*run.names, "collateral", "flows", "rules"], dtype=object)
     is_cause, owner, amount = entries["kind"] == Event.CAUSED, entries["owner"], entries["amount"]
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
     falls = np.concatenate(([False], np.diff(owner) <= 0)) & is_cause
@@ -410,7 +412,7 @@ def list_causes(
     chosen, hits = entries[is_shown], numbers[is_shown]
     return {
         "liquidation": hits,
-        "time": time[chosen["bar"] - first],
+        "time": run.time[chosen["bar"] - run.span.first],
         "cause": labels[chosen["owner"]],
         "share": chosen["value"],
         "quantity": chosen["quantity"],

@@ -44,25 +44,15 @@ COLUMNS = (
 
 
 def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
-    moneys, rows = ({}, {}) if options is None else follow_hedges(run, options)
-    if by == "instrument":
-        index = pd.Index([*rows], name="instrument")
-        return pd.DataFrame([*rows.values()], columns=[*COLUMNS], index=index)
-    time = utc_index(run.time if moneys else run.time[:0])
-    nothing = np.zeros(len(time))
-    sums = {name: sum((each[name] for each in moneys.values()), nothing) for name in MONEY}
-    return pd.DataFrame(sums, index=time)
-
-
-def follow_hedges(
-    run: RunData, options: RunOptions
-) -> tuple[dict[str, dict[str, FloatArray]], dict[str, dict[str, float]]]:
-    """Return the money of each hedged instrument by bar, and its row of the table."""
+    if options is None or not options.hedged:
+        if by == "bar":
+            return pd.DataFrame(columns=[*MONEY], index=utc_index(run.time[:0]), dtype=np.float64)
+        return pd.DataFrame([], columns=[*COLUMNS], index=pd.Index([], name="instrument"))
     given = (options.terms, options.quotes, options.carried, options.opened)
     weights, implied = weigh_gamma(*given)
     is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
     ends = np.diff(run.span.closes) / (YEAR_DAYS * DAY)
-    moneys, rows = {}, {}
+    sums, rows = dict.fromkeys(MONEY, np.zeros(len(run.time))), {}
     for i in options.hedged:
         own = options.terms.instruments == i
         exposed, quantity = is_exposed[:, own].any(axis=1), run.of_positions("quantity")[:, i]
@@ -79,7 +69,7 @@ def follow_hedges(
         held = exposed | (quantity != 0.0)
         errors, n, size = money["error"][held], int(held.sum()), float(np.abs(weight).sum())
         mean = float(np.abs(meant).sum()) / size if size > 0.0 else math.nan
-        moneys[run.names[i]] = money
+        sums = {name: sums[name] + each for name, each in money.items()}
         rows[run.names[i]] = {
             **{name: float(each.sum()) for name, each in money.items()},
             "deviation": float(errors.std(ddof=1)) * math.sqrt(n) if n > 1 else math.nan,
@@ -89,15 +79,14 @@ def follow_hedges(
             "costs": sum(float(run.of_positions(each)[:, i].sum()) for each in TRADE_COSTS),
             "bars": n,
         }
-    return moneys, rows
+    if by == "bar":
+        return pd.DataFrame(sums, index=utc_index(run.time))
+    index = pd.Index([*rows], name="instrument")
+    return pd.DataFrame([*rows.values()], columns=[*COLUMNS], index=index)
 
 
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
-MEASURES = (
-    "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",
-    *OPTION_COSTS,
-)  # fmt: skip
 
 
 def tabulate_options(run: RunData, options: RunOptions) -> list[pd.DataFrame]:
@@ -192,15 +181,16 @@ def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
     paid = float(own.fees.sum() + own.liquidation_loss.sum()) + spread
     cost = paid - float(own.price_pnl.sum())
     moved, rest = np.abs(own.price_pnl).sum(), np.abs(options.parts["rest"]).sum()
-    values = (
-        found["options_leverage"].mean(),
-        found["options_leverage"].max(),
-        found["premium_decay"][is_held].mean() if is_held.any() else 0.0,
-        rest / moved if moved > 0.0 else np.nan,
-        cost / base if base > 0.0 else np.nan,
-        spread / base if base > 0.0 else np.nan,
-    )
-    return dict(zip(MEASURES, map(float, values), strict=True))
+    values = {
+        "mean_options_leverage": found["options_leverage"].mean(),
+        "peak_options_leverage": found["options_leverage"].max(),
+        "premium_decay": found["premium_decay"][is_held].mean() if is_held.any() else 0.0,
+        "unexplained_share": rest / moved if moved > 0.0 else math.nan,
+        **dict.fromkeys(OPTION_COSTS, math.nan),
+    }
+    if base > 0.0:
+        values |= zip(OPTION_COSTS, (cost / base, spread / base), strict=True)
+    return {name: float(value) for name, value in values.items()}
 
 
 def measure_equity(run: RunData) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
-from backtest.account.events import ENTRY, Event
+from backtest.account.events import Event
 from backtest.account.money import POSITION_TERMS, SIGNS, TERMS
 from backtest.core import as_of
 from backtest.core.code_names import is_frame, is_series, pd
@@ -25,7 +25,7 @@ from backtest.results.attribution import PHASES, find_phase, sum_by_phase
 from backtest.results.measure_table import Measures, Samples, measure_run
 from backtest.results.performance import max_drawdown, ratio
 from backtest.results.promises import JUDGED, count_liquidations, judge_promises
-from backtest.results.run_data import RunData, list_causes
+from backtest.results.run_data import RunData, find_causes
 from backtest.results.tables import is_inverse
 from backtest.venue import Venue
 
@@ -48,8 +48,12 @@ def read_benchmark(
         moves = read_prices(given, markets, first)
         return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
     if isinstance(given, str):
-        name = check_name(given, markets)
-        return Benchmark(name, follow_instrument(markets, venues, name))
+        if given not in markets:
+            raise core.ParameterError(
+                f"benchmark must be an instrument of the run, one of {', '.join(markets.names)}, "
+                f"or a Series of prices, got {given!r}{core.did_you_mean(given, markets.names)}"
+            )
+        return Benchmark(given, follow_instrument(markets, venues, given))
     if not (isinstance(given, Mapping) or is_frame(given)):
         raise core.ParameterError(
             "benchmark must be the name of an instrument, weights by time and instrument or a "
@@ -155,15 +159,6 @@ def find_benchmark(manifest: Mapping[str, Any]) -> str:
     return str(manifest.get("benchmark", manifest["compared_with"]))
 
 
-def check_name(name: str, markets: Markets) -> str:
-    if name not in markets:
-        raise core.ParameterError(
-            f"benchmark must be an instrument of the run, one of {', '.join(markets.names)}, or a "
-            f"Series of prices, got {name!r}{core.did_you_mean(name, markets.names)}"
-        )
-    return name
-
-
 def hash_values(values: core.FloatArray) -> str:
     return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
@@ -220,11 +215,17 @@ class RunRecord(RunData):
     def samples(self) -> Samples:
         """Sampled returns of the account, risk-free, and of the unlevered market."""
         if self.benchmark is None:
-            market = sample_market(self)
+            # the value of one contract at mark closes; without one before, from the first close on
+            before = self.before.mark[:1]
+            first = np.where(np.isnan(before), self.mark[:1], before)
+            marks = np.concatenate((first, self.mark[self.ends_sample != 0.0]))
+            value = tables.value_of(self.venue, marks)
+            market = np.diff(value) / np.abs(value[:-1])
         else:
             name = find_benchmark(self.manifest)
             side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
-            market = side * performance.sample_moves(side * self.benchmark, self.ends_sample)
+            growth = np.cumprod(1.0 + side * self.benchmark)
+            market = side * performance.sampled_returns(growth, self.ends_sample, 1.0)
         return Samples(self._sampled, sample_risk_free(self), market)
 
     @cached_property
@@ -269,7 +270,9 @@ class RunRecord(RunData):
         """One row per bar of the account; of one instrument with the columns of its position."""
         found = {} if self.options is None else run_options.sum_greeks(self, self.options)
         names = ("options_value", "options_leverage", "net_delta") if found else ()
-        return bars_table(self, {name: found[name] for name in names})
+        account = tabulate_account(self, {name: found[name] for name in names})
+        own = tabulate_position(self) if self.has_one_instrument else {}
+        return pd.DataFrame(account | own, index=core.utc_index(self.time), copy=False)
 
     @cached_property
     def positions(self) -> pd.DataFrame:
@@ -287,7 +290,37 @@ class RunRecord(RunData):
         ``value`` of the position, the Greeks in money (docs/options.md), implied ``volatility``,
         ``days`` to expiry and ``surface_age`` in days.
         """
-        return tabulate_positions(self)
+        held, equity, marks = self.record.held, self.of_account("equity"), self.marks
+        notionals, profits, prices = self.notionals, self.profits, self.liquidation_prices
+        options = [] if self.options is None else run_options.tabulate_options(self, self.options)
+        parts = []
+        for i, (name, venue) in enumerate(zip(self.names, self.list_venues(), strict=True)):
+            rows = slice(*(int(each) for each in self.spans[i]))
+            is_held = held["quantity"][rows, i] != 0.0
+            is_shown = is_held | bool(options)  # options fail with it where it is not held
+            own = {
+                "time": core.utc_index(self.time[rows]),
+                "instrument": name,
+                "quantity": held["quantity"][rows, i],
+                "entry": np.where(is_held, tables.price_of(venue, held["entry"][rows, i]), np.nan),
+                "mark": marks[rows, i],
+                "notional": notionals[rows, i],
+                "leverage": tables.divide_by_equity(notionals[rows, i], equity[rows]),
+                "profit": profits[rows, i],
+                **{each: held[each][rows, i] for each in tables.SHOWN},
+                "liquidation_price": np.where(is_shown, prices[rows, i], np.nan),
+                "requirement_share": self.closes.share[rows, i],
+                "target": held["target"][rows, i],
+            }
+            parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
+        parts.extend(options)
+        table = pd.concat(parts, ignore_index=True)
+        held_options = (
+            each["instrument"].iloc[0] for each in options if len(each)
+        )  # any may be empty
+        known = list(dict.fromkeys([*self.names, *held_options]))
+        table["instrument"] = pd.Categorical(table["instrument"], categories=known)
+        return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
@@ -337,7 +370,33 @@ class RunRecord(RunData):
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row per event."""
-        return tabulate_events(self)
+        entries = self.entries[self.entries["kind"] != Event.CAUSED]
+        kinds = entries["kind"]
+        of_kinds = np.array([Event(each).kind.name for each in kinds.tolist()], dtype=object)
+        parts = [(np.arange(len(entries)), of_kinds, entries["amount"])]
+        for name, of in tables.COSTS.items():
+            paid = entries["fee" if name == "liquidation_loss" else name]
+            own = np.flatnonzero(np.isin(kinds, of) & (paid != 0.0))
+            parts.append((own, np.full(len(own), name, dtype=object), paid[own]))
+        rows = np.concatenate([own for own, _, _ in parts])
+        order = np.argsort(rows, kind="stable")
+        rows, amounts = rows[order], np.concatenate([paid for _, _, paid in parts])
+        assets = [each.name for each in self.account.collateral]
+        labels = tables.label_owners(
+            self.names, assets, self.options.named if self.options else None
+        )
+        who: Any = labels[entries["owner"][rows]]
+        names: Any = np.concatenate([name for _, name, _ in parts])[order]
+        return pd.DataFrame(
+            {
+                "time": core.utc_index(self.time[entries["bar"][rows] - self.span.first]),
+                "kind": pd.Categorical(names, categories=[*tables.NAMES]),
+                "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
+                "price": tables.find_prices(entries, self.list_venues())[rows],
+                "quantity": entries["quantity"][rows],
+                "amount": amounts[order],
+            }
+        )
 
     @property
     def transfers(self) -> pd.Series:
@@ -417,7 +476,16 @@ class RunRecord(RunData):
                 price = self.mark
             known = find_phase(self.span.closes, price, by)
         else:
-            known = self._read_column(by)
+            market = None if self.markets is None else next(iter(self.markets.values()))
+            columns = {} if market is None else market.columns
+            names = [*PHASES, *(columns if self.has_one_instrument else ())]
+            if by not in names or market is None:
+                raise core.ParameterError(
+                    f"by must be one of {', '.join(names)}, got {by!r}"
+                    f"{core.did_you_mean(by, names)}"
+                    f"{'; columns need a run, not a loaded result' if market is None else ''}"
+                )
+            known = columns[by][np.searchsorted(market.time, self.time)]
         fields, unit = self.record.account._asdict(), self.of_account("unit")
         before = np.append(self.tally.first_unit, unit[:-1])
         is_live = before > 0.0
@@ -429,27 +497,14 @@ class RunRecord(RunData):
         shifted = np.append(np.nan, known[:-1])
         return sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
 
-    def _read_column(self, name: str) -> core.FloatArray:
-        columns = {} if self.markets is None else next(iter(self.markets.values())).columns
-        known = [*PHASES, *(columns if self.has_one_instrument else ())]
-        if name not in known:
-            raise core.ParameterError(
-                f"by must be one of {', '.join(known)}, got {name!r}"
-                f"{core.did_you_mean(name, known)}"
-                f"{'; columns need a run, not a loaded result' if self.markets is None else ''}"
-            )
-        market = self.market
-        rows = np.searchsorted(market.time, self.time)  # type: ignore[union-attr] # it is known
-        return columns[name][rows]
-
     @property
     def margin_multipliers(self) -> pd.DataFrame:
         """The multiplier of the maintenance margin in force in each bar, by name.
 
         A column as ``venue.margin_multiplier`` gives the run without its margin rule.
         """
-        held, names = self.quotes.multiplier, list(self.names)
-        return pd.DataFrame(held, index=core.utc_index(self.time), columns=names)
+        held = np.broadcast_to(self.quotes.multiplier, self.marks.shape)
+        return pd.DataFrame(held, index=core.utc_index(self.time), columns=list(self.names))
 
     @property
     def exposures(self) -> pd.DataFrame:
@@ -510,12 +565,6 @@ class RunRecord(RunData):
         return pd.DataFrame(held, index=core.utc_index(self.time), columns=list(self.names))
 
 
-def find_causes(run: RunRecord) -> dict[str, Any]:
-    """Return the columns of :meth:`RunRecord.contagion`, with times in ns."""
-    entries = np.empty(0, ENTRY) if run.has_one_position else np.asarray(run.entries)
-    return list_causes(run.time, run.names, entries, run.span.first)
-
-
 def find_promises(run: RunRecord) -> list[dict[str, Any]]:
     return judge_promises(run, [Promise(*row) for row in run.manifest.get("promises", ())])
 
@@ -529,19 +578,6 @@ def sample_risk_free(result: RunRecord) -> core.FloatArray:
     lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
     total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
-
-
-def sample_market(result: RunRecord) -> core.FloatArray:
-    """Return the simple returns of the unlevered market per sampling period, of shape (n_samples,).
-
-    They are those of the value of one contract at mark closes, in the settlement currency. A market
-    without a close before its first bar begins at the first close.
-    """
-    before = result.before.mark[:1]
-    first = np.where(np.isnan(before), result.mark[:1], before)
-    marks = np.concatenate((first, result.mark[result.ends_sample != 0.0]))
-    value = tables.value_of(result.venue, marks)
-    return np.diff(value) / np.abs(value[:-1])
 
 
 def find_start(result: RunRecord) -> float:
@@ -604,72 +640,6 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
     priced = "in the quote currency, " if is_inverse else ""
     text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
     return "1x", text, result.mark / result.mark[0]
-
-
-def tabulate_events(run: RunData) -> pd.DataFrame:
-    entries = run.entries[run.entries["kind"] != Event.CAUSED]
-    kinds = entries["kind"]
-    of_kinds = np.array([Event(each).kind.name for each in kinds.tolist()], dtype=object)
-    parts = [(np.arange(len(entries)), of_kinds, entries["amount"])]
-    for name, of in tables.COSTS.items():
-        paid = entries["fee" if name == "liquidation_loss" else name]
-        own = np.flatnonzero(np.isin(kinds, of) & (paid != 0.0))
-        parts.append((own, np.full(len(own), name, dtype=object), paid[own]))
-    rows = np.concatenate([own for own, _, _ in parts])
-    order = np.argsort(rows, kind="stable")
-    rows, amounts = rows[order], np.concatenate([paid for _, _, paid in parts])
-    assets = [each.name for each in run.account.collateral]
-    labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
-    who: Any = labels[entries["owner"][rows]]
-    names: Any = np.concatenate([name for _, name, _ in parts])[order]
-    return pd.DataFrame(
-        {
-            "time": core.utc_index(run.time[entries["bar"][rows] - run.span.first]),
-            "kind": pd.Categorical(names, categories=[*tables.NAMES]),
-            "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
-            "price": tables.find_prices(entries, run.list_venues())[rows],
-            "quantity": entries["quantity"][rows],
-            "amount": amounts[order],
-        }
-    )
-
-
-def tabulate_positions(run: RunData) -> pd.DataFrame:
-    held, equity, marks = run.record.held, run.of_account("equity"), run.marks
-    notionals, profits, prices = run.notionals, run.profits, run.liquidation_prices
-    options = [] if run.options is None else run_options.tabulate_options(run, run.options)
-    parts = []
-    for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True)):
-        rows = slice(*(int(each) for each in run.spans[i]))
-        is_held = held["quantity"][rows, i] != 0.0
-        is_shown = is_held | bool(options)  # options fail with it where it is not held
-        own = {
-            "time": core.utc_index(run.time[rows]),
-            "instrument": name,
-            "quantity": held["quantity"][rows, i],
-            "entry": np.where(is_held, tables.price_of(venue, held["entry"][rows, i]), np.nan),
-            "mark": marks[rows, i],
-            "notional": notionals[rows, i],
-            "leverage": tables.divide_by_equity(notionals[rows, i], equity[rows]),
-            "profit": profits[rows, i],
-            **{each: held[each][rows, i] for each in tables.SHOWN},
-            "liquidation_price": np.where(is_shown, prices[rows, i], np.nan),
-            "requirement_share": run.closes.share[rows, i],
-            "target": held["target"][rows, i],
-        }
-        parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
-    parts.extend(options)
-    table = pd.concat(parts, ignore_index=True)
-    held_options = (each["instrument"].iloc[0] for each in options if len(each))  # any may be empty
-    known = list(dict.fromkeys([*run.names, *held_options]))
-    table["instrument"] = pd.Categorical(table["instrument"], categories=known)
-    return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
-
-
-def bars_table(run: RunData, options: Mapping[str, core.FloatArray]) -> pd.DataFrame:
-    account = tabulate_account(run, options)
-    own = tabulate_position(run) if run.has_one_instrument else {}
-    return pd.DataFrame(account | own, index=core.utc_index(run.time), copy=False)
 
 
 def tabulate_account(

@@ -77,13 +77,6 @@ def sum_positions(values: FloatArray) -> FloatArray:
     return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
 
 
-def value_marks(marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
-    """Return the values u of marks, of shape (n_bars, n); those of one need no copy."""
-    if len(venues) == 1:
-        return value_of(venues[0], marks)
-    return np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
-
-
 def count_assets(
     final: FloatArray, entries: Entries, n: int, first: int, n_bars: int
 ) -> FloatArray:

@@ -93,6 +93,8 @@ class Fills(NamedTuple):
     ``costs`` are those of :data:`backtest.account.money.FILL_COSTS`, by name.
     """
 
+    bar: IntArray
+    kind: IntArray
     turns: Turns
     value: FloatArray
     costs: Mapping[str, FloatArray]
@@ -115,10 +117,8 @@ class TradeRows(NamedTuple):
 
 
 def list_trades(fills: Fills, view: TradeView) -> TradeRows:
-    return list_trips(fills) if view == "trip" else list_lots(fills)
-
-
-def list_trips(fills: Fills) -> TradeRows:
+    if view == "fifo":
+        return list_lots(fills)
     turns, starts = fills.turns, fills.turns.starts
     after = np.cumsum(starts) - 1
     before, n = after - starts, int(starts.sum())
@@ -176,28 +176,6 @@ def list_lots(fills: Fills) -> TradeRows:
     )
 
 
-def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
-    """Return the measures of closed trades, in the order in which they ended.
-
-    ``profit`` (n_trades,) is after costs, in the settlement currency, ``days`` how long each was
-    held.
-    """
-    wins, losses = profit[profit > 0.0], profit[profit < 0.0]
-    lost = -float(losses.sum())
-    return {
-        "trades": float(len(profit)),
-        "win_rate": len(wins) / len(profit) if len(profit) else math.nan,
-        "profit_factor": float(wins.sum()) / lost if lost > 0.0 else math.nan,
-        "expectancy": average(profit),
-        "mean_win": average(wins),
-        "mean_loss": average(losses),
-        "best": float(profit.max()) if len(profit) else math.nan,
-        "worst": float(profit.min()) if len(profit) else math.nan,
-        "longest_losing_run": float(count_longest(profit)),
-        "mean_days": average(days),
-    }
-
-
 def measure_closed(
     run: RunRecord,
     profit: FloatArray,
@@ -207,15 +185,28 @@ def measure_closed(
 ) -> dict[str, float]:
     """Return the measures of trades, arrays of shape (n_trades,) in the order of their entries.
 
-    Times are in ns. The part of closes at which the run held anything is among the measures.
+    ``profit`` is after costs, in the settlement currency; times are in ns. Open trades are counted
+    apart. The part of closes at which the run held anything is among the measures.
     """
     order = np.argsort(exit_time, kind="stable")
     order = order[~is_open[order]]
+    profit, days = profit[order], (exit_time[order] - entry_time[order]) / DAY
+    wins, losses, n = profit[profit > 0.0], profit[profit < 0.0], len(profit)
+    lost, ends = -float(losses.sum()), np.flatnonzero(~(profit < 0.0))
     held = run.of_positions("quantity").any(axis=1)
     if run.options is not None:
         held = held | run.options.record.quantity.any(axis=1)
     return {
-        **measure_trades(profit[order], (exit_time[order] - entry_time[order]) / DAY),
+        "trades": float(n),
+        "win_rate": len(wins) / n if n else math.nan,
+        "profit_factor": float(wins.sum()) / lost if lost > 0.0 else math.nan,
+        "expectancy": average(profit),
+        "mean_win": average(wins),
+        "mean_loss": average(losses),
+        "best": float(profit.max()) if n else math.nan,
+        "worst": float(profit.min()) if n else math.nan,
+        "longest_losing_run": float(np.diff(ends, prepend=-1, append=n).max() - 1),
+        "mean_days": average(days),
         "open": float(is_open.sum()),
         "time_in_market": float(held.mean()),
     }
@@ -236,11 +227,6 @@ def measure_round_trips(run: RunRecord) -> dict[str, float]:
 
 def average(values: FloatArray) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def count_longest(profit: FloatArray) -> int:
-    ends = np.concatenate(([-1], np.flatnonzero(~(profit < 0.0)), [len(profit)]))
-    return int(np.diff(ends).max()) - 1
 
 
 def reduce_spans(
@@ -282,16 +268,11 @@ class Holding(NamedTuple):
 def list_holdings(run: RunRecord) -> list[Holding]:
     found = [
         Holding(
-            name=name,
-            owner=i,
-            quantity=run.of_positions("quantity")[:, i],
-            value=tables.value_of(venue, run.marks[:, i]),
-            notional=np.abs(run.notionals[:, i]),
-            before=float(tables.value_of(venue, run.before.mark[i : i + 1])[0]),
-            place=i,
+            name, i, run.of_positions("quantity")[:, i], tables.value_of(venue, run.marks[:, i]),
+            np.abs(run.notionals[:, i]), float(tables.value_of(venue, run.before.mark[i])), place=i,
         )
         for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
-    ]
+    ]  # fmt: skip
     return found if run.options is None else [*found, *hold_options(run.options)]
 
 
@@ -302,14 +283,6 @@ def hold_options(options: RunOptions) -> Iterator[Holding]:
         yield Holding(name, owner, *numbers, place=None)
 
 
-class InstrumentFills(NamedTuple):
-    """Fills of one instrument with the bar and the kind of each, arrays of shape (n_fills,)."""
-
-    bar: IntArray
-    kind: IntArray
-    fills: Fills
-
-
 def read_entries(run: RunRecord) -> Entries:
     """Return the entries of the ledger with bars counted from 0."""
     entries = run.entries.copy()
@@ -317,7 +290,7 @@ def read_entries(run: RunRecord) -> Entries:
     return entries
 
 
-def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFills:
+def read_fills(run: RunRecord, entries: Entries, held: Holding) -> Fills:
     own = entries[entries["owner"] == held.owner]
     is_fill = np.isin(own["kind"], TRADED) & (own["quantity"] != 0.0)
     is_paid = np.isin(own["kind"], (Event.FUNDING, Event.INTEREST))
@@ -337,7 +310,9 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFil
     place = np.searchsorted(rows, paid) + (carried != 0.0)
     n, rate = len(taken), payments["amount"] / np.abs(payments["quantity"])
     is_loss = taken["kind"] == Event.LIQUIDATED
-    found = Fills(
+    return Fills(
+        bar=taken["bar"],
+        kind=taken["kind"],
         turns=split_trades(taken["quantity"]),
         value=taken["value"],
         costs={name: np.where(is_loss, 0.0, taken[column]) for name, column in FILL_COSTS.items()},
@@ -345,54 +320,34 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFil
         funding=np.bincount(place, payments["amount"], n).astype(np.float64),
         rate=np.bincount(place, rate, n).astype(np.float64),
     )
-    return InstrumentFills(taken["bar"], taken["kind"], found)
 
 
-class DayRows(NamedTuple):
-    """What one instrument was on each UTC day, arrays of shape (n_days,).
+def count_days(run: RunRecord, read: Fills, place: int) -> IntArray:
+    """Return what an instrument realized and carried on each UTC day, of shape (6, n_days).
 
-    ``gains`` and ``losses`` count closed positions, ``apart`` reductions, liquidations and expiries
-    (3, n_days). ``paper`` is 1 for a gain and -1 for a loss of a position that was held from the
-    day before and not sold; 0 for neither.
+    Counts of positions closed with a gain and with a loss, of reductions, liquidations and
+    expiries; last 1 for a gain and -1 for a loss of a position that was held from the day before
+    and not sold, 0 for neither.
     """
-
-    gains: IntArray
-    losses: IntArray
-    apart: IntArray
-    paper: IntArray
-
-
-def average_entries(fills: Fills) -> FloatArray:
-    """Return the average entry value u of what is held after each fill, (n_fills,); NaN if flat."""
-    found, held, turns = np.full(len(fills.value), np.nan), math.nan, fills.turns
-    rows = zip(turns.after, turns.opened, turns.starts, fills.value, strict=True)
-    for k, (after, opened, starts, value) in enumerate(rows):
+    day = run.time // DAY - run.time[0] // DAY
+    n, turns = int(day[-1]) + 1, read.turns
+    kind, at, entry, held = read.kind, day[read.bar], np.full(len(read.value), np.nan), math.nan
+    rows = zip(turns.after, turns.opened, turns.starts, read.value, strict=True)
+    for k, (after, opened, starts, value) in enumerate(rows):  # average entry after each fill
         if starts:
             held = value
         elif opened > 0.0:
             held += (value - held) * opened / abs(after)
-        found[k] = held if after != 0.0 else math.nan
-    return found
-
-
-def count_days(run: RunRecord, read: InstrumentFills, place: int) -> DayRows:
-    """Count what an instrument realized and carried on each UTC day of a run."""
-    day = run.time // DAY - run.time[0] // DAY
-    n, turns = int(day[-1]) + 1, read.fills.turns
-    entry, kind, at = average_entries(read.fills), read.kind, day[read.bar]
+        entry[k] = held if after != 0.0 else math.nan
     before = np.concatenate([[np.nan], entry[:-1]])
-    gain = np.sign(turns.before) * (read.fills.value - before)
+    gain = np.sign(turns.before) * (read.value - before)
     is_whole = (turns.closed > 0.0) & ((turns.after == 0.0) | (turns.opened > 0.0))
     is_forced = np.isin(kind, (Event.LIQUIDATED, Event.RUINED))
     is_over = np.isin(kind, (Event.DELISTED, Event.EXPIRED))
     is_sold = (turns.closed > 0.0) & ~is_forced & ~is_over & (kind != OPEN)
-    gains, losses, reduced, forced, over = (
-        np.bincount(at[rows], minlength=n)
-        for rows in (
-            is_whole & is_sold & (gain > 0.0), is_whole & is_sold & (gain < 0.0),
-            is_sold & ~is_whole, is_forced, is_over,
-        )
-    )  # fmt: skip
+    is_closed = is_whole & is_sold
+    counted = (is_closed & (gain > 0.0), is_closed & (gain < 0.0), is_sold & ~is_whole)
+    counts = [np.bincount(at[rows], minlength=n) for rows in (*counted, is_forced, is_over)]
     venue, starts = run.list_venues()[place], np.searchsorted(day, np.arange(n))
     low, high = (
         reduce.reduceat(tables.value_of(venue, prices[:, place]), np.minimum(starts, len(day) - 1))
@@ -404,50 +359,35 @@ def count_days(run: RunRecord, read: InstrumentFills, place: int) -> DayRows:
     is_up = np.where(side > 0.0, low > own, high < own)
     is_down = np.where(side > 0.0, high < own, low > own)
     has_bars = np.bincount(day, minlength=n) > 0
-    is_open = has_bars & (side != 0.0) & (gains + losses + reduced + forced + over == 0)
-    paper = np.where(is_open, is_up.astype(np.int64) - is_down, 0)
-    return DayRows(gains, losses, np.stack([reduced, forced, over]), paper)
+    is_open = has_bars & (side != 0.0) & (sum(counts) == 0)
+    return np.stack([*counts, np.where(is_open, is_up.astype(np.int64) - is_down, 0)])
 
 
 def measure_realization(run: RunRecord) -> dict[str, float]:
     """Return how readily gains and losses were realized, see :meth:`Trades.realization`."""
-    entries, rows = read_entries(run), list[DayRows]()
-    for held in list_holdings(run):
-        if held.place is not None:
-            read = read_fills(run, entries, held)
-            if len(read.bar):
-                rows.append(count_days(run, read, held.place))
-    found = dict.fromkeys(REALIZED, 0.0)
+    entries, found = read_entries(run), dict.fromkeys(REALIZED, 0.0)
+    held = [(each, read_fills(run, entries, each)) for each in list_holdings(run)]
+    rows = [count_days(run, read, each.place) for each, read in held
+            if each.place is not None and len(read.bar)]  # fmt: skip
     if rows:
-        gains, losses, paper = (
-            np.array([getattr(x, n) for x in rows]) for n in ("gains", "losses", "paper")
-        )
+        gains, losses, *apart, paper = np.stack(rows, axis=1)
         is_counted = np.any(gains + losses > 0, axis=0) if len(run.names) > 1 else True
-        apart = sum(each.apart.sum(axis=1) for each in rows)
         counts = (gains.sum(), np.sum((paper > 0) & is_counted), losses.sum(),
-                  np.sum((paper < 0) & is_counted), *apart)  # fmt: skip
+                  np.sum((paper < 0) & is_counted), *(each.sum() for each in apart))  # fmt: skip
         found = dict(zip(REALIZED, map(float, counts), strict=True))
-    shares = [
-        realize_share(found[f"realized_{x}"], found[f"paper_{x}"]) for x in ("gains", "losses")
-    ]
-    (pgr, gain_error), (plr, loss_error) = shares
-    return found | {
-        "pgr": pgr, "plr": plr, "difference": pgr - plr,
-        "standard_error": math.hypot(gain_error, loss_error),
-    }  # fmt: skip
+    variance = 0.0
+    for share, kind in (("pgr", "gains"), ("plr", "losses")):  # realized over all
+        n = found[f"realized_{kind}"] + found[f"paper_{kind}"]
+        p = found[share] = found[f"realized_{kind}"] / n if n else math.nan
+        variance += p * (1.0 - p) / n if n else math.nan
+    difference = found["pgr"] - found["plr"]
+    return found | {"difference": difference, "standard_error": math.sqrt(variance)}
 
 
 REALIZED = (
     "realized_gains", "paper_gains", "realized_losses", "paper_losses", "reductions",
     "liquidations", "expiries",
 )  # fmt: skip
-
-
-def realize_share(realized: float, paper: float) -> tuple[float, float]:
-    """Return realized over all, and its standard error if all are independent."""
-    n = realized + paper
-    share = realized / n if n else math.nan
-    return share, math.sqrt(share * (1.0 - share) / n) if n else math.nan
 
 
 def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
@@ -464,12 +404,9 @@ def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
     return value if held.place is None else tables.price_of(run.list_venues()[held.place], value)
 
 
-def compute_trades(
-    run: RunRecord, held: Holding, read: InstrumentFills, view: TradeView
-) -> dict[str, Any]:
+def compute_trades(run: RunRecord, held: Holding, read: Fills, view: TradeView) -> dict[str, Any]:
     """Return the columns of the trades in one instrument or option; times are UTC ns."""
-    fills, equity = read.fills, run.of_account("equity")
-    rows = list_trades(fills, view)
+    equity, rows = run.of_account("equity"), list_trades(read, view)
     costs = sum(rows.costs.values()) + rows.loss + rows.funding
     price_pnl = rows.gain + rows.costs["slippage"] + rows.costs["impact"]
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
@@ -481,7 +418,7 @@ def compute_trades(
         is_over = run.span.closes[last] + run.interval >= core.to_nanoseconds(expires)
         ended[(kind == Event.DELISTED) & is_over] = "expiry"
     before = np.concatenate(([run.account.capital], equity[:-1]))[first]
-    size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
+    size = np.abs(read.turns.after[rows.entry] * read.value[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
         on_size = profit / (rows.quantity * np.abs(rows.entry_value))
         turns = np.where(equity > 0.0, held.notional / equity, 0.0)
@@ -510,18 +447,14 @@ def compute_trades(
 
 
 def measure_excursions(
-    run: RunRecord,
-    held: Holding,
-    read: InstrumentFills,
-    rows: TradeRows,
-    entry: FloatArray,
+    run: RunRecord, held: Holding, read: Fills, rows: TradeRows, entry: FloatArray
 ) -> dict[str, FloatArray]:
     """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
     at_close = np.isin(read.kind, (Event.RUINED, Event.DELISTED, OPEN))
     late = (read.kind == Event.FILL) & (run.account.fill == "next_close")
     first = read.bar[rows.entry] + late[rows.entry]
     stop = np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
-    end, is_long = find_price(run, held, read.fills.value[rows.exit]), rows.side > 0.0
+    end, is_long = find_price(run, held, read.value[rows.exit]), rows.side > 0.0
     unknown, found = np.full(run.record.n_bars, np.nan), {}
     for name, lead in (("mark", "mark_"), ("last", "")):
         low = high = held.value if lead else unknown

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from backtest import core
-from backtest.account.events import (
-    ENDINGS,
-    STOPS,
-    TRADED,
-    TRADES,
-    Entries,
-    Event,
-)
+from backtest.account.events import ENDINGS, STOPS, TRADED, TRADES, Entries, Event
 from backtest.account.money import MONEY_TERMS, SIGNS
 from backtest.core.code_names import pd
 from backtest.market import place_on_bars
@@ -147,11 +140,18 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
 
 def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object_]) -> IntArray:
     """Return the times of entries, ns: as :func:`tabulate_fills` says, inside at a settlement."""
-    settled, opens, interval = find_settlements(run), run.time.tolist(), run.interval
+    # by instrument and open of the bar: stamps of settlements, and whether at the open
+    settled: dict[tuple[str, int], list[tuple[int, bool]]] = defaultdict(list)
+    for name, market in (run.markets or {}).items():
+        jitter, stamps = core.parse_duration(run.venues[name].funding_jitter), market.funding_time
+        bars, is_open = place_on_bars(stamps, market.time, market.interval, jitter)
+        for k in np.flatnonzero((bars >= 0) & (bars < market.n_bars)).tolist():
+            settled[name, int(market.time[bars[k]])].append((int(stamps[k]), bool(is_open[k])))
+    opens, interval = run.time.tolist(), run.interval
     expiries: dict[str, int] = {}
     if run.options is not None:
-        stamps = run.options.terms.expiries.tolist()
-        expiries = dict(zip(run.options.names, stamps, strict=True))
+        ends = run.options.terms.expiries.tolist()
+        expiries = dict(zip(run.options.names, ends, strict=True))
     paid: dict[tuple[str, int, int], int] = defaultdict(int)
     found, last, stamp = [], -1, 0
     rows = entries[["bar", "kind", "step"]].tolist()
@@ -160,9 +160,7 @@ def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object
         stamp = stamp if bar == last else opened
         last = bar
         if kind == Event.FUNDING:
-            known = [
-                at for at, is_open in settled.get((name, opened), []) if is_open == (step == 2)
-            ]
+            known = [at for at, early in settled.get((name, opened), []) if early == (step == 2)]
             k = paid[name, bar, step]
             paid[name, bar, step] = k + 1
             stamp = known[k] if k < len(known) else opened
@@ -171,20 +169,6 @@ def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object
         inside = max(stamp, opened) if step == 6 else opened + interval - (2 if step == 7 else 1)
         found.append(opened if step < 6 else inside)
     return np.array(found, dtype=np.int64)
-
-
-Settlements: TypeAlias = dict[tuple[str, int], list[tuple[int, bool]]]
-"""By instrument and open of the bar: stamps of settlements (ns), and whether at the open."""
-
-
-def find_settlements(run: RunRecord) -> Settlements:
-    found: Settlements = defaultdict(list)
-    for name, market in (run.markets or {}).items():
-        jitter, stamps = core.parse_duration(run.venues[name].funding_jitter), market.funding_time
-        bars, is_open = place_on_bars(stamps, market.time, market.interval, jitter)
-        for k in np.flatnonzero((bars >= 0) & (bars < market.n_bars)).tolist():
-            found[name, int(market.time[bars[k]])].append((int(stamps[k]), bool(is_open[k])))
-    return found
 
 
 def name_fill(run: RunRecord, kind: int, name: str) -> str:
@@ -312,26 +296,16 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
     currency; by ``"leg"`` a row for each leg and their ``total``, with the number of ``rolls``, as
     fractions of the mean equity per year.
     """
-    parts = [] if options is None else list_rolls(run, options)
-    nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(ROLL_COSTS, np.float64))
-    table = pd.concat(parts) if parts else nothing
-    table = table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
-    if by == "roll":
-        return table
-    legs = table.groupby("leg", sort=False)
-    sums, counts = legs[list(ROLL_COSTS)].sum(), legs[list(ROLL_COSTS)].count()
-    shares = sums.where(counts.eq(legs.size(), axis=0)) / measure_equity(run)
-    shares.insert(0, "rolls", legs["contract"].count())
-    shares.loc[TOTAL] = shares.sum(skipna=False)
-    return shares.astype({"rolls": np.int64})
-
-
-def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
-    entries, parts = read_entries(run), []
-    pairs = zip(hold_options(options), options.legs, options.terms.names, strict=True)
-    for held, leg, contract in pairs:
+    parts: list[pd.DataFrame] = []
+    entries = read_entries(run)
+    owned = (
+        ()
+        if options is None
+        else zip(hold_options(options), options.legs, options.terms.names, strict=True)
+    )
+    for held, leg, contract in owned:
         read = read_fills(run, entries, held)
-        rows = trade_measures.list_trades(read.fills, "trip")
+        rows = trade_measures.list_trades(read, "trip")
         premium = rows.side * rows.quantity * rows.entry_value
         proceeds = rows.side * rows.quantity * rows.exit_value
         fees = rows.costs["fees"] + rows.loss
@@ -350,7 +324,17 @@ def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
             "cost": premium - proceeds + fees,
         }
         parts.append(pd.DataFrame(own))
-    return parts
+    nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(ROLL_COSTS, np.float64))
+    table = pd.concat(parts) if parts else nothing
+    table = table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
+    if by == "roll":
+        return table
+    legs = table.groupby("leg", sort=False)
+    sums, counts = legs[list(ROLL_COSTS)].sum(), legs[list(ROLL_COSTS)].count()
+    shares = sums.where(counts.eq(legs.size(), axis=0)) / measure_equity(run)
+    shares.insert(0, "rolls", legs["contract"].count())
+    shares.loc[TOTAL] = shares.sum(skipna=False)
+    return shares.astype({"rolls": np.int64})
 
 
 def collect_options(run: RunRecord) -> dict[str, Any]:

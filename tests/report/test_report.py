@@ -286,7 +286,10 @@ def pulled():
 
 def test_the_page_says_who_pulled_whom_down(pulled):
     """B is the only cause; A closed with a profit of 160 x 500/1423 = 56.22."""
-    assert run_parts.tabulate_contagion(pulled).table.iloc[0].tolist() == ["B 100.00 %", "A 56.22"]
+    assert run_parts.list_liquidations(pulled)[1].table.iloc[0].tolist() == [
+        "B 100.00 %",
+        "A 56.22",
+    ]
     assert "1 position in profit closed too" in build_page(pulled).summary
 
 
