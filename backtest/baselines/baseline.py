@@ -196,9 +196,18 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     order = {name: place for place, name in enumerate(STEPS)}
     found = []
     for name, values in was.columns.items():
-        differs = name in now.columns and find_differing(name, was, now, is_exact=is_exact)
-        if np.any(differs):
-            found.append(measure_move(name, values, now.columns[name], np.asarray(differs)))
+        other = now.columns.get(name, values)
+        differs: BoolArray = values.view(np.uint64) != other.view(np.uint64)
+        if not is_exact:
+            size = np.maximum(np.abs(values), np.abs(other))
+            if name_field(name) in MONEY:
+                for scale in ("equity", "cash"):
+                    size = np.maximum(size, np.abs(was.columns[scale]))
+            with np.errstate(invalid="ignore"):
+                is_near = np.abs(values - other) <= NEAR * size
+            differs &= ~(is_near & np.isfinite(values) & np.isfinite(other))
+        if differs.any():
+            found.append(measure_move(name, values, other, differs))
     found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
     first = min((x.bar for x in found if name_field(x.column) not in DATA), default=-1)
     data: ColumnMove | None = None
@@ -221,21 +230,6 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
         data_time=core.format_time(int(was.time[data.bar])) if data is not None else "",
         terms={name: value for name, value in terms.items() if value != 0.0},
     )
-
-
-def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
-    one, other = was.columns[name], now.columns[name]
-    differs: BoolArray = one.view(np.uint64) != other.view(np.uint64)
-    if is_exact or not differs.any():
-        return differs
-    size = np.maximum(np.abs(one), np.abs(other))
-    if name_field(name) in MONEY:
-        for scale in ("equity", "cash"):
-            size = np.maximum(size, np.abs(was.columns[scale]))
-    with np.errstate(invalid="ignore"):
-        is_near = np.abs(one - other) <= NEAR * size
-    is_near &= np.isfinite(one) & np.isfinite(other)
-    return np.asarray(differs & ~is_near)
 
 
 def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
@@ -526,25 +520,6 @@ SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "rob
           "patience")  # fmt: skip
 
 
-def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
-    manifest, facts = walk.manifest, gather_facts(walk.result)
-    names = [name for name in manifest["spans"]["columns"] if name in walk.folds]
-    winners = walk.folds.drop(columns=names).loc[:, :"in_sample"].drop(columns="in_sample")
-    kept = ("name", "source_hash", "file_hash")
-    search = {
-        **{name: manifest[name] for name in SEARCH if name in manifest},
-        "folds": len(walk.folds),
-        "spans": hash_data(manifest["spans"]),
-        "source_hash": hash_rooms(SEARCHED_BY),
-    }
-    return {
-        **facts,
-        "policy": {name: facts["policy"][name] for name in kept},
-        WALK: shorten_lists(search),
-        WINNERS: shorten_lists(winners.to_dict("records")),
-    }
-
-
 FORMAT = 2
 EXACT, TOLERANCE = "exact", "tolerance"
 MODES = (EXACT, TOLERANCE)
@@ -594,13 +569,23 @@ def take_baseline(
     ``tolerance`` names measures or patterns, ``{"*": "5%", "sharpe": 0.05}``; the last match
     applies. Other measures have a relative tolerance of 1e-9.
     """
-    account: Result
-    if isinstance(result, WalkForward):
-        account, facts = result.result, gather_walk_facts(result)
-    else:
-        account, facts = result, gather_facts(result)
+    account = result.result if isinstance(result, WalkForward) else result
+    facts = gather_facts(account)
     metrics = {name: float(value) for name, value in account.metrics.items()}
     if isinstance(result, WalkForward):
+        manifest = result.manifest
+        spans = [name for name in manifest["spans"]["columns"] if name in result.folds]
+        winners = result.folds.drop(columns=spans).loc[:, :"in_sample"].drop(columns="in_sample")
+        search = {
+            **{name: manifest[name] for name in SEARCH if name in manifest},
+            "folds": len(result.folds),
+            "spans": hash_data(manifest["spans"]),
+            "source_hash": hash_rooms(SEARCHED_BY),
+        }
+        kept = ("name", "source_hash", "file_hash")
+        facts["policy"] = {name: facts["policy"][name] for name in kept}
+        facts[WALK] = shorten_lists(search)
+        facts[WINNERS] = shorten_lists(winners.to_dict("records"))
         metrics |= {x: read_figures(result.figures, key) for x, (key, _) in FIGURES.items()}
         metrics[OVERFIT] = float(result.pbo)
     name_of_processor, features = _compile.describe_processor()

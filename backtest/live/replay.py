@@ -355,9 +355,36 @@ class Replay(Result):
             bar, the first difference first; empty if nothing differs.
         """
         core.Number(0.0, 1.0).check("tolerance", tolerance)
-        table = read_ledger(ledger, timezone)
+        given: Any = ledger
+        if is_series(given):
+            given = given.rename("equity").rename_axis("time").to_frame()
+        if is_frame(given) and "time" not in given:
+            given = given.reset_index()
+        table, is_file = open_table(given, "a ledger")
+        column = next((name for name in (*LEVELS, "amount") if name in table), "amount")
+        needed = ("time", column) if column in LEVELS else ("time", "term", "amount")
+        missing = [name for name in needed if name not in table]
+        if missing:
+            raise ParameterError(
+                "a ledger must have time, term and amount, or time and equity, got no "
+                f"{', '.join(missing)} in {', '.join(map(str, table.columns))}"
+            )
+        amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+        if not np.isfinite(amounts).all():
+            k = int(np.argmin(np.isfinite(amounts)))
+            cell = repr_plain(table[column].iloc[k])
+            raise ParameterError(
+                f"{column} must be a finite number, got {cell} (row {k} of a ledger)"
+            )
+        terms = table["term"].astype(str) if column == "amount" else column
+        for name in sorted({*terms}) if column == "amount" else ():
+            core.Choice(*TERMS, "other").check("term", name)
+        stamps = core.read_stamps(
+            table["time"], name="a ledger", timezone=timezone, is_file=is_file, error=ParameterError
+        )
+        read = pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
         tables = []
-        for term, bars, ours, theirs in compare(self, table):
+        for term, bars, ours, theirs in compare(self, read):
             scale = np.abs(self.of_account("equity"))[bars]
             if term in LEVELS:
                 scale = np.maximum(np.abs(ours), np.abs(theirs))
@@ -368,34 +395,6 @@ class Replay(Result):
         whole = pd.concat(tables) if tables else pd.DataFrame(columns=["term", "ours", "theirs"])
         whole["difference"] = whole["theirs"] - whole["ours"]
         return whole.sort_index(kind="stable")
-
-
-def read_ledger(given: Any, timezone: str | None) -> pd.DataFrame:
-    if is_series(given):
-        given = given.rename("equity").rename_axis("time").to_frame()
-    if is_frame(given) and "time" not in given:
-        given = given.reset_index()
-    table, is_file = open_table(given, "a ledger")
-    column = next((name for name in (*LEVELS, "amount") if name in table), "amount")
-    needed = ("time", column) if column in LEVELS else ("time", "term", "amount")
-    missing = [name for name in needed if name not in table]
-    if missing:
-        raise ParameterError(
-            "a ledger must have time, term and amount, or time and equity, got no "
-            f"{', '.join(missing)} in {', '.join(map(str, table.columns))}"
-        )
-    amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    if not np.isfinite(amounts).all():
-        k = int(np.argmin(np.isfinite(amounts)))
-        cell = repr_plain(table[column].iloc[k])
-        raise ParameterError(f"{column} must be a finite number, got {cell} (row {k} of a ledger)")
-    terms = table["term"].astype(str) if column == "amount" else column
-    for name in sorted({*terms}) if column == "amount" else ():
-        core.Choice(*TERMS, "other").check("term", name)
-    stamps = core.read_stamps(
-        table["time"], name="a ledger", timezone=timezone, is_file=is_file, error=ParameterError
-    )
-    return pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
 
 
 def compare(

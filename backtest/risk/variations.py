@@ -690,11 +690,6 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
         {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
         index=pd.Index(SHOWN, name="metric"),
     )
-    settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
-    return Bounds(table, find_parted(runs), len(result.time), settings, runs, result.markets)
-
-
-def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
     equity = pd.DataFrame({way: each.bars["equity"] for way, each in runs.items()})
     is_same = np.isclose(equity["path"], equity["worst"], rtol=1e-9, atol=0.0)
     is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
@@ -710,4 +705,6 @@ def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
             names[time] = f"{names[time]}, {name}".removeprefix(", ")
             is_parted[equity.index.get_loc(time)] = True
     equity.insert(0, "instruments", names)
-    return pd.DataFrame(equity.rename_axis("time")[is_parted])
+    bars = pd.DataFrame(equity.rename_axis("time")[is_parted])
+    settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
+    return Bounds(table, bars, len(result.time), settings, runs, result.markets)
