@@ -8,6 +8,7 @@ import numpy as np
 
 from backtest._compile import compile_module
 from backtest.core import FloatArray, IntArray, checked
+from backtest.core.code_names import pd
 from backtest.indicators import kernels, returns
 from backtest.indicators.estimators import ewma_volatility, roll_moments
 from backtest.market import Market, bars_per_year
@@ -31,8 +32,6 @@ def average_wilder(values: FloatArray, window: int) -> FloatArray:
     ``values`` of shape (n_bars,) begin with any number of NaN. Source: Wilder (1978), New Concepts
     in Technical Trading Systems.
     """
-    import pandas as pd  # noqa: PLC0415 - slow to load
-
     known = pd.Series(values)
     means = known.rolling(window).mean()
     first = known.where(means.shift(1).notna(), means)
