@@ -156,13 +156,9 @@ def describe_true(n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]
     squares = (gains - gains.mean()) ** 2
     spread = float(squares.std(ddof=1)) / math.sqrt(n_paths) / (2.0 * deviation)
     return {
-        "steps": n,
-        **describe_mean(gains),
-        "deviation": deviation,
-        "its_error": spread,
-        "by_theorem": expected,
-        "times_root_of_steps": deviation * math.sqrt(n),
-    }
+        "steps": n, **describe_mean(gains), "deviation": deviation, "its_error": spread,
+        "by_theorem": expected, "times_root_of_steps": deviation * math.sqrt(n),
+    }  # fmt: skip
 
 
 def describe_wrong(implied: float, n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]:
@@ -171,13 +167,10 @@ def describe_wrong(implied: float, n: int, n_paths: int, block: int, seed: int) 
     gains, expected = collect_gains(paths, implied, block), integrate_gamma(paths, implied)
     place = ("call", SPOT, SPOT, YEARS)
     return {
-        "implied": implied,
-        "steps": n,
-        "gain": describe_mean(gains),
-        "by_gamma": describe_mean(expected),
-        "rest": describe_mean(gains - expected),
+        "implied": implied, "steps": n, "gain": describe_mean(gains),
+        "by_gamma": describe_mean(expected), "rest": describe_mean(gains - expected),
         "by_prices": float(options.price(*place, SIGMA) - options.price(*place, implied)),
-    }
+    }  # fmt: skip
 
 
 def main() -> int:
@@ -195,12 +188,8 @@ def main() -> int:
         true = [describe_true(n, *size) for n in steps]
         wrong = [describe_wrong(each, 64, *size) for each in given.implied or [0.45, 0.8]]
     found = {
-        "paths": given.paths,
-        "seed": given.seed,
-        "volatility": SIGMA,
-        "true": true,
-        "wrong": wrong,
-    }
+        "paths": given.paths, "seed": given.seed, "volatility": SIGMA, "true": true, "wrong": wrong,
+    }  # fmt: skip
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
     return 0
 

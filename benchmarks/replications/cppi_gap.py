@@ -131,15 +131,9 @@ def replicate(paths: int = 2000, seed: int = 0) -> list[Row]:
 def main() -> None:
     """Print the comparison."""
     run(
-        "CPPI gap risk, Cont and Tankov (2009)",
-        replicate,
-        against="formula",
-        mu=MU,
-        sigma=SIGMA,
-        floor=FLOOR,
-        years=YEARS,
-        **JUMPS._asdict(),
-    )
+        "CPPI gap risk, Cont and Tankov (2009)", replicate, against="formula", mu=MU, sigma=SIGMA,
+        floor=FLOOR, years=YEARS, **JUMPS._asdict(),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

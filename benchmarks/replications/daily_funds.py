@@ -43,14 +43,10 @@ def hold(market: bt.Market, turns: float, rate: float) -> FloatArray:
     """Return the value of a fund at each close; it is short if its leverage is negative."""
     terms = {"interest_on": "loan", "borrow_rate": rate} if rate else {}
     result = live(
-        market,
-        Constant(leverage=abs(turns)),
-        venue=venue_of(**terms),
-        account=bt.Account(capital=1.0, fill="same_close"),
-        signal=math.copysign(1.0, turns),
-        calendar="252",
-        compile=False,
-    )
+        market, Constant(leverage=abs(turns)), venue=venue_of(**terms),
+        account=bt.Account(capital=1.0, fill="same_close"), signal=math.copysign(1.0, turns),
+        calendar="252", compile=False,
+    )  # fmt: skip
     return result.bars["unit"].to_numpy()
 
 

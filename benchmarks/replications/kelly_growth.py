@@ -45,13 +45,9 @@ def grow_once(years: int, seed: int) -> FloatArray:
     growth = []
     for close in mirrored_walks(n_bars, MU, SIGMA, seed):
         sweep = bt.sweep(
-            market_of(close),
-            Constant,
-            sets,
-            venue=FREE,
-            account=bt.Account(capital=1.0),
+            market_of(close), Constant, sets, venue=FREE, account=bt.Account(capital=1.0),
             metrics="core",
-        )
+        )  # fmt: skip
         growth.append(np.log(sweep.table["final_equity"].to_numpy()) / years)
     return np.mean(growth, axis=0)
 

@@ -90,14 +90,9 @@ def make_markets(daily: pd.DataFrame) -> tuple[bt.Markets, FloatArray]:
 def earn(markets: bt.Markets, policy: bt.Policy, weights: FloatArray) -> FloatArray:
     """Return what an account under a policy earned by month, from the second month on."""
     result = bt.run(
-        markets,
-        policy,
-        venue=FREE,
-        account=bt.Account(capital=1.0),
-        signal=dict(zip(FACTORS, map(float, weights), strict=True)),
-        calendar="252",
-        compile=False,
-    )
+        markets, policy, venue=FREE, account=bt.Account(capital=1.0),
+        signal=dict(zip(FACTORS, map(float, weights), strict=True)), calendar="252", compile=False,
+    )  # fmt: skip
     unit = result.bars["unit"].to_numpy()
     return np.asarray(unit[1:] / unit[:-1] - 1.0)
 

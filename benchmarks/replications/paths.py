@@ -48,12 +48,9 @@ def market_of(close: FloatArray, interval: str = "1h", **columns: npt.ArrayLike)
     """Return a market of closes from 1970 on, each bar opening at the close before."""
     opens = np.concatenate([close[:1], close[:-1]])
     bars = {
-        "open": opens,
-        "high": np.maximum(opens, close),
-        "low": np.minimum(opens, close),
-        "close": close,
-        **columns,
-    }
+        "open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+        "close": close, **columns,
+    }  # fmt: skip
     index = pd.date_range("1970-01-01", periods=len(close), freq=interval, tz="UTC")
     return bt.Market.from_frames(pd.DataFrame(bars, index=index))
 
