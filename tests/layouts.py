@@ -21,10 +21,6 @@ MARKET = bt.Market.from_frames(
 
 Written = tuple[list[Path], dict[str, Any]]
 """The paths to import, and further arguments."""
-LAYOUTS: dict[str, Callable[[Path], Written]] = {
-    name.removeprefix("write_"): write for name, write in globals().items() if "write_" in name
-}
-"""Every layout by name."""
 
 
 def own_files(
@@ -148,3 +144,9 @@ def write_mapped_csv(folder: Path) -> Written:
     table.to_csv(folder / "export.csv", sep=";", index_label="ts")
     columns = {"time": "ts", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
     return [folder / "export.csv"], beside(folder) | {"columns": columns}
+
+
+LAYOUTS: dict[str, Callable[[Path], Written]] = {
+    name.removeprefix("write_"): write for name, write in globals().items() if "write_" in name
+}
+"""Every layout by name."""

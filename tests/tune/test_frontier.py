@@ -12,7 +12,14 @@ from backtest.core.errors import ParameterError
 from backtest.report.write import draw_chart
 from backtest.results import read_objective, sharpe_error
 from backtest.results.ranking import find_knee, is_dominated
-from backtest.search import frontier, trials
+from backtest.search import trials
+from backtest.search.frontier import (
+    Patience,
+    Span,
+    measure_importance,
+    measure_returns,
+    resample_scores,
+)
 from backtest.search.samplers import Chebyshev
 from tests.kit import check_refused
 from tests.tuning import Columns, seek, space_of
@@ -22,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("made_up")
 
 def test_measures_of_returns_by_hand():
     """Returns 10 %, -20 %, 25 %: the account is 1.1, .88, 1.1 in a quarter, 12 samples a year."""
-    found = frontier.measure_returns(np.array([[0.1, -0.2, 0.25]]), frontier.Span(0.25, 12.0))
+    found = measure_returns(np.array([[0.1, -0.2, 0.25]]), Span(0.25, 12.0))
     deviation = math.sqrt((0.05**2 + 0.25**2 + 0.2**2) / 2)
     assert found["total_return"][0] == pytest.approx(0.1)
     assert found["cagr"][0] == pytest.approx(1.1**4 - 1)
@@ -38,10 +45,10 @@ def test_measures_of_returns_by_hand():
 def test_standard_errors_are_those_of_closed_forms():
     """Of independent returns: Mertens for Sharpe, and sd(log returns) / sqrt(n) for growth."""
     returns = np.random.default_rng(3).normal(0.001, 0.01, (800, 2))
-    span = frontier.Span(800 / 365, 365.0)
-    own = frontier.measure_returns(returns.T, span)
+    span = Span(800 / 365, 365.0)
+    own = measure_returns(returns.T, span)
     goal = trials.Goal(read_objective("sharpe"), (), (read_objective("cagr"),))
-    errors = np.std([*frontier.resample_scores(goal, own, returns, span, 400, 0)], axis=0)
+    errors = np.std([*resample_scores(goal, own, returns, span, 400, 0)], axis=0)
     growth = np.std(np.log1p(returns), axis=0) / math.sqrt(800) * 365 * (1 + own["cagr"])
     for k in (0, 1):
         assert errors[k, 0] == pytest.approx(sharpe_error(returns[:, k], 365.0), rel=0.12)
@@ -71,9 +78,9 @@ def test_gains_under_a_quarter_of_the_standard_error_do_not_count(monkeypatch):
     def estimate(goal: object, evaluator: object, sets: Columns, seed: int) -> np.ndarray:
         return np.full((len(sets["x"]), 1), 0.4)
 
-    monkeypatch.setattr(sys.modules[frontier.Patience.__module__], "estimate_errors", estimate)
+    monkeypatch.setattr(sys.modules[Patience.__module__], "estimate_errors", estimate)
     goal = trials.Goal(read_objective("sharpe"), ())
-    patience = frontier.Patience(10, goal, None, 0)
+    patience = Patience(10, goal, None, 0)
 
     def count(*sharpes: float) -> int:
         n = len(sharpes)
@@ -159,10 +166,10 @@ def test_shares_are_those_of_paired_histories():
     """A set that is another one plus a constant a day is never beaten, the other always."""
     noise = np.random.default_rng(1).normal(0.0, 0.01, (200, 1))
     returns = noise + np.array([0.0, 0.001])
-    span = frontier.Span(200 / 365, 365.0)
+    span = Span(200 / 365, 365.0)
     goal = trials.Goal(read_objective("cagr"), (), (read_objective("max_drawdown"),))
-    own = frontier.measure_returns(returns.T, span)
-    drawn = frontier.resample_scores(goal, own, returns, span, 50, 0)
+    own = measure_returns(returns.T, span)
+    drawn = resample_scores(goal, own, returns, span, 50, 0)
     assert np.mean([~is_dominated(each) for each in drawn], axis=0).tolist() == [0.0, 1.0]
 
 
@@ -211,7 +218,7 @@ def test_importance_is_that_of_ishigamis_function():
     a, b, c = (sets[name] for name in "abc")
     scores = np.sin(a) + 7 * np.sin(b) ** 2 + 0.1 * c**4 * np.sin(a)
     batch = trials.Batch("search", 0.0, sets, {}, scores, np.zeros(2000), [""] * 2000)
-    table = frontier.measure_importance(space, batch, 0)
+    table = measure_importance(space, batch, 0)
     share = table["share"]
     assert share["a"] == pytest.approx(0.314, abs=0.05)
     assert share["b"] == pytest.approx(0.442, abs=0.05)
