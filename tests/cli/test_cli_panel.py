@@ -1,5 +1,6 @@
 """Experiments with several instruments: their tables, flags, weights and errors."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.cli.app import MODULES
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.experiment import draft_experiment, read_flags, read_keys
+from backtest.cli.command import COMMANDS
+from backtest.cli.experiment import draft_experiment, find_key, read_flags, read_keys
 from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 
@@ -49,6 +52,16 @@ def build(text: str = "", **flags: Any) -> Experiment:
     typed = {x: each if isinstance(each, list) else [each] for x, each in flags.items()}
     entries = [entry for name, texts in typed.items() for entry in read_flags(keys[name], texts)]
     return build_experiment(draft_experiment(file, entries))
+
+
+def test_a_flag_has_a_whole_sentence_of_its_own():
+    for module in {*MODULES.values()}:
+        import_module(f"backtest.cli.{module}")
+    for name, declared in COMMANDS.items():
+        keys = {*(declared.keys or "").split()}
+        texts = [find_key(key).text for key in keys]
+        assert len({*texts}) == len(texts), name
+        assert all(x.endswith(".") and x.count("(") == x.count(")") for x in texts), texts
 
 
 @pytest.mark.parametrize("flags", [
