@@ -88,9 +88,10 @@ def describe_function(function: Any, seen: dict[int, int], *, by_source: bool = 
     texts, names, is_complete = [], set(find_code_names(function)), True
     module, path = str(function.__module__), function.__code__.co_filename
     is_shipped = path == getattr(sys.modules.get(module), "__file__", None)
-    code = describe_bytecode(function.__code__)
     if by_source and is_shipped and module.startswith("backtest."):
         code = f"{function.__qualname__} of {hash_file(path)}"
+    else:
+        code = describe_bytecode(function.__code__)
     texts += [module, code, repr(function.__defaults__)]
     for name, value in sorted(find_references(function).items()):
         found = describe_value(value, seen, by_source=by_source)
