@@ -162,7 +162,7 @@ HEDGED = (
 
 BY_INSTRUMENT = (
     "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss", "max_holding",
-    "offset",
+    "offset", "margin_share",
 )  # fmt: skip
 
 STOPS = (
@@ -272,6 +272,9 @@ class Account(core.Value, kw_only=True):
     closing : str
         With ``fill="limit"``, how closings and reductions fill: at the ``"market"``, at the next
         open, or as ``"limit"`` orders too.
+    margin_share : float or None
+        The most that an order may bring the initial margin of its position to, as a share of the
+        equity after its costs. It cuts orders that increase, and never reduces a position.
     """
 
     _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
@@ -279,7 +282,7 @@ class Account(core.Value, kw_only=True):
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
             "negative_limit", "conversion", "max_holding", "offset", "closing",
-            "daily_loss", "weekly_loss", "daily_basis", "day",
+            "daily_loss", "weekly_loss", "daily_basis", "day", "margin_share",
         }
     )  # fmt: skip
 
@@ -321,6 +324,7 @@ class Account(core.Value, kw_only=True):
     conversion: Annotated[str, core.Choice("listed", "pro_rata")] = "listed"
     offset: Annotated[Any | None, ByInstrument(COST)] = None
     closing: Annotated[str, core.Choice("market", "limit")] = "market"
+    margin_share: Annotated[Any | None, ByInstrument(core.Number(0, 1, open_low=True))] = None
 
     @core.checked
     def for_instrument(self, name: str) -> Account:
@@ -386,6 +390,9 @@ class Account(core.Value, kw_only=True):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             yield "collateral", f"must have different names, {', '.join(twice)} occurs twice"
+        if self.margin_share is not None and not isinstance(self.requirement, Brackets):
+            rule = "needs bt.Brackets(): under another rule no position has its own initial margin"
+            yield "margin_share", rule
         if names and self.negative_limit is None:
             rule = "is needed with collateral, which is sold where the balance falls below it"
             yield "negative_limit", rule

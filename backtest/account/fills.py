@@ -55,7 +55,7 @@ def choose_orders(bar: r.AccountBar, equity: float) -> None:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
         scratch.kind[i] = aim(bar, equity, i)
-        scratch.steps[i, order_limits.OVER] = 0.0
+        scratch.steps[i, order_limits.OVER], scratch.steps[i, order_limits.OVER_SHARE] = 0.0, 0.0
     if terms.max_gross_leverage < math.inf:
         order_limits.scale_targets(bar, equity)
     for i in range(len(state.positions)):
@@ -148,22 +148,30 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
     for i in range(len(bar.state.positions)):
         if scratch.kind[i] != r.INCREASE:
             continue
-        rules, quote = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i]
-        worsening, side, kept = rules.slippage, scratch.side[i], max(scratch.before[i], 0.0)
-        if rules.has_impact:
-            added = max(scratch.reach[i] - scratch.before[i], 0.0)
-            worsening += orders.compute_square_root_impact(rules.impact, quote, added)
-        worsening = min(worsening, orders.LARGEST_WORSENING)
-        worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
-        scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
-        scratch.fee[i] = orders.compute_order_fee(rules, quote)
-        scratch.saved[i] = worsening
-        limit = find_own_limit(bar, equity, i)
+        price_order(bar, i)
+        if order_limits.cut_to_share(bar, equity, i):
+            price_order(bar, i)
+        kept, limit = max(scratch.before[i], 0.0), find_own_limit(bar, equity, i)
         scratch.kept[i] = kept
         scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
         scratch.steps[i, order_limits.LIMITED] = find_margin_limit(bar, equity, i, limit)
         if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
             scratch.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
+
+
+def price_order(bar: r.AccountBar, i: int) -> None:
+    """Write cost, fee rate, fixed fee and price concession of the order of instrument i."""
+    rules, quote, scratch = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i], bar.scratch
+    worsening, side = rules.slippage, scratch.side[i]
+    if rules.has_impact:
+        added = max(scratch.reach[i] - scratch.before[i], 0.0)
+        worsening += orders.compute_square_root_impact(rules.impact, quote, added)
+    worsening = min(worsening, orders.LARGEST_WORSENING)
+    if rules.rounds_price:
+        worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
+    scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
+    scratch.fee[i] = orders.compute_order_fee(rules, quote)
+    scratch.saved[i] = worsening
 
 
 def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
@@ -389,6 +397,7 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     scratch.rate[i] = max(terms.makers[i], 0.0)
     scratch.cost[i], scratch.saved[i] = scratch.rate[i] + lost, 0.0
     scratch.fee[i] = orders.compute_order_fee(r.pick_instrument(terms, i), quote)
+    order_limits.cut_to_share(bar, equity, i)
     most = find_resting_limit(bar, equity, i)
     scratch.kept[i] = kept
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)

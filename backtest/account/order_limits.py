@@ -61,23 +61,24 @@ def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> floa
 
 
 CAUSES = (
-    "all", "min_leverage", "max_leverage", "max_gross_leverage", "band", "initial_margin",
-    "venue_leverage", "wallet", "participation", "lot", "min_notional", "unfilled",
-    "cap_over_band", "band_over_cap",
+    "all", "min_leverage", "max_leverage", "max_gross_leverage", "band", "margin_share",
+    "initial_margin", "venue_leverage", "wallet", "participation", "lot", "min_notional",
+    "unfilled", "cap_over_band", "band_over_cap",
 )  # fmt: skip
 (
-    ALL, MIN_LEVERAGE, MAX_LEVERAGE, MAX_GROSS, BAND, INITIAL_MARGIN,
+    ALL, MIN_LEVERAGE, MAX_LEVERAGE, MAX_GROSS, BAND, MARGIN_SHARE, INITIAL_MARGIN,
     VENUE_LEVERAGE, WALLET, PARTICIPATION, LOT, MIN_NOTIONAL, UNFILLED, CAP_OVER_BAND,
     BAND_OVER_CAP,
-) = range(14)  # fmt: skip
+) = range(15)  # fmt: skip
 COUNT, ASKED, HELD, CUT, DISTANCE, DAYS, NEXT_DAY = range(7)
-N_SUMS, N_STEPS = 7, 7
+N_SUMS, N_STEPS = 7, 8
 """Sums of a cause, as leverage: the last axis of ``Scratch.cuts``."""
-LIMITED, UNIT, START, SIZED, PLANNED, REACHED, OVER = range(7)
+LIMITED, UNIT, START, SIZED, PLANNED, REACHED, OVER, OVER_SHARE = range(8)
 """An order on its way to a fill: the last axis of ``Scratch.steps``.
 
 The notional that its margin allows; the value of a contract, and contracts before, as the limits
-leave them, in whole lots, and after the fill; what the cap of gross leverage made of its band.
+leave them, in whole lots, and after the fill; what the cap of gross leverage made of its band; the
+notional over its share of equity.
 """
 TAKEN, LEFT_OVER = 1.0, 2.0
 """What may stand in ``OVER``: taken out of its band, or kept although gross is over the cap."""
@@ -93,6 +94,24 @@ class Decision(NamedTuple):
     reached: float
     inverse: float
     time: float
+
+
+def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
+    """Cut the target of an increase to the margin that its share allows; return whether it is."""
+    scratch, rules = bar.scratch, r.pick_instrument(bar.terms, i)
+    if rules.margin_share == math.inf:
+        return False
+    most = margin.compute_largest_notional(
+        r.pick_margin(bar.terms, i),
+        rules.margin_share * (equity - scratch.fee[i]),
+        scratch.before[i],
+        rules.margin_share * scratch.cost[i],
+        bar.quotes.instruments[i].initial,
+    )
+    reach = max(min(scratch.reach[i], most), scratch.before[i], 0.0)
+    scratch.steps[i, OVER_SHARE] = scratch.reach[i] - reach
+    scratch.reach[i] = reach
+    return bool(scratch.steps[i, OVER_SHARE] > 0.0)
 
 
 def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
@@ -118,8 +137,9 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
     for i in range(len(state.positions)):
         position = state.positions[i]
-        level, signal, reach = (position.leverage, position.signal, scratch.reach[i])
-        is_kept = scratch.kind[i] == r.KEPT
+        level, signal, is_kept = position.leverage, position.signal, scratch.kind[i] == r.KEPT
+        over = 0.0 if is_kept else scratch.steps[i, OVER_SHARE]
+        reach = scratch.reach[i] + over
         overlay, before = state.wallet.overlay, scratch.before[i]
         stated = 0.0
         if signal != 0.0:
@@ -143,6 +163,7 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         if is_kept:
             count_cut(scratch, decision, i, BAND, reach - reached)
         else:
+            count_cut(scratch, decision, i, MARGIN_SHARE, over)
             count_order(bar, decision, i)
 
 

@@ -34,6 +34,7 @@ class InstrumentRules(NamedTuple):
     ``take_profit`` and ``trailing_stop`` are fractions, 0 for none. With ``is_*_distance`` the
     number of a stop is a distance in price. The scales of the quote multiply all of them.
     ``full_below_health`` is the health factor up to which a liquidation repays the whole debt.
+    An infinite ``margin_share`` of the equity means no limit.
     """
 
     has_stop: bool
@@ -74,6 +75,7 @@ class InstrumentRules(NamedTuple):
     is_profit_distance: bool
     is_trail_distance: bool
     full_below_health: float
+    margin_share: float
 
 
 @lay_out

@@ -147,6 +147,7 @@ def read_instrument_rules(
         order_fee=0.0 if is_series(per_order) else per_order,
         liquidation_impact=venue.liquidation.impact,
         full_below_health=venue.liquidation.full_below_health,
+        margin_share=account.margin_share or math.inf,
     )
 
 

@@ -167,6 +167,7 @@ WORDS = {
     "max_leverage": "the account's max_leverage",
     "band": "the no-trade band",
     "unfilled": "limit orders that did not fill",
+    "margin_share": "the account's margin_share",
     "initial_margin": "initial margin",
     "venue_leverage": "the venue leverage",
     "wallet": "available balance (isolated margin)",

@@ -298,7 +298,7 @@ def fill(
     return orders, views, float(bar.state.wallet.equity)
 
 
-BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
+BY_MARGIN = ("margin_share", "initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
 FAR, TOO_FAR = 0.1, 0.5
 """Moves from the last price that are named, and that look like a slip of the pen."""
 MAX_FUNDING = 0.05

@@ -756,3 +756,34 @@ def walk_of(steps):
     return make_market(
         list(zip(opens, np.maximum(opens, close), np.minimum(opens, close), close, strict=True))
     )
+
+
+def list_filled(result):
+    return result.events.query("kind == 'fill'")["amount"].tolist()
+
+
+def test_an_order_takes_its_share_of_the_equity_as_margin_by_hand():
+    """At 20x, fees of .1 %: N = 20 x .3 (1,000 - .001 N) = 6,000 / 1.006 of the 10,000 wanted.
+
+    B asks for 2,000, a margin of 100, and its share allows 20 %. Prices that rise reduce nothing.
+    """
+    market = make_market([flat(100), flat(100), (100, 150, 100, 150), flat(150)])
+    account = bt.Account(capital=1_000.0, margin_share=0.3)
+    venue = make_venue(taker=0.001)
+    result = run(market, Once(10.0), account=account, venue=venue)
+    assert list_filled(result) == pytest.approx([6_000 / 1.006])
+    cuts = result.target_cuts()
+    assert cuts.loc["margin_share", "mean_shortfall"] > 3.9
+    assert "the account's margin_share" in result.summary()
+    pair = bt.Markets({"A": market, "B": market}, currency="USDT")
+    shares = account.override({"margin_share": {"A": 0.3, "B": 0.2}})
+    result = run(pair, {"A": Once(20.0), "B": Once(4.0)}, account=shares, venue=venue)
+    assert list_filled(result) == pytest.approx([6_000 / 1.006, 2_000.0])
+    cuts = result.target_cuts()
+    assert cuts.loc[("A", "margin_share"), "decisions"] == 1
+    assert ("B", "margin_share") not in cuts.index
+    isolated = account.override({"margin": "isolated", "venue_leverage": 10.0})
+    result = run(market, Once(9.0), account=isolated, venue=venue)
+    assert list_filled(result) == pytest.approx([3_000 / 1.003])
+    with pytest.raises(bt.ParameterError, match="margin_share: needs bt"):
+        bt.Account(margin_share=0.3, requirement=TenPercent())

@@ -282,6 +282,8 @@ class Orders(Margins):
         """
         value, direction = abs(position.value("fill")), 1 if target > 0 else -1
         before = held * direction  # negative for a flip
+        wanted = position.cost(direction, position.worsening(abs(target - held)))
+        target = direction * self.within_share(position, abs(target), before, equity, wanted)
         kept = max(before, ZERO)
         worsening = position.worsening(abs(target - held))
         kappa = position.cost(direction, worsening)
@@ -304,6 +306,22 @@ class Orders(Margins):
         closing = -position.quantity if before < 0 else ZERO
         adding = direction * (size - kept) / value
         return Order(position, closing, adding, kappa, filled, position.fee, largest)
+
+    def within_share(
+        self, position: Position, size: Decimal, before: Decimal, equity: Decimal, kappa: Decimal
+    ) -> Decimal:
+        """``margin_share``: initial(N) <= share·(E - κ·(N - before)), the best bracket's; no less
+        than what is held."""
+        if position.share is None:
+            return size
+        free = position.share * (equity - position.order_fee + kappa * before)
+        most = max(
+            min(cap, free / (ONE / leverage + position.share * kappa))
+            for cap, leverage in position.limits()
+        )
+        if max(most, before, ZERO) < size:
+            self.note("cut to its share")
+        return min(size, max(most, before, ZERO))
 
     @staticmethod
     def largest_isolated(
@@ -531,6 +549,7 @@ class RestingOrders(Orders):
         rate = max(position.maker, ZERO)
         at_open = position.contract.value(position.prices["open"][position.here])
         lost = max(side * (position.value("fill") - at_open), ZERO) / value
+        target = side * self.within_share(position, abs(target), before, equity, rate + lost)
         size = min(abs(target), max(kept, *(cap for cap, _ in position.limits())))
         if position.is_isolated:
             size = min(size, max(self.largest_isolated(position, before, equity, rate), kept))

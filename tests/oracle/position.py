@@ -118,6 +118,8 @@ class Position:
         self.floor = per_name(account.min_leverage, name, 0.0)
         self.most = AsOf(per_name(account.max_leverage, name, math.inf))
         self.band = exact(per_name(account.band, name, 0.0))
+        share = per_name(getattr(account, "margin_share", None), name)
+        self.share = None if share is None else exact(share)
         self.fills = getattr(account, "fill", "next_open")
         longest = per_name(getattr(account, "max_holding", None), name)
         self.longest = None if longest is None else nanoseconds(longest)

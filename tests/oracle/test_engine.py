@@ -228,6 +228,29 @@ def test_stops_fixed_at_the_entry_equal_the_oracle(monkeypatch):
     assert tried > 20
 
 
+@pytest.mark.parametrize("block", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [
+    cases.make_case, cases.make_portfolio_case, cases.make_limit_case, cases.make_full_case,
+    cases.make_spot_case,
+], ids=lambda make: make.__name__)  # fmt: skip
+def test_shares_of_margin_equal_the_oracle(make, block, monkeypatch):
+    """Drawn accounts under brackets, with a limit of initial margin by instrument or for all."""
+    trust_data(monkeypatch)
+    cut = 0
+    for seed in range(24) if block else (4,):
+        case, rng = make(seed), np.random.default_rng([81, seed])
+        if "moves" in (getattr(case, "requirement", None) or {}):
+            continue
+        names = list(getattr(case, "tapes", {}))
+        shares = {name: float(np.exp(rng.uniform(-5.0, -0.5))) for name in names}
+        if not names or seed % 3 == 0:
+            shares = float(np.exp(rng.uniform(-5.0, -0.5)))
+        case = replace(case, account={**case.account, "margin_share": shares})
+        out = assert_agrees(case, f"{make.__name__}({seed})", is_compiled=False)
+        cut += out.paths["cut to its share"]
+    assert cut > 40 * block, cut
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [
     cases.make_case, cases.make_exit_case, cases.make_portfolio_case, cases.make_mode_case,

@@ -338,6 +338,24 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     assert_rows_are_runs(evaluator, sets, rows._replace(returns=None))
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("terms", [{}, {"margin": "isolated", "venue_leverage": 20.0}])
+def test_rows_of_accounts_whose_orders_take_a_share_as_margin_are_runs(terms):
+    """Of 70 sets some are cut at all orders, which they pass alone, and some at none."""
+    account = bt.Account(**terms)
+    evaluator = evaluate(SAMPLE, Constant, BINANCE, account)
+    sets = {
+        "leverage": np.tile(np.linspace(0.5, 9.0, 7), 10),
+        "account.margin_share": np.repeat([*np.geomspace(0.02, 0.9, 9), np.nan], 7),
+    }
+    rows = evaluator.evaluate(sets)
+    assert evaluator.taken[0] == 70
+    assert_rows_are_runs(evaluator, sets, rows, 6)
+    use = rows.metrics["mean_margin_use"]
+    assert (use[:7] < 0.025).all()
+    assert use[6] < 0.1 * use[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_rows_of_isolated_accounts_that_impact_cuts_are_runs(sign):

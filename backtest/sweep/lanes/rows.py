@@ -310,12 +310,13 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 
 (
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIPPAGE, IMPACT, PARTICIPATION, MIN_LEVERAGE, MAX_LEVERAGE,
-    BAND, STOP_LOSS, TAKE_PROFIT, TRAILING_STOP,
+    BAND, STOP_LOSS, TAKE_PROFIT, TRAILING_STOP, MARGIN_SHARE,
 ) = (
     NUMBERS.index(name)
     for name in (
         "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
         "min_leverage", "max_leverage", "band", "stop_loss", "take_profit", "trailing_stop",
+        "margin_share",
     )
 )  # fmt: skip
 
@@ -417,6 +418,7 @@ def read_rules(
         is_profit_distance=kind.is_profit_distance,
         is_trail_distance=kind.is_trail_distance,
         full_below_health=0.0,
+        margin_share=numbers[term(i, MARGIN_SHARE, lane)],
     )
 
 

@@ -170,7 +170,10 @@ def plan_group(
         lost = abs(after) * reach_of_one
         if kind.is_alone and not kind.is_isolated:
             lost = max(lost, abs(quantity) * reach_of_one)
-        lost = math.inf if order.is_asking & (order.reach == math.inf) else lost
+        is_cut = order.is_adding & (rules.margin_share < math.inf)
+        is_cut &= reached * rate > rules.margin_share * (worth - cost) * (1.0 - CAUTION)
+        is_cut |= order.is_asking & (order.reach == math.inf)
+        lost = math.inf if is_cut else lost
         if kind.is_isolated:
             profit = quantity * (quote.fill - position[spot(i, r.ENTRY, lane)])
             backing, grown = position[spot(i, r.MARGIN, lane)] + profit, abs(after) - abs(quantity)
