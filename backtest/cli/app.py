@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_process(sys.argv[1:])
     given, printed = list(arguments) or ["--help"], set[str]()
 
-    def show_warning(message: Warning | str, *_: object) -> None:
+    def show_warning(message: Warning | str, *_: Any, **_more: Any) -> None:
         if str(message) not in printed:
             printing.print_message(f"warning: {message}")
         printed.add(str(message))

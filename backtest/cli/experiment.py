@@ -244,8 +244,8 @@ PLAIN: dict[str, tuple[type, ...]] = {
 def read_keys(table: str) -> dict[str, Key]:
     found, fields = {}, read_parameters(inspect.getdoc(backtest.Backtest) or "")
     for name, (kinds, *told) in OWN.get(table, {}).items():
-        text = told or [fields[name]]
-        found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *text)
+        own = told or [fields[name]]
+        found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *own)
     for function in FUNCTIONS.get(table, ()):
         target = attrgetter(function)(backtest)
         texts = read_parameters(inspect.getdoc(target) or "")

@@ -593,8 +593,8 @@ class SettingsResult(SavedResult):
         tables: Mapping[str, Any],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        settings = from_plain(manifest["settings"])
-        made = cls(settings=settings, **tables, **from_plain(manifest["outcome"]))
+        outcome = {"settings": from_plain(manifest["settings"]), **from_plain(manifest["outcome"])}
+        made = cls(**tables, **outcome)
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         return made
 

@@ -257,7 +257,10 @@ def explain(error: ValidationError, cls: type[Any], where: str = "") -> Paramete
         if fault["type"] == "inner":
             first, *rest = fault["ctx"]["text"].splitlines()
             inside = [first if INNER.match(first) else f"it: {first}", *rest]
-            texts = (INNER.sub(lambda x, base=base: f"{base}{x[1]}: ", each) for each in inside)
+            texts = [
+                f"{base}{inner[1]}: {each[inner.end() :]}" if (inner := INNER.match(each)) else each
+                for each in inside
+            ]
             lines["\n".join(texts)] = None
         else:
             rule, found = find_rule(fault, cls, place)

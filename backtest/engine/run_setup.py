@@ -278,7 +278,8 @@ class Setup(NamedTuple):
         signal = self.signal * scale
         return self.change(signal=signal, given=float(signal[0]) if signal.size == 1 else signal)
 
-    measure_closes = driver.measure_closes
+    def measure_closes(self, run: Any, rows: slice) -> Any:
+        return driver.measure_closes(self, run, rows)
 
     def begin_at(self, started: int) -> Setup:
         """Return the setup of an account that began at another time, ns."""

@@ -333,7 +333,7 @@ def har_volatility(market: Market, *, first: int = 100) -> core.FloatArray:
     whole = sums[1 : int(number[-1] + is_over[-1])]  # realised variances of whole days
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
     forecasts = np.append(np.nan, forecast_har(whole.tobytes(), lengths, first))
-    found = forecasts[np.maximum(number - 1 + is_over, 0)]
+    found: core.FloatArray = forecasts[np.maximum(number - 1 + is_over, 0)]
     return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
 
 

@@ -552,12 +552,12 @@ def find_cautions(setup: Setup, stated: Stated, now: int | None) -> Iterator[Cau
                 f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
             )
     for policy in setup.observed:
-        last = policy.market.n_bars - 1
-        cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
+        n_bars = policy.market.n_bars
+        cold = [name for name, values in policy.columns.items() if np.isnan(values[n_bars - 1])]
         if cold:
             yield Caution(
                 f"{type(policy.policy).__name__} has no value of {', '.join(cold)} after "
-                f"{last + 1:,} bars: the warm-up is too short, or the data have a gap"
+                f"{n_bars:,} bars: the warm-up is too short, or the data have a gap"
             )
 
 

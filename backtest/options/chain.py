@@ -417,7 +417,10 @@ class Chain:
         known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
         model, kinds = np.full(len(rows), np.nan), rows["kind"].to_numpy(dtype=str)
         numbers = rows.loc[known, ["forward", "strike", "years", "iv"]].to_numpy().T
-        model[known] = price(kinds[known], *numbers, settlement=self.settlement)
+        forwards, strikes, years, volatilities = numbers
+        model[known] = price(
+            kinds[known], forwards, strikes, years, volatilities, settlement=self.settlement
+        )
         shown = rows.assign(
             least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
             most=np.where(sign > 0.0, forward, rows["strike"]) / unit,

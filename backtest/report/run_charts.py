@@ -62,9 +62,9 @@ def place_marks(
     at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
     total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
     labels = {
-        str(kind): f"{kinds_of[str(kind)].words} "
+        kind: f"{kinds_of[kind].words} "
         f"({f'largest {drawn[kind]:,} of ' * bool(drawn[kind] < n)}{n:,})"
-        for kind, n in total.items()
+        for kind, n in zip(map(str, total.index), total, strict=True)
     }
     found = pd.DataFrame({
         "y": height[at],

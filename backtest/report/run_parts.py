@@ -412,7 +412,8 @@ def list_capital(result: Result) -> list[Shown]:
     ):
         table = table.drop(index="account")
     kinds = dict.fromkeys(("mean_margin", "peak_margin", "profit"), "money")
-    heads = {name: Head(name.replace("_", " "), "", kinds.get(name, "percent")) for name in table}
+    heads = {name: Head(name.replace("_", " "), "", kinds.get(name, "percent"))
+             for name in map(str, table)}  # fmt: skip
     note = (
         "Initial margin at closes; use is margin over equity, the return is a year's profit. Risk "
         "is the share of the variance: before with equal weights, after as held."

@@ -516,7 +516,8 @@ def list_winner(study: Study) -> list[Shown]:
     settings |= {name: {"value": core.format_value(value), "searched": "fixed"}
                  for name, value in space.get("fixed", {}).items()}  # fmt: skip
     known: dict[str, Any] = {} if best is None else dict(best)
-    holdout, parts = {}, ()
+    holdout: Mapping[str, float] = {}
+    parts: tuple[Mapping[str, Mapping[str, float]], ...] = ()
     if study.outcome is not None:
         holdout, parts = study.outcome.holdout, study.outcome.lines
     measured = {

@@ -224,7 +224,7 @@ class RunRecord(RunData):
         else:
             name = find_benchmark(self.manifest)
             side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
-            growth = np.cumprod(1.0 + side * self.benchmark)
+            growth: Any = np.cumprod(1.0 + side * self.benchmark)
             market = side * performance.sampled_returns(growth, self.ends_sample, 1.0)
         return Samples(self._sampled, sample_risk_free(self), market)
 

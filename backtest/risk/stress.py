@@ -448,8 +448,8 @@ class StressedAccount:
         self.exposures = dict.fromkeys(self.moving, 0.0)
         for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
             if name in self.moving:
-                mark = float(self.history[name].mark_close[-1])
-                self.exposures[name] += quantity * abs(self.value_one(name, mark))
+                close = float(self.history[name].mark_close[-1])
+                self.exposures[name] += quantity * abs(self.value_one(name, close))
         for asset, worth in zip(collateral, held.amounts * held.prices, strict=True):
             name = self.find_instrument(asset.prices) or asset.name
             if name in self.moving:

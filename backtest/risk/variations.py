@@ -281,7 +281,8 @@ class ParameterSensitivity(core.SettingsResult):
     @property
     def notices(self) -> tuple[str, ...]:
         """Which steps end at a bound, and which runs failed, and why."""
-        rows = [(f"{name} {value}", row) for (name, value), row in self.table.iterrows()]
+        names = [f"{name} {value}" for name, value in self.table.index]
+        rows = [*zip(names, self.table.to_dict("records"), strict=True)]
         clipped = [name for name, row in rows if row["is_clipped"]]
         bound = [f"Steps that end at a bound, before their size: {', '.join(clipped)}."]
         failed = [f"{name} failed: {row['fault']}" for name, row in rows if row["fault"]]

@@ -322,7 +322,7 @@ def tabulate_differences(
     bases[lost[pairs].all(axis=1)] = LOST
     rows, blocks, done = [], dict[str, int](), 0
 
-    def report(more: int, _: int) -> None:
+    def report(more: int) -> None:
         if progress is not None:
             progress(done + more, len(STATISTICS) * rules["draws"])
 

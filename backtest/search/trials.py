@@ -386,7 +386,8 @@ class Examiner:
             )
         self.stored = self.journal.read_next()
         self._add(batch)
-        return batch
+        stored: Batch = batch
+        return stored
 
     def _evaluate(
         self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float

@@ -305,7 +305,7 @@ class Sweep(core.SavedResult):
 
     def _find_sets(self, table: pd.DataFrame) -> Sets:
         names = self.manifest["parameters"]
-        return from_frame(table[list(names)].set_axis(map(name_parameter, names), axis=1))
+        return from_frame(table[list(names)].set_axis([*map(name_parameter, names)], axis=1))
 
     def _find_evaluator(self) -> Evaluator:
         if self.evaluator is None:
