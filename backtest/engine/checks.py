@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,7 @@ def find_faults_of_venues(
     names, first, known = markets.names, markets.names[0], markets.names_of_whole
     for name in names[1:]:
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
-            path = field.split(".")
-            mine, theirs = (reduce(getattr, path, venues[each]) for each in (first, name))
+            mine, theirs = (attrgetter(field)(venues[each]) for each in (first, name))
             if not is_equal(mine, theirs):
                 yield (
                     f"{field} must be the same for all venues of an account, got "

@@ -255,8 +255,7 @@ class Setup(NamedTuple):
         return join_checks(columns, self.given)
 
     def describe_signal(self) -> str:
-        values = find_clock(self.markets).pick(self.signal)
-        return describe_weights(self.given, values)
+        return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
 
     def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
         """Return the setup with other fields, and the inputs that follow from them."""
