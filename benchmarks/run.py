@@ -9,9 +9,7 @@ Figures are the least CPU time of some repeats, ours and theirs in turn:
 * ``loop``: the compiled bar loop alone, nothing recorded, under a policy whose formula costs
   nothing (a constant), and under the volatility target;
 * ``process``: ``backtest run`` on the sample as a whole process, against importing its libraries;
-* ``memory``: the peak of what a run allocates, against the size of what it records;
-* ``compile``: seconds until a policy has run, with everything cold, with the rules compiled, and
-  in a second process.
+* ``memory``: the peak of what a run allocates, against the size of what it records.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ ACCOUNT = bt.Account(band=0.02)
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
-PARTS = ("recorded", "loop", "process", "memory", "compile")
+PARTS = ("recorded", "loop", "process", "memory")
 
 
 def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
@@ -129,7 +127,6 @@ def main() -> None:
         "loop": lambda: measure_loop(market, wanted.repeat),
         "process": lambda: measure_process(wanted.repeat),
         "memory": lambda: measure_memory(market),
-        "compile": lambda: timing.time_first("bt.run(market, Fresh(), **terms)"),
     }
     report = {
         "machine": timing.describe_machine(),

@@ -1,6 +1,6 @@
 """Size and power of ``bt.timing_test``, on leverage that is drawn beside GARCH returns.
 
-    python -m benchmarks.skill [--draws 2000] [--days 400] [--skill 0,0.1,0.2]
+    python -m benchmarks.skill [--draws 2000] [--days 400] [--skill 0 0.1 0.2]
 
 The leverage has a median of 1 and a memory of days; ``skill`` is the correlation of its logarithm
 with the next return. Prints JSON: the share of p for growth of at most .05, and its error.
@@ -8,7 +8,6 @@ with the next return. Prints JSON: the share of p for growth of at most .05, and
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 
@@ -19,6 +18,7 @@ import backtest as bt
 from backtest.core import FloatArray
 from backtest.sweep.lanes import runner
 from benchmarks.intervals import make_noise
+from benchmarks.timing import read_flags
 
 TERMS = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account(capital=1e4)}
 runner.LEAST_BAR_SETS = 0  # the same figures, six times as fast on few bars
@@ -65,12 +65,8 @@ def measure_share(draws: int, days: int, skill: float) -> float:
 
 def main() -> None:
     """Print a row for each skill."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--draws", type=int, default=2_000)
-    parser.add_argument("--days", type=int, default=400)
-    parser.add_argument("--skill", default="0")
-    given = parser.parse_args()
-    for skill in map(float, given.skill.split(",")):
+    given = read_flags(__doc__, draws=2_000, days=400, skill=[0.0])
+    for skill in given.skill:
         share = measure_share(given.draws, given.days, skill)
         error = math.sqrt(share * (1.0 - share) / given.draws)
         print(json.dumps({"skill": skill, "draws": given.draws, "share": share, "error": error}))  # noqa: T201

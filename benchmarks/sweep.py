@@ -14,8 +14,7 @@ equal single runs to 1e-9.
   every measure; ``rules_core`` with those of ``core``;
 * ``power``: a power that varies;
 * ``vectorbt``: target-percent orders with fees, 64 columns, without and with measures;
-* ``million``: 1,000,000 sets on 61,320 hourly bars, with the peak of memory;
-* ``compile``: seconds until a policy has been swept: all cold, a new policy, a second process.
+* ``million``: 1,000,000 sets on 61,320 hourly bars, with the peak of memory.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SIMPLE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
 ACCOUNT = bt.Account(band=0.02, max_leverage=20.0)
-PARTS = ("ratios", "vectorbt", "million", "compile")
+PARTS = ("ratios", "vectorbt", "million")
 
 
 class Restless(bt.Policy):
@@ -258,9 +257,6 @@ def main() -> None:
         report["vectorbt"] = measure_vectorbt(market, core, max(1, wanted.repeat // 2))
     if "million" in wanted.only:
         report["million"] = measure_million(wanted.million)
-    if "compile" in wanted.only:
-        sets = '{"half": np.linspace(0.1, 1, 64)}'
-        report["compile"] = timing.time_first(f"bt.sweep(market, Fresh, {sets}, **terms)")
     timing.print_json(report)
 
 
