@@ -117,6 +117,7 @@ def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
 
 
 def split_day(text: str) -> tuple[str, str | None]:
+    """Return a name, and the day after its last ``@``, None if there is none."""
     name, sign, date = text.rpartition("@")
     if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         return text, None
@@ -177,6 +178,7 @@ def read_choice(at: TimeLike | None) -> str | None:
 
 
 def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str | None]:
+    """Return the table in force on a day, the last without one, and the day of the next."""
     begun = [k for k, table in enumerate(tables) if day is None or table["date"] <= day]
     k = begun[-1] if begun else 0
     return tables[k], tables[k + 1]["date"] if k + 1 < len(tables) else None
