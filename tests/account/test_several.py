@@ -1,6 +1,7 @@
 """An account with several positions, by hand: one equity, caps, modes of filling, expiry."""
 
 import math
+import re
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -785,5 +786,7 @@ def test_an_order_takes_its_share_of_the_equity_as_margin_by_hand():
     isolated = account.override({"margin": "isolated", "venue_leverage": 10.0})
     result = run(market, Once(9.0), account=isolated, venue=venue)
     assert list_filled(result) == pytest.approx([3_000 / 1.003])
-    with pytest.raises(bt.ParameterError, match="margin_share: needs bt"):
+    with pytest.raises(
+        bt.ParameterError, match=re.escape("needs bt.Brackets(): under another rule")
+    ):
         bt.Account(margin_share=0.3, requirement=TenPercent())

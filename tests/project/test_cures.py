@@ -179,6 +179,7 @@ ROWS = [
         "print(live(policy=Late()).summary())", "bt.run(start=...)", "live(start='2023-01-11')"),
 ]  # fmt: skip
 SEEN_BY = {
+    "needs bt.Brackets(): under another rule": "account/test_several.py",
     "the data are cut at the start,": "cli/test_cli.py",
     "other options and": "cli/test_cli_sets.py",
     "must hold whole lots, of": "cli/test_cli_data.py",
