@@ -321,8 +321,9 @@ def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
     Where positions need margin together, each has its share of R in that of the pool.
     """
     terms, state = bar.terms, bar.state
-    rules, pool = terms.rules, a.compute_initial_needed(terms, state)
+    rules = terms.rules
     is_joint = rules.own > 0 or rules.has_scenarios or holds_options(state)
+    pool = a.compute_initial_needed(terms, state) if is_joint else 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         if a.is_isolated(terms, i):
