@@ -19,7 +19,6 @@ class Headline(NamedTuple):
     value: float
     style: str = "number"
     note: str = ""
-    better: str = ""
     text: str = ""
 
     def __str__(self) -> str:

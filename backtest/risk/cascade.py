@@ -558,11 +558,11 @@ class Cascade(core.SettingsResult):
         return [
             Headline("move", "final move", self.move, "percent", f"shock {shock}"),
             Headline("multiplier", "multiplier", self.multiplier, "decimals",
-                     "final move over shock", "less"),
+                     "final move over shock"),
             Headline("reproduction", "reproduction", self.reproduction, "decimals",
-                     "unstable from 1 on", "less"),
-            Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
-            Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
+                     "unstable from 1 on"),
+            Headline("liquidated", "liquidated", self.liquidated, "count", n),
+            Headline("deficit", "deficit", self.deficit, "count", beyond),
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:

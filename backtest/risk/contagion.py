@@ -420,11 +420,9 @@ class Contagion(core.SettingsResult):
     def list_numbers(self) -> list[Headline]:
         n = f"of {len(self.accounts):,} accounts"
         return [
-            Headline("radius", "spectral radius", self.radius, "decimals", "grows over 1", "less"),
-            Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
-            Headline(
-                "deficit", "deficit", self.deficit, "count", "beyond what backed them", "less"
-            ),
+            Headline("radius", "spectral radius", self.radius, "decimals", "grows over 1"),
+            Headline("liquidated", "liquidated", self.liquidated, "count", n),
+            Headline("deficit", "deficit", self.deficit, "count", "beyond what backed them"),
         ]
 
     def list_parts(self) -> list[Part]:

@@ -135,8 +135,8 @@ class PassingProbability(core.SettingsResult):
     def list_numbers(self) -> list[Headline]:
         row: Any = self.table.loc["paths"]
         return [
-            Headline(name, name.replace("_", " "), float(row[name]), "percent", "of paths", better)
-            for name, better in zip(OUTCOMES, ("more", "less", "less", ""), strict=True)
+            Headline(name, name.replace("_", " "), float(row[name]), "percent", "of paths")
+            for name in OUTCOMES
         ]
 
     def list_parts(self) -> list[Part]:

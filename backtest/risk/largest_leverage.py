@@ -154,7 +154,7 @@ class MaxLeverage(core.SettingsResult):
     def list_numbers(self) -> list[Headline]:
         return [
             Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
-                     note=self.bound_by, better="more", text=f"{self.leverage:.3g}")
+                     note=self.bound_by, text=f"{self.leverage:.3g}")
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:

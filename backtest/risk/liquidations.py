@@ -623,7 +623,7 @@ class LiquidationRisk(core.SettingsResult):
             Headline(f"p_liquidation_{name}", f"liquidated within {name}",
                      float(row["p_liquidation"]), "chance",
                      f"{write_interval(row, 'p_liquidation')} (of the simulation); "
-                     f"{self._write_past(row)}", "less")
+                     f"{self._write_past(row)}")
             for name, row in self.table.iterrows()
         ]  # fmt: skip
 

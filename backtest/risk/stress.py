@@ -713,9 +713,9 @@ class Stress(core.SettingsResult):
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
         of = f"{dead} of {len(self.table)}"
         return [
-            Headline("liquidating", "scenarios that liquidate", dead, better="less", text=of),
+            Headline("liquidating", "scenarios that liquidate", dead, text=of),
             Headline("worst_loss", "largest loss", float(loss.max()), "money",
-                     str(loss.idxmax()), "less"),
+                     str(loss.idxmax())),
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:

@@ -119,7 +119,7 @@ class Sensitivity(core.SettingsResult):
         return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
-        return [Headline("growth", "growth as run", self.base, "percent", "per year", "more")]
+        return [Headline("growth", "growth as run", self.base, "percent", "per year")]
 
     def list_parts(self) -> list[Part]:
         caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
@@ -290,9 +290,9 @@ class ParameterSensitivity(core.SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         return [
-            Headline("base", "log growth as run", self.base, "growth", "per year", "more"),
+            Headline("base", "log growth as run", self.base, "growth", "per year"),
             Headline("edge", "edge on constant leverage", self.edge, "growth",
-                     "log growth per year, at equal risk", "more"),
+                     "log growth per year, at equal risk"),
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
@@ -470,10 +470,10 @@ class Capacity(core.SettingsResult):
         first, at = self.table.iloc[0], core.format_round_money(float(self.table.index[0]))
         money, growth, sharpe = "round money", float(first["growth"]), float(first["sharpe"])
         return [
-            Headline("half_growth", "growth halves at", self.half_growth, money, "", "more"),
-            Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money, "", "more"),
-            Headline("growth", "growth", growth, "percent", f"per year, at {at}", "more"),
-            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {at}", "more"),
+            Headline("half_growth", "growth halves at", self.half_growth, money),
+            Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money),
+            Headline("growth", "growth", growth, "percent", f"per year, at {at}"),
+            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {at}"),
         ]
 
     def list_parts(self) -> list[Part]:
@@ -628,10 +628,10 @@ class Bounds(core.SettingsResult):
     def list_numbers(self) -> list[Headline]:
         of = f"of {self.n_bars:,}"
         return [
-            Headline("parted", "bars that part", len(self.bars), "count", of, "less"),
+            Headline("parted", "bars that part", len(self.bars), "count", of),
             *(
                 Headline(f"final_equity_{way}", "final equity",
-                         float(self.table[way]["final_equity"]), "money", f"under {way}", "more")
+                         float(self.table[way]["final_equity"]), "money", f"under {way}")
                 for way in WAYS
             ),
         ]  # fmt: skip

@@ -537,7 +537,7 @@ class Comparison(core.SavedResult):
         rows = self.table[["cagr", "sharpe"]].to_dict("index")
         return [
             Headline(f"cagr {name}", core.clip(name, 60), rows[name]["cagr"], "percent",
-                     f"per year; Sharpe {core.format_number(rows[name]['sharpe'])}", "more")
+                     f"per year; Sharpe {core.format_number(rows[name]['sharpe'])}")
             for name in self.order[:8]
         ]  # fmt: skip
 

@@ -552,11 +552,11 @@ class CrossValidation(v.Validation):
         inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
         return [
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of chosen sets no better "
-                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}"),
             Headline("median_in_sample", "In sample", inside, "decimals",
-                     "median objective of the chosen sets", "more"),
+                     "median objective of the chosen sets"),
             Headline("median_out_of_sample", "Out of sample", outside, "decimals",
-                     "of the same sets", "more"),
+                     "of the same sets"),
         ]  # fmt: skip
 
     def __repr__(self) -> str:

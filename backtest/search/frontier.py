@@ -234,7 +234,7 @@ class Frontier(core.SettingsResult):
         knee: Any = self.points.loc[self.knee]
         return [
             Headline(name, f"{name_measure(name)} at the knee", float(knee[name]),
-                     note="in the search", better="more" if ABOUT[name].better > 0 else "less",
+                     note="in the search",
                      text=format_value(name, knee[name]))
             for name in self.objectives
         ]  # fmt: skip

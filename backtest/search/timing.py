@@ -201,8 +201,8 @@ class TimingTest(core.SettingsResult):
         error = f"log growth, error {self.timing_error:.3f}"
         shifts = float(max(len(self.table) - 1, 0))
         return [
-            Headline("p_growth", "p of growth", self.p_growth, "decimals", "one-sided", "less"),
-            Headline("p_sharpe", "p of the Sharpe ratio", self.p_sharpe, "decimals", "", "less"),
+            Headline("p_growth", "p of growth", self.p_growth, "decimals", "one-sided"),
+            Headline("p_sharpe", "p of the Sharpe ratio", self.p_sharpe, "decimals"),
             Headline("leverage_timing", "leverage timing", self.leverage_timing, "decimals", error),
             Headline("shifts", "shifts", shifts, "count"),
         ]

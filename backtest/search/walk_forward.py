@@ -606,15 +606,15 @@ class WalkForward(v.Validation):
         said += f", deflated by {ways} ways of choosing" * (ways > 1)
         return [
             Headline("sharpe", "Sharpe, re-optimized", self.result.metrics["sharpe"], "decimals",
-                     "out of sample", "more"),
+                     "out of sample"),
             Headline("probabilistic_sharpe", "Probabilistic Sharpe ratio",
-                     self.probabilistic_sharpe, "probability", said, "more"),
+                     self.probabilistic_sharpe, "probability", said),
             Headline("efficiency", "Walk-forward efficiency", self.efficiency, "decimals",
-                     "growth out of sample over in sample (Pardo)", "more"),
+                     "growth out of sample over in sample (Pardo)"),
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of chosen sets no better "
-                     f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+                     f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}"),
             Headline("sharpe_fixed", "Sharpe, static", self.fixed.metrics["sharpe"],
-                     "decimals", "over the same bars", "more"),
+                     "decimals", "over the same bars"),
         ]  # fmt: skip
 
     def __repr__(self) -> str:
