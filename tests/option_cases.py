@@ -328,8 +328,8 @@ def draw_options(
     *,
     is_coin: bool,
 ) -> tuple[OptionTape, ...]:
-    """Draw one to four contracts with their orders, one or two under a rule of strategies. Of
-    larger books the package tries three pairings, of which none need be the cheapest."""
+    """Draw one to four contracts with their orders, one or two under a rule of strategies. In
+    larger books the package tries three pairings, and all may miss the cheapest."""
     found: list[OptionTape] = []
     same_kind, sign = bool(rng.random() < 0.7), int(rng.choice([-1, 1]))
     most = 3 if kind == "strategies" else 5

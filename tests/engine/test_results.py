@@ -245,7 +245,7 @@ def test_a_weight_of_0_in_a_second_instrument_changes_no_measure(terms, kind):
 
 def test_the_money_for_new_orders_of_cross_and_isolated_positions():
     """10,000 hold A at 2x in cross and B at 1x in isolated margin, with leverages of 20 and 4. B
-    posts 10,000 / 4 = 2,500. A at 100 -> 110 gains 2,000, half of which backs orders. The pool has
+    posts 10,000 / 4 = 2,500. A at 100 -> 110 gains 2,000, and half backs orders. The pool has
     10,000 - 2,500 + 2,000 = 9,500, the initial margin of A is 22,000 / 20 = 1,100."""
     prices = [flat(100), flat(100), (100, 110, 100, 110)]
     markets = bt.Markets({"A": make_market(prices), "B": make_market([flat(50)] * 3)})
