@@ -17,8 +17,6 @@ from backtest.indicators import ewma_volatility, garch_volatility
 
 Column = Callable[[Any], Any]
 
-KEPT: dict[str, Any] = {}
-"""In which a peek of another module keeps what it has seen."""
 HORIZONS = (1, 2, 5, 13, 48)
 MARKET = bt.Market.sample(bars=3000, seed=5).with_columns(
     own=np.where(np.arange(3000) % 7 == 0, np.nan, np.sin(np.arange(3000.0) ** 1.3)),
@@ -88,21 +86,10 @@ AHEAD: dict[str, Callable[[pd.Series, int], Any]] = {
 }
 
 
-def fitted_line(market: Any) -> Any:
-    x = np.arange(market.n_bars)
-    return market.close - np.polyval(np.polyfit(x, market.close, 1), x)
-
-
 def fitted_model(market: Any) -> Any:
     moves = log_returns(market)
     table = np.column_stack([np.roll(moves, k) for k in (1, 2, 3)])
     return table @ np.linalg.lstsq(table, np.append(moves[1:], 0.0), rcond=None)[0]
-
-
-def first_component(market: Any) -> Any:
-    table = np.column_stack([np.log(market.high), np.log(market.low), np.log(market.close)])
-    table = table - table.mean(axis=0)
-    return table @ np.abs(np.linalg.svd(table, full_matrices=False)[2][0])
 
 
 def smoothed_both_ways(market: Any) -> Any:
@@ -124,12 +111,6 @@ def next_funding(market: Any) -> Any:
     return 1e2 * np.append(market.funding_rate, np.nan)[places]
 
 
-def fft_low_pass(market: Any) -> Any:
-    spectrum = np.fft.rfft(market.close)
-    spectrum[len(spectrum) // 8 :] = 0.0
-    return market.close - np.fft.irfft(spectrum, market.n_bars)
-
-
 def period_close(rule: str) -> Column:
     return of_price(
         lambda price: price.resample(rule).last().reindex(price.index, method="ffill") / price - 1.0
@@ -144,46 +125,29 @@ def period_direction(rule: str) -> Column:
     return of_price(direction)
 
 
-def over_quantile(q: float) -> Column:
-    return lambda market: (market.close > np.quantile(market.close, q)) - 0.5
-
-
 WHOLE = {
     "z-score": lambda market: (market.close - market.close.mean()) / market.close.std(),
     "rank": of_price(lambda price: price.rank(pct=True) - 0.5),
-    **{f"quantile {q}": over_quantile(q) for q in (0.2, 0.5, 0.8)},
-    "range": lambda market: (
-        (market.close - market.close.min()) / (np.ptp(market.close) + 1e-9) - 0.5
-    ),
+    "quantile": lambda market: (market.close > np.quantile(market.close, 0.8)) - 0.5,
     "argmax": lambda market: (np.arange(market.n_bars) < market.close.argmax()) - 0.5,
-    "argmin": lambda market: (np.arange(market.n_bars) < market.close.argmin()) - 0.5,
-    "line": fitted_line, "detrend": lambda market: filters.detrend(market.close),
-    "regression": fitted_model, "component": first_component,
+    "detrend": lambda market: filters.detrend(market.close), "regression": fitted_model,
     "over the end": lambda market: market.close / market.close[-1] - 1.0,
     "gradient": lambda market: np.gradient(market.close), "filtfilt": smoothed_both_ways,
-    "savgol": lambda market: market.close - filters.savgol_filter(market.close, 11, 2),
     "ewm reversed": of_price(lambda price: price[::-1].ewm(span=10).mean()[::-1] / price - 1.0),
     "count down": lambda market: np.arange(market.n_bars)[::-1] / 100.0 - 5.0,
     "day range": of_price(
         lambda price: price.groupby(price.index.floor("1D")).transform("max") / price - 1.001
     ),
     **{f"close of {rule}": period_close(rule) for rule in ("4h", "1D", "7D")},
-    **{f"direction of {rule}": period_direction(rule) for rule in ("4h", "1D")},
+    "direction of 1D": period_direction("1D"),
     "merge_asof": joined_forward, "next funding": next_funding,
-    "next funding held": lambda market: pd.Series(next_funding(market)).ffill().fillna(0.0),
     "column ahead": lambda market: pd.Series(market.columns["own"]).shift(-1),
-    "column filled": lambda market: pd.Series(market.columns["own"]).bfill().ffill(),
     "signal ahead": lambda market: pd.Series(market.signal).shift(-1).ffill(),
     "mark ahead": lambda market: (
         pd.Series(market.mark_close).shift(-1).ffill() / market.mark_close - 1.0
     ),
     "volume share": lambda market: market.volume / market.volume.sum() * market.n_bars - 1.0,
-    "volume z-score": lambda market: (market.volume - market.volume.mean()) / market.volume.std(),
     "time left": lambda market: (market.time[-1] - market.time) / 3.6e12 / 100.0 - 5.0,
-    "median split": lambda market: (
-        (np.abs(log_returns(market)) > np.median(np.abs(log_returns(market)))) - 0.5
-    ),
-    "fft": fft_low_pass,
 }  # fmt: skip
 
 
@@ -216,33 +180,22 @@ def past_deviation_by_fft(market: Any, h: int) -> Any:
     )
 
 
-def rolling(what: str) -> Callable[[Any, int], Any]:
-    return lambda market, h: getattr(series(market).rolling(h + 1), what)()
-
-
 def past_sum_by_blas(market: Any, h: int) -> Any:
     windows = np.lib.stride_tricks.sliding_window_view(np.append(np.zeros(h), market.close), h + 1)
     return windows @ np.linspace(0.1, 1.0, h + 1)
 
 
-def past_mean_by_sums(market: Any, h: int) -> Any:
-    sums = np.cumsum(np.append(np.zeros(h + 1), market.close))
-    return (sums[h + 1 :] - sums[: -h - 1]) / (h + 1)
-
-
 PEEKS = dict(list_peeks())
 PAST = {
     "move": lambda market, h: series(market).pct_change(h),
-    **{what: rolling(what) for what in ("mean", "std", "max", "median")},
+    "std": lambda market, h: series(market).rolling(h + 1).std(),
     "rank": lambda market, h: series(market).rolling(h + 2).rank(pct=True) - 0.5,
-    "quantile": lambda market, h: market.close / series(market).rolling(h + 2).quantile(0.8) - 1.0,
     "ewm": lambda market, h: (
         market.close / series(market).ewm(span=h + 1, adjust=False).mean() - 1.0
     ),
     "fft": past_sum_by_fft,
     "blas": past_sum_by_blas,
     "fft deviation": past_deviation_by_fft,
-    "cumsum": past_mean_by_sums,
     "convolve": lambda market, h: np.convolve(market.close, np.linspace(1, -1, h + 2))[
         : market.n_bars
     ],
@@ -342,10 +295,9 @@ OLD = {
 
 def list_honest() -> Iterator[tuple[str, Column]]:
     for name, kind in PAST.items():
-        for k, h in enumerate(HORIZONS):
-            for word in list(READINGS)[k % 2 :: 2][:2]:
-                past = partial(kind, h=h)
-                yield f"{name} {h}, {word}", partial(read, kind=past, reading=READINGS[word])
+        for h, word in zip(HORIZONS, READINGS, strict=True):
+            past = partial(kind, h=h)
+            yield f"{name} {h}, {word}", partial(read, kind=past, reading=READINGS[word])
     for name, kind in SINGLE.items():
         for word in ("value", "sign"):
             yield f"{name}, {word}", partial(read, kind=kind, reading=READINGS[word])

@@ -4,7 +4,6 @@ import math
 import os
 import signal
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,9 +15,7 @@ from backtest import _compile, strategies
 from backtest import account as accounts
 from backtest._compile.bytecode import find_fields
 from backtest.engine import batch, driver
-from backtest.engine.compiler import MODULES
 from backtest.engine.formulas import make_recipe
-from backtest.engine.policies import ask_plain
 from backtest.policies import Combinator
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
@@ -27,14 +24,11 @@ from tests.cases import (
     make_limit_case,
     make_margin_case,
     make_mode_case,
-    make_spot_case,
 )
 from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
 from tests.scenes import account_of, play
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-ABSENT = {"fill_option", "compute_option_value", "compute_option_requirement", "settle"}
-"""Functions that the loop without options never calls."""
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
@@ -142,53 +136,6 @@ class Loud(bt.Policy):
 @pytest.mark.slow
 def test_what_a_compiled_rule_raises_ends_the_run():
     check_refused(lambda: live(Loud(4.5)), "ValueError: too loud", bt.PolicyError)
-
-
-def make_shorter() -> dict[str, Any]:
-    """Return the functions of the loop in plain Python, as compiled without options, by module."""
-    spaces = {module: {**vars(module), "ask": ask_plain} for module in MODULES}
-    twins: dict[int, Any] = {}
-    for module, space in spaces.items():
-        path = Path(str(module.__file__))
-        for _, own in _compile.find_own_functions(module, {"ask"}):
-            is_absent, value = "without_options" in vars(own), vars(own).get("without_options")
-            twins[id(own)] = (
-                _compile.return_always(value) if is_absent else _compile.make_twin(own, space, path)
-            )
-    for space in spaces.values():
-        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
-        space.update(
-            found | _compile.mirror_modules(space, lambda _, each: twins.get(id(each), each))
-        )
-    return {module.__name__.rsplit(".", 1)[-1]: space for module, space in spaces.items()}
-
-
-SHORTER = make_shorter()
-
-
-@pytest.mark.parametrize("make", [make_full_case, make_margin_case, make_spot_case])
-def test_random_accounts_without_options_keep_their_bits(monkeypatch, make):
-    case = make(0)
-    whole = run_engine(case, is_compiled=False)
-    simulate = SHORTER["loop"]["simulate_account"]
-    monkeypatch.setattr(driver, "find_simulate", lambda **_: simulate)
-    assert is_same(whole, run_engine(case, is_compiled=False))
-
-
-def test_nothing_of_the_absent_parts_is_left_to_compile():
-    waiting: list[Any] = [SHORTER["loop"]["simulate_account"]]
-    seen: set[int] = set()
-    while waiting:
-        function = waiting.pop()
-        names = function.__code__.co_names
-        found = [function.__globals__.get(name) for name in names]
-        mirrors = [each for each in found if isinstance(each, _compile.Mirror)]
-        found += [getattr(each, name, None) for each in mirrors for name in names]
-        called = [each for each in found if hasattr(each, "__code__") and id(each) not in seen]
-        seen |= {id(each) for each in called}
-        waiting += called
-        assert function.__name__ not in ABSENT
-    assert len(seen) > 300
 
 
 def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():

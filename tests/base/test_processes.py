@@ -1,7 +1,6 @@
 """What processes share: locks, signals, and files of compiled code, one writer at a time."""
 
 import ctypes
-import functools
 import os
 import signal
 import struct
@@ -15,8 +14,7 @@ from numba import float64, njit
 
 from backtest._compile import compiler, object_code
 from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
-from backtest._compile.lowering import make_call
-from backtest._compile.object_code import SignalGate, find_lasting_folder, hold_signals
+from backtest._compile.object_code import find_lasting_folder, hold_signals
 from backtest.core import atomic_files
 from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
 from backtest.core.errors import DataError
@@ -101,17 +99,6 @@ def test_all_that_is_held_is_answered_and_all_handlers_come_back():
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def test_an_open_gate_lets_signals_pass():
-    """One that an interrupt left in the place of a handler must not swallow what comes later."""
-    heard = []
-    gate = SignalGate()
-    gate.handle(lambda *_: heard.append("kept"), signal.SIGTERM, None)
-    assert (heard, len(gate.kept)) == ([], 1)
-    gate.is_closed = False
-    gate.handle(lambda *_: heard.append("passed"), signal.SIGTERM, None)
-    assert heard == ["passed"]
 
 
 STORM = """
@@ -225,26 +212,6 @@ def test_an_object_that_needs_what_the_process_lacks_is_not_loaded(make_entry, t
     assert len(make_entry.made) == 2
 
 
-def test_a_core_for_a_higher_level_is_built_where_it_cannot_run(make_entry, tmp_path, monkeypatch):
-    """What is written is for that level; what the build itself runs is for this processor."""
-    for place in (object_code, compiler):
-        monkeypatch.setattr(place, "is_for_higher_level", lambda: True)
-    monkeypatch.setattr(object_code, "start_engine", functools.cache(object_code.Engine))
-    loaded = []
-    load = object_code.Engine.load
-    monkeypatch.setattr(
-        object_code.Engine, "load", lambda own, made: loaded.append(made) or load(own, made)
-    )
-    assert [call_double(make_entry(), x) for x in (2.0, 3.0)] == [4.0, 6.0]
-    assert len(make_entry.made) == 1
-    (path,) = tmp_path.glob("*.o")
-    written = object_code.ObjectFile.read(path)
-    assert written.here == b"" != loaded[0].here
-    assert object_code.can_load(written)  # as it is loaded here
-    object_code.start_engine.cache_clear()
-    assert not object_code.can_load(written)
-
-
 def test_what_cannot_be_written_is_compiled_and_not_kept(make_entry, tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError("read-only")
@@ -264,15 +231,6 @@ def test_a_processor_gets_the_objects_of_its_level():
     assert object_code.choose_levels(fourth | {"avx2": False}) == []
 
 
-def test_words_of_arguments_are_those_of_numba():
-    """Meminfo and parent are unknown; then size, width, place, shape and strides in bytes."""
-    table = np.zeros((2, 3))[:, ::2]
-    kinds, words = object_code.pack((1.5, (2, None), True, table))
-    expected = struct.pack("dqqq9q", 1.5, 2, 0, 1, 0, 0, 4, 8, table.ctypes.data, 2, 2, 24, 16)
-    assert kinds == ("d", "q", "n", "b", "<f82A")
-    assert words == expected
-
-
 def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
@@ -287,21 +245,6 @@ def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
     address = object_code.start_engine().load(compile_entry(both, "both", (float64,))).address
     assert object_code.call("both", object_code.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
-
-
-def test_compiled_code_calls_a_function_by_its_address():
-    """Arrays go as pointers, one moved by a number: 100 a[2] + b[1 + 1]."""
-    arrays, kinds = [ctypes.POINTER(ctypes.c_double)] * 2, [ctypes.c_int64] * 2
-    kind = ctypes.CFUNCTYPE(ctypes.c_double, *arrays, *kinds)
-    called = kind(lambda a, b, i, j: 100.0 * a[i] + b[j])
-    call = make_call("d", ((0, None), (1, 2)), n_numbers=2)
-    both = jit(lambda address, a, b, at, i: call(address, a, b, at, i, 1), is_linked=False)
-    given = ctypes.cast(called, ctypes.c_void_p).value, np.arange(3.0), np.array([5.0, 6.0, 7.0])
-    given = (*given, 1, 2)
-    made = compile_entry(both, "by_address", read_kinds(given))
-    address = object_code.start_engine().load(made).address
-    words = b"".join(object_code.pack(each).words for each in given)
-    assert object_code.call("", object_code.CALLED(address), "d", words) == 207.0
 
 
 def test_a_formula_that_raises_answers_no():
