@@ -13,7 +13,6 @@ import pytest
 import backtest as bt
 from backtest import _compile, strategies
 from backtest import account as accounts
-from backtest._compile.bytecode import find_fields
 from backtest.engine import batch, driver
 from backtest.engine.formulas import make_recipe
 from backtest.policies import Combinator
@@ -149,24 +148,6 @@ def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():
     account = bt.Account(band=2.0)  # nothing trades, so that the listing is all that happens
     result = bt.run(markets, Cautious(), venue=make_venue(), account=account, compile=False)
     assert result.record.positions.target[4:7, 1].tolist() == pytest.approx([0.95] * 3)
-
-
-def test_what_a_formula_reads_is_found():
-    def watch(settings, bar, account):
-        return account.equity * bar.sigma
-
-    def pass_on(settings, bar, account):
-        return watch(settings, bar, account)
-
-    def hide(settings, bar, account):
-        def inner():
-            return bar.close
-
-        return inner()
-
-    assert [find_fields(watch, k) for k in (2, 1, 0)] == [{"equity"}, {"sigma"}, set()]
-    assert "*" in find_fields(pass_on, 1)
-    assert "*" in find_fields(hide, 1)
 
 
 def run_cold(policy: bt.Policy, n: int = 1, **given):

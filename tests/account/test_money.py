@@ -1,7 +1,5 @@
 """The wallet, the terms of money and the ledger, and the kinds of events: each said once."""
 
-import copy
-import pickle
 from pathlib import Path
 from types import ModuleType
 
@@ -9,12 +7,11 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest._compile.object_code import Struct, Structs, pack, view_numbers
+from backtest._compile.object_code import Structs
 from backtest.account import events, money
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import COUNTED, MONEY, OF_ASSETS, SIGNS, SUMMED, Money, Wallet
-from backtest.account.records import MarginCall, PositionState, Quote, new_quotes
-from backtest.engine import copy_state
+from backtest.account.records import MarginCall, PositionState, Quote
 from backtest.results import AccountFields, PositionFields
 from backtest.results.record import OptionFields
 from backtest.results.tally import FIELDS
@@ -27,48 +24,6 @@ def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
     assert layout.names == kind.names()
     assert {layout[name] for name in layout.names} == {np.dtype(np.float64)}
     assert [layout.fields[name][1] for name in layout.names] == [*range(0, layout.itemsize, 8)]
-
-
-def test_a_struct_its_copy_and_its_rows():
-    wallet = Wallet(cash=2.0, turnover=5.0)
-    other = wallet.copy()
-    wallet.numbers[0] += 1.0
-    turnover = view_numbers(wallet)[Wallet.names().index("turnover")]
-    assert (wallet.cash, other.cash, turnover) == (3.0, 2.0, 5.0)
-    assert Wallet.read(wallet.tolist()).tolist() == wallet.tolist()
-    assert repr(pickle.loads(pickle.dumps(wallet))) == repr(wallet) == repr(copy.copy(wallet))
-    ledger = Structs(Money, 3)
-    ledger[1].fees += 2.0
-    kept = ledger.copy()
-    view_numbers(ledger)[1, MONEY.index("fees")] += 0.5
-    assert (ledger[1].fees, kept[1].fees, len(ledger)) == (2.5, 2.0, 3)
-
-
-def test_what_margin_is_computed_from_is_the_memory_of_the_positions():
-    """Columns, also of a copy that was pickled; compiled code reads them in strides, also one."""
-    state = play(100.0, 110.0, targets=1.0, account=account_of()).state
-    for own in (state, copy_state(pickle.loads(pickle.dumps(state)))):
-        (position,) = own.positions
-        position.quantity, position.entry, position.value = 2.0, 101.0, 109.0
-        held = own.held
-        assert (held.quantities[0], held.entries[0], held.values[0]) == (2.0, 101.0, 109.0)
-        assert pack(held.values).kinds == ("<f81A",)
-    quotes = new_quotes(2, 1)
-    quotes.instruments[1].mark_open, quotes.assets[0].fill = 7.0, 8.0
-    assert (quotes.mark_open[1], quotes.asset_fill[0]) == (7.0, 8.0)
-
-
-def test_structs_are_packed_as_their_addresses():
-    wallet, ledger = Wallet(), Structs(Money, 2)
-    assert pack((wallet,)) == (("Wallet",), wallet.numbers.ctypes.data.to_bytes(8, "little"))
-    words = np.frombuffer(pack(ledger).words, np.int64).tolist()
-    assert words == [0, 0, 2, 8 * len(MONEY), ledger.numbers.ctypes.data, 2, 8 * len(MONEY)]
-
-
-def test_a_run_hands_its_wallet_over_and_keeps_its_own():
-    result = play(100.0, 110.0, targets=1.0, account=account_of())
-    assert isinstance(result.state.wallet, Struct)
-    assert result.state.wallet.equity == result.bars["equity"].iloc[-1]
 
 
 def test_the_sums_of_a_bar_change_equity_by_their_signs():

@@ -32,6 +32,7 @@ REFUSED = [
     ("run two.py", "'two.py' is not one; use --data for data and --policy for a policy"),
     ("run syntax.toml", "syntax.toml must be TOML: Expected ']' at the end of a table declaration "
      "(at line"),
+    ("run deep.toml", "deep.toml must be TOML"),
     ("run table.toml", "polcy: an experiment has no such table; did you mean"),
     ("run key.toml", "data.intrval: no such key; did you mean 'interval'?\nsweep.drws: no such"),
     ("run kind.toml", "run.compile: must be true or false, got 'yes'\nsweep.draws: must be a whol"),
@@ -125,6 +126,7 @@ REFUSED = [
 def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
     for name, text in {
         "syntax.toml": "[account\n",
+        "deep.toml": "x = " + "[" * 3_000,
         "table.toml": "[polcy]\nname = 'x'\n",
         "key.toml": "[data]\nintrval = '1h'\n[sweep]\ndrws = 3\n",
         "kind.toml": "[run]\ncompile = 'yes'\n[sweep]\ndraws = '3'\n",

@@ -1,19 +1,15 @@
 """Sets side by side: their rows are those of sets taken one by one."""
 
-import re
 import warnings
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
-from llvmlite import binding
 
 import backtest as bt
-from backtest._compile import compiler as base_compiler
-from backtest._compile import object_code
 from backtest.strategies import Capped, Constant
-from backtest.sweep.lanes import block, formulas, runner
+from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest
 from tests.agreement import trust_data
@@ -23,13 +19,6 @@ from tests.sweep.sweeps import MONEY
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")
 SHAPES: list[tuple[int, ...]] = []
-LOOPS = {
-    "look": 8, "value_lanes": 6, "find_groups": 1, "find_exits": 2, "write_stops": 1,
-    "add_held": 2, "plan_by_kind": 6, "plan_alone": 4, "fill_by_kind": 5, "add_wanted": 3,
-    "pay_lanes": 2, "charge_lanes": 3, "close_lanes": 3, "close_several": 5, "expose_lanes": 4,
-    "expose_isolated": 2, "add_initial": 3, "ask_all": 3,
-}  # fmt: skip
-"""Loops over lanes in the functions of a bar, with those that they call inlined."""
 
 
 class Count(NamedTuple):
@@ -289,32 +278,3 @@ def test_sets_of_a_block_are_observed_together_where_their_columns_are_their_own
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     evaluator = Evaluator(VariedTest(test, Together), threads=1)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not binding.get_host_cpu_features().get("avx2"), reason="a lane's bit needs shifts of vectors"
-)
-def test_the_loops_over_lanes_are_vectors(monkeypatch):
-    made = []
-
-    def emit(compiled, name, returns, write):
-        if name.startswith("take_block"):
-            made.append(str(compiled.library._final_module))
-        return base_compiler_emit(compiled, name, returns, write)
-
-    base_compiler_emit = base_compiler.emit
-    monkeypatch.setattr(base_compiler, "emit", emit)
-    monkeypatch.setattr(object_code, "find_object", lambda _: None)
-    monkeypatch.setattr(formulas, "find_block", formulas.find_block.__wrapped__)
-    monkeypatch.setattr(block, "find_block", formulas.find_block)
-    market, venue = bt.Market.sample(bars=99), bt.Venue.preset("binance-usdm", "BTCUSDT")
-    test = bt.Backtest(market, venue=venue, account=bt.Account())
-    Evaluator(VariedTest(test, Capped.over(Jumpy))).evaluate({"cap": np.linspace(1.0, 2.0, 8)})
-    whole, *_ = made  # one for each thread that came first
-    found: dict[str, int] = {}
-    for text in whole.split("\ndefine ")[1:]:
-        words = re.findall(r"\d+([a-z_]+)", text[text.index("@") :].partition("(")[0])
-        name = next((each for each in words if each in LOOPS), "")
-        found[name] = found.get(name, 0) + len(re.findall(r"^vector\.body\S*:", text, re.MULTILINE))
-    assert {name: found.get(name, 0) for name in LOOPS} == LOOPS

@@ -1,14 +1,12 @@
-"""Files as venues and other programs write them, and drawn ones, are read right or refused."""
+"""Files as venues and other programs write them are read right."""
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from backtest import DataError, Market
+from backtest import Market
 from tests.market.conftest import four_bars
 
 HOURS = four_bars().index
@@ -81,14 +79,13 @@ SPELLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Yahoo": ("Date,Open,High,Low,Close,Adj Close,Volume", "{day},{o},{h},{l},{c},1,{v}", DAYS),
     "Stooq": ("Date,Open,High,Low,Close,Volume", "{day},{o},{h},{l},{c},{v}", DAYS),
     "Excel": ("sep=;\nDate;Open;High;Low;Close;Volume", "{local};{o};{h};{l};{c};{v}", UTC),
+    "tabs": ("time\topen\thigh\tlow\tclose\tvolume\r", "{iso}\t{o}\t{h}\t{l}\t{c}\t{v}\r", {}),
+    "bars": ("TIME|OPEN|HIGH|LOW|CLOSE|VOLUME", "{us}|{o}|{h}|{l}|{c}|{v}", {}),
     "pandas, numbered": (",time,open,high,low,close,volume", "0,{iso},{o},{h},{l},{c},{v}", {}),
     "pandas": (",Open,High,Low,Close,Volume", "{local},{o},{h},{l},{c},{v}",
         UTC | {"columns": {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}}),
 }  # fmt: skip
 """Header, row and terms of exports, as their documentation and public readers of them have it."""
-NAMES = ("open", "high", "low", "close", "volume")
-CASES = (str.lower, str.upper, str.title, str.swapcase)
-PREAMBLES = ("", "", "", "https://www.example.com\n", "# exported by me\n\n", "sep={}\n")
 
 
 @pytest.mark.parametrize("export", SPELLINGS)
@@ -109,102 +106,3 @@ def test_the_exports_of_venues_are_read(tmp_path: Path, export):
             assert getattr(market, name).tolist() == bars[name].tolist(), name
         if "sessions" not in terms:
             assert market.times.equals(HOURS.as_unit("ns"))
-
-
-class Drawn(NamedTuple):
-    """The text of a file, the terms to read it with, and what it was written from."""
-
-    text: str
-    terms: dict[str, Any]
-    time: np.ndarray
-    values: np.ndarray
-    is_sound: bool
-
-
-def draw_file(seed: int) -> Drawn:
-    rng = np.random.default_rng(seed)
-    n, digits = int(rng.integers(12, 40)), int(rng.integers(1, 7))
-    delimiter = str(rng.choice([",", ";", "\t", "|"]))
-    first = pd.Timestamp("2010-01-04", tz="UTC") + pd.Timedelta(hours=int(rng.integers(130_000)))
-    time = pd.date_range(first, periods=n, freq=str(rng.choice(["1min", "1h", "1D"])))
-    close = 10.0 ** rng.uniform(0, 5) * np.exp(np.cumsum(rng.normal(0.0, 0.01, n)))
-    opens = np.append(close[:1], close[:-1])
-    prices = [opens, np.maximum(opens, close) * 1.01, np.minimum(opens, close) * 0.99, close]
-    cells = [[f"{x:.{digits}f}" for x in each] for each in (*prices, rng.uniform(1, 2000, n))]
-    values = np.array(cells, dtype=np.float64)
-    stamps, terms = write_stamps(time, rng)
-    if delimiter != "," and rng.random() < 0.4:
-        cells = [[x.replace(".", ",") for x in each] for each in cells]
-    table = dict(zip(("time", *NAMES), [stamps, *cells], strict=True))
-    rows = rng.permutation(n) if rng.random() < 0.15 else np.arange(n)
-    rows = rows[::-1] if rng.random() < 0.3 else rows
-    rows = np.append(rows, rows[-2:]) if rng.random() < 0.15 else rows
-    repairs = ["sort", "drop-duplicates"]
-    if rng.random() < 0.8:
-        terms["repair"] = repairs
-    order = [str(name) for name in rng.permutation([*table])]
-    kind = str(rng.choice(["names", "names", "names", "columns", "positions", "none"]))
-    order = ["time", *NAMES] if kind == "none" else order
-    if kind == "positions":
-        terms["columns"] = {name: place for place, name in enumerate(order)}
-    spelled = [CASES[int(rng.integers(4))](name) for name in order]
-    if kind == "columns":
-        terms["columns"] = {name: name[0] + name[-1].upper() for name in order}
-        spelled = [CASES[int(rng.integers(4))](terms["columns"][name]) for name in order]
-    has_header = kind in ("names", "columns")
-    top = str(rng.choice(PREAMBLES)).format(delimiter) if has_header or rng.random() < 0.1 else ""
-    lines = [delimiter.join(table[name][row] for name in order) for row in rows]
-    head = [delimiter.join(spelled)] if has_header else []
-    end = str(rng.choice(["\n", "\r\n"]))
-    text = top.replace("\n", end) + end.join([*head, *lines, ""])
-    is_sound = np.array_equal(np.sort(rows), np.arange(n)) and len({*np.sign(np.diff(rows))}) == 1
-    is_sound |= "repair" in terms
-    is_sound &= has_header or not top
-    return Drawn(text, terms, time.as_unit("ns").asi8, values, bool(is_sound))
-
-
-def write_stamps(time: pd.DatetimeIndex, rng: np.random.Generator) -> tuple[list[str], Any]:
-    kind = str(rng.choice(["s", "ms", "us", "ns", "Z", "offset", "local", "zone"]))
-    if kind in UNITS:
-        return [str(value // UNITS[kind]) for value in time.as_unit("ns").asi8.tolist()], {}
-    if kind == "Z":
-        return [f"{each:%Y-%m-%dT%H:%M:%SZ}" for each in time], {}
-    if kind == "offset":
-        return [each.isoformat() for each in time.tz_convert("Asia/Kolkata")], {}
-    zone = "UTC" if kind == "local" else "Asia/Tokyo"
-    return [f"{each:%Y-%m-%d %H:%M:%S}" for each in time.tz_convert(zone)], {"timezone": zone}
-
-
-def check_refusal(drawn: Drawn, said: str) -> None:
-    assert max(map(len, said.splitlines())) < 500
-    assert "comma may be a decimal" in said or not drawn.is_sound, f"{said}\n{drawn.text[:300]}"
-
-
-def count_read(folder: Path, seeds: range) -> int:
-    """Return how many drawn files are read; each is read right, or refused in one sentence."""
-    read = 0
-    for seed in seeds:
-        drawn = draw_file(seed)
-        path = folder / f"{seed}.csv"
-        path.write_bytes(drawn.text.encode())
-        try:
-            market = Market.load(path, **drawn.terms)
-        except DataError as error:
-            check_refusal(drawn, str(error))
-            continue
-        read += 1
-        assert market.time.tolist() == drawn.time.tolist(), seed
-        found = np.array([getattr(market, name) for name in NAMES])
-        assert np.array_equal(found, drawn.values), seed
-    return read
-
-
-@pytest.mark.filterwarnings("ignore:.*above the header skipped")
-def test_drawn_files_are_read_right_or_refused(tmp_path: Path):
-    assert count_read(tmp_path, range(20)) >= 14
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*above the header skipped")
-def test_most_of_many_drawn_files_are_read_right(tmp_path: Path):
-    assert count_read(tmp_path, range(200)) >= 140
