@@ -177,15 +177,13 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     steps = itertools.pairwise(each for each in names if each != "EXTENDED_ARG")
     if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
         return True
-    called = [
-        each for each in find_references(function).values() if type(each) is types.FunctionType
-    ]
-    own = [
-        x
-        for x in called
-        if x not in seen and not x.__module__.startswith(("backtest.core.", "backtest._compile."))
-    ]
-    return any(keeps_comparison(each, seen) for each in own)
+    shipped = ("backtest.core.", "backtest._compile.")
+    return any(
+        keeps_comparison(each, seen)
+        for each in find_references(function).values()
+        if type(each) is types.FunctionType
+        if each not in seen and not each.__module__.startswith(shipped)
+    )
 
 
 PREFIX = "_backtest_"
@@ -258,7 +256,7 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
     editor = Editor(function)
     edited = editor.visit(copy.deepcopy(tree))
     own = function.__code__.co_freevars
-    given = {**dict(zip(own, function.__closure__ or (), strict=True))}
+    given = dict(zip(own, function.__closure__ or (), strict=True))
     added = {**editor.added, **helpers}
     if not added or describe_bytecode(compile_inner(tree, own, function)) != describe_bytecode(
         function.__code__
@@ -282,7 +280,7 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
         return None
-    node = tree.body[0] if len(tree.body) == 1 else None
+    node = tree.body[0]
     if not isinstance(node, ast.FunctionDef):
         return None
     if node.decorator_list or getattr(node, "type_params", []):
@@ -301,11 +299,8 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
 def compile_inner(
     node: ast.FunctionDef, names: tuple[str, ...], function: types.FunctionType
 ) -> types.CodeType:
-    modules = [
-        name
-        for name, each in find_references(function).items()
-        if isinstance(each, types.ModuleType)
-    ]
+    known = find_references(function).items()
+    modules = [name for name, each in known if isinstance(each, types.ModuleType)]
     imports = "".join(f"import {name}\n" for name in modules if name not in names)
     around = ast.parse(f"{imports}def make({', '.join(names)}): pass")
     maker: Any = around.body[-1]
@@ -356,9 +351,8 @@ class Editor(ast.NodeTransformer):
     def _resolve(self, node: ast.AST) -> Any:
         if isinstance(node, ast.Attribute):
             owner = self._resolve(node.value)
-            found = (
-                vars(owner).get(node.attr) if isinstance(owner, types.ModuleType) else None
-            )  # runs no code
+            is_module = isinstance(owner, types.ModuleType)
+            found = vars(owner).get(node.attr) if is_module else None  # runs no code
         elif isinstance(node, ast.Name) and node.id not in self._locals:
             found = self._known.get(node.id, pow if node.id == "pow" else None)
         else:

@@ -19,10 +19,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar
+from types import FrameType, SimpleNamespace
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -85,18 +84,12 @@ class Loaded(NamedTuple):
     returns: str
 
 
-def find_cache_folder() -> Path:
-    lasting = find_lasting_folder()
-    return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
-
-
 def find_lasting_folder() -> Path | None:
-    given = os.environ.get("BACKTEST_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
+    from platformdirs import user_cache_dir  # noqa: PLC0415 - imported only where used
+
+    given = os.environ.get("BACKTEST_CACHE_DIR") or user_cache_dir("leverage-backtest", False)
     user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
-    candidates.append(Path(tempfile.gettempdir()) / f"leverage-backtest-{user}")
-    for folder in candidates:
+    for folder in (Path(given), Path(tempfile.gettempdir()) / f"leverage-backtest-{user}"):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
@@ -127,11 +120,11 @@ def describe_processor() -> tuple[str, list[str]]:
     return str(binding.get_host_cpu_name()), sorted(name for name, has in features.items() if has)
 
 
-@functools.cache
-def list_folders() -> tuple[Path, ...]:
-    """Return the folders that may hold objects for this processor, the best first."""
+def list_folders() -> Iterator[Path]:
+    """Yield the folders that may hold objects for this processor, the best first."""
     names = [name_native(), *choose_levels(binding.get_host_cpu_features()), "generic"]
-    return (*(BUILT / f"{name_platform()}-{name}" for name in names), find_object_folder())
+    yield from (BUILT / f"{name_platform()}-{name}" for name in names)
+    yield find_object_folder()
 
 
 def choose_levels(present: Mapping[str, bool]) -> list[str]:
@@ -160,7 +153,8 @@ def name_native() -> str:
 @functools.cache
 def find_object_folder() -> Path:
     """Return the folder of the cache for objects of this processor and these versions."""
-    return find_cache_folder() / f"objects-{hash_texts(*describe_target())}"
+    folder = find_lasting_folder() or Path(tempfile.mkdtemp(prefix="leverage-backtest-"))
+    return folder / f"objects-{hash_texts(*describe_target())}"
 
 
 def find_object(name: str) -> ObjectFile | None:
@@ -168,17 +162,11 @@ def find_object(name: str) -> ObjectFile | None:
     BUILD.used.add(name)
     folders = list_folders() if BUILD.folder is None else (BUILD.folder,)
     found = (ObjectFile.read(folder / f"{name}.o") for folder in folders)
-    return next((each for each in found if each is not None and can_load(each)), None)
+    return next((each for each in found if each and can_load(each)), None)
 
 
-class Build:
-    """The folder into which the core is built, if it is, and the objects that are in use."""
-
-    folder: Path | None = None
-    used: ClassVar[set[str]] = set()
-
-
-BUILD = Build()
+BUILD: Any = SimpleNamespace(folder=None, used=set())
+"""The folder into which the core is built, if it is, and the objects that are in use."""
 
 
 @contextlib.contextmanager
@@ -405,16 +393,12 @@ class Entry:
                 self.found[kinds] = CALLED(loaded.address), loaded.returns
         return self.found[kinds]
 
-    def caller(self) -> Caller:
-        """Return a call that packs an argument again only where it is another object."""
-        return Caller(self)
-
     def __call__(self, *given: Any) -> Any:
         return Caller(self)(*given)
 
 
 class Caller:
-    """Call an entry again and again, with mostly the same arguments."""
+    """Call an entry again and again; what is the same object as before is not packed again."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -462,7 +446,7 @@ def load_or_compile(
             if found is None:
                 found = compile_now()
                 COMPILED.append(name)
-            if set(found.needs) <= OF_LIBC:  # else only where numba is loaded
+            if all(hasattr(OF_PYTHON, each) for each in found.needs):  # else only beside numba
                 with contextlib.suppress(OSError):  # the folder need not be writable
                     place = BUILD.folder or find_object_folder()
                     place.mkdir(parents=True, exist_ok=True)
@@ -487,35 +471,25 @@ def one_process(name: str) -> Iterator[None]:
         yield
 
 
-OF_LIBC = frozenset(
-    {
-        "log", "log1p", "log2", "log10", "exp", "exp2", "expm1", "pow", "sqrt", "sin", "cos", "tan",
-        "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
-        "erfc", "lgamma", "tgamma", "fmod", "floor", "ceil", "trunc", "round", "rint", "nearbyint",
-        "fabs", "copysign", "ldexp", "frexp", "hypot", "cbrt", "memset", "memcpy", "memmove",
-    }
-)  # fmt: skip
+OF_PYTHON = ctypes.CDLL(None)
+"""What every process of Python has, with the C library."""
 
 
 class Stopwatch:
-    """The seconds that compiling takes; only one thread compiles at a time."""
+    """The seconds that compiling took; only one thread compiles at a time."""
 
-    depth, began, spent = 0, 0.0, 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.spent + (time.perf_counter() - self.began if self.depth else 0.0)
+    depth, seconds = 0, 0.0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        self.began = self.began if self.depth else time.perf_counter()
+        began = time.perf_counter()
         self.depth += 1
         try:
             yield
         finally:
             self.depth -= 1
             if self.depth == 0:
-                self.spent += time.perf_counter() - self.began
+                self.seconds += time.perf_counter() - began
 
 
 COMPILING = Stopwatch()
@@ -527,15 +501,14 @@ SIGNALS = tuple(
     if hasattr(signal, name)
 )
 
-Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
-
-@dataclass
 class SignalGate:
-    is_closed: bool = True
-    kept: list[Callable[[], Any]] = field(default_factory=list)
+    is_closed = True
 
-    def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self.kept: list[Callable[[], Any]] = []
+
+    def handle(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
         if self.is_closed:
             self.kept.append(functools.partial(handler, number, frame))
         else:

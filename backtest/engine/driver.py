@@ -12,7 +12,7 @@ import numpy as np
 from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions, bytecode
-from backtest._compile.object_code import Struct, Structs, hold_signals
+from backtest._compile.object_code import Caller, Struct, Structs, hold_signals
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
@@ -97,7 +97,7 @@ class CompiledCalls:
     """Calls of a function of the loop whose first argument holds the terms of the account."""
 
     def __init__(self, name: str) -> None:
-        self.callers = [find_entry(name, has_parts=each).caller() for each in (False, True)]
+        self.callers = [Caller(find_entry(name, has_parts=each)) for each in (False, True)]
 
     def bind(self, terms: a.Terms, *given: Any) -> Callable[[], Any]:
         """Return the call; what must be compiled for it is compiled before."""
@@ -370,7 +370,7 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     record, names, inputs = run.record, setup.markets.names, setup.inputs
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
     has_parts = len(inputs.terms.options.instruments) > 0
-    caller = find_entry("fill_closes", has_parts=has_parts).caller() if setup.is_compiled else None
+    caller = Caller(find_entry("fill_closes", has_parts=has_parts)) if setup.is_compiled else None
     state = start_account_state(inputs, setup.account, first, has_overlay=False)
     assets = len(state.priced)
     room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger(n))

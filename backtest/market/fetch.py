@@ -42,8 +42,8 @@ FACTS = "fetch.json"
 
 RECENT = 45 * DAY
 """How long after its end a month may lack a monthly file."""
-ATTEMPTS, MAX_WAIT = 6, 60.0
-"""How often a file is asked for, and seconds between."""
+ATTEMPTS, FIRST_WAIT, MAX_WAIT = 6, 1.0, 60.0
+"""How often a file is asked for; seconds before the second time, then twice as many."""
 STORE_EVERY = 20.0
 """Seconds after which what has arrived is written."""
 MILLISECOND = 1_000_000
@@ -155,13 +155,16 @@ def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
     return frame
 
 
+class PassingError(DataError):
+    """A download that failed and may succeed when it is tried again: what failed, and where."""
+
+
 class Archive(NamedTuple):
     client: Any
+    retry_context: Callable[..., Any]
     address: str
     request: Request
     now: int
-    first_wait: float
-    notice: Callable[[str], None]
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
         for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M"):
@@ -188,7 +191,16 @@ class Archive(NamedTuple):
             f"{self.address}/data/futures/{ARCHIVES[self.request.source]}/{period}/{FOLDERS[kind]}/"
             f"{symbol}/{folder}{symbol}-{what}-{pd.Timestamp(start).strftime(form)}.zip"
         )
-        content = self._download(url)
+        waits = {"wait_initial": FIRST_WAIT, "wait_max": MAX_WAIT, "timeout": None}
+        try:
+            for attempt in self.retry_context(PassingError, attempts=ATTEMPTS, **waits):
+                with attempt:
+                    content = self._download(url)
+        except PassingError as error:
+            raise DataError(
+                f"the download failed {ATTEMPTS} times: {error}; fetch again later: what has "
+                "arrived is kept"
+            ) from error
         if content is None:
             return None
         rows = read_archive_rows(content, kind, url)
@@ -198,34 +210,27 @@ class Archive(NamedTuple):
     def _download(self, url: str) -> bytes | None:
         """Return a file that has its checksum, None if there is none."""
         httpx = import_or_refuse("httpx")
-        for attempt in range(ATTEMPTS):
-            try:
-                answer = self.client.get(url)
-                status, content = answer.status_code, answer.content
-                if status in (404, 410):
-                    return None
-                reason = f"the HTTP status was {status}"
-                if status == 200:
-                    digest = hashlib.sha256(content).hexdigest()
-                    if self.client.get(f"{url}.CHECKSUM").text.lower().startswith(digest):
-                        return bytes(content)
-                    reason = f"its SHA-256 {digest} does not match the published checksum"
-                elif status not in (408, 418, 425, 429) and status < 500:
-                    raise DataError(
-                        f"the HTTP status must be 200, got {status} ({url}); some venues refuse "
-                        "whole countries, and base_url sets the address of a mirror"
-                    )
-            except httpx.ConnectError as error:
-                raise DataError(f"cannot reach the server: {error} ({url})") from error
-            except httpx.TransportError as error:
-                reason = f"{type(error).__name__}: {error}"
-            wait = min(MAX_WAIT, self.first_wait * 2.0**attempt)
-            self.notice(f"{url}: {reason}; retrying in {wait:.1f} s")
-            time.sleep(wait)
-        raise DataError(
-            f"the download failed {ATTEMPTS} times: {reason} ({url}); fetch again later: what has "
-            "arrived is kept"
-        )
+        try:
+            answer = self.client.get(url)
+            status, content = answer.status_code, answer.content
+            if status in (404, 410):
+                return None
+            reason = f"the HTTP status was {status}"
+            if status == 200:
+                digest = hashlib.sha256(content).hexdigest()
+                if self.client.get(f"{url}.CHECKSUM").text.lower().startswith(digest):
+                    return bytes(content)
+                reason = f"its SHA-256 {digest} does not match the published checksum"
+            elif status not in (408, 418, 425, 429) and status < 500:
+                raise DataError(
+                    f"the HTTP status must be 200, got {status} ({url}); some venues refuse "
+                    "whole countries, and base_url sets the address of a mirror"
+                )
+        except httpx.ConnectError as error:
+            raise DataError(f"cannot reach the server: {error} ({url})") from error
+        except httpx.TransportError as error:
+            reason = f"{type(error).__name__}: {error}"
+        raise PassingError(f"{reason} ({url})")
 
 
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
@@ -337,7 +342,6 @@ def fetch_market(
     *,
     now: int,
     base_url: str | None = None,
-    first_wait: float = 1.0,
     report: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
     client: Any = None,
@@ -345,9 +349,8 @@ def fetch_market(
     """Download a market into a new folder, or go on from the last stamps of an earlier fetch.
 
     Days that are not over at ``now`` (UTC ns) are not stored. ``base_url`` is a mirror of the
-    archive. ``first_wait`` seconds pass before a file is asked for again, then twice as many.
-    ``report`` gets the days done and in all, once per kind of data, ``notice`` a text before a
-    retry. ``client`` stands in for one of ccxt.
+    archive. ``report`` gets the days done and in all, once per kind of data, ``notice`` a text
+    before a retry. ``client`` stands in for one of ccxt.
     """
     today, is_archive = now // DAY * DAY, request.source in ARCHIVES
     if max(request.start + DAY, request.end or 0) > today:
@@ -375,8 +378,12 @@ def fetch_market(
     until = request.end or today
     if is_archive:
         address = (base_url or ARCHIVE_URL).rstrip("/")
+        stamina = import_or_refuse("stamina")
+        stamina.instrumentation.set_on_retry_hooks(
+            [lambda retry: notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")]
+        )
         with import_or_refuse("httpx").Client(timeout=20.0) as web:
-            pages = Archive(web, address, request, now, first_wait, notice).pages
+            pages = Archive(web, stamina.retry_context, address, request, now).pages
             return fetch_kinds(folder, request, facts, pages, start, until, report)
     if client is None:
         retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}

@@ -31,6 +31,14 @@ BINANCE_MARKET = {
 START, END = "2024-01-01", "2024-01-21"
 NO_CCXT = "ccxt is not installed: pip install 'leverage-backtest[fetch]'"
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
+stamina = pytest.importorskip("stamina", reason="downloads need stamina, of the same extra")
+
+
+@pytest.fixture(autouse=True)
+def no_waits() -> Iterator[None]:
+    stamina.set_testing(True, attempts=module.ATTEMPTS)
+    yield
+    stamina.set_testing(False)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +67,7 @@ def calm(quarter: Replay, tmp_path_factory) -> dict[str, bytes]:
 def fetch(folder: Path, server: Replay, start="2024-01-01", end="2024-03-01", **how):
     options = {"symbol": "BTCUSDT", "interval": "1h"} | how
     request = read_request(options.pop("symbol"), start=start, end=end, **options)
-    return fetch_market(folder, request, now=NOW, base_url=server.url, first_wait=0.001)
+    return fetch_market(folder, request, now=NOW, base_url=server.url)
 
 
 def test_a_fetch_is_a_market_with_every_row_of_the_venue(tmp_path, server):

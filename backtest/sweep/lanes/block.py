@@ -343,7 +343,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     run_of = (silent, state, *room, lanes.tally, tape)
     simulate = engine.find_entry("simulate_batch", has_parts=False)
     address, _ = simulate(engine.pack_terms(terms), *shared, *run_of, 0, ADDRESS)
-    loop = find_block().caller()
+    loop = _compile.Caller(find_block())
     t = setup.first
     while t < total:
         if is_stopped():
