@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backtest.core.checked_calls import checked_only, is_path
     from backtest.core.code_names import bind_higher, call_later, export_lazily, find_version
     from backtest.core.code_names import hash_texts
-    from backtest.core.elementary import raise_to
+
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.core.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
     from backtest.core.errors import OutsideWarning, ParameterError, PolicyError, RAISED
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from backtest.core.saved_result import write_json_file, write_parquet
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, utc_index
-    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, copy_frozen
+    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value
     from backtest.core.values import find_declarations, float_if_single, freeze, list_changed
     from backtest.core.values import list_values, pick_value, read_series
 

@@ -409,14 +409,10 @@ def freeze(array: ArrayT) -> ArrayT:
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
-    is_frozen = not array.flags.writeable and isinstance(base, bytes)
-    return array if array.flags.c_contiguous and is_frozen else copy_frozen(array)
-
-
-def copy_frozen(array: ArrayT) -> ArrayT:
-    frozen: Any = np.frombuffer(array.tobytes(), dtype=array.dtype)
-    same: ArrayT = frozen if array.ndim == 1 else frozen.reshape(array.shape)
-    return same
+    if array.flags.c_contiguous and not array.flags.writeable and isinstance(base, bytes):
+        return array
+    frozen: Any = np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)
+    return frozen  # type: ignore[no-any-return]
 
 
 class FrozenTable(Mapping[str, Any]):

@@ -118,7 +118,6 @@ def find_limit(file: IO[bytes]) -> int:
 def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
     """Return the text in a file, unpacked; raise before it is more than the file may expand to."""
     most = min(find_limit(file), LARGEST) if kind in (".zip", ".gz") else LARGEST
-    declared = 0
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -128,16 +127,11 @@ def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
                     f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
                 )
             with archive.open(names[0]) as stream:
-                declared = archive.getinfo(names[0]).file_size
-                data = b"" if declared > most else stream.read(most + 1)
-    elif kind == ".gz":
-        file.seek(-4, os.SEEK_END)
-        declared = int.from_bytes(file.read(4), "little")
-        file.seek(0)
-        data = b"" if declared > most else gzip.GzipFile(fileobj=file).read(most + 1)
+                data = stream.read(most + 1)
     else:
-        data = file.read(most + 1)
-    if max(len(data), declared) > most:
+        opened = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
+        data = opened.read(most + 1)
+    if len(data) > most:
         raise DataError(f"a file must hold at most {most:,} bytes, got more ({where})")
     return data
 
@@ -242,23 +236,6 @@ def split_line(line: str) -> tuple[str, list[str]]:
     return delimiter, [cell.strip() for cell in cells]
 
 
-def write_folder(
-    place: str | Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object]
-) -> Path:
-    folder = Path(place)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(
-            f"a market is saved to a new or empty folder, this one is in use ({folder})"
-        )
-
-    def write(draft: Path) -> None:
-        for name, frame in tables.items():
-            write_table(frame, draft / f"{name}.parquet")
-        core.write_json_file(facts, draft / "market.json")
-
-    return core.save_folder(folder.parent, folder.name, write, what="market")
-
-
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     frame.reset_index().to_parquet(path, index=False, compression="zstd")
 
@@ -271,6 +248,8 @@ _BINANCE = re.compile(
     r"(?P<pair>[A-Z0-9]+(_[A-Z0-9]+)?)-(?P<what>\d+(?:mo|[smhdw])|fundingRate)"
     r"-(?P<date>\d{4}-\d\d(-\d\d)?)"
 )
+MONTHS = ("mo", "M")
+"""Ends of the lengths of bars that are calendar months."""
 _OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
 _FACTS: Mapping[str, type] = {
     **dict.fromkeys(("instrument", "interval"), str),
@@ -379,7 +358,8 @@ def _choose_files(
 
     def lengths(file: NamedFile) -> tuple[str, ...]:
         name = file.timeframe
-        return name, name if is_months(name) else format_duration(parse_duration(name, where))
+        is_months = name.endswith(MONTHS)
+        return name, name if is_months else format_duration(parse_duration(name, where))
 
     length = format_duration(options.interval) if options.interval else ""
     bars = [file for file in named if file.role == "bars"]
@@ -403,16 +383,12 @@ def _choose_files(
     marks = [file for file in named if file.pair == pair and file.role == "mark"]
     chosen = [file for file in marks if file.timeframe == timeframe]
     facts: dict[str, Any] = {"instrument": bars[0].instrument}
-    facts |= {} if is_months(timeframe) else {"interval": timeframe}
+    facts |= {} if timeframe.endswith(MONTHS) else {"interval": timeframe}
     if marks and not chosen:
         others = " and ".join(sorted({file.timeframe for file in marks}))
         facts["filled"] = {"mark": f"not used: mark bars are {others}, bars {timeframe}"}
     funding = [file for file in named if file.pair == pair and file.role == "funding"]
     return [*bars, *chosen, *funding], facts
-
-
-def is_months(timeframe: str) -> bool:
-    return timeframe.endswith(("mo", "M"))
 
 
 def check_exists(path: Path) -> None:

@@ -20,7 +20,7 @@ from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.core.code_names import is_series, pd
 from backtest.market import tables
-from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
+from backtest.market.files import load_fields, load_frames, read_options, time_text, write_table
 from backtest.market.synthetic import START, generate_sample
 from backtest.market.tables import PRICES, TIME_NAMES, SourceFrame, Span
 
@@ -502,6 +502,11 @@ class Market(BarClock):
 
         Raises DataError if the folder is not empty, or cannot be written.
         """
+        path = Path(folder)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise DataError(
+                f"a market is saved to a new or empty folder, this one is in use ({path})"
+            )
         facts = {
             "instrument": self.instrument,
             "interval": core.format_duration(self.interval),
@@ -510,7 +515,14 @@ class Market(BarClock):
             "filled": dict(self.filled),
         }
         frames = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
-        return write_folder(folder, {k: v for k, v in frames.items() if v is not None}, facts)
+
+        def write(draft: Path) -> None:
+            for name, frame in frames.items():
+                if frame is not None:
+                    write_table(frame, draft / f"{name}.parquet")
+            core.write_json_file(facts, draft / "market.json")
+
+        return core.save_folder(path.parent, path.name, write, what="market")
 
 
 _CONTENT = tuple(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,6 +177,8 @@ class Markets(BarClock, Mapping[str, Market]):
     currency: str
     spans: IntArray
     listing: Any
+    last_opens: dict[str, int]
+    """The last open, UTC ns, of each instrument of the panel that this one was cut from."""
 
     def __init__(
         self,
@@ -224,7 +226,7 @@ class Markets(BarClock, Mapping[str, Market]):
                         f"and {found} for {name!r}; {cure}"
                     )
         self.listing = None if listing is None else listing.keep(markets)
-        self._lasts = dict(lasts)
+        self.last_opens = dict(lasts)
         self._markets = markets
         self.names = tuple(markets)
         if currency is not None and not (isinstance(currency, str) and currency.strip()):
@@ -279,14 +281,9 @@ class Markets(BarClock, Mapping[str, Market]):
         return hashlib.sha256(json.dumps([self.currency, content, *listed]).encode()).hexdigest()
 
     @property
-    def last_opens(self) -> dict[str, int]:
-        """The last open, UTC ns, of each instrument of the panel that this one was cut from."""
-        return dict(self._lasts)
-
-    @property
     def names_of_whole(self) -> tuple[str, ...]:
         """The names of the panel that this one was cut from, or its own."""
-        return tuple(self._lasts)
+        return tuple(self.last_opens)
 
     @checked
     def panel(self, jitter: int = JITTER) -> Panel:
@@ -337,9 +334,9 @@ class Markets(BarClock, Mapping[str, Market]):
 
         def compute() -> core.BoolArray:
             found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
-            end = max(self._lasts.values())
+            end = max(self.last_opens.values())
             for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
-                last = self._lasts[name]
+                last = self.last_opens[name]
                 row[first:stop] = (last == end) | (self.time[first:stop] < last)
             return found
 
@@ -409,7 +406,7 @@ class Markets(BarClock, Mapping[str, Market]):
         return markets
 
     def __reduce__(self) -> tuple[object, ...]:
-        return rebuild, (self._markets, self.currency, self.source, self._lasts, self.listing)
+        return rebuild, (self._markets, self.currency, self.source, self.last_opens, self.listing)
 
     def index(self, signal: Weights = None) -> Market:
         """Return the portfolio index: the price of one unit of equity that holds the weights.
@@ -460,7 +457,7 @@ class Markets(BarClock, Mapping[str, Market]):
                     "times"
                 )
         found = {**self, **markets}
-        return rebuild(found, self.currency, self.source, self._lasts, self.listing)
+        return rebuild(found, self.currency, self.source, self.last_opens, self.listing)
 
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
@@ -474,7 +471,7 @@ class Markets(BarClock, Mapping[str, Market]):
             raise ParameterError(f"an instrument is selected once, got {', '.join(names)}")
         chosen = {name: self[name] for name in names}
         check_markets(chosen)
-        lasts = {name: self._lasts[name] for name in names}
+        lasts = {name: self.last_opens[name] for name in names}
         source = f"{self.source}.select({', '.join(map(repr, names))})"
         return rebuild(chosen, self.currency, source, lasts, self.listing)
 
@@ -496,7 +493,7 @@ class Markets(BarClock, Mapping[str, Market]):
 
         ``ends`` are the times by name, UTC ns. Raises ParameterError if no bar opens before one.
         """
-        kept, lasts = {**self}, dict(self._lasts)
+        kept, lasts = {**self}, dict(self.last_opens)
         for name, end in ends.items():
             core.Choice(*self).check("an instrument", name)
             stop = int(np.searchsorted(self[name].time, end))
@@ -517,7 +514,7 @@ class Markets(BarClock, Mapping[str, Market]):
             low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)
             if low < high:
                 kept[name] = _slice(market, low, high)
-        return rebuild(kept, self.currency, self.source + step, self._lasts, self.listing)
+        return rebuild(kept, self.currency, self.source + step, self.last_opens, self.listing)
 
 
 def as_markets(market: Market | Mapping[str, Market]) -> Markets:
@@ -568,10 +565,4 @@ def rebuild(
 def detach(market: Market | Markets) -> Any:
     if isinstance(market, Markets):
         return market.with_markets({name: detach(each) for name, each in market.items()})
-    own = vars(market)
-    copies = {id(x): core.copy_frozen(x) for x in own.values() if isinstance(x, np.ndarray)}
-    found = object.__new__(Market)
-    vars(found).update({name: copies.get(id(each), each) for name, each in own.items()})
-    columns = {name: core.copy_frozen(values) for name, values in market.columns.items()}
-    vars(found)["columns"] = MappingProxyType(columns)
-    return found
+    return pickle.loads(pickle.dumps(market))

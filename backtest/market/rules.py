@@ -185,29 +185,28 @@ def find_repeats(subject: Subject) -> list[Hit]:
     return find_rows(time, is_again, text, places=places)
 
 
-def is_off_grid(time: IntArray, interval: int, *, sessions: bool) -> BoolArray:
-    if sessions:
+def is_off_grid(subject: Subject) -> BoolArray:
+    time, interval = subject.time, subject.interval
+    if interval and subject.sessions:
         return np.asarray(np.diff(time, prepend=time[:1] - interval) < interval)
-    if (np.diff(time) == interval).all():
+    if not interval or (np.diff(time) == interval).all():
         return np.zeros(time.size, dtype=np.bool_)
     phases, counts = np.unique(time % interval, return_counts=True)
     return np.asarray(time % interval != phases[counts.argmax()])
 
 
 def find_off_grid(subject: Subject) -> list[Hit]:
-    if not subject.interval:
-        return []
-    is_odd = is_off_grid(subject.time, subject.interval, sessions=subject.sessions)
-    least = "at least " * subject.sessions + format_duration(subject.interval)
+    interval = subject.interval or 0
+    least = "at least " * subject.sessions + format_duration(interval)
     text = f"bars must open {least} apart, {{n}} of {{of}} open at other times"
-    return find_rows(subject.time, is_odd, text)
+    return find_rows(subject.time, is_off_grid(subject), text)
 
 
 def find_bar_gaps(subject: Subject) -> list[Hit]:
     time, interval = subject.time, subject.interval
     if not interval or subject.sessions:
         return []
-    time = time[~is_off_grid(time, interval, sessions=False)]
+    time = time[~is_off_grid(subject)]
     holes = np.flatnonzero(np.diff(time) > interval)
     if not holes.size:
         return []
@@ -295,9 +294,8 @@ def find_quiet(subject: Subject) -> list[Hit]:
 
 
 def find_flat(subject: Subject) -> list[Hit]:
-    columns = subject.table.ordered.columns
-    is_known = "high" in columns and "low" in columns
-    return find_rows(subject.time, columns["high"] == columns["low"]) if is_known else []
+    columns, unknown = subject.table.ordered.columns, np.full(subject.time.size, np.nan)
+    return find_rows(subject.time, columns.get("high", unknown) == columns.get("low", unknown))
 
 
 class Outlier(NamedTuple):
@@ -449,10 +447,10 @@ def find_stale(subject: Subject) -> list[Hit]:
     bars, mark = subject.marked
     if not (mark.has_prices and "close" in bars.columns and mark.time.size):
         return []
-    before = np.concatenate([[np.nan], mark.columns["close"][:-1]])
+    before, closes = np.roll(mark.columns["close"], 1), bars.columns["close"]
     is_same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
-    closes = bars.columns["close"]
-    return find_rows(mark.time, is_same & (closes != np.concatenate([closes[:1], closes[:-1]])))
+    is_same[:1] = False
+    return find_rows(mark.time, is_same & (closes != np.roll(closes, 1)))
 
 
 def find_settled_twice(subject: Subject) -> list[Hit]:
@@ -616,8 +614,8 @@ Repair: TypeAlias = Callable[[TimedTable, str, int | None], Repaired]
 
 
 def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    moved = np.flatnonzero(np.diff(table.time) < 0)
-    return table.rows(np.argsort(table.time, kind="stable")), table.time[moved + 1]
+    moved = np.diff(table.time, prepend=table.time[:1]) < 0
+    return table.rows(np.argsort(table.time, kind="stable")), table.time[moved]
 
 
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:

@@ -10,7 +10,6 @@ calls or liquidates.
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core import FloatArray, IntArray, Number, Value
+from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import DAY, SECOND
 from backtest.market import Market, find_column
@@ -177,42 +177,21 @@ class Volatility(DynamicMargin):
 
     def compute_volatility(self, returns: FloatArray) -> FloatArray:
         """Return the root of the weighted mean square of the returns so far, per day."""
-        found = np.full(returns.shape, np.nan)
-        total, weight = np.zeros(returns.shape[1:]), 0.0
-        for t, square in enumerate(returns[1:] ** 2, 1):
-            total = self.lambda_ * total + square
-            weight = self.lambda_ * weight + 1.0
-            found[t] = total / weight
-        return np.asarray(np.sqrt(found))
+        mean = pd.DataFrame(returns**2).ewm(alpha=1.0 - self.lambda_).mean()
+        return np.sqrt(mean.to_numpy()).reshape(returns.shape)
 
     def find_factors(self, returns: FloatArray) -> FloatArray:
         """Return q sqrt(days)."""
         root = math.sqrt(self.days)
         if self.shape == "normal":
             return np.full(returns.shape, root * NormalDist().inv_cdf(self.quantile))
-        if returns.ndim > 1:
-            return np.stack([self.find_factors(each) for each in returns.T], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = returns[1:] / self.compute_volatility(returns)[:-1]
-        found, past = np.full(len(returns), np.nan), list[float]()
-        for t, ratio in enumerate(ratios.tolist(), 1):
-            if math.isfinite(ratio):
-                bisect.insort(past, ratio)
-            if past:
-                low, high = pick_quantiles(past, self.quantile)
-                found[t] = root * max(-low, high)
+        past = pd.DataFrame(np.where(np.isfinite(ratios), ratios, np.nan)).expanding()
+        low, high = past.quantile(1.0 - self.quantile), past.quantile(self.quantile)
+        found = np.full(returns.shape, np.nan)
+        found[1:] = root * np.maximum(-low, high).to_numpy().reshape(ratios.shape)
         return found
-
-
-def pick_quantiles(ordered: Sequence[float], quantile: float) -> tuple[float, float]:
-    """Return the lower and the upper quantile of ordered numbers, interpolated between two."""
-    found = []
-    for share in (1.0 - quantile, quantile):
-        place = share * (len(ordered) - 1)
-        k = min(int(place), len(ordered) - 2) if len(ordered) > 1 else 0
-        step = ordered[min(k + 1, len(ordered) - 1)] - ordered[k]
-        found.append(ordered[k] + (place - k) * step)
-    return found[0], found[1]
 
 
 class OpenInterestTier(Value):
@@ -252,19 +231,18 @@ class OpenInterest(DynamicMargin):
                 f"margin.column must be left out on simulated paths, which have no columns, got "
                 f"{self.column!r}"
             )
-        values = find_column(days.market, self.column, "margin.column")
-        newest = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
-        rows = newest[days.rows]
-        if len(rows) and rows[0] < 0:
-            first = int(np.argmax(newest >= 0))
-            known = days.market.time[first] if newest[first] >= 0 else days.market.end
+        column = find_column(days.market, self.column, "margin.column")
+        values = pd.Series(column).ffill().to_numpy()
+        if np.isnan(values[days.rows[:1]]).any():
+            times = days.market.time[~np.isnan(values)]
+            known = times[0] if len(times) else days.market.end
             raise core.DataError(
                 f"the open interest in {self.column!r} must be known from the first day's close "
                 f"on, got NaN until {core.format_time(int(known))}; fill it in, or begin the "
                 "market there"
             )
         levels = [each.open_interest for each in self.tiers]
-        place = np.searchsorted(levels, values[rows], side="right")
+        place = np.searchsorted(levels, values[days.rows], side="right")
         return np.array([np.nan, *(each.margin for each in self.tiers)])[place]
 
 
@@ -303,15 +281,12 @@ class Wrapper(DynamicMargin):
             yield "rule", "must be of volatility, such as Volatility()"
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return m of the rule inside."""
         return self.rule.compute_levels(days)
 
     def find_factors(self, returns: FloatArray) -> FloatArray:
-        """Return those of the rule inside."""
         return self.rule.find_factors(returns)
 
     def scale_hours(self, time: IntArray) -> FloatArray:
-        """Return those of the rule inside."""
         return self.rule.scale_hours(time)
 
 
@@ -334,7 +309,6 @@ class Hours(Wrapper):
     morning: Annotated[float, Number(0, 24)] = 6.0
 
     def scale_hours(self, time: IntArray) -> FloatArray:
-        """Return the factor at times, (n,)."""
         hours, weekday = time % DAY / HOUR, (time // DAY + 3) % 7
         if self.evening > self.morning:
             is_night = (hours >= self.evening) | (hours < self.morning)
@@ -382,7 +356,6 @@ class Stressed(Wrapper):
     needs_volatility: ClassVar[bool] = True
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return the weighted margin at each day's close."""
         levels = self.rule.compute_levels(days)
         spread = measure_window(days.returns, self.window)
         worst = np.fmax.accumulate(spread) * self.find_factors(days.returns)
@@ -402,7 +375,6 @@ class Floor(Wrapper):
     needs_volatility: ClassVar[bool] = True
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return the larger margin at each day's close."""
         spread = measure_window(days.returns, max(round(self.years * YEAR), 2))
         return np.fmax(self.rule.compute_levels(days), spread * self.find_factors(days.returns))
 
@@ -414,12 +386,8 @@ class Floor(Wrapper):
 
 def measure_window(returns: FloatArray, window: int) -> FloatArray:
     """Return the root of the mean square of the last returns at each day; NaN under two."""
-    summed = np.cumsum(np.nan_to_num(returns) ** 2, axis=0)
-    last = np.arange(len(returns))
-    first = np.maximum(last - window, 0)  # the first return is unknown
-    count = np.where(last - first >= 2, last - first, np.nan)
-    mean = ((summed[last] - summed[first]).T / count).T
-    return np.sqrt(np.maximum(mean, 0.0))
+    mean = pd.DataFrame(returns**2).rolling(window, min_periods=2).mean()
+    return np.sqrt(mean.to_numpy().clip(min=0.0)).reshape(returns.shape)
 
 
 KINDS: Mapping[str, type[DynamicMargin]] = {
