@@ -182,14 +182,12 @@ def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
     place, fault, *kinds = (str(each.type) for each in entry.arguments)
     lines, given = [], [f"{place} %place", f"{fault} %fault"]
     for k, kind in enumerate(kinds):
+        how = {"ptr": "inttoptr", "double": "bitcast", "i64": "add"}.get(kind, "trunc")
         lines += [
             f"  %at{k} = getelementptr i64, ptr %words, i64 {k}",
             f"  %word{k} = load i64, ptr %at{k}",
+            f"  %given{k} = {how} i64 %word{k}" + (", 0" if how == "add" else f" to {kind}"),
         ]
-        how = {"ptr": "inttoptr", "double": "bitcast", "i64": "add"}.get(kind, "trunc")
-        lines.append(
-            f"  %given{k} = {how} i64 %word{k}" + (", 0" if how == "add" else f" to {kind}")
-        )
         given.append(f"{kind} %given{k}")
     return "\n".join(
         [

@@ -45,28 +45,21 @@ class SharedModel(models.PrimitiveModel):
         super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
 
 
-def find_field(kind: Shared, name: str) -> tuple[int, Any]:
-    fields = kind.inner.fields
-    if name not in fields:
-        return -1, None
-    at = fields.index(name)
-    return at, tuple(kind.inner.types)[at]
-
-
 @infer_getattr
 class SharedFields(AttributeTemplate):
     key = Shared
 
     def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
-        at, found = find_field(kind, name)
-        if at < 0:
+        if name not in kind.inner.fields:
             return None
+        found = kind.inner.types[kind.inner.fields.index(name)]
         return Shared(found) if isinstance(found, kinds_of.BaseNamedTuple) else found
 
 
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
-    at, found = find_field(kind, name)
+    at = kind.inner.fields.index(name)
+    found = kind.inner.types[at]
     zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
     place = builder.gep(pointer, [zero, position], inbounds=True)
     if isinstance(found, kinds_of.BaseNamedTuple):

@@ -18,7 +18,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any, NamedTuple, Self, TypeVar
@@ -59,8 +59,9 @@ class ObjectFile(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the file: a line of JSON with a digest of the code, then the code."""
-        head = {"symbol": self.symbol, "returns": self.returns, "needs": self.needs}
-        return json.dumps({**head, "sha256": digest(self.code)}).encode() + b"\n" + self.code
+        head: dict[str, Any] = {"symbol": self.symbol, "returns": self.returns, "needs": self.needs}
+        head["sha256"] = hashlib.sha256(self.code).hexdigest()
+        return json.dumps(head).encode() + b"\n" + self.code
 
     @classmethod
     def read(cls, path: Path) -> ObjectFile | None:
@@ -68,13 +69,9 @@ class ObjectFile(NamedTuple):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             first, _, code = path.read_bytes().partition(b"\n")
             head = json.loads(first)
-            if head["sha256"] == digest(code):
+            if head["sha256"] == hashlib.sha256(code).hexdigest():
                 return cls(head["symbol"], head["returns"], tuple(head["needs"]), code)
         return None
-
-
-def digest(code: bytes) -> str:
-    return hashlib.sha256(code).hexdigest()
 
 
 class Loaded(NamedTuple):
@@ -227,14 +224,9 @@ RETURNED = {"q": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
 class Struct(ctypes.Structure):
     """Numbers with names, in memory that plain Python and compiled code share.
 
-    A derived class has fields that are all float64, see :func:`lay_out` and :meth:`declare`.
+    A derived class has fields that are all float64, see :func:`lay_out`.
     Compiled code takes a struct by its address, as numba's record of the same layout.
     """
-
-    @staticmethod
-    def declare(names: Iterable[str]) -> list[tuple[str, Any]]:
-        """Return the fields of some names, as ctypes takes them."""
-        return [(name, ctypes.c_double) for name in names]
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -268,7 +260,7 @@ class Struct(ctypes.Structure):
 
 def lay_out(kind: Any) -> Any:
     """Give a class of structs its fields, from its annotations."""
-    kind._fields_ = Struct.declare(kind.__annotations__)
+    kind._fields_ = [(name, ctypes.c_double) for name in kind.__annotations__]
     return kind
 
 

@@ -151,10 +151,11 @@ if TYPE_CHECKING:
 
 else:
 
+    @lay_out
     class Money(Struct):
         """The money of a bar by cause: of an instrument, of the account, or of all."""
 
-        _fields_ = Struct.declare((*SUMMED, *COUNTED, *OF_ASSETS))
+        __annotations__ = dict.fromkeys((*SUMMED, *COUNTED, *OF_ASSETS), float)
 
     Ledger = NamedTuple("Ledger", [*((name, float) for name in SUMMED), *COUNTED.items()])
     Ledger.__doc__ = "The money of a run by cause, in the order of :class:`Money`."
