@@ -80,16 +80,14 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
     names = frozenset(each.name for each in draft.iterdir())
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
+    older = draft.with_name(REPLACED)
     for _ in range(MAX_TRIES):
-        if move_folder(draft, target):
-            break
-        older = draft.with_name(REPLACED)
-        with suppress(FileNotFoundError):  # another process was faster
-            target.rename(older)
         is_done = move_folder(draft, target)
         keep_added_files(older, target, names, spare)
         if is_done:
             break
+        with suppress(FileNotFoundError):  # another process was faster
+            target.rename(older)
     else:
         raise OSError(errno.EBUSY, "another process keeps replacing the folder")
     sync_to_disk(target.parent)

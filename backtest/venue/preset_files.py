@@ -16,8 +16,8 @@ import datetime as dt
 import itertools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -105,7 +105,8 @@ def available() -> list[Preset]:
     return [
         Preset(venue, symbol, each.title, each.dates[-1], each.brackets[-1]["source"], each.dates)
         for venue in find_files()
-        for symbol, each in read_tables(venue).items()
+        for symbol, read in read_tables(venue).items()
+        for each in [read()]
     ]
 
 
@@ -121,7 +122,7 @@ def split_day(text: str) -> tuple[str, str | None]:
     name, sign, date = text.rpartition("@")
     if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         return text, None
-    return name, date and read_at(date)
+    return name, date if date in ("", LATEST) else read_day(date)
 
 
 def parse_name(text: str) -> PresetName:
@@ -138,12 +139,8 @@ def parse_name(text: str) -> PresetName:
     )
 
 
-def read_at(text: str) -> str:
-    return text if text == LATEST else read_day(text)
-
-
 def read_day(at: TimeLike | dt.date) -> str:
-    """Return the day of a time in UTC, as ``2021-05-19``."""
+
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
     return core.format_time(core.to_nanoseconds(time, "the day of a preset"))[:10]
 
@@ -185,29 +182,22 @@ def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str |
 
 
 def find_preset(venue: str, symbol: str) -> VenueTables:
-    path = find_file(venue)
-    changed = path.stat().st_mtime_ns
-    symbols = read_file(path, changed)
+    symbols = read_tables(venue)
     if symbol not in symbols:
         near = did_you_mean(str(symbol).upper(), symbols)
         raise VenueError(
             f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; 'backtest "
             "venues' lists them, venue.override(brackets=...) gives others"
         )
-    return read_symbol(path, changed, symbol)
+    return symbols[symbol]()
 
 
 def find_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.iterdir()) if path.suffix in SUFFIXES}
 
 
-def read_tables(venue: str) -> dict[str, VenueTables]:
-    path = find_file(venue)
-    changed = path.stat().st_mtime_ns
-    return {symbol: read_symbol(path, changed, symbol) for symbol in read_file(path, changed)}
-
-
-def find_file(venue: str) -> Path:
+def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
+    """Return what reads the tables of each symbol."""
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
         if not core.is_path(path) or not path.is_file():
@@ -220,12 +210,12 @@ def find_file(venue: str) -> Path:
                 f"venue must be a known preset, got {venue!r}{near}; known are {', '.join(files)}"
             )
         path = files[venue]
-    return path
+    return read_file(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def read_file(path: Path, changed: int) -> dict[str, Any]:  # noqa: ARG001 - part of the key
-    """Return the tables of a file by symbol, each with the common ones, unchecked."""
+def read_file(path: Path, changed: int) -> dict[str, Callable[[], VenueTables]]:  # noqa: ARG001 - part of the key
+    """Return what reads each symbol of a file: tables are checked where they are first used."""
     try:
         text = path.read_text(encoding="utf-8")
         is_json = path.suffix == ".json"
@@ -241,12 +231,12 @@ def read_file(path: Path, changed: int) -> dict[str, Any]:  # noqa: ARG001 - par
             f"{path} must have a table for at least one symbol, and {COMMON!r} must be a table"
         )
     return {
-        name: {**common, **table} if isinstance(table, Mapping) else table
+        name: cache(
+            partial(
+                VenueTables.from_dict,
+                {**common, **table} if isinstance(table, Mapping) else table,
+                where=f"{path.name}: {name}",
+            )
+        )
         for name, table in tables.items()
     }
-
-
-@lru_cache(maxsize=1024)
-def read_symbol(path: Path, changed: int, symbol: str) -> VenueTables:
-    """Return the tables of one symbol, which are checked where they are first used."""
-    return VenueTables.from_dict(read_file(path, changed)[symbol], where=f"{path.name}: {symbol}")
