@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WHEEL = ROOT / "build" / "wheel" / "env" / "bin" / "python"
 POLICY = "steady.py"
 COMMANDS = {
-    "run": ("run",), "sweep": ("sweep", "target=0.1,0.2,0.3,0.4,0.5"), "risk": ("risk",),
+    "run": ("run",), "sweep": ("sweep", "--vary", "target=0.1,0.2,0.3,0.4,0.5"), "risk": ("risk",),
     "own policy": ("run", "--policy", f"{POLICY}:Steady"), "check": ("check", POLICY),
 }  # fmt: skip
 

@@ -21,6 +21,8 @@ from backtest._compile import object_code
 from backtest.cli.command import command, flag
 from backtest.market import Market, Markets
 from backtest.policies import Combinator, Policy, number_elements
+from backtest.risk.largest_leverage import HoldOnce
+from backtest.search.equal_risk import ConstantLeverage
 from backtest.sweep.lanes.block import find_read
 from backtest.sweep.lanes.formulas import locate_lane_formula
 from backtest.sweep.panel import Columns
@@ -49,6 +51,7 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
     folder = into or find_folder()
     policies = [getattr(backtest.strategies, x) for x in backtest.strategies.__all__]
     whole = [kind for kind in policies if not issubclass(kind, Combinator)]
+    whole += [ConstantLeverage, HoldOnce]  # the benchmark of a saved run, the account of forecasts
     parts: list[tuple[str, Callable[[], None]]] = [
         ("the loop of runs", run_once),
         ("the loop of sweeps", sweep_once),
@@ -131,7 +134,9 @@ def use_policy(kind: type[Policy]) -> None:
 
 def hold_options(*, plain: bool = False) -> None:
     """Run an account that holds options of the sample's chain, compiled or in plain Python."""
-    surfaces = backtest.Surfaces.fit(backtest.Chain.sample())
+    chain = backtest.Chain.sample()
+    chain.implied()  # compiles what surfaces that the cache holds would not
+    surfaces = backtest.Surfaces.fit(chain)
     put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
     listed = {"BTC": Market.sample(bars=480), "PUT": put}
     markets = Markets(listed, surfaces={"BTC": surfaces}, max_age="30d")
