@@ -109,10 +109,10 @@ def run_once() -> None:
 
 
 def sweep_once() -> None:
-    levels = np.linspace(0.1, 2.0, N_LANES)
-    backtest.sweep(
-        Market.sample(), backtest.strategies.Constant, {"leverage": levels}, **make_terms()
-    )
+    """Sweep the leverage of a year, and replay its targets at other times."""
+    test = backtest.Backtest(Market.sample(), **make_terms())
+    test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, N_LANES)})
+    test.timing_test(test.run(backtest.strategies.VolTarget()), shifts=99)
 
 
 def use_policy(kind: type[Policy]) -> None:

@@ -171,7 +171,7 @@ class Formula(NamedTuple):
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
     def write(memory: type | None, code: CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
-        return write_formula_part(policy, columns, memory, seen)
+        return write_formula_part(policy, columns, memory, seen, code)
 
     recipe = make_recipe(policy, columns, write, "portfolio_policy")
     has_table = may_refer_to(recipe, TABLE)
@@ -201,9 +201,12 @@ def find_wanted(rule: Callable[..., Any]) -> int:
 
 
 def write_formula_part(
-    policy: Policy, columns: tuple[str, ...], memory: type | None, width: int
+    policy: Policy, columns: tuple[str, ...], memory: type | None, width: int, code: CodeText
 ) -> list[str]:
     numbered = number_elements(policy.settings())
+    for name, each in numbered.items():  # choices that only indicators read make no other formula
+        if isinstance(each, str) and not may_refer_to(code, frozenset({name})):
+            numbered[name] = 0.0
     bar = ["time / 1e9", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
     view = [f"shown[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
