@@ -132,6 +132,18 @@ def make_venue(**more) -> bt.Venue:
     return bt.Venue.simple(**{**given, **more})
 
 
+class Loud(bt.Policy):
+    """Hold a leverage, and raise where it is over 4."""
+
+    least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the level."""
+        if self.least > 4.0:
+            raise ValueError("too loud")
+        return self.least
+
+
 def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
     """Return two wild markets with funding, the second listed later and delisted earlier."""
     rng = np.random.default_rng(seed)

@@ -148,6 +148,7 @@ def test_a_market_is_markets_of_one(case):
     market = case.market()
     other = case.run(bt.Markets({"ONE": market}), signal={"ONE": case.side})
     assert equity_of(other).tolist() == equity_of(case.run(market)).tolist()
+    assert other.manifest["id"] == case.run(market).manifest["id"]
 
 
 @holds(levels=st.lists(st.floats(0.2, 9.0), min_size=1, max_size=4, unique=True))
@@ -257,8 +258,11 @@ def test_a_margin_rule_is_its_recorded_series(case, quantile, lambda_):
     assert equity_of(same).tolist() == equity_of(found).tolist()
 
 
-@holds(shock=st.floats(-0.2, -0.005), coefficient=st.floats(0.001, 0.05))
-def test_a_cascade_of_one_market_is_the_cascade(case, shock, coefficient):
+@holds(
+    shock=st.floats(-0.2, -0.005), coefficient=st.floats(0.001, 0.05),
+    kind=st.sampled_from([bt.Linear, bt.SquareRoot]), insurance=st.sampled_from([0.0, 50.0]),
+)  # fmt: skip
+def test_a_cascade_of_one_market_is_the_cascade(case, shock, coefficient, kind, insurance):
     rng = np.random.default_rng(case.seed)
     n, price = 40, 100.0
     rows = pd.DataFrame({"side": np.where(rng.random(n) < 0.7, "long", "short"),
@@ -266,7 +270,7 @@ def test_a_cascade_of_one_market_is_the_cascade(case, shock, coefficient):
                          "entry": rng.uniform(96.0, 106.0, n)})  # fmt: skip
     rows["collateral"] = rows["quantity"] * rows["entry"] / rng.uniform(1.0, 12.0, n)
     venue = venue_of(liquidation={"fee": 0.004, "slippage": 0.002, "mode": "close"})
-    terms = {"impact": bt.Linear(coefficient=coefficient), "volume": 1_000.0}
+    terms = {"impact": kind(coefficient), "volume": 1_000.0, "insurance": insurance}
     crowd = bt.Crowd.from_positions(rows, price=price)
     one = bt.cascade(crowd, venue, shock=shock, adl=None, **terms)
     cash = dict(enumerate(rows["collateral"]))
@@ -276,6 +280,9 @@ def test_a_cascade_of_one_market_is_the_cascade(case, shock, coefficient):
     several = bt.cascade(books, venue, shock={"A": shock}, **terms)
     assert several.liquidated == one.liquidated
     assert_near(several.rounds["price A"], one.rounds["price"], 1e-12)
+    assert_near(several.deficit, one.deficit)
+    assert several.accounts["round"].tolist() == one.accounts["round"].tolist()
+    assert_near(several.accounts["haircut"], one.haircuts)
 
 
 @holds(order=st.permutations("ABC"))

@@ -22,7 +22,6 @@ from tests.scenes import (
     equities,
     happened,
     is_,
-    isolated,
     market_of,
     play,
     series,
@@ -103,22 +102,6 @@ def test_a_long_and_a_short_of_equal_size_sum_to_zero_before_costs():
         gains = long.bars["equity"] + short.bars["equity"] - 2000.0
         assert np.abs(gains.to_numpy()).max() < 1e-9
         assert total(long, "funding") == is_(-total(short, "funding"))
-
-
-@pytest.mark.parametrize("kind", ["linear", "inverse"])
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_the_price_times_a_thousand_changes_no_return(kind, margin):
-    bars = walk(150, sigma=0.02, gap=0.005)
-    larger = [tuple(1000 * p for p in bar) for bar in bars]
-    stamps = [(h + 0.0, 0.0004 * math.sin(h)) for h in range(4, 150, 4)]
-    costs = {"fees": {"taker": 0.0005, "maker": 0.0005}, "slippage": {"rate": 0.0002}}
-    forced = {"fee": 0.01, "slippage": 0.01}
-    venue = venue_of(contract={"kind": kind}, liquidation=forced, **costs)
-    account = isolated() if margin == "isolated" else account_of()
-    terms = {"venue": venue, "account": account, "funding": stamps}
-    small, large = (play(*path, targets=[4, NAN, NAN], **terms) for path in (bars, larger))
-    assert large.bars["unit"].to_numpy() == pytest.approx(small.bars["unit"].to_numpy(), rel=1e-9)
-    assert len(small.events) == len(large.events)
 
 
 def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity():
@@ -240,21 +223,6 @@ def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(require
     assert result.bars["equity"].iloc[-1] == pytest.approx(1000.0, rel=1e-12)
 
 
-def three(order: str) -> bt.Result:
-    given = {"A": (0, 0.4), "B": (1, -0.35), "C": (2, 0.25)}
-    markets = {name: volatile(seed=given[name][0]) for name in order}
-    signal = {name: given[name][1] for name in order}
-    return together(markets, signal, 40.0, account=bt.Account(capital=10_000, band=0.3))
-
-
-def test_permuting_instruments_changes_nothing():
-    """To 1e-12 of the equity."""
-    first, other = three("ABC"), three("CAB")
-    assert first.metrics["liquidations"] > 0
-    gap = np.abs(first.bars["equity"] - other.bars["equity"])
-    assert (gap <= 1e-12 * first.bars["equity"].cummax()).all()
-
-
 @pytest.mark.parametrize(
     ("move", "first", "left"), [(0.05, 0.475, 500.0), (0.08, 0.16, 600 - 80 / 0.95)]
 )
@@ -270,14 +238,3 @@ def test_two_causes_share_a_fall(move, first, left):
     assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
     assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)
     assert result.bars["equity"].iloc[-1] == pytest.approx(left, rel=1e-9)
-
-
-def test_an_instrument_that_is_never_held_changes_nothing():
-    """Bit for bit: the account's bars, and the positions of the others."""
-    two = {name: volatile(seed=k) for k, name in enumerate("AB")}
-    plain = together(two, {"A": 0.5, "B": -0.5}, 15.0)
-    idle = together(two | {"C": volatile(seed=9)}, {"A": 0.5, "B": -0.5, "C": 0.0}, 15.0)
-    pd.testing.assert_frame_equal(plain.bars, idle.bars, check_exact=True)
-    kept = idle.positions[idle.positions["instrument"] != "C"].reset_index(drop=True)
-    for name in ("quantity", "entry", "profit", "fees", "funding"):
-        assert np.array_equal(kept[name], plain.positions[name], equal_nan=True)

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from tests.cases import (
     make_margin_case,
     make_mode_case,
 )
-from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
+from tests.kit import Hold, Loud, Once, check_refused, flat, make_market, make_venue, simulate_pair
 from tests.scenes import account_of, play
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -121,15 +121,6 @@ class Interrupted(bt.Policy):
 def test_ctrl_c_ends_the_run_at_once():
     with pytest.raises(KeyboardInterrupt):
         live(Interrupted())
-
-
-class Loud(bt.Policy):
-    least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
-
-    def leverage(self, bar, account):
-        if self.least > 4.0:
-            raise ValueError("too loud")
-        return self.least
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ Unless said otherwise: 1,000 of capital, a price of 100, 16x and 5 % maintenance
 
 import math
 from itertools import pairwise
-from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from backtest.results import flatten_tally
 from tests.before import WAS
 from tests.kit import check_refused
 from tests.scenes import (
@@ -210,42 +208,6 @@ def test_09_a_liquidation_fills_inside_the_bar_and_loses_at_most_the_margin(
     margin, entry_fee = bought["amount"] / leverage, bought["amount"] * taker
     assert result.bars["equity"].iloc[-1] >= 1000 - (margin + entry_fee) * (1 + 1e-12)
     assert result.bars["equity"].min() >= 0.0
-
-
-class Scale(NamedTuple):
-    value: float
-
-
-class Swing(bt.Policy):
-    target: Annotated[float, bt.Range(0.1, 20.0, "per sqrt(year)")] = 10.0
-
-    def observe(self, market):
-        log = pd.Series(np.log(market.close)).diff()
-        return {"sigma": np.sqrt((log**2).ewm(halflife=24, min_periods=5).mean() * 8760).to_numpy()}
-
-    def start(self):
-        return Scale(1.0)
-
-    def leverage(self, bar, account, memory):
-        scale = 0.9 * memory.value + 0.1 * (0.5 if account.drawdown > 0.2 else 1.0)
-        if account.margin_ratio > 0.3 or bar.funding > 0.0005:
-            return math.nan, Scale(scale)
-        return scale * self.target / bar.sigma, Scale(scale)
-
-
-@pytest.mark.slow
-def test_14_the_fast_mode_equals_the_slow_one_bit_for_bit():
-    market = bt.Market.sample()
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT@2024-10-24")
-    terms = {"venue": venue, "account": bt.Account(band=0.05, max_leverage=50.0)}
-    fast, slow = (bt.run(market, Swing(), **terms, compile=each) for each in (True, False))
-    assert fast.metrics["liquidations"] > 0
-    assert fast.record.values.tobytes() == slow.record.values.tobytes()
-    assert fast.entries.tobytes() == slow.entries.tobytes()
-    assert flatten_tally(fast.tally) == flatten_tally(slow.tally)
-    assert repr(fast.state) == repr(slow.state)
-    assert fast.memory.tobytes() == slow.memory.tobytes()
-    assert repr(dict(fast.metrics)) == repr(dict(slow.metrics))
 
 
 class Watch(Follow):

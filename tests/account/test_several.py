@@ -73,17 +73,6 @@ def test_an_overlay_scales_all_targets():
     assert limited.bars["overlay"].iloc[-1] == 2.0
 
 
-def test_one_instrument_is_the_single_run():
-    market = bt.Market.sample(bars=300)
-    given = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-    alone = bt.run(market, VolTarget(target=1.0), **given)
-    named = bt.run(bt.Markets({"A": market}), {"A": VolTarget(target=1.0)}, **given)
-    assert type(named) is type(alone)
-    assert named.manifest["id"] == alone.manifest["id"]
-    assert np.array_equal(named.record.values, alone.record.values, equal_nan=True)
-    assert named.entries.tobytes() == alone.entries.tobytes()
-
-
 def test_risk_of_two_uncorrelated_positions_of_equal_risk():
     weights, covariance = np.array([0.5, 0.25]), np.diag([0.04, 0.16])
     assert risk_shares(weights, covariance).tolist() == [0.5, 0.5]

@@ -64,25 +64,6 @@ def draw(n=300, seed=2, most=18.0):
                          "collateral": quantity * entry / leverage})  # fmt: skip
 
 
-@pytest.mark.parametrize("impact", [bt.Linear(coefficient=0.02), bt.SquareRoot(0.02)])
-def test_one_market_is_the_cascade_of_one(impact):
-    frame = draw()
-    venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)],
-                     liquidation={"fee": 0.004, "slippage": 0.002, "mode": "close"})  # fmt: skip
-    terms = {"impact": impact, "volume": 3_000.0, "insurance": 50.0}
-    alone = bt.Crowd.from_positions(frame, price=100.0)
-    one = bt.cascade(alone, venue, shock=-0.02, adl=None, **terms)
-    books = frame.assign(account=np.arange(len(frame)), market="A")
-    crowd = bt.BookCrowd.from_positions(books, dict(enumerate(frame["collateral"])), {"A": 100.0})
-    several = bt.cascade(crowd, venue, shock={"A": -0.02}, **terms)
-    assert len(one.rounds) > 3
-    assert several.liquidated == one.liquidated
-    np.testing.assert_allclose(several.rounds["price A"], one.rounds["price"], rtol=1e-12)
-    assert several.deficit == pytest.approx(one.deficit, rel=1e-9, abs=1e-9)
-    np.testing.assert_array_equal(several.accounts["round"], one.accounts["round"])
-    np.testing.assert_allclose(several.accounts["haircut"], one.haircuts, atol=1e-9)
-
-
 def test_books_that_share_no_account_spread_nothing():
     frame = draw(60, most=6.0)
     rows = frame.assign(account=np.arange(60), market=np.where(np.arange(60) % 2, "A", "B"))

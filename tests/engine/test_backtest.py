@@ -1,6 +1,5 @@
 """bt.Backtest: a test described once, its methods and their short forms, and its files."""
 
-import ast
 import inspect
 import pydoc
 from pathlib import Path
@@ -72,23 +71,6 @@ def test_a_short_form_shows_every_field_and_documents_none(name):
         own = inspect.signature(getattr(bt.Backtest, name)).parameters
         assert not {"market", *fields} & own.keys()
         assert callable(getattr(TEST, name))
-
-
-def list_bundles():
-    for path in PACKAGE.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef):
-                fields = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
-                yield node.name, [each.id for each in fields if isinstance(each, ast.Name)]
-            elif isinstance(node, ast.FunctionDef) and "locals()" in text:
-                yield node.name, [each.arg for each in node.args.args + node.args.kwonlyargs]
-
-
-@pytest.mark.slow
-def test_no_bundle_repeats_more_than_three_fields():
-    found = {name for name, fields in list_bundles() if len({*fields} & {*FIELDS}) > 3}
-    assert found == {"Backtest", "BacktestFields"}
 
 
 @pytest.mark.slow

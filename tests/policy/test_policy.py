@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import Choice, PolicyError, Range, _compile
+from backtest import Choice, PolicyError, Range
 from backtest._compile.bytecode import may_read_of_account, rewrite_formula
-from backtest.engine import formulas
 from backtest.policies import change_settings, formula_for
 from backtest.results.manifest import hash_source
 from backtest.strategies import VolTarget
@@ -338,21 +337,6 @@ class Tabled(bt.Policy):
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
         """Return 2 in rising bars."""
         return {"rising": 2.0, "falling": 1.0}["rising" if bar.close > bar.open else "falling"]
-
-
-def test_what_does_not_compile_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch):
-    tried = []
-
-    def refuse(name: str, *_: object, **__: object) -> None:
-        tried.append(name)
-        raise TypeError("unsupported")
-
-    monkeypatch.setattr(_compile, "load_or_compile", refuse)
-    monkeypatch.setattr(formulas, "_refused", {})
-    for _ in range(2):
-        with pytest.raises(TypeError, match="unsupported"):
-            formulas.compile_formula(Tabled(), (), 0)
-    assert len(tried) == 1
 
 
 @pytest.mark.slow

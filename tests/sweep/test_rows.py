@@ -14,6 +14,7 @@ from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import VariedTest, grid
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.cases import make_full_case, make_portfolio_case
+from tests.kit import Loud
 from tests.sweep.sweeps import LEAN, Modes, are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -306,21 +307,12 @@ def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
     assert np.isnan(rows.metrics["sharpe"][~rows.done]).all()
 
 
-class Loud(bt.Policy):
-    least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
-
-    def leverage(self, bar, account):
-        if self.least > 4.0:
-            raise ValueError("too loud")
-        return self.least
-
-
 @pytest.mark.slow
 def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
     evaluator = evaluate(SAMPLE.prefix(300), Loud, BINANCE)
     rows = evaluator.evaluate({"least": np.array([1.0, -1.0, 2.0, 4.5])})
     assert [bool(error) for error in rows.errors] == [False, True, False, True]
-    assert "negative" in rows.errors[1] or "at least 0" in rows.errors[1]
+    assert "at least 0" in rows.errors[1]
     assert "too loud" in rows.errors[3]
     assert rows.done.all()
     assert np.isfinite(rows.metrics["sharpe"][[0, 2]]).all()

@@ -78,7 +78,7 @@ def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, wo
     base = ["--data", str(place / "data"), "--policy", f"{place / 'held.py'}:Held", *SEARCH]
     assert main(["validate", *words, *base, "--results", str(tmp_path / "r")]) == 2
     assert text in capsys.readouterr().err
-    assert not (tmp_path / "r").exists() or not list((tmp_path / "r").iterdir())
+    assert list(tmp_path.rglob("r/*")) == []
 
 
 def walk(store: Path, **more):
