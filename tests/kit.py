@@ -241,14 +241,12 @@ def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) 
     return bt.compare(results, **{"draws": 99, **rules})
 
 
-def every_nth(cases: Iterable[Any], n: int) -> list[Any]:
-    """Return the cases of a parametrized test, all but the first of each ``n`` marked slow. A case
+def slow(cases: Iterable[Any]) -> list[Any]:
+    """Return cases of a parametrized test that are marked slow: those like one that is not. A case
     of several arguments is a plain tuple."""
     return [
         pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.slow)
-        if place % n
-        else case
-        for place, case in enumerate(cases)
+        for case in cases
     ]
 
 

@@ -124,26 +124,11 @@ def write_binance_zip(folder: Path) -> Written:
     return paths[::-1], {}
 
 
-def write_binance_csv(folder: Path) -> Written:
-    path = folder / "BTCUSDT-1h-2023-01.csv"
-    path.write_text(kline_text(MARKET.bars(), unit=1_000_000, has_header=False))
-    return [path], beside(folder)
-
-
 def write_vectorbt(folder: Path) -> Written:
     frame = MARKET.bars().rename(columns=str.title).rename_axis(index="Open time")
     frame = frame.assign(**{"Close time": frame.index + pd.Timedelta("59min"), "Dividends": 0.0})
     frame.to_parquet(folder / "ccxt.parquet")
     return [folder / "ccxt.parquet"], beside(folder)
-
-
-def write_mapped_csv(folder: Path) -> Written:
-    bars = MARKET.bars()
-    table = bars.set_axis(["o", "h", "l", "c", "v"], axis=1).assign(note="of no use")
-    table.index = bars.index.as_unit("ns").asi8 // 1_000_000_000
-    table.to_csv(folder / "export.csv", sep=";", index_label="ts")
-    columns = {"time": "ts", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
-    return [folder / "export.csv"], beside(folder) | {"columns": columns}
 
 
 LAYOUTS: dict[str, Callable[[Path], Written]] = {

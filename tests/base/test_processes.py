@@ -1,6 +1,5 @@
 """What processes share: locks, signals, and files of compiled code, one writer at a time."""
 
-import ctypes
 import os
 import signal
 import struct
@@ -13,7 +12,7 @@ import pytest
 from numba import float64, njit
 
 from backtest._compile import compiler, object_code
-from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
+from backtest._compile.compiler import compile_entry, jit, read_kinds
 from backtest._compile.object_code import find_lasting_folder, hold_signals
 from backtest.core import atomic_files
 from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
@@ -245,18 +244,6 @@ def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
     address = object_code.start_engine().load(compile_entry(both, "both", (float64,))).address
     assert object_code.call("both", object_code.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
-
-
-def test_a_formula_that_raises_answers_no():
-    def choose(x):
-        if x > 4.0:
-            raise ValueError("too much")
-        return x
-
-    made = compile_formula(choose, "choose_loudly", (float64,))
-    address = object_code.start_engine().load(made).address
-    chosen = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(address)
-    assert [chosen(x) for x in (1.0, 4.5)] == [1.0, -1.0]
 
 
 TWO = """

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.baselines import report_failure, write_markdown
 from backtest.core.errors import DataError
-from tests.kit import call, every_nth
+from tests.kit import call
 
 DAYS = 40
 """Of bars of four hours: 240."""
@@ -88,7 +88,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", every_nth(BROKEN, 4))
+@pytest.mark.parametrize("what", BROKEN)
 def test_what_cannot_be_measured_is_2_and_the_others_are_still_checked(what, capsys, folder):
     (folder / "other.toml").write_text(
         '[data]\nto = 2023-01-05\n[policy]\nname = "constant"\n[run]\ncompile = false\n'

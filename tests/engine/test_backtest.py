@@ -2,7 +2,6 @@
 
 import inspect
 import pydoc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,6 @@ GIVEN = {"venue": "binance-usdm:BTCUSDT", "account": bt.Account(capital=5e3, ban
 TEST = bt.Backtest(MARKET, **GIVEN)
 SHORT = ("run", "sweep", "tune", "objective", "walk_forward", "cross_validate", "liquidation_risk",
          "max_leverage", "sensitivity", "capacity", "decide", "replay")  # fmt: skip
-PACKAGE = Path(bt.__file__).parent
 
 
 @pytest.mark.parametrize(("call", "said"), [

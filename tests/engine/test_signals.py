@@ -15,7 +15,7 @@ from backtest import Market, PolicyError
 from backtest.account.events import TRADED
 from backtest.signals import rules as signals
 from backtest.strategies import Constant, VolTarget
-from tests.kit import AT_BINANCE, check_refused, every_nth, live, market_of
+from tests.kit import AT_BINANCE, check_refused, live, market_of
 from tests.scenes import happened
 
 HOURS = bt.Market.sample(bars=48)
@@ -270,7 +270,7 @@ def peek_at_a_listing(markets: bt.Markets) -> pd.DataFrame:
 PEEKS = (peek_next, peek_mean, peek_at_another, peek_at_the_day, peek_at_the_end, peek_at_a_listing)
 
 
-@pytest.mark.parametrize("peek", every_nth(PEEKS, 3), ids=lambda each: each.__name__)
+@pytest.mark.parametrize("peek", PEEKS, ids=lambda each: each.__name__)
 def test_functions_that_look_ahead_are_found(peek):
     with pytest.raises(PolicyError, match="looks ahead") as caught:
         bt.signals.from_function(MARKETS, peek)

@@ -12,7 +12,7 @@ from backtest.core.units import DAY
 from backtest.results.attribution import TERMS, find_phase
 from backtest.strategies import Constant
 from tests.cases import make_case
-from tests.kit import AT_BINANCE, bars_market, check_refused, every_nth, live, market_of, walk
+from tests.kit import AT_BINANCE, bars_market, check_refused, live, market_of, slow, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
 SOME = (0.1, -0.1, 0.3, 0.0, -0.2, 0.05)
@@ -80,7 +80,7 @@ def test_a_gap_between_close_and_open_stands_under_fills():
     assert split.growth == pytest.approx(0.0, abs=1e-15)
 
 
-@pytest.mark.parametrize("seed", every_nth(range(80), 8))
+@pytest.mark.parametrize("seed", [*range(10), *slow(range(10, 80))])
 def test_the_terms_of_a_random_run_add_up(seed):
     """All margin modes, shorts, inverse contracts, liquidations, flows and reserves by chance."""
     case = make_case(seed)

@@ -17,7 +17,7 @@ import backtest as bt
 from backtest.market import files
 from backtest.market.rules import KINDS
 from backtest.strategies import Constant
-from tests.kit import AT_BINANCE, check_refused, every_nth
+from tests.kit import AT_BINANCE, check_refused
 from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text
 from tests.market.conftest import doubled
 
@@ -46,7 +46,7 @@ def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
     return result.bars.to_numpy(dtype=np.float64).tobytes(), events, metrics
 
 
-@pytest.mark.parametrize("layout", every_nth(LAYOUTS, 4))
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
     paths, terms = LAYOUTS[layout](tmp_path)
     market = bt.Market.load(*paths, **terms)
@@ -136,7 +136,7 @@ REPAIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), every_nth(REPAIRS, 4))
+@pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), REPAIRS)
 def test_a_repair_is_done_when_asked_and_recorded(tmp_path: Path, repair, kind, change, key, note):
     paths = own_files(tmp_path, **{kind: change})
     with pytest.raises(bt.DataError) as first:

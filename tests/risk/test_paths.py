@@ -19,10 +19,11 @@ from backtest.results import find_block_length
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.paths import factor_correlation, read_correlation
-from tests.kit import YEAR, bars_market, check_refused, every_nth
+from tests.kit import YEAR, bars_market, check_refused, slow
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
-NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
+NAMES = ["filtered", "gbm", *slow(["stationary", "merton", "garch"])]
+"""Models that draw rows of history, and those that draw numbers."""
 HOT = models.Filtered(block=15.0, omega=4e-8, alpha=0.0096, beta=0.989, variance_now=2e-4)
 DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
 GBM = models.GBM(volatility=0.8)
@@ -40,7 +41,7 @@ def noise(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(n)
 
 
-@pytest.mark.parametrize("name", every_nth(NAMES, 3))
+@pytest.mark.parametrize("name", NAMES)
 def test_paths_are_markets_and_do_not_depend_on_blocks(market, name):
     drawn = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=7)
     path = drawn[280]
@@ -173,7 +174,7 @@ def test_sessions_go_on_at_their_times_of_the_week():
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
 
 
-@pytest.mark.parametrize("name", every_nth(NAMES, 3))
+@pytest.mark.parametrize("name", NAMES)
 def test_the_mean_price_is_todays(market, name):
     drawn = bt.simulate_paths(market, name, paths=4000, horizon="7d", seed=11)
     assert drawn.model.drift == 0.0
@@ -252,7 +253,7 @@ def test_paths_too_wide_for_a_mean_are_finite_and_told():
     assert "few paths make the mean price" in laws.describe_drift(drawn.describe())
 
 
-@pytest.mark.parametrize("name", every_nth(NAMES, 3))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_drift_moves_all_paths_alike(market, name):
     terms = {"paths": 3, "horizon": "7d", "seed": 1}
     plain = bt.simulate_paths(market, name, **terms).closes()[:, -1]
@@ -356,11 +357,11 @@ def test_the_first_instrument_has_the_paths_that_it_has_alone():
         assert isinstance(both[4], bt.Markets)
 
 
-@pytest.mark.parametrize("model", every_nth([
+@pytest.mark.parametrize("model", [
     models.GBM(volatility=0.8),
     models.Merton(volatility=0.6, jumps=2000.0, jump_mean=-0.01, jump_deviation=0.03),
     models.Garch(omega=1e-6, alpha=0.1, beta=0.85, degrees_of_freedom=5.0),
-], 3))  # fmt: skip
+])  # fmt: skip
 def test_at_correlation_1_the_same_model_draws_the_same_bars(model):
     history = bt.Markets(dict.fromkeys(("A", "B"), bt.Market.sample(bars=200)))
     path = bt.simulate_paths(history, model, **DAYS, correlation=1.0)[5]

@@ -16,7 +16,7 @@ from backtest.core.errors import DataError
 from backtest.core.json_values import to_plain
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
-from tests.kit import every_nth
+from tests.kit import slow
 from tests.store.conftest import SEARCH, SPANS
 from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
@@ -138,7 +138,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
 @pytest.mark.parametrize(
     "broken", ["backtest.core.code_names.pq.write_table", "pathlib.Path.write_text", "os.fsync"]
 )
-@pytest.mark.parametrize("is_there", every_nth([True, False], 4))
+@pytest.mark.parametrize("is_there", [True, *slow([False])])
 def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind, broken, is_there):
     """Whichever write finds no space: no folder that was not there, and the old one whole."""
     source = next(made / e.name for e in results.list_results(made) if e.kind == kind)

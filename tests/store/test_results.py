@@ -11,7 +11,7 @@ from backtest import results
 from backtest.core.units import DAY
 from backtest.search import Study
 from backtest.strategies import Constant
-from tests.kit import call, check_refused, every_nth
+from tests.kit import call, check_refused, slow
 from tests.store.conftest import SEARCH, SPANS, folder_of, live, spoil
 from tests.tuning import seek, stand_in
 from tests.validation.worlds import Lever, make_market
@@ -71,7 +71,7 @@ def test_bad_input_is_refused(call, words, store):
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
-@pytest.mark.parametrize("change", every_nth(["cut", "emptied", "deleted", "flipped"], 4))
+@pytest.mark.parametrize("change", ["cut", *slow(["emptied", "deleted", "flipped"])])
 def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, change):
     folder = folder_of(store, kind)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]

@@ -15,7 +15,7 @@ from backtest.core.atomic_files import DRAFT_FILE
 from backtest.core.errors import DataError, ParameterError
 from backtest.core.json_values import to_plain
 from backtest.search import Study, trials
-from tests.kit import check_refused, every_nth
+from tests.kit import check_refused, slow
 from tests.tuning import MARKET, Hills, Mixed, seek
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -54,7 +54,7 @@ def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
     assert again.best_account == made.best_account
 
 
-@pytest.mark.parametrize("sampler", every_nth(["auto", "sobol", "random", "grid", "gp"], 3))
+@pytest.mark.parametrize("sampler", ["auto", "sobol", *slow(["gp"])])
 def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
     monkeypatch.setattr(trials, "start_sampler", trials.start_sampler)
     few = {"trials": 24 if sampler == "gp" else 80, "sampler": sampler, "robust": False}

@@ -14,7 +14,7 @@ from backtest.core import UNFINISHED
 from backtest.search.walk_forward import walk_forward
 from backtest.sweep import Evaluator, count_sets
 from tests.kills import NEVER, die_at
-from tests.kit import check_refused, every_nth
+from tests.kit import check_refused, slow
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market, read_all
 
 pytestmark = [
@@ -49,7 +49,7 @@ def call(place: Path, command: str, *more: str) -> int:
     return main([*words, *SEARCH, "--results", str(place / "results"), *more])
 
 
-@pytest.mark.parametrize("command", every_nth(["cross-validate", "walk-forward"], 2))
+@pytest.mark.parametrize("command", ["cross-validate", *slow(["walk-forward"])])
 def test_a_validation_is_run_listed_verified_shown_and_reported(place, command, capsys):
     assert call(place, command) == 0
     assert capsys.readouterr().out.startswith("Held")

@@ -20,7 +20,7 @@ from backtest.core.errors import VenueDateWarning
 from backtest.margin.brackets import read_rules
 from backtest.venue import preset_files
 from backtest.venue.venue import InForce, derive_amounts
-from tests.kit import Hold, check_refused, every_nth, market_of
+from tests.kit import Hold, check_refused, market_of, slow
 from tests.scenes import venue_of
 from tests.venue import test_vectors as vectors
 
@@ -38,8 +38,8 @@ BTC = ("binance-usdm", "BTCUSDT")
 HYPERLIQUID, KRAKEN = ("hyperliquid", "BTC"), ("kraken-futures", "PF_XBTUSD")
 ALL = preset_files.available()
 LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
-SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
-"""Every preset; of those whose tables are listed together, the fast tests take some."""
+SOME = [*(each for each in ALL if each not in LISTED), LISTED[0], *slow(LISTED[1:])]
+"""Every preset; of those whose tables are listed together, the fast tests take one."""
 
 
 def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -> pd.Series:
