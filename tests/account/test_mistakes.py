@@ -1,6 +1,8 @@
 """The mistakes that comparable systems made, by their numbers: one case or test each.
 
-Not here: 7 and 34 (dated brackets, several contracts), the hedge mode of 33, and 35 (search).
+Not here: 7 and 34 (dated brackets, several contracts), the hedge mode of 33, and 35 (search);
+14 (two modes) is in test_compiled.py, 25 in test_closed_forms.py, and of tests/market 19 in
+test_funding_cadence.py, 22 and 28 in test_market.py.
 Unless said otherwise: 1,000 of capital, a price of 100, 16x and 5 % maintenance, no costs.
 """
 
@@ -8,19 +10,16 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
 from tests.before import WAS
-from tests.kit import check_refused
 from tests.scenes import (
     LP,
     NAN,
     ONCE,
-    START,
     TEN,
     Follow,
     Hand,
@@ -30,7 +29,6 @@ from tests.scenes import (
     by_hand,
     check_numbers,
     equities,
-    frame,
     happened,
     is_,
     isolated,
@@ -220,54 +218,6 @@ def test_17_the_policy_sees_the_account_after_the_liquidation_of_its_bar():
     seen.clear()
     play(100, (100, 100, 94, 94), 94, targets=TEN, policy=Watch())
     assert seen == [(0.0, math.inf), (0.0, 0.0), (0.0, 1.0)]
-
-
-def test_19_a_settlement_is_paid_once_on_bars_of_any_length():
-    paid = []
-    for interval, per_day in (("8h", 3), ("1h", 24), ("15m", 96)):
-        stamps = [(h + 2e-6, 0.001) for h in (0.0, 8.0, 16.0, 24.0, 32.0, 40.0)]
-        result = play(*[100.0] * (2 * per_day), targets=ONCE, funding=stamps, interval=interval)
-        paid.append(total(result, "funding"))
-        assert len(happened(result, "funding")) == (4 if interval == "8h" else 5)
-    # on 8h bars the position begins at 8:00, on the others before it
-    assert paid == [is_(4.0), is_(5.0), is_(5.0)]
-
-
-def test_22_missing_settlements_are_refused_or_flagged_and_never_dropped():
-    bars = frame([100.0] * 72)
-    stamps = pd.DatetimeIndex([at(h) for h in range(0, 73, 8) if h not in (24, 32, 40)])
-    rates = pd.DataFrame({"rate": 0.001}, index=stamps)
-    with pytest.raises(bt.DataError, match=r"funding(.|\n)*funding_gaps='zero'"):
-        bt.Market.from_frames(bars, funding=rates)
-    market = bt.Market.from_frames(bars, funding=rates, funding_gaps="zero")
-    assert "missing" in market.filled["funding_gaps"]
-    rates.iloc[3] = NAN
-    with pytest.raises(bt.DataError, match="rate"):
-        bt.Market.from_frames(bars, funding=rates, funding_gaps="zero")
-
-
-def test_25_the_funding_of_a_long_and_a_short_sums_to_zero():
-    stamps = [(h, r) for h, r in ((2.0, 0.001), (2.5, -0.003), (3.0, 0.0007))]
-    long, short = (play(*[100] * 4, targets=ONCE, signal=s, funding=stamps) for s in (1.0, -1.0))
-    assert happened(long, "funding")["amount"].iloc[0] == is_(1.0)  # a positive rate: longs pay
-    assert total(long, "funding") == is_(-total(short, "funding"))
-    assert equities(long)[-1] + equities(short)[-1] == is_(2000.0)
-
-
-def test_28_times_are_utc_whatever_their_unit_or_zone():
-    bars = frame([100.0, 101.0, 102.0])
-    plain = bt.Market.from_frames(bars)
-    for unit in ("s", "ms", "us", "ns"):
-        assert bt.Market.from_frames(bars.set_index(bars.index.as_unit(unit))) == plain
-    for unit, factor in (("s", 10**9), ("ms", 10**6)):
-        stamps = bars.index.as_unit("ns").asi8 // factor
-        numbered = bars.assign(timestamp=stamps).reset_index(drop=True)
-        assert bt.Market.from_frames(numbered) == plain, unit
-    assert bt.Market.from_frames(bars.tz_convert("Asia/Tokyo")) == plain
-    naive = bars.tz_localize(None)
-    check_refused(lambda: bt.Market.from_frames(naive), "UTC", bt.DataError)
-    assert bt.Market.from_frames(naive, timezone="UTC") == plain
-    assert bt.Market.from_frames(bars).start == START.as_unit("ns").value
 
 
 def test_30_interest_accrues_by_the_hour():

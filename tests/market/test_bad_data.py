@@ -57,6 +57,7 @@ BAD = {
         .sort_index()), "9 pairs are under 1m apart, the first by 7 ms (funding, first at"),
     "percent": (cell("funding", "rate", 1, 0.25), "funding rates must lie within +10% and -10% "
         "per settlement (0.0001 is 0.01 %), got 0.25 in 1 of 9 settlements"),
+    "no rate": (cell("funding", "rate", 1, np.nan), "got nan in 1 of 9 settlements"),
     "free mark": (replace("funding", lambda f: f.assign(mark=0.0)), "got 0.0 in 9 of 9"),
     "one bar": (replace("bars", lambda f: f.iloc[:1]), "length of a bar must be known"),
     "column": (replace("bars", lambda f: f.rename(columns={"close": "closes"})),
