@@ -1,13 +1,13 @@
-"""A shock in one market, the liquidations it causes, and those that they cause.
+"""A shock of prices, the liquidations it causes, and those that they cause.
 
-Arrays have one entry per account. Money is in the settlement currency, values are u. The sum of all
-equities, the fund, fees and what the venue owes is verified not to change in a round.
+Money is in the settlement currency, values are u. The sum of all equities, the fund, fees and what
+the venues owe is verified not to change in a round.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -15,15 +15,23 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.core import FloatArray, IntArray
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, MINUTE, TOLERANCE
+from backtest.margin import compute_maintenance, read_rules
 from backtest.market import Market
 from backtest.results import Result
-from backtest.risk import crowd as people
-from backtest.risk.crowd import Crowd, to_value
-from backtest.venue import Contract, Liquidation, Venue, read_newest, read_venue
+from backtest.risk.crowd import (
+    ARRAYS_OF_CROWD,
+    Crowd,
+    find_liquidation_prices,
+    find_price,
+    to_price,
+    to_value,
+)
+from backtest.venue import Contract, Venue, read_newest, read_venue
 
 WINDOW_DAYS = 30.0
 """The days at the end of a market from which volume and volatility are measured."""
@@ -131,6 +139,10 @@ SLACK = 1e-9
 LEAST_PRICE = 1e-6
 """The lowest price, as a share of that before the shock, to which impact can carry it."""
 MOST_ROUNDS = 200_000
+HALVINGS = 64
+"""Bisections of the way of prices, to the last digit of a fraction."""
+BEFORE = 100.0
+"""How far before its start a way is followed to order accounts that fail there, in its length."""
 PAYERS = {
     "fund_paid": "insurance fund",
     "adl_paid": "auto-deleveraging (ADL)",
@@ -143,321 +155,375 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def read_costs(forced: Liquidation) -> tuple[float, float]:
-    """Return the fee and the slippage of a liquidation in a crowd."""
+class MarketTerms(NamedTuple):
+    """What one market needs: its rules, costs of liquidation, haircut of coins, and impact."""
+
+    venue: Venue
+    rules: Any
+    fee: float
+    slippage: float
+    haircut: float
+    curve: ImpactCurve
+
+
+def read_terms(venue: Venue, curve: ImpactCurve, haircut: float = 0.0) -> MarketTerms:
+    forced = venue.liquidation
     fee, slippage = (
         read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
+        * (forced.mode != "takeover")
         for name in ("fee", "slippage")
     )
-    return fee, slippage
-
-
-def cut_profits(rest: float, gains: core.FloatArray) -> tuple[core.FloatArray, float]:
-    """Return what a shortfall takes from the profits among gains, (n,), and what is left of it."""
-    profit = np.maximum(gains, 0.0)
-    total = float(np.sum(profit))
-    cut = profit * min(1.0, rest / total) if total > 0.0 else profit
-    return cut, rest - float(np.sum(cut)) if rest >= total else 0.0
+    return MarketTerms(venue, read_rules(venue), fee, slippage, haircut, curve)
 
 
 class Books:
     """Every account, the liquidity account, the insurance fund and the venue, round after round.
 
-    ``beside`` is what an account has beside its position, ``safe`` what no liquidation touches.
-    ``flow`` was forced so far, ``level`` is how far the shock has gone, a price before impact.
-    ``side`` is that of the positions that lose, ``unit`` the value of a contract at the start.
+    Arrays have the shape (n_accounts, n_markets), (n_accounts,) or (n_markets,). ``cash`` is what
+    an account has beside its positions, ``coins``, in contracts, are collateral, and no liquidation
+    touches what is ``safe``. ``flow`` was forced so far, a notional at the start, ``level`` is how
+    far the shock has gone, a price before impact, ``unit`` the value of a contract at the start.
+    Only one market may have a jump, auto-deleveraging, or a mode other than ``"close"``.
     """
 
     def __init__(
         self,
-        crowd: Crowd,
-        venue: Venue,
-        curve: ImpactCurve,
+        terms: Sequence[MarketTerms],
+        start: FloatArray,
+        shocks: FloatArray,
         *,
-        start: float,
-        shock: float = 0.0,
+        names: Sequence[str] = ("",),
+        quantity: FloatArray,
+        entry: FloatArray,
+        money: FloatArray,
+        coins: FloatArray | float = 0.0,
+        safe: FloatArray | float = 0.0,
         insurance: float = 0.0,
-        adl: str | None = "queue",
+        adl: str | None = None,
         is_jump: bool = False,
     ) -> None:
-        forced = venue.liquidation
-        if forced.full_below_health > 0.0:
-            raise core.ParameterError(
-                "liquidation.full_below_health must be left out for a crowd, "
-                f"got {forced.full_below_health:g}"
-            )
-        self.venue, self.mode, self.curve, self.adl = venue, forced.mode, curve, adl
-        self.fee, self.slippage = (0.0, 0.0) if self.mode == "takeover" else read_costs(forced)
-        self.start, self.shocked, self.is_jump = start, start * (1.0 + shock), is_jump
-        self.side = 1.0 if self.shocked <= start else -1.0
-        self.unit = abs(float(self.to_value(start)))
-        self.flow, self.level, self.rows = 0.0, start, list[dict[str, float]]()
-        self.quantity, self.first_quantity = crowd.quantity.copy(), crowd.quantity
-        self.entry = np.asarray(self.to_value(crowd.entry))
-        self.beside = crowd.collateral - crowd.quantity * self.entry
-        self.safe, self.first_equity = crowd.equity - crowd.collateral, crowd.equity
-        self.haircut, self.deleveraged, self.closed, self.closed_money = np.zeros((4, len(crowd)))
-        self.first_round = np.zeros(len(crowd), dtype=np.int64)
-        self.last = np.full(len(crowd), start)
-        self.liquidity_quantity, self.liquidity_money = -float(np.sum(crowd.quantity)), 0.0
+        self.terms, self.names, self.adl, self.is_jump = terms, names, adl, is_jump
+        self.start, self.shocked = start, start * (1.0 + shocks)
+        self.unit, self.mode = np.abs(self.to_values(start)), terms[0].venue.liquidation.mode
+        self.flow, self.level, self.rows = (
+            np.zeros(len(terms)),
+            start.copy(),
+            list[dict[str, float]](),
+        )
+        self.quantity, self.first_quantity = quantity.copy(), quantity
+        self.coins, self.entry = coins + np.zeros(quantity.shape), self.to_values(entry)
+        self.is_joined = len(terms) > 1 or bool(self.coins.any())
+        self.cash, self.safe = money - np.sum(quantity * self.entry, axis=1), safe
+        self.first_equity = money + safe
+        self.lost, self.haircut, self.deleveraged, self.closed, self.closed_money = np.zeros(
+            (5, len(money))
+        )
+        self.failed, self.last = np.zeros(len(money), np.int64), np.tile(start, (len(money), 1))
+        self.liquidity, self.liquidity_cash = -np.sum(quantity + self.coins, axis=0), 0.0
         self.insurance, self.fund_paid, self.fees, self.unpaid = insurance, 0.0, 0.0, 0.0
-        self.liquidation = np.full(len(crowd), np.nan)
-        self.recompute(slice(None))
 
-    def to_value(self, price: Any) -> Any:
-        return to_value(self.venue.contract, price)
+    def to_values(self, prices: FloatArray) -> FloatArray:
+        """Return the values of a contract of each market at prices (..., n_markets)."""
+        each = (to_value(own.venue.contract, prices[..., i]) for i, own in enumerate(self.terms))
+        return np.stack([*each], axis=-1)
 
     @property
     def fund(self) -> float:
         return self.insurance - self.fund_paid
 
-    def equity(self, value: float) -> core.FloatArray:
-        """Return the equity of each account at a contract value."""
-        return np.asarray(self.beside + self.quantity * value + self.safe)
+    def measure_equity(self, prices: FloatArray) -> FloatArray:
+        held = (self.quantity + self.coins) @ self.to_values(prices)
+        return np.asarray(self.cash + held + self.safe)
 
-    def recompute(self, rows: core.IntArray | core.BoolArray | slice) -> None:
-        self.liquidation[rows] = people.find_liquidation_prices(
-            self.venue, self.quantity[rows], self.entry[rows], self.beside[rows]
+    def find_gaps(self, rows: IntArray, prices: FloatArray) -> FloatArray:
+        """Return what backs accounts less their requirement, at prices (n_rows, n_markets)."""
+        quantity, values = self.quantity[rows], self.to_values(prices)
+        gaps: FloatArray = self.cash[rows] + np.sum(quantity * values, axis=1)
+        for i, own in enumerate(self.terms):
+            gaps += self.coins[rows, i] * values[:, i] * (1.0 - own.haircut)
+            notional = np.abs(quantity[:, i] * values[:, i])
+            gaps -= compute_maintenance(own.rules, notional, 1.0) * (1.0 + TOLERANCE)
+        return gaps
+
+    def find_failing(self, marks: FloatArray) -> IntArray:
+        held = np.flatnonzero(np.any(self.quantity != 0.0, axis=1))
+        if self.is_joined:
+            gaps = self.find_gaps(held, np.broadcast_to(marks, (len(held), len(marks))))
+            return held[gaps <= 0.0]
+        side, liquidation = np.sign(self.quantity[held, 0]), self.find_liquidations(held)
+        return held[side * (liquidation * (1.0 + side * TOLERANCE) - marks[0]) >= 0.0]
+
+    def find_liquidations(self, rows: IntArray | slice) -> FloatArray:
+        """Return the prices that liquidate the positions in the first market, (n_rows,)."""
+        return find_liquidation_prices(
+            self.terms[0].venue, self.quantity[rows, 0], self.entry[rows, 0], self.cash[rows]
         )
 
-    def close(self, rows: core.IntArray, size: core.FloatArray, value: Any) -> None:
-        """Trade signed contracts out of positions at values."""
-        self.beside[rows] += size * value
-        self.quantity[rows] -= size
-        self.closed[rows] += np.abs(size)
-        self.closed_money[rows] += np.abs(size) * value
+    def order_one(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return accounts of one market in the order in which they fail, and where, (n_rows, 1)."""
+        start, shocked, mark = (float(each[0]) for each in (self.start, self.shocked, marks))
+        side, farther = (1.0, np.minimum) if shocked <= start else (-1.0, np.maximum)
+        liquidation = self.find_liquidations(rows)
+        loses = np.sign(self.quantity[rows, 0]) == side
+        order = np.lexsort((np.where(loses, -side * liquidation, 0.0), ~loses))
+        reached = np.where(loses, np.clip(liquidation, *sorted((start, mark))), start)
+        reached = np.full(len(rows), mark) if self.is_jump else farther(reached, self.last[rows, 0])
+        return rows[order], reached[order, None]
 
-    def drop_losses(self, rows: core.IntArray) -> float:
+    def order(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return accounts in the order in which they fail, and the prices where, (n_rows, n).
+
+        A fraction of the way to the marks under 0 is where one that fails at the start would have
+        failed on a way that had begun before; those that gain on the way come last, at 0.
+        """
+        low, high = np.full(len(rows), -BEFORE), np.ones(len(rows))
+        ends = [np.broadcast_to(each, (len(rows), len(marks))) for each in (self.start, marks)]
+        first, last = (self.find_gaps(rows, each) for each in ends)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            prices = self.start + middle[:, None] * (marks - self.start)
+            fails = self.find_gaps(rows, prices) <= 0.0
+            low, high = np.where(fails, low, middle), np.where(fails, middle, high)
+        are_last = (first <= 0.0) & (last > first)
+        fractions = np.where(are_last, 0.0, high)
+        order = np.lexsort((fractions, are_last))
+        way = np.maximum(fractions[order, None], 0.0) * (marks - self.start)
+        return rows[order], self.start + way
+
+    def find_marks(self, flow: FloatArray) -> FloatArray:
+        falls = np.array([own.curve.fall(x) for own, x in zip(self.terms, flow, strict=True)])
+        return np.asarray(np.maximum(self.shocked - self.start * falls, self.start * LEAST_PRICE))
+
+    def run(self, decay: float = 1.0) -> FloatArray:
+        """Liquidate until no account fails, and return the prices then; ``rows`` are the rounds.
+
+        From round to round, ``decay`` of the fall by impact is left.
+        """
+        marks = self.shocked
+        left = decay ** (1.0 / np.array([own.curve.exponent for own in self.terms]))
+        while len(failing := self.find_failing(marks)):
+            if len(self.rows) >= MOST_ROUNDS:
+                raise core.AccountingError(f"a cascade did not end in {MOST_ROUNDS:,} rounds")
+            before = self.sum_money(marks)
+            row = self.do_round(failing, marks)
+            row |= {"off": self.check(marks, before), **self.name_all("mark", marks)}
+            self.rows.append(row | self.name_all("price", self.find_marks(self.flow)))
+            self.flow *= left
+            marks = self.find_marks(self.flow)
+        return marks
+
+    def name_all(self, what: str, values: FloatArray) -> dict[str, float]:
+        named = zip(self.names, values.tolist(), strict=True)
+        return {f"{what} {name}".rstrip(): value for name, value in named}
+
+    def do_round(self, rows: IntArray, marks: FloatArray) -> dict[str, float]:
+        """Close the accounts that fail on the way to the marks, in the order in which they do.
+
+        Where deleveraging is on, an account whose loss the fund cannot cover does not trade.
+        """
+        rows, reaches = (self.order if self.is_joined else self.order_one)(rows, marks)
+        is_new = self.failed[rows] == 0
+        self.failed[rows[is_new]] = len(self.rows) + 1
+        fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]) @ self.unit))
+        sizes, is_sold = self.choose_sizes(rows, reaches), np.ones(len(rows), np.bool_)
+        fund, fees, level, lack = self.fund, self.fees, self.level.copy(), 0.0
+        coins, lost, values = *np.zeros((2, len(marks))), self.to_values(self.start)
+        for k, (row, reach) in enumerate(zip(rows.tolist(), reaches, strict=True)):
+            if self.adl is not None:
+                quantity = float(self.quantity[row, 0])
+                _, value = self.quote(0, float(reach[0]), quantity, 0.0)
+                left = float(self.cash[row]) + quantity * value
+                if -left > max(fund, 0.0):
+                    lack, is_sold[k], sizes[k] = lack - left, False, 0.0
+                    continue
+                fund += left if self.mode == "takeover" else min(left, 0.0)
+            for i in np.flatnonzero(sizes[k]).tolist():
+                size = float(sizes[k, i])
+                self.quantity[row, i] -= size
+                value = self.trade(row, i, size, reach)
+                lost[i] -= size * (value - values[i])
+                self.closed[row] += abs(size)
+                self.closed_money[row] += abs(size) * value
+            coins += self.sell_coins(row, reach)
+        self.last[rows[is_sold]] = reaches[is_sold]
+        if self.mode == "partial":
+            self.level = level
+        gaps = self.drop_losses(rows[is_sold])
+        if self.mode == "takeover":
+            flat = rows[is_sold][self.quantity[rows[is_sold], 0] == 0.0]
+            self.fund_paid -= float(np.sum(self.cash[flat]))
+            self.cash[flat] = 0.0
+        adl, missing, bankrupt = 0.0, 0.0, rows[~is_sold]
+        for side in (1.0, -1.0):
+            closed = bankrupt[side * self.quantity[bankrupt, 0] > 0.0]
+            if len(closed):
+                adl += float(np.sum(np.abs(self.quantity[closed, 0])))
+                missing += self.deleverage(closed, side, bankrupt, marks)
+        long, short = (
+            np.sum(np.maximum(sizes, 0.0), axis=0),
+            np.sum(np.maximum(-sizes, 0.0), axis=0),
+        )
+        return {
+            "accounts": len(rows),
+            "deficit": gaps + lack,
+            "fresh": fresh,
+            "adl": adl * float(self.unit[0]),
+            "adl_paid": lack - missing,
+            **self.cover(gaps + missing, marks),
+            "fees": self.fees - fees,
+            "insurance": self.fund,
+            **self.name_all("flow", (long - short) * self.unit),
+            **self.name_all("long", (long + coins) * self.unit),
+            **self.name_all("short", short * self.unit),
+            **self.name_all("loss", lost),
+        }
+
+    def choose_sizes(self, rows: IntArray, reaches: FloatArray) -> FloatArray:
+        """Return the signed contracts that the venues close, (n_rows, n_markets)."""
+        quantity, forced = self.quantity[rows], self.terms[0].venue.liquidation
+        if self.mode != "partial":
+            return quantity
+        value = self.to_values(reaches)
+        notional = np.abs(quantity * value)
+        is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
+        is_whole |= np.abs(quantity) <= 1e-9 * np.abs(self.first_quantity[rows])
+        is_whole |= self.cash[rows, None] + quantity * value <= TOLERANCE * notional
+        if not isinstance(forced.step, str):
+            return np.where(is_whole, quantity, quantity * forced.step)
+        floors = np.array([each.floor for each in self.terms[0].venue.brackets])
+        row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
+        floor = floors[np.maximum(row, 0)]
+        is_whole |= floor == 0.0
+        return np.where(is_whole, quantity, quantity - np.sign(quantity) * floor / np.abs(value))
+
+    def quote(self, i: int, reach: float, size: float, flow: float) -> tuple[float, float]:
+        """Return how far the shock has gone where an account fails, and the value that it gets.
+
+        ``reach`` is the price at which it fails, ``size`` is positive for what is sold. The value
+        is in the mean of a flow that is added.
+        """
+        own, start, shocked = self.terms[i], float(self.start[i]), float(self.shocked[i])
+        before, farther = float(self.flow[i]), min if shocked <= start else max
+        low, high = sorted((start, shocked))
+        level = min(max(reach + start * own.curve.fall(before), low), high)
+        level = shocked if self.is_jump else farther(level, float(self.level[i]))
+        price = max(level - start * own.curve.mean_fall(before, flow), start * LEAST_PRICE)
+        price *= 1.0 - math.copysign(own.slippage, size)
+        return level, float(to_value(own.venue.contract, price))
+
+    def sell_coins(self, row: int, reach: FloatArray) -> FloatArray:
+        """Sell coins of an account until its cash is not negative; return those sold, (n_markets,).
+
+        Each further piece is as large as the debt that is left at the value of the one before.
+        """
+        sold, least = np.zeros(len(reach)), -TOLERANCE * abs(float(self.cash[row]))
+        for i in np.flatnonzero(self.coins[row]).tolist():
+            value = (1.0 - self.terms[i].slippage) * float(self.to_values(reach)[i])
+            while self.cash[row] < least and self.coins[row, i] > 0.0:
+                owed = -float(self.cash[row])
+                piece = min(float(self.coins[row, i]), owed / value)
+                self.coins[row, i] -= piece
+                self.trade(row, i, piece, reach)
+                value = (owed + float(self.cash[row])) / piece
+                sold[i] += piece
+        return sold
+
+    def trade(self, row: int, i: int, size: float, reach: FloatArray) -> float:
+        """Sell contracts of one market for an account, with impact; return the value that it gets.
+
+        ``reach`` (n_markets,) are the prices at which the account fails.
+        """
+        flow = size * float(self.unit[i])
+        self.level[i], value = self.quote(i, float(reach[i]), size, flow)
+        self.flow[i] += flow
+        self.cash[row] += size * value
+        self.liquidity_cash -= size * value
+        self.liquidity[i] += size
+        held = (self.quantity[row] + self.coins[row]) @ self.to_values(reach)
+        fee = min(self.terms[i].fee * abs(size * value), max(float(self.cash[row] + held), 0.0))
+        self.cash[row] -= fee
+        self.fees += fee
+        return value
+
+    def drop_losses(self, rows: IntArray) -> float:
         """Forgive closed accounts what they lack, and return the sum."""
-        flat = rows[self.quantity[rows] == 0.0]
-        lack = float(np.sum(np.maximum(-self.beside[flat], 0.0)))
-        self.beside[flat] = np.maximum(self.beside[flat], 0.0)
-        return lack
+        flat = rows[~np.any((self.quantity[rows] != 0.0) | (self.coins[rows] != 0.0), axis=1)]
+        lacks = np.maximum(-self.cash[flat], 0.0)
+        self.lost[flat] += lacks
+        self.cash[flat] += lacks
+        return float(np.sum(lacks))
 
-    def sum_money(self, value: float) -> float:
-        """Return all money of accounts, liquidity, fund and venue at a contract value."""
-        liquidity = self.liquidity_money + self.liquidity_quantity * value
-        accounts = float(np.sum(self.equity(value)))
+    def deleverage(
+        self, bankrupt: IntArray, side: float, left_out: IntArray, marks: FloatArray
+    ) -> float:
+        """Close positions of one side against the other, at the price at which they have nothing.
+
+        Returns what the accounts in profit that are closed then lack.
+        """
+        quantity, value = self.quantity[:, 0], float(self.to_values(marks)[0])
+        total = float(np.sum(np.abs(quantity[bankrupt])))
+        price = -side * float(np.sum(self.cash[bankrupt])) / total
+        self.closed[bankrupt] += np.abs(quantity[bankrupt])
+        self.closed_money[bankrupt] -= side * self.cash[bankrupt]
+        self.cash[bankrupt], quantity[bankrupt] = 0.0, 0.0
+        others = np.setdiff1d(np.flatnonzero(side * quantity < 0.0), left_out, assume_unique=True)
+        size = np.abs(quantity[others])
+        if self.adl == "queue":  # the highest return x leverage first
+            entry = self.entry[others, 0]
+            notional = size * np.abs(entry)
+            gain = quantity[others] * (value - entry) / notional
+            equity = np.maximum(self.cash[others] + quantity[others] * value, 1e-12 * notional)
+            leverage = size * abs(value) / equity
+            rank = np.where(gain > 0.0, gain * leverage, gain / leverage)
+            order, taken = np.argsort(-rank, kind="stable"), np.empty(len(others))
+            taken[order] = np.clip(total - (np.cumsum(size[order]) - size[order]), 0.0, size[order])
+        else:  # pro rata, with the liquidity account if it is on the other side
+            everyone = float(np.sum(size)) + max(-side * float(self.liquidity[0]), 0.0)
+            taken = size * min(1.0, total / everyone) if everyone > 0.0 else size
+        self.cash[others] -= side * taken * price
+        quantity[others] += side * taken
+        self.closed[others] += taken
+        self.closed_money[others] += taken * price
+        self.deleveraged[others] += taken
+        rest = side * (total - float(np.sum(taken)))
+        self.liquidity[0] += rest
+        self.liquidity_cash -= rest * price
+        return self.drop_losses(others)
+
+    def cover(self, missing: float, marks: FloatArray) -> dict[str, float]:
+        """Let the fund, then profits, pay what bankrupt accounts lack; return who paid."""
+        paid = min(missing, max(self.fund, 0.0))
+        self.fund_paid += paid
+        rest = missing - paid
+        profit = np.maximum(self.measure_equity(marks) - self.first_equity, 0.0)
+        total = float(np.sum(profit))
+        cut = profit * min(1.0, rest / total) if total > 0.0 else profit
+        unpaid = rest - float(np.sum(cut)) if rest >= total else 0.0
+        self.cash -= cut
+        self.haircut += cut
+        self.unpaid += unpaid
+        return {"fund_paid": paid, "haircuts": float(np.sum(cut)), "unpaid": unpaid}
+
+    def sum_money(self, prices: FloatArray) -> float:
+        """Return all money of accounts, liquidity, fund and venues at prices (n_markets,)."""
+        liquidity = self.liquidity_cash + float(self.liquidity @ self.to_values(prices))
+        accounts = float(np.sum(self.measure_equity(prices)))
         return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
 
-    def check(self, value: float, before: float) -> float:
+    def check(self, prices: FloatArray, before: float) -> float:
         """Return by which share the books are off; raise if that is more than rounding."""
-        size = float(np.sum(np.abs(self.first_quantity)))
-        gap = abs(float(np.sum(self.quantity)) + self.liquidity_quantity) / max(size, 1.0)
-        money = max(float(np.sum(np.abs(self.first_equity))), size * abs(value), 1.0)
-        after = self.sum_money(value)
-        off = max(abs(after - before) / money, gap)
+        sizes = np.sum(np.abs(self.first_quantity) + self.coins, axis=0)
+        gaps = np.abs(np.sum(self.quantity + self.coins, axis=0) + self.liquidity)
+        notional = float(sizes @ np.abs(self.to_values(prices)))
+        money = max(float(np.sum(np.abs(self.first_equity))), notional, 1.0)
+        after = self.sum_money(prices)
+        off = max(abs(after - before) / money, float(np.max(gaps / np.maximum(sizes, 1.0))))
         if not off <= SLACK:
             raise core.AccountingError(
                 f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
                 f"{len(self.rows) + 1}: {before!r} before and {after!r} after"
             )
         return off
-
-    def run(self, decay: float) -> float:
-        """Liquidate until no account fails, and return the price then; ``rows`` are the rounds.
-
-        From round to round, ``decay`` of the fall by impact is left.
-        """
-        mark = self.shocked
-        while len(failing := self.find_failing(mark)):
-            if len(self.rows) >= MOST_ROUNDS:
-                raise core.AccountingError(f"a cascade did not end in {MOST_ROUNDS:,} rounds")
-            value = float(self.to_value(mark))
-            before = self.sum_money(value)
-            row = self.do_round(failing, mark, value)
-            off, fall = self.check(value, before), self.curve.fall(self.flow)
-            row |= {"mark": mark, "price": self.find_price(fall), "accounts": len(failing)}
-            self.rows.append({**row, "insurance": self.fund, "off": off})
-            self.flow *= decay ** (1.0 / self.curve.exponent)
-            mark = self.find_price(decay * fall)
-        return mark
-
-    def find_price(self, fall: float) -> float:
-        """Return the price under a fall by impact, a fraction of the start price."""
-        return max(self.shocked - self.start * fall, self.start * LEAST_PRICE)
-
-    def find_failing(self, price: float) -> core.IntArray:
-        side = np.sign(self.quantity)
-        return np.flatnonzero(side * (self.liquidation * (1.0 + side * TOLERANCE) - price) >= 0.0)
-
-    def do_round(self, rows: core.IntArray, mark: float, value: float) -> dict[str, float]:
-        """Close the accounts that fail at a mark; notionals are at the price before the shock."""
-        is_other = np.sign(self.quantity[rows]) != self.side
-        distance = -self.side * self.liquidation[rows]
-        rows = rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
-        is_new = self.first_round[rows] == 0
-        self.first_round[rows[is_new]] = len(self.rows) + 1
-        fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]))) * self.unit
-        triggers, level = np.full(len(rows), mark), self.level
-        if not self.is_jump:
-            farther = np.minimum if self.side > 0.0 else np.maximum
-            low, high = sorted((self.start, mark))
-            reached = np.clip(self.liquidation[rows], low, high)
-            reached = np.where(np.sign(self.quantity[rows]) == self.side, reached, self.start)
-            triggers = farther(reached, self.last[rows])
-        sizes = self.choose_sizes(rows, np.asarray(self.to_value(triggers)))
-        prices, lacks = self.sell_in_turn(rows, triggers, sizes)
-        if self.mode == "partial":
-            self.level = level
-        is_sold = lacks == 0.0
-        sold, bankrupt, sizes = rows[is_sold], rows[~is_sold], sizes[is_sold]
-        self.last[sold] = triggers[is_sold]
-        fees, gaps = self.close_in_market(sold, sizes, prices[is_sold])
-        adl, missing, lack = 0.0, 0.0, float(np.sum(lacks))
-        for side in (1.0, -1.0):
-            closed = bankrupt[side * self.quantity[bankrupt] > 0.0]
-            if len(closed):
-                adl += float(np.sum(np.abs(self.quantity[closed])))
-                missing += self.deleverage(closed, side, bankrupt, value)
-        paid = min(gaps + missing, max(self.fund, 0.0))
-        self.fund_paid += paid
-        cut, unpaid = cut_profits(gaps + missing - paid, self.equity(value) - self.first_equity)
-        self.beside -= cut
-        self.haircut += cut
-        self.recompute(cut > 0.0)
-        self.unpaid += unpaid
-        self.recompute(rows)
-        flow = float(np.sum(sizes)) * self.unit
-        self.flow += flow
-        return {
-            "flow": flow,
-            "fresh": fresh,
-            "long": float(np.sum(sizes[sizes > 0.0])) * self.unit,
-            "short": float(np.sum(-sizes[sizes < 0.0])) * self.unit,
-            "adl": adl * self.unit,
-            "fees": fees,
-            "deficit": gaps + lack,
-            "fund_paid": paid,
-            "adl_paid": lack - missing,
-            "haircuts": float(np.sum(cut)),
-            "unpaid": unpaid,
-        }
-
-    def choose_sizes(self, rows: core.IntArray, value: core.FloatArray) -> core.FloatArray:
-        """Return the signed contracts that the venue closes, at the values of the triggers."""
-        quantity, forced = self.quantity[rows], self.venue.liquidation
-        if self.mode != "partial":
-            return quantity
-        notional = np.abs(quantity * value)
-        is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
-        is_whole |= np.abs(quantity) <= 1e-9 * np.abs(self.first_quantity[rows])
-        is_whole |= self.beside[rows] + quantity * value <= TOLERANCE * notional
-        if not isinstance(forced.step, str):
-            return np.where(is_whole, quantity, quantity * forced.step)
-        floors = np.array([each.floor for each in self.venue.brackets])
-        row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
-        floor = floors[np.maximum(row, 0)]
-        is_whole |= floor == 0.0
-        return np.where(is_whole, quantity, quantity - np.sign(quantity) * floor / np.abs(value))
-
-    def sell_in_turn(
-        self, rows: core.IntArray, triggers: core.FloatArray, sizes: core.FloatArray
-    ) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return the mean prices at which accounts trade, and what they lack.
-
-        One after the other along the way of the price: at its trigger, or where the ones before
-        have carried the price. Where deleveraging is on, an account whose loss the fund cannot
-        cover does not trade: it lacks more than 0.
-        """
-        least, fund, flow = self.start * LEAST_PRICE, self.fund, self.flow
-        prices, lacks = np.full(len(rows), np.nan), np.zeros(len(rows))
-        columns = (triggers, sizes * self.unit, self.quantity[rows], self.beside[rows])
-        for k, (trigger, size, quantity, beside) in enumerate(
-            zip(*(each.tolist() for each in columns), strict=True)
-        ):
-            fall = self.start * self.curve.fall(flow)
-            reached = self.find_level(trigger + fall)
-            if self.adl is not None:
-                price = max(reached - fall, least) * (1.0 - math.copysign(self.slippage, quantity))
-                left = beside + quantity * self.to_value(price)
-                if -left > max(fund, 0.0):
-                    lacks[k] = -left
-                    continue
-                fund += left if self.mode == "takeover" else min(left, 0.0)
-            prices[k] = max(reached - self.start * self.curve.mean_fall(flow, size), least)
-            flow, self.level = flow + size, reached
-        return prices, lacks
-
-    def find_level(self, own: float) -> float:
-        if self.is_jump:
-            return self.shocked
-        if self.side > 0.0:
-            return min(max(own, self.shocked), self.start, self.level)
-        return max(min(own, self.shocked), self.start, self.level)
-
-    def close_in_market(
-        self, rows: core.IntArray, sizes: core.FloatArray, prices: core.FloatArray
-    ) -> tuple[float, float]:
-        """Close contracts of some accounts at prices; returns fees and unpaid losses."""
-        filled = np.asarray(self.to_value(prices * (1.0 - np.sign(sizes) * self.slippage)))
-        self.close(rows, sizes, filled)
-        self.liquidity_money -= float(np.sum(sizes * filled))
-        self.liquidity_quantity += float(np.sum(sizes))
-        value = np.asarray(self.to_value(self.last[rows]))
-        left = np.maximum(self.beside[rows] + self.quantity[rows] * value, 0.0)
-        asked = self.fee * np.abs(sizes * filled)
-        fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
-        self.beside[rows] -= fee
-        self.fees += float(np.sum(fee))
-        gaps = self.drop_losses(rows)
-        if self.mode == "takeover":
-            flat = rows[self.quantity[rows] == 0.0]
-            self.fund_paid -= float(np.sum(self.beside[flat]))
-            self.beside[flat] = 0.0
-        return float(np.sum(fee)), gaps
-
-    def deleverage(
-        self, bankrupt: core.IntArray, side: float, left_out: core.IntArray, value: float
-    ) -> float:
-        """Close positions of one side against the other, at the price at which they have nothing.
-
-        Returns what the accounts in profit that are closed then lack.
-        """
-        total = float(np.sum(np.abs(self.quantity[bankrupt])))
-        price = -side * float(np.sum(self.beside[bankrupt])) / total
-        self.closed[bankrupt] += np.abs(self.quantity[bankrupt])
-        self.closed_money[bankrupt] -= side * self.beside[bankrupt]
-        self.beside[bankrupt], self.quantity[bankrupt] = 0.0, 0.0
-        others = np.flatnonzero(side * self.quantity < 0.0)
-        others = np.setdiff1d(others, left_out, assume_unique=True)
-        size = np.abs(self.quantity[others])
-        if self.adl == "queue":
-            order, taken = self.rank_winners(others, value), np.empty(len(others))
-            taken[order] = np.clip(total - (np.cumsum(size[order]) - size[order]), 0.0, size[order])
-        else:  # pro rata, with the liquidity account if it is on the other side
-            everyone = float(np.sum(size)) + max(-side * self.liquidity_quantity, 0.0)
-            taken = size * min(1.0, total / everyone) if everyone > 0.0 else size
-        self.close(others, taken * -side, price)
-        self.deleveraged[others] += taken
-        missing = self.drop_losses(others)
-        self.recompute(others[taken > 0.0])
-        rest = side * (total - float(np.sum(taken)))
-        self.liquidity_quantity += rest
-        self.liquidity_money -= rest * price
-        return missing
-
-    def rank_winners(self, rows: core.IntArray, value: float) -> core.IntArray:
-        """Return the order of the queue: the highest return x leverage first."""
-        quantity, entry = self.quantity[rows], self.entry[rows]
-        notional = np.abs(quantity * entry)
-        gain = quantity * (value - entry) / notional
-        equity = np.maximum(self.beside[rows] + quantity * value, 1e-12 * notional)
-        leverage = np.abs(quantity * value) / equity
-        return np.argsort(-np.where(gain > 0.0, gain * leverage, gain / leverage), kind="stable")
-
-    def tabulate(self) -> pd.DataFrame:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            price = people.to_price(self.venue.contract, self.closed_money / self.closed)
-        return pd.DataFrame(
-            {
-                "quantity": self.quantity,
-                "round": self.first_round,
-                "close_price": np.where(self.closed > 0.0, price, np.nan),
-                "deleveraged": self.deleveraged,
-                "haircut": self.haircut,
-            }
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -515,7 +581,7 @@ class Cascade(core.SettingsResult):
                "liquidated", "me")  # fmt: skip
 
     @property
-    def haircuts(self) -> core.FloatArray:
+    def haircuts(self) -> FloatArray:
         """What was taken from the profit of each account, in the settlement currency."""
         return self.accounts["haircut"].to_numpy(dtype=np.float64)
 
@@ -599,24 +665,19 @@ class Cascade(core.SettingsResult):
 
 
 def shock_crowd(
-    crowd: Crowd,
-    venue: Venue | str,
-    *,
-    shock: float,
-    impact: Impact,
-    price: float | None,
-    volume: float | None,
-    insurance: float,
-    adl: str | None,
-    recovery: str | None,
-    jump: bool,
-    me: Result | Mapping[str, Any] | None,
-) -> Cascade:
+    crowd: Crowd, venue: Any, shock: Any, impact: Any, volume: Any, *, price: float | None,
+    recovery: str | None, jump: bool, me: Result | Mapping[str, Any] | None, **terms: Any,
+) -> Cascade:  # fmt: skip
     """Follow the cascade of one market; arguments as those of :func:`backtest.cascade`."""
     venue = read_venue(venue)
     if venue.contract.is_spot:
         raise core.ParameterError("venue must have margined positions, got one of kind 'spot'")
-    start = people.find_price(price, crowd.price)
+    if venue.liquidation.full_below_health > 0.0:
+        raise core.ParameterError(
+            "liquidation.full_below_health must be left out for a crowd, "
+            f"got {venue.liquidation.full_below_health:g}"
+        )
+    start = find_price(price, crowd.price)
     mine, theirs = crowd.contract, venue.contract
     is_drawn = crowd.origin.get("made_from") == "leverage"
     if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):
@@ -627,57 +688,66 @@ def shock_crowd(
     known = everyone = replace(crowd, contract=theirs)
     curve = impact.curve(volume, crowd.market, venue.contract)
     core.Number(-1.0, 10.0, open_low=True).check("shock", shock)
-    core.check_range("insurance", insurance, low=0.0)
     decay = 1.0 if recovery is None else 0.5 ** (MINUTE / core.parse_duration(recovery, "recovery"))
     own = None if me is None else read_own_account(me)
     if own is not None:
         added: dict[str, Any] = {k: np.append(getattr(known, k), own[k]) for k in own}
         everyone = replace(known, **added)
-    terms: dict[str, Any] = {"insurance": insurance, "adl": adl, "is_jump": jump}
-    books = Books(everyone, venue, curve, start=start, shock=float(shock), **terms)
+    books = Books(
+        [read_terms(venue, curve)], np.array([start]), np.array([float(shock)]),
+        quantity=everyone.quantity[:, None], entry=everyone.entry[:, None],
+        money=everyone.collateral, safe=everyone.equity - everyone.collateral, is_jump=jump,
+        **terms,
+    )  # fmt: skip
+    before = books.measure_equity(books.start)
     final, rows = books.run(decay), books.rows
-    begun = {"mark": start, "price": books.shocked, "accounts": 0, "insurance": insurance}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        closed_at = to_price(theirs, books.closed_money / books.closed)
+    found = pd.DataFrame({
+        "quantity": books.quantity[:, 0],
+        "round": books.failed,
+        "close_price": np.where(books.closed > 0.0, closed_at, np.nan),
+        "deleveraged": books.deleveraged,
+        "haircut": books.haircut,
+    })  # fmt: skip
+    begun = {"mark": start, "price": float(books.shocked[0]), "accounts": 0,
+             "insurance": books.insurance}  # fmt: skip
     rounds = pd.DataFrame([dict.fromkeys(COLUMNS, 0.0) | begun, *rows])[list(COLUMNS)]
-    rounds.index.name = "round"
     mine_after: dict[str, Any] | None = None
     if own is not None:
-        moved = float(books.to_value(start)) - books.entry[-1]
-        before = float(books.first_equity[-1] + books.first_quantity[-1] * moved)
-        after = float(books.equity(float(books.to_value(final)))[-1])
-        row: dict[Any, Any] = books.tabulate().iloc[-1].to_dict()
+        row: dict[Any, Any] = found.iloc[-1].to_dict()
+        after = float(books.measure_equity(final)[-1])
         mine_after = {
-            "liquidated": bool(books.first_round[-1] > 0),
+            "liquidated": row["round"] > 0,
             **row,
-            "round": int(books.first_round[-1]),
-            "equity_before": before,
+            "round": int(row["round"]),
+            "equity_before": float(before[-1]),
             "equity": after,
-            "loss": before - after,
-            "liquidation_price": float(books.liquidation[-1]),
+            "loss": float(before[-1]) - after,
+            "liquidation_price": float(books.find_liquidations(slice(None))[-1]),
         }
     is_followed = len(rows) > 1 and rows[0]["flow"] != 0.0
-    settings = {
-        "crowd": {**known.origin, "content_hash": known.content_hash},
-        "venue": venue.to_dict(),
-        "impact": impact.to_dict() | {"law": type(impact).__name__},
-        "curve": curve._asdict(),
-        "insurance": insurance,
-        "adl": adl,
-        "recovery": recovery,
-        "jump": bool(jump),
-        "me": own,
-    }
     return Cascade(
-        rounds=rounds,
-        accounts=books.tabulate().head(len(known)),
+        rounds=rounds.rename_axis("round"),
+        accounts=found.head(len(known)),
         ladder=known.ladder(venue, price=start),
-        settings=settings,
+        settings={
+            "crowd": {**known.origin, "content_hash": known.content_hash},
+            "venue": venue.to_dict(),
+            "impact": impact.to_dict() | {"law": type(impact).__name__},
+            "curve": curve._asdict(),
+            **terms,
+            "recovery": recovery,
+            "jump": bool(jump),
+            "me": own,
+        },
         price=start,
         shock=float(shock),
-        final_price=final,
-        multiplier=(final / start - 1.0) / shock if shock != 0.0 else math.nan,
+        final_price=float(final[0]),
+        multiplier=(float(final[0]) / start - 1.0) / shock if shock != 0.0 else math.nan,
         reproduction=rows[1]["fresh"] / abs(rows[0]["flow"]) if is_followed else 0.0,
         deficit=float(rounds["deficit"].sum()),
-        liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
+        liquidated=int(np.sum(books.failed[: len(known)] > 0)),
         me=mine_after,
         market=known.market,
     )
@@ -686,7 +756,7 @@ def shock_crowd(
 def read_own_account(me: Result | Mapping[str, Any]) -> dict[str, float]:
     if isinstance(me, Mapping):
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
-        return {name: float(getattr(row, name)[0]) for name in people.ARRAYS_OF_CROWD}
+        return {name: float(getattr(row, name)[0]) for name in ARRAYS_OF_CROWD}
     last = {name: float(values[-1]) for name, values in me.record.of_one().items()}
     quantity, entry = last["quantity"], last["entry"]
     if quantity == 0.0:
@@ -695,6 +765,6 @@ def read_own_account(me: Result | Mapping[str, Any]) -> dict[str, float]:
         collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:
         collateral, more = last["cash"] + quantity * entry, last["reserve"]
-    price = float(people.to_price(me.venue.contract, np.asarray(entry)))
+    price = float(to_price(me.venue.contract, np.asarray(entry)))
     values = (quantity, price, collateral, collateral + more)
-    return dict(zip(people.ARRAYS_OF_CROWD, values, strict=True))
+    return dict(zip(ARRAYS_OF_CROWD, values, strict=True))

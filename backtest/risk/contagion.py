@@ -8,45 +8,31 @@ verified not to change in a round.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.core import BoolArray, FloatArray, IntArray
+from backtest.core import FloatArray
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.core.units import TOLERANCE
-from backtest.margin import compute_maintenance, read_rules
 from backtest.results import Result
 from backtest.risk.cascade import (
-    LEAST_PRICE,
-    MOST_ROUNDS,
-    SLACK,
+    PAYERS,
+    Books,
     Cascade,
     Impact,
-    ImpactCurve,
-    cut_profits,
-    read_costs,
+    read_terms,
     shock_crowd,
 )
 from backtest.risk.crowd import Crowd, check_columns, find_price, read_column, read_sides
 from backtest.venue import Venue, read_venue
 
-HALVINGS = 64
-"""Bisections of the way of prices, to the last digit of a fraction."""
-BEFORE = 100.0
-"""How far before its start a way is followed to order accounts that fail there, in its length."""
 COLUMNS = ("account", "market", "side", "quantity", "entry")
-PAYERS = {
-    "fund_paid": "insurance fund",
-    "haircuts": "haircuts on profits",
-    "unpaid": "unpaid: the venue owes it",
-}
+PAID = tuple(name for name in PAYERS if name != "adl_paid")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,211 +129,20 @@ class BookCrowd:
         return cls(names, labels, quantity, entry, held, np.array(money), now)
 
 
-class MarketTerms(NamedTuple):
-    """What one market needs: its rules, costs of liquidation, haircut of coins, and impact."""
-
-    rules: Any
-    size: float
-    fee: float
-    slippage: float
-    haircut: float
-    curve: ImpactCurve
-
-
-def read_terms(venue: Venue, curve: ImpactCurve, haircut: float, name: str) -> MarketTerms:
-    forced = venue.liquidation
-    if venue.contract.kind != "linear" or forced.mode != "close":
-        raise core.ParameterError(
-            f"venue of {name} must be linear with liquidation.mode 'close' in a cascade of several "
-            f"markets, got {venue.contract.kind!r} and {forced.mode!r}"
-        )
-    return MarketTerms(read_rules(venue), venue.contract.size, *read_costs(forced), haircut, curve)
-
-
-class BookCascade:
-    """All accounts, liquidity, the fund and the venue, round after round.
-
-    ``flow`` (n_markets,) was forced so far, a notional at the first price, ``level`` is how far the
-    shock has gone on each market, a price before impact.
-    """
-
-    def __init__(
-        self, crowd: BookCrowd, terms: Sequence[MarketTerms], shocks: FloatArray, insurance: float
-    ) -> None:
-        self.crowd, self.terms = crowd, terms
-        self.start = crowd.prices
-        self.shocked = self.start * (1.0 + shocks)
-        self.flow, self.level = np.zeros(len(terms)), self.start.copy()
-        self.sizes = np.array([each.size for each in terms])
-        self.quantity, self.coins = crowd.quantity * self.sizes, crowd.coins.copy()
-        self.cash = crowd.cash - np.sum(self.quantity * crowd.entry, axis=1)
-        self.first_equity = self.measure_equity(self.start)
-        self.failed = np.zeros(len(crowd), np.int64)
-        self.lost, self.haircut = np.zeros((2, len(crowd)))
-        self.liquidity, self.liquidity_cash = -np.sum(self.quantity + self.coins, axis=0), 0.0
-        self.insurance, self.fund_paid, self.fees, self.unpaid = insurance, 0.0, 0.0, 0.0
-        self.rows, self.losses = list[dict[str, float]](), list[FloatArray]()
-
-    def measure_equity(self, prices: FloatArray) -> FloatArray:
-        """Return the equity of each account at prices (n_markets,)."""
-        return np.asarray(self.cash + (self.quantity + self.coins) @ prices)
-
-    def find_gaps(self, rows: IntArray, prices: FloatArray) -> FloatArray:
-        """Return what backs accounts less their requirement, at prices (n_rows, n_markets)."""
-        gaps: FloatArray = self.cash[rows] + np.sum(self.quantity[rows] * prices, axis=1)
-        for i, own in enumerate(self.terms):
-            gaps += self.coins[rows, i] * prices[:, i] * (1.0 - own.haircut)
-            notional = np.abs(self.quantity[rows, i] * prices[:, i])
-            gaps -= compute_maintenance(own.rules, notional, 1.0) * (1.0 + TOLERANCE)
-        return gaps
-
-    def find_failing(self, marks: FloatArray) -> IntArray:
-        held = np.flatnonzero(np.any(self.quantity != 0.0, axis=1))
-        gaps = self.find_gaps(held, np.broadcast_to(marks, (len(held), len(marks))))
-        return held[gaps <= 0.0]
-
-    def find_fractions(self, rows: IntArray, marks: FloatArray) -> tuple[FloatArray, BoolArray]:
-        """Return where on the way to the marks accounts fail, (n_rows,), and which come last.
-
-        A fraction under 0 is where one that fails at the start would have failed on a way that had
-        begun before; those that gain on the way come last, at 0.
-        """
-        low, high = np.full(len(rows), -BEFORE), np.ones(len(rows))
-        ends = [np.broadcast_to(each, (len(rows), len(marks))) for each in (self.start, marks)]
-        first, last = (self.find_gaps(rows, each) for each in ends)
-        begun = first <= 0.0
-        for _ in range(HALVINGS):
-            middle = 0.5 * (low + high)
-            prices = self.start + middle[:, None] * (marks - self.start)
-            fails = self.find_gaps(rows, prices) <= 0.0
-            low, high = np.where(fails, low, middle), np.where(fails, middle, high)
-        are_last = begun & (last > first)
-        return np.where(are_last, 0.0, high), are_last
-
-    def find_marks(self, flow: FloatArray) -> FloatArray:
-        falls = np.array([own.curve.fall(x) for own, x in zip(self.terms, flow, strict=True)])
-        return np.asarray(np.maximum(self.shocked - self.start * falls, self.start * LEAST_PRICE))
-
-    def run(self) -> FloatArray:
-        """Liquidate until no account fails, and return the prices then."""
-        marks = self.shocked
-        while len(failing := self.find_failing(marks)):
-            if len(self.rows) >= MOST_ROUNDS:
-                raise core.AccountingError(f"a cascade did not end in {MOST_ROUNDS:,} rounds")
-            before = self.sum_money(marks)
-            row = self.do_round(failing, marks)
-            self.check(marks, before)
-            marks = self.find_marks(self.flow)
-            self.rows.append({**row, **self.name_all("price", marks)})
-        return marks
-
-    def name_all(self, what: str, values: FloatArray) -> dict[str, float]:
-        return {f"{what} {x}": float(v) for x, v in zip(self.crowd.names, values, strict=True)}
-
-    def do_round(self, rows: IntArray, marks: FloatArray) -> dict[str, float]:
-        """Close the accounts that fail on the way to the marks, in the order in which they do."""
-        fractions, are_last = self.find_fractions(rows, marks)
-        order = np.lexsort((fractions, are_last))
-        forced, lost, deficit = np.zeros((2, len(marks))), np.zeros(len(marks)), 0.0
-        for row, fraction in zip(rows[order].tolist(), fractions[order].tolist(), strict=True):
-            self.failed[row] = len(self.rows) + 1
-            reach = self.start + max(fraction, 0.0) * (marks - self.start)
-            for i in np.flatnonzero(self.quantity[row]).tolist():
-                size, self.quantity[row, i] = float(self.quantity[row, i]), 0.0
-                price = self.trade(row, i, size, reach)
-                lost[i] -= size * (price - self.start[i])
-                forced[0 if size > 0.0 else 1, i] += abs(size) * self.start[i]
-            forced[0] += self.sell_coins(row, reach) * self.start
-            if not self.coins[row].any():
-                deficit += max(-float(self.cash[row]), 0.0)
-                self.lost[row] = max(-float(self.cash[row]), 0.0)
-                self.cash[row] = max(float(self.cash[row]), 0.0)
-        self.losses.append(lost)
-        paid = self.cover(deficit, marks)
-        return {"accounts": len(rows), "deficit": deficit, "insurance": self.insurance
-                - self.fund_paid, **paid, **self.name_all("long", forced[0]),
-                **self.name_all("short", forced[1])}  # fmt: skip
-
-    def sell_coins(self, row: int, reach: FloatArray) -> FloatArray:
-        """Sell coins of an account until its cash is not negative; return those sold, (n_markets,).
-
-        Each further piece is as large as the debt that is left at the price of the one before.
-        """
-        sold, least = np.zeros(len(reach)), -TOLERANCE * abs(float(self.cash[row]))
-        for i in np.flatnonzero(self.coins[row]).tolist():
-            price = (1.0 - self.terms[i].slippage) * float(reach[i])
-            while self.cash[row] < least and self.coins[row, i] > 0.0:
-                owed = -float(self.cash[row])
-                piece = min(float(self.coins[row, i]), owed / price)
-                self.coins[row, i] -= piece
-                self.trade(row, i, piece, reach)
-                price = (owed + float(self.cash[row])) / piece
-                sold[i] += piece
-        return sold
-
-    def trade(self, row: int, i: int, size: float, reach: FloatArray) -> float:
-        """Sell units of one market for an account, with impact; return the price that it gets.
-
-        ``reach`` (n_markets,) are the marks at which the account fails.
-        """
-        own, start, flow = self.terms[i], float(self.start[i]), float(self.flow[i])
-        low, high = sorted((start, float(self.shocked[i])))
-        reached = min(max(float(reach[i]) + start * own.curve.fall(flow), low), high)
-        farther = min if self.shocked[i] <= start else max
-        self.level[i] = farther(reached, float(self.level[i]))
-        mean = own.curve.mean_fall(flow, size * start)
-        price = max(float(self.level[i]) - start * mean, start * LEAST_PRICE)
-        filled = price * (1.0 - math.copysign(own.slippage, size))
-        self.flow[i] += size * start
-        self.cash[row] += size * filled
-        self.liquidity_cash -= size * filled
-        self.liquidity[i] += size
-        left = float(self.cash[row] + (self.quantity[row] + self.coins[row]) @ reach)
-        fee = min(own.fee * abs(size * filled), max(left, 0.0))
-        self.cash[row] -= fee
-        self.fees += fee
-        return filled
-
-    def cover(self, missing: float, marks: FloatArray) -> dict[str, float]:
-        """Let the fund, then profits, pay what bankrupt accounts lack; return who paid."""
-        paid = min(missing, max(self.insurance - self.fund_paid, 0.0))
-        self.fund_paid += paid
-        cut, owed = cut_profits(missing - paid, self.measure_equity(marks) - self.first_equity)
-        self.cash -= cut
-        self.haircut += cut
-        self.unpaid += owed
-        return {"fund_paid": paid, "haircuts": float(np.sum(cut)), "unpaid": owed}
-
-    def sum_money(self, marks: FloatArray) -> float:
-        liquidity = self.liquidity_cash + float(self.liquidity @ marks)
-        accounts = float(np.sum(self.measure_equity(marks)))
-        return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
-
-    def check(self, marks: FloatArray, before: float) -> None:
-        size = float(np.sum(np.abs(self.crowd.quantity * self.sizes) @ self.start))
-        money = max(float(np.sum(np.abs(self.first_equity))), size, 1.0)
-        after = self.sum_money(marks)
-        if not abs(after - before) <= SLACK * money:
-            raise core.AccountingError(
-                f"the books of the crowd must balance to {SLACK:g}, in round {len(self.rows) + 1} "
-                f"they were {before!r} before and {after!r} after"
-            )
-
-
-def find_spread(book: BookCascade) -> FloatArray:
+def find_spread(book: Books) -> FloatArray:
     """Return the forced flow in market i that one unit of forced flow in market j causes.
 
     Of the first round, (n, n): what fails by the impact of one market's net flow alone, over its
     gross flow, longs and shorts together.
     """
     n, first = len(book.start), book.find_failing(book.shocked)
-    found, failed = np.zeros((n, n)), book.quantity[first] * book.start
+    found, failed = np.zeros((n, n)), book.quantity[first] * book.unit
     net, gross = np.sum(failed, axis=0), np.sum(np.abs(failed), axis=0)
     for j in np.flatnonzero(net).tolist():
         own = np.zeros(n)
         own[j] = net[j]
         rows = np.setdiff1d(book.find_failing(book.find_marks(own)), first)
-        found[:, j] = np.sum(np.abs(book.quantity[rows]), axis=0) * book.start / gross[j]
+        found[:, j] = np.sum(np.abs(book.quantity[rows]), axis=0) * book.unit / gross[j]
     return found
 
 
@@ -429,7 +224,7 @@ class Contagion(core.SettingsResult):
         names = list(self.spread)
         prices = self.rounds[[f"price {name}" for name in names]]
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
-        paid = pd.DataFrame({"money": self.rounds[list(PAYERS)].sum()}).rename(index=PAYERS)
+        paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
         count = {"money": Head("money", "", "count")}
         return [
             Part("rounds", "The rounds", "Round 0 is only the shock.", (
@@ -468,17 +263,34 @@ def spread_losses(
               zip(give("impact", impact), give("volume", volume), venues, strict=True)]  # fmt: skip
     cut = [core.check_range("haircut", x or 0.0, low=0.0, high=1.0)
            for x in give("haircuts", haircuts, 0.0)]  # fmt: skip
-    terms = [read_terms(*each) for each in zip(venues, curves, cut, crowd.names, strict=True)]
-    spread = find_spread(BookCascade(crowd, terms, shocks, insurance))
-    book = BookCascade(crowd, terms, shocks, insurance)
-    final = book.run()
-    begun = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAYERS, 0.0),
-             **book.name_all("price", book.shocked)}  # fmt: skip
     names = list(crowd.names)
-    index = pd.RangeIndex(1, len(book.losses) + 1, name="round")
+    for name, own in zip(names, venues, strict=True):
+        if own.contract.kind != "linear" or own.liquidation.mode != "close":
+            raise core.ParameterError(
+                f"venue of {name} must be linear with liquidation.mode 'close' in a cascade of "
+                f"several markets, got {own.contract.kind!r} and {own.liquidation.mode!r}"
+            )
+    terms = [read_terms(*each) for each in zip(venues, curves, cut, strict=True)]
+
+    def make() -> Books:
+        sizes = np.array([own.contract.size for own in venues])
+        return Books(
+            terms, crowd.prices, shocks, names=names, quantity=crowd.quantity, entry=crowd.entry,
+            money=crowd.cash, coins=crowd.coins / sizes, insurance=insurance,
+        )  # fmt: skip
+
+    spread, book = find_spread(make()), make()
+    book.first_equity = book.measure_equity(book.start)
+    final = book.run()
+    begun = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0),
+             **book.name_all("price", book.shocked)}  # fmt: skip
+    columns = [f"{what} {name}" for what in ("long", "short") for name in names]
+    index = pd.RangeIndex(1, len(book.rows) + 1, name="round")
     return Contagion(
-        rounds=pd.DataFrame([begun, *book.rows]).fillna(0.0).rename_axis("round"),
-        losses=pd.DataFrame(np.array(book.losses).reshape(-1, len(names)), index, names),
+        rounds=pd.DataFrame([begun, *book.rows], columns=[*begun, *columns * bool(book.rows)])
+        .fillna(0.0).rename_axis("round"),
+        losses=pd.DataFrame(book.rows, index, [f"loss {name}" for name in names], np.float64)
+        .set_axis(names, axis=1),
         accounts=pd.DataFrame(
             {"round": book.failed, "equity": book.first_equity, "after": book.measure_equity(final),
              "deficit": book.lost, "haircut": book.haircut},
@@ -563,13 +375,14 @@ def cascade(
     notional at the price before the shock. Each round closes all accounts that fail at its price:
     the last price is the clearing price nearest to that before the shock.
     """
+    core.check_range("insurance", insurance, low=0.0)
+    given: Any = {"venue": venue, "shock": shock, "impact": impact, "volume": volume}
     if isinstance(crowd, Crowd):
         if haircuts is not None:
             raise core.ParameterError(f"haircuts must be left out for one market, got {haircuts}")
-        given: Any = {"venue": venue, "shock": shock, "impact": impact, "volume": volume}
         return shock_crowd(
-            crowd, price=price, insurance=insurance, adl=adl, recovery=recovery,
-            jump=jump, me=me, **given,
+            crowd, price=price, recovery=recovery, jump=jump, me=me, insurance=insurance, adl=adl,
+            **given,
         )  # fmt: skip
     alone = {"price": price, "recovery": recovery, "jump": jump or None, "me": me,
              "adl": None if adl in (None, "queue") else adl}  # fmt: skip
@@ -578,5 +391,4 @@ def cascade(
             raise core.ParameterError(
                 f"{name} must be left out with several markets, got {value!r:.40}"
             )
-    core.check_range("insurance", insurance, low=0.0)
-    return spread_losses(crowd, venue, shock, impact, volume, haircuts, insurance)
+    return spread_losses(crowd, haircuts=haircuts, insurance=insurance, **given)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.cascade import Books, ImpactCurve
+from backtest.risk.cascade import Books, ImpactCurve, read_terms
 from tests.kit import ask, bars_market, call, check_refused, free_venue, market_of
 
 RATE = 0.01
@@ -255,10 +255,12 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 
 def test_books_that_do_not_balance_are_an_error():
-    books = Books(longs_failing_at([99.0]), plain_venue(), ImpactCurve(0.0, 1.0, 1.0), start=100.0)
-    before = books.sum_money(100.0)
-    books.beside[0] += 1.0
-    check_refused(lambda: books.check(100.0, before), "must balance", bt.AccountingError)
+    terms, start = read_terms(plain_venue(), ImpactCurve(0.0, 1.0, 1.0)), np.array([100.0])
+    held = {"quantity": np.ones((1, 1)), "entry": np.full((1, 1), 100.0), "money": np.ones(1)}
+    books = Books([terms], start, np.zeros(1), **held)
+    before = books.sum_money(start)
+    books.cash[0] += 1.0
+    check_refused(lambda: books.check(start, before), "must balance", bt.AccountingError)
 
 
 def test_deleveraging_takes_the_highest_return_times_leverage_first():
