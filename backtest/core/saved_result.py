@@ -399,7 +399,8 @@ class SavedResult(Reportable):
         super().__init_subclass__()
         if "kind" in vars(cls):
             cls.noun = vars(cls).get("noun", cls.kind)
-            cls.plural = vars(cls).get("plural", f"{cls.kind}s")
+            usual = f"{cls.kind[:-1]}ies" if cls.kind.endswith("y") else f"{cls.kind}s"
+            cls.plural = vars(cls).get("plural", usual)
             cls.call = vars(cls).get("call", f"bt.{cls.kind.replace('-', '_')}")
             KINDS.known[cls.kind] = cls
 
@@ -530,9 +531,16 @@ class SettingsResult(SavedResult):
     Other fields, such as paths or a market, are not saved: a loaded result has None there.
     """
 
-    numbers: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[tuple[str, ...]]
     settings: dict[str, Any]
     market: Any
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        kinds = cls.__annotations__.items()
+        cls.table_names = tuple(name for name, kind in kinds if kind.startswith("pd.DataFrame"))
+        numbers = tuple(name for name, kind in kinds if kind in {"float", "int", "str"})
+        cls.numbers = vars(cls).get("numbers", numbers)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.note}>"

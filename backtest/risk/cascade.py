@@ -241,7 +241,7 @@ class Books:
         gaps: FloatArray = self.cash[rows] + np.sum(quantity * values, axis=1)
         for i, own in enumerate(self.terms):
             gaps += self.coins[rows, i] * values[:, i] * (1.0 - own.haircut)
-            notional = np.abs(quantity[:, i] * values[:, i])
+            notional: Any = np.abs(quantity[:, i] * values[:, i])
             gaps -= compute_maintenance(own.rules, notional, 1.0) * (1.0 + TOLERANCE)
         return gaps
 
@@ -251,7 +251,8 @@ class Books:
             gaps = self.find_gaps(held, np.broadcast_to(marks, (len(held), len(marks))))
             return held[gaps <= 0.0]
         side, liquidation = np.sign(self.quantity[held, 0]), self.find_liquidations(held)
-        return held[side * (liquidation * (1.0 + side * TOLERANCE) - marks[0]) >= 0.0]
+        fails = side * (liquidation * (1.0 + side * TOLERANCE) - marks[0]) >= 0.0
+        return np.asarray(held[fails])
 
     def find_liquidations(self, rows: IntArray | slice) -> FloatArray:
         """Return the prices that liquidate the positions in the first market, (n_rows,)."""
@@ -266,7 +267,8 @@ class Books:
         liquidation = self.find_liquidations(rows)
         loses = np.sign(self.quantity[rows, 0]) == side
         order = np.lexsort((np.where(loses, -side * liquidation, 0.0), ~loses))
-        reached = np.where(loses, np.clip(liquidation, *sorted((start, mark))), start)
+        low, high = sorted((start, mark))
+        reached = np.where(loses, np.clip(liquidation, low, high), start)
         reached = np.full(len(rows), mark) if self.is_jump else farther(reached, self.last[rows, 0])
         return rows[order], reached[order, None]
 
@@ -576,7 +578,6 @@ class Cascade(core.SettingsResult):
     market: Market | None = None
 
     kind = "cascade"
-    table_names = ("rounds", "accounts", "ladder")
     numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",
                "liquidated", "me")  # fmt: skip
 

@@ -190,8 +190,6 @@ class Contagion(core.SettingsResult):
 
     kind = "contagion"
     call = "bt.cascade"
-    table_names = ("rounds", "losses", "accounts", "spread")
-    numbers = ("radius", "deficit", "liquidated")
 
     @property
     def title(self) -> str:
@@ -272,15 +270,12 @@ def spread_losses(
             )
     terms = [read_terms(*each) for each in zip(venues, curves, cut, strict=True)]
 
-    def make() -> Books:
-        sizes = np.array([own.contract.size for own in venues])
-        return Books(
-            terms, crowd.prices, shocks, names=names, quantity=crowd.quantity, entry=crowd.entry,
-            money=crowd.cash, coins=crowd.coins / sizes, insurance=insurance,
-        )  # fmt: skip
-
-    spread, book = find_spread(make()), make()
-    book.first_equity = book.measure_equity(book.start)
+    book = Books(
+        terms, crowd.prices, shocks, names=names, quantity=crowd.quantity, entry=crowd.entry,
+        money=crowd.cash, coins=crowd.coins / [own.contract.size for own in venues],
+        insurance=insurance,
+    )  # fmt: skip
+    spread, book.first_equity = find_spread(book), book.measure_equity(book.start)
     final = book.run()
     begun = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0),
              **book.name_all("price", book.shocked)}  # fmt: skip

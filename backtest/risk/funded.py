@@ -101,7 +101,6 @@ class PassingProbability(core.SettingsResult):
 
     kind = "passing-probability"
     plural = "passing probabilities"
-    table_names = ("table", "by_day")
 
     @property
     def note(self) -> str:

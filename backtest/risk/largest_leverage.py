@@ -93,7 +93,6 @@ class MaxLeverage(core.SettingsResult):
 
     kind = "max-leverage"
     called = "largest leverage"
-    table_names = ("table", "grid")
 
     @property
     def note(self) -> str:
@@ -473,7 +472,6 @@ class LeverageFrontier(core.SettingsResult):
     market: Market | Markets | None = None
 
     kind = "leverage-frontier"
-    table_names = ("table",)
 
     @property
     def heading(self) -> str:

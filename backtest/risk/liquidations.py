@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,6 @@ from backtest.risk.path_models import describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import check_no_column, list_dated, pick_cost
-
-Estimate: TypeAlias = tuple[float, float, float]
-"""A probability, and the ends of its interval."""
 
 PAST = ("history", "history_starts", "history_apart", "history_worst_year")
 YEAR = 365 * DAY
@@ -445,7 +442,7 @@ DEFAULTS = 7
 """Which random numbers of a path its default draws."""
 
 
-def estimate(hits: float, n: int, confidence: float) -> Estimate:
+def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, float]:
     """Return the share of n paths that were hit, and its interval by Clopper and Pearson.
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
@@ -544,7 +541,6 @@ class LiquidationRisk(core.SettingsResult):
 
     kind = "liquidation-risk"
     called = "risk"
-    table_names = ("table", "fan", "hazard", "typical")
     long_tables = ("fan", "hazard", "typical")
 
     @property

@@ -130,28 +130,22 @@ def measure_coverage(
         yield row
 
 
-class Accounts(NamedTuple):
-    """Accounts of one position each: entries (bars), sides of 1 or -1, and shares of leverage.
+def draw_accounts(
+    count: int, n_bars: int, seed: int, *, is_new: bool = False
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return entries (bars), uniform in time or all at the first, sides, and shares of leverage.
 
-    Each has the venue's largest leverage at its entry to the power of its share.
+    Each account has the venue's largest leverage at its entry to the power of its share.
     """
-
-    entries: IntArray
-    sides: FloatArray
-    shares: FloatArray
-
-
-def draw_accounts(count: int, n_bars: int, seed: int, *, is_new: bool = False) -> Accounts:
-    """Draw accounts with entries that are uniform in time, or all at the first bar."""
     rng = np.random.default_rng([seed, count, n_bars])
-    entries = rng.integers(0, n_bars, count)
-    sides, shares = np.where(rng.random(count) < 0.5, 1.0, -1.0), rng.random(count)
-    return Accounts(np.zeros(count, np.int64) if is_new else entries, sides, shares)
+    entries = rng.integers(0, n_bars, count) * (not is_new)
+    return entries, np.where(rng.random(count) < 0.5, 1.0, -1.0), rng.random(count)
 
 
 def live(
-    prices: Prices, margins: FloatArray, largest: FloatArray, accounts: Accounts, venue: Venue
-) -> dict[str, float]:
+    prices: Prices, margins: FloatArray, largest: FloatArray, venue: Venue,
+    entries: IntArray, sides: FloatArray, shares: FloatArray,
+) -> dict[str, float]:  # fmt: skip
     """Return calls, liquidations and shortfalls of accounts of constant quantity.
 
     ``margins`` and ``largest`` (n_bars, 1 or n) are the maintenance margin and the largest leverage
@@ -160,10 +154,10 @@ def live(
     at the next open. What is lost beyond its equity is the shortfall, which a fund pays that gets
     the fees. Positions have no effect on prices.
     """
-    n, forced = len(accounts.sides), venue.liquidation
+    n, forced = len(sides), venue.liquidation
     slippage, fee = find_newest(forced.slippage), find_newest(forced.fee)
     entry, backing = np.full(n, np.nan), np.zeros(n)
-    starts, was_called = accounts.entries.copy(), np.zeros(n, np.bool_)
+    starts, was_called = entries.copy(), np.zeros(n, np.bool_)
     calls = liquidations = shortfall = held = 0.0
     fund, fund_peak, used = 0.0, 0.0, 0.0
     for t in range(len(prices.time)):
@@ -172,10 +166,10 @@ def live(
             opened = np.broadcast_to(prices.open[t], (n,))[is_new]
             entry[is_new] = opened
             allowed = np.broadcast_to(largest[t], (n,))[is_new]
-            backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** accounts.shares[is_new]
+            backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** shares[is_new]
             was_called[is_new] = False
-        worst = np.where(accounts.sides > 0.0, prices.low[t], prices.high[t]) / entry
-        equity = backing + accounts.sides * (worst - 1.0)
+        worst = np.where(sides > 0.0, prices.low[t], prices.high[t]) / entry
+        equity = backing + sides * (worst - 1.0)
         needed = margins[t] * worst
         is_called = equity * CALL < needed
         calls += np.count_nonzero(is_called & ~was_called)
@@ -234,7 +228,6 @@ class MarginComparison(core.SettingsResult):
     kind = "margin-comparison"
     called = "Margin systems"
     call = "bt.compare_margin"
-    table_names = ("table", "coverage", "accounts", "levels")
 
     @property
     def details(self) -> str:
@@ -395,7 +388,10 @@ def compare_margin(
     one, venue = read_one_market(test, "compare_margin")
     if not rules:
         raise core.ParameterError("rules must be a table of margin rules by name, got none")
-    chosen = {str(name): read_rule(f"rules.{name}", each) for name, each in rules.items()}
+    chosen: dict[str, DynamicMargin | None] = {
+        str(name): None if each is None else Rule().check(f"rules.{name}", each)
+        for name, each in rules.items()
+    }
     days, names = read_days(one), ("mark_open", "mark_high", "mark_low", "mark_close")
     prices = Prices(one.time, *(getattr(one, name)[:, None] for name in names))
     found = {name: measure_levels(each, days, one.time, venue) for name, each in chosen.items()}
@@ -425,13 +421,13 @@ def compare_margin(
         rows.append({"rule": name, **own, "cost": own["mean"] / plain - 1.0})
         covered += [{"rule": name} | row for row in measure_coverage(daily, closes, period, share)]
         largest = find_largest(levels.by_bar, one.time, venue)[:, None]
-        outcome = live(prices, levels.by_bar[:, None], largest, drawn, venue)
+        outcome = live(prices, levels.by_bar[:, None], largest, venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
             own_days, bars = join_paths(one, ahead, 0, paths)
             on_paths = measure_levels(rule, own_days, bars.time, venue).by_bar
             begun = draw_accounts(paths, len(bars.time), seed, is_new=True)
-            outcome = live(bars, on_paths, find_largest(on_paths, bars.time, venue), begun, venue)
+            outcome = live(bars, on_paths, find_largest(on_paths, bars.time, venue), venue, *begun)
             lost.append({"rule": name, "where": "paths", **outcome})
         if progress is not None:
             progress(done, len(chosen))
@@ -448,13 +444,6 @@ def compare_margin(
         },
         market=one,
     )  # fmt: skip
-
-
-def read_rule(name: str, given: object) -> DynamicMargin | None:
-    if given is None:
-        return None
-    found: DynamicMargin = Rule().check(name, given)
-    return found
 
 
 def find_largest(levels: FloatArray, time: IntArray, venue: Venue) -> FloatArray:
@@ -494,8 +483,6 @@ class MarginCalibration(core.SettingsResult):
     kind = "margin-calibration"
     called = "Margin calibration"
     call = "bt.calibrate_margin"
-    table_names = ("table", "crashes")
-    numbers = ("value", "low", "high", "reversals")
 
     @property
     def name(self) -> str:
@@ -592,8 +579,8 @@ def calibrate_margin(
     """
     test = engine.read_test(market, fields).plain
     one, venue = read_one_market(test, "calibrate_margin")
-    checked = read_rule("rule", rule)
-    if checked is None or not checked.is_of_volatility:
+    checked = rule if rule is None else Rule().check("rule", rule)
+    if rule is None or not checked.is_of_volatility:
         raise core.ParameterError(
             f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
         )

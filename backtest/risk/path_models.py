@@ -6,7 +6,6 @@ same bars. Their numbers are those of NumPy's Philox.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -774,6 +773,8 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     center). Source: White (1980), A Heteroskedasticity-Consistent Covariance Matrix Estimator and a
     Direct Test for Heteroskedasticity, Econometrica 48(4).
     """
+    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
+
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, float(np.mean(rates)))
     is_long = len(rates) * grid.every >= LONG_HISTORY
@@ -782,7 +783,7 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
     target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
-    weights = find_weights((means - centers) / unit, (target - np.mean(target)) / unit)
+    weights, _ = nnls((means - centers) / unit, (target - np.mean(target)) / unit)
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
     constant = float(np.mean(target) - centers @ weights)
     residuals, known = target - constant - means @ weights, tuple(map(float, weights))
@@ -800,19 +801,6 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     return FundingProcess(
         kind, grid, constant, rates, known, windows, cap, residuals, centers, root.T, usual, clamp
     )
-
-
-def find_weights(means: core.FloatArray, target: core.FloatArray) -> core.FloatArray:
-    """Return weights of at least 0 of the least squares: the best choice of a few columns."""
-    products, along = means.T @ means, means.T @ target
-    weights, most = np.zeros(len(along)), 0.0
-    for chosen in itertools.product((False, True), repeat=len(along)):
-        at = np.flatnonzero(chosen)
-        found = np.linalg.lstsq(products[np.ix_(at, at)], along[at], rcond=None)[0]
-        if np.all(found >= 0.0) and along[at] @ found > most:
-            weights, most = np.zeros(len(along)), float(along[at] @ found)
-            weights[at] = found
-    return weights
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

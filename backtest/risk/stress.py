@@ -684,7 +684,6 @@ class Stress(core.SettingsResult):
     kind = "stress"
     plural = "stress tests"
     called = "stress test"
-    table_names = ("table", "ladder")
 
     @property
     def note(self) -> str:

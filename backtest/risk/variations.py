@@ -93,9 +93,6 @@ class Sensitivity(core.SettingsResult):
     market: Market | Markets | None = None
 
     kind = "sensitivity"
-    plural = "sensitivities"
-    table_names = ("table",)
-    numbers = ("base",)
 
     @property
     def details(self) -> str:
@@ -256,10 +253,7 @@ class ParameterSensitivity(core.SettingsResult):
     market: Market | Markets | None = None
 
     kind = "parameter-sensitivity"
-    plural = "parameter-sensitivities"
     call = "bt.sensitivity"
-    table_names = ("table", "verdicts")
-    numbers = ("base", "edge")
     details = (
         "One parameter is changed at a time. Flat: no change of growth is over its standard error. "
         "Cliff: a step of a tenth ruins the account, or loses over half of its edge on constant "
@@ -331,8 +325,8 @@ def step_parameters(
     today = {name: each.value for name, each in own.items()}
     if all(name.startswith(SIGNAL) for name in own):
         runs = runs.fit_to(own)
-    rows = [today, *({**today, name: value} for name, value, *_ in steps)]
-    sets = check_sets(runs.varied, {name: [row[name] for row in rows] for name in today})
+    tried = [today, *({**today, name: value} for name, value, *_ in steps)]
+    sets = check_sets(runs.varied, {name: [row[name] for row in tried] for name in today})
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, returns=True, progress=progress)
     if found.errors[0] or not found.done.all() or found.returns is None:
@@ -355,28 +349,23 @@ def step_parameters(
         away = result.returns - held.rest * held.result.returns
         is_own = bool(np.std(away) > ALIKE * np.std(result.returns))
         edge = is_own * (float(growth[0]) - math.log1p(held.result.metrics["total_return"]) / years)
-    table = pd.DataFrame(
+    rows = [(name, write_value(value), *step) for name, value, *step in steps]
+    table = pd.DataFrame(rows, columns=["parameter", "value", "step", "is_clipped"]).assign(
+        growth=growth[1:],
+        **{name: found.metrics[name][1:] for name in ("sharpe", "max_drawdown")},
+        change=growth[1:] - growth[0],
+        error=errors,
+        ruined=found.metrics["ruined"][1:] > 0.0,
+        fault=found.errors[1:],
+    ).set_index(["parameter", "value"])  # fmt: skip
+    judged = pd.DataFrame.from_dict(
         {
-            "parameter": [name for name, *_ in steps],
-            "value": [write_value(value) for _, value, *_ in steps],
-            "step": [step for *_, step, _ in steps],
-            "is_clipped": [is_clipped for *_, is_clipped in steps],
-            "growth": growth[1:],
-            **{name: found.metrics[name][1:] for name in ("sharpe", "max_drawdown")},
-            "change": growth[1:] - growth[0],
-            "error": errors,
-            "ruined": found.metrics["ruined"][1:] > 0.0,
-            "fault": found.errors[1:],
-        }
-    ).set_index(["parameter", "value"])
-    verdicts = {name: judge_steps(rows, edge) for name, rows in table.groupby(level=0, sort=False)}
-    judged = pd.DataFrame(
-        {
-            "value": [write_value(today[str(name)]) for name in verdicts],
-            "verdict": list(verdicts.values()),
+            name: [write_value(today[str(name)]), judge_steps(rows, edge)]
+            for name, rows in table.groupby(level=0, sort=False)
         },
-        index=pd.Index(verdicts, name="parameter"),
-    )
+        orient="index",
+        columns=["value", "verdict"],
+    ).rename_axis("parameter")
     settings = describe_terms(policy, test)
     return ParameterSensitivity(table, judged, float(growth[0]), edge, settings, test.market)
 
@@ -444,9 +433,6 @@ class Capacity(core.SettingsResult):
     market: Market | Markets | None = None
 
     kind = "capacity"
-    plural = "capacities"
-    table_names = ("table",)
-    numbers = ("half_growth", "half_sharpe")
     details = "One run for each capital; only the costs of size and the limits on it differ."
 
     @property
@@ -602,8 +588,6 @@ class Bounds(core.SettingsResult):
 
     kind = "bounds"
     plural = "bounds"
-    table_names = ("table", "bars")
-    numbers = ("n_bars",)
     details = (
         "The only position of a bar reaches its adverse extreme first under both, so that "
         "they do not part. Other intrabar orders are possible; pass detail= to simulate "

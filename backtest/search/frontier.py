@@ -179,9 +179,7 @@ class Frontier(core.SettingsResult):
 
     kind = "frontier"
     plural = "frontiers"
-    table_names = ("points", "trials")
     long_tables = ("trials",)
-    numbers = ("knee", "found")
 
     @property
     def objectives(self) -> list[str]:

@@ -85,7 +85,6 @@ class Study(SearchResult):
     task: w.StudyTask | None = None
 
     kind = "study"
-    plural = "studies"
     call = "bt.tune"
     table_names = ("trials",)
     more_files = (OUTCOME,)

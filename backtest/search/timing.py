@@ -174,8 +174,6 @@ class TimingTest(core.SettingsResult):
 
     kind = "timing"
     plural = "timing tests"
-    table_names = ("table",)
-    numbers = ("p_growth", "p_sharpe", "leverage_timing", "timing_error", "why")
     details = (
         "Each shift plays the decided targets at another time, from fresh capital, with all costs. "
         "Under the null the targets are independent of returns and of volatility; the attribution "

@@ -103,11 +103,11 @@ def hand(*bars, shares=0.5, sides=(1.0,), most=4.0, margin=0.1):
     table = np.array(bars, dtype=np.float64).T[:, :, None]
     time = np.arange(len(bars)) * 3_600_000_000_000
     n = len(sides)
-    accounts = margin_systems.Accounts(np.zeros(n, np.int64), np.array(sides), np.full(n, shares))
+    accounts = np.zeros(n, np.int64), np.array(sides), np.full(n, shares)
     wide = np.ones((len(bars), 1))
     venue = venue_of(liquidation={"fee": 0.01, "slippage": 0.02, "mode": "close"})
     return margin_systems.live(
-        margin_systems.Prices(time, *table), margin * wide, most * wide, accounts, venue
+        margin_systems.Prices(time, *table), margin * wide, most * wide, venue, *accounts
     )
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from arch.bootstrap import optimal_block_length
 from scipy import stats
-from scipy.optimize import nnls
 from scipy.signal import lfilter
 
 import backtest as bt
@@ -759,16 +758,6 @@ def test_several_instruments_have_processes_of_their_own(settled):
         assert deviations[1] == pytest.approx(4 * deviations[0], rel=0.1)
     mixed = bt.simulate_paths(both, GBM, **given, funding={"A": 2e-4, "B": None})
     assert [*mixed.describe()["funding_fit"].values()] == ["constant at 2 bp", "none"]
-
-
-def test_weights_of_at_least_zero_are_those_of_scipy():
-    rng = np.random.default_rng(2)
-    for k in range(20):
-        means = rng.standard_normal((60, 1 + k % 4)) @ rng.standard_normal((1 + k % 4, 1 + k % 4))
-        target = rng.standard_normal(60)
-        assert laws.find_weights(means, target) == pytest.approx(nnls(means, target)[0], abs=1e-9)
-    column = rng.random((60, 1))  # of equal windows, as those of daily settlements
-    assert laws.find_weights(np.hstack([column, column]), column[:, 0]).sum() == pytest.approx(1.0)
 
 
 def test_the_weights_of_funding_leave_no_shock_that_grows():
