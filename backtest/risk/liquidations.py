@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Unpack
@@ -384,22 +384,32 @@ def reduce_lives(
     lives: Iterable[PathLives],
     bars: Sequence[int],
     last: core.FloatArray,
-    default: VenueDefault | None = None,
+    ended: core.IntArray,
+    find_left: Callable[[core.FloatArray], core.FloatArray],
 ) -> PathEvents:
+    """Return the events until the bars at which paths have ``ended`` by a default of the venue.
+
+    ``find_left`` returns the wealth that such a default leaves of that before it.
+    """
     firsts, ends, shown, at = [], [], [], np.array(bars) - 1
     doomed, n_doomed = np.zeros((2, 1)), 0
     for each in lives:  # dropped one after the other
-        ended = np.full(len(each.wealth), each.wealth.shape[1])
-        if default is not None:
-            each, ended = default.end(each)  # noqa: PLW2901
-        first = [find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)]
-        firsts.append([*first, ended])
-        ends.append([each.wealth[:, at].T, np.cumsum(each.bad_debt, axis=1)[:, at].T])
+        n, n_bars = each.wealth.shape
+        over = ended[each.first : each.first + n]
+        is_over = np.arange(n_bars) >= over[:, None]
+        left = find_left(each.wealth[np.arange(n), np.minimum(over, n_bars - 1)])
+        wealth = np.where(is_over, left[:, None], each.wealth)
+        liquidations, ruins, calls, debt = (
+            np.where(is_over, 0.0, x)
+            for x in (each.liquidations, each.is_ruined, each.calls, each.bad_debt)
+        )
+        firsts.append([*map(find_first, (liquidations, ruins, calls)), over])
+        ends.append([wealth[:, at].T, np.cumsum(debt, axis=1)[:, at].T])
         if each.first < SHOWN:
-            shown.append(each.wealth[: SHOWN - each.first])
-        hit = firsts[-1][0] < each.wealth.shape[1]
+            shown.append(wealth[: SHOWN - each.first])
+        hit = firsts[-1][0] < n_bars
         price = np.mean(each.closes[:, hit] / last[:, None, None], axis=0)
-        doomed = doomed + np.array([np.sum(price, axis=0), np.sum(each.wealth[hit], axis=0)])
+        doomed = doomed + np.array([np.sum(price, axis=0), np.sum(wealth[hit], axis=0)])
         n_doomed += int(np.sum(hit))
     wealth, debt = np.concatenate(ends, axis=2)
     return PathEvents(
@@ -408,38 +418,19 @@ def reduce_lives(
     )  # fmt: skip
 
 
-class VenueDefault(NamedTuple):
-    """When a venue defaults: at an exponential time of each path, ``rate`` per year.
-
-    ``recovery`` is the share of what an account has there that it gets, ``reserve`` what it has
-    elsewhere, ``times`` (n_bars,) are the years from the start to each close.
-    """
-
-    rate: float
-    recovery: float
-    reserve: float
-    seed: int
-    times: core.FloatArray
-
-    def end(self, lives: PathLives) -> tuple[PathLives, core.IntArray]:
-        """Return outcomes that end in a default, and its bars, or the number of bars."""
-        n, bars = lives.wealth.shape
-        rows = np.arange(lives.first, lives.first + n)
-        drawn = [np.random.default_rng([self.seed, DEFAULTS, row]).exponential() for row in rows]
-        first = np.searchsorted(self.times, np.array(drawn) / self.rate)
-        is_over = np.arange(bars) >= first[:, None]
-        at = lives.wealth[np.arange(n), np.minimum(first, bars - 1)]
-        kept = np.minimum(at, self.reserve)
-        left = (kept + self.recovery * (at - kept))[:, None]
-        events: dict[str, Any] = {
-            name: np.where(is_over, 0.0, getattr(lives, name))
-            for name in ("liquidations", "bad_debt", "calls", "is_ruined")
-        }
-        return lives._replace(wealth=np.where(is_over, left, lives.wealth), **events), first
-
-
 DEFAULTS = 7
 """Which random numbers of a path its default draws."""
+
+
+def draw_defaults(rate: float, paths: Paths, times: core.FloatArray) -> core.IntArray:
+    """Return the bar of each path in which the venue defaults, or the number of bars.
+
+    It does at an exponential time; ``times`` (n_bars,) are the years from the start to each close.
+    """
+    if rate == 0.0:
+        return np.full(paths.count, len(times))
+    draws = (np.random.default_rng([paths.seed, DEFAULTS, k]) for k in range(paths.count))
+    return np.searchsorted(times, np.array([each.exponential() for each in draws]) / rate)
 
 
 def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, float]:
@@ -751,9 +742,13 @@ def liquidation_risk(
     lives = runner.run_chunks(threads=threads, progress=progress)
     last = np.array([each.close[-1] for each in paths.markets.values()])
     days = np.diff(runner.paths.calendar.time).cumsum() / DAY
-    reserve, seed = runner.account.reserve, runner.paths.seed
-    default = VenueDefault(rate, recovery, reserve, seed, days / YEAR_DAYS) if rate else None
-    events = reduce_lives(lives, [*bars.values()], last, default)
+    ended = draw_defaults(rate, runner.paths, days / YEAR_DAYS)
+
+    def find_left(wealth: core.FloatArray) -> core.FloatArray:
+        kept = np.minimum(wealth, runner.account.reserve)
+        return np.asarray(kept + recovery * (wealth - kept))
+
+    events = reduce_lives(lives, [*bars.values()], last, ended, find_left)
     no_fill = ""
     if not any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
         no_fill = replace(runner, compile=False).run_path(0).no_fill
@@ -772,7 +767,7 @@ def liquidation_risk(
     table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
     if runner.account.margin_call is None:
         table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
-    if default is None:
+    if not rate:
         table = table.drop(columns=["p_default", *name_interval("p_default")])
     typical = None
     if events.doomed is not None:
@@ -783,7 +778,7 @@ def liquidation_risk(
         "no_fill": no_fill,
         "confidence": sure,
         "history_has_marks": past.has_marks,
-        **({} if default is None else {"default_rate": rate, "recovery": recovery}),
+        **({"default_rate": rate, "recovery": recovery} if rate else {}),
         "paths": drawn.describe(),
     }
     day, firsts = np.ceil(days - 1e-9).astype(np.int64), events.firsts[0]

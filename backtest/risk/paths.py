@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import math
@@ -318,6 +317,9 @@ class InstrumentPaths:
         close = np.cumsum(logs[3], axis=0)
         logs[:, 1:] += close[:-1]
         logs[3] = close
+        process = self.process
+        residuals = process.residuals if self.table is not None else np.sort(process.residuals)
+        uniforms = draws.generator(laws.FUNDING).random((len(self.calendar.stamps), n))
         prices = float(history.close[-1]) * np.exp(np.clip(logs, -FARTHEST, FARTHEST, out=logs))
         whole = [self.put_first(each, bound_extremes(prices * by))
                  for each, by in ((PRICES, 1.0), (MARKS, ratios))]  # fmt: skip
@@ -326,7 +328,7 @@ class InstrumentPaths:
             marks=whole[1] if history.has_mark else whole[0],
             volume=self.put_first(("volume",), np.broadcast_to(volume, (1, bars, n)))[0],
             rows=np.pad(rows.T, ((0, 0), (1, 0)), constant_values=-1),
-            rates=self.draw_rates(draws),
+            rates=process.walk(residuals, uniforms, process.draw_unknown(draws)).T.copy(),
         )
 
     def put_first(self, names: tuple[str, ...], values: core.FloatArray) -> core.FloatArray:
@@ -335,13 +337,6 @@ class InstrumentPaths:
         found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
         found[:, :, 1:] = np.moveaxis(values, 1, 2)
         return found
-
-    def draw_rates(self, draws: laws.Draws) -> core.FloatArray:
-        process = self.process
-        residuals = process.residuals if self.table is not None else np.sort(process.residuals)
-        size = len(self.calendar.stamps), draws.shape[1]
-        uniforms = draws.generator(laws.FUNDING).random(size)
-        return process.walk(residuals, uniforms, process.draw_unknown(draws)).T.copy()
 
     def market_of(self, bars: PathBars, k: int, before: Market, **changes: Any) -> Market:
         """Return path k of some bars behind history; ``changes`` are other fields."""
@@ -367,8 +362,9 @@ class InstrumentPaths:
                 rows |= {mark: rows[price] for mark, price in zip(MARKS, PRICES, strict=True)}
             first = self.market_of(part, 0, before, **changes)
             for k in range(len(part.volume)):
-                found = copy.copy(first)  # checked once
-                vars(found).update({name: each[k] for name, each in rows.items()}, facts={})
+                found = object.__new__(Market)  # checked once
+                own = {name: each[k] for name, each in rows.items()}
+                vars(found).update(vars(first) | own | {"facts": {}})
                 yield found
 
 

@@ -1,8 +1,8 @@
 """Scenarios, and stress(): what they do to an account, which goes on from where a run ended.
 
 Bars of scenarios are made from figures, replayed from data, or from the crashes shipped.
-``crash_hours.csv`` and ``crash_days.csv`` are facts of the markets; prices are over the first open
-(hours, of the coin's last price) or over the close before (days).
+``crash_bars.csv`` are facts of the markets: hours of coins, whose prices are over the first open
+(of the coin's last price), and days of stocks, over the close before.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, HOUR
 from backtest.engine import find_failure_value
-from backtest.margin import compute_value
 from backtest.market import Market, Markets, as_markets, find_coin, remake
 from backtest.results import Result
+from backtest.risk.crowd import to_value
 from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 from backtest.venue import Venue, has_spread, pick_cost, scale_cost
 
@@ -310,8 +310,8 @@ MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "un
 
 
 @functools.cache
-def read_table(name: str) -> pd.DataFrame:
-    return pd.read_csv(Path(__file__).with_name(name))
+def read_table() -> pd.DataFrame:
+    return pd.read_csv(FILE.with_name("crash_bars.csv"))
 
 
 def replay_crash(
@@ -329,7 +329,7 @@ def replay_crash(
     is_stocks = scenario.asset == "stocks"
     step = DAY if is_stocks else HOUR
     fits = market.interval % step == 0 or (step % market.interval == 0 and not is_stocks)
-    paths = read_days(scenario) if is_stocks else read_hours(scenario)
+    paths = read_bars(scenario)
     if is_stocks != market.sessions or not fits or not paths:
         return None
     coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
@@ -346,9 +346,9 @@ def replay_crash(
     return found, f"history; {', '.join(strange)}: rows of {find_deepest(paths)}"
 
 
-def read_hours(scenario: Scenario) -> dict[str, core.FloatArray]:
+def read_bars(scenario: Scenario) -> dict[str, core.FloatArray]:
     """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the one that fell most."""
-    rows = read_table("crash_hours.csv")
+    rows = read_table()
     rows = rows[rows["episode"] == scenario.name]
     found = {
         str(coin): np.stack([part[list(names)].to_numpy().T for names in (PRICES, MARKS)])
@@ -367,14 +367,6 @@ def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
         if coin
     }
     return min(falls, key=falls.__getitem__)
-
-
-def read_days(scenario: Scenario) -> dict[str, core.FloatArray]:
-    """Return daily bars, (2, 4, n); marks are last prices."""
-    rows = read_table("crash_days.csv")
-    inside = (rows["date"] >= str(scenario.date)) & (rows["date"] < str(scenario.until))
-    days = rows[inside & (rows["episode"] == scenario.name)][list(PRICES)].to_numpy().T
-    return {"": np.stack([days, days])} if days.size else {}
 
 
 def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
@@ -397,7 +389,6 @@ def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
 NO_STOPS: dict[str, Any] = dict.fromkeys(STOPS)
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
-MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
 WARMUP = 20_000
 """Bars of history in front of a scenario, for the columns of policies and for impact."""
 
@@ -437,7 +428,11 @@ class StressedAccount:
                     last, mark=mark, interval=interval, sessions=self.history.sessions
                 )
         self.resting = {name for name, each in assets.items() if np.ptp(each.close) == 0.0}
-        going = {name: each for name, each in self.history.items() if self.goes_on(name)}
+        end, going = self.history.end, dict[str, Market]()
+        for name, each in self.history.items():
+            expires = venues[name].contract.expires
+            if each.end == end and (expires is None or end < core.to_nanoseconds(expires)):
+                going[name] = each
         if not going:
             raise core.ParameterError(
                 "a scenario begins where an instrument goes on, "
@@ -449,24 +444,15 @@ class StressedAccount:
         for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
             if name in self.moving:
                 close = float(self.history[name].mark_close[-1])
-                self.exposures[name] += quantity * abs(self.value_one(name, close))
+                self.exposures[name] += quantity * abs(to_value(venues[name].contract, close))
         for asset, worth in zip(collateral, held.amounts * held.prices, strict=True):
             name = self.find_instrument(asset.prices) or asset.name
             if name in self.moving:
                 self.exposures[name] += float(worth)
 
-    def goes_on(self, name: str) -> bool:
-        expires, end = self.venues[name].contract.expires, self.history.end
-        is_open = expires is None or end < core.to_nanoseconds(expires)
-        return is_open and self.history[name].end == end
-
     def find_instrument(self, prices: object) -> str | None:
         whole: Mapping[str, Market] = self.result.markets or {}
         return next((name for name in whole if prices is whole[name] or prices == name), None)
-
-    def value_one(self, name: str, price: float) -> float:
-        contract = self.venues[name].contract
-        return float(compute_value(contract.size, contract.kind == "inverse", price))
 
     def make(self, scenario: Scenario) -> Bars:
         return make_all_bars(scenario, self.moving, self.resting, self.bare)
@@ -510,12 +496,9 @@ class StressedAccount:
         bankrupt, last = start * (1.0 + side / scenario.adl_leverage), start * rise
         if scenario.adl == 0.0 or quantity == 0.0 or side * (last - bankrupt) <= 0.0:
             return 0.0
-        gap = self.value_one(name, last) - self.value_one(name, bankrupt)
+        contract = self.venues[name].contract
+        gap = to_value(contract, last) - to_value(contract, bankrupt)
         return float(scenario.adl * quantity * gap)
-
-    def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
-        steps, _ = self.pass_bars(scenario, bars, is_search=True)
-        return bool(steps.tally.money.liquidations > 0)
 
     def pass_bars(
         self, scenario: Scenario, bars: Bars, *, is_search: bool
@@ -634,12 +617,14 @@ def scale_term(venue: Venue, name: str, factor: float, most: float) -> core.Cost
     return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
 
 
-def list_worsenings(venue: Venue) -> list[str]:
-    return ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
+def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
+    names = ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
+    return {name: scale_term(venue, name, factor, 0.99) for name in names}
 
 
 def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
-    given = {name: getattr(venue, name) for name in MULTIPLIERS}
+    names = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
+    given = {name: getattr(venue, name) for name in names}
     return {name: value * factor for name, value in given.items() if value is not None}
 
 
@@ -648,8 +633,9 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     if scenario.margin != 1.0:
         changes = scale_margin(venue, scenario.margin)
     if scenario.spread != 1.0:
-        for name in (*list_worsenings(venue), "liquidation.slippage"):
-            changes[name] = scale_term(venue, name, scenario.spread, 0.99)
+        changes |= scale_slippage(venue, scenario.spread)
+        name = "liquidation.slippage"
+        changes[name] = scale_term(venue, name, scenario.spread, 0.99)
     if scenario.depth != 1.0:
         factor = 1.0 / math.sqrt(scenario.depth)
         changes["slippage.impact"] = venue.slippage.impact * factor
@@ -812,12 +798,17 @@ def find_break_even(
         if replayed is None:
             moves = {name: shrink(by * log) for name, log in logs.items()}
             moved = scenario.override(price=0.0, prices=moves, correlation=None)
-            return account.is_liquidated(moved, account.make(moved))
-        scaled = {
-            name: each._replace(last=each.last**by, mark=each.mark**by)
-            for name, each in replayed.items()
-        }
-        return account.is_liquidated(scenario, scaled)
+            bars = account.make(moved)
+        else:
+            moved, bars = (
+                scenario,
+                {
+                    name: each._replace(last=each.last**by, mark=each.mark**by)
+                    for name, each in replayed.items()
+                },
+            )
+        steps, _ = account.pass_bars(moved, bars, is_search=True)
+        return bool(steps.tally.money.liquidations > 0)
 
     limit = LARGEST_FALL if replayed is None and side < 0.0 else LARGEST_RISE
     is_hedged = min(gains) < 0.0 < max(gains)
@@ -839,9 +830,6 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
             return float(edge)
         alive = dead
     return math.nan
-
-
-RULES = core.Choice("run", "today", "then")
 
 
 @engine.after_run
@@ -910,7 +898,7 @@ def stress(
     if scenarios is None or chosen == crashes():  # of stocks only beside stocks
         has_sessions = result.markets is not None and result.markets.sessions
         chosen = tuple(each for each in chosen if has_sessions or each.asset != "stocks")
-    how = RULES.check("rules", rules)
+    how = core.Choice("run", "today", "then").check("rules", rules)
     axes = {str(name): find_values(axis, name) for name, axis in (ladder or {}).items()}
     points = [*itertools.product(*axes.values())] if axes else []
     rows, leads, total = {}, {}, len(chosen) + len(points)
@@ -946,8 +934,8 @@ def stress(
             progress(len(chosen) + len(climbed), total)
     steps = None
     if climbed:
-        steps = pd.DataFrame(climbed, pd.MultiIndex.from_tuples(points, names=[*axes]))
-        steps = steps[["equity", "loss", "liquidated"]].astype({"liquidated": np.bool_})
+        index = pd.MultiIndex.from_tuples(points, names=[*axes])
+        steps = pd.DataFrame(climbed, index, ["equity", "loss", "liquidated"])
     idle = results.explain_idle_options(result)
     settings = {
         "policy": result.manifest["policy"]["text"],

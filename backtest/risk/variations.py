@@ -27,7 +27,7 @@ from backtest.results import Result, find_cost_rates
 from backtest.results.differences import choose_block, resampling_error
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
-from backtest.risk.stress import list_worsenings, scale_margin, scale_term
+from backtest.risk.stress import scale_margin, scale_slippage, scale_term
 from backtest.sweep import check_sets, read_runs
 from backtest.sweep.sets import SIGNAL
 from backtest.venue import Venue
@@ -45,8 +45,7 @@ def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
     if name == "fees":
         return {each: scale_term(venue, each, x, math.inf) for each in ("fees.taker", "fees.maker")}
     if name == "slippage":
-        changes = {each: scale_term(venue, each, x, 0.99) for each in list_worsenings(venue)}
-        return {**changes, "slippage.impact": venue.slippage.impact * x}
+        return scale_slippage(venue, x) | {"slippage.impact": venue.slippage.impact * x}
     return {} if venue.contract.is_spot else scale_margin(venue, x)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.risk.paths import PRICES
-from backtest.risk.stress import NO_STOPS, read_days, read_hours, replay_crash
+from backtest.risk.stress import NO_STOPS, read_bars, replay_crash
 from backtest.strategies import Constant, VolTarget
 from tests import kit
 from tests.kit import check_refused
@@ -432,7 +432,7 @@ def replay(name: str, *markets: bt.Market):
 def test_each_coin_has_its_own_hours_and_the_others_those_of_the_coin_that_fell_most():
     markets = [market_of(name) for name in ("BTCUSDT", "ADAUSDT", "SOLUSDT")]
     bars, source = replay("2025-10-10", *markets)
-    hours = read_hours(CRASHES["2025-10-10"])
+    hours = read_bars(CRASHES["2025-10-10"])
     assert source == "history; SOLUSDT: rows of ADA"
     assert (bars["ADAUSDT"].mark == hours["ADA"][1]).all()
     # marks fell by 16.5 % (BTC) to 66.5 % (ADA) from their highs
@@ -445,7 +445,7 @@ def test_each_coin_has_its_own_hours_and_the_others_those_of_the_coin_that_fell_
 @pytest.mark.parametrize(("freq", "hours"), [("15min", 0.25), ("1h", 1), ("4h", 4), ("1D", 24)])
 def test_bars_of_any_length_keep_the_extremes_and_the_close(freq: str, hours: float):
     bars, _ = replay("2020-03-12", market_of("BTCUSDT", freq, n=60))
-    whole = read_hours(CRASHES["2020-03-12"])["BTC"]
+    whole = read_bars(CRASHES["2020-03-12"])["BTC"]
     for found, expected in zip((bars["BTCUSDT"].last, bars["BTCUSDT"].mark), whole, strict=True):
         assert found.shape == (4, int(np.ceil(28 / hours)))
         if hours <= 1:
@@ -472,7 +472,7 @@ def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
     terms = {"venue": free_venue(), "account": free_account(), "compile": False, "calendar": "252"}
     run = bt.run(before, VolTarget(target=0.2, half_life=20.0), **terms)
     row = bt.stress(run, scenario).table.iloc[0]
-    real = read_days(scenario)[""][0].T * before.close[-1]
+    real = read_bars(scenario)[""][0].T * before.close[-1]
     index = pd.bdate_range(before.times[-1] + pd.Timedelta("1D"), periods=23, tz="UTC")
     more = pd.DataFrame(real, columns=list(PRICES), index=index).assign(volume=1000.0)
     whole = bt.Market.from_frames(pd.concat([before.bars(), more]), sessions=True)
