@@ -579,7 +579,7 @@ def calibrate_margin(
     """
     test = engine.read_test(market, fields).plain
     one, venue = read_one_market(test, "calibrate_margin")
-    checked = rule if rule is None else Rule().check("rule", rule)
+    checked: Any = rule if rule is None else Rule().check("rule", rule)
     if rule is None or not checked.is_of_volatility:
         raise core.ParameterError(
             f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"

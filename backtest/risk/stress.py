@@ -429,10 +429,10 @@ class StressedAccount:
                 )
         self.resting = {name for name, each in assets.items() if np.ptp(each.close) == 0.0}
         end, going = self.history.end, dict[str, Market]()
-        for name, each in self.history.items():
+        for name, market in self.history.items():
             expires = venues[name].contract.expires
-            if each.end == end and (expires is None or end < core.to_nanoseconds(expires)):
-                going[name] = each
+            if market.end == end and (expires is None or end < core.to_nanoseconds(expires)):
+                going[name] = market
         if not going:
             raise core.ParameterError(
                 "a scenario begins where an instrument goes on, "
