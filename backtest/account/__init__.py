@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.account.account import without_flows_before
     from backtest.account.records import Balances, InstrumentRules, Position, Quote
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
-    from backtest.account.balance import compute_initial_needed, compute_pool, count_cross
+    from backtest.account.balance import compute_needed, compute_pool, count_cross
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances, put_balances
     from backtest.account.balance import value_at
     from backtest.account.bar import process_bar, may_use_fast_path, open_bar, set_quotes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backtest.account.pool_liquidation import find_value_with_options, is_far_with_options
     from backtest.account.pool_liquidation import is_moved_by, measure_shares
     from backtest.account.position import charge, compute_entry, compute_root, find_line
-    from backtest.account.position import follow_prices, follow_trade
+    from backtest.account.position import follow_prices
     from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
     from backtest.account.records import OptionFeed, OptionState, Scratch, Terms, has_stops, is_held

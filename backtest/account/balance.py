@@ -108,18 +108,11 @@ def compute_counted(terms: r.Terms, state: r.AccountState) -> float:
     return margin.compute_counted_value(terms.options.rules, state.options.positions)
 
 
-def compute_needed(terms: r.Terms, state: r.AccountState) -> float:
-    """Return R, the maintenance requirement of the cross positions and options."""
+def compute_needed(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
+    """Return R, the maintenance or the initial requirement of the cross positions and options."""
     if holds_options(state):
-        return compute_with_options(terms, state, False)
-    return margin.compute_portfolio_requirement(terms.rules, state.held)
-
-
-def compute_initial_needed(terms: r.Terms, state: r.AccountState) -> float:
-    """Return the initial requirement of the cross positions and options."""
-    if holds_options(state):
-        return compute_with_options(terms, state, True)
-    return margin.compute_portfolio_initial(terms.rules, state.held)
+        return compute_with_options(terms, state, is_initial)
+    return margin.compute_portfolio_requirement(terms.rules, state.held, is_initial)
 
 
 @of_options(returns=0.0)
@@ -132,16 +125,25 @@ def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
     """Return the equity of the account at the values being tested, without the reserve."""
+    return compute_equity_at(terms, state, state.held.values, state.held.prices)
+
+
+@inlined
+def compute_equity_at(
+    terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
+) -> float:
+    """Return the equity without the reserve at some values u and prices of collateral."""
     equity, isolated = state.wallet.cash, 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         if r.is_isolated(terms, i):
             isolated += position.margin
             if position.quantity != 0.0:
-                isolated += position.quantity * (position.value - position.entry)
+                isolated += position.quantity * (values[i] - position.entry)
         elif position.quantity != 0.0:
-            equity += position.quantity * position.value
-    equity += margin.compute_full_value(state.held)
+            equity += position.quantity * values[i]
+    for c in range(len(prices)):
+        equity += state.held.amounts[c] * prices[c]
     if holds_options(state):
         equity += margin.compute_options_value(state.options.positions)
     return float(equity + isolated)
@@ -149,7 +151,7 @@ def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
 
 def compute_excess(terms: r.Terms, state: r.AccountState) -> float:
     """Return D = M - level R at the values being tested."""
-    return compute_pool(terms, state) - terms.rules.level * compute_needed(terms, state)
+    return compute_pool(terms, state) - terms.rules.level * compute_needed(terms, state, False)
 
 
 def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
@@ -163,7 +165,7 @@ def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
 def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     """Return D = M - level R less rounding: the pool of an account with options fails at 0."""
     pool = compute_pool(terms, state)
-    needed = terms.rules.level * compute_needed(terms, state)
+    needed = terms.rules.level * compute_needed(terms, state, False)
     if count_cross(terms, state) == count_options(state) and not has_short_option(state):
         left = pool - needed * (1.0 - TOLERANCE)
         left += TOLERANCE * margin.compute_options_value(state.options.positions)

@@ -342,15 +342,11 @@ def follow_bests(bar: r.AccountBar) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.positions)):
         is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
-        position = state.positions[i]
-        quote = quotes.instruments[i]
+        position, quote = state.positions[i], quotes.instruments[i]
         if not r.is_held(state, i):
             position.best = 0.0
-        elif is_fresh:
-            continue
-        elif quote.is_listed == 1 and r.has_exits(terms, i):
-            watch = r.Watch(position.best, math.nan)
-            position.best = follow_prices(watch, r.pick_position(state, i), quote).best
+        elif not is_fresh and quote.is_listed == 1 and r.has_exits(terms, i):
+            position.best = follow_prices(position.best, r.pick_position(state, i), quote)
 
 
 def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:

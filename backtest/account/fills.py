@@ -133,7 +133,7 @@ def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
         most = margin.compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
         unit = scratch.side[i] / abs(state.positions[i].value)
         order_limits.hide_others(state, scratch, i, unit)  # the initial margin of a unit alone
-        rate = margin.compute_portfolio_initial(terms.rules, state.held)
+        rate = margin.compute_portfolio_requirement(terms.rules, state.held, True)
         rate += margin.compute_haircuts(terms.rules, state.held)
         order_limits.show_others(state, scratch)
         if rate > 0.0:
@@ -259,7 +259,8 @@ def cut_to_balance(bar: r.AccountBar) -> None:
         for i in range(len(state.positions)):
             if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
                 scratch.added[i] *= most / taken
-        options.cut_premiums(state, most / taken)
+        for k in range(len(state.options.added)):
+            state.options.added[k] *= most / taken if state.options.added[k] > 0.0 else 1.0
 
 
 def size_increase(bar: r.AccountBar, i: int, factor: float) -> float:

@@ -128,6 +128,11 @@ def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Qu
     return p.worsen(rules, value, -1.0 if closed > 0.0 else 1.0, worsening)
 
 
+def cap_fee(asked: float, left: float) -> float:
+    most = max(left, 0.0)
+    return most if asked * (1.0 + TOLERANCE) >= most else asked
+
+
 @cold
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
@@ -143,9 +148,7 @@ def close_contracts(
         cash += closed * filled
     after = Balances(cash, Position(quantity, entry, margin, value))
     notional = abs(closed) * abs(filled)
-    left = max(p.compute_backing(rules, after, value), 0.0)
-    asked = rules.liquidation_fee * notional
-    fee = left if asked * (1.0 + TOLERANCE) >= left else asked
+    fee = cap_fee(rules.liquidation_fee * notional, p.compute_backing(rules, after, value))
     if rules.margin.is_isolated:
         margin -= fee
     else:

@@ -16,12 +16,8 @@ from backtest.margin.option_kernels import NONE
 
 
 @inlined
-@of_options(returns=False)
 def holds_options(state: AccountState) -> bool:
-    for quantity in state.options.positions.quantities:  # noqa: SIM110 - numba takes no any()
-        if quantity != 0.0:
-            return True
-    return False
+    return count_options(state) > 0
 
 
 @inlined
@@ -278,15 +274,6 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     return fixed, paid
 
 
-@of_options(returns=None)
-def cut_premiums(state: AccountState, factor: float) -> None:
-    """Scale purchases of options by a factor."""
-    own = state.options
-    for k in range(len(own.targets)):
-        if own.added[k] > 0.0:
-            own.added[k] *= factor
-
-
 @of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
     """Write positions as after orders times a factor; return what they pay."""
@@ -300,14 +287,6 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
             outlay += traded * price + abs(traded) * fee
             own.positions.quantities[k] = wanted
     return outlay
-
-
-@of_options(returns=None)
-def end_trial(state: AccountState) -> None:
-    """Write back the positions from before a trial."""
-    own = state.options
-    for k in range(len(own.targets)):
-        own.positions.quantities[k] = own.before[k]
 
 
 @of_options(returns=None)

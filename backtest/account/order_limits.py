@@ -8,7 +8,7 @@ from typing import NamedTuple
 from backtest import margin
 from backtest.account import options
 from backtest.account import records as r
-from backtest.account.balance import compute_counted, compute_initial_needed, value_at
+from backtest.account.balance import compute_counted, compute_needed, value_at
 from backtest.account.orders import attribute_rounding, find_limit
 from backtest.account.position import compute_uncounted
 from backtest.core.kernels import inlined
@@ -313,13 +313,14 @@ def try_initial(bar: r.AccountBar, factor: float) -> float:
             size = scratch.kept[i] + factor * scratch.added[i]
             position.quantity = scratch.side[i] * size / abs(bar.quotes.instruments[i].fill)
     outlay = options.try_options(terms, state, factor)
-    needed = compute_initial_needed(terms, state) + outlay
+    needed = compute_needed(terms, state, True) + outlay
     needed += margin.compute_haircuts(terms.rules, state.held)
     if options.holds_options(state):
         needed -= compute_counted(terms, state)
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.start[i]
-    options.end_trial(state)
+    for k in range(len(state.options.before)):
+        state.options.positions.quantities[k] = state.options.before[k]
     return needed
 
 

@@ -67,7 +67,7 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
             rules = r.share(r.pick_instrument(terms, i))
             position, value = r.pick_position(state, i), state.positions[i].value
             free -= p.compute_uncounted(rules, position, value)
-    free -= balance.compute_initial_needed(terms, state)
+    free -= balance.compute_needed(terms, state, True)
     limit = terms.negative_limit if balance.has_collateral(state) else 0.0
     return max(min(free, balance.compute_balance(terms, state) + limit), 0.0)
 
@@ -113,35 +113,28 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
             bar.ledger[i].funding += paid
             r.log_event(bar.log, t, i, Event.FUNDING, value, after.position.quantity, paid)
             if r.is_isolated(terms, i):
-                liquidate_isolated(bar, t, i)
+                liquidate_isolated(bar, t, i, bar.quotes.instruments[i].mark_open, False)
 
 
-def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
-    """Liquidate an isolated position that fails at the mark open; return whether it was."""
-    terms, state = bar.terms, bar.state
+def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_failed: bool) -> bool:
+    """Liquidate an isolated position that fails at a mark u; return whether it was.
+
+    ``is_failed`` says that it is known to fail there. The wallet may add margin to it before.
+    """
+    terms, state, position = bar.terms, bar.state, bar.state.positions[i]
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-    before, opened = balance.pick_balances(terms, state, i), quote.mark_open
-    after, is_failed = before, p.is_failing(rules, before, opened, quote.multiplier)
+    before = balance.pick_balances(terms, state, i)
+    after, is_failed = before, is_failed or p.is_failing(rules, before, value, quote.multiplier)
     if is_failed and rules.has_auto_margin and before.cash > 0.0:
-        after = add_from_wallet(bar, t, i, before, opened)
-        is_failed = p.is_failing(rules, after, opened, quote.multiplier)
+        after = add_from_wallet(bar, t, i, before, value)
+        is_failed = p.is_failing(rules, after, value, quote.multiplier)
     if is_failed:
-        done = liquidate(rules, after, opened, quote)
-        balance.enter_liquidation(bar, t, i, opened, done)
-        after = done.balances
+        done = liquidate(rules, after, value, quote)
+        balance.enter_liquidation(bar, t, i, value, done)
+        after, position.is_pending, position.since = done.balances, 0, -1.0
+        position.is_halted = 1 if terms.is_halting else position.is_halted
     balance.put_balances(terms, state, i, before, after)
-    if is_failed:
-        drop_after_liquidation(terms, state, i)
     return is_failed
-
-
-def drop_after_liquidation(terms: r.Terms, state: r.AccountState, i: int) -> None:
-    """Drop what was decided of an instrument that was liquidated."""
-    position = state.positions[i]
-    position.is_pending = 0
-    position.since = -1.0
-    if terms.is_halting:
-        position.is_halted = 1
 
 
 def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
@@ -293,27 +286,22 @@ def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> fl
     return float(position.margin + profit)
 
 
-def compute_pool_needed(
-    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
-) -> float:
+def compute_pool_needed(bar: r.AccountBar, pool: int) -> float:
     """Return the maintenance requirement of a pool at the values being tested."""
+    terms, state = bar.terms, bar.state
     if pool == len(state.positions):
-        return terms.rules.level * balance.compute_needed(terms, state)
-    rules = r.share(r.pick_instrument(terms, pool))
-    value = state.positions[pool].value
-    return p.compute_requirement(
-        rules, r.pick_position(state, pool), value, quotes.instruments[pool].multiplier
-    )
+        return terms.rules.level * balance.compute_needed(terms, state, False)
+    rules, x = r.share(r.pick_instrument(terms, pool)), bar.quotes.instruments[pool].multiplier
+    position, value = r.pick_position(state, pool), state.positions[pool].value
+    return p.compute_requirement(rules, position, value, x)
 
 
-def compute_pool_ratio(
-    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
-) -> float:
+def compute_pool_ratio(bar: r.AccountBar, pool: int) -> float:
     """Return requirement / backing of a pool, 0 if nothing is held, infinite without backing."""
+    terms, state = bar.terms, bar.state
     if not is_pool_held(terms, state, pool):
         return 0.0
-    backing = compute_pool_backing(terms, state, pool)
-    needed = compute_pool_needed(terms, state, quotes, pool)
+    backing, needed = compute_pool_backing(terms, state, pool), compute_pool_needed(bar, pool)
     if needed == 0.0 and holds_options(state):
         return 0.0
     return needed / backing if backing > 0.0 else math.inf
@@ -353,10 +341,10 @@ def answer_calls(bar: r.AccountBar, t: int) -> None:
 
 def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     """Move money from the reserve to a called pool, and log how the call ended."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    terms, state = bar.terms, bar.state
     missing, moved = 0.0, 0.0
     if is_pool_held(terms, state, pool):
-        needed = compute_pool_needed(terms, state, quotes, pool)
+        needed = compute_pool_needed(bar, pool)
         missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
         moved = min(max(missing, 0.0), state.wallet.reserve)
     if not missing > 0.0:
@@ -367,7 +355,7 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
         state.wallet.cash += moved
     else:
         r.put_position(state, pool, p.add_margin(r.pick_position(state, pool), moved))
-    ratio = compute_pool_ratio(terms, state, quotes, pool)
+    ratio = compute_pool_ratio(bar, pool)
     is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
         log_call(bar, t, pool, Event.TOPPED_UP, moved)
@@ -397,20 +385,14 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
     for i in range(n):
         is_due = r.is_isolated(terms, i) and r.is_held(state, i) and is_pool_forced(terms, state, i)
         if is_due and state.positions[i].is_pending == 1:
-            force_isolated(bar, t, i)
-
-
-def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
-    """Reduce an isolated position to the ratio that ends its call."""
-    terms, state = bar.terms, bar.state
-    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-    before = balance.pick_balances(terms, state, i)
-    done = orders.reduce_to_ratio(rules, before, quote, terms.grace_ratio)
-    is_reduced = done.quantity != 0.0
-    if is_reduced:
-        balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
-        state.positions[i].is_pending = 0
-    end_pool_grace(bar, t, i, is_reduced)
+            rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
+            before = balance.pick_balances(terms, state, i)
+            done = orders.reduce_to_ratio(rules, before, quote, terms.grace_ratio)
+            is_reduced = done.quantity != 0.0
+            if is_reduced:
+                balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
+                state.positions[i].is_pending = 0
+            end_pool_grace(bar, t, i, is_reduced)
 
 
 def force_pool(bar: r.AccountBar, t: int) -> None:
@@ -419,19 +401,16 @@ def force_pool(bar: r.AccountBar, t: int) -> None:
     n = len(state.positions)
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     factor = find_reduction(bar)
-    before = 0
+    is_reduced = False
     for i in range(n):
+        held = state.positions[i].quantity
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            position = state.positions[i]
-            held = position.quantity
             trade_to(bar, t, i, factor * held, False)
-            if position.quantity != held:
-                before += 1
-    if before > 0:
-        for i in range(n):
-            if not r.is_isolated(terms, i):
-                state.positions[i].is_pending = 0
-    end_pool_grace(bar, t, n, before > 0)
+            is_reduced = is_reduced or state.positions[i].quantity != held
+    for i in range(n):
+        if is_reduced and not r.is_isolated(terms, i):
+            state.positions[i].is_pending = 0
+    end_pool_grace(bar, t, n, is_reduced)
 
 
 def find_reduction(bar: r.AccountBar) -> float:
@@ -470,7 +449,7 @@ def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: flo
             notional = abs(scratch.start[i] * position.value)
             backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
             position.quantity = factor * scratch.start[i]
-    needed = terms.rules.level * balance.compute_needed(terms, state)
+    needed = terms.rules.level * balance.compute_needed(terms, state, False)
     backing -= margin.compute_haircuts(terms.rules, state.held)
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.start[i]
@@ -483,7 +462,7 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
     if state.calls[pool].is_open == 0:
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
-    ratio = compute_pool_ratio(terms, state, quotes, pool)
+    ratio = compute_pool_ratio(bar, pool)
     end_call(bar, t, pool, is_pool_under(terms, ratio) and not is_reduced, ratio)
 
 
@@ -492,7 +471,7 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
     terms, state = bar.terms, bar.state
     for pool in range(len(state.positions) + 1):
         if terms.margin_call != 0.0 and is_pool(terms, pool):
-            call, ratio = state.calls[pool], compute_pool_ratio(terms, state, bar.quotes, pool)
+            call, ratio = state.calls[pool], compute_pool_ratio(bar, pool)
             was_over = call.ratio >= terms.margin_call * (1.0 - TOLERANCE)
             was_over = was_over and not is_pool_forced(terms, state, pool)
             is_called = not (is_pool_under(terms, ratio) or was_over)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 from backtest import margin
-from backtest._compile.object_code import Structs
 from backtest.account import balance, liquidation, options
 from backtest.account import records as r
 from backtest.account.events import Event
-from backtest.account.money import FLOWS, INTEREST, TOP_UP, Money, compute_gain, total
+from backtest.account.money import FLOWS, INTEREST, TOP_UP, compute_gain, total
 from backtest.account.order_limits import hide_others, show_others
 from backtest.account.payments import drop_after_pool_failure
 from backtest.core import FloatArray
@@ -33,48 +32,37 @@ def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> 
     return options.price_by_volatility(terms, state, k, side, worsening)
 
 
-def force_option(
-    terms: r.Terms, state: r.AccountState, ledger: Structs[Money], k: int, traded: float
-) -> tuple[float, float]:
+def force_option(bar: r.AccountBar, k: int, traded: float) -> tuple[float, float]:
     """Trade an option by force; return the loss from its mark, and the fee asked."""
+    terms, state = bar.terms, bar.state
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
-    options.trade_option(state, ledger, k, held + traded, price)
+    options.trade_option(state, bar.ledger, k, held + traded, price)
     return traded * (price - mark), abs(traded) * options.compute_option_fee(terms, state, k, price)
 
 
-def book_forced(
-    state: r.AccountState,
-    ledger: Structs[Money],
-    log: r.EventLog,
-    t: int,
-    k: int,
-    traded: float,
-    loss: float,
-) -> None:
+def book_forced(bar: r.AccountBar, t: int, k: int, traded: float, loss: float) -> None:
     """Enter the loss of an option that was liquidated into ledger and log."""
-    mark = state.options.positions.marks[k]
+    state, mark = bar.state, bar.state.options.positions.marks[k]
     state.options.losses[k] += loss
-    ledger[len(ledger) - 1].liquidation_loss += loss
-    owner, amount = options.name_option(state, k), abs(traded) * mark
-    r.log_event(log, t, owner, Event.LIQUIDATED, mark, traded, amount, loss)
+    bar.ledger[len(bar.ledger) - 1].liquidation_loss += loss
+    owner = options.name_option(state, k)
+    r.log_event(bar.log, t, owner, Event.LIQUIDATED, mark, traded, abs(traded) * mark, loss)
 
 
 @of_options(returns=(0.0, 0.0))
-def close_options_of_pool(
-    terms: r.Terms, state: r.AccountState, ledger: Structs[Money]
-) -> tuple[float, float]:
+def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
     """Close options of a failed pool; return the fees asked, and the premiums traded."""
-    own, asked, gross = state.options, 0.0, 0.0
+    own, asked, gross = bar.state.options, 0.0, 0.0
     for k in range(len(own.targets)):
         own.added[k], own.prices[k], own.kept[k] = 0.0, 0.0, 0.0
     for side in (1.0, -1.0):
         for k in range(len(own.targets)):
-            traded = size_close(terms, state, k, side)
+            traded = size_close(bar.terms, bar.state, k, side)
             if traded != 0.0:
                 before = own.traded[k]
                 own.added[k] = traded
-                own.prices[k], own.kept[k] = force_option(terms, state, ledger, k, traded)
+                own.prices[k], own.kept[k] = force_option(bar, k, traded)
                 asked += own.kept[k]
                 gross += own.traded[k] - before if own.kept[k] > 0.0 else 0.0
     return asked, gross
@@ -93,37 +81,28 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
 
 
 @of_options(returns=None)
-def end_close(
-    state: r.AccountState,
-    ledger: Structs[Money],
-    log: r.EventLog,
-    t: int,
-    asked: float,
-    paid: float,
-) -> None:
+def end_close(bar: r.AccountBar, t: int, asked: float, paid: float) -> None:
     """Charge closed options the fees that the account can pay, and book their losses."""
-    own = state.options
+    own = bar.state.options
     share = 1.0 if asked == paid else paid / asked
     for k in range(len(own.targets)):
         if own.added[k] != 0.0:
             fee = own.kept[k] * share
-            state.wallet.cash -= fee
-            book_forced(state, ledger, log, t, k, own.added[k], own.prices[k] + fee)
+            bar.state.wallet.cash -= fee
+            book_forced(bar, t, k, own.added[k], own.prices[k] + fee)
             own.added[k] = 0.0
 
 
 @of_options(returns=None)
-def end_forfeit(
-    state: r.AccountState, ledger: Structs[Money], log: r.EventLog, t: int, rate: float
-) -> None:
+def end_forfeit(bar: r.AccountBar, t: int, rate: float) -> None:
     """Write options off, each with its share of the loss."""
-    own = state.options
+    own = bar.state.options
     for k in range(len(own.targets)):
         held, mark = own.positions.quantities[k], own.positions.marks[k]
         if held != 0.0:
             own.traded[k] += abs(held * mark)
-            book_forced(state, ledger, log, t, k, -held, rate * abs(held * mark))
-            options.release(state, k)
+            book_forced(bar, t, k, -held, rate * abs(held * mark))
+            options.release(bar.state, k)
 
 
 def compute_option_notional(state: r.AccountState, k: int) -> float:
@@ -160,70 +139,51 @@ def may_step(terms: r.Terms, state: r.AccountState, k: int) -> bool:
     return count == 0
 
 
-def cap_fee(asked: float, left: float) -> float:
-    most = max(left, 0.0)
-    return most if asked * (1.0 + TOLERANCE) >= most else asked
-
-
 @of_options(returns=None)
 def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
     """Trade a step of option k, and book it."""
-    terms, state, ledger = bar.terms, bar.state, bar.ledger
-    traded = size_option_step(terms, state, k)
-    cost, asked = force_option(terms, state, ledger, k, traded)
-    fee = cap_fee(asked, balance.compute_pool(terms, state))
-    state.wallet.cash -= fee
-    book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
+    traded = size_option_step(bar.terms, bar.state, k)
+    cost, asked = force_option(bar, k, traded)
+    fee = liquidation.cap_fee(asked, balance.compute_pool(bar.terms, bar.state))
+    bar.state.wallet.cash -= fee
+    book_forced(bar, t, k, traded, cost + fee)
 
 
 @of_options(returns=-1)
-def choose_option_step(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, least: float, best: float
-) -> int:
+def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
     """Return the option whose step ranks best, -1 if none beats what is given."""
-    own, chosen = state.options, -1
+    terms, state, own, chosen = bar.terms, bar.state, bar.state.options, -1
+    positions = own.positions
     for k in range(len(own.targets)):
         if may_step(terms, state, k):  # tries a step, and undoes it
-            held, cash = own.positions.quantities[k], state.wallet.cash
+            held, cash = positions.quantities[k], state.wallet.cash
             before, traded = balance.compute_excess(terms, state), size_option_step(terms, state, k)
             price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
-            notional = compute_option_notional(state, k) * abs(traded / held)
+            size = compute_option_notional(state, k)
             state.wallet.cash -= traded * price
-            own.positions.quantities[k] = held + traded
+            positions.quantities[k] = held + traded
             asked = abs(traded) * options.compute_option_fee(terms, state, k, price)
-            fee = cap_fee(asked, balance.compute_pool(terms, state))
+            fee = liquidation.cap_fee(asked, balance.compute_pool(terms, state))
             gain = balance.compute_excess(terms, state) - fee - before
-            own.positions.quantities[k], state.wallet.cash = held, cash
+            positions.quantities[k], state.wallet.cash = held, cash
             if gain > least:
-                score = rank_option(terms, state, scratch, k, gain, notional)
+                relief, loss = gain / (size * abs(traded / held)), positions.marks[k] - own.paid[k]
+                if terms.order == r.OPTIONS_LAST:
+                    delta = margin.compute_option_delta(positions, k)
+                    size = abs(held * delta) * positions.indices[k]
+                needed = compute_requirement_of_option(bar, k)
+                place = 1.0 * (len(state.positions) + k)
+                score = rank(terms, relief, -held * loss, needed, size, place)
                 if score > best:
                     chosen, best = k, score
     return chosen
 
 
-def rank_option(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, k: int, gain: float, notional: float
-) -> float:
-    positions = state.options.positions
-    held = positions.quantities[k]
-    if terms.order == r.LARGEST_LOSS:
-        return float(-held * (positions.marks[k] - state.options.paid[k]))
-    if terms.order == r.LARGEST_REQUIREMENT:
-        return compute_requirement_of_option(terms, state, scratch, k)
-    if terms.order == r.LARGEST_NOTIONAL:
-        return compute_option_notional(state, k)
-    if terms.order == r.BY_NAME:
-        return -1.0 * (len(state.positions) + k)
-    if terms.order == r.OPTIONS_LAST:
-        return float(abs(held * margin.compute_option_delta(positions, k)) * positions.indices[k])
-    return gain / notional
-
-
-def compute_requirement_of_option(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, k: int
-) -> float:
-    """Return the requirement of option k alone; restores the account."""
-    own = state.options
+def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
+    """Return the requirement of option k alone, 0 if no step ranks by it; restores the account."""
+    terms, state, scratch, own = bar.terms, bar.state, bar.scratch, bar.state.options
+    if terms.order != r.LARGEST_REQUIREMENT:
+        return 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         scratch.hidden[i], position.quantity = position.quantity, 0.0
@@ -246,76 +206,65 @@ DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
 """Ratios of the price between which a liquidation price is searched."""
 
 
-def value_on_segment(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float
-) -> None:
+def value_on_segment(bar: r.AccountBar, place: float) -> None:
     """Write the values and marks of positions and options at a part of the segment."""
+    state, scratch = bar.state, bar.scratch
     start = margin.Waypoint(scratch.mark, scratch.price)
     end = margin.Waypoint(scratch.mark_end, scratch.price_end)
     margin.move_holdings(state.held, start, end, place)
-    options.price_options(terms, state, state.held.values)
+    options.price_options(bar.terms, state, state.held.values)
 
 
-def compute_left(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float) -> float:
+def compute_left(bar: r.AccountBar, place: float) -> float:
     """Return D = M - level R less rounding at a place; the pool fails at 0."""
-    value_on_segment(terms, state, scratch, place)
-    return balance.compute_caution(terms, state)
+    value_on_segment(bar, place)
+    return balance.compute_caution(bar.terms, bar.state)
 
 
 @of_options(returns=0.0)
-def find_place_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+def find_place_with_options(bar: r.AccountBar) -> float:
     """Return at which part of the segment a pool with options fails; 2 if it does not."""
-    left = compute_left(terms, state, scratch, 0.0)
-    if left <= 0.0:
-        return 0.0
-    return follow_segment(terms, state, scratch, left)[0]
+    left = compute_left(bar, 0.0)
+    return 0.0 if left <= 0.0 else follow_segment(bar, left)[0]
 
 
-def follow_segment(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, left: float
-) -> tuple[float, float]:
+def follow_segment(bar: r.AccountBar, left: float) -> tuple[float, float]:
     """Return where D first falls to 0, and a lower bound of D at the end if it does not (2)."""
-    bound, sound = bound_fall(terms, state, scratch), 0.0
+    bound, sound = bound_fall(bar), 0.0
     for part in range(1, PARTS + 1):
         place = part / PARTS
-        strike = find_strike(terms, state, scratch, sound, place)
+        strike = find_strike(bar, sound, place)
         while strike < place:
-            strike_left = compute_left(terms, state, scratch, strike)
+            strike_left = compute_left(bar, strike)
             if strike_left <= 0.0:
-                return bisect_place(terms, state, scratch, sound, strike), 0.0
+                return bisect_place(bar, sound, strike), 0.0
             sound, left = strike, strike_left
-            strike = find_strike(terms, state, scratch, sound, place)
+            strike = find_strike(bar, sound, place)
         if left > bound * (place - sound):
             continue
-        tested = compute_left(terms, state, scratch, place)
+        tested = compute_left(bar, place)
         if tested <= 0.0:
-            return bisect_place(terms, state, scratch, max(sound, (part - 1) / PARTS), place), 0.0
+            return bisect_place(bar, max(sound, (part - 1) / PARTS), place), 0.0
         sound, left = place, tested
     return 2.0, left - bound * (1.0 - sound)
 
 
-def bisect_place(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, sound: float, failing: float
-) -> float:
+def bisect_place(bar: r.AccountBar, sound: float, failing: float) -> float:
     """Return the first part of the segment that fails, between a sound and a failing one."""
     for _ in range(HALVINGS):
         middle = 0.5 * (sound + failing)
-        if compute_left(terms, state, scratch, middle) <= 0.0:
+        if compute_left(bar, middle) <= 0.0:
             failing = middle
         else:
             sound = middle
     return failing
 
 
-def find_strike(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, after: float, before: float
-) -> float:
+def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
     """Return the first part in between at which a price crosses a strike, with `worst` only."""
-    crossed = before
-    if terms.intrabar != r.WORST:
-        return crossed
-    brackets, positions = terms.rules.brackets, state.options.positions
-    for k in range(len(state.options.targets)):
+    terms, scratch, crossed = bar.terms, bar.scratch, before
+    brackets, positions = terms.rules.brackets, bar.state.options.positions
+    for k in range(len(positions.strikes) if terms.intrabar == r.WORST else 0):
         i = terms.options.instruments[k]
         size, step = brackets.sizes[i], scratch.mark_end[i] - scratch.mark[i]
         if positions.quantities[k] == 0.0 or step == 0.0:
@@ -329,9 +278,9 @@ def find_strike(
     return crossed
 
 
-def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+def bound_fall(bar: r.AccountBar) -> float:
     """Return an upper bound of how far D can fall on the whole segment."""
-    fall, packed = 0.0, terms.rules
+    terms, state, scratch, packed, fall = bar.terms, bar.state, bar.scratch, bar.terms.rules, 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             change = scratch.mark_end[i] - scratch.mark[i]
@@ -399,29 +348,25 @@ def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
 
 
 @of_options(returns=False)
-def is_far_with_options(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, excess: float
-) -> bool:
+def is_far_with_options(bar: r.AccountBar, i: int, excess: float) -> bool:
     """Return whether a bound shows that no price near by lets the pool fail."""
-    begin_search(state, scratch)
-    aim_at_ratios(terms, scratch, i, 0)
-    fall = bound_fall(terms, state, scratch)
-    aim_at_ratios(terms, scratch, i, -1)
-    return excess > max(fall, bound_fall(terms, state, scratch))
+    begin_search(bar.state, bar.scratch)
+    aim_at_ratios(bar.terms, bar.scratch, i, 0)
+    fall = bound_fall(bar)
+    aim_at_ratios(bar.terms, bar.scratch, i, -1)
+    return excess > max(fall, bound_fall(bar))
 
 
 @of_options(returns=0.0)
-def find_value_with_options(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, is_up: bool, left: float
-) -> float:
+def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float) -> float:
     """Return the value u of instrument i at which the pool fails, NaN if there is none."""
+    state, scratch, value = bar.state, bar.scratch, math.nan
     begin_search(state, scratch)
-    value = math.nan
     for k in range(len(DOWN) - 1):
-        aim_at_ratios(terms, scratch, i, -1 - k if is_up else k)
+        aim_at_ratios(bar.terms, scratch, i, -1 - k if is_up else k)
         if not left > 0.0:
-            left = compute_left(terms, state, scratch, 0.0)
-        place, left = follow_segment(terms, state, scratch, left) if left > 0.0 else (0.0, left)
+            left = compute_left(bar, 0.0)
+        place, left = follow_segment(bar, left) if left > 0.0 else (0.0, left)
         if place <= 1.0:
             value = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
             break
@@ -429,7 +374,7 @@ def find_value_with_options(
         state.positions[j].value = scratch.last[j]
     for c in range(len(state.held.prices)):
         state.held.prices[c] = scratch.kept_assets[c]
-    options.price_options(terms, state, state.held.values)
+    options.price_options(bar.terms, state, state.held.values)
     return float(value)
 
 
@@ -447,7 +392,7 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     is_only_cause = n == 1 and len(state.priced) + len(state.options.targets) == 0
     if len(log.entries) == 0 or is_only_cause:
         return
-    needed, level = measure_shares(terms, state, scratch), terms.rules.level
+    needed, level = measure_shares(bar), terms.rules.level
     for i in range(n):
         position = state.positions[i]
         stand, profit, held = 0.0, 0.0, position.quantity
@@ -470,30 +415,29 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     r.log_event(log, t, n + OF_RULES, Event.CAUSED, left, 0.0, 0.0)
 
 
-def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+def measure_shares(bar: r.AccountBar) -> float:
     """Write the Euler shares of the requirement R into ``scratch.shares``. Returns R."""
-    margin.fill_shares(terms.rules, state.held, scratch.shares)
-    needed = balance.compute_needed(terms, state)
+    terms, state = bar.terms, bar.state
+    margin.fill_shares(terms.rules, state.held, bar.scratch.shares)
+    needed = balance.compute_needed(terms, state, False)
     if options.holds_options(state):
-        add_option_shares(terms, state, scratch, needed)
+        add_option_shares(bar, needed)
     return needed
 
 
 @of_options(returns=None)
-def add_option_shares(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, needed: float
-) -> None:
+def add_option_shares(bar: r.AccountBar, needed: float) -> None:
     """Add the parts of the requirement that options have to the shares of underlyings."""
-    gross, positions = 0.0, state.options.positions
+    terms, state, positions, gross = bar.terms, bar.state, bar.state.options.positions, 0.0
     for k in range(len(state.options.targets)):
         gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
-    rest = needed - margin.compute_portfolio_requirement(terms.rules, state.held)
+    rest = needed - margin.compute_portfolio_requirement(terms.rules, state.held, False)
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and gross > 0.0:
             part = rest * (compute_option_notional(state, k) / gross)
             withheld = 1.0 - margin.compute_counted_rate(terms.options.rules, positions, k)
             part += withheld * positions.quantities[k] * positions.marks[k] / terms.rules.level
-            scratch.shares[terms.options.instruments[k]] += part
+            bar.scratch.shares[terms.options.instruments[k]] += part
 
 
 @of_options(returns=0.0)
@@ -553,43 +497,45 @@ def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int)
 def choose_step(bar: r.AccountBar) -> int:
     """Return the instrument, or n plus the option, whose step ranks best; -1 if none helps."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    needed = terms.rules.level * balance.compute_needed(terms, state)
+    least = TOLERANCE * terms.rules.level * balance.compute_needed(terms, state, False)
     chosen, best = -1, -math.inf
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):  # tries a step, and undoes it
             position, cash = r.pick_position(state, i), state.wallet.cash
             before = balance.compute_excess(terms, state)
             _, notional, asked = close_part(bar, i, find_step(terms, state, scratch, i))
-            fee = cap_fee(asked, balance.compute_pool(terms, state))
+            fee = liquidation.cap_fee(asked, balance.compute_pool(terms, state))
             gain = balance.compute_excess(terms, state) - fee - before
             r.put_position(state, i, position)
             state.wallet.cash = cash
-            if gain > TOLERANCE * needed:
-                score = rank(terms, state, scratch, i, gain, notional)
+            if gain > least:
+                held, size = position.quantity, abs(position.quantity * state.positions[i].value)
+                loss, needed = state.positions[i].value - position.entry, 0.0
+                if terms.order == r.LARGEST_REQUIREMENT:
+                    hide_others(state, scratch, i, held)
+                    needed = margin.compute_portfolio_requirement(terms.rules, state.held, False)
+                    show_others(state, scratch)
+                place = 1.0 * terms.ranks[i]
+                score = rank(terms, gain / notional, -held * loss, needed, size, place)
                 if score > best:
                     chosen, best = i, score
     if chosen >= 0 and terms.order == r.OPTIONS_LAST:
         return chosen
-    k = choose_option_step(terms, state, scratch, TOLERANCE * needed, best)
+    k = choose_option_step(bar, least, best)
     return len(state.positions) + k if k >= 0 else chosen
 
 
 def rank(
-    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, gain: float, notional: float
+    terms: r.Terms, relief: float, loss: float, needed: float, notional: float, place: float
 ) -> float:
-    held = state.held
+    """Return how a step ranks in the order of the account: the largest comes first."""
     if terms.order == r.LARGEST_LOSS:
-        return float(-held.quantities[i] * (held.values[i] - held.entries[i]))
+        return loss
     if terms.order == r.LARGEST_REQUIREMENT:
-        hide_others(state, scratch, i, state.positions[i].quantity)
-        needed = margin.compute_portfolio_requirement(terms.rules, state.held)
-        show_others(state, scratch)
         return needed
     if terms.order in (r.LARGEST_NOTIONAL, r.OPTIONS_LAST):
-        return float(abs(held.quantities[i] * held.values[i]))
-    if terms.order == r.BY_NAME:
-        return float(-1.0 * terms.ranks[i])
-    return gain / notional
+        return notional
+    return -place if terms.order == r.BY_NAME else relief
 
 
 MOST_STEPS = 100_000
@@ -686,7 +632,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
             gross += abs(position.quantity * position.value)
     state.wallet.cash = min(lost, 0.0)
     loss = max(lost, 0.0)
-    end_forfeit(state, ledger, log, t, loss / gross if gross > 0.0 else 0.0)
+    end_forfeit(bar, t, loss / gross if gross > 0.0 else 0.0)
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             position = state.positions[i]
@@ -712,7 +658,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
             asked += scratch.fee[i]
             gross += scratch.taken[i]
             ledger[i].traded += scratch.taken[i]
-    asked_of_options, premiums = close_options_of_pool(terms, state, ledger)
+    asked_of_options, premiums = close_options_of_pool(bar)
     asked, gross = asked + asked_of_options, gross + premiums
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     left = max(balance.compute_balance(terms, state), 0.0) + balance.compute_proceeds(terms, state)
@@ -725,7 +671,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
             ledger[i].liquidation_loss += loss
             r.log_liquidation(log, t, i, state.positions[i].marked, -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
-    end_close(state, ledger, log, t, asked_of_options, paid)
+    end_close(bar, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     if not is_all and left > 0.0:
         state.wallet.cash = 0.0  # the shares of the fee add up to all that was left
@@ -741,7 +687,7 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
         if i < len(state.positions):
             closed = find_step(terms, state, bar.scratch, i)
             cost, notional, asked = close_part(bar, i, closed)
-            fee = cap_fee(asked, balance.compute_pool(terms, state))
+            fee = liquidation.cap_fee(asked, balance.compute_pool(terms, state))
             state.wallet.cash -= fee
             ledger[i].liquidation_loss += cost + fee
             ledger[i].traded += notional

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from backtest.account.records import Balances, InstrumentRules, Position, Quote, Watch
+from backtest.account.events import Event
+from backtest.account.records import Balances, InstrumentRules, Position, Quote
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE, Contracts, Price, Rate, Value
 from backtest.margin import compute_liquidation_value, compute_maintenance, compute_payment
@@ -90,10 +91,8 @@ def find_adverse(position: Position, low: Value, high: Value) -> float:
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: Value) -> float:
     """Return what cash and position are worth at a value u."""
-    position = balances.position
-    if rules.margin.is_isolated:
-        return balances.cash + (position.margin + compute_profit(position, value))
-    return balances.cash + position.quantity * value
+    backing = compute_backing(rules, balances, value)
+    return balances.cash + backing if rules.margin.is_isolated else backing
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: Value) -> float:
@@ -141,7 +140,10 @@ def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balance
     return Balances(cash, Position(position.quantity, position.entry, margin, position.marked))
 
 
-NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
+NOTHING = 0
+STOP, TRAIL, DRAW = int(Event.STOPPED), int(Event.TRAILED), int(Event.EQUITY_STOPPED)
+TIME, PROFIT = int(Event.TIME_STOPPED), int(Event.TOOK_PROFIT)
+"""Kinds of stops: their events. Those of the losses of a day and a week follow ``DRAW``."""
 
 USED_UP = 1e-9
 """Relative distance to the equity stop within which a flat account starts a new peak."""
@@ -174,11 +176,11 @@ def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) 
     return move_value(rules, position.entry, side, distance, rules.is_stop_distance)
 
 
-def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> float:
+def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, best: Value) -> float:
     """Return the value u of the trailing stop, from the best u so far; NaN without one."""
     distance = rules.trailing_stop * quote.trail_scale
     side = -find_side(position)
-    return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
+    return move_value(rules, best, side, distance, rules.is_trail_distance)
 
 
 def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
@@ -194,37 +196,33 @@ def is_through(side: float, value: Value, stop: Value) -> bool:
 
 
 def find_nearest_stop(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
+    rules: InstrumentRules, balances: Balances, quote: Quote, best: Value, level: float
 ) -> tuple[int, float]:
-    """Return the kind of the stop that comes first, and its value u; NOTHING and NaN if none."""
+    """Return the kind of the stop that comes first, and its value u; NOTHING and NaN if none.
+
+    ``best`` is the best u since the entry, ``level`` the equity of an equity stop, NaN for none.
+    """
     position = balances.position
     side = find_side(position)
     kind, nearest = NOTHING, math.nan
     stop = compute_loss_stop(rules, position, quote)
     if not math.isnan(stop):
         kind, nearest = STOP, stop
-    trail = compute_trail(rules, position, quote, watch)
+    trail = compute_trail(rules, position, quote, best)
     if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
         kind, nearest = TRAIL, trail
     held = position.quantity if position.quantity != 0.0 else math.nan
-    root = (watch.level - compute_equity(rules, balances, 0.0)) / held
+    root = (level - compute_equity(rules, balances, 0.0)) / held
     if not math.isnan(root) and not side * (nearest - root) >= 0.0:
         kind, nearest = DRAW, root
     return kind, nearest
 
 
-def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
-    """Return what trailing stops compare with after a trade: the entry, if it opened."""
-    is_new = before.quantity * after.quantity <= 0.0
-    return Watch(best=after.entry if is_new else watch.best, level=watch.level)
-
-
-def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
-    """Return what trailing stops compare with after the extremes of a bar, as values u."""
+def follow_prices(best: Value, position: Position, quote: Quote) -> float:
+    """Return the best value u since the entry after the extremes of a bar; 0 if nothing is held."""
     reached = find_adverse(position, quote.high, quote.low)
-    is_better = (reached - watch.best) * find_side(position) > 0.0
-    best = reached if is_better else watch.best
-    return Watch(best=best if position.quantity != 0.0 else 0.0, level=watch.level)
+    best = reached if (reached - best) * find_side(position) > 0.0 else best
+    return best if position.quantity != 0.0 else 0.0
 
 
 def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[float, float]:

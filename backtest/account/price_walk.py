@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from backtest import margin
 from backtest.account import balance, options, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
-from backtest.account.events import Event
 from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
-from backtest.account.liquidation import add_from_wallet, liquidate
 from backtest.account.options import holds_options, is_walking
 from backtest.account.orders import stop_out
-from backtest.account.payments import drop_after_liquidation, liquidate_isolated
+from backtest.account.payments import liquidate_isolated
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
@@ -23,55 +23,30 @@ CAUTION = 1e-9
 """Share of the gross notional that a quiet bar must leave: more than rounding."""
 
 
-def compute_last_equity(
-    terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
-) -> float:
-    """Return the equity at some last values u and prices of collateral."""
-    equity = state.wallet.cash
-    for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            position = state.positions[i]
-            moved = values[i] - position.entry if r.is_isolated(terms, i) else values[i]
-            equity += position.quantity * moved + position.margin
-    for c in range(len(state.held.amounts)):
-        equity += state.held.amounts[c] * prices[c]
-    if holds_options(state):
-        equity += margin.compute_options_value(state.options.positions)
-    return float(equity)
-
-
-def compute_stop_level(terms: r.Terms, state: r.AccountState) -> float:
-    """Return the equity at which all is closed: the highest floor of equity stop, day and week."""
-    level = compute_peak_level(terms, state)
-    if terms.daily_loss > 0.0:
-        level = max(level, compute_loss_level(terms, state, state.wallet.day_open, 1))
-    if terms.weekly_loss > 0.0:
-        level = max(level, compute_loss_level(terms, state, state.wallet.week_open, 2))
-    return level
-
-
-def compute_peak_level(terms: r.Terms, state: r.AccountState) -> float:
-    if terms.equity_stop == 0.0:
+def compute_floor(terms: r.Terms, state: r.AccountState, which: int) -> float:
+    """Return the floor of the equity stop (0), of the day (1) or of the week (2), -inf if off."""
+    wallet, share, opened = state.wallet, terms.equity_stop, state.wallet.highest
+    if which > 0:
+        share = terms.daily_loss if which == 1 else terms.weekly_loss
+        opened = wallet.day_open if which == 1 else wallet.week_open
+    if share == 0.0:
         return -math.inf
-    return float((1.0 - terms.equity_stop) * state.wallet.highest)
-
-
-def compute_loss_level(terms: r.Terms, state: r.AccountState, opened: float, period: int) -> float:
-    """Return the floor of a day (period 1) or a week (2) that began with some equity."""
-    share = terms.daily_loss if period == 1 else terms.weekly_loss
-    base = state.wallet.paid_in if terms.is_of_paid_in else opened
+    base = wallet.paid_in if which > 0 and terms.is_of_paid_in else opened
     return float(opened - share * base)
 
 
+def compute_stop_level(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the equity at which all is closed: the highest of the three floors."""
+    of_losses = max(compute_floor(terms, state, 1), compute_floor(terms, state, 2))
+    return max(compute_floor(terms, state, 0), of_losses)
+
+
 def find_floor(terms: r.Terms, state: r.AccountState) -> int:
-    """Return whose floor is the highest: 0 of the equity stop, 1 of the day, 2 of the week."""
+    """Return which floor is the highest, as in :func:`compute_floor`."""
     level = compute_stop_level(terms, state)
-    if level == compute_peak_level(terms, state):
+    if level == compute_floor(terms, state, 0):
         return 0
-    is_day = terms.daily_loss > 0.0
-    if is_day and level == compute_loss_level(terms, state, state.wallet.day_open, 1):
-        return 1
-    return 2
+    return 1 if level == compute_floor(terms, state, 1) else 2
 
 
 def begin_day(bar: r.AccountBar, t: int) -> None:
@@ -83,7 +58,7 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
     if len(feed.days) == 0:
         return
     wallet, before = state.wallet, max(t - 1, 0)
-    equity = compute_last_equity(terms, state, bar.quotes.open, bar.quotes.asset_mark_open)
+    equity = balance.compute_equity_at(terms, state, bar.quotes.open, bar.quotes.asset_mark_open)
     if wallet.day_open == 0.0 or feed.days[t, 0] != feed.days[before, 0]:
         wallet.day_open = equity
         wallet.rests = 0.0 if wallet.rests == 1.0 else wallet.rests
@@ -91,11 +66,9 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
         wallet.week_open = equity
         wallet.rests = 0.0
     near, is_flat = 1.0 + TOLERANCE, balance.count_open(state) == 0
-    of_day = compute_loss_level(terms, state, wallet.day_open, 1)
-    of_week = compute_loss_level(terms, state, wallet.week_open, 2)
-    if is_flat and terms.daily_loss > 0.0 and equity <= of_day * near:
+    if is_flat and equity <= compute_floor(terms, state, 1) * near:
         wallet.rests = max(wallet.rests, 1.0)
-    if is_flat and terms.weekly_loss > 0.0 and equity <= of_week * near:
+    if is_flat and equity <= compute_floor(terms, state, 2) * near:
         wallet.rests = 2.0
     if wallet.rests > 0.0:
         drop_orders(state)
@@ -104,52 +77,52 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
     """Return whether a floor of the equity acts at some last values u and prices of collateral."""
     level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
-    return (
-        balance.count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
-    )
+    is_any = balance.count_open(state) > 0
+    return is_any and balance.compute_equity_at(terms, state, values, prices) <= level
 
 
-def find_stop_on_segment(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+def find_stop_on_segment(bar: r.AccountBar) -> float:
     """Return at which part of the segment a floor of the equity acts; 2 if none does."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     if not terms.has_floor:
         return 2.0
     if holds_options(state):
-        return find_stop_with_options(terms, state, scratch)
+        return find_stop_with_options(bar)
     if is_drawn(terms, state, scratch.last, scratch.price):
         return 0.0
     if not is_drawn(terms, state, scratch.last_end, scratch.price_end):
         return 2.0
-    start = compute_last_equity(terms, state, scratch.last, scratch.price)
-    end = compute_last_equity(terms, state, scratch.last_end, scratch.price_end)
+    start = balance.compute_equity_at(terms, state, scratch.last, scratch.price)
+    end = balance.compute_equity_at(terms, state, scratch.last_end, scratch.price_end)
     place = (start - compute_stop_level(terms, state)) / (start - end)
     return float(min(max(place, 0.0), 1.0))
 
 
-def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float) -> float:
+def compute_drawn(bar: r.AccountBar, place: float) -> float:
     """Return the equity above its floor at a part of the segment; writes values there."""
-    pool_liquidation.value_on_segment(terms, state, scratch, place)
-    values, prices = scratch.failure, state.held.prices
+    terms, state, scratch, values = bar.terms, bar.state, bar.scratch, bar.scratch.failure
+    pool_liquidation.value_on_segment(bar, place)
     for i in range(len(values)):
         values[i] = move(scratch.last[i], scratch.last_end[i], place)
-    equity = compute_last_equity(terms, state, values, prices)
+    equity = balance.compute_equity_at(terms, state, values, state.held.prices)
     return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
 
 
 @of_options(returns=0.0)
-def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+def find_stop_with_options(bar: r.AccountBar) -> float:
     """Return the same with options: 16 places are tested, and the first failure bisected."""
-    if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
-        return 0.0
-    for part in range(1, pool_liquidation.PARTS + 1):
-        if compute_drawn(terms, state, scratch, part / pool_liquidation.PARTS) <= 0.0:
-            sound, failing = (part - 1) / pool_liquidation.PARTS, part / pool_liquidation.PARTS
-            for _ in range(pool_liquidation.HALVINGS):
+    sound = 0.0
+    for part in range(pool_liquidation.PARTS + 1):
+        failing = part / pool_liquidation.PARTS
+        if compute_drawn(bar, failing) <= 0.0:
+            for _ in range(pool_liquidation.HALVINGS if part > 0 else 0):
                 middle = 0.5 * (sound + failing)
-                if compute_drawn(terms, state, scratch, middle) <= 0.0:
+                if compute_drawn(bar, middle) <= 0.0:
                     failing = middle
                 else:
                     sound = middle
             return failing
+        sound = failing
     return 2.0
 
 
@@ -177,11 +150,10 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
 
 def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
     """Write the highest equity so far; a used-up stop starts anew once all is closed."""
-    if terms.equity_stop == 0.0:
-        return
-    level = compute_peak_level(terms, state) * (1.0 + p.USED_UP)
-    is_anew = balance.count_open(state) == 0 and equity <= level
-    state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
+    if terms.equity_stop > 0.0:
+        is_under = equity <= compute_floor(terms, state, 0) * (1.0 + p.USED_UP)
+        is_anew = is_under and balance.count_open(state) == 0
+        state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
 
 
 def check_gap(bar: r.AccountBar, t: int) -> None:
@@ -194,10 +166,10 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
         pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
     is_any_hit = is_pool_hit
     for i in range(len(state.positions)):
-        is_hit = is_pool_hit
+        is_hit, quote = is_pool_hit, quotes.instruments[i]
         if r.is_isolated(terms, i):
-            may_fail = r.is_held(state, i) and quotes.instruments[i].is_listed == 1
-            is_hit = may_fail and liquidate_isolated(bar, t, i)
+            may_fail = r.is_held(state, i) and quote.is_listed == 1
+            is_hit = may_fail and liquidate_isolated(bar, t, i, quote.mark_open, False)
         bar.scratch.kind[i] = 1 if is_hit else 0
         is_any_hit = is_any_hit or is_hit
     level = math.nan
@@ -239,10 +211,10 @@ def find_reached(
         if rules.has_stop and p.is_stopped(rules, position, adverse):
             return p.STOP, p.compute_stop(rules, position), math.nan
         return p.NOTHING, math.nan, math.nan
-    balances, watch = r.Balances(0.0, position), r.Watch(bar.state.positions[i].best, level)
+    balances, best = r.Balances(0.0, position), bar.state.positions[i].best
     if not math.isnan(level):
         balances = balance.pick_balances(bar.terms, bar.state, i)
-    kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
+    kind, stop = p.find_nearest_stop(rules, balances, quote, best, level)
     if kind != p.NOTHING and not p.is_through(side, adverse, stop):
         kind, stop = p.NOTHING, math.nan
     goal = p.compute_target_price(rules, position, quote)
@@ -257,13 +229,8 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
-    floor, event = 0, int(Event.STOPPED)
-    if kind == p.DRAW:
-        floor = find_floor(terms, state)
-        event = name_floor(floor)
-    elif kind != p.STOP:
-        event = Event.TOOK_PROFIT if kind == p.PROFIT else Event.TRAILED
-    balance.enter_fill(bar, t, i, event, before, done, 0 if kind == p.PROFIT else 1)
+    floor = find_floor(terms, state) if kind == p.DRAW else 0
+    balance.enter_fill(bar, t, i, kind + floor, before, done, 0 if kind == p.PROFIT else 1)
     bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
     position = state.positions[i]
     position.is_pending = 0
@@ -271,12 +238,6 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
         position.since_stop = -1.0
     if kind == p.DRAW:
         drop_after_equity_stop(state, floor)
-
-
-def name_floor(floor: int) -> int:
-    if floor == 1:
-        return Event.DAY_STOPPED
-    return Event.WEEK_STOPPED if floor == 2 else Event.EQUITY_STOPPED
 
 
 def drop_after_equity_stop(state: r.AccountState, floor: int) -> None:
@@ -302,10 +263,10 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
-    options.stop_options(bar, t, name_floor(floor))
+    options.stop_options(bar, t, p.DRAW + floor)
     drop_after_equity_stop(state, floor)
     if floor == 0:
-        state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
+        state.wallet.highest = balance.compute_equity_at(bar.terms, state, values, prices)
 
 
 def is_quiet(bar: r.AccountBar) -> bool:
@@ -327,7 +288,7 @@ def is_quiet(bar: r.AccountBar) -> bool:
                 return False
         else:
             has_pool = True
-            least += find_least(terms, state, quotes, i)
+            least += find_least(terms, state, quotes, i, terms.rules.level)
             gross += abs(state.positions[i].quantity * quotes.instruments[i].mark_open)
         if r.has_stops(terms, i) and is_stop_near(bar, i):
             return False
@@ -344,11 +305,12 @@ def is_quiet(bar: r.AccountBar) -> bool:
 
 
 @inlined
-def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
-    """Return the least of D that the pool can have from instrument i in this bar, a bound."""
-    position = state.positions[i]
-    tables, held, level = terms.rules.brackets, position.quantity, terms.rules.level
-    quote = quotes.instruments[i]
+def find_least(
+    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int, level: float
+) -> float:
+    """Return the least of value less level times maintenance of a position in this bar, a bound."""
+    position, quote = state.positions[i], quotes.instruments[i]
+    tables, held = terms.rules.brackets, position.quantity
     low, high = held * quote.mark_low, held * quote.mark_high
     of_low, of_high = abs(low), abs(high)
     if r.is_spot(terms, i) and held > 0.0:
@@ -363,18 +325,10 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
 @inlined
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     """Return whether an extreme of the bar, a bound, may liquidate an isolated position."""
-    position = state.positions[i]
-    tables, held, entry = terms.rules.brackets, position.quantity, position.entry
-    quote = quotes.instruments[i]
-    low, high = held * quote.mark_low, held * quote.mark_high
-    of_low, of_high = abs(low), abs(high)
-    caution = CAUTION * max(of_low, of_high)
-    if tables.are_valued_at_entry[i]:
-        of_low = of_high = abs(held * entry)
-    posted = position.margin - held * entry
-    at_low = posted + low - margin.find_maintenance(tables, i, of_low)
-    at_high = posted + high - margin.find_maintenance(tables, i, of_high)
-    return not min(at_low, at_high) > caution
+    position, quote = state.positions[i], quotes.instruments[i]
+    posted = position.margin - position.quantity * position.entry
+    gross = abs(position.quantity) * max(abs(quote.mark_low), abs(quote.mark_high))
+    return not posted + find_least(terms, state, quotes, i, 1.0) > CAUTION * gross
 
 
 def is_stop_near(bar: r.AccountBar, i: int) -> bool:
@@ -388,19 +342,14 @@ def is_stop_near(bar: r.AccountBar, i: int) -> bool:
 
 def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
     """Close at the open what was held for the longest time allowed."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    terms, state = bar.terms, bar.state
     if not terms.has_time_stop:
         return
     for i in range(len(state.positions)):
-        position = state.positions[i]
-        is_due = terms.max_holding[i] > 0.0 and time - position.opened >= terms.max_holding[i]
-        if is_due and r.is_held(state, i) and quotes.instruments[i].is_listed == 1:
-            rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-            before = balance.pick_balances(terms, state, i)
-            done = stop_out(rules, before, quote.open, quote)
-            balance.enter_fill(bar, t, i, Event.TIME_STOPPED, before, done, 1)
-            position.is_pending = 0
-            position.since_stop = -1.0
+        quote, held_for = bar.quotes.instruments[i], time - state.positions[i].opened
+        is_due = terms.max_holding[i] > 0.0 and held_for >= terms.max_holding[i]
+        if is_due and r.is_held(state, i) and quote.is_listed == 1:
+            stop_position(bar, t, i, p.TIME, quote.open)
 
 
 def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
@@ -424,25 +373,14 @@ def keep_distances(bar: r.AccountBar) -> None:
         quote, opened = quotes.instruments[i], state.positions[i].opened
         if not r.is_held(state, i) or math.isnan(opened):
             continue
-        t = find_bar(feed, opened, i)
+        first, last = feed.span[i, 0], feed.span[i, 1] - 1
+        t = first + np.searchsorted(feed.time[first:last], int(opened))
         if terms.fixed[0, i] == 1:
             quote.stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
         if terms.fixed[1, i] == 1:
             quote.profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
         if terms.fixed[2, i] == 1:
             quote.trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
-
-
-def find_bar(feed: r.MarketFeed, time: float, i: int) -> int:
-    """Return the bar of an instrument that opens at a time; its first one if that was earlier."""
-    low, high = feed.span[i, 0], feed.span[i, 1] - 1
-    while low < high:
-        middle = (low + high) // 2
-        if feed.time[middle] < time:
-            low = middle + 1
-        else:
-            high = middle
-    return low  # type: ignore[no-any-return] # a number of an array of them
 
 
 SAME_PLACE = 1e-12
@@ -503,10 +441,10 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
         scratch.mark_end[i] = scratch.mark[i]
     for c in range(len(scratch.price)):
         scratch.price_end[c] = scratch.price[c]
-    left = pool_liquidation.compute_left(terms, state, scratch, 0.0)
+    left = pool_liquidation.compute_left(bar, 0.0)
     for leg in range(3):
         aim_at_leg(quotes, scratch, leg)
-        left -= pool_liquidation.bound_fall(terms, state, scratch) if left > 0.0 else 0.0
+        left -= pool_liquidation.bound_fall(bar) if left > 0.0 else 0.0
         advance(scratch, 1.0)
     start_walk(quotes, scratch)
     return left > 0.0
@@ -628,7 +566,7 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     ratio = 1.0 / ratio if terms.rules.brackets.are_inverse[i] else ratio
     start = margin.Waypoint(scratch.mark, scratch.price)
     margin.aim(terms.rules, start, i, ratio, margin.Waypoint(scratch.mark_end, scratch.price_end))
-    return find_pool_failure(terms, state, scratch) <= 1.0
+    return find_pool_failure(bar) <= 1.0
 
 
 def take_late_profits(bar: r.AccountBar, t: int) -> None:
@@ -661,7 +599,7 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
             options.book_profits(state, bar.ledger)
             close_account(bar, t, scratch.last, scratch.price)
         elif event.what == ALONE:
-            fail_alone(bar, t, who, scratch.mark[who])
+            liquidate_isolated(bar, t, who, scratch.mark[who], True)
         elif event.what == FILLED:
             fill_resting(bar, t, who)
         else:
@@ -690,7 +628,7 @@ def find_event(bar: r.AccountBar) -> NextEvent:
     """
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     event = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
-    place = find_pool_failure(terms, state, scratch)
+    place = find_pool_failure(bar)
     if place <= 1.0:
         event = NextEvent(POOL, -1, place, math.nan, p.NOTHING)
     for i in range(len(state.positions)):
@@ -698,7 +636,7 @@ def find_event(bar: r.AccountBar) -> NextEvent:
             place = find_own_failure(bar, i)
             if place < event.place - SAME_PLACE:
                 event = NextEvent(ALONE, i, place, math.nan, p.NOTHING)
-    place = find_stop_on_segment(terms, state, scratch)
+    place = find_stop_on_segment(bar)
     if place < event.place - SAME_PLACE:
         event = NextEvent(DRAWN, -1, place, math.nan, p.NOTHING)
     for i in range(len(state.positions)):
@@ -713,12 +651,13 @@ def find_event(bar: r.AccountBar) -> NextEvent:
     return event
 
 
-def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+def find_pool_failure(bar: r.AccountBar) -> float:
     """Return at which part of the segment the pool fails; 2 if it does not."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     if balance.count_cross(terms, state) == 0:
         return 2.0
     if is_walking(terms, state):
-        return pool_liquidation.find_place_with_options(terms, state, scratch)
+        return pool_liquidation.find_place_with_options(bar)
     balance.value_at(state, scratch.mark_end, scratch.price_end)
     is_short = balance.is_pool_short(terms, state)
     if not is_short and not terms.rules.has_scenarios:
@@ -758,19 +697,3 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
         if place < nearest - SAME_PLACE:
             found, nearest, at = p.PROFIT, place, value
     return found, nearest, at
-
-
-def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
-    """Liquidate an isolated position at a mark u, unless the wallet adds margin."""
-    terms, state = bar.terms, bar.state
-    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-    before = balance.pick_balances(terms, state, i)
-    if rules.has_auto_margin and before.cash > 0.0:
-        after = add_from_wallet(bar, t, i, before, value)
-        balance.put_balances(terms, state, i, before, after)
-        return
-    own = r.Balances(0.0, before.position)
-    done = liquidate(rules, own, value, quote)
-    balance.enter_liquidation(bar, t, i, value, done)
-    balance.put_balances(terms, state, i, own, done.balances)
-    drop_after_liquidation(terms, state, i)

@@ -143,11 +143,6 @@ class Balances(NamedTuple):
     position: Position
 
 
-class Watch(NamedTuple):
-    best: float
-    level: float
-
-
 @lay_out
 class Quote(Struct):
     """One bar of an instrument as values u: last and mark prices, and market data.

@@ -141,10 +141,10 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = a.count_cross(terms, state) > 0
     if has_pool:
-        needed = a.compute_pool_needed(terms, state, quotes, len(state.positions))
+        needed = a.compute_pool_needed(bar, len(state.positions))
         backing = a.compute_pool(terms, state)
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
-    initial, is_near = a.compute_initial_needed(terms, state), False
+    initial, is_near = a.compute_needed(terms, state, True), False
     for i in range(len(state.positions)):
         scratch.failure[i] = math.nan
         if a.is_held(state, i):
@@ -152,17 +152,12 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
             gross += notional
             if a.is_isolated(terms, i):
                 initial += state.positions[i].margin
+                own, held = a.compute_pool_needed(bar, i), a.compute_pool_backing(terms, state, i)
                 worst_needed, worst_backing = results.raise_ratio(
-                    worst_needed,
-                    worst_backing,
-                    a.compute_pool_needed(terms, state, quotes, i),
-                    a.compute_pool_backing(terms, state, i),
-                    True,
+                    worst_needed, worst_backing, own, held, True
                 )
-        if is_any_near(terms, state, scratch, i, backing - needed, has_prices):
-            scratch.failure[i] = find_failure_value(
-                terms, state, quotes, scratch, i, backing - needed
-            )
+        if is_any_near(bar, i, backing - needed, has_prices):
+            scratch.failure[i] = find_failure_value(bar, i, backing - needed)
             is_near = is_near or is_near_failure(quotes, i, scratch.failure[i])
     return CloseFacts(
         gross=gross,
@@ -187,18 +182,12 @@ def measure_gross(bar: a.AccountBar) -> CloseFacts:
     )  # fmt: skip
 
 
-def is_any_near(
-    terms: a.Terms,
-    state: a.AccountState,
-    scratch: a.Scratch,
-    i: int,
-    excess: float,
-    has_prices: bool,
-) -> bool:
+def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
+    terms, state = bar.terms, bar.state
     if a.is_walking(terms, state) and not a.is_isolated(terms, i):
         if not a.is_moved_by(terms, state, i):
             return False
-        return has_prices or not a.is_far_with_options(terms, state, scratch, i, excess)
+        return has_prices or not a.is_far_with_options(bar, i, excess)
     if not a.is_held(state, i):
         return False
     position = state.positions[i]
@@ -227,24 +216,18 @@ def is_near_failure(quotes: a.MarketBar, i: int, value: float) -> bool:
     return bool(1.0 / (1.0 + NEAR) - TOLERANCE <= ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE)
 
 
-def find_failure_value(
-    terms: a.Terms,
-    state: a.AccountState,
-    quotes: a.MarketBar,
-    scratch: a.Scratch,
-    i: int,
-    excess: float,
-) -> float:
+def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
     """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
 
     ``excess`` is D = M - level R of the pool now.
     """
-    quote = quotes.instruments[i]
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    quote = bar.quotes.instruments[i]
     if a.is_isolated(terms, i):
         balances = a.Balances(0.0, a.pick_position(state, i))
         return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quote.multiplier)
     if a.is_walking(terms, state):
-        return find_nearer_value(terms, state, scratch, i, excess)
+        return find_nearer_value(bar, i, excess)
     held, value = state.held, state.positions[i].value
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         rules = a.pick_margin(terms, i)
@@ -267,14 +250,12 @@ def find_failure_value(
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
-def find_nearer_value(
-    terms: a.Terms, state: a.AccountState, scratch: a.Scratch, i: int, excess: float
-) -> float:
+def find_nearer_value(bar: a.AccountBar, i: int, excess: float) -> float:
     """Return the liquidation value u that is nearer, up or down, of a pool with options."""
-    value = state.positions[i].value
+    terms, state, value = bar.terms, bar.state, bar.state.positions[i].value
     left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
-    down = a.find_value_with_options(terms, state, scratch, i, False, left)
-    up = a.find_value_with_options(terms, state, scratch, i, True, left)
+    down = a.find_value_with_options(bar, i, False, left)
+    up = a.find_value_with_options(bar, i, True, left)
     size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
     price = margin.compute_price(size, is_inverse, value)
     of_down = price - margin.compute_price(size, is_inverse, down)
@@ -300,12 +281,12 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         closes.collateral[row] = margin.compute_full_value(state.held)
         at_rate = margin.compute_collateral_value(terms.rules.collateral, state.held)
         closes.collateral_at_rate[row] = at_rate
-        needed = a.measure_shares(terms, state, scratch)
+        needed = a.measure_shares(bar)
         closes.distance[row] = closes.backing[row] - terms.rules.level * needed
         for i in range(n):
             closes.share[row, i] = scratch.shares[i]
             if a.is_isolated(terms, i):
-                closes.own[row, i] = a.compute_pool_needed(terms, state, bar.quotes, i)
+                closes.own[row, i] = a.compute_pool_needed(bar, i)
         for c in range(len(state.held.amounts)):
             closes.collateral_share[row] += scratch.shares[n + c]
         close = look_at_close(bar, True)
@@ -323,7 +304,7 @@ def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
     terms, state = bar.terms, bar.state
     rules = terms.rules
     is_joint = rules.own > 0 or rules.has_scenarios or holds_options(state)
-    pool = a.compute_initial_needed(terms, state) if is_joint else 0.0
+    pool = a.compute_needed(terms, state, True) if is_joint else 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         if a.is_isolated(terms, i):
@@ -734,7 +715,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
     is_done = state.wallet.is_ruined + state.wallet.is_over != 0.0
     if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
         days = (time + deciders.interval - deciders.start[0]) / DAY_NS
-        show_account_totals(terms, deciders, state, quotes, close, days)
+        show_account_totals(bar, deciders, close, days)
     for i in range(n):
         decide(bar, deciders, is_done, i, t, k)
         position = state.positions[i]
@@ -799,7 +780,7 @@ def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int,
     if is_done or position.is_halted == 1:
         return
     if deciders.wants_account[i] != 0:
-        show_position(terms, deciders, state, quotes, bar.scratch, i)
+        show_position(bar, deciders, i)
     if deciders.wants_bar[i] == 1:
         show_bar(deciders, feed, state, i, t, k)
     position.leverage = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)
@@ -808,16 +789,11 @@ def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int,
 
 
 def show_account_totals(
-    terms: a.Terms,
-    deciders: Deciders,
-    state: a.AccountState,
-    quotes: a.MarketBar,
-    close: CloseFacts,
-    days: float,
+    bar: a.AccountBar, deciders: Deciders, close: CloseFacts, days: float
 ) -> None:
     """Write what all policies see of the account into deciders.shown."""
-    shown, equity = deciders.shown, state.wallet.equity
-    net = 0.0
+    state, quotes, shown = bar.state, bar.quotes, deciders.shown
+    net, equity = 0.0, state.wallet.equity
     for i in range(len(state.positions)):
         if a.is_held(state, i):
             net += state.positions[i].quantity * abs(quotes.instruments[i].mark_close)
@@ -826,7 +802,7 @@ def show_account_totals(
     unit = state.wallet.unit
     shown[SHOWN_PEAK] = equity * (peak / unit if unit != 0.0 else math.inf)
     shown[SHOWN_DRAWDOWN] = 1.0 - unit / peak
-    shown[SHOWN_WALLET] = a.compute_balance(terms, state)
+    shown[SHOWN_WALLET] = a.compute_balance(bar.terms, state)
     shown[SHOWN_RESERVE] = state.wallet.reserve
     shown[SHOWN_DAYS] = days
     shown[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
@@ -836,21 +812,15 @@ def show_account_totals(
         shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
 
 
-def show_position(
-    terms: a.Terms,
-    deciders: Deciders,
-    state: a.AccountState,
-    quotes: a.MarketBar,
-    scratch: a.Scratch,
-    i: int,
-) -> None:
+def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
     """Write what the policy of instrument i sees of its position into deciders.shown."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     shown, equity = deciders.shown, state.wallet.equity
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
     if a.is_isolated(terms, i):
-        shown[SHOWN_RATIO] = a.compute_pool_ratio(terms, state, quotes, i)
+        shown[SHOWN_RATIO] = a.compute_pool_ratio(bar, i)
     position = state.positions[i]
     shown[SHOWN_SINCE] = position.since
     shown[SHOWN_SINCE_STOP] = position.since_stop
@@ -866,7 +836,7 @@ def show_position(
     if deciders.wants_account[i] == WHOLE:
         shown[SHOWN_MAINTENANCE] = margin.find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
-        shown[SHOWN_PRICE] = margin.compute_price(size, is_inverse, scratch.failure[i])
+        shown[SHOWN_PRICE] = margin.compute_price(size, is_inverse, bar.scratch.failure[i])
 
 
 def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -> None:

@@ -237,14 +237,13 @@ def new_bar(
 
 def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
     functions, deciders = find_functions(), gather_deciders(setup, setup.observed)
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     close = functions.look_at_close(bar, True)
     days = (bar.feed.time[t] + setup.markets.interval - deciders.start[0]) / DAY_NS
-    functions.show_account_totals(terms, deciders, state, quotes, close, days)
+    functions.show_account_totals(bar, deciders, close, days)
     deciders.wants_price[:] = 1
     views = []
     for i in range(len(setup.markets)):
-        functions.show_position(terms, deciders, state, quotes, scratch, i)
+        functions.show_position(bar, deciders, i)
         views.append(AccountView._make((*deciders.shown[:N_SHOWN].tolist(), None)))
     return tuple(views)
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from backtest.margin.portfolio_kernels import compute_full_value, compute_haircut
     from backtest.margin.portfolio_kernels import compute_haircuts, compute_own_maintenance
     from backtest.margin.portfolio_kernels import compute_portfolio_backing
-    from backtest.margin.portfolio_kernels import compute_portfolio_initial
     from backtest.margin.portfolio_kernels import compute_portfolio_requirement
     from backtest.margin.portfolio_kernels import compute_value_at_rate, fill_shares, find_failure
     from backtest.margin.portfolio_kernels import find_failure_ratio, find_maintenance

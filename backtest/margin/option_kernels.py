@@ -33,7 +33,6 @@ from backtest.margin.portfolio_kernels import (
     compute_gain_rate,
     compute_move_loss,
     compute_own_maintenance,
-    compute_portfolio_initial,
     compute_portfolio_requirement,
     compute_product_loss,
     fill_nets,
@@ -635,11 +634,7 @@ def compute_option_requirement(
     if rules.kind == BY_SCENARIOS:
         margin = combine_scenarios(packed, held, compute_option_loss(pool), is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
-    total = (
-        compute_portfolio_initial(packed, held)
-        if is_initial
-        else compute_portfolio_requirement(packed, held)
-    )
+    total = compute_portfolio_requirement(packed, held, is_initial)
     if rules.kind != BY_STRATEGIES:
         return total + compute_standard(options, rules, is_initial)
     of_strategies = 0.0

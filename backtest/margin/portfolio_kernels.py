@@ -323,28 +323,19 @@ def combine_scenarios(
     return least + contingency * gross + tables.pair_contingency * offset
 
 
-def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> float:
+def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
     if rules.own > 0:
-        return ask_own(rules, held, False)
+        return ask_own(rules, held, is_initial)
     if rules.has_scenarios:
-        return combine_scenarios(rules, held, compute_scenario_loss(rules, held), False)
-    total = 0.0
-    for i in range(len(held.quantities)):
-        total += compute_own_maintenance(rules, held, i)
-    return total
-
-
-def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
-    if rules.own > 0:
-        return ask_own(rules, held, True)
-    if rules.has_scenarios:
-        return combine_scenarios(rules, held, compute_scenario_loss(rules, held), True)
+        return combine_scenarios(rules, held, compute_scenario_loss(rules, held), is_initial)
     tables, total = rules.brackets, 0.0
     for i in range(len(held.quantities)):
-        if is_in_pool(rules, held, i):
+        if is_in_pool(rules, held, i) and is_initial:
             notional = abs(held.quantities[i] * abs(held.values[i]))
             total += compute_initial(pick_rules(tables, i), notional, tables.initial_multipliers[i])
-    return total - compute_haircuts(rules, held) if rules.spot.has_any else total
+        elif is_in_pool(rules, held, i):
+            total += find_own_maintenance(rules, held, i)
+    return total - compute_haircuts(rules, held) if is_initial else total
 
 
 def compute_haircut(rules: PortfolioRules, held: Holdings, i: int) -> float:
@@ -380,7 +371,7 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
         count += is_in_pool(rules, held, i)
     if count == 0:
         return False
-    needed = rules.level * compute_portfolio_requirement(rules, held)
+    needed = rules.level * compute_portfolio_requirement(rules, held, False)
     return compute_portfolio_backing(rules, held, cash) <= needed * (1.0 + TOLERANCE)
 
 
@@ -396,9 +387,9 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
             if is_in_pool(rules, held, i):
                 quantity = held.quantities[i]
                 held.quantities[i] = quantity * (1.0 + OWN_STEP)
-                more = compute_portfolio_requirement(rules, held)
+                more = compute_portfolio_requirement(rules, held, False)
                 held.quantities[i] = quantity * (1.0 - OWN_STEP)
-                less = compute_portfolio_requirement(rules, held)
+                less = compute_portfolio_requirement(rules, held, False)
                 shares[i] = (more - less) / (2.0 * OWN_STEP)
                 held.quantities[i] = quantity
     elif rules.has_scenarios:
@@ -477,7 +468,7 @@ def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) 
 
 def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) -> float:
     backing = compute_portfolio_backing(rules, held, cash)
-    return backing - rules.level * compute_portfolio_requirement(rules, held)
+    return backing - rules.level * compute_portfolio_requirement(rules, held, False)
 
 
 def find_next_break(

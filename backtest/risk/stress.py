@@ -594,7 +594,7 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
         for i in range(len(state.positions)):
             if a.is_moved_by(terms, state, i):
                 value_all_at(terms, state, values, prices)
-                root = find_failure_value(terms, state, quotes, scratch, i, excess)
+                root = find_failure_value(bar, i, excess)
                 gap = (values[i] - root) / abs(values[i])
                 gap = gap if state.positions[i].quantity > 0.0 else -gap
                 if a.is_walking(terms, state):

@@ -64,8 +64,8 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
                 compute_initial(rules, notional, y),
                 compute_maintenance(rules, notional, x),
             )
-            assert kernels.compute_portfolio_requirement(packed, held) == least
-            assert kernels.compute_portfolio_initial(packed, held) == first
+            assert kernels.compute_portfolio_requirement(packed, held, False) == least
+            assert kernels.compute_portfolio_requirement(packed, held, True) == first
             assert kernels.compute_portfolio_backing(packed, held, cash) == cash + quantity * value
 
 
@@ -180,14 +180,14 @@ def test_a_share_is_the_derivative_in_the_quantity_and_shares_add_up():
         shares = np.zeros(len(held.quantities) + len(held.amounts))
         kernels.fill_shares(packed, held, shares)
         if packed.has_scenarios:
-            found = kernels.compute_portfolio_requirement(packed, held)
+            found = kernels.compute_portfolio_requirement(packed, held, False)
             assert shares.sum() == pytest.approx(found, abs=1e-9 * max(found, 1.0))
         for i, quantity in enumerate(held.quantities.tolist()):
             step = 1e-6 * quantity
             ends = []
             for side in (1.0, -1.0):
                 held.quantities[i] = quantity + side * step
-                ends.append(kernels.compute_portfolio_requirement(packed, held))
+                ends.append(kernels.compute_portfolio_requirement(packed, held, False))
             held.quantities[i] = quantity
             if quantity != 0.0:
                 slope = (ends[0] - ends[1]) / (2.0 * step)
@@ -405,10 +405,10 @@ def test_bad_rules_and_answers_are_errors():
     rule.requirement = lambda positions, prices: math.nan
     own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
     with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
-        kernels.compute_portfolio_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+        kernels.compute_portfolio_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0] * 3), False)
     rule.requirement = lambda positions, prices: max(positions.values())
     with pytest.raises(bt.ParameterError, match=r"Fifth.requirement must.*with {} it raised Val"):
-        kernels.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+        kernels.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0] * 3), False)
 
 
 @pytest.mark.parametrize(("name", "venue"), [

@@ -14,7 +14,7 @@ from backtest.account.position import (
     compute_trail,
     find_side,
 )
-from backtest.account.records import FLAGS, Balances, Trade, Watch
+from backtest.account.records import FLAGS, Balances, Trade
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
@@ -461,14 +461,13 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
             )
-            watch = Watch(position[spot(i, r.BEST, lane)], math.nan)
-            want = position[spot(i, r.WANT, lane)]
+            best, want = position[spot(i, r.BEST, lane)], position[spot(i, r.WANT, lane)]
             after = trade_lane(rules, a.Balances(0.0, own), quote, want).balances.position
-            watch = a.follow_trade(watch, own, after) if is_planned else watch
+            best = after.entry if is_planned & (own.quantity * after.quantity <= 0.0) else best
             own = after if is_planned else own
             side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
             stop = widen(compute_loss_stop(rules, own, quote), side)
-            trail = widen(compute_trail(rules, own, quote, watch), side)
+            trail = widen(compute_trail(rules, own, quote, best), side)
             aim = widen(compute_target_price(rules, own, quote), -side)
             low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
             low, high = max(low, pick(is_long, trail, low)), min(high, pick(is_short, trail, high))
@@ -498,5 +497,5 @@ def follow_bests(lanes: Lanes, n: int) -> None:
             own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
             )
-            watch = Watch(position[spot(i, r.BEST, lane)], math.nan)
-            position[spot(i, r.BEST, lane)] = a.follow_prices(watch, own, quote).best
+            best = position[spot(i, r.BEST, lane)]
+            position[spot(i, r.BEST, lane)] = a.follow_prices(best, own, quote)
