@@ -13,7 +13,7 @@ import numpy as np
 
 import backtest as bt
 from backtest.results.measure_table import CORE
-from backtest.search import Study, trials, tune, winner
+from backtest.search import Study, samplers, tune, winner
 from backtest.sweep import set_runs
 from backtest.sweep.set_evaluator import Rows
 from backtest.sweep.sets import VariedTest, count_sets, read_space
@@ -148,7 +148,7 @@ class Drawn:
         self.kept, self.scores = np.concatenate([self.kept, cube])[best], everything[best]
 
 
-def start_drawn(sampler: str, space, trials, seed, objectives=1) -> Drawn:
+def make_drawn(name: str, space, *, seed, trials=None, objectives=1) -> Drawn:
     return Drawn(space, seed, trials)
 
 
@@ -160,7 +160,7 @@ def stand_in(
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
     put(set_runs, "choose_evaluator", lambda pool, *, is_separate: evaluator)
-    put(trials, "start_sampler", start_drawn)
+    put(samplers, "make_sampler", make_drawn)
     put(winner, "list_benchmarked", lambda task, values, count: [])  # nothing is run
 
 

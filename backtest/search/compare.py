@@ -118,14 +118,14 @@ def compare(
             f"{core.did_you_mean(against, [*results])}"
         )
     level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
-    n = int(core.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
-    if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
+    draws = core.Range(99, MOST_DRAWS).check("draws", draws, whole=True)
+    if (draws + 1) * (1.0 - level) < 1.0 - 1e-9:
         raise core.ParameterError(
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
-            f" got {n}"
+            f" got {draws}"
         )
-    start = int(core.Range(0, 2**63 - 1).check("seed", seed, whole=True))
-    rules = {"confidence": level, "draws": n, "seed": start}
+    seed = core.Range(0, 2**63 - 1).check("seed", seed, whole=True)
+    rules = {"confidence": level, "draws": draws, "seed": seed}
     check_alike(results)
     scaled = equalize_risk(results, progress) if equal_risk else None
     if scaled is not None:
@@ -142,17 +142,18 @@ def compare(
     rest = np.array([1.0 if scaled is None else scaled[name].rest for name in results])
     differences, blocks = tabulate_differences(sampled, table, rest, against, rules, progress)
     cautions = list(list_cautions(len(sampled.free), scaled))
+    first = next(iter(results.values()))
     facts = {
         "baseline": against,
-        "market": e.measure_market(next(iter(results.values()))),
+        "market": e.measure_market(first),
         "equal_risk": equal_risk,
         **rules,
         "blocks": blocks,
         "warnings": cautions,
     }
     manifest = build_manifest(results, scaled, sampled, facts)
-    index = next(iter(results.values())).returns.index
-    returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
+    index = first.returns.index
+    returns = pd.DataFrame(sampled.returns.T, index=index, columns=[*results])
     free = pd.Series(sampled.free, index=index, name="risk_free")
     for caution in cautions:
         core.warn_caller(caution)
@@ -209,17 +210,15 @@ def check_alike(results: Mapping[str, Result]) -> None:
     terms = describe_terms(first)
     for other, result in results.items():
         found = [each for each, *_ in walk_differences(terms, describe_terms(result))]
+        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        what = f"differs from {name} in {', '.join(found[:LISTED])}{more}" if found else ""
         if result.manifest["resumed_from"] is not None:
             what = "begins in the middle: it was resumed from another run"
-        elif found:
-            more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
-            what = f"differs from {name} in {', '.join(found[:LISTED])}{more}"
-        else:
-            continue
-        raise core.ParameterError(
-            "results must share market data, time, signal, venue and account to be compared, "
-            f"{other!r} {what}"
-        )
+        if what:
+            raise core.ParameterError(
+                "results must share market data, time, signal, venue and account to be compared, "
+                f"{other!r} {what}"
+            )
 
 
 def describe_terms(result: Result) -> Any:
@@ -272,7 +271,6 @@ def sample_returns(results: Mapping[str, Result]) -> Sampled:
 
 
 def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatArray:
-    """Return the simple risk-free return of each sampling period, from that of each bar."""
     ends = np.flatnonzero(ends_sample)
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
@@ -320,21 +318,22 @@ def tabulate_differences(
     living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
     bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
-    rows, blocks, done = [], dict[str, int](), 0
-
-    def report(more: int) -> None:
-        if progress is not None:
-            progress(done + more, len(STATISTICS) * rules["draws"])
-
+    rows, blocks, draws = [], dict[str, int](), rules["draws"]
     for place, measure in enumerate(TITLES):
-        done = place * rules["draws"]
+
+        def report(more: int, done: int = place * draws) -> None:
+            if progress is not None:
+                progress(done + more, len(STATISTICS) * draws)
+
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):
             gap = pair_differences(of_run if is_tested else of_run * rest, pairs)
         is_fallen = bases == RUIN
         edge = np.where(is_fallen, gap if measure == "log_growth" else np.nan, np.nan)
-        found = {"difference": np.where(is_fallen, edge, gap), "low": edge, "high": edge.copy(),
-                 "p_value": np.full(len(pairs), np.nan)}  # fmt: skip
+        part = pd.DataFrame({"policy": [names[one] for one, _ in pairs]})
+        part = part.assign(against=baseline, measure=measure)
+        part = part.assign(difference=np.where(is_fallen, edge, gap), low=edge, high=edge)
+        part = part.assign(p_value=np.nan, p_holm=np.nan)
         tested = np.isin(bases, (TEST, SAME)) & is_tested
         if tested.any():
             drawn = compare_pairs(
@@ -342,25 +341,21 @@ def tabulate_differences(
                 pairs[tested],
                 measure,
                 confidence=rules["confidence"],
-                draws=rules["draws"],
+                draws=draws,
                 rng=np.random.default_rng(rules["seed"]),
-                progress=report if progress else None,
+                progress=report,
             )
             blocks[measure] = drawn.block
-            for name, column in found.items():
-                column[tested] = getattr(drawn, name)
-        for name in ("difference", "low", "high"):
-            found[name][bases == LOST] = np.nan
-        corrected = np.full(len(pairs), np.nan)
-        corrected[bases == TEST] = holm(found["p_value"][bases == TEST])
-        is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules["confidence"] + 1e-12
-        basis = np.where((bases == TEST) & ~np.array(is_tested), UNTESTED, bases)
-        basis[np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))] = NONE
-        part = pd.DataFrame({"policy": [names[one] for one, _ in pairs], **found})
-        part.insert(1, "against", baseline)
-        part.insert(2, "measure", measure)
-        is_clear = np.isinf(found["difference"]) | is_decided
-        rows.append(part.assign(p_holm=corrected, distinguishable=is_clear, basis=basis))
+            for name in ("difference", "low", "high", "p_value"):
+                part.loc[tested, name] = getattr(drawn, name)
+        part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
+        is_test = bases == TEST
+        part.loc[is_test, "p_holm"] = holm(part["p_value"][is_test].to_numpy())
+        is_decided = part["p_holm"] <= 1.0 - rules["confidence"] + 1e-12
+        basis = np.where(is_test & ~np.array(is_tested), UNTESTED, bases)
+        basis[part["difference"].isna() & ~np.isin(bases, (RUIN, LOST))] = NONE
+        is_clear = np.isinf(part["difference"]) | is_decided
+        rows.append(part.assign(distinguishable=is_clear, basis=basis))
     return pd.concat(rows, ignore_index=True), blocks
 
 
@@ -455,11 +450,10 @@ class Comparison(core.SavedResult):
     def verdict(self) -> str:
         clear = self.differences[self.differences["distinguishable"]]
         parts = []
-        for measure, words in TITLES.items():
-            rows = clear[clear["measure"] == measure].to_dict("records")
+        for measure, rows in clear.groupby("measure", sort=False):
             sides = [f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
-                     for row in rows]  # fmt: skip
-            parts += [f"{words}: {', '.join(sides)}"] if sides else []
+                     for row in rows.to_dict("records")]  # fmt: skip
+            parts.append(f"{TITLES[str(measure)]}: {', '.join(sides)}")
         start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
         found = f"these differ by more than noise. {core.capitalize('; '.join(parts))}."
         text = f"{start} {found if parts else 'nothing differs by more than noise.'}"
@@ -472,17 +466,16 @@ class Comparison(core.SavedResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        days = self.table["ruin_time"]
+        days, left = self.table["ruin_time"], 1.0 + self.table["total_return"]
         found = [
             f"{name} was RUINED after {float(days[name]):,.1f} days: no trade since; {AFTER_RUIN}."
             for name in self.ruined
         ]
-        for name in self.lost:
-            if name not in self.ruined:
-                left = 1.0 + float(self.table["total_return"][name])
-                found.append(
-                    f"{name} was LOST: {core.format_percent(left, 4)} of its money is left."
-                )
+        found += [
+            f"{name} was LOST: {core.format_percent(float(left[name]), 4)} of its money is left."
+            for name in self.lost
+            if name not in self.ruined
+        ]
         if len(self.lost) > 1:
             found.append(f"Nothing is compared between lost accounts: {', '.join(self.lost)}.")
         if self.manifest["equal_risk"]:
@@ -502,15 +495,13 @@ class Comparison(core.SavedResult):
         return f"<Comparison of {', '.join(self.names)}{risk} on {self.manifest['data']['source']}>"
 
     def to_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = core.to_plain(
-            {
-                "comparison": self.manifest,
-                "table": self.table.reset_index().to_dict("records"),
-                "differences": self.differences.to_dict("records"),
-                "order": list(self.order),
-            }
-        )
-        return data
+        content = {
+            "comparison": self.manifest,
+            "table": self.table.reset_index().to_dict("records"),
+            "differences": self.differences.to_dict("records"),
+            "order": list(self.order),
+        }
+        return dict(core.to_plain(content))
 
     @property
     def folder_title(self) -> str:
@@ -552,14 +543,12 @@ class Comparison(core.SavedResult):
                        note="The highest log growth first, ruined accounts last."),
         ]  # fmt: skip
         gaps: list[Shown] = []
+        cells: dict[str, pd.Series] = {}
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")
             gaps.append(show_gap(f"difference-{measure}", f"Difference of {title}", rows))
-        cells: dict[str, dict[str, str]] = {}
-        for row in self.differences.to_dict("records"):
-            cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
-        table = pd.DataFrame.from_dict(cells, orient="index")
-        table = table.loc[[name for name in self.order if name != self.baseline]]
+            cells[title] = rows.apply(write_gap, axis=1)
+        table = pd.DataFrame(cells).loc[[name for name in self.order if name != self.baseline]]
         heads = {title: core.Head(title, "", "decimals") for title in TITLES.values()}
         note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
         gaps.append(ShownTable(table, f"Difference from {self.baseline}", note, label, heads))
@@ -581,21 +570,19 @@ class Comparison(core.SavedResult):
         )
 
     def list_measures(self) -> Mapping[str, float]:
-        best: Any = self.table.loc[self.order[0]]
-        return dict(best)
+        return dict(self.table.loc[self.order[0]])
 
     def list_policies(self) -> Iterable[type]:
         for result in (self.results or {}).values():
-            yield from (type(each) for each in result.policies.values())
+            yield from map(type, result.policies.values())
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
-        returns = self.returns.set_axis(range(len(self.names)), axis=1)
-        numbered = {str(name): returns[name] for name in returns}
-        columns = {"time": returns.index, "risk_free": self.risk_free, **numbered}
+        numbered = self.returns.set_axis([str(k) for k in range(len(self.names))], axis=1)
+        numbered.insert(0, "risk_free", self.risk_free)
         return {
             "table": self.table.reset_index(),
             "differences": self.differences,
-            "returns": pd.DataFrame(columns),
+            "returns": numbered.rename_axis("time").reset_index(),
         }
 
     @classmethod
@@ -611,8 +598,7 @@ class Comparison(core.SavedResult):
         return cls(table, tables["differences"], named, free, manifest)
 
 
-def write_gap(row: Mapping[Any, Any]) -> str:
-    """Return a difference with the half width of its interval, or why it has none."""
+def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
     mark = " *" if row["distinguishable"] else ""
     gap, half, basis = row["difference"], row["high"] - row["difference"], row["basis"]
     if basis in (SAME, LOST):

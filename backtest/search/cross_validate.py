@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -139,42 +139,34 @@ def cross_validate(
     bars = v.check_embargo(embargo, cut, market)
     period = max(core.parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
-    plan = SplitPlan(cut, k, bars, skipped)
-    manifest = problem.describe_search(
-        KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
-    )
+    manifest = problem.describe_search(KIND, groups=cut.n, test_groups=k, embargo=bars)
     drawn = draw_sets(problem.space, trials, seed=problem.seed)
     sets = take_sets(drawn, find_distinct(drawn))
 
     def make(evaluator: Evaluator, folder: Path | None) -> CrossValidation:
         evaluator.check_causal(problem.space.list_ends())
-        runs = run_groups(evaluator, sets, plan.groups, folder, progress)
+        runs = run_groups(evaluator, sets, cut, folder, progress)
         if any(each.failed.all() for each in runs):
             raise core.PolicyError("every set failed in a group; run one with bt.run to see more")
-        return judge_splits(problem, sets, plan, runs, manifest)
+        figures = {"embargo_bars": bars, "embargo_samples": skipped, "sets": count_sets(sets)}
+        return judge_splits(problem, sets, cut, k, runs, figures, manifest)
 
     return v.make_or_resume(CrossValidation, problem, manifest, make)
-
-
-class SplitPlan(NamedTuple):
-    groups: v.Groups
-    k: int
-    embargo: int
-    skipped: int
-    """Sampled returns within the embargo."""
 
 
 def judge_splits(
     problem: SearchProblem,
     sets: Sets,
-    plan: SplitPlan,
+    groups: v.Groups,
+    k: int,
     runs: Sequence[GroupRuns],
+    figures: dict[str, Any],
     manifest: Mapping[str, Any],
 ) -> CrossValidation:
-    test, n = problem.test, len(runs)
+    test, n = problem.test, groups.n
     periods = engine.count_periods(test.calendar, test.sampling, problem.market)
-    plain = build_parts(problem, plan.groups, runs, 0)
-    late = build_parts(problem, plan.groups, runs, plan.skipped)
+    plain = build_parts(problem, groups, runs, 0)
+    late = build_parts(problem, groups, runs, figures["embargo_samples"])
     failed = np.any([each.failed for each in runs], axis=0)
 
     def score(parts: Sequence[GroupPart]) -> tuple[core.FloatArray, core.FloatArray]:
@@ -184,52 +176,40 @@ def judge_splits(
         return v.order_scores(scores, metrics["ruined"]), violation
 
     insides, outsides = [], []
-    for tested in v.list_splits(n, plan.k):
+    tests = list(itertools.combinations(range(n), k))
+    for tested in tests:
         is_late = v.find_embargoed(n, tested)
         rest = [late[g] if is_late[g] else plain[g] for g in range(n) if g not in tested]
         inside, violation = score(rest)
         insides.append(np.where(violation == 0.0, inside, -np.inf))
         outsides.append(score([plain[g] for g in tested])[0])
-    winners = choose_winners(insides, outsides)
-    objective, empty = problem.goal.objective, int(np.sum(winners.row < 0))
-    text = f"{empty} of {len(winners.row)} splits have no set that satisfies all constraints"
+    splits = choose_winners(insides, outsides)
+    rows = splits.pop("row").to_numpy()
+    objective, empty = problem.goal.objective, int(np.sum(rows < 0))
+    text = f"{empty} of {len(rows)} splits have no set that satisfies all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
-    splits = pd.DataFrame({"groups": v.list_splits(n, plan.k), "in_sample": winners.inside,
-                           "out_of_sample": winners.outside, "rank": winners.rank})  # fmt: skip
+    splits.insert(0, "groups", tests)
     for name in problem.names:
         setting = problem.varied.settings[name]
         values = [None if row < 0 else to_plain_value(setting, sets[name][row])
-                  for row in winners.row.tolist()]  # fmt: skip
+                  for row in rows.tolist()]  # fmt: skip
         splits[name_column(name)] = pd.Series(values)
+    known = splits[["in_sample", "out_of_sample"]].where(np.isfinite).median()
     return CrossValidation(
         splits=splits.rename_axis("split"),
-        paths=stitch_paths(plan, winners, plain, runs, periods),
+        paths=stitch_paths(rows[np.array(v.list_paths(n, k))], plain, runs, periods),
         matrix=pd.DataFrame(matrix).rename_axis("set"),
         sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
         figures={
-            "embargo_bars": plan.embargo,
-            "embargo_samples": plan.skipped,
-            "sets": count_sets(sets),
-            "pbo": estimate_overfitting(winners.rank, n, plan.k).to_dict(),
-            "mean_rank": find_known(np.mean, winners.rank),
-            "median_in_sample": find_known(np.median, winners.inside),
-            "median_out_of_sample": find_known(np.median, winners.outside),
+            **figures,
+            "pbo": v.estimate_overfitting(splits["rank"], count_independent(n, k)).to_dict(),
+            "mean_rank": float(splits["rank"].mean()),
+            "median_in_sample": float(known["in_sample"]),
+            "median_out_of_sample": float(known["out_of_sample"]),
             "warnings": [text] * bool(empty),
         },
         manifest=manifest,
     )
-
-
-def find_known(measure: Any, values: core.FloatArray) -> float:
-    known = values[np.isfinite(values)]
-    return float(measure(known)) if len(known) else math.nan
-
-
-class SplitWinners(NamedTuple):
-    row: core.IntArray
-    inside: core.FloatArray
-    outside: core.FloatArray
-    rank: core.FloatArray
 
 
 class GroupRuns(NamedTuple):
@@ -265,15 +245,15 @@ def run_groups(
         chunks.append(tables)
         if progress is not None:
             progress(min(first + CHUNK, n), n)
-    return [read_runs(pd.concat(parts, ignore_index=True)) for parts in zip(*chunks, strict=True)]
-
-
-def read_runs(table: pd.DataFrame) -> GroupRuns:
-    each, failed = table[RETURNS], table[FAILED].to_numpy()
-    length = max(map(len, each))
-    returns = np.stack([np.pad(one, (0, length - len(one))) for one in each], axis=1)
-    metrics = table.drop(columns=[RETURNS, FAILED])
-    return GroupRuns({str(name): metrics[name].to_numpy() for name in metrics}, returns, failed)
+    found = []
+    for parts in zip(*chunks, strict=True):
+        table = pd.concat(parts, ignore_index=True)
+        each, failed = table.pop(RETURNS), table.pop(FAILED).to_numpy()
+        length = max(map(len, each))
+        returns = np.stack([np.pad(one, (0, length - len(one))) for one in each], axis=1)
+        metrics = {str(name): table[name].to_numpy() for name in table}
+        found.append(GroupRuns(metrics, returns, failed))
+    return found
 
 
 TIME = ("n", "years")
@@ -318,10 +298,7 @@ def build_parts(
 
 
 def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, core.FloatArray]:
-    """Return the measures of sets over several groups, by name, of shape (n,).
-
-    ``periods`` is the number of samples per year. A set ruined in any group is ruined.
-    """
+    """Return the measures of sets over groups, (n,) each, of ``periods`` samples a year."""
     years = np.stack([part["years"] for part in parts])
     found: dict[str, core.FloatArray] = {}
     with np.errstate(all="ignore"):
@@ -356,34 +333,27 @@ def find_deviation(
 ) -> core.FloatArray:
     spread = squares - total * total / np.maximum(n, 1.0)
     spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
-    deviation: core.FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
-    return deviation
+    return np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
 
 
 def choose_winners(
     inside: Sequence[core.FloatArray], outside: Sequence[core.FloatArray]
-) -> SplitWinners:
+) -> pd.DataFrame:
     """Return the best set of each split in training, of the first of equals.
 
-    Objectives of shape (n_sets,) per split; minus infinity for sets that must not win, -1 is the
-    row of a split in which all are.
+    Objectives (n_sets,) per split are minus infinity for sets that must not win; -1 is no set.
     """
     rows = []
     for one, other in zip(inside, outside, strict=True):
         best = int(np.argmax(one))
         found = (best, float(one[best]), float(other[best]), v.find_rank(other, best))
         rows.append(found if np.isfinite(one[best]) else (-1, math.nan, math.nan, math.nan))
-    return SplitWinners(*map(np.array, zip(*rows, strict=True)))
+    return pd.DataFrame(rows, columns=["row", "in_sample", "out_of_sample", "rank"])
 
 
-def estimate_overfitting(ranks: core.FloatArray, n: int, k: int) -> v.Estimate:
-    return v.estimate_share(v.share_overfit(ranks), count_independent(n, k))
-
-
-@functools.cache
 def count_independent(n: int, k: int) -> float:
     """Return how many independent splits have an overfitting that scatters as much on noise."""
-    splits = v.list_splits(n, k)
+    splits = list(itertools.combinations(range(n), k))
     chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
     tested = np.zeros((len(chosen), n))
     for row, place in enumerate(chosen.tolist()):
@@ -399,25 +369,21 @@ def count_independent(n: int, k: int) -> float:
 
 
 def stitch_paths(
-    plan: SplitPlan,
-    winners: SplitWinners,
-    parts: Sequence[GroupPart],
-    runs: Sequence[GroupRuns],
-    periods: float,
+    rows: core.IntArray, parts: Sequence[GroupPart], runs: Sequence[GroupRuns], periods: float
 ) -> pd.DataFrame:
-    rows = winners.row[np.array(v.list_paths(plan.groups.n, plan.k))]
+    """Return the measures of paths through groups, whose sets are ``rows`` (n_paths, n_groups)."""
     alive = np.ones(len(rows), dtype=np.bool_)
     taken, returns = [], []
-    for group in range(plan.groups.n):
-        chosen = np.maximum(rows[:, group], 0)
-        lives = alive & (rows[:, group] >= 0)
+    for row, part, run in zip(rows.T, parts, runs, strict=True):
+        chosen = np.maximum(row, 0)
+        lives = alive & (row >= 0)
         taken.append(
             {  # who does not live earns and costs nothing
                 name: each[chosen] if name in TIME else np.where(lives, each[chosen], 0.0)
-                for name, each in parts[group].items()
+                for name, each in part.items()
             }
         )
-        returns.append(runs[group].returns[:, chosen] * lives)
+        returns.append(run.returns[:, chosen] * lives)
         alive = alive & (taken[-1]["ruined"] == 0.0)
     curves: core.FloatArray = np.cumprod(1.0 + np.concatenate(returns), axis=0).T.astype(np.float64)
     measured = combine_parts(taken, periods)
@@ -508,13 +474,12 @@ class CrossValidation(v.Validation):
             "The drawdown is the deepest inside a group, or across groups by sampled returns. "
             f"{core.capitalize(SPREAD)}."
         )
-        splits = self.splits.assign(
-            groups=[" and ".join(map(str, each)) for each in self.splits["groups"]]
-        )
+        groups = [" and ".join(map(str, each)) for each in self.splits["groups"]]
+        splits = self.splits.assign(groups=groups)
         known, edges = np.histogram(self.ranks.dropna(), bins=BINS, range=(0.0, 1.0))
-        middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
-        bars = (np.where(middle < 0.5, known, 0), np.where(middle < 0.5, 0, known))
-        counts = pd.DataFrame(dict(zip(BARS, bars, strict=True)), index=middle)
+        middle = pd.Index(np.round(0.5 * (edges[:-1] + edges[1:]), 6))
+        lost, won = BARS
+        counts = pd.DataFrame({lost: known * (middle < 0.5), won: known * (middle > 0.5)}, middle)
         spread = self.paths.agg(["min", "median", "max"])[list(measures)]
         spread.index = pd.Index(["lowest", "median", "highest"])
         return [

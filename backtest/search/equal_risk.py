@@ -49,7 +49,6 @@ class ScaledAccount(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """Return how far the volatility is from the target, as a share of it."""
         return abs(self.result.metrics["volatility"] / self.target - 1.0)
 
     @property
@@ -114,12 +113,11 @@ def hold_at_equal_risk(
     ruined, did not move, or trades options, which have no leverage of their own.
     """
     target = result.metrics["volatility"] if volatility is None else volatility
-    is_ruined = volatility is None and bool(result.metrics["ruined"])
-    if result.setup is None or result.options is not None or is_ruined:
-        return None
-    if not target > LEAST_DEVIATION:
-        return None
     setup = result.setup
+    is_ruined = volatility is None and bool(result.metrics["ruined"])
+    is_still = not target > LEAST_DEVIATION
+    if setup is None or result.options is not None or is_ruined or is_still:
+        return None
     clock = find_clock(setup.markets)
     policies: dict[str, Policy] = dict.fromkeys(setup.markets.names, ConstantLeverage())
     seen = clock.pick(setup.signal)
@@ -133,24 +131,19 @@ def hold_at_equal_risk(
 def find_equal_risk(result: Any) -> EqualRisk | None:
     """Return the constant leverage with the account's volatility, within 1 %; None if none has it.
 
-    See :func:`hold_at_equal_risk` for the accounts that have none; a long one in plain Python has
-    none either, as it takes some runs.
+    Nor has a long account in plain Python, as it takes some runs.
     """
     is_long = len(result.time) * len(result.names) > MOST_PLAIN
-    if result.manifest["compiled"] != "yes" and is_long:
+    if is_long and result.manifest["compiled"] != "yes":
         return None
     held = hold_at_equal_risk(result, exact=NEAR)
     if held is None or not held.distance <= NEAR:
         return None
-    unit = held.result.of_account("unit") / held.result.tally.first_unit
-    return EqualRisk(held.scale, unit)
+    return EqualRisk(held.scale, held.result.of_account("unit") / held.result.tally.first_unit)
 
 
 def measure_market(result: Result) -> dict[str, float]:
-    """Return the measures of buying and holding the market over the same bars, without costs.
-
-    Of several instruments, of the index that the measures of the account compare with.
-    """
+    """Return the measures of buying and holding the market, or its index, without costs."""
     held = measure_holding(result)
     names = ("total_return", "volatility", "sharpe", "max_drawdown")
     found = {name: float(getattr(held, name)) for name in names}
@@ -160,10 +153,7 @@ def measure_market(result: Result) -> dict[str, float]:
 def name_better(
     lines: Mapping[str, Mapping[str, float]], own: Mapping[str, float], whose: str = "its"
 ) -> str:
-    """Return the benchmark lines that grew more than an account, as a clause; empty if none did.
-
-    ``lines`` and ``own`` have ``cagr`` and ``volatility``, fractions per year.
-    """
+    """Return the benchmark lines that grew more than an account, as a clause; empty if none did."""
 
     def say(row: Mapping[str, float]) -> str:
         growth, volatility = map(core.format_percent, (row["cagr"], row["volatility"]))

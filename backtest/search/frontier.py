@@ -20,7 +20,7 @@ from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.search import trials as t
-from backtest.sweep import count_sets, draw_cube, name_column, take_sets
+from backtest.sweep import draw_cube, name_column, take_sets
 
 if TYPE_CHECKING:
     from backtest.search.winner import StudyTask
@@ -80,10 +80,8 @@ def resample_scores(
 ) -> Iterator[core.FloatArray]:
     """Yield the scores of k sets in resampled histories, of shape (k, n_objectives) each.
 
-    ``metrics`` are measures of shape (k,) by name, and ``returns`` (n, k) the sampled returns of
-    the sets, all resampled together by the stationary bootstrap of
-    :func:`backtest.measures.compare_pairs`. A measure moves by as much as that of the returns does;
-    one that does not follow from returns stays.
+    The sampled ``returns`` (n, k) are resampled together by the stationary bootstrap. A measure
+    moves by as much as that of the returns does; one that does not follow from returns stays.
     """
     series = np.ascontiguousarray(returns.T)
     logs = np.log1p(series)
@@ -111,7 +109,6 @@ class Patience:
         self.bars = np.empty((0, len(goal.objectives)))
 
     def count(self, batch: t.Batch) -> None:
-        """Count the sets of a batch from its last gain on."""
         scores = t.grade_feasible(self.goal, batch)
         gains = np.flatnonzero(~is_dominated(scores))
         is_gain = np.all(np.any(scores[gains, None] > self.bars, axis=2), axis=1)
@@ -188,27 +185,24 @@ class Frontier(core.SettingsResult):
 
     @property
     def title(self) -> str:
-        """The policy and the objectives."""
         return f"{self.settings['policy']}, {' and '.join(map(name_measure, self.objectives))}"
 
     @property
     def note(self) -> str:
-        """The number of sets on the frontier."""
         return f"{self.found:,} of {self.settings['sets']:,} sets"
 
     @property
     def verdict(self) -> str:
-        """Where the knee lies, and whether the default is on the frontier."""
-        knee: Any = self.points.loc[self.knee]
+
+        def describe(row: int) -> str:
+            values = ((name, self.points.loc[row, name]) for name in self.objectives)
+            return ", ".join(f"{name_measure(k)} {format_value(k, value)}" for k, value in values)
+
         text = f"{self.note} are beaten by no other in every objective. The knee has "
-        text += ", ".join(f"{name_measure(k)} {format_value(k, knee[k])}" for k in self.objectives)
-        for name in (DEFAULT, TODAY):
-            for row in self.points.index[self.points["point"] == name]:
-                at = self.points.loc[row]
-                beaten = "" if self.is_beaten(row) else "not "
-                text += f"; the set {name} is {beaten}beaten, with " + ", ".join(
-                    f"{name_measure(k)} {format_value(k, at[k])}" for k in self.objectives
-                )
+        text += describe(self.knee)
+        for row in self.points.index[self.points["point"] != FRONTIER]:
+            what = "beaten" if self.is_beaten(row) else "not beaten"
+            text += f"; the set {self.points.loc[row, 'point']} is {what}, with {describe(row)}"
         return f"{text}."
 
     def is_beaten(self, row: int) -> bool:
@@ -220,7 +214,6 @@ class Frontier(core.SettingsResult):
 
     @property
     def details(self) -> str:
-        """What selection does to the numbers."""
         return (
             f"The frontier was chosen among {self.settings['sets']:,} sets on the same bars, and "
             "its measures there are not deflated for this selection; the holdout was never "
@@ -228,7 +221,6 @@ class Frontier(core.SettingsResult):
         )
 
     def list_numbers(self) -> list[Headline]:
-        """Return the objectives at the knee."""
         knee: Any = self.points.loc[self.knee]
         return [
             Headline(name, f"{name_measure(name)} at the knee", float(knee[name]),
@@ -238,7 +230,6 @@ class Frontier(core.SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the picture of each pair of objectives, and the table."""
         pairs = itertools.combinations(self.objectives, 2)
         heads = {
             SHARE: Head("not beaten", "share of resampled histories", "percent"),
@@ -281,10 +272,7 @@ def format_value(name: str, value: Any) -> str:
 
 
 def choose_apart(scores: core.FloatArray, most: int) -> core.IntArray:
-    """Return the rows of points that lie farthest apart: the best of each objective, then others.
-
-    ``scores`` (k, n_objectives) are scaled to their range.
-    """
+    """Return the rows of points that lie farthest apart, the best of each objective first."""
     width = np.ptp(scores, axis=0)
     scaled = scores / np.where(width > 0.0, width, 1.0)
     chosen = [*dict.fromkeys(np.argmax(scaled, axis=0).tolist())]
@@ -296,7 +284,6 @@ def choose_apart(scores: core.FloatArray, most: int) -> core.IntArray:
 
 
 def peel_layers(scores: core.FloatArray, most: int) -> core.IntArray:
-    """Return the rows of the frontier, then of what is the frontier without it, and so on."""
     left, found = np.flatnonzero(~np.isnan(scores).any(axis=1)), np.empty(0, dtype=np.int64)
     while len(left) and len(found) < most:
         beaten = is_dominated(scores[left])
@@ -307,7 +294,6 @@ def peel_layers(scores: core.FloatArray, most: int) -> core.IntArray:
 def build_frontier(
     task: StudyTask, trials: t.Batch, goal: t.Goal, objectives: Sequence[str], draws: int
 ) -> Frontier:
-    """Return the frontier of the sets of a search; those listed are looked at on the holdout."""
     places = t.find_distinct(trials.sets)
     scores = t.grade_feasible(goal, trials)[places]
     front = np.flatnonzero(~is_dominated(scores))
@@ -322,14 +308,11 @@ def build_frontier(
     listed = listed[np.argsort(-scores[listed, 0], kind="stable")]
     near = peel_layers(np.delete(scores, listed, axis=0), MOST_RIVALS)
     near = np.delete(np.arange(len(scores)), listed)[near]
-    roles, given = [FRONTIER] * len(listed), list_given(task)
-    sets = take_sets(trials.sets, places[listed])
-    for name, values in given.items():
-        roles.append(name)
-        own = task.read(values)
-        sets = {key: np.append(each, own[key]) for key, each in sets.items()}
-    beside = take_sets(trials.sets, places[near])
-    everything = {key: np.append(each, beside[key]) for key, each in sets.items()}
+    given = list_given(task)
+    roles = [FRONTIER] * len(listed) + [*given]
+    own = map(task.read, given.values())
+    sets = t.join_columns([take_sets(trials.sets, places[listed]), *own])
+    everything = t.join_columns([sets, take_sets(trials.sets, places[near])])
     rows = task.seen.evaluate(everything, returns=True).finish()
     is_usable = (rows.metrics["ruined"] == 0.0) & ~np.isnan(goal.grade(rows.metrics)).any(axis=1)
     shares = np.full(len(rows.done), np.nan)
@@ -339,23 +322,25 @@ def build_frontier(
         drawn = resample_scores(goal, usable, rows.returns[:, is_usable], span, draws, seed)
         shares[is_usable] = np.mean([~is_dominated(each) for each in drawn], axis=0)
     n = len(roles)
-    held_out = measure_held_out(task, sets, objectives)
     columns = {"point": roles, **{name: rows.metrics[name][:n] for name in objectives}}
     columns |= {SHARE: shares[:n], **{name_column(k): each for k, each in sets.items()}}
-    table = pd.DataFrame({**columns, **{f"holdout_{k}": each for k, each in held_out.items()}})
+    if task.has_holdout:
+        for k in range(n):
+            task.note_look(take_sets(sets, k))
+        held_out = task.whole.evaluate(sets, first=task.split).finish()
+        columns |= {f"holdout_{name}": held_out.metrics[name] for name in objectives}
+    table = pd.DataFrame(columns, index=pd.RangeIndex(1, n + 1, name="row"))
     kept = ~np.isnan(scores).any(axis=1)
     tried = pd.DataFrame({k: trials.metrics[k][places[kept]] for k in objectives})
     facts = ("policy", "constraints", "sampler", "seed", "holdout", "searched", "id")
-    settings = {name: task.facts[name] for name in facts if name in task.facts}
+    settings = {name: task.facts[name] for name in facts}
     settings |= {"policy": task.facts["policy"]["name"], "objectives": list(objectives)}
     settings |= {"sets": len(places), "draws": draws}
-    table.index = pd.RangeIndex(1, n + 1, name="row")
     row = 1 + int(np.flatnonzero(listed == knee)[0])
     return Frontier(table, tried, row, len(front), settings, task.problem.market)
 
 
 def list_given(task: StudyTask) -> dict[str, dict[str, Any]]:
-    """Return the default set of a policy, and that of the policy given if it differs, by role."""
     problem, own = task.problem, task.whole.varied
     names = [*problem.names, *problem.space.fixed]
     today = {**{name: own.settings[name].value for name in names}, **problem.space.fixed}
@@ -368,19 +353,6 @@ def list_given(task: StudyTask) -> dict[str, dict[str, Any]]:
         found[TODAY] = today
     missing = (None, MISSING)
     return {k: each for k, each in found.items() if not any(v in missing for v in each.values())}
-
-
-def measure_held_out(
-    task: StudyTask, sets: Sets, objectives: Sequence[str]
-) -> dict[str, core.FloatArray]:
-    """Return the objectives of sets on the holdout, NaN where one failed; each look is noted."""
-    if not task.has_holdout:
-        return {}
-    if task.store is not None:
-        for k in range(count_sets(sets)):
-            t.add_note(task.store, t.LOOKS, task.facts, values=take_sets(sets, k))
-    rows = task.whole.evaluate(sets, first=task.split).finish()
-    return {name: rows.metrics[name] for name in objectives}
 
 
 TREES, LEAF, FEATURES = 32, 2, 0.75
@@ -451,7 +423,17 @@ def average_leaves(
     Of shape (d, n_cells) and (n_pairs, n_cells, n_cells): exact means over all other axes, as
     leaves are boxes.
     """
-    low, high, value = list_leaves(tree)
+    leaves, left = [], [(0, np.zeros(tree.n_features), np.ones(tree.n_features))]
+    while left:
+        node, least, most = left.pop()
+        axis, cut = tree.feature[node], tree.threshold[node]
+        if axis < 0:
+            leaves.append((least, most, float(tree.value[node].item())))
+            continue
+        below, above = most.copy(), least.copy()
+        below[axis] = above[axis] = cut
+        left += [(tree.children_left[node], least, below), (tree.children_right[node], above, most)]
+    low, high, value = map(np.array, zip(*leaves, strict=True))
     width, middle = high - low, (np.arange(CELLS) + 0.5) / CELLS
     volume = width.prod(axis=1)
     weight = volume * (value - volume @ value)
@@ -474,19 +456,3 @@ def share_variance(
     own, both = np.mean(alone**2, axis=1), np.mean(joint**2, axis=(1, 2))
     first, second = np.array(pairs).T
     return own / total, np.maximum(both - own[first] - own[second], 0.0) / total
-
-
-def list_leaves(tree: Any) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
-    """Return the boxes of a tree's leaves in the unit cube, (k, d) each, and values (k,)."""
-    found, left = [], [(0, np.zeros(tree.n_features), np.ones(tree.n_features))]
-    while left:
-        node, low, high = left.pop()
-        axis, cut = tree.feature[node], tree.threshold[node]
-        if axis < 0:
-            found.append((low, high, float(tree.value[node].item())))
-            continue
-        below, above = high.copy(), low.copy()
-        below[axis] = above[axis] = cut
-        left += [(tree.children_left[node], low, below), (tree.children_right[node], above, high)]
-    lows, highs, values = zip(*found, strict=True)
-    return np.array(lows), np.array(highs), np.array(values)

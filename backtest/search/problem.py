@@ -100,11 +100,9 @@ class SearchProblem(SetRuns):
         return [each.name for each in self.space.dimensions]
 
     def build_evaluator(self, market: Any) -> Evaluator:
-        """Return an evaluator of some of the bars."""
         return self.make(market, self.keep_times(), self.metrics)
 
     def run(self, values: Mapping[str, Any], first: int, stop: int) -> results.Result:
-        """Run a set on some bars with fresh capital."""
         is_whole = stop == self.market.n_bars
         changes: dict[str, Any] = {"start": self.market.times[first]}
         if not is_whole:
@@ -209,6 +207,12 @@ def read_search(  # noqa: PLR0913 - those of a search
         test, policy, accounts=accounts, pool=pool, compile=compile, threads=threads, memory=memory
     )
     goal = read_goal(objective, constraints)
+    names = name_measures(objective, goal)
+    if not callable(objective) and (slow := sorted(names & set(PATH))):
+        raise ParameterError(
+            "objective and constraints must be measures that need no path of an account, got "
+            f"{', '.join(slow)}; study.replay().metrics has all"
+        )
     if goal.others and (sampler == "gp" or isinstance(robust, Robustness)):
         raise ParameterError(
             "several objectives take sampler auto, sobol, random or grid, and no robust, got "
@@ -227,7 +231,7 @@ def read_search(  # noqa: PLR0913 - those of a search
         space=found,
         goal=goal,
         objective=objective,
-        metrics=choose_metrics(objective, goal),
+        metrics="core" if names <= set(CORE) else "all",
         sampler=sampler,
         trials=trials,
         seconds=seconds,
@@ -286,19 +290,6 @@ def name_measures(objective: Objectives, goal: Goal) -> set[str]:
     given = [objective] if isinstance(objective, str) or callable(objective) else [*objective]
     names = {k.strip().lstrip("- ") if isinstance(k, str) else "a function" for k in given}
     return names | {each.name for each in goal.constraints}
-
-
-def choose_metrics(objective: Objectives, goal: Goal) -> Metrics:
-    if callable(objective):
-        return "all"
-    names = name_measures(objective, goal)
-    slow = sorted(names & set(PATH))
-    if slow:
-        raise ParameterError(
-            "objective and constraints must be measures that need no path of an account, got "
-            f"{', '.join(slow)}; study.replay().metrics has all"
-        )
-    return "core" if names <= set(CORE) else "all"
 
 
 def describe_objective(objective: Objectives) -> Any:

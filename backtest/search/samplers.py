@@ -13,7 +13,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cmaes
 import numpy as np
@@ -28,24 +28,14 @@ BULK = 1024
 """Points of a batch where scores are ignored; a power of two keeps Sobol points balanced."""
 
 
-class Sampler(Protocol):
-    def ask(self) -> FloatArray:
-        """Return the next points, of shape (n, n_dimensions) in [0, 1]; n = 0 ends the search."""
-
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take the scores of the points that :meth:`ask` returned.
-
-        ``score`` of shape (n,) is larger for better points; NaN is worst. ``violation`` of shape
-        (n,) is by how much constraints are broken: 0 for none, inf for ruin or failure.
-        """
-
-
 def make_sampler(
     name: str, space: Space, *, seed: int, trials: int | None = None, objectives: int = 1
-) -> Sampler:
+) -> Blind | Auto | Chebyshev | GaussianProcess:
     """Return a sampler; ``trials`` are those that will be evaluated, by which it plans.
 
-    Of several ``objectives`` it takes scores of shape (n, n_objectives).
+    ``ask`` returns the next points, of shape (n, n_dimensions) in [0, 1]; n = 0 ends the search.
+    ``tell`` takes their scores (n,), or (n, n_objectives) of several: larger for better points, NaN
+    is worst; and by how much they break constraints (n,): 0 for none, inf for ruin or failure.
     """
     rng, d = np.random.default_rng(seed), len(space.dimensions)
     if name == "gp":
@@ -82,18 +72,13 @@ class Points(NamedTuple):
     def rank(self) -> FloatArray:
         """Return ranks of shape (n,), 1 for the worst; ties share their mean rank."""
         by_score = rankdata(self.score, "dense")
-        ranks: FloatArray = rankdata(by_score - len(by_score) * rankdata(self.violation, "dense"))
-        return ranks
+        return rankdata(by_score - len(by_score) * rankdata(self.violation, "dense"))
 
 
 def grade(cube: FloatArray, score: FloatArray, violation: FloatArray) -> Points:
     broken = np.where(np.isnan(violation), np.inf, np.maximum(violation, 0.0))
     known = np.where(np.isnan(score), -np.inf, score)
     return Points(cube, broken, np.where(broken > 0.0, 0.0, known))
-
-
-def know_nothing(n_dimensions: int) -> Points:
-    return Points(np.empty((0, n_dimensions)), np.empty(0), np.empty(0))
 
 
 class SobolStream:
@@ -108,7 +93,6 @@ class SobolStream:
         self._kept = np.empty((0, n_dimensions))
 
     def take(self, n: int) -> FloatArray:
-        """Return the next points, of shape (n, n_dimensions)."""
         missing = n - len(self._kept)
         drawn = [self._engine.random(BULK) for _ in range(-(-missing // BULK))]
         points = np.concatenate([self._kept, *drawn])
@@ -134,24 +118,12 @@ MOST_POINTS = 4096
 
 
 def build_grid(space: Space, most: int) -> FloatArray:
-    """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions)."""
-    axes = [*map(spread_levels, space.dimensions, count_levels(space, most))]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-    if all(dimension.when is None for dimension in space.dimensions):
-        return points
-    _, first = np.unique(canonicalize(space, points), axis=0, return_index=True)
-    return points[np.sort(first)]
-
-
-def count_levels(space: Space, most: int) -> list[int]:
     limits = [count_values(dimension) for dimension in space.dimensions]
     growing = [k for k, each in enumerate(space.dimensions) if not each.options]
     combinations = math.prod(len(each.options) or 1 for each in space.dimensions)
     share = max(int((most / combinations) ** (1.0 / max(len(growing), 1))), 1)
-    levels = [
-        len(each.options) or int(min(share, limit))
-        for each, limit in zip(space.dimensions, limits, strict=True)
-    ]
+    levels = [int(min(share, limit)) if k in growing else int(limit)
+              for k, limit in enumerate(limits)]  # fmt: skip
     while growing:
         for k in list(growing):
             product = math.prod(levels) // levels[k] * (levels[k] + 1)
@@ -159,7 +131,12 @@ def count_levels(space: Space, most: int) -> list[int]:
                 growing.remove(k)
             else:
                 levels[k] += 1
-    return levels
+    axes = [*map(spread_levels, space.dimensions, levels)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    if all(dimension.when is None for dimension in space.dimensions):
+        return points
+    _, first = np.unique(canonicalize(space, points), axis=0, return_index=True)
+    return points[np.sort(first)]
 
 
 def count_values(dimension: Dimension) -> float:
@@ -181,7 +158,6 @@ def spread_levels(dimension: Dimension, count: int) -> FloatArray:
 
 
 def canonicalize(space: Space, cube: FloatArray) -> FloatArray:
-    """Return points of shape (n, n_dimensions) that are equal where their sets are."""
     return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)
 
 
@@ -208,7 +184,38 @@ LEAST_GAIN = 1e-3
 """Least gain of the best score, as a share of its distance from the median score."""
 
 
-class Auto:
+class Evolution:
+    """Sobol points, then several strategies at once; ``_begin`` returns a new one."""
+
+    _begin: Callable[[], cmaes.CMA]
+
+    def __init__(self, d: int, seed: int, trials: int | None, members: int) -> None:
+        stream, rng = np.random.SeedSequence(seed).spawn(2)
+        self._stream = SobolStream(d, np.random.default_rng(stream))
+        self._rng = np.random.default_rng(rng)
+        self._d, self._members, self._done = d, members, 0
+        self._explored = min(EXPLORED, math.inf if trials is None else trials / 8)
+        self._strategies: list[cmaes.CMA] = []
+        self._asked = np.empty((0, d))
+
+    def ask(self) -> FloatArray:
+        if self._done < self._explored:
+            return self._stream.take(STRATEGIES * self._members)
+        while len(self._strategies) < STRATEGIES:
+            self._strategies.append(self._begin())
+        asked = [each.ask() for each in self._strategies for _ in range(self._members)]
+        self._asked = np.array(asked)
+        return self._asked[:, : self._d]
+
+    def _start(self, middle: FloatArray, step: float) -> cmaes.CMA:
+        mean = np.resize(middle, max(len(middle), 2))  # the package takes no single dimension
+        bounds, seed = np.array([[0.0, 1.0]] * len(mean)), int(self._rng.integers(2**32))
+        return cmaes.CMA(
+            mean=mean, sigma=step, bounds=bounds, population_size=self._members, seed=seed
+        )
+
+
+class Auto(Evolution):
     """Sobol points, then CMA-ES: several strategies at once, each restarted when it has converged.
 
     A strategy ends on one hill, which on a rugged surface is often not the highest. So most begin
@@ -218,28 +225,14 @@ class Auto:
     """
 
     def __init__(self, d: int, seed: int, trials: int | None) -> None:
-        stream, rng = np.random.SeedSequence(seed).spawn(2)
-        self._d, most = d, math.inf if trials is None else trials
-        self._stream = SobolStream(self._d, np.random.default_rng(stream))
-        self._rng = np.random.default_rng(rng)
-        self._members = FEW_MEMBERS if most <= FEW_TRIALS else MEMBERS
-        self._explored = min(EXPLORED, most / 8)
-        self._strategies: list[cmaes.CMA] = []
-        self._known = know_nothing(self._d)
-        self._asked = np.empty((0, self._d))
-        self._done, self._gained = 0, 0
+        is_short = trials is not None and trials <= FEW_TRIALS
+        super().__init__(d, seed, trials, FEW_MEMBERS if is_short else MEMBERS)
+        self._known, self._gained = grade(self._asked, np.empty(0), np.empty(0)), 0
         self._median, self._best = math.nan, (math.inf, -math.inf)
 
     def ask(self) -> FloatArray:
-        if self._done > PATIENCE * max(self._gained, EXPLORED):
-            return self._known.cube[:0]
-        if self._done < self._explored:
-            return self._stream.take(STRATEGIES * self._members)
-        while len(self._strategies) < STRATEGIES:
-            self._strategies.append(self._begin())
-        asked = [each.ask() for each in self._strategies for _ in range(self._members)]
-        self._asked = np.array(asked)
-        return self._asked[:, : self._d]
+        is_over = self._done > PATIENCE * max(self._gained, EXPLORED)
+        return self._known.cube[:0] if is_over else super().ask()
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
         points = grade(cube, score, violation)
@@ -254,9 +247,14 @@ class Auto:
             self._median = float(np.median(ok)) if len(ok) else math.nan
         known = self._known.add(points.take(kept))
         self._known = known.take(known.sort()[:BEST])
-        best = float(self._known.violation[0]), float(self._known.score[0])
-        if is_gain(self._best, best, self._median):
-            self._gained, self._best = self._done, best
+        violation, score = float(self._known.violation[0]), float(self._known.score[0])
+        old_violation, old_score = self._best
+        spread = score - self._median if math.isfinite(self._median) else abs(score)
+        is_gain = old_violation > 0.0 or score - old_score > LEAST_GAIN * spread
+        if violation > 0.0:
+            is_gain = violation < (1.0 - LEAST_GAIN) * old_violation
+        if is_gain:
+            self._gained, self._best = self._done, (violation, score)
 
     def _teach(self, strategy: cmaes.CMA, mine: IntArray, points: Points) -> int:
         """Tell a strategy its grades, drop it if it has converged, return its best point."""
@@ -279,30 +277,11 @@ class Auto:
                 cube = cube[(np.abs(cube - cube[0]) > reach).any(axis=1)]
             middle = hills[min(int(self._rng.exponential()), len(hills) - 1)]
             step = draw_between(SHORT, LONG, self._rng)
-        return start_strategy(middle, step, self._members, self._rng)
+        return self._start(middle, step)
 
 
 def draw_between(low: float, high: float, rng: np.random.Generator) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))
-
-
-def start_strategy(
-    middle: FloatArray, step: float, members: int, rng: np.random.Generator
-) -> cmaes.CMA:
-    middle = np.resize(middle, max(len(middle), 2))  # the package takes no single dimension
-    bounds, seed = np.array([[0.0, 1.0]] * len(middle)), int(rng.integers(2**32))
-    return cmaes.CMA(mean=middle, sigma=step, bounds=bounds, population_size=members, seed=seed)
-
-
-def is_gain(before: tuple[float, float], after: tuple[float, float], median: float) -> bool:
-    """Return whether a violation and a score are better by enough to go on for."""
-    (old_violation, old_score), (violation, score) = before, after
-    if violation > 0.0:
-        return bool(violation < (1.0 - LEAST_GAIN) * old_violation)
-    if old_violation > 0.0:
-        return True
-    spread = score - median if math.isfinite(median) else abs(score)
-    return bool(score - old_score > LEAST_GAIN * spread)
 
 
 GENERATIONS = 6
@@ -312,7 +291,7 @@ AUGMENTED = 0.05
 Knowles (2006)."""
 
 
-class Chebyshev:
+class Chebyshev(Evolution):
     """Sobol points, then CMA-ES for several objectives, each strategy with weights of its own.
 
     A strategy begins at the known point that is best under its weights, drawn evenly from the
@@ -322,46 +301,37 @@ class Chebyshev:
     """
 
     def __init__(self, d: int, seed: int, trials: int | None, objectives: int) -> None:
-        stream, rng = np.random.SeedSequence(seed).spawn(2)
-        self._stream = SobolStream(d, np.random.default_rng(stream))
-        self._rng = np.random.default_rng(rng)
-        self._d, self._explored = d, min(EXPLORED, math.inf if trials is None else trials / 8)
-        self._strategies: list[tuple[cmaes.CMA, FloatArray]] = []
-        self._asked, self._done = np.empty((0, d)), 0
-        self._least, self._start = math.inf, np.full(d, 0.5)
+        super().__init__(d, seed, trials, FEW_MEMBERS)
+        self._weights: dict[cmaes.CMA, FloatArray] = {}
+        self._least, self._middle = math.inf, np.full(d, 0.5)
         self._cube, self._front = np.empty((0, d)), np.empty((0, objectives))
-
-    def ask(self) -> FloatArray:
-        if self._done < self._explored:
-            return self._stream.take(STRATEGIES * FEW_MEMBERS)
-        kept = [each for each in self._strategies if each[0].generation < GENERATIONS]
-        self._strategies = [*kept, *(self._begin() for _ in range(STRATEGIES - len(kept)))]
-        asked = [one.ask() for one, _ in self._strategies for _ in range(FEW_MEMBERS)]
-        self._asked = np.array(asked)
-        return self._asked[:, : self._d]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
         self._done += len(cube)
         broken = np.where(np.isnan(score).any(axis=1), np.inf, np.nan_to_num(violation, nan=np.inf))
         least = int(np.argmin(broken))
         if broken[least] < self._least:
-            self._least, self._start = float(broken[least]), cube[least]
+            self._least, self._middle = float(broken[least]), cube[least]
         everything = np.concatenate([self._front, score[broken == 0.0]])
         points = np.concatenate([self._cube, cube[broken == 0.0]])
         kept = ~is_dominated(everything)
         self._front, self._cube = everything[kept], points[kept]
-        for k, (one, weights) in enumerate(self._strategies):
+        for k, one in enumerate(self._strategies):
             mine = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
-            graded = grade(cube[mine], self._join(weights, score[mine]), broken[mine])
-            one.tell(list(zip(self._asked[mine], (-graded.rank()).tolist(), strict=True)))
+            joined = self._join(self._weights[one], score[mine])
+            ranks = grade(cube[mine], joined, broken[mine]).rank()
+            one.tell(list(zip(self._asked[mine], (-ranks).tolist(), strict=True)))
+        self._strategies = [one for one in self._strategies if one.generation < GENERATIONS]
+        self._weights = {one: self._weights[one] for one in self._strategies}
 
-    def _begin(self) -> tuple[cmaes.CMA, FloatArray]:
-        """Return a new strategy, and the weights of objectives that it has."""
+    def _begin(self) -> cmaes.CMA:
         weights = self._rng.dirichlet(np.ones(self._front.shape[1]))
-        step, start = draw_between(SHORT, LONG, self._rng), self._start
+        step, middle = draw_between(SHORT, LONG, self._rng), self._middle
         if len(self._front):
-            start = self._cube[np.argmax(self._join(weights, self._front))]
-        return start_strategy(start, step, FEW_MEMBERS, self._rng), weights
+            middle = self._cube[np.argmax(self._join(weights, self._front))]
+        strategy = self._start(middle, step)
+        self._weights[strategy] = weights
+        return strategy
 
     def _join(self, weights: FloatArray, scores: FloatArray) -> FloatArray:
         """Return one score for several under weights, 0 at the best of all objectives."""
@@ -369,8 +339,7 @@ class Chebyshev:
             return np.zeros(len(scores))
         best, width = self._front.max(axis=0), np.ptp(self._front, axis=0)
         short = weights * (best - scores) / np.where(width > 0.0, width, 1.0)
-        joined: FloatArray = -short.max(axis=1) - AUGMENTED * short.sum(axis=1)
-        return joined
+        return np.asarray(-short.max(axis=1) - AUGMENTED * short.sum(axis=1))
 
 
 FIRST_POINTS = 16
@@ -391,12 +360,11 @@ class GaussianProcess:
     def __init__(self, space: Space, seed: int) -> None:
         self._space, self._seed = space, seed % 2**32
         self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
-        self._known = know_nothing(len(space.dimensions))
+        self._known = grade(np.empty((0, len(space.dimensions))), np.empty(0), np.empty(0))
         self._asked: set[bytes] = set()
 
     def ask(self) -> FloatArray:
-        n = len(self._known.cube)
-        points = [] if n < FIRST_POINTS else [self._propose()]
+        points = [] if len(self._known.cube) < FIRST_POINTS else [self._propose()]
         for point in canonicalize(self._space, np.array([*points, *self._stream.take(DRAWS)])):
             if point.tobytes() not in self._asked:
                 return np.asarray(point[None])

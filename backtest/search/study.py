@@ -24,8 +24,8 @@ from backtest.search.equal_risk import name_better
 from backtest.search.frontier import DRAWS, Frontier, build_frontier, measure_importance
 from backtest.search.problem import read_goal
 from backtest.signals import SignalRule
-from backtest.sweep import take_sets, to_plain_value
-from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
+from backtest.sweep import ERROR, name_column, order_columns, take_sets, to_plain_value
+from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE, STAGE, VIOLATION
 from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
@@ -149,7 +149,14 @@ class Study(SearchResult):
         neighbors. The column of a parameter with the name of a measure, or of one of these
         columns, is ``policy.name``.
         """
-        table = t.tabulate_trials(self.batches)
+        trials = self._rows
+        parameters = {name_column(name): values for name, values in trials.sets.items()}
+        errors = {ERROR: np.array(trials.errors, dtype=object)}
+        table = pd.DataFrame({**parameters, **trials.metrics, **errors})
+        table = order_columns(table, tuple(parameters)).rename_axis("trial")
+        table[SCORE], table[VIOLATION] = trials.scores, trials.violation
+        whole = (each for each in self.batches if each.stage != t.PART)
+        table[STAGE] = np.array([each.stage for each in whole for _ in each.errors], dtype=object)
         if self.outcome is not None:
             for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
                 table[name] = np.nan
@@ -286,8 +293,7 @@ class Study(SearchResult):
         if not task.has_holdout:
             raise core.ParameterError("a look needs a holdout, and this study has none")
         sets = task.read(values)
-        if self.store is not None:
-            t.add_note(self.store, t.LOOKS, self.manifest, values=dict(values))
+        task.note_look(values)
         return task.measure_holdout(sets)
 
     @core.checked
@@ -350,7 +356,6 @@ class Study(SearchResult):
 
     @property
     def note(self) -> str:
-        """The number of sets."""
         return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
 
     @property
@@ -368,13 +373,11 @@ class Study(SearchResult):
         return write_verdict(self)
 
     def list_measures(self) -> Mapping[str, float]:
-        """Return the measures of the set that won."""
         measured = self._rows.metrics
         best = self.best
         return {} if best is None else {name: float(best[name]) for name in measured}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the description and the result of the study for JSON, without the table."""
         best = self.best
         found = None if best is None else {"values": self.best_values, **best.to_dict()}
         data: dict[str, Any] = core.to_plain(
@@ -400,11 +403,11 @@ class Study(SearchResult):
         )
 
     def list_policies(self) -> Iterable[type]:
-        """Return the class of the policy; nothing of a loaded study."""
         return [self.task.whole.varied.policy_class] if self.task else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
-        return {"trials": t.tabulate_batches(self.batches)}
+        tables = [t.lay_out_batch(batch, k) for k, batch in enumerate(self.batches)]
+        return {"trials": pd.concat(tables or [pd.DataFrame()], ignore_index=True)}
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
         outcome = None if self.outcome is None else self.outcome.to_dict()

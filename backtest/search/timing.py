@@ -36,11 +36,10 @@ Rows = Annotated[int, core.Range(0, MOST_ROWS, "decisions")]
 
 
 class Decided(NamedTuple):
-    """Targets of a run at the closes at which its policies decided.
+    """Targets of a run at the ``closes`` (n,), in ns, at which its policies decided.
 
-    ``closes`` of shape (n,) are in ns; ``leverage`` (with the overlay; NaN keeps the position) and
-    ``signal`` have shape (n, n_instruments). ``unit`` are the decisions in a day, or in a week of
-    a market with sessions.
+    ``leverage`` (with the overlay; NaN keeps the position) and ``signal`` have shape
+    (n, n_instruments). ``unit`` are the decisions in a day, or in a week if there are sessions.
     """
 
     closes: core.IntArray
@@ -119,10 +118,7 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
 
 
 def find_memory(target: core.FloatArray) -> int:
-    """Return the first lag at which |autocorrelation| is below .05, the largest over instruments.
-
-    NaN keeps what was decided before. 0 of targets that never change.
-    """
+    """Return the first lag with an |autocorrelation| below .05, the largest over instruments."""
     lags = [0]
     for column in pd.DataFrame(target).ffill().bfill().fillna(0.0).to_numpy().T:
         away = np.clip(column, -1e6, 1e6)
@@ -136,7 +132,6 @@ def find_memory(target: core.FloatArray) -> int:
 
 
 def find_shifts(decided: Decided, most: int) -> core.IntArray:
-    """Return equally spaced shifts, in decisions: whole days, or weeks, far from 0 and from n."""
     n, unit = len(decided.closes), decided.unit
     days = (decided.closes[-1] - decided.closes[0]) / max(n - 1, 1)
     least = max(math.ceil(LEAST_DISTANCE / days), find_memory(decided.target))
@@ -292,12 +287,11 @@ def timing_test(
         return TimingTest(empty, math.nan, math.nan, *timing, settings, why, test.market)
     runs = {"compile": found.manifest["compiled"] == "yes", "threads": threads}
     table = replay_shifts(test, decided, np.append(0, rows), progress, **runs)
-    growth_p, sharpe_p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
-    return TimingTest(table, growth_p, sharpe_p, *timing, settings, "", test.market)
+    p_values = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
+    return TimingTest(table, *p_values, *timing, settings, "", test.market)
 
 
 def cut_test(result: Result) -> Backtest:
-    """Return the test of a run on the bars of its account, without signal and overlay."""
     test: Backtest = result.setup.test.plain
     whole: Any = result.markets
     markets = whole.slice(core.utc_index(result.time)[0], None)
@@ -330,12 +324,11 @@ def replay_shifts(
 ) -> pd.DataFrame:
     policy, rule = make_replayed(decided)
     sets: dict[str, Any] = {"shift": rows}
-    is_still = not np.any(decided.signal != decided.signal[0])
-    if is_still:
-        held = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
-        signal: Any = held if isinstance(test.market, Markets) else held[decided.names[0]]
-    else:
+    signal: Any = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
+    if np.any(decided.signal != decided.signal[0]):
         sets["signal.shift"], signal = rows, rule()
+    elif not isinstance(test.market, Markets):
+        signal = signal[decided.names[0]]
     if len(decided.names) > 1:
         whole = enumerate(decided.names)
         sets |= {f"{name}.instrument": np.full(len(rows), i) for i, name in whole}
@@ -354,6 +347,5 @@ def replay_shifts(
 
 
 def find_p(values: core.FloatArray) -> float:
-    """Return p of the first of some values among the others, which reach it within rounding."""
     least = values[0] - TIE * max(abs(values[0]), 1.0) if np.isfinite(values[0]) else -np.inf
     return float((1 + np.count_nonzero(values[1:] >= least)) / len(values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -20,19 +19,10 @@ from backtest.core.atomic_files import DRAFT_FILE, LOCK
 from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.results.ranking import find_knee, is_dominated
-from backtest.sweep import (
-    ERROR,
-    count_sets,
-    draw_cube,
-    find_different,
-    name_column,
-    order_columns,
-    take_sets,
-)
-from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, encode_objects
+from backtest.sweep import count_sets, draw_cube, find_different, take_sets
+from backtest.sweep.sweep_table import decode_objects, encode_objects
 
 if TYPE_CHECKING:
-    from backtest.search.samplers import Sampler
     from backtest.sweep import Evaluator, Sets, Space
 
 SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
@@ -45,13 +35,12 @@ FORMAT = 1
 
 
 class Batch(NamedTuple):
-    """Sets evaluated together, with their results.
+    """Sets evaluated together, with their results, in arrays of shape (n,).
 
     ``stage`` is ``"search"``, ``"neighbour"``, or ``"part"`` (of the time). ``seconds`` were spent
-    on the study up to the end of this batch. ``sets`` and ``metrics`` are arrays of shape (n,) by
-    name, NaN if a set failed. ``scores`` of shape (n,) are larger for better sets, NaN if there is
-    none. ``violation`` of shape (n,) is by how much constraints are broken, 0 if they hold.
-    ``errors`` say in one line why a set failed, empty if it did not.
+    on the study up to the end of this batch. ``metrics`` are NaN if a set failed. ``scores`` are
+    larger for better sets, NaN if there is none. ``violation`` is by how much constraints are
+    broken, 0 if they hold. ``errors`` say why a set failed, empty if it did not.
     """
 
     stage: str
@@ -61,11 +50,6 @@ class Batch(NamedTuple):
     scores: core.FloatArray
     violation: core.FloatArray
     errors: list[str]
-
-
-def tabulate_batches(batches: Sequence[Batch]) -> pd.DataFrame:
-    tables = [lay_out_batch(batch, k) for k, batch in enumerate(batches)]
-    return pd.concat(tables or [pd.DataFrame()], ignore_index=True)
 
 
 def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
@@ -114,9 +98,8 @@ class Journal:
 
     def write_table(self, table: pd.DataFrame) -> None:
         if path := self._name_next():
-            sink = io.BytesIO()
-            table.to_parquet(sink, index=False)
-            write_study_file(path, sink.getvalue())
+            with writing(path):
+                core.write_file(path, table.to_parquet(index=False))
         self.position += 1
 
     def _name_next(self) -> Path | None:
@@ -172,7 +155,8 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
             path.unlink(missing_ok=True)
         if not (folder / MANIFEST).is_file():
             text = json.dumps(core.to_plain({"format": FORMAT, **manifest}), indent=1)
-            write_study_file(folder / MANIFEST, f"{text}\n".encode())
+            with writing(folder / MANIFEST):
+                core.write_file(folder / MANIFEST, f"{text}\n".encode())
         try:
             yield folder
         except (core.ParameterError, core.PolicyError):  # a resume would end the same way
@@ -184,29 +168,28 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
 def hold_lock(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(core.hold_lock_file(folder / LOCK))
+            with writing(folder / LOCK):
+                stack.enter_context(core.hold_lock_file(folder / LOCK))
         except core.LockHeldError as error:
             raise core.DataError(
                 f"{folder}: another process ({error.holder}) is already running this; another "
                 "seed is another folder"
             ) from error
-        except OSError as error:
-            raise cannot_write(folder / LOCK, error) from error
         yield
 
 
-def write_study_file(path: Path, content: bytes) -> None:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is written inside; an OSError becomes a DataError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        core.write_file(path, content)
+        yield
     except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> core.DataError:
-    is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
-    cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
-    return core.DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
+        is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        cure = "a file is in the way"
+        cure = cure if is_blocked else "resume=True continues with the trials so far"
+        text = f"{path}: cannot write the study: {error.strerror or error}; {cure}"
+        raise core.DataError(text) from error
 
 
 def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
@@ -214,22 +197,15 @@ def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> 
     note = {"study": facts["id"], "policy": facts["policy"]["name"], **about}
     text = json.dumps(core.to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
     path = store / file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         if path.is_file() and text.encode() in path.read_bytes().splitlines():
             return
         with path.open("ab", buffering=0) as sink:  # in one write, so that processes do not mix
             sink.write(f"{text}\n".encode())
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the different notes about some of the same bars; one that is damaged is left out.
-
-    An instrument is the same if its prices are, or its name: data grow, and made-up prices of one
-    name are not the same.
-    """
+    """Return the different notes about some of the same bars; one that is damaged is left out."""
     if store is None or not (store / file).is_file():
         return []
     here, found = describe_bars_of(facts, file), []
@@ -237,7 +213,7 @@ def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[
         with suppress(ValueError, KeyError, TypeError):
             note = json.loads(line)
             mine, theirs = here["prices"], note["prices"]
-            is_same = bool({*mine.values()} & {*theirs.values()})
+            is_same = bool({*mine.values()} & {*theirs.values()})  # or of one name, as data grow
             if not (here["synthetic"] or note["synthetic"]):
                 is_same = is_same or bool({*filter(None, mine)} & {*filter(None, theirs)})
             if is_same and max(here["start"], note["start"]) < min(here["stop"], note["stop"]):
@@ -261,6 +237,7 @@ PIECE_SECONDS = 10.0
 """Sets are evaluated and stored in pieces of about this length, which is what a kill can lose."""
 LANES = 64
 """Larger pieces are multiples of this, the sets that the evaluator takes at once."""
+SEARCH = "search"
 
 
 class Progress(NamedTuple):
@@ -272,14 +249,11 @@ class Progress(NamedTuple):
     stage: str
 
     def add(self, batch: Batch) -> Progress:
-        is_whole = batch.stage != "part"
-        best = find_best(batch) if is_whole else -1
-        now = self._replace(
-            trials=self.trials + (count_sets(batch.sets) if is_whole else 0),
-            seconds=batch.seconds,
-            stage=batch.stage,
-        )
-        if best < 0 or batch.scores[best] <= now.best_score:
+        now = self._replace(seconds=batch.seconds, stage=batch.stage)
+        if batch.stage == PART:
+            return now
+        now, best = now._replace(trials=self.trials + len(batch.errors)), find_best(batch)
+        if best < 0 or batch.scores[best] <= self.best_score:
             return now
         values = take_sets(batch.sets, best)
         plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
@@ -338,7 +312,7 @@ class Examiner:
         self.evaluator, self.goal, self.journal = evaluator, goal, journal
         self.batches: list[Batch] = []
         self.progress = progress
-        self.now = Progress(0, total, math.nan, {}, 0.0, "search")
+        self.now = Progress(0, total, math.nan, {}, 0.0, SEARCH)
         self.clock = clock
         self.stored = journal.read_next()
         self.seconds, self.since = 0.0, clock()
@@ -360,34 +334,31 @@ class Examiner:
         pieces: list[Batch] = []
         n, done = count_sets(sets), 0
         while done < n:
-            is_there = self.stored is not None and self.stored.stage == stage
-            is_early = self.stored is None and (self.elapsed < deadline or not self.batches)
-            if deadline < math.inf and not (is_there or is_early):
+            rest, stored = take_sets(sets, slice(done, None)), self.stored
+            if stored is not None:
+                if deadline < math.inf and stored.stage != stage:
+                    break
+                self._check_stored(stored, rest, stage)
+                pieces.append(stored)
+                self.stored = self.journal.read_next()
+                self._add(stored)
+            elif self.batches and self.elapsed >= deadline:
                 break
-            rest = take_sets(sets, slice(done, None))
-            if self.stored is not None:
-                piece = self._read_stored(rest, stage)
             else:
-                piece = self._evaluate(rest, stage, first, stop, deadline)
-            pieces.append(piece)
-            done += count_sets(piece.sets)
+                pieces.append(self._evaluate(rest, stage, first, stop, deadline))
+            done += count_sets(pieces[-1].sets)
         return join_batches(pieces, sets)
 
-    def _read_stored(self, sets: Sets, stage: str) -> Batch:
-        batch: Any = self.stored
-        mine = take_sets(sets, slice(count_sets(batch.sets)))
-        is_same = batch.stage == stage and list(sets) == list(batch.sets)
-        pairs = ((mine[name], each) for name, each in batch.sets.items()) if is_same else ()
+    def _check_stored(self, stored: Batch, sets: Sets, stage: str) -> None:
+        mine = take_sets(sets, slice(count_sets(stored.sets)))
+        is_same = stored.stage == stage and list(sets) == list(stored.sets)
+        pairs = ((mine[name], each) for name, each in stored.sets.items()) if is_same else ()
         is_same &= all(np.array_equal(a, b, equal_nan=b.dtype.kind == "f") for a, b in pairs)
         if not is_same:
             raise core.DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
                 "sets that the sampler proposes now; resume with the versions in its manifest"
             )
-        self.stored = self.journal.read_next()
-        self._add(batch)
-        stored: Batch = batch
-        return stored
 
     def _evaluate(
         self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
@@ -419,6 +390,24 @@ class Examiner:
             self.piece = max(1, size if size < LANES else size // LANES * LANES)
         rows.finish()
         return batch
+
+    def search(self, sets: Sets, deadline: float, patience: Any) -> Batch:
+        """Evaluate sets in their order until time or a :class:`frontier.Patience` is up."""
+        if patience is None:
+            return self.evaluate(sets, SEARCH, deadline=deadline)
+        parts: list[Batch] = []
+        done, n = 0, count_sets(sets)
+        while done < n and patience.left > 0:
+            asked = take_sets(sets, slice(done, done + patience.left))
+            part = self.evaluate(asked, SEARCH, deadline=deadline)
+            if not part.errors:
+                break
+            parts.append(part)
+            patience.count(part)
+            done += len(part.errors)
+            if len(part.errors) < count_sets(asked):
+                break
+        return join_batches(parts, sets)
 
     def _add(self, batch: Batch) -> None:
         self.batches.append(batch)
@@ -472,18 +461,6 @@ def find_distinct(sets: Sets) -> core.IntArray:
     return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
 
-def tabulate_trials(batches: Sequence[Batch]) -> pd.DataFrame:
-    trials = gather(batches)
-    parameters = {name_column(name): values for name, values in trials.sets.items()}
-    errors = {ERROR: np.array(trials.errors, dtype=object)}
-    table = pd.DataFrame({**parameters, **trials.metrics, **errors})
-    table = order_columns(table, tuple(parameters))
-    table[SCORE], table[VIOLATION] = trials.scores, trials.violation
-    sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
-    table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
-    return table.rename_axis("trial")
-
-
 def spread_sample(
     space: Space, sets: Sets, places: core.IntArray, n: int, rng: np.random.Generator
 ) -> core.IntArray:
@@ -498,66 +475,3 @@ def spread_sample(
 
 def worst_where_broken(trials: Batch) -> core.FloatArray:
     return np.where(is_feasible(trials), trials.scores, -np.inf)
-
-
-SEARCH = "search"
-FAILURES = 16
-"""If a batch of at least so many sets fails as a whole, the search stops."""
-
-
-def start_sampler(
-    sampler: SamplerName, space: Space, trials: int | None, seed: int, objectives: int = 1
-) -> Sampler:
-    from backtest.search.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
-
-    return make_sampler(sampler, space, seed=seed, trials=trials, objectives=objectives)
-
-
-def search(
-    examiner: Examiner,
-    space: Space,
-    name: SamplerName,
-    seed: int,
-    *,
-    trials: int | None,
-    deadline: float,
-    patience: Any = None,  # a frontier.Patience
-) -> None:
-    objectives, left = len(examiner.goal.objectives), trials
-    sampler = start_sampler(name, space, trials, seed, objectives)
-    while left is None or left > 0:
-        asked = sampler.ask()
-        cube = asked[:left]
-        if not len(cube):
-            return
-        batch = evaluate_while(examiner, space.decode(cube), deadline, patience)
-        if len(batch.errors) >= FAILURES and all(batch.errors):
-            raise core.PolicyError(
-                f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
-            )
-        n = count_sets(batch.sets)
-        if n < len(cube):
-            return  # time or patience is up
-        if n == len(asked):
-            scores = examiner.goal.grade(batch.metrics)
-            sampler.tell(cube, scores if examiner.goal.others else scores[:, 0], batch.violation)
-        left = None if left is None else left - n
-
-
-def evaluate_while(examiner: Examiner, sets: Sets, deadline: float, patience: Any) -> Batch:
-    """Evaluate sets in their order until time or patience is up."""
-    if patience is None:
-        return examiner.evaluate(sets, SEARCH, deadline=deadline)
-    parts: list[Batch] = []
-    done, n = 0, count_sets(sets)
-    while done < n and patience.left > 0:
-        asked = take_sets(sets, slice(done, done + patience.left))
-        part = examiner.evaluate(asked, SEARCH, deadline=deadline)
-        found = count_sets(part.sets)
-        if found:
-            parts.append(part)
-            patience.count(part)
-        if found < count_sets(asked):
-            break
-        done += found
-    return join_batches(parts, sets)

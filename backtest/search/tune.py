@@ -234,24 +234,20 @@ def objective(
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above
         evaluator = problem.build_evaluator(problem.market.prefix(split))
     goal = problem.goal
-    is_checked = False
 
     def score(values: Mapping[str, Any]) -> float:
-        nonlocal is_checked
         if not isinstance(values, Mapping):
             raise core.ParameterError(
                 f"values must be a mapping of parameters, got {core.repr_plain(values):.60}"
             )
         columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
         sets = check_sets(evaluator.varied, columns)
-        if not is_checked:
-            evaluator.check_causal(sets)
-            is_checked = True
+        evaluator.check_causal(sets)
         rows = evaluator.evaluate(sets).finish()
         if rows.errors[0]:
-            return float("nan")
+            return math.nan
         scores, violation = goal.score(rows.metrics, ~rows.done)
-        return float(scores[0]) if violation[0] == 0.0 else float("-inf")
+        return float(scores[0]) if violation[0] == 0.0 else -math.inf
 
     return score
 
@@ -282,22 +278,41 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
 
 def search_and_choose(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     """Search within the budget, whose clock starts in ``examiner``; returns the outcome."""
+    from backtest.search import samplers  # noqa: PLC0415 - they load SciPy and more
+
     task.seen.check_causal(task.problem.space.list_ends())
     examiner.since = examiner.clock()  # a budget in seconds is for the search
-    problem, trials = task.problem, task.problem.trials
-    if trials is not None:
+    problem, left, seed = task.problem, task.problem.trials, task.problem.seed
+    if left is not None:
         wanted = problem.robustness.candidates * problem.robustness.neighbours
-        trials -= max(1, min(wanted, int(BUDGET_SHARE * trials)))
+        left -= max(1, min(wanted, int(BUDGET_SHARE * left)))
     share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
     deadline = math.inf if problem.seconds is None else share * problem.seconds
-    where = problem.space, problem.sampler, problem.seed
-    patience = None
+    goal, patience = problem.goal, None
     if problem.patience is not None:
-        patience = Patience(problem.patience, problem.goal, task.seen, problem.seed)
-    t.search(examiner, *where, trials=trials, deadline=deadline, patience=patience)
+        patience = Patience(problem.patience, goal, task.seen, seed)
+    plan: Any = {"seed": seed, "trials": left, "objectives": len(goal.objectives)}
+    sampler = samplers.make_sampler(problem.sampler, problem.space, **plan)
+    while left != 0:
+        asked = sampler.ask()
+        cube = asked[:left]
+        if not len(cube):
+            break
+        batch = examiner.search(problem.space.decode(cube), deadline, patience)
+        n, errors = len(batch.errors), batch.errors
+        if n >= FAILURES and all(errors):
+            raise core.PolicyError(f"all {n} sets failed, the first with: {errors[0]}")
+        if n < len(cube):
+            break  # time or patience is up
+        if n == len(asked):
+            scores = goal.grade(batch.metrics)
+            sampler.tell(cube, scores if goal.others else scores[:, 0], batch.violation)
+        left = None if left is None else left - n
     return build_outcome(task, examiner)
 
 
+FAILURES = 16
+"""If a batch of at least so many sets fails as a whole, the search stops."""
 LEAST_BARS = 2
 """Least bars on either side of the split, as a run needs two."""
 
@@ -309,10 +324,10 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
     n = market.n_bars
     if holdout is None or (not isinstance(holdout, str) and holdout == 0):
         return n
-    split = -1
-    match = _SHARE.fullmatch(holdout) if isinstance(holdout, str) else None
-    if match or isinstance(holdout, float):
-        share = float(match[1]) / 100.0 if match else float(holdout)
+    split, share = -1, holdout
+    if isinstance(holdout, str) and (match := _SHARE.fullmatch(holdout)):
+        share = float(match[1]) / 100.0
+    if isinstance(share, float):
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
         with contextlib.suppress(core.ParameterError):

@@ -44,11 +44,7 @@ class FoldSpan(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Groups of consecutive bars, cut where sampling periods end.
-
-    ``edges`` of shape (N + 1,) are bars, ``samples`` of shape (N + 1,) the sampling periods that
-    end before them.
-    """
+    """Groups of bars, cut at N + 1 ``edges``, before which so many ``samples`` end."""
 
     edges: core.IntArray
     samples: core.IntArray
@@ -58,7 +54,6 @@ class Groups(NamedTuple):
         return len(self.edges) - 1
 
     def span(self, group: int) -> tuple[int, int]:
-        """Return the first bar of a group, and the bar after its last."""
         return int(self.edges[group]), int(self.edges[group + 1])
 
 
@@ -114,14 +109,15 @@ def folds(
     cut, k = split_groups(market, groups, test_groups, sampling)
     late = check_embargo(embargo, cut, market)
     rows = []
-    for split, tested in enumerate(list_splits(cut.n, k)):
+    for split, tested in enumerate(itertools.combinations(range(cut.n), k)):
         is_late = find_embargoed(cut.n, tested)
         for group in range(cut.n):
             first, stop = cut.span(group)
             rows.append((split, group, group in tested, first + late * int(is_late[group]), stop))
     table = pd.DataFrame(rows, columns=["split", "group", "is_test", "start", "end"])
-    bars = {name: table[name].to_numpy(dtype=np.int64) for name in ("start", "end")}
-    return table.assign(**{name: time_bars(market, each) for name, each in bars.items()})
+    return table.assign(
+        start=time_bars(market, table["start"]), end=time_bars(market, table["end"])
+    )
 
 
 def plan_spans(
@@ -163,14 +159,12 @@ def describe_bar(market: Market | Markets, bar: int) -> str:
 
 
 def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:
-    bars = np.array(spans, dtype=np.int64)
-    table = pd.DataFrame({name: time_bars(market, bars[:, k]) for k, name in enumerate(TIMES)})
-    return table.rename_axis("fold")
+    bars = zip(TIMES, np.transpose(spans), strict=True)
+    return pd.DataFrame({name: time_bars(market, each) for name, each in bars}).rename_axis("fold")
 
 
-def time_bars(market: Market | Markets, bars: core.IntArray) -> pd.DatetimeIndex:
-    times = np.append(market.time, market.end)
-    return core.utc_index(times[bars].astype(np.int64))
+def time_bars(market: Market | Markets, bars: np.ndarray | pd.Series) -> pd.DatetimeIndex:
+    return core.utc_index(np.append(market.time, market.end)[np.asarray(bars)])
 
 
 def split_groups(
@@ -197,23 +191,17 @@ def split_groups(
     return Groups(edges.astype(np.int64), samples.astype(np.int64)), k
 
 
-def list_splits(n: int, k: int) -> list[tuple[int, ...]]:
-    """Return the test groups of each split, C(n, k) of them, in lexical order."""
-    return list(itertools.combinations(range(n), k))
-
-
 def list_paths(n: int, k: int) -> list[list[int]]:
     """Return the split from which each path takes each group: φ = k/n · C(n, k) paths.
 
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, section 12.4.
     """
-    splits = list_splits(n, k)
+    splits = list(itertools.combinations(range(n), k))
     tested = [[s for s, groups in enumerate(splits) if g in groups] for g in range(n)]
     return [list(path) for path in zip(*tested, strict=True)]
 
 
 def find_embargoed(n: int, tested: Sequence[int]) -> core.BoolArray:
-    """Return which train groups follow a test group directly, of shape (n,)."""
     return np.array([g - 1 in tested and g not in tested for g in range(n)])
 
 
@@ -246,13 +234,7 @@ SCATTER = (
 
 
 class Validation(SearchResult):
-    """Base of validations.
-
-    Attributes
-    ----------
-    figures : mapping
-        Headline figures as data.
-    """
+    """Base of validations; ``figures`` are headline figures as data."""
 
     more_files = (FIGURES,)
     figures: Mapping[str, Any]
@@ -299,10 +281,8 @@ class Validation(SearchResult):
         return f"Parameter sets of {self.title}{above} were chosen by {self.objective}{rules}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
-        data: dict[str, Any] = core.to_plain(
-            {name: self.manifest, "verdict": self.verdict, "figures": self.figures, **more}
-        )
-        return data
+        facts = {name: self.manifest, "verdict": self.verdict, "figures": self.figures}
+        return dict(core.to_plain({**facts, **more}))
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
         place, seals = folder / ACCOUNTS, {}
@@ -336,7 +316,6 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def read_validated(market: object, policy: Any, **search: Any) -> SearchProblem:
-    """Read the arguments of a validation; ``search`` are those of :func:`read_search`."""
     store = search.get("store")
     if store is not None and not core.is_path(store):
         raise core.ParameterError(
@@ -377,26 +356,24 @@ class Estimate(float):
     low: float
     high: float
 
-    def __new__(cls, value: float, low: float, high: float) -> Estimate:
+    def __new__(cls, value: float, low: float = math.nan, high: float = math.nan) -> Estimate:
         found = super().__new__(cls, value)
         found.low, found.high = float(low), float(high)
         return found
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (float(self), self.low, self.high)
 
     def to_dict(self) -> dict[str, float]:
         return {"value": float(self), "low": self.low, "high": self.high}
 
 
-def estimate_share(share: float, n: float) -> Estimate:
-    """Return a share of n independent cases with its interval; n need not be whole.
+def estimate_overfitting(ranks: pd.Series, n: float) -> Estimate:
+    """Return the share of ranks up to .5 with its interval, as of n independent ones.
 
     Source: Wilson (1927), J. American Statistical Association 22(158): the interval has the shares
     p with ``|share - p| <= z sqrt(p (1 - p) / n)``.
     """
-    if math.isnan(share) or n <= 0.0:
-        return Estimate(math.nan, math.nan, math.nan)
+    share = float((ranks.dropna() <= EVEN).mean())
+    if math.isnan(share):
+        return Estimate(math.nan)
     z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)
     weight = 1.0 + z * z / n
     middle = (share + 0.5 * z * z / n) / weight
@@ -410,16 +387,11 @@ def order_scores(scores: core.FloatArray, ruined: core.FloatArray) -> core.Float
 
 def find_rank(scores: core.FloatArray, row: int) -> float:
     n = len(scores)
-    if n < 2:
+    if n < 2 or row < 0:
         return math.nan
     worse = np.count_nonzero(scores < scores[row])
     equal = np.count_nonzero(scores == scores[row]) - 1
     return float((worse + 0.5 * equal) / (n - 1))
-
-
-def share_overfit(ranks: core.FloatArray) -> float:
-    known = ranks[~np.isnan(ranks)]
-    return float(np.mean(known <= 0.5)) if len(known) else math.nan
 
 
 class ChanceCount(NamedTuple):
@@ -427,9 +399,3 @@ class ChanceCount(NamedTuple):
     n: int
     expected: float
     p_value: float
-
-
-def count_by_chance(is_good: np.ndarray, share: float) -> ChanceCount:
-    n, found = len(is_good), int(np.count_nonzero(is_good))
-    tail = sum(math.comb(n, k) * share**k * (1.0 - share) ** (n - k) for k in range(found, n + 1))
-    return ChanceCount(found, n, share * n, min(1.0, tail))

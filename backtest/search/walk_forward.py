@@ -21,14 +21,13 @@ from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result
 from backtest.search import equal_risk as e
-from backtest.search import trials as trial_steps
+from backtest.search import trials as t
 from backtest.search import validation as v
 from backtest.search.compare import sample_returns, show_accounts
 from backtest.search.problem import Robustness, SearchProblem, SharedFields, takes_fields
 from backtest.search.tune import search_and_choose
-from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
+from backtest.search.winner import StudyOutcome, StudyTask, deflate_alone, find_extent
 from backtest.sweep import (
-    Dimension,
     Evaluator,
     Rows,
     Sets,
@@ -144,13 +143,17 @@ def walk_forward(
         fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
         ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
         result, folds = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
+        tables = {k: fold.trials for k, fold in enumerate(found)}
+        trials = pd.concat(tables, names=["fold", "row"]).reset_index("fold")
+        sides = ["in_sample", "out_of_sample"]
+        trials[sides] = trials[sides].where(np.isfinite)
         return WalkForward(
             folds=folds,
             result=result,
             fixed=fixed,
             stability=measure_stability(problem, found),
-            trials=tabulate_trials(problem, found),
-            figures=judge_walk(problem, found, folds["rank"].to_numpy(), result, fixed, ways),
+            trials=trials.reset_index(drop=True),
+            figures=judge_walk(problem, found, folds["rank"], result, fixed, ways),
             manifest=manifest,
         )
 
@@ -161,34 +164,28 @@ def count_ways(store: Path | None, facts: Mapping[str, Any]) -> int:
     """Note a walk in the store, and return how many different ones tested some of its bars."""
     if store is None:
         return 1
-    trial_steps.add_note(store, trial_steps.WALKED, facts)
-    notes = trial_steps.read_notes(store, trial_steps.WALKED, facts)
-    return len({note["study"] for note in notes})
+    t.add_note(store, t.WALKED, facts)
+    return len({note["study"] for note in t.read_notes(store, t.WALKED, facts)})
 
 
 class SearchedFold(NamedTuple):
     """A fold after its search and its test.
 
-    ``winner`` is the row of the best of the distinct ``sets`` (-1 if none satisfies the
+    ``winner`` is the best of the ``trials``, a row for each distinct set (-1 if none satisfies the
     constraints), ``values`` its parameters, ``growth`` its log growth per year on the train span.
-    ``inside`` and ``outside`` of shape (n,) are objectives, minus infinity after ruin or without a
-    score.
     """
 
     span: v.FoldSpan
-    sets: Sets
+    trials: pd.DataFrame
     winner: int
     values: dict[str, Any]
-    inside: core.FloatArray
-    outside: core.FloatArray
     growth: float
-    verdict: Verdict
-    warnings: tuple[str, ...]
+    outcome: StudyOutcome
 
 
 def search_folds(
     problem: SearchProblem,
-    evaluator: Evaluator,
+    whole: Evaluator,
     spans: list[v.FoldSpan],
     folder: Path | None,
     progress: core.Progress | None,
@@ -197,16 +194,16 @@ def search_folds(
     trials = problem.trials or 0
     for k, span in enumerate(spans):
 
-        def report(now: trial_steps.Progress, before: int = k * trials) -> None:
+        def report(now: t.Progress, before: int = k * trials) -> None:
             if progress is not None:
                 progress(before + min(now.trials, trials), len(spans) * trials)
 
         own = None if folder is None else folder / f"fold-{k:05d}"
-        fold = search_fold(problem, evaluator, span, own, report)
+        fold = search_fold(problem, whole, span, own, report)
         if fold.winner < 0 and not found:
             raise core.ParameterError(
                 "the first train span must have a set that satisfies all constraints, none of "
-                f"{len(fold.inside):,} does from {v.describe_bar(evaluator.market, span.train)}"
+                f"{len(fold.trials):,} does from {v.describe_bar(whole.market, span.train)}"
             )
         found.append(fold if fold.winner >= 0 else fold._replace(values=found[-1].values))
     if progress is not None:
@@ -219,43 +216,34 @@ def search_fold(
     whole: Evaluator,
     span: v.FoldSpan,
     folder: Path | None,
-    on_batch: Callable[[trial_steps.Progress], object],
+    on_batch: Callable[[t.Progress], object],
 ) -> SearchedFold:
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
     held_out: Any = SpanEvaluator(whole, 0, span.stop)
-    later: Any = SpanEvaluator(whole, span.test, span.stop)
     task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
-    examiner = trial_steps.Examiner(
-        seen, problem.goal, trial_steps.Journal(folder), total=problem.trials, progress=on_batch
-    )
+    journal = t.Journal(folder)
+    examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=on_batch)
     outcome = search_and_choose(task, examiner)
-    trials = trial_steps.gather(examiner.batches)
-    rows = trial_steps.find_distinct(trials.sets)
+    trials = t.gather(examiner.batches)
+    rows, codes = find_different(trials.sets)
     sets = take_sets(trials.sets, rows)
-    journal = trial_steps.Journal(None if folder is None else folder / "test")
-    outside = trial_steps.Examiner(later, problem.goal, journal).evaluate(sets, "part")
-    is_kept = trial_steps.is_feasible(trials)[rows]
+    later = t.Examiner(whole, problem.goal, t.Journal(folder and folder / "test"))
+    outside = later.evaluate(sets, t.PART, first=span.test, stop=span.stop)
     winner, values, growth = -1, {}, math.nan
     if outcome.best >= 0:
-        best = take_sets(trials.sets, outcome.best)
-        names = [*problem.names, *problem.space.fixed]
-        values = {name: to_plain_value(whole.varied.settings[name], best[name]) for name in names}
-        code = find_different(trials.sets)[1][outcome.best]
-        winner = int(np.searchsorted(rows, rows[code]))
+        best, settings = take_sets(trials.sets, outcome.best), whole.varied.settings
+        values = {name: to_plain_value(settings[name], value) for name, value in best.items()}
+        winner = int(codes[outcome.best])
         first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
         years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
         growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
-    return SearchedFold(
-        span=span,
-        sets=sets,
-        winner=winner,
-        values=values,
-        inside=np.where(is_kept, trials.scores[rows], -np.inf),
-        outside=v.order_scores(outside.scores, outside.metrics["ruined"]),
-        growth=growth,
-        verdict=outcome.verdict,
-        warnings=tuple(outcome.warnings),
-    )
+    table = pd.DataFrame({
+        "in_sample": t.worst_where_broken(trials)[rows],
+        "out_of_sample": v.order_scores(outside.scores, outside.metrics["ruined"]),
+        "is_winner": np.arange(len(rows)) == winner,
+        **{name_column(name): sets[name] for name in problem.names},
+    })  # fmt: skip
+    return SearchedFold(span, table, winner, values, growth, outcome)
 
 
 class SpanEvaluator:
@@ -300,45 +288,30 @@ def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.
     table = v.tabulate_spans(problem.market, [fold.span for fold in found])
     for name in problem.names:
         table[name_column(name)] = [fold.values[name] for fold in found]
-    inside = np.array([fold.verdict.score for fold in found])
-    outside = np.array([fold.verdict.holdout_score for fold in found])
-    is_positive = inside > 0.0
+    verdicts = [fold.outcome.verdict for fold in found]
+    table["in_sample"] = [each.score for each in verdicts]
+    table["out_of_sample"] = [each.holdout_score for each in verdicts]
+    table["rank"] = [
+        v.find_rank(fold.trials["out_of_sample"].to_numpy(), fold.winner) for fold in found
+    ]
+    inside, outside = table["in_sample"], table["out_of_sample"]
     return table.assign(
-        in_sample=inside,
-        out_of_sample=outside,
-        rank=[
-            v.find_rank(fold.outside, fold.winner) if fold.winner >= 0 else math.nan
-            for fold in found
-        ],
-        shrinkage=np.where(is_positive, outside / np.where(is_positive, inside, 1.0), np.nan),
+        shrinkage=outside / inside.where(inside > 0.0),
         difference=outside - inside,
-        trials=[fold.verdict.trials for fold in found],
-        deflated_sharpe=[fold.verdict.deflated_sharpe for fold in found],
+        trials=[each.trials for each in verdicts],
+        deflated_sharpe=[each.deflated_sharpe for each in verdicts],
     )
-
-
-def tabulate_trials(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    parts = []
-    for k, fold in enumerate(found):
-        sides = fold.inside, fold.outside
-        inside, outside = (np.where(np.isfinite(each), each, np.nan) for each in sides)
-        columns = {name_column(name): fold.sets[name] for name in problem.names}
-        columns = {"fold": np.full(len(inside), k), "in_sample": inside, "out_of_sample": outside,
-                   "is_winner": np.arange(len(inside)) == fold.winner, **columns}  # fmt: skip
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
 
 
 def judge_walk(
     problem: SearchProblem,
     found: Sequence[SearchedFold],
-    ranks: core.FloatArray,
+    ranks: pd.Series,
     result: Result,
     fixed: Result,
     ways: int,
 ) -> dict[str, Any]:
     inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
-    known = int(np.count_nonzero(~np.isnan(ranks)))
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
@@ -355,8 +328,8 @@ def judge_walk(
         "growth_fixed": e.find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
-        "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
-        "pbo": v.estimate_share(v.share_overfit(ranks), known).to_dict(),
+        "mean_rank": float(ranks.mean()),
+        "pbo": v.estimate_overfitting(ranks, ranks.count()).to_dict(),
         "ways": ways,
         "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
         "broken": {str(each): float(result.metrics[each.name]) for each in broken},
@@ -367,12 +340,11 @@ def judge_walk(
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
-    bars = np.array([fold.span.stop - fold.span.test for fold in found])
-    short = bars[bars < v.FEW_BARS]
-    if len(short):
+    bars = (fold.span.stop - fold.span.test for fold in found)
+    if short := [each for each in bars if each < v.FEW_BARS]:
         yield (
-            f"{len(short)} of {len(bars)} test spans have under {v.FEW_BARS} bars, the shortest "
-            f"{short.min()}: scores of these folds are mostly noise"
+            f"{len(short)} of {len(found)} test spans have under {v.FEW_BARS} bars, the shortest "
+            f"{min(short)}: scores of these folds are mostly noise"
         )
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):
@@ -381,7 +353,7 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
             "too few to judge the parameters of a fold"
         )
     kinds: dict[str, list[str]] = {}
-    for text in (text for fold in found for text in fold.warnings):
+    for text in (text for fold in found for text in fold.outcome.warnings):
         kinds.setdefault(re.sub(r"[-+]?\d[\d.,e+-]*", "#", text), []).append(text)
     for texts in sorted(kinds.values(), key=len, reverse=True)[:MOST_NOTES]:
         yield f"in {len(texts)} of {len(found)} folds, as in the first of them: {texts[0]}"
@@ -390,31 +362,26 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
 def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     known = []  # rank correlations of the sets that two folds tried, of three or more
     for pair in itertools.pairwise(found):
-        one, other = (pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in pair)
-        scores = one.merge(other, on=list(pair[0].sets))[["score_x", "score_y"]]
-        scores = scores[np.isfinite(scores.to_numpy()).all(axis=1)]
+        one, other = (fold.trials.drop(columns=["out_of_sample", "is_winner"]) for fold in pair)
+        scores = one.merge(other, on=[name for name in one if name != "in_sample"])
+        scores = scores[["in_sample_x", "in_sample_y"]]
+        scores = scores[np.isfinite(scores).all(axis=1)]
         if len(scores) > 2 and not (scores.nunique() == 1).any():
-            known.append(scores["score_x"].corr(scores["score_y"], method="spearman"))
+            known.append(scores.corr(method="spearman").iloc[0, 1])
     rows = {}
     for each in problem.space.dimensions:
         values = np.array([fold.values[each.name] for fold in found])
-        width = np.ptp(np.quantile(each.encode(values), [0.25, 0.75]))
+        places = each.encode(values)
+        width = np.ptp(np.quantile(places, [0.25, 0.75]))
+        down, up = find_extent(each, values[:-1], problem.robustness.width)
+        moves = np.diff(places)
+        is_held = (moves >= -down - 1e-12) & (moves <= up + 1e-12)
         rows[each.name] = {
             "interquartile_range": math.nan if each.options else float(width),
-            "plateau_held": find_held_share(each, values, problem.robustness.width),
+            "plateau_held": float(np.mean(is_held)) if len(is_held) else math.nan,
             "rank_correlation": float(np.mean(known)) if known else math.nan,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
-
-
-def find_held_share(dimension: Dimension, values: np.ndarray, width: float) -> float:
-    if len(values) < 2:
-        return math.nan
-    if dimension.options:
-        return float(np.mean(values[1:] == values[:-1]))
-    down, up = find_extent(dimension, values[:-1], width)
-    move: core.FloatArray = np.diff(dimension.encode(values))
-    return float(np.mean((move >= -down - 1e-12) & (move <= up + 1e-12)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -483,8 +450,10 @@ class WalkForward(v.Validation):
     @property
     def chance(self) -> v.ChanceCount:
         """Winners that were better than the median set out of sample, beside what chance gives."""
-        ranks = self.folds["rank"].to_numpy(dtype=np.float64)
-        return v.count_by_chance(ranks[~np.isnan(ranks)] > v.EVEN, 0.5)
+        ranks = self.folds["rank"].dropna()
+        n, found = len(ranks), int((ranks > v.EVEN).sum())
+        tail = sum(math.comb(n, k) for k in range(found, n + 1))
+        return v.ChanceCount(found, n, 0.5 * n, tail / 2**n)
 
     @property
     def verdict(self) -> str:
@@ -518,17 +487,12 @@ class WalkForward(v.Validation):
             )
         else:
             text = f"evidence that it lasts: {number}, and {won}"
-        broken = [
-            f"{rule} (it came to {value:.4g})" for rule, value in self.figures["broken"].items()
-        ]
-        if broken:
-            text += (
-                f"; out of sample the account broke a constraint of the search: {', '.join(broken)}"
-            )
+        if rules := self.figures["broken"]:
+            broken = ", ".join(f"{k} (it came to {value:.4g})" for k, value in rules.items())
+            text += f"; out of sample the account broke a constraint of the search: {broken}"
         if pbo > v.EVEN:
-            text += (
-                f"; the choice is no better than chance: the overfitting probability is {pbo:.2f}"
-            )
+            text += "; the choice is no better than chance: the overfitting probability is "
+            text += f"{pbo:.2f}"
         return text + better
 
     @property
@@ -571,16 +535,13 @@ class WalkForward(v.Validation):
 
     def _show_accounts(self) -> tuple[Shown, ...]:
         kept = {"re-optimized": self.result, "static parameters": self.fixed}
-        units = {
-            name: pd.Series(
-                each.of_account("unit") / each.tally.first_unit, core.utc_index(each.span.named)
-            )
-            for name, each in kept.items()
-        }
-        rows = {name: dict(each.metrics) for name, each in kept.items()}
-        beside = self.figures["beside"]
-        rows |= {name: {k: v.read_figures(row, k) for k in row} for name, row in beside.items()}
-        table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(MEASURES))
+        units, rows = {}, {}
+        for name, each in kept.items():
+            unit = each.of_account("unit") / each.tally.first_unit
+            units[name] = pd.Series(unit, core.utc_index(each.span.named))
+            rows[name] = dict(each.metrics)
+        table = pd.DataFrame.from_dict({**rows, **self.figures["beside"]}, orient="index")
+        table = table.reindex(columns=list(MEASURES)).astype(float)
         edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
         return (
             show_accounts(pd.DataFrame(units), dict(zip(kept, ("accent", "neutral"), strict=True)),

@@ -26,6 +26,7 @@ from backtest.results import (
     simulate_luck,
 )
 from backtest.search import trials as t
+from backtest.search.compare import ALIKE
 from backtest.search.equal_risk import (
     BUY_AND_HOLD,
     CONSTANT,
@@ -65,11 +66,9 @@ or of the interquartile range of all scores, whichever is larger."""
 
 
 class CandidateScores(NamedTuple):
-    """Robust scores of k candidates.
+    """Robust scores, medians of the neighbors over the whole time, and shares of those that hold.
 
-    ``robust`` is the robust score and ``plateau`` the median of the neighbors over the whole time.
-    ``kept`` is the share of neighbors, over the whole time and its parts, that break no constraint
-    and are not ruined. Arrays of shape (k,).
+    A neighbor holds if it breaks no constraint and is not ruined. Arrays of shape (k,).
     """
 
     robust: core.FloatArray
@@ -77,11 +76,10 @@ class CandidateScores(NamedTuple):
     kept: core.FloatArray
 
 
-def half_widths(space: Space, sets: Sets, width: float) -> tuple[core.FloatArray, core.FloatArray]:
-    """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
+def half_widths(space: Space, sets: Sets, width: float) -> core.FloatArray:
+    """Return the extents of the boxes around k sets, down and up, of shape (2, k, d)."""
     pairs = [find_extent(each, sets[each.name], width) for each in space.dimensions]
-    down, up = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))
-    return down, up
+    return np.stack([np.stack(pair) for pair in pairs], axis=2)
 
 
 def find_extent(
@@ -114,10 +112,6 @@ def draw_neighbors(
 def choose_candidates(
     space: Space, sets: Sets, scores: core.FloatArray, robustness: Robustness
 ) -> core.IntArray:
-    """Return the rows of the best sets: half whose boxes do not overlap, half just outside them.
-
-    The best is the first. ``scores`` has shape (n,); sets without a finite score are no candidates.
-    """
     places = np.argsort(-scores, kind="stable")
     places = places[np.isfinite(scores[places])]
     cube = space.encode(take_sets(sets, places))
@@ -126,8 +120,7 @@ def choose_candidates(
         center = take_sets(sets, places[one : one + 1])
         down, up = half_widths(space, center, reach * robustness.width)
         distance = cube - cube[one]
-        found: core.BoolArray = ~((distance >= -down) & (distance <= up)).all(axis=1)
-        return found
+        return np.asarray(~((distance >= -down) & (distance <= up)).all(axis=1))
 
     chosen: list[int] = []
     for reach, most in ((2.0, -(-robustness.candidates // 2)), (1.0, robustness.candidates)):
@@ -148,10 +141,6 @@ def score_candidates(
     robustness: Robustness,
     rng: np.random.Generator,
 ) -> CandidateScores:
-    """Evaluate the neighbors of k sets and return the robust scores.
-
-    ``own`` of shape (k,) are the scores of the sets over the whole time.
-    """
     k = len(own)
     around = draw_neighbors(space, sets, robustness, rng)
     found = examiner.evaluate(around, NEIGHBOUR)
@@ -168,11 +157,10 @@ def score_candidates(
         samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
     tables = (pd.DataFrame(values) for values in samples)
     lows = [each.quantile(robustness.quantile, axis=1, interpolation="lower") for each in tables]
-    whole, *rest = (each.to_numpy() for each in lows)  # NaN of a part is left out
-    parts = pd.DataFrame(rest, columns=range(k), dtype=float).mean().to_numpy()
+    parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()  # without NaN
+    robust = 0.5 * (lows[0] + parts.fillna(lows[0]))
     kept = np.mean(~np.isneginf(samples), axis=(0, 2))
-    robust = 0.5 * (whole + np.where(np.isnan(parts), whole, parts))
-    return CandidateScores(robust, np.median(scores, axis=1), kept)
+    return CandidateScores(robust.to_numpy(), np.median(scores, axis=1), kept)
 
 
 OWN = "best trial"
@@ -180,9 +168,6 @@ SIGNIFICANT = 0.05
 """The largest adjusted p-value that is evidence."""
 LEAST_RETURNS, FEW_FILLS = 30, 10
 """The least returns for a test; fewer fills than this in the holdout say little."""
-ALIKE = 1e-4
-"""The root mean square of differences of returns, over that of returns, up to which they are
-alike."""
 FIRST_DRAWS, MOST_DRAWS, DRAWS_PER_TRIAL = 999, 50_000, 100
 """Resampled histories at first; and where evidence is left possible, so many for each trial."""
 
@@ -192,7 +177,6 @@ class BenchmarkedPart(NamedTuple):
 
     ``returns`` (2, n) are those of the trial and of a constant leverage at equal risk by sampling
     period, of separate accounts their mean. ``untested`` says why they cannot be compared, if so.
-    ``lines`` has the measures of the trial and of its benchmarks.
     """
 
     lines: dict[str, dict[str, float]]
@@ -226,7 +210,6 @@ class GrowthTest(NamedTuple):
 def run_beside(
     evaluator: Evaluator, values: Mapping[str, Any], pool: Any, first: int, stop: int
 ) -> BenchmarkedPart:
-    """Run a set and its benchmark lines on some bars, with fresh capital."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were given before the search
         found: Any = evaluator.replay(values, first=first, stop=stop)
@@ -246,21 +229,15 @@ def run_beside(
         untested = "constant leverage cannot reach its volatility"
     elif not untested and np.std(returns[0] - returns[1]) <= ALIKE * np.std(returns[0]):
         untested = "it is constant leverage"
-    span, fills = runs[0].span.years / len(runs[0].returns), [each.events for each in runs]
-    return BenchmarkedPart(
-        lines={name: pool_rows(each, pool) for name, each in rows.items()},
-        returns=returns,
-        years=returns.shape[1] * span,
-        fills=sum(int((each["kind"] == "fill").sum()) for each in fills),
-        untested=untested,
-    )
-
-
-def pool_rows(rows: Sequence[Mapping[str, float]], pool: Any) -> dict[str, float]:
-    if len(rows) == 1:
-        return dict(rows[0])
-    values = {name: np.array([[row[name]] for row in rows]) for name in rows[0]}
-    return {name: float(pool_measure(name, each, pool)[0]) for name, each in values.items()}
+    lines = {name: dict(each[0]) for name, each in rows.items()}
+    if len(runs) > 1:
+        for name, line in lines.items():
+            for measure in line:
+                column = np.array([[each[measure]] for each in rows[name]])
+                line[measure] = float(pool_measure(measure, column, pool)[0])
+    span = runs[0].span.years / len(runs[0].returns)
+    fills = sum(int((each.events["kind"] == "fill").sum()) for each in runs)
+    return BenchmarkedPart(lines, returns, returns.shape[1] * span, fills, untested)
 
 
 def count_trials(
@@ -268,24 +245,21 @@ def count_trials(
 ) -> float:
     """Return how many independent trials some are worth in their differences from a constant one.
 
-    ``returns`` (n, k) are those of k of the trials in the search; constant leverage is scaled to
-    the volatility of each.
+    That is scaled to the volatility of each of the ``returns`` (n, k) of trials in the search.
     """
-    if returns is None or returns.shape[1] < 2 or not parts or parts[0].untested:
-        return float(n_trials)
-    constant = parts[0].returns[1]
-    if len(constant) != len(returns) or not np.isfinite(returns).all():
-        return float(n_trials)
-    scale = np.std(returns, axis=0) / np.std(constant)
-    return simulate_luck(returns - constant[:, None] * scale, n_trials=n_trials).n
+    if returns is not None and returns.shape[1] > 1 and parts and not parts[0].untested:
+        constant = parts[0].returns[1]
+        if len(constant) == len(returns) and np.isfinite(returns).all():
+            scale = np.std(returns, axis=0) / np.std(constant)
+            return simulate_luck(returns - constant[:, None] * scale, n_trials=n_trials).n
+    return float(n_trials)
 
 
 def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> GrowthTest:
     """Test whether the best of some independent trials grows more than constant leverage.
 
-    ``parts`` are the search, and the holdout if there is one. The paired stationary bootstrap of
-    :func:`backtest.measures.compare_pairs`; p is adjusted as by Sidak (1967), J. American
-    Statistical Association 62(318), for the trials among which the best was chosen.
+    ``parts`` are the search, and the holdout if there is one. p is adjusted for the trials as by
+    Sidak (1967), J. American Statistical Association 62(318).
     """
     found = GrowthTest(holdout_fills=parts[1].fills if len(parts) > 1 else 0)
     if untested := next((each.untested for each in parts if each.untested), ""):
@@ -299,9 +273,10 @@ def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> 
     p, adjusted = math.nan, 0.0
     for draws in (FIRST_DRAWS, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)):
         if adjusted < 0.5:  # evidence is left possible
-            terms: Any = {"confidence": 0.95, "draws": draws}
-            terms["rng"] = np.random.default_rng([seed, 3])
-            drawn = compare_pairs(sampled, np.array([[0, 1]]), "log_growth", **terms)
+            rng, pair = np.random.default_rng([seed, 3]), np.array([[0, 1]])
+            drawn = compare_pairs(
+                sampled, pair, "log_growth", confidence=0.95, draws=draws, rng=rng
+            )
             p = float(drawn.p_value[0])
             adjusted = -math.expm1(trials * math.log1p(-p)) if p < 1.0 else 1.0
     return found._replace(
@@ -350,8 +325,7 @@ class StudyOutcome(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         verdict = {**self.verdict._asdict(), "growth": self.verdict.growth._asdict()}
-        data: dict[str, Any] = core.to_plain({**self._asdict(), "verdict": verdict})
-        return data
+        return dict(core.to_plain({**self._asdict(), "verdict": verdict}))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
@@ -381,6 +355,15 @@ class StudyTask(NamedTuple):
     def read(self, values: Mapping[str, Any]) -> Sets:
         return check_sets(self.whole.varied, {name: [value] for name, value in values.items()})
 
+    def note_look(self, values: Mapping[str, Any]) -> None:
+        if self.store is not None:
+            t.add_note(self.store, t.LOOKS, self.facts, values=dict(values))
+
+    def count_looks(self) -> int:
+        if self.store is None:
+            return int(self.has_holdout)
+        return len(t.read_notes(self.store, t.LOOKS, self.facts))
+
     def measure_holdout(self, sets: Sets) -> dict[str, float]:
         rows = self.whole.evaluate(sets, first=self.split).finish()
         if rows.errors[0]:
@@ -397,9 +380,9 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
     if np.isnan(t.grade_feasible(goal, trials)).any(axis=1).all():
         verdict = Verdict(n, others, other_policies=policies)
-        told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
+        told = [describe_lack(goal, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
-    rule = task.problem.robustness.fit(find_allowance(task, examiner))
+    rule = task.problem.robustness.fit(find_allowance(task.problem, examiner))
     rows = choose_candidates(task.problem.space, trials.sets, t.worst_where_broken(trials), rule)
     if goal.others:
         rows = np.array([t.find_knee_row(goal, trials)])
@@ -423,9 +406,6 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_set(values)
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
-    looks = int(task.has_holdout)
-    if task.store is not None:
-        looks = len(t.read_notes(task.store, t.LOOKS, task.facts))
     parts = list_benchmarked(task, values, 1 + bool(holdout))
     verdict = Verdict(
         trials=len(t.find_distinct(trials.sets)),
@@ -439,27 +419,26 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         plain_score=float(scores[0]),
         plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
-        looks=looks,
+        looks=task.count_looks(),
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*failures, *task.seen.doubts]
-    robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
+    lists = (each.tolist() for each in (rows, candidates.robust, candidates.plateau))
     lines = tuple(each.lines for each in parts)
-    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by, lines)
+    return StudyOutcome(best, *lists, verdict, told, holdout, by, lines)
 
 
 def list_benchmarked(
     task: StudyTask, values: Mapping[str, Any], count: int
 ) -> list[BenchmarkedPart]:
-    """Return the best trial beside its benchmark lines, in the search and on the holdout."""
     if not task.has_benchmark:
         return []
     spans = [(0, task.split), (task.split, task.whole.market.n_bars)]
     return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
 
 
-def describe_lack(task: StudyTask, trials: t.Batch, n: int) -> str:
-    goal, has_run = task.problem.goal, np.array([error == "" for error in trials.errors])
+def describe_lack(goal: t.Goal, trials: t.Batch, n: int) -> str:
+    has_run = np.array([error == "" for error in trials.errors])
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     counts = {f"satisfy them and have no finite {goal.objective.name}": scoreless}
     for each in goal.constraints:
@@ -469,16 +448,14 @@ def describe_lack(task: StudyTask, trials: t.Batch, n: int) -> str:
     return f"no set satisfies all constraints and has a score: of {n:,} sets {', '.join(causes)}"
 
 
-def find_allowance(task: StudyTask, examiner: Examiner) -> float:
-    done = sum(count_sets(batch.sets) for batch in examiner.batches)
-    by_number = math.inf
-    if task.problem.trials is not None:
-        by_number = min(BUDGET_SHARE * task.problem.trials, task.problem.trials - done)
-    if task.problem.seconds is None or not task.problem.is_robust:
-        return by_number
-    return min(
-        by_number, 0.5 * BUDGET_SHARE * task.problem.seconds * done / max(examiner.seconds, 1e-9)
-    )
+def find_allowance(problem: SearchProblem, examiner: Examiner) -> float:
+    done, allowed = sum(count_sets(batch.sets) for batch in examiner.batches), math.inf
+    if problem.trials is not None:
+        allowed = min(BUDGET_SHARE * problem.trials, problem.trials - done)
+    if problem.seconds is not None and problem.is_robust:
+        rate = done / max(examiner.seconds, 1e-9)
+        allowed = min(allowed, 0.5 * BUDGET_SHARE * problem.seconds * rate)
+    return allowed
 
 
 def evaluate_holdout(
@@ -487,8 +464,7 @@ def evaluate_holdout(
     """Return the measures on the holdout, and warnings of broken constraints."""
     if not task.has_holdout:
         return {}, []
-    if task.store is not None:
-        t.add_note(task.store, t.LOOKS, task.facts, values=dict(values))
+    task.note_look(values)
     task.whole.copy_fallback(task.seen)  # the warning was already given
     try:
         metrics = task.measure_holdout(task.read(values))
@@ -503,10 +479,8 @@ def choose_winner(
 ) -> tuple[int, str]:
     """Return the best among k candidates, the one with the highest robust score, and by what.
 
-    If no candidate has one (some neighbors of each break a constraint), the best is the one with
-    the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
-    such a trial, or one below the median of the sets tried, is replaced by the highest score.
-    ``scores`` of shape (k,) are the candidates' own.
+    Without one, that with the largest share of neighbors that hold; of too few (not ``is_enough``),
+    the highest of ``scores`` (k,) in place of such a trial, or of one below the median.
     """
     is_known = bool(np.isfinite(candidates.robust).any())
     place = int(np.argmax(candidates.robust if is_known else candidates.kept))
@@ -593,10 +567,6 @@ def measure_luck(
     others: int,
     parts: Sequence[BenchmarkedPart],
 ) -> dict[str, Any]:
-    """Return the selection bias of the best of some sets, after others elsewhere.
-
-    Of separate accounts, returns are the mean over markets.
-    """
     evaluator, places = task.seen, t.find_distinct(trials.sets)
     kept, rng = places[t.is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
     sample = t.spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)

@@ -161,11 +161,9 @@ def read_answer(
 ) -> dict[str, core.FloatArray]:
     """Return the answer of a function as arrays of one number per bar, by instrument."""
     if isinstance(market, Markets):
-        problem = type(answer).__name__
-        if isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
-            is_odd = is_frame(answer) and not is_by_bars(answer, market)
-            problem = f"frame of {len(answer)} by other times" if is_odd else ""
-        if problem:
+        is_odd = is_frame(answer) and not is_by_bars(answer, market)
+        if is_odd or not isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
+            problem = f"frame of {len(answer)} by other times" if is_odd else type(answer).__name__
             raise core.PolicyError(
                 f"{title} must return a frame by markets.times and name, or an array of shape "
                 f"(n_bars, n_instruments), returned a {problem}"
@@ -219,7 +217,6 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
 
 
 def suggest(signal: object, values: core.FloatArray) -> str:
-    """Return what to write for values outside [-1, 1], or for those that are missing."""
     if (np.abs(values) > 1.0).any():
         return "; np.clip(signal, -1, 1)"
     if not is_series(signal):
@@ -249,7 +246,6 @@ def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any
 
 
 def describe_weights(signal: Any, values: core.FloatArray) -> str:
-    """Describe a signal, given its values of shape (n_bars,) or (n_instruments, n_bars)."""
     if len(np.atleast_2d(values)) == 1 and (signal is None or np.ndim(signal) == 0):
         return f"constant {values.flat[-1]:g}"
     if signal is None:
@@ -338,10 +334,10 @@ class SignalRule(Parameterized):
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)
         directions = {
-            name: pd.Series(self.compute(market), index=market.times).reindex(markets.times)
+            name: pd.Series(self.compute(market), index=market.times)
             for name, market in markets.items()
         }
-        return pd.DataFrame(directions).fillna(0.0).div(count, axis=0)
+        return pd.DataFrame(directions, markets.times).fillna(0.0).div(count, axis=0)
 
 
 class Directions(NamedTuple):
@@ -540,17 +536,16 @@ def read_rule(
         raise core.ParameterError(f"signal {text!r}: {error}") from error
 
 
-def tell_carried(stamps: core.IntArray, market: Market | Markets) -> None:
-    """Say which carried rows lie outside: the last before the market holds at its first bars.
-
-    The first after its end is not counted: it is known when the last of longer bars is over.
-    """
+def find_carried(stamps: core.IntArray, market: Market | Markets) -> core.IntArray:
+    """Return the last of some ordered stamps before the close of each bar, -1 for none."""
     before, after = stamps[stamps < market.start], stamps[stamps >= market.end]
     what = "rows of the carried signal lie outside the market"
     if before.size:
-        what += f", whose first bars hold the row of {core.format_time(int(before.max()))}"
-    end = int(after.min()) + 1 if after.size else market.end
+        what += f", whose first bars hold the row of {core.format_time(int(before[-1]))}"
+    # the first after the end is not counted: it is known when the last of longer bars is over
+    end = int(after[0]) + 1 if after.size else market.end
     core.warn_of_outside(what, stamps, market.start, end)
+    return np.searchsorted(stamps, market.time + market.interval, side="left") - 1
 
 
 Fills: TypeAlias = Literal["close", "open"]
@@ -603,10 +598,8 @@ def from_series(
             "signal must be in order of time, its index goes back; sort_index()"
         )
     if carry:
-        tell_carried(stamps, market)
-        last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
-        raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
-        return make_signal(market, raw, sides)
+        last = find_carried(stamps, market)
+        return make_signal(market, np.where(last >= 0, values[last], np.nan), sides)
     is_inside = (stamps >= market.start) & (stamps < market.end)
     inside = stamps[is_inside]
     bars = np.minimum(np.searchsorted(market.time, inside), market.n_bars - 1)
@@ -665,9 +658,8 @@ def from_frame(
     if carry:
         named = name_columns(frame, markets, "signal")
         order = np.argsort(stamps := read_dates(named.index, "signal"), kind="stable")
-        tell_carried(stamps, markets)
-        last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
-        carried = named.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
+        last = find_carried(stamps[order], markets)
+        carried = named.iloc[order[last]].set_axis(markets.times)
         given = carried.where(pd.Series(last >= 0, index=markets.times), np.nan)
     weights = read_weights(given, markets)
     warn_of_weights(given, markets)
@@ -781,9 +773,10 @@ def warn_of_weights(signal: object, markets: Markets) -> None:
         stamps = core.read_stamps(index, name="signal", error=core.ParameterError)
         what = "rows of the signal lie outside the market and are not used"
         core.warn_of_outside(what, stamps, markets.start, markets.end)
+    frame: Any = None
     if is_frame(signal):
-        times = find_clock(markets).seen.times[:-1]
-        has_row = np.asarray(times.isin(signal.index))
+        frame, times = signal, find_clock(markets).seen.times[:-1]
+        has_row = np.asarray(times.isin(frame.index))
         lacking, rows = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0)), int(has_row.sum())
         if len(lacking):
             core.warn_caller(
@@ -792,14 +785,11 @@ def warn_of_weights(signal: object, markets: Markets) -> None:
                 "or --carry-weights if so",
                 core.WeightWarning,
             )
-        warn_of_unknown_weights(signal)
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:
-        warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
-
-
-def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
-    unknown = [str(name) for name in frame.columns[frame.isna().all()]]
-    if unknown and len(frame):
+        frame = pd.DataFrame(signal, columns=[*markets.names])
+    if frame is None or not len(frame):
+        return
+    if unknown := [str(name) for name in frame.columns[frame.isna().all()]]:
         core.warn_caller(
             f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
             "trades nothing; give numbers, 0 for flat, or leave the column out",

@@ -86,7 +86,6 @@ def inverse_volatility(
 
 
 def find_returns(markets: Markets) -> core.FloatArray:
-    """Return log returns of closes, of shape (n_bars, n_instruments), NaN outside the spans."""
     return np.diff(np.log(markets.panel().close), prepend=np.nan).T
 
 

@@ -14,7 +14,8 @@ from backtest.core import atomic_files
 from backtest.core.atomic_files import DRAFT_FILE
 from backtest.core.errors import DataError, ParameterError
 from backtest.core.json_values import to_plain
-from backtest.search import Study, trials
+from backtest.search import Study, samplers, trials
+from backtest.search.samplers import make_sampler
 from tests.kit import check_refused, slow
 from tests.tuning import MARKET, Hills, Mixed, seek
 
@@ -56,7 +57,7 @@ def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
 
 @pytest.mark.parametrize("sampler", ["auto", "sobol", *slow(["gp"])])
 def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
-    monkeypatch.setattr(trials, "start_sampler", trials.start_sampler)
+    monkeypatch.setattr(samplers, "make_sampler", make_sampler)
     few = {"trials": 24 if sampler == "gp" else 80, "sampler": sampler, "robust": False}
     whole = seek(store=tmp_path / "whole", **few)
 

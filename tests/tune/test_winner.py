@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.core.errors import ParameterError
 from backtest.core.units import DAY
 from backtest.policies.lookahead import rewrite_after
-from backtest.search import Robustness, Study, trials, tune, winner
+from backtest.search import Robustness, Study, samplers, tune, winner
 from backtest.search.tune import find_split
 from backtest.search.winner import StudyOutcome, check_growth, count_trials
 from backtest.strategies import VolTarget
@@ -397,7 +397,7 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
 @pytest.mark.slow
 def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(trials, "start_sampler", tuning.start_drawn)
+    monkeypatch.setattr(samplers, "make_sampler", tuning.make_drawn)
     clean = of_instrument(tuning.MARKET, "POISON")
     poisoned = rewrite_after(clean, 719, np.random.default_rng(0))
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}

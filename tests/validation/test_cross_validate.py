@@ -1,6 +1,7 @@
 """Spans equal those found by brute force, and a split is what fresh accounts in its groups say."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,17 @@ from backtest.results.luck import expected_max_sharpe
 from backtest.search.cross_validate import (
     choose_winners,
     combine_parts,
+    count_independent,
     cross_validate,
-    estimate_overfitting,
     sum_moments,
 )
-from backtest.search.validation import folds, list_paths, list_splits, plan_spans, split_groups
+from backtest.search.validation import (
+    estimate_overfitting,
+    folds,
+    list_paths,
+    plan_spans,
+    split_groups,
+)
 from tests.kit import check_refused
 from tests.validation.worlds import PLAIN, Lever, make_market
 
@@ -27,13 +34,13 @@ SMALL = {"groups": 6, "test_groups": 2, "trials": 6}
 
 def test_the_published_numbers_of_splits_and_paths():
     for n, k, splits, paths in ((6, 2, 15, 5), (10, 2, 45, 9), (10, 8, 45, 36)):
-        assert (len(list_splits(n, k)), len(list_paths(n, k))) == (splits, paths)
+        assert (math.comb(n, k), len(list_paths(n, k))) == (splits, paths)
 
 
 @pytest.mark.parametrize("n", range(2, 9))
 def test_each_path_has_each_group_once_and_each_group_is_tested_in_as_many_splits(n):
     for k in range(1, n):
-        splits, paths = list_splits(n, k), list_paths(n, k)
+        splits, paths = list(combinations(range(n), k)), list_paths(n, k)
         phi = k * math.comb(n, k) // n
         counts = [sum(g in split for split in splits) for g in range(n)]
         assert counts == [phi] * n
@@ -172,29 +179,27 @@ def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
 
 def judge_panel(panel: np.ndarray, n: int, k: int):
     sums = np.stack([part.sum(axis=0) for part in np.array_split(panel, n)])
-    outside = np.stack([sums[list(tested)].sum(axis=0) for tested in list_splits(n, k)])
+    outside = np.stack([sums[list(tested)].sum(axis=0) for tested in combinations(range(n), k)])
     return choose_winners(sums.sum(axis=0) - outside, outside)
 
 
 @pytest.mark.parametrize(("n", "k"), [(10, 5), (10, 2), (6, 2)])
 def test_overfitting_is_certain_if_columns_are_demeaned_and_0_if_one_is_always_better(n, k):
     panel = np.random.default_rng(1).normal(0.0, 0.01, (600, 20))
-    assert estimate_overfitting(judge_panel(panel - panel.mean(axis=0), n, k).rank, n, k) == 1.0
+    assert estimate_overfitting(judge_panel(panel - panel.mean(axis=0), n, k)["rank"], n) == 1.0
     common = np.repeat(panel[:, :1], 20, axis=1)
     common[:, 7] += 0.001
     better = judge_panel(common, n, k)
-    assert estimate_overfitting(better.rank, n, k) == 0.0
-    assert set(better.row.tolist()) == {7}
+    assert estimate_overfitting(better["rank"], n) == 0.0
+    assert set(better["row"]) == {7}
 
 
 @pytest.mark.parametrize(("n", "k", "spread"), [(10, 5, 0.17), (10, 2, 0.23)])
 def test_on_noise_half_of_the_splits_are_overfit_and_intervals_hold_it(n, k, spread):
     """T = 1000, 50 sets: mean 1/2, standard deviation 0.17 with ten blocks in halves."""
     rng = np.random.default_rng(2)
-    found = [
-        estimate_overfitting(judge_panel(rng.normal(size=(1000, 50)), n, k).rank, n, k)
-        for _ in range(60)
-    ]
+    panels, worth = rng.normal(size=(60, 1000, 50)), count_independent(n, k)
+    found = [estimate_overfitting(judge_panel(each, n, k)["rank"], worth) for each in panels]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
     assert np.std(found) == pytest.approx(spread, abs=0.035)
     assert 0.86 <= np.mean([each.low <= 0.5 <= each.high for each in found]) <= 1.0
@@ -208,8 +213,8 @@ def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sampl
         panel = rng.normal(0.0, 0.01, (2, 365, 45))  # two years: one to choose, one to test
         sharpe = panel.mean(axis=1) / panel.std(axis=1, ddof=1) * math.sqrt(365)
         winner = choose_winners([sharpe[0]], [sharpe[1]])
-        inside.append(winner.inside[0])
-        outside.append(winner.outside[0])
+        inside.append(winner["in_sample"][0])
+        outside.append(winner["out_of_sample"][0])
     # sd of the maximum 0.47, of one normal 1: errors 0.024 and 0.05 over 400 panels
     assert np.mean(inside) == pytest.approx(2.208, abs=0.08)
     assert np.mean(outside) == pytest.approx(0.0, abs=0.16)
