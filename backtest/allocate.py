@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
-    from backtest.signals import equal, fitted, inverse_volatility, risk_budget
+    from backtest.signals import RiskBudget, equal, fitted, inverse_volatility, risk_budget
 
 export_lazily(__name__)
 
-__all__ = ["equal", "fitted", "inverse_volatility", "risk_budget"]
+__all__ = ["RiskBudget", "equal", "fitted", "inverse_volatility", "risk_budget"]

@@ -171,8 +171,8 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     return read_rule(signal, settings, columns=columns)
 
 
-def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
-    from backtest.signals import equal, inverse_volatility, risk_budget  # noqa: PLC0415 - seldom
+def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> Any:
+    from backtest.signals import RiskBudget, equal, inverse_volatility  # noqa: PLC0415 - seldom
 
     known_by_rule: dict[str, tuple[str, ...]] = {
         "equal": (), "inverse-volatility": ("half_life", "every"),
@@ -185,10 +185,8 @@ def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.Dat
     if len(markets) == 1:
         raise core.ParameterError("run.allocate is for several instruments, got one")
     if rule == "risk-budget":
-        given = {name: each for name, each in settings.items() if "." in name}
-        budgets = {name.removeprefix("budgets."): each for name, each in given.items()} or None
-        others = {name: each for name, each in settings.items() if name not in given}
-        return risk_budget(markets, budgets, **others)
+        equally = {} if "budgets" in heads else {"budgets": dict.fromkeys(markets.names, 1.0)}
+        return RiskBudget.from_settings({**settings, **equally})
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)
 
 

@@ -101,6 +101,8 @@ class Parameter(NamedTuple):
     kind: type
     space: core.Range | core.Choice | None
     default: object
+    is_table: bool = False
+    """Whether it holds numbers by name, ``kind`` that of one: of rules of signals."""
 
     @property
     def length(self) -> int:
@@ -108,15 +110,14 @@ class Parameter(NamedTuple):
         return getattr(self.space, "length", 0)
 
     def list_elements(self) -> list[Parameter]:
-        """Return the numbers of a list as parameters, ``levels.0`` and so on, or itself."""
-        if not isinstance(self.space, core.Range) or not self.length:
+        """Return its numbers as parameters, ``levels.0`` or ``budgets.BTC``, or itself."""
+        if not isinstance(self.space, core.Range) or not (self.length or self.is_table):
             return [self]
         space, default = dataclasses.replace(self.space, length=0), self.default
         values: Any = [None] * self.length if default is None else default
-        return [
-            self._replace(name=f"{self.name}.{k}", space=space, default=value)
-            for k, value in enumerate(values)
-        ]
+        pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
+        one = self._replace(space=space, is_table=False)
+        return [one._replace(name=f"{self.name}.{k}", default=value) for k, value in pairs]
 
 
 class Parameterized:
@@ -280,14 +281,18 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes with lists in the place of their numbers.
+    """Return changes with lists and tables in the place of their numbers.
 
-    The other numbers of a list are those of ``owner``, or the defaults of a class.
+    The other numbers of one are those of ``owner``, or the defaults of a class.
     """
     declared, merged = owner.parameters(), dict(changes)
     for name in changes:
-        field, _, place = name.rpartition(".")
+        field, _, place = name.partition(".")
         known = declared.get(field)
+        if known is not None and known.is_table and place:
+            table = merged.get(field) or ({} if isinstance(owner, type) else getattr(owner, field))
+            merged[field] = {**table, place: merged.pop(name)}
+            continue
         if known is None or not (place.isdecimal() and int(place) < known.length):
             continue
         values = merged.get(field)
@@ -407,7 +412,8 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         space = next((note for note in notes if isinstance(note, (core.Range, core.Choice))), None)
         is_list = get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,)
-        kind = get_args(kind)[0] if is_list else kind
+        is_table = get_origin(kind) is Mapping and not issubclass(cls, Policy)
+        kind = get_args(kind)[1 if is_table else 0] if is_list or is_table else kind
         if is_list != bool(getattr(space, "length", 0)):
             raise core.ParameterError(
                 f"a list needs its length, and nothing else has one, {cls.__name__}.{field.name} "
@@ -420,7 +426,7 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
                 f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
             )
         default = None if field.default is dataclasses.MISSING else field.default
-        parameters[field.name] = Parameter(field.name, kind, space, default)
+        parameters[field.name] = Parameter(field.name, kind, space, default, is_table)
     for parameter in parameters.values():
         last, seen = parameter, [parameter.name]
         while last.space is not None and last.space.when is not None:
@@ -453,6 +459,15 @@ def check_settings(
 
 def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> object:
     """Return a value as it is held: of a list, a tuple of its numbers."""
+    if parameter.is_table and isinstance(value, Mapping) and value:
+        one = parameter._replace(is_table=False)
+        parts = {k: one._replace(name=f"{one.name}.{k}") for k in value}
+        return core.FrozenTable({k: check_one(cls, parts[k], value[k]) for k in value})
+    if parameter.is_table:
+        raise core.ParameterError(
+            f"{cls.__name__}.{parameter.name} must be numbers by name, each {parameter.space}, got "
+            f"{core.repr_plain(value):.60}; {{'BTC': 0.7, 'ETH': 0.3}}, for example"
+        )
     if not parameter.length:
         return check_one(cls, parameter, value)
     elements = parameter.list_elements()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from backtest.signals.rules import cut_rows, describe_signal_check, from_frame, from_function
     from backtest.signals.rules import from_series, from_vectorbt, join_checks, read_directions
     from backtest.signals.rules import read_named, read_rule, resolve_signal, warn_of_weights
-    from backtest.signals.weights import equal, fitted, inverse_volatility, risk_budget
+    from backtest.signals.weights import RiskBudget, equal, fitted, inverse_volatility, risk_budget
 
 export_lazily(__name__)
 

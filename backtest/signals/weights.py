@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from backtest import core
 from backtest.core.code_names import pd
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
-from backtest.signals.rules import compute_signal
+from backtest.signals.rules import SignalRule, compute_signal
 
 
 def equal(markets: Markets) -> pd.DataFrame:
@@ -150,31 +150,67 @@ def risk_budget(
     require_panel(markets)
     shares = read_by_name("budgets", budgets, markets, core.Number(0.0, open_low=True))
     signs = read_by_name("directions", directions, markets, core.Number(-1.0, 1.0))
-    if not np.all(np.abs(signs) == 1.0):
+    if any(abs(each) != 1.0 for each in signs.values()):
         raise core.ParameterError(f"directions must be 1 or -1, got {dict(directions or {})}")
 
     def allocate(seen: Markets) -> core.FloatArray:
-        returns = find_returns(seen) * signs
-
-        def solve(segment: Segment) -> core.FloatArray:
-            members = segment.members
-            covariances = estimate_covariances(returns[:, members], half_life)[segment.bars]
-            _check_moves(np.diagonal(covariances, axis1=1, axis2=2), segment, seen)
-            wanted, found = shares[members] / shares[members].sum(), []
-            for t, covariance in zip(segment.bars.tolist(), covariances, strict=True):
-                found.append(spend_budgets(covariance, wanted))
-                if np.isnan(found[-1]).any():
-                    raise core.ParameterError(
-                        "a long combination of the instruments must have risk, got none up to "
-                        f"{core.format_time(int(seen.time[t]))} UTC: leave out one that hedges "
-                        "another fully, or give a longer half_life"
-                    )
-            return np.stack(found) * signs[members]
-
-        return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
+        return allocate_risk(seen, shares, signs, half_life, every)
 
     found: pd.DataFrame = compute_signal(markets, allocate)
     return found
+
+
+class RiskBudget(SignalRule):
+    """The weights of :func:`risk_budget` as a rule, whose parameters sweeps and searches vary.
+
+    ``budgets`` has a number for each instrument, ``signal.budgets.BTC`` in a search; only their
+    ratios count.
+    """
+
+    budgets: Annotated[Mapping[str, float], core.Range(1e-6, 1e6)]
+    half_life: Annotated[float, core.Range(0.5, 1e9, "bars", log=True)] = 168.0
+    every: Annotated[int, core.Range(1, 1_000_000, "bars", log=True)] = 24
+
+    def direction(self, market: Any) -> Any:  # noqa: ARG002 - for several instruments
+        """Refuse a single market."""
+        raise core.ParameterError(
+            "a risk budget is for several instruments, got one; Markets({'BTC': btc, 'ETH': eth})"
+        )
+
+    def _find_weights(self, markets: Markets) -> core.FloatArray:
+        whole, names = list(markets.names_of_whole), list(markets.names)
+        core.check_names("budgets", self.budgets, whole, names, noun="instrument")
+        signs = dict.fromkeys(names, 1.0)
+        return allocate_risk(markets, self.budgets, signs, self.half_life, self.every)
+
+
+def allocate_risk(
+    seen: Markets,
+    budgets: Mapping[str, float],
+    signs: Mapping[str, float],
+    half_life: float,
+    every: int,
+) -> core.FloatArray:
+    """Return weights of shape (n_bars, n_instruments) with budgets of the risk; NaN before."""
+    shares, sides = (np.array([each[x] for x in seen.names]) for each in (budgets, signs))
+    returns = find_returns(seen) * sides
+
+    def solve(segment: Segment) -> core.FloatArray:
+        members = segment.members
+        covariances = estimate_covariances(returns[:, members], half_life)[segment.bars]
+        _check_moves(np.diagonal(covariances, axis1=1, axis2=2), segment, seen)
+        wanted, found = shares[members] / shares[members].sum(), []
+        for t, covariance in zip(segment.bars.tolist(), covariances, strict=True):
+            found.append(spend_budgets(covariance, wanted))
+            if np.isnan(found[-1]).any():
+                raise core.ParameterError(
+                    "a long combination of the instruments must have risk, got none up to "
+                    f"{core.format_time(int(seen.time[t]))} UTC: leave out one that hedges "
+                    "another fully, or give a longer half_life"
+                )
+        return np.stack(found) * sides[members]
+
+    return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
 
 
 def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.FloatArray:
@@ -189,12 +225,11 @@ def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.Flo
 
 def read_by_name(
     name: str, given: Mapping[str, float] | None, markets: Markets, number: core.Number
-) -> core.FloatArray:
-    """Return a number of each instrument, (n,); 1 of all by default."""
+) -> dict[str, float]:
     if given is None:
-        return np.ones(len(markets))
+        return dict.fromkeys(markets.names, 1.0)
     core.check_names(name, given, list(markets.names), list(markets.names), noun="instrument")
-    return np.array([float(number.check(f"{name} of {x}", given[x])) for x in markets.names])
+    return {x: float(number.check(f"{name} of {x}", given[x])) for x in markets.names}
 
 
 def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core.FloatArray:

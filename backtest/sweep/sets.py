@@ -17,7 +17,7 @@ from backtest import core
 from backtest.account import Account, Multiple, check_setting
 from backtest.engine import Backtest
 from backtest.market import Market, as_markets
-from backtest.policies import Policy, change_settings, number_elements, split_name
+from backtest.policies import Policy, change_settings, split_name
 from backtest.signals import SignalRule
 from backtest.venue import Venue
 
@@ -178,12 +178,14 @@ class VariedTest:
 def list_parameters(
     owner: type[Policy] | Policy | SignalRule, prefix: str = ""
 ) -> Iterator[Setting]:
-    held = {} if isinstance(owner, type) else number_elements(owner.settings())
-    for each in (part for own in owner.parameters().values() for part in own.list_elements()):
+    held = {} if isinstance(owner, type) else owner.settings()
+    own = (
+        each._replace(default=held.get(k, each.default)) for k, each in owner.parameters().items()
+    )
+    for each in (part for one in own for part in one.list_elements()):
         space: Any = core.Flag() if each.space is None else each.space
         check = partial(space.check, whole=True) if each.kind is int else space.check
-        default = dataclasses.MISSING if each.default is None else each.default
-        value = held.get(each.name, default)
+        value = dataclasses.MISSING if each.default is None else each.default
         yield Setting(f"{prefix}{each.name}", each.kind, space, check, value, may_be_none=False)
 
 

@@ -217,6 +217,11 @@ def test_weights_by_a_rule():
     assert test.signal.equals(bt.allocate.inverse_volatility(markets.resample("4h")))
     test, *_ = build(f"{DATA}run.allocate = 'equal'")
     assert test.signal.equals(bt.allocate.equal(markets))
+    test, *_ = build(f"{DATA}run.allocate = 'risk-budget'", set=["allocate.half_life=48"])
+    assert test.signal == bt.allocate.RiskBudget(dict.fromkeys(markets.names, 1.0), half_life=48.0)
+    budgets = "run.allocate_settings.budgets = {BTCUSDT = 0.7, ETHUSDT = 0.3}"
+    test, *_ = build(f"{DATA}run.allocate = 'risk-budget'\n{budgets}")
+    assert test.signal == bt.allocate.RiskBudget({"BTCUSDT": 0.7, "ETHUSDT": 0.3})
 
 
 ROW = "2023-01-01T00:00:00Z"

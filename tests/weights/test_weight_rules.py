@@ -10,7 +10,8 @@ import backtest as bt
 from backtest.core.errors import PolicyError
 from backtest.signals import weights
 from backtest.signals.rules import describe_signal_check
-from tests.kit import check_refused, market_of
+from backtest.strategies import Constant
+from tests.kit import check_refused, free_venue, market_of
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
@@ -254,3 +255,67 @@ def test_budgets_that_cannot_be_spent_are_refused():
     check_refused(lambda: bt.allocate.risk_budget(markets, {"A": 0.0, "B": 1.0}), "budgets of A")
     perfect = two_moves(-1.0, 0.01, 0.01)
     check_refused(lambda: bt.allocate.risk_budget(perfect, half_life=4.0), "must have risk")
+
+
+LATER = bt.Markets({"A": A, "B": B, "C": C.slice(100, 720)})
+TERMS = {"venue": free_venue(), "account": bt.Account()}
+
+
+def test_budgets_vary_in_sets_as_in_runs():
+    rule = bt.allocate.RiskBudget({"A": 0.5, "B": 0.3, "C": 0.2}, half_life=48.0)
+    wanted = {"signal.budgets.B": [0.1, 0.3, 0.9], "signal.half_life": [24.0, 48.0]}
+    swept = bt.sweep(LATER, Constant(leverage=2.0), wanted, signal=rule, **TERMS)
+    for _, row in swept.table.iterrows():
+        budgets = {"A": 0.5, "B": row["signal.budgets.B"], "C": 0.2}
+        own = bt.allocate.RiskBudget(budgets, half_life=row["signal.half_life"])
+        result = bt.run(LATER, Constant(leverage=2.0), signal=own, **TERMS)
+        assert row["total_return"] == pytest.approx(result.metrics["total_return"], rel=1e-9)
+        assert row["max_drawdown"] == pytest.approx(result.metrics["max_drawdown"], rel=1e-9)
+    frame = bt.allocate.risk_budget(LATER, {"A": 0.5, "B": 0.3, "C": 0.2}, half_life=48.0)
+    assert rule.weigh(LATER).equals(frame)
+
+
+def test_budgets_are_by_name_whatever_the_order_of_instruments():
+    budgets = {"A": 0.5, "B": 0.3, "C": 0.2}
+    other = bt.Markets({name: LATER[name] for name in "CAB"})
+    one, two = (bt.allocate.RiskBudget(budgets).weigh(each) for each in (LATER, other))
+    np.testing.assert_allclose(two[[*"ABC"]], one, rtol=1e-9, atol=1e-12)
+    sets = {"signal.budgets.A": [0.2, 0.8]}
+    tables = [
+        bt.sweep(each, Constant(), sets, signal=bt.allocate.RiskBudget(own), **TERMS).table
+        for each, own in ((LATER, budgets), (other, {name: budgets[name] for name in "BCA"}))
+    ]
+    np.testing.assert_allclose(tables[0]["total_return"], tables[1]["total_return"], rtol=1e-9)
+
+
+def test_searches_choose_budgets():
+    rule = bt.allocate.RiskBudget({"A": 0.5, "B": 0.3, "C": 0.2})
+    terms = {"signal": rule, "trials": 4, "sampler": "sobol", **TERMS}
+    space = {"signal.budgets.A": (0.1, 0.9)}
+    study = bt.tune(LATER, Constant(), space=space, robust=False, **terms)
+    chosen = study.best_values["signal.budgets.A"]
+    assert study.best_signal == bt.allocate.RiskBudget({"A": chosen, "B": 0.3, "C": 0.2})
+    assert "signal.budgets.A" in bt.frontier(LATER, Constant(), space=space, **terms).points
+    steps = bt.sensitivity(LATER, Constant(), signal=rule, parameters=True, **TERMS)
+    assert {f"signal.budgets.{name}" for name in "ABC"} < {*steps.verdicts.index}
+
+
+@pytest.mark.parametrize(("budgets", "sets", "words"), [
+    ({"A": 0.5, "B": 0.3, "C": 0.2}, {"signal.budgets.D": [1.0]}, "did you mean 'signal.budgets."),
+    ({"A": 0.5, "B": 0.3, "C": 0.2}, {"signal.budgets.A": [0.0]}, "budgets.A must be 1e-06 to"),
+    ({"A": 0.5, "B": 0.3}, {"signal.budgets.A": [1.0]}, "budgets needs C"),
+    ({"A": 1.0, "B": 1.0, "D": 1.0}, {"signal.every": [1]}, "budgets has no instrument 'D'"),
+    (0.5, {}, "RiskBudget.budgets must be numbers by name, each 1e-06 to 1e"),
+    ({"A": 0.0}, {}, "RiskBudget.budgets.A must be 1e-06 to"),
+])  # fmt: skip
+def test_budgets_of_a_rule_that_cannot_be_are_refused(budgets, sets, words):
+    def sweep():
+        rule = bt.allocate.RiskBudget(budgets)
+        return bt.sweep(LATER, Constant(), sets, signal=rule, **TERMS)
+
+    check_refused(sweep, words)
+
+
+def test_a_risk_budget_of_one_market_is_refused():
+    rule = bt.allocate.RiskBudget({"A": 1.0})
+    check_refused(lambda: bt.run(A, Constant(), signal=rule, **TERMS), "for several instruments")
