@@ -14,7 +14,7 @@ from backtest.engine.run import Segment, run_switched
 from backtest.policies.lookahead import rewrite_after
 from backtest.results.luck import probability_of_skill
 from backtest.search import deflate_alone
-from backtest.search.validation import count_by_chance, estimate_share, find_rank, share_overfit
+from backtest.search.validation import estimate_overfitting, find_rank
 from backtest.search.walk_forward import count_ways, walk_forward
 from backtest.strategies import Constant
 from tests.kit import bars_market, check_refused, make_venue, simulate_pair
@@ -142,9 +142,9 @@ def test_ranks_and_overfitting_by_hand():
     """Winners at ranks 1, 0.5 and 0.2: two of three are no better than the median."""
     scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     assert [find_rank(scores, row) for row in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert share_overfit(np.array([1.0, 0.5, 0.2])) == pytest.approx(2 / 3)
+    found = estimate_overfitting(pd.Series([1.0, 0.5, 0.2, math.nan]), 3)
+    assert found == pytest.approx(2 / 3)
     # Wilson's interval of 2 of 3 with z = 1.96: centre (2/3 + 0.640) / (1 + 1.280) = 0.573
-    found = estimate_share(2 / 3, 3)
     assert 0.5 * (found.low + found.high) == pytest.approx(0.573, abs=1e-3)
 
 
@@ -201,11 +201,10 @@ def make_walk(fallen, *, skill=0.4, pbo=0.4, **figures):
     return replace(fallen, folds=folds, figures={**fallen.figures, **found})
 
 
-def test_chance_alone_by_hand():
-    """3 of 4 fair cases or more: (4 + 1) / 16; 1 of 20 or more at 5 %: 1 - 0.95 ** 20."""
-    assert count_by_chance(np.array([1, 1, 1, 0]), 0.5) == (3, 4, 2.0, 0.3125)
-    one = count_by_chance(np.array([1] + [0] * 19), 0.05)
-    assert one == pytest.approx((1, 20, 1.0, 1.0 - 0.95**20))
+def test_chance_alone_by_hand(walk):
+    """3 of 4 fair cases or more: (4 + 1) / 16."""
+    folds = pd.DataFrame({"rank": [0.8, 0.6, 1.0, 0.5, math.nan]})
+    assert replace(walk, folds=folds).chance == (3, 4, 2.0, 0.3125)
 
 
 @pytest.mark.parametrize(("skill", "pbo", "words"), [
