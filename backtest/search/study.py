@@ -356,6 +356,7 @@ class Study(SearchResult):
 
     @property
     def note(self) -> str:
+        """The number of sets."""
         return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
 
     @property

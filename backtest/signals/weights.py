@@ -164,7 +164,7 @@ class RiskBudget(SignalRule):
     """The weights of :func:`risk_budget` as a rule, whose parameters sweeps and searches vary.
 
     ``budgets`` has a number for each instrument, ``signal.budgets.BTC`` in a search; only their
-    ratios count.
+    ratios count. ``half_life`` and ``every`` are in bars, as of :func:`inverse_volatility`.
     """
 
     budgets: Annotated[Mapping[str, float], core.Range(1e-6, 1e6)]
