@@ -247,14 +247,14 @@ class Auto(Evolution):
             self._median = float(np.median(ok)) if len(ok) else math.nan
         known = self._known.add(points.take(kept))
         self._known = known.take(known.sort()[:BEST])
-        violation, score = float(self._known.violation[0]), float(self._known.score[0])
-        old_violation, old_score = self._best
-        spread = score - self._median if math.isfinite(self._median) else abs(score)
-        is_gain = old_violation > 0.0 or score - old_score > LEAST_GAIN * spread
-        if violation > 0.0:
-            is_gain = violation < (1.0 - LEAST_GAIN) * old_violation
+        broken, best = float(self._known.violation[0]), float(self._known.score[0])
+        old_broken, old_best = self._best
+        spread = best - self._median if math.isfinite(self._median) else abs(best)
+        is_gain = old_broken > 0.0 or best - old_best > LEAST_GAIN * spread
+        if broken > 0.0:
+            is_gain = broken < (1.0 - LEAST_GAIN) * old_broken
         if is_gain:
-            self._gained, self._best = self._done, (violation, score)
+            self._gained, self._best = self._done, (broken, best)
 
     def _teach(self, strategy: cmaes.CMA, mine: IntArray, points: Points) -> int:
         """Tell a strategy its grades, drop it if it has converged, return its best point."""

@@ -287,8 +287,8 @@ def timing_test(
         return TimingTest(empty, math.nan, math.nan, *timing, settings, why, test.market)
     runs = {"compile": found.manifest["compiled"] == "yes", "threads": threads}
     table = replay_shifts(test, decided, np.append(0, rows), progress, **runs)
-    p_values = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
-    return TimingTest(table, *p_values, *timing, settings, "", test.market)
+    growth_p, sharpe_p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
+    return TimingTest(table, growth_p, sharpe_p, *timing, settings, "", test.market)
 
 
 def cut_test(result: Result) -> Backtest:

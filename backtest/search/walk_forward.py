@@ -360,14 +360,14 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
 
 
 def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    known = []  # rank correlations of the sets that two folds tried, of three or more
+    known: list[float] = []  # rank correlations of three or more sets that two folds tried
     for pair in itertools.pairwise(found):
         one, other = (fold.trials.drop(columns=["out_of_sample", "is_winner"]) for fold in pair)
-        scores = one.merge(other, on=[name for name in one if name != "in_sample"])
-        scores = scores[["in_sample_x", "in_sample_y"]]
-        scores = scores[np.isfinite(scores).all(axis=1)]
-        if len(scores) > 2 and not (scores.nunique() == 1).any():
-            known.append(scores.corr(method="spearman").iloc[0, 1])
+        both = one.merge(other, on=[name for name in one if name != "in_sample"])
+        scores = both[["in_sample_x", "in_sample_y"]].to_numpy()
+        table = pd.DataFrame(scores[np.isfinite(scores).all(axis=1)])
+        if len(table) > 2 and not (table.nunique() == 1).any():
+            known.append(table[0].corr(table[1], method="spearman"))
     rows = {}
     for each in problem.space.dimensions:
         values = np.array([fold.values[each.name] for fold in found])

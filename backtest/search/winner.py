@@ -423,9 +423,9 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*failures, *task.seen.doubts]
-    lists = (each.tolist() for each in (rows, candidates.robust, candidates.plateau))
+    robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
     lines = tuple(each.lines for each in parts)
-    return StudyOutcome(best, *lists, verdict, told, holdout, by, lines)
+    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by, lines)
 
 
 def list_benchmarked(

@@ -208,7 +208,7 @@ def allocate_risk(
                     f"{core.format_time(int(seen.time[t]))} UTC: leave out one that hedges "
                     "another fully, or give a longer half_life"
                 )
-        return np.stack(found) * sides[members]
+        return np.asarray(np.stack(found) * sides[members])
 
     return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
 
