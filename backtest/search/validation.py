@@ -54,6 +54,7 @@ class Groups(NamedTuple):
         return len(self.edges) - 1
 
     def span(self, group: int) -> tuple[int, int]:
+        """Return the first bar of a group, and the bar after its last."""
         return int(self.edges[group]), int(self.edges[group + 1])
 
 
