@@ -50,8 +50,9 @@ FUNCTIONS = ("run", "sweep", "tune", "walk_forward", "compare", "liquidation_ris
 WRONG = ("1", "2.5", "nan", "true", '"x"', "[]", "[1]", '["x"]', "[[]]", "{}", "{x = 1}",
          "{x = {y = []}}", "2023-01-02")  # fmt: skip
 PLACES = [(table, key) for table in (*TABLES, *MODELS) for key in read_keys(table)]
+ONE_OF_EACH = dict(reversed(PLACES)).items()
 CASES = [
-    *((*place, WRONG[k % len(WRONG) :][:1]) for k, place in enumerate(PLACES) if k % 9 == 0),
+    *((*place, WRONG[k % len(WRONG) :][:1]) for k, place in enumerate(ONE_OF_EACH)),
     *(pytest.param(*place, WRONG, marks=pytest.mark.slow) for place in PLACES),
 ]
 PLACES += [("venue", name) for name in ("A", "A.preset", "A.fees", "BTCUSDT.contract")]

@@ -171,7 +171,7 @@ def test_arguments_that_cannot_be_are_refused(given, match):
 
 
 def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
-    market = make_market(110, seed=1)
+    market = make_market(90, seed=1)
     turns = np.sign(np.sin(np.arange(market.n_bars) / 20.0))
     market = market.with_columns(mood=turns)
     forms = (turns, pd.Series(turns, index=market.times), "mood", -1.0, np.full(len(turns), -1.0))
