@@ -12,12 +12,12 @@ from tests.kit import Hold, check_refused, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-MARKET = bt.Market.sample(bars=24 * 60)
+MARKET = bt.Market.sample(bars=24 * 20)
 TERMS = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-SEARCH = {"trials": 6, "sampler": "sobol", "robust": False, "seed": 1}
+SEARCH = {"trials": 4, "sampler": "sobol", "robust": False, "seed": 1}
 
 
-APART = {name: bt.Market.sample(bars=24 * 40, seed=k) for k, name in enumerate("AB")}
+APART = {name: bt.Market.sample(bars=24 * 15, seed=k) for k, name in enumerate("AB")}
 MARKETS = simulate_pair(60)
 VENUES = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
 ACCOUNT = bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=5)
@@ -27,9 +27,9 @@ SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
 
 @pytest.mark.parametrize(("market", "policy", "given", "space"), [
     (MARKET, VolTarget,
-     {"objective": {"cagr": 1.0, "max_drawdown": -0.5}, "holdout": "20d",
+     {"objective": {"cagr": 1.0, "max_drawdown": -0.5}, "holdout": "7d",
       "fix": {"estimator": "ewma", "power": 1.0}},
-     {"target": (0.1, 1.0), "half_life": (24, 480)}),
+     {"target": (0.1, 1.0), "half_life": (24, 120)}),
     (MARKET, Constant, {"signal": "breakout", "holdout": None},
      {"leverage": (0.5, 2.0), "signal.window": (10, 90)}),
     (APART, VolTarget, {"accounts": "separate", "pool": "worst"}, {"target": (0.1, 1.0)}),
