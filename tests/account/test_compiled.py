@@ -99,8 +99,15 @@ class Falling(bt.Policy):
         return {True: 1.0, False: -1.0}.get(account.days < 5.0, [1.0][0])
 
 
+class Sinking(bt.Policy):
+    """The same, compiled."""
+
+    def leverage(self, bar, account):
+        return 5.0 - account.days
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Failing, Falling])
+@pytest.mark.parametrize("kind", [Failing, Falling, Sinking])
 def test_what_is_wrong_is_placed_as_in_plain_python(kind):
     told = []
     for is_compiled in (True, False):
@@ -261,16 +268,24 @@ def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
     assert play(*prices, targets=targets).entries.tolist() == events.tolist()
 
 
-def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
-    """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
+@pytest.fixture
+def give(monkeypatch):
+    """Let an amount appear from nowhere in a bar."""
     live = accounts.process_bar
 
-    def live_with_gift(bar, t):
-        live(bar, t)
-        if t == 1:
-            bar.state.wallet.equity += 2.0
+    def give(at: int, amount: float) -> None:
+        def live_with_gift(bar, t):
+            live(bar, t)
+            bar.state.wallet.equity += amount * (t == at)
 
-    monkeypatch.setattr(accounts, "process_bar", live_with_gift)
+        monkeypatch.setattr(accounts, "process_bar", live_with_gift)
+
+    return give
+
+
+def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(give):
+    """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
+    give(1, 2.0)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
     markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
     with pytest.raises(bt.AccountingError) as raised:
@@ -284,16 +299,9 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch)
 
 
 @pytest.mark.parametrize(("wrong", "is_found"), [(1e-6, True), (1e-11, False)])
-def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, monkeypatch):
+def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, give):
     """4 turns were traded before; 1e-11 of the capital is rounding."""
-    live = accounts.process_bar
-
-    def live_with_gift(bar, t):
-        live(bar, t)
-        if t == 5:
-            bar.state.wallet.equity += wrong * 10_000.0
-
-    monkeypatch.setattr(accounts, "process_bar", live_with_gift)
+    give(5, wrong * 10_000.0)
     run = partial(play, *[100.0] * 8, targets=(2.0, 0.0),
                   account=account_of(capital=10_000.0, margin_call=0.9))  # fmt: skip
     if is_found:

@@ -240,10 +240,6 @@ def test_a_causal_function_gives_weights_that_say_how_they_were_checked():
     assert "signal checked at" in signals.describe_signal_check(frame)
 
 
-def peek_next(markets: bt.Markets) -> pd.DataFrame:
-    return np.sign(closes(markets).pct_change(fill_method=None).shift(-1)) / 3.0
-
-
 def peek_mean(markets: bt.Markets) -> pd.DataFrame:
     moves = closes(markets).pct_change(fill_method=None)
     return np.sign(moves - moves.mean())
@@ -259,15 +255,11 @@ def peek_at_the_day(markets: bt.Markets) -> pd.DataFrame:
     return np.sign(price.groupby(price.index.floor("D")).transform("last") / price - 1.0)
 
 
-def peek_at_the_end(markets: bt.Markets) -> pd.DataFrame:
-    return np.sign(closes(markets).ffill().iloc[-1] / closes(markets) - 1.0)
-
-
 def peek_at_a_listing(markets: bt.Markets) -> pd.DataFrame:
     return (closes(markets) * 0.0).assign(A=0.5 if "C" in markets else 1.0)
 
 
-PEEKS = (peek_next, peek_mean, peek_at_another, peek_at_the_day, peek_at_the_end, peek_at_a_listing)
+PEEKS = (peek_mean, peek_at_another, peek_at_the_day, peek_at_a_listing)
 
 
 @pytest.mark.parametrize("peek", PEEKS, ids=lambda each: each.__name__)

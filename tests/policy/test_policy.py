@@ -352,19 +352,6 @@ def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
     assert set(result.bars["target"]) == {1.0, 2.0}
 
 
-@pytest.mark.slow
-@pytest.mark.compiled
-def test_a_negative_leverage_is_placed_whether_compiled_or_not():
-    class Falling(bt.Policy):
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return 10.0 - account.days * 24.0 - 0.5
-
-    for is_compiled in (False, True):
-        with pytest.raises(PolicyError, match=r"Falling returned -0\.5") as caught:
-            live(Falling(), compile=is_compiled)
-        assert "close of bar 9, 2023-01-01 09:00" in str(caught.value)
-
-
 def write_module(folder, monkeypatch, name, text):
     (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))
