@@ -76,7 +76,6 @@ def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any)
 
 
 def read_kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return numba's types of arguments."""
     return tuple(numba.typeof(each) for each in given)  # type: ignore[no-untyped-call]
 
 

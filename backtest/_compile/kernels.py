@@ -71,8 +71,8 @@ def compile_rules(
 
     ``twins`` are compiled functions by the identity of the plain ones: those that are given stand
     in the place of their own, and those that are made here are added. The marks of
-    :mod:`backtest.core.kernels` say what is inlined; with ``inlines_all`` it is all but the cold.
-    Without options, functions of them return the constant of their mark.
+    :mod:`backtest.core.kernels` say what is inlined; with ``inlines_all`` it is all but the cold
+    and kernels. Without options, functions of them return the constant of their mark.
     """
     from backtest._compile.compiler import jit  # noqa: PLC0415 - loads numba
 
@@ -82,10 +82,12 @@ def compile_rules(
         for _, own in find_own_functions(module, left_out):
             if id(own) not in twins:
                 marks, twin = vars(own), make_twin(own, space, Path(str(module.__file__)))
-                is_inlined = "is_cold" not in marks if inlines_all else "is_inlined" in marks
+                is_called = marks.keys() & {"is_cold", "is_kernel"}
+                is_inlined = not is_called if inlines_all else "is_inlined" in marks
                 if not has_options and "without_options" in marks:
                     twin, is_inlined = return_always(marks["without_options"]), True
-                twins[id(own)] = jit(twin, forceinline=is_inlined)
+                is_linked = not inlines_all or "is_kernel" not in marks
+                twins[id(own)] = jit(twin, is_linked=is_linked, forceinline=is_inlined)
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
         space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
@@ -143,22 +145,17 @@ def compile_module(module: ModuleType) -> Any:
 @functools.cache
 def compile_functions(module: ModuleType) -> dict[str, Any]:
     """Return the functions of a module for compiled code; its kernels are written as objects."""
-    from backtest._compile.compiler import jit  # noqa: PLC0415 - loads numba
+    modules = list_sources(module)
+    compile_rules(modules, OF_KERNELS, inlines_all=True)
+    return {k: OF_KERNELS[id(x)] for each in modules for k, x in find_own_functions(each)}
 
-    found: dict[str, Any] = {}
-    for other in helpers_of(module):
-        found |= compile_functions(other)
-    names, path = {**vars(module), **found}, Path(str(module.__file__))
-    for name, function in find_own_functions(module):
-        is_kernel = "is_kernel" in vars(function)
-        twin = make_twin(function, names, path)
-        names[name] = found[name] = jit(twin, is_linked=not is_kernel, forceinline=not is_kernel)
-    return found
+
+OF_KERNELS: dict[int, Any] = {}
+"""Compiled functions by the identity of the plain ones."""
 
 
 @functools.cache
 def read_compiler() -> tuple[str, ...]:
-    """Return the sources of the compiler, which every object depends on."""
     names = ("compiler", "kernels", "lowering", "object_code")
     return tuple(Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names)
 
@@ -166,12 +163,8 @@ def read_compiler() -> tuple[str, ...]:
 def list_sources(module: ModuleType) -> list[ModuleType]:
     found = [module]
     for other in found:
-        found += [each for each in helpers_of(other) if each not in found]
+        functions = [each for each in vars(other).values() if isinstance(each, FunctionType)]
+        names = sorted({each.__module__ for each in functions})
+        own = (sys.modules[x] for x in names if x.startswith("backtest."))  # not typing.NamedTuple
+        found += [each for each in own if each not in found]
     return found
-
-
-def helpers_of(module: ModuleType) -> list[ModuleType]:
-    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
-    names = {each.__module__ for each in functions if each.__module__ != module.__name__}
-    names = {name for name in names if name.startswith("backtest.")}  # not typing.NamedTuple
-    return [sys.modules[name] for name in sorted(names)]

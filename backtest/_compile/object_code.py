@@ -75,8 +75,6 @@ class ObjectFile(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A function in memory: its address, and the kinds that it returns, a letter each."""
-
     address: int
     returns: str
 
@@ -125,7 +123,6 @@ def list_folders() -> Iterator[Path]:
 
 
 def choose_levels(present: Mapping[str, bool]) -> list[str]:
-    """Return the levels of x86-64 whose features a processor has, the highest first."""
     needed: set[str] = set()
     chosen: list[str] = []
     for name, features in reversed(LEVELS.items()):
@@ -142,7 +139,6 @@ def name_platform() -> str:
 
 @functools.cache
 def name_native() -> str:
-    """Return a name of this very processor."""
     features = binding.get_host_cpu_features().flatten()
     return f"native-{hash_texts(binding.get_host_cpu_name(), features)[:8]}"
 
@@ -155,7 +151,6 @@ def find_object_folder() -> Path:
 
 
 def find_object(name: str) -> ObjectFile | None:
-    """Return the object of a name, from the first folder that has it undamaged."""
     BUILD.used.add(name)
     folders = list_folders() if BUILD.folder is None else (BUILD.folder,)
     found = (ObjectFile.read(folder / f"{name}.o") for folder in folders)
@@ -245,11 +240,9 @@ class Struct(ctypes.Structure):
         return np.frombuffer(memory)
 
     def copy(self) -> Self:
-        """Return a struct of the same numbers, in memory of its own."""
         return type(self).from_buffer_copy(self)
 
     def tolist(self) -> list[float]:
-        """Return the numbers in the order of the fields."""
         found: list[float] = self.numbers.tolist()
         return found
 
@@ -287,16 +280,13 @@ class Structs(list[AnyStruct]):
         return Structs, (self.kind, len(self), self.numbers)
 
     def copy(self) -> Structs[AnyStruct]:
-        """Return structs of the same numbers, in memory of their own."""
         return Structs(self.kind, len(self), self.numbers.copy())
 
     def column(self, name: str) -> Column:
-        """Return a field of all of them, which shares their memory."""
         found: Column = self.numbers[:, self.kind.names().index(name)].view(Column)
         return found
 
     def tolist(self) -> list[list[float]]:
-        """Return the numbers of each."""
         found: list[list[float]] = self.numbers.tolist()
         return found
 
@@ -368,7 +358,6 @@ class Entry:
 
     @property
     def prefix(self) -> str:
-        """What the names of its files begin with."""
         return f"{self.name}-{self.mark}"
 
     def is_compiled(self) -> bool:

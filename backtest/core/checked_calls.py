@@ -12,7 +12,7 @@ import os
 import sys
 import types
 import typing
-from collections import ChainMap
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
@@ -85,15 +85,10 @@ def read_one(
     return found
 
 
-class Names(ChainMap[str, Any]):
-    def __missing__(self, name: str) -> Any:
-        return Any
-
-
 def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
     public = vars(sys.modules["backtest"])
-    own = {"Path": Path}
-    names = Names(function.__globals__, vars(builtins), vars(units), public, own)
+    names: dict[str, Any] = defaultdict(lambda: Any, {"Path": Path, **public, **vars(units)})
+    names |= {**vars(builtins), **function.__globals__}
     written = {name: each for name, each in function.__annotations__.items() if name in asked}
     holder = types.SimpleNamespace(__annotations__=written)
     parameters, found = inspect.signature(function).parameters, {}
@@ -248,7 +243,6 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:
 
 
 def check_broadcast(**arrays: Any) -> None:
-    """Check that the shapes of arrays fit each other."""
     shapes = {name: np.shape(values) for name, values in arrays.items()}
     try:
         np.broadcast_shapes(*shapes.values())

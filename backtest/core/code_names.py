@@ -130,7 +130,6 @@ class Later:
         self.part, self.name = part, name
 
     def find(self) -> Any:
-        """Return the function, or what it declares as its form as a method."""
         found = getattr(importlib.import_module(HIGHER[self.part]), self.name)
         return vars(found).get("as_method", found)
 
@@ -148,6 +147,4 @@ def bind_higher(modules: Mapping[str, str], *, methods_of: type | None = None) -
         setattr(methods_of, name, Later(name, name))
 
 
-def call_later(part: str, name: str) -> Any:
-    """Return a function or method that calls ``name`` of the module bound as ``part``."""
-    return Later(part, name)
+call_later: Any = Later

@@ -307,7 +307,6 @@ class Duration(Declaration):
 
 
 def read_time(value: Any) -> int:
-    """Return a time as UTC nanoseconds."""
     try:
         return moments.to_nanoseconds(value)
     except ParameterError:

@@ -45,6 +45,11 @@ class PlainRepr(reprlib.Repr):
 
     def repr_instance(self, x: Any, level: int) -> str:
         """Write any other value: a class by its name, a table or a large array by its shape."""
+        if isinstance(x, np.generic):
+            return repr(x.item())
+        if isinstance(x, tuple) and hasattr(x, "_asdict"):
+            parts = (f"{k}={self.repr1(v, level)}" for k, v in x._asdict().items())
+            return f"{type(x).__name__}({', '.join(parts)})"
         if isinstance(x, type | types.ModuleType):
             return f"the {'class' if isinstance(x, type) else 'module'} {x.__name__}"
         if isinstance(x, types.FunctionType):
@@ -61,25 +66,13 @@ WRITER = PlainRepr()
 
 def repr_plain(value: object) -> str:
     """Return a short repr of a value for messages, with numpy numbers written as Python numbers."""
-    return WRITER.repr(_strip(value))
+    return WRITER.repr(value)
 
 
 def repr_given(value: object) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < MOST_PLAIN:
         return f"{value:.0f}"
     return repr_plain(value)
-
-
-def _strip(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_strip, value))
-    if type(value) in (tuple, list):
-        return type(value)(map(_strip, value))
-    if type(value) is dict:
-        return {_strip(key): _strip(item) for key, item in value.items()}
-    return value
 
 
 def from_plain(value: Any) -> Any:

@@ -31,7 +31,6 @@ format_probability = write_known(lambda share: f"{math.floor(100.0 * share + 1e-
 
 
 def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
-    """Format a fraction as a percentage, with a plus sign where ``is_signed``."""
     if math.isnan(fraction):
         return NOT_AVAILABLE
     return f"{100.0 * fraction + 0.0:{'+' * is_signed},.{decimals}f} %"

@@ -324,7 +324,7 @@ def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[st
 
 
 def drop_other_instruments(account: Account, markets: Markets) -> Account:
-    gone = {name for name in markets.names_of_whole if name not in markets}
+    gone = {name for name in markets.last_opens if name not in markets}
     if not gone:
         return account
     changes: dict[str, Any] = {}
@@ -334,9 +334,9 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
             changes[field] = {name: each for name, each in value.items() if name not in gone}
     rule = account.requirement
     if isinstance(rule, ScenarioMargin):
-        groups = {*rule.list_groups(markets.names_of_whole)}
+        groups = {*rule.list_groups([*markets.last_opens])}
         rule = rule.without(gone)
-        lost = groups - {*rule.list_groups([n for n in markets.names_of_whole if n not in gone])}
+        lost = groups - {*rule.list_groups([n for n in markets.last_opens if n not in gone])}
         changes["requirement"] = rule
         changes["collateral"] = [
             replace(each, cancels_risk=None) if each.cancels_risk in lost else each

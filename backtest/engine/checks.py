@@ -46,7 +46,7 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
 
 def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
     given = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
-    found = find_misfit(given, markets.names, markets.names_of_whole)
+    found = find_misfit(given, markets.names, [*markets.last_opens])
     if found:
         raise core.ParameterError(
             f"{one} must be one for all, or one for each of {', '.join(markets.names)}, got {found}"
@@ -80,7 +80,7 @@ def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -
 def find_faults_of_venues(
     markets: Markets, venues: Mapping[str, Venue], account: Account
 ) -> Iterator[str]:
-    names, first, known = markets.names, markets.names[0], markets.names_of_whole
+    names, first, known = markets.names, markets.names[0], [*markets.last_opens]
     for name in names[1:]:
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
             mine, theirs = (attrgetter(field)(venues[each]) for each in (first, name))

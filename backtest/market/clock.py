@@ -361,7 +361,6 @@ def join(market: Market, detail: Market, lived: core.BoolArray) -> Market:
 
 
 def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups) -> dict[str, str]:
-    """Return a note on how the bars that detail makes differ from those of a market."""
     opens = groups.time
     if not len(opens):
         return {}

@@ -183,7 +183,6 @@ class Archive(NamedTuple):
                 yield pd.concat(parts), min(last, end)
 
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
-        """Return the rows of a month or a day, None if there is no such file."""
         symbol, length = self.request.symbol, self.request.length
         period, form = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
         what, folder = (FOLDERS[kind], "") if kind == "funding" else (length, f"{length}/")
@@ -208,7 +207,6 @@ class Archive(NamedTuple):
         return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
 
     def _download(self, url: str) -> bytes | None:
-        """Return a file that has its checksum, None if there is none."""
         httpx = import_or_refuse("httpx")
         try:
             answer = self.client.get(url)

@@ -96,7 +96,6 @@ def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> p
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Say of whatever a reader raises which file it was."""
     try:
         yield
     except DataError:
@@ -434,7 +433,16 @@ def find_sources(
     found = []
     for path in paths:
         if path.is_dir():
-            found += _list_folder(path, is_named=len(paths) > 1)
+            listed = _list_folder(path, is_named=len(paths) > 1)
+            found += listed
+            if not listed:
+                inside = sorted(x.name for x in path.iterdir() if not x.name.startswith("."))
+                names = ", ".join(inside[:8]) or "nothing"
+                raise DataError(
+                    f"a folder must hold markets, found {names} ({path}); give a folder with a "
+                    "folder for each market (bars.*, mark.*, funding.*), or files named as "
+                    "freqtrade or Binance's archive does"
+                )
         else:  # a file, or a path that is missing: the loader says so
             found.append(MarketSource((parse_name(path).instrument or stem_of(path),), path))
     if instruments is not None:
@@ -459,7 +467,7 @@ def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
         return True
     if len(paths) != 1 or not paths[0].is_dir() or instruments:
         return False
-    found = _list_folder(paths[0], is_needed=False)
+    found = _list_folder(paths[0])
     return len(found) > 1 or any(each.path != paths[0] for each in found)
 
 
@@ -473,25 +481,15 @@ def find_in_folders(
     return [chosen.path], chosen.instrument
 
 
-def _list_folder(
-    folder: Path, *, is_named: bool = False, is_needed: bool = True
-) -> list[MarketSource]:
+def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
     """Return the markets in a folder, or else in the folders in it.
 
     A folder's only market is named after it if ``is_named``, as those of folders in it are.
     """
     found = _list_in_folder(folder, is_named=is_named)
-    if not found:
-        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        parts = [_list_in_folder(path, is_named=True) for path in inside if path.is_dir()]
-        found = [source for part in parts for source in part]
-    if is_needed and not found:
-        names = ", ".join(path.name for path in inside[:8]) or "nothing"
-        raise DataError(
-            f"a folder must hold markets, found {names} ({folder}); give a folder with a folder "
-            "for each market (bars.*, mark.*, funding.*), or files named as freqtrade or "
-            "Binance's archive does"
-        )
+    for path in () if found else sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            found += _list_in_folder(path, is_named=True)
     return found
 
 

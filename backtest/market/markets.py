@@ -280,11 +280,6 @@ class Markets(BarClock, Mapping[str, Market]):
         listed = [] if self.listing is None else [self.listing.describe()]
         return hashlib.sha256(json.dumps([self.currency, content, *listed]).encode()).hexdigest()
 
-    @property
-    def names_of_whole(self) -> tuple[str, ...]:
-        """The names of the panel that this one was cut from, or its own."""
-        return tuple(self.last_opens)
-
     @checked
     def panel(self, jitter: int = JITTER) -> Panel:
         """Return the prices on the clock, NaN outside the spans, and all settlements in time order.
@@ -548,7 +543,6 @@ def _slice(market: Market, first: int, stop: int) -> Market:
 
 
 def remake(markets: Markets, found: Mapping[str, Market]) -> Markets:
-    """Return a new panel of other bars, with the currency and the options of one."""
     made = Markets(found, currency=markets.currency or None)
     made.listing = None if markets.listing is None else markets.listing.keep(made.names)
     return made

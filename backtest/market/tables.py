@@ -350,7 +350,6 @@ _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
 
 
 def grid_origin(length: int) -> int:
-    """Return a time at which bars of ``length`` ns begin: weeks begin on Monday."""
     return _MONDAY if length % (7 * DAY) == 0 else 0
 
 

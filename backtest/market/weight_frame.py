@@ -85,7 +85,7 @@ def read_raw_weights(
 
 def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFrame:
     """Return a frame with names of the panel for the names of its instruments."""
-    known = markets.names_of_whole
+    known = markets.last_opens
     found: dict[object, list[str]] = {}
     for name, market in markets.items():
         found.setdefault(market.instrument, []).append(name)

@@ -29,7 +29,6 @@ from backtest.venue.margin_rules import (
     find_newest_levels,
     read_days,
 )
-from backtest.venue.venue import is_one
 
 RISES = (1, 5, 30)
 """Days over which rises of margin are measured."""
@@ -319,7 +318,7 @@ def read_one_market(test: Backtest, name: str) -> tuple[Market, Venue]:
             f"its rule as an argument, got {venue.margin!r}"
         )
     for key, multiplier in choose_multipliers(venue).items():
-        if not is_one(multiplier):
+        if isinstance(multiplier, pd.Series) or multiplier != 1.0:
             raise core.ParameterError(
                 f"{name} compares rules with the venue's own table: leave venue.{key} out and "
                 f"scale the rates of venue.brackets, got {core.repr_plain(multiplier):.60}"

@@ -59,7 +59,6 @@ def find_day_ends(time: IntArray, interval: int) -> tuple[IntArray, IntArray]:
 
 
 def read_days(market: Market) -> DailyCloses:
-    """Return the days of a market."""
     rows, ends = find_day_ends(market.time, market.interval)
     returns = np.full(len(rows), np.nan)
     returns[1:] = np.diff(np.log(market.mark_close[rows]))
@@ -120,7 +119,6 @@ class DynamicMargin(Value, kw_only=True):
 
     @property
     def delay(self) -> int:
-        """Nanoseconds of notice."""
         return core.parse_duration(self.notice) if self.notice else 0
 
     def place(

@@ -487,10 +487,6 @@ def find_charged(venue: Any) -> list[str]:
     return [name for name in RATES if np.any(np.asarray(getattr(venue, name)) != 0.0)]
 
 
-def is_one(multiplier: Rate) -> bool:
-    return not is_series(multiplier) and multiplier == 1.0
-
-
 def choose_multipliers(venue: Any) -> dict[str, Rate]:
     names = ("initial_multiplier", "maintenance_multiplier")
     given = [name for name in names if getattr(venue, name) is not None]
@@ -524,7 +520,7 @@ def find_spot_faults(venue: Any) -> Faults:
     if venue.margin is not None:
         yield "margin", "must be left out for a spot contract: change the haircut or max_leverage"
     for name, multiplier in choose_multipliers(venue).items():
-        if not is_one(multiplier):
+        if is_series(multiplier) or multiplier != 1.0:
             yield name, "must be 1 for a spot contract: change the haircut or max_leverage"
     if venue.liquidation.step == "bracket":
         yield "liquidation.step", "must be a fraction for a spot contract"
@@ -634,8 +630,8 @@ class Venue(Value, kw_only=True):
             yield "interest_on", f"{rule}: {', '.join(charged)}"
         if self.interest_on == "balance" and "short_rate" in charged:
             yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
-        given = choose_multipliers(self)
-        if "margin_multiplier" not in given and not is_one(self.margin_multiplier):
+        given, both = choose_multipliers(self), self.margin_multiplier
+        if "margin_multiplier" not in given and (is_series(both) or both != 1.0):
             yield "margin_multiplier", f"must be left out with {' and '.join(given)}: it sets both"
         if is_spot:
             yield from find_spot_faults(self)
@@ -883,14 +879,6 @@ class Venue(Value, kw_only=True):
 
 VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 """A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
-
-
-@overload
-def read_venue(given: Venue | str) -> Venue: ...
-
-
-@overload
-def read_venue(given: VenueLike) -> Venue | Mapping[str, Venue]: ...
 
 
 def read_venue(given: Any) -> Any:
