@@ -12,6 +12,7 @@ import contextlib
 import functools
 import gc
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,11 +50,16 @@ def compiling() -> Iterator[None]:
     No garbage is looked for: numba keeps what it makes, and looking takes an eighth of the time.
     """
     was_on = gc.isenabled()
-    with global_compiler_lock, COMPILING.running():
+    with global_compiler_lock:
+        began = time.perf_counter()
+        COMPILING.depth += 1
         gc.disable()
         try:
             yield
         finally:
+            COMPILING.depth -= 1
+            if COMPILING.depth == 0:
+                COMPILING.seconds += time.perf_counter() - began
             if was_on:
                 gc.enable()
 

@@ -17,7 +17,6 @@ import signal
 import struct
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -175,31 +174,28 @@ def building(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-class Engine:
-    """LLVM's loader of objects; what it has loaded stays for the life of the process."""
-
-    def __init__(self) -> None:
-        binding.initialize_native_target()
-        binding.initialize_native_asmprinter()
-        target = binding.Target.from_default_triple()
-        machine = target.create_target_machine(reloc="pic", codemodel="small")
-        self.loader = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
-        self.loaded: dict[str, Loaded] = {}
-
-    def load(self, made: ObjectFile) -> Loaded:
-        """Return the function of an object whose needs :func:`can_load` has checked."""
-        if made.symbol not in self.loaded:
-            part = binding.object_file.ObjectFileRef.from_data(made.here or made.code)
-            self.loader.add_object_file(part)
-            self.loader.finalize_object()
-            address = int(self.loader.get_function_address(made.symbol))
-            self.loaded[made.symbol] = Loaded(address, made.returns)
-        return self.loaded[made.symbol]
+LOADED: dict[str, Loaded] = {}
+"""What is loaded, by its symbol; it stays for the life of the process."""
 
 
 @functools.cache
-def start_engine() -> Engine:
-    return Engine()
+def start_loader() -> Any:
+    """Return LLVM's loader of objects."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    target = binding.Target.from_default_triple()
+    machine = target.create_target_machine(reloc="pic", codemodel="small")
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+
+
+def load(made: ObjectFile) -> Loaded:
+    """Return the function of an object whose needs :func:`can_load` has checked."""
+    if made.symbol not in LOADED:
+        loader = start_loader()
+        loader.add_object_file(binding.object_file.ObjectFileRef.from_data(made.here or made.code))
+        loader.finalize_object()
+        LOADED[made.symbol] = Loaded(int(loader.get_function_address(made.symbol)), made.returns)
+    return LOADED[made.symbol]
 
 
 def can_load(made: ObjectFile) -> bool:
@@ -207,9 +203,9 @@ def can_load(made: ObjectFile) -> bool:
 
     An object for a higher level only counts where its twin for this processor is loaded.
     """
-    engine = start_engine()
+    start_loader()  # which has the symbols of the process
     has_symbols = all(binding.address_of_symbol(each) for each in made.needs)
-    return has_symbols and (made.symbol in engine.loaded or not is_for_higher_level())
+    return has_symbols and (made.symbol in LOADED or not is_for_higher_level())
 
 
 KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.bool_: "b"}
@@ -419,7 +415,7 @@ def load_or_compile(
 ) -> Loaded:
     """Return a function from a folder; else compile it, and keep what loads without numba."""
     if not is_kept:
-        return start_engine().load(compile_now())
+        return load(compile_now())
     found = find_object(name)
     if found is None:
         with one_process(name):
@@ -432,7 +428,7 @@ def load_or_compile(
                     place = BUILD.folder or find_object_folder()
                     place.mkdir(parents=True, exist_ok=True)
                     write_file(place / f"{name}.o", found.pack())
-    return start_engine().load(found)
+    return load(found)
 
 
 COMPILED: list[str] = []
@@ -456,24 +452,8 @@ OF_PYTHON = ctypes.CDLL(None)
 """What every process of Python has, with the C library."""
 
 
-class Stopwatch:
-    """The seconds that compiling took; only one thread compiles at a time."""
-
-    depth, seconds = 0, 0.0
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        began = time.perf_counter()
-        self.depth += 1
-        try:
-            yield
-        finally:
-            self.depth -= 1
-            if self.depth == 0:
-                self.seconds += time.perf_counter() - began
-
-
-COMPILING = Stopwatch()
+COMPILING: Any = SimpleNamespace(depth=0, seconds=0.0)
+"""How deep this process is in the compiler, and the seconds that it was there."""
 
 
 SIGNALS = tuple(

@@ -362,10 +362,7 @@ class Callbacks:
 
         def call(*given: int) -> float:
             try:
-                gate = self.gate
-                gate.is_closed = False
-                if gate.kept:
-                    gate.open()
+                self.gate.open()
                 venue: Any = self.read_venue(i) if has_venue else self.read_venue
                 found: float = method(deciders, venue, i, given[8], given[9])
             except BaseException as error:

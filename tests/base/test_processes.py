@@ -241,7 +241,7 @@ def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
     monkeypatch.setattr(compiler, "CAN_LINK", False)
     add = jit(lambda x, k: x + k)
     both = jit(lambda x: add(x, 1) * add(x, 2), is_linked=False)
-    address = object_code.start_engine().load(compile_entry(both, "both", (float64,))).address
+    address = object_code.load(compile_entry(both, "both", (float64,))).address
     assert object_code.call("both", object_code.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
 
