@@ -124,11 +124,29 @@ def scalar_greeks(
         nan = math.nan
         return Greeks(nan, nan, nan, nan, nan, nan, nan)
     value = scalar_price(sign, forward, strike, years, volatility, rate, False)
-    found = cash_greeks(sign, forward, strike, years, volatility, rate, value)
+    discount, s = math.exp(-rate * years), volatility * math.sqrt(years)
+    is_fixed = not s > 0.0
+    if is_fixed:
+        above = sign * (forward - strike)
+        step = 0.5 if above == 0.0 else (1.0 if above > 0.0 else 0.0)
+        found = Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    else:
+        d1 = log_ratio(forward, strike) / s + 0.5 * s
+        d2 = d1 - s
+        density = discount * normal_density(d1)
+        vega = forward * density * math.sqrt(years)
+        found = Greeks(
+            delta=discount * sign * normal_cdf(sign * d1),
+            gamma=density / (forward * s),
+            vega=vega,
+            theta=rate * value - 0.5 * forward * density * volatility / math.sqrt(years),
+            rho=-years * value,
+            vanna=-density * d2 / volatility,
+            volga=vega * d1 * d2 / volatility,
+        )
     if not is_coin:
         return found
     delta = (found.delta - value / forward) / forward
-    is_fixed = not volatility * math.sqrt(years) > 0.0
     return Greeks(
         delta=delta,
         gamma=0.0 if is_fixed else (found.gamma - 2.0 * delta) / forward,
@@ -137,34 +155,4 @@ def scalar_greeks(
         rho=found.rho / forward,
         vanna=(found.vanna - found.vega / forward) / forward,
         volga=found.volga / forward,
-    )
-
-
-def cash_greeks(
-    sign: float,
-    forward: float,
-    strike: float,
-    years: float,
-    volatility: float,
-    rate: float,
-    value: float,
-) -> Greeks:
-    discount = math.exp(-rate * years)
-    s = volatility * math.sqrt(years)
-    if not s > 0.0:
-        above = sign * (forward - strike)
-        step = 0.5 if above == 0.0 else (1.0 if above > 0.0 else 0.0)
-        return Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    d1 = log_ratio(forward, strike) / s + 0.5 * s
-    d2 = d1 - s
-    density = discount * normal_density(d1)
-    vega = forward * density * math.sqrt(years)
-    return Greeks(
-        delta=discount * sign * normal_cdf(sign * d1),
-        gamma=density / (forward * s),
-        vega=vega,
-        theta=rate * value - 0.5 * forward * density * volatility / math.sqrt(years),
-        rho=-years * value,
-        vanna=-density * d2 / volatility,
-        volga=vega * d1 * d2 / volatility,
     )

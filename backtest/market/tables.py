@@ -218,11 +218,9 @@ def read_table(
         with defects.catch():
             if isinstance(part.content, DataError):
                 raise part.content
-            name, frame, is_file = part.name, part.content, part.is_file
-            table = read_frame(
-                frame, schema, defects, name=name, timezone=timezone, is_file=is_file
-            )
-            is_back = is_file and is_increasing(-table.time)  # newest first
+            how: Any = {"name": part.name, "timezone": timezone, "is_file": part.is_file}
+            table = read_frame(part.content, schema, defects, **how)
+            is_back = part.is_file and is_increasing(-table.time)  # newest first
             tables.append(table.rows(slice(None, None, -1)) if is_back else table)
     if len(tables) < len(parts) or not tables:
         return None
@@ -395,11 +393,8 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
     them.
     """
     origin, size = grid_origin(length), length // interval
-    since, given, wanted = (
-        time - origin,
-        core.format_duration(interval),
-        core.format_duration(length),
-    )
+    given, wanted = core.format_duration(interval), core.format_duration(length)
+    since = time - origin
     if size == 0 or (not sessions and length % interval):
         rule = f"longer than {given}" if sessions else f"a multiple of {given}"
         raise ParameterError(f"bars must become {rule}, got {wanted}")
