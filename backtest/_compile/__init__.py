@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backtest._compile.lowering import register_overload, register_power, share_record
     from backtest._compile.lowering import view_memory
     from backtest._compile.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile
-    from backtest._compile.object_code import describe_processor, describe_target
-    from backtest._compile.object_code import find_lasting_folder, hold_signals, load_or_compile
+    from backtest._compile.object_code import describe_processor, find_lasting_folder
+    from backtest._compile.object_code import hold_signals, load_or_compile
 
 export_lazily(__name__)

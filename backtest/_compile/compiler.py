@@ -93,22 +93,10 @@ def find_layout(kind: type[Struct]) -> Any:
     return layout
 
 
-@typeof_impl.register(Struct)
-def find_record(record: Struct, _context: Any) -> Any:
-    return find_layout(type(record))
-
-
-@typeof_impl.register(Structs)
-def find_records(records: Structs[Any], _context: Any) -> Any:
-    kind: Any = records.kind
-    make: Any = types.Array
-    return make(find_layout(kind), 1, "C")
-
-
-@typeof_impl.register(Column)
-def find_column(_column: Column, _context: Any) -> Any:
-    make: Any = types.Array
-    return make(types.float64, 1, "A")
+ARRAY: Any = types.Array
+typeof_impl.register(Struct, lambda record, _: find_layout(type(record)))
+typeof_impl.register(Structs, lambda records, _: ARRAY(find_layout(records.kind), 1, "C"))
+typeof_impl.register(Column, lambda *_: ARRAY(types.float64, 1, "A"))
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}

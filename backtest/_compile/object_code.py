@@ -99,13 +99,14 @@ def is_for_higher_level() -> bool:
 
 
 @functools.cache
-def describe_target() -> tuple[str, ...]:
+def name_target() -> str:
+    """Return a name of this very processor, and of what compiles for it."""
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
     chosen = [os.environ.get(name, "") for name in names]
     features = binding.get_host_cpu_features().flatten()
     host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    return (*versions, *chosen, *map(str, host))
+    return hash_texts(*versions, *chosen, *map(str, host))
 
 
 def describe_processor() -> tuple[str, list[str]]:
@@ -116,7 +117,8 @@ def describe_processor() -> tuple[str, list[str]]:
 
 def list_folders() -> Iterator[Path]:
     """Yield the folders that may hold objects for this processor, the best first."""
-    names = [name_native(), *choose_levels(binding.get_host_cpu_features()), "generic"]
+    levels = choose_levels(binding.get_host_cpu_features())
+    names = [f"native-{name_target()}", *levels, "generic"]
     yield from (BUILT / f"{name_platform()}-{name}" for name in names)
     yield find_object_folder()
 
@@ -137,16 +139,10 @@ def name_platform() -> str:
 
 
 @functools.cache
-def name_native() -> str:
-    features = binding.get_host_cpu_features().flatten()
-    return f"native-{hash_texts(binding.get_host_cpu_name(), features)[:8]}"
-
-
-@functools.cache
 def find_object_folder() -> Path:
     """Return the folder of the cache for objects of this processor and these versions."""
     folder = find_lasting_folder() or Path(tempfile.mkdtemp(prefix="leverage-backtest-"))
-    return folder / f"objects-{hash_texts(*describe_target())}"
+    return folder / f"objects-{name_target()}"
 
 
 def find_object(name: str) -> ObjectFile | None:
@@ -338,7 +334,6 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-Compile = Callable[[str, tuple[Any, ...]], ObjectFile]
 CALLED = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -348,13 +343,9 @@ class Entry:
     ``mark`` names its sources; ``compile_for`` returns the object of a name for given arguments.
     """
 
-    def __init__(self, name: str, mark: str, compile_for: Compile) -> None:
-        self.name, self.mark, self.compile_for = name, mark, compile_for
+    def __init__(self, name: str, mark: str, compile_for: Callable[..., ObjectFile]) -> None:
+        self.name, self.prefix, self.compile_for = name, f"{name}-{mark}", compile_for
         self.found: dict[tuple[tuple[str, ...], ...], tuple[Any, str]] = {}
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.name}-{self.mark}"
 
     def is_compiled(self) -> bool:
         """Return whether it is in memory or in a folder, for arguments of some kinds."""

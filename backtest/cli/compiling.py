@@ -70,7 +70,7 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
 def find_folder() -> Path:
     """Return the folder of the package where it is a checkout, else that of the cache."""
     is_checkout = (object_code.BUILT.parents[1] / "pyproject.toml").exists()
-    native = f"{object_code.name_platform()}-{object_code.name_native()}"
+    native = f"{object_code.name_platform()}-native-{object_code.name_target()}"
     return object_code.BUILT / native if is_checkout else object_code.find_object_folder()
 
 

@@ -11,16 +11,20 @@ from typing import Any, TypeVar
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def inlined(function: _F) -> _F:
-    """Mark a small rule that is inlined into all compiled code that calls it."""
-    vars(function)["is_inlined"] = True
-    return function
+def mark_with(name: str, value: object = True) -> Callable[[_F], _F]:
+    def mark(function: _F) -> _F:
+        vars(function)[name] = value
+        return function
+
+    return mark
 
 
-def cold(function: _F) -> _F:
-    """Mark a rule of one position that is called, not inlined, since few bars need it."""
-    vars(function)["is_cold"] = True
-    return function
+inlined = mark_with("is_inlined")
+"""Mark a small rule that is inlined into all compiled code that calls it."""
+cold = mark_with("is_cold")
+"""Mark a rule of one position that is called, not inlined, since few bars need it."""
+kernel = mark_with("is_kernel")
+"""Mark a function of arrays that is compiled at its first call, as an object of its own."""
 
 
 def of_options(*, returns: Any) -> Callable[[_F], _F]:
@@ -28,15 +32,4 @@ def of_options(*, returns: Any) -> Callable[[_F], _F]:
 
     Such code gets the constant ``returns``, and nothing else of options is compiled for it.
     """
-
-    def mark(function: _F) -> _F:
-        vars(function)["without_options"] = returns
-        return function
-
-    return mark
-
-
-def kernel(function: _F) -> _F:
-    """Mark a function of arrays that is compiled at its first call, as an object of its own."""
-    vars(function)["is_kernel"] = True
-    return function
+    return mark_with("without_options", returns)
