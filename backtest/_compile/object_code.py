@@ -447,13 +447,6 @@ COMPILING: Any = SimpleNamespace(depth=0, seconds=0.0)
 """How deep this process is in the compiler, and the seconds that it was there."""
 
 
-SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
-    if hasattr(signal, name)
-)
-
-
 class SignalGate:
     is_closed = True
 
@@ -481,7 +474,7 @@ def hold_signals() -> Iterator[SignalGate]:
     gate = SignalGate()
     with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in signal.valid_signals():
                 if callable(handler := signal.getsignal(number)):
                     handlers.callback(signal.signal, number, handler)
                     signal.signal(number, functools.partial(gate.handle, handler))

@@ -12,7 +12,7 @@ import numpy as np
 from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions, bytecode
-from backtest._compile.object_code import Caller, Struct, Structs, hold_signals
+from backtest._compile.object_code import Caller, Struct, Structs
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
@@ -104,9 +104,7 @@ class CompiledCalls:
         return self.callers[terms.instruments is not WITHOUT_OPTIONS].bind(terms, *given)
 
     def __call__(self, terms: a.Terms, *given: Any) -> Any:
-        call = self.bind(terms, *given)
-        with hold_signals():
-            return call()
+        return self.bind(terms, *given)()
 
 
 def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
@@ -398,7 +396,5 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
             with np.errstate(all="ignore"):
                 loop_steps.fill_closes(*given)
         else:
-            call = caller.bind(*given)
-            with hold_signals():
-                call()
+            caller(*given)
     return closes

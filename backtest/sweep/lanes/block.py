@@ -353,9 +353,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         given = (in_time.packed, *shared, policies, lanes, silent, state, *room, tape)
         span = (t, stop)
         lanes.cursor[r.IS_WRITTEN] = span in block.table.written
-        call = loop.bind(*given, address, setup.first, *span)
-        with _compile.hold_signals():
-            t, why = call()
+        t, why = loop(*given, address, setup.first, *span)
         if why != DONE:
             raise BlockFault
         block.table.written.add(span)
