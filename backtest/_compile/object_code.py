@@ -79,9 +79,10 @@ class Loaded(NamedTuple):
 
 
 def find_lasting_folder() -> Path | None:
-    from platformdirs import user_cache_dir  # noqa: PLC0415 - imported only where used
+    if not (given := os.environ.get("BACKTEST_CACHE_DIR")):
+        from platformdirs import user_cache_dir  # noqa: PLC0415 - imported only where used
 
-    given = os.environ.get("BACKTEST_CACHE_DIR") or user_cache_dir("leverage-backtest", False)
+        given = user_cache_dir("leverage-backtest", appauthor=False)
     user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
     for folder in (Path(given), Path(tempfile.gettempdir()) / f"leverage-backtest-{user}"):
         with contextlib.suppress(OSError):
