@@ -206,20 +206,9 @@ def to_numbers(values: object, name: str) -> np.ndarray:
         raise ParameterError(f"{name} must be numbers: {error}") from error
 
 
-def check_range(
-    name: str,
-    value: object,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> float:
-    """Check one number as :class:`Number` does; infinite ones are allowed."""
-    if type(value) is float and low < value < high:  # the usual case, at once
-        return value
-    allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
-    return float(allowed.check(name, value))
+def check_range(name: str, value: object, **bounds: Any) -> float:
+    """Check one number against bounds of :class:`Number`; infinite ones are allowed."""
+    return float(Number(**bounds, may_be_infinite=True).check(name, value))
 
 
 if TYPE_CHECKING:

@@ -146,17 +146,9 @@ def list_lanes(name: str, value: Any) -> list[Any]:
     return items
 
 
-def check_lanes(
-    name: str,
-    value: OneOrMany,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> None:
+def check_lanes(name: str, value: OneOrMany, **bounds: Any) -> None:
     for each in list_lanes(name, value):
-        core.check_range(name, each, low=low, high=high, open_low=open_low, open_high=open_high)
+        core.check_range(name, each, **bounds)
 
 
 def check_bars(name: str, value: OneOrMany, *, low: float = 1.0, or_infinite: bool = False) -> None:
