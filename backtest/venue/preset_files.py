@@ -122,7 +122,7 @@ def split_day(text: str) -> tuple[str, str | None]:
     name, sign, date = text.rpartition("@")
     if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         return text, None
-    return name, date if date in ("", LATEST) else read_day(date)
+    return name, date and read_at(date)
 
 
 def parse_name(text: str) -> PresetName:
@@ -137,6 +137,10 @@ def parse_name(text: str) -> PresetName:
         f"a preset is a venue, a colon and a symbol, got {text!r}{near}; 'backtest venues' lists "
         f"them, @2021-05-19 after one selects the tables of that day, @{LATEST} the newest"
     )
+
+
+def read_at(text: str) -> str:
+    return text if text == LATEST else read_day(text)
 
 
 def read_day(at: TimeLike | dt.date) -> str:
