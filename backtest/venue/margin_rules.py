@@ -188,7 +188,7 @@ class Volatility(DynamicMargin):
         past = pd.DataFrame(np.where(np.isfinite(ratios), ratios, np.nan)).expanding()
         low, high = past.quantile(1.0 - self.quantile), past.quantile(self.quantile)
         found = np.full(returns.shape, np.nan)
-        found[1:] = root * np.maximum(-low, high).to_numpy().reshape(ratios.shape)
+        found[1:] = root * np.maximum(-low.to_numpy(), high.to_numpy()).reshape(ratios.shape)
         return found
 
 
