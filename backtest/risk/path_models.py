@@ -692,21 +692,16 @@ class FundingProcess:
         return self.constant + shifts[0] - self.centers @ (weights - known), weights, spread
 
     def walk(
-        self,
-        residuals: core.FloatArray,
-        uniforms: core.FloatArray,
-        unknown: tuple[Any, Any, Any] | None = None,
+        self, residuals: core.FloatArray, uniforms: core.FloatArray, unknown: tuple[Any, Any, Any]
     ) -> core.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
-        the same time. ``unknown`` is what :meth:`draw_unknown` returns; by default the fit is
-        taken for the truth.
+        the same time. ``unknown`` is what :meth:`draw_unknown` returns.
         """
         if not self.weights:
             return np.full_like(uniforms, self.constant)
-        constant, drawn, spread = unknown or (self.constant, np.array(self.weights)[:, None], 1.0)
-        count, lags = len(residuals), self.windows[-1]
+        (constant, drawn, spread), count, lags = unknown, len(residuals), self.windows[-1]
         rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), 0.0
         rates[:lags] = self.rates[-lags:, None]
         for weight, each in zip(drawn, self.windows, strict=True):

@@ -189,13 +189,8 @@ class RowTable:
         place = np.log(variance) * (1.0 / LOG_STEP) - first
         node = np.clip(place.astype(np.int64), 0, cubics.shape[2] - 1)
         place -= node
-        node += cubics.shape[2] * np.asarray(phase)
-        flat = cubics.reshape(4, -1)
-        found = np.take(flat[3], node)
-        for cubic in flat[2::-1]:
-            found *= place
-            found += np.take(cubic, node)
-        return np.asarray(found)
+        a, b, c, d = cubics[:, phase, node]
+        return np.asarray(a + place * (b + place * (c + place * d)))
 
     @functools.cached_property
     def growth(self) -> core.FloatArray:

@@ -206,43 +206,6 @@ def shrink(log_move: float) -> float:
     return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
 
 
-def make_all_bars(
-    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
-) -> Bars:
-    """Return the bars of each market; those in ``bare`` have neither funding nor basis."""
-    moves = find_moves(scenario, markets, resting)
-    if scenario.over is not None:
-        interval = next(iter(markets.values())).interval
-        n = max(-(-core.parse_duration(scenario.over) // interval), 1)
-    else:
-        still = Scenario(scenario.name)
-        is_lived = any(getattr(scenario, each) != getattr(still, each) for each in LIVED)
-        n = int(is_lived or scenario.shape == "bar")
-    if n == 0:
-        return dict.fromkeys(markets, make_flat_bars(0))
-    rho = 1.0 if scenario.correlation is None else scenario.correlation
-    rng = np.random.Generator(np.random.Philox(scenario.seed))
-    first, found = rng.standard_normal(16 * n), {}
-    for k, (name, market) in enumerate(markets.items()):
-        own = first if k == 0 else rng.standard_normal(16 * n)
-        noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
-        sigma = scenario.volatility * measure_recent(market) / 4.0
-        walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
-        way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(moves[name]) - walk[-1])
-        path = np.concatenate([[0.0], way]).clip(-50.0, 50.0)
-        parts = np.lib.stride_tricks.sliding_window_view(path, 17)[::16]
-        last = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
-        last[3, -1] = 1.0 + moves[name]
-        last = bound_extremes(last)
-        before = math.log(market.mark_close[-1] / market.close[-1])
-        is_moved = name not in bare and scenario.basis != 0.0
-        after = math.log1p(scenario.basis) if is_moved else before
-        at = np.exp(np.linspace(before, after, n + 1))
-        mark = bound_extremes(last * np.array([at[:-1], at[1:], at[1:], at[1:]]))
-        found[name] = complete_bars(market, last, mark, None if name in bare else scenario.funding)
-    return found
-
-
 def complete_bars(
     market: Market, last: core.FloatArray, mark: core.FloatArray, funding: float | None
 ) -> ShockBars:
@@ -455,7 +418,36 @@ class StressedAccount:
         return next((name for name in whole if prices is whole[name] or prices == name), None)
 
     def make(self, scenario: Scenario) -> Bars:
-        return make_all_bars(scenario, self.moving, self.resting, self.bare)
+        moves = find_moves(scenario, self.moving, self.resting)
+        if scenario.over is not None:
+            n = max(-(-core.parse_duration(scenario.over) // self.history.interval), 1)
+        else:
+            is_lived = any(getattr(scenario, each) != getattr(Scenario, each) for each in LIVED)
+            n = int(is_lived or scenario.shape == "bar")
+        if n == 0:
+            return dict.fromkeys(self.moving, make_flat_bars(0))
+        rho = 1.0 if scenario.correlation is None else scenario.correlation
+        rng = np.random.Generator(np.random.Philox(scenario.seed))
+        first, found = rng.standard_normal(16 * n), {}
+        for k, (name, market) in enumerate(self.moving.items()):
+            own = first if k == 0 else rng.standard_normal(16 * n)
+            noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
+            sigma = scenario.volatility * measure_recent(market) / 4.0
+            walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
+            way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(moves[name]) - walk[-1])
+            path = np.concatenate([[0.0], way]).clip(-50.0, 50.0)
+            parts = np.lib.stride_tricks.sliding_window_view(path, 17)[::16]
+            last = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+            last[3, -1] = 1.0 + moves[name]
+            last = bound_extremes(last)
+            before = math.log(market.mark_close[-1] / market.close[-1])
+            is_moved = name not in self.bare and scenario.basis != 0.0
+            after = math.log1p(scenario.basis) if is_moved else before
+            at = np.exp(np.linspace(before, after, n + 1))
+            mark = bound_extremes(last * np.array([at[:-1], at[1:], at[1:], at[1:]]))
+            funding = None if name in self.bare else scenario.funding
+            found[name] = complete_bars(market, last, mark, funding)
+        return found
 
     def live(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
         before = float(sum(self.result.of_account(name)[-1] for name in ("equity", "reserve")))
@@ -741,18 +733,16 @@ class Stress(core.SettingsResult):
         ]  # fmt: skip
 
     def _describe_leads(self) -> str:
-        leads, told = self.settings["leads"], ""
-        if leads:
-            of = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
-            told = f"Break-even: the move of {of}; the others move as in the scenario. "
+        of = ", ".join(f"{name} in {scenario}" for scenario, name in self.settings["leads"].items())
+        told = f"Break-even: the move of {of}; the others move as in the scenario. " * bool(of)
         told += (
             "Distance: the smallest distance of the mark from the liquidation price; a stop or an "
             "order may close the position before. On the way to the break-even move the policy "
-            "continues to trade at the closes, and may have sold. "
+            "continues to trade at the closes, and may have sold."
         )
         if self.table["break_even"].isna().any():
-            told += "Where the break-even is -, no price move liquidates the account."
-        return told.strip()
+            told += " Where the break-even is -, no price move liquidates the account."
+        return told
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (

@@ -653,7 +653,8 @@ def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
     drawn = bt.simulate_paths(settled, model, paths=7, horizon="60d", seed=3)
     process = drawn.leader.process
     assert np.array_equal(drawn.draw(4, 5).rates[0], drawn.draw(0, 7).rates[4])
-    rates = process.walk(process.residuals, np.random.default_rng(3).random((180, 7))).T
+    truth = process.constant, np.array(process.weights)[:, None], 1.0
+    rates = process.walk(process.residuals, np.random.default_rng(3).random((180, 7)), truth).T
     whole = np.concatenate([settled.funding_rate, rates[4]])
     shocks = []
     for k in range(len(settled.funding_rate), len(whole)):
