@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
@@ -525,6 +526,7 @@ def fill_absent(table: pd.DataFrame | None) -> pd.DataFrame:
     return pd.DataFrame(columns=EMPTY, dtype="float64") if table is None else table
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SettingsResult(SavedResult):
     """Base of results that are made of tables, settings and a few ``numbers``, attributes all.
 
@@ -533,7 +535,7 @@ class SettingsResult(SavedResult):
 
     numbers: ClassVar[tuple[str, ...]]
     settings: dict[str, Any]
-    market: Any
+    market: Any = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

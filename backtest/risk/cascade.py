@@ -566,7 +566,6 @@ class Cascade(core.SettingsResult):
     rounds: pd.DataFrame
     accounts: pd.DataFrame
     ladder: pd.DataFrame
-    settings: dict[str, Any]
     price: float
     shock: float
     final_price: float
@@ -575,7 +574,6 @@ class Cascade(core.SettingsResult):
     deficit: float
     liquidated: int
     me: dict[str, Any] | None = None
-    market: Market | None = None
 
     kind = "cascade"
     numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",

@@ -185,8 +185,6 @@ class Contagion(core.SettingsResult):
     radius: float
     deficit: float
     liquidated: int
-    settings: dict[str, Any]
-    market: None = None
 
     kind = "contagion"
     call = "bt.cascade"

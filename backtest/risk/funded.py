@@ -95,9 +95,7 @@ class PassingProbability(core.SettingsResult):
 
     table: pd.DataFrame
     by_day: pd.DataFrame
-    settings: dict[str, Any]
     paths: Paths | None = None
-    market: Market | Markets | None = None
 
     kind = "passing-probability"
     plural = "passing probabilities"
@@ -262,7 +260,7 @@ def passing_probability(
         for k, name in enumerate(OUTCOMES[:UNDECIDED])
     }
     shares = pd.DataFrame(by_day, index=index)
-    return PassingProbability(table, shares, settings, drawn, drawn.history)
+    return PassingProbability(table, shares, drawn, settings=settings, market=drawn.history)
 
 
 def number_days(opens: core.IntArray, zone: str) -> core.IntArray:

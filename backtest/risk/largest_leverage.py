@@ -88,8 +88,6 @@ class MaxLeverage(core.SettingsResult):
 
     table: pd.DataFrame
     grid: pd.DataFrame
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
 
     kind = "max-leverage"
     called = "largest leverage"
@@ -277,7 +275,7 @@ def max_leverage(
         "paths": {name: each.describe() for name, each in named.items()},
     }
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
-    return MaxLeverage(table, grid, settings, test.market)
+    return MaxLeverage(table, grid, settings=settings, market=test.market)
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
@@ -468,8 +466,6 @@ class LeverageFrontier(core.SettingsResult):
     """
 
     table: pd.DataFrame
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
 
     kind = "leverage-frontier"
 
@@ -589,8 +585,7 @@ def leverage_frontier(
     for source, each in named.items():
         for size in sizes.tolist():
             runner = PathsRunner(each, scale_policy(policy, size), test, compile=compile)
-            edges = range(0, each.count, each.block)
-            lives = [runner.run_block(k, min(k + each.block, each.count)) for k in edges]
+            lives = [*runner.run_chunks()]
             hits = [find_first(x.liquidations[:, :bars]) < bars for x in lives]
             add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
                 np.concatenate(hits))  # fmt: skip
@@ -609,4 +604,4 @@ def leverage_frontier(
         "horizon": horizon, "drift": next(iter(named)), "paths": drawn[0].describe(),
     }  # fmt: skip
     table = pd.DataFrame(list(rows.values()), index=index)
-    return LeverageFrontier(table, settings, test.market)
+    return LeverageFrontier(table, settings=settings, market=test.market)

@@ -525,10 +525,8 @@ class LiquidationRisk(core.SettingsResult):
     fan: pd.DataFrame
     hazard: pd.DataFrame
     typical: pd.DataFrame | None
-    settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
-    market: Market | Markets | None = None
 
     kind = "liquidation-risk"
     called = "risk"

@@ -221,8 +221,6 @@ class MarginComparison(core.SettingsResult):
     coverage: pd.DataFrame
     accounts: pd.DataFrame
     levels: pd.DataFrame
-    settings: dict[str, Any]
-    market: Market | None = None
 
     kind = "margin-comparison"
     called = "Margin systems"
@@ -476,8 +474,6 @@ class MarginCalibration(core.SettingsResult):
     reversals: float
     table: pd.DataFrame
     crashes: pd.DataFrame
-    settings: dict[str, Any]
-    market: Market | None = None
 
     kind = "margin-calibration"
     called = "Margin calibration"

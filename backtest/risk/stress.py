@@ -656,8 +656,6 @@ class Stress(core.SettingsResult):
 
     table: pd.DataFrame
     ladder: pd.DataFrame | None
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
 
     kind = "stress"
     plural = "stress tests"

@@ -88,8 +88,6 @@ class Sensitivity(core.SettingsResult):
 
     table: pd.DataFrame
     base: float
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
 
     kind = "sensitivity"
 
@@ -192,7 +190,8 @@ def sensitivity(
     if spot := [name for name, each in venues.items() if each.contract.is_spot]:
         described["unmargined"] = spot
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
-    return Sensitivity(table.set_index(["factor", "step"]), first, described, test.market)
+    table = table.set_index(["factor", "step"])
+    return Sensitivity(table, first, settings=described, market=test.market)
 
 
 def choose_factors(
@@ -248,8 +247,6 @@ class ParameterSensitivity(core.SettingsResult):
     verdicts: pd.DataFrame
     base: float
     edge: float
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
 
     kind = "parameter-sensitivity"
     call = "bt.sensitivity"
@@ -365,8 +362,10 @@ def step_parameters(
         orient="index",
         columns=["value", "verdict"],
     ).rename_axis("parameter")
-    settings = describe_terms(policy, test)
-    return ParameterSensitivity(table, judged, float(growth[0]), edge, settings, test.market)
+    return ParameterSensitivity(
+        table, judged, float(growth[0]), edge, settings=describe_terms(policy, test),
+        market=test.market,
+    )  # fmt: skip
 
 
 def write_value(value: Any) -> str:
@@ -428,8 +427,6 @@ class Capacity(core.SettingsResult):
     table: pd.DataFrame
     half_growth: float
     half_sharpe: float
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
 
     kind = "capacity"
     details = "One run for each capital; only the costs of size and the limits on it differ."
@@ -541,7 +538,8 @@ def capacity(
             progress(k + 1, len(grid))
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
-    return Capacity(table, growth, sharpe, describe_terms(policy, test), test.market)
+    settings = describe_terms(policy, test)
+    return Capacity(table, growth, sharpe, settings=settings, market=test.market)
 
 
 def find_half(
@@ -581,9 +579,7 @@ class Bounds(core.SettingsResult):
     table: pd.DataFrame
     bars: pd.DataFrame
     n_bars: int
-    settings: dict[str, Any]
     runs: Mapping[str, Result] | None = None
-    market: Market | Markets | None = None
 
     kind = "bounds"
     plural = "bounds"
@@ -691,4 +687,5 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     equity.insert(0, "instruments", names)
     bars = pd.DataFrame(equity.rename_axis("time")[is_parted])
     settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
-    return Bounds(table, bars, len(result.time), settings, runs, result.markets)
+    n_bars = len(result.time)
+    return Bounds(table, bars, n_bars, runs, settings=settings, market=result.markets)

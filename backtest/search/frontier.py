@@ -171,11 +171,8 @@ class Frontier(core.SettingsResult):
     trials: pd.DataFrame
     knee: int
     found: int
-    settings: dict[str, Any]
-    market: Any = None
 
     kind = "frontier"
-    plural = "frontiers"
     long_tables = ("trials",)
 
     @property
@@ -341,7 +338,7 @@ def build_frontier(
     settings |= {"policy": task.facts["policy"]["name"], "objectives": list(objectives)}
     settings |= {"sets": len(places), "draws": draws}
     row = 1 + int(np.flatnonzero(listed == knee)[0])
-    return Frontier(table, tried, row, len(front), settings, task.problem.market)
+    return Frontier(table, tried, row, len(front), settings=settings, market=task.problem.market)
 
 
 def list_given(task: StudyTask) -> dict[str, dict[str, Any]]:

@@ -163,9 +163,7 @@ class TimingTest(core.SettingsResult):
     p_sharpe: float
     leverage_timing: float
     timing_error: float
-    settings: dict[str, Any]
     why: str = ""
-    market: Market | Markets | None = None
 
     kind = "timing"
     plural = "timing tests"
@@ -278,17 +276,18 @@ def timing_test(
     settings = {
         "policy": found.manifest["policy"]["text"], "run": found.manifest["id"], "shifts": shifts,
     }  # fmt: skip
+    terms: dict[str, Any] = {"settings": settings, "market": test.market}
     timing = math.nan, math.nan
     if found.has_one_position:
         split = found.attribution()
         timing = float(split.leverage_timing), float(split.timing_error)
     if why:
         empty = pd.DataFrame({"log_growth": [], "sharpe": []}, index=pd.Index([], name="shift"))
-        return TimingTest(empty, math.nan, math.nan, *timing, settings, why, test.market)
+        return TimingTest(empty, math.nan, math.nan, *timing, why, **terms)
     runs = {"compile": found.manifest["compiled"] == "yes", "threads": threads}
     table = replay_shifts(test, decided, np.append(0, rows), progress, **runs)
     growth_p, sharpe_p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
-    return TimingTest(table, growth_p, sharpe_p, *timing, settings, "", test.market)
+    return TimingTest(table, growth_p, sharpe_p, *timing, **terms)
 
 
 def cut_test(result: Result) -> Backtest:

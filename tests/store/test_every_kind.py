@@ -72,7 +72,7 @@ MAKES: dict[str, Callable[[], Any]] = {
     "timing test": lambda: bt.TimingTest(
         pd.DataFrame({"log_growth": [0.3, 0.1, -0.2], "sharpe": [1.0, 0.5, -0.5]},
                      index=pd.Index([0.0, 30.0, 31.0], name="shift")),
-        1 / 3, 1 / 3, 0.1, 0.2, {"policy": "Constant()"}, market=MARKET,
+        1 / 3, 1 / 3, 0.1, 0.2, settings={"policy": "Constant()"}, market=MARKET,
     ),
     "passing probability": lambda: bt.passing_probability(
         MARKET, Hold(2.0), **TERMS, compile=False, days=1,
