@@ -146,7 +146,9 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         if run.get(name) and needed not in run:
             raise core.ParameterError(f"run.{name} needs run.{needed}, got none")
     if "allocate" in chosen:
-        return allocate(run["allocate"], flatten(run.get("allocate_settings", {})), markets)
+        tables = (run.get(f"{name}_settings", {}) for name in ("allocate", "signal"))
+        own, varied = map(flatten, tables)  # a sweep names them signal.half_life and so on
+        return allocate(run["allocate"], {**own, **varied}, markets)
     if "weights" in chosen:
         frame = read_weight_file(Path(run["weights"]), draft.table("data").get("timezone"))
         carry = run.get("carry_weights", False)

@@ -222,6 +222,9 @@ def test_weights_by_a_rule():
     budgets = "run.allocate_settings.budgets = {BTCUSDT = 0.7, ETHUSDT = 0.3}"
     test, *_ = build(f"{DATA}run.allocate = 'risk-budget'\n{budgets}")
     assert test.signal == bt.allocate.RiskBudget({"BTCUSDT": 0.7, "ETHUSDT": 0.3})
+    again = ["signal.budgets.BTCUSDT=0.2"]  # as a sweep says it
+    test, *_ = build(f"{DATA}run.allocate = 'risk-budget'\n{budgets}", set=again)
+    assert test.signal == bt.allocate.RiskBudget({"BTCUSDT": 0.2, "ETHUSDT": 0.3})
 
 
 ROW = "2023-01-01T00:00:00Z"
