@@ -141,7 +141,18 @@ def compare(
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
     rest = np.array([1.0 if scaled is None else scaled[name].rest for name in results])
     differences, blocks = tabulate_differences(sampled, table, rest, against, rules, progress)
-    cautions = list(list_cautions(len(sampled.free), scaled))
+    cautions = []
+    if len(sampled.free) < LEAST_SAMPLES:
+        cautions.append(
+            f"{len(sampled.free)} returns are too few for intervals, which need {LEAST_SAMPLES}: "
+            "give a longer market, or a shorter sampling"
+        )
+    for name, each in (scaled or {}).items():
+        if not each.distance <= e.NEAR:
+            got = float(each.result.metrics["volatility"])
+            how = f"was scaled to a volatility of {got:.4g}, not"
+            how = how if got else "held nothing, and cannot be scaled"
+            cautions.append(f"{name} {how} to {each.target:.4g}: its risk is not equal")
     first = next(iter(results.values()))
     facts = {
         "baseline": against,
@@ -243,20 +254,6 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
             yield from walk_differences(one, other, f"{lead}[{place}]")
     elif mine != theirs:
         yield lead, mine, theirs
-
-
-def list_cautions(n: int, scaled: Mapping[str, e.ScaledAccount] | None) -> Iterator[str]:
-    if n < LEAST_SAMPLES:
-        yield (
-            f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
-            "market, or a shorter sampling"
-        )
-    for name, each in (scaled or {}).items():
-        if not each.distance <= e.NEAR:
-            got = float(each.result.metrics["volatility"])
-            how = f"was scaled to a volatility of {got:.4g}, not"
-            how = how if got else "held nothing, and cannot be scaled"
-            yield f"{name} {how} to {each.target:.4g}: its risk is not equal"
 
 
 def sample_returns(results: Mapping[str, Result]) -> Sampled:

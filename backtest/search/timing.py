@@ -271,8 +271,16 @@ def timing_test(
         raise core.ParameterError(f"a timing test replays the targets of a run, got {what}")
     test = cut_test(found)
     decided = read_decided(found, test.market)
-    rows = find_shifts(decided, shifts)
-    why = find_obstacle(decided, rows)
+    rows, why = find_shifts(decided, shifts), ""
+    target = pd.DataFrame(decided.target).ffill().bfill()
+    if bool((target.nunique() <= 1).all()):
+        why = "the leverage is constant: it has no timing"
+    elif len(rows) < LEAST_SHIFTS:
+        why = (
+            f"not computed: {(decided.closes[-1] - decided.closes[0]) / DAY:,.0f} days allow "
+            f"{len(rows)} shifts that are far enough, and {LEAST_SHIFTS} are needed; test a longer "
+            "span"
+        )
     settings = {
         "policy": found.manifest["policy"]["text"], "run": found.manifest["id"], "shifts": shifts,
     }  # fmt: skip
@@ -299,19 +307,6 @@ def cut_test(result: Result) -> Backtest:
         account = replace(account, min_leverage=0.0, max_leverage=math.inf)
     market = as_given(markets, test.market)
     return test.replace(market=market, account=account, signal=None, overlay=None, start=None)
-
-
-def find_obstacle(decided: Decided, shifts: core.IntArray) -> str:
-    target = pd.DataFrame(decided.target).ffill().bfill()
-    if bool((target.nunique() <= 1).all()):
-        return "the leverage is constant: it has no timing"
-    if len(shifts) < LEAST_SHIFTS:
-        days = (decided.closes[-1] - decided.closes[0]) / DAY
-        return (
-            f"not computed: {days:,.0f} days allow {len(shifts)} shifts that are far enough, and "
-            f"{LEAST_SHIFTS} are needed; test a longer span"
-        )
-    return ""
 
 
 def replay_shifts(
