@@ -65,8 +65,8 @@ def name_folder(title: str, identity: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
 
 
-def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str) -> dict[str, Any]:
-    path = folder / MANIFEST
+def read_manifest(folder: Path, saved: type[SavedResult]) -> dict[str, Any]:
+    path, what = folder / MANIFEST, saved.noun
     if not path.is_file():
         raise DataError(f"{folder}: must be the folder of a saved {what}, {MANIFEST} is missing")
     manifest = read_json_file(path)
@@ -75,21 +75,33 @@ def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str
     kind = manifest.get("kind", "result") if "format" in manifest else what
     if kind != what:
         raise DataError(f"{folder}: must be the folder of a saved {what}, got a {kind!s:.40}")
-    if manifest.get("format") != format_:
-        raise DataError(
-            f"{path}: format must be {format_}, got {manifest.get('format')!r}; "
-            "load it with the version that saved it"
-        )
-    if manifest.get(SEAL) != hash_manifest(manifest):
-        raise damage_error(path, "was changed after saving: its sha256 does not match its content")
-    for name in files:
-        expected = manifest.get("files", {}).get(name)
-        found = hash_file(folder / name) if (folder / name).is_file() else "missing"
-        if found != expected:
-            is_gone = found == "missing"
-            fault = "is missing" if is_gone else "was changed or truncated after saving"
-            raise damage_error(folder / name, fault)
+    for name, fault in find_faults(folder, manifest, saved):
+        raise damage_error(folder / name, fault)
     return manifest
+
+
+def find_faults(
+    folder: Path, manifest: Mapping[str, Any], saved: type[SavedResult], *, with_hashes: bool = True
+) -> Iterator[tuple[str, str]]:
+    """Yield the files of a saved result that are damaged, and what is wrong with each."""
+    files, aside = saved.files(), (*NOT_SAID, "id", *saved.aside)
+    if manifest.get("format") != saved.layout:
+        yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {saved.layout}"
+        return
+    content = {name: value for name, value in manifest.items() if name not in aside}
+    if manifest.get(SEAL) != hash_manifest(manifest):
+        yield MANIFEST, "was changed: its sha256 does not match its content"
+    elif manifest.get("id") != compute_id(content):
+        yield MANIFEST, "was changed: its id does not match its content"
+    hashes = manifest.get("files")
+    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
+        yield MANIFEST, f"must have the hashes of {', '.join(files)}"
+        return
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            yield name, "is missing"
+        elif with_hashes and hash_file(folder / name) != expected:
+            yield name, "was changed or truncated: its hash is not the manifest's"
 
 
 def hash_manifest(manifest: Mapping[str, Any]) -> str:
@@ -137,8 +149,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+CURE = "run the experiment again, or restore the file"
+
+
 def damage_error(path: Path, fault: str) -> DataError:
-    return DataError(f"{path}: {fault}; run the experiment again, or restore the file")
+    return DataError(f"{path}: {fault}; {CURE}")
 
 
 PROVENANCE = "provenance.json"
@@ -446,7 +461,7 @@ class SavedResult(Reportable):
         """Return the classes of policies whose code the provenance names."""
         return ()
 
-    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
+    def _lay_out(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.table_names}
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
@@ -486,7 +501,7 @@ class SavedResult(Reportable):
         """
         path = Path(folder)
         try:
-            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.noun)
+            manifest = read_manifest(path, cls)
             tables = {
                 name: None if [*table] == [*EMPTY] else table
                 for name in cls.table_names

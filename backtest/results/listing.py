@@ -18,18 +18,17 @@ import numpy as np
 from backtest import core
 from backtest.core.atomic_files import LOCK, REPLACED
 from backtest.core.saved_result import (
+    CURE,
     DIRTY,
     DRAFT,
     KINDS,
     LEFTOVERS,
     MANIFEST,
-    NOT_SAID,
     PACKAGE,
     PROVENANCE,
     PRUNED,
-    SEAL,
     UNFINISHED,
-    hash_manifest,
+    find_faults,
     name_result,
 )
 from backtest.results.manifest import describe_search
@@ -91,23 +90,6 @@ def load_saved(folder: Path) -> Saved:
 def name_fault(error: Exception, folder: Path) -> str:
     text = str(error).partition("\n")[0]  # lists of results have a line for each
     return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
-
-
-def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    saved = KINDS[kind]
-    layout, files, aside = saved.layout, saved.files(), (*NOT_SAID, "id", *saved.aside)
-    if manifest.get("format") != layout:
-        yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
-        return
-    if manifest.get(SEAL) != hash_manifest(manifest):
-        yield "was changed: its sha256 does not match its content"
-    elif manifest.get("id") != core.compute_id(
-        {name: value for name, value in manifest.items() if name not in aside}
-    ):
-        yield "was changed: its id does not match its content"
-    hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
-        yield f"must have the hashes of {', '.join(files)}"
 
 
 def list_folders(store: Path) -> list[str]:
@@ -223,7 +205,8 @@ def try_entry(folder: Path) -> StoreEntry:
             facts |= {**describe_search(manifest), "note": note, "is_finished": False,
                       "is_busy": busy}  # fmt: skip
         else:
-            check_files(folder, kind, manifest)
+            for name, fault in find_faults(folder, manifest, KINDS[kind], with_hashes=False):
+                return StoreEntry(folder.name, kind, f"{name}: {fault}; {CURE}", **disk)
             facts |= KINDS[kind]._read_line(folder, manifest)
             facts |= summarize_making(core.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
@@ -270,14 +253,6 @@ def summarize_making(making: core.Making | None) -> dict[str, Any]:
         "backtest_commit": own,
         "is_dirty": making.is_dirty,
     }
-
-
-def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    for fault in find_manifest_faults(manifest, kind):
-        raise core.damage_error(folder / MANIFEST, fault)
-    for path in (folder / name for name in KINDS[kind].files()):
-        if not path.is_file():
-            raise core.damage_error(path, "is missing")
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
@@ -421,7 +396,7 @@ def verify_folder(folder: Path) -> FolderCheck:
     try:
         kind, manifest = open_folder(folder)
         files = sum(each.is_file() and each.name != LOCK for each in folder.rglob("*"))
-        faults = list(dict.fromkeys(find_faults(folder, kind, manifest)))
+        faults = list(dict.fromkeys(list_faults(folder, kind, manifest)))
         if not faults:
             load_saved(folder)
         if not (folder / PROVENANCE).is_file():
@@ -441,16 +416,8 @@ def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
     return (name, what) if is_of_file else (".", text)
 
 
-def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
-    hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or {*hashes} != {*KINDS[kind].files()}:
-        return
-    for name, expected in hashes.items():
-        if not (folder / name).is_file():
-            yield name, "is missing"
-        elif core.hash_file(folder / name) != expected:
-            yield name, "was changed or truncated: its hash is not the manifest's"
+def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from find_faults(folder, manifest, KINDS[kind])
     try:
         core.read_provenance(folder, str(manifest.get("id")))
     except core.BacktestError as error:
