@@ -11,8 +11,7 @@ from backtest.core import export_lazily
 if TYPE_CHECKING:
     from backtest.baselines.baseline import Baseline, check_mode, check_unique_names, find_baselines
     from backtest.baselines.baseline import load_baseline, name_baseline, rewrite_baseline
-    from backtest.baselines.baseline import save_baseline, take_baseline
-    from backtest.baselines.baseline import choose_bands
+    from backtest.baselines.baseline import save_baseline, take_baseline, choose_bands
     from backtest.baselines.verdict import RegressVerdict, combine_exit_codes, compare_baselines
     from backtest.baselines.verdict import list_allowed, report_failure, report_skipped
     from backtest.baselines.verdict import write_markdown, write_text

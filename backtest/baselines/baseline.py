@@ -76,21 +76,11 @@ MONEY = frozenset({*SIGNS, "top_up", "cash", "margin", "reserve"})
 
 @dataclass(frozen=True)
 class Trace:
-    """The account and its costs at each bar.
+    """The account and its costs at each bar, arrays of shape (n_bars,).
 
-    Attributes
-    ----------
-    time : IntArray of shape (n_bars,)
-        Open times, ns.
-    columns : mapping of str to FloatArray of shape (n_bars,)
-        The columns of :data:`STEPS`, normalized so that equal values have equal bytes; of several
-        positions also those of each instrument, ``"BTCUSDT position"``.
-    inputs : array of uint32 of shape (n_bars,), or None
-        A hash of the market data of each bar; None if they are not known.
-    first_unit : float
-        Unit value before the first bar.
-    interval : int
-        Length of a bar, ns.
+    ``time`` are opens, ``interval`` the length of a bar, in ns. ``columns`` are those of
+    :data:`STEPS`, of several positions also of each, ``"BTCUSDT position"``; equal values have
+    equal bytes. ``inputs`` is a hash of the market data of each bar, None if they are not known.
     """
 
     time: IntArray

@@ -226,7 +226,7 @@ def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
 
 
 def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
-    level, total = outcome.of_positions("target"), rows[0]
+    level, total = outcome.record.positions.target, rows[0]
     asked, n = level[:-1], int(total["decisions"])
     if np.isnan(asked).all():
         columns = find_columns(setup).items()
@@ -338,14 +338,14 @@ def finish(setup: Setup, outcome: Any) -> Result:
 def explain(
     setup: Setup, outcome: Outcome, closes: core.IntArray, rows: Sequence[Mapping[str, Any]]
 ) -> str:
-    level, names = outcome.of_positions("target"), setup.markets.names
+    level, names = outcome.record.positions.target, setup.markets.names
     weights = setup.signal.T[setup.first :]
     if len(names) > 1:
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
         warn_of_band(setup.account, setup.markets, targets)
     warn_of_delisting(setup.markets, outcome.entries)
     has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries["kind"] == Event.FILL).any()
-    is_idle = not (has_fill or outcome.of_positions("quantity").any())
+    is_idle = not (has_fill or outcome.record.positions.quantity.any())
     no_fill = explain_no_fill(setup, outcome, rows) if is_idle else ""
     infinite = np.isinf(level)
     at = np.flatnonzero(infinite.any(axis=1))

@@ -6,7 +6,6 @@ of bars per year (:func:`backtest.indicators.bars_per_year`).
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -147,19 +146,22 @@ def roll_moments(
     return mean, deviation
 
 
+def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.FloatArray:
+    """Return the covariances (n_bars, n, n) of returns (n_bars, n) at bars that all have."""
+    n = returns.shape[1]
+    is_whole: core.BoolArray = np.all(np.isfinite(returns), axis=1)
+    common = np.where(is_whole[:, None], returns, np.nan)
+    products = (common[:, :, None] * common[:, None, :]).reshape(len(returns), n * n)
+    means = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()
+    return np.asarray(means.reshape(-1, n, n))
+
+
 @core.checked
 def implied_volatility(market: Market) -> core.FloatArray:
-    """Return the column ``implied_volatility`` of a market.
+    """Return the column ``implied_volatility`` of a market, of shape (n_bars,).
 
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        Per sqrt(year), as a fraction; NaN where it is unknown.
-
-    Raises
-    ------
-    DataError
-        If there is no such column, or a value is negative or over 10 (in percent).
+    Per sqrt(year), as a fraction; NaN where it is unknown. Raises DataError if there is no such
+    column, or a value is negative or over 10 (in percent).
     """
     name, most = "implied_volatility", 10.0
     if name not in market.columns:
@@ -332,15 +334,15 @@ def har_volatility(market: Market, *, first: int = 100) -> core.FloatArray:
     sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
     whole = sums[1 : int(number[-1] + is_over[-1])]  # realised variances of whole days
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
-    forecasts = np.append(np.nan, forecast_har(whole.tobytes(), lengths, first))
+    forecasts = np.append(np.nan, forecast_har(whole, lengths, first))
     found: core.FloatArray = forecasts[np.maximum(number - 1 + is_over, 0)]
     return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
 
 
-@functools.lru_cache(maxsize=64)
-def forecast_har(days: bytes, lengths: tuple[int, ...], first: int) -> core.FloatArray:
+def forecast_har(
+    variance: core.FloatArray, lengths: tuple[int, ...], first: int
+) -> core.FloatArray:
     """Return the forecast at the end of each day for the next, (n_days,), given their variances."""
-    variance = np.frombuffer(days)
     forecasts, month = np.full(len(variance), np.nan), max(lengths)
     start = month - 1 + first
     if len(variance) <= start:
@@ -352,9 +354,7 @@ def forecast_har(days: bytes, lengths: tuple[int, ...], first: int) -> core.Floa
     ]
     inputs = np.column_stack([np.ones(whole), *windows])
     fits = fit_expanding(inputs[:-1], variance[month:], first)
-    predicted = np.zeros(len(fits))
-    for each in range(inputs.shape[1]):
-        predicted += fits[:, each] * inputs[first:, each]
+    predicted = np.sum(fits * inputs[first:], axis=1)
     low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
     forecasts[start:] = np.minimum(np.maximum(predicted, low[start:]), high[start:])
     return forecasts
@@ -370,9 +370,7 @@ def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int)
     squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
     products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
     inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
-    fits = np.zeros_like(products)
-    for each in range(scaled.shape[1]):
-        fits += inverses[:, :, each] * products[:, each, np.newaxis]
+    fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)
     return np.asarray(fits / scale)
 
 

@@ -30,11 +30,8 @@ def log_returns(market: Market) -> core.FloatArray:
 def long_returns(market: Market) -> core.FloatArray:
     """Return the return of a long position of 1x over each bar, net of funding.
 
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        ``C_t / C_{t-1} - 1 - f_t``, simple, with f_t the sum of the rates settled after the close
-        of bar t-1 and before that of bar t. The first is NaN.
+    ``C_t / C_{t-1} - 1 - f_t``, simple, of shape (n_bars,), with f_t the sum of the rates settled
+    after the close of bar t-1 and before that of bar t. The first is NaN.
 
     Notes
     -----
@@ -49,13 +46,10 @@ def long_returns(market: Market) -> core.FloatArray:
 def traded_returns(market: Market) -> core.FloatArray:
     """Return the return of the traded position over each bar at leverage 1, net of funding.
 
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        ``s_{t-1} (C_t / C_{t-1} - 1 - g_t) - s_{t-2} o_t``, with s the signal decided at each
-        close, in [-1, 1]: a short position earns what a long one loses. o_t is the funding settled
-        at the open of bar t, which the position carried into it pays, g_t that settled after it.
-        The first is NaN.
+    ``s_{t-1} (C_t / C_{t-1} - 1 - g_t) - s_{t-2} o_t``, of shape (n_bars,), with s the signal
+    decided at each close, in [-1, 1]: a short position earns what a long one loses. o_t is the
+    funding settled at the open of bar t, which the position carried into it pays, g_t that settled
+    after it. The first is NaN.
 
     Notes
     -----
@@ -151,10 +145,9 @@ def check_lanes(name: str, value: OneOrMany, **bounds: Any) -> None:
         core.check_range(name, each, **bounds)
 
 
-def check_bars(name: str, value: OneOrMany, *, low: float = 1.0, or_infinite: bool = False) -> None:
+def check_bars(name: str, value: OneOrMany, *, low: float = 1.0) -> None:
     for each in list_lanes(name, value):
-        if not (or_infinite and each == math.inf):
-            core.Range(low, MAX_BARS, "bars").check(name, each, whole=True)
+        core.Range(low, MAX_BARS, "bars").check(name, each, whole=True)
 
 
 def read_windows(window: OneOrMany) -> core.IntArray:
@@ -172,18 +165,9 @@ def find_decay(half_life: OneOrMany) -> core.FloatArray:
 def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     """Return the exponentially weighted mean of the funding rates settled so far, per year.
 
-    Parameters
-    ----------
-    market : Market
-        Its settlements and closes.
-    half_life : float, or FloatArray of shape (k,)
-        Bars after which a settlement weighs half as much, over 0.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        Fraction of the notional per year of 365 days, positive: longs pay. NaN until two
-        settlements are known; constant from one settlement to the next.
+    A fraction of the notional per year of 365 days, (n_bars,) or (n_bars, k), positive: longs pay.
+    NaN until two settlements are known; constant from one settlement to the next. ``half_life``:
+    bars after which a settlement weighs half as much, over 0.
 
     Notes
     -----

@@ -63,27 +63,12 @@ def tail_losses(
 ) -> Tail:
     """Return the tail that a model forecasts at each close.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes, funding and signal.
-    model : str, or k of them
-        ``"normal"``, ``"historical"`` or ``"filtered-historical"``.
-    level : float, or FloatArray of shape (k,)
-        Confidence, over 0.5 and below 1.
-    horizon : int, or array of shape (k,)
-        Bars ahead, at least 1.
-    window : int, or array of shape (k,)
-        Number of losses of the historical models, at least 1 / (1 - level) - 1: fewer have no such
-        quantile.
-    half_life : float, or FloatArray of shape (k,)
-        Bars after which a return weighs half as much in the volatility, of the normal and the
-        filtered model.
-
-    Returns
-    -------
-    Tail
-        NaN until two returns (``"normal"``), or ``window`` losses, are known.
+    ``market``: its closes, funding and signal. ``model``: ``"normal"``, ``"historical"`` or
+    ``"filtered-historical"``. ``level``: confidence, over 0.5 and below 1. ``horizon``: bars ahead,
+    at least 1. ``window``: losses of the historical models, at least 1 / (1 - level) - 1: fewer
+    have no such quantile. ``half_life``: bars after which a return weighs half as much in the
+    volatility, of the normal and the filtered model. NaN until two returns (``"normal"``), or
+    ``window`` losses, are known.
 
     Notes
     -----
@@ -210,23 +195,10 @@ def forecast_reach(
 ) -> FloatArray:
     """Return the distance that the price reaches with a given probability in the next bars.
 
-    Parameters
-    ----------
-    market : Market
-        Its bars, for the volatility.
-    probability : float, or array of shape (k,)
-        In [0, 1].
-    horizon : float, or array of shape (k,)
-        Bars, over 0.
-    estimator, half_life
-        As in :func:`backtest.indicators.volatility`.
-    degrees_of_freedom : float, or array of shape (k,)
-        Of Student's t, over 2; infinite for the normal distribution.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        A logarithm of a price ratio, in either direction; NaN until the volatility is known.
+    The logarithm of a price ratio, in either direction, (n_bars,) or (n_bars, k); NaN until the
+    volatility is known. ``probability``: in [0, 1]. ``horizon``: bars, over 0. ``estimator`` and
+    ``half_life``: as in :func:`backtest.indicators.volatility`. ``degrees_of_freedom``: of
+    Student's t, over 2; infinite for the normal distribution.
 
     Notes
     -----

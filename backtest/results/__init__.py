@@ -7,13 +7,13 @@ from backtest.core import export_lazily
 if TYPE_CHECKING:
     from backtest.results.attribution import AccountHistory, Attribution, attribute, attribute_by
     from backtest.results.attribution import find_periods
-    from backtest.results.listing import choose_deletions, delete_chosen, verify_folder
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
     from backtest.results.differences import find_block_length, holm, pair_differences
-    from backtest.results.listing import Filter, StoreEntry, count_kinds, describe_note
-    from backtest.results.listing import describe_origin, find_folder, list_folders
-    from backtest.results.listing import list_results, load_saved, open_folder, read_entry
-    from backtest.results.listing import read_kinds, read_time_or_age, read_usable, sort_entries
+    from backtest.results.listing import choose_deletions, delete_chosen, verify_folder, Filter
+    from backtest.results.listing import StoreEntry, count_kinds, describe_note, describe_origin
+    from backtest.results.listing import find_folder, list_folders, list_results, load_saved
+    from backtest.results.listing import open_folder, read_entry, read_kinds, read_time_or_age
+    from backtest.results.listing import read_usable, sort_entries
     from backtest.results.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.results.luck import deflated_sharpe_of_returns, effective_observations
     from backtest.results.luck import effective_trials, estimate_moments, expected_max_sharpe
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from backtest.results.luck import sharpe_error, simulate_luck
     from backtest.results.manifest import describe_data, describe_search, describe_venue
     from backtest.results.manifest import hash_source, read_tables_in_use
-    from backtest.results.measure_table import RunSpan, annualize_ratios, find_cost_rates
-    from backtest.results.measure_table import measure_accounts, name_measure
+    from backtest.results.measure_table import RunSpan, find_cost_rates, measure_accounts
+    from backtest.results.measure_table import name_measure
     from backtest.results.option_profit import OptionQuotes, OptionTerms, compute_prices
     from backtest.results.option_profit import compute_volatilities
-    from backtest.results.performance import Calibration, MarketFit, calibration
+    from backtest.results.performance import Calibration, MarketFit, annualize_ratios, calibration
     from backtest.results.performance import certainty_equivalent, compound_growth
     from backtest.results.performance import expected_shortfall, fit_market, max_drawdown
     from backtest.results.performance import monthly_returns, sampled_returns, value_at_risk

@@ -344,24 +344,22 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
 
 
 def match_draws(draws: core.FloatArray) -> tuple[float, float]:
-    """Return the mean maximum of the draws, after the number of normals with the same one."""
-    highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
-    return count_normals(highest, draws.shape[1]), highest
-
-
-def count_normals(height: float, most: int) -> float:
+    """Return how many normals have the mean maximum of the draws, and this maximum."""
     from scipy.optimize import brentq  # noqa: PLC0415 - loads where it is used
     from scipy.special import ndtr  # noqa: PLC0415
 
+    most = draws.shape[1]
+    highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
     x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
     above, below = ndtr(x), ndtr(-x)
 
     def lack(log: float) -> float:
         values = 1.0 - above ** math.exp(log) - below ** math.exp(log)
-        return float(step * (np.sum(values) - 0.5 * values[0])) - height
+        return float(step * (np.sum(values) - 0.5 * values[0])) - highest
 
     is_most = lack(math.log(most)) <= 0.0
-    return float(most) if is_most else math.exp(brentq(lack, 0.0, math.log(most), xtol=1e-13))
+    n = float(most) if is_most else math.exp(brentq(lack, 0.0, math.log(most), xtol=1e-13))
+    return n, highest
 
 
 def round_figures(value: float) -> float:

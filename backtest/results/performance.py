@@ -38,9 +38,10 @@ def find_growth_rate(growth: float, years: float) -> float:
     return math.expm1(exponent) if exponent < 700.0 else math.inf
 
 
-def ratio(mean: float, deviation: float, periods: float) -> float:
+def annualize_ratios(mean: Any, deviation: Any, periods: float) -> core.FloatArray:
     """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
-    return mean / deviation * math.sqrt(periods) if deviation >= LEAST_DEVIATION else math.nan
+    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    return np.asarray(mean / known * math.sqrt(periods))
 
 
 @core.checked
@@ -136,8 +137,14 @@ def sampled_returns(
     ``ends_sample`` (n_bars,) is 1 at the last bar of each sampling period.
     """
     ends = np.concatenate(([first_unit], unit[ends_sample != 0.0]))
-    before, after = ends[:-1], ends[1:]
-    return np.divide(after, before, out=np.ones_like(after), where=before > 0.0) - 1.0
+    return divide(ends[1:], ends[:-1], 1.0) - 1.0
+
+
+def divide(over: Any, under: core.FloatArray, empty: float = 0.0) -> core.FloatArray:
+    """Return quotients; ``empty`` where the divisor is not over 0."""
+    found: core.FloatArray = np.full(np.broadcast(over, under).shape, empty)
+    np.divide(over, under, out=found, where=under > 0.0)
+    return found
 
 
 def calendar_returns(
@@ -314,12 +321,10 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
 
 def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
     """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
-    if probability is None:
-        probability = hits / max(misses + hits, 1)
-    if (misses and probability == 1.0) or (hits and probability == 0.0):
-        return -math.inf
-    missed = misses * math.log1p(-probability) if misses else 0.0
-    return missed + (hits * math.log(probability) if hits else 0.0)
+    from scipy.special import xlog1py, xlogy  # noqa: PLC0415 - loads where it is used
+
+    q = hits / max(misses + hits, 1) if probability is None else probability
+    return float(xlog1py(misses, -q) + xlogy(hits, q))
 
 
 @core.checked
@@ -380,25 +385,6 @@ def worst_drawdowns(
 
 LEAST_VARIANCE = 1e-24
 """A variance of the portfolio under which it counts as none."""
-
-
-def average_covariances(
-    returns: core.FloatArray, half_life: float, rows: core.IntArray | slice = slice(None)
-) -> core.FloatArray:
-    """Return exponentially weighted covariances of returns, of shape (n_rows, n, n).
-
-    ``returns`` (n_bars, n) are per bar, NaN counts as 0; ``half_life`` is in bars; ``rows`` are the
-    bars whose covariances are wanted.
-    """
-    known = np.ascontiguousarray(np.nan_to_num(returns, nan=0.0).T)
-    n = len(known)
-    found = np.empty((len(np.arange(len(returns))[rows]), n, n))
-    for i in range(n):
-        for j in range(i + 1):
-            product = pd.Series(known[i] * known[j])
-            values = product.ewm(halflife=half_life, adjust=True).mean().to_numpy()[rows]
-            found[:, i, j] = found[:, j, i] = values
-    return found
 
 
 def risk_shares(weights: core.FloatArray, covariance: core.FloatArray) -> core.FloatArray:

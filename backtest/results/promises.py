@@ -18,7 +18,7 @@ from backtest.market import count_bars_per_year
 from backtest.policies import Policy, Promise
 from backtest.results import tables
 from backtest.results.measure_table import METRICS
-from backtest.results.performance import expected_shortfall, value_at_risk
+from backtest.results.performance import divide, expected_shortfall, value_at_risk
 
 KEPT, BROKEN, TOO_FEW = "kept", "not kept", "too few to judge"
 LEAST_HORIZONS, LEAST_RETURNS, LEAST_TAIL = 10, 30, 5.0
@@ -100,7 +100,7 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
         return Finding(float(unit.min()), True)
     if promise.measure == "margin_ratio_twice":
         needed, equity = run.closes.requirement, run.of_account("equity")
-        ratio = np.divide(needed, equity, out=np.zeros(len(needed)), where=equity > 0.0)
+        ratio = divide(needed, equity)
         return Finding(float(np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)), len(ratio) > 1)
     if promise.measure == "liquidations" and promise.horizon:
         held = (run.notionals != 0.0).any(axis=1)[::step]
@@ -108,7 +108,7 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     if promise.horizon:
         function, level = read_tail(promise.measure) or (value_at_risk, 0.99)
         ends = unit[::step]
-        returns = np.divide(ends[1:], ends[:-1], out=np.ones(len(ends) - 1), where=ends[:-1] > 0)
+        returns = divide(ends[1:], ends[:-1], 1.0)
         value = function(returns - 1.0, level)
         return Finding(value, len(returns) * (1.0 - level) >= LEAST_TAIL)
     is_enough = (

@@ -168,11 +168,3 @@ class Outcome(NamedTuple):
     is_compiled: bool = False
     legs: Mapping[int, str] = MappingProxyType({})
     hedged: frozenset[int] = frozenset()
-
-    def of_account(self, name: str) -> FloatArray:
-        """Return a field of the account at each close, of shape (n_bars,)."""
-        return np.asarray(getattr(self.record.account, name))
-
-    def of_positions(self, name: str) -> FloatArray:
-        """Return a field of the positions at each close, of shape (n_bars, n)."""
-        return np.asarray(getattr(self.record.positions, name))

@@ -17,11 +17,10 @@ from backtest.account import Account, AccountState, no_options, read_traded
 from backtest.account.events import ENTRY
 from backtest.account.money import Wallet
 from backtest.account.records import MarginCall, PositionState, view_holdings
-from backtest.core.code_names import pd, pq
+from backtest.core.code_names import pd
 from backtest.core.saved_result import MANIFEST
 from backtest.market import Market, find_coin
 from backtest.results.attribution import (
-    AccountHistory,
     Attribution,
     Period,
     attribute,
@@ -32,7 +31,7 @@ from backtest.results.attribution import (
 from backtest.results.manifest import NOT_IN_ID
 from backtest.results.measure_table import Measures, RunSpan, Samples, measure_returns
 from backtest.results.option_profit import OptionQuotes, OptionTerms
-from backtest.results.performance import compound_growth, ratio, sampled_returns
+from backtest.results.performance import annualize_ratios, compound_growth, divide, sampled_returns
 from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
@@ -50,9 +49,8 @@ DECLARED = "page of a run"
 Split: TypeAlias = Period | Literal["instrument"]
 
 RUN = "run"
-FORMAT = 7
-FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
-BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
+FORMAT = 8
+STATE, METRICS = FILES = ("state.json", "metrics.json")
 
 
 class EqualRisk(NamedTuple):
@@ -71,8 +69,7 @@ class Result(RunRecord, core.SavedResult):
         The measures of a run by name: fractions (0.25 is 25 %), money in the settlement currency,
         times in days. Of several positions also those of the portfolio.
     bars : DataFrame
-        One row per bar of the account, of one position with its columns; see
-        :func:`backtest.results.run_record.bars_table`.
+        One row per bar of the account, of one position with its columns.
     positions : DataFrame
         One row per bar and instrument.
     events : DataFrame
@@ -92,7 +89,7 @@ class Result(RunRecord, core.SavedResult):
 
     kind, noun = RUN, "result"
     layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
-    table_names = ()
+    table_names = ("bars", "positions", "events")
     _draw = core.call_later("report", "draw_run")
     _find_equal_risk = core.call_later("equal risk", "find_equal_risk")
     list_numbers = core.call_later(DECLARED, "list_numbers")
@@ -175,7 +172,7 @@ class Result(RunRecord, core.SavedResult):
         """
         from backtest.results import trades  # noqa: PLC0415 - loads pandas
 
-        return trades.tabulate_rolls(self, self.options, by)
+        return trades.tabulate_rolls(self, by)
 
     @core.checked
     def counted_in(self, market: Market) -> CountedResult:
@@ -221,7 +218,7 @@ class Result(RunRecord, core.SavedResult):
             "total_return": growth - 1.0,
             "cagr": rate,
             **measure_spread(returns, 0.0, periods),
-            "sortino": ratio(mean, downside, periods),
+            "sortino": float(annualize_ratios(mean, downside, periods)),
             "max_drawdown": deepest,
             "calmar": rate / deepest if deepest > 0.0 else math.nan,
             **measure_returns(Samples(returns, np.zeros(n), held), periods),
@@ -254,10 +251,6 @@ class Result(RunRecord, core.SavedResult):
 
         return trades.list_limit_orders(self)
 
-    @cached_property
-    def _life(self) -> AccountHistory:
-        return read_account_history(self)
-
     @overload
     def attribution(self, by: None = None) -> Any: ...
 
@@ -280,9 +273,8 @@ class Result(RunRecord, core.SavedResult):
         split from where it went on.
         """
         if by != "instrument" and self.has_one_position:
-            if by is None:
-                return attribute(self._life, self.span.years)
-            return attribute_by(self._life, self.time, by)
+            life = read_account_history(self)
+            return attribute_by(life, self.time, by) if by else attribute(life, self.span.years)
         names, held = list_held(self)
         money = (names, self.record.account._asdict(), held)
         if by is None or by == "instrument":
@@ -330,7 +322,7 @@ class Result(RunRecord, core.SavedResult):
         """Return the classes of policies whose code the provenance names."""
         return [type(each) for each in (*self.policies.values(), self.overlay) if each]
 
-    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+    def _lay_out(self) -> dict[str, Any]:
         closes = {k: x for k, x in self.closes._asdict().items() if k not in BY_POSITION}
         time = self.time.view("datetime64[ns]")
         table: dict[str, Any] = {"time": time, **self.record.account._asdict(), **closes}
@@ -339,15 +331,20 @@ class Result(RunRecord, core.SavedResult):
             table["market_return"] = self.benchmark
         for c, asset in enumerate(self.account.collateral):
             table[f"price of {asset.name}"] = self.asset_marks[:, c]
-        is_compiled = self.manifest["compiled"] == "yes" or "equal_risk" in vars(self)
-        constant = self.equal_risk if is_compiled else None
-        if constant is not None:
+        if (constant := self._find_constant()) is not None:
             table[EQUAL_RISK] = constant.unit
-        core.write_parquet(table, folder / BARS)
-        core.write_parquet(list_positions(self), folder / POSITIONS)
-        core.write_parquet({x: self.entries[x] for x in ENTRY.names or ()}, folder / EVENTS)
-        leverage = {} if constant is None else {EQUAL_RISK: constant.leverage}
-        core.write_json_file(pack_state(self) | leverage, folder / STATE)
+        events = {name: self.entries[name] for name in ENTRY.names or ()}
+        return {"bars": table, "positions": list_positions(self), "events": events}
+
+    def _find_constant(self) -> EqualRisk | None:
+        is_known = self.manifest["compiled"] == "yes" or "equal_risk" in vars(self)
+        return self.equal_risk if is_known else None
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        constant, state = self._find_constant(), pack_state(self)
+        if constant is not None:
+            state[EQUAL_RISK] = constant.leverage
+        core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
         return {}
 
@@ -355,28 +352,26 @@ class Result(RunRecord, core.SavedResult):
     def _read_back(
         cls,
         manifest: dict[str, Any],
-        tables: Mapping[str, Any],  # noqa: ARG003
+        tables: Mapping[str, Any],
         folder: Path,
     ) -> Self:
         where = f"{folder / MANIFEST}"
         account = Account.from_dict(manifest["account"], where=f"{where}, account")
         stored: Any = core.from_plain(core.read_json_file(folder / STATE))
-        bars, wide = (pq.read_table(folder / name).to_pandas() for name in (BARS, POSITIONS))
+        bars, wide, events = tables.values()
         time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
         names, book = tuple(stored["names"]), stored["book"]
-        state = {name: read_array(name, x) for name, x in book.items() if name != "held"}
-        assets = (np.array(book["held"][name], dtype=np.float64) for name in ("amounts", "prices"))
-        held = view_holdings(state["positions"], *assets)
+        state = {name: read_array(name, each) for name, each in book.items()}
+        held = view_holdings(state["positions"], state.pop("amounts"), state.pop("prices"))
         venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
         quotes = [
             gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
             for k in Quotes._fields
         ]
         closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
-        columns = pq.read_table(folder / EVENTS).to_pandas()
-        entries = np.empty(len(columns), ENTRY)
+        entries = np.empty(len(events), ENTRY)
         for name in ENTRY.names or ():
-            entries[name] = columns[name]
+            entries[name] = events[name]
         made = cls(
             policies={},
             overlay=None,
@@ -423,14 +418,10 @@ class Result(RunRecord, core.SavedResult):
         for name in (METRICS, STATE):
             if core.hash_file(folder / name) != manifest["files"][name]:
                 raise core.damage_error(folder / name, "was changed")
-        stored, data = core.read_json_file(folder / METRICS), manifest["data"]
-        policy = str(manifest["policy"]["text"])
+        stored, policy = core.read_json_file(folder / METRICS), str(manifest["policy"]["text"])
         return {
             "policy": policy,
             "title": policy,
-            "source": str(data.get("source", "")),
-            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
-            "is_synthetic": bool(data.get("synthetic")),
             "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
         }
 
@@ -444,7 +435,7 @@ class Result(RunRecord, core.SavedResult):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import vectorbt  # noqa: PLC0415 - only where asked for
-        change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
+        change = divide(unit[1:], unit[:-1], 1.0)
         index = core.utc_index(self.time).tz_localize(None)
         return vectorbt.returns.accessors.ReturnsSRAccessor(
             pd.Series(change - 1.0, index=index, name="return"),
@@ -463,8 +454,6 @@ class CountedResult(NamedTuple):
 EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
-WHOLE = ("cursor", "instruments", "expiries", "owners")
-"""Arrays of integers among those of the state and of the options."""
 BY_BAR = ("opened", "entries", "settled", "ages")
 BY_POSITION = Closes._fields[-4:]
 
@@ -490,11 +479,13 @@ def widen(
 
 def pack_state(result: RunRecord) -> dict[str, Any]:
     traded, options, state = result.traded, result.options, result.state
+    names = ("positions", "calls", "priced", "wallet", "cursor")
+    book = {name: getattr(state, name).tolist() for name in names}
     packed: dict[str, Any] = {
-        "book": {**list_plain(state, "held", "options"), "held": list_plain(state.held)},
+        "book": {**book, "amounts": state.held.amounts, "prices": state.held.prices},
         "tally": flatten_tally(result.tally),
         **{name: getattr(result, name) for name in KEPT},
-        "memory": np.asarray(result.memory, dtype=np.float64).tolist(),
+        "memory": np.asarray(result.memory, dtype=np.float64),
         "start": result.span.start,
         "first": result.span.first,
         "periods": result.span.periods,
@@ -502,23 +493,18 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
         "no_fill": result.no_fill,
         "traded": None if traded is None else traded.to_dict(),
         "names": list(result.names),
-        "spans": result.spans.tolist(),
-        "before": list_plain(result.before),
+        "spans": result.spans,
+        "before": result.before._asdict(),
     }
     if options is not None:
         packed["options"] = {
-            "names": options.terms.names,
-            "terms": list_plain(options.terms, "names"),
+            "terms": options.terms._asdict(),
             "legs": options.legs,
             "hedged": options.hedged,
-            "owners": options.owners.tolist(),
+            "owners": options.owners,
             "contracts": [each.to_dict() for each in options.contracts],
         }
     return packed
-
-
-def list_plain(record: Any, *without: str) -> dict[str, Any]:
-    return {k: x.tolist() for k, x in record._asdict().items() if k not in without}
 
 
 ROUNDING = 1e-9
@@ -537,14 +523,14 @@ def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
 
 
 def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
-    names = tuple(stored["names"])
-    own = {name: read_array(name, each) for name, each in stored["terms"].items()}
+    own = {name: np.array(each) for name, each in stored["terms"].items()}
+    own["names"] = names = tuple(stored["terms"]["names"])
     return RunOptions(
         contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
         legs=tuple(stored["legs"]),
-        owners=read_array("owners", stored["owners"]),
+        owners=np.array(stored["owners"], dtype=np.int64),
         hedged=tuple(stored["hedged"]),
-        terms=OptionTerms(names=names, **own),
+        terms=OptionTerms(**own),
         record=OptionFields(*gather(wide, names, OptionFields._fields)),
         quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),
         **dict(zip(BY_BAR, gather(wide, names, BY_BAR), strict=True)),
@@ -559,8 +545,7 @@ def read_array(name: str, values: Any) -> Any:
         return Wallet.read(values)
     if name in RECORDS:
         return Structs(RECORDS[name], len(values), np.array(values, dtype=np.float64))
-    kind: Any = np.bool_ if name == "are_coin" else np.int64 if name in WHOLE else np.float64
-    return np.array(values, dtype=kind)
+    return np.array(values, dtype=np.int64 if name == "cursor" else np.float64)
 
 
 def gather(

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from backtest.account.events import Entries, Event
 from backtest.account.money import OPTION_TERMS, SIGNS, TRADE_COSTS
@@ -16,6 +17,7 @@ from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_
 from backtest.indicators import forecast_volatility
 from backtest.results import option_profit, tables
 from backtest.results.measure_table import RunSpan
+from backtest.results.performance import divide
 from backtest.results.record import Closes
 
 if TYPE_CHECKING:
@@ -162,8 +164,6 @@ class RunData:
     traded: TradedDays | None = None
     options: RunOptions | None = None
 
-    # ------------------------------------------------------------------- what it ran on
-
     @property
     def has_one_instrument(self) -> bool:
         """Whether it ran on one instrument, whose columns stand beside those of the account."""
@@ -236,8 +236,6 @@ class RunData:
         """Return the venues of the instruments, in their order."""
         return [self.venues[name] for name in self.names]
 
-    # ------------------------------------------------------------------- fields by name
-
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
         return read_field(self.record.account._asdict(), name)
@@ -245,8 +243,6 @@ class RunData:
     def of_positions(self, name: str) -> FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
         return read_field(self.record.positions._asdict(), name)
-
-    # ------------------------------------------------------------------- forecasts
 
     @cached_property
     def volatilities(self) -> tuple[FloatArray, FloatArray]:
@@ -264,8 +260,6 @@ class RunData:
                 is_session=self.is_session,
             )
         return forecasts, trails
-
-    # ------------------------------------------------------------------- closes
 
     @cached_property
     def closes(self) -> Closes:
@@ -296,10 +290,8 @@ class RunData:
     @property
     def _values(self) -> FloatArray:
         """The values u of the marks, of shape (n_bars, n)."""
-        venues, marks = self.list_venues(), self.marks
-        if len(venues) == 1:  # those of one need no copy
-            return tables.value_of(venues[0], marks)
-        return np.stack([tables.value_of(x, marks[:, i]) for i, x in enumerate(venues)], axis=1)
+        marks = zip(self.list_venues(), self.marks.T, strict=True)
+        return np.stack([tables.value_of(*each) for each in marks], axis=1)
 
     @cached_property
     def profits(self) -> FloatArray:
@@ -311,9 +303,7 @@ class RunData:
     @property
     def net_leverage(self) -> FloatArray:
         """Sum of the signed notionals over equity at each close, of shape (n_bars,)."""
-        return tables.divide_by_equity(
-            tables.sum_positions(self.notionals), self.of_account("equity")
-        )
+        return divide(self.notionals.sum(axis=1), self.of_account("equity"))
 
     @cached_property
     def are_isolated(self) -> BoolArray:
@@ -324,10 +314,12 @@ class RunData:
     @property
     def liquidation_prices(self) -> FloatArray:
         """Marks at which the positions fail, the others frozen, of shape (n_bars, n)."""
-        venues, failure = self.list_venues(), self.closes.failure
-        return np.stack(
-            [tables.price_of(each, failure[:, i]) for i, each in enumerate(venues)], axis=1
-        )
+        return self._find_prices(self.closes.failure)
+
+    def _find_prices(self, values: FloatArray) -> FloatArray:
+        """Return the prices of values u of the instruments, of shape (n_bars, n)."""
+        prices = zip(self.list_venues(), values.T, strict=True)
+        return np.stack([tables.price_of(*each) for each in prices], axis=1)
 
     @property
     def unrealized(self) -> FloatArray:
@@ -335,6 +327,17 @@ class RunData:
         if self.options is None:
             return self.profits
         return np.column_stack((self.profits, self.options.profits.sum(axis=1)))
+
+
+def label_owners(run: RunData) -> npt.NDArray[np.object_]:
+    """Return the names of instruments, collateral and options by owner; the last is no one's."""
+    own = [*run.names, *(each.name for each in run.account.collateral)]
+    named = {} if run.options is None else run.options.named
+    unknown = [""] * (max(named, default=-1) + 1 - len(own))
+    labels = np.array([*own, *unknown, ""], dtype=object)
+    for owner, name in named.items():
+        labels[owner] = name
+    return labels
 
 
 def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:

@@ -15,9 +15,10 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import ScenarioMargin
 from backtest.results.attribution import Period, find_periods
 from backtest.results.measure_table import OPTION_COSTS
-from backtest.results.option_profit import EXPLAINED, weigh_gamma
+from backtest.results.option_profit import EXPLAINED, multiply, weigh_gamma
+from backtest.results.performance import divide
 from backtest.results.run_data import RunData, RunOptions
-from backtest.results.tables import divide_by_equity
+from backtest.results.tables import SHOWN
 
 
 def explain_idle_options(run: RunData) -> str:
@@ -89,55 +90,41 @@ OptionSplit: TypeAlias = Literal["option", "bar"] | Period
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
 
 
-def tabulate_options(run: RunData, options: RunOptions) -> list[pd.DataFrame]:
-    held, quotes = options.record, options.quotes
-    equity, nothing = run.of_account("equity"), np.zeros(len(run.time))
-    prices = run.liquidation_prices[:, options.terms.instruments]
-    parts = []
-    for k, name in enumerate(options.names):
-        rows = np.flatnonzero((held.quantity[:, k] != 0.0) | (held.price_pnl[:, k] != 0.0))
-        quantity, entry = held.quantity[:, k], options.entries[:, k]
-        is_held = quantity != 0.0
-        value = np.where(is_held, quantity * held.value[:, k], 0.0)
-        delta = options.greeks["delta"][:, k]
-        own = {
-            "time": utc_index(run.time),
-            "instrument": name,
-            "quantity": quantity,
-            "entry": entry,
-            "mark": np.where(is_held, held.value[:, k], np.nan),
-            "notional": delta,
-            "leverage": divide_by_equity(delta, equity),
-            "profit": np.where(is_held, value - quantity * entry, 0.0),
-            "price_pnl": held.price_pnl[:, k],
-            "fees": held.fees[:, k],
-            "slippage": held.slippage[:, k],
-            "impact": nothing,
-            "funding": nothing,
-            "liquidation_loss": held.liquidation_loss[:, k],
-            "margin": nothing,
-            "liquidation_price": np.where(is_held, prices[:, k], np.nan),
-            "value": value,
-            **{each: options.greeks[each][:, k] for each in GREEKS},
-            "volatility": np.where(is_held, quotes.volatility_close[:, k], np.nan),
-            "days": np.where(is_held, 365.0 * quotes.years_close[:, k], np.nan),
-            "surface_age": np.where(is_held, options.ages[:, k], np.nan),
-        }
-        parts.append(pd.DataFrame(own).iloc[rows])
-    return parts
+def list_columns(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
+    """Return the columns of options in the table of positions, of shape (n_bars, K)."""
+    held, is_held = options.record, options.record.quantity != 0.0
+    value = multiply(held.quantity, held.value)
+    where_held = {
+        "mark": held.value,
+        "liquidation_price": run.liquidation_prices[:, options.terms.instruments],
+        "volatility": options.quotes.volatility_close,
+        "days": 365.0 * options.quotes.years_close,
+        "surface_age": options.ages,
+    }
+    return {
+        "quantity": held.quantity,
+        "entry": options.entries,
+        "notional": options.greeks["delta"],
+        "leverage": divide(options.greeks["delta"], run.of_account("equity")[:, None]),
+        "profit": np.where(is_held, value - held.quantity * options.entries, 0.0),
+        **{name: getattr(held, name, np.zeros(value.shape)) for name in SHOWN},
+        "value": value,
+        **{name: options.greeks[name] for name in GREEKS},
+        **{name: np.where(is_held, each, np.nan) for name, each in where_held.items()},
+    }
 
 
 def sum_greeks(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
     equity, held = run.of_account("equity"), options.record
     delta = options.sum_by_underlying(options.greeks["delta"], len(run.names))
     total = {name: options.greeks[name].sum(axis=1) for name in GREEKS}
-    value = np.where(held.quantity != 0.0, held.quantity * held.value, 0.0).sum(axis=1)
+    value = multiply(held.quantity, held.value).sum(axis=1)
     return {
         "options_value": value,
         **total,
-        "net_delta": divide_by_equity(total["delta"] + run.notionals.sum(axis=1), equity),
-        "options_leverage": divide_by_equity(np.abs(delta).sum(axis=1), equity),
-        "premium_decay": divide_by_equity(-total["theta"], equity),
+        "net_delta": divide(total["delta"] + run.notionals.sum(axis=1), equity),
+        "options_leverage": divide(np.abs(delta).sum(axis=1), equity),
+        "premium_decay": divide(-total["theta"], equity),
     }
 
 

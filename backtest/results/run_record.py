@@ -17,15 +17,15 @@ from backtest.account.money import POSITION_TERMS, SIGNS, TERMS
 from backtest.core import as_of
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.units import DAY, TOLERANCE
-from backtest.indicators import find_day, forecast_liquidation
+from backtest.indicators import estimate_covariances, find_day, forecast_liquidation
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
 from backtest.policies import Promise
 from backtest.results import performance, run_options, tables
 from backtest.results.attribution import PHASES, find_phase, sum_by_phase
 from backtest.results.measure_table import Measures, Samples, measure_run
-from backtest.results.performance import max_drawdown, ratio
+from backtest.results.performance import max_drawdown
 from backtest.results.promises import JUDGED, count_liquidations, judge_promises
-from backtest.results.run_data import RunData, find_causes
+from backtest.results.run_data import RunData, find_causes, label_owners
 from backtest.results.tables import is_inverse
 from backtest.venue import Venue
 
@@ -120,11 +120,9 @@ def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) 
 def add_gains(
     held: core.FloatArray, price: core.FloatArray, begun: core.FloatArray, inverse: Sequence[bool]
 ) -> core.FloatArray:
-    total = np.zeros(held.shape[1])
-    for weight, one, other, is_coin in zip(held, price, begun, inverse, strict=True):
-        gain = 1.0 - other / one if is_coin else one / other - 1.0
-        total += np.where(weight != 0.0, weight * gain, 0.0)
-    return total
+    is_coin = np.array(inverse)[:, None]
+    gains = np.where(is_coin, 1.0 - begun / price, price / begun - 1.0)
+    return np.where(held != 0.0, held * gains, 0.0).sum(axis=0)
 
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
@@ -173,8 +171,6 @@ HALF_LIFE = 30 * DAY
 class RunRecord(RunData):
     """Measures and tables of a run, made on first access; files and texts are made of them."""
 
-    # ------------------------------------------------------------------- measures
-
     @cached_property
     def metrics(self) -> Mapping[str, float]:
         """The measures by name; an unknown name raises KeyError with the nearest one."""
@@ -182,34 +178,27 @@ class RunRecord(RunData):
         measured = measure_run(self.tally, self.span, unit, float(equity[-1]), self.samples)
         if self.has_one_position and self.manifest.get("overlay") is None:
             return MappingProxyType(Measures(measured))
-        extra = self._measure_portfolio()
+        ends, bars = np.flatnonzero(self.ends_sample), HALF_LIFE / self.interval
+        spread = performance.diversification_ratio(
+            *self._compute_weights(bars, ends, collateral=False)
+        )
+        known = bool(np.any(np.isfinite(spread)))
+        measured["mean_net_leverage"] = float(pd.Series(self.net_leverage).mean())
+        for name in ("collateral_pnl", "conversion"):
+            measured[name] = float(np.add.accumulate(self.of_account(name))[-1])
+        if self.options is not None:
+            measured |= run_options.measure_options(self, self.options)
+        measured["diversification_ratio"] = float(np.nanmean(spread)) if known else math.nan
         # of the account's terms: the tally adds those of the collateral to price and slippage
-        measured["price_pnl"] -= extra["collateral_pnl"]
-        measured["slippage"] -= extra["conversion"]
-        return MappingProxyType(Measures({**measured, **extra}))
+        measured["price_pnl"] -= measured["collateral_pnl"]
+        measured["slippage"] -= measured["conversion"]
+        return MappingProxyType(Measures(measured))
 
     @property
     def diversity(self) -> Mapping[str, float]:
         """The measures of how several positions spread the risk; none of one position."""
         names = () if self.has_one_position else DIVERSITY
         return {name: self.metrics[name] for name in names}
-
-    def _measure_portfolio(self) -> dict[str, float]:
-        ends = np.flatnonzero(self.ends_sample)
-        weights, covariance = self._compute_weights(
-            HALF_LIFE / self.interval, ends, collateral=False
-        )
-        spread = performance.diversification_ratio(weights, covariance)
-        known = bool(np.any(np.isfinite(spread)))
-        return {
-            "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
-            **{
-                name: float(np.add.accumulate(self.of_account(name))[-1])
-                for name in ("collateral_pnl", "conversion")
-            },
-            **({} if self.options is None else run_options.measure_options(self, self.options)),
-            "diversification_ratio": float(np.nanmean(spread)) if known else math.nan,
-        }
 
     @property
     def samples(self) -> Samples:
@@ -247,23 +236,21 @@ class RunRecord(RunData):
         marks, notionals = self.marks, self.notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
-            notionals = np.concatenate((notionals, self._amounts * self.asset_marks), axis=1)
+            amounts = tables.count_assets(
+                self.state.held.amounts,
+                self.entries,
+                len(self.names),
+                self.span.first,
+                len(self.time),
+            )
+            notionals = np.concatenate((notionals, amounts * self.asset_marks), axis=1)
         equity = self.of_account("equity")[:, None]
+        weights = performance.divide(notionals[rows], equity[rows])
         with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.where(equity[rows] > 0.0, notionals[rows] / equity[rows], 0.0)
             logs = np.log(marks)
         returns = np.diff(logs, axis=0, prepend=logs[:1])
-        return weights, performance.average_covariances(returns, max(half_life, 1.0), rows)
-
-    @property
-    def _amounts(self) -> core.FloatArray:
-        """Amounts of collateral at each close, of shape (n_bars, C)."""
-        if not self.account.collateral:
-            return np.empty((self.record.n_bars, 0))
-        final, n = self.state.held.amounts, len(self.names)
-        return tables.count_assets(final, self.entries, n, self.span.first, self.record.n_bars)
-
-    # ------------------------------------------------------------------- tables
+        known = np.nan_to_num(returns, nan=0.0)
+        return weights, estimate_covariances(known, max(half_life, 1.0))[rows]
 
     @cached_property
     def bars(self) -> pd.DataFrame:
@@ -290,37 +277,38 @@ class RunRecord(RunData):
         ``value`` of the position, the Greeks in money (docs/options.md), implied ``volatility``,
         ``days`` to expiry and ``surface_age`` in days.
         """
-        held, equity, marks = self.record.held, self.of_account("equity"), self.marks
-        notionals, profits, prices = self.notionals, self.profits, self.liquidation_prices
-        options = [] if self.options is None else run_options.tabulate_options(self, self.options)
-        parts = []
-        for i, (name, venue) in enumerate(zip(self.names, self.list_venues(), strict=True)):
-            rows = slice(*(int(each) for each in self.spans[i]))
-            is_held = held["quantity"][rows, i] != 0.0
-            is_shown = is_held | bool(options)  # options fail with it where it is not held
-            own = {
-                "time": core.utc_index(self.time[rows]),
-                "instrument": name,
-                "quantity": held["quantity"][rows, i],
-                "entry": np.where(is_held, tables.price_of(venue, held["entry"][rows, i]), np.nan),
-                "mark": marks[rows, i],
-                "notional": notionals[rows, i],
-                "leverage": tables.divide_by_equity(notionals[rows, i], equity[rows]),
-                "profit": profits[rows, i],
-                **{each: held[each][rows, i] for each in tables.SHOWN},
-                "liquidation_price": np.where(is_shown, prices[rows, i], np.nan),
-                "requirement_share": self.closes.share[rows, i],
-                "target": held["target"][rows, i],
+        held, names, options = self.record.held, np.array(self.names, dtype=object), self.options
+        equity, bars = self.of_account("equity")[:, None], np.arange(len(self.time))[:, None]
+        is_row = (bars >= self.spans[:, 0]) & (bars < self.spans[:, 1])
+        is_held = held["quantity"] != 0.0
+        is_shown = is_held | (options is not None)  # options fail with it where it is not held
+        columns = {
+            "quantity": held["quantity"],
+            "entry": np.where(is_held, self._find_prices(held["entry"]), np.nan),
+            "mark": self.marks,
+            "notional": self.notionals,
+            "leverage": performance.divide(self.notionals, equity),
+            "profit": self.profits,
+            **{each: held[each] for each in tables.SHOWN},
+            "liquidation_price": np.where(is_shown, self.liquidation_prices, np.nan),
+            "requirement_share": self.closes.share,
+            "target": held["target"],
+        }
+        if options is not None:
+            of_options, own = run_options.list_columns(self, options), options.record
+            names = np.append(names, options.names)
+            is_row = np.hstack((is_row, (own.quantity != 0.0) | (own.price_pnl != 0.0)))
+            blank = np.full(is_held.shape, np.nan), np.full(own.quantity.shape, np.nan)
+            columns["delta"] = self.notionals
+            columns = {
+                name: np.hstack((columns.get(name, blank[0]), of_options.get(name, blank[1])))
+                for name in {**columns, **of_options}
             }
-            parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
-        parts.extend(options)
-        table = pd.concat(parts, ignore_index=True)
-        held_options = (
-            each["instrument"].iloc[0] for each in options if len(each)
-        )  # any may be empty
-        known = list(dict.fromkeys([*self.names, *held_options]))
-        table["instrument"] = pd.Categorical(table["instrument"], categories=known)
-        return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
+        rows, who = np.nonzero(is_row)
+        known = [*dict.fromkeys((*self.names, *names[is_row.any(axis=0)]))]
+        found: dict[str, Any] = {"time": core.utc_index(self.time[rows])}
+        found["instrument"] = pd.Categorical(names[who], known)
+        return pd.DataFrame(found | {name: each[rows, who] for name, each in columns.items()})
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
@@ -381,17 +369,13 @@ class RunRecord(RunData):
         rows = np.concatenate([own for own, _, _ in parts])
         order = np.argsort(rows, kind="stable")
         rows, amounts = rows[order], np.concatenate([paid for _, _, paid in parts])
-        assets = [each.name for each in self.account.collateral]
-        labels = tables.label_owners(
-            self.names, assets, self.options.named if self.options else None
-        )
-        who: Any = labels[entries["owner"][rows]]
+        labels, owners = label_owners(self), entries["owner"][rows]
         names: Any = np.concatenate([name for _, name, _ in parts])[order]
         return pd.DataFrame(
             {
                 "time": core.utc_index(self.time[entries["bar"][rows] - self.span.first]),
                 "kind": pd.Categorical(names, categories=[*tables.NAMES]),
-                "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
+                "instrument": pd.Categorical(labels[owners], [*dict.fromkeys(labels)]),
                 "price": tables.find_prices(entries, self.list_venues())[rows],
                 "quantity": entries["quantity"][rows],
                 "amount": amounts[order],
@@ -404,8 +388,6 @@ class RunRecord(RunData):
         moved = self.of_account("flows")
         rows = np.flatnonzero(moved)
         return pd.Series(moved[rows], index=core.utc_index(self.time[rows]), name="amount")
-
-    # ------------------------------------------------------------------- positions together
 
     def contagion(self) -> pd.DataFrame:
         """Return what brought down the cross pool: a row per cause of each liquidation.
@@ -488,10 +470,8 @@ class RunRecord(RunData):
             known = columns[by][np.searchsorted(market.time, self.time)]
         fields, unit = self.record.account._asdict(), self.of_account("unit")
         before = np.append(self.tally.first_unit, unit[:-1])
-        is_live = before > 0.0
-        growth = np.divide(unit, before, out=np.ones(len(unit)), where=is_live)
         with np.errstate(divide="ignore"):
-            parts = {"log_growth": np.log(growth)}
+            parts = {"log_growth": np.log(performance.divide(unit, before, 1.0))}
         parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
         parts["liquidations"] = count_liquidations(self)
         shifted = np.append(np.nan, known[:-1])
@@ -503,16 +483,12 @@ class RunRecord(RunData):
 
         A column as ``venue.margin_multiplier`` gives the run without its margin rule.
         """
-        held = np.broadcast_to(self.quotes.multiplier, self.marks.shape)
-        return pd.DataFrame(held, index=core.utc_index(self.time), columns=list(self.names))
+        return self._by_name(np.broadcast_to(self.quotes.multiplier, self.marks.shape))
 
     @property
     def exposures(self) -> pd.DataFrame:
         """Signed leverage of each instrument at each close, by name."""
-        equity = self.of_account("equity")[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.where(equity > 0.0, self.notionals / equity, 0.0)
-        return pd.DataFrame(weights, index=core.utc_index(self.time), columns=list(self.names))
+        return self._by_name(performance.divide(self.notionals, self.of_account("equity")[:, None]))
 
     def capital(self) -> pd.DataFrame:
         """Return the capital that each instrument tied up, and what it earned on it.
@@ -538,7 +514,7 @@ class RunRecord(RunData):
         of_all = sum(SIGNS[name] * self.of_account(name).sum() for name in gained)
         profits = sum(SIGNS[name] * record.held[name].sum(axis=0) for name in POSITION_TERMS)
         is_held = (record.positions.quantity != 0.0).mean(axis=0)
-        inverse = np.divide(1.0, equity, out=np.zeros(len(equity)), where=equity > 0.0)
+        inverse = performance.divide(1.0, equity)
         columns = {
             "mean_margin": margins.mean(axis=0),
             "peak_margin": margins.max(axis=0),
@@ -561,8 +537,10 @@ class RunRecord(RunData):
     @property
     def quantities(self) -> pd.DataFrame:
         """Signed contracts of each instrument at each close, by name."""
-        held = self.of_positions("quantity")
-        return pd.DataFrame(held, index=core.utc_index(self.time), columns=list(self.names))
+        return self._by_name(self.of_positions("quantity"))
+
+    def _by_name(self, values: core.FloatArray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=core.utc_index(self.time), columns=list(self.names))
 
 
 def find_promises(run: RunRecord) -> list[dict[str, Any]]:
@@ -573,8 +551,6 @@ def sample_risk_free(result: RunRecord) -> core.FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
     venue, time = result.venues[result.names[0]], result.time
     rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
-    if not np.any(rate):
-        return np.zeros(np.count_nonzero(result.ends_sample))
     lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
     total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
@@ -625,7 +601,7 @@ def measure_spread(
     deviation = float(np.std(excess, ddof=1))
     return {
         "volatility": float(np.std(returns, ddof=1)) * math.sqrt(periods),
-        "sharpe": ratio(float(np.mean(excess)), deviation, periods),
+        "sharpe": float(performance.annualize_ratios(np.mean(excess), deviation, periods)),
     }
 
 
@@ -647,18 +623,13 @@ def tabulate_account(
 ) -> dict[str, core.FloatArray]:
     account, closes, equity = run.record.account, run.closes, run.record.account.equity
     needed, backing, initial = closes.requirement, closes.backing, closes.initial
-    venues = run.list_venues()
     gross, profits = np.abs(run.notionals).sum(axis=1), run.unrealized
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(backing > 0.0, needed / backing, np.inf)
+    ratio = performance.divide(needed, backing, math.inf)
     peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
-    counted, kept = backing, np.array([1.0 - venue.profit_share() for venue in venues])
-    if (kept[~run.are_isolated] > 0.0).any():  # profits count in part
-        gains = kept * np.maximum(run.profits, 0.0)
-        counted = backing - tables.sum_positions(np.where(run.are_isolated, 0.0, gains))
-    tied = initial
-    if run.are_isolated.any():
-        tied = initial - tables.sum_positions(run.record.held["margin"][:, run.are_isolated])
+    kept = np.array([1.0 - venue.profit_share() for venue in run.list_venues()])
+    gains = np.where(run.are_isolated, 0.0, kept * np.maximum(run.profits, 0.0))
+    counted = backing - gains.sum(axis=1)
+    tied = initial - run.record.held["margin"][:, run.are_isolated].sum(axis=1)
     unrealized = profits.sum(axis=1)
     change = np.diff(unrealized, prepend=float(np.sum(run.before.unrealized)))
     realized = account.price_pnl - account.slippage - account.impact - change
@@ -666,7 +637,7 @@ def tabulate_account(
     is_broke = (initial > 0.0) & ~(equity > 0.0)
     return {
         "equity": equity,
-        "gross_leverage": tables.divide_by_equity(gross, equity),
+        "gross_leverage": performance.divide(gross, equity),
         "net_leverage": run.net_leverage,
         "backing": backing,
         "requirement": needed,
@@ -681,7 +652,7 @@ def tabulate_account(
         "drawdown": 1.0 - account.unit / peak,
         "initial_margin": initial,
         "available": np.maximum(counted - tied, 0.0),
-        "margin_used": np.where(is_broke, np.inf, tables.divide_by_equity(initial, equity)),
+        "margin_used": np.where(is_broke, np.inf, performance.divide(initial, equity)),
         "realized_pnl": np.where(is_rounding, 0.0, realized),
         "unrealized_pnl": unrealized,
     }
@@ -714,8 +685,7 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
     }
     if is_isolated:
         backing = fields["margin"] + run.unrealized[:, 0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        ratio = performance.divide(needed, backing, math.inf)
         columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
         cash = fields["margin"] - quantity * fields["entry"]
     if venue.interest_on != "loan":

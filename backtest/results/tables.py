@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from backtest.account.events import EVENTS, TRADES, WITHOUT_PRICE, Entries, Event
 from backtest.account.money import FILL_COSTS, POSITION_TERMS, SIGNS, TERMS, TRADE_TERMS
@@ -33,18 +32,6 @@ def is_inverse(venue: Venue) -> bool:
     return venue.contract.kind == "inverse"
 
 
-def label_owners(
-    names: Sequence[str], assets: Sequence[str], options: Mapping[int, str] | None
-) -> npt.NDArray[np.object_]:
-    """Return the names of instruments, collateral and options by owner; the last is no one's."""
-    named = options or {}
-    unknown = [""] * (max(named, default=-1) + 1 - len(names) - len(assets))
-    labels = np.array([*names, *assets, *unknown, ""], dtype=object)
-    for owner, name in named.items():
-        labels[owner] = name
-    return labels
-
-
 def find_prices(entries: Entries, venues: Sequence[Venue]) -> FloatArray:
     price, value = np.full(len(entries), np.nan), entries["value"]
     has_price = ~np.isin(entries["kind"], WITHOUT_PRICE)
@@ -67,16 +54,6 @@ Fields = Mapping[str, FloatArray]
 SHOWN = (*TRADE_TERMS, "margin")
 
 
-def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
-    if np.min(equity, initial=np.inf) > 0.0:  # usual, and faster
-        return money / equity
-    return np.divide(money, equity, out=np.zeros(len(equity)), where=equity > 0.0)
-
-
-def sum_positions(values: FloatArray) -> FloatArray:
-    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
-
-
 def count_assets(
     final: FloatArray, entries: Entries, n: int, first: int, n_bars: int
 ) -> FloatArray:
@@ -89,23 +66,15 @@ def count_assets(
 
 
 def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd.DataFrame:
-    rows: dict[str, dict[str, float]] = {
-        name: {term: float(held[term][:, i].sum()) for term in POSITION_TERMS}
-        for i, name in enumerate(names)
-    }
-    known = {term: account[term] for term in TERMS if term in account}
-    total = {term: float(each.sum()) for term, each in known.items()}
-    parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
-    rest = {term: total[term] - sum(parts[term]) for term in known}
-    rounding = {term: 1e-9 * np.abs(each).sum() for term, each in known.items()}
-    rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
-    rows["total"] = total
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=TERMS).fillna(0.0)
-    gains = [name for name in TERMS if SIGNS[name] > 0.0 and name != "flows"]
-    costs = [name for name in TERMS if SIGNS[name] < 0.0 and name != "conversion"]
-    net = table[gains].sum(axis=1) - table[costs].sum(axis=1)
-    table["net"] = net - table["conversion"]
-    return table.rename_axis("instrument")
+    index, columns = pd.Index([*names, "account", "total"], name="instrument"), {}
+    for term in TERMS:
+        own = held[term].sum(axis=0) if term in POSITION_TERMS else np.zeros(len(names))
+        total, rounding = account[term].sum(), 1e-9 * np.abs(account[term]).sum()
+        rest = total - own.sum()
+        columns[term] = np.append(own, (0.0 if abs(rest) <= rounding else rest, total))
+    table = pd.DataFrame(columns, index)
+    table["net"] = sum(SIGNS[name] * table[name] for name in TERMS if name != "flows")
+    return table
 
 
 def attribute_money(

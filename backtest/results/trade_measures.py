@@ -19,6 +19,7 @@ from backtest.account.money import FILL_COSTS
 from backtest.core import BoolArray, FloatArray, IntArray
 from backtest.core.units import DAY
 from backtest.results import tables
+from backtest.results.performance import divide
 
 if TYPE_CHECKING:
     from backtest.results.run_data import RunOptions
@@ -41,12 +42,6 @@ class Turns(NamedTuple):
     def starts(self) -> BoolArray:
         found: BoolArray = (self.opened > 0.0) & ((self.before == 0.0) | (self.closed > 0.0))
         return found
-
-    @property
-    def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return the parts of each fill that close and that open contracts."""
-        size = np.abs(self.quantity)
-        return self.closed / size, self.opened / size
 
 
 def split_trades(quantity: FloatArray) -> Turns:
@@ -117,62 +112,39 @@ class TradeRows(NamedTuple):
 
 
 def list_trades(fills: Fills, view: TradeView) -> TradeRows:
-    if view == "fifo":
-        return list_lots(fills)
-    turns, starts = fills.turns, fills.turns.starts
-    after = np.cumsum(starts) - 1
-    before, n = after - starts, int(starts.sum())
-    is_closing, closes, opens = turns.closed > 0.0, *turns.shares
-    is_held = turns.before != 0.0
-
-    def sum_parts(of_closing: FloatArray, of_opening: FloatArray) -> FloatArray:
-        found = np.bincount(after, of_opening, n).astype(np.float64)
-        found += np.bincount(before[is_held], of_closing[is_held], n)
-        return found
-
-    def sum_costs(cost: FloatArray) -> FloatArray:
-        return sum_parts(cost * closes, cost * opens)
-
-    nothing, last = np.zeros(len(after)), np.zeros(n, dtype=np.int64)
-    last[before[is_closing]] = np.flatnonzero(is_closing)
-    quantity, side = sum_parts(nothing, turns.opened), np.sign(turns.after[starts])
-    paid = sum_parts(nothing, turns.opened * fills.value)
-    received = sum_parts(turns.closed * fills.value, nothing)
-    return TradeRows(
-        entry=np.flatnonzero(starts),
-        exit=last,
-        side=side,
-        quantity=quantity,
-        entry_value=paid / quantity,
-        exit_value=received / quantity,
-        gain=side * (received - paid),
-        costs={name: sum_costs(cost) for name, cost in fills.costs.items()},
-        loss=sum_parts(fills.loss, nothing),
-        funding=sum_parts(fills.funding, nothing),
-    )
-
-
-def list_lots(fills: Fills) -> TradeRows:
+    """Return the lots of an instrument, first in first out, or their sums by round trip."""
     turns = fills.turns
     entry, exit_, contracts = match_first_in(turns)
     part_in = contracts / np.abs(turns.quantity[entry])
     part_out = contracts / np.abs(turns.quantity[exit_])
-    side, total = np.sign(turns.after[entry]), np.cumsum(fills.rate)
-
-    def share(cost: FloatArray) -> FloatArray:
-        return cost[entry] * part_in + cost[exit_] * part_out
-
+    total, trips = np.cumsum(fills.rate), (np.cumsum(turns.starts) - 1)[entry]
+    lots: dict[str, Any] = {
+        "quantity": contracts,
+        "paid": contracts * fills.value[entry],
+        "received": contracts * fills.value[exit_],
+        "loss": fills.loss[exit_] * part_out,
+        "funding": contracts * (total[exit_] - total[entry]),
+    }
+    for name, cost in fills.costs.items():
+        lots[name] = cost[entry] * part_in + cost[exit_] * part_out
+    if view == "trip":
+        lots = {name: np.bincount(trips, each) for name, each in lots.items()}
+        entry, exit_ = (
+            np.flatnonzero(turns.starts),
+            exit_[np.flatnonzero(np.diff(trips, append=-1))],
+        )
+    side, quantity = np.sign(turns.after[entry]), lots["quantity"]
     return TradeRows(
         entry=entry,
         exit=exit_,
         side=side,
-        quantity=contracts,
-        entry_value=fills.value[entry],
-        exit_value=fills.value[exit_],
-        gain=side * contracts * (fills.value[exit_] - fills.value[entry]),
-        costs={name: share(cost) for name, cost in fills.costs.items()},
-        loss=fills.loss[exit_] * part_out,
-        funding=contracts * (total[exit_] - total[entry]),
+        quantity=quantity,
+        entry_value=lots["paid"] / quantity,
+        exit_value=lots["received"] / quantity,
+        gain=side * (lots["received"] - lots["paid"]),
+        costs={name: lots[name] for name in fills.costs},
+        loss=lots["loss"],
+        funding=lots["funding"],
     )
 
 
@@ -214,15 +186,18 @@ def measure_closed(
 
 def measure_round_trips(run: RunRecord) -> dict[str, float]:
     """Return the measures of the round trips of a run, as ``result.trades.measures`` has them."""
+    trades = collect_trades(run, "trip")
+    times = trades["entry_time"], trades["exit_time"]
+    return measure_closed(run, trades["profit"], *times, trades["ended"] == "open")
+
+
+def collect_trades(run: RunRecord, view: TradeView) -> dict[str, Any]:
+    """Return the columns of all trades, in the order of their entries; times are UTC ns."""
     entries = read_entries(run)
-    parts = [
-        compute_trades(run, x, read_fills(run, entries, x), "trip") for x in list_holdings(run)
-    ]
-    names = ("profit", "entry_time", "exit_time", "ended")
-    profit, entered, left, ended = (np.concatenate([x[name] for x in parts]) for name in names)
-    order = np.lexsort((left, entered))
-    is_open: Any = ended == "open"
-    return measure_closed(run, profit[order], entered[order], left[order], is_open[order])
+    parts = [compute_trades(run, x, read_fills(run, entries, x), view) for x in list_holdings(run)]
+    table = {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+    order = np.lexsort((table["exit_time"], table["entry_time"]))
+    return {name: values[order] for name, values in table.items()}
 
 
 def average(values: FloatArray) -> float:
@@ -232,15 +207,9 @@ def average(values: FloatArray) -> float:
 def reduce_spans(
     values: FloatArray, first: IntArray, stop: IntArray, reduce: np.ufunc
 ) -> FloatArray:
-    found = np.full(len(first), np.nan)
-    level = np.frexp(np.maximum(stop - first, 0).astype(np.float64))[1] - 1
-    table = values
-    for k in range(int(level.max(initial=-1)) + 1):
-        if k > 0:
-            table = reduce(table[: -(2 ** (k - 1))], table[2 ** (k - 1) :])
-        rows = level == k
-        found[rows] = reduce(table[first[rows]], table[stop[rows] - 2**k])
-    return found
+    ends = np.column_stack((first, np.maximum(stop, first))).ravel()
+    found: FloatArray = reduce.reduceat(np.append(values, np.nan), ends)[::2]
+    return np.where(stop > first, found, np.nan)
 
 
 CARRIED, OPEN = -1, -2
@@ -421,8 +390,7 @@ def compute_trades(run: RunRecord, held: Holding, read: Fills, view: TradeView) 
     size = np.abs(read.turns.after[rows.entry] * read.value[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
         on_size = profit / (rows.quantity * np.abs(rows.entry_value))
-        turns = np.where(equity > 0.0, held.notional / equity, 0.0)
-        at_fill = np.where(before > 0.0, size / before, 0.0)
+    at_fill, turns = divide(size, before), divide(held.notional, equity)
     peaks = reduce_spans(turns, first, stop, np.fmax)
     return {
         "instrument": np.full(len(first), held.name, dtype=object),

@@ -16,36 +16,21 @@ from backtest.market import place_on_bars
 from backtest.policies.combinators import SCHEDULED, TOTAL
 from backtest.results import tables, trade_measures
 from backtest.results.attribution import find_periods
+from backtest.results.run_data import label_owners
 from backtest.results.run_options import GREEKS, measure_equity
-from backtest.results.trade_measures import (
-    ENDED,
-    ROLL_COSTS,
-    RollSplit,
-    compute_trades,
-    hold_options,
-    list_holdings,
-    measure_closed,
-    read_entries,
-    read_fills,
-)
+from backtest.results.trade_measures import ENDED, ROLL_COSTS, RollSplit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from backtest.core import BoolArray, IntArray
-    from backtest.results.run_data import RunOptions
     from backtest.results.run_record import RunRecord
-
-
-ORDER_COLUMNS = ("time", "instrument", "side", "price", "quantity", "is_filled", "next_move")
 
 
 def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     events, marks = run.events, run.marks
     kinds = events["kind"].astype(str).to_numpy()
     placed = np.flatnonzero(kinds == "limit_order")
-    if not len(placed):
-        return pd.DataFrame(columns=list(ORDER_COLUMNS))
     who = events["instrument"].cat.codes.to_numpy().astype(np.int64)
     bar = np.searchsorted(run.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
     keys, fills = bar * (len(run.names) + 1) + who, np.flatnonzero(kinds == "fill")
@@ -107,9 +92,7 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     """
     own = run.entries[run.entries["kind"] != Event.CAUSED]
     kinds, quantity, venues = own["kind"], own["quantity"], run.list_venues()
-    assets = [each.name for each in run.account.collateral]
-    labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
-    names = labels[own["owner"]]
+    names = label_owners(run)[own["owner"]]
     is_debt, is_trade = kinds == Event.BAD_DEBT, np.isin(kinds, TRADES)
     price, unworsened = tables.find_prices(own, venues), own.copy()
     worsened = np.where(is_trade, own["slippage"] + own["impact"], 0.0)
@@ -253,7 +236,7 @@ class Trades(pd.DataFrame):
             for name in ("entry_time", "exit_time")
         )
         profit, is_open = chosen["profit"].to_numpy(np.float64), chosen["ended"] == "open"
-        return measure_closed(self._run, profit, entered, left, is_open.to_numpy())
+        return trade_measures.measure_closed(self._run, profit, entered, left, is_open.to_numpy())
 
 
 def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
@@ -271,17 +254,12 @@ def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
     against and for it, as returns on the entry price; ``opened`` (``order``, or ``earlier run``:
     held when the run went on, from the mark of that close) and ``ended``.
     """
-    entries = read_entries(run)
-    holdings = list_holdings(run)
-    parts = [compute_trades(run, each, read_fills(run, entries, each), view) for each in holdings]
-    table = pd.DataFrame({name: np.concatenate([x[name] for x in parts]) for name in parts[0]})
+    trades = Trades(trade_measures.collect_trades(run, view))
     for name in ("entry_time", "exit_time"):
-        table[name] = core.utc_index(table[name].to_numpy())
-    names = [each.name for each in holdings]
-    for name, known in (("instrument", names), ("side", ("long", "short"))):
-        table[name] = pd.Categorical(table[name], categories=list(known))
-    table = table.sort_values(["entry_time", "exit_time"], kind="stable", ignore_index=True)
-    trades = Trades(table)
+        trades[name] = core.utc_index(trades[name].to_numpy())
+    names = [each.name for each in trade_measures.list_holdings(run)]
+    for name, known in (("instrument", names), ("side", ["long", "short"])):
+        trades[name] = pd.Categorical(trades[name], categories=known)
     trades._run, trades.view = run, view
     return trades
 
@@ -289,7 +267,7 @@ def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
 ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *ROLL_COSTS)
 
 
-def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:
+def tabulate_rolls(run: RunRecord, by: RollSplit) -> pd.DataFrame:
     """Return what options cost.
 
     By ``"roll"`` a row for each contract from its first fill to its last, in the settlement
@@ -297,21 +275,18 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
     fractions of the mean equity per year.
     """
     parts: list[pd.DataFrame] = []
-    entries = read_entries(run)
-    owned = (
-        ()
-        if options is None
-        else zip(hold_options(options), options.legs, options.terms.names, strict=True)
-    )
-    for held, leg, contract in owned:
-        read = read_fills(run, entries, held)
+    options: Any = run.options
+    entries = trade_measures.read_entries(run)
+    held = [] if options is None else [*trade_measures.hold_options(options)]
+    for k, each in enumerate(held):
+        read = trade_measures.read_fills(run, entries, each)
         rows = trade_measures.list_trades(read, "trip")
         premium = rows.side * rows.quantity * rows.entry_value
         proceeds = rows.side * rows.quantity * rows.exit_value
         fees = rows.costs["fees"] + rows.loss
         own = {
-            "leg": leg or SCHEDULED,
-            "contract": contract,
+            "leg": options.legs[k] or SCHEDULED,
+            "contract": options.terms.names[k],
             "side": np.where(rows.side > 0.0, "long", "short"),
             "opened": core.utc_index(run.time[read.bar[rows.entry]]),
             "closed": core.utc_index(run.time[read.bar[rows.exit]]),
@@ -344,8 +319,8 @@ def collect_options(run: RunRecord) -> dict[str, Any]:
     return {
         "options": {
             "explained": run.explained().to_dict("index"),
-            "rolls": core.list_records(tabulate_rolls(run, run.options, "roll")),
-            "costs": tabulate_rolls(run, run.options, "leg").to_dict("index"),
+            "rolls": core.list_records(tabulate_rolls(run, "roll")),
+            "costs": tabulate_rolls(run, "leg").to_dict("index"),
             "hedging_error": run.hedging_error().to_dict("index"),
             "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
             "contracts": [each.to_dict() for each in run.options.contracts],

@@ -11,6 +11,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core.code_names import pd
+from backtest.indicators import estimate_covariances
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
 from backtest.signals.rules import SignalRule, compute_signal
 
@@ -211,16 +212,6 @@ def allocate_risk(
         return np.asarray(np.stack(found) * sides[members])
 
     return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
-
-
-def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.FloatArray:
-    """Return the covariances (n_bars, n, n) of returns (n_bars, n) at bars that all have."""
-    n = returns.shape[1]
-    is_whole: core.BoolArray = np.all(np.isfinite(returns), axis=1)
-    common = np.where(is_whole[:, None], returns, np.nan)
-    products = (common[:, :, None] * common[:, None, :]).reshape(len(returns), n * n)
-    means = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()
-    return np.asarray(means.reshape(-1, n, n))
 
 
 def read_by_name(

@@ -82,7 +82,7 @@ class Whole:
         found = []
         for t in range(2, self.setup.markets.n_bars - 2):
             goes_on = all(not a <= t or t + 2 < b for a, b in self.setup.markets.spans.tolist())
-            if goes_on and t + 1 not in bad and self.outcome.of_account("equity")[t] > 0.0:
+            if goes_on and t + 1 not in bad and self.outcome.record.account.equity[t] > 0.0:
                 found.append(t)
         return found
 
@@ -120,7 +120,7 @@ class Whole:
 
 def compare(whole: Whole, t: int, decision: Any) -> list[str]:
     wrong = []
-    decided = whole.outcome.of_positions("target")[t]
+    decided = whole.outcome.record.positions.target[t]
     for name, got in decision.leverage.items():
         i = whole.names.index(name)
         if not np.array_equal(got, decided[i], equal_nan=True):

@@ -5,7 +5,6 @@ two series.
 """
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from scipy import stats
 import backtest as bt
 from backtest import ParameterError, results
 from backtest.results.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
-from backtest.results.measure_table import ABOUT
+from backtest.results.measure_table import Samples, measure_returns
 from backtest.results.performance import calendar_returns, gain_over_loss
 from backtest.results.ranking import Constraint, rank_by_objective, read_constraints, read_objective
 from tests.kit import check_refused
@@ -103,7 +102,8 @@ def draw_returns(kind: str, draws: int, n: int) -> np.ndarray:
 def share_held(kind: str, draws: int, n: int) -> float:
     held = 0
     for returns in draw_returns(kind, draws, n):
-        error = ABOUT["sharpe_error"].find("", SimpleNamespace(excess=returns, periods=365.0))
+        nothing = np.zeros(len(returns))
+        error = measure_returns(Samples(returns, nothing, nothing), 365.0)["sharpe_error"]
         sharpe = np.mean(returns) / np.std(returns, ddof=1) * math.sqrt(365.0)
         held += abs(sharpe - 1.0) < 1.96 * error
     return held / draws
