@@ -25,7 +25,7 @@ from backtest.report.page import format_close, name_unit
 from backtest.results import name_sharpe, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
-from backtest.results.promises import split_volatility
+from backtest.results.promises import judge_promises, split_volatility
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
@@ -431,7 +431,7 @@ FACTORS = {
 
 def list_promises(result: Result) -> list[Shown]:
     rows = {}
-    for row in run_record.find_promises(result):
+    for row in judge_promises(result):
         name, horizon = str(row["measure"]), float(row["horizon"])
         is_share = name not in ABOUT or name_unit(name) != ABOUT[name].unit or name == "volatility"
         is_count = name == "liquidations" and horizon > 0.0

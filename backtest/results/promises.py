@@ -6,7 +6,7 @@ A ``run`` is a :class:`backtest.results.run_record.RunRecord`, which imports thi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +70,11 @@ JUDGED = ("value", "expected", "low", "high", "verdict")
 """Columns of what came of a promise."""
 
 
-def judge_promises(run: Any, promises: Sequence[Promise]) -> list[dict[str, Any]]:
+def judge_promises(run: Any) -> list[dict[str, Any]]:
     rows = []
     is_whole = float(np.mean(np.abs(run.quotes.signal) == 1.0)) > 0.99
-    for promise in promises:
-        each = promise if is_whole else promise.limit()
+    for given in run.manifest.get("promises", ()):
+        each = Promise(*given) if is_whole else Promise(*given).limit()
         found = measure_promise(run, each)
         rows.append({**each._asdict(), **found._asdict(), "verdict": judge(each, found)})
     return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,9 +12,9 @@ from backtest.core import FloatArray, format_money, utc_index
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import ScenarioMargin
-from backtest.results.attribution import Period, find_periods
+from backtest.results.attribution import Period
 from backtest.results.measure_table import OPTION_COSTS
-from backtest.results.option_profit import EXPLAINED, multiply, weigh_gamma
+from backtest.results.option_profit import multiply, weigh_gamma
 from backtest.results.performance import divide
 from backtest.results.run_data import RunData, RunOptions
 from backtest.results.tables import SHOWN
@@ -88,6 +87,7 @@ def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -
 
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
+OF_EQUITY = ("net_delta", "options_leverage", "premium_decay")
 
 
 def list_columns(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
@@ -139,22 +139,6 @@ def list_held(run: RunData) -> tuple[tuple[str, ...], dict[str, FloatArray]]:
     return (*run.names, *options.names), joined
 
 
-def tabulate_greeks(run: RunData, options: RunOptions | None) -> pd.DataFrame:
-    """Return the Greeks of the options of an account at each close; no rows without options.
-
-    Columns, in the settlement currency: ``options_value`` at marks; ``delta``, ``gamma`` (change of
-    delta per 1 %), ``vega`` (per point), ``theta`` (per day), ``vanna``, ``volga`` and ``rho``, as
-    :func:`backtest.options.greeks` with ``in_money=True``. As multiples of the equity:
-    ``net_delta`` with the notionals of all instruments, ``options_leverage``, the sum over
-    underlyings of the absolute delta of their options, and ``premium_decay``, what time alone
-    takes in a day.
-    """
-    if options is None:
-        columns = ("options_value", *GREEKS, "net_delta", "options_leverage", "premium_decay")
-        return pd.DataFrame({name: [] for name in columns}, index=utc_index(run.time[:0]))
-    return pd.DataFrame(sum_greeks(run, options), index=utc_index(run.time))
-
-
 def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
     """Return the measures of an account with options.
 
@@ -182,18 +166,3 @@ def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
 
 def measure_equity(run: RunData) -> float:
     return float(run.of_account("equity").mean()) * run.span.years
-
-
-def explain_options(run: RunData, options: RunOptions | None, by: OptionSplit) -> pd.DataFrame:
-    columns = [*EXPLAINED, "price_pnl"]
-    if options is None:
-        return pd.DataFrame({name: [] for name in columns}, dtype=np.float64)
-    parts: Mapping[str, FloatArray] = {**options.parts, "price_pnl": options.record.price_pnl}
-    if by == "option":
-        table = pd.DataFrame({name: each.sum(axis=0) for name, each in parts.items()})
-        table.index = pd.Index([*options.names], name="option")
-        table.loc["total"] = table.sum()
-        return table
-    table = pd.DataFrame({name: each.sum(axis=1) for name, each in parts.items()})
-    table.index = utc_index(run.time)
-    return table if by == "bar" else table.groupby(find_periods(run.time, by)).sum()

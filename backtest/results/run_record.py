@@ -21,8 +21,9 @@ from backtest.indicators import estimate_covariances, find_day, forecast_liquida
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
 from backtest.policies import Promise
 from backtest.results import performance, run_options, tables
-from backtest.results.attribution import PHASES, find_phase, sum_by_phase
+from backtest.results.attribution import PHASES, find_periods, find_phase, sum_by_phase
 from backtest.results.measure_table import Measures, Samples, measure_run
+from backtest.results.option_profit import EXPLAINED
 from backtest.results.performance import max_drawdown
 from backtest.results.promises import JUDGED, count_liquidations, judge_promises
 from backtest.results.run_data import RunData, find_causes, label_owners
@@ -312,8 +313,20 @@ class RunRecord(RunData):
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
-        """The Greeks of the options, see :func:`backtest.results.run_options.tabulate_greeks`."""
-        return run_options.tabulate_greeks(self, self.options)
+        """The Greeks of the options of the account at each close; no rows without options.
+
+        Columns, in the settlement currency: ``options_value`` at marks; ``delta``, ``gamma``
+        (change of delta per 1 %), ``vega`` (per point), ``theta`` (per day), ``vanna``, ``volga``
+        and ``rho``, as :func:`backtest.options.greeks` with ``in_money=True``. As multiples of the
+        equity: ``net_delta`` with the notionals of all instruments, ``options_leverage``, the sum
+        over underlyings of the absolute delta of their options, and ``premium_decay``, what time
+        alone takes in a day.
+        """
+        if self.options is None:
+            nothing = ("options_value", *run_options.GREEKS, *run_options.OF_EQUITY)
+            return pd.DataFrame({name: [] for name in nothing}, index=core.utc_index(self.time[:0]))
+        found = run_options.sum_greeks(self, self.options)
+        return pd.DataFrame(found, index=core.utc_index(self.time))
 
     @core.checked
     def explained(self, by: run_options.OptionSplit = "option") -> pd.DataFrame:
@@ -331,7 +344,18 @@ class RunRecord(RunData):
         contract's own implied volatility; of coin-settled options they are those of the value in
         coins. The start is the last close for what moved until the open, and the open after it.
         """
-        return run_options.explain_options(self, self.options, by)
+        if self.options is None:
+            nothing: dict[str, Any] = {name: [] for name in (*EXPLAINED, "price_pnl")}
+            return pd.DataFrame(nothing, dtype=np.float64)
+        parts = {**self.options.parts, "price_pnl": self.options.record.price_pnl}
+        if by == "option":
+            index = pd.Index([*self.options.names], name="option")
+            table = pd.DataFrame({name: each.sum(axis=0) for name, each in parts.items()}, index)
+            table.loc["total"] = table.sum()
+            return table
+        index = core.utc_index(self.time) if by == "bar" else find_periods(self.time, by)
+        table = pd.DataFrame({name: each.sum(axis=1) for name, each in parts.items()}, index)
+        return table if by == "bar" else table.groupby(level=0).sum()
 
     @core.checked
     def hedging_error(self, by: run_options.HedgeSplit = "instrument") -> pd.DataFrame:
@@ -433,7 +457,7 @@ class RunRecord(RunData):
         ``verdict`` (kept, not kept, too few to judge) and, of liquidations, how many were
         ``expected``, with the exact 95 % interval from ``low`` to ``high``.
         """
-        table = pd.DataFrame(find_promises(self), columns=[*Promise._fields, *JUDGED])
+        table = pd.DataFrame(judge_promises(self), columns=[*Promise._fields, *JUDGED])
         return table.set_index("name").rename_axis("promise")
 
     @core.checked
@@ -541,10 +565,6 @@ class RunRecord(RunData):
 
     def _by_name(self, values: core.FloatArray) -> pd.DataFrame:
         return pd.DataFrame(values, index=core.utc_index(self.time), columns=list(self.names))
-
-
-def find_promises(run: RunRecord) -> list[dict[str, Any]]:
-    return judge_promises(run, [Promise(*row) for row in run.manifest.get("promises", ())])
 
 
 def sample_risk_free(result: RunRecord) -> core.FloatArray:
