@@ -523,7 +523,7 @@ def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
 
 
 def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
-    own = {name: np.array(each) for name, each in stored["terms"].items()}
+    own: dict[str, Any] = {name: np.array(each) for name, each in stored["terms"].items()}
     own["names"] = names = tuple(stored["terms"]["names"])
     return RunOptions(
         contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),

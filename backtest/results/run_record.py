@@ -123,7 +123,7 @@ def add_gains(
 ) -> core.FloatArray:
     is_coin = np.array(inverse)[:, None]
     gains = np.where(is_coin, 1.0 - begun / price, price / begun - 1.0)
-    return np.where(held != 0.0, held * gains, 0.0).sum(axis=0)
+    return np.asarray(np.where(held != 0.0, held * gains, 0.0).sum(axis=0))
 
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
@@ -349,8 +349,8 @@ class RunRecord(RunData):
             return pd.DataFrame(nothing, dtype=np.float64)
         parts = {**self.options.parts, "price_pnl": self.options.record.price_pnl}
         if by == "option":
-            index = pd.Index([*self.options.names], name="option")
-            table = pd.DataFrame({name: each.sum(axis=0) for name, each in parts.items()}, index)
+            names = pd.Index([*self.options.names], name="option")
+            table = pd.DataFrame({name: each.sum(axis=0) for name, each in parts.items()}, names)
             table.loc["total"] = table.sum()
             return table
         index = core.utc_index(self.time) if by == "bar" else find_periods(self.time, by)
