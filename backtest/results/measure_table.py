@@ -164,7 +164,7 @@ def measure_accounts(
 ) -> dict[str, FloatArray]:
     """Return the measures of many accounts, each array of shape (n_accounts,).
 
-    ``tally`` has arrays of this shape; a measure of which nothing else is said is its sum.
+    ``tally`` has arrays of this shape by name; measures that are not found here are its sums.
     """
     n, excess, is_ruined = tally["samples"], tally["excess_mean"], tally["ruin"] >= 0
 
