@@ -179,7 +179,7 @@ class RiskBudget(SignalRule):
         )
 
     def _find_weights(self, markets: Markets) -> core.FloatArray:
-        whole, names = list(markets.names_of_whole), list(markets.names)
+        whole, names = list(markets.last_opens), list(markets.names)
         core.check_names("budgets", self.budgets, whole, names, noun="instrument")
         signs = dict.fromkeys(names, 1.0)
         return allocate_risk(markets, self.budgets, signs, self.half_life, self.every)
