@@ -94,7 +94,7 @@ def find_layout(kind: type[Struct]) -> Any:
 
 
 ARRAY: Any = types.Array
-typeof_impl.register(Struct, lambda record, _: find_layout(type(record)))
+typeof_impl.register(Struct, lambda record, _: find_layout(record.__class__))
 typeof_impl.register(Structs, lambda records, _: ARRAY(find_layout(records.kind), 1, "C"))
 typeof_impl.register(Column, lambda *_: ARRAY(types.float64, 1, "A"))
 
