@@ -368,8 +368,10 @@ def read_inputs(
     if like is not None:
         weights = like.feed.signal
     else:
-        weights = np.ascontiguousarray(np.nan_to_num(signal.T, nan=0.0))
-        weights = find_clock(markets).ignore_between(weights)
+        weights, clock = np.nan_to_num(signal.T, nan=0.0), find_clock(markets)
+        if not clock.is_every:  # between its decisions the account ignores it
+            weights = np.where(clock.rows >= 0, weights.T, 1.0).T
+        weights = np.ascontiguousarray(weights)
     feed = read_feed(markets, venues, account, own, weights, first, started)
     terms = read_terms(markets, venues, account, rules, width, feed.options)
     changes = sorted(

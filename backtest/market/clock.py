@@ -111,12 +111,6 @@ class PolicyClock(NamedTuple):
             return values
         return np.ascontiguousarray(values[..., self.find_closes()])
 
-    def ignore_between(self, signal: FloatArray) -> FloatArray:
-        """Return a signal of shape (n_bars,) or (n_bars, n) for the account."""
-        if self.is_every:
-            return signal
-        return np.ascontiguousarray(np.where(self.rows >= 0, signal.T, 1.0).T)
-
     def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
         """Return values of ``seen``, (n_seen,) or (n_seen, n), where policies decide."""
         if self.is_every:
