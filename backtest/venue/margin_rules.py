@@ -176,7 +176,7 @@ class Volatility(DynamicMargin):
     def compute_volatility(self, returns: FloatArray) -> FloatArray:
         """Return the root of the weighted mean square of the returns so far, per day."""
         mean = pd.DataFrame(returns**2).ewm(alpha=1.0 - self.lambda_).mean()
-        return np.sqrt(mean.to_numpy()).reshape(returns.shape)
+        return np.asarray(np.sqrt(mean.to_numpy())).reshape(returns.shape)
 
     def find_factors(self, returns: FloatArray) -> FloatArray:
         """Return q sqrt(days)."""
@@ -385,7 +385,7 @@ class Floor(Wrapper):
 def measure_window(returns: FloatArray, window: int) -> FloatArray:
     """Return the root of the mean square of the last returns at each day; NaN under two."""
     mean = pd.DataFrame(returns**2).rolling(window, min_periods=2).mean()
-    return np.sqrt(mean.to_numpy().clip(min=0.0)).reshape(returns.shape)
+    return np.asarray(np.sqrt(mean.to_numpy().clip(min=0.0))).reshape(returns.shape)
 
 
 KINDS: Mapping[str, type[DynamicMargin]] = {

@@ -881,6 +881,14 @@ VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 """A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
 
 
+@overload
+def read_venue(given: Venue | str) -> Venue: ...
+
+
+@overload
+def read_venue(given: VenueLike) -> Venue | Mapping[str, Venue]: ...
+
+
 def read_venue(given: Any) -> Any:
     """Return venues with the rules of its preset in place of each text ``NAME:SYMBOL[@DAY]``.
 
