@@ -221,18 +221,13 @@ def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sampl
     assert expected_max_sharpe(45, 1.0) == pytest.approx(2.236, abs=5e-4)
 
 
-def test_the_usual_embargo_is_one_percent_of_all_bars():
-    """1 % of 1,280 bars is 12.8: 13 bars, which end in the fourth day of 4 bars each."""
-    usual = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
-    assert usual.figures["embargo_bars"] == 13
-    assert usual.figures["embargo_samples"] == 4
-
-
 def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
-    late = cross_validate(MARKET, Lever, **PLAIN, **SMALL, embargo=8)  # two days
-    split = late.splits.iloc[0]  # tested on groups 0 and 1: group 2 is embargoed
+    """The usual one is 1 % of all bars, here of 1,280: 13, in the fourth day of 4 bars each."""
+    usual = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
+    assert (usual.figures["embargo_bars"], usual.figures["embargo_samples"]) == (13, 4)
+    split = usual.splits.iloc[0]  # tested on groups 0 and 1: group 2 is embargoed
     runs = [run_group(split, group) for group in (2, 3, 4, 5)]
-    returns = np.concatenate([run.returns.to_numpy()[2 * (k == 0) :] for k, run in enumerate(runs)])
+    returns = np.concatenate([run.returns.to_numpy()[4 * (k == 0) :] for k, run in enumerate(runs)])
     sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
     assert split["in_sample"] == pytest.approx(sharpe, rel=1e-9)
 
