@@ -43,9 +43,9 @@ def html(page):
 
 @pytest.fixture(scope="session")
 def sweep():
-    values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
+    values = {"target": np.linspace(0.1, 1.5, 5), "half_life": [12.0, 24.0, 72.0]}
     values["account.band"] = [0.0, 0.1]
-    return bt.sweep(bt.Market.sample(bars=24 * 8), VolTarget, values, **AT_BINANCE)
+    return bt.sweep(bt.Market.sample(bars=24 * 5), VolTarget, values, **AT_BINANCE)
 
 
 @pytest.fixture(scope="module")

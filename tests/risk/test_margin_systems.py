@@ -145,7 +145,7 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     test = bt.Backtest(days_of(swing(0.02, 400), per_day=1), venue=VENUE, account=bt.Account())
     days, share = 10, 0.1
     model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
-    how = {"paths": 4000, "horizon": f"{days}d", "model": model, "seed": 1}
+    how = {"paths": 1500, "horizon": f"{days}d", "model": model, "seed": 1}
     found = test.calibrate_margin(Volatility(lambda_=0.9999, days=1.0), shortfall=share, **how)
     wanted = 0.5 * (1.0 + (1.0 - share) ** (1.0 / days))
     assert found.low < found.value < found.high

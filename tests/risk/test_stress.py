@@ -207,11 +207,9 @@ def test_the_crashes_have_dates_and_sources_and_order_by_leverage():
     assert all(each.source and each.date and each.price < 0.0 for each in episodes)
     assert all(type(each).from_dict(each.to_dict()) == each for each in episodes)
     short = [each for each in episodes if each.over in ("5h", "8h", "14h", "24h", "1d")]
-    levers = (1.0, 5.0, 10.0)
-    losses = [bt.stress(held(lever), short).table["liquidated"].sum() for lever in levers]
-    assert losses == sorted(losses)
-    assert losses[-1] == len(short) > 3
-    assert losses[0] == 0
+    losses = [bt.stress(held(lever), short).table["liquidated"].sum() for lever in (1.0, 10.0)]
+    assert losses == [0, len(short)]
+    assert len(short) > 3
 
 
 def test_a_ladder_is_a_grid():
