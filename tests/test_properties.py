@@ -291,7 +291,7 @@ def test_budgets_follow_their_instruments(case, order):
     budgets = {"A": 0.5, "B": 0.3, "C": 0.2}
 
     def allocate(names: Any) -> pd.DataFrame:
-        markets = bt.Markets({name: own[name].market(n=9 * 24) for name in names})
+        markets = bt.Markets({name: own[name].market(n=6 * 24) for name in names})
         wanted = {name: budgets[name] for name in names}
         return bt.allocate.risk_budget(markets, wanted, half_life=3, every=24)
 
