@@ -25,7 +25,7 @@ import pandas as pd
 import timing
 
 import backtest as bt
-from backtest.engine import begin, bind_loop, set_up_run, summarize_account
+from backtest.engine import begin, bind_loop, measure_account, set_up_run
 from backtest.engine.batch import list_policies
 from backtest.strategies import Constant, VolTarget
 
@@ -90,9 +90,7 @@ def prepare_loop(market: bt.Market, policy: bt.Policy) -> Callable[[], Any]:
     def work() -> None:
         inputs, state, deciders, tally = begin(setup)
         (bound,) = bind_loop([(deciders, policies)], is_compiled=True).deciders
-        summarize_account(
-            inputs, state, bound, tally, 0, has_units=False, is_compiled=True, progress=None
-        )
+        measure_account(inputs, state, bound, tally, 0, has_units=False, progress=None)
 
     return work
 

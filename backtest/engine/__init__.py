@@ -9,24 +9,23 @@ if TYPE_CHECKING:
     from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run
     from backtest.engine.backtest import end_expired, read_test, short_form
     from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
-    from backtest.engine.batch import copy_state, gather_deciders, is_loop_compiled, is_plain_sooner
-    from backtest.engine.batch import lay, run_account
+    from backtest.engine.batch import copy_state, is_loop_compiled, is_plain_sooner, lay
+    from backtest.engine.batch import list_policies, run_account
     from backtest.engine.checks import check_run, count_periods, give_each, read_venues
     from backtest.engine.checks import warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
     from backtest.engine.driver import Counts, TermsInTime, bind_loop, drive, explain_refusal
-    from backtest.engine.driver import find_entry, new_cuts, new_event_log, new_ledger
-    from backtest.engine.driver import new_scratch, new_tape, read_tables, report_bad_decision
-    from backtest.engine.driver import summarize_account
+    from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
+    from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
     from backtest.engine.formulas import MARGIN_NUMBERS, Place, bind_compiled, find_address
     from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
-    from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends, mark_samples
+    from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples
     from backtest.engine.inputs import measure_years, pack_terms, read_assets, start_account_state
-    from backtest.engine.inputs import start_day, start_wallet
+    from backtest.engine.inputs import start_day
     from backtest.engine.loop import DAY_OPEN, Deciders, LIQUIDATED, RunTape, WEALTH
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
-    from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay
+    from backtest.engine.policies import flatten_settings, gather_deciders, observe_overlay
     from backtest.engine.policies import replace_policies, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched

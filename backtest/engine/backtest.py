@@ -15,6 +15,7 @@ from backtest import core
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.core.code_names import pd
+from backtest.core.units import DAY
 from backtest.engine import checks
 from backtest.engine.policies import check_overlay
 from backtest.margin import ScenarioMargin
@@ -122,7 +123,17 @@ class Backtest:
         held["overlay"] = check_overlay(self.overlay)
         vars(self).update(held)
         if self.plain is self:
-            checks.check_periods(markets, self.sampling, self.calendar)
+            core.Choice("365", "252").check("calendar", self.calendar)
+            if markets.sessions and self.calendar != "252":
+                raise core.ParameterError(
+                    "calendar must be '252' for a market with sessions, got '365'"
+                )
+            period = core.parse_duration(self.sampling, "sampling")
+            if self.calendar == "252" and period != DAY:
+                raise core.ParameterError(
+                    "sampling must be '1d' with calendar='252', which counts sessions, got "
+                    f"{self.sampling!r}"
+                )
             last, start = int(markets.time[-1]), self.start
             if start is not None and core.to_nanoseconds(start, "start") > last:
                 raise core.ParameterError(
@@ -211,21 +222,18 @@ class Unread:
 FIELDS = tuple(each.name for each in dataclasses.fields(Backtest))
 
 
-def refuse_names(init: Any) -> Any:
-    """Return the constructor with errors that name its fields."""
-
-    @functools.wraps(init)
-    def build(self: object, *given: Any, **named: Any) -> None:
-        needed = ("market", "venue", "account")[len(given[:1]) :]
-        core.check_names("bt.Backtest", named, FIELDS, needed)
-        init(self, *given, **named)
-
-    return build
+_make: Any = core.checked_only("calendar")(Backtest.__init__)
 
 
-Backtest.__init__ = refuse_names(  # type: ignore[method-assign] # as it was, with other errors
-    core.checked_only("calendar")(Backtest.__init__)
-)
+@functools.wraps(_make)
+def make_test(self: object, *given: Any, **named: Any) -> None:
+    """Construct a test, with errors that name its fields."""
+    needed = ("market", "venue", "account")[len(given[:1]) :]
+    core.check_names("bt.Backtest", named, FIELDS, needed)
+    _make(self, *given, **named)
+
+
+Backtest.__init__ = make_test  # type: ignore[method-assign] # as it was, with other errors
 
 
 def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -269,33 +277,30 @@ def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
     fields = inspect.signature(Backtest).parameters
     names = {each.name for each in own}
     shown = [*own, *(fields[name] for name in FIELDS if name not in names)]
-    known = [each.name for each in shown]
+    known, title = [each.name for each in shown], function.__name__
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        core.check_names(f"bt.{function.__name__}", kwargs, known, noun="argument")
+        core.check_names(f"bt.{title}", kwargs, known, noun="argument")
         return function(*args, **kwargs)
 
     def of_test(*args: Any, **named: Any) -> _T:
         test, *rest = args
         for name in named.keys() & {*FIELDS} - names:
             raise core.ParameterError(
-                f"{name} is a field of the test, got it as an argument of {function.__name__}: "
+                f"{name} is a field of the test, got it as an argument of {title}: "
                 f"test.replace({name}=...) has another"
             )
-        core.check_names(
-            f"Backtest.{function.__name__}", named, [*taken.parameters], noun="argument"
-        )
-        given = taken.bind_partial(*rest, **named).arguments
+        core.check_names(f"Backtest.{title}", named, [*taken.parameters], noun="argument")
         bound: Any = call
-        found: _T = bound(**given, market=test)
+        found: _T = bound(**taken.bind_partial(*rest, **named).arguments, market=test)
         return found
 
-    rest = [each for each in own if each.name != "market"]
-    taken = inspect.Signature(rest)
-    of_test.__name__, of_test.__doc__ = function.__name__, function.__doc__
+    taken = inspect.Signature([each for each in own if each.name != "market"])
+    of_test.__name__, of_test.__doc__ = title, function.__doc__
     head = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    of_test.__signature__ = inspect.Signature([head, *rest])  # type: ignore[attr-defined]
+    shape = inspect.Signature([head, *taken.parameters.values()])
+    of_test.__signature__ = shape  # type: ignore[attr-defined]
     call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     vars(call)["as_method"] = of_test
     return call
@@ -374,10 +379,20 @@ def recall_test(result: Any) -> Backtest:
             "bt.Backtest"
         )
     data, is_one = manifest["data"], len(names) == 1
+    kind, _, number = manifest["signal"].partition(" ")
+    signal: SignalLike = float(number) if kind == "constant" else None
+    if kind != "constant" and manifest["signal"] != "equal weights":
+        if "decide" in data:
+            raise core.DataError(
+                f"a loaded result does not hold the signal of decide=, {manifest['signal']:.60}: "
+                "give a new bt.Backtest"
+            )
+        frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*names])
+        signal = frame.iloc[:, 0] if is_one else frame
     fields: dict[str, Any] = {
         "venue": result.venues[names[0]] if is_one else result.venues,
         "account": result.account,
-        "signal": recall_signal(result),
+        "signal": signal,
         "calendar": manifest["calendar"],
         "sampling": manifest["sampling"],
         "start": core.utc_index(result.time)[0],
@@ -393,19 +408,3 @@ def recall_test(result: Any) -> Backtest:
         bare.__setstate__(known)
         return bare
     return Backtest(market, **fields)
-
-
-def recall_signal(result: Any) -> SignalLike:
-    """Return the signal of a loaded result: a constant, or its values by time."""
-    kind, _, number = result.manifest["signal"].partition(" ")
-    if kind == "constant":
-        return float(number)
-    if result.manifest["signal"] == "equal weights":
-        return None
-    if "decide" in result.manifest["data"]:
-        raise core.DataError(
-            "a loaded result does not hold the signal of decide=, "
-            f"{result.manifest['signal']:.60}: give a new bt.Backtest"
-        )
-    frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*result.names])
-    return frame if len(result.names) > 1 else frame.iloc[:, 0]

@@ -15,25 +15,16 @@ import numpy as np
 from backtest import core
 from backtest._compile.bytecode import keeps_comparison
 from backtest._compile.object_code import Struct, Structs
-from backtest.account import AccountBar, AccountState
-from backtest.account.records import TradedDays, new_quotes, view_holdings
+from backtest.account import AccountState
+from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
-from backtest.engine.inputs import (
-    AccountInputs,
-    resume_options,
-    start_account_state,
-    start_day,
-)
-from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, Lanes, RunTape, begin_lane
+from backtest.engine import loop as steps
+from backtest.engine import policies as p
+from backtest.engine.inputs import AccountInputs, start_account_state
+from backtest.engine.loop import BEGIN, DONE, FIRST, N_LIVES, STOP, Deciders, Lanes, RunTape
 from backtest.engine.option_trader import Legs, make_trader
-from backtest.engine.policies import (
-    ObservedPolicy,
-    bind,
-    flatten_columns,
-    list_rules,
-    make_deciders,
-)
+from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
 from backtest.margin import OwnMargin
 from backtest.policies import Policy
@@ -61,7 +52,7 @@ def run_account(
         return run(is_compiled=False)
     if not is_loop_compiled(has_options=bool(setup.markets.options)):
         n = (len(setup.inputs.feed.time) - setup.first) * len(setup.markets)
-        rules = [x for own in setup.observed for x in list_rules(own.policy, tuple(own.columns))]
+        rules = [x for own in setup.observed for x in p.list_rules(own.policy, tuple(own.columns))]
         is_sooner = is_compiled != "now" and is_plain_sooner(n)
         if is_sooner and not any(keeps_comparison(each, set()) for each in rules):
             try:
@@ -71,7 +62,12 @@ def run_account(
                 if cause is None or isinstance(cause, (AttributeError, NameError)):
                     raise
         else:
-            tell_of_compiling()
+            text = (
+                "compiling the engine once on this machine, about 60 s; later runs take 2 s "
+                "(backtest compile does it beforehand)"
+            )
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # without a stderr
+                print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
     return run(is_compiled=True)
 
 
@@ -82,23 +78,29 @@ def is_loop_compiled(*, has_options: bool) -> bool:
 def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, FloatArray]:
     """Return the inputs, state, policy table and tally with which a run starts or resumes."""
     inputs, resume = setup.inputs, setup.resume
-    if resume is None:
-        state = start_account_state(
-            inputs, setup.account, setup.first, has_overlay=setup.overlay is not None
-        )
-    else:
-        options = resume_options(inputs, [*setup.markets.options], resume.options)
-        state = copy_state(resume.state)._replace(options=options)
     deciders = gather_deciders(setup, setup.observed)
-    if resume is not None:
+    if resume is None:
+        state = start_account_state(setup)
+    else:
+        options = start_options(inputs.terms.options, inputs.feed.options)
+        names: list[str] = [*setup.markets.options]
+        held: Any = resume.options
+        for j, name in enumerate(() if held is None else held.terms.names):
+            quantity = float(held.record.quantity[-1, j])
+            if quantity != 0.0:
+                if name not in names:
+                    raise core.ParameterError(
+                        "the markets of a resumed run must list the options that are held, got "
+                        f"none named {name!r}"
+                    )
+                k = names.index(name)
+                options.positions.quantities[k] = quantity
+                options.priced[k] = held.record.value[-1, j]
+                options.paid[k] = held.entries[-1, j]
+        state = copy_state(resume.state)._replace(options=options)
         deciders.memory[:] = resume.memory
     tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), setup.first)
     return inputs, state, deciders, tally
-
-
-def gather_deciders(setup: Setup, observed: list[ObservedPolicy]) -> Deciders:
-    width = setup.inputs.terms.rules.brackets.floors.shape[1]
-    return make_deciders(observed, setup.markets, started=setup.inputs.started, width=width)
 
 
 def list_policies(observed: Sequence[ObservedPolicy]) -> list[tuple[Policy, tuple[str, ...]]]:
@@ -192,18 +194,7 @@ def is_plain_sooner(n: int) -> bool:
     return mode != "now" and n <= MOST_PLAIN
 
 
-def tell_of_compiling() -> None:
-    """Say on stderr that a run waits for the compiler."""
-    text = (
-        "compiling the engine once on this machine, about 60 s; later runs take 2 s "
-        "(backtest compile does it beforehand)"
-    )
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
-
-
 BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
-FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "day_open")
 FOREVER = 2**40
 """A day that never comes."""
 
@@ -265,7 +256,7 @@ def lay(
             log_returns=np.tile(inputs.log_returns, (lanes, 1)),
         )
     one = gather_deciders(setup, setup.observed)
-    joined, at = flatten_columns(observed)
+    joined, at = p.flatten_columns(observed)
     deciders = one._replace(
         columns=joined,
         columns_at=at,
@@ -320,24 +311,9 @@ class BatchLoop:
     """Simulates one account on many paths, with its policies compiled once."""
 
     def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
-        self.setup, self.is_compiled = setup, is_compiled
+        self.setup = setup
         _, self.state, self.deciders, self.tally = begin(setup)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
-
-    def bind_to(self, laid: Laid) -> tuple[driver.BoundLoop, Deciders]:
-        """Return the loop bound to the policies of a batch of paths, and its policy table."""
-        deciders = laid.deciders
-        if self.loop.pack is not None and not self.loop.plain_because:
-            (bound,) = self.loop.deciders
-            addresses = {name: getattr(bound, name) for name in BOUND}
-            return self.loop, deciders._replace(methods=0, **addresses)
-        deciders = deciders._replace(methods=tuple(map(bind, laid.observed)))
-        if self.loop.pack is None:
-            return self.loop, deciders
-        with warnings.catch_warnings():  # policies in plain Python are called back with their own
-            warnings.simplefilter("ignore")
-            loop = bind_policies(self.setup, deciders, is_compiled=True)
-        return loop, loop.deciders[0]
 
     def live(self, laid: Laid, first: int) -> FloatArray:
         """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (6, lanes, width).
@@ -346,9 +322,9 @@ class BatchLoop:
         """
         begins, started = np.arange(laid.lanes) * laid.width, laid.deciders.start[0]
         places = place_lanes(laid.inputs.feed, begins, begins + first, begins + laid.width, started)
-        lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
+        lives = np.zeros((N_LIVES, laid.lanes * laid.width))
         self.prepare(laid, lives)(places)
-        return lives.reshape(len(FIELDS), laid.lanes, laid.width)
+        return lives.reshape(N_LIVES, laid.lanes, laid.width)
 
     def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
         """Yield the same rows, (6, width), of an account that is new at each of some bars.
@@ -361,7 +337,7 @@ class BatchLoop:
         years = np.broadcast_to(feed.years, feed.time.shape).copy()
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
-        lives = np.zeros((len(FIELDS), len(years)))
+        lives = np.zeros((N_LIVES, len(years)))
         go = self.prepare(Laid(inputs, deciders, setup.observed, width, 1), lives)
         left = np.arange(len(firsts))
         while len(left):  # those that do not overlap go together
@@ -389,7 +365,17 @@ class BatchLoop:
             memory=self.deciders.memory, start=laid.deciders.start.copy()
         )
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
-        loop, bound = self.bind_to(laid._replace(deciders=deciders))
+        loop = self.loop
+        if loop.pack is not None and not loop.plain_because:
+            addresses = {name: getattr(loop.deciders[0], name) for name in BOUND}
+            bound = deciders._replace(methods=0, **addresses)
+        else:
+            bound = deciders._replace(methods=tuple(map(p.bind, laid.observed)))
+            if loop.pack is not None:  # policies in plain Python are called back with their own
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    loop = bind_policies(self.setup, bound, is_compiled=True)
+                (bound,) = loop.deciders
         inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
         tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
         tape.is_on[0] = 0
@@ -423,15 +409,13 @@ class BatchLoop:
             begin, rest = int(place[BEGIN]), len(inputs.feed.time) - int(place[STOP])
             day = np.pad(inputs.fees.day, (begin, rest), constant_values=(0, FOREVER))
             inputs = inputs._replace(fees=inputs.fees._replace(day=day))
-        begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
+        steps.begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
         traded = None if self.setup.resume is None else self.setup.resume.traded
         first, stop = int(place[FIRST]), int(place[STOP])
         counts = driver.Counts(self.tally.copy(), traded)
         try:
-            driver.drive(
-                loop.simulate, loop.pack, inputs, state, bound, bound, counts, first, stop,
-                tape, stop - first, None,
-            )  # fmt: skip
+            given = (inputs, state, bound, bound, counts, first, stop, tape)
+            driver.drive(loop.simulate, loop.pack, *given)
         except BacktestError as error:
             raise LaneFault(k) from error
 
@@ -462,23 +446,12 @@ class LaterBars:
         return read_tally(self.counts.tally)
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
-        (bound,) = self.loop.deciders
-        self.counts, _ = driver.drive(
-            self.loop.simulate, self.loop.pack, inputs, self.state, self.deciders, bound,
-            self.counts, first, stop, self.tape, stop - first, None,
-        )  # fmt: skip
+        loop, (bound,) = self.loop, self.loop.deciders
+        given = (inputs, self.state, self.deciders, bound, self.counts, first, stop, self.tape)
+        self.counts, _ = driver.drive(loop.simulate, loop.pack, *given)
 
     def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
         """Return what a function finds in bar t from a copy of the state before it."""
-        terms = driver.read_tables(inputs, t)
-        if inputs.fees is not None:
-            days, _ = start_day(inputs.fees.day, self.counts.traded, t)
-            terms = inputs.fees.write(terms, inputs.fees.find(days.past))
-        n, assets = len(self.setup.markets), len(self.state.priced)
-        bar = AccountBar(
-            terms=terms, feed=inputs.feed, state=copy_state(self.state),
-            quotes=new_quotes(n, assets), scratch=driver.new_scratch(n, assets),
-            ledger=driver.new_ledger(n), log=driver.new_event_log(driver.LOGGED),
-        )  # fmt: skip
+        terms = driver.find_terms(inputs, t, self.counts.traded)
         with np.errstate(all="ignore"):
-            return float(find(bar, t))
+            return float(find(driver.new_bar(terms, inputs.feed, copy_state(self.state)), t))

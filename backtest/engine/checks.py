@@ -11,24 +11,14 @@ from typing import Any
 import numpy as np
 
 from backtest import core
+from backtest import market as m
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
-from backtest.account.events import Entries, Event
 from backtest.core.code_names import is_series
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import Brackets, check_collateral
-from backtest.market import (
-    Market,
-    Markets,
-    as_markets,
-    count_by_calendar,
-    describe_clock,
-    find_coin,
-    find_currency,
-    label_names,
-)
+from backtest.market import Market, Markets, as_markets, find_coin, find_currency, label_names
 from backtest.options.option_inputs import check_options
-from backtest.policies import Policy, trades_options
 from backtest.venue import Venue, agree_settlement
 from backtest.venue.venue import ACCOUNT_FIELDS
 
@@ -191,27 +181,6 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
             )
 
 
-def warn_of_delisting(markets: Markets, entries: Entries) -> None:
-    found = np.unique(entries["owner"][entries["kind"] == Event.DELISTED])
-    if len(found):
-        names = ", ".join(markets.names[i] for i in found)
-        core.warn_caller(
-            f"the history of {names} ends before the other histories: the position was closed in "
-            "its last bar at the mark close (event 'delisted')"
-        )
-
-
-def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
-    core.Choice("365", "252").check("calendar", calendar)
-    if market.sessions and calendar != "252":
-        raise core.ParameterError("calendar must be '252' for a market with sessions, got '365'")
-    period = core.parse_duration(sampling, "sampling")
-    if calendar == "252" and period != DAY:
-        raise core.ParameterError(
-            f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}"
-        )
-
-
 def count_periods(calendar: str, sampling: str, market: Market | Markets, first: int = 0) -> float:
     """Return the number of sampling periods in a year.
 
@@ -220,7 +189,7 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     """
     period = max(core.parse_duration(sampling, "sampling"), market.interval)
     if market.sessions and market.interval > DAY:
-        return float(count_by_calendar(market.time[first:], market.interval)[-1])
+        return float(m.count_by_calendar(market.time[first:], market.interval)[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)
     return days * DAY / period
 
@@ -245,10 +214,23 @@ def warn_once(*, is_first: bool) -> Iterator[None]:
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
     markets = as_markets(market)
-    labels = label_names(markets)
-    warn_of_other_days(markets, venue, first)
+    labels, start = label_names(markets), int(markets.time[first])
+    misfits: dict[str, list[str]] = {}
+    for name, each in markets.items():
+        end = int(each.time[-1]) + each.interval
+        days = max(start, int(each.time[0])), end
+        misfit = "" if each.synthetic else core.pick_value(venue, name).describe_misfit(*days)
+        misfits.setdefault(misfit, []).append(labels[name])
+    misfits.pop("", None)
+    for misfit, names in misfits.items():
+        named = f"{', '.join(names)}: " if names != [""] else ""
+        core.warn_caller(
+            f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
+            "there is one; venue.override(brackets=...) uses your own",
+            core.VenueDateWarning,
+        )
     for name, label in labels.items():
-        found = describe_clock(markets[name])
+        found = m.describe_clock(markets[name])
         if "thin_bars" in found:
             whose = f" of {label}" if label else ""
             core.warn_caller(
@@ -278,30 +260,3 @@ def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
     stamps = core.read_stamps(account.flows.index, name="flows")
     what = "flows lie outside the account's bars and are not booked"
     core.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
-
-
-def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
-    found: dict[str, list[str]] = {}
-    start, labels = int(markets.time[first]), label_names(markets)
-    for name, each in markets.items():
-        own = core.pick_value(venue, name)
-        end = int(each.time[-1]) + each.interval
-        misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)
-        if misfit:
-            found.setdefault(misfit, []).append(labels[name])
-    for misfit, names in found.items():
-        named = f"{', '.join(names)}: " if names != [""] else ""
-        core.warn_caller(
-            f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
-            "there is one; venue.override(brackets=...) uses your own",
-            core.VenueDateWarning,
-        )
-
-
-def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
-    for name in dict.fromkeys(type(each).__name__ for each in policies if trades_options(each)):
-        core.warn_caller(
-            f"{name} held no option: it ordered none, less than a lot, or none with a quote at the "
-            "next open; what has an ask in the chain of a close can be bought",
-            core.NoFillWarning,
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ from backtest.account import (
 )
 from backtest.account.records import FLAGS, NUMBERS
 from backtest.engine import loop
-from backtest.margin import brackets, option_kernels, portfolio_kernels
+from backtest.margin import MarginRules, brackets, option_kernels, portfolio_kernels
 from backtest.margin import functions as margin
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
@@ -116,14 +116,12 @@ LITERALS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
-def compile_part(
-    recipe: Any, kinds: tuple[str, ...], names: Mapping[str, Any], *, has_counts: bool
-) -> _compile.ObjectFile:
+def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _compile.ObjectFile:
     """Return the object of a policy's formula, for arguments of these kinds."""
     compile_core()  # lets formulas call public functions
     formulas = {"rule": recipe.rule, "margin_rule": recipe.margin_rule}
     formulas = {name: each for name, each in formulas.items() if each is not None}
-    names = {**names, "Memory": recipe.memory}
+    names = {"MarginRules": MarginRules, "AccountView": view.AccountView, "Memory": recipe.memory}
     return _compile.compile_text(
         recipe.name, recipe.text, formulas, names, kinds, has_counts=has_counts
     )

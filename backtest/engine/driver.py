@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,13 +46,8 @@ NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
 
 
 def new_scratch(n: int, assets: int, cuts: core.FloatArray = NO_CUTS) -> a.Scratch:
-    sizes = {
-        "price": assets,
-        "price_end": assets,
-        "kept_assets": assets,
-        "asset_turn": assets,
-        "shares": n + assets,
-    }
+    sizes = dict.fromkeys(("price", "price_end", "kept_assets", "asset_turn"), assets)
+    sizes["shares"] = n + assets
     found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in a.Scratch._fields}
     orders: dict[str, Any] = {
         "kind": np.zeros(n, np.int64),
@@ -76,6 +72,16 @@ def new_event_log(capacity: int) -> a.EventLog:
     return a.EventLog(np.empty(capacity, ENTRY), *np.zeros((2, 1), np.int64))
 
 
+def new_bar(
+    terms: a.Terms, feed: a.MarketFeed, state: a.AccountState, cuts: core.FloatArray = NO_CUTS
+) -> a.AccountBar:
+    n, assets = len(state.positions), len(state.priced)
+    return a.AccountBar(
+        terms=terms, feed=feed, state=state, quotes=new_quotes(n, assets),
+        scratch=new_scratch(n, assets, cuts), ledger=new_ledger(n), log=new_event_log(4 * LOGGED),
+    )  # fmt: skip
+
+
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
 """Bars between two reports of progress, compiled and in plain Python."""
 LOGGED = 1024
@@ -86,10 +92,7 @@ Formulas = list[tuple[Policy, tuple[str, ...]]]
 @functools.cache
 def find_entry(name: str, *, has_parts: bool) -> _compile.Entry:
     """Return a function of the loop as compiled for accounts with options, or without."""
-
-    def compile_for(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-        return compile_loop(name, own, given, has_parts=has_parts)
-
+    compile_for = partial(compile_loop, name, has_parts=has_parts)
     return _compile.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
 
 
@@ -134,8 +137,8 @@ def drive(
     first: int,
     total: int,
     tape: RunTape,
-    chunk: int,
-    progress: Progress | None,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
 ) -> tuple[Counts, Entries]:
     """Run the loop up to bar ``total``; writes ``state`` and ``tape``, returns counts and log."""
     n, assets = len(state.positions), len(state.priced)
@@ -151,19 +154,11 @@ def drive(
     while t < total:
         stop, traded = own.at(t, min(t + chunk, total), traded)
         saved, before = [each.copy() for each in arrays], tally[TRADED]
-        ordered = trader.keep() if trader is not None else []
-        given = (
-            own.packed,
-            inputs.feed,
-            inputs.clock,
-            inputs.log_returns,
-            bound,
-            state,
-            quotes,
-            scratch,
-        )
+        ordered = [each.copy() for each in trader.listed.legs] if trader is not None else []
+        market = (inputs.feed, inputs.clock, inputs.log_returns)
+        given = (state, quotes, scratch, ledger, tally)
         with np.errstate(all="ignore"):
-            reached, why = simulate(*given, ledger, tally, tape, t, stop)
+            reached, why = simulate(own.packed, *market, bound, *given, tape, t, stop)
         if why != DONE:
             after, entered = state.wallet.equity, ledger.copy()
             for each, copy in zip(arrays, saved, strict=True):
@@ -175,15 +170,15 @@ def drive(
             tape = tape._replace(log=new_event_log(2 * len(tape.log.entries)))
             continue
         if why in (BROKEN, NEGATIVE):
-            with np.errstate(all="ignore"):
-                simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
-            if why == NEGATIVE:
-                if deciders.methods == 0:  # of a sweep, which runs such a set again by itself
-                    raise report_bad_decision(inputs, reached)
-                plain = (own.terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
-                raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
-            change = float(after - state.wallet.equity)
-            raise report_imbalance(change, entered, inputs, reached)
+            with np.errstate(all="ignore"):  # once more, to the bar before
+                simulate(own.packed, *market, bound, *given, tape, t, reached)
+                if why == BROKEN:
+                    change = float(after - state.wallet.equity)
+                    raise report_imbalance(change, entered, inputs, reached)
+                if deciders.methods != 0 and pack is not None:  # the policy itself may raise
+                    plain = find_simulate(is_compiled=False)
+                    plain(own.terms, *market, deciders, *given, tape, reached, reached + 1)
+            raise report_bad_decision(inputs, reached)
         traded = None if traded is None else traded.add(tally[TRADED] - before)
         t = reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
@@ -231,13 +226,13 @@ class TermsInTime:
         return stop, traded
 
 
-class AccountSummary(NamedTuple):
-    state: a.AccountState
-    tally: core.FloatArray
-    units: core.FloatArray
+def find_terms(inputs: AccountInputs, t: int, traded: a.TradedDays | None) -> a.Terms:
+    own = TermsInTime(inputs, t, None)
+    own.at(t, t + 1, traded)
+    return own.terms
 
 
-def summarize_account(
+def measure_account(
     inputs: AccountInputs,
     state: a.AccountState,
     deciders: Deciders,
@@ -245,18 +240,15 @@ def summarize_account(
     first: int,
     *,
     has_units: bool,
-    is_compiled: bool,
     progress: Progress | None,
-) -> AccountSummary:
-    pack = pack_terms if is_compiled else None
-    tape = new_tape(len(state.positions), 0, first, 0)
-    tape.is_on[0] = 0
+) -> core.FloatArray:
+    """Run the compiled loop without a record; writes ``state`` and ``tally``, returns units."""
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
-    tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
-    counts, total = Counts(tally, None), len(inputs.feed.time)
-    given = (inputs, state, deciders, deciders, counts, first, total, tape, chunk, progress)
-    counts, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
-    return AccountSummary(state, counts.tally, units)
+    tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
+    tape.is_on[0] = 0
+    given = (inputs, state, deciders, deciders, Counts(tally, None), first, len(inputs.feed.time))
+    drive(find_simulate(is_compiled=True), pack_terms, *given, tape, progress=progress)
+    return units
 
 
 class BoundLoop(NamedTuple):
@@ -278,7 +270,7 @@ def bind_loop(
     because = because or ("" if is_compiled else "compile=False")
     if because:
         return BoundLoop(find_simulate(is_compiled=False), None, bound, because)
-    callbacks, reasons = Callbacks(), {}
+    callbacks, reasons = Callbacks(), dict[str, str]()
 
     def call_back(
         refusal: Exception | None, deciders: Deciders, policy: Policy, *given: Any
@@ -338,18 +330,6 @@ def report_imbalance(
     )
 
 
-def find_bad_decision(
-    given: tuple[Any, ...], inputs: AccountInputs, t: int, *, is_compiled: bool
-) -> core.PolicyError:
-    try:
-        if is_compiled:
-            with np.errstate(all="ignore"):
-                find_simulate(is_compiled=False)(*given, t, t + 1)
-    except core.PolicyError as found:
-        return found
-    return report_bad_decision(inputs, t)
-
-
 def report_bad_decision(inputs: AccountInputs, t: int) -> core.PolicyError:
     return core.PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
@@ -369,9 +349,7 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
     has_parts = len(inputs.terms.options.instruments) > 0
     caller = Caller(find_entry("fill_closes", has_parts=has_parts)) if setup.is_compiled else None
-    state = start_account_state(inputs, setup.account, first, has_overlay=False)
-    assets = len(state.priced)
-    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger(n))
+    state = start_account_state(setup)
     held = HeldAtCloses(
         cash=record.account.cash,
         quantity=record.positions.quantity,
@@ -387,14 +365,11 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
         terms = read_tables(inputs, first + row + 1)
         terms = terms if caller is None else pack_terms(terms)
         given = (
-            a.AccountBar(terms, inputs.feed, state, *room, new_event_log(1)),
+            new_bar(terms, inputs.feed, state),
             HeldAtCloses(*(each[row:end] for each in held)),
             Closes(*(each[row - begin : end - begin] for each in closes)),
             first + row,
         )
-        if caller is None:
-            with np.errstate(all="ignore"):
-                loop_steps.fill_closes(*given)
-        else:
-            caller(*given)
+        with np.errstate(all="ignore"):
+            (loop_steps.fill_closes if caller is None else caller)(*given)
     return closes

@@ -5,28 +5,19 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest import _compile, core
+from backtest import policies as p
 from backtest._compile.bytecode import CodeText, describe_function, describe_value, join_texts
 from backtest.engine.compiler import compile_part, hash_rules
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.engine.policies import list_rules
-from backtest.margin import LEVELS, MarginRules
-from backtest.policies import (
-    AccountView,
-    Policy,
-    find_fields,
-    formula_for,
-    margin_formula_for,
-    number_elements,
-    sets_margin,
-    start_memory,
-    trades_options,
-)
+from backtest.margin import LEVELS
+from backtest.policies import Policy, find_fields
 from backtest.policies.policy import BAR_FIELDS
 
 
@@ -45,10 +36,9 @@ def make_recipe(
     columns: tuple[str, ...],
     write: Callable[[type | None, CodeText], list[str]],
     prefix: str,
-    *marks: str,
 ) -> Recipe:
-    rule, margin_rule = formula_for(policy, columns), margin_formula_for(policy, columns)
-    start = start_memory(policy)
+    rule, margin_rule = p.formula_for(policy, columns), p.margin_formula_for(policy, columns)
+    start = p.start_memory(policy)
     memory = None if start is None else type(start)
     code = describe_function(rule, {})
     if margin_rule is not None:
@@ -58,19 +48,15 @@ def make_recipe(
     lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
     text = "\n".join(lines) + "\n"
     slots = describe_value(memory, {}).text
+    marks = [type(policy).__qualname__]
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
-        marks = (*marks, "by value")
-    identity = core.hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
-    name = f"{prefix}_{identity}"
+        marks.append("by value")
+    name = f"{prefix}_{core.hash_texts(text, slots, code.text, *marks)}"
     return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
 
 
 def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
     return bool(code.names & names) or not code.is_complete
-
-
-def count_slots(memory: type | None) -> int:
-    return len(getattr(memory, "_fields", ()))
 
 
 class Place(NamedTuple):
@@ -86,28 +72,25 @@ class Place(NamedTuple):
 
 def write_decide(memory: type | None, place: Place) -> list[str]:
     """Return the lines of a formula."""
+    slots = [place.slot(k) for k in range(len(getattr(memory, "_fields", ())))]
+    call = ["leverage = 1.0 * rule(settings, bar, account)"]
+    if memory is not None:
+        call = [
+            f"before = Memory({', '.join(slots)})",
+            "leverage, after = rule(settings, bar, account, before)",
+            f"if len(after) != {len(slots)}:",
+            "    raise ValueError('a memory must keep its length')",
+            "leverage = 1.0 * leverage",
+        ]
     body = [
         *place.account,
         f"bar = Bar({', '.join(place.bar)})",
         f"settings = Params({', '.join(place.settings or ['0.0'])})",
-        *write_call(memory, place.slot),
-        *(f"{place.slot(k)} = 1.0 * after[{k}]" for k in range(count_slots(memory))),
+        *call,
+        *(f"{slot} = 1.0 * after[{k}]" for k, slot in enumerate(slots)),
         *place.also,
     ]
     return [*place.head, *("    " * place.depth + line for line in body), *place.end]
-
-
-def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
-    if memory is None:
-        return ["leverage = 1.0 * rule(settings, bar, account)"]
-    n = count_slots(memory)
-    return [
-        f"before = Memory({', '.join(map(slot, range(n)))})",
-        "leverage, after = rule(settings, bar, account, before)",
-        f"if len(after) != {n}:",
-        "    raise ValueError('a memory must keep its length')",
-        "leverage = 1.0 * leverage",
-    ]
 
 
 def read_parameter(text: str, value: object) -> str:
@@ -134,9 +117,7 @@ _kept: dict[str, int] = {}
 _refused: dict[str, Exception] = {}
 
 
-def find_address(
-    recipe: Recipe, kinds: tuple[str, ...], names: Mapping[str, Any], *, has_counts: bool
-) -> int:
+def find_address(recipe: Recipe, kinds: tuple[str, ...], *, has_counts: bool) -> int:
     """Return the address of a formula, compiled if no folder has it; it stays valid.
 
     What numba raised for a formula is raised again without another attempt.
@@ -149,7 +130,7 @@ def find_address(
         if recipe.name in _refused:
             raise _refused[recipe.name].with_traceback(None)
         name = f"{recipe.name}-{hash_rules()}"
-        compile_now = functools.partial(compile_part, recipe, kinds, names, has_counts=has_counts)
+        compile_now = functools.partial(compile_part, recipe, kinds, has_counts=has_counts)
         try:
             found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
         except Exception as error:
@@ -169,14 +150,10 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    def write(memory: type | None, code: CodeText) -> list[str]:
-        seen = width if may_refer_to(code, TABLE) else 0
-        return write_formula_part(policy, columns, memory, seen, code)
-
+    write = functools.partial(write_formula_part, policy, columns, width)
     recipe = make_recipe(policy, columns, write, "portfolio_policy")
     has_table = may_refer_to(recipe, TABLE)
-    records = {"MarginRules": MarginRules, "AccountView": AccountView}
-    address = find_address(recipe, KINDS, records, has_counts=has_table)
+    address = find_address(recipe, KINDS, has_counts=has_table)
     rules = [each for each in (recipe.rule, recipe.margin_rule) if each is not None]
     return Formula(
         address,
@@ -201,9 +178,10 @@ def find_wanted(rule: Callable[..., Any]) -> int:
 
 
 def write_formula_part(
-    policy: Policy, columns: tuple[str, ...], memory: type | None, width: int, code: CodeText
+    policy: Policy, columns: tuple[str, ...], width: int, memory: type | None, code: CodeText
 ) -> list[str]:
-    numbered = number_elements(policy.settings())
+    width = width if may_refer_to(code, TABLE) else 0
+    numbered = p.number_elements(policy.settings())
     for name, each in numbered.items():  # choices that only indicators read make no other formula
         if isinstance(each, str) and not may_refer_to(code, frozenset({name})):
             numbered[name] = 0.0
@@ -232,7 +210,7 @@ def write_formula_part(
             f"account = AccountView({', '.join(view)}, venue)",
         ],
         also=[f"shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)"]
-        if sets_margin(policy)
+        if p.sets_margin(policy)
         else [],
         end=["    return leverage"],
     )
@@ -252,7 +230,7 @@ def bind_compiled(
     """
     addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
-        refusal, called = None, has_orders and trades_options(policy)
+        refusal, called = None, has_orders and p.trades_options(policy)
         formula: Any
         try:
             formula = None if called else compile_formula(policy, columns, deciders.width)

@@ -24,27 +24,6 @@ from backtest.results import Clock
 from backtest.venue import Fees, Venue
 from backtest.venue.venue import DATED, MAKER, RATES
 
-
-def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionState:
-    found = r.start_options(inputs.terms.options, inputs.feed.options)
-    if held is None:
-        return found
-    for j, name in enumerate(held.terms.names):
-        quantity = float(held.record.quantity[-1, j])
-        if quantity == 0.0:
-            continue
-        if name not in names:
-            raise ParameterError(
-                f"the markets of a resumed run must list the options that are held, got none named "
-                f"{name!r}"
-            )
-        k = names.index(name)
-        found.positions.quantities[k] = quantity
-        found.priced[k] = held.record.value[-1, j]
-        found.paid[k] = held.entries[-1, j]
-    return found
-
-
 ROUNDING = 1e-9
 """Relative rounding of a volume that reaches a tier."""
 
@@ -105,16 +84,15 @@ def read_instrument_rules(
     )
     contract, share = venue.contract, venue.profit_share()
     most, limit = venue.slippage.max_participation, account.max_leverage
-    has_least = (contract.min_notional or 0.0) > 0.0
-    has_limits = is_series(limit)
+    least = contract.min_notional or 0.0
     step, per_order = venue.liquidation.step, venue.fees.per_order
     return a.InstrumentRules(
         has_stop=account.stop_loss is not None,
         has_impact=venue.slippage.impact > 0.0,
-        has_rounding=contract.lot > 0.0 or has_least or most is not None,
+        has_rounding=contract.lot > 0.0 or least > 0.0 or most is not None,
         margin=margin,
         lot=contract.lot,
-        min_notional=contract.min_notional or 0.0,
+        min_notional=least,
         fee=blend(taker, maker, venue.fees.maker_share),
         taker=taker,
         slippage=slippage + 0.5 * spread if v.has_spread(venue) else slippage,
@@ -136,12 +114,12 @@ def read_instrument_rules(
         is_stop_distance=a.is_price_distance(account.stop_loss),
         is_profit_distance=a.is_price_distance(account.take_profit),
         is_trail_distance=a.is_price_distance(account.trailing_stop),
-        has_limits=has_limits,
+        has_limits=is_series(limit),
         rounds_price=contract.round_to_tick,
         tick=contract.tick,
         has_auto_margin=account.auto_margin,
         has_profit_share=share < 1.0,
-        has_order_fee=has_order_fee(venue),
+        has_order_fee=bool(np.any(np.asarray(per_order) > 0.0)),
         has_liquidation_impact=venue.liquidation.impact > 0.0,
         profit_share=share,
         order_fee=0.0 if is_series(per_order) else per_order,
@@ -149,14 +127,6 @@ def read_instrument_rules(
         full_below_health=venue.liquidation.full_below_health,
         margin_share=account.margin_share or math.inf,
     )
-
-
-def has_interest(venue: Venue) -> bool:
-    return bool(v.find_charged(venue))
-
-
-def has_order_fee(venue: Venue) -> bool:
-    return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
 
 
 def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[str, Any]:
@@ -173,21 +143,18 @@ def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[st
     }
     by_rule, _ = venue.multiply_margin(market)
     both = multipliers.get("margin_multiplier", np.ones(1))
-    initial = multipliers.get("initial_multiplier", both) * by_rule
     per_order = venue.fees.per_order
     order_fee = per_order if is_series(per_order) else 0.0
-    scales = {"stop_loss": "stop", "take_profit": "profit", "trailing_stop": "trail"}
     return {
         "multiplier": multipliers.get("maintenance_multiplier", both) * by_rule,
-        "initial": initial,
+        "initial": multipliers.get("initial_multiplier", both) * by_rule,
         "sigma": sigma,
         "adv": adv,
         "limit": as_of(account.max_leverage, market.time, "account.max_leverage"),
         "order_fee": as_of(order_fee, market.time, "venue.fees.per_order"),
-        **{
-            f"{name}_scale": a.read_scale(getattr(account, key), market, f"account.{key}")
-            for key, name in scales.items()
-        },
+        "stop_scale": a.read_scale(account.stop_loss, market, "account.stop_loss"),
+        "profit_scale": a.read_scale(account.take_profit, market, "account.take_profit"),
+        "trail_scale": a.read_scale(account.trailing_stop, market, "account.trailing_stop"),
     }
 
 
@@ -299,11 +266,7 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
 
 
 def mark_samples(market: Market | Markets, sampling: str) -> FloatArray:
-    return mark_ends(market, max(core.parse_duration(sampling, "sampling"), 1))
-
-
-def mark_ends(market: Market | Markets, period: int) -> FloatArray:
-    ends = np.zeros(market.n_bars)
+    ends, period = np.zeros(market.n_bars), core.parse_duration(sampling, "sampling")
     if period % market.interval == 0 and not has_gaps(market):
         step = period // market.interval
         passed = (market.start % period) // market.interval
@@ -339,27 +302,16 @@ class AccountInputs(NamedTuple):
     trader: Any = None
 
 
-def read_inputs(
-    markets: Markets,
-    venues: Mapping[str, Venue],
-    account: a.Account,
-    *,
-    signal: FloatArray,
-    sampling: str,
-    first: int,
-    started: int,
-    like: AccountInputs | None = None,
-) -> AccountInputs:
-    """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars)."""
-    own = {name: account.for_instrument(name) for name in markets.names}
+def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
+    """Return the records and arrays of a setup; it shares signal and clock of the one ``like``."""
+    markets, venues, first = setup.markets, setup.venues, setup.first
+    own = {name: setup.account.for_instrument(name) for name in markets.names}
     tables: list[list[tuple[int, MarginRules]]] = []
     for name, each in own.items():
         venue, setting = venues[name], (each.venue_leverage or 0.0, each.margin == "isolated")
         used = venue.in_use(markets.time[first:])
-        read = [margin.read_rules(venue.with_table(table), *setting) for table in used]
-        tables.append(
-            [(first + x.first, own_rules) for x, own_rules in zip(used, read, strict=True)]
-        )
+        read = [(first + x.first, margin.read_rules(venue.with_table(x), *setting)) for x in used]
+        tables.append(read)
     rules = [
         read_instrument_rules(venues[name], own[name], table[0][1])
         for name, table in zip(markets.names, tables, strict=True)
@@ -368,15 +320,13 @@ def read_inputs(
     if like is not None:
         weights = like.feed.signal
     else:
-        weights, clock = np.nan_to_num(signal.T, nan=0.0), find_clock(markets)
+        weights, clock = np.nan_to_num(setup.signal.T, nan=0.0), find_clock(markets)
         if not clock.is_every:  # between its decisions the account ignores it
             weights = np.where(clock.rows >= 0, weights.T, 1.0).T
         weights = np.ascontiguousarray(weights)
-    feed = read_feed(markets, venues, account, own, weights, first, started)
-    terms = read_terms(markets, venues, account, rules, width, feed.options)
-    changes = sorted(
-        (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
-    )
+    feed = read_feed(setup, own, weights)
+    terms = read_terms(setup, rules, width, feed.options)
+    changes = sorted((bar, i, own) for i, table in enumerate(tables) for bar, own in table[1:])
     inverse = terms.rules.brackets.are_inverse
     free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
     if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
@@ -391,37 +341,27 @@ def read_inputs(
     if like is not None:
         clock = Clock(like.clock.ends_sample, like.clock.log_return, free)
     else:
-        ends = mark_samples(markets, sampling)
+        ends = mark_samples(markets, setup.test.sampling)
         clock = Clock(ends, np.ascontiguousarray(log_returns[:, 0]), free)
     tiered = [venues[name].fees if venues[name].fees.tiers else None for name in markets.names]
     fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
-    return AccountInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
+    return AccountInputs(terms, feed, clock, log_returns, tuple(changes), setup.started, fees)
 
 
 def read_terms(
-    markets: Markets,
-    venues: Mapping[str, Venue],
-    account: a.Account,
-    rules: Sequence[a.InstrumentRules],
-    width: int,
-    options: a.OptionFeed,
+    setup: Any, rules: Sequence[a.InstrumentRules], width: int, options: a.OptionFeed
 ) -> a.Terms:
+    markets, venues, account = setup.markets, setup.venues, setup.account
     names, venue = markets.names, venues[markets.names[0]]
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
     packed = account.requirement.pack(margins, account.collateral, width)
     order, ranks = read_order(account, venue, names)
     call = account.margin_call or 0.0
-    legs = [venues[name].contract.haircut for name in names]
-    packed = packed._replace(spot=margin.pack_spot(legs))
+    packed = packed._replace(spot=margin.pack_spot([venues[x].contract.haircut for x in names]))
     given = [core.pick_value(account.max_holding, name) for name in names]
     held = np.array([0 if x is None else core.parse_duration(x) for x in given], dtype=np.float64)
-    fixed = np.array(
-        [
-            [int(a.is_fixed_distance(core.pick_value(stop, name))) for name in names]
-            for stop in (account.stop_loss, account.take_profit, account.trailing_stop)
-        ],
-        dtype=np.int64,
-    )
+    stops = (account.stop_loss, account.take_profit, account.trailing_stop)
+    fixed = [[a.is_fixed_distance(core.pick_value(x, name)) for name in names] for x in stops]
     paths: list[object] = [id(markets[name]) for name in names]  # prices that move together
     assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
     if isinstance(account.requirement, margin.ScenarioMargin):
@@ -430,6 +370,7 @@ def read_terms(
         paths = [group_of[name] for name in names]
         assets = [each.cancels_risk or id(each) for each in account.collateral]
     keys = [*paths, *assets]
+    flags = [[getattr(own, name) for own in rules] for name in r.FLAGS]
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     borrowed = [venues[name].contract.borrow_rate for name in names]
@@ -437,9 +378,7 @@ def read_terms(
     return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),
-        flags=np.array(
-            [[1 if getattr(own, name) else 0 for own in rules] for name in r.FLAGS], np.int64
-        ),
+        flags=np.array(flags, np.bool_).astype(np.int64),
         rules=packed,
         markets=np.array([keys.index(key) for key in keys], dtype=np.int64),
         ranks=ranks,
@@ -447,7 +386,7 @@ def read_terms(
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
         liquidation_mode=modes.pop() if modes else r.CLOSE,
         order=order,
-        has_interest=has_interest(venue) or bool(np.any(expenses)) or pays_for_coins,
+        has_interest=bool(v.find_charged(venue) or np.any(expenses) or pays_for_coins),
         is_loan=venue.interest_on == "loan",
         top_up_to=account.top_up_to or 1.0,
         ruin_at=account.ruin_at or 0.0,
@@ -468,7 +407,7 @@ def read_terms(
         has_floor=any((account.equity_stop, account.daily_loss, account.weekly_loss)),
         max_holding=held,
         has_time_stop=bool(np.any(held) or np.any(fixed)),
-        fixed=fixed,
+        fixed=np.array(fixed, np.int64),
         offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         expenses=expenses,
@@ -500,16 +439,9 @@ def number_days(markets: Markets, account: a.Account) -> IntArray:
     return np.stack([days, (days + MONDAY) // 7], axis=1)
 
 
-def read_feed(
-    markets: Markets,
-    venues: Mapping[str, Venue],
-    account: a.Account,
-    own: Mapping[str, a.Account],
-    signal: FloatArray,
-    first: int,
-    started: int,
-) -> a.MarketFeed:
+def read_feed(setup: Any, own: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
+    markets, venues, account, first = setup.markets, setup.venues, setup.account, setup.first
     venue = venues[markets.names[0]]
     panel = markets.panel(core.parse_duration(venue.funding_jitter))
     is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
@@ -524,9 +456,9 @@ def read_feed(
     flow_bar, flow_amount = np.empty(0, np.int64), np.empty(0)
     if account.flows is not None:
         stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
-        if stamps[0] < started:
+        if stamps[0] < setup.started:
             raise ParameterError(
-                f"flows must not lie before the first bar, {core.format_time(started)} UTC, "
+                f"flows must not lie before the first bar, {core.format_time(setup.started)} UTC, "
                 f"got {core.format_time(int(stamps[0]))} UTC; add it to capital"
             )
         bar = np.searchsorted(markets.time, stamps, side="left")
@@ -549,7 +481,7 @@ def read_feed(
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
-        years=measure_years(markets, venue, first, started),
+        years=measure_years(markets, venue, first, setup.started),
         **{x: as_of(getattr(venue, x), markets.time, f"venue.{x}") for x in RATES},
         flow_bar=flow_bar,
         flow_amount=flow_amount,
@@ -595,13 +527,25 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
     return found
 
 
-def start_account_state(
-    inputs: AccountInputs, account: a.Account, first: int, *, has_overlay: bool
-) -> a.AccountState:
-    n, feed = inputs.feed.open.shape[1], inputs.feed
+def start_account_state(setup: Any) -> a.AccountState:
+    inputs, account, feed = setup.inputs, setup.account, setup.inputs.feed
+    n = feed.open.shape[1]
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
-    prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
+    prices = feed.asset_open[:, setup.first].copy() if len(amounts) else np.zeros(0)
     equity = account.capital + float(np.sum(amounts * prices))
+    wealth = equity + account.reserve
+    wallet = Wallet(
+        cash=account.capital,
+        reserve=account.reserve,
+        equity=equity,
+        highest=equity,
+        unit=wealth,
+        peak=wealth,
+        scale=1.0,
+        paid_in=wealth,
+        overlay=1.0 if setup.overlay is None else np.nan,
+        since_pool=np.inf,
+    )
     positions, calls = Structs(r.PositionState, n), Structs(r.MarginCall, n + 1)
     for position, rules in zip(positions, inputs.terms.instruments, strict=True):
         position.signal = position.factor = 1.0
@@ -616,25 +560,9 @@ def start_account_state(
         positions=positions,
         calls=calls,
         priced=prices,
-        wallet=start_wallet(account, equity, has_overlay=has_overlay),
+        wallet=wallet,
         cursor=np.zeros(2, np.int64),
         options=r.start_options(inputs.terms.options, feed.options),
-    )
-
-
-def start_wallet(account: a.Account, equity: float, *, has_overlay: bool) -> Wallet:
-    wealth = equity + account.reserve
-    return Wallet(
-        cash=account.capital,
-        reserve=account.reserve,
-        equity=equity,
-        highest=equity,
-        unit=wealth,
-        peak=wealth,
-        scale=1.0,
-        paid_in=wealth,
-        overlay=np.nan if has_overlay else 1.0,
-        since_pool=np.inf,
     )
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from backtest.results.record import Closes, HeldAtCloses, TermRows
 
 
+LEAST_RATIO, MOST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE, 1.0 / (1.0 - NEAR) + TOLERANCE
+
+
 class CloseFacts(NamedTuple):
     gross: float
     backing: float
@@ -35,27 +38,23 @@ class CloseFacts(NamedTuple):
 
 
 @inlined
-def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
+def count_bar(
+    bar: a.AccountBar,
     clock: results.Clock,
     tally: FloatArray,
-    state: a.AccountState,
     before: FloatArray,
     started: float,
-    quotes: a.MarketBar,
-    money: Money,
     is_fast: bool,
     close: CloseFacts,
     log_returns: FloatArray,
-    cap: float,
-    held: FloatArray,
     t: int,
 ) -> None:
     """Add bar t to the tally.
 
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n_bars, n) those of the marks. ``money`` are the sums of the ledger, of a fast bar the
-    profit alone. ``cap`` is that of gross leverage, ``held`` the quantities held over the bar.
+    shape (n_bars, n) those of the marks.
     """
+    state, money = bar.state, bar.scratch.money
     unit, equity = state.wallet.unit, state.wallet.equity
     results.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
@@ -76,8 +75,21 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         note_first(tally, y.FIRST_RUIN, state.wallet.is_ruined != 0.0, t)
         note_first(tally, y.FIRST_AMBIGUOUS, money.ambiguous_bars > 0.0, t)
         note_first(tally, y.FIRST_BOTH, money.both_reached > 0.0, t)
-    if not is_forced:
-        count_decay(tally, held, before, quotes, log_returns, base, t)
+    if not is_forced:  # what holding contracts, not leverage, did to log growth
+        held = bar.scratch.carried if bar.terms.fill == r.LATE else state.held.quantities
+        drift, grown = 0.0, 1.0
+        for i in range(len(before)):
+            move = log_returns[t, i]
+            if held[i] != 0.0 and not math.isnan(move):
+                scale = held[i] * base
+                drift += scale * (abs(before[i]) * move)
+                grown += scale * (bar.quotes.instruments[i].mark_close - before[i])
+        product = tally[y.DECAY_PRODUCT]
+        if grown > 0.0:
+            tally[y.DECAY_HELD] += drift
+            product *= grown
+        folded = results.fold_product(tally[y.DECAY_LOG], product)
+        tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = folded
     tally[y.INVERSE] = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
     leverage = close.gross * tally[y.INVERSE]
@@ -89,7 +101,7 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         close.gross > 0.0,
     )
     tally[y.NEAR_BARS] += 1.0 if close.is_near else 0.0
-    tally[y.OVER_CAP] += 1.0 if is_over_cap(leverage, cap) else 0.0
+    tally[y.OVER_CAP] += 1.0 if is_over_cap(leverage, bar.terms.max_gross_leverage) else 0.0
     tally[y.LEVERAGE] += leverage
     tally[y.PEAK_LEVERAGE] = max(tally[y.PEAK_LEVERAGE], leverage)
     tally[y.INITIAL] += close.initial
@@ -108,31 +120,6 @@ def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
 @inlined
 def is_over_cap(leverage: float, cap: float) -> bool:
     return leverage > cap * (1.0 + TOLERANCE)
-
-
-@inlined
-def count_decay(
-    tally: FloatArray,
-    quantities: FloatArray,
-    before: FloatArray,
-    quotes: a.MarketBar,
-    log_returns: FloatArray,
-    inverse: float,
-    t: int,
-) -> None:
-    """Add what holding contracts, not leverage, did to log growth in this bar to the tally."""
-    drift, grown = 0.0, 1.0
-    for i in range(len(before)):
-        move = log_returns[t, i]
-        if quantities[i] != 0.0 and not math.isnan(move):
-            scale = quantities[i] * inverse
-            drift += scale * (abs(before[i]) * move)
-            grown += scale * (quotes.instruments[i].mark_close - before[i])
-    product = tally[y.DECAY_PRODUCT]
-    if grown > 0.0:
-        tally[y.DECAY_HELD] += drift
-        product *= grown
-    tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = results.fold_product(tally[y.DECAY_LOG], product)
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
@@ -157,8 +144,11 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
                     worst_needed, worst_backing, own, held, True
                 )
         if is_any_near(bar, i, backing - needed, has_prices):
-            scratch.failure[i] = find_failure_value(bar, i, backing - needed)
-            is_near = is_near or is_near_failure(quotes, i, scratch.failure[i])
+            value = find_failure_value(bar, i, backing - needed)
+            scratch.failure[i] = value
+            mark = quotes.instruments[i].mark_close
+            ratio = value / mark if mark > 0.0 else mark / value
+            is_near = is_near or LEAST_RATIO <= ratio <= MOST_RATIO  # NaN is far
     return CloseFacts(
         gross=gross,
         backing=backing,
@@ -207,28 +197,25 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
     return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
 
 
-def is_near_failure(quotes: a.MarketBar, i: int, value: float) -> bool:
-    """Return whether a liquidation value u is near the mark close."""
-    close = quotes.instruments[i].mark_close
-    ratio = value / close if close > 0.0 else close / value
-    if math.isnan(ratio):
-        return False
-    return bool(1.0 / (1.0 + NEAR) - TOLERANCE <= ratio <= 1.0 / (1.0 - NEAR) + TOLERANCE)
-
-
 def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
     """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
 
     ``excess`` is D = M - level R of the pool now.
     """
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    quote = bar.quotes.instruments[i]
+    terms, state, scratch, quote = bar.terms, bar.state, bar.scratch, bar.quotes.instruments[i]
     if a.is_isolated(terms, i):
         balances = a.Balances(0.0, a.pick_position(state, i))
         return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quote.multiplier)
-    if a.is_walking(terms, state):
-        return find_nearer_value(bar, i, excess)
     held, value = state.held, state.positions[i].value
+    if a.is_walking(terms, state):  # the nearer one, up or down
+        left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
+        down = a.find_value_with_options(bar, i, False, left)
+        up = a.find_value_with_options(bar, i, True, left)
+        size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
+        price = margin.compute_price(size, is_inverse, value)
+        of_down = price - margin.compute_price(size, is_inverse, down)
+        of_up = margin.compute_price(size, is_inverse, up) - price
+        return down if math.isnan(up) or of_down < of_up else up
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         rules = a.pick_margin(terms, i)
         own = margin.compute_own_maintenance(terms.rules, held, i)
@@ -241,26 +228,10 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):
         scratch.price[c] = held.prices[c]
-    start, end = (
-        margin.Waypoint(scratch.mark, scratch.price),
-        margin.Waypoint(scratch.mark_end, scratch.price_end),
-    )
-    cash = state.wallet.cash
+    start = margin.Waypoint(scratch.mark, scratch.price)
+    end, cash = margin.Waypoint(scratch.mark_end, scratch.price_end), state.wallet.cash
     ratio = margin.find_failure_ratio(terms.rules, held, cash, i, start, end)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
-
-
-def find_nearer_value(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the liquidation value u that is nearer, up or down, of a pool with options."""
-    terms, state, value = bar.terms, bar.state, bar.state.positions[i].value
-    left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
-    down = a.find_value_with_options(bar, i, False, left)
-    up = a.find_value_with_options(bar, i, True, left)
-    size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
-    price = margin.compute_price(size, is_inverse, value)
-    of_down = price - margin.compute_price(size, is_inverse, down)
-    of_up = margin.compute_price(size, is_inverse, up) - price
-    return down if math.isnan(up) or of_down < of_up else up
 
 
 def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
@@ -312,10 +283,8 @@ def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
         elif is_joint:
             posted[i] = pool * bar.scratch.shares[i] / needed if needed > 0.0 else 0.0
         else:
-            notional, x = (
-                abs(position.quantity * position.value),
-                rules.brackets.initial_multipliers[i],
-            )
+            notional = abs(position.quantity * position.value)
+            x = rules.brackets.initial_multipliers[i]
             own = margin.compute_initial(margin.pick_rules(rules.brackets, i), notional, x)
             posted[i] = own - margin.compute_haircut(rules, state.held, i)
 
@@ -394,7 +363,7 @@ def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> N
         write(account.top_up, money.top_up, t)
         write(account.flows, money.flows + money.top_up, t)  # with those from the reserve
     for i in range(len(state.positions)):
-        record_position(tape, state, ledger, is_fast, i, t)
+        record_position(bar, tape, is_fast, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
 
@@ -411,12 +380,10 @@ def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
         column[t, i] = value
 
 
-def record_position(
-    tape: RunTape, state: a.AccountState, ledger: Structs[Money], is_fast: bool, i: int, t: int
-) -> None:
+def record_position(bar: a.AccountBar, tape: RunTape, is_fast: bool, i: int, t: int) -> None:
     """Write what is held of instrument i, its target, and its terms of money."""
-    held, rows = tape.record.positions, view_numbers(ledger)
-    position = state.positions[i]
+    state, ledger, held = bar.state, bar.ledger, tape.record.positions
+    rows, position = view_numbers(ledger), state.positions[i]
     write_of(held.quantity, position.quantity, t, i)
     write_of(held.entry, position.entry, t, i)
     write_of(held.margin, position.margin, t, i)
@@ -505,7 +472,8 @@ class Deciders(NamedTuple):
 N_SHOWN = 16
 BEGIN, FIRST, STOP, SETTLED, FLOWED, STARTED = range(6)
 """Columns of ``Lanes.places``."""
-WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN = range(6)
+N_LIVES = 6
+WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN = range(N_LIVES)
 """Rows of ``Lanes.lives``."""
 PART, WHOLE = 1, 2
 """What a policy reads of the account: nothing of its margin, or anything."""
@@ -609,7 +577,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         tape.cursor[0] = t
         equity = state.wallet.equity
         if is_counted:
-            remember_marks(tape, terms, feed, quotes, t, t == start)
+            remember_marks(bar, tape, t, t == start)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
         is_fast = may_be and a.take_fast_path(bar, t, was_fast)
         was_fast = is_fast
@@ -623,14 +591,10 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if not is_balanced(equity, state, change, close.gross):
             return t, BROKEN
         if is_counted:
-            held = scratch.carried if terms.fill == r.LATE else state.held.quantities
-            count_bar(
-                clock, tally, state, tape.before, equity, quotes, money, is_fast, close,
-                log_returns, terms.max_gross_leverage, held, t,
-            )  # fmt: skip
+            count_bar(bar, clock, tally, tape.before, equity, is_fast, close, log_returns, t)
             count_over_cap(bar, close.gross)
         if lives.shape[1] > 0:
-            write_life(lives, state, money, is_fast, t)
+            write_life(bar, lives, is_fast, t)
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
         if len(tape.units) > 0:
@@ -640,13 +604,12 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     return stop, DONE
 
 
-def write_life(
-    lives: FloatArray, state: a.AccountState, money: Money, is_fast: bool, t: int
-) -> None:
+def write_life(bar: a.AccountBar, lives: FloatArray, is_fast: bool, t: int) -> None:
     """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths."""
-    lives[WEALTH, t] = state.wallet.equity + state.wallet.reserve
-    lives[DAY_OPEN, t] = state.wallet.day_open
-    lives[RUINED, t] = state.wallet.is_ruined
+    wallet, money = bar.state.wallet, bar.scratch.money
+    lives[WEALTH, t] = wallet.equity + wallet.reserve
+    lives[DAY_OPEN, t] = wallet.day_open
+    lives[RUINED, t] = wallet.is_ruined
     if not is_fast:
         lives[LIQUIDATED, t], lives[LOST, t] = money.liquidations, money.bad_debt
         lives[CALLED, t] = money.calls
@@ -681,16 +644,14 @@ def is_any_set(flags: IntArray) -> bool:
     return bool(is_any)
 
 
-def remember_marks(
-    tape: RunTape, terms: a.Terms, feed: a.MarketFeed, quotes: a.MarketBar, t: int, is_first: bool
-) -> None:
+def remember_marks(bar: a.AccountBar, tape: RunTape, t: int, is_first: bool) -> None:
     """Keep the mark closes of the last bar as values u in tape.before."""
-    brackets, last = terms.rules.brackets, max(t - 1, 0)
+    brackets, marks, last = bar.terms.rules.brackets, bar.feed.mark_close, max(t - 1, 0)
     for i in range(len(tape.before)):
-        tape.before[i] = quotes.instruments[i].mark_close
+        tape.before[i] = bar.quotes.instruments[i].mark_close
         if is_first:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            tape.before[i] = margin.compute_value(size, is_inverse, feed.mark_close[last, i])
+            tape.before[i] = margin.compute_value(size, is_inverse, marks[last, i])
 
 
 @inlined
@@ -707,10 +668,19 @@ def is_balanced(before: float, state: a.AccountState, change: float, gross: floa
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
     """Write the decisions of close t into the positions; False if one is not allowed."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    n, k = len(state.positions), find_seen_bar(deciders, state, t)
-    if k < 0:
-        hold_all(state)
-        return True
+    n, k = len(state.positions), t
+    if len(deciders.rows) > 1:
+        k = deciders.rows[t]
+        if k < 0:  # between decision bars (`decide=`) counters since events stand still
+            for i in range(n):
+                position = state.positions[i]
+                position.leverage = position.asked = math.nan
+                position.is_pending, position.signal = 0, 1.0
+                position.since = hold_count(position.since)
+                position.since_stop = hold_count(position.since_stop)
+            state.wallet.since_pool = hold_count(state.wallet.since_pool)
+            return True
+        deciders.memory[-1] = max(deciders.memory[-1], state.wallet.unit)
     time = open_of(deciders, bar.feed, k)
     is_done = state.wallet.is_ruined + state.wallet.is_over != 0.0
     if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
@@ -733,30 +703,9 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
     return True
 
 
-def find_seen_bar(deciders: Deciders, state: a.AccountState, t: int) -> int:
-    """Return the bar that policies see at close t, -1 between decisions; writes their peak."""
-    k = t
-    if len(deciders.rows) > 1:
-        k = deciders.rows[t]
-        if k >= 0:
-            deciders.memory[-1] = max(deciders.memory[-1], state.wallet.unit)
-    return k
-
-
 def open_of(deciders: Deciders, feed: a.MarketFeed, k: int) -> int:
     time: int = deciders.seen_time[k] if len(deciders.rows) > 1 else feed.time[k]
     return time
-
-
-def hold_all(state: a.AccountState) -> None:
-    """Decide nothing between decision bars (`decide=`); counters since events stand still."""
-    for i in range(len(state.positions)):
-        position = state.positions[i]
-        position.leverage, position.asked, position.is_pending = (math.nan, math.nan, 0)
-        position.signal = 1.0
-        position.since = hold_count(position.since)
-        position.since_stop = hold_count(position.since_stop)
-    state.wallet.since_pool = hold_count(state.wallet.since_pool)
 
 
 def hold_count(since: float) -> float:
@@ -782,7 +731,7 @@ def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int,
     if deciders.wants_account[i] != 0:
         show_position(bar, deciders, i)
     if deciders.wants_bar[i] == 1:
-        show_bar(deciders, feed, state, i, t, k)
+        show_bar(bar, deciders, i, t, k)
     position.leverage = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)
     if deciders.sets_margin[i] == 1:
         position.asked = deciders.shown[SETTING]
@@ -792,11 +741,11 @@ def show_account_totals(
     bar: a.AccountBar, deciders: Deciders, close: CloseFacts, days: float
 ) -> None:
     """Write what all policies see of the account into deciders.shown."""
-    state, quotes, shown = bar.state, bar.quotes, deciders.shown
-    net, equity = 0.0, state.wallet.equity
+    state, shown, net = bar.state, deciders.shown, 0.0
+    equity = state.wallet.equity
     for i in range(len(state.positions)):
         if a.is_held(state, i):
-            net += state.positions[i].quantity * abs(quotes.instruments[i].mark_close)
+            net += state.positions[i].quantity * abs(bar.quotes.instruments[i].mark_close)
     shown[SHOWN_EQUITY] = equity
     peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet.peak
     unit = state.wallet.unit
@@ -814,8 +763,8 @@ def show_account_totals(
 
 def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
     """Write what the policy of instrument i sees of its position into deciders.shown."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    shown, equity = deciders.shown, state.wallet.equity
+    terms, state, quotes, shown = bar.terms, bar.state, bar.quotes, deciders.shown
+    equity = state.wallet.equity
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
@@ -851,15 +800,13 @@ def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -
         shown[SHOWN_SINCE_STOP] = min(shown[SHOWN_SINCE_STOP], state.positions[i].since_stop)
 
 
-def show_bar(
-    deciders: Deciders, feed: a.MarketFeed, state: a.AccountState, i: int, t: int, k: int
-) -> None:
+def show_bar(bar: a.AccountBar, deciders: Deciders, i: int, t: int, k: int) -> None:
     """Write the bar that the policy of instrument i sees into deciders.bar."""
-    bar = deciders.bar
-    bar[6] = state.positions[i].last_funding
+    feed, seen = bar.feed, deciders.bar
+    seen[6] = bar.state.positions[i].last_funding
     if len(deciders.rows) > 1:
         for j in range(6):
-            bar[j] = deciders.seen_bars[j, k, i]
+            seen[j] = deciders.seen_bars[j, k, i]
         return
-    bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
-    bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
+    seen[0], seen[1], seen[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
+    seen[3], seen[4], seen[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]

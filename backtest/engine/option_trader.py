@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -166,13 +166,7 @@ class OptionChain(Mapping[str, ListedOption]):
 
     @property
     def is_quoted(self) -> bool:
-        numbers = self._numbers
-        seen = self._listed.seen
-        return bool(np.isfinite([seen.bids[self._t, numbers], seen.asks[self._t, numbers]]).any())
-
-    @property
-    def _numbers(self) -> core.IntArray:
-        return np.fromiter(self._contracts.values(), np.int64, len(self._contracts))
+        return any(each.is_quoted for each in self.values())
 
     def held(self, leg: str) -> ListedOption | None:
         k = self._listed.legs.held.get((self._policy, leg), -1)
@@ -186,7 +180,7 @@ class OptionChain(Mapping[str, ListedOption]):
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
     ) -> ListedOption | None:
-        numbers, t = self._numbers, self._t
+        numbers, t = np.array([*self._contracts.values()], np.int64), self._t
         feed, seen = self._listed.feed, self._listed.seen
         days = np.round(YEAR_DAYS * feed.years_close[t, numbers], 9)  # ties, in spite of rounding
         fits = (feed.signs[numbers] == (1.0 if kind == "call" else -1.0)) & (days > roll)
@@ -201,10 +195,8 @@ class OptionChain(Mapping[str, ListedOption]):
         if not len(numbers):
             return None
         away = np.round(np.abs(np.abs(seen.deltas[t, numbers]) - abs(delta)), 9)
-        first = np.lexsort((feed.strikes[numbers], away, days, np.round(np.abs(days - tenor), 9)))[
-            0
-        ]
-        return self[self._listed.names[int(numbers[first])]]
+        order = np.lexsort((feed.strikes[numbers], away, days, np.round(np.abs(days - tenor), 9)))
+        return self[self._listed.names[int(numbers[order[0]])]]
 
     def roll(
         self, legs: Mapping[str, tuple[str, float, float]], tenor: float, roll: float
@@ -233,9 +225,7 @@ class OptionTrader:
     scratch: Scratch
     cursor: core.IntArray
 
-    def __init__(
-        self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade], *, may_sell: bool
-    ) -> None:
+    def __init__(self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade]) -> None:
         self.markets, assets = setup.markets, setup.account.collateral
         self.are_assets = np.zeros((len(assets), len(self.markets)), dtype=np.bool_)
         for c, asset in enumerate(assets):  # whether it is the coin of each instrument
@@ -244,15 +234,13 @@ class OptionTrader:
                 is_its_market = prices is self.markets[name]
                 self.are_assets[c, i] = is_its_market or asset.name == find_coin(name)
         self.are_inverse = setup.inputs.terms.rules.brackets.are_inverse
-        self.listed, self.trades, self.may_sell = listed, trades, may_sell
+        self.listed, self.trades = listed, trades
+        self.may_sell = not isinstance(setup.account.requirement, Brackets)
 
     def begin(self, feed: OptionFeed, state: AccountState, scratch: Scratch, tape: RunTape) -> None:
         self.feed, self.state, self.scratch, self.cursor = feed, state, scratch, tape.cursor
 
-    def keep(self) -> list[Any]:
-        return [copy(each) for each in self.listed.legs]
-
-    def put_back(self, kept: list[Any]) -> None:
+    def put_back(self, kept: Sequence[Any]) -> None:
         mine: tuple[Any, ...] = self.listed.legs
         for each, before in zip(mine, kept, strict=True):
             each.clear()
@@ -261,31 +249,34 @@ class OptionTrader:
     def bind(self, deciders: Deciders) -> Deciders:
         methods = list(deciders.methods)
         for trade in self.trades:
-            methods[trade.i] = self.ask_after(trade, methods[trade.i])
+            methods[trade.i] = partial(self.answer, trade, methods[trade.i])
         return deciders._replace(methods=tuple(methods))
 
-    def ask_after(self, trade: Trade, decide: Callable[..., float]) -> Callable[..., float]:
-        def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
-            leverage, t = decide(deciders, venue, i, time, local), int(self.cursor[0])
-            if i < len(self.scratch.ordered):
-                self.scratch.ordered[i] = np.nan
-            if t + 1 < len(self.markets.time):
-                rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
-                account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
-                at, length = deciders.columns_at[i], deciders.lengths[i]
-                columns = deciders.columns[at + local :: length] if trade.columns else ()
-                seen = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
-                seen |= dict(zip(trade.columns, columns, strict=False))
-                self.order(trade, SimpleNamespace(time=time / 1e9, **seen), account, t)
-            return leverage
-
-        return answer
+    def answer(
+        self, trade: Trade, decide: Any, deciders: Deciders, venue: Any, i: int, time: int,
+        local: int,
+    ) -> float:  # fmt: skip
+        leverage: float = decide(deciders, venue, i, time, local)
+        t = int(self.cursor[0])
+        if i < len(self.scratch.ordered):
+            self.scratch.ordered[i] = np.nan
+        if t + 1 < len(self.markets.time):
+            rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
+            account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
+            columns = deciders.columns[deciders.columns_at[i] + local :: deciders.lengths[i]]
+            seen = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
+            seen |= dict(zip(trade.columns, columns, strict=False))
+            self.order(trade, SimpleNamespace(time=time / 1e9, **seen), account, t)
+        return leverage
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
-        state, listed = self.state, self.listed
+        state, listed, held = self.state, self.listed, self.state.held
         is_own, quantities = trade.i < len(state.positions), state.options.positions.quantities
         name = self.markets.names[trade.i] if is_own else ""
-        coins = self.count_coins(trade, account)
+        instruments = self.feed.instruments[[*trade.contracts.values()]]
+        are_own = self.are_assets[:, np.unique(instruments)].any(axis=1)
+        coins = float((held.amounts * held.prices)[are_own].sum())
+        coins += account.wallet if self.are_inverse[instruments].any() else 0.0
         chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, coins, t)
         policy: Any = trade.policy
         try:
@@ -316,12 +307,6 @@ class OptionTrader:
             if is_left and math.isfinite(quote) and owners[k][0] == trade.i:
                 option_inputs.check_order(self.feed, self.markets, k, t + 1)
                 self.feed.targets[t + 1, k] = 0.0
-
-    def count_coins(self, trade: Trade, account: AccountView) -> float:
-        held, owners = self.state.held, self.feed.instruments[[*trade.contracts.values()]]
-        are_own = self.are_assets[:, np.unique(owners)].any(axis=1)
-        found = float((held.amounts * held.prices)[are_own].sum())
-        return found + account.wallet if self.are_inverse[owners].any() else found
 
 
 def make_trader(
@@ -360,8 +345,7 @@ def make_trader(
                 if held[-1, j] != 0.0:
                     legs.held[owner.i, leg] = k
         legs.hedged.update(before.hedged)
-    may_sell = not isinstance(setup.account.requirement, Brackets)
-    return OptionTrader(setup, listed, trades, may_sell=may_sell)
+    return OptionTrader(setup, listed, trades)
 
 
 def list_contracts(markets: Markets, i: int) -> dict[str, int]:

@@ -17,19 +17,9 @@ from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.margin import MarginRules, pick_rules
 from backtest.market import Market, Markets, find_clock
-from backtest.policies import (
-    AccountView,
-    Policy,
-    find_fields,
-    formula_for,
-    margin_formula_for,
-    may_read_of_account,
-    number_elements,
-    sets_margin,
-    start_memory,
-)
+from backtest.policies import AccountView, Policy, find_fields, may_read_of_account
+from backtest.policies import policy as p
 from backtest.policies.lookahead import observe, observe_checked
-from backtest.policies.policy import formula_of
 from backtest.policies.policy_errors import bind_formula
 from backtest.venue import Venue
 from backtest.venue.venue import pick_cost
@@ -70,7 +60,7 @@ def check_overlay(given: object) -> Policy | None:
     if given is None:
         return None
     overlay = check_policy(given, "overlay")
-    if sets_margin(overlay):
+    if p.sets_margin(overlay):
         raise ParameterError(
             "overlay must not define venue_leverage, for it has no position whose margin it could "
             f"move, got {type(overlay).__name__}"
@@ -99,13 +89,9 @@ def observe_policies(
 ) -> list[ObservedPolicy]:
     look = observe_checked if is_checked else observe_again
     found = []
-    for i, name in enumerate(markets.names):
-        first, stop = (int(each) for each in markets.spans[i])
-        market = (
-            venues[name]
-            .show_margin(markets[name])
-            .with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
-        )
+    for row, name, (first, stop) in zip(signal, markets.names, markets.spans.tolist(), strict=True):
+        shown = venues[name].show_margin(markets[name])
+        market = shown.with_signal(np.clip(row[first:stop], -1.0, 1.0))
         columns, causality = look(policies[name], market)
         found.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
     return [*found, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]
@@ -134,7 +120,7 @@ def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]
     parts = getattr(cls, "parts", ())
     for part in parts:
         yield from list_terms(part.policy, f"{prefix}{part.prefix}")
-    names = [] if parts else find_code_names(formula_of(cls))
+    names = [] if parts else find_code_names(p.formula_of(cls))
     yield from ((f"{prefix}{name}", name) for name in TERMS if name in names)
 
 
@@ -183,14 +169,9 @@ def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
     return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
 
 
-def make_deciders(
-    observed: list[ObservedPolicy],
-    markets: Markets,
-    *,
-    started: int,
-    width: int,
-) -> Deciders:
-    n = len(markets)
+def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
+    markets, n = setup.markets, len(setup.markets)
+    width = setup.inputs.terms.rules.brackets.floors.shape[1]
     params, params_at = flatten_settings(observed)
     columns, columns_at = flatten_columns(observed)
     memory, memory_at = flatten_memory(observed)
@@ -209,8 +190,8 @@ def make_deciders(
         params_at=params_at,
         columns=columns,
         columns_at=columns_at,
-        lengths=np.array([p.market.n_bars for p in observed], np.int64),
-        firsts=np.array([p.first for p in observed] + [0], np.int64),
+        lengths=np.array([each.market.n_bars for each in observed], np.int64),
+        firsts=np.array([each.first for each in observed] + [0], np.int64),
         memory=memory,
         memory_at=memory_at,
         asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
@@ -223,50 +204,48 @@ def make_deciders(
         seen_time=seen_time,
         seen_bars=seen_bars,
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
-        sets_margin=np.array([sets_margin(p.policy) for p in observed], np.int64),
+        sets_margin=np.array([p.sets_margin(each.policy) for each in observed], np.int64),
         shown=np.zeros(SETTING + 1),
         bar=np.zeros(7),
         margin=np.zeros(9),
         levels=np.zeros(5 * width),
         width=width,
         interval=clock.seen.interval,
-        start=np.array([started], np.int64),
+        start=np.array([setup.inputs.started], np.int64),
     )
 
 
 def replace_policies(
     deciders: Deciders, observed: list[ObservedPolicy], columns: FloatArray
 ) -> Deciders:
+    rooms = ("shown", "bar", "margin", "levels")
     return deciders._replace(
         methods=0,
         params=flatten_settings(observed)[0],
         columns=columns,
         memory=flatten_memory(observed)[0],
-        shown=np.zeros_like(deciders.shown),
-        bar=np.zeros_like(deciders.bar),
-        margin=np.zeros_like(deciders.margin),
-        levels=np.zeros_like(deciders.levels),
+        **{name: np.zeros_like(getattr(deciders, name)) for name in rooms},
     )
 
 
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the parameters of all policies in one array, and the place of each policy."""
-    settings = [number_elements(each.policy.settings()).values() for each in observed]
-    numbers = [
-        [float(x) if isinstance(x, int | float) else np.nan for x in each] or [0.0]
-        for each in settings
-    ]
-    return flatten([np.array(each, dtype=np.float64) for each in numbers])
+    numbers = []
+    for each in observed:
+        own = p.number_elements(each.policy.settings()).values()
+        plain = [float(x) if isinstance(x, int | float) else np.nan for x in own]
+        numbers.append(np.array(plain or [0.0], dtype=np.float64))
+    return flatten(numbers)
 
 
 def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the columns of all policies in one array, and the place of each policy."""
-    return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in observed])
+    return flatten([np.concatenate([*own.columns.values(), np.zeros(1)]) for own in observed])
 
 
 def flatten_memory(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the first memory of all policies in one array, and the place of each policy."""
-    begun = [start_memory(p.policy) or () for p in observed]
+    begun = [p.start_memory(each.policy) or () for each in observed]
     return flatten([np.array([*each, 0.0], dtype=np.float64) for each in begun])
 
 
@@ -279,14 +258,14 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
     rows = np.searchsorted(index.time + index.interval, index.funding_time, side="right")
     inside = rows < n_bars
     funding[rows[inside]] = index.funding_rate[inside]
+    prices = [getattr(index, name) for name in SEEN_PRICES]
     known = np.maximum.accumulate(np.where(np.isnan(funding), -1, np.arange(n_bars)))
     last = np.where(known >= 0, funding[np.maximum(known, 0)], np.nan)
-    prices = (index.open, index.high, index.low, index.close, index.mark_close, index.volume)
     return np.ascontiguousarray(np.stack([*prices, last]))
 
 
 def bind(policy: ObservedPolicy) -> Callable[..., float]:
-    n_memory = len(start_memory(policy.policy) or ())
+    n_memory = len(p.start_memory(policy.policy) or ())
     names, columns = tuple(policy.columns), tuple(policy.columns.values())
     bar_type, decide = bind_formula(policy.policy, names)
     rules = list_rules(policy.policy, names)
@@ -326,7 +305,7 @@ def bind(policy: ObservedPolicy) -> Callable[..., float]:
 
 
 def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., Any]]:
-    found = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    found = (p.formula_for(policy, columns), p.margin_formula_for(policy, columns))
     return [each for each in found if each is not None]
 
 

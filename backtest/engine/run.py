@@ -10,36 +10,23 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from backtest import core, results
+from backtest import market as m
 from backtest.account.events import Entries, Event
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.core import Progress
 from backtest.core.code_names import pd
-from backtest.engine.backtest import (
-    AnyPolicy,
-    Backtest,
-    BacktestFields,
-    end_expired,
-    read_test,
-    short_form,
-)
+from backtest.engine import backtest as b
+from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields
 from backtest.engine.batch import Compile, Switch, run_account
-from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
+from backtest.engine.checks import warn_of_band
 from backtest.engine.inputs import start_account_state
 from backtest.engine.policies import ObservedPolicy, observe_overlay, show_terms
-from backtest.engine.run_setup import Setup, set_up_run, widen_signal
+from backtest.engine.run_setup import Setup, set_up_run
 from backtest.indicators import NOTHING_SEEN, forecast_volatility
 from backtest.margin import compute_collateral_value
-from backtest.market import (
-    Market,
-    Markets,
-    as_markets,
-    find_clock,
-    label_names,
-    read_weights,
-    weights_to_frame,
-)
+from backtest.market import Market, Markets, find_clock, label_names
 from backtest.options.option_inputs import schedule_options
-from backtest.policies import Policy
+from backtest.policies import Policy, trades_options
 from backtest.policies.lookahead import observe_checked
 from backtest.results.manifest import change_policy, write_manifest
 from backtest.results.record import OptionFields, Outcome
@@ -59,10 +46,6 @@ class Segment(NamedTuple):
     rule: SignalRule | None = None
     overlay: Policy | None = None
 
-    def find_policy(self, name: str) -> Policy:
-        policy: Policy = core.pick_value(self.policy, name)
-        return policy
-
 
 def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     merged: list[Segment] = []
@@ -76,90 +59,74 @@ def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
 
 def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool = True) -> Result:  # noqa: A002 - as that of bt.run
     """Run an account from the first bar of its first segment; each segment has its own policies."""
-    market = end_expired(test.market, test.venue)
-    markets, given = as_markets(market), resolve_signal(test.signal, market)
-    if isinstance(market, Market):
-        given = widen_signal(given, markets)
-    weights = [find_weights(markets, each) for each in segments]
-    if segments[0].rule is not None:
-        joined, clock = weights[0].copy(), find_clock(markets)
-        for each, segment in zip(weights[1:], segments[1:], strict=True):
-            joined[:, clock.count(segment.first) :] = each[:, clock.count(segment.first) :]
-        texts = [each.rule.text() for each in segments if each.rule is not None]
-        others = len({*texts}) - 1
-        text = texts[0] if others == 0 else f"{texts[0]} (and {others} others)"
-        given = write_note(weights_to_frame(joined, clock.seen), text=text)
+    market = b.end_expired(test.market, test.venue)
+    markets, given = m.as_markets(market), resolve_signal(test.signal, market)
+    clock, rules = find_clock(markets), [each.rule for each in segments if each.rule is not None]
+    weights = [m.read_weights(x.weigh(clock.seen, is_checked=False), clock.seen) for x in rules]
+    if rules:
+        joined = weights[0].copy()
+        for own, segment in zip(weights, segments, strict=True):
+            joined[:, clock.count(segment.first) :] = own[:, clock.count(segment.first) :]
+        texts = dict.fromkeys(each.text() for each in rules)
+        text = next(iter(texts))
+        text += f" (and {len(texts) - 1} others)" * (len(texts) > 1)
+        given = write_note(m.weights_to_frame(joined, clock.seen), text=text)
     start: core.TimeLike = core.utc_index(markets.time)[segments[0].first]
-    whole = test.replace(market=markets, signal=given, start=start)
+    whole = test.replace(market=market, signal=given, start=start)
     setup = set_up_run(whole, segments[0].policy)
-    parts = [observe_segment(setup, *each) for each in zip(segments, weights, strict=True)]
+    given_weights: Sequence[core.FloatArray | None] = weights or [None] * len(segments)
+    parts = [observe_segment(setup, *each) for each in zip(segments, given_weights, strict=True)]
     switches = [Switch(*each) for each in zip([s.first for s in segments], parts, strict=True)]
     begun = setup._replace(observed=parts[0])
     outcome = run_account(begun, is_compiled=compile, progress=None, switches=switches[1:])
     result = finish(setup, outcome)
     if len(segments) == 1:
         return result
+    rows = []
+    for each in segments:
+        policies = each.policy if isinstance(each.policy, Mapping) else {"": each.policy}
+        settings: Any = {name: policy.settings() for name, policy in policies.items()}
+        rows.append(
+            {
+                "from": core.format_time(int(markets.time[each.first])),
+                "settings": settings.get("", settings),
+                **({} if each.overlay is None else {"overlay": repr(each.overlay)}),
+                **({} if each.rule is None else {"signal": each.rule.text()}),
+            }
+        )
+    text = f"{result.manifest['policy']['name']}(re-optimized {len(segments) - 1} times)"
     has_traded = result.tally.money.traded > 0.0
     return dataclasses.replace(
         result,
-        policies={name: segments[-1].find_policy(name) for name in result.names},
+        policies={name: core.pick_value(segments[-1].policy, name) for name in result.names},
         overlay=segments[-1].overlay or result.overlay,
-        manifest=describe_switches(result.manifest, markets.time, segments),
+        manifest=change_policy(result.manifest, {"text": text, "switches": rows}),
         no_fill="" if has_traded else "no parameters of any segment traded",
     )
 
 
-def find_weights(markets: Markets, segment: Segment) -> core.FloatArray:
-    """Return the weights of the rule of a segment, (n_instruments, n_seen); empty if none."""
-    if segment.rule is None:
-        return np.empty((len(markets), 0))
-    seen = find_clock(markets).seen
-    return read_weights(segment.rule.weigh(seen, is_checked=False), seen)
-
-
 def observe_segment(
-    setup: Setup, segment: Segment, weights: core.FloatArray
+    setup: Setup, segment: Segment, weights: core.FloatArray | None
 ) -> list[ObservedPolicy]:
     n, clock = len(setup.markets), find_clock(setup.markets)
     found = []
     for row, (each, span) in enumerate(zip(setup.observed[:n], clock.seen.spans, strict=True)):
-        if segment.rule is not None:
+        if weights is not None:
             own = np.clip(weights[row, span[0] : span[1]], -1.0, 1.0)
             each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
         stop = min(clock.count(segment.stop) - each.first, each.market.n_bars)
-        policy = segment.find_policy(setup.markets.names[row])
+        policy: Policy = core.pick_value(segment.policy, setup.markets.names[row])
         columns: Mapping[str, core.FloatArray] = {}
         if stop >= LEAST:
             columns, _ = observe_checked(policy, each.market.prefix(stop))
-        padded = {
-            name: np.concatenate((values, np.full(each.market.n_bars - stop, np.nan)))
-            for name, values in columns.items()
-        }
+        unknown = np.full(each.market.n_bars - stop, np.nan)
+        padded = {name: np.concatenate((values, unknown)) for name, values in columns.items()}
         blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
         found.append(each._replace(policy=policy, columns=padded or blank))
     found = show_terms(found, setup.account, setup.venues)
     if segment.overlay is None or segment.overlay == setup.overlay:
         return [*found, *setup.observed[n:]]
     return [*found, *observe_overlay(segment.overlay, clock.seen, clock.pick(setup.signal))]
-
-
-def describe_switches(
-    manifest: Mapping[str, Any], time: core.IntArray, segments: Sequence[Segment]
-) -> dict[str, Any]:
-    switches = []
-    for each in segments:
-        policies = each.policy if isinstance(each.policy, Mapping) else {"": each.policy}
-        settings: Any = {name: policy.settings() for name, policy in policies.items()}
-        switches.append(
-            {
-                "from": core.format_time(int(time[each.first])),
-                "settings": settings.get("", settings),
-                **({} if each.overlay is None else {"overlay": repr(each.overlay)}),
-                **({} if each.rule is None else {"signal": each.rule.text()}),
-            }
-        )
-    text = f"{manifest['policy']['name']}(re-optimized {len(segments) - 1} times)"
-    return change_policy(manifest, {"text": text, "switches": switches})
 
 
 WORDS = {
@@ -286,8 +253,13 @@ def finish(setup: Setup, outcome: Any) -> Result:
         moves[0] = 0.0
     kept = setup._replace(resume=None, is_compiled=outcome.is_compiled)
     options = read_options(setup, outcome)
-    if options is None:
-        warn_of_no_option([*setup.policies.values(), setup.overlay])
+    traders = [x for x in (*setup.policies.values(), setup.overlay) if trades_options(x)]
+    for name in dict.fromkeys(type(x).__name__ for x in traders if options is None):
+        core.warn_caller(
+            f"{name} held no option: it ordered none, less than a lot, or none with a quote at the "
+            "next open; what has an ask in the chain of a close can be bought",
+            core.NoFillWarning,
+        )
     rows = list_cut_rows(markets.names, outcome.cuts)
     account, before = setup.account, setup.resume
     held = zip(account.collateral, feed.asset_open[:, first].tolist(), strict=True)
@@ -343,7 +315,13 @@ def explain(
     if len(names) > 1:
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
         warn_of_band(setup.account, setup.markets, targets)
-    warn_of_delisting(setup.markets, outcome.entries)
+    delisted = np.unique(outcome.entries["owner"][outcome.entries["kind"] == Event.DELISTED])
+    if len(delisted):
+        core.warn_caller(
+            f"the history of {', '.join(names[i] for i in delisted)} ends before the other "
+            "histories: the position was closed in its last bar at the mark close (event "
+            "'delisted')"
+        )
     has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries["kind"] == Event.FILL).any()
     is_idle = not (has_fill or outcome.record.positions.quantity.any())
     no_fill = explain_no_fill(setup, outcome, rows) if is_idle else ""
@@ -375,8 +353,8 @@ def find_before(setup: Setup) -> Before:
             trails.append(
                 forecast_volatility(NOTHING_SEEN, *history, is_session=market.sessions)[1]
             )
-        state = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
-        backing = compute_collateral_value(setup.inputs.terms.rules.collateral, state.held)
+        held = start_account_state(setup).held
+        backing = compute_collateral_value(setup.inputs.terms.rules.collateral, held)
         stands = np.append(np.zeros(n + 2), setup.account.capital + backing)
         return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), stands, np.array(trails))
     return Before(
@@ -390,7 +368,7 @@ def find_before(setup: Setup) -> Before:
     )
 
 
-@short_form
+@b.short_form
 @core.record_making
 @core.checked_only("compile", "progress")
 def run(
@@ -441,7 +419,7 @@ def run(
     AccountingError
         If the books do not balance at some bar.
     """
-    test = read_test(market, fields)
+    test = b.read_test(market, fields)
     if option_quantities is not None:
         quoted = schedule_options(test.plain.market, test.cut(option_quantities))
         test = test.plain.replace(market=quoted)
@@ -476,10 +454,9 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
     held = OptionFields(*(each[:, kept] for each in record))
     opens, closes = market.mark_open[first:], market.mark_close[first:]
     expired = np.zeros((2, *held.quantity.shape), dtype=bool)  # at the open, or inside the bar
-    for place, k in enumerate(kept):
-        bar = int(feed.expiry_bars[k]) - first
-        if 0 <= bar < len(held.quantity):
-            expired[int(feed.are_inside[k]), bar, place] = True
+    bars = feed.expiry_bars[kept] - first
+    ended = np.flatnonzero((bars >= 0) & (bars < len(held.quantity)))
+    expired[feed.are_inside[kept[ended]].astype(np.int64), bars[ended], ended] = True
     at, legs = (slice(first, None), kept), outcome.legs
     gone, spots = expired[0], feed.expiry_spots[kept]
     index = np.where(gone, spots, opens[:, terms.instruments])

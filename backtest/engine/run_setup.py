@@ -10,43 +10,19 @@ import numpy as np
 
 from backtest import core
 from backtest.account import Account
-from backtest.core.code_names import is_frame, is_series, pd
+from backtest.core.code_names import is_frame, pd
 from backtest.engine import checks, driver
 from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
-from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
-from backtest.engine.policies import (
-    ObservedPolicy,
-    assign_policies,
-    observe_policies,
-    show_terms,
-)
-from backtest.market import (
-    Market,
-    Markets,
-    find_clock,
-    label_names,
-    read_weights,
-    remake,
-)
+from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, read_inputs
+from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies, show_terms
+from backtest.market import Market, Markets, find_clock, label_names, read_weights, remake
 from backtest.options.option_inputs import check_traders, warn_of_options
 from backtest.policies import Policy, sets_margin
+from backtest.results import run_record
 from backtest.results.manifest import describe_policies, describe_policy
-from backtest.results.run_record import (
-    Benchmark,
-    BenchmarkLike,
-    RunRecord,
-    index_traded,
-    read_benchmark,
-)
-from backtest.signals.rules import (
-    SignalRule,
-    describe_weights,
-    join_checks,
-    read_signal,
-    resolve_signal,
-    warn_of_weights,
-)
-from backtest.venue import Venue
+from backtest.results.run_record import Benchmark, BenchmarkLike, RunRecord
+from backtest.signals import rules
+from backtest.venue import Venue, find_charged
 
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
@@ -193,7 +169,7 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
     for instrument, label in label_names(venues).items():
         venue, of = venues[instrument], f" of {label}" * bool(label)
         rules |= {f"venue.{name}{of}": x for name, x in venue.to_dict().items()}
-        if not has_interest(venue):
+        if not find_charged(venue):
             rules.pop(f"venue.interest_on{of}", None)
     plain: dict[str, Any] = core.to_plain(rules)
     return plain
@@ -206,19 +182,10 @@ def set_up_run(
     setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
-    warn_of_weights(setup.given, test.plain.setting[0])
+    rules.warn_of_weights(setup.given, test.plain.setting[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
-
-
-def widen_signal(signal: Any, markets: Markets) -> Any:
-    if signal is None or isinstance(signal, SignalRule | Mapping) or is_frame(signal):
-        return signal
-    (name,) = markets.names
-    if is_series(signal):
-        return signal.to_frame(name)
-    return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}
 
 
 class Setup(NamedTuple):
@@ -249,29 +216,19 @@ class Setup(NamedTuple):
     def find_benchmark(self) -> Benchmark | None:
         if self.benchmark is not None or len(self.markets) == 1:
             return self.benchmark
-        return index_traded(self.markets, self.venues, self.signal, self.first)
+        return run_record.index_traded(self.markets, self.venues, self.signal, self.first)
 
     def join_checks(self, columns: str) -> str:
-        return join_checks(columns, self.given)
+        return rules.join_checks(columns, self.given)
 
     def describe_signal(self) -> str:
-        return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
+        return rules.describe_weights(self.given, find_clock(self.markets).pick(self.signal))
 
     def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
         """Return the setup with other fields, and the inputs that follow from them."""
         own = self._replace(**changes)
         own = own._replace(observed=show_terms(own.observed, own.account, own.venues))
-        inputs = read_inputs(
-            own.markets,
-            own.venues,
-            own.account,
-            signal=own.signal,
-            sampling=own.test.sampling,
-            first=own.first,
-            started=own.started,
-            like=like,
-        )
-        return own._replace(inputs=inputs)
+        return own._replace(inputs=read_inputs(own, like=like))
 
     def scale(self, scale: float) -> Setup:
         signal = self.signal * scale
@@ -299,7 +256,8 @@ def set_up(
     policies, above = assign_policies(policy, markets, plain.overlay)
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
-    signal = resolve_signal(plain.signal, next(iter(markets.values())) if is_alone else markets)
+    (alone,) = [*markets.values()] if is_alone else [markets]
+    signal = rules.resolve_signal(plain.signal, alone)
     if resume is not None:
         markets, first = join_resumed(resume, markets)
     else:
@@ -315,7 +273,6 @@ def set_up(
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
-    compared = read_benchmark(benchmark, markets, venues, first)
     known = weights
     if resume is not None and resume.setup is not None and resume.markets is not None:
         held = np.array(clock.hold(weights))  # before its first bar those of the earlier run
@@ -323,35 +280,24 @@ def set_up(
         places = np.searchsorted(resume.markets.time, markets.time[begin:first])
         held[:, begin:first] = resume.setup.signal[:, places]
         known = clock.pick(held)
-    observed = observed or observe_policies(policies, above, seen, venues, known)
-    observed = show_terms(observed, account, venues)
-    weights = clock.hold(weights)
-    inputs = read_inputs(
-        markets,
-        venues,
-        account,
-        signal=weights,
-        sampling=plain.sampling,
-        first=first,
-        started=int(markets.time[first]) if resume is None else resume.started,
-    )
-    return Setup(
+    setup = Setup(
         test=test,
         markets=markets,
         policies=policies,
         overlay=above,
         venues=venues,
         account=account,
-        signal=weights,
-        observed=observed,
-        inputs=inputs,
+        signal=clock.hold(weights),
+        observed=observed or observe_policies(policies, above, seen, venues, known),
+        inputs=None,
         first=first,
         periods=checks.count_periods(plain.calendar, plain.sampling, markets, first),
         resume=resume,
-        benchmark=compared,
+        benchmark=run_record.read_benchmark(benchmark, markets, venues, first),
         given=signal,
-        started=inputs.started,
+        started=int(markets.time[first]) if resume is None else resume.started,
     )
+    return setup.change()
 
 
 def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> core.FloatArray:
@@ -359,7 +305,7 @@ def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> c
     if not is_alone or isinstance(signal, Mapping) or is_frame(signal) or np.ndim(signal) == 2:
         return read_weights(signal, seen, first=first)
     (market,) = seen.values()
-    values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
+    values = np.broadcast_to(rules.read_signal(signal, market, first), seen.n_bars)
     return np.ascontiguousarray(values)[None, :]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest.account import AccountBar, AccountState, Terms, TradedDays, set_quotes
+from backtest.account import AccountBar, AccountState, TradedDays, set_quotes
 from backtest.account import bar as bar_steps
 from backtest.account.events import INSIDE, STOPS, Event
 from backtest.account.money import FILL_COSTS
@@ -174,8 +174,6 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
     return longer_setup._replace(first=first - 1)
 
 
-CAPACITY = 4_096
-"""Entries that the log of one bar may have."""
 ORDERS = (Event.FILL, *(each for each in STOPS if each not in INSIDE))
 COSTS = tuple(FILL_COSTS.values())
 
@@ -210,29 +208,14 @@ def find_functions() -> Any:
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
 
-def read_terms(inputs: AccountInputs, traded: TradedDays | None, t: int) -> Terms:
-    terms = engine.read_tables(inputs, t + 1)
-    if inputs.fees is None:
-        return terms
-    days, _ = engine.start_day(inputs.fees.day, traded, t)
-    return inputs.fees.write(terms, inputs.fees.find(days.past))
-
-
 def new_bar(
     setup: Setup, inputs: AccountInputs, state: AccountState, traded: TradedDays | None, t: int
 ) -> AccountBar:
-    terms, n, assets = read_terms(inputs, traded, t), len(state.positions), len(state.priced)
+    terms = engine.find_terms(inputs, t, traded)
     if any(sets_margin(policy) for policy in setup.policies.values()):
         accounts.write_settings(terms, state)
-    return AccountBar(
-        terms=terms,
-        feed=inputs.feed,
-        state=engine.copy_state(state),
-        quotes=engine.new_quotes(n, assets),
-        scratch=engine.new_scratch(n, assets, engine.new_cuts(n)),
-        ledger=engine.new_ledger(n),
-        log=engine.new_event_log(CAPACITY),
-    )
+    cuts = engine.new_cuts(len(state.positions))
+    return engine.new_bar(terms, inputs.feed, engine.copy_state(state), cuts)
 
 
 def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
@@ -441,7 +424,7 @@ def decide(
         past = np.append(np.zeros(WINDOW - 1), state.traded_30d or 0.0)
         days = TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
         traded = None if setup.inputs.fees is None else days
-        rules = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
+        rules = engine.find_terms(setup.inputs, setup.markets.n_bars - 1, traded)
         begun = snapshots.start_account(setup, state, rules)
         with np.errstate(all="ignore"):
             decided = ask(setup, begun, traded)

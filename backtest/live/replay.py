@@ -486,7 +486,7 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
     tape = engine.new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
     tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
     counts = Counts(tally, None, new_cuts(n))
-    terms = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
+    terms = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK)
     counts, entries = drive(bound["simulate_account"], None, *terms)
     outcome = Outcome(
         state=state, tally=read_tally(counts.tally), traded=counts.traded,
@@ -499,9 +499,7 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
 
 def find_start(setup: Setup, start: Any) -> accounts.AccountState:
     if not isinstance(start, AccountSnapshot):
-        return engine.start_account_state(
-            setup.inputs, setup.account, setup.first, has_overlay=False
-        )
+        return engine.start_account_state(setup)
     if setup.first == 0:
         if any(each.quantity != 0.0 for each in start.positions.values()):
             raise ParameterError(

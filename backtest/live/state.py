@@ -341,9 +341,8 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
 
 
 def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> AccountState:
-    has_overlay = setup.overlay is not None
     last = setup.markets.n_bars - 1
-    state = start_account_state(setup.inputs, setup.account, last, has_overlay=has_overlay)
+    state = start_account_state(setup._replace(first=last))
     held = [snapshot.positions.get(name, FLAT) for name in setup.markets.names]
     is_listed = setup.markets.spans[:, 1] == setup.markets.n_bars
     for i, (each, market) in enumerate(zip(held, setup.markets.values(), strict=True)):

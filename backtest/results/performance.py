@@ -129,14 +129,16 @@ def certainty_equivalent(
 
 
 def sampled_returns(
-    unit: core.FloatArray, ends_sample: core.FloatArray, first_unit: float
+    unit: core.FloatArray, ends_sample: core.FloatArray, first_unit: float | core.FloatArray
 ) -> core.FloatArray:
     """Return the simple returns between sample ends, of shape (n_samples,), from the start on.
 
-    ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before the first bar.
+    ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before the first bar;
+    of several accounts (n_bars, n) and (n,).
     ``ends_sample`` (n_bars,) is 1 at the last bar of each sampling period.
     """
-    ends = np.concatenate(([first_unit], unit[ends_sample != 0.0]))
+    begun: core.FloatArray = np.broadcast_to(first_unit, (1, *unit.shape[1:]))
+    ends = np.concatenate((begun, unit[ends_sample != 0.0]))
     return divide(ends[1:], ends[:-1], 1.0) - 1.0
 
 

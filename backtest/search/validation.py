@@ -15,7 +15,7 @@ import pandas as pd
 
 from backtest import core
 from backtest.core.saved_result import MANIFEST
-from backtest.engine import mark_ends
+from backtest.engine import mark_samples
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.results import Result, name_measure
@@ -179,7 +179,7 @@ def split_groups(
             f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
             f"{math.comb(n, k):,}"
         )
-    closes = np.flatnonzero(mark_ends(market, core.parse_duration(sampling, "sampling"))) + 1
+    closes = np.flatnonzero(mark_samples(market, sampling)) + 1
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
     edges = np.concatenate(([0], closes))[samples]

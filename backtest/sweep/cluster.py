@@ -16,19 +16,13 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backtest.core import (
-    BacktestError,
-    FloatArray,
-    ParameterError,
-    Progress,
-    repr_plain,
-    warn_caller,
-)
+from backtest import core
 from backtest.engine import Backtest
 from backtest.policies import Combinator
 from backtest.results.measure_table import STREAMED
@@ -50,23 +44,17 @@ def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evalua
     if cluster is None:
         yield evaluator
         return
-    with connect(cluster) as client:
-        yield evaluator.map_members(lambda each: ClusterEvaluator(each, client))
-
-
-@contextlib.contextmanager
-def connect(cluster: str) -> Iterator[Any]:
     text = cluster if isinstance(cluster, str) else ""
     local = LOCAL.fullmatch(text)
     if not (ADDRESS.fullmatch(text) or local):
-        raise ParameterError(
+        raise core.ParameterError(
             "cluster must be the address that dask scheduler prints, such as tcp://10.0.0.1:8786, "
-            f"or local:2, got {repr_plain(cluster)}"
+            f"or local:2, got {core.repr_plain(cluster)}"
         )
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
-        raise ParameterError(
+        raise core.ParameterError(
             f"cluster needs Dask: {error}; pip install 'leverage-backtest[cluster]'"
         ) from error
     options = {"threads_per_worker": 1, "host": "127.0.0.1", "memory_limit": None}
@@ -82,8 +70,14 @@ def connect(cluster: str) -> Iterator[Any]:
             stack.enter_context(client).wait_for_workers(1, timeout=WAIT)
             client.get_versions(check=True)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise BacktestError(f"cannot use the cluster {cluster}: {error}") from error
-        yield client
+            raise core.BacktestError(f"cannot use the cluster {cluster}: {error}") from error
+        if isinstance(evaluator, e.PooledEvaluator):
+            pooled = copy(evaluator)
+            members = evaluator.members.items()
+            pooled.members = {name: ClusterEvaluator(each, client) for name, each in members}
+            yield pooled
+        else:
+            yield ClusterEvaluator(evaluator, client)
 
 
 class ClusterEvaluator(e.Evaluator):
@@ -93,7 +87,9 @@ class ClusterEvaluator(e.Evaluator):
         sent = [describe_job(local), local.market]
         self.sent = client.scatter(sent, broadcast=True, hash=False)
 
-    def _evaluate(self, sets: Sets, wanted: e.EvaluatedBars, progress: Progress | None) -> e.Rows:
+    def _evaluate(
+        self, sets: Sets, wanted: e.EvaluatedBars, progress: core.Progress | None
+    ) -> e.Rows:
         distributed: Any = importlib.import_module("distributed")
         rows, unit = e.start_rows(sets, self.measured), LANES if self.compile else 1
         n, n_workers = count_sets(sets), max(len(self.client.nthreads()), 1)
@@ -102,7 +98,7 @@ class ClusterEvaluator(e.Evaluator):
         for part in (np.arange(k, min(k + size, n)) for k in range(0, n, size)):
             given = (*self.sent, take_sets(sets, part), wanted._asdict())
             futures[self.client.submit(compute_block, *given, pure=False, retries=RETRIES)] = part
-        sampled: dict[int, FloatArray] = {}
+        sampled: dict[int, core.FloatArray] = {}
         told: dict[tuple[str, type[Warning]], None] = {}
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):
@@ -116,9 +112,11 @@ class ClusterEvaluator(e.Evaluator):
         except (distributed.client.FutureCancelledError, OSError) as error:
             told[f"the cluster is gone: {error}", UserWarning] = None
         except distributed.scheduler.KilledWorker as error:
-            raise BacktestError(f"workers of the cluster died at the same sets: {error}") from error
+            raise core.BacktestError(
+                f"workers of the cluster died at the same sets: {error}"
+            ) from error
         for text, kind in told:
-            warn_caller(text, kind)
+            core.warn_caller(text, kind)
         return rows._replace(returns=e.stack_returns(sampled, rows)) if wanted.returns else rows
 
 

@@ -6,17 +6,19 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from backtest import core, engine, policies, signals
 from backtest.account import AccountState, without_flows_before
-from backtest.market import Market, find_clock, read_weights, show_signal
+from backtest.market import Market, Markets, find_clock, read_weights, show_signal
 from backtest.policies import Policy, number_elements, split_name
 from backtest.results import RunSpan, start_tally
+from backtest.sweep import sets as s
 from backtest.sweep.lanes.rows import LANES, PriceTable
-from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_values, take_part, take_sets
+from backtest.sweep.sets import OVERLAY, Sets, VariedTest, find_values, take_sets
 from backtest.venue import Venue
 
 KEPT = 4
@@ -222,7 +224,7 @@ def list_ends(sets: Sets) -> list[dict[str, Any]]:
         votes = np.where(is_end, is_end.sum(axis=0), -1)
         rows |= dict.fromkeys(votes.argmax(axis=1).tolist())
     for values in (each for each in sets.values() if each.dtype.kind in "Ob"):
-        rows |= dict.fromkeys(np.unique(find_codes(values), return_index=True)[1].tolist())
+        rows |= dict.fromkeys(np.unique(s.find_codes(values), return_index=True)[1].tolist())
     return [take_sets(sets, row) for row in list(rows)[:MOST_SETS]]
 
 
@@ -231,27 +233,27 @@ class Panel:
 
     def __init__(
         self,
-        evaluator: Any,
+        varied: VariedTest,
+        whole: Markets,
+        memory: float,
         rule: signals.SignalRule | None,
         venues: Sequence[tuple[str, Venue]],
         first: int,
         stop: int | None,
-        memory: float,
     ) -> None:
-        self.varied = evaluator.varied
-        test = self.varied.test
-        whole = evaluator.markets
+        self.varied, test = varied, varied.test
         markets = whole if stop is None else whole.prefix(stop)
         self.markets, self.first = markets, first
         closes = markets.time[first:] + markets.interval
         periods = engine.count_periods(test.calendar, test.sampling, markets)
         self.span = RunSpan(int(markets.time[first]), closes, first, periods)
         clock, known = find_clock(markets), find_clock(whole).seen
-        self.seen, signal = clock.seen, test.signal
+        self.seen = clock.seen
+        signal: Any = test.signal
         if rule is not None:
             signal = rule.weigh(known, is_checked=False)
-        if isinstance(evaluator.market, Market) and rule is None:
-            given = signals.resolve_signal(signal, evaluator.market)
+        if isinstance(test.market, Market) and rule is None:
+            given = signals.resolve_signal(signal, test.market)
             weights = engine.read_signals(given, known, 0, is_alone=True)[:, : self.seen.n_bars]
             self.weights = np.ascontiguousarray(weights)
         else:
@@ -265,7 +267,8 @@ class Panel:
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None
         self._terms: Kept[engine.Setup] = OrderedDict()
-        self._above: Kept[list[engine.ObservedPolicy]] = OrderedDict()
+        observe = partial(engine.observe_overlay, markets=self.seen, signal=self.weights)
+        self._observe_overlay = lru_cache(KEPT)(observe)
         self._tables: Kept[PriceTable] = OrderedDict()
         self._deciders: Kept[engine.Deciders] = OrderedDict()
         self._flat: Kept[tuple[list[engine.ObservedPolicy], core.FloatArray]] = OrderedDict()
@@ -281,7 +284,7 @@ class Panel:
             return kept[key]
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
-        for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
+        for overlay in list_ends(s.take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.varied.build_overlay(named))
         for name, columns in zip(self.seen.names, self.columns, strict=True):
@@ -296,14 +299,6 @@ class Panel:
         """Observe the sets of a block at once, where their policies take arrays."""
         pairs = zip(self.seen.names, self.columns, strict=True)
         return [each.observe_together([find_own(one, k) for one in sets]) for k, each in pairs]
-
-    def _observe_overlay(self, overlay: Policy | None) -> list[engine.ObservedPolicy]:
-        return self._find(
-            self._above,
-            overlay,
-            lambda: engine.observe_overlay(overlay, self.seen, self.weights),
-            KEPT,
-        )
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         policy, account = self.varied.build_policies(values), self.varied.build_account(values)
@@ -348,10 +343,7 @@ class Panel:
 
     def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, core.FloatArray]:
         """Return state, policy table and tally of a parameter set at the first bar."""
-        has_overlay = self.varied.test.overlay is not None
-        state = engine.start_account_state(
-            setup.inputs, setup.account, self.first, has_overlay=has_overlay
-        )
+        state = engine.start_account_state(setup)
         tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), self.first)
         n, width = len(self.markets), setup.inputs.terms.rules.brackets.floors.shape[1]
         is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
@@ -359,13 +351,11 @@ class Panel:
         settings = [each.policy.settings().items() for each in shown]
         kinds = ((k, type(v), v if isinstance(v, str) else "") for own in settings for k, v in own)
 
-        observed, started = setup.observed, setup.inputs.started
+        observed = setup.observed
 
         def bind() -> engine.Deciders:
-            made = engine.make_deciders(observed, self.markets, started=started, width=width)
-            return engine.bind_compiled(
-                made, [(each.policy, tuple(each.columns)) for each in observed]
-            )
+            made = engine.gather_deciders(setup, observed)
+            return engine.bind_compiled(made, engine.list_policies(observed))
 
         def flatten() -> tuple[list[engine.ObservedPolicy], core.FloatArray]:
             """Return the columns in one array, with the policies, so that no id is used again."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 import warnings
 from collections.abc import Callable, Mapping
-from copy import copy
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -21,21 +19,14 @@ from backtest.results import find_direction
 from backtest.results.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
 from backtest.signals.rules import NOT_CHECKED
+from backtest.sweep import sets as s
 from backtest.sweep.lanes.rows import REASONS
 from backtest.sweep.lanes.runner import count_cores
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
-from backtest.sweep.sets import (
-    SIGNAL,
-    Sets,
-    VariedTest,
-    count_sets,
-    take_part,
-    take_sets,
-)
+from backtest.sweep.sets import Sets, VariedTest, count_sets, take_sets
 
 PANELS = 6
 """Spans and signals whose columns are kept, because a search uses them repeatedly."""
-NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)
 SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -94,7 +85,7 @@ def run_one_by_one(
             for k in range(n):
                 try:
                     result = replay(take_sets(sets, k))
-                    measured = {**NO_OPTIONS, **result.metrics}
+                    measured = {**dict.fromkeys(OPTION_COSTS, 0.0), **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
@@ -127,11 +118,9 @@ class Taken(NamedTuple):
     bars: int = 0
     alone: core.IntArray = np.zeros(len(REASONS), np.int64)
 
-    def add(self, n_sets: int, n_bars: int, alone: core.IntArray | None) -> Taken:
-        if alone is None:
-            return self._replace(one_by_one=self.one_by_one + n_sets)
-        n, bars = self.in_blocks + n_sets, self.bars + n_sets * n_bars
-        return Taken(n, self.one_by_one, bars, self.alone + alone)
+    def add(self, other: Taken) -> Taken:
+        sums: Any = map(sum, zip(self, other, strict=True))
+        return Taken(*sums)
 
     def __str__(self) -> str:
         if self.in_blocks + self.one_by_one == 0:
@@ -181,8 +170,8 @@ class Evaluator:
                 f"memory must be a size such as '1GiB' ({', '.join(SIZES)}), got {memory!r}"
             )
         self._room = size / 2 / PANELS
-        self._panels: dict[tuple[Any, ...], Panel] = {}
-        self._lock = threading.Lock()
+        make = partial(Panel, varied, self.markets, self._room)
+        self._make_panel = functools.lru_cache(PANELS)(make)
 
     @property
     def signal(self) -> Any:
@@ -222,8 +211,8 @@ class Evaluator:
             return
         self.has_checked = True
         if self.varied.rule is not None:
-            for own in list_ends(take_part(sets, SIGNAL)):
-                self._check_rule({f"{SIGNAL}{name}": value for name, value in own.items()})
+            for own in list_ends(s.take_part(sets, s.SIGNAL)):
+                self._check_rule({f"{s.SIGNAL}{name}": value for name, value in own.items()})
         found = self._find_panel({}, first, stop).check_ends(sets)
         self.checked = min(found, key=lambda each: each.cuts, default=None)
 
@@ -241,14 +230,10 @@ class Evaluator:
         return True
 
     def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
-        varied = self.varied
-        key = varied.build_signal(values), varied.build_margins(values), first, stop
-        with self._lock:
-            if key not in self._panels:
-                self._panels[key] = Panel(self, *key, self._room)
-                while len(self._panels) > PANELS:
-                    self._panels.pop(next(iter(self._panels)))
-            return self._panels[key]
+        varied, names = self.varied, self.markets.names  # also of what is not listed yet
+        venue = varied.build_venue({k: x for k, x in values.items() if k.startswith(s.MARGIN)})
+        venues = tuple((name, s.pick(venue, name)) for name in names)
+        return self._make_panel(varied.build_signal(values), venues, first, stop)
 
     @property
     def causality(self) -> str:
@@ -264,9 +249,6 @@ class Evaluator:
         few = [str(found)] if found is not None and (found.is_weak or found.given) else []
         signal = signals.describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
-
-    def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
-        return change(self)
 
     def copy_fallback(self, other: Evaluator) -> None:
         self.plain_because, self.compile = other.plain_because, other.compile
@@ -291,7 +273,9 @@ class Evaluator:
                     errors, done = [""] * len(places), np.ones(len(places), dtype=np.bool_)
                     put_rows(rows, places, Rows(*found[:2], errors, done), sampled)
                     n_bars = (self.markets.n_bars if stop is None else stop) - first
-                    self.taken = self.taken.add(len(places), n_bars, found.alone)
+                    n, alone = len(places), found.alone
+                    more = Taken(0, n) if alone is None else Taken(n, 0, n * n_bars, alone)
+                    self.taken = self.taken.add(more)
                 elif found is not None:
                     faulty.append(places)
                 if progress is not None:
@@ -383,7 +367,7 @@ class PooledEvaluator(Evaluator):
     def __init__(self, varied: VariedTest, *, pool: Pool = "mean", **settings: Any) -> None:
         self.pool = pool
         markets = as_markets(varied.test.market)
-        self.members = {
+        self.members: dict[str, Evaluator] = {
             name: Evaluator(varied.for_instrument(name, one), **settings)
             for name, one in markets.items()
         }
@@ -404,9 +388,7 @@ class PooledEvaluator(Evaluator):
         for k, (name, (a, b)) in enumerate(spans.items()):  # noqa: B007 - of the report
             how: Any = {"returns": wanted.returns, "progress": report if progress else None}
             parts[name] = self.members[name].evaluate(sets, first=a, stop=b, **how)
-        taken: Any = [each.taken for each in self.members.values()]
-        sums: Any = map(sum, zip(*taken, strict=True))
-        self.taken = Taken(*sums)
+        self.taken = functools.reduce(Taken.add, (each.taken for each in self.members.values()))
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows
@@ -454,11 +436,6 @@ class PooledEvaluator(Evaluator):
         others = getattr(other, "members", {})
         for name in self.members.keys() & others.keys():
             self.members[name].copy_fallback(others[name])
-
-    def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
-        other = copy(self)
-        other.members = {name: change(each) for name, each in self.members.items()}
-        return other
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
         found = {}

@@ -55,7 +55,7 @@ class SetRuns:
 
     def fit_to(self, names: Iterable[str]) -> Self:
         """Return the runs of sets with these names, which may vary the signal or not."""
-        if s.names_signal(names):
+        if any(name.startswith(s.SIGNAL) for name in names):
             return self
         return dataclasses.replace(self, varied=dataclasses.replace(self.varied, rule=None))
 
@@ -85,20 +85,16 @@ class SetRuns:
         """Return the manifest of a result of sets that vary the settings with these names."""
         test, market, cls = self.test, self.market, self.varied.policy_class
         known, varied = self.varied.settings, {*names}
-        own = [part for each in cls.parameters().values() for part in each.list_elements()]
-        held = {each.name: known[each.name].value for each in own if each.name not in varied}
-        held = {name: each for name, each in held.items() if each is not dataclasses.MISSING}
+        own = (each.name for each in s.list_parameters(cls) if each.name not in varied)
+        held = {x: known[x].value for x in own if known[x].value is not dataclasses.MISSING}
+        source = results.hash_source(cls)
         manifest: dict[str, Any] = core.to_plain(
             {
                 "kind": kind,
                 "data": results.describe_data(
                     market, test.account, market.start, market.time + market.interval
                 ),
-                "policy": {
-                    "name": cls.__name__,
-                    "source_hash": results.hash_source(cls),
-                    "settings": held,
-                },
+                "policy": {"name": cls.__name__, "source_hash": source, "settings": held},
                 "venue": results.describe_venue(self.varied.venue),
                 "account": test.account.to_dict(),
                 "signal": self.describe_signal(),

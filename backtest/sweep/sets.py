@@ -16,7 +16,7 @@ import pandas as pd
 from backtest import core
 from backtest.account import Account, Multiple, check_setting
 from backtest.engine import Backtest
-from backtest.market import Market, as_markets
+from backtest.market import Market
 from backtest.policies import Policy, change_settings, split_name
 from backtest.signals import SignalRule
 from backtest.venue import Venue
@@ -81,8 +81,7 @@ class VariedTest:
     rule: SignalRule | None = None
 
     def __post_init__(self) -> None:
-        kind = self.policy if isinstance(self.policy, type) else type(self.policy)
-        if not issubclass(kind, Policy):
+        if not issubclass(self.policy_class, Policy):
             is_table = isinstance(self.policy, Mapping)
             found = "a table of policies" if is_table else f"{self.policy!r:.60}"
             raise core.ParameterError(
@@ -145,9 +144,8 @@ class VariedTest:
         return above if above is None or not own else change_settings(above, own)
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
-        if self.rule is None:
-            return None
-        return change_settings(self.rule, self._read(values, SIGNAL))
+        rule = self.rule
+        return rule if rule is None else change_settings(rule, self._read(values, SIGNAL))
 
     def build_account(self, values: Mapping[str, Any]) -> Account:
         changes, account = self._read(values, "account."), self.test.account
@@ -160,15 +158,6 @@ class VariedTest:
         if isinstance(self.venue, Venue):
             return self.venue.override(changes)
         return {name: each.override(changes) for name, each in self.venue.items()}
-
-    def build_margins(self, values: Mapping[str, Any]) -> tuple[tuple[str, Venue], ...]:
-        """Return the venues by instrument as far as policies see them: with their margin rules.
-
-        Those of all instruments, also of some that are not listed yet.
-        """
-        seen = {name: each for name, each in values.items() if name.startswith(MARGIN)}
-        venue, names = self.build_venue(seen), as_markets(self.test.market).names
-        return tuple((name, pick(venue, name)) for name in names)
 
     def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         own = take_part(values, prefix)
@@ -229,20 +218,11 @@ def take_part(values: Mapping[str, _T], prefix: str) -> dict[str, _T]:
     return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
-def take_seen(sets: Sets) -> Sets:
-    """Return the values that change what policies see of the market: signal and margin rule."""
-    return {name: each for name, each in sets.items() if name.startswith((SIGNAL, MARGIN))}
-
-
 def to_plain_value(setting: Setting, value: object) -> object:
     value = value.item() if isinstance(value, np.generic) else value
     if setting.may_be_none and isinstance(value, float) and math.isnan(value):
         return None
     return value
-
-
-def names_signal(names: Iterable[str]) -> bool:
-    return any(name.startswith(SIGNAL) for name in names)
 
 
 def pick(given: Any, name: str) -> Any:
@@ -334,19 +314,15 @@ def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
     faults += find_missing(settings, given)
     known = {name: each for name, each in given.items() if name in settings}
     converted = {k: convert_column(settings[k], each, faults) for k, each in known.items()}
-    raise_faults(faults)
+    if faults:
+        raise core.ParameterError("\n".join(faults))
     check_terms(varied, converted)
     return reset_inactive(settings, converted)
 
 
-def raise_faults(faults: list[str]) -> None:
-    if faults:
-        raise core.ParameterError("\n".join(faults))
-
-
 def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
     for name in given:
-        if name.startswith(SIGNAL) and not names_signal(settings):
+        if name.startswith(SIGNAL) and not any(each.startswith(SIGNAL) for each in settings):
             yield f"{name} needs a signal rule, the signal is none; rsi:14:30:70 for example"
         elif name not in settings:
             own = ", ".join(each for each in settings if not split_name(each)[0])
@@ -620,9 +596,9 @@ def read_space(
                 f"example, got {core.repr_plain(value)}"
             )
     settings, fixed = varied.settings, dict(fix or {})
-    parts = [p for own in varied.policy_class.parameters().values() for p in own.list_elements()]
-    free = {each.name: [False, True] if each.space is None else each.space for each in parts}
-    wanted = {k: each for k, each in free.items() if k not in fixed} if given is None else {**given}
+    free = [each for each in list_parameters(varied.policy_class) if each.name not in fixed]
+    spaces = {each.name: [False, True] if each.kind is bool else each.space for each in free}
+    wanted = spaces if given is None else dict(given)
     faults = [*find_unknown(settings, {**wanted, **fixed})]
     faults += [] if wanted else ["space must have something to vary, got nothing"]
     faults += [f"{k} must not be both varied and fixed" for k in fixed if k in wanted]
@@ -641,7 +617,8 @@ def read_space(
             fixed[name] = convert_value(settings[name], fixed[name])
         except core.BacktestError as error:
             faults.append(str(error))
-    raise_faults(faults)
+    if faults:
+        raise core.ParameterError("\n".join(faults))
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
 

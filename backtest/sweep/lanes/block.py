@@ -10,14 +10,8 @@ import numpy as np
 
 from backtest import _compile, engine
 from backtest.account import Terms, find_line, pick_margin, records
-from backtest.account.money import (
-    ASSETS_SO_FAR,
-    CONVERTED_SO_FAR,
-    EQUITY,
-    GROWTH_TERMS,
-    SINCE_POOL,
-    UNIT,
-)
+from backtest.account import money as m
+from backtest.account.money import EQUITY, UNIT
 from backtest.account.records import WINDOW, TradedDays
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
@@ -152,12 +146,10 @@ def score_block(
     flat["bars"] = np.full(count, float(len(ends)))
     wallets, units = account[: r.WALLET_ROWS].T.copy(), lanes.units[:, :count].copy()
     metrics = measure_wallets(names, block.span, flat, wallets, began)
-    returns = [
-        sampled_returns(units[:, lane], np.ones(len(units)), float(flat["first_unit"][lane]))
-        for lane in range(count if block.has_returns else 0)
-    ]
-    stacked = np.stack(returns, axis=1) if returns else np.zeros((0, count))
-    return Scored(metrics, stacked, lanes.counts)
+    returns = np.zeros((0, count))
+    if block.has_returns:
+        returns = sampled_returns(units, np.ones(len(units)), flat["first_unit"])
+    return Scored(metrics, returns, lanes.counts)
 
 
 def start_lanes(block: Block, n_samples: int) -> Lanes:
@@ -166,6 +158,8 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     feed, due = inputs.feed, np.zeros(len(inputs.feed.time), np.int64)
     for bars in (feed.flow_bar, feed.funding_bar, feed.span[feed.ends == 1, 1] - 1):
         due[bars[(bars >= 0) & (bars < len(due))]] = 1
+    trails = terms.numbers[records.NUMBERS.index("trailing_stop")]
+    scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
     lanes = Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
         position=make_aligned(n * r.N_POSITION * LANES),
@@ -182,7 +176,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         is_full=block.is_full,
         has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
         has_exits=bool(np.any(terms.flags[[records.HAS_STOP, records.HAS_EXITS]])),
-        moves_stops=moves_stops(inputs),
+        moves_stops=bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales),
         has_rest=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(r.N_CURSOR, np.int64),
@@ -204,10 +198,10 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     groups[id(inputs)] += range(len(block.setups), LANES)  # lanes without a set, which never trade
     for places in groups.values():
         setup, one = block.setups[places[0]], np.zeros(r.N_ACCOUNT)
-        wallet = engine.start_wallet(setup.account, setup.account.capital, has_overlay=False)
+        wallet = engine.start_account_state(setup).wallet
         tally = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
         one[: r.WALLET_ROWS], one[r.TALLY : r.STATE_ROWS] = wallet.numbers, tally
-        one[SINCE_POOL] = setup.first - 1.0 - wallet.since_pool
+        one[m.SINCE_POOL] = setup.first - 1.0 - wallet.since_pool
         line = find_line(setup.inputs.terms.ruin_at, wallet.reserve, wallet.paid_in)
         one[r.LEAST] = find_least(setup.inputs, widest)
         one[r.LINE] = max(line, one[r.LEAST] - wallet.reserve, 0.0)
@@ -217,12 +211,6 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     account[r.IS_LIVE, len(block.setups) :] = 0.0
     position[:, r.REST, len(block.setups) :] = math.nan
     return lanes
-
-
-def moves_stops(inputs: Any) -> bool:
-    feed, trails = inputs.feed, inputs.terms.numbers[records.NUMBERS.index("trailing_stop")]
-    scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
-    return bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales)
 
 
 def find_widest(inputs: Any) -> list[float]:
@@ -335,7 +323,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     nothing: Any = {"asks": none, "wants_price": none[:n].copy(), "wants_account": none.copy()}
     nothing |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
     silent = block.deciders._replace(**nothing)  # a lane that passes a bar alone decides nothing
-    state = engine.start_account_state(inputs, setup.account, setup.first, has_overlay=False)
+    state = engine.start_account_state(setup)
     tape = engine.new_tape(n, 0, setup.first, 0)
     tape.is_on[0] = 0
     room = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
@@ -372,10 +360,10 @@ def measure_wallets(
     The profit of prices is what else explains the change from the equities ``began``.
     """
     earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
-    numbers["price_pnl"] = earned + sum(numbers[name] for name in GROWTH_TERMS)
+    numbers["price_pnl"] = earned + sum(numbers[name] for name in m.GROWTH_TERMS)
     found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
     measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
-    for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):
+    for name, row in (("price_pnl", m.ASSETS_SO_FAR), ("slippage", m.CONVERTED_SO_FAR)):
         if name in measured:
             measured[name] = measured[name] - wallets[:, row]
     if "price_pnl" in measured:  # nothing was ever held, and what is left is rounding

@@ -221,14 +221,12 @@ def end_samples(lanes: Lanes, free: float) -> None:
 
 
 def keep_units(lanes: Lanes) -> None:
+    """Write the unit values at the end of a sample, and bound quantities anew."""
     k = lanes.cursor[r.SAMPLE]
     if k < len(lanes.units):
         for lane in range(LANES):
             lanes.units[k, lane] = lanes.account[cell(UNIT, lane)]
     lanes.cursor[r.SAMPLE] = k + 1
-
-
-def tighten(lanes: Lanes) -> None:
     for i in range(len(lanes.signal)):
         most = 0.0
         for lane in range(LANES):

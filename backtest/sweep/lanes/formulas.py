@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from backtest import _compile, core, engine
-from backtest._compile.bytecode import CodeText
-from backtest.margin import LEVELS, MarginRules
+from backtest.margin import LEVELS
 from backtest.policies import AccountView, Policy, number_elements
 from backtest.policies.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
@@ -91,12 +90,10 @@ def locate_lane_formula(
         depth=2,
     )
 
-    def write(memory: type | None, _: CodeText) -> list[str]:
-        return engine.write_decide(memory, place)
-
-    recipe = engine.make_recipe(policy, columns, write, "lanes")
-    records = {"MarginRules": MarginRules, "AccountView": AccountView}
-    return engine.find_address(recipe, KINDS, records, has_counts=False)
+    recipe = engine.make_recipe(
+        policy, columns, lambda memory, _: engine.write_decide(memory, place), "lanes"
+    )
+    return engine.find_address(recipe, KINDS, has_counts=False)
 
 
 def at_row(k: int) -> str:
@@ -107,7 +104,7 @@ def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     """Return the object ``own`` of the loop over lanes, for its arguments."""
     twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
     twins |= {
-        id(rows.cell): _compile.jit(find_cell, forceinline=True),
+        id(rows.cell): _compile.jit(lambda row, i: np.uint64(row * LANES + i), forceinline=True),
         id(rows.lowest): _compile.find_lowest,
         id(loop.ask_lanes): _compile.jit(make_ask(), forceinline=True),
     }
@@ -115,10 +112,6 @@ def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     of_run = (*given[:4], *given[6:11], given[5].tally, given[11], 0, 1)  # of the loop of a run
     names["pass_alone"] = _compile.make_loop_call(of_run)
     return _compile.compile_twin(loop.take_block, names, own, given)
-
-
-def find_cell(row: int, i: int) -> Any:
-    return np.uint64(row * LANES + i)
 
 
 ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))

@@ -6,17 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
-from backtest.account.money import (
-    CASH,
-    EQUITY,
-    IS_OVER,
-    IS_RUINED,
-    PEAK,
-    RESERVE,
-    SCALE,
-    SINCE_POOL,
-    UNIT,
-)
+from backtest.account import money as m
 from backtest.core.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
@@ -24,18 +14,8 @@ from backtest.policies import AccountView
 from backtest.results import Clock, grow_free
 from backtest.sweep.lanes import quiet
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
-from backtest.sweep.lanes.rows import (
-    LANES,
-    LanePolicies,
-    Lanes,
-    cell,
-    keep_rare,
-    lowest,
-    put_back,
-    spot,
-    take_out,
-)
+from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units
+from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, spot
 from backtest.sweep.lanes.trades import fill_trades, find_exits, follow_bests, plan_trades
 
 if TYPE_CHECKING:
@@ -91,16 +71,16 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         if rare != 0:
             quiet.write_before(rules, markets, block, t)
         while alone != 0:
-            lane = lowest(alone)
+            lane = r.lowest(alone)
             alone &= alone - 1
-            take_out(block, rules, own, t, t - first, lane)
+            r.take_out(block, rules, own, t, t - first, lane)
             _, why = pass_alone(
                 address, rules, markets, times, log_returns, shown, own, quotes, scratch, ledger,
                 block.tally, tape, t, t + 1,
             )  # fmt: skip
             if why != DONE:
                 return t, why
-            put_back(block, rules, own, t, lane)
+            r.put_back(block, rules, own, t, lane)
         end_bar(markets, clock, block, free, t)
         if rare != 0:
             end_lanes(rules, block, n)
@@ -115,7 +95,7 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if is_due and is_whole(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         lanes.found[r.WHOLE] = rare
-        keep_rare(lanes, rare, n, False)
+        r.keep_rare(lanes, rare, n, False)
         return rare
     event = lanes.cursor[r.EVENT]
     has_funding = is_due and event < len(feed.funding_bar) and feed.funding_bar[event] == t
@@ -130,7 +110,7 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if rare != 0:
         rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CLOSING]
         lanes.found[r.WHOLE], lanes.found[r.OVER] = 0, lanes.cursor[r.CLOSING]
-        keep_rare(lanes, rare, n, is_paying)
+        r.keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
     if is_paying:
@@ -146,7 +126,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
 
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
-    is_asking, rare, is_trading = trades_on(terms, lanes, n), 0, False
+    is_asking, rare, is_trading = n == 1, 0, False
+    is_asking &= lanes.cursor[r.N_TRADING] >= OFTEN and lanes.kinds[0] <= r.LOTS
+    is_asking &= lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
+    is_asking &= terms.max_gross_leverage == math.inf  # else a look would not be for nothing
     lanes.found[r.EXIT], lanes.found[r.CAPPED], lanes.found[r.ORDER] = 0, 0, 0
     lanes.cursor[r.ASKING] = r.ALL_GROUPS
     if not is_asking:
@@ -163,14 +146,6 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
     rare |= lanes.found[r.EXIT] | lanes.found[r.ORDER]
     lanes.cursor[r.N_TRADING] = lanes.cursor[r.N_TRADING] + 1 if is_trading else 0
     return is_trading, rare
-
-
-def trades_on(terms: Terms, lanes: Lanes, n: int) -> bool:
-    """Return whether a look would be for nothing: one position, traded at each of the last bars."""
-    if n > 1 or lanes.cursor[r.N_TRADING] < OFTEN or lanes.kinds[0] > r.LOTS:
-        return False
-    is_open = lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
-    return bool(is_open and terms.max_gross_leverage == math.inf)
 
 
 def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
@@ -194,7 +169,6 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     """Write what lanes share from one bar to the next: the risk-free return, and cursors."""
     if clock.ends_sample[t] != 0.0:
         keep_units(lanes)
-        tighten(lanes)
         free = 0.0
     lanes.free[0] = free
     if lanes.is_due[t] == 0:
@@ -212,13 +186,13 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """Let lanes that are ruined or over rest, unless closes would change what they are worth."""
     account, position, closing = lanes.account, lanes.position, 0
     for lane in range(LANES):
-        is_over = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
+        is_over = account[cell(m.IS_RUINED, lane)] + account[cell(m.IS_OVER, lane)] != 0.0
         if not is_over or account[cell(r.IS_LIVE, lane)] == 0.0:
             continue
         account[cell(r.IS_LIVE, lane)] = r.ENDED
-        unit, money = account[cell(UNIT, lane)], account[cell(EQUITY, lane)]
-        worth = account[cell(SCALE, lane)] * (money + account[cell(RESERVE, lane)])
-        is_busy = bool(terms.has_interest) and account[cell(CASH, lane)] != 0.0
+        unit, money = account[cell(m.UNIT, lane)], account[cell(m.EQUITY, lane)]
+        worth = account[cell(m.SCALE, lane)] * (money + account[cell(m.RESERVE, lane)])
+        is_busy = bool(terms.has_interest) and account[cell(m.CASH, lane)] != 0.0
         is_busy = is_busy or abs(worth - unit) > TOLERANCE * unit  # its money was withdrawn
         for i in range(n):
             position[spot(i, r.TARGET, lane)] = math.nan
@@ -270,8 +244,8 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
     account, shown = lanes.account, policies.shown
     days = (time + policies.interval - policies.start) / DAY_NS
     for lane in range(LANES):
-        equity, unit = account[cell(EQUITY, lane)], account[cell(UNIT, lane)]
-        peak = account[cell(PEAK, lane)]
+        equity, unit = account[cell(m.EQUITY, lane)], account[cell(m.UNIT, lane)]
+        peak = account[cell(m.PEAK, lane)]
         shown[cell(SEEN_EQUITY, lane)] = equity
         shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
         shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
@@ -282,9 +256,9 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
     account, position, shown = lanes.account, lanes.position, policies.shown
     unit, is_isolated = abs(lanes.prices[r.CLOSE, i]), terms.rules.brackets.are_isolated[i] != 0
     for lane in range(LANES):
-        quantity, equity = position[spot(i, r.QUANTITY, lane)], account[cell(EQUITY, lane)]
+        quantity, equity = position[spot(i, r.QUANTITY, lane)], account[cell(m.EQUITY, lane)]
         is_shown = (quantity != 0.0) & (equity > 0.0)
-        of_pool, of_its_own = account[cell(SINCE_POOL, lane)], position[spot(i, r.LAST_HIT, lane)]
+        of_pool, of_its_own = account[cell(m.SINCE_POOL, lane)], position[spot(i, r.LAST_HIT, lane)]
         shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
         shown[cell(SEEN_POSITION, lane)] = quantity
         shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.LAST_STOP, lane)]

@@ -14,7 +14,7 @@ from backtest.sweep.lanes import rows as r
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
     """Write what holds in a chunk of bars: limits, and what a unit traded costs without impact."""
     prices, brackets = lanes.prices, terms.rules.brackets
-    kind, table = r.make_kind(False, False, False, False), r.Table(1.0, 1.0, 1.0)
+    kind, table = r.make_kind(False, False, False, False, False), r.Table(1.0, 1.0, 1.0)
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
@@ -198,9 +198,9 @@ def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
         lanes.cursor[r.ASKING] = asking
         return asking != 0, rare
     if terms.rules.brackets.are_isolated[0]:
-        is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, True))
+        is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, True, False))
     else:
-        is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, False))
+        is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, False, False))
     is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
     lanes.is_asking[0] = 1 if is_asking else 0
     return is_asking, rare
@@ -306,7 +306,7 @@ def find_groups(lanes: r.Lanes, i: int) -> int:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, asking = r.quote_open(lanes.prices, i), lanes.signal[i], 0
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    kind, table = r.make_kind(False, False, False, False), r.Table(1.0, 1.0, 1.0)
+    kind, table = r.make_kind(False, False, False, False, False), r.Table(1.0, 1.0, 1.0)
     for group in range(r.GROUPS):
         found = False
         for k in range(r.GROUP):

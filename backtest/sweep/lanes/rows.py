@@ -334,22 +334,11 @@ class FillKind(NamedTuple):
 
 @inlined
 def make_kind(
-    has_rounding: bool,
-    has_impact: bool,
-    is_inverse: bool,
-    is_isolated: bool,
+    has_rounding: bool, has_impact: bool, is_inverse: bool, is_isolated: bool, is_alone: bool
 ) -> FillKind:
-    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, False, False, False, False)
-
-
-@inlined
-def make_plain_kind(has_rounding: bool) -> FillKind:
-    return FillKind(has_rounding, False, False, False, False, False, False, True)
-
-
-@inlined
-def make_isolated_kind(is_inverse: bool) -> FillKind:
-    return FillKind(True, True, is_inverse, True, False, False, False, True)
+    return FillKind(
+        has_rounding, has_impact, is_inverse, is_isolated, False, False, False, is_alone
+    )
 
 
 class Table(NamedTuple):

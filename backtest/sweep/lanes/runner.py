@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest._compile import COMPILER_LOCK
 from backtest.core import BacktestError, IntArray, list_values
-from backtest.engine import Setup, summarize_account
+from backtest.engine import Setup, measure_account
 from backtest.policies import split_name
 from backtest.results import name_tally, sampled_returns
 from backtest.results.measure_table import CORE, STREAMED
 from backtest.results.tally import FIRST_UNIT
-from backtest.sweep.lanes.block import (
-    LEAST_LANES,
-    Block,
-    find_read,
-    fits_lanes,
-    has_own_columns,
-    is_same,
-    join_columns,
-    list_shared,
-    measure_wallets,
-    score_block,
-)
+from backtest.sweep import sets as s
+from backtest.sweep.lanes import block as b
+from backtest.sweep.lanes.block import LEAST_LANES
 from backtest.sweep.lanes.formulas import locate_lane_formula
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.panel import BlockFault, Panel, Scored
-from backtest.sweep.sets import (
-    Sets,
-    count_sets,
-    find_codes,
-    group_rows,
-    number_rows,
-    take_seen,
-    take_sets,
-)
+from backtest.sweep.sets import Sets, count_sets, take_sets
 
 OWN_TERMS = frozenset(
     {
@@ -91,7 +73,8 @@ def score_sets(
     returns: bool,
 ) -> Iterator[Found]:
     def list_tasks() -> Iterator[SetTask | IntArray]:
-        parts = group_rows(number_rows(take_seen(sets), count_sets(sets)))
+        seen = {name: each for name, each in sets.items() if name.startswith((s.SIGNAL, s.MARGIN))}
+        parts = s.group_rows(s.number_rows(seen, count_sets(sets)))
         most = -(-count_sets(sets) // threads) if len(parts) == 1 else LANES
         for rows in parts:
             some = take_sets(sets, rows)
@@ -104,10 +87,21 @@ def score_sets(
                 yield task._replace(rows=rows[task.rows])
 
     n_threads = max(1, min(threads, count_sets(sets)))
-    for _, found in run_in_threads(partial(score_task, names), list_tasks(), n_threads):
-        if isinstance(found, BaseException):
-            raise found
-        yield from found
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="sweep")
+    tasks, stopped = list_tasks(), threading.Event()
+    waiting: set[Future[list[Found]]] = set()
+    try:
+        while True:
+            for task in islice(tasks, 2 * n_threads - len(waiting)):
+                waiting.add(pool.submit(score_task, names, task, stopped.is_set))
+            if not waiting:
+                return
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield from future.result()
+    finally:
+        stopped.set()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def split(
@@ -124,7 +118,7 @@ def split(
     apart += [each > 0.0 for each in shared]
     own = [sets[name] for name in reads if name in sets]
     keys = [*reversed(own), *apart]
-    order = np.lexsort([*map(find_codes, keys)]) if keys else np.arange(count_sets(sets))
+    order = np.lexsort([*map(s.find_codes, keys)]) if keys else np.arange(count_sets(sets))
     n_bars = len(panel.span.closes)
     fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
     fits = fits and count_sets(sets) * n_bars >= LEAST_BAR_SETS
@@ -132,9 +126,8 @@ def split(
         setup, limit = None, 0
         if fits and len(rows) >= LEAST_LANES:
             with suppress(BacktestError):  # the run of this set gives the reason
-                setup = panel.set_up(take_sets(sets, int(rows[0])))
-        if setup is not None and not fits_lanes(setup, panel.begin(setup)[1]):
-            setup = None
+                first = panel.set_up(take_sets(sets, int(rows[0])))
+                setup = first if b.fits_lanes(first, panel.begin(first)[1]) else None
         if setup is not None:
             columns = [x for policy in setup.observed for x in policy.columns.values()]
             limit = max(1, int(memory // max(sum(x.nbytes for x in columns), 1)))
@@ -146,7 +139,7 @@ def split(
 
 
 def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
-    codes = [find_codes(each)[rows] for each in columns]
+    codes = [s.find_codes(each)[rows] for each in columns]
     changes = [np.flatnonzero(np.diff(each)) + 1 for each in codes]
     return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
 
@@ -189,19 +182,19 @@ def score_lanes(
     seen = panel.observe_together(sets)
     setups = [panel.set_up_lane(like, values, seen) for values in sets]
     first, *others = {id(each.inputs): each for each in setups}.values()
-    if not all(is_same(list_shared(first), list_shared(each)) for each in others):
+    if not all(b.is_same(b.list_shared(first), b.list_shared(each)) for each in others):
         raise BlockFault
     _, deciders, _ = panel.begin(like)
-    columns = join_columns(setups)
+    columns = b.join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
-    own, asked = has_own_columns(columns), frozenset(task.sets)
+    own, asked = b.has_own_columns(columns), frozenset(task.sets)
     shown = [(each.policy, tuple(each.columns)) for each in setups[0].observed]
     with COMPILER_LOCK:
         formulas = [
-            locate_lane_formula(*each, varied, asked, find_read(*each), has_own_columns=own)
+            locate_lane_formula(*each, varied, asked, b.find_read(*each), has_own_columns=own)
             for each in shown
         ]
-    block = Block(
+    block = b.Block(
         setups=setups,
         deciders=deciders,
         addresses=formulas,
@@ -211,7 +204,7 @@ def score_lanes(
         is_full=bool(EXPOSED & {*names}),
         table=panel.find_table(first),
     )
-    return score_block(names, block, is_stopped)
+    return b.score_block(names, block, is_stopped)
 
 
 def score_set(
@@ -228,57 +221,20 @@ def score_set(
         setup = panel.set_up(task.sets)
         state, deciders, tally = panel.begin(setup)
         began = np.array([state.wallet.equity])
-        done = summarize_account(
-            setup.inputs, state, deciders, tally, panel.first,
-            has_units=task.has_returns, is_compiled=True, progress=go_on,
-        )  # fmt: skip
+        given = (setup.inputs, state, deciders, tally, panel.first)
+        units = measure_account(*given, has_units=task.has_returns, progress=go_on)
     except BacktestError:
         return BlockFault()
     except Stopped:
         return None
-    flat = {name: np.array([value]) for name, value in name_tally(done.tally).items()}
-    metrics = measure_wallets(names, panel.span, flat, done.state.wallet.numbers[None], began)
+    flat = {name: np.array([value]) for name, value in name_tally(tally).items()}
+    metrics = b.measure_wallets(names, panel.span, flat, state.wallet.numbers[None], began)
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]
-        returns = sampled_returns(done.units, ends, float(done.tally[FIRST_UNIT]))
+        returns = sampled_returns(units, ends, float(tally[FIRST_UNIT]))
     return Scored(metrics, returns[:, None])
-
-
-_T = TypeVar("_T")
 
 
 def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_in_threads(
-    work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
-) -> Iterator[tuple[_T, Any]]:
-    stopped, before = threading.Event(), sys.unraisablehook
-
-    def pass_on(found: Any) -> None:
-        if "numba" not in repr(found.object):
-            before(found)
-
-    sys.unraisablehook = pass_on
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="sweep")
-    waiting: dict[Future[Any], _T] = {}
-    try:
-        for item in items:
-            waiting[pool.submit(work, item, stopped.is_set)] = item
-            if len(waiting) >= 2 * threads:
-                yield from _take(waiting)
-        while waiting:
-            yield from _take(waiting)
-    finally:
-        sys.unraisablehook = before
-        stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        error = future.exception()
-        yield waiting.pop(future), future.result() if error is None else error

@@ -6,35 +6,16 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest import account as a
+from backtest.account import position as p
 from backtest.account.money import CASH
 from backtest.account.orders import LARGEST_WORSENING, round_quantity, trade
-from backtest.account.position import (
-    compute_loss_stop,
-    compute_target_price,
-    compute_trail,
-    find_side,
-)
 from backtest.account.records import FLAGS, Balances, Trade
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.quiet import bound_moves, bound_rates, find_spent
-from backtest.sweep.lanes.rows import (
-    LANES,
-    SLACK,
-    FillKind,
-    Lanes,
-    Table,
-    cell,
-    lowest,
-    make_isolated_kind,
-    make_kind,
-    make_plain_kind,
-    quote_open,
-    read_rules,
-    spot,
-)
+from backtest.sweep.lanes.rows import LANES, FillKind, Lanes, Table, cell, lowest, make_kind, spot
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
@@ -104,27 +85,27 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     if len(lanes.signal) == 1 and kind < r.LINEAR:
         return plan_alone(lanes, kind, table)
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(False, False, False, False), table, is_first, i)
+        return plan(lanes, make_kind(False, False, False, False, False), table, is_first, i)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, False, False, False), table, is_first, i)
+        return plan(lanes, make_kind(True, False, False, False, False), table, is_first, i)
     if kind == r.LINEAR:
-        return plan(lanes, make_kind(True, True, False, False), table, is_first, i)
+        return plan(lanes, make_kind(True, True, False, False, False), table, is_first, i)
     if kind == r.INVERTED:
-        return plan(lanes, make_kind(True, True, True, False), table, is_first, i)
+        return plan(lanes, make_kind(True, True, True, False, False), table, is_first, i)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, False, True), table, is_first, i)
-    return plan(lanes, make_kind(True, True, True, True), table, is_first, i)
+        return plan(lanes, make_kind(True, True, False, True, False), table, is_first, i)
+    return plan(lanes, make_kind(True, True, True, True, False), table, is_first, i)
 
 
 def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
     """Return the answers of :func:`plan` of code for the kind of fills of a single position."""
     if kind == r.PLAIN:
-        return plan(lanes, make_plain_kind(False), table, True, 0)
+        return plan(lanes, make_kind(False, False, False, False, True), table, True, 0)
     if kind == r.LOTS:
-        return plan(lanes, make_plain_kind(True), table, True, 0)
+        return plan(lanes, make_kind(True, False, False, False, True), table, True, 0)
     if kind == r.ISOLATED:
-        return plan(lanes, make_isolated_kind(False), table, True, 0)
-    return plan(lanes, make_isolated_kind(True), table, True, 0)
+        return plan(lanes, make_kind(True, True, False, True, True), table, True, 0)
+    return plan(lanes, make_kind(True, True, True, True, True), table, True, 0)
 
 
 @inlined
@@ -146,13 +127,13 @@ def plan_group(
 ) -> int:
     """Plan the trades of a group; return three answers of :func:`plan_once` as bits."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, limit = quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
+    quote, signal, limit = r.quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
     unit, reach_of_one = abs(quote.fill), lanes.prices[r.REACH, i]
     rate, most = lanes.prices[r.INITIAL_RATE, i], lanes.most[i] * unit
     is_trading, is_over, is_any = False, False, False
     for k in range(r.GROUP):
         lane = group * r.GROUP + k
-        rules = read_rules(numbers, kind, table, i, lane)
+        rules = r.read_rules(numbers, kind, table, i, lane)
         quantity, worth = position[spot(i, r.QUANTITY, lane)], account[cell(r.WORTH, lane)]
         if kind.is_alone and not kind.is_isolated:  # who trades at every bar was not looked at
             worth = account[cell(CASH, lane)] + quantity * quote.fill
@@ -231,7 +212,7 @@ def spare_isolated(
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     least = backing + grown * posted - (1.0 + posted) * cost
     is_rare = (not lost < least) & (grown > 0.0)
-    taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
+    taken = r.SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
     taken = (taken if order.is_adding else 0.0) + cost
     is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
     least = math.inf
@@ -303,7 +284,7 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
     ratio = 1.0 + worsening
     if rules.margin.is_inverse:
         ratio = 1.0 / (1.0 - worsening)
-    return (worsening * ratio + rules.fee * ratio) * SLACK
+    return (worsening * ratio + rules.fee * ratio) * r.SLACK
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
@@ -344,10 +325,14 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
 
 def add_wanted(lanes: Lanes, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, is_open = quote_open(lanes.prices, i), lanes.signal[i], lanes.is_pending[i] == 1
-    kind, table = make_kind(False, False, False, False), Table(1.0, 1.0, 1.0)
+    quote, signal, is_open = (
+        r.quote_open(lanes.prices, i),
+        lanes.signal[i],
+        lanes.is_pending[i] == 1,
+    )
+    kind, table = make_kind(False, False, False, False, False), Table(1.0, 1.0, 1.0)
     for lane in range(LANES):
-        rules = read_rules(numbers, kind, table, i, lane)
+        rules = r.read_rules(numbers, kind, table, i, lane)
         held = abs(position[spot(i, r.QUANTITY, lane)]) * abs(quote.fill)
         equity, target = account[cell(r.WORTH, lane)], position[spot(i, r.TARGET, lane)]
         reach = a.compute_target(rules, quote, equity, target, signal)
@@ -369,27 +354,27 @@ def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
 def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
     kind = lanes.kinds[i]
     if kind <= r.LOTS:
-        fill_lanes(lanes, make_kind(False, False, False, False), table, turn, i)
+        fill_lanes(lanes, make_kind(False, False, False, False, False), table, turn, i)
     elif kind == r.LINEAR:
-        fill_lanes(lanes, make_kind(False, True, False, False), table, turn, i)
+        fill_lanes(lanes, make_kind(False, True, False, False, False), table, turn, i)
     elif kind == r.INVERTED:
-        fill_lanes(lanes, make_kind(False, True, True, False), table, turn, i)
+        fill_lanes(lanes, make_kind(False, True, True, False, False), table, turn, i)
     elif kind == r.ISOLATED:
-        fill_lanes(lanes, make_kind(False, True, False, True), table, turn, i)
+        fill_lanes(lanes, make_kind(False, True, False, True, False), table, turn, i)
     else:
-        fill_lanes(lanes, make_kind(False, True, True, True), table, turn, i)
+        fill_lanes(lanes, make_kind(False, True, True, True, False), table, turn, i)
 
 
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, asking = quote_open(lanes.prices, i), lanes.cursor[r.ASKING]
+    quote, asking = r.quote_open(lanes.prices, i), lanes.cursor[r.ASKING]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            rules = read_rules(numbers, kind, table, i, lane)
+            rules = r.read_rules(numbers, kind, table, i, lane)
             quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
             margin, cash = 0.0, account[cell(CASH, lane)]
             want, room = position[spot(i, r.WANT, lane)], cash
@@ -439,7 +424,7 @@ def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
     position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
-    quote, flags = quote_open(prices, i), terms.flags
+    quote, flags = r.quote_open(prices, i), terms.flags
     kind = FillKind(
         has_rounding=True,
         has_impact=True,
@@ -457,7 +442,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
         asking &= asking - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            rules = read_rules(numbers, kind, table, i, lane)
+            rules = r.read_rules(numbers, kind, table, i, lane)
             own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
             )
@@ -465,10 +450,10 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             after = trade_lane(rules, a.Balances(0.0, own), quote, want).balances.position
             best = after.entry if is_planned & (own.quantity * after.quantity <= 0.0) else best
             own = after if is_planned else own
-            side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
-            stop = widen(compute_loss_stop(rules, own, quote), side)
-            trail = widen(compute_trail(rules, own, quote, best), side)
-            aim = widen(compute_target_price(rules, own, quote), -side)
+            side, is_long, is_short = p.find_side(own), own.quantity > 0.0, own.quantity < 0.0
+            stop = widen(p.compute_loss_stop(rules, own, quote), side)
+            trail = widen(p.compute_trail(rules, own, quote, best), side)
+            aim = widen(p.compute_target_price(rules, own, quote), -side)
             low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
             low, high = max(low, pick(is_long, trail, low)), min(high, pick(is_short, trail, high))
             low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
@@ -492,7 +477,7 @@ def follow_bests(lanes: Lanes, n: int) -> None:
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] == 0.0:
             continue
-        quote = quote_open(lanes.prices, i)
+        quote = r.quote_open(lanes.prices, i)
         for lane in range(LANES):
             own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
