@@ -97,7 +97,7 @@ class MadeUp:
         metrics |= found
         for values in metrics.values():
             values[np.array([error != "" for error in errors])] = math.nan
-        drawn = self._draw(sets, metrics["sharpe"]) if returns else None
+        drawn = dict(enumerate(self._draw(sets, metrics["sharpe"]).T)) if returns else {}
         return Rows(metrics, drawn, errors, np.ones(n, dtype=np.bool_))
 
     doubts: tuple[str, ...] = ()

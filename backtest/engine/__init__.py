@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import flatten_settings, gather_deciders, observe_overlay
-    from backtest.engine.policies import replace_policies, show_terms
+    from backtest.engine.policies import flatten_memory, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, is_same_account

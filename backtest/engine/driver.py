@@ -19,17 +19,11 @@ from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import new_quotes
 from backtest.core import Progress
+from backtest.engine import inputs as feeds
 from backtest.engine import loop as loop_steps
 from backtest.engine.compiler import compile_loop, hash_rules
 from backtest.engine.formulas import bind_compiled
-from backtest.engine.inputs import (
-    WITHOUT_OPTIONS,
-    AccountInputs,
-    pack_terms,
-    start_account_state,
-    start_day,
-    write_table,
-)
+from backtest.engine.inputs import AccountInputs, pack_terms
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.policies import Combinator, Policy, formula_for, written_formulas
@@ -91,7 +85,6 @@ Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 @functools.cache
 def find_entry(name: str, *, has_parts: bool) -> _compile.Entry:
-    """Return a function of the loop as compiled for accounts with options, or without."""
     compile_for = partial(compile_loop, name, has_parts=has_parts)
     return _compile.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
 
@@ -104,7 +97,7 @@ class CompiledCalls:
 
     def bind(self, terms: a.Terms, *given: Any) -> Callable[[], Any]:
         """Return the call; what must be compiled for it is compiled before."""
-        return self.callers[terms.instruments is not WITHOUT_OPTIONS].bind(terms, *given)
+        return self.callers[terms.instruments is not feeds.WITHOUT_OPTIONS].bind(terms, *given)
 
     def __call__(self, terms: a.Terms, *given: Any) -> Any:
         return self.bind(terms, *given)()
@@ -191,7 +184,7 @@ def drive(
 def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
     terms = inputs.terms
     for bar, i, margin in inputs.changes:
-        terms = write_table(terms, i, margin) if bar < first else terms
+        terms = feeds.write_table(terms, i, margin) if bar < first else terms
     return terms
 
 
@@ -212,11 +205,11 @@ class TermsInTime:
         for bar, i, margin in self.inputs.changes:
             stop = min(stop, bar) if bar > t else stop
             if bar == t:
-                self.terms = write_table(self.terms, i, margin)
+                self.terms = feeds.write_table(self.terms, i, margin)
                 self.packed, self.charged = None, b""
         fees = self.inputs.fees
         if fees is not None:
-            traded, end = start_day(fees.day, traded, t)
+            traded, end = feeds.start_day(fees.day, traded, t)
             found, stop = fees.find(traded.past), min(stop, end)
             if found.tobytes() != self.charged:
                 self.terms, self.packed = fees.write(self.terms, found), None
@@ -349,7 +342,7 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
     has_parts = len(inputs.terms.options.instruments) > 0
     caller = Caller(find_entry("fill_closes", has_parts=has_parts)) if setup.is_compiled else None
-    state = start_account_state(setup)
+    state = feeds.start_account_state(setup)
     held = HeldAtCloses(
         cash=record.account.cash,
         quantity=record.positions.quantity,

@@ -215,19 +215,6 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
     )
 
 
-def replace_policies(
-    deciders: Deciders, observed: list[ObservedPolicy], columns: FloatArray
-) -> Deciders:
-    rooms = ("shown", "bar", "margin", "levels")
-    return deciders._replace(
-        methods=0,
-        params=flatten_settings(observed)[0],
-        columns=columns,
-        memory=flatten_memory(observed)[0],
-        **{name: np.zeros_like(getattr(deciders, name)) for name in rooms},
-    )
-
-
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the parameters of all policies in one array, and the place of each policy."""
     numbers = []

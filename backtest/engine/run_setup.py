@@ -131,21 +131,13 @@ def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None
     return resume
 
 
-def check_rules(
-    resume: RunRecord | None,
-    policies: Mapping[str, Policy],
-    overlay: Policy | None,
-    venues: Mapping[str, Venue],
-    account: Account,
-) -> None:
-    if resume is None:
-        return
-    above = None if overlay is None else describe_policy(overlay)
-    present: Any = core.to_plain({"policy": describe_policies(policies), "overlay": above})
+def check_rules(resume: RunRecord, setup: Setup) -> None:
+    above = None if setup.overlay is None else describe_policy(setup.overlay)
+    present: Any = core.to_plain({"policy": describe_policies(setup.policies), "overlay": above})
     past: Any = core.to_plain(
         {"policy": resume.manifest["policy"], "overlay": resume.manifest.get("overlay")}
     )
-    present |= list_rules(account, venues, resume.last_time)
+    present |= list_rules(setup.account, setup.venues, resume.last_time)
     past |= list_rules(resume.account, resume.venues, resume.last_time)
     differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
@@ -180,7 +172,8 @@ def set_up_run(
 ) -> Setup:
     earlier = read_resume(resume, test.start)
     setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
-    check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
+    if earlier is not None:
+        check_rules(earlier, setup)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
     rules.warn_of_weights(setup.given, test.plain.setting[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)

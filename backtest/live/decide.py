@@ -445,7 +445,7 @@ def go_on(
     if result.last_time < last:
         result = test.run(policy, resume=result, compile=False)
     earlier: Any = engine.read_resume(result, None)
-    engine.check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
+    engine.check_rules(earlier, setup)
     return result.state, result.traded
 
 

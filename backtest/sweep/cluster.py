@@ -98,12 +98,11 @@ class ClusterEvaluator(e.Evaluator):
         for part in (np.arange(k, min(k + size, n)) for k in range(0, n, size)):
             given = (*self.sent, take_sets(sets, part), wanted._asdict())
             futures[self.client.submit(compute_block, *given, pure=False, retries=RETRIES)] = part
-        sampled: dict[int, core.FloatArray] = {}
         told: dict[tuple[str, type[Warning]], None] = {}
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):
                 found, warned = future.result()
-                e.put_rows(rows, futures[future], found, sampled)
+                e.put_rows(rows, futures[future], found)
                 told.update(dict.fromkeys(warned))
                 if progress is not None:
                     progress(int(rows.done.sum()), n)
@@ -117,7 +116,7 @@ class ClusterEvaluator(e.Evaluator):
             ) from error
         for text, kind in told:
             core.warn_caller(text, kind)
-        return rows._replace(returns=e.stack_returns(sampled, rows)) if wanted.returns else rows
+        return rows
 
 
 EVALUATORS: dict[str, e.Evaluator] = {}

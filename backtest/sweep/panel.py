@@ -318,7 +318,6 @@ class Panel:
     def set_up_lane(
         self, like: engine.Setup, values: Mapping[str, Any], seen: list[dict[Any, Observed]]
     ) -> engine.Setup:
-        """Set up a set that shares all but its policies with an earlier one of the same terms."""
         policy = self.varied.build_policy(values)
         observed = self._observe(policy, values, seen)
         terms = tuple((name, value) for name, value in values.items() if split_name(name)[0])
@@ -370,10 +369,13 @@ class Panel:
             raise NotCompiled(text) from refusal
         key = tuple(id(each.columns) for each in observed)
         flat = self._find(self._flat, key, flatten, KEPT)[1]
-        return state, engine.replace_policies(pattern, observed, flat), tally
+        rooms = ("shown", "bar", "margin", "levels")
+        own: dict[str, Any] = {name: np.zeros_like(getattr(pattern, name)) for name in rooms}
+        own["params"], _ = engine.flatten_settings(observed)
+        own["memory"], _ = engine.flatten_memory(observed)
+        return state, pattern._replace(methods=0, columns=flat, **own), tally
 
     def find_table(self, setup: engine.Setup) -> PriceTable:
-        """Return the table of prices for the blocks of all sets with contracts of the same size."""
         brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape
 
         key = brackets.sizes.tobytes(), brackets.are_inverse.tobytes()

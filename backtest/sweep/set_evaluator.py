@@ -34,15 +34,24 @@ class Rows(NamedTuple):
     """Results of sets, in their order.
 
     ``metrics`` are arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
-    ``returns`` of shape (n_samples, n_sets) are the sampled simple returns; None unless requested.
-    ``errors`` says why a set failed, empty if it did not. ``done`` is False for sets that did not
-    run because of Ctrl-C.
+    ``sampled`` are the sampled simple returns of a set by its place, if requested. ``errors`` says
+    why a set failed, empty if it did not. ``done`` is False for sets that did not run because of
+    Ctrl-C.
     """
 
     metrics: dict[str, core.FloatArray]
-    returns: core.FloatArray | None
+    sampled: dict[int, core.FloatArray]
     errors: list[str]
     done: core.BoolArray
+
+    @property
+    def returns(self) -> core.FloatArray:
+        """The sampled returns, of shape (n_samples, n_sets); NaN for sets without them."""
+        length = max(map(len, self.sampled.values()), default=0)
+        table = np.full((length, len(self.done)), np.nan)
+        for k, values in self.sampled.items():
+            table[:, k] = values
+        return table
 
     def finish(self) -> Rows:
         """Return the results if all sets were run; Ctrl-C goes on."""
@@ -54,19 +63,17 @@ class Rows(NamedTuple):
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
     n = count_sets(sets)
     metrics = {name: np.full(n, np.nan) for name in names}
-    return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
+    return Rows(metrics, {}, [""] * n, np.zeros(n, dtype=np.bool_))
 
 
-def put_rows(
-    rows: Rows, places: core.IntArray, part: Rows, sampled: dict[int, core.FloatArray]
-) -> None:
-    """Write the measures, errors and returns of a part into ``rows`` and ``sampled`` at places."""
+def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
+    """Write the measures, errors and returns of a part into ``rows`` at places."""
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):
         rows.errors[place] = part.errors[k]
-        if part.returns is not None and part.done[k] and not part.errors[k]:
-            sampled[place] = part.returns[:, k]
+        if k in part.sampled:
+            rows.sampled[place] = part.sampled[k]
     rows.done[places] = part.done
 
 
@@ -79,7 +86,6 @@ def run_one_by_one(
 ) -> Rows:
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
-    sampled: dict[int, core.FloatArray] = {}
     with warnings.catch_warnings(record=True) as caught, engine.warn_once(is_first=False):
         try:
             for k in range(n):
@@ -88,7 +94,8 @@ def run_one_by_one(
                     measured = {**dict.fromkeys(OPTION_COSTS, 0.0), **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]
-                    sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
+                    if returns:
+                        rows.sampled[k] = result.returns.to_numpy()
                 except core.RAISED as error:  # a policy may raise anything
                     rows.errors[k] = " ".join(f"{type(error).__name__}: {error}".split())
                 rows.done[k] = True
@@ -99,15 +106,7 @@ def run_one_by_one(
                 column[~rows.done] = np.nan
     for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
         core.warn_caller(text, kind)
-    return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
-
-
-def stack_returns(sampled: Mapping[int, core.FloatArray], rows: Rows) -> core.FloatArray:
-    length = max((len(values) for values in sampled.values()), default=0)
-    table = np.full((length, len(rows.done)), np.nan)
-    for k, values in sampled.items():
-        table[:, k] = values
-    return table
+    return rows
 
 
 class Taken(NamedTuple):
@@ -259,7 +258,6 @@ class Evaluator:
         from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
 
         rows = start_rows(sets, self.metrics)
-        sampled: dict[int, core.FloatArray] = {}
         faulty = []  # the run of each set gives the reason
         first, stop, returns = wanted
         self.check_causal(sets, first, stop)
@@ -271,7 +269,8 @@ class Evaluator:
             for places, found in scored:
                 if isinstance(found, Scored):
                     errors, done = [""] * len(places), np.ones(len(places), dtype=np.bool_)
-                    put_rows(rows, places, Rows(*found[:2], errors, done), sampled)
+                    sampled = dict(enumerate(found.returns.T)) if returns else {}
+                    put_rows(rows, places, Rows(found.metrics, sampled, errors, done))
                     n_bars = (self.markets.n_bars if stop is None else stop) - first
                     n, alone = len(places), found.alone
                     more = Taken(0, n) if alone is None else Taken(n, 0, n * n_bars, alone)
@@ -282,10 +281,10 @@ class Evaluator:
                     progress(int(rows.done.sum()), len(rows.done))
             for places in faulty:
                 plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
-                put_rows(rows, places, plain, sampled)
+                put_rows(rows, places, plain)
         except KeyboardInterrupt:
             pass
-        return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
+        return rows
 
     def _is_swept(self) -> bool:
         is_own = isinstance(self.varied.test.account.requirement, OwnMargin)
@@ -399,9 +398,8 @@ class PooledEvaluator(Evaluator):
             periods[name] = part.time[engine.mark_samples(part, sampling) != 0.0] // period
         common, found = functools.reduce(np.intersect1d, periods.values()), []
         for name, each in parts.items():
-            sampled = np.empty((0, len(each.done))) if each.returns is None else each.returns
-            found.append(sampled[np.isin(periods[name], common)])
-        return rows._replace(returns=np.mean(found, axis=0))
+            found.append(each.returns[np.isin(periods[name], common)])
+        return rows._replace(sampled=dict(enumerate(np.mean(found, axis=0).T)))
 
     def evaluate_path(self, sets: Sets) -> Rows:
         parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
@@ -461,4 +459,4 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     for name in OF_MARKETS:
         if name in first.metrics:
             metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
-    return Rows(metrics, None, errors, done)
+    return Rows(metrics, {}, errors, done)

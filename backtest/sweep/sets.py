@@ -105,7 +105,6 @@ class VariedTest:
 
     @property
     def venue(self) -> Any:
-        """The venue, or the venues by instrument."""
         return self.test.venue
 
     def for_instrument(self, name: str, market: Market) -> VariedTest:
@@ -494,9 +493,10 @@ class Dimension(NamedTuple):
 Settings: TypeAlias = Mapping[str, Setting | Dimension]
 
 
-def _read_bounds(setting: Setting, want: Any) -> Dimension:
-    name = setting.name
-    if isinstance(want, tuple):
+def read_dimension(setting: Setting, want: Any) -> Dimension:
+    name, value = setting.name, setting.value
+    options: tuple[Any, ...] = ()
+    if isinstance(want, tuple) and setting.kind not in (str, bool):
         if len(want) != 2:
             raise core.ParameterError(
                 f"bounds of {name} must be (low, high), got {want!r}; options are written as [...]"
@@ -508,38 +508,32 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
                 f"bounds of {name} must be low <= high{', over 0' * is_log}, got {want!r}"
             )
         want = core.Range(low, high, log=is_log)
-    low, high = want.low, want.high
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise core.ParameterError(
-            f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give its "
-            "bounds, or fix it"
-        )
-    kind = "int" if setting.kind is int else "float"
-    if kind == "int":
-        low, high = math.ceil(low), math.floor(high)
-    for bound in (low, high):
-        setting.check(name, bound)
-    return Dimension(name, kind, low, high, want.log, (), None, _default(setting, low))
-
-
-def _read_options(setting: Setting, want: Any) -> Dimension:
-    name = setting.name
-    if isinstance(want, core.Choice):
-        want = want.options
-    elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
-        raise core.ParameterError(
-            f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
-            "belongs in fix"
-        )
-    options = tuple(dict.fromkeys(convert_value(setting, value) for value in want))
-    kind, n = "bool" if setting.kind is bool else "choice", float(len(options))
-    return Dimension(name, kind, 0.0, n, False, options, None, _default(setting, options[0]))
-
-
-def _default(setting: Setting, otherwise: object) -> object:
-    if setting.value is dataclasses.MISSING or isinstance(setting.value, core.FrozenTable):
-        return otherwise
-    return math.nan if setting.value is None else setting.value
+    if isinstance(want, core.Range):
+        low, high, is_log, kind = want.low, want.high, want.log, "float"
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise core.ParameterError(
+                f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give "
+                "its bounds, or fix it"
+            )
+        if setting.kind is int:
+            low, high, kind = math.ceil(low), math.floor(high), "int"
+        for bound in (low, high):
+            setting.check(name, bound)
+    else:
+        if isinstance(want, core.Choice):
+            want = want.options
+        elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
+            raise core.ParameterError(
+                f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
+                "belongs in fix"
+            )
+        options = tuple(dict.fromkeys(convert_value(setting, each) for each in want))
+        low, high, is_log = 0.0, float(len(options)), False
+        kind = "bool" if setting.kind is bool else "choice"
+    if value is dataclasses.MISSING or isinstance(value, core.FrozenTable):
+        value = options[0] if options else low
+    value = math.nan if value is None else value
+    return Dimension(name, kind, low, high, is_log, options, None, value)
 
 
 Given = Mapping[str, Any]
@@ -606,10 +600,7 @@ def read_space(
     dimensions = []
     for name in (name for name in wanted if name in settings):
         try:
-            setting, want = settings[name], wanted[name]
-            is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
-            has_bounds = isinstance(want, core.Range) or is_range
-            dimensions.append((_read_bounds if has_bounds else _read_options)(setting, want))
+            dimensions.append(read_dimension(settings[name], wanted[name]))
         except core.BacktestError as error:
             faults.append(str(error))
     for name in (name for name in fixed if name in settings):

@@ -94,7 +94,7 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1,
             alone = result.metrics[name]
             is_same = are_equal(name, column[k], alone, evaluator.varied.test.account.capital)
             assert is_same, (k, name, column[k], alone)
-        if rows.returns is not None:
+        if rows.sampled:
             given = (rows.returns[:, k], result.returns.to_numpy())
             np.testing.assert_allclose(*given, rtol=1e-9, atol=1e-12)
 
