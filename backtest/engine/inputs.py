@@ -355,7 +355,16 @@ def read_terms(
     names, venue = markets.names, venues[markets.names[0]]
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
     packed = account.requirement.pack(margins, account.collateral, width)
-    order, ranks = read_order(account, venue, names)
+    has_scenarios = isinstance(account.requirement, margin.ScenarioMargin)
+    wanted, ranks = venue.liquidation.order, np.arange(len(names), dtype=np.int64)
+    if wanted is None:
+        order = r.MOST_RELIEF if has_scenarios else r.LARGEST_LOSS
+    elif isinstance(wanted, str):
+        order = ORDERS[wanted]
+    else:
+        order = r.BY_NAME
+        listed = [x for x in wanted if x in names] + [x for x in names if x not in wanted]
+        ranks = np.array([listed.index(name) for name in names], dtype=np.int64)
     call = account.margin_call or 0.0
     packed = packed._replace(spot=margin.pack_spot([venues[x].contract.haircut for x in names]))
     given = [core.pick_value(account.max_holding, name) for name in names]
@@ -364,7 +373,7 @@ def read_terms(
     fixed = [[a.is_fixed_distance(core.pick_value(x, name)) for name in names] for x in stops]
     paths: list[object] = [id(markets[name]) for name in names]  # prices that move together
     assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
-    if isinstance(account.requirement, margin.ScenarioMargin):
+    if has_scenarios:
         groups = account.requirement.list_groups(list(names)).items()
         group_of = {name: group for group, members in groups for name in members}
         paths = [group_of[name] for name in names]
@@ -414,20 +423,6 @@ def read_terms(
         rests_closing=account.closing == "limit",
         options=r.pack_option_terms(account.requirement, options, names),
     )
-
-
-def read_order(account: a.Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
-    """Return the order of liquidations as a code, and the rank of each instrument by name."""
-    order = venue.liquidation.order
-    ranks = np.arange(len(names), dtype=np.int64)
-    if order is None:
-        has_scenarios = isinstance(account.requirement, margin.ScenarioMargin)
-        return (r.MOST_RELIEF if has_scenarios else r.LARGEST_LOSS), ranks
-    if isinstance(order, str):
-        return ORDERS[order], ranks
-    first = [name for name in order if name in names]
-    listed = [*first, *(name for name in names if name not in first)]
-    return r.BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
 
 
 def number_days(markets: Markets, account: a.Account) -> IntArray:

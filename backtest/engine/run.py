@@ -261,9 +261,8 @@ def finish(setup: Setup, outcome: Any) -> Result:
             core.NoFillWarning,
         )
     rows = list_cut_rows(markets.names, outcome.cuts)
-    account, before = setup.account, setup.resume
-    held = zip(account.collateral, feed.asset_open[:, first].tolist(), strict=True)
-    peak = start = account.capital + account.reserve + sum(x.amount * price for x, price in held)
+    before, peak = setup.resume, float(start_account_state(setup).wallet.unit)
+    start = peak
     if before is not None:
         peak = max(before.first_peak, float(before.of_account("unit").max()))
     result = Result(

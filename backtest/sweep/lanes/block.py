@@ -81,18 +81,14 @@ def is_same(one: Any, other: Any) -> bool:
 
 def find_kinds(terms: Terms) -> IntArray:
     """Return how lanes fill the orders of each instrument, of shape (n,)."""
-    brackets, kinds = terms.rules.brackets, []
-    has_lots = terms.flags[records.FLAGS.index("has_rounding")]
-    has_impact = terms.flags[records.FLAGS.index("has_impact")]
-    for i in range(len(has_lots)):
-        is_inverse = bool(brackets.are_inverse[i])
-        if brackets.are_isolated[i]:
-            kinds.append(r.ISOLATED_INVERSE if is_inverse else r.ISOLATED)
-        elif is_inverse or has_impact[i]:
-            kinds.append(r.INVERTED if is_inverse else r.LINEAR)
-        else:
-            kinds.append(r.LOTS if has_lots[i] else r.PLAIN)
-    return np.array(kinds, np.int64)
+    brackets = terms.rules.brackets
+    are_inverse, are_isolated = brackets.are_inverse != 0, brackets.are_isolated != 0
+    has_impact = terms.flags[records.FLAGS.index("has_impact")] != 0
+    kinds = np.where(terms.flags[HAS_ROUNDING] != 0, r.LOTS, r.PLAIN)
+    kinds = np.where(has_impact, r.LINEAR, kinds)
+    kinds = np.where(are_inverse, r.INVERTED, kinds)
+    kinds = np.where(are_isolated, r.ISOLATED, kinds)
+    return np.where(are_isolated & are_inverse, r.ISOLATED_INVERSE, kinds).astype(np.int64)
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:

@@ -131,7 +131,12 @@ def split(
         if setup is not None:
             columns = [x for policy in setup.observed for x in policy.columns.values()]
             limit = max(1, int(memory // max(sum(x.nbytes for x in columns), 1)))
-        for part in split_rows(rows, own, limit, max(most, LEAST_LANES)):
+        groups, size = [rows], max(most, LEAST_LANES)
+        if 0 < limit < size:  # whose columns have room at once
+            pieces = split_where(rows, own)
+            starts = range(0, len(pieces), limit)
+            groups = [np.concatenate(pieces[k : k + limit]) for k in starts]
+        for part in (group[k : k + size] for group in groups for k in range(0, len(group), size)):
             is_block = setup is not None and len(part) >= LEAST_LANES
             like = setup if is_block else None
             for some in [part] if is_block else part[:, None]:
@@ -142,19 +147,6 @@ def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
     codes = [s.find_codes(each)[rows] for each in columns]
     changes = [np.flatnonzero(np.diff(each)) + 1 for each in codes]
     return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
-
-
-def split_rows(
-    rows: IntArray, columns: list[np.ndarray], limit: int, most: int
-) -> Iterator[IntArray]:
-    """Split ordered rows into parts of ``most`` at most, whose columns are ``limit`` at most."""
-    groups = [rows]
-    if 0 < limit < most:
-        pieces = split_where(rows, columns)
-        starts = range(0, len(pieces), limit)
-        groups = [np.concatenate(pieces[k : k + limit]) for k in starts]
-    for group in groups:
-        yield from (group[k : k + most] for k in range(0, len(group), most))
 
 
 def score_task(
