@@ -320,9 +320,9 @@ def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
     if like is not None:
         weights = like.feed.signal
     else:
-        weights, clock = np.nan_to_num(setup.signal.T, nan=0.0), find_clock(markets)
-        if not clock.is_every:  # between its decisions the account ignores it
-            weights = np.where(clock.rows >= 0, weights.T, 1.0).T
+        weights, seen = np.nan_to_num(setup.signal.T, nan=0.0), find_clock(markets)
+        if not seen.is_every:  # between its decisions the account ignores it
+            weights = np.where(seen.rows >= 0, weights.T, 1.0).T
         weights = np.ascontiguousarray(weights)
     feed = read_feed(setup, own, weights)
     terms = read_terms(setup, rules, width, feed.options)

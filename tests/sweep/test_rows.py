@@ -327,7 +327,7 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     assert ["min_leverage" in error for error in rows.errors] == [True, False, True]
     assert rows.done.all()
     assert np.isnan(rows.returns[:, [0, 2]]).all()
-    assert_rows_are_runs(evaluator, sets, rows._replace(returns=None))
+    assert_rows_are_runs(evaluator, sets, rows._replace(sampled={}))
 
 
 @pytest.mark.compiled
