@@ -326,7 +326,6 @@ def read_column(frame: pd.DataFrame, name: str) -> core.FloatArray:
 
 
 def find_price(*given: float | None) -> float:
-    """Return the first price that is given."""
     known = next((each for each in given if each is not None), None)
     if known is None:
         raise core.ParameterError(

@@ -387,10 +387,8 @@ class Garch(PathModel):
         The divisor of Student's t, and the shock that moves the variance, that of the first
         instrument, are common to all: coins fall together, and their variances rise together.
         """
-        surprise, shock = (
-            draws.joint_normals(),
-            draws.generator(NORMALS).standard_normal(draws.shape),
-        )
+        surprise = draws.joint_normals()
+        shock = draws.generator(NORMALS).standard_normal(draws.shape)
         if math.isfinite(self.degrees_of_freedom):
             ranks = draws.generator(STUDENT).random(draws.shape)
             divisor = find_divisor(ranks, self.degrees_of_freedom)

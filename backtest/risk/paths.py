@@ -33,8 +33,6 @@ WEEK = 7 * DAY
 RECENT_WEEKS = 8
 """Weeks whose bars say when the sessions of a week are."""
 LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
-MONTH = 30 * DAY
-"""The time before the start whose mean volume holds for paths, ns."""
 PRICES = ("open", "high", "low", "close")
 MARKS = tuple(f"mark_{name}" for name in PRICES)
 LOG_STEP, LEAST_SHARE = 0.02, 1e-12
@@ -293,7 +291,7 @@ class InstrumentPaths:
         history, (bars, n) = self.history, draws.shape
         rows = np.full((bars, n), -1, np.int64)
         logs, ratios = np.zeros((4, bars, n)), np.ones((4, 1, 1))
-        volume = np.mean(history.volume[history.time > history.time[-1] - MONTH])
+        volume = np.mean(history.volume[history.time > history.time[-1] - laws.MONTH])
         if self.table is not None:
             rows = self.table.choose(draws.generator(laws.ROWS).random((bars, n, 2)))
             logs = self.table.lay(rows, self.model.drift / laws.count_per_year(history))

@@ -31,7 +31,8 @@ from backtest.engine import find_failure_value
 from backtest.market import Market, Markets, as_markets, find_coin, remake
 from backtest.results import Result
 from backtest.risk.crowd import to_value
-from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
+from backtest.risk.path_models import MONTH
+from backtest.risk.paths import MARKS, PRICES, append_bars, bound_extremes
 from backtest.venue import Venue, has_spread, pick_cost, scale_cost
 
 SCALE = core.Number(0.0)
@@ -811,12 +812,9 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
     known = functools.cache(lambda x: 1.0 if is_dead(x) else -1.0)
     if known(0.0) > 0.0:
         return 0.0
-    alive = 0.0
-    for dead in tried:
+    for alive, dead in itertools.pairwise((0.0, *tried)):
         if known(dead) > 0.0:
-            edge = bisect(known, alive, dead, xtol=1e-15, maxiter=60, disp=False)
-            return float(edge)
-        alive = dead
+            return float(bisect(known, alive, dead, xtol=1e-15, maxiter=60, disp=False))
     return math.nan
 
 
