@@ -558,7 +558,7 @@ class Cascade(core.SettingsResult):
     liquidated : int
         The accounts of the crowd that were.
     me : dict or None
-        The own account: ``liquidated``, in which ``round``, the ``quantity`` left, the mean
+        This account: ``liquidated``, in which ``round``, the ``quantity`` left, the mean
         ``close_price``, ``equity_before`` the shock and ``equity`` now, their difference ``loss``,
         contracts ``deleveraged``, the ``haircut``, and the ``liquidation_price`` of what is left.
     """
@@ -615,7 +615,8 @@ class Cascade(core.SettingsResult):
         if me is None:
             return ""
         fate = f"was liquidated in round {me['round']}" if me["liquidated"] else "survived"
-        return f"The own account {fate}: {me['equity_before']:,.2f} became {me['equity']:,.2f}."
+        before, after = me["equity_before"], me["equity"]
+        return f"This account {fate}: its equity went from {before:,.2f} to {after:,.2f}."
 
     def list_numbers(self) -> list[Headline]:
         shock, n = core.format_percent(self.shock), f"of {len(self.accounts):,} accounts"

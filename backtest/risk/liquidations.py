@@ -482,8 +482,8 @@ def describe_horizon(
 
 PAST_HEADS = {
     "history": Head("liquidated", "share of starts", "percent"),
-    "history_starts": Head("starts", "one a day", "count"),
-    "history_apart": Head("apart", "no bar in common", "count"),
+    "history_starts": Head("starts", "daily", "count"),
+    "history_apart": Head("starts apart", "no common bar", "count"),
     "history_worst_year": Head("worst year", "365 days", "percent"),
 }
 MONEY = "settlement currency"
@@ -581,7 +581,8 @@ class LiquidationRisk(core.SettingsResult):
     @property
     def details(self) -> str:
         drawn = self.settings["paths"]
-        text = f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}."
+        model, drift = drawn["model"]["name"], describe_drift(drawn)
+        text = f"{drawn['paths']:,} paths of the model {model}, {drift}."
         unseen = self.table.index[self.table["p_liquidation"] == 0.0]
         if len(unseen):
             text += (

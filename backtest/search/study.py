@@ -458,18 +458,18 @@ def write_verdict(study: Study) -> str:
         gap = core.format_percent(growth.holdout_difference)
         fills = core.count_nouns(growth.holdout_fills, "fill")
         few = f", under {w.FEW_FILLS}, too few to judge" * (growth.holdout_fills < w.FEW_FILLS)
-        text += f"; on the holdout the difference is {gap} a year with {fills}{few}"
+        text += f". On the holdout the difference is {gap} a year with {fills}{few}"
     if not math.isnan(verdict.deflated_sharpe):
         ratio = core.format_probability(verdict.deflated_sharpe)
-        text += f"; deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
+        text += f". Deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
     if growth.is_evidence and verdict.overfitting > EVEN:
         text += (
-            f"; but the best set of one half of the time was no better than the median in the "
+            f". But the best set of one half of the time was no better than the median in the "
             f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
         )
     for where, lines in zip(PARTS, study.outcome.lines if study.outcome else (), strict=False):
         better = name_better(lines, lines[w.OWN])
-        text += f"; {where} {better}" * bool(better)
+        text += f". {where.capitalize()}, {better}" * bool(better)
     return text
 
 

@@ -458,9 +458,10 @@ class WalkForward(v.Validation):
     @property
     def verdict(self) -> str:
         better = e.name_better(self.figures["beside"], self.result.metrics)
-        better = f"; {better}" * bool(better)
+        said = [better] * bool(better)
         if self.result.metrics["ruined"]:
-            return f"do not trust it: the re-optimized account was ruined out of sample{better}"
+            ruin = "do not trust it: the re-optimized account was ruined out of sample"
+            return ". ".join([ruin, *map(core.capitalize, said)])
         pbo, count, ways = self.pbo, self.chance, int(self.figures["ways"])
         number = core.format_probability(self.probabilistic_sharpe)
         number = f"probabilistic Sharpe ratio {number} out of sample"
@@ -487,13 +488,15 @@ class WalkForward(v.Validation):
             )
         else:
             text = f"evidence that it lasts: {number}, and {won}"
+        if pbo > v.EVEN:
+            said = [
+                f"the choice is no better than chance: the overfitting probability is {pbo:.2f}",
+                *said,
+            ]
         if rules := self.figures["broken"]:
             broken = ", ".join(f"{k} (it came to {value:.4g})" for k, value in rules.items())
-            text += f"; out of sample the account broke a constraint of the search: {broken}"
-        if pbo > v.EVEN:
-            text += "; the choice is no better than chance: the overfitting probability is "
-            text += f"{pbo:.2f}"
-        return text + better
+            said = [f"out of sample the account broke a constraint of the search: {broken}", *said]
+        return ". ".join([text, *map(core.capitalize, said)])
 
     @property
     def note(self) -> str:

@@ -215,8 +215,8 @@ def test_chance_alone_by_hand(walk):
     (0.4, 0.4, "2 of 5 chosen sets were no better than the median, where"),
     (0.99, 0.8, "yet 2 of 5 chosen sets were no better than the median, where"),
     (0.99, 0.4, "3 of 5 chosen sets were better than the median, where"),
-    (0.4, 0.56, "the choice is no better than chance: the overfitting probability is 0.56"),
-    (0.99, 0.56, "the choice is no better than chance: the overfitting probability is 0.56"),
+    (0.4, 0.56, "The choice is no better than chance: the overfitting probability is 0.56"),
+    (0.99, 0.56, "The choice is no better than chance: the overfitting probability is 0.56"),
 ])  # fmt: skip
 def test_a_verdict_says_what_chance_would_give(fallen, skill, pbo, words):
     made = make_walk(fallen, skill=skill, pbo=pbo)
