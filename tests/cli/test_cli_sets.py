@@ -129,7 +129,7 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
     code, out, err = call(capsys, "tune", *FEW, *flags, *given)
     assert (code, err) == (0, "")
     assert "sets searched for the best sharpe" in out
-    assert "deflated Sharpe ratio" in out
+    assert "Deflated Sharpe ratio" in out
     assert "On the holdout" in out
     assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
     line = shlex.split(re.search(r"`backtest run`, .* and\n(.*)$", out, re.MULTILINE)[1])
