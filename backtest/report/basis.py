@@ -14,7 +14,7 @@ from backtest.policies.lookahead import ENOUGH
 from backtest.report import page
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
 from backtest.results import read_tables_in_use
-from backtest.results.listing import UNTOLD, Origin, describe_origin
+from backtest.results.listing import Origin
 from backtest.venue import Venue, preset_files
 
 NOT_SETTINGS = (
@@ -35,29 +35,21 @@ NOT_MODELED = (
 )
 
 
-def find_origin(source: Any) -> Origin:
-    manifest = core.to_plain(dict(source.manifest))
-    if not manifest.get("data", {}).get("bars"):
-        return UNTOLD
-    return describe_origin(manifest, vars(source).get(core.KEPT))
-
-
 def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
     manifest = found.manifest
     if "data" not in manifest:
         blocks: list[Block] = [*map(Paragraph, found.list_assumptions())]
         return [Section("assumptions", "Assumptions", "What the figures rest on.", blocks)]
     data, settings = manifest["data"], find_settings(manifest)
-    has_account, drawn = "account" in settings, settings.get("paths") or {}
+    has_account, paths = "account" in settings, settings.get("paths") or {}
+    named = {f" of {name}": each for name, each in paths.items()}
+    drawn = {"": paths} if "model" in paths else named
     rules: list[Block] = [
         *([Paragraph(NOT_MODELED)] if has_account else []),
         *(Paragraph(each) for each in found.list_assumptions()),
         *list_terms(manifest),
         *list_rules(manifest),
-        *(
-            build_pairs(f"Paths of {name}" if name else "Paths", describe_paths(each))
-            for name, each in ({"": drawn} if "model" in drawn else drawn).items()
-        ),
+        *(build_pairs(f"Paths{of}", describe_paths(each)) for of, each in drawn.items()),
         build_pairs("Settings", describe_rest(manifest)),
     ]
     if origin.command:
@@ -84,14 +76,14 @@ def list_terms(manifest: Mapping[str, Any], *, verbose: bool = True) -> list[Tab
     settings = find_settings(manifest)
     terms = [build_pairs("Run", describe_run(manifest, verbose))] if "causality" in manifest else []
     terms += [build_pairs(f"Venue{of}", describe_venue(manifest, rules))
-             for of, rules in list_venues(settings.get("venue") or {}).items()]  # fmt: skip
+             for of, rules in list_venues(manifest).items()]  # fmt: skip
     account = settings.get("account") or {}
-    if account and all(isinstance(each, Mapping) for each in account.values()):
-        terms += [build_pairs(f"Account of {name}", describe_account(each))
-                  for name, each in account.items()]  # fmt: skip
-    elif account:
-        terms.append(build_pairs("Account", describe_account(account)))
-    return terms
+    is_named = all(isinstance(each, Mapping) for each in account.values())
+    accounts = (
+        {f" of {name}": each for name, each in account.items()} if is_named else {"": account}
+    )
+    return terms + [build_pairs(f"Account{of}", describe_account(each))
+                    for of, each in accounts.items()]  # fmt: skip
 
 
 def describe_run(manifest: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, str]]:
@@ -122,16 +114,13 @@ def is_sound(causality: str) -> bool:
     return "not checked" not in causality and all(n >= ENOUGH for n in cuts)
 
 
-def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    same: list[tuple[list[str], Mapping[str, Any]]] = []
-    for name, rules in walk_venues("", found):
-        owner = next((names for names, each in same if each == rules), None)
-        if owner is None:
-            same.append((owner := [], rules))
-        owner.append(name)
+def list_venues(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    same: dict[str, tuple[list[str], Mapping[str, Any]]] = {}
+    for name, rules in walk_venues("", find_settings(manifest).get("venue") or {}):
+        same.setdefault(repr(rules), ([], rules))[0].append(name)
     return {
         f" of {core.clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
-        for names, rules in same
+        for names, rules in same.values()
     }
 
 
@@ -144,9 +133,7 @@ def walk_venues(owner: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Map
             yield from walk_venues(owner if name == "venue" else f"{owner} {name}".strip(), value)
 
 
-def describe_venue(
-    manifest: Mapping[str, Any], rules: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
+def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[str, str]]:
     venue = Venue.from_dict(rules)
     yield "rules", "of your own" if venue.in_force is None else venue.in_force.preset
     for table in find_tables(manifest, venue):
@@ -172,7 +159,7 @@ def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def list_rules(manifest: Mapping[str, Any]) -> Iterator[Block]:
-    for of, rules in list_venues(find_settings(manifest).get("venue") or {}).items():
+    for of, rules in list_venues(manifest).items():
         tables = find_tables(manifest, Venue.from_dict(rules))
         yield list_sources(rules, [each.since for each in tables if each.since is not None], of)
         for table in tables:

@@ -136,7 +136,6 @@ def to_text(nanoseconds: float) -> str:
 
 
 def to_datetimes(nanoseconds: core.IntArray) -> Any:
-    """Convert times in ns to the milliseconds that Plotly draws."""
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
 
 
@@ -350,8 +349,11 @@ def draw_events(shown: core.ShownChart) -> Traces:
 
 
 def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
-    is_time = isinstance(table.index, pd.DatetimeIndex)
-    layout["xaxis"] |= {"type": "date"} if is_time else {}
+    draw: Any = draw_line
+    x, is_time = table.index.to_numpy(), isinstance(table.index, pd.DatetimeIndex)
+    if is_time:
+        draw, x = draw_series, pd.DatetimeIndex(table.index).as_unit("ns").asi8
+        layout["xaxis"] |= {"type": "date"}
     for place, (name, column) in enumerate(table.items()):
         color, values = choose_color(shown, name, place), column.to_numpy(dtype=np.float64)
         dash = DASHES[place // len(COLORS) % len(DASHES)]
@@ -359,12 +361,8 @@ def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
         line |= {"shape": "hv"} if shown.kind == "steps" else {}
         more: dict[str, Any] = {"line": line, "showlegend": shown.has_legend}
         more |= {"mode": "lines+markers"} if shown.kind == "points" else {}
-        if isinstance(table.index, pd.DatetimeIndex):
-            closes = table.index.as_unit("ns").asi8
-            yield draw_series(closes, values, escape_label(name), color, **more)
-        else:
-            x = table.index.to_numpy()
-            yield draw_line(x, mask_infinite(values), escape_label(name), color, **more)
+        known = values if is_time else mask_infinite(values)
+        yield draw(x, known, escape_label(name), color, **more)
     yield from draw_marks(shown, table)
 
 

@@ -110,10 +110,6 @@ class Page:
     collect: Callable[[], Mapping[str, Any]] = dict
 
     @property
-    def identity(self) -> str:
-        return str(self.manifest["id"])
-
-    @property
     def summary(self) -> str:
         return strip_marks(self.marked_summary)
 
@@ -145,56 +141,35 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 """Sizes of a fraction above which the tint of its cell gets stronger."""
 
 
-class Rows(NamedTuple):
-    """Rows of a table with their labels, what the labels are, and whether each column is numbers.
-
-    ``columns`` are in their order.
-    """
-
-    labels: list[Any]
-    rows: list[Mapping[Any, Any]]
-    columns: Mapping[str, bool]
-    title: str = ""
-
-
-def read_rows(table: Any, most: int) -> Rows:
-    """Return the first rows of a frame, or of rows by label."""
-    if isinstance(table, Mapping):
-        rows = [*table.values()]
-        known = {name: not any(isinstance(row[name], str) for row in rows) for name in rows[0]}
-        return Rows([*table][:most], rows[:most], known)
-    frame = table.head(most)
-    if frame.index.nlevels > 1:
-        frame = frame.reset_index(level=list(range(1, frame.index.nlevels)))
-    columns = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
-    title = str(frame.index.name or "").replace("_", " ")
-    return Rows([*frame.index], frame.to_dict("records"), columns, title)
-
-
-def write_table(shown: core.ShownTable, whole: Any) -> Table:
-    """Return a table as texts, of a frame or of rows by label."""
-    found = read_rows(whole, shown.most)
-    known = shown.columns or tuple(found.columns)
-    heads = {name: shown.heads.get(name) or find_head(name) for name in known}
+def write_table(shown: core.ShownTable) -> Table:
+    whole: Any = shown.table
+    if isinstance(whole, Mapping):
+        labels, rows, title = [*whole], [*whole.values()], ""
+        numeric = {name: not any(isinstance(row[name], str) for row in rows) for name in rows[0]}
+    else:
+        frame = whole.reset_index(level=list(range(1, whole.index.nlevels)))
+        labels, rows = [*frame.index], frame.head(shown.most).to_dict("records")
+        title = str(frame.index.name or "").replace("_", " ")
+        numeric = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
+    heads = {}
+    for name in shown.columns or numeric:
+        of_measure = Head(name_measure(name), "", MEASURE) if name in ABOUT else None
+        usual = HEADS.get(name) or of_measure or Head(name.replace("_", " "))
+        heads[name] = shown.heads.get(name) or usual
     ends = {head.until for head in heads.values()}
     heads = {name: head for name, head in heads.items() if name not in ends}
-    labels = [write_label(each, shown) for each in found.labels]
-    cells = (write_row(shown, heads, label, row)
-             for label, row in zip(map(str, found.labels), found.rows, strict=True))  # fmt: skip
-    texts = tuple((label, *each) for label, each in zip(labels, cells, strict=True))
+    texts = tuple(
+        (write_label(label, shown), *write_row(shown, heads, str(label), row))
+        for label, row in zip(labels[: shown.most], rows[: shown.most], strict=True)
+    )
     columns = (
-        Column(shown.labels.title or found.title, shown.labels.unit, is_number=False),
-        *(Column(head.title, head.unit, found.columns[name] or head.style != "number")
+        Column(shown.labels.title or title, shown.labels.unit, is_number=False),
+        *(Column(head.title, head.unit, numeric[name] or head.style != "number")
           for name, head in heads.items()),
     )  # fmt: skip
-    left = len(whole) - len(found.rows)
+    left = len(whole) - len(texts)
     note = f"{shown.note} {f'And {left:,} more rows.' if left else ''}".strip()
     return Table(shown.caption, columns, texts, note, shown.is_searched)
-
-
-def find_head(name: str) -> core.Head:
-    of_measure = Head(name_measure(name), "", MEASURE) if name in ABOUT else None
-    return HEADS.get(name) or of_measure or Head(name.replace("_", " "))
 
 
 def write_label(label: Any, shown: core.ShownTable) -> str:
@@ -249,11 +224,6 @@ def write_measure(name: str, value: float) -> str:
 def name_unit(name: str) -> str:
     unit = ABOUT[name].unit
     return "" if unit in PLAIN else unit.removeprefix("fraction").strip()
-
-
-def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
-    style = "%Y-%m-%d" if is_daily else "%Y-%m-%d %H:%M"
-    return "not yet" if pd.isna(stamp) else f"{stamp:{style}}"
 
 
 def format_span(data: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import re
 import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from backtest import core
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
-from backtest.report.page import Cell, Chart, Code, Column, Page, Paragraph, Section, Table
+from backtest.report.page import Cell, Chart, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -111,21 +112,20 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    columns, most = [], None if table.columns is FACTS else MAX_SHOWN
+    most = None if table.columns is FACTS else MAX_SHOWN
+    shown: list[tuple[Column, str, list[str]]] = []
+    unseen, used = list[str](), 0
     for place, column in enumerate(table.columns):
         rows = (row[place] for row in table.rows[:most])
         cells = [core.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
         head = " ".join(filter(None, (column.title, column.unit)))
         room = max(map(len, [*cells, *head.split()]), default=1)
         heads = textwrap.wrap(core.escape_directions(head), room, break_on_hyphens=False)
-        columns.append((column, "\n".join(heads), cells, max(map(len, heads), default=0)))
-    shown: list[tuple[Column, str, list[str]]] = []
-    unseen, used = list[str](), 0
-    for column, head, cells, least in columns:
-        width, room = max(map(len, cells), default=0), MIN_WORDS if shown else MAX_NAME
-        used += 3 + max(least, width if column.is_number else min(width, room))
-        if used - 3 <= WIDTH or table.columns is FACTS:
-            shown.append((column, head, cells))
+        width, words = max(map(len, cells), default=0), MIN_WORDS if shown else MAX_NAME
+        width = width if column.is_number else min(width, words)
+        used += 3 + max(width, *map(len, heads), 0)
+        if used - 3 <= WIDTH or most is None:
+            shown.append((column, "\n".join(heads), cells))
         else:
             unseen.append(column.title)
     grid = Grid(box=box.SIMPLE_HEAD, show_header=any(head for _, head, _ in shown),
@@ -146,7 +146,7 @@ MIN_WORDS, MAX_NAME = 24, 40
 def write_json(page: Page) -> str:
     content = {
         "kind": page.kind,
-        "id": page.identity,
+        "id": str(page.manifest["id"]),
         "title": page.title,
         "subtitle": page.subtitle,
         "notices": list(page.notices),
@@ -160,7 +160,7 @@ def write_json(page: Page) -> str:
 def write_markdown(page: Page) -> str:
     lines = [
         f"# {escape_markdown(page.title)}",
-        f"{escape_markdown(page.subtitle)}. {page.kind.capitalize()} `{page.identity}`.",
+        f"{escape_markdown(page.subtitle)}. {page.kind.capitalize()} `{page.manifest['id']}`.",
         *(f"> **{escape_markdown(notice)}**" for notice in page.notices),
         escape_markdown(page.summary),
         *write_table(Table("", FACTS, tuple(page.facts))),
@@ -175,14 +175,10 @@ def write_markdown(page: Page) -> str:
             elif isinstance(block, Chart):
                 lines.append(f"*Chart in the HTML report: {escape_markdown(block.title)}.*")
             else:
-                lines += write_code(block)
+                longest = max(map(len, re.findall("`+", block.text)), default=0)
+                marks = "`" * max(3, longest + 1)
+                lines += [escape_markdown(block.label), f"{marks}\n{block.text}\n{marks}"]
     return "\n\n".join(lines) + "\n"
-
-
-def write_code(block: Code) -> Iterator[str]:
-    longest = max((len(run) for run in block.text.split() if set(run) == {"`"}), default=0)
-    marks = "`" * max(3, longest + 1)
-    yield from (escape_markdown(block.label), f"{marks}\n{block.text}\n{marks}")
 
 
 def write_table(table: Table, most: int | None = None) -> Iterator[str]:

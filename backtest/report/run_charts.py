@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,13 +42,6 @@ def choose_rows(events: pd.DataFrame, most: int = MAX_ROWS) -> core.IntArray:
 
 MAX_MARKS = 400
 """Most marks of one kind; if there are more, the largest are drawn."""
-
-
-def find_marks(result: Result) -> pd.DataFrame:
-    """Return the events that are marked on the equity, the largest of each kind."""
-    events = result.events
-    return place_marks(result, events[events["kind"].isin(tuple(MARKS))],
-                       result.bars["equity"].to_numpy(), MARKS, MAX_MARKS)  # fmt: skip
 
 
 def place_marks(
@@ -95,8 +88,9 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
 
 
 def draw_story(result: Result) -> ShownChart:
-    """Return equity and drawdown beside buy and hold and the constant leverage of equal risk."""
-    bars, start = result.bars, run_record.find_start(result)
+    bars, start, events = result.bars, run_record.find_start(result), result.events
+    marked = events[events["kind"].isin(tuple(MARKS))]
+    marks = place_marks(result, marked, bars["equity"].to_numpy(), MARKS, MAX_MARKS)
     table = pd.DataFrame({"account": bars["equity"].to_numpy(),
                           "drawdown": -bars["drawdown"].to_numpy() + 0.0},
                          index=core.utc_index(result.span.named))  # fmt: skip
@@ -126,45 +120,37 @@ def draw_story(result: Result) -> ShownChart:
     )
     colors = {"drawdown": "loss", **dict(zip(lines, ("accent", "neutral", "ink"), strict=False))}
     return ShownChart("story", "Equity and drawdown", caption, table, colors=colors, height=430,
-                      panels=panels, events=find_marks(result), spans=tuple(spans))  # fmt: skip
-
-
-def draw_overview(result: Result) -> ShownChart:
-    """Return one chart of equity, drawdown, and what was held."""
-    story, held = draw_story(result), draw_positions(result)
-    table = pd.concat([pd.DataFrame(story.table), pd.DataFrame(held.table)], axis=1)
-    return story._replace(
-        table=table, panels=(*story.panels, *held.panels), colors={**held.colors, **story.colors},
-        height=story.height + held.height, dotted=held.dotted,
-        caption=f"{story.caption} {held.caption}",
-    )  # fmt: skip
+                      panels=panels, events=marks, spans=tuple(spans))  # fmt: skip
 
 
 THINNED = 2000
 """Points of a line above which it is thinned."""
 
 
-def list_returns(result: Result) -> list[Shown]:
-    unit, first = result.of_account("unit"), result.tally.first_unit
-    months = monthly_returns(result.time, unit, first)
+def list_returns(result: Result) -> Iterator[Shown]:
+    months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
     names = [*calendar.month_abbr[1:], "year"]
     heads = {name: Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
+    partial = [list_partial(result, "M", "%b %Y"), list_partial(result, "D", "%Y-%m-%d")]
+    of_months, of_all = (f"Partial: {', '.join(each)}." if each else ""
+                         for each in (partial[0], partial[0] + partial[1]))  # fmt: skip
+    yield ShownTable(months.set_axis(names, axis=1), "Monthly returns",
+                     f"{note} {of_months}".rstrip(), Head("year", "", "whole"), heads,
+                     is_tinted=True)  # fmt: skip
+    yield ShownTable({each: {"value": result.metrics[each]} for each in OF_RETURNS},
+                     "Measures of returns", of_all, Head("measure"), has_measures=True)  # fmt: skip
+    yield draw_years(result)
+    yield draw_distribution(result)
+
+
+def list_partial(result: Result, unit: str, style: str) -> list[str]:
     start, end = pd.Timestamp(result.span.start), pd.Timestamp(int(result.span.closes[-1]))
     slack = pd.Timedelta(days=4 if result.is_session else 0)  # days without a session
-    begun = start.normalize().replace(day=1)
-    last = (end - pd.Timedelta(1, "ns")).normalize().replace(day=1)
-    edges = {f"{begun:%b %Y}": start - begun > slack,
-             f"{last:%b %Y}": last + pd.offsets.MonthBegin() - end > slack}  # fmt: skip
-    if partial := [month for month, is_partial in edges.items() if is_partial]:
-        note += f" Partial: {', '.join(partial)}."
-    return [
-        ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
-                   Head("year", "", "whole"), heads, is_tinted=True),
-        ShownTable({each: {"value": result.metrics[each]} for each in OF_RETURNS},
-                   "Measures of returns", has_measures=True, labels=Head("measure")),
-        draw_years(result), draw_distribution(result),
-    ]  # fmt: skip
+    first, last = start.to_period(unit), (end - pd.Timedelta(1, "ns")).to_period(unit)
+    cut = [first] if start - first.start_time > slack else []
+    cut += [last] if (last + 1).start_time - end > slack else []
+    return [each.strftime(style) for each in dict.fromkeys(cut)]
 
 
 OF_RETURNS = (
@@ -193,15 +179,18 @@ def draw_years(result: Result) -> ShownChart:
 
 def draw_distribution(result: Result) -> ShownChart:
     returns, metrics = result.returns.to_numpy(), result.metrics
-    n = min(60, max(12, math.isqrt(len(returns)) * 2))
-    counts, edges = np.histogram(returns, n)
-    table = pd.DataFrame({"returns": counts}, index=0.5 * (edges[1:] + edges[:-1]))
+    table = count_values("returns", returns, min(60, max(12, math.isqrt(len(returns)) * 2)))
     marks = {"VaR 95 %": -metrics["var_95"], "ES 95 %": -metrics["es_95"],
              "ES 99 %": -metrics["es_99"]}  # fmt: skip
     caption = f"Returns per {result.manifest['sampling']}; losses to the left."
     return ShownChart("distribution", "Distribution of returns", caption, table, "bars",
                       {"returns": "accent"}, percent="x", y="count", size="half", height=280,
                       marks=tuple(marks.values()), mark_names=tuple(marks))  # fmt: skip
+
+
+def count_values(name: str, values: core.FloatArray, bins: int) -> pd.DataFrame:
+    counts, edges = np.histogram(values, bins)
+    return pd.DataFrame({name: counts}, index=0.5 * (edges[1:] + edges[:-1]))
 
 
 MIN_WINDOW = 8
@@ -259,7 +248,6 @@ MAX_FILLS = 150
 
 
 def list_fills(result: Result) -> pd.DataFrame:
-    """Return the fills of one position for the chart of its price, by what they did to it."""
     events = result.events
     fills = events[events["kind"].isin(["fill", *TRADED])]
     after = fills["quantity"].cumsum().to_numpy()
@@ -272,49 +260,42 @@ def list_fills(result: Result) -> pd.DataFrame:
 
 
 def draw_positions(result: Result) -> ShownChart:
-    """Return what was held: fills on the price, leverage, margin, and how near liquidation was."""
-    bars = result.bars
-    equity = bars["equity"].to_numpy()
-    table = pd.DataFrame({"in use": bars["initial_margin"].to_numpy(),
-                          "available": bars["available"].to_numpy(), "equity": equity,
-                          "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), 1.5)},
-                         index=core.utc_index(result.span.named))  # fmt: skip
-    margin: tuple[Panel, ...] = (
+    bars = result.bars.set_axis(core.utc_index(result.span.named))
+    table = bars[["initial_margin", "available", "equity", "margin_ratio"]]
+    table = table.set_axis(["in use", "available", "equity", "margin ratio"], axis=1)
+    table["margin ratio"] = table["margin ratio"].clip(upper=1.5)
+    margin = [
         Panel("Margin", ("equity", "in use", "available"), from_zero=True),
         Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
-    )
-    for name, venue in result.venues.items():
-        if venue.margin is not None:
-            table[f"multiplier of {name}"] = result.margin_multipliers[name].to_numpy()
-    rule = tuple(str(name) for name in table if str(name).startswith("multiplier of "))
-    if rule:
-        margin = (*margin, Panel("Margin by rule: multiplier of the margin table", rule))
+    ]
+    rules = {f"multiplier of {name}": result.margin_multipliers[name].to_numpy()
+             for name, venue in result.venues.items() if venue.margin is not None}  # fmt: skip
+    if rules:
+        table = table.assign(**rules)
+        margin.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
     colors = {"in use": "loss", "available": "accent", "equity": "neutral", "held": "accent",
               "target": "neutral", "mark price": "ink", "liquidation price": "loss",
               "gross": "accent", "net": "neutral", "cap": "loss", "distance": "accent",
               "forecast": "loss", "margin ratio": "accent"}  # fmt: skip
     if not result.has_one_position:
-        table["gross"] = bars["gross_leverage"].to_numpy()
-        table["net"] = bars["net_leverage"].to_numpy()
+        table["gross"], table["net"] = bars["gross_leverage"], bars["net_leverage"]
         cap = result.account.max_gross_leverage
         lines: tuple[str, ...] = ("gross", "net")
         if math.isfinite(cap):
             table["cap"], lines = cap, (*lines, "cap")
-        panels: tuple[Panel, ...] = (Panel("Leverage, x", lines, 1.4), *margin)
-        return ShownChart("positions", "Leverage and margin", "Gross leverage adds all notionals, "
-                          "net their signs too. The margin ratio is of the cross positions.",
-                          table, colors=colors, height=520, panels=panels,
-                          dotted=("cap",))  # fmt: skip
-    table["mark price"] = result.mark
-    mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
+        caption = "Gross leverage adds all notionals, net their signs too. The margin ratio is of "
+        return ShownChart("positions", "Leverage and margin", f"{caption}the cross positions.",
+                          table, colors=colors, height=520, dotted=("cap",),
+                          panels=(Panel("Leverage, x", lines, 1.4), *margin))  # fmt: skip
+    mark, price = result.mark, bars["liquidation_price"]
     lowest, highest = float(np.min(mark)), float(np.max(mark))
     low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
-    table["liquidation price"] = np.where((price >= low) & (price <= 1.5 * highest), price, np.nan)
-    table["target"] = pd.Series(bars["target"].to_numpy()).ffill().to_numpy()
-    table["held"] = bars["leverage"].to_numpy()
-    away = np.abs(bars["liquidation_price"].to_numpy() / result.mark - 1.0)
-    table["distance"] = np.where(away <= 1.0, away, np.nan)
-    table["forecast"] = bars["liquidation_probability"].to_numpy()
+    away = (price / mark - 1.0).abs()
+    table["mark price"] = mark
+    table["liquidation price"] = price.where(price.between(low, 1.5 * highest))
+    table["target"], table["held"] = bars["target"].ffill(), bars["leverage"]
+    table["distance"] = away.where(away <= 1.0)
+    table["forecast"] = bars["liquidation_probability"]
     panels = (
         Panel("Price", ("mark price", "liquidation price"), 2.4, scale="log"),
         Panel("Leverage, x", ("target", "held"), 1.2),
@@ -336,7 +317,6 @@ SAID = 0.005
 
 
 def list_positions(result: Result) -> Iterator[Shown]:
-    """Yield what was held, and how many liquidations a day were forecast, and how many came."""
     yield draw_positions(result)
     if not result.has_one_position:
         return
@@ -345,15 +325,10 @@ def list_positions(result: Result) -> Iterator[Shown]:
                                  step)  # fmt: skip
     if not found.value and not found.expected >= SAID:
         return
-    text = (f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
-            f"occurred")  # fmt: skip
+    judged = f"; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the forecasts "
     yield (
-        f"{text}: too few days to judge."
-        if not found.is_enough
-        else (
-            f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "
-            "forecasts are right."
-        )
+        f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
+        f"occurred{f'{judged}are right.' if found.is_enough else ': too few days to judge.'}"
     )
 
 
@@ -369,13 +344,11 @@ def draw_costs(result: Result) -> ShownChart:
                       shown, y="money", has_legend=True, height=280)  # fmt: skip
 
 
-WEEKDAYS = (*calendar.day_abbr,)
 MIN_TRADES = 3
 """Closed trades below which no chart is drawn."""
 
 
 def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
-    """Yield the profit of closed trades: how large, by time held, by reason and by time of exit."""
     if len(closed) < MIN_TRADES:
         return
     profit = closed["profit"].to_numpy(dtype=np.float64)
@@ -384,61 +357,49 @@ def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
     bins = min(40, max(8, 2 * math.isqrt(len(profit))))
     for key, title, values, unit in (("profits", "Profit of trades", profit, "money"),
                                      ("holding", "Time held", days, "days")):  # fmt: skip
-        counts, edges = np.histogram(values, bins)
-        table = pd.DataFrame({"trades": counts}, index=0.5 * (edges[1:] + edges[:-1]))
-        yield ShownChart(key, title, "", table, "bars", x=unit, size="third", height=210)
-    reasons = closed["ended"].astype(str).str.replace("_", " ")
+        yield ShownChart(key, title, "", count_values("trades", values, bins), "bars", x=unit,
+                         size="third", height=210)  # fmt: skip
     groups = {
-        "reason of exit": pd.Index(reasons),
-        "month": exits.month.map(MONTHS.__getitem__),
-        "weekday": exits.day_of_week.map(WEEKDAYS.__getitem__),
-        "hour, UTC": exits.hour,
+        "reason of exit": (closed["ended"].astype(str).str.replace("_", " ").to_numpy(), None),
+        "month": (exits.month, calendar.month_abbr),
+        "weekday": (exits.day_of_week, calendar.day_abbr),
+        "hour, UTC": (exits.hour, range(24)),
     }
-    orders = {"month": MONTHS[1:], "weekday": WEEKDAYS, "hour, UTC": range(24)}
-    for name, group in groups.items():
-        sums = pd.Series(profit).groupby(np.asarray(group)).sum()
-        sums = sums.reindex([each for each in orders.get(name, sums.index) if each in sums.index])
-        if len(sums) < 2:
-            continue
-        table = sums.rename("profit").to_frame()
-        yield ShownChart(f"by_{name.split()[0].rstrip(',')}", f"Profit by {name}", "", table,
-                         "bars", size="third", height=210)  # fmt: skip
+    for name, (group, words) in groups.items():
+        table = pd.DataFrame({"profit": profit}).groupby(group).sum()
+        if words is not None:
+            table.index = table.index.map(words.__getitem__)
+        if len(table) > 1:
+            yield ShownChart(f"by_{name.split()[0].rstrip(',')}", f"Profit by {name}", "", table,
+                             "bars", size="third", height=210)  # fmt: skip
 
 
-MONTHS = (*calendar.month_abbr,)
-
-
-def list_exposure(result: Result) -> list[Shown]:
-    if result.has_one_position:
-        return []
+def list_exposure(result: Result) -> Iterator[Shown]:
     index, names = core.utc_index(result.span.named), list(result.names)
+    caption = "Notional over equity at closes: longs are stacked above 0, shorts below."
+    yield ShownChart("exposure", "Exposure by instrument", caption,
+                     result.exposures.set_axis(index), "area", y="leverage, x", has_legend=True,
+                     height=340)  # fmt: skip
     risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
     ratio = risk.rename(columns={"diversification_ratio": "ratio"})
     panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
               Panel("Diversification ratio", ("ratio",)))  # fmt: skip
+    caption = (
+        "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
+        "share below 0 is a hedge."
+    )
+    yield ShownChart("risk_shares", "Where the risk came from", caption, ratio, height=460,
+                     panels=panels)  # fmt: skip
     own = result.record.held
     costs = sum(own[name] for name in TRADE_COSTS)
     profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)
-    shown: list[Shown] = [
-        ShownChart("exposure", "Exposure by instrument",
-                   "Notional over equity at closes: longs "
-                   "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
-                   y="leverage, x", has_legend=True, height=340),
-        ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
-                   "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
-                   "hedge.", ratio, height=460, panels=panels),
-        ShownChart("profit_shares", "Where the profit came from", "Profit after costs so far, by "
-                   "instrument.", profits, y="money", has_legend=True, height=300),
-    ]  # fmt: skip
+    yield ShownChart("profit_shares", "Where the profit came from", "Profit after costs so far, by "
+                     "instrument.", profits, y="money", has_legend=True, height=300)  # fmt: skip
     ends = result.ends_sample != 0.0
-    if len(names) < 2 or ends.sum() < MIN_WINDOW:
-        return shown
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=names)
-    found: Any = moves.corr().stack()
-    found.name = "correlation"
-    found.index.names = ["", " "]
-    caption = f"Of log returns of the mark per {result.manifest['sampling']}."
-    chart = ShownChart("correlations", "Correlation of the instruments", caption, found.to_frame(),
-                       "heat", size="half", height=320)  # fmt: skip
-    return [*shown, chart]
+    if len(names) > 1 and ends.sum() >= MIN_WINDOW:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=names)
+        found = moves.corr().rename_axis(index="", columns=" ").stack().to_frame("correlation")
+        caption = f"Of log returns of the mark per {result.manifest['sampling']}."
+        yield ShownChart("correlations", "Correlation of the instruments", caption, found, "heat",
+                         size="half", height=320)  # fmt: skip

@@ -21,7 +21,7 @@ from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
-from backtest.report.page import format_close, name_unit
+from backtest.report.page import name_unit
 from backtest.results import name_sharpe, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
@@ -285,10 +285,10 @@ def list_parts(result: Result) -> list[Part]:
     return [
         Part("equity", "Equity and drawdown", "", lambda: [run_charts.draw_story(result)]),
         Part("promise", "Did the policy keep its promise?",
-             "What the policy declares, and what it realized.", lambda: list_promises(result),
-             "both"),
+             "What the policy declares, and what it realized.",
+             lambda: [tabulate_promises(result)], "both"),
         Part("target", "Realized volatility over the target", "The factors multiply.",
-             lambda: list_factors(result)),
+             lambda: [tabulate_factors(result)]),
         Part("returns", "Returns", "By month and year, and how they are distributed.",
              lambda: run_charts.list_returns(result)),
         Part("rolling", "Over time", "How steady the account was.",
@@ -300,10 +300,14 @@ def list_parts(result: Result) -> list[Part]:
         Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
         Part("exposure", "Book", "What was held, and which instruments carried risk and profit.",
-             lambda: [*run_charts.list_exposure(result), *list_capital(result)]),
+             lambda: [] if result.has_one_position
+             else [*run_charts.list_exposure(result), tabulate_capital(result)]),
         Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
-        *list_option_parts(result),
+        *([Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
+           Part("options", "Options over time", "What the options added to the account's leverage, "
+                "what they cost, which part of their profit each Greek explains.",
+                lambda: list_charts(result))] if result.options is not None else []),
         Part("trades", "Trades", "After all costs; the year is the year of exit.",
              lambda: list_trades(result)),
         Part("phases", "Market phases", "When it gained, and what it paid then.",
@@ -323,48 +327,38 @@ def list_parts(result: Result) -> list[Part]:
 
 
 def list_phases(result: Result) -> Iterator[Shown]:
-    """Yield the measures by market phase, without phases that are all unknown."""
-    titles = {"volatility": "Volatility of 30 days", "trend": "Trend of 90 days",
-              "drawdown": "Fall from the high of up to 365 days"}  # fmt: skip
-    style = {"volatility": "percent", "trend": "decimals", "drawdown": "percent"}
-    for by, title in titles.items():
-        table = result.measures_by(by)
-        if not table["bars"].iloc[:-1].any():
-            continue
-        heads = {
-            "from": Head("phase", "", style[by], "to"), "bars": Head("bars", "", "count"),
-            "log_growth": Head("log growth", "", "growth"),
-            "price_pnl": Head("price profit", "money", "money"),
-            **list_heads("money", ("funding", "fees")),
-            "liquidations": Head("liquidations", "", "count"),
-        }  # fmt: skip
-        shown = table[table["bars"] > 0]
-        yield ShownTable(shown, title, "Of what was known at the close before; the phases are "
-                         "terciles of this run's bars.", Head("market"), heads)  # fmt: skip
-
-
-def list_costs(result: Result) -> list[Shown | Callable[[], ShownChart]]:
-    rows = list_statement(result)
-    reserve = float(result.of_account("reserve")[-1])
-    start = run_record.find_start(result)
-    largest = max(abs(start), *(abs(amount) for _, amount, _ in rows))
-    lines = {
-        "equity at the start": (core.format_money(start), ""),
-        **{words: (format_signed(amount, largest),
-                   "" if rate is None else core.format_percent(rate))
-           for words, amount, rate in rows},
-        "equity at the end": (core.format_money(result.metrics["final_equity"]), ""),
-        **({"left in the reserve": (core.format_money(reserve), "")} if reserve > 0.0 else {}),
-    }  # fmt: skip
-    heads = {
-        "amount": Head("amount", "money", "money"),
-        "rate": Head("a year", "of equity", "percent"),
+    kinds = {
+        "volatility": ("Volatility of 30 days", "percent"),
+        "trend": ("Trend of 90 days", "decimals"),
+        "drawdown": ("Fall from the high of up to 365 days", "percent"),
     }
-    statement = {label: {"amount": each, "rate": rate} for label, (each, rate) in lines.items()}
-    return [
-        ShownTable(statement, "Statement of the account", labels=Head("statement"),
-        heads=heads), tabulate_instruments(result), lambda: run_charts.draw_costs(result),
-    ]  # fmt: skip
+    note = "Of what was known at the close before; the phases are terciles of this run's bars."
+    heads = list_heads("money", ("funding", "fees")) | {
+        "bars": Head("bars", "", "count"), "log_growth": Head("log growth", "", "growth"),
+        "price_pnl": Head("price profit", "money", "money"),
+    }  # fmt: skip
+    for by, (title, style) in kinds.items():
+        table = result.measures_by(by)
+        if table["bars"].iloc[:-1].any():
+            own = heads | {"from": Head("phase", "", style, "to")}
+            yield ShownTable(table[table["bars"] > 0], title, note, Head("market"), own)
+
+
+def list_costs(result: Result) -> Iterator[Shown | Callable[[], ShownChart]]:
+    rows, reserve = list_statement(result), float(result.of_account("reserve")[-1])
+    start, end = run_record.find_start(result), result.metrics["final_equity"]
+    largest = max(abs(start), *(abs(amount) for _, amount, _ in rows))
+    lines = {"equity at the start": {"amount": core.format_money(start), "rate": ""}}
+    for words, amount, rate in rows:
+        share = "" if rate is None else core.format_percent(rate)
+        lines[words] = {"amount": format_signed(amount, largest), "rate": share}
+    lines["equity at the end"] = {"amount": core.format_money(end), "rate": ""}
+    if reserve > 0.0:
+        lines["left in the reserve"] = {"amount": core.format_money(reserve), "rate": ""}
+    heads = list_heads("money", ("amount",)) | {"rate": Head("a year", "of equity", "percent")}
+    yield ShownTable(lines, "Statement of the account", "", Head("statement"), heads)
+    yield tabulate_instruments(result)
+    yield lambda: run_charts.draw_costs(result)
 
 
 def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
@@ -402,23 +396,17 @@ def tabulate_instruments(result: Result) -> ShownTable:
                       empty="No instrument made or cost anything.")  # fmt: skip
 
 
-def list_capital(result: Result) -> list[Shown]:
-    if result.has_one_position:
-        return []
+def tabulate_capital(result: Result) -> ShownTable:
     table = result.capital()
-    if (
-        not table.loc["account", ["mean_margin", "profit"]].abs().max()
-        > 1e-9 * result.account.capital
-    ):
-        table = table.drop(index="account")
-    kinds = dict.fromkeys(("mean_margin", "peak_margin", "profit"), "money")
-    heads = {name: Head(name.replace("_", " "), "", kinds.get(name, "percent"))
-             for name in map(str, table)}  # fmt: skip
+    own = table.loc["account", ["mean_margin", "profit"]].abs().max()
+    shown = table if own > 1e-9 * result.account.capital else table.drop(index="account")
+    money = list_heads("money", ("mean_margin", "peak_margin", "profit"), "")
     note = (
         "Initial margin at closes; use is margin over equity, the return is a year's profit. Risk "
         "is the share of the variance: before with equal weights, after as held."
     )
-    return [ShownTable(table, "Use of capital", note, Head("instrument"), heads)]
+    return ShownTable(shown, "Use of capital", note, Head("instrument"),
+                      list_heads("percent", shown, "") | money)  # fmt: skip
 
 
 FACTORS = {
@@ -429,7 +417,7 @@ FACTORS = {
 }
 
 
-def list_promises(result: Result) -> list[Shown]:
+def tabulate_promises(result: Result) -> ShownTable:
     rows = {}
     for row in judge_promises(result):
         name, horizon = str(row["measure"]), float(row["horizon"])
@@ -444,26 +432,24 @@ def list_promises(result: Result) -> list[Shown]:
         rows[str(row["name"])] = {"promised": f"{row['rule']} {bound}", "realized": value,
                                   "verdict": row["verdict"]}  # fmt: skip
     note = "The bound has a tolerance; of liquidations the exact 95 % interval is given."
-    return [ShownTable(rows, "Promises", note, Head("promise"))] if rows else []
+    return ShownTable(rows or None, "Promises", note, Head("promise"))
 
 
-def list_factors(result: Result) -> list[Shown]:
+def tabulate_factors(result: Result) -> ShownTable:
     found = result.promises
     targets = found.loc[(found["measure"] == "volatility") & (found["rule"] == "about"), "bound"]
     split = None if targets.empty else split_volatility(result, float(targets.iloc[0]))
-    if split is None:
-        return []
-    table = split.rename(index=FACTORS).to_frame("factor")
+    table = None if split is None else split.rename(index=FACTORS).to_frame("factor")
     note = "r are returns of the mark by bar, sigma their volatility as forecast before them."
-    return [ShownTable(table, "Volatility over its target", note, Head("factor of"),
-                       {"factor": Head("factor", "", "decimals")})]  # fmt: skip
+    return ShownTable(table, "Volatility over its target", note, Head("factor of"),
+                      list_heads("decimals", ("factor",), ""))  # fmt: skip
 
 
 def list_falls(result: Result) -> list[Shown]:
     falls = run_charts.find_drawdowns(result)
     falls = falls[falls["depth"] >= run_charts.SHALLOW * falls["depth"].max()]
-    is_daily = result.span.is_daily
-    shown = falls.assign(**{name: [format_close(each, is_daily=is_daily) for each in falls[name]]
+    style = "%Y-%m-%d" if result.span.is_daily else "%Y-%m-%d %H:%M"
+    shown = falls.assign(**{name: falls[name].dt.strftime(style).fillna("not yet")
                             for name in run_charts.DATED})  # fmt: skip
     shown.index = pd.Index(range(1, len(shown) + 1), name="rank")
     heads = {
@@ -481,38 +467,39 @@ def list_falls(result: Result) -> list[Shown]:
 def list_liquidations(result: Result) -> list[Shown]:
     if not (result.entries["kind"] == Event.LIQUIDATED).any():
         return []
-    events = result.events
-    is_hit = (events["kind"] == "liquidation").to_numpy()
-    losses = events["amount"].shift(-1).where(events["kind"].shift(-1) == "liquidation_loss", 0.0)
-    shown = events.loc[is_hit, ["price", "amount"]].assign(
-        loss=losses[is_hit], equity=result.bars["equity"].loc[events["time"][is_hit]].to_numpy()
+    events = result.events.assign(instrument=result.events["instrument"].astype(str))
+    is_loss = events["kind"].shift(-1) == "liquidation_loss"
+    events["loss"] = events["amount"].shift(-1).where(is_loss, 0.0)
+    hits = events[events["kind"] == "liquidation"].set_index("time")
+    shown = hits[["instrument", "price", "amount", "loss"]].assign(
+        equity=result.bars["equity"].loc[hits.index].to_numpy()
     )
-    shown.insert(0, "instrument", events["instrument"][is_hit].astype(str))
-    shown.index = pd.DatetimeIndex(events["time"][is_hit])
-    heads = {
+    heads = list_heads("money", ("loss", "equity"), "") | {
         "price": Head("price", "", "price"), "amount": Head("notional", "", "money"),
-        "loss": Head("loss", "", "money"), "equity": Head("equity", "", "money"),
     }  # fmt: skip
     rows = {}
     for _, group in result.contagion().groupby("liquidation"):
         shares = group[group["share"] >= 0.005].sort_values("share", ascending=False)
         winners = group[group["profit"] > 0.0]
-        pairs = zip(shares["cause"], shares["share"], strict=True)
-        won = zip(winners["cause"], winners["profit"], strict=True)
+        causes = shares["cause"] + " " + shares["share"].map(core.format_percent)
+        won = winners["cause"] + " " + winners["profit"].map(core.format_money)
         rows[group["time"].iloc[0]] = {
-            "causes": ", ".join(f"{cause} {core.format_percent(share)}" for cause, share in pairs),
-            "closed in profit": ", ".join(f"{cause} {core.format_money(x)}" for cause, x in won)
-            or "none",
+            "causes": ", ".join(causes),
+            "closed in profit": ", ".join(won) or "none",
         }
     note = (
         "A cause is a share of the fall of what backs the positions over their requirement since "
         "the last high of the account. Profit is since the entry, at the prices of the liquidation."
     )
-    causes = pd.DataFrame.from_dict(rows, orient="index") if rows else None
     return [
         ShownTable(shown, "Liquidations", labels=Head("bar", "UTC"), heads=heads),
-        ShownTable(causes, "Liquidation attribution of cross positions", note, Head("time", "UTC")),
-    ]
+        ShownTable(rows or None, "Liquidation attribution of cross positions", note,
+                   Head("time", "UTC")),
+    ]  # fmt: skip
+
+
+def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
+    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
 
 
 FILLS_PER_TRIP = 20
@@ -521,10 +508,7 @@ GROUPED = {
     "trades": Head("closed", "", "count"), "open": Head("open", "", "count"),
     "win_rate": Head("win rate", "", "percent"),
     "profit_factor": Head("profit factor", "", "decimals"),
-    "expectancy": Head("expectancy", "money", "money"),
-    "mean_win": Head("mean win", "money", "money"),
-    "mean_loss": Head("mean loss", "money", "money"),
-    "best": Head("best", "money", "money"), "worst": Head("worst", "money", "money"),
+    **list_heads("money", ("expectancy", "mean_win", "mean_loss", "best", "worst")),
     "longest_losing_run": Head("losing run", "trades", "count"),
     "mean_days": Head("held", "days, mean", "decimals"),
 }  # fmt: skip
@@ -548,10 +532,8 @@ def list_trades(result: Result) -> list[Shown]:
     closed = pd.DataFrame(trades)[(trades["ended"] != "open").to_numpy()]
     if closed.empty:
         return []
-    missing = trades.unallocated[trades.unallocated != 0.0]
-    left = "; ".join(
-        f"{str(k).replace('_', ' ')} {core.format_money(x)}" for k, x in missing.items()
-    )
+    missing = trades.unallocated[trades.unallocated != 0.0].map(core.format_money)
+    left = "; ".join(f"{str(name).replace('_', ' ')} {x}" for name, x in missing.items())
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
     found, realized = trades.realization(), ""
     if not math.isnan(found["difference"]):
@@ -572,9 +554,8 @@ def list_trades(result: Result) -> list[Shown]:
             rows[f"{by}: {year.replace('_', ' ')}"] = row
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
-    heads = {str(name): GROUPED[str(name)] for name in shown}
     factor = "Profit factor: gross profit over gross loss."
-    measures = ShownTable(shown, "Measures of trades", factor, Head("trades"), heads)
+    measures = ShownTable(shown, "Measures of trades", factor, Head("trades"), GROUPED)
     return [note, measures, realized, *run_charts.list_trade_charts(closed)]
 
 
@@ -611,21 +592,17 @@ def tabulate_ledger(result: Result) -> ShownTable:
     shown = events.loc[rows].assign(cost=np.where(has_cost, paid, np.nan)[rows])
     total = int((~is_cost).sum())
     is_ratio = shown["kind"].isin(RATIOS)
-    table = pd.DataFrame(
-        {
-            "event": shown["kind"].astype(str).str.replace("_", " "),
-            "instrument": shown["instrument"].astype(str),
-            "price": shown["price"],
-            "quantity": shown["quantity"].where(shown["quantity"] != 0.0),
-            "amount": shown["amount"].where(~is_ratio),
-            **({"ratio": shown["amount"].where(is_ratio)} if is_ratio.any() else {}),
-            "cost": shown["cost"],
-        }
-    ).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in shown["time"]])
-    heads = {
+    table = pd.DataFrame({
+        "event": shown["kind"].astype(str).str.replace("_", " "),
+        "instrument": shown["instrument"].astype(str),
+        "price": shown["price"],
+        "quantity": shown["quantity"].where(shown["quantity"] != 0.0),
+        "amount": shown["amount"].where(~is_ratio),
+        **({"ratio": shown["amount"].where(is_ratio)} if is_ratio.any() else {}),
+        "cost": shown["cost"],
+    }).set_axis(shown["time"].dt.strftime("%Y-%m-%d %H:%M"))  # fmt: skip
+    heads = list_heads("money", ("amount", "cost")) | {
         "price": Head("price", "", "price"), "quantity": Head("quantity", "contracts"),
-        "amount": Head("amount", "money", "money"),
-        "cost": Head("cost", "money", "money"),
         "ratio": Head("margin ratio", "", "percent"),
     }  # fmt: skip
     note = (
@@ -647,6 +624,9 @@ def collect_run(result: Result) -> dict[str, Any]:
 
     trades, split = choose_trades(result), result.attribution()
     counts, manifest = result.events["kind"].value_counts(), result.manifest
+    falls, limits = run_charts.find_drawdowns(result), dict[str, Any]()
+    if result.account.fill == "limit":
+        limits["limit_orders"] = run_trades.count_limit_orders(result.limit_orders)
     return {
         "id": manifest["id"],
         "policy": manifest["policy"]["text"],
@@ -655,20 +635,14 @@ def collect_run(result: Result) -> dict[str, Any]:
         "attribution": {**split.terms.to_dict(), "growth": split.growth}
         if result.has_one_position
         else dict(split.to_dict("index")),
-        "drawdowns": run_charts.find_drawdowns(result)
-        .astype(dict.fromkeys(run_charts.DATED, str))
-        .to_dict("records"),
+        "drawdowns": falls.astype(dict.fromkeys(run_charts.DATED, str)).to_dict("records"),
         "contagion": result.contagion().astype({"time": str}).to_dict("records"),
         "trades": {
             "view": trades.view,
             "measures": trades.measures.to_dict(),
             "unallocated": trades.unallocated.to_dict(),
         },
-        **(
-            {"limit_orders": run_trades.count_limit_orders(result.limit_orders)}
-            if result.account.fill == "limit"
-            else {}
-        ),
+        **limits,
         **run_trades.collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "target_cuts": list(result.target_cut_rows),
@@ -678,56 +652,36 @@ def collect_run(result: Result) -> dict[str, Any]:
     }
 
 
-def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
-    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
-
-
 MONEY = (
     "options", "hedge", "profit", "theory", "error", "deviation", "expected_deviation", "costs",
 )  # fmt: skip
 
 
-def list_option_parts(result: Result) -> list[Part]:
-    if result.options is None:
-        return []
-    lead = (
-        "What the options added to the account's leverage, what they cost, which part of their "
-        "profit each Greek explains."
-    )
-    return [
-        Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
-        Part("options", "Options over time", lead, lambda: list_charts(result)),
-    ]
-
-
-def list_tables(result: Result) -> list[Shown]:
+def list_tables(result: Result) -> Iterator[Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
-    heads = list_heads("percent", ROLL_COSTS, unit="a year")
-    shown: list[Shown] = [
-        ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
-                   "and fees; the spread is what fills were worse than marks.", Head("leg"),
-                   {"rolls": Head("rolls", "", "count"), **heads}),
-        ShownTable(result.explained()[["price_pnl", *EXPLAINED]],
-                   "Price profit of each option",
-                   "Before fees, slippage and the costs of liquidations. The rests are "
-                   f"{core.format_percent(result.metrics['unexplained_share'])} of what single "
-                   "options moved in single bars.", Head("option"),
-                   list_heads("money", EXPLAINED)
-                   | {"price_pnl": Head("profit", "money", "money")}),
-    ]  # fmt: skip
+    heads = list_heads("percent", ROLL_COSTS, "a year") | {"rolls": Head("rolls", "", "count")}
+    note = (
+        "Cost is premium less proceeds, and fees; the spread is what fills were worse than marks."
+    )
+    yield ShownTable(legs, "Cost by leg, of the mean equity", note, Head("leg"), heads)
+    heads = list_heads("money", EXPLAINED) | {"price_pnl": Head("profit", "money", "money")}
+    note = (
+        "Before fees, slippage and the costs of liquidations. The rests are "
+        f"{core.format_percent(result.metrics['unexplained_share'])} of what single options moved "
+        "in single bars."
+    )
+    yield ShownTable(result.explained()[["price_pnl", *EXPLAINED]], "Price profit of each option",
+                     note, Head("option"), heads)  # fmt: skip
     if result.options is not None and result.options.hedged:
         table = result.hedging_error().T.loc[[*MONEY, "volatility", "implied_volatility"]]
+        table.index = table.index.str.replace("_", " ")
         note = (
             "The deviation is the standard deviation of the error; that expected is of a hedge at "
             "each close under normal returns."
         )
-        table = table.set_axis([str(name).replace("_", " ") for name in table.index])
         heads = {str(name): Head(str(name), "", "money") for name in table}
-        shown.append(
-            ShownTable(table, "Hedging error of each instrument", note, Head("money"), heads)
-        )
-    return shown
+        yield ShownTable(table, "Hedging error of each instrument", note, Head("money"), heads)
 
 
 def list_charts(result: Result) -> Iterator[Shown]:

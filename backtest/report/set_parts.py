@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,32 +43,26 @@ MAX_VALUES = 40
 BINS = 24
 
 
-class Axis(NamedTuple):
-    """The cell of each set, and the name of each cell."""
-
-    cells: core.IntArray
-    words: list[str]
-
-
 def is_numeric(column: pd.Series) -> bool:
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     return is_number and not column.isna().any()
 
 
-def read_axis(column: pd.Series, is_log: bool) -> Axis:
+def read_axis(column: pd.Series, is_log: bool) -> tuple[core.IntArray, list[str]]:
+    """Return the cell of each set, and the name of each cell."""
     if not is_numeric(column):
         cells, names = pd.factorize(column.astype(object).fillna("none").astype(str), sort=True)
-        return Axis(cells, [*names])
+        return cells, [*names]
     numbers = column.to_numpy(dtype=np.float64)
     values = np.unique(numbers)
     if len(values) <= MAX_VALUES:
-        return Axis(np.searchsorted(values, numbers), [f"{value:.6g}" for value in values])
+        return np.searchsorted(values, numbers), [f"{value:.6g}" for value in values]
     is_log = is_log and bool(values[0] > 0.0)
     numbers = np.log(numbers) if is_log else numbers
     edges = np.linspace(numbers.min(), numbers.max(), BINS + 1)
     cells = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, BINS - 1)
     edges = np.exp(edges) if is_log else edges
-    return Axis(cells, [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)])
+    return cells, [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
 
 
 class Explored(NamedTuple):
@@ -119,29 +113,23 @@ def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
 def explore_study(study: Study) -> Explored:
     table = study.table
     name = study.objective
-    metrics = {each: table[each].to_numpy() for each in ABOUT if each in table}
-    ruins = np.nan_to_num(metrics["ruined"], nan=0.0)
-    ruined = ruins > 0.0
-    scores = table["score"].to_numpy(dtype=np.float64)
-    violations = table["violation"].to_numpy(dtype=np.float64)
-    order = order_sets(scores, violations, ruins, metrics["ruin_time"], find_failed(table))
+    ruins = np.nan_to_num(table["ruined"].to_numpy(), nan=0.0)
+    scores, violations = table[["score", "violation"]].to_numpy(dtype=np.float64).T
+    times = table["ruin_time"].to_numpy()
+    order = order_sets(scores, violations, ruins, times, find_failed(table))
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
     dimensions = study.manifest["space"]["dimensions"]
+    names = [own if (own := f"policy.{each['name']}") in table else each["name"]
+             for each in dimensions]  # fmt: skip
     return Explored(
         table=table,
-        parameters={
-            each["name"] if (own := f"policy.{each['name']}") not in table else own: {
-                "unit": "",
-                **each,
-            }
-            for each in dimensions
-        },
+        parameters=dict(zip(names, ({"unit": "", **each} for each in dimensions), strict=True)),
         name=name,
-        values=np.where(ruined, np.nan, metrics[name] if name in ABOUT else scores),
+        values=np.where(ruins > 0.0, np.nan, table[name] if name in ABOUT else scores),
         better=(ABOUT[name].better or 1) if name in ABOUT else 1,
         order=order.astype(np.int64),
-        is_ruined=ruined,
+        is_ruined=ruins > 0.0,
     )
 
 
@@ -154,7 +142,7 @@ def find_neighbors(explored: Explored) -> core.BoolArray:
             is_log = explored.parameters[name]["log"] and place.min() > 0.0
             place = np.clip(np.log(place) if is_log else place, -1e300, 1e300)
         else:
-            place = read_axis(column, is_log=False).cells.astype(np.float64)
+            place = read_axis(column, is_log=False)[0].astype(np.float64)
         place = (place - place.min()) / (float(np.ptp(place)) or 1.0)
         distance = np.abs(place - place[explored.best])
         if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
@@ -189,29 +177,29 @@ def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
     failed = find_failed(sweep.table).sum()
     fates = f"{explored.is_ruined.sum():,} ruined, {failed:,} failed"
     median, beside = find_median(explored.values), find_median(explored.values[near])
+    rows = [
+        (explored.name, f"Best {what}", best, "by its own score"),
+        ("near", "Near it", beside, f"median of {near.sum():,}"),
+        ("all", "All parameter sets", median, f"median of {len(explored.table):,}"),
+    ]
     return [
-        Headline(explored.name, f"Best {what}", best, note="by its own score",
-                 text=format_explored(explored, best)),
-        Headline("near", "Near it", beside, note=f"median of {near.sum():,}",
-                 text=format_explored(explored, beside)),
-        Headline("all", "All parameter sets", median, note=f"median of {len(explored.table):,}",
-                 text=format_explored(explored, median)),
+        *(Headline(name, title, value, note=note, text=format_explored(explored, value))
+          for name, title, value, note in rows),
         Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates),
     ]  # fmt: skip
 
 
-def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
-    explored, notices = explore_sweep(sweep), []
+def list_sweep_notices(sweep: Sweep) -> Iterator[str]:
+    explored = explore_sweep(sweep)
     if not sweep.complete:
         asked = sweep.manifest["sets"]["asked"]
-        notices.append(f"Interrupted: {len(sweep.table):,} of {asked:,} parameter sets were run.")
+        yield f"Interrupted: {len(sweep.table):,} of {asked:,} parameter sets were run."
     if explored.is_ruined[explored.best]:
-        notices.append("Every set was ruined; the best set is the one that survived longest.")
+        yield "Every set was ruined; the best set is the one that survived longest."
     if unfilled := count_unfilled(sweep.metrics):
-        notices.append(f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order.")
+        yield f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order."
     if caution := count_cautions(read_rows(explored, TOP)):
-        notices.append(f"{core.capitalize(caution)}: see their notes.")
-    return tuple(notices)
+        yield f"{core.capitalize(caution)}: see their notes."
 
 
 def list_sweep_parts(sweep: Sweep) -> list[Part]:
@@ -221,12 +209,13 @@ def list_sweep_parts(sweep: Sweep) -> list[Part]:
     return [best, *list_landscape(explored, "sweep.table")]
 
 
-def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
+def list_sweep_assumptions(sweep: Sweep) -> Iterator[str]:
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
     how = f"drawn by Sobol's sequence, seed {drawn['seed']}" if drawn else "given"
-    taken = [each for each in (sweep.manifest.get("simulated", ""),) if each]
-    first = f"{asked:,} parameter sets were {how}; {len(sweep.table):,} were run."
-    return first, *taken, NO_HOLDOUT
+    yield f"{asked:,} parameter sets were {how}; {len(sweep.table):,} were run."
+    if taken := sweep.manifest.get("simulated"):
+        yield taken
+    yield NO_HOLDOUT
 
 
 def list_landscape(explored: Explored, whole: str) -> list[Part]:
@@ -249,20 +238,19 @@ def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
 
 
 def draw_study_map(study: Study) -> Any:
-    """Return the map of the first two parameters that were searched, or an empty figure."""
     explored = explore_study(study)
     pair = explored.varied[:2]
     return draw_chart(draw_map(explored, *pair) if len(pair) == 2 else ShownChart("", "", "", None))
 
 
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
-    across, along = (read_axis(explored.table[each], explored.parameters[each]["log"])
-                     for each in (x, y))  # fmt: skip
-    width = len(across.words)
-    place = along.cells * width + across.cells
+    (across, heads), (along, labels) = (
+        read_axis(explored.table[each], explored.parameters[each]["log"]) for each in (x, y)
+    )
+    place = along * len(heads) + across
     share = pd.Series(explored.is_ruined).groupby(place).mean()
     median = pd.Series(explored.values).groupby(place).median().where(share < 0.5)
-    words = [(one, other) for other in along.words for one in across.words]
+    words = [(one, other) for other in labels for one in heads]
     index = pd.MultiIndex.from_tuples(words, names=[x, y])
     what = name_measure(explored.name)
     table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
@@ -297,8 +285,7 @@ def tabulate_plateau(explored: Explored) -> ShownTable:
     )
     heads = {name: Head(name, "", "decimals") for name in ("sets", *words, "ruined")}
     caption = f"{name_measure(explored.name)} around the best"
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return ShownTable(table, caption, note, Head("sets"), heads)
+    return ShownTable(rows, caption, note, Head("sets"), heads)
 
 
 def tabulate_sets(explored: Explored, count: int) -> ShownTable:
@@ -327,8 +314,7 @@ def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
 
 
 def find_median(values: core.FloatArray) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else math.nan
+    return float(pd.Series(values[np.isfinite(values)]).median())
 
 
 def format_explored(explored: Explored, value: float) -> str:
@@ -352,9 +338,7 @@ def write_study_details(study: Study) -> str:
     if study.best_trial < 0:
         return ""
     explored, verdict = explore_study(study), study.verdict
-    values = ", ".join(
-        f"{name} = {core.format_value(each)}" for name, each in study.best_values.items()
-    )
+    values = ", ".join(f"{x} = {core.format_value(each)}" for x, each in study.best_values.items())
     found = format_explored(explored, explored.values[study.best_trial])
     text = (
         f"The best of {study.trials:,} parameter sets is {values}, with a "
@@ -370,20 +354,19 @@ def write_study_details(study: Study) -> str:
     return text
 
 
-def list_study_notices(study: Study) -> tuple[str, ...]:
-    notices = []
+def list_study_notices(study: Study) -> Iterator[str]:
     if not study.complete:
         more = "; it can be resumed" if study.folder is not None else "; nothing of it is stored"
-        notices.append(f"UNFINISHED: the best so far, by its own score{more}.")
+        yield f"UNFINISHED: the best so far, by its own score{more}."
     if study.trials and study.best_trial < 0:
-        notices.append("No parameter set satisfies the constraints.")
+        yield "No parameter set satisfies the constraints."
     elif study.trials and (cautions := find_cautions(study.table.iloc[study.best_trial])):
-        notices.append(f"The chosen set has {cautions} in the search.")
+        yield f"The chosen set has {cautions} in the search."
     if study.trials and (unfilled := study.count_unfilled()):
-        notices.append(f"{unfilled:,} of {study.trials:,} parameter sets filled no order.")
+        yield f"{unfilled:,} of {study.trials:,} parameter sets filled no order."
     names = tuple(f"{each['name']} =" for each in study.manifest["space"]["dimensions"])
-    said = (text if text.startswith(names) else core.capitalize(text) for text in study.warnings)
-    return (*notices, *(f"{text}." for text in said))
+    for text in study.warnings:
+        yield f"{text if text.startswith(names) else core.capitalize(text)}."
 
 
 def name_constraints(facts: Mapping[str, Any]) -> str:
@@ -484,8 +467,8 @@ def list_luck(study: Study) -> list[Shown]:
         "deflated Sharpe ratio": (verdict.deflated_sharpe, "probability",
                                   "over 0.95 would be evidence"),
         "probability of backtest overfitting (CSCV)": (
-            verdict.overfitting, "decimals", "how often the best of one half of time was no better "
-                                             "than the median in the other"),
+            verdict.overfitting, "decimals",
+            "how often the best of one half of time was no better than the median in the other"),
         "objective of the best": (verdict.score, "decimals", "its own"),
         "median of its neighbors": (verdict.plateau, "decimals", "near the best on a plateau"),
         "highest before neighbors": (verdict.plain_score if candidates > 1 else math.nan,
@@ -498,12 +481,10 @@ def list_luck(study: Study) -> list[Shown]:
         for name, (value, style, words) in known.items()
         if math.isfinite(value) and (value or name != "parameter sets tried elsewhere")
     }
-    heads = {"value": Head("value", "", "decimals")}
-    return [ShownTable(rows, "Selection bias", "", Head(""), heads)]
+    return [ShownTable(rows, "Selection bias", heads={"value": Head("value", "", "decimals")})]
 
 
 def list_winner(study: Study) -> list[Shown]:
-    """Return the parameters of the best trial, its measures, and those of its benchmarks."""
     space, best = study.manifest["space"], study.best
     values, settings = study.best_values if best is not None else {}, {}
     for each in space["dimensions"]:
@@ -516,18 +497,12 @@ def list_winner(study: Study) -> list[Shown]:
     settings |= {name: {"value": core.format_value(value), "searched": "fixed"}
                  for name, value in space.get("fixed", {}).items()}  # fmt: skip
     known: dict[str, Any] = {} if best is None else dict(best)
-    holdout: Mapping[str, float] = {}
-    parts: tuple[Mapping[str, Mapping[str, float]], ...] = ()
-    if study.outcome is not None:
-        holdout, parts = study.outcome.holdout, study.outcome.lines
-    measured = {
-        name_measure(name): {
-            "search": format_measure(name, float(known[name])),
-            **({"holdout": format_measure(name, holdout[name])} if name in holdout else {}),
-        }
-        for name in dict.fromkeys((*COMPARED, *find_measures(study)))
-        if name in ABOUT and name in known
-    }
+    outcome = study.outcome
+    holdout, parts = ({}, ()) if outcome is None else (outcome.holdout, outcome.lines)
+    found = pd.DataFrame({"search": known, "holdout": holdout} if holdout else {"search": known})
+    names = [n for n in dict.fromkeys((*COMPARED, *find_measures(study)))
+             if n in ABOUT and n in known]  # fmt: skip
+    measured = found.loc[names]
     lines = {
         f"{name}, {where}": {measure: line.get(measure, math.nan) for measure in COMPARED[1:]}
         for where, each in zip(("search", "holdout"), parts, strict=False)
@@ -542,9 +517,9 @@ def list_winner(study: Study) -> list[Shown]:
     return [
         ShownTable(settings if values else None, "Parameters of the best trial", "",
                    Head("parameter"), heads),
-        ShownTable(pd.DataFrame.from_dict(measured, orient="index") if measured else None,
+        ShownTable(measured if names else None,
                    "Best trial, search and holdout" if holdout else "Best trial",
-                   fresh if holdout else "", Head("measure"), heads),
+                   fresh if holdout else "", Head("measure"), heads, has_measures=True),
         ShownTable(lines or None, "Against its benchmarks", note, Head("account"),
                    columns=COMPARED[1:]),
     ]  # fmt: skip

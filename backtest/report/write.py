@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,14 @@ from urllib.parse import quote
 import numpy as np
 
 from backtest import core, results
+from backtest.core.code_names import pd
 from backtest.core.number_text import Measured
 from backtest.report import render
-from backtest.report.basis import build_basis, find_origin, list_terms
+from backtest.report.basis import build_basis, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
 from backtest.report.page import Block, Fact, Page, Paragraph, Section, format_measure, write_table
 from backtest.results import run_record
-from backtest.results.listing import LEFTOVER, UNTOLD, Origin, name_fault
+from backtest.results.listing import LEFTOVER, UNTOLD, Origin, describe_origin, name_fault
 from backtest.results.measure_table import ABOUT
 
 SYNTHETIC = "Synthetic data: these prices are made up."
@@ -28,15 +29,22 @@ SYNTHETIC = "Synthetic data: these prices are made up."
 def build_page(found: Any, objective: str = "sharpe") -> Page:
     """Return the whole page; ``objective`` ranks the sets of a sweep."""
     vars(found)["ranked_by"] = objective
-    return build_head(found, find_origin(found))
+    manifest = core.to_plain(dict(found.manifest))
+    has_bars = manifest.get("data", {}).get("bars")
+    making = vars(found).get(core.KEPT)
+    return build_head(found, describe_origin(manifest, making) if has_bars else UNTOLD)
 
 
 def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
-    manifest = dict(found.manifest)
-    data = dict(manifest.get("data", {}))
+    manifest = {"data": {}, **found.manifest}
     verdict = core.capitalize(found.verdict_text)
     verdict += "" if verdict.endswith((".", "?")) else "."
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
+    facts = []
+    for each in found.list_numbers():
+        is_own = each.name in ABOUT and not each.text
+        text = Measured(str(each), each.name, each.style) if is_own else str(each)
+        facts.append(Fact(each.title, text, each.note))
 
     def list_sections() -> list[Section]:
         shown = (write_part(each) for each in found.list_parts() if each.shows != "summary")
@@ -48,20 +56,11 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
 
     return Page(
         kind=found.called or found.kind,
-        manifest={**manifest, "data": data},
+        manifest=manifest,
         title=core.clip(found.heading, render.MAX_TITLE),
-        notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
+        notices=[*found.notices, *([SYNTHETIC] if manifest["data"].get("synthetic") else [])],
         marked_summary=f"{verdict} {found.details}".rstrip(),
-        facts=[
-            Fact(
-                each.title,
-                Measured(str(each), each.name, each.style)
-                if each.name in ABOUT and not each.text
-                else str(each),
-                each.note,
-            )
-            for each in found.list_numbers()
-        ],
+        facts=facts,
         write_sections=list_sections,
         collect=lambda: {**found.to_dict(), **made},
     )
@@ -84,7 +83,7 @@ def write_blocks(blocks: Iterable[core.Shown], key: str) -> Iterator[Block]:
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
         elif len(shown.table):
-            yield write_table(shown, shown.table)
+            yield write_table(shown)
         elif shown.empty:
             yield Paragraph(shown.empty)
 
@@ -94,7 +93,6 @@ def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
 
 
 def write_summary(found: Any, *, verbose: bool = False) -> str:
-    """Return the parts that a summary shows, without charts, and what the account assumes."""
     page = build_head(found)
     sections = []
     for part in found.list_parts():
@@ -145,10 +143,10 @@ def draw_equity_svg(result: Any) -> str:
     time, own = result.span.closes, result.of_account("unit") / result.tally.first_unit
     held = run_record.follow_market(result)[2]
     rows = thin_rows(time, own, held, buckets=280)
-    x = rescale(time[rows].astype(np.float64), LEFT, float(WIDTH))
+    x = np.interp(time[rows], (time[0], time[-1]), (LEFT, float(WIDTH)))
     both = np.concatenate((own[rows], held[rows]))
-    y = rescale(both, HEIGHT - FOOT, 6.0)
     low, high = float(both.min()), float(both.max())
+    y = np.interp(both, (low, high), (HEIGHT - FOOT, 6.0))
     lines = []
     for values, color, name in ((y[len(rows):], "neutral", "unlevered market"),
                                 (y[: len(rows)], "accent", "account")):  # fmt: skip
@@ -169,13 +167,6 @@ def draw_equity_svg(result: Any) -> str:
     )
 
 
-def rescale(values: core.FloatArray, low: float, high: float) -> core.FloatArray:
-    least, span = float(np.min(values)), float(np.ptp(values))
-    if span == 0.0:
-        return np.full(len(values), (low + high) / 2.0)
-    return low + (values - least) / span * (high - low)
-
-
 def escape_text(text: str) -> str:
     return escape(core.escape_directions(text))
 
@@ -183,7 +174,13 @@ def escape_text(text: str) -> str:
 def draw_run(result: Any) -> Any:
     from backtest.report import run_charts  # noqa: PLC0415 - only when drawn
 
-    return draw_chart(run_charts.draw_overview(result))
+    story, held = run_charts.draw_story(result), run_charts.draw_positions(result)
+    return draw_chart(story._replace(
+        table=pd.concat([pd.DataFrame(each.table) for each in (story, held)], axis=1),
+        panels=(*story.panels, *held.panels), colors={**held.colors, **story.colors},
+        height=story.height + held.height, dotted=held.dotted,
+        caption=f"{story.caption} {held.caption}",
+    ))  # fmt: skip
 
 
 def draw_surface(surface: Any) -> Any:
@@ -265,11 +262,6 @@ def write_all(
         rows.append(row)
         if progress is not None:
             progress(k + 1, len(entries))
-    write_index(rows, store, folder / INDEX)
-    return rows
-
-
-def write_index(rows: Sequence[Row], store: Path, path: Path) -> None:
     text = render.start_jinja().get_template(INDEX).render(
         rows=rows,
         store=store.resolve().name,
@@ -278,4 +270,5 @@ def write_index(rows: Sequence[Row], store: Path, path: Path) -> None:
         measures=[results.name_measure(name) for name in SHOWN],
         style=render.read_template("page.css"),
     )  # fmt: skip
-    render.save_text(text, path)
+    render.save_text(text, folder / INDEX)
+    return rows

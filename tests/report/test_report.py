@@ -145,6 +145,16 @@ def test_odd_runs_have_a_report_too(kind):
     assert write_text(build_page(result), "json")
 
 
+def test_partial_months_and_days_are_flagged_with_the_measures_that_count_them():
+    """From 13:00 on January 1 to the end of February 9: both months and one day."""
+    market = bt.Market.sample(bars=24 * 40).slice("2023-01-01 13:00", None)
+    page = build_page(bt.run(market, Constant(leverage=1.0), **AT_BINANCE))
+    (returns,) = (each for each in page.sections if each.key == "returns")
+    notes = {each.caption: each.note for each in returns.blocks if isinstance(each, Table)}
+    assert notes["Measures of returns"] == "Partial: Jan 2023, Feb 2023, 2023-01-01."
+    assert notes["Monthly returns"].endswith("in per cent. Partial: Jan 2023, Feb 2023.")
+
+
 def test_months_and_years_compound_to_the_run(result):
     """Worked by hand: 1 to 1.1 in December, to 1.32 in January, to 0.66 in March (none between)."""
     stamps = pd.to_datetime(["2020-12-30", "2020-12-31", "2021-01-05", "2021-03-01"], utc=True)
@@ -286,16 +296,14 @@ def pulled():
 
 def test_the_page_says_who_pulled_whom_down(pulled):
     """B is the only cause; A closed with a profit of 160 x 500/1423 = 56.22."""
-    assert run_parts.list_liquidations(pulled)[1].table.iloc[0].tolist() == [
-        "B 100.00 %",
-        "A 56.22",
-    ]
+    (row,) = run_parts.list_liquidations(pulled)[1].table.values()
+    assert [*row.values()] == ["B 100.00 %", "A 56.22"]
     assert "1 position in profit closed too" in build_page(pulled).summary
 
 
 def test_exposure_stacks_longs_above_and_shorts_below(pulled):
     """4 turns of A above 0, 6 turns of B below."""
-    traces = draw_declared(run_charts.list_exposure(pulled)[0]).figure["data"]
+    traces = draw_declared(next(run_charts.list_exposure(pulled))).figure["data"]
     highest = {(each["name"], each["stackgroup"]): np.abs(each["y"]).max() for each in traces}
     wanted = {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
     assert highest == pytest.approx(wanted)
