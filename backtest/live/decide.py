@@ -48,14 +48,16 @@ class Stated(NamedTuple):
 
 
 def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
-    assets = [each.name for each in setup.account.collateral]
-    names = setup.markets.names
-    stated = Stated(
-        read_by_name("at", at, [*names, *assets], PRICE, len(names)),
-        read_by_name("mark", mark, [*names, *assets], PRICE, len(names)),
-        read_settlements(setup, funding),
-    )
-    fill = setup.account.fill
+    names = [*setup.markets.names, *(each.name for each in setup.account.collateral)]
+    n, fill = len(setup.markets), setup.account.fill
+    prices = []
+    for word, given in (("at", at), ("mark", mark)):
+        by_name = isinstance(given, Mapping)
+        prices.append({
+            each: PRICE.check(f"{word} of {each}" if by_name else word, x)
+            for each, x in name_given(word, given, names, n).items()
+        })  # fmt: skip
+    stated = Stated(*prices, read_settlements(setup, funding))
     for name, market in setup.markets.items():
         price, mark = find_price(market, name, stated)
         last = float(market.close[-1])
@@ -100,14 +102,6 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
     return by_name
 
 
-def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
-    by_name = isinstance(given, Mapping)
-    return {
-        each: kind.check(f"{name} of {each}" if by_name else name, x)
-        for each, x in name_given(name, given, names, n).items()
-    }
-
-
 def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[str, Any]:
     if given is None:
         return {}
@@ -134,25 +128,17 @@ def find_price(market: Market, name: str, stated: Stated) -> tuple[float, float]
 
 def extend_market(market: Market, name: str, time: int, stated: Stated) -> Market:
     price, mark = find_price(market, name, stated)
-    longer = engine.append_last_bar(market, time, price, mark)
+    longer, changes = engine.append_last_bar(market, time, price, mark), dict[str, Any]()
     if not market.has_mark and mark != price:
-        changes = {}
-        for field, choose in (("open", None), ("high", max), ("low", min)):
-            for each in (field, f"mark_{field}"):
-                values = getattr(longer, each).copy()
-                values[-1] = mark if choose is None else choose(mark, values[-1])
-                changes[each] = values
-        longer = replace(longer, **changes)
-    due = stated.funding.get(name)
-    if due is None:
-        return longer
-    stamps = core.read_stamps(due.index, name="funding")
-    return replace(
-        longer,
-        funding_time=np.append(longer.funding_time, stamps),
-        funding_rate=np.append(longer.funding_rate, due["rate"].to_numpy(dtype=float)),
-        funding_mark=np.append(longer.funding_mark, due["mark"].to_numpy(dtype=float)),
-    )
+        for field, last in (("open", mark), ("high", max(mark, price)), ("low", min(mark, price))):
+            changes[field] = np.append(getattr(market, field), last)
+    if (due := stated.funding.get(name)) is not None:
+        stamps = core.read_stamps(due.index, name="funding")
+        changes["funding_time"] = np.append(longer.funding_time, stamps)
+        for field in ("rate", "mark"):
+            known = getattr(longer, f"funding_{field}")
+            changes[f"funding_{field}"] = np.append(known, due[field].to_numpy(dtype=float))
+    return replace(longer, **changes)
 
 
 def look_ahead(setup: Setup, stated: Stated) -> Setup:
@@ -170,8 +156,8 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
     account = replace(setup.account, collateral=changed) if changed else setup.account
     signal = setup.signal  # one entry is that of all bars
     longer = signal if signal.size == 1 else np.concatenate([signal, signal[..., -1:]], axis=-1)
-    longer_setup = setup.change(markets=extended, account=account, signal=longer, first=first)
-    return longer_setup._replace(first=first - 1)
+    later = setup.change(markets=extended, account=account, signal=longer, first=first)
+    return later._replace(first=first - 1)
 
 
 ORDERS = (Event.FILL, *(each for each in STOPS if each not in INSIDE))
@@ -325,8 +311,7 @@ class Decision:
             "equity": dict(zip(("before", "after"), self.equity, strict=True)),
             "margin_ratio": dict(zip(("before", "after"), self.margin_ratio, strict=True)),
         }
-        plain: dict[str, Any] = to_json(values)
-        return plain
+        return dict(to_json(values))
 
     def __repr__(self) -> str:
         return f"<Decision at {self.time:%Y-%m-%d %H:%M} UTC: {describe_orders(self)}>"
@@ -465,12 +450,10 @@ def answer(
         for name, signal in zip(names, state.positions.column("signal").tolist(), strict=True)
     }
     rows = {
-        f"{name}_{when}": [float(getattr(each, field)) for each in views]
-        for name, field in (
-            ("position", "position"), ("leverage", "leverage"), ("liquidation", "liquidation_price")
-        )
+        f"{field.removesuffix('_price')}_{when}": [float(getattr(each, field)) for each in views]
+        for field in ("position", "leverage", "liquidation_price")
         for when, views in (("before", before), ("after", after))
-    }  # fmt: skip
+    }
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         leverage=leverage,
@@ -501,7 +484,6 @@ def write_in_lots(size: float, lot: float) -> float:
 
 
 def find_cautions(setup: Setup, stated: Stated, now: int | None) -> Iterator[Caution]:
-    """Yield what is wrong with the data, with stated prices, and with columns."""
     markets = setup.markets
     end, interval = int(markets.time[-1]) + markets.interval, markets.interval
     if find_clock(markets).rows[-1] < 0:

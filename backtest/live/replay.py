@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -135,15 +135,14 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     listed, single = (table.get(x, nothing) for x in ("fees", "fee"))
     fees = [read_fee(*each, k) for k, each in enumerate(zip(listed, single, strict=True))]
     warn_without_fees(sum(each is None for each in fees))
-    columns = {
+    return pd.DataFrame({
         "time": table["timestamp"],
         "instrument": table["symbol"],
         "quantity": amounts * [SIDES[side] for side in table["side"]],
         "price": table["price"].astype("float64"),
         "fee": [each[0] if each else 0.0 for each in fees],
         "fee_currency": [each[1] if each else "" for each in fees],
-    }
-    return pd.DataFrame(columns)
+    })  # fmt: skip
 
 
 def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
@@ -171,25 +170,8 @@ def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
     return None
 
 
-class Fact(NamedTuple):
-    time: int
-    place: int
-    name: str
-    quantity: float
-    price: float
-    reference: float
-    fee: float
-    kind: str
-    step: int
-    value: float
-    filled: float
-
-    def is_by(self, name: str, step: int, due: int) -> bool:
-        is_own = self.name == name or self.kind == "bad_debt"
-        return is_own and self.step == step and (step == 2 or self.time == due)
-
-
-def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Fact]]:
+def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Any]]:
+    """Return the rows of fills by bar, with bar, place of the instrument, and values as traded."""
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     table = complete_fills(given, names, setup.markets.currency)
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
@@ -202,27 +184,23 @@ def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int
             f"a fill must lie within the replay, from {format_time(start)} to {format_time(end)}, "
             f"got {format_time(int(stamps[k]))} (row {k} of fills)"
         )
-    is_late = setup.account.fill == "same_close"
-    facts: dict[int, list[Fact]] = defaultdict(list)
-    rows: Any = table.to_dict(orient="records")
-    for k, row in enumerate(rows):
-        bar, at, step = int(bars[k]), int(stamps[k]), int(row["step"])
-        if is_late and step < 0 and at == int(time[bar]) and row["kind"] == "order":
-            step = 0
-        name, kind, value, filled = (row[x] for x in ("instrument", "kind", "reference", "price"))
-        place = names.index(name) if name in names else 0
-        if place < len(setup.markets) and kind != "bad_debt":
-            contract = setup.venues[setup.markets.names[place]].contract
-            value, filled = (
-                float(compute_value(contract.size, contract.kind == "inverse", x))
-                for x in (value, filled)
+    if setup.account.fill == "same_close":
+        is_late = (table["step"] < 0) & (stamps == time[bars]) & (table["kind"] == "order")
+        table["step"] = table["step"].mask(is_late, 0)
+    places = pd.Index(names).get_indexer(table["instrument"]).clip(min=0)
+    table = table.assign(time=stamps, bar=bars, place=places)
+    facts: dict[int, list[Any]] = defaultdict(list)
+    for k, row in enumerate(table.itertuples(index=False)):
+        fact: Any = row
+        if fact.place < len(setup.markets) and fact.kind != "bad_debt":
+            contract = setup.venues[fact.instrument].contract
+            is_inverse = contract.kind == "inverse"
+            fact = fact._replace(
+                value=float(compute_value(contract.size, is_inverse, fact.reference)),
+                filled=float(compute_value(contract.size, is_inverse, fact.price)),
             )
-        fact = Fact(
-            at, place, name, row["quantity"], row["price"], row["reference"], row["fee"], kind,
-            step, value, filled,
-        )  # fmt: skip
-        check_range(setup, fact, bar, k, tolerance)
-        facts[bar].append(fact)
+        check_range(setup, fact, k, tolerance)
+        facts[fact.bar].append(fact)
     return {bar: sorted(own, key=lambda fact: fact.time) for bar, own in facts.items()}
 
 
@@ -234,29 +212,21 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
             "bt.read_fills reads ccxt's fetch_my_trades"
         )
     warn_without_fees(0 if "fee" in given else len(given))
-    usual: Any = {
-        "instrument": names[0],
-        "fee": 0.0,
-        "kind": "order",
-        "step": -1,
-        "fee_currency": "",
-        "reference": np.nan,
-    }
+    usual: Any = {"instrument": names[0], "fee": 0.0, "kind": "order", "step": -1}
+    usual |= {"fee_currency": "", "reference": np.nan}
     lacking = {name: x for name, x in usual.items() if name not in given}
     table = given.reset_index(drop=True).assign(**lacking)
     for name in ("quantity", "price", "reference", "fee", "step"):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype("float64")
     table["reference"] = table["reference"].fillna(table["price"])
-    table["step"] = table["step"].fillna(-1.0)
+    table["step"] = table["step"].fillna(-1.0).astype("int64")
     for name in ("instrument", "kind", "fee_currency"):
         table[name] = table[name].astype(str)
-    check_rows(given.reset_index(drop=True), table, names, settled)
-    return table
+    check_rows(given, table, names, settled)
+    return table.assign(value=table["reference"], filled=table["price"])
 
 
-def check_rows(
-    given: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...], settled: str
-) -> None:
+def check_rows(given: pd.DataFrame, table: pd.DataFrame, names: Any, settled: str) -> None:
     is_debt = table["kind"] == "bad_debt"
     sizes, fees = table["quantity"], table["fee"]
     is_known = table["fee_currency"].isin(["", "nan", "None", settled]) | (not settled)
@@ -287,11 +257,11 @@ def warn_without_fees(count: int) -> None:
         warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
 
 
-def check_range(setup: Setup, fact: Fact, bar: int, k: int, tolerance: float) -> None:
+def check_range(setup: Setup, fact: Any, k: int, tolerance: float) -> None:
     is_resting = fact.step == 7 and fact.kind == "order"  # fills at a limit that the open passed
     if fact.kind in WITHOUT_RANGE or fact.place >= len(setup.markets) or is_resting:
         return
-    feed, i = setup.inputs.feed, fact.place
+    feed, bar, i = setup.inputs.feed, fact.bar, fact.place
     low, high = float(feed.low[bar, i]), float(feed.high[bar, i])
     if bar > 0 and fact.time == int(feed.time[bar]):
         last = feed.close[bar - 1, i]
@@ -300,8 +270,9 @@ def check_range(setup: Setup, fact: Fact, bar: int, k: int, tolerance: float) ->
     if not low * (1.0 - room) <= fact.reference <= high * (1.0 + room):
         raise DataError(
             f"a fill must lie in the range of its bar, {low:.10g} to {high:.10g}, got "
-            f"{fact.reference:.10g} (row {k} of fills, {fact.name} at {format_time(fact.time)}); "
-            "give the price before slippage as reference, or raise range_tolerance"
+            f"{fact.reference:.10g} (row {k} of fills, {fact.instrument} at "
+            f"{format_time(fact.time)}); give the price before slippage as reference, or raise "
+            "range_tolerance"
         )
 
 
@@ -358,8 +329,6 @@ class Replay(Result):
         given: Any = ledger
         if is_series(given):
             given = given.rename("equity").rename_axis("time").to_frame()
-        if is_frame(given) and "time" not in given:
-            given = given.reset_index()
         table, is_file = open_table(given, "a ledger")
         column = next((name for name in (*LEVELS, "amount") if name in table), "amount")
         needed = ("time", column) if column in LEVELS else ("time", "term", "amount")
@@ -372,10 +341,8 @@ class Replay(Result):
         amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
         if not np.isfinite(amounts).all():
             k = int(np.argmin(np.isfinite(amounts)))
-            cell = repr_plain(table[column].iloc[k])
-            raise ParameterError(
-                f"{column} must be a finite number, got {cell} (row {k} of a ledger)"
-            )
+            cell = f"{repr_plain(table[column].iloc[k])} (row {k} of a ledger)"
+            raise ParameterError(f"{column} must be a finite number, got {cell}")
         terms = table["term"].astype(str) if column == "amount" else column
         for name in sorted({*terms}) if column == "amount" else ():
             core.Choice(*TERMS, "other").check("term", name)
@@ -403,15 +370,15 @@ def compare(
     is_level = table["term"].isin(LEVELS).any()
     edges = replay.span.closes if is_level else replay.time
     bars: IntArray = np.searchsorted(edges, table["stamp"], side="right") - 1
-    inside = (bars >= 0) & (table["stamp"] < edges[-1] + replay.interval)
+    first, last = int(edges[0]), int(edges[-1]) + replay.interval
+    inside = (bars >= 0) & (table["stamp"] < last)
     if not inside.any():
         raise ParameterError(
-            f"a ledger must have rows within the replay, from {format_time(int(edges[0]))} to "
-            f"{format_time(int(edges[-1]) + replay.interval)}, got {len(table)} outside"
+            f"a ledger must have rows within the replay, from {format_time(first)} to "
+            f"{format_time(last)}, got {len(table)} outside"
         )
     what = "rows of the ledger lie outside the replay and are not compared"
-    last = int(edges[-1]) + replay.interval
-    core.warn_of_outside(what, table["stamp"].to_numpy(), int(edges[0]), last)
+    core.warn_of_outside(what, table["stamp"].to_numpy(), first, last)
     table, bars = table[inside], bars[inside]
     for term in dict.fromkeys(table["term"]):
         amounts = table["amount"].to_numpy()
@@ -500,16 +467,14 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
 def find_start(setup: Setup, start: Any) -> accounts.AccountState:
     if not isinstance(start, AccountSnapshot):
         return engine.start_account_state(setup)
-    if setup.first == 0:
-        if any(each.quantity != 0.0 for each in start.positions.values()):
-            raise ParameterError(
-                "a replay with open positions needs the bar before them, got a market that begins "
-                "with them"
-            )
-        before = setup
-    else:
-        before = setup._replace(markets=setup.markets.prefix(setup.first))
-    return start_account(before, start, setup.inputs.terms)
+    if setup.first > 0:
+        setup = setup._replace(markets=setup.markets.prefix(setup.first))
+    elif any(each.quantity != 0.0 for each in start.positions.values()):
+        raise ParameterError(
+            "a replay with open positions needs the bar before them, got a market that begins "
+            "with them"
+        )
+    return start_account(setup, start, setup.inputs.terms)
 
 
 class Replayer:
@@ -520,7 +485,7 @@ class Replayer:
     """
 
     def __init__(
-        self, names: tuple[str, ...], n: int, facts: dict[int, list[Fact]],
+        self, names: tuple[str, ...], n: int, facts: dict[int, list[Any]],
         time: IntArray, due: IntArray,
     ) -> None:  # fmt: skip
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
@@ -574,7 +539,7 @@ class Replayer:
         self._allowed -= 1
         return self._allowed >= 0 and payments.is_funding_due(*given)
 
-    def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
+    def _pay(self, bar: AccountBar, left: list[Any], is_open: int) -> list[Any]:
         feed, state, t = bar.feed, bar.state, self._t
         while payments.is_funding_due(feed, state, t, is_open):
             event = int(state.cursor[r.FUNDING_NEXT])
@@ -584,16 +549,19 @@ class Replayer:
             self._allowed, step = 1, 2 if is_open else 6
             bar.log.step[0] = step
             self.pay(bar, t, is_open)
-            while left and left[0].is_by(name, step, due):
+            for fact in [*left]:
+                is_own = fact.instrument == name or fact.kind == "bad_debt"
+                if not is_own or fact.step != step or (step != 2 and fact.time != due):
+                    break
                 self._enter(bar, left.pop(0))
         return left
 
-    def _apply(self, bar: AccountBar, left: list[Fact], chosen: Callable[..., bool]) -> list[Fact]:
+    def _apply(self, bar: AccountBar, left: list[Any], chosen: Callable[..., bool]) -> list[Any]:
         for fact in filter(chosen, left):
             self._enter(bar, fact)
         return [fact for fact in left if not chosen(fact)]
 
-    def _enter(self, bar: AccountBar, fact: Fact) -> None:
+    def _enter(self, bar: AccountBar, fact: Any) -> None:
         bar.log.step[0] = fact.step if fact.step >= 0 else self._default
         if fact.kind == "bad_debt":
             bar.state.wallet.cash -= fact.fee
@@ -625,7 +593,7 @@ class Replayer:
         state.wallet.cash -= min(equity, 0.0)
 
 
-def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
+def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
     rules, before = accounts.pick_instrument(terms, i), accounts.pick_balances(terms, state, i)
     position = before.position
@@ -645,16 +613,17 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
         fact.fee,
     )
     cost = change * (fact.filled - fact.value)
-    is_forced = fact.kind in BY_VENUE
+    costs, shown = (fact.fee, cost), fact.filled
+    if fact.kind in BY_VENUE:
+        costs, shown = (fact.fee + cost, 0.0), fact.value
+        ledger[i].liquidation_loss += costs[0]
+        ledger[i].liquidations += 1.0
+    else:
+        ledger[i].fees += fact.fee
+        ledger[i].slippage += cost
     ledger[i].price_pnl += position.quantity * (fact.value - position.marked)
-    ledger[i].liquidation_loss += fact.fee + cost if is_forced else 0.0
-    ledger[i].fees += 0.0 if is_forced else fact.fee
-    ledger[i].slippage += 0.0 if is_forced else cost
     ledger[i].traded += abs(change) * abs(fact.filled)
-    ledger[i].liquidations += 1.0 if is_forced else 0.0
     ledger[i].stops += 1.0 if fact.kind == "stop" else 0.0
     accounts.put_balances(terms, state, i, before, after)
-    costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
-    shown = fact.value if is_forced else fact.filled
     notional = abs(change) * abs(shown)
     log_event(bar.log, t, i, ENTRIES[fact.kind], shown, change, notional, *costs)

@@ -67,10 +67,6 @@ def read_position(name: str, given: Any) -> HeldPosition:
     return HeldPosition.from_dict(given, where=f"positions.{name}")
 
 
-def read_amount(name: str, given: Any) -> float:
-    return float(SIGNED.check(f"collateral.{name}", given))
-
-
 RESTS = ("day", "week")
 
 
@@ -140,7 +136,9 @@ class AccountSnapshot(core.Value, kw_only=True):
     bars_since_stop: Annotated[float | None, BARS] = None
     started: Annotated[str | None, core.Time()] = None
     overlay: Annotated[float | None, SIGNED] = None
-    collateral: Annotated[Mapping[str, float] | None, ByName(read_amount)] = None
+    collateral: Annotated[
+        Mapping[str, float] | None, ByName(lambda name, x: SIGNED.check(f"collateral.{name}", x))
+    ] = None
     halted: Annotated[bool, Flag()] = False
     traded_30d: Annotated[float | None, NOT_NEGATIVE] = None
 
@@ -202,12 +200,8 @@ class AccountSnapshot(core.Value, kw_only=True):
                 "currency= names another"
             )
         opened = [each for each in positions if float(each.get("contracts") or 0.0) != 0.0]
-        symbols = [str(each.get("symbol")) for each in opened]
-        named = name_symbols(symbols, names)
-        held = {
-            named[symbol]: read_ccxt_position(each, symbol)
-            for symbol, each in zip(symbols, opened, strict=True)
-        }
+        named = name_symbols([str(each.get("symbol")) for each in opened], names)
+        held = {named[str(each.get("symbol"))]: read_ccxt_position(each) for each in opened}
         read: dict[str, Any] = {total: float(own["total"]), "positions": held}
         if both := [name for name in known if name in read]:
             raise ParameterError(f"{both[0]} must be left out: the balance or positions contain it")
@@ -231,11 +225,12 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
     return names_by_symbol
 
 
-def read_ccxt_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
+def read_ccxt_position(given: Mapping[str, Any]) -> dict[str, Any]:
     side = {"long": 1.0, "short": -1.0}.get(str(given.get("side")))
     if side is None:
         raise ParameterError(
-            f"a position must have the side long or short, got {given.get('side')!r} ({symbol})"
+            "a position must have the side long or short, got "
+            f"{given.get('side')!r} ({given.get('symbol')})"
         )
     mode, margin = given.get("marginMode"), float(given.get("initialMargin") or 0.0)
     posted, profit = given.get("collateral"), given.get("unrealizedPnl")
@@ -302,25 +297,20 @@ def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:
 
 
 def find_fixed(setup: Setup, name: str) -> bool:
-    """Return whether a stop of an instrument keeps the distance that it had at the entry."""
     own = setup.account.for_instrument(name)
     return any(map(is_fixed_distance, (own.stop_loss, own.take_profit, own.trailing_stop)))
 
 
 def find_account_reads(policy: Policy) -> frozenset[str]:
-    fields = AccountView._fields
+    rules: Any
+    inner: tuple[Policy, ...] = ()
     if isinstance(policy, Combinator):
-        rule: Any = policy.written.combine
-        own = frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
-        return own.union(*(find_account_reads(each) for each in policy.policies))
-    rules = [
-        each
-        for each in (policies.formula_for(policy, ()), policies.margin_formula_for(policy, ()))
-        if each
-    ]
-    return frozenset(
-        f for f in fields if any(may_read_of_account(rule, frozenset({f})) for rule in rules)
-    )
+        inner, rules = policy.policies, (policy.written.combine,)
+    else:
+        rules = policies.formula_for(policy, ()), policies.margin_formula_for(policy, ())
+    read = {field for field in AccountView._fields for rule in rules
+            if rule and may_read_of_account(rule, frozenset({field}))}  # fmt: skip
+    return frozenset(read).union(*map(find_account_reads, inner))
 
 
 def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
@@ -346,24 +336,20 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
     held = [snapshot.positions.get(name, FLAT) for name in setup.markets.names]
     is_listed = setup.markets.spans[:, 1] == setup.markets.n_bars
     for i, (each, market) in enumerate(zip(held, setup.markets.values(), strict=True)):
-        is_open = each.quantity != 0.0
+        is_open, position = each.quantity != 0.0, state.positions[i]
         mark = value_price(setup, i, market.mark_close[-1]) if is_listed[i] else 0.0
-        best = value_price(setup, i, each.best_price)
-        position = state.positions[i]
         position.quantity = each.quantity
         position.entry = value_price(setup, i, each.entry) * is_open
         position.value = position.marked = mark
         position.margin = each.margin
-        position.best = best * is_open
+        position.best = value_price(setup, i, each.best_price) * is_open
         position.factor = 1.0 if each.overlay is None else each.overlay
         opened = each.opened if is_open else None
         position.opened = math.nan if opened is None else core.to_nanoseconds(opened)
-        for since, name in (
-            ("since", "bars_since_liquidation"), ("since_stop", "bars_since_stop"),
-        ):  # fmt: skip
-            known = [getattr(of, name) for of in (each, snapshot)]
-            bars = next((bars for bars in known if bars is not None), math.inf)
-            setattr(position, since, bars)
+        for name, fact in (("since", "bars_since_liquidation"), ("since_stop", "bars_since_stop")):
+            own = getattr(each, fact)
+            known = getattr(snapshot, fact) if own is None else own
+            setattr(position, name, math.inf if known is None else known)
         position.is_halted = 1.0 if each.halted else 0.0
         if each.venue_leverage is not None:
             position.setting = each.venue_leverage
