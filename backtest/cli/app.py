@@ -16,7 +16,7 @@ import typer.core
 
 from backtest import core
 from backtest.cli import printing
-from backtest.cli.command import COMMANDS, argument, build_function, command, format_help
+from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
 
 RARE = {
     "capacity": "risks",
@@ -116,9 +116,7 @@ def build_command(name: str) -> Any:
 
 @command("help")
 def show_keys(
-    table: Annotated[
-        str | None, argument("A table of an experiment, such as account or venue.")
-    ] = None,
+    table: Annotated[Text, argument("A table of an experiment, such as account or venue.")] = None,
 ) -> None:
     """List the tables of an experiment, or every key of one, for --set TABLE.KEY=VALUE.
 

@@ -50,7 +50,6 @@ class Experiment(NamedTuple):
 
 
 def build_experiment(draft: Draft) -> Experiment:
-    """Build the test that a draft describes, and its policy."""
     test = build_test(draft)
     names = as_markets(test.market).names
     policy = by_instrument(
@@ -91,7 +90,6 @@ TAKEN_AS_THEY_ARE = ("sampling", "decide", "detail", "start", "end")
 
 
 def load_data(draft: Draft) -> Market | Markets:
-    """Load the market of ``[data]``."""
     data = dict(draft.table("data"))
     span = (data.pop("from", None), data.pop("to", None))
     for name, time in zip(("data.from", "data.to"), span, strict=True):
@@ -222,13 +220,11 @@ def by_instrument(
     for key in [each for each in settings if split_name(each)[0] in names]:  # BTCUSDT.target
         name, rest = split_name(key)
         own[name][rest] = settings.pop(key)
-    if any(own.values()):
-        tables = {name: {**shared, "settings": settings | own[name]} for name in names}
-    elif single:
-        tables = dict.fromkeys(names, shared)
-    else:
+    if not single and not any(own.values()):
         return build(shared)
-    return {name: build({**tables[name], **single.get(name, {})}) for name in names}
+    tables = {name: {"settings": settings | own[name]} if any(own.values()) else {}
+              for name in names}  # fmt: skip
+    return {name: build({**shared, **tables[name], **single.get(name, {})}) for name in names}
 
 
 def build_policy(table: Mapping[str, Any]) -> Policy:
@@ -261,16 +257,15 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
         symbol = "" if terms is None else terms.preset.rpartition(":")[2]
         if terms is None or market.synthetic or names_symbol(symbol, instrument or name):
             continue
-        instrument = instrument or (name if len(markets) > 1 else "")
-        of = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
-        unnamed = (
-            f"the data do not name their instrument; {of}: name it, --instrument {symbol}, or "
-            "choose other rules, --venue NAME:SYMBOL"
-        )
-        text = f"{of}, the prices are for {instrument}" if instrument else unnamed
-        text += "; --venue NAME without a symbol uses the rules of each instrument" * (
-            len(markets) > 1
-        )
+        text = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
+        if len(markets) > 1:
+            text += f", the prices are for {instrument or name}; --venue NAME without a symbol "
+            text += "uses the rules of each instrument"
+        elif instrument:
+            text += f", the prices are for {instrument}"
+        else:
+            text = f"the data do not name their instrument; {text}: name it, --instrument {symbol}"
+            text += ", or choose other rules, --venue NAME:SYMBOL"
         warnings.warn(text, stacklevel=2)
     return venue
 
@@ -450,11 +445,14 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
         classes[f"_{len(classes)}"] = load_policy(found[0])
         return f"_{len(classes) - 1}"
 
+    def find_class(name: str) -> type[Policy]:
+        return classes.get(name) or find_built_in(name)
+
     plain = re.sub(r"[^\s(),=]+\.py:\w+", name_class, text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Python warns of is an error below
-            policy = build_node(ast.parse(plain.strip(), mode="eval").body, classes)
+            policy = build_node(ast.parse(plain.strip(), mode="eval").body, find_class)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise refused from error
     if not isinstance(policy, Policy):
@@ -497,27 +495,29 @@ def import_file(file: Path) -> ModuleType:
     return module
 
 
-def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
+def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:
+    """Return the value of calls of known classes with numbers and texts; nothing else is called."""
     match node:
         case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(number))]):
             return float(number)
         case ast.Call(func=ast.Name(id=name)):
-            named = {str(each.arg): build_node(each.value, classes) for each in node.keywords}
-            cls = classes.get(name) or find_built_in(name)
+            named = {str(each.arg): build_node(each.value, find_class) for each in node.keywords}
+            cls = find_class(name)
             if len(named) < len(node.keywords):
                 raise ValueError(node)
-            check_settings(cls, named)
-            return cls(*(build_node(each, classes) for each in node.args), **named)
+            if issubclass(cls, Policy):
+                check_settings(cls, named)
+            return cls(*(build_node(each, find_class) for each in node.args), **named)
         case ast.Name(id="inf"):
             return math.inf
         case ast.Name(id=name):
-            return (classes.get(name) or find_built_in(name))()
+            return find_class(name)()
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
-            return tuple(build_node(each, classes) for each in elements)
+            return tuple(build_node(each, find_class) for each in elements)
         case ast.UnaryOp(op=ast.USub()):
-            return -build_node(node.operand, classes)
+            return -build_node(node.operand, find_class)
     raise ValueError(node)
 
 
@@ -660,7 +660,6 @@ def name_venues(venue: Any) -> dict[str, Any]:
 
 
 def find_changed(known: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a table that differ from known ones."""
     return {
         name: find_changed(known[name], each)
         if isinstance(each, dict) and isinstance(known.get(name), dict)

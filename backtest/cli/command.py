@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
@@ -15,6 +16,9 @@ from backtest.cli.printing import print_json
 from backtest.core import BacktestError, from_plain
 
 OUTPUT = "Output"
+Text: TypeAlias = str | None
+Texts: TypeAlias = list[str] | None
+Files: TypeAlias = list[Path] | None
 RESULTS = Path("results")
 USUAL = (
     *("data.path", "data.instrument", "data.from", "data.to", "run.start"),
@@ -30,8 +34,7 @@ def option(text: str, *names: str, panel: str | None = OUTPUT, **more: Any) -> A
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
 
 
-def flag(text: str, *names: str, **more: Any) -> Any:
-    return option(text, *names, panel=None, **more)
+flag = partial(option, panel=None)
 
 
 def argument(text: str, metavar: str | None = None) -> Any:
@@ -135,7 +138,7 @@ def build_function(declared: Command) -> Callable[..., None]:
         entries: list[Entry] = []
         # --set names one entry in full, so it overrides a flag for the same entry
         for key in sorted(keys, key=lambda each: each.flag == "--set"):
-            value = given.pop(key.parameter)
+            value = given.pop(key.place.replace(".", "_"))
             if isinstance(value, bool):
                 entries.append((key.place, value != bool(key.default)))
             elif value:
@@ -146,34 +149,30 @@ def build_function(declared: Command) -> Callable[..., None]:
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         function(**given)
 
+    file = typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True)
+    own_kinds = {"experiment": Annotated[Path | None, file]}
+    own_kinds |= {key.place.replace(".", "_"): describe_option(key) for key in keys}
     parameters = []
     for name, each in known.items():
+        keyword = each.replace(kind=each.KEYWORD_ONLY)
         if each.annotation is Draft:
-            file = typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True)
-            parameters.append(make_parameter("experiment", Annotated[Path | None, file]))
-            parameters += map(make_option, keys)
+            parameters += [keyword.replace(name=own, annotation=kind, default=None)
+                           for own, kind in own_kinds.items()]  # fmt: skip
         elif name in groups:
             parameters += inspect.signature(each.annotation, eval_str=True).parameters.values()
         else:
-            parameters.append(each.replace(kind=each.KEYWORD_ONLY))
+            parameters.append(keyword)
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {each.name: each.annotation for each in parameters}
     return call
 
 
-def make_parameter(name: str, annotation: Any) -> inspect.Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=None, annotation=annotation)
-
-
-def make_option(key: Key) -> inspect.Parameter:
-    kind: Any = list[str] | None  # also of what may be given once, to refuse a second
+def describe_option(key: Key) -> Any:
     metavar = "N" if key.kinds == (int,) else "X" if key.kinds == (float,) else "TEXT"
-    flag, more = key.flag, {"metavar": metavar}
-    is_switch = key.kinds == (bool,) or isinstance(key.default, bool)
-    if is_switch:
-        flag = f"--no-{flag.removeprefix('--')}" if key.default else flag
-        kind, more = bool | None, {}
-    is_told = is_switch or key.default is None or f"({key.default})" in key.text
+    if key.kinds == (bool,) or isinstance(key.default, bool):
+        name = f"--no-{key.flag.removeprefix('--')}" if key.default else key.flag
+        return Annotated[bool | None, flag(key.text, name)]
+    is_told = key.default is None or f"({key.default})" in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
-    return make_parameter(key.parameter, Annotated[kind, option(text, flag, panel=None, **more)])
+    # a list also of what may be given once, to refuse a second
+    return Annotated[Texts, flag(text, key.flag, metavar=metavar)]

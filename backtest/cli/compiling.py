@@ -68,7 +68,6 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
 
 
 def find_folder() -> Path:
-    """Return the folder of the package where it is a checkout, else that of the cache."""
     is_checkout = (object_code.BUILT.parents[1] / "pyproject.toml").exists()
     native = f"{object_code.name_platform()}-native-{object_code.name_target()}"
     return object_code.BUILT / native if is_checkout else object_code.find_object_folder()
@@ -100,7 +99,6 @@ def make_terms(**more: Any) -> dict[str, Any]:
 
 
 def run_once() -> None:
-    """Run one account on a market, and on two; read what is computed at each close."""
     market, constant = Market.sample(bars=100), backtest.strategies.Constant(1.0)
     for each in (market, Markets({"ONE": market, "TWO": market})):
         backtest.run(each, constant, **make_terms(compile="now")).bars  # noqa: B018

@@ -13,7 +13,7 @@ import pandas as pd
 import typer
 
 from backtest.cli import printing
-from backtest.cli.command import AsJson, Report, argument, command, flag
+from backtest.cli.command import AsJson, Files, Report, Text, Texts, argument, command, flag
 from backtest.cli.experiment import split_pair
 from backtest.core import DataError, ParameterError, format_duration, format_time
 from backtest.market import Market, quality
@@ -23,9 +23,7 @@ from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
 
 BASE_URL = "BACKTEST_FETCH_URL"
-Timezone = Annotated[
-    str | None, flag("Time zone of stamps that have none, such as UTC.", "--timezone")
-]
+Timezone = Annotated[Text, flag("Time zone of stamps that have none, such as UTC.", "--timezone")]
 
 
 @command("data fetch")
@@ -41,7 +39,7 @@ def fetch(
     start: Annotated[str, flag("The first day, UTC.", "--from")],
     out: Annotated[Path, flag("The folder to write: new, or of an earlier fetch to continue.")],
     end: Annotated[
-        str | None, flag("The day after the last one (default: as far as there are data).", "--to")
+        Text, flag("The day after the last one (default: as far as there are data).", "--to")
     ] = None,
     source: Annotated[
         str,
@@ -51,10 +49,8 @@ def fetch(
         ),
     ] = "binance-archive",
     interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
-    without: Annotated[list[str] | None, flag("What to leave out: mark, funding.")] = None,
-    base_url: Annotated[
-        str | None, flag("Address of a mirror of the archive.", envvar=BASE_URL)
-    ] = None,
+    without: Annotated[Texts, flag("What to leave out: mark, funding.")] = None,
+    base_url: Annotated[Text, flag("Address of a mirror of the archive.", envvar=BASE_URL)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch bars, mark prices and funding of one or several instruments, for whole days of UTC.
@@ -108,9 +104,9 @@ REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KIN
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     columns: Annotated[
-        str | None, flag("Columns of the file, by name or position: time=ts,open=o,...")
+        Text, flag("Columns of the file, by name or position: time=ts,open=o,...")
     ] = None
-    interval: Annotated[str | None, flag("Selects the bars among several files.")] = None
+    interval: Annotated[Text, flag("Selects the bars among several files.")] = None
     timezone: Timezone = None
     sessions: Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")] = False
 
@@ -127,22 +123,14 @@ def import_files(
     ],
     *,
     out: Annotated[Path, flag("The new folder.")],
-    mark: Annotated[
-        list[Path] | None, flag("Mark bars: a file or folder; repeat for more.")
-    ] = None,
-    funding: Annotated[
-        list[Path] | None, flag("Funding: a file or folder; repeat for more.")
-    ] = None,
+    mark: Annotated[Files, flag("Mark bars: a file or folder; repeat for more.")] = None,
+    funding: Annotated[Files, flag("Funding: a file or folder; repeat for more.")] = None,
     layout: Layout,
-    resample: Annotated[
-        str | None, flag("Combine bars into longer ones of this length: 1h.")
-    ] = None,
-    repair: Annotated[list[str] | None, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
-    instrument: Annotated[
-        str | None, flag("Name of the instrument; selects one of several.")
-    ] = None,
-    start: Annotated[str | None, flag("First bar to read, UTC.", "--from")] = None,
-    end: Annotated[str | None, flag("End of the last bar, UTC.", "--to")] = None,
+    resample: Annotated[Text, flag("Combine bars into longer ones of this length: 1h.")] = None,
+    repair: Annotated[Texts, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
+    instrument: Annotated[Text, flag("Name of the instrument; selects one of several.")] = None,
+    start: Annotated[Text, flag("First bar to read, UTC.", "--from")] = None,
+    end: Annotated[Text, flag("End of the last bar, UTC.", "--to")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert files of other tools to the project's layout; nothing is written if a check fails.
@@ -160,13 +148,13 @@ def import_files(
         market = market if resample is None else market.resample(resample)
         market.save(out)
     if as_json:
-        printing.print_json({
+        facts: dict[str, Any] = {
             "path": str(out),
             "instrument": market.instrument,
             "bars": len(market),
-            "filled": dict(market.filled),
-            "content_hash": market.content_hash,
-        })  # fmt: skip
+        }
+        facts |= {"filled": dict(market.filled), "content_hash": market.content_hash}
+        printing.print_json(facts)
     else:
         printing.print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
         marked = "with mark prices" if market.has_mark else "no mark prices"
@@ -188,7 +176,7 @@ def inspect(
     *,
     layout: Layout,
     instrument: Annotated[
-        list[str] | None, flag("Name of the instrument; repeat for more.", "--instrument")
+        Texts, flag("Name of the instrument; repeat for more.", "--instrument")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -241,10 +229,10 @@ class ChainFile:
         ),
     ] = None
     settlement: Annotated[
-        str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
+        Text, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
     ] = None
     timezone: Timezone = None
-    underlying: Annotated[str | None, flag("Name of the underlying, if there are several.")] = None
+    underlying: Annotated[Text, flag("Name of the underlying, if there are several.")] = None
 
     def load(self, time: str | None = None) -> Chain:
         terms: dict[str, Any] = {"settlement": self.settlement, "timezone": self.timezone}
@@ -276,7 +264,7 @@ def show_surface(
     quotes: ChainFile,
     *,
     time: Annotated[
-        str | None, flag("The last snapshot at or before this time, if there are several.")
+        Text, flag("The last snapshot at or before this time, if there are several.")
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
     report: Report = None,

@@ -44,10 +44,6 @@ class Key(NamedTuple):
     def flag(self) -> str:
         return FLAGS.get(self.place, f"--{self.name.replace('_', '-')}")
 
-    @property
-    def parameter(self) -> str:
-        return f"{self.table}_{self.name}"
-
 
 EXAMPLES = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
 FLAGS = {
@@ -167,9 +163,9 @@ FUNCTIONS = {
 """The functions whose arguments a table holds."""
 TAKEN = {
     *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
-    *("compile", "decide", "detail", "start", "end", "sets", "results", "result", "store"),
-    *("progress", "benchmark", "folds", "data", "settings", "crowd", "me", "entries"),
-    *("contract", "state", "rules", "top_ups", "price", "since", "until", "instruments"),
+    *("compile", "decide", "detail", "start", "end", "sets", "results", "result", "store", "me"),
+    *("progress", "data", "crowd", "entries", "state", "rules", "price", "since", "until"),
+    "instruments",
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
@@ -492,15 +488,6 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        is_table = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = overlay(below, value) if is_table else value  # type: ignore[arg-type]
-    return merged
-
-
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
     if key.name in ("path", "instrument", "objective") and len(texts) > 1:
         yield key.place, texts
@@ -628,9 +615,7 @@ def refuse_faults(tables: Mapping[str, Any]) -> None:
         raise core.ParameterError("\n".join(dict.fromkeys(faults)))
 
 
-def list_table_faults(
-    title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
-) -> Iterator[str]:
+def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterator[str]:
     for name, value in table.items():
         place = f"{title}.{name}"
         if title == "policy" and name not in keys and is_policy(value):

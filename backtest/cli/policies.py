@@ -13,7 +13,7 @@ import typer
 
 from backtest.baselines.policy_contract import Finding, check_policy
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
-from backtest.cli.command import AsJson, argument, command
+from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, pick_value
@@ -24,7 +24,7 @@ from backtest.signals import resolve_signal
 @command("policies")
 def policies(
     policy: Annotated[
-        str | None, argument("Show one policy, or all policies of a file, in full.")
+        Text, argument("Show one policy, or all policies of a file, in full.")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -38,16 +38,12 @@ def policies(
     if as_json:
         rows = []
         for each in found:
+            parameters = []
+            for one in each.parameters().values():
+                facts = {"name": one.name, "type": one.kind.__name__, "default": one.default}
+                space = {} if one.space is None else dataclasses.asdict(one.space)
+                parameters.append({**facts, **space})
             head = {"name": each.title(), "class": each.__name__, "summary": each.summary()}
-            parameters = [
-                {
-                    "name": one.name,
-                    "type": one.kind.__name__,
-                    "default": one.default,
-                    **({} if one.space is None else dataclasses.asdict(one.space)),
-                }
-                for one in each.parameters().values()
-            ]
             rows.append({**head, "parameters": parameters})
         print_json(rows)
         return
@@ -78,11 +74,9 @@ def check(
     ],
     *,
     data: Annotated[
-        list[str] | None, typer.Option(help="A folder or file; repeat for several markets.")
+        Texts, typer.Option(help="A folder or file; repeat for several markets.")
     ] = None,
-    instrument: Annotated[
-        list[str] | None, typer.Option(help="Instrument of a folder of several.")
-    ] = None,
+    instrument: Annotated[Texts, typer.Option(help="Instrument of a folder of several.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the policy checks: above all, that it does not look ahead.

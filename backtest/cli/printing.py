@@ -194,7 +194,6 @@ class Meter:
 
 @contextmanager
 def show_progress(what: str, unit: str = "") -> Iterator[Meter | None]:
-    """Yield a meter of progress on a terminal, else None."""
     if not sys.stderr.isatty():
         yield None
         return

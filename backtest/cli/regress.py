@@ -16,7 +16,7 @@ from backtest import baselines as gate
 from backtest.baselines import Baseline, RegressVerdict
 from backtest.baselines.baseline import BETTER_IF, EXACT, WALK
 from backtest.cli.build import build_experiment
-from backtest.cli.command import AsJson, argument, command, flag
+from backtest.cli.command import AsJson, Files, Text, Texts, argument, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import clean, print_json
 from backtest.cli.searches import run_validation
@@ -27,9 +27,7 @@ from backtest.results.measure_table import METRICS
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"
 
-Mode = Annotated[
-    str | None, flag("What must match: exact (bars and measures) or tolerance (measures).")
-]
+Mode = Annotated[Text, flag("What must match: exact (bars and measures) or tolerance (measures).")]
 
 
 @command("regress record")
@@ -39,7 +37,7 @@ def record(
     out: Annotated[Path, typer.Option(help="The folder of baselines.")] = FOLDER,
     mode: Mode = None,
     tolerance: Annotated[
-        list[str] | None,
+        Texts,
         flag(
             "How far a measure may move, NAME=0.05, NAME=5% or NAME=any; patterns (es_*) too; "
             "repeat for more. Others: 1e-9 relative."
@@ -93,19 +91,17 @@ def run_experiment(file: Path) -> Result:
 
 @command("regress check")
 def check(
-    baselines: Annotated[
-        list[Path] | None, argument("Baselines, or folders of them (baselines/).")
-    ] = None,
+    baselines: Annotated[Files, argument("Baselines, or folders of them (baselines/).")] = None,
     *,
     mode: Mode = None,
     allow_better: Annotated[
-        list[str] | None,
+        Texts,
         flag("A measure that may move for the better, or a pattern; repeat for more."),
     ] = None,
     update: Annotated[
         bool, flag("Rewrite the baselines that moved; needs --reason.", "--update")
     ] = False,
-    reason: Annotated[str | None, flag("Why it moved; kept in the baseline.")] = None,
+    reason: Annotated[Text, flag("Why it moved; kept in the baseline.")] = None,
     summary: Annotated[
         Path | None, flag(f"Write Markdown to this file; by default appended to ${SUMMARY} if set.")
     ] = None,

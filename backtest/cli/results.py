@@ -14,7 +14,7 @@ import typer
 from backtest import core
 from backtest import report as reports
 from backtest.cli import printing
-from backtest.cli.command import RESULTS, AsJson, Results, argument, command, option
+from backtest.cli.command import RESULTS, AsJson, Results, Text, Texts, argument, command, option
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
@@ -36,12 +36,10 @@ Name = Annotated[
 class Wanted:
     text: Annotated[str, argument("Part of name, policy, data or note.")] = ""
     kind: Annotated[
-        list[str] | None, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
+        Texts, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
     ] = None
     policy: Annotated[str, option("Part of the policy's name or settings.", "--policy")] = ""
-    where: Annotated[
-        list[str] | None, option("A bound on a measure: 'sharpe>1'; repeat for more.")
-    ] = None
+    where: Annotated[Texts, option("A bound on a measure: 'sharpe>1'; repeat for more.")] = None
 
     def build(self, **times: str | None) -> Any:
         bounds = tuple(read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ())
@@ -54,9 +52,7 @@ class Wanted:
 def list_(
     wanted: Wanted,
     *,
-    since: Annotated[
-        str | None, option("Saved since a date (UTC), or 7d, 12h ago.", "--since")
-    ] = None,
+    since: Annotated[Text, option("Saved since a date (UTC), or 7d, 12h ago.", "--since")] = None,
     sort: Annotated[
         str, option("A measure, best first; or saved, name, kind, policy, size, seconds.")
     ] = "saved",
@@ -101,12 +97,11 @@ def list_(
     count = core.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"
     typer.echo(f"\n{'' if shown == found else f'{len(shown):,} shown; '}{count}")
-    left = [each for each in unread if each.kind == "leftover"]
-    for heading, entries in (
-        ("not readable (see backtest results verify)", [e for e in unread if e not in left]),
-        ("unfinished writes (backtest results prune --damaged deletes those abandoned)", left),
+    for is_left, heading in (
+        (False, "not readable (see backtest results verify)"),
+        (True, "unfinished writes (backtest results prune --damaged deletes those abandoned)"),
     ):
-        if entries:
+        if entries := [each for each in unread if (each.kind == "leftover") == is_left]:
             typer.echo(f"\n{heading}: {len(entries):,}")
             print_named([f"{each.name}: {each.trouble}" for each in entries])
 
@@ -181,9 +176,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
 
 @command("results verify")
 def verify(
-    names: Annotated[
-        list[str] | None, argument("Results by name or id (all).", "RESULT...")
-    ] = None,
+    names: Annotated[Texts, argument("Results by name or id (all).", "RESULT...")] = None,
     *,
     as_json: AsJson = False,
     results: Results = RESULTS,
@@ -220,7 +213,7 @@ def prune(
     *,
     keep: Annotated[int | None, option("Keep this many of the newest.", "--keep", min=0)] = None,
     older_than: Annotated[
-        str | None, option("Saved before a date (UTC), or 30d ago.", "--older-than")
+        Text, option("Saved before a date (UTC), or 30d ago.", "--older-than")
     ] = None,
     unfinished: Annotated[
         bool, option("Also studies and validations that could be resumed.", "--unfinished")
@@ -287,7 +280,7 @@ def prune(
 @command("report")
 def report(
     names: Annotated[
-        list[str] | None,
+        Texts,
         argument(
             "Folders of saved results, or the beginning of their names or ids in --results.", "RUN"
         ),
@@ -303,7 +296,7 @@ def report(
             "--out",
         ),
     ] = None,
-    format_: Annotated[str | None, option("html (default), md or json.", "--format")] = None,
+    format_: Annotated[Text, option("html (default), md or json.", "--format")] = None,
     objective: Annotated[
         str, option("The measure that the report of a sweep ranks its sets by (sharpe).")
     ] = "sharpe",

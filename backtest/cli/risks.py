@@ -14,8 +14,8 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.cli.build import build_experiment, build_test
-from backtest.cli.command import AsJson, Output, command, list_flags, option
+from backtest.cli.build import build_experiment, build_node, build_test
+from backtest.cli.command import AsJson, Output, Texts, command, list_flags, option
 from backtest.cli.experiment import Draft, read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.core import Choice, ParameterError
@@ -67,7 +67,6 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
 
 
 def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> Any:
-    """Return the probability to pass a challenge, by the keys of ``[risk]``."""
     if "target" not in settings or from_run or "horizons" in settings:
         raise ParameterError("a challenge needs target, and a new account without horizons")
     days = settings.get("days", 30)
@@ -85,7 +84,6 @@ def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> A
 def find_leverage(
     draft: Draft, probability: float | None, settings: dict[str, Any], *, from_run: bool
 ) -> Any:
-    """Return the largest leverage at a probability, or without one the frontier of leverages."""
     paths = dict(draft.table("paths"))
     if probability is None:
         settings.pop("threads")
@@ -189,7 +187,7 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
 MARGINS = list_flags("margin", "coverage accounts solve shortfall")
 OF_PRICES = "model paths horizon seed"
 MarginRules = Annotated[
-    list[str] | None,
+    Texts,
     option(
         "A rule by name, 'ewma=Volatility(days=1)'; 'flat=table' is the venue's own. Default: its "
         "own, Volatility(), and that with a buffer.",
@@ -214,20 +212,20 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
     given = {**draft.table("margin"), **paths}
     texts = rules or ["table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())"]
     named: dict[str, DynamicMargin | None] = {}
+    kinds: dict[str, Any] = {each.__name__: each for each in MARGIN_KINDS.values()}
     for text in texts:
         name, is_given, call = text.partition("=")
         try:  # nothing but calls of rules is evaluated
             is_table = is_given and call.strip() == "table"
-            named[name] = (
-                None if is_table else build_rule(ast.parse(call.strip(), mode="eval").body)
-            )
+            named[name] = None if is_table else build_node(
+                ast.parse(call.strip(), mode="eval").body, kinds.__getitem__
+            )  # fmt: skip
         except ParameterError as error:
             raise ParameterError(f"--rule {name}: {error}") from error
         except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
-            kinds = ", ".join(each.__name__ for each in MARGIN_KINDS.values())
             raise ParameterError(
-                f"--rule must be NAME=table or NAME=RULE(number=value), with {kinds}, got "
-                f"{text!r:.100}"
+                "--rule must be NAME=table or NAME=RULE(number=value), with "
+                f"{', '.join(kinds)}, got {text!r:.100}"
             ) from error
     calibrates = "solve" in given
     own = {"coverage", "accounts"} if calibrates else {"shortfall"}
@@ -242,18 +240,6 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
             return
         found = test.compare_margin(named, **given, progress=progress)
     output.give_out(found)
-
-
-def build_rule(node: ast.AST) -> Any:
-    match node:
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=named):
-            kind = {each.__name__: each for each in MARGIN_KINDS.values()}[name]
-            return kind(
-                *map(build_rule, args), **{str(each.arg): build_rule(each.value) for each in named}
-            )
-        case ast.Constant(value=int() | float() | str() as value):
-            return value
-    raise ValueError(node)
 
 
 def run_variations(draft: Draft, how: str, unit: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def compare(draft: Draft, *, output: Output) -> None:
                 f"compare.policies.{label} must have a name or be of a policy that is compared, "
                 f"{', '.join(tables) or 'got none'}{did_you_mean(label, tables)}"
             )
-        tables[label] = experiment.overlay(tables.get(label, {}), table)
+        tables[label] = deepcopy(tables.get(label, {}))
+        for key, value in experiment.flatten(table).items():
+            experiment.put(tables[label], key.split("."), value)
     if len(tables) < 2:
         raise ParameterError(
             f"a comparison needs two policies or more, got {', '.join(tables) or 'none'}; "

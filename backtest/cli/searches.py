@@ -25,7 +25,6 @@ TUNED = (
     "cluster"
 )
 SHARED = "objective constraints trials space fix seed threads cluster resume"
-SPANS, GROUPS = "train test anchored gap", "groups test_groups embargo"
 DRAWS = 1_024
 """Default number of sets to draw."""
 TOP = 10
@@ -61,11 +60,8 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     with printing.show_progress(name_policies(policy), "sets") as progress:
         done = test.sweep(policy, values or draws, **table, progress=progress)
     vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
-    ranked, failed, facts = (
-        done.rank(objective, constraints),
-        find_failed(done.table),
-        done.manifest,
-    )
+    ranked, failed = done.rank(objective, constraints), find_failed(done.table)
+    facts = done.manifest
     best = done.table.iloc[int(ranked[0])]
     names = [] if best.get(ERROR, "") else done.parameters
     values = {name_parameter(name): best[name] for name in names}
@@ -93,9 +89,7 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
 
 def list_settings(values: Mapping[str, Any]) -> list[str]:
     """Return the flags that run the best set again: its settings after those of this command."""
-    words = " ".join(
-        f"--set {name}={experiment.format_typed(value)}" for name, value in values.items()
-    )
+    words = " ".join(f"--set {name}={experiment.format_typed(x)}" for name, x in values.items())
     again = "run the best again by `backtest run`, with this experiment's other options and"
     return [f"{again}\n{words}"] if words else []
 
@@ -149,24 +143,23 @@ def tune(
     if timing and search["holdout"] is None:
         raise ParameterError("--timing tests the holdout, tune.holdout='25%' for example, got none")
     test, policy, search["compile"] = build_experiment(draft)
-    if isinstance(search["objective"], list):
+    objective, search["store"] = search["objective"], output.store
+    is_frontier = isinstance(objective, list)
+    if is_frontier:
         if gate or timing:
-            raise ParameterError(
-                f"several objectives choose no set, and take no --{'gate' if gate else 'timing'}"
-            )
+            word = "gate" if gate else "timing"
+            raise ParameterError(f"several objectives choose no set, and take no --{word}")
         if search.pop("robust", False):
             raise ParameterError("several objectives take no tune.robust, got true")
         search["objectives"] = search.pop("objective")
-        with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
-            title = next(iter(search["objectives"]), "")
-            report = partial(meter.report_search, objective=title) if meter else None
-            found = test.frontier(policy, **search, store=output.store, progress=report)
-        output.give_out(found)
-        return
-    title = search["objective"] if isinstance(search["objective"], str) else "score"
-    with printing.show_progress(name_policies(policy), "sets") as meter:
+    find = test.frontier if is_frontier else test.tune
+    title = objective[0] if is_frontier else objective if isinstance(objective, str) else "score"
+    with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
         report = partial(meter.report_search, objective=title) if meter else None
-        study = test.tune(policy, **search, store=output.store, progress=report)
+        study = find(policy, **search, progress=report)
+    if is_frontier:
+        output.give_out(study)
+        return
     more = list_settings({} if study.best is None else study.best_values)
     if study.folder is not None and not study.complete:
         more.append(RESUME)
@@ -184,7 +177,6 @@ RESUME = "continue with the same command and --resume"
 
 @contextmanager
 def noting_resume(output: Output) -> Iterator[None]:
-    """Print how to continue what is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
@@ -200,8 +192,8 @@ def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
     return found
 
 
-CROSS = ("groups", "test_groups", "embargo")
-WALK = ("train", "test", "anchored", "gap", "sampler", "robust", "patience")
+SPANS, GROUPS = "train test anchored gap", "groups test_groups embargo"
+OWN = {"walk_forward": f"{SPANS} sampler robust patience", "cross_validate": GROUPS}
 """Keys of ``[validate]`` that only one of its functions has."""
 
 
@@ -211,7 +203,7 @@ def walk_forward(draft: experiment.Draft, *, output: Output, timing: Timing = Fa
 
     backtest validate walk-forward --train 180d --test 30d
     """
-    give_out_validation(draft, "walk_forward", CROSS, output, timing=timing)
+    give_out_validation(draft, "walk_forward", output, timing=timing)
 
 
 @command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
@@ -220,7 +212,7 @@ def cross_validate(draft: experiment.Draft, *, output: Output) -> None:
 
     backtest validate cross-validate --groups 8 --trials 500
     """
-    give_out_validation(draft, "cross_validate", WALK, output)
+    give_out_validation(draft, "cross_validate", output)
 
 
 @command("validate folds", list_flags("validate", f"{SPANS} {GROUPS}"))
@@ -230,7 +222,7 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
     backtest validate folds --train 180d
     """
     table = draft.table("validate")
-    spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
+    spans = {name: table[name] for name in f"{GROUPS} {SPANS}".split() if name in table}
     run = draft.table("run")
     market = load_data(draft).slice(run.get("start"), run.get("end"))
     found = backtest.folds(market, **spans, sampling=run.get("sampling", "1d"))
@@ -241,24 +233,18 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
 
 
 def give_out_validation(
-    draft: experiment.Draft,
-    how: str,
-    others: tuple[str, ...],
-    output: Output,
-    *,
-    timing: bool = False,
+    draft: experiment.Draft, how: str, output: Output, *, timing: bool = False
 ) -> None:
     with noting_resume(output):
-        found = run_validation(draft, how, others, store=output.store)
+        found = run_validation(draft, how, store=output.store)
     folder = None if output.store is None else output.store / name_result(found.manifest)
     more = [test_timing(found, output).verdict] if timing else []
     output.give_out(found, None, more, folder=folder)
 
 
-def run_validation(
-    draft: experiment.Draft, how: str = "walk_forward", others: tuple[str, ...] = CROSS, **more: Any
-) -> Any:
+def run_validation(draft: experiment.Draft, how: str = "walk_forward", **more: Any) -> Any:
     """Validate by ``[validate]``, by walk-forward unless ``how`` is another method."""
+    others = {name for other in OWN.keys() - {how} for name in OWN[other].split()}
     search = read_search(draft, "validate")
     given = {name: each for name, each in search.items() if name not in others}
     test, policy, given["compile"] = build_experiment(draft)

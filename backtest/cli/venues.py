@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.cli.command import AsJson, argument, command, flag
+from backtest.cli.command import AsJson, Text, argument, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE, read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import format_percent
@@ -20,11 +20,9 @@ MARGINS_HELP = "List the margin rules of whole accounts instead, with the source
 
 @command("venues")
 def venues(
-    venue: Annotated[
-        str | None, argument("Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL.")
-    ] = None,
+    venue: Annotated[Text, argument("Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL.")] = None,
     *,
-    at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,
+    at: Annotated[Text, flag("The day whose tables are shown (default: the newest).")] = None,
     margins: Annotated[bool, flag(MARGINS_HELP, "--margins")] = False,
     as_json: AsJson = False,
 ) -> None:
