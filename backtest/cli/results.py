@@ -315,8 +315,8 @@ def report(
         folder = Path("reports") if out is None else out
         with show_progress("pages", "results") as progress:
             rows = reports.write_all(results, folder, objective, progress)
-        for row in (each for each in rows if each.trouble):
-            typer.echo(f"warning: {row.name} has no page: {row.trouble}", err=True)
+        for row in (each for each in rows if each["entry"].trouble):
+            typer.echo(f"warning: {row['name']} has no page: {row['entry'].trouble}", err=True)
         typer.echo(str(folder / "index.html"))
         return
     if not names:

@@ -281,7 +281,6 @@ def tag_measures(text: str) -> Markup:
     return Markup(MARKED.sub(tag, escaped))
 
 
-@functools.cache
 def read_template(name: str) -> str:
     return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
 
@@ -297,7 +296,6 @@ def pack_text(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
-@functools.cache
 def write_security_policy(*scripts: str) -> str:
     digests = (hashlib.sha256(text.encode()).digest() for text in scripts)
     hashes = " ".join(f"'sha256-{base64.b64encode(each).decode('ascii')}'" for each in digests)

@@ -230,8 +230,7 @@ def list_rolling(result: Result) -> list[Shown]:
         Panel("Mean leverage, x", ("leverage",), from_zero=True),
         Panel("Beta", ("beta",)),
     )
-    colors = {"Sharpe": "accent", "volatility": "accent", "market": "neutral", "target": "loss",
-              "leverage": "accent", "beta": "accent"}  # fmt: skip
+    colors = {"market": "neutral", "target": "loss"}
     return [ShownChart("rolling", f"Rolling windows of {days:,.0f} days", "Each value is of the "
                        "window that ends there, annualized as the measures of the run.", table,
                        colors=colors, height=520, panels=panels, dotted=("target",))]  # fmt: skip
@@ -275,8 +274,7 @@ def draw_positions(result: Result) -> ShownChart:
         margin.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
     colors = {"in use": "loss", "available": "accent", "equity": "neutral", "held": "accent",
               "target": "neutral", "mark price": "ink", "liquidation price": "loss",
-              "gross": "accent", "net": "neutral", "cap": "loss", "distance": "accent",
-              "forecast": "loss", "margin ratio": "accent"}  # fmt: skip
+              "net": "neutral", "cap": "loss", "forecast": "loss"}  # fmt: skip
     if not result.has_one_position:
         table["gross"], table["net"] = bars["gross_leverage"], bars["net_leverage"]
         cap = result.account.max_gross_leverage

@@ -36,19 +36,15 @@ def list_numbers(found: Surface) -> list[Headline]:
 
 def list_parts(found: Surface) -> list[Part]:
     several = len(found.years) > 1
-    parts = [
-        Part("quality", "Quality of the fit", "By expiry.",
-             lambda: list_fits(found), "both"),
+    return [
+        Part("quality", "Quality of the fit", "By expiry.", lambda: list_fits(found), "both"),
+        Part("surface", "Surface", "Volatility by moneyness and time to expiry.",
+             lambda: [draw_map(found)] if several else []),
         Part("smiles", "Smiles", "Lines: the fit. Bars: bid to ask.",
              lambda: [draw_smile(found, place) for place in range(len(found.years))]),
         Part("defects", "Data", "What the inspection of the quotes found.",
              lambda: tabulate_defects(found)),
     ]  # fmt: skip
-    if several:
-        parts.insert(1, Part("surface", "Surface",
-                             "Volatility by moneyness and time to expiry.",
-                             lambda: [draw_map(found)]))  # fmt: skip
-    return parts
 
 
 def draw_smile(found: Surface, place: int) -> ShownChart:
@@ -72,15 +68,13 @@ def draw_smile(found: Surface, place: int) -> ShownChart:
 def draw_map(found: Surface) -> ShownChart:
     years = np.geomspace(found.years[0], found.years[-1], 24)
     steps = np.linspace(-2.5, 2.5, 41)
-    rows: dict[Any, Any] = {}
+    rows = {}
     for each in years:
         k = steps * found.atm(float(each)) * np.sqrt(each)
-        volatility = np.sqrt(found.total_variance(k, float(each)) / each)
-        rows |= {(step, YEAR_DAYS * each): 100.0 * value
-                 for step, value in zip(steps, volatility, strict=True)}  # fmt: skip
-    names = ["moneyness, standard deviations", "days to expiry"]
-    index = pd.MultiIndex.from_tuples(list(rows), names=names)
-    table = pd.DataFrame({"volatility": list(rows.values())}, index=index)
+        rows[YEAR_DAYS * each] = 100.0 * np.sqrt(found.total_variance(k, float(each)) / each)
+    names = ["days to expiry", "moneyness, standard deviations"]
+    volatility = pd.DataFrame(rows, index=steps).unstack().rename_axis(names).swaplevel()
+    table = volatility.to_frame("volatility")
     caption = "% a year. Moneyness is ln(K / F) over the volatility at the money times root time."
     return ShownChart("map", "Map of volatility", caption, table, "heat",
                       colors={"volatility": "accent"}, height=380)  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -205,37 +205,19 @@ SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
 """Measures of the list; results without measures say in a note what came out."""
 
 
-class Row(NamedTuple):
-    entry: results.StoreEntry
-    trouble: str = ""
-
-    @property
-    def link(self) -> str:
-        is_written = self.entry.is_finished and not self.trouble
-        return f"{PAGES}/{quote(self.entry.name, safe='')}.html" if is_written else ""
-
-    @property
-    def name(self) -> str:
-        return self.entry.name.encode("utf-8", "replace").decode()
-
-    @property
-    def title(self) -> str:
-        return core.clip(self.entry.title or self.name, MAX_NOTE)
-
-    @property
-    def note(self) -> str:
-        said = f"damaged: {self.trouble}" if self.trouble else results.describe_note(self.entry)
-        name = "" if self.title == self.name else self.name
-        return core.clip(", ".join(filter(None, (said, name))), MAX_NOTE)
-
-    @property
-    def cells(self) -> list[str]:
-        metrics = {} if self.trouble else self.entry.metrics
-        return [format_measure(n, metrics[n]) if n in metrics else "" for n in SHOWN]
-
-    @property
-    def saved(self) -> str:
-        return f"{dt.datetime.fromtimestamp(self.entry.saved / 1e9, dt.UTC):%Y-%m-%d %H:%M}"
+def describe_row(entry: results.StoreEntry) -> dict[str, Any]:
+    name = entry.name.encode("utf-8", "replace").decode()
+    title = core.clip(entry.title or name, MAX_NOTE)
+    said = f"damaged: {entry.trouble}" if entry.trouble else results.describe_note(entry)
+    note = ", ".join(filter(None, (said, "" if title == name else name)))
+    metrics = {} if entry.trouble else entry.metrics
+    link = f"{PAGES}/{quote(entry.name, safe='')}.html"
+    return {
+        "entry": entry, "name": name, "title": title, "note": core.clip(note, MAX_NOTE),
+        "link": link if entry.is_finished and not entry.trouble else "",
+        "cells": [format_measure(x, metrics[x]) if x in metrics else "" for x in SHOWN],
+        "saved": core.format_time(entry.saved)[:16],
+    }  # fmt: skip
 
 
 def write_all(
@@ -243,30 +225,28 @@ def write_all(
     folder: Path,
     objective: str = "sharpe",
     progress: Callable[[int, int], None] | None = None,
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
     entries = [each for each in results.list_results(store) if each.kind != LEFTOVER]
     if not entries:
         raise core.DataError(f"{store}: the folder of results must hold a result, it holds none")
     entries.sort(key=lambda each: (-each.saved, each.name))
-    rows = []
     for k, entry in enumerate(entries):
-        row = Row(entry, entry.trouble)
         if entry.is_finished and not entry.trouble:
             try:
                 page = build_page(results.load_saved(store / entry.name), objective)
             except (core.BacktestError, OSError) as error:
-                row = Row(entry, name_fault(error, store / entry.name))
+                entries[k] = replace(entry, trouble=name_fault(error, store / entry.name))
             else:
                 render.write_page(page, folder / PAGES / f"{entry.name}.html", "html")
-        rows.append(row)
         if progress is not None:
             progress(k + 1, len(entries))
+    rows = [*map(describe_row, entries)]
     text = render.start_jinja().get_template(INDEX).render(
         rows=rows,
         store=store.resolve().name,
-        kinds=results.count_kinds([each.entry for each in rows if not each.trouble]),
-        damaged=sum(bool(each.trouble) for each in rows),
+        kinds=results.count_kinds([each for each in entries if not each.trouble]),
+        damaged=sum(bool(each.trouble) for each in entries),
         measures=[results.name_measure(name) for name in SHOWN],
         style=render.read_template("page.css"),
     )  # fmt: skip
