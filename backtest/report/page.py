@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -39,6 +39,10 @@ HEADS: Mapping[str, Head] = {
     "p_ruin": Head("ruin", "probability", "chance"),
     "p_liquidation": Head("liquidation", "probability", "chance"),
 }
+
+
+def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
+    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
 
 
 class Paragraph(NamedTuple):

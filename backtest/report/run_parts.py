@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
-from backtest.report.page import name_unit
+from backtest.report.page import list_heads, name_unit
 from backtest.results import name_sharpe, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
@@ -496,10 +496,6 @@ def list_liquidations(result: Result) -> list[Shown]:
         ShownTable(rows or None, "Liquidation attribution of cross positions", note,
                    Head("time", "UTC")),
     ]  # fmt: skip
-
-
-def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
-    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
 
 
 FILLS_PER_TRIP = 20

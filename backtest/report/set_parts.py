@@ -14,7 +14,7 @@ from backtest import core
 from backtest.core.number_text import STYLES, Head
 from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.engine import count_unfilled
-from backtest.report.page import format_measure, format_span
+from backtest.report.page import format_measure, format_span, list_heads
 from backtest.report.write import draw_chart
 from backtest.results import check_metric, count_cautions, find_cautions, name_measure
 from backtest.results.measure_table import ABOUT
@@ -283,7 +283,7 @@ def tabulate_plateau(explored: Explored) -> ShownTable:
         "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
         "the grid, in every parameter. A best far above them sits on a spike: it may be chance."
     )
-    heads = {name: Head(name, "", "decimals") for name in ("sets", *words, "ruined")}
+    heads = list_heads("decimals", ("sets", *words, "ruined"), "")
     caption = f"{name_measure(explored.name)} around the best"
     return ShownTable(rows, caption, note, Head("sets"), heads)
 
@@ -513,7 +513,7 @@ def list_winner(study: Study) -> list[Shown]:
         "Constant leverage has the signal, the costs and the volatility of the best trial; buy and "
         "hold is the unlevered market without costs."
     )
-    heads = {name: Head(name, "", "decimals") for name in ("value", "search", "holdout")}
+    heads = list_heads("decimals", ("value", "search", "holdout"), "")
     return [
         ShownTable(settings if values else None, "Parameters of the best trial", "",
                    Head("parameter"), heads),

@@ -15,6 +15,7 @@ from backtest.core.units import YEAR_DAYS
 from backtest.options import Surface, is_out_of_the_money
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import describe_crossings
+from backtest.report.page import list_heads
 
 REACH = 3.0
 """Standard deviations of log-moneyness that the charts show."""
@@ -89,11 +90,9 @@ def list_fits(found: Surface) -> list[Shown]:
         "inside": fits["inside"], "median_error": fits["median_error"],
         "worst_error": fits["worst_error"], "least_density": fits["least_density"],
     }).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in fits["expiry"]])  # fmt: skip
-    heads = {
+    heads = list_heads("percent", ("inside", "median_error", "worst_error"), "") | {
         "days": Head("days", "", "days"), "forward": Head("forward", "", "price"),
-        "quotes": Head("quotes", "", "count"), "inside": Head("inside", "", "percent"),
-        "median_error": Head("median error", "", "percent"),
-        "worst_error": Head("worst error", "", "percent"),
+        "quotes": Head("quotes", "", "count"),
     }  # fmt: skip
     note = "Errors against the venue's marks, of two-sided quotes within 2.5 standard deviations."
     crossings = core.capitalize(describe_crossings(arbitrage))
