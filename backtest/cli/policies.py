@@ -41,8 +41,8 @@ def policies(
             parameters = []
             for one in each.parameters().values():
                 facts = {"name": one.name, "type": one.kind.__name__, "default": one.default}
-                space = {} if one.space is None else dataclasses.asdict(one.space)
-                parameters.append({**facts, **space})
+                limits = {} if one.space is None else dataclasses.asdict(one.space)
+                parameters.append({**facts, **limits})
             head = {"name": each.title(), "class": each.__name__, "summary": each.summary()}
             rows.append({**head, "parameters": parameters})
         print_json(rows)

@@ -50,14 +50,14 @@ class Stated(NamedTuple):
 def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
     names = [*setup.markets.names, *(each.name for each in setup.account.collateral)]
     n, fill = len(setup.markets), setup.account.fill
-    prices = []
+    prices = {}
     for word, given in (("at", at), ("mark", mark)):
         by_name = isinstance(given, Mapping)
-        prices.append({
+        prices[word] = {
             each: PRICE.check(f"{word} of {each}" if by_name else word, x)
             for each, x in name_given(word, given, names, n).items()
-        })  # fmt: skip
-    stated = Stated(*prices, read_settlements(setup, funding))
+        }
+    stated = Stated(prices["at"], prices["mark"], read_settlements(setup, funding))
     for name, market in setup.markets.items():
         price, mark = find_price(market, name, stated)
         last = float(market.close[-1])

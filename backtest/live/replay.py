@@ -187,7 +187,7 @@ def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int
     if setup.account.fill == "same_close":
         is_late = (table["step"] < 0) & (stamps == time[bars]) & (table["kind"] == "order")
         table["step"] = table["step"].mask(is_late, 0)
-    places = pd.Index(names).get_indexer(table["instrument"]).clip(min=0)
+    places = pd.Index(names).get_indexer(pd.Index(table["instrument"])).clip(min=0)
     table = table.assign(time=stamps, bar=bars, place=places)
     facts: dict[int, list[Any]] = defaultdict(list)
     for k, row in enumerate(table.itertuples(index=False)):

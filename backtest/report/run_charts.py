@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -188,7 +188,7 @@ def draw_distribution(result: Result) -> ShownChart:
                       marks=tuple(marks.values()), mark_names=tuple(marks))  # fmt: skip
 
 
-def count_values(name: str, values: core.FloatArray, bins: int) -> pd.DataFrame:
+def count_values(name: str, values: Any, bins: int) -> pd.DataFrame:
     counts, edges = np.histogram(values, bins)
     return pd.DataFrame({name: counts}, index=0.5 * (edges[1:] + edges[:-1]))
 
@@ -357,7 +357,7 @@ def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
                                      ("holding", "Time held", days, "days")):  # fmt: skip
         yield ShownChart(key, title, "", count_values("trades", values, bins), "bars", x=unit,
                          size="third", height=210)  # fmt: skip
-    groups = {
+    groups: dict[str, tuple[Any, Any]] = {
         "reason of exit": (closed["ended"].astype(str).str.replace("_", " ").to_numpy(), None),
         "month": (exits.month, calendar.month_abbr),
         "weekday": (exits.day_of_week, calendar.day_abbr),
@@ -397,7 +397,8 @@ def list_exposure(result: Result) -> Iterator[Shown]:
     if len(names) > 1 and ends.sum() >= MIN_WINDOW:
         with np.errstate(divide="ignore", invalid="ignore"):
             moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=names)
-        found = moves.corr().rename_axis(index="", columns=" ").stack().to_frame("correlation")
+        found: Any = moves.corr().rename_axis(index="", columns=" ").stack()
         caption = f"Of log returns of the mark per {result.manifest['sampling']}."
-        yield ShownChart("correlations", "Correlation of the instruments", caption, found, "heat",
-                         size="half", height=320)  # fmt: skip
+        yield ShownChart("correlations", "Correlation of the instruments", caption,
+                         found.to_frame("correlation"), "heat", size="half",
+                         height=320)  # fmt: skip

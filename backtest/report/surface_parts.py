@@ -74,8 +74,8 @@ def draw_map(found: Surface) -> ShownChart:
         k = steps * found.atm(float(each)) * np.sqrt(each)
         rows[YEAR_DAYS * each] = 100.0 * np.sqrt(found.total_variance(k, float(each)) / each)
     names = ["days to expiry", "moneyness, standard deviations"]
-    volatility = pd.DataFrame(rows, index=steps).unstack().rename_axis(names).swaplevel()
-    table = volatility.to_frame("volatility")
+    found_at: Any = pd.DataFrame(rows, index=steps).unstack()
+    table = found_at.rename_axis(names).swaplevel().to_frame("volatility")
     caption = "% a year. Moneyness is ln(K / F) over the volatility at the money times root time."
     return ShownChart("map", "Map of volatility", caption, table, "heat",
                       colors={"volatility": "accent"}, height=380)  # fmt: skip
