@@ -7,7 +7,7 @@ from backtest._compile.object_code import Structs
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.money import Money
-from backtest.account.options import count_options, has_short_option, holds_options, is_walking
+from backtest.account.options import count_options, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
@@ -117,10 +117,9 @@ def compute_needed(terms: r.Terms, state: r.AccountState, is_initial: bool) -> f
 
 @of_options(returns=0.0)
 def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
-    positions = state.options.positions
-    return margin.compute_option_requirement(
-        terms.rules, state.held, positions, terms.options.rules, is_initial
-    )
+    own, rules = state.options.positions, terms.options.rules
+    pool = margin.OptionPool(terms.rules, state.held, own, rules)
+    return margin.compute_option_requirement(pool, is_initial)
 
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
@@ -166,7 +165,10 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     """Return D = M - level R less rounding: the pool of an account with options fails at 0."""
     pool = compute_pool(terms, state)
     needed = terms.rules.level * compute_needed(terms, state, False)
-    if count_cross(terms, state) == count_options(state) and not has_short_option(state):
+    shorts = 0
+    for quantity in state.options.positions.quantities:
+        shorts += 1 if quantity < 0.0 else 0
+    if count_cross(terms, state) == count_options(state) and shorts == 0:
         left = pool - needed * (1.0 - TOLERANCE)
         left += TOLERANCE * margin.compute_options_value(state.options.positions)
         return left if left < 0.0 else left + LEAST
@@ -212,19 +214,6 @@ def enter_fill(
     put_balances(bar.terms, bar.state, i, before, done.balances)
 
 
-def enter_liquidation(bar: r.AccountBar, t: int, i: int, value: float, done: r.Liquidation) -> None:
-    """Enter a liquidation at a mark u into the ledger, and log it with its bad debt."""
-    money = bar.ledger[i]
-    r.log_liquidation(bar.log, t, i, value, done.quantity, done.loss)
-    if done.bad_debt != 0.0:
-        r.log_event(bar.log, t, i, Event.BAD_DEBT, value, 0.0, done.bad_debt)
-    money.price_pnl += done.price_pnl
-    money.liquidation_loss += done.loss
-    money.bad_debt += done.bad_debt
-    money.traded += done.traded
-    money.liquidations += 1.0
-
-
 def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
     limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     return has_collateral(state) and compute_balance(terms, state) < -limit
@@ -236,10 +225,9 @@ def is_unbacked(terms: r.Terms, state: r.AccountState) -> bool:
     return is_bare and state.wallet.cash < 0.0
 
 
-def write_off(bar: r.AccountBar, t: int) -> None:
-    """Write negative cash off as bad debt, and log it."""
-    debt = -bar.state.wallet.cash
-    bar.state.wallet.cash = 0.0
+def write_off(bar: r.AccountBar, t: int, debt: float) -> None:
+    """Write cash that is missing off as bad debt, and log it."""
+    bar.state.wallet.cash += debt
     bar.ledger[len(bar.ledger) - 1].bad_debt += debt
     r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 

@@ -178,7 +178,12 @@ def process_bar(bar: r.AccountBar, t: int) -> None:
     follow_bests(bar)
     step[0] = 8
     if terms.fill == r.LATE:
-        fill_late(bar, t)
+        for i in range(len(state.positions)):
+            bar.scratch.carried[i] = state.positions[i].quantity
+            if bar.quotes.instruments[i].is_last == 1:
+                state.positions[i].is_pending = 0
+        if t > 0:
+            fill_pending(bar, t)
     close_bar(bar, t, wealth)
 
 
@@ -193,12 +198,21 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     step = bar.log.step
     step[0] = 0
     if terms.fill == r.EARLY and t > 0:
-        fill_early(bar, t)
+        for i in range(len(state.positions)):
+            if r.is_held(state, i):
+                balance.mark_to_ledger(state, i, quotes.instruments[i].fill, ledger)
+        fill_pending(bar, t)
+        for pool in range(len(state.calls)):
+            if ledger[pool].calls_met + ledger[pool].calls_failed > 0.0:
+                state.calls[pool].is_open = state.calls[pool].is_called = 0
     options.open_options(bar, t)
     options.book_profits(state, ledger)
     step[0] = 1
     payments.take_flows(bar, t)
-    payments.convert_collateral(bar, t)
+    if state.wallet.is_converting == 1.0:
+        state.wallet.is_converting = 0.0
+        balance.value_at(state, quotes.open, quotes.asset_open)
+        balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     payments.answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     moved = money.total(ledger, money.FLOWS) + money.total(ledger, money.TOP_UP)
@@ -229,6 +243,8 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     """Write the quotes of bar t as values u, and the multipliers and costs of its date."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
+    at = t if terms.fill == r.LATE else last  # the close that decides, or at which it fills
+    is_at_close = terms.fill in (r.LATE, r.EARLY)
     for i in range(len(quotes.instruments)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
         quote = quotes.instruments[i]
@@ -259,7 +275,10 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
             r.write_costs(terms, feed.costs[t], i)
         brackets.multipliers[i] = quote.multiplier
         brackets.initial_multipliers[i] = quote.initial
-        quote.fill = quote.open
+        quote.fill, quote.decided = quote.open, quote.open
+        if terms.fill != r.AT_OPEN and feed.span[i, 0] <= at < feed.span[i, 1]:
+            quote.decided = compute_value(size, is_inverse, feed.close[at, i])
+            quote.fill = quote.decided if is_at_close else quote.open
     for c in range(len(quotes.assets)):
         asset = quotes.assets[c]
         asset.open = feed.asset_open[c, t]
@@ -268,25 +287,8 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         asset.mark_high = feed.asset_mark_high[c, t]
         asset.mark_close = feed.asset_mark_close[c, t]
         asset.fill = asset.open
-    if terms.fill != r.AT_OPEN:
-        set_closes(terms, feed, quotes, t)
-
-
-def set_closes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
-    """Write the value u of the close at which decisions fill, or limit orders were decided."""
-    at = t if terms.fill == r.LATE else max(t - 1, 0)
-    brackets = terms.rules.brackets
-    for i in range(len(quotes.instruments)):
-        quote = quotes.instruments[i]
-        quote.decided = quote.open
-        if feed.span[i, 0] <= at < feed.span[i, 1]:
-            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quote.decided = compute_value(size, is_inverse, feed.close[at, i])
-            if terms.fill != r.RESTING:
-                quote.fill = quote.decided
-    if terms.fill != r.RESTING:
-        for c in range(len(quotes.assets)):
-            quotes.assets[c].fill = feed.asset_close[c, at]
+        if is_at_close:
+            asset.fill = feed.asset_close[c, at]
 
 
 def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: float) -> None:
@@ -312,31 +314,6 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
             fills.fill_decisions(bar, t, equity)
 
 
-def fill_early(bar: r.AccountBar, t: int) -> None:
-    """Fill at the last close what it decided, as step 0 (`fill = "same_close"`)."""
-    state, ledger = bar.state, bar.ledger
-    for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            balance.mark_to_ledger(state, i, bar.quotes.instruments[i].fill, ledger)
-    fill_pending(bar, t)
-    for pool in range(len(state.calls)):
-        if ledger[pool].calls_met + ledger[pool].calls_failed > 0.0:
-            state.calls[pool].is_open = 0
-            state.calls[pool].is_called = 0
-
-
-def fill_late(bar: r.AccountBar, t: int) -> None:
-    """Fill at this close what the last one decided (`fill = "next_close"`)."""
-    state = bar.state
-    for i in range(len(state.positions)):
-        position = state.positions[i]
-        bar.scratch.carried[i] = position.quantity
-        if bar.quotes.instruments[i].is_last == 1:
-            position.is_pending = 0
-    if t > 0:
-        fill_pending(bar, t)
-
-
 def follow_bests(bar: r.AccountBar) -> None:
     """Advance the best value u of trailing stops by this bar; 0 where nothing is held."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
@@ -352,8 +329,17 @@ def follow_bests(bar: r.AccountBar) -> None:
 def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     """Mark the account at the close, test ruin and calls, and write equity and unit (step 8)."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
+    quotes = bar.quotes
     options.close_options(bar, t)
-    mark_closes(bar, t)
+    for i in range(len(state.positions)):
+        if r.is_held(state, i):
+            balance.mark_to_ledger(state, i, quotes.instruments[i].mark_close, ledger)
+            if quotes.instruments[i].is_last == 1:
+                delist(bar, t, i)
+    options.book_profits(state, ledger)
+    balance.mark_collateral(state, quotes.asset_mark_close, ledger)
+    balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    payments.settle_debt(bar, t)
     equity = balance.compute_account_equity(terms, state)
     is_lost = state.wallet.is_ruined == 0.0 and money.earn(ledger) < 0.0
     if is_lost:
@@ -379,21 +365,6 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     state.wallet.peak = max(state.wallet.unit, state.wallet.peak)
     if is_lost:
         state.wallet.is_ruined = 1.0
-
-
-def mark_closes(bar: r.AccountBar, t: int) -> None:
-    """Mark positions, options and collateral at the close; delist, and settle debt."""
-    state, quotes, ledger = bar.state, bar.quotes, bar.ledger
-    for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            quote = quotes.instruments[i]
-            balance.mark_to_ledger(state, i, quote.mark_close, ledger)
-            if quote.is_last == 1:
-                delist(bar, t, i)
-    options.book_profits(state, ledger)
-    balance.mark_collateral(state, quotes.asset_mark_close, ledger)
-    balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    payments.settle_debt(bar, t)
 
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:

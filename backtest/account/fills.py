@@ -174,24 +174,31 @@ def price_order(bar: r.AccountBar, i: int) -> None:
     scratch.saved[i] = worsening
 
 
+def find_margin_notional(bar: r.AccountBar, equity: float, i: int, cost: float) -> float:
+    """Return the notional that the margin of instrument i alone allows; of a pool, its table."""
+    terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
+    rules, held, free = r.share(r.pick_instrument(terms, i)), scratch.before[i], math.inf
+    if r.is_isolated(terms, i):
+        balances = balance.pick_balances(terms, bar.state, i)
+        free = orders.compute_counted(rules, balances, quote, equity, held) - scratch.fee[i]
+    return margin.compute_largest_notional(rules.margin, free, held, cost, quote.initial)
+
+
 def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional up to which the order of instrument i passes alone (4.3)."""
     terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
+    limit = find_margin_notional(bar, equity, i, scratch.cost[i])
     if not r.is_isolated(terms, i):
-        own = r.pick_margin(terms, i)
-        return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
+        return limit
     rules = r.share(r.pick_instrument(terms, i))
     balances = balance.pick_balances(terms, bar.state, i)
     side, reach, held, fixed = scratch.side[i], scratch.reach[i], scratch.before[i], scratch.fee[i]
     quantity, unit = balances.position.quantity, abs(quote.fill)
-    free = orders.compute_counted(rules, balances, quote, equity, held) - fixed
-    cost, initial = scratch.cost[i], quote.initial
-    limit = margin.compute_largest_notional(rules.margin, free, held, cost, initial)
     filled = worsen(rules, quote.fill, side, scratch.saved[i])
     closed = balances.cash + compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * abs(filled)
     wallet = (closed if side * quantity < 0.0 else balances.cash) - fixed
-    posted = 1.0 / margin.compute_setting(rules.margin, initial)
+    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
     dearest = orders.bound_unit(rules, quote, side, scratch.saved[i])
     room, kept = wallet * (1.0 / (dearest * (posted + rules.fee))), max(side * quantity, 0.0)
     size = kept + min(min(reach, limit) * (1.0 / unit) - kept, max(room, 0.0))
@@ -202,13 +209,9 @@ def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
 
 def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) -> float:
     """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
-    terms, scratch = bar.terms, bar.scratch
-    if r.is_isolated(terms, i) and limit < scratch.reach[i]:
-        rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-        before, cost = scratch.before[i], scratch.cost[i]
-        balances = balance.pick_balances(terms, bar.state, i)
-        free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
-        limit = margin.compute_largest_notional(rules.margin, free, before, cost, quote.initial)
+    scratch = bar.scratch
+    if r.is_isolated(bar.terms, i) and limit < scratch.reach[i]:
+        limit = find_margin_notional(bar, equity, i, scratch.cost[i])
     return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
 
 
@@ -340,7 +343,12 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     for i in range(n):
         is_reducing = scratch.kind[i] == r.REDUCE and r.is_held(state, i)
         if is_reducing and not goes_to_market(terms, state, i):
-            rest_reduction(bar, t, i)
+            held = state.positions[i].quantity
+            set_limit(terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
+            unit = 1.0 / abs(quotes.instruments[i].fill)
+            wanted = scratch.side[i] * scratch.reach[i] * unit + 0.0
+            if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
+                rest(bar, t, i, wanted)
         order_limits.plan_order(bar, factor, i)
         quote = quotes.instruments[i]
         quote.fill = quote.open
@@ -412,29 +420,17 @@ def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
 def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional up to which a resting increase passes alone."""
     terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
-    if not r.is_isolated(terms, i):
-        own = r.pick_margin(terms, i)
-        return margin.compute_largest_notional(own, math.inf, 0.0, 0.0, quote.initial)
     rules, before, rate = r.share(r.pick_instrument(terms, i)), scratch.before[i], scratch.rate[i]
+    most = find_margin_notional(bar, equity, i, rate)
+    if not r.is_isolated(terms, i):
+        return most
     balances = balance.pick_balances(terms, bar.state, i)
-    free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
-    most = margin.compute_largest_notional(rules.margin, free, before, rate, quote.initial)
     wallet = balances.cash - scratch.fee[i]
     if before < 0.0:
         wallet += compute_backing(rules, balances, quote.fill) + rate * before
     room = max(wallet / (1.0 / margin.compute_setting(rules.margin, quote.initial) + rate), 0.0)
     kept = max(before, 0.0)
     return float(kept + min(most - kept, room))
-
-
-def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
-    """Place a reduction at its limit."""
-    quotes, scratch = bar.quotes, bar.scratch
-    held = bar.state.positions[i].quantity
-    set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
-    wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.instruments[i].fill)) + 0.0
-    if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
-        rest(bar, t, i, wanted)
 
 
 def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
@@ -503,13 +499,3 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     elif abs(wanted) > abs(held) and scratch.fresh[i] == 0.0:
         scratch.fresh[i] = 2.0
     balance.take_from_isolated(terms, state)
-
-
-def follow_fresh(state: r.AccountState, scratch: r.Scratch) -> None:
-    """Advance the best value u of what a resting order opened in this bar."""
-    for i in range(len(state.positions)):
-        if scratch.fresh[i] == 1.0 and r.is_held(state, i):
-            position = state.positions[i]
-            is_long = position.quantity > 0.0
-            best, now = position.best, scratch.last[i]
-            position.best = max(best, now) if is_long else min(best, now)

@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
+from backtest import margin
+from backtest.account import balance
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
-from backtest.account.records import Balances, InstrumentRules, Liquidation, Position, Quote
+from backtest.account.records import Balances, InstrumentRules, Position, Quote
 from backtest.core.kernels import cold
 from backtest.core.units import TOLERANCE, Contracts, Value
 from backtest.margin import compute_setting, compute_step_floor
 
 
 @cold
-def liquidate(
-    rules: InstrumentRules, balances: Balances, value: Value, quote: Quote
-) -> Liquidation:
-    """Liquidate a position at a mark u by the mode of its rules (accounting 5).
+def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value) -> Balances:
+    """Liquidate a position at a mark u by its mode; return what it leaves (accounting 5).
 
-    One that is closed leaves its margin in the cash, and no debt.
+    It is isolated, or all that the pool has. One that is closed leaves its margin in the cash, and
+    no debt. Writes ledger and log.
     """
+    terms, state, money = bar.terms, bar.state, bar.ledger[i]
+    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
+    is_isolated, mode, loss = rules.margin.is_isolated, rules.liquidation_mode, 0.0
+    has_level = not is_isolated and rules.full_below_health > 0.0 and terms.rules.level != 1.0
     held = balances.position.quantity
     marked, pnl = p.mark_position(balances.position, value)
     now = Balances(balances.cash, marked)
-    loss, traded = 0.0, 0.0
-    if rules.liquidation_mode == r.TAKEOVER:
-        traded = abs(held) * abs(value)
+    if (mode if is_isolated else terms.liquidation_mode) == r.TAKEOVER:
+        money.traded += abs(held) * abs(value)
         now, loss = forfeit(rules, now, value)
     while now.position.quantity != 0.0:
         closed = choose_reduction(rules, now, value, abs(held), quote.multiplier)
+        closed = find_step(bar, i) if has_level else closed
         now, cost, notional = close_contracts(rules, now, value, closed, quote)
         loss += cost
-        traded += notional
-        is_left = now.position.quantity != 0.0
-        if is_left and not p.is_failing(rules, now, value, quote.multiplier):
+        money.traded += notional
+        is_failing = p.is_failing(rules, now, value, quote.multiplier)
+        if not is_isolated:
+            balance.put_balances(terms, state, i, balances, now)
+            is_failing = balance.is_pool_short(terms, state)
+        if now.position.quantity != 0.0 and not is_failing:
             break
-    bad_debt = 0.0
-    if now.position.quantity == 0.0:
-        cash, left = now.cash, now.position.margin
-        if rules.margin.is_isolated and left < 0.0:
-            bad_debt = -left
-        elif rules.margin.is_isolated:
-            cash += left
-        if cash < 0.0:
-            bad_debt -= cash
-            cash = 0.0
-        now = Balances(cash, Position(0.0, 0.0, 0.0, now.position.marked))
-    return Liquidation(
-        balances=now,
-        price_pnl=pnl,
-        loss=loss,
-        bad_debt=bad_debt,
-        quantity=now.position.quantity - held,
-        traded=traded,
-    )
+    r.log_liquidation(bar.log, t, i, value, now.position.quantity - held, loss)
+    money.price_pnl += pnl
+    money.liquidation_loss += loss
+    money.liquidations += 1.0 if is_isolated else 0.0
+    left = now.position.margin
+    if is_isolated and now.position.quantity == 0.0:
+        if left < 0.0:
+            r.log_event(bar.log, t, i, Event.BAD_DEBT, value, 0.0, -left)
+            money.bad_debt -= left
+        now = Balances(now.cash + max(left, 0.0), Position(0.0, 0.0, 0.0, value))
+    return now
 
 
 @cold
@@ -126,6 +126,36 @@ def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Qu
         impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
         worsening = min(worsening + impact, LARGEST_WORSENING)
     return p.worsen(rules, value, -1.0 if closed > 0.0 else 1.0, worsening)
+
+
+def find_step(bar: r.AccountBar, i: int) -> float:
+    """Return the signed contracts that the next step of a liquidation of the pool closes."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    position, rules = r.pick_position(state, i), r.share(r.pick_instrument(terms, i))
+    held, value = position.quantity, state.positions[i].value
+    pool = balance.compute_pool(terms, state)
+    balances = r.Balances(pool - held * value, position)
+    if is_step_whole(rules, balances, value, abs(scratch.start[i])):
+        return held
+    if rules.full_below_health > 0.0:  # assets and debts of the health factor, and debt in cash
+        assets, debts = margin.compute_collateral_value(terms.rules.collateral, state.held), 0.0
+        cash = pool - assets
+        for j in range(len(state.positions)):
+            if r.is_held(state, j) and not r.is_isolated(terms, j):
+                other = state.positions[j]
+                notional = abs(other.quantity * other.value)
+                own = terms.rules.level * margin.find_own_maintenance(terms.rules, state.held, j)
+                if other.quantity > 0.0:
+                    cash -= notional
+                    assets += notional - own
+                else:
+                    cash += notional
+                    debts += notional + own
+        debt = max(-cash, 0.0)
+        most = rules.full_below_health * (debts + debt) * (1.0 + TOLERANCE)
+        if assets + max(cash, 0.0) <= most and (held < 0.0 or debt > 0.0):
+            return repay_all(rules, held, value, debt)
+    return choose_share(rules, held, value)
 
 
 def cap_fee(asked: float, left: float) -> float:

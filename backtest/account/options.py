@@ -31,14 +31,6 @@ def count_options(state: AccountState) -> int:
 
 
 @of_options(returns=False)
-def has_short_option(state: AccountState) -> bool:
-    is_any = False
-    for k in range(len(state.options.targets)):
-        is_any = is_any or state.options.positions.quantities[k] < 0.0
-    return bool(is_any)
-
-
-@of_options(returns=False)
 def is_walking(terms: Terms, state: AccountState) -> bool:
     rules, is_any = terms.options.rules, False
     sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.has_floor

@@ -9,7 +9,7 @@ from backtest import margin
 from backtest.account import options
 from backtest.account import records as r
 from backtest.account.balance import compute_counted, compute_needed, value_at
-from backtest.account.orders import attribute_rounding, find_limit
+from backtest.account.orders import find_limit, truncate
 from backtest.account.position import compute_uncounted
 from backtest.core.kernels import inlined
 from backtest.core.units import DAY, TOLERANCE
@@ -193,11 +193,18 @@ def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
         rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].volume
-        slow, cause = attribute_rounding(
-            rules, volume, unit, steps[i, START], steps[i, SIZED], steps[i, PLANNED]
-        )
+        held, part, left = steps[i, START], rules.participation * volume, steps[i, SIZED]
+        if abs(left - held) > part:
+            left = held + (part if left > held else -part)
+        slow = steps[i, SIZED] - left
+        whole = math.copysign(truncate(rules, abs(left)), left)
+        dust = max(1e-6 * rules.lot, TOLERANCE * abs(held))
+        is_small = abs(left - held) * unit < rules.min_notional
+        is_small |= dust < abs(whole - held) and abs(whole - held) * unit < rules.min_notional
+        is_skipped = is_small and abs(steps[i, PLANNED] - held) <= dust
         count_cut(scratch, decision, i, PARTICIPATION, slow * unit)
-        count_cut(scratch, decision, i, LOT + cause, sized - slow * unit - planned)
+        cause = MIN_NOTIONAL if is_skipped else LOT
+        count_cut(scratch, decision, i, cause, sized - slow * unit - planned)
     count_cut(scratch, decision, i, UNFILLED, planned - decision.reached)
 
 

@@ -106,28 +106,6 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
     return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
 
 
-def attribute_rounding(
-    rules: InstrumentRules,
-    volume: float,
-    unit: Value,
-    held: Contracts,
-    wanted: Contracts,
-    done: Contracts,
-) -> tuple[float, int]:
-    """Return the contracts that volume cut, and whether minimum notional cut the rest."""
-    slow, limited = 0.0, wanted
-    if abs(wanted - held) > rules.participation * volume:
-        part = rules.participation * volume
-        limited = held + (part if wanted > held else -part)
-        slow = wanted - limited
-    whole = math.copysign(truncate(rules, abs(limited)), limited)
-    least, dust = rules.min_notional, max(1e-6 * rules.lot, TOLERANCE * abs(held))
-    is_small = abs(limited - held) * unit < least
-    is_small |= (abs(whole - held) > dust) & (abs(whole - held) * unit < least)
-    is_skipped = abs(done - held) <= dust
-    return slow, 1 if is_small and is_skipped else 0
-
-
 def truncate(rules: InstrumentRules, size: Contracts) -> float:
     return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
 
@@ -165,12 +143,6 @@ def fill(
         size = abs(quantity - held) * abs(quote.fill)
         impact = compute_square_root_impact(rules.impact, quote, size)
     return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
-
-
-@cold
-def stop_out(rules: InstrumentRules, balances: Balances, value: Value, quote: Quote) -> Trade:
-    """Close the position at a value u, worsened by slippage, at the taker fee."""
-    return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
 
 def trade(
@@ -253,18 +225,4 @@ def reduce_to_ratio(
     allowed = compute_affordable(
         rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
     )
-    done = fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
-    held = done.balances.position
-    if not rules.margin.is_isolated or held.quantity == 0.0:
-        return done
-    freed = done.balances.cash - balances.cash
-    kept = Position(held.quantity, held.entry, held.margin + freed, held.marked)
-    return Trade(
-        balances=Balances(balances.cash, kept),
-        price_pnl=done.price_pnl,
-        fee=done.fee,
-        slippage=done.slippage,
-        impact=done.impact,
-        quantity=done.quantity,
-        value=done.value,
-    )
+    return fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)

@@ -72,18 +72,6 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
     return max(min(free, balance.compute_balance(terms, state) + limit), 0.0)
 
 
-def convert_collateral(bar: r.AccountBar, t: int) -> None:
-    """Sell collateral against a balance that was too negative at the last close."""
-    state, quotes = bar.state, bar.quotes
-    if state.wallet.is_converting == 0.0:
-        return
-    state.wallet.is_converting = 0.0
-    balance.value_at(state, quotes.open, quotes.asset_open)
-    missing = -balance.compute_balance(bar.terms, state)
-    if missing > 0.0:
-        balance.sell_collateral(bar, t, missing)
-
-
 def is_funding_due(feed: r.MarketFeed, state: r.AccountState, t: int, is_open: int) -> bool:
     event = state.cursor[r.FUNDING_NEXT]
     if event >= len(feed.funding_bar) or feed.funding_bar[event] != t:
@@ -129,9 +117,8 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_faile
         after = add_from_wallet(bar, t, i, before, value)
         is_failed = p.is_failing(rules, after, value, quote.multiplier)
     if is_failed:
-        done = liquidate(rules, after, value, quote)
-        balance.enter_liquidation(bar, t, i, value, done)
-        after, position.is_pending, position.since = done.balances, 0, -1.0
+        after = liquidate(bar, t, i, after, value)
+        position.is_pending, position.since = 0, -1.0
         position.is_halted = 1 if terms.is_halting else position.is_halted
     balance.put_balances(terms, state, i, before, after)
     return is_failed
@@ -197,19 +184,12 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
 
 
 def settle_debt(bar: r.AccountBar, t: int) -> None:
-    """Write off a negative balance without anything behind it, as bad debt."""
-    terms, state, ledger = bar.terms, bar.state, bar.ledger
-    debt = 0.0
-    if balance.is_unbacked(terms, state):
-        debt = -state.wallet.cash
-        state.wallet.cash = 0.0
-    equity = balance.compute_account_equity(terms, state)
-    if equity < 0.0:
-        debt -= equity
-        state.wallet.cash -= equity
-    if debt != 0.0:
-        ledger[len(ledger) - 1].bad_debt += debt
-        r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+    """Write a negative equity off as bad debt, or a negative balance with nothing behind it."""
+    terms, state = bar.terms, bar.state
+    unbacked = -state.wallet.cash if balance.is_unbacked(terms, state) else 0.0
+    debt = max(unbacked, -balance.compute_account_equity(terms, state))
+    if debt > 0.0:
+        balance.write_off(bar, t, debt)
 
 
 def is_account_ruined(bar: r.AccountBar, equity: float) -> bool:
@@ -261,7 +241,7 @@ def end_account(bar: r.AccountBar, t: int) -> None:
             owner, amount = name_option(state, k), abs(held) * mark
             r.log_event(log, t, owner, Event.RUINED, mark, 0.0 - held, amount)
     if balance.is_unbacked(bar.terms, state):
-        balance.write_off(bar, t)
+        balance.write_off(bar, t, -state.wallet.cash)
 
 
 TRIALS = 200
@@ -388,11 +368,13 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
             rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
             before = balance.pick_balances(terms, state, i)
             done = orders.reduce_to_ratio(rules, before, quote, terms.grace_ratio)
-            is_reduced = done.quantity != 0.0
-            if is_reduced:
+            if done.quantity != 0.0:
                 balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
                 state.positions[i].is_pending = 0
-            end_pool_grace(bar, t, i, is_reduced)
+                freed = done.balances.cash - before.cash if r.is_held(state, i) else 0.0
+                state.wallet.cash -= freed
+                state.positions[i].margin += freed  # it stays posted
+            end_pool_grace(bar, t, i, done.quantity != 0.0)
 
 
 def force_pool(bar: r.AccountBar, t: int) -> None:

@@ -206,13 +206,19 @@ DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
 """Ratios of the price between which a liquidation price is searched."""
 
 
-def value_on_segment(bar: r.AccountBar, place: float) -> None:
-    """Write the values and marks of positions and options at a part of the segment."""
+def find_segment(bar: r.AccountBar) -> margin.Segment:
+    """Return the pool on the segment that the walk has before it."""
     state, scratch = bar.state, bar.scratch
     start = margin.Waypoint(scratch.mark, scratch.price)
     end = margin.Waypoint(scratch.mark_end, scratch.price_end)
-    margin.move_holdings(state.held, start, end, place)
-    options.price_options(bar.terms, state, state.held.values)
+    return margin.Segment(bar.terms.rules, state.held, state.wallet.cash, start, end)
+
+
+def value_on_segment(bar: r.AccountBar, place: float) -> None:
+    """Write the values and marks of positions and options at a part of the segment."""
+    segment = find_segment(bar)
+    margin.move_holdings(segment.held, segment.start, segment.end, place)
+    options.price_options(bar.terms, bar.state, segment.held.values)
 
 
 def compute_left(bar: r.AccountBar, place: float) -> float:
@@ -281,6 +287,8 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
 def bound_fall(bar: r.AccountBar) -> float:
     """Return an upper bound of how far D can fall on the whole segment."""
     terms, state, scratch, packed, fall = bar.terms, bar.state, bar.scratch, bar.terms.rules, 0.0
+    positions = state.options.positions
+    pool = margin.OptionPool(packed, state.held, positions, terms.options.rules)
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             change = scratch.mark_end[i] - scratch.mark[i]
@@ -290,7 +298,6 @@ def bound_fall(bar: r.AccountBar) -> float:
         if state.held.amounts[c] != 0.0:
             step = abs(scratch.price_end[c] - scratch.price[c])
             fall += step * margin.bound_asset_slope(packed, state.held, c)
-    rules, positions = terms.options.rules, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
             start = options.find_index(terms, k, scratch.mark)
@@ -299,7 +306,7 @@ def bound_fall(bar: r.AccountBar) -> float:
             if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
                 step *= max(start, end) / low  # prices move fastest at the higher end
             gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
-            slope = margin.bound_option_slope(packed, positions, rules, k, low, gains)
+            slope = margin.bound_option_slope(pool, k, low, gains)
             fall += step * slope if step > 0.0 else 0.0
     return fall + TOLERANCE * abs(fall)
 
@@ -393,6 +400,7 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     if len(log.entries) == 0 or is_only_cause:
         return
     needed, level = measure_shares(bar), terms.rules.level
+    own, options_held = state.options, state.options.positions.quantities
     for i in range(n):
         position = state.positions[i]
         stand, profit, held = 0.0, 0.0, position.quantity
@@ -401,7 +409,11 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
             if r.is_held(state, i):
                 gain += held * (position.value - position.marked)
                 profit = held * (position.value - position.entry)
-            gain += sum_option_gains(terms, state, i)
+            for k in range(len(own.targets)):
+                if terms.options.instruments[k] == i:
+                    gain += own.profits[k] - own.fees[k] - own.slippage[k] - own.losses[k]
+                    if options_held[k] != 0.0:
+                        gain += options_held[k] * (own.positions.marks[k] - own.priced[k])
             stand = level * scratch.shares[i] - gain
         r.log_event(log, t, i, Event.CAUSED, stand, held, profit)
     assets = ledger[last].conversion - ledger[last].collateral_pnl
@@ -440,18 +452,6 @@ def add_option_shares(bar: r.AccountBar, needed: float) -> None:
             bar.scratch.shares[terms.options.instruments[k]] += part
 
 
-@of_options(returns=0.0)
-def sum_option_gains(terms: r.Terms, state: r.AccountState, i: int) -> float:
-    own, gain = state.options, 0.0
-    for k in range(len(own.targets)):
-        if terms.options.instruments[k] == i:
-            held, costs = own.positions.quantities[k], own.fees[k] + own.slippage[k]
-            gain += own.profits[k] - costs - own.losses[k]
-            if held != 0.0:
-                gain += held * (own.positions.marks[k] - own.priced[k])
-    return gain
-
-
 def close_part(bar: r.AccountBar, i: int, closed: float) -> tuple[float, float, float]:
     """Close contracts of a cross position; return the loss beyond u, the notional and the fee."""
     state, position = bar.state, bar.state.positions[i]
@@ -465,35 +465,6 @@ def close_part(bar: r.AccountBar, i: int, closed: float) -> tuple[float, float, 
     return closed * (value - filled), notional, rules.liquidation_fee * notional
 
 
-def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
-    """Return the signed contracts that the next step of a liquidation closes."""
-    position, rules = r.pick_position(state, i), r.share(r.pick_instrument(terms, i))
-    held, value = position.quantity, state.positions[i].value
-    pool = balance.compute_pool(terms, state)
-    balances = r.Balances(pool - held * value, position)
-    if liquidation.is_step_whole(rules, balances, value, abs(scratch.start[i])):
-        return held
-    if rules.full_below_health > 0.0:  # assets and debts of the health factor, and debt in cash
-        assets, debts = margin.compute_collateral_value(terms.rules.collateral, state.held), 0.0
-        cash = pool - assets
-        for j in range(len(state.positions)):
-            if r.is_held(state, j) and not r.is_isolated(terms, j):
-                other = state.positions[j]
-                notional = abs(other.quantity * other.value)
-                own = terms.rules.level * margin.compute_own_maintenance(terms.rules, state.held, j)
-                if other.quantity > 0.0:
-                    cash -= notional
-                    assets += notional - own
-                else:
-                    cash += notional
-                    debts += notional + own
-        debt = max(-cash, 0.0)
-        most = rules.full_below_health * (debts + debt) * (1.0 + TOLERANCE)
-        if assets + max(cash, 0.0) <= most and (held < 0.0 or debt > 0.0):
-            return liquidation.repay_all(rules, held, value, debt)
-    return liquidation.choose_share(rules, held, value)
-
-
 def choose_step(bar: r.AccountBar) -> int:
     """Return the instrument, or n plus the option, whose step ranks best; -1 if none helps."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
@@ -503,7 +474,7 @@ def choose_step(bar: r.AccountBar) -> int:
         if r.is_held(state, i) and not r.is_isolated(terms, i):  # tries a step, and undoes it
             position, cash = r.pick_position(state, i), state.wallet.cash
             before = balance.compute_excess(terms, state)
-            _, notional, asked = close_part(bar, i, find_step(terms, state, scratch, i))
+            _, notional, asked = close_part(bar, i, liquidation.find_step(bar, i))
             fee = liquidation.cap_fee(asked, balance.compute_pool(terms, state))
             gain = balance.compute_excess(terms, state) - fee - before
             r.put_position(state, i, position)
@@ -559,7 +530,11 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     ledger[len(ledger) - 1].liquidations += 1.0
     balance.mark_collateral(state, state.held.prices, ledger)
     if is_alone and not options.holds_options(state):
-        liquidate_only_position(bar, t)
+        for i in range(len(state.positions)):
+            if r.is_held(state, i):  # as an isolated one with all cash
+                own = r.Balances(state.wallet.cash, r.pick_position(state, i))
+                left = liquidation.liquidate(bar, t, i, own, state.positions[i].value)
+                balance.put_balances(terms, state, i, own, left)
     elif terms.liquidation_mode == r.TAKEOVER:
         forfeit_pool(bar, t)
     elif terms.liquidation_mode == r.CLOSE:
@@ -570,42 +545,8 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     for amount in state.held.amounts:
         can_sell = can_sell or amount > 0.0
     if state.wallet.cash < 0.0 and not can_sell and balance.count_cross(terms, state) == 0:
-        balance.write_off(bar, t)
+        balance.write_off(bar, t, -state.wallet.cash)
     drop_after_pool_failure(terms, state)
-
-
-def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
-    """Liquidate a cross position that stands alone, as an isolated one with all cash."""
-    terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
-    for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-            position = state.positions[i]
-            held, value = position.quantity, position.value
-            balances = r.Balances(state.wallet.cash, r.pick_position(state, i))
-            loss = 0.0
-            if terms.liquidation_mode == r.TAKEOVER:
-                ledger[i].traded += abs(held) * abs(value)
-                balances, loss = liquidation.forfeit(rules, balances, value)
-            while balances.position.quantity != 0.0:
-                if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
-                    closed = find_step(terms, state, bar.scratch, i)
-                else:
-                    x = quotes.instruments[i].multiplier
-                    closed = liquidation.choose_reduction(rules, balances, value, abs(held), x)
-                balances, cost, notional = liquidation.close_contracts(
-                    rules, balances, value, closed, quote
-                )
-                loss += cost
-                ledger[i].traded += notional
-                r.put_position(state, i, balances.position)
-                state.wallet.cash = balances.cash
-                if r.is_held(state, i) and not balance.is_pool_short(terms, state):
-                    break
-            state.wallet.cash = balances.cash
-            r.put_position(state, i, balances.position)
-            ledger[i].liquidation_loss += loss
-            r.log_liquidation(bar.log, t, i, value, position.quantity - held, loss)
 
 
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
@@ -685,7 +626,7 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
         if i < 0:
             break
         if i < len(state.positions):
-            closed = find_step(terms, state, bar.scratch, i)
+            closed = liquidation.find_step(bar, i)
             cost, notional, asked = close_part(bar, i, closed)
             fee = liquidation.cap_fee(asked, balance.compute_pool(terms, state))
             state.wallet.cash -= fee

@@ -11,9 +11,9 @@ from backtest import margin
 from backtest.account import balance, options, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
-from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
+from backtest.account.fills import fill_resting, find_fill_place, is_any_reached
 from backtest.account.options import holds_options, is_walking
-from backtest.account.orders import stop_out
+from backtest.account.orders import trade
 from backtest.account.payments import liquidate_isolated
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
@@ -228,7 +228,7 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     terms, state = bar.terms, bar.state
     rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
-    done = stop_out(rules, before, value, quote)
+    done = trade(rules, before, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
     floor = find_floor(terms, state) if kind == p.DRAW else 0
     balance.enter_fill(bar, t, i, kind + floor, before, done, 0 if kind == p.PROFIT else 1)
     bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
@@ -422,7 +422,11 @@ def walk(bar: r.AccountBar, t: int) -> None:
         walk_segment(bar, t)
     if is_filling:
         take_late_profits(bar, t)
-        follow_fresh(state, scratch)
+        for i in range(len(state.positions)):
+            if scratch.fresh[i] == 1.0 and r.is_held(state, i):
+                position, now = state.positions[i], scratch.last[i]
+                is_long, best = position.quantity > 0.0, position.best
+                position.best = max(best, now) if is_long else min(best, now)
     if is_ambiguous and state.wallet.pool_failed == 0.0:
         bar.ledger[len(bar.ledger) - 1].ambiguous_bars += 1.0
 
@@ -564,8 +568,8 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
         return find_own_failure(bar, i) <= 1.0
     ratio = adverse / scratch.mark[i]
     ratio = 1.0 / ratio if terms.rules.brackets.are_inverse[i] else ratio
-    start = margin.Waypoint(scratch.mark, scratch.price)
-    margin.aim(terms.rules, start, i, ratio, margin.Waypoint(scratch.mark_end, scratch.price_end))
+    segment = pool_liquidation.find_segment(bar)
+    margin.aim(terms.rules, segment.start, i, ratio, segment.end)
     return find_pool_failure(bar) <= 1.0
 
 
@@ -663,9 +667,7 @@ def find_pool_failure(bar: r.AccountBar) -> float:
     if not is_short and not terms.rules.has_scenarios:
         balance.value_at(state, scratch.mark, scratch.price)
         return 0.0 if balance.is_pool_short(terms, state) else 2.0
-    start = margin.Waypoint(scratch.mark, scratch.price)
-    end = margin.Waypoint(scratch.mark_end, scratch.price_end)
-    place = margin.find_failure(terms.rules, state.held, state.wallet.cash, start, end)
+    place = margin.find_failure(pool_liquidation.find_segment(bar))
     return 2.0 if math.isnan(place) else place
 
 

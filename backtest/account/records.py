@@ -191,15 +191,6 @@ class Trade(NamedTuple):
     value: float
 
 
-class Liquidation(NamedTuple):
-    balances: Balances
-    price_pnl: float
-    loss: float
-    bad_debt: float
-    quantity: float
-    traded: float
-
-
 class OptionFeed(NamedTuple):
     """K option contracts and their market data.
 

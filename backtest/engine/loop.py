@@ -218,7 +218,7 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         return down if math.isnan(up) or of_down < of_up else up
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         rules = a.pick_margin(terms, i)
-        own = margin.compute_own_maintenance(terms.rules, held, i)
+        own = margin.find_own_maintenance(terms.rules, held, i)
         quantity, x = held.quantities[i], quote.multiplier
         if a.is_spot(terms, i) and quantity > 0.0:
             quantity *= 1.0 - terms.rules.spot.haircuts[i]
@@ -228,9 +228,7 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):
         scratch.price[c] = held.prices[c]
-    start = margin.Waypoint(scratch.mark, scratch.price)
-    end, cash = margin.Waypoint(scratch.mark_end, scratch.price_end), state.wallet.cash
-    ratio = margin.find_failure_ratio(terms.rules, held, cash, i, start, end)
+    ratio = margin.find_failure_ratio(a.find_segment(bar), i)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 

@@ -10,20 +10,19 @@ if TYPE_CHECKING:
     from backtest.margin.calculators import touch_probability
     from backtest.margin.collateral import Collateral, RateCurve, check_collateral
     from backtest.margin.functions import bankruptcy_price, collateral_value, initial
-    from backtest.margin.functions import largest_notional
-    from backtest.margin.functions import liquidation_price, maintenance, option_value, requirement
-    from backtest.margin.functions import strategy_deposit, survivable_notional
-    from backtest.margin.option_kernels import OptionPositions, OptionRules, bound_asset_slope
-    from backtest.margin.option_kernels import bound_linear_slope, bound_option_slope
-    from backtest.margin.option_kernels import compute_counted_rate, compute_counted_value
-    from backtest.margin.option_kernels import compute_option_delta, compute_option_requirement
-    from backtest.margin.option_kernels import compute_option_value, compute_options_value
-    from backtest.margin.option_kernels import fill_option, is_vega_small
-    from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, Waypoint, aim
+    from backtest.margin.functions import largest_notional, liquidation_price, maintenance
+    from backtest.margin.functions import option_value, requirement, strategy_deposit
+    from backtest.margin.functions import survivable_notional
+    from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
+    from backtest.margin.option_kernels import bound_asset_slope, bound_linear_slope
+    from backtest.margin.option_kernels import bound_option_slope, compute_counted_rate
+    from backtest.margin.option_kernels import compute_counted_value, compute_option_delta
+    from backtest.margin.option_kernels import compute_option_requirement, compute_option_value
+    from backtest.margin.option_kernels import compute_options_value, fill_option, is_vega_small
+    from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, Segment, Waypoint, aim
     from backtest.margin.portfolio_kernels import compute_collateral_value, compute_full_backing
     from backtest.margin.portfolio_kernels import compute_full_value, compute_haircut
-    from backtest.margin.portfolio_kernels import compute_haircuts, compute_own_maintenance
-    from backtest.margin.portfolio_kernels import compute_portfolio_backing
+    from backtest.margin.portfolio_kernels import compute_haircuts, compute_portfolio_backing
     from backtest.margin.portfolio_kernels import compute_portfolio_requirement
     from backtest.margin.portfolio_kernels import compute_value_at_rate, fill_shares, find_failure
     from backtest.margin.portfolio_kernels import find_failure_ratio, find_maintenance
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
     from backtest.margin.brackets import LEVELS, MarginRules, compute_affordable
     from backtest.margin.brackets import compute_best_leverage, compute_initial
     from backtest.margin.brackets import compute_largest_notional, compute_liquidation_value
-    from backtest.margin.brackets import compute_maintenance, compute_price
-    from backtest.margin.brackets import compute_setting, compute_step_floor
-    from backtest.margin.brackets import read_rules
+    from backtest.margin.brackets import compute_maintenance, compute_price, compute_setting
+    from backtest.margin.brackets import compute_step_floor, read_rules
     from backtest.margin.requirement_rule import Brackets, MarginPreset, MarginRule, OptionShocks
     from backtest.margin.requirement_rule import OwnMargin, PresetMargin, Requirement
     from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy

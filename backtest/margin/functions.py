@@ -11,12 +11,14 @@ import contextlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from backtest.core import Fault, FloatArray, Number, ParameterError, did_you_mean, repr_plain
 from backtest.core.units import TOLERANCE
+from backtest.core.values import float_if_single
 from backtest.margin import option_kernels
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin import requirement_rule as r
@@ -238,14 +240,11 @@ def _broadcast(
             "whole account, got 'spot'; bt.calculate_book needs the account"
         )
     try:
-        arrays = [np.asarray(number, dtype=np.float64) for number in numbers]
-        flat = np.broadcast_arrays(*arrays)
+        arrays = np.broadcast_arrays(*(np.asarray(each, dtype=np.float64) for each in numbers))
     except (TypeError, ValueError, OverflowError) as error:
         problem = f"arguments must be numbers, or arrays of shapes that fit: {error}"
         raise ParameterError(problem) from error
-    rows = zip(*(array.ravel().tolist() for array in flat), strict=True)
-    values = np.array([function(rules, *row) for row in rows], dtype=np.float64)
-    return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
+    return float_if_single(np.vectorize(partial(function, rules), otypes=[np.float64])(*arrays))
 
 
 def check_each(
@@ -329,7 +328,7 @@ class Book:
         pool = self.pool()
         option_kernels.fill_options(self.options, self.option_rules)
         if at is None or not self.packed.has_scenarios or self.packed.own > 0:
-            return float(option_kernels.compute_option_requirement(*pool, is_initial))
+            return float(option_kernels.compute_option_requirement(pool, is_initial))
         counted, loss = self.held._replace(values=at), option_kernels.compute_option_loss(pool)
         charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
         return charge + kernels.combine_scenarios(self.packed, counted, loss, is_initial)

@@ -32,10 +32,10 @@ from backtest.margin.portfolio_kernels import (
     combine_scenarios,
     compute_gain_rate,
     compute_move_loss,
-    compute_own_maintenance,
     compute_portfolio_requirement,
     compute_product_loss,
     fill_nets,
+    find_own_maintenance,
     find_product_row,
     is_in_pool,
     scale_rate,
@@ -420,9 +420,8 @@ def find_shares(pool: OptionPool, g: int) -> float:
     return float(pool.held.quantities[s] * brackets.sizes[s])
 
 
-def find_distances(
-    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
-) -> None:
+def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
+    options, rules = pool.options, pool.rules
     rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
     rows[OF_SHORT, :] = math.inf
     rows[OF_LONG, :] = math.inf
@@ -447,14 +446,12 @@ def find_distances(
                         rows[OF_LONG, j], paths[1, j], is_changed = there, i, True
 
 
-def pair_shorts(
-    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
-) -> None:
+def pair_shorts(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
     """Cover shorts by longs and shares at least cost, along shortest augmenting paths."""
-    n, rows, paths = len(options.signs), rules.scratch.rows, rules.scratch.paths
-    matches = rules.scratch.matches
+    n, scratch = len(pool.options.signs), pool.rules.scratch
+    rows, paths, matches = scratch.rows, scratch.paths, scratch.matches
     for _ in range(4 * n * (n + 1)):
-        find_distances(options, rules, g, sign, bonus)
+        find_distances(pool, g, sign, bonus)
         last, best = -1, 0.0
         for j in range(n + 1):
             if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
@@ -539,7 +536,7 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
         if units > 0.0 and options.quantities[i] < 0.0:
             total += units * compute_cover(options, rules.rates, i, n)
             if not is_initial and rules.rates.conversion > 0.0:
-                of_shares = compute_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
+                of_shares = find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
                 of_shares /= abs(find_shares(pool, g))
                 spared, locked = of_shares - rules.rates.conversion * options.strikes[i], 0.0
                 for j in range(n):
@@ -568,7 +565,7 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
                 naked = max(rates.naked * price - compute_otm(options, i, price), least)
                 rows[NAKED, i] = options.marks[i] / options.sizes[i] + naked
         if way > 0:
-            pair_shorts(options, rules, g, sign, bonus)
+            pair_shorts(pool, g, sign, bonus)
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
@@ -623,14 +620,8 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
 
 
 @kernel
-def compute_option_requirement(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    is_initial: bool,
-) -> float:
-    pool = OptionPool(packed, held, options, rules)
+def compute_option_requirement(pool: OptionPool, is_initial: bool) -> float:
+    packed, held, options, rules = pool.packed, pool.held, pool.options, pool.rules
     if rules.kind == BY_SCENARIOS:
         margin = combine_scenarios(packed, held, compute_option_loss(pool), is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
@@ -657,11 +648,10 @@ def bound_value_slope(options: OptionPositions, i: int, low: float, move: float)
     return float(size * discount * options.bases[i] * move)
 
 
-def bound_scenario_slope(
-    packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
-) -> float:
+def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
     """Return an upper bound of the change of a scenario loss per price, at prices from ``low``."""
-    shocks, g, years, most = rules.shocks, options.groups[i], options.years[i], 0.0
+    packed, options, shocks = pool.packed, pool.options, pool.rules.shocks
+    g, years, most = options.groups[i], options.years[i], 0.0
     if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
     here = bound_value_slope(options, i, low, 1.0)
@@ -678,19 +668,13 @@ def bound_scenario_slope(
 
 
 @of_options(returns=0.0)
-def bound_option_slope(
-    packed: PortfolioRules,
-    options: OptionPositions,
-    rules: OptionRules,
-    i: int,
-    low: float,
-    gains: bool,
-) -> float:
+def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> float:
     """Return an upper bound of the change of backing less requirement of option i per price."""
+    packed, options, rules = pool.packed, pool.options, pool.rules
     here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
     unit, relief = 0.0 if options.are_coin[i] else size, 0.0
     if rules.kind == BY_SCENARIOS:
-        needed = bound_scenario_slope(packed, options, rules, i, low)
+        needed = bound_scenario_slope(pool, i, low)
         for k in range(rules.shocks.reliefs.shape[1]):
             relief = max(relief, rules.shocks.reliefs[options.groups[i], k])
     elif rules.kind == BY_STRATEGIES:

@@ -301,10 +301,6 @@ def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
     return rate * notional - amount
 
 
-def compute_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    return find_own_maintenance(rules, held, i) if is_in_pool(rules, held, i) else 0.0
-
-
 def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
     return find_maintenance(rules.brackets, i, compute_tested_notional(rules, held, i))
 
@@ -456,6 +452,16 @@ class Waypoint(NamedTuple):
     prices: FloatArray
 
 
+class Segment(NamedTuple):
+    """A pool, with its cash, between two waypoints; what is ``held`` is valued where it stands."""
+
+    rules: PortfolioRules
+    held: Holdings
+    cash: float
+    start: Waypoint
+    end: Waypoint
+
+
 def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
     """Write values and prices at a place between two waypoints (0 to 1) into ``held``."""
     for i in range(len(held.values)):
@@ -471,10 +477,8 @@ def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) ->
     return backing - rules.level * compute_portfolio_requirement(rules, held, False)
 
 
-def find_next_break(
-    rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, place: float
-) -> float:
-    nearest = 1.0
+def find_next_break(segment: Segment, place: float) -> float:
+    rules, held, nearest = segment.rules, segment.held, 1.0
     if rules.own > 0:
         return place + 1.0 / OWN_PARTS
     if not rules.has_scenarios or rules.scenarios.pair_contingency <= 0.0:
@@ -484,8 +488,8 @@ def find_next_break(
         for order in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
             i = rules.scenarios.members[order]
             if is_in_pool(rules, held, i):
-                at_start += held.quantities[i] * abs(start.values[i])
-                at_end += held.quantities[i] * abs(end.values[i])
+                at_start += held.quantities[i] * abs(segment.start.values[i])
+                at_end += held.quantities[i] * abs(segment.end.values[i])
         if at_start * at_end < 0.0:
             crossing = at_start / (at_start - at_end)
             if place * (1.0 + TOLERANCE) < crossing < nearest:
@@ -493,65 +497,56 @@ def find_next_break(
     return nearest
 
 
-def find_failure(
-    rules: PortfolioRules, held: Holdings, cash: float, start: Waypoint, end: Waypoint
-) -> float:
-    move_holdings(held, start, end, 0.0)
-    if is_pool_failing(rules, held, cash):
-        return 0.0
+def find_failure(segment: Segment) -> float:
     sound = 0.0
+    if is_failing_at(segment, -1, 0.0):
+        return 0.0
     while sound < 1.0:
-        failing = find_next_break(rules, held, start, end, sound)
-        move_holdings(held, start, end, failing)
-        if is_pool_failing(rules, held, cash):
-            return find_root(rules, held, cash, start, end, -1, sound, failing)
+        failing = find_next_break(segment, sound)
+        if is_failing_at(segment, -1, failing):
+            return find_root(segment, -1, sound, failing)
         sound = failing
     return math.nan
 
 
-def stand_at(
-    rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, i: int, x: float
-) -> None:
+def stand_at(segment: Segment, i: int, x: float) -> None:
     """Move to place x of a segment, or the price of instrument ``i`` to x times what it was."""
     if i >= 0:
-        aim(rules, start, i, x, end)
-    move_holdings(held, start, end, x if i < 0 else 1.0)
+        aim(segment.rules, segment.start, i, x, segment.end)
+    move_holdings(segment.held, segment.start, segment.end, x if i < 0 else 1.0)
 
 
-def find_root(
-    rules: PortfolioRules,
-    held: Holdings,
-    cash: float,
-    start: Waypoint,
-    end: Waypoint,
-    i: int,
-    sound: float,
-    failing: float,
-) -> float:
+def is_failing_at(segment: Segment, i: int, x: float) -> bool:
+    stand_at(segment, i, x)
+    return is_pool_failing(segment.rules, segment.held, segment.cash)
+
+
+def compute_left_at(segment: Segment, i: int, x: float) -> float:
+    stand_at(segment, i, x)
+    return compute_distance_left(segment.rules, segment.held, segment.cash)
+
+
+def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
     """Return where D falls to 0 between two places, or ratios of the price of instrument ``i``.
 
     By false position with the halving of the Illinois method (Dowell and Jarratt 1971); under a
     requirement of the user's own, which may jump or be infinite, by bisection.
     """
-    stand_at(rules, held, start, end, i, sound)
-    above = compute_distance_left(rules, held, cash)
-    stand_at(rules, held, start, end, i, failing)
-    under = compute_distance_left(rules, held, cash)
-    root, last = failing, 0.0
+    above, is_own = compute_left_at(segment, i, sound), segment.rules.own > 0
+    under, root, last = compute_left_at(segment, i, failing), failing, 0.0
     for _ in range(MAX_STEPS):
         if not (under < 0.0 < above):
             break
         before = root
-        if rules.own > 0:
+        if is_own:
             root = 0.5 * (sound + failing)
             if root in (sound, failing):
-                stand_at(rules, held, start, end, i, failing)
+                stand_at(segment, i, failing)
                 return failing
         else:
             root = failing - under * ((failing - sound) / (under - above))
-        stand_at(rules, held, start, end, i, root)
-        left = compute_distance_left(rules, held, cash)
-        if left == 0.0 or (rules.own == 0 and abs(root - before) <= 1e-15 * root):
+        left = compute_left_at(segment, i, root)
+        if left == 0.0 or (not is_own and abs(root - before) <= 1e-15 * root):
             break
         side = 1.0 if left > 0.0 else -1.0
         if side > 0.0:
@@ -590,36 +585,23 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
         end.prices[c] = start.prices[c] * factor
 
 
-def search_ratio(
-    rules: PortfolioRules,
-    held: Holdings,
-    cash: float,
-    i: int,
-    first: float,
-    start: Waypoint,
-    end: Waypoint,
-) -> float:
+def search_ratio(segment: Segment, i: int, first: float) -> float:
     sound, failing = 1.0, first
-    parts = OWN_PARTS if rules.own > 0 else 1
+    parts = OWN_PARTS if segment.rules.own > 0 else 1
     while NEAR_ZERO <= failing <= FAR_AWAY:
         far, step = failing, (failing - sound) / parts
         for k in range(1, parts + 1):
             failing = far if k == parts else far - (parts - k) * step
-            stand_at(rules, held, start, end, i, failing)
-            if is_pool_failing(rules, held, cash):
-                return find_root(rules, held, cash, start, end, i, sound, failing)
+            if is_failing_at(segment, i, failing):
+                return find_root(segment, i, sound, failing)
             sound = failing
         failing = far * far
     return math.nan
 
 
-def find_failure_ratio(
-    rules: PortfolioRules, held: Holdings, cash: float, i: int, start: Waypoint, end: Waypoint
-) -> float:
-    stand_at(rules, held, start, end, i, 1.0)
-    if is_pool_failing(rules, held, cash):
+def find_failure_ratio(segment: Segment, i: int) -> float:
+    if is_failing_at(segment, i, 1.0):
         return 1.0
-    down = search_ratio(rules, held, cash, i, 0.5, start, end)
-    up = search_ratio(rules, held, cash, i, 2.0, start, end)
-    move_holdings(held, start, end, 0.0)
+    down, up = search_ratio(segment, i, 0.5), search_ratio(segment, i, 2.0)
+    move_holdings(segment.held, segment.start, segment.end, 0.0)
     return down if math.isnan(up) or 1.0 - down < up - 1.0 else up

@@ -12,7 +12,16 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    runtime_checkable,
+)
 
 import numpy as np
 
@@ -28,6 +37,8 @@ from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.preset_files import Group, choose_table
 
+Names: TypeAlias = Sequence[str]
+Assets: TypeAlias = Sequence[Collateral]
 OWN_RULES: Any = portfolio_kernels.OWN_RULES
 FLAGS = ("inverse", "isolated", "valued_at_entry")
 NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")
@@ -96,12 +107,7 @@ class MarginRule(core.Value, kw_only=True):
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
         return self
 
-    def check_names(
-        self,
-        names: Sequence[str],  # noqa: ARG002 - of scenarios
-        collateral: Sequence[Collateral],
-        underlyings: Sequence[str] = (),  # noqa: ARG002 - of scenarios
-    ) -> None:
+    def check_names(self, names: Names, collateral: Assets, underlyings: Names = ()) -> None:  # noqa: ARG002 - of scenarios
         for each in collateral:
             if each.cancels_risk is not None:
                 raise ParameterError(
@@ -386,12 +392,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
         products = drop_names(self.products, lost)
         return replace(self, moves=kept, groups=groups or None, products=products or None)
 
-    def check_names(
-        self,
-        names: Sequence[str],
-        collateral: Sequence[Collateral],
-        underlyings: Sequence[str] = (),
-    ) -> None:
+    def check_names(self, names: Names, collateral: Assets, underlyings: Names = ()) -> None:
         """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         for group, members in (self.groups or {}).items():
@@ -738,11 +739,7 @@ class Requirement(core.Declaration):
 
 
 def ask_rule(
-    rule: RequirementRule,
-    names: Sequence[str],
-    rules: PortfolioRules,
-    held: Holdings,
-    is_initial: bool,
+    rule: RequirementRule, names: Names, rules: PortfolioRules, held: Holdings, is_initial: bool
 ) -> float:
     positions, prices, brackets = {}, {}, rules.brackets
     for i, name in enumerate(names):
@@ -872,9 +869,7 @@ def make_rule(
     return MarginRule.from_dict({**given, "moves": scenarios, "groups": groups or None})
 
 
-def group_by_asset(
-    instruments: Sequence[str] | Mapping[str, Sequence[str]],
-) -> dict[str, tuple[str, ...]]:
+def group_by_asset(instruments: Names | Mapping[str, Names]) -> dict[str, tuple[str, ...]]:
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):

@@ -220,7 +220,7 @@ def test_the_place_of_failure_is_the_first_one():
         start = stand(held)
         ends = held.values * np.exp(0.25 * rng.normal(size=3))
         end = kernels.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
-        found = kernels.find_failure(packed, held, cash, start, end)
+        found = kernels.find_failure(kernels.Segment(packed, held, cash, start, end))
         expected = bisect_place(packed, held, cash, start, end)
         assert found == pytest.approx(expected, abs=1e-11, nan_ok=True)
         failures += 0.0 < expected < 1.0
@@ -236,7 +236,7 @@ def test_a_group_moves_along_to_its_price_of_failure():
     start, end = stand(held), stand(held)
     cash = 6_000.0 - 60_000.0 + 30_000.0
     for i in (0, 1):
-        ratio = kernels.find_failure_ratio(packed, held, cash, i, start, end)
+        ratio = kernels.find_failure_ratio(kernels.Segment(packed, held, cash, start, end), i)
         assert ratio == pytest.approx(1.0 - 3_000.0 / 27_000.0, rel=1e-12)
     assert held.values.tolist() == [60_000.0, 3_000.0]
 
@@ -249,7 +249,7 @@ def test_a_mixed_group_fails_where_both_sides_stand():
     packed = rule.pack({"A": read_rules(venue)}, [gold])
     held = pack_holdings([-1e3], [-100.0 / 50_000.0], None, [1.0], [0.1])
     start, end = stand(held), stand(held)
-    ratio = kernels.find_failure_ratio(packed, held, -1.7, 0, start, end)
+    ratio = kernels.find_failure_ratio(kernels.Segment(packed, held, -1.7, start, end), 0)
     assert 1.1 < ratio < 1.2
     kernels.move_holdings(held, start, end, 0.0)
     kernels.aim(packed, start, 0, ratio, end)
