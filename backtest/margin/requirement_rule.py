@@ -12,16 +12,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    NamedTuple,
-    Protocol,
-    Self,
-    TypeAlias,
-    runtime_checkable,
-)
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -37,8 +28,8 @@ from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.preset_files import Group, choose_table
 
-Names: TypeAlias = Sequence[str]
-Assets: TypeAlias = Sequence[Collateral]
+Names = Sequence[str]
+Assets = Sequence[Collateral]
 OWN_RULES: Any = portfolio_kernels.OWN_RULES
 FLAGS = ("inverse", "isolated", "valued_at_entry")
 NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")
@@ -121,9 +112,9 @@ class MarginRule(core.Value, kw_only=True):
     def pack(
         self,
         rules: Mapping[str, MarginRules],
-        collateral: Sequence[Collateral] = (),
+        collateral: Assets = (),
         width: int = 1,
-        underlyings: Sequence[str] = (),
+        underlyings: Names = (),
     ) -> PortfolioRules:
         names = list(rules)
         rule = self.resolve(names, underlyings)
@@ -413,7 +404,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
 
 
 def drop_names(
-    table: Mapping[str, Sequence[str]] | None, gone: Collection[str]
+    table: Mapping[str, Names] | None, gone: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
     kept = {
         name: tuple(each for each in members if each not in gone)
@@ -431,7 +422,7 @@ def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[Float
 
 
 def pack_scenarios(
-    rule: ScenarioMargin | None, groups: Mapping[str, Sequence[str]], names: Sequence[str]
+    rule: ScenarioMargin | None, groups: Mapping[str, Names], names: Names
 ) -> ScenarioTables:
     moves, weights, *_ = pack_moves(rule, groups)
     limit = math.inf if rule is None else rule.options.futures_range
@@ -528,7 +519,7 @@ class Strategy(MarginRule, kw_only=True):
 
 
 def number_groups(
-    rule: MarginRule, labels: Sequence[str], names: Sequence[str]
+    rule: MarginRule, labels: Names, names: Names
 ) -> tuple[tuple[str, ...], IntArray]:
     """Return the names of groups in order, and the number of the group of each label."""
     groups = rule.list_groups(names)
@@ -574,7 +565,7 @@ def pack_options(given: Sequence[OptionPosition], groups: IntArray) -> OptionPos
 
 
 def pack_option_rules(
-    rule: MarginRule, options: OptionPositions, groups: Sequence[str], names: Sequence[str]
+    rule: MarginRule, options: OptionPositions, groups: Names, names: Names
 ) -> OptionRules:
     scenarios = rule if isinstance(rule, ScenarioMargin) else None
     kinds = {
@@ -848,7 +839,7 @@ def list_presets() -> list[MarginPreset]:
 
 
 def make_rule(
-    name: str, table: Group, groups: Mapping[str, Sequence[str]], underlyings: Sequence[str] = ()
+    name: str, table: Group, groups: Mapping[str, Names], underlyings: Names = ()
 ) -> MarginRule:
     given = table["requirement"]
     if "moves" not in given:
