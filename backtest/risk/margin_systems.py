@@ -339,7 +339,7 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
     return DailyCloses(ends, rows, returns), own_bars
 
 
-Shares = Annotated[float, core.Number(0.5, 1.0, open_high=True)]
+COVERAGE, SHORTFALL = core.Number(0.5, 1.0, open_high=True), core.Number(0.0, 0.5, open_low=True)
 
 
 @engine.short_form
@@ -348,7 +348,7 @@ def compare_margin(
     market: Market,
     rules: Mapping[str, Any],
     *,
-    coverage: Shares = 0.99,
+    coverage: Annotated[float, COVERAGE] = 0.99,
     accounts: Annotated[int, core.Whole(1)] = 1000,
     paths: Annotated[int, core.Whole(0)] = 200,
     horizon: str = "90d",
@@ -383,6 +383,10 @@ def compare_margin(
     """
     test = engine.read_test(market, fields).plain
     one, venue = read_one_market(test, "compare_margin")
+    COVERAGE.check("coverage", coverage)
+    core.Whole(1).check("accounts", accounts)
+    for name, number in (("paths", paths), ("seed", seed)):
+        core.Whole(0).check(name, number)
     if not rules:
         raise core.ParameterError("rules must be a table of margin rules by name, got none")
     chosen: dict[str, DynamicMargin | None] = {
@@ -546,7 +550,7 @@ def calibrate_margin(
     rule: Any,
     *,
     solve: str = "quantile",
-    shortfall: Annotated[float, core.Number(0.0, 0.5, open_low=True)] = 1e-3,
+    shortfall: Annotated[float, SHORTFALL] = 1e-3,
     paths: Annotated[int, core.Whole(1)] | None = None,
     horizon: str = "30d",
     model: Any = "filtered",
@@ -579,7 +583,7 @@ def calibrate_margin(
         raise core.ParameterError(
             f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
         )
-    least = math.ceil(PER_TAIL / shortfall)
+    least = math.ceil(PER_TAIL / SHORTFALL.check("shortfall", shortfall))
     count = least if paths is None else paths
     if count < least:
         raise core.ParameterError(

@@ -178,6 +178,9 @@ def test_what_cannot_be_compared_or_calibrated_is_refused():
     test = bt.Backtest(market, venue=VENUE, account=bt.Account())
     check_refused(lambda: test.compare_margin({}), "got none")
     check_refused(lambda: test.compare_margin({"a": 3}), "rules.a must be a rule")
+    for name, value in (("coverage", 1.0), ("accounts", 0), ("paths", -1), ("seed", 0.5)):
+        check_refused(lambda n=name, v=value: test.compare_margin({"a": rule}, **{n: v}), name)
+    check_refused(lambda: test.calibrate_margin(rule, shortfall=0.9), "shortfall must be over 0")
     check_refused(lambda: test.calibrate_margin(rule, paths=100), "at least 20 / shortfall, 20,000")
     tiers = [OpenInterestTier(0.0, 0.1)]
     check_refused(lambda: test.calibrate_margin(OpenInterest("oi", tiers)), "must be of volatility")
