@@ -110,7 +110,7 @@ def sweep_once() -> None:
     """Sweep the leverage of a year, and replay its targets at other times."""
     test = backtest.Backtest(Market.sample(), **make_terms())
     test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, N_LANES)})
-    test.timing_test(test.run(backtest.strategies.VolTarget()), shifts=99)
+    test.timing_test(backtest.strategies.VolTarget(), shifts=99)
 
 
 def use_policy(kind: type[Policy]) -> None:

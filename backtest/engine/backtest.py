@@ -239,7 +239,7 @@ Backtest.__init__ = make_test  # type: ignore[method-assign] # as it was, with o
 def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Make a method of a function whose first argument is the result of a run.
 
-    The method takes a policy in its place, and runs it.
+    The method takes a policy in its place, and runs it, or a result of the test itself.
     """
     first, *rest = inspect.signature(function).parameters.values()
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -248,18 +248,27 @@ def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     def of_test(
         test: Backtest,
-        policy: AnyPolicy,
+        policy: AnyPolicy | core.SavedResult,
         *args: Any,
         compile: bool = True,  # noqa: A002 - as that of bt.run
         **named: Any,
     ) -> _T:
         function_of_result: Any = function
-        found: _T = function_of_result(test.run(policy, compile=compile), *args, **named)
+        result: Any = policy
+        if not isinstance(policy, core.SavedResult):
+            result = test.run(policy, compile=compile)
+        elif getattr(policy, "backtest", test) is not test:
+            raise core.ParameterError(
+                f"{function.__name__} of a test takes its own results, got {policy!r:.80} of "
+                f"another test; bt.{function.__name__}(result) takes any"
+            )
+        found: _T = function_of_result(result, *args, **named)
         return found
 
     of_test.__name__ = function.__name__
     of_test.__doc__ = (
-        f"Run a policy, and call :func:`backtest.{function.__name__}` with the {first.name}."
+        f"Run a policy, and call :func:`backtest.{function.__name__}` with the {first.name}.\n\n"
+        "A result of this test may stand in place of the policy."
     )
     of_test.__signature__ = inspect.Signature([*heads, *rest, compiled])  # type: ignore[attr-defined]
     vars(function)["as_method"] = of_test

@@ -95,6 +95,10 @@ def test_what_has_no_timing_or_too_few_days_says_so():
     assert short.verdict.startswith("Not computed: 5 days allow 0 shifts")
     assert np.isnan(short.p_growth)
     check_refused(lambda: TEST.timing_test(Constant(), shifts=98, compile=False), "at least 99")
+    run = TEST.run(Constant(leverage=2.0), compile=False)
+    assert TEST.timing_test(run).verdict == held.verdict
+    other = TEST.replace(account=bt.Account(capital=5e3))
+    check_refused(lambda: other.timing_test(run), "bt.timing_test(result) takes any")
 
 
 @pytest.mark.slow
