@@ -259,8 +259,8 @@ def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
             result = test.run(policy, compile=compile)
         elif getattr(policy, "backtest", test) is not test:
             raise core.ParameterError(
-                f"{function.__name__} of a test takes its own results, got {policy!r:.80} of "
-                f"another test; bt.{function.__name__}(result) takes any"
+                f"{function.__name__} of a test accepts its own results, got {policy!r:.80} of "
+                f"another test; bt.{function.__name__}(result) accepts any"
             )
         found: _T = function_of_result(result, *args, **named)
         return found

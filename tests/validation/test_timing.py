@@ -98,7 +98,7 @@ def test_what_has_no_timing_or_too_few_days_says_so():
     run = TEST.run(Constant(leverage=2.0), compile=False)
     assert TEST.timing_test(run).verdict == held.verdict
     other = TEST.replace(account=bt.Account(capital=5e3))
-    check_refused(lambda: other.timing_test(run), "bt.timing_test(result) takes any")
+    check_refused(lambda: other.timing_test(run), "bt.timing_test(result) accepts any")
 
 
 @pytest.mark.slow
