@@ -27,7 +27,7 @@ from backtest.options.chain import Chain
 from backtest.options.option_listing import find_expiry
 from backtest.options.surfaces import Surfaces
 from backtest.policies import OptionRule, trades_options
-from backtest.venue import Option, OptionCosts, Venue, require_costs
+from backtest.venue import Option, Venue, require_costs
 
 SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 """The settlement of options beside each kind of contract: one currency for one balance."""
@@ -171,13 +171,10 @@ HOUR = 3_600 * 10**9
 """The longest bars at whose mark open an option settles that expires inside them."""
 
 
-class Expiry(NamedTuple):
-    bar: int
-    is_inside: bool
-    price: float
-
-
-def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
+def find_settlement(
+    markets: Markets, venue: Venue, option: Option, owner: str
+) -> tuple[int, bool, float]:
+    """Return the bar of an expiry, whether it is inside it, and the price at which it settles."""
     expiry, time = find_expiry(option), markets.time
     jitter = core.parse_duration(venue.funding_jitter)
     listed, gone = markets.spans[markets.names.index(owner)].tolist()
@@ -192,14 +189,14 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
             f"{core.format_time(int(time[gone - 1]))} UTC"
         )
     if not listed <= bar < gone:
-        return Expiry(-1, is_inside=False, price=float("nan"))
+        return -1, False, float("nan")
     if is_inside and option.settlement_price is None and markets.interval > HOUR:
         raise core.DataError(
             "an option that expires inside a bar of over an hour needs a settlement_price, got "
             f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
             f"{core.format_duration(markets.interval)} from {core.format_time(int(time[bar]))} UTC"
         )
-    return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
+    return bar, is_inside, find_price(markets, venue, option, owner, bar)
 
 
 def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
@@ -217,147 +214,64 @@ def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: 
 
 
 CACHE = "_implied_rows"
+LAST = np.iinfo(np.int64).max
 
 
-class QuoteRows(NamedTuple):
-    stamps: core.IntArray
-    bid: core.FloatArray
-    ask: core.FloatArray
-    mark: core.FloatArray
-    volatility: core.FloatArray
-    spreads: tuple[core.IntArray, core.FloatArray]
-    price_spreads: tuple[core.IntArray, core.FloatArray]
-
-    def find(self, times: core.IntArray, side: Any, age: int) -> core.IntArray:
-        """Return the last row known at each time that is not older than ``age`` ns, else -1."""
-        rows = np.searchsorted(self.stamps, times, side=side) - 1
-        if not len(self.stamps):
-            return rows
-        is_young = times - self.stamps[np.maximum(rows, 0)] <= age
-        return np.where((rows >= 0) & is_young, rows, -1)
-
-    def pick(self, field: str, rows: core.IntArray) -> core.FloatArray:
-        values = np.append(getattr(self, field), np.nan)
-        return np.asarray(values[rows])
-
-
-def find_last(
-    stamps: core.IntArray, values: core.FloatArray, times: core.IntArray
-) -> core.FloatArray:
-    rows = np.searchsorted(stamps, times, side="right") - 1
-    return np.asarray(np.append(values, np.nan)[rows])
-
-
-class Implied(NamedTuple):
-    """Columns of the quotes of an underlying, in order of time; times are UTC ns."""
-
-    time: core.IntArray
-    expiry: core.IntArray
-    strike: core.FloatArray
-    is_call: np.ndarray
-    bid: core.FloatArray
-    ask: core.FloatArray
-    mark: core.FloatArray
-    volatility: core.FloatArray
-    half_spread: core.FloatArray
-    half_price: core.FloatArray
-
-
-def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
+def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
     rows = list_implied(chain, str(option.underlying))
-    expiry = pd.Timestamp(str(option.expiry), tz="UTC").as_unit("ns").value
-    own = np.flatnonzero(
-        (rows.strike == option.strike)
-        & (rows.expiry == expiry)
-        & (rows.is_call == (option.kind == "call"))
-    )
-    own = own[::-1][mark_first(rows.time[own][::-1])][::-1]  # the last of each time
-    known = own[rows.half_spread[own] >= 0.0]
-    others = find_nearest(rows, option, expiry, find_begin(rows, known))
-    priced = own[rows.half_price[own] >= 0.0]
-    spreads = np.append(others, known)
-    price_spreads = np.append(others[rows.time[others] < find_begin(rows, priced)], priced)
-    return QuoteRows(
-        stamps=rows.time[own],
-        bid=rows.bid[own],
-        ask=rows.ask[own],
-        mark=rows.mark[own],
-        volatility=rows.volatility[own],
-        spreads=(rows.time[spreads], rows.half_spread[spreads]),
-        price_spreads=(rows.time[price_spreads], rows.half_price[price_spreads]),
-    )
+    is_own = (rows["strike"] == option.strike) & (rows["expiry"] == find_expiry(option))
+    own = rows[is_own & (rows["is_call"] == (option.kind == "call"))]
+    return own[~own.index.duplicated(keep="last")]
 
 
-def list_implied(chain: Chain, underlying: str) -> Implied:
+def list_implied(chain: Chain, underlying: str) -> pd.DataFrame:
     """Return the quotes of an underlying, of the only one whatever its name; kept in the chain."""
-    kept = chain.__dict__.setdefault(CACHE, {})
+    kept: dict[str, pd.DataFrame] = chain.__dict__.setdefault(CACHE, {})
     if underlying not in kept:
         rows = chain.implied()
         if len(chain.underlyings) > 1:
             rows = rows[rows["underlying"] == underlying]
         times, expiries = (pd.DatetimeIndex(rows[x]).as_unit("ns").asi8 for x in ("time", "expiry"))
-        names = ("strike", "bid", "ask", "mark", "iv", "mark_iv", "bid_iv", "ask_iv")
-        strike, bid, ask, mark, iv, mark_iv, bid_iv, ask_iv = (
-            rows[name].to_numpy(dtype=np.float64) for name in names
+        kept[underlying] = (
+            rows[["strike", "bid", "ask", "mark"]]
+            .assign(
+                expiry=expiries,
+                is_call=rows["kind"] == "call",
+                volatility=rows["iv"].where(rows["iv"] >= 0.0, rows["mark_iv"]),
+                half_spread=0.5 * (rows["ask_iv"] - rows["bid_iv"]),
+                half_price=0.5 * (rows["ask"] - rows["bid"]),
+            )
+            .set_axis(times)
         )
-        is_call, volatility = (rows["kind"] == "call").to_numpy(), np.where(iv >= 0.0, iv, mark_iv)
-        halves = 0.5 * (ask_iv - bid_iv), 0.5 * (ask - bid)
-        kept[underlying] = Implied(
-            times, expiries, strike, is_call, bid, ask, mark, volatility, *halves
-        )
-    found: Implied = kept[underlying]
-    return found
+    return kept[underlying]
 
 
-def find_begin(rows: Implied, known: core.IntArray) -> int:
-    """Return the time of the first of some rows; the end of all time if there are none."""
-    return int(rows.time[known[0]]) if len(known) else np.iinfo(np.int64).max
-
-
-def find_nearest(rows: Implied, option: Option, expiry: int, end: int) -> core.IntArray:
+def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
     """Return, of each time before an end, the quoted row that is nearest to a contract.
 
     First the nearest expiry counts, then the nearest strike, the lower one, and the call.
     """
-    found = np.flatnonzero((rows.half_spread >= 0.0) & (rows.time < end))
-    away = np.abs(np.log(float(option.strike or 1.0) / rows.strike))
-    for column in (np.abs(rows.expiry - expiry), away, rows.strike, ~rows.is_call):
-        begins = np.flatnonzero(mark_first(rows.time[found]))
-        if len(begins) < len(found):
-            counts = np.diff(np.append(begins, len(found)))
-            least = np.repeat(np.minimum.reduceat(column[found], begins), counts)
-            found = found[column[found] == least]
-    return np.asarray(found[mark_first(rows.time[found])])
-
-
-def mark_first(times: core.IntArray) -> np.ndarray:
-    """Return which of some ordered times differ from the one before."""
-    is_first = np.ones(len(times), dtype=bool)
-    is_first[1:] = times[1:] != times[:-1]
-    return is_first
+    found = rows[(rows["half_spread"] >= 0.0) & (rows.index < end)]
+    found = found.assign(
+        far=(found["expiry"] - find_expiry(option)).abs(),
+        away=np.abs(np.log(float(option.strike or 1.0) / found["strike"])),
+        is_put=~found["is_call"],
+    )
+    for name in ("far", "away", "strike", "is_put"):
+        found = found[found[name] == found.groupby(level=0)[name].transform("min")]
+    return found[~found.index.duplicated()]
 
 
 YEAR = YEAR_DAYS * DAY
 
 
 class Instant(NamedTuple):
-    """Opens or closes of all bars, with the mark prices (n, n_bars) there."""
+    """Opens or closes of all bars, the last ns known there, and the mark prices (n, n_bars)."""
 
     name: str
     time: core.IntArray
+    known: core.IntArray
     marks: core.FloatArray
-    side: Any
-    first: int
-
-
-class Contract(NamedTuple):
-    name: str
-    option: Option
-    costs: OptionCosts
-    instrument: int
-    owner: str
-    expiry: int
-    surfaces: Surfaces
 
 
 def read_option_feed(
@@ -368,25 +282,25 @@ def read_option_feed(
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
     feed = make_option_feed(len(listing.options), markets.n_bars)
+    closes = markets.time + markets.interval
     instants = (
-        Instant("open", markets.time, panel.mark_open, "right", first - 1),
-        Instant("close", markets.time + markets.interval, panel.mark_close, "left", first - 1),
+        Instant("open", markets.time, markets.time, panel.mark_open),
+        Instant("close", closes, closes - 1, panel.mark_close),
     )
-    for k, each in enumerate(list_contracts(markets, venues)):
-        settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
-        write_terms(feed, k, each)
-        feed.expiry_bars[k] = settled.bar
-        feed.are_inside[k] = 1 if settled.is_inside else 0
-        feed.expiry_spots[k] = settled.price
-        for instant in instants:
-            write_values(feed, k, each, instant)
-        write_rows(feed, k, markets, each, instants)
+    for k, (name, option) in enumerate(listing.options.items()):
+        owner = listing.underlyings[name]
+        write_terms(feed, k, markets, venues[owner], option, owner)
+        for at in instants:
+            write_values(feed, k, listing.surfaces[owner], at, first - 1)
+        if owner in listing.chains:
+            age = listing.quote_age or markets.interval
+            write_rows(feed, k, listing.chains[owner], option, age, instants)
         old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
         if len(old):
             t = int(old[0])
             raise core.DataError(
-                f"the last surface of {each.owner!r} must be at most {listing.max_age / DAY:g} "
-                f"days old while {each.name!r} is listed, got {feed.ages[t, k]:.4g} days at the "
+                f"the last surface of {owner!r} must be at most {listing.max_age / DAY:g} "
+                f"days old while {name!r} is listed, got {feed.ages[t, k]:.4g} days at the "
                 f"close of {core.format_time(int(markets.time[t]))} UTC; give later surfaces, end "
                 "the markets earlier, or give a larger max_age"
             )
@@ -398,32 +312,21 @@ def read_option_feed(
     return feed
 
 
-def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
-    listing: Any = markets.listing
-    return [
-        Contract(
-            name=name,
-            option=option,
-            costs=require_costs(venues[owner].option_costs, owner),
-            instrument=markets.names.index(owner),
-            owner=owner,
-            expiry=find_expiry(option),
-            surfaces=listing.surfaces[owner],
-        )
-        for name, option in listing.options.items()
-        for owner in [listing.underlyings[name]]
-    ]
-
-
-def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
-    option, costs = contract.option, contract.costs
+def write_terms(
+    feed: OptionFeed, k: int, markets: Markets, venue: Venue, option: Option, owner: str
+) -> None:
+    costs = require_costs(venue.option_costs, owner)
+    bar, is_inside, spot = find_settlement(markets, venue, option, owner)
     terms: dict[str, Any] = {
         "signs": option.sign,
         "strikes": option.strike,
         "sizes": option.size,
         "are_coin": option.is_coin,
-        "instruments": contract.instrument,
-        "expiry_times": contract.expiry,
+        "instruments": markets.names.index(owner),
+        "expiry_times": find_expiry(option),
+        "expiry_bars": bar,
+        "are_inside": is_inside,
+        "expiry_spots": spot,
         "rates": 0.0,  # surfaces are fitted to undiscounted prices on the forward
         "fee_rates": costs.fee,
         "fee_caps": costs.fee_cap,
@@ -437,47 +340,42 @@ def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
     feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
 
 
-def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> None:
-    spots = at.marks[contract.instrument]
-    left = (contract.expiry - at.time) / YEAR
-    rows = contract.surfaces.locate(at.time, at.side)
-    is_alive = left > 0.0 if at.name == "open" else left >= 0.0
-    here = np.flatnonzero((rows >= 0) & is_alive & np.isfinite(spots))
-    here = here[here >= at.first]
-    found = contract.surfaces.value(
-        feed.strikes[k], contract.expiry, at.time[here], spots[here], rows[here]
-    )
-    getattr(feed, f"years_{at.name}")[here, k] = left[here]
+def write_values(feed: OptionFeed, k: int, surfaces: Surfaces, at: Instant, first: int) -> None:
+    spots, expiry = at.marks[feed.instruments[k]], int(feed.expiry_times[k])
+    rows = surfaces.locate(at.known)
+    here = np.flatnonzero((rows >= 0) & (at.known < expiry) & np.isfinite(spots))
+    here = here[here >= first]
+    times, rows = at.time[here], rows[here]
+    found = surfaces.value(feed.strikes[k], expiry, times, spots[here], rows)
+    getattr(feed, f"years_{at.name}")[here, k] = (expiry - times) / YEAR
     getattr(feed, f"bases_{at.name}")[here, k] = found[0]
     getattr(feed, f"volatilities_{at.name}")[here, k] = found[1]
     if at.name == "close":
-        feed.ages[here, k] = contract.surfaces.find_ages(at.time[here], rows[here])
+        feed.ages[here, k] = surfaces.find_ages(times, rows)
 
 
 def write_rows(
-    feed: OptionFeed, k: int, markets: Markets, contract: Contract, instants: Sequence[Instant]
+    feed: OptionFeed, k: int, chain: Chain, option: Option, age: int, instants: Sequence[Instant]
 ) -> None:
-    listing: Any = markets.listing
-    chain = listing.chains.get(contract.owner)
-    if chain is None:
-        return
-    rows = read_quote_rows(chain, contract.option)
-    age = listing.quote_age or markets.interval
+    own = read_own_rows(chain, option)
     for at in instants:
-        found = rows.find(at.time, at.side, age)
-        is_known = (found >= 0) & np.isfinite(getattr(feed, f"years_{at.name}")[:, k])
-        here = np.flatnonzero(is_known & np.isfinite(rows.pick("mark", found)))
-        getattr(feed, f"marks_{at.name}")[here, k] = rows.mark[found[here]]
-        own = np.flatnonzero(is_known & np.isfinite(rows.pick("volatility", found)))
-        getattr(feed, f"volatilities_{at.name}")[own, k] = rows.volatility[found[own]]
+        here = np.flatnonzero(np.isfinite(getattr(feed, f"years_{at.name}")[:, k]))
+        found = own.reindex(at.known[here], method="ffill", tolerance=age)
+        getattr(feed, f"marks_{at.name}")[here, k] = found["mark"]
+        is_known = found["volatility"].notna().to_numpy()
+        getattr(feed, f"volatilities_{at.name}")[here[is_known], k] = found["volatility"][is_known]
         if at.name == "open":
-            here = np.flatnonzero(is_known)
-            feed.has_quotes[here, k] = 1
-            feed.bids[here, k] = rows.bid[found[here]]
-            feed.asks[here, k] = rows.ask[found[here]]
-    halves = find_last(*rows.spreads, markets.time)
-    feed.half_spreads[:, k] = np.where(np.isfinite(halves), halves, feed.half_spreads[:, k])
-    feed.half_prices[:, k] = find_last(*rows.price_spreads, markets.time)
+            feed.has_quotes[here, k] = found["strike"].notna()
+            feed.bids[here, k], feed.asks[here, k] = found["bid"], found["ask"]
+    known, priced = own[own["half_spread"] >= 0.0], own[own["half_price"] >= 0.0]
+    rows = list_implied(chain, str(option.underlying))
+    others = find_nearest(rows, option, min([LAST, *known.index[:1]]))
+    before = others[others.index < min([LAST, *priced.index[:1]])]
+    opens = instants[0].time
+    halves = pd.concat([others, known]).reindex(opens, method="ffill")["half_spread"].to_numpy()
+    np.copyto(feed.half_spreads[:, k], halves, where=np.isfinite(halves))
+    prices = pd.concat([before, priced]).reindex(opens, method="ffill")
+    feed.half_prices[:, k] = prices["half_price"]
 
 
 class CloseQuotes(NamedTuple):
@@ -493,7 +391,7 @@ class CloseQuotes(NamedTuple):
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     listing: Any = markets.listing
     found = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
-    age, closes = listing.quote_age or markets.interval, markets.time + markets.interval
+    age, known = listing.quote_age or markets.interval, markets.time + markets.interval - 1
     spots = markets.panel().mark_close
     for k, (name, option) in enumerate(listing.options.items()):
         forwards = spots[feed.instruments[k]] * feed.bases_close[:, k]
@@ -508,10 +406,10 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
             values[here, k] = quoted
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
-            own, rows = feed.marks_close[:, k], read_quote_rows(chain, option)
+            rows, own = read_own_rows(chain, option), feed.marks_close[:, k]
+            last = rows.reindex(known, method="ffill", tolerance=age)
             found.marks[:, k] = np.where(np.isfinite(own), own, found.marks[:, k])
-            last = rows.find(closes, "left", age)
-            found.bids[:, k], found.asks[:, k] = rows.pick("bid", last), rows.pick("ask", last)
+            found.bids[:, k], found.asks[:, k] = last["bid"], last["ask"]
     return found
 
 
@@ -578,7 +476,13 @@ def schedule_options(market: Any, given: Any) -> Any:
         refuse(f"must be a DataFrame by time and contract, got {core.repr_plain(given)}")
     check_columns(given, [*market.options])
     check_times(read_dates(given.index, "option_quantities"), market)
-    frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
+    try:
+        values = given.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        refuse(f"must be numbers of contracts, got {error}")
+    if np.isinf(values).any():
+        refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
+    frame = pd.DataFrame(values, index=given.index, columns=given.columns).sort_index()
     found = market.with_markets({})
     found.listing = market.listing._replace(quantities=frame)
     return found
@@ -615,13 +519,3 @@ def check_times(stamps: core.IntArray, markets: Markets) -> None:
             f"{core.format_time(int(odd[0]))} inside the bar of "
             f"{core.format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
         )
-
-
-def read_values(frame: pd.DataFrame) -> core.FloatArray:
-    try:
-        values = frame.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        refuse(f"must be numbers of contracts, got {error}")
-    if np.isinf(values).any():
-        refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
-    return values

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import OptionFeed
-from backtest.options.option_inputs import Implied, find_nearest, read_option_feed, schedule_options
+from backtest.options.option_inputs import find_nearest, read_option_feed, schedule_options
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
 from tests.kit import Hold, check_refused, market_of
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
@@ -321,19 +321,20 @@ def test_bad_input_is_refused(call, words):
 
 
 def test_the_nearest_quotes_are_the_first_of_each_time_in_order():
-    rng, n = np.random.default_rng(3), 400
-    rows = Implied(
-        time=np.sort(rng.integers(0, 20, n)), expiry=rng.integers(1, 5, n) * 10,
-        strike=rng.choice([50.0, 80.0, 100.0, 125.0, 200.0], n), is_call=rng.random(n) < 0.5,
-        half_spread=np.where(rng.random(n) < 0.8, 0.01, np.nan),
-        **dict.fromkeys(("bid", "ask", "mark", "volatility", "half_price"), np.zeros(n)),
-    )  # fmt: skip
+    rng, n, expiry = np.random.default_rng(3), 400, pd.Timestamp("2026-01-01").as_unit("ns").value
+    rows = pd.DataFrame({
+        "expiry": expiry + rng.integers(-1, 3, n) * 10 - 5, "is_call": rng.random(n) < 0.5,
+        "strike": rng.choice([50.0, 80.0, 100.0, 125.0, 200.0], n), "row": np.arange(n),
+        "half_spread": np.where(rng.random(n) < 0.8, 0.01, np.nan),
+    }, index=np.sort(rng.integers(0, 20, n)))  # fmt: skip
     option = bt.Option(kind="put", strike=100.0, expiry="2026-01-01", underlying="BTC")
 
     def rank(row: int) -> tuple[float, ...]:
-        away = abs(math.log(100.0 / rows.strike[row]))
-        return abs(rows.expiry[row] - 25), away, rows.strike[row], not rows.is_call[row]
+        each = rows.iloc[row]
+        away = abs(math.log(100.0 / each["strike"]))
+        return abs(each["expiry"] - expiry), away, each["strike"], not each["is_call"]
 
-    quoted = [row for row in range(n) if rows.half_spread[row] >= 0.0]
-    each = ([row for row in quoted if rows.time[row] == time] for time in range(15))
-    assert find_nearest(rows, option, 25, 15).tolist() == [min(x, key=rank) for x in each if x]
+    quoted = [row for row in range(n) if rows["half_spread"].iloc[row] >= 0.0]
+    each = ([row for row in quoted if rows.index[row] == time] for time in range(15))
+    found = find_nearest(rows, option, 15)["row"].tolist()
+    assert found == [min(x, key=rank) for x in each if x]
