@@ -415,16 +415,13 @@ class Chain:
         sign, forward = np.where(rows["kind"] == "call", 1.0, -1.0), rows["forward"]
         unit = forward if is_coin else 1.0
         known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
-        model, kinds = np.full(len(rows), np.nan), rows["kind"].to_numpy(dtype=str)
-        numbers = rows.loc[known, ["forward", "strike", "years", "iv"]].to_numpy().T
+        numbers = rows[["forward", "strike", "years", "iv"]].where(known).to_numpy().T
         forwards, strikes, years, volatilities = numbers
-        model[known] = price(
-            kinds[known], forwards, strikes, years, volatilities, settlement=self.settlement
-        )
+        kinds, terms = rows["kind"].to_numpy(dtype=str), (volatilities, 0.0, self.settlement)
         shown = rows.assign(
             least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
             most=np.where(sign > 0.0, forward, rows["strike"]) / unit,
-            model=model,
+            model=price(kinds, forwards, strikes, years, *terms),
             per_coin=1.0 if is_coin else 1.0 / forward,
             usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
         )
@@ -445,19 +442,17 @@ class Chain:
             sqrt(year), NaN where there is none) and ``reason``: why the mark has none.
         """
         rows = self.table.assign(years=self.years)
-        good = ((rows["forward"] > 0.0) & (rows["years"] > 0.0)).to_numpy()
-        given = rows[good]
-        place = (given["forward"].to_numpy(), given["strike"].to_numpy(), given["years"].to_numpy())
-        kinds = given["kind"].to_numpy(dtype=str)
+        good = (rows["forward"] > 0.0) & (rows["years"] > 0.0)
+        forward, strike, years = rows[["forward", "strike", "years"]].where(good).to_numpy().T
+        place = forward, strike, years, 0.0, self.settlement
+        kinds = rows["kind"].to_numpy(dtype=str)
         for side in ("bid", "ask", "mark"):
-            found = np.full(len(rows), np.nan)
-            prices = given[side].to_numpy()
-            found[good] = implied_volatility(kinds, prices, *place, 0.0, self.settlement)
-            rows[f"{side}_iv"] = found
-        marks = given["mark"].to_numpy()
-        reason = np.where(rows["years"] > 0.0, "no forward", "no time to expiry").astype(object)
-        reason[good] = volatility_reason(kinds, marks, *place, 0.0, self.settlement)
-        rows["reason"] = reason
+            prices = rows[side].to_numpy()
+            rows[f"{side}_iv"] = implied_volatility(kinds, prices, *place)
+        marks = rows["mark"].to_numpy()
+        reason = volatility_reason(kinds, marks, *place)
+        bad = np.where(rows["years"] > 0.0, "no forward", "no time to expiry")
+        rows["reason"] = np.where(good, reason, bad).astype(object)
         return rows
 
 

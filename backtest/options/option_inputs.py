@@ -218,15 +218,16 @@ LAST = np.iinfo(np.int64).max
 
 
 def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
-    rows = list_implied(chain, str(option.underlying))
+    rows = list_implied(chain, option)
     is_own = (rows["strike"] == option.strike) & (rows["expiry"] == find_expiry(option))
     own = rows[is_own & (rows["is_call"] == (option.kind == "call"))]
     return own[~own.index.duplicated(keep="last")]
 
 
-def list_implied(chain: Chain, underlying: str) -> pd.DataFrame:
+def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
     """Return the quotes of an underlying, of the only one whatever its name; kept in the chain."""
     kept: dict[str, pd.DataFrame] = chain.__dict__.setdefault(CACHE, {})
+    underlying = str(option.underlying)
     if underlying not in kept:
         rows = chain.implied()
         if len(chain.underlyings) > 1:
@@ -368,8 +369,7 @@ def write_rows(
             feed.has_quotes[here, k] = found["strike"].notna()
             feed.bids[here, k], feed.asks[here, k] = found["bid"], found["ask"]
     known, priced = own[own["half_spread"] >= 0.0], own[own["half_price"] >= 0.0]
-    rows = list_implied(chain, str(option.underlying))
-    others = find_nearest(rows, option, min([LAST, *known.index[:1]]))
+    others = find_nearest(list_implied(chain, option), option, min([LAST, *known.index[:1]]))
     before = others[others.index < min([LAST, *priced.index[:1]])]
     opens = instants[0].time
     halves = pd.concat([others, known]).reindex(opens, method="ffill")["half_spread"].to_numpy()
@@ -428,14 +428,14 @@ def quote_at_model(
     rate = np.zeros(len(volatilities))
 
     def price(volatility: core.FloatArray) -> core.FloatArray:
-        terms = pricing.Terms((*place, volatility, rate), (is_coin,))
+        terms = pricing.Terms((*place, volatility, rate), is_coin)
         return np.asarray(pricing.evaluate(pricing.PRICE, terms))
 
     quotes = [price(volatilities)]
     for side in (-1.0, 1.0):
         away = side * (price(np.maximum(volatilities + side * halves, 0.0)) - quotes[0])
         quotes.append(np.maximum(quotes[0] + side * np.maximum(away, ticks), 0.0))
-    greeks = pricing.evaluate(pricing.GREEKS, pricing.Terms((*place, volatilities, rate), (False,)))
+    greeks = pricing.evaluate(pricing.GREEKS, pricing.Terms((*place, volatilities, rate)))
     return (*quotes, greeks[0])
 
 

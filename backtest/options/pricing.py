@@ -44,10 +44,10 @@ class Formula(NamedTuple):
 
 class Terms(NamedTuple):
     numbers: tuple[Any, ...]
-    flags: tuple[bool, ...] = ()
+    is_coin: bool = False
 
 
-def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = None) -> Terms:
+def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = "cash") -> Terms:
     arrays = {
         name: check_each(name, value, RANGES.get(name, NOT_NEGATIVE))
         for name, value in numbers.items()
@@ -67,8 +67,8 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = N
                 f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
                 "rates are fractions per year: 0.05 is 5 %"
             )
-    flags = () if settlement is None else (is_coin(settlement),)
-    return Terms(found if found[0].shape else tuple(float(each) for each in found), flags)
+    is_coin = core.Choice("cash", "coin").check("settlement", settlement) == "coin"
+    return Terms(found if found[0].shape else tuple(map(float, found)), is_coin)
 
 
 def evaluate(formula: Formula, terms: Terms) -> Any:
@@ -76,7 +76,7 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
     if not np.ndim(first):
         if any(math.isnan(number) for number in terms.numbers):
             return (math.nan,) * width if width else math.nan
-        return formula.scalar(*terms.numbers, *terms.flags)
+        return formula.scalar(*terms.numbers, terms.is_coin)
     rows = np.stack([np.ravel(each) for each in terms.numbers])
     is_known = ~np.isnan(rows.sum(axis=0))
     out = np.full((rows.shape[1], width) if width else rows.shape[1], math.nan)
@@ -84,7 +84,7 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
         chosen = np.ascontiguousarray(rows[:, is_known])
         found = np.empty((chosen.shape[1], *out.shape[1:]))
         compiled = _compile.compile_module(implied_kernels)
-        getattr(compiled, formula.kernel)(chosen, *terms.flags, found)
+        getattr(compiled, formula.kernel)(chosen, terms.is_coin, found)
         out[is_known] = found
     if not width:
         return out.reshape(first.shape)
@@ -97,10 +97,6 @@ def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
     except ValueError as error:
         shapes = ", ".join(str(each.shape) for each in arrays if each.shape)
         raise ParameterError(f"arguments must have shapes that broadcast, got {shapes}") from error
-
-
-def is_coin(settlement: object) -> bool:
-    return bool(core.Choice("cash", "coin").check("settlement", settlement) == "coin")
 
 
 PRICE = Formula(core.scalar_price, "fill_prices")
@@ -303,7 +299,7 @@ def volatility_reason(
     numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
     terms = read_terms(kind, numbers, settlement)
     sign, paid, f, k, t, r = (np.asarray(each) for each in terms.numbers)
-    undiscounted = paid * np.exp(r * t) * (f if terms.flags[0] else 1.0)
+    undiscounted = paid * np.exp(r * t) * (f if terms.is_coin else 1.0)
     intrinsic, most = np.maximum(0.0, sign * (f - k)), np.where(sign > 0.0, f, k)
     is_missing = np.isnan(undiscounted + k)
     tests = [
@@ -323,7 +319,7 @@ def move_spot(terms: Terms) -> tuple[Terms, Any]:
     shape = np.shape(rate)
     growth: Any = np.reshape(growths, shape) if shape else growths[0]
     numbers[1] = numbers[1] * growth
-    return Terms((*numbers, rate), (False,)), growth
+    return Terms((*numbers, rate)), growth
 
 
 def bs(

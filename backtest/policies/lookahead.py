@@ -107,17 +107,10 @@ def observe_checked(
     last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and effort == 1 and last is not None and last[0] == key:
         return dict(last[1]), last[2]
-    columns, causality = check_causality(policy, market, effort=effort)
-    if key is not None:
-        kept[OBSERVED] = key, dict(columns), causality
-    return columns, causality
-
-
-def check_causality(
-    policy: Policy, market: Market, *, effort: int = 1
-) -> tuple[dict[str, FloatArray], Causality]:
     check = start_check(policy, market, effort)
     columns = check.run(lambda: observe(change_settings(policy, {}), market))
+    if key is not None:
+        kept[OBSERVED] = key, dict(columns), check.causality
     return dict(columns), check.causality
 
 
@@ -178,8 +171,12 @@ class LookAheadCheck:
         self._observe_whole: Callable[[], Columns] = dict
         self._room = max(WORK * market.n_bars, MIN_WORK) * effort
         self._close = follow_largest_moves(market)
-        if isinstance(market, Market):
-            self._funding_changes = find_funding_changes(market)
+        if isinstance(market, Market):  # by bar, the next rate's; a change of sign above all
+            last = market.funding_rate[-1] if len(market.funding_rate) else 0.0
+            rates = np.append(market.funding_rate, last)
+            turns, moves = (np.abs(np.diff(x, prepend=x[0])) for x in (np.sign(rates), rates))
+            places = np.searchsorted(market.funding_time, market.time)
+            self._funding_changes = (turns + moves)[places]
         self._rng = np.random.default_rng(np.frombuffer(self._close[:256].tobytes(), np.uint32))
 
     def run(self, observe_whole: Callable[[], Columns]) -> Columns:
@@ -329,7 +326,13 @@ class LookAheadCheck:
                 continue
             rows = find_differences(part.seen[name], longer.seen[name], self.tolerance)
             if len(rows):
-                raise self._describe(part, longer, name, int(rows[0]))
+                self._check_steady(part)
+                whole, less = (float(each.seen[name][rows[0]]) for each in (longer, part))
+                text = (
+                    f"looks ahead: {name_column(name)} is {whole!r} when {self._name_bars(longer)} "
+                    f"are seen, {less!r} when {self._name_bars(part)} are"
+                )
+                raise self._refuse(part, int(rows[0]), text, CURE)
             if is_any_known(part.seen[name][-KNOWN:]):
                 self.cuts.setdefault(name, set()).add(part.stop)
 
@@ -344,15 +347,6 @@ class LookAheadCheck:
                     f"{part.stop - part.first} bars"
                 )
                 raise self._refuse(part, int(rows[0]), problem, STEADY)
-
-    def _describe(self, part: Part, longer: Part, name: str, row: int) -> PolicyError:
-        self._check_steady(part)
-        whole, less = float(longer.seen[name][row]), float(part.seen[name][row])
-        text = (
-            f"looks ahead: {name_column(name)} is {whole!r} when {self._name_bars(longer)} are "
-            f"seen, {less!r} when {self._name_bars(part)} are"
-        )
-        return self._refuse(part, row, text, CURE)
 
     def _refuse(self, part: Part, row: int, problem: str, cure: str) -> PolicyError:
         bar = part.first + row
@@ -406,16 +400,6 @@ def follow_largest_moves(market: Market | Markets) -> FloatArray:
         moves[first + 1 : stop] = np.maximum(moves[first + 1 : stop], changes)
     turns = np.where(np.arange(market.n_bars) % 2 == 0, -1.0, 1.0)
     return np.exp(np.cumsum(moves * turns))
-
-
-def find_funding_changes(market: Market) -> FloatArray:
-    """Return by bar the change to the next rate that is settled, a change of sign above all."""
-    rates = np.append(market.funding_rate, market.funding_rate[-1:])
-    if len(rates) == 0:
-        return np.zeros(market.n_bars)
-    places = np.searchsorted(market.funding_time, market.time)
-    turns, moves = (np.abs(np.diff(each, prepend=each[:1])) for each in (np.sign(rates), rates))
-    return np.asarray((turns + moves)[places])
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:

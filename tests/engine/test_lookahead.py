@@ -248,13 +248,13 @@ class Own(VolTarget):
 
 @pytest.fixture
 def looked(monkeypatch):
-    found, check = [], lookahead.check_causality
+    found, check = [], lookahead.start_check
 
     def note(policy, *given, **more):
         found.append(policy)
         return check(policy, *given, **more)
 
-    monkeypatch.setattr(lookahead, "check_causality", note)
+    monkeypatch.setattr(lookahead, "start_check", note)
     return found
 
 
