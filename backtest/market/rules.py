@@ -298,26 +298,14 @@ def find_flat(subject: Subject) -> list[Hit]:
     return find_rows(subject.time, columns.get("high", unknown) == columns.get("low", unknown))
 
 
-class Outlier(NamedTuple):
-    """A price far from its neighbors; the distance as a fraction, and in typical moves."""
-
-    moves: float
-    price: str
-    time: int
-    distance: float
-
-    def __str__(self) -> str:
-        place = f"{format_time(self.time)}: {self.price}"
-        return f"{place} {self.distance:.1%} away, {self.moves:.0f} typical moves"
-
-
-def measure_outliers(table: TimedTable) -> list[Outlier]:
-    """Return the outliers, the furthest first.
+def find_outliers(subject: Subject) -> list[Hit]:
+    """Find prices that are far from their neighbors; the furthest are listed first.
 
     A close is one if it is over 20 typical moves from the median of the three closes before and
     from that of the three after; a high or low if it is as far beyond its own open and close and
     its neighbors. Typical is the median absolute log return of the 201 bars around.
     """
+    table = subject.table.ordered
     if not table.has_prices or table.time.size < 7:
         return []
     opens, highs, lows, closes = (pd.Series(_log_of(table.columns[name])) for name in PRICES)
@@ -335,22 +323,20 @@ def measure_outliers(table: TimedTable) -> list[Outlier]:
         "low": np.fmin(lows - np.minimum(bottom, lowest), 0.0),
     }
     found = [
-        Outlier(abs(offset[row]) / typical[row], name, int(table.time[row]),
-                abs(math.expm1(offset[row])))
+        (abs(offset[row]) / typical[row], name, int(table.time[row]), math.expm1(offset[row]))
         for name, offset in offsets.items()
         for row in np.flatnonzero(np.abs(offset) > MAX_MOVES * typical)
-    ]  # fmt: skip
-    return sorted(found, reverse=True)
+    ]
+    places = [
+        f"{format_time(time)}: {name} {abs(distance):.1%} away, {moves:.0f} typical moves"
+        for moves, name, time, distance in sorted(found, reverse=True)[:LISTED]
+    ]
+    time = np.unique([time for _, _, time, _ in found])
+    return [Hit(time, places=tuple(places))] if found else []
 
 
 def _log_of(prices: FloatArray) -> FloatArray:
     return np.asarray(np.log(np.where(is_price(prices), prices, np.nan)))
-
-
-def find_outliers(subject: Subject) -> list[Hit]:
-    found = measure_outliers(subject.table.ordered)
-    time = np.unique([each.time for each in found])
-    return [Hit(time, places=tuple(map(str, found[:LISTED])))] if found else []
 
 
 def find_unit_changes(subject: Subject) -> list[Hit]:

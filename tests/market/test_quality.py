@@ -1,6 +1,7 @@
 """The quality report counts what breaks each rule and repairs nothing."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.units import HOUR
-from backtest.market.rules import MAX_MOVES, measure_outliers
+from backtest.market.rules import Subject, find_outliers
 from backtest.market.tables import TimedTable
 from tests.kit import check_refused
 from tests.layouts import MARKET, own_files
@@ -140,22 +141,22 @@ def test_real_markets_have_no_change_of_unit(real):
 
 def test_a_walk_has_no_outliers_and_a_crash_that_stays_is_none():
     table = walk()
-    assert not measure_outliers(table)
+    subject = Subject("bars", table, table, HOUR, sessions=False, bars=None)
+    assert not find_outliers(subject)
     for name in ("close", "high", "low"):
         table.columns[name][1000:] *= 0.7
     table.columns["open"][1001:] *= 0.7
     table.columns["high"][1000] = table.columns["open"][1000]
-    assert not measure_outliers(table)
+    assert not find_outliers(subject)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("close", 1.05), ("high", 1.05), ("low", 0.95)])
 def test_a_single_print_far_from_its_neighbors_is_an_outlier(name, factor):
     table = walk()
     table.columns[name][1000] *= factor
-    (found,) = measure_outliers(table)
-    assert (found.price, found.time) == (name, 1000 * HOUR)
-    assert found.distance == pytest.approx(0.05, abs=0.01)
-    assert found.moves > MAX_MOVES
+    (found,) = find_outliers(Subject("bars", table, table, HOUR, sessions=False, bars=None))
+    assert found.time.tolist() == [1000 * HOUR]
+    assert re.search(rf": {name} [45]\.\d% away, [2-9]\d\d? typical", *found.places)
 
 
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
