@@ -95,14 +95,11 @@ class BarClock:
         quarter of a bar before its first open belongs to it. Raises ParameterError if first is not
         from 0 to n_bars - 1, or stop not from first + 1 to n_bars, or not both are of a kind.
         """
-        low: Any = first
-        high: Any = stop
-        is_inside = type(low) is type(high) is int and 0 <= low < high <= self.n_bars
-        if not is_inside:  # or numbers of another type, whose check takes longer
-            if not any(isinstance(each, int | np.integer) for each in (low, high)):
-                return self.between(low, high)
-            Range(0, self.n_bars - 1, "bars").check("first", low, whole=True)
-            Range(low + 1, self.n_bars, "bars").check("stop", high, whole=True)
+        given: Any = (first, stop)
+        if not any(isinstance(each, int | np.integer) for each in given):
+            return self.between(*given)
+        low = Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
+        high = Range(low + 1, self.n_bars, "bars").check("stop", stop, whole=True)
         return self._slice(low, high, f".slice({low}, {high})")
 
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Self:
@@ -536,12 +533,7 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in TIME_NAMES:
         raise DataError(f"{name}: is a name of the time column")
     if is_series(values):
-        if not isinstance(values.index, pd.DatetimeIndex):
-            raise DataError(
-                f"{name}: must be an array, or a Series by time, was by "
-                f"{type(values.index).__name__}; {tables.BY_BARS}"
-            )
-        stamps = core.read_stamps(values.index, name=name)
+        stamps = tables.read_dates(values.index, name, tables.BY_BARS, error=DataError)
         if not np.array_equal(stamps, time):
             raise DataError(
                 f"{name}: must be indexed by the opens of the bars, lacks "

@@ -23,6 +23,7 @@ PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
 BY_BARS = "pd.Series(values, index=market.times)"
 """The cure of a Series by anything but time: what is given by position is an array."""
+BY_TIMES = "pd.DataFrame(values, index=markets.times, columns=markets.names)"
 
 
 class Defects(list[str]):
@@ -202,6 +203,28 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[core.Stamps, str | N
         "without a name: give it index_label='time'), or name them by columns (backtest data "
         "import --columns time=NAME,open=...)"
     )
+
+
+def read_dates(
+    index: pd.Index,
+    argument: str,
+    cure: str = BY_TIMES,
+    *,
+    error: Any = ParameterError,
+) -> IntArray:
+    """Return the stamps of an index of dates as int64 UTC ns, each once; ``cure`` ends an error."""
+    if not isinstance(index, pd.DatetimeIndex):
+        raise error(
+            f"{argument} must be an array, or be indexed by time, was by {type(index).__name__}; "
+            f"{cure}"
+        )
+    stamps = core.read_stamps(index, name=argument, error=error)
+    if index.has_duplicates:
+        raise error(
+            f"{argument} must have one row per time, {index[index.duplicated()][0]} is there "
+            f"twice; {argument}[~{argument}.index.duplicated()] keeps the first"
+        )
+    return stamps
 
 
 class SourceFrame(NamedTuple):

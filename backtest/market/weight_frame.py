@@ -13,10 +13,9 @@ from backtest.core import ANY_NUMBER, DataError, FloatArray, IntArray, Parameter
 from backtest.core.code_names import is_frame, pd
 from backtest.market.files import read_file
 from backtest.market.market import Market
-from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
+from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_dates, read_frame
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
-BY_TIMES = "pd.DataFrame(values, index=markets.times, columns=markets.names)"
 CARRIED = (
     "values of longer bars hold from the stamp of the next, when theirs is over (without shift(1) "
     "if the stamp is when they are known): "
@@ -102,22 +101,6 @@ def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFra
 def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
     """Return weights of shape (n_instruments, n_bars) by time and instrument."""
     return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
-
-
-def read_dates(index: pd.Index, argument: str, cure: str = BY_TIMES) -> IntArray:
-    """Return the stamps of an index of dates as int64 UTC ns, each once; ``cure`` ends an error."""
-    if not isinstance(index, pd.DatetimeIndex):
-        raise ParameterError(
-            f"{argument} must be an array, or be indexed by time, was by {type(index).__name__}; "
-            f"{cure}"
-        )
-    stamps = core.read_stamps(index, name=argument, error=ParameterError)
-    if index.has_duplicates:
-        raise ParameterError(
-            f"{argument} must have one row per time, {index[index.duplicated()][0]} is there "
-            f"twice; {argument}[~{argument}.index.duplicated()] keeps the first"
-        )
-    return stamps
 
 
 def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:

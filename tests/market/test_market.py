@@ -164,7 +164,7 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
         (days, "lacks 6 of 8"),
         (moved, "lacks 1 of 8"),
         (filled.tz_localize(None), "must have a time zone"),
-        (pd.Series(np.ones(8)), "must be an array, or a Series by time, was by RangeIndex"),
+        (pd.Series(np.ones(8)), "must be an array, or be indexed by time, was by RangeIndex"),
         (filled.set_axis(filled.index.strftime("%F %T"))[::-1], "was by Index"),
         (pd.concat([filled, moved.iloc[-1:]]), "has 9 times"),
     ):
