@@ -65,7 +65,7 @@ def venues(
 
 def show(venue: str, at: str | None, *, as_json: bool) -> None:
     name = preset_files.parse_name(venue)
-    day = name.at if at is None else preset_files.read_at(at)
+    day = name.at if at is None else preset_files.read_day(at)
     name = name._replace(at=day or preset_files.LATEST)
     rules, funding = Venue.preset(*name), funding_terms(*name)
     dates = preset_files.find_preset(name.venue, name.symbol).dates

@@ -808,7 +808,7 @@ def margin_preset(
     """
     content, table = find_margins(name, at)
     is_any = isinstance(instruments, Sequence | Mapping) and not instruments
-    rule: MarginRule = PresetMargin(preset=name, at=preset_files.read_choice(at))
+    rule: MarginRule = PresetMargin(preset=name, at=preset_files.read_day(at))
     if not is_any:
         rule = make_rule(name, table, group_by_asset(instruments))
     known, dates = {"rates": {}, **content, **table}, [each["date"] for each in content["tables"]]
@@ -826,7 +826,7 @@ def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:
             f"known are {', '.join(presets)}"
         )
     content = presets[name]
-    return content, choose_table(content["tables"], preset_files.read_choice(at))[0]
+    return content, choose_table(content["tables"], preset_files.read_day(at))[0]
 
 
 @functools.cache

@@ -88,7 +88,7 @@ def terms(venue: str, symbol: str, at: core.TimeLike | None = None) -> FundingTe
     >>> found.interval, found.interest, found.clamp
     ('8h', 0.0001, 0.0005)
     """
-    found = preset_files.find_preset(venue, symbol).choose(preset_files.read_choice(at))
+    found = preset_files.find_preset(venue, symbol).choose(preset_files.read_day(at))
     if "funding" not in found:
         return None
     return FundingTerms.from_dict(found["funding"][0], where=f"{venue}:{symbol}.funding")

@@ -122,7 +122,7 @@ def split_day(text: str) -> tuple[str, str | None]:
     name, sign, date = text.rpartition("@")
     if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         return text, None
-    return name, date and read_at(date)
+    return name, date and read_day(date)
 
 
 def parse_name(text: str) -> PresetName:
@@ -139,24 +139,21 @@ def parse_name(text: str) -> PresetName:
     )
 
 
-def read_at(text: str) -> str:
-    return text if text == LATEST else read_day(text)
-
-
-def read_day(at: TimeLike | dt.date) -> str:
-
+def read_day(at: TimeLike | dt.date | None) -> str | None:
+    if at is None or (isinstance(at, str) and at == LATEST):
+        return at
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
     return core.format_time(core.to_nanoseconds(time, "the day of a preset"))[:10]
 
 
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
-    groups = find_preset(venue, symbol).choose(read_choice(at)).items()
+    groups = find_preset(venue, symbol).choose(read_day(at)).items()
     return [GroupSource(x, table["date"], table["source"], end) for x, (table, end) in groups]
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
     tables = find_preset(venue, symbol)
-    chosen = tables.choose(read_choice(at))
+    chosen = tables.choose(read_day(at))
     data: dict[str, Any] = {
         group: {name: table[name] for name in table if name not in ("date", "source")}
         for group, (table, _) in chosen.items()
@@ -174,13 +171,10 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     return data
 
 
-def read_choice(at: TimeLike | None) -> str | None:
-    return None if at is None or (isinstance(at, str) and at == LATEST) else read_day(at)
-
-
 def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str | None]:
     """Return the table in force on a day, the last without one, and the day of the next."""
-    begun = [k for k, table in enumerate(tables) if day is None or table["date"] <= day]
+    newest = day in (None, LATEST)
+    begun = [k for k, table in enumerate(tables) if newest or table["date"] <= str(day)]
     k = begun[-1] if begun else 0
     return tables[k], tables[k + 1]["date"] if k + 1 < len(tables) else None
 
