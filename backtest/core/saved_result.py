@@ -84,15 +84,12 @@ def find_faults(
     folder: Path, manifest: Mapping[str, Any], saved: type[SavedResult], *, with_hashes: bool = True
 ) -> Iterator[tuple[str, str]]:
     """Yield the files of a saved result that are damaged, and what is wrong with each."""
-    files, aside = saved.files(), (*NOT_SAID, "id", *saved.aside)
+    files = saved.files()
     if manifest.get("format") != saved.layout:
         yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {saved.layout}"
         return
-    content = {name: value for name, value in manifest.items() if name not in aside}
     if manifest.get(SEAL) != hash_manifest(manifest):
         yield MANIFEST, "was changed: its sha256 does not match its content"
-    elif manifest.get("id") != compute_id(content):
-        yield MANIFEST, "was changed: its id does not match its content"
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         yield MANIFEST, f"must have the hashes of {', '.join(files)}"
@@ -395,8 +392,7 @@ class SavedResult(Reportable):
 
     ``call`` is the function that makes it, by default ``kind`` in ``bt``. Tables are attributes and
     files of the same names; ``long_tables`` are left out of JSON, ``inner`` are folders of results
-    of its own. The id in ``manifest``, which holds everything that the numbers depend on, does not
-    depend on its entries ``aside``.
+    of its own. ``manifest`` holds everything that the numbers depend on, and an id of it.
     """
 
     noun: ClassVar[str]
@@ -408,7 +404,6 @@ class SavedResult(Reportable):
     more_files: ClassVar[tuple[str, ...]] = ()
     inner: ClassVar[tuple[str, ...]] = ()
     can_be_resumed: ClassVar[bool] = False
-    aside: ClassVar[tuple[str, ...]] = ()
     manifest: Mapping[str, Any]
 
     def __init_subclass__(cls) -> None:

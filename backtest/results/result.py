@@ -28,7 +28,6 @@ from backtest.results.attribution import (
     find_periods,
     read_account_history,
 )
-from backtest.results.manifest import NOT_IN_ID
 from backtest.results.measure_table import Measures, RunSpan, Samples, measure_returns
 from backtest.results.option_profit import OptionQuotes, OptionTerms
 from backtest.results.performance import annualize_ratios, compound_growth, divide, sampled_returns
@@ -88,7 +87,7 @@ class Result(RunRecord, core.SavedResult):
     """
 
     kind, noun = RUN, "result"
-    layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
+    layout, more_files = FORMAT, FILES
     table_names = ("bars", "positions", "events")
     _draw = core.call_later("report", "draw_run")
     _find_equal_risk = core.call_later("equal risk", "find_equal_risk")

@@ -42,7 +42,6 @@ class SearchResult(core.SavedResult):
     """Base of a search and of the validations of one."""
 
     manifest: Mapping[str, Any]
-    aside = ("policy_module", "versions")
 
     @property
     def policy_name(self) -> str:

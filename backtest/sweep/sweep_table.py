@@ -106,7 +106,6 @@ class Sweep(core.SavedResult):
 
     kind = "sweep"
     table_names = ("table",)
-    aside = ("policy_module", "versions", "causality", "simulated")
     ranked_by: ClassVar[str | Mapping[str, float]] = "sharpe"
     """The objective by which the page ranks the sets."""
     ranked_where: ClassVar[Mapping[str, str]] = core.NOTHING
