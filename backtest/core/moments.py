@@ -176,14 +176,11 @@ def to_nanoseconds(time: units.TimeLike, name: str = "a time") -> int:
 def _read_one(given: str | int) -> int:
     """Return a number or text as UTC nanoseconds; a text of four digits is a year."""
     text = _NAME_OF_UTC.sub("Z", str(given).strip())
+    if isinstance(given, str) and _YEAR.fullmatch(text):
+        text = f"{text}-01-01"
     if _USUAL.fullmatch(text):
         return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
-    is_year = isinstance(given, str) and _YEAR.fullmatch(text)
-    if not is_year and _WHOLE.fullmatch(text):
-        return int(read_stamps(pd.Index([text]), name="a time")[0])
-    if not is_year and not _YEAR_FIRST.match(text):
-        raise ValueError(text)
-    return int(pd.to_datetime(text, format="ISO8601", utc=True).as_unit("ns").value)
+    return int(read_stamps(pd.Index([text]), name="a time", timezone="UTC")[0])
 
 
 def as_of(rate: float | pd.Series, time: units.IntArray, key: str) -> units.FloatArray:
