@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from backtest import account as accounts
 from backtest import core, policies
-from backtest.account import (
-    AccountState,
-    Terms,
-    compute_account_equity,
-    is_fixed_distance,
-    is_under_limit,
-)
+from backtest.account import AccountState, Terms
 from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.engine import start_account_state
 from backtest.margin import compute_value
@@ -298,7 +293,7 @@ def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:
 
 def find_fixed(setup: Setup, name: str) -> bool:
     own = setup.account.for_instrument(name)
-    return any(map(is_fixed_distance, (own.stop_loss, own.take_profit, own.trailing_stop)))
+    return any(map(accounts.is_fixed_distance, (own.stop_loss, own.take_profit, own.trailing_stop)))
 
 
 def find_account_reads(policy: Policy) -> frozenset[str]:
@@ -386,7 +381,7 @@ def write_wallet(
     worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
     cash = (snapshot.equity or 0.0) - worth - worth_of_assets
     wallet.cash = cash if snapshot.wallet is None else snapshot.wallet - paid
-    equity = compute_account_equity(terms, state)
+    equity = accounts.compute_account_equity(terms, state)
     wallet.equity, wallet.reserve = equity, snapshot.reserve or 0.0
     wallet.unit = equity
     wallet.peak = max(snapshot.peak_equity or equity, equity)
@@ -402,4 +397,4 @@ def write_wallet(
     if snapshot.overlay is not None:
         wallet.overlay = snapshot.overlay
     wallet.since_pool = math.inf if whole is None else whole
-    wallet.is_converting = 1.0 if is_under_limit(terms, state, equity) else 0.0
+    wallet.is_converting = 1.0 if accounts.is_under_limit(terms, state, equity) else 0.0
