@@ -65,9 +65,7 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with ExitStack() as stack:
-            with suppress(
-                OSError, LockHeldError
-            ):  # a file system without locks: the folder counts as not held
+            with suppress(OSError, LockHeldError):  # a file system without locks: not held
                 stack.enter_context(hold_lock_file(folder / LOCK))
             yield folder
     finally:
@@ -76,16 +74,24 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
             folder.rmdir()
 
 
-def replace_folder(draft: Path, target: Path, spare: str) -> None:
-    names = frozenset(each.name for each in draft.iterdir())
+def replace_folder(draft: Path, target: Path) -> None:
+    """Put a draft in the place of a folder, with the files that were added to that one."""
+    own, older = {each.name for each in draft.iterdir()}, draft.with_name(REPLACED)
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
-    older = draft.with_name(REPLACED)
+    if target.is_dir():
+        shutil.copytree(
+            target, draft, symlinks=True, dirs_exist_ok=True,
+            ignore=lambda folder, _: own if folder == str(target) else (),
+        )  # fmt: skip
     for _ in range(MAX_TRIES):
-        is_done = move_folder(draft, target)
-        keep_added_files(older, target, names, spare)
-        if is_done:
+        try:
+            draft.rename(target)
             break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        shutil.rmtree(older, ignore_errors=True)
         with suppress(FileNotFoundError):  # another process was faster
             target.rename(older)
     else:
@@ -109,31 +115,8 @@ def keep_tables(
         draft.mkdir()
         for name, table in made.items():
             pq.write_table(pa.Table.from_pandas(table), draft / f"{name}.parquet")
-        replace_folder(draft, folder, ".older-")
+        replace_folder(draft, folder)
     return made
-
-
-def move_folder(draft: Path, target: Path) -> bool:
-    try:
-        draft.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
-
-
-def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: str) -> None:
-    if not older.is_dir():
-        return
-    try:
-        for each in list(older.iterdir()):
-            if each.name not in names:
-                each.rename(target / each.name)
-    except OSError:  # the older folder stays, and the list of results shows it
-        kept = Path(tempfile.mkdtemp(prefix=spare, dir=target.parent))
-        older.rename(kept / target.name)
-    shutil.rmtree(older, ignore_errors=True)
 
 
 PATIENCE = 1.0

@@ -33,7 +33,7 @@ from backtest.core.number_text import capitalize
 from backtest.core.result_parts import Headline, Part
 
 MANIFEST = "manifest.json"
-DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
+DRAFT, PRUNED = LEFTOVERS = (".saving-", ".pruned-")
 UNFINISHED = ".unfinished-"
 
 
@@ -44,7 +44,7 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
             draft = temporary / name
             draft.mkdir()
             write(draft)
-            replace_folder(draft, target, OLDER)
+            replace_folder(draft, target)
     except OSError as error:
         raise DataError(f"{target}: cannot write the {what}: {error.strerror or error}") from error
     return target

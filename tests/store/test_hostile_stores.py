@@ -50,7 +50,6 @@ FOREIGN = {
     "a cut manifest": {"manifest.json": '{"kind": "run"', "bars.parquet": b"PAR1"},
     "an outcome": {"outcome.json": "{}", "metrics.json": "{}", "state.json": "{}"},
     ".saving-photos": {"photo.jpg": b"\xff\xd8"},
-    ".older-bars": {"bars.parquet": b"PAR1"},
     ".pruned-two": {"a/bars.parquet": b"PAR1", "b/notes.txt": "x"},
     ".pruned-data": {"a/bars.parquet": b"PAR1"},
 }
