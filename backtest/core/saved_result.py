@@ -102,10 +102,7 @@ def find_faults(
 
 
 def hash_manifest(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all that a manifest says, against accident, not forgery.
-
-    The id names what the numbers depend on, and so leaves out how they were made.
-    """
+    """Return the SHA-256 of all that a manifest says, against accident, not forgery."""
     said = {name: value for name, value in manifest.items() if name != SEAL}
     return hashlib.sha256(json.dumps(to_plain(said), sort_keys=True).encode()).hexdigest()
 
@@ -444,10 +441,6 @@ class SavedResult(Reportable):
             "note": found.note,
             "metrics": {str(k): float(x) for k, x in measures if isinstance(x, int | float)},
         }
-
-    @staticmethod
-    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.summary()

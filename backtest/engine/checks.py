@@ -189,7 +189,8 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     """
     period = max(core.parse_duration(sampling, "sampling"), market.interval)
     if market.sessions and market.interval > DAY:
-        return float(m.count_by_calendar(market.time[first:], market.interval)[-1])
+        counts: Any = m.count_bars_per_year(market.time[first:], market.interval, is_session=True)
+        return float(counts[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)
     return days * DAY / period
 

@@ -6,8 +6,8 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.market.clock import PolicyClock, SESSIONS, bars_per_year, count_bars_per_year
-    from backtest.market.clock import count_by_calendar, decide_every, describe_clock, find_clock
-    from backtest.market.clock import has_gaps, read_source, show_signal, with_clock
+    from backtest.market.clock import decide_every, describe_clock, find_clock, has_gaps
+    from backtest.market.clock import read_source, show_signal, with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.files import find_in_folders, is_panel, read_file, suffix_of
     from backtest.market.market import Market, find_column

@@ -30,8 +30,8 @@ def bars_per_year(market: Market) -> float | FloatArray:
 
     365 days over the length of a bar. In a market with sessions, 252 a year: with bars shorter
     than a day, 252 times the mean number of bars in the UTC days that have passed, of shape
-    (n_bars,) and NaN during the first. Bars longer than a day count by calendar time
-    (:func:`count_by_calendar`), of shape (n_bars,): 52.14 weeks, about 12 months.
+    (n_bars,) and NaN during the first. Bars longer than a day count by calendar time, by their mean
+    distance up to each, of shape (n_bars,): 52.14 weeks, about 12 months.
 
     Examples
     --------
@@ -44,28 +44,18 @@ def bars_per_year(market: Market) -> float | FloatArray:
 def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> float | FloatArray:
     if not is_session:
         return YEAR_DAYS * DAY / interval
-    if interval > DAY:
-        return count_by_calendar(time, interval)
     if interval == DAY:
         return SESSIONS
+    if interval > DAY:  # the first as if all were as near as the nearest
+        days = time // DAY - time[0] // DAY
+        counts = np.full(len(time), YEAR_DAYS * DAY / interval)
+        np.divide(YEAR_DAYS * np.arange(len(time)), days, out=counts, where=days > 0)
+        return counts
     starts = np.diff(time // DAY, prepend=time[0] // DAY) != 0
     passed = np.cumsum(starts)
     first = np.maximum.accumulate(np.where(starts, np.arange(len(time)), 0))
     counts = np.full(len(time), np.nan)
     np.divide(SESSIONS * first, passed, out=counts, where=passed > 0)
-    return counts
-
-
-def count_by_calendar(time: IntArray, interval: int) -> FloatArray:
-    """Return the number of bars in a year of 365 days, by their mean distance up to each bar.
-
-    For bars longer than a day in a market with sessions. ``time`` holds their opens, UTC ns.
-    ``interval`` is their smallest distance, used for the first bar: 28 days for months, 6 days for
-    weeks that begin on a Tuesday after a holiday.
-    """
-    days = time // DAY - time[0] // DAY
-    counts = np.full(len(time), YEAR_DAYS * DAY / interval)
-    np.divide(YEAR_DAYS * np.arange(len(time)), days, out=counts, where=days > 0)
     return counts
 
 
