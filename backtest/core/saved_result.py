@@ -557,7 +557,6 @@ class SettingsResult(SavedResult):
 
     @property
     def title(self) -> str:
-        """What the result is about, for lists."""
         return str(self.settings.get("policy", ""))
 
     @classmethod
@@ -600,12 +599,7 @@ class SettingsResult(SavedResult):
         return {**data, "settings": self.manifest["settings"]}
 
     @classmethod
-    def _read_back(
-        cls,
-        manifest: dict[str, Any],
-        tables: Mapping[str, Any],
-        folder: Path,  # noqa: ARG003
-    ) -> Self:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
         outcome = {"settings": from_plain(manifest["settings"]), **from_plain(manifest["outcome"])}
         made = cls(**tables, **outcome)
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it

@@ -583,12 +583,7 @@ class Comparison(core.SavedResult):
         }
 
     @classmethod
-    def _read_back(
-        cls,
-        manifest: dict[str, Any],
-        tables: Mapping[str, pd.DataFrame],
-        folder: Path,  # noqa: ARG003
-    ) -> Self:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
         table, returns = tables["table"].set_index("policy"), tables["returns"].set_index("time")
         free = returns.pop("risk_free")
         named = returns.set_axis(table.index.rename(None), axis=1)

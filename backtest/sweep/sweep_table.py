@@ -224,7 +224,6 @@ class Sweep(core.SavedResult):
 
     @property
     def folder_title(self) -> str:
-        """What the name of the folder begins with."""
         return f"sweep {self.policy_name}"
 
     @property
@@ -270,12 +269,7 @@ class Sweep(core.SavedResult):
         return {"table": self.table.assign(**words)}
 
     @classmethod
-    def _read_back(
-        cls,
-        manifest: dict[str, Any],
-        tables: Mapping[str, Any],
-        folder: Path,  # noqa: ARG003
-    ) -> Self:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
         table = tables["table"]
         words = {name: decode_objects(table[name].to_numpy()) for name in manifest["parameters"]}
         return cls(table.assign(**words), manifest)
