@@ -18,14 +18,9 @@ from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.margin import functions as margin_functions
+from backtest.margin import portfolio_kernels as kernels
 from backtest.margin.functions import DEFAULT, Assets, Book, Numbers, Options, check_each, read_book
 from backtest.margin.option_kernels import compute_option_delta, compute_options_value
-from backtest.margin.portfolio_kernels import (
-    compute_collateral_value,
-    compute_full_backing,
-    compute_full_value,
-    fill_shares,
-)
 from backtest.margin.requirement_rule import MarginRule, OwnMargin, RequirementRule
 from backtest.venue.contract_value import compute_value
 from backtest.venue.venue import Venue, read_venue
@@ -363,11 +358,11 @@ def calculate_book(
     shares = np.full(len(book.names), math.nan)
     if not book.given and not isinstance(book.rule, OwnMargin):
         parts = np.zeros(len(book.names) + len(held.amounts))
-        fill_shares(book.packed, held, parts)
+        kernels.fill_shares(book.packed, held, parts)
         shares, of_assets = parts[: len(shares)], float(parts[len(shares) :].sum())
-    backed = float(compute_collateral_value(book.packed.collateral, held))
-    equity = float(compute_full_backing(book.packed, held, book.cash)) - backed
-    equity += compute_full_value(held) + compute_options_value(book.options)
+    backed = float(kernels.compute_collateral_value(book.packed.collateral, held))
+    equity = float(kernels.compute_full_backing(book.packed, held, book.cash)) - backed
+    equity += kernels.compute_full_value(held) + compute_options_value(book.options)
     positions, of_options = tabulate_positions(book, shares), tabulate_options(book)
     nearest = positions[["down", "up"]].abs().min(axis=1).dropna()
 

@@ -15,20 +15,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 from backtest._compile.bytecode import rewrite_formula
 from backtest.core import ParameterError, PolicyError, checked
-from backtest.policies.policy import (
-    BAR_FIELDS,
-    Columns,
-    Policy,
-    Promise,
-    format_title,
-    formula_for,
-    formula_of,
-    margin_formula_for,
-    return_parameter,
-    start_memory,
-    trades_options,
-    write_value,
-)
+from backtest.policies import policy as p
+from backtest.policies.policy import Policy
 
 
 class CombinedPart(NamedTuple):
@@ -76,7 +64,7 @@ def view_class(part: CombinedPart) -> Any:
     return type(part.policy.__name__, (part.policy,), body)
 
 
-def observe_parts(self: Any, market: Any) -> Columns:
+def observe_parts(self: Any, market: Any) -> p.Columns:
     columns = dict(self.written.observe(self, market))
     for part in self.parts:
         part.add_to(columns, part.view(self).observe(market))
@@ -87,7 +75,7 @@ def start_parts(self: Any) -> Any:
     slots = self.written.start(self)._asdict() if hasattr(self.written, "start") else {}
     for part in self.parts:
         if hasattr(part.policy, "start"):
-            part.add_to(slots, start_memory(part.view(self))._asdict())
+            part.add_to(slots, p.start_memory(part.view(self))._asdict())
     return name_tuple("Memory", tuple(slots))(**slots)
 
 
@@ -108,9 +96,12 @@ def write_arguments(
 ) -> str:
     seen = part.find_own(columns)
     scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
-    scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
+    scope[f"Bar_{k}"] = name_tuple("Bar", (*p.BAR_FIELDS, *seen))
     settings = [f"self.{flat}" for flat in part.flat.values()] or ["0.0"]
-    bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
+    bar = [
+        *(f"bar.{name}" for name in p.BAR_FIELDS),
+        *(f"bar.{part.prefix}{name}" for name in seen),
+    ]
     return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
 
 
@@ -183,7 +174,7 @@ class Combinator(Policy):
         _ = self.policies  # raises what their constructors raise
 
     def __repr__(self) -> str:
-        settings = [f"{name}={write_value(value)}" for name, value in self._own().items()]
+        settings = [f"{name}={p.write_value(value)}" for name, value in self._own().items()]
         return f"{self.written.__name__}({', '.join([*map(repr, self.policies), *settings])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -195,7 +186,7 @@ class Combinator(Policy):
     @classmethod
     def title(cls) -> str:
         """Return the name of the combinator and those of its policies, joined."""
-        written = format_title(cls.written.__name__)
+        written = p.format_title(cls.written.__name__)
         return "-".join([written, *(part.policy.title() for part in cls.parts)])
 
     @property
@@ -226,11 +217,11 @@ class Combinator(Policy):
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""
         given = getattr(bar, "_fields", None) or tuple(vars(bar))
-        names = tuple(dict.fromkeys((*BAR_FIELDS, *given)))
+        names = tuple(dict.fromkeys((*p.BAR_FIELDS, *given)))
         whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
         return self.make_formula(names)(self, whole, account, *memory)
 
-    def promises(self) -> tuple[Promise, ...]:
+    def promises(self) -> tuple[p.Promise, ...]:
         """Return what is left of the promises of its policies, if it only lowers their leverage."""
         limits = (row.limit() for policy in self.policies for row in policy.promises())
         return tuple(limits) if self.only_lowers else ()
@@ -246,9 +237,9 @@ class Combinator(Policy):
             slots = {name: f"after[{i}]" for i, name in enumerate(own)}
         kept = ", ".join(f"memory.{name}" for name in slots)
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
-            memory = start_memory(policy)
+            memory = p.start_memory(policy)
             given = write_arguments(scope, k, part, columns)
-            scope[f"rule_{k}"] = formula_for(policy, part.find_own(columns))
+            scope[f"rule_{k}"] = p.formula_for(policy, part.find_own(columns))
             if memory is None:
                 lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
                 continue
@@ -280,7 +271,7 @@ class Combinator(Policy):
         scope: dict[str, Any] = {"choose_lower": choose_lower}
         lines: list[str] = []
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
-            rule = margin_formula_for(policy, part.find_own(columns))
+            rule = p.margin_formula_for(policy, part.find_own(columns))
             if rule is not None:
                 scope[f"rule_{k}"] = rule
                 call = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
@@ -315,8 +306,8 @@ def list_written(cls: type[Policy]) -> list[type[Policy]]:
 
 def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
     for each in list_written(cls):
-        rule: Any = each.combine if issubclass(each, Combinator) else formula_of(each)
-        if rule is not return_parameter:
+        rule: Any = each.combine if issubclass(each, Combinator) else p.formula_of(each)
+        if rule is not p.return_parameter:
             yield rule
 
 
@@ -410,7 +401,7 @@ class OptionRule(Combinator):
         """Return the orders of the policy inside, and those of the rule."""
         own = self.orders(bar, account, chain)
         for k, part in enumerate(self.parts):
-            if not trades_options(part.policy):
+            if not p.trades_options(part.policy):
                 continue
             inner: Any = self.policies[k]
             inner_orders = inner.option_orders(PartBar(bar, part.name), account, chain)

@@ -11,16 +11,9 @@ import numpy as np
 
 from backtest._compile.bytecode import format_location
 from backtest.core import RAISED, PolicyError, did_you_mean, format_time, repr_plain
+from backtest.policies import policy as p
 from backtest.policies.combinators import name_tuple, written_formulas
-from backtest.policies.policy import (
-    BAR_FIELDS,
-    Policy,
-    change_settings,
-    formula_for,
-    formula_of,
-    margin_formula_for,
-    start_memory,
-)
+from backtest.policies.policy import Policy
 from backtest.policies.view import AccountView
 
 
@@ -34,11 +27,11 @@ def as_numpy(value: Any) -> Any:
 
 
 def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
-    own = change_settings(policy, {})
+    own = p.change_settings(policy, {})
     for name, value in policy.settings().items():
         object.__setattr__(own, name, as_numpy(value))
-    formula, margin_formula = formula_for(policy, columns), margin_formula_for(policy, columns)
-    start = start_memory(policy)
+    formula, margin_formula = p.formula_for(policy, columns), p.margin_formula_for(policy, columns)
+    start = p.start_memory(policy)
     memory_type = None if start is None else type(start)
 
     def decide(also: Any, bar: Any, view: AccountView, memory: Any, t: int) -> tuple[float, Any]:
@@ -63,7 +56,7 @@ def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callabl
             raise make_policy_error(policy, bar, view, t, setting, answer)
         return value, after
 
-    return name_tuple("Bar", (*BAR_FIELDS, *columns)), decide
+    return name_tuple("Bar", (*p.BAR_FIELDS, *columns)), decide
 
 
 NUMBERS = (float, np.float64)
@@ -94,7 +87,7 @@ def make_policy_error(
     )
     if isinstance(outcome, BaseException):
         cls, cure = type(policy), ""
-        formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
+        formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [p.formula_of(cls)]
         if isinstance(outcome, FrozenInstanceError):
             cure = "; a policy is frozen: keep state in its memory, which start returns"
         elif isinstance(outcome, AttributeError):

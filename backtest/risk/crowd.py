@@ -16,14 +16,8 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest import margin as margins
 from backtest.core.units import TOLERANCE
-from backtest.margin import (
-    compute_liquidation_value,
-    compute_maintenance,
-    compute_price,
-    compute_value,
-    read_rules,
-)
 from backtest.market import Market, Markets, unwrap_market
 from backtest.venue import Contract, Venue, read_venue
 
@@ -35,11 +29,11 @@ ROUNDS = 64
 
 
 def to_value(contract: Contract, price: Any) -> Any:
-    return compute_value(contract.size, contract.kind == "inverse", price)
+    return margins.compute_value(contract.size, contract.kind == "inverse", price)
 
 
 def to_price(contract: Contract, value: Any) -> Any:
-    return compute_price(contract.size, contract.kind == "inverse", value)
+    return margins.compute_price(contract.size, contract.kind == "inverse", value)
 
 
 @core.checked_fields
@@ -169,7 +163,7 @@ class Crowd:
         now = find_price(price, entries if market is None else float(market.close[-1]))
         venue = None if venue is None else read_venue(venue)
         contract = Contract() if venue is None else venue.contract
-        margin = 0.0 if venue is None else read_rules(venue).rates[0]
+        margin = 0.0 if venue is None else margins.read_rules(venue).rates[0]
         if market is None:
             entry = np.full(n, find_price(entries, now))
         else:
@@ -287,9 +281,9 @@ def find_liquidation_prices(
     venue: Venue, quantity: Any, entry: Any, beside: Any
 ) -> core.FloatArray:
     """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
-    rules = read_rules(venue)
-    root = compute_liquidation_value(rules, quantity, entry, beside, 1.0)
-    needed = compute_maintenance(rules, np.abs(quantity * entry), 1.0)
+    rules = margins.read_rules(venue)
+    root = margins.compute_liquidation_value(rules, quantity, entry, beside, 1.0)
+    needed = margins.compute_maintenance(rules, np.abs(quantity * entry), 1.0)
     is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
     price = to_price(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
     return np.asarray(np.where(quantity == 0.0, np.nan, price))

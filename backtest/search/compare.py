@@ -12,18 +12,11 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
+from backtest import results as measured
 from backtest.core import as_of
 from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.results import (
-    Result,
-    Sampled,
-    compare_pairs,
-    find_cost_rates,
-    holm,
-    is_lost,
-    pair_differences,
-)
+from backtest.results import Result, Sampled
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
@@ -133,7 +126,7 @@ def compare(
     sampled = sample_returns(results)
     rows = {}
     for name, result in results.items():
-        costs = find_cost_rates(result.tally, result.span)  # over mean equity
+        costs = measured.find_cost_rates(result.tally, result.span)  # over mean equity
         rates = {f"{cost}_annual": rate for cost, rate in costs.items()}
         rows[name] = {"log_growth": e.find_growth(result), **result.metrics, **rates}
     for name, each in (scaled or {}).items():
@@ -311,7 +304,7 @@ def tabulate_differences(
     pairs = np.array([(k, names.index(baseline)) for k, name in enumerate(names)
                       if name != baseline], dtype=np.int64)  # fmt: skip
     ruined = table["ruined"].to_numpy() != 0.0
-    lost = np.array([is_lost(row) for row in table.to_dict("records")])
+    lost = np.array([measured.is_lost(row) for row in table.to_dict("records")])
     living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
     bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
@@ -324,7 +317,7 @@ def tabulate_differences(
 
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):
-            gap = pair_differences(of_run if is_tested else of_run * rest, pairs)
+            gap = measured.pair_differences(of_run if is_tested else of_run * rest, pairs)
         is_fallen = bases == RUIN
         edge = np.where(is_fallen, gap if measure == "log_growth" else np.nan, np.nan)
         part = pd.DataFrame({"policy": [names[one] for one, _ in pairs]})
@@ -333,7 +326,7 @@ def tabulate_differences(
         part = part.assign(p_value=np.nan, p_holm=np.nan)
         tested = np.isin(bases, (TEST, SAME)) & is_tested
         if tested.any():
-            drawn = compare_pairs(
+            drawn = measured.compare_pairs(
                 sampled._replace(returns=living),
                 pairs[tested],
                 measure,
@@ -347,7 +340,7 @@ def tabulate_differences(
                 part.loc[tested, name] = getattr(drawn, name)
         part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
         is_test = bases == TEST
-        part.loc[is_test, "p_holm"] = holm(part["p_value"][is_test].to_numpy())
+        part.loc[is_test, "p_holm"] = measured.holm(part["p_value"][is_test].to_numpy())
         is_decided = part["p_holm"] <= 1.0 - rules["confidence"] + 1e-12
         basis = np.where(is_test & ~np.array(is_tested), UNTESTED, bases)
         basis[part["difference"].isna() & ~np.isin(bases, (RUIN, LOST))] = NONE
@@ -435,7 +428,7 @@ class Comparison(core.SavedResult):
     def lost(self) -> tuple[str, ...]:
         """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
         rows = self.table[["ruined", "total_return"]].to_dict("index")
-        return tuple(str(name) for name, row in rows.items() if is_lost(row))
+        return tuple(str(name) for name, row in rows.items() if measured.is_lost(row))
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -19,15 +19,9 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Markets
 from backtest.results import annualize_ratios
+from backtest.search import problem as problems
 from backtest.search import validation as v
 from backtest.search.compare import compound_free
-from backtest.search.problem import (
-    SearchProblem,
-    SharedFields,
-    name_measures,
-    refuse_several,
-    takes_fields,
-)
 from backtest.search.trials import Journal, find_distinct
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.venue import Venue
@@ -69,7 +63,7 @@ SPREAD = "the spread of the paths is not an interval"
 @engine.short_form
 @core.record_making
 @core.checked_only("resume", "progress")
-@takes_fields(SharedFields)
+@problems.takes_fields(problems.SharedFields)
 def cross_validate(
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -80,7 +74,7 @@ def cross_validate(
     embargo: int | str | None = None,
     trials: int = 2_000,
     progress: Progress | None = None,
-    **fields: Unpack[SharedFields],
+    **fields: Unpack[problems.SharedFields],
 ) -> CrossValidation:
     """Choose the best set on each choice of groups of time, and test it on the others.
 
@@ -127,8 +121,8 @@ def cross_validate(
     """
     given = {"objective": objective, "trials": trials, "sampler": "sobol", **fields}
     problem = v.read_validated(market, policy, **given)
-    refuse_several(problem, "cross_validate")
-    if several := {*name_measures(problem.objective, problem.goal)} - KNOWN:
+    problems.refuse_several(problem, "cross_validate")
+    if several := {*problems.name_measures(problem.objective, problem.goal)} - KNOWN:
         raise core.ParameterError(
             "objective and constraints of a cross-validation must add up over groups, as sharpe, "
             f"cagr, max_drawdown and fees do, got {', '.join(sorted(several))}; a walk-forward "
@@ -155,7 +149,7 @@ def cross_validate(
 
 
 def judge_splits(
-    problem: SearchProblem,
+    problem: problems.SearchProblem,
     sets: Sets,
     groups: v.Groups,
     k: int,
@@ -277,7 +271,7 @@ def sum_moments(
 
 
 def build_parts(
-    problem: SearchProblem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
+    problem: problems.SearchProblem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
     venue: Any = problem.varied.venue
     venue = venue if isinstance(venue, Venue) else next(iter(venue.values()))

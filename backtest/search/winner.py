@@ -12,28 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import core
+from backtest import core, results
 from backtest.engine import count_periods
-from backtest.results import (
-    Sampled,
-    annualize_ratios,
-    compare_pairs,
-    deflated_sharpe,
-    effective_observations,
-    estimate_moments,
-    expected_max_sharpe,
-    probability_of_backtest_overfitting,
-    simulate_luck,
-)
+from backtest.results import deflated_sharpe
+from backtest.search import equal_risk
 from backtest.search import trials as t
 from backtest.search.compare import ALIKE
-from backtest.search.equal_risk import (
-    BUY_AND_HOLD,
-    CONSTANT,
-    NEAR,
-    hold_at_equal_risk,
-    measure_market,
-)
 from backtest.search.problem import Robustness, SearchProblem
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
 from backtest.sweep.set_evaluator import pool_measure
@@ -214,18 +198,19 @@ def run_beside(
         warnings.simplefilter("ignore")  # they were given before the search
         found: Any = evaluator.replay(values, first=first, stop=stop)
     runs = [*found.values()] if isinstance(found, Mapping) else [found]
-    held = [hold_at_equal_risk(each) for each in runs]
+    held = [equal_risk.hold_at_equal_risk(each) for each in runs]
     constants = [each for each in held if each is not None]
-    rows = {OWN: [each.metrics for each in runs], BUY_AND_HOLD: [*map(measure_market, runs)]}
+    rows = {OWN: [each.metrics for each in runs]}
+    rows[equal_risk.BUY_AND_HOLD] = [*map(equal_risk.measure_market, runs)]
     series, untested = [[each.returns for each in runs]], "it held nothing, or trades options"
     if len(constants) == len(runs):
-        rows[CONSTANT] = [each.result.metrics for each in constants]
+        rows[equal_risk.CONSTANT] = [each.result.metrics for each in constants]
         series.append([each.rest * each.result.returns for each in constants])
         untested = ""
     returns = np.array([pd.concat(each, axis=1, join="inner").mean(axis=1) for each in series])
-    if any(each["ruined"] for name in (OWN, CONSTANT) for each in rows.get(name, [])):
+    if any(each["ruined"] for name in (OWN, equal_risk.CONSTANT) for each in rows.get(name, [])):
         untested = "one of them was ruined"
-    elif any(not each.distance <= NEAR for each in constants):
+    elif any(not each.distance <= equal_risk.NEAR for each in constants):
         untested = "constant leverage cannot reach its volatility"
     elif not untested and np.std(returns[0] - returns[1]) <= ALIKE * np.std(returns[0]):
         untested = "it is constant leverage"
@@ -251,7 +236,7 @@ def count_trials(
         constant = parts[0].returns[1]
         if len(constant) == len(returns) and np.isfinite(returns).all():
             scale = np.std(returns, axis=0) / np.std(constant)
-            return simulate_luck(returns - constant[:, None] * scale, n_trials=n_trials).n
+            return results.simulate_luck(returns - constant[:, None] * scale, n_trials=n_trials).n
     return float(n_trials)
 
 
@@ -269,12 +254,12 @@ def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> 
     gaps = [float(np.sum(np.log1p(one) - np.log1p(other))) for one, other in
             (each.returns for each in parts)]  # fmt: skip
     years, returns = sum(each.years for each in parts), np.hstack([each.returns for each in parts])
-    sampled = Sampled(returns, np.zeros(returns.shape[1]), per_year=1.0, periods=1.0)
+    sampled = results.Sampled(returns, np.zeros(returns.shape[1]), per_year=1.0, periods=1.0)
     p, adjusted = math.nan, 0.0
     for draws in (FIRST_DRAWS, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)):
         if adjusted < 0.5:  # evidence is left possible
             rng, pair = np.random.default_rng([seed, 3]), np.array([[0, 1]])
-            drawn = compare_pairs(
+            drawn = results.compare_pairs(
                 sampled, pair, "log_growth", confidence=0.95, draws=draws, rng=rng
             )
             p = float(drawn.p_value[0])
@@ -583,14 +568,14 @@ def measure_luck(
     scale = math.sqrt(periods)
     if evaluator.is_pooled:
         own = rows.returns[:, -1]
-        ratio = annualize_ratios(own.mean(), own.std(ddof=1), periods)
+        ratio = results.annualize_ratios(own.mean(), own.std(ddof=1), periods)
         unknown["sharpe"] = float(np.nan_to_num(ratio))
     try:
-        luck = simulate_luck(rows.returns, n_trials=n_sets)
+        luck = results.simulate_luck(rows.returns, n_trials=n_sets)
         is_alone = len(sample) == 1  # its returns show no correlation
         count = n_sets + others if is_alone else luck.n * (1.0 + others / n_sets)
         std = luck.find_deviation(len(rows.returns), periods)
-        moments = estimate_moments(rows.returns[:, -1])
+        moments = results.estimate_moments(rows.returns[:, -1])
         deflated = deflated_sharpe(
             np.nan_to_num(unknown["sharpe"]) / scale,
             moments.n,
@@ -600,14 +585,14 @@ def measure_luck(
             std=std / scale,
         )
         splits = min(SPLITS, len(rows.returns) // 4 * 2)
-        overfitting = math.nan if is_alone else probability_of_backtest_overfitting(
+        overfitting = math.nan if is_alone else results.probability_of_backtest_overfitting(
             rows.returns, n_splits=splits).pbo  # fmt: skip
     except core.BacktestError:  # returns that are not finite
         return unknown
     return {
         **unknown,
         "effective_trials": float(count),
-        "lucky_sharpe": expected_max_sharpe(count, std),
+        "lucky_sharpe": results.expected_max_sharpe(count, std),
         "deflated_sharpe": deflated,
         "overfitting": overfitting,
     }
@@ -620,6 +605,6 @@ def deflate_alone(returns: core.FloatArray, trials: float) -> float:
     """
     if len(returns) < 2:
         return 0.5
-    moments, n = estimate_moments(returns), effective_observations(returns)
+    moments, n = results.estimate_moments(returns), results.effective_observations(returns)
     std = math.sqrt(1.0 / (n - 1)) if trials > 1.0 else 0.0
     return deflated_sharpe(**{**moments._asdict(), "n": n}, n_trials=trials, std=std)

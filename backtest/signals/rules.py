@@ -27,32 +27,18 @@ from typing import (
 import numpy as np
 
 from backtest import core
+from backtest import market as m
 from backtest._compile.bytecode import format_location
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.indicators import average_wilder
-from backtest.market import (
-    BY_BARS,
-    CARRIED,
-    CARRY,
-    Market,
-    Markets,
-    as_markets,
-    find_clock,
-    name_columns,
-    read_dates,
-    read_raw_weights,
-    read_weights,
-    require_panel,
-    unwrap_market,
-    weights_to_frame,
-)
+from backtest.market import Market, Markets
 from backtest.policies import Parameterized, freeze
 from backtest.policies.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 
 SignalT = TypeVar("SignalT", "pd.Series[float]", "pd.DataFrame")
 
 NOTE = "backtest.signal"
-CARRY_SERIES = f"{CARRIED}bt.signals.from_series(market, signal.shift(1), carry=True)"
+CARRY_SERIES = f"{m.CARRIED}bt.signals.from_series(market, signal.shift(1), carry=True)"
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
@@ -149,8 +135,8 @@ def compute_signal(
     check = LookAheadCheck(title, observe_part, market, tolerance)
     columns = check.run(observe_whole) if is_checked else observe_whole()
     if isinstance(market, Markets):
-        weights = read_weights(pd.DataFrame(columns, index=market.times), market)
-        signal: Any = weights_to_frame(keep_sides(weights, sides, np.inf), market)
+        weights = m.read_weights(pd.DataFrame(columns, index=market.times), market)
+        signal: Any = m.weights_to_frame(keep_sides(weights, sides, np.inf), market)
     else:
         signal = make_signal(market, columns[""], sides, title)
     return write_note(signal, cuts=check.causality.cuts) if is_checked else signal
@@ -169,7 +155,7 @@ def read_answer(
                 f"(n_bars, n_instruments), returned a {problem}"
             )
         columns = {name: np.zeros(market.n_bars) for name in names}
-        raw = read_raw_weights(answer, market, argument=title)
+        raw = m.read_raw_weights(answer, market, argument=title)
         for name, own, (first, stop) in zip(market.names, raw, market.spans, strict=True):
             columns[name][first:stop] = own[first:stop]
         return columns
@@ -198,7 +184,7 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([core.check_range("signal", signal, low=-1.0, high=1.0)])
     if is_series(signal):
-        read_dates(signal.index, "signal", BY_BARS)
+        m.read_dates(signal.index, "signal", m.BY_BARS)
         values = core.to_numbers(signal.reindex(market.times), "signal")
     else:
         values = core.to_numbers(signal, "signal")
@@ -239,7 +225,7 @@ def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any
         return write_note(kept, **note) if note else kept
     if not isinstance(given, np.ndarray | list | tuple):
         return given
-    known, own = (find_clock(each).seen.time for each in (whole, part))
+    known, own = (m.find_clock(each).seen.time for each in (whole, part))
     first = int(np.searchsorted(known, own[0]))
     gone = len(known) - first - len(own)
     return given[min(first, len(given)) : max(len(given) - gone, 0)]
@@ -356,7 +342,7 @@ class Directions(NamedTuple):
     def keep_times(self) -> Any:
         copy: Any
         if self.values.ndim == 2:
-            copy = None if self.given is None else weights_to_frame(self.values, self.market)
+            copy = None if self.given is None else m.weights_to_frame(self.values, self.market)
         elif len(self.values) == 1:
             copy = float(self.values[0])
         else:
@@ -367,8 +353,8 @@ class Directions(NamedTuple):
 
 
 def read_directions(signal: Any, market: Market | Markets) -> Directions:
-    seen = find_clock(market).seen
-    read = read_weights if isinstance(seen, Markets) else read_signal
+    seen = m.find_clock(market).seen
+    read = m.read_weights if isinstance(seen, Markets) else read_signal
     return Directions(signal, read(signal, seen), seen)
 
 
@@ -493,7 +479,7 @@ def keep_sides(values: core.FloatArray, sides: str, most: float = 1.0) -> core.F
 
 
 def resolve_signal(signal: Any, market: Market | Markets) -> Any:
-    named, seen = read_named(signal, market), find_clock(market).seen
+    named, seen = read_named(signal, market), m.find_clock(market).seen
     if not isinstance(named, SignalRule):
         return named
     return named.weigh(seen) if isinstance(seen, Markets) else named.apply(seen)
@@ -502,7 +488,7 @@ def resolve_signal(signal: Any, market: Market | Markets) -> Any:
 def read_named(signal: Any, market: Market | Markets) -> Any:
     if not isinstance(signal, str):
         return signal
-    seen = find_clock(market).seen
+    seen = m.find_clock(market).seen
     columns = {} if isinstance(seen, Markets) else seen.columns
     if signal in columns:
         values = pd.Series(columns[signal], index=seen.times, name="signal")
@@ -582,7 +568,7 @@ def from_series(
     values for fewer than half of the bars between the first stamp and the last are refused: they
     are mostly those of longer bars, known only when these close.
     """
-    market = unwrap_market(
+    market = m.unwrap_market(
         market,
         "a signal of this kind is of one market (call it for each, markets[name], or use "
         "from_frame or from_function)",
@@ -592,7 +578,10 @@ def from_series(
             f"signal must be a Series by time, got a {type(series).__name__}; give "
             "pd.Series(values, index=market.times)"
         )
-    stamps, values = read_dates(series.index, "signal", BY_BARS), core.to_numbers(series, "signal")
+    stamps, values = (
+        m.read_dates(series.index, "signal", m.BY_BARS),
+        core.to_numbers(series, "signal"),
+    )
     if not series.index.is_monotonic_increasing:
         raise core.ParameterError(
             "signal must be in order of time, its index goes back; sort_index()"
@@ -620,7 +609,7 @@ def from_series(
             f"signal must have a value for the bars it spans, got {len(stamps):,} for "
             f"{spanned:,}; {CARRY_SERIES}"
         )
-    warn_of_weights(series, as_markets(market))
+    warn_of_weights(series, m.as_markets(market))
     raw = np.full(market.n_bars, np.nan)
     raw[bars] = values[is_inside]
     return make_signal(market, raw, sides)
@@ -648,7 +637,7 @@ def from_frame(
     DataFrame of shape (n_bars, n_instruments)
         0 where flat, and where an instrument cannot be traded.
     """
-    require_panel(markets)
+    m.require_panel(markets)
     if not is_frame(frame):
         raise core.ParameterError(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
@@ -656,14 +645,14 @@ def from_frame(
         )
     given = frame
     if carry:
-        named = name_columns(frame, markets, "signal")
-        order = np.argsort(stamps := read_dates(named.index, "signal"), kind="stable")
+        named = m.name_columns(frame, markets, "signal")
+        order = np.argsort(stamps := m.read_dates(named.index, "signal"), kind="stable")
         last = find_carried(stamps[order], markets)
         carried = named.iloc[order[last]].set_axis(markets.times)
         given = carried.where(pd.Series(last >= 0, index=markets.times), np.nan)
-    weights = read_weights(given, markets)
+    weights = m.read_weights(given, markets)
     warn_of_weights(given, markets)
-    return weights_to_frame(keep_sides(weights, sides, np.inf), markets)
+    return m.weights_to_frame(keep_sides(weights, sides, np.inf), markets)
 
 
 @overload
@@ -775,14 +764,14 @@ def warn_of_weights(signal: object, markets: Markets) -> None:
         core.warn_of_outside(what, stamps, markets.start, markets.end)
     frame: Any = None
     if is_frame(signal):
-        frame, times = signal, find_clock(markets).seen.times[:-1]
+        frame, times = signal, m.find_clock(markets).seen.times[:-1]
         has_row = np.asarray(times.isin(frame.index))
         lacking, rows = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0)), int(has_row.sum())
         if len(lacking):
             core.warn_caller(
                 f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
-                f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
-                "or --carry-weights if so",
+                f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; "
+                f"{m.CARRY}, or --carry-weights if so",
                 core.WeightWarning,
             )
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:
