@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from typing import Annotated, Any
 
 import typer
@@ -56,10 +55,7 @@ def venues(
     if as_json:
         print_json([{"name": each.name, **each._asdict()} for each in found])
         return
-    alike = defaultdict(list)
-    for each in found:
-        alike[each.venue, each.dates, each.source].append(each)
-    for group in alike.values():
+    for group in preset_files.group_alike(found):
         first, names = group[0], ", ".join(each.name for each in group)
         is_one = len(group) == 1
         print_title(names if is_one else f"{first.venue}, {len(group)} symbols")

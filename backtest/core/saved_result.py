@@ -557,6 +557,7 @@ class SettingsResult(SavedResult):
 
     @property
     def title(self) -> str:
+        """What the result is about, for lists."""
         return str(self.settings.get("policy", ""))
 
     @classmethod

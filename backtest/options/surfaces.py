@@ -526,6 +526,7 @@ class Surface(core.Reportable):
 
     @property
     def heading(self) -> str:
+        """The title of the page."""
         return f"Implied volatility of {self.title}"
 
     def list_assumptions(self) -> tuple[str, ...]:

@@ -108,10 +108,12 @@ class Result(RunRecord, core.SavedResult):
 
     @property
     def heading(self) -> str:
+        """The title of the page."""
         return self.title
 
     @property
     def folder_title(self) -> str:
+        """What the name of the folder begins with."""
         return str(self.manifest["policy"]["name"])
 
     def target_cuts(self) -> pd.DataFrame:
@@ -316,6 +318,7 @@ class Result(RunRecord, core.SavedResult):
         return {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
 
     def list_policies(self) -> list[type]:
+        """Return the classes of policies whose code the provenance names."""
         return [type(each) for each in (*self.policies.values(), self.overlay) if each]
 
     def _lay_out(self) -> dict[str, Any]:

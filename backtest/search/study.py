@@ -50,6 +50,7 @@ class SearchResult(core.SavedResult):
 
     @property
     def folder_title(self) -> str:
+        """What the name of the folder begins with."""
         return f"{self.policy_name} {self.manifest['kind']}"
 
     @property

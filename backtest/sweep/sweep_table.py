@@ -224,6 +224,7 @@ class Sweep(core.SavedResult):
 
     @property
     def folder_title(self) -> str:
+        """What the name of the folder begins with."""
         return f"sweep {self.policy_name}"
 
     @property

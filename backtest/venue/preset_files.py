@@ -110,6 +110,13 @@ def available() -> list[Preset]:
     ]
 
 
+def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
+    groups: dict[tuple[object, ...], list[Preset]] = {}
+    for each in presets:
+        groups.setdefault((each.venue, each.dates, each.source), []).append(each)
+    return [*groups.values()]
+
+
 def split_day(text: str) -> tuple[str, str | None]:
     """Return a name, and the day after its last ``@``, None if there is none."""
     name, sign, date = text.rpartition("@")
