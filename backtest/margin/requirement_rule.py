@@ -677,15 +677,8 @@ def list_given(noun: str, given: Any, kind: type) -> tuple[Any, ...]:
     return tuple(listed)
 
 
-class OwnRule(core.Declaration):
-    def read(self, value: Any) -> RequirementRule:
-        if isinstance(value, type) or not isinstance(value, RequirementRule):
-            raise Fault("must have the methods requirement and initial, or be bt.Brackets()")
-        return value
-
-
 class OwnMargin(MarginRule, kw_only=True):
-    rule: Annotated[Any, OwnRule()]
+    rule: Any
 
     def faults(self) -> Faults:
         try:
@@ -726,7 +719,9 @@ class Requirement(core.Declaration):
             return MarginRule.from_dict({"preset": value})
         if isinstance(value, Mapping):
             return MarginRule.from_dict(value)
-        return OwnMargin(rule=OwnRule().read(value))
+        if isinstance(value, type) or not isinstance(value, RequirementRule):
+            raise Fault("must have the methods requirement and initial, or be bt.Brackets()")
+        return OwnMargin(rule=value)
 
 
 def ask_rule(

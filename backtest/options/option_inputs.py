@@ -62,11 +62,9 @@ def check_options(
 
 
 def find_lots(markets: Markets, venues: Mapping[str, Venue]) -> list[float]:
-    owners, options = markets.listing.underlyings, markets.options
-    costs = {
-        name: require_costs(venues[owner].option_costs, owner) for name, owner in owners.items()
-    }
-    return [costs[name].find_lot(option) for name, option in options.items()]
+    owners = [markets.listing.underlyings[name] for name in markets.options]
+    costs = [require_costs(venues[owner].option_costs, owner) for owner in owners]
+    return [each.find_lot(x) for each, x in zip(costs, markets.options.values(), strict=True)]
 
 
 def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
@@ -394,16 +392,9 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     age, known = listing.quote_age or markets.interval, markets.time + markets.interval - 1
     spots = markets.panel().mark_close
     for k, (name, option) in enumerate(listing.options.items()):
-        forwards = spots[feed.instruments[k]] * feed.bases_close[:, k]
-        years, volatilities = feed.years_close[:, k], feed.volatilities_close[:, k]
-        found.forwards[:, k] = forwards
-        here = np.flatnonzero(np.isfinite(forwards + years + volatilities))
-        halves, same = np.nan_to_num(feed.half_spreads[here, k]), np.ones(len(here))
-        place = option.sign * same, forwards[here], feed.strikes[k] * same, years[here]
-        ticks = np.where(halves > 0.0, feed.ticks[k], 0.0)
-        quotes = quote_at_model(place, volatilities[here], halves, ticks, is_coin=option.is_coin)
-        for values, quoted in zip(found[1:], quotes, strict=True):
-            values[here, k] = quoted
+        found.forwards[:, k] = spots[feed.instruments[k]] * feed.bases_close[:, k]
+        for values, quoted in zip(found[1:], quote_at_model(feed, k, found.forwards), strict=True):
+            values[:, k] = quoted
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
             rows, own = read_own_rows(chain, option), feed.marks_close[:, k]
@@ -414,29 +405,28 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
 
 
 def quote_at_model(
-    place: tuple[core.FloatArray, ...],
-    volatilities: core.FloatArray,
-    halves: core.FloatArray,
-    ticks: core.FloatArray,
-    *,
-    is_coin: bool,
+    feed: OptionFeed, k: int, forwards: core.FloatArray
 ) -> tuple[core.FloatArray, ...]:
-    """Return marks, bids, asks and deltas of a contract, (n,), at its model price and spread.
+    """Return marks, bids, asks and deltas of a contract, (n_bars,), at its model price and spread.
 
-    ``place`` has its sign, forwards, strikes and years; ``halves`` half the spread in volatility.
+    ``forwards`` is (n_bars, K).
     """
-    rate = np.zeros(len(volatilities))
+    volatilities, halves = feed.volatilities_close[:, k], np.nan_to_num(feed.half_spreads[:, k])
+    ticks, is_coin = np.where(halves > 0.0, feed.ticks[k], 0.0), bool(feed.are_coin[k])
+    place = np.broadcast_arrays(
+        feed.signs[k], forwards[:, k], feed.strikes[k], feed.years_close[:, k], feed.rates[k]
+    )
 
     def price(volatility: core.FloatArray) -> core.FloatArray:
-        terms = pricing.Terms((*place, volatility, rate), is_coin)
+        terms = pricing.Terms((*place[:4], volatility, place[4]), is_coin)
         return np.asarray(pricing.evaluate(pricing.PRICE, terms))
 
     quotes = [price(volatilities)]
     for side in (-1.0, 1.0):
         away = side * (price(np.maximum(volatilities + side * halves, 0.0)) - quotes[0])
         quotes.append(np.maximum(quotes[0] + side * np.maximum(away, ticks), 0.0))
-    greeks = pricing.evaluate(pricing.GREEKS, pricing.Terms((*place, volatilities, rate)))
-    return (*quotes, greeks[0])
+    terms = pricing.Terms((*place[:4], volatilities, place[4]))
+    return (*quotes, pricing.evaluate(pricing.GREEKS, terms)[0])
 
 
 def write_targets(feed: OptionFeed, markets: Markets) -> None:

@@ -196,36 +196,30 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows[used].reset_index(drop=True), left.reset_index(drop=True)
 
 
-Columns = dict[str, FloatArray]
-FITTED = ("strike", "k", "years", "forward", "bid_iv", "ask_iv", "iv", "mark_iv")
-
-
-def collect_quotes(part: Columns) -> Quotes:
+def collect_quotes(part: pd.DataFrame) -> Quotes:
     """Return the two-sided quotes of an expiry by strike, those out of the money first."""
-    both = np.flatnonzero(~np.isnan(part["bid_iv"]))
-    strikes, is_in = part["strike"][both], part["is_in"][both]
-    ranked = both[np.lexsort((is_in, strikes))]
-    best = ranked[np.unique(part["strike"][ranked], return_index=True)[1]]
-    k, bid, ask = (part[name][best] for name in ("k", "bid_iv", "ask_iv"))
+    both = part[part["bid_iv"].notna()]
+    ranked = both.assign(is_in=~is_out_of_the_money(both)).sort_values(["strike", "is_in"])
+    best = ranked.drop_duplicates("strike")
+    k, bid, ask = best[["k", "bid_iv", "ask_iv"]].to_numpy().T
     return Quotes(k, bid, ask, float(np.median(part["years"])))
 
 
-def describe_fit(part: Columns, smile: SVI) -> dict[str, object]:
+def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
     years = float(np.median(part["years"]))
-    fitted = np.sqrt(smile.total_variance(part["k"]) / years)
+    fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
     money = math.sqrt(float(smile.total_variance(0.0)))
-    near = np.abs(part["k"]) <= WIDTH * money
-    low = np.nan_to_num(part["bid_iv"], nan=0.0) - WIDENING
+    near = part["k"].abs() <= WIDTH * money
+    low = part["bid_iv"].fillna(0.0) - WIDENING
     inside = (fitted >= low) & (fitted <= part["ask_iv"] + WIDENING)
-    marks = np.where(np.isnan(part["iv"]), part["mark_iv"], part["iv"])
-    errors = np.abs(fitted - marks)[near]
-    known = errors[~np.isnan(errors)]
+    errors = (part["iv"].fillna(part["mark_iv"]) - fitted).abs()
+    known = errors[near].dropna()
     return {
         "years": years,
         "forward": float(np.median(part["forward"])),
         **vars(smile),
         "quotes": int(near.sum()),
-        "strikes": len(np.unique(part["strike"][near])),
+        "strikes": part["strike"][near].nunique(),
         "inside": float(inside[near].mean()) if near.any() else math.nan,
         "median_error": float(np.median(known)) if known.size else math.nan,
         "worst_error": float(known.max()) if known.size else math.nan,
@@ -481,13 +475,8 @@ class Surface(core.Reportable):
                 f"an expiry needs {FEWEST} strikes with bid and ask, got none that has in the "
                 f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
             )
-        columns = {name: rows[name].to_numpy(dtype=np.float64) for name in FITTED}
-        columns["is_in"] = ~is_out_of_the_money(rows).to_numpy()
         expiries = rows.groupby("expiry", sort=True)
-        parts = [
-            {name: column[places] for name, column in columns.items()}
-            for places in expiries.indices.values()
-        ]
+        parts = [part for _, part in expiries]
         quotes = [*map(collect_quotes, parts)]
         smiles = tuple(map(fit_svi, quotes) if model == "svi" else fit_ssvi(quotes))
         fits = pd.DataFrame([*map(describe_fit, parts, smiles)])

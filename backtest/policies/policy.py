@@ -289,22 +289,18 @@ def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     for name in changes:
         field, _, place = name.partition(".")
         known = declared.get(field)
-        if known is not None and known.is_table and place:
-            table = merged.get(field) or ({} if isinstance(owner, type) else getattr(owner, field))
-            merged[field] = {**table, place: merged.pop(name)}
+        if known is None or not place:
             continue
-        if known is None or not (place.isdecimal() and int(place) < known.length):
-            continue
-        values = merged.get(field)
-        if values is None:
-            held = known.default if isinstance(owner, type) else getattr(owner, field)
-            values = [None] * known.length if held is None else held
-        elif isinstance(values, str):
-            values = parse_value(known, values)
-        rows: Any = values
-        values = list(rows)
-        values[int(place)] = merged.pop(name)
-        merged[field] = values
+        held = None if isinstance(owner, type) else getattr(owner, field)
+        if known.is_table:
+            merged[field] = {**(merged.get(field) or held or {}), place: merged.pop(name)}
+        elif place.isdecimal() and int(place) < known.length:
+            values: Any = merged.get(field)
+            if values is None:
+                values = held or known.default or [None] * known.length
+            given: Any = parse_value(known, values) if isinstance(values, str) else values
+            merged[field] = [*given]
+            merged[field][int(place)] = merged.pop(name)
     return merged
 
 
