@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from backtest import _compile, core
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS
 from backtest.core import BoolArray, FloatArray, IntArray, units
-from backtest.policies import written_formulas
 from backtest.results import (
     AccountFields,
     PositionFields,
@@ -408,7 +407,6 @@ ROOMS = (
 )
 """The folders whose code computes a run."""
 POLICY = ("text", "name", "settings", "source_hash", "by_instrument", "switches")
-OF_FILES = frozenset({"policy.file_hash"})
 RUN = ("signal", "sampling", "calendar", "resumed_from")
 LONGEST = 64
 """The length up to which lists are kept; longer ones are replaced by a hash."""
@@ -427,19 +425,9 @@ class FactChange(NamedTuple):
 
 def gather_facts(result: Result) -> dict[str, Any]:
     manifest, policy = result.manifest, result.manifest["policy"]
-    own = [each for each in (*result.policies.values(), result.overlay) if each is not None]
-    formulas = [formula for each in own for formula in written_formulas(type(each))]
-    try:
-        files = sorted({Path(each.__code__.co_filename) for each in formulas})
-        file_hash = hash_texts(files) if files else None
-    except OSError:  # typed into a notebook or a console
-        file_hash = None
     facts: dict[str, Any] = {
         "data": drop_sources(manifest["data"]),
-        "policy": {
-            **{name: policy[name] for name in POLICY if name in policy},
-            "file_hash": file_hash,
-        },
+        "policy": {name: policy[name] for name in POLICY if name in policy},
         **({"overlay": manifest["overlay"]} if manifest.get("overlay") else {}),
         "venue": manifest["venue"],
         "account": manifest["account"],
@@ -456,10 +444,7 @@ def gather_facts(result: Result) -> dict[str, Any]:
 @functools.cache
 def hash_rooms(rooms: tuple[str, ...]) -> str:
     root = Path(__file__).parents[1]
-    return hash_texts(sorted(path for room in rooms for path in (root / room).rglob("*.py")))
-
-
-def hash_texts(files: Iterable[Path]) -> str:
+    files = sorted(path for room in rooms for path in (root / room).rglob("*.py"))
     texts = (file.read_bytes().replace(b"\r\n", b"\n") for file in files)
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
@@ -489,13 +474,11 @@ def shorten_lists(value: Any) -> Any:
 
 
 def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactChange]:
-    found = [
+    return [
         FactChange(re.split(r"[.\[]", name, maxsplit=1)[0], name, one, other)
         for name, one, other in walk_differences(was, now)
-        if name not in REPEATED and not (name in OF_FILES and None in (one, other))
+        if name not in REPEATED
     ]
-    is_code = any(each.name == "policy.source_hash" for each in found)
-    return [each for each in found if not (is_code and each.name in OF_FILES)]
 
 
 def shorten_value(value: Any) -> str:
@@ -536,9 +519,8 @@ class Baseline:
     history: Sequence[Mapping[str, Any]] = ()
 
     def is_other_than(self, other: Baseline) -> bool:
-        changes = list_changes(self.facts, other.facts)
         return (
-            any(each.name not in OF_FILES for each in changes)
+            bool(list_changes(self.facts, other.facts))
             or self.host != other.host
             or self.metrics.keys() != other.metrics.keys()
             or bool(list_moved(self, other))
@@ -572,8 +554,7 @@ def take_baseline(
             "spans": hash_data(manifest["spans"]),
             "source_hash": hash_rooms(SEARCHED_BY),
         }
-        kept = ("name", "source_hash", "file_hash")
-        facts["policy"] = {name: facts["policy"][name] for name in kept}
+        facts["policy"] = {name: facts["policy"][name] for name in ("name", "source_hash")}
         facts[WALK] = shorten_lists(search)
         facts[WINNERS] = shorten_lists(winners.to_dict("records"))
         metrics |= {x: read_figures(result.figures, key) for x, (key, _) in FIGURES.items()}

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic_core import PydanticCustomError, core_schema
 
 from backtest.core import moments, units
-from backtest.core.checked_calls import PLAIN, checked, checked_fields, keep_if
+from backtest.core.checked_calls import PLAIN, checked_fields, keep_if
 from backtest.core.code_names import is_series, pd
 from backtest.core.errors import BacktestError, Fault, ParameterError, did_you_mean
 from backtest.core.json_values import repr_given
@@ -111,11 +111,6 @@ class Range(Declaration):
         if not self.low <= number <= self.high:
             raise Fault(f"must be {self}")
         return number
-
-    @checked
-    def admits(self, values: units.FloatArray) -> units.BoolArray:
-        """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
-        return (values >= self.low) & (values <= self.high)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -261,10 +256,6 @@ class Whole(Declaration):
             read_number(value, whole=True)
         return int(Number(self.low).read(value))
 
-    def admits(self, values: units.FloatArray) -> units.BoolArray:
-        is_whole: units.BoolArray = values == np.rint(values)
-        return Number(self.low).admits(values) & is_whole
-
 
 class Flag(Declaration):
     kind: ClassVar[type] = bool
@@ -329,9 +320,6 @@ class Timed(Declaration):
                 found = f"{repr_given(number)} at {_format(series.index, position)}"
                 raise Fault(str(fault), found) from None
         return series
-
-    def admits(self, values: units.FloatArray) -> units.BoolArray:
-        return self.number.admits(values)
 
 
 class DatedCost(Timed):

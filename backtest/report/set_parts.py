@@ -19,7 +19,7 @@ from backtest.report.write import draw_chart
 from backtest.results import check_metric, count_cautions, find_cautions, name_measure
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
-from backtest.search import GrowthTest, Study, describe_budget, find_measures
+from backtest.search import GrowthTest, Study
 from backtest.sweep import Sweep, find_failed
 
 NO_HOLDOUT = (
@@ -377,9 +377,15 @@ def list_study_assumptions(study: Study) -> tuple[str, ...]:
     facts = study.manifest
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
     searched = format_span({**facts["data"], "end": facts["searched"]})
+    trials, seconds = facts["trials"], facts["seconds"]
+    limits = [f"{trials:,} trials"] if trials is not None else []
+    limits += [f"{seconds:g} s"] if seconds is not None else []
+    limits += [f"{facts['patience']:,} without a gain"] if "patience" in facts else []
+    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
     return (
         f"Searched on {searched}; {kept}. Subject to {name_constraints(facts)}.",
-        f"Sampler: {describe_budget(facts)}.",
+        f"Sampler: {facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; "
+        f"{how}.",
     )
 
 
@@ -500,8 +506,9 @@ def list_winner(study: Study) -> list[Shown]:
     outcome = study.outcome
     holdout, parts = ({}, ()) if outcome is None else (outcome.holdout, outcome.lines)
     found = pd.DataFrame({"search": known, "holdout": holdout} if holdout else {"search": known})
-    names = [n for n in dict.fromkeys((*COMPARED, *find_measures(study)))
-             if n in ABOUT and n in known]  # fmt: skip
+    words = [study.objective, *study.manifest["constraints"]]
+    own = (word.removeprefix("-").partition(" ")[0] for word in words)
+    names = [n for n in dict.fromkeys((*COMPARED, *own)) if n in ABOUT and n in known]
     measured = found.loc[names]
     lines = {
         f"{name}, {where}": {measure: line.get(measure, math.nan) for measure in COMPARED[1:]}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from backtest.search.cross_validate import CrossValidation, cross_validate
     from backtest.search.frontier import Frontier
     from backtest.search.problem import Robustness
-    from backtest.search.study import Study, describe_budget, find_measures
+    from backtest.search.study import Study
     from backtest.search.timing import TimingTest, timing_test
     from backtest.search.trials import Progress
     from backtest.search.tune import frontier, objective, tune

@@ -147,15 +147,37 @@ def compare(
             how = how if got else "held nothing, and cannot be scaled"
             cautions.append(f"{name} {how} to {each.target:.4g}: its risk is not equal")
     first = next(iter(results.values()))
-    facts = {
-        "baseline": against,
-        "market": e.measure_market(first),
-        "equal_risk": equal_risk,
-        **rules,
-        "blocks": blocks,
-        "warnings": cautions,
-    }
-    manifest = build_manifest(results, scaled, sampled, facts)
+    overlay, shared = find_overlay(first.manifest), {x: first.manifest[x] for x in SHARED}
+    manifest: dict[str, Any] = core.to_plain(
+        {
+            "kind": "comparison",
+            "data": first.manifest["data"],
+            "policies": {
+                name: {
+                    **{key: result.manifest["policy"][key] for key in ("text", "source_hash")},
+                    "result": result.manifest["id"],
+                    "scale": 1.0 if scaled is None else scaled[name].scale,
+                    "rest": 1.0 if scaled is None else scaled[name].rest,
+                }
+                for name, result in results.items()
+            },
+            **shared,
+            **({"overlay": overlay} if overlay else {}),
+            "samples": {
+                "n": sampled.returns.shape[1],
+                "per_year": sampled.per_year,
+                "periods": sampled.periods,
+            },
+            "baseline": against,
+            "market": e.measure_market(first),
+            "equal_risk": equal_risk,
+            **rules,
+            "blocks": blocks,
+            "warnings": cautions,
+            "versions": {**core.find_versions(), "arch": core.find_version("arch")},
+        }
+    )
+    manifest = {"id": core.compute_id(manifest), **manifest}
     index = first.returns.index
     returns = pd.DataFrame(sampled.returns.T, index=index, columns=[*results])
     free = pd.Series(sampled.free, index=index, name="risk_free")
@@ -172,41 +194,6 @@ def compare_policies(
 
 
 vars(compare)["as_method"] = compare_policies
-
-
-def build_manifest(
-    results: Mapping[str, Result],
-    scaled: Mapping[str, e.ScaledAccount] | None,
-    sampled: Sampled,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    first = next(iter(results.values())).manifest
-    overlay, versions = find_overlay(first), core.find_versions()
-    manifest: dict[str, Any] = core.to_plain(
-        {
-            "kind": "comparison",
-            "data": first["data"],
-            "policies": {
-                name: {
-                    **{key: result.manifest["policy"][key] for key in ("text", "source_hash")},
-                    "result": result.manifest["id"],
-                    "scale": 1.0 if scaled is None else scaled[name].scale,
-                    "rest": 1.0 if scaled is None else scaled[name].rest,
-                }
-                for name, result in results.items()
-            },
-            **{name: first[name] for name in SHARED},
-            **({"overlay": overlay} if overlay else {}),
-            "samples": {
-                "n": sampled.returns.shape[1],
-                "per_year": sampled.per_year,
-                "periods": sampled.periods,
-            },
-            **facts,
-            "versions": {**versions, "arch": core.find_version("arch")},
-        }
-    )
-    return {"id": core.compute_id(manifest), **manifest}
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
@@ -536,7 +523,13 @@ class Comparison(core.SavedResult):
         cells: dict[str, pd.Series] = {}
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")
-            gaps.append(show_gap(f"difference-{measure}", f"Difference of {title}", rows))
+            known = rows[np.isfinite(rows["difference"])]
+            drawn = known[["difference", "low", "high", "distinguishable"]] if len(known) else None
+            gaps.append(ShownChart(
+                f"difference-{measure}", f"Difference of {title}",
+                "Blue where it is more than noise, gray where it is not.", drawn, "intervals",
+                x="difference", percent="" if measure == "sharpe" else "x", size="narrow",
+            ))  # fmt: skip
             cells[title] = rows.apply(write_gap, axis=1)
         table = pd.DataFrame(cells).loc[[name for name in self.order if name != self.baseline]]
         heads = {title: core.Head(title, "", "decimals") for title in TITLES.values()}
@@ -594,15 +587,6 @@ def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
     unit = 1.0 if row["measure"] == "sharpe" else 100.0
     around = "" if basis != TEST else f" ± {unit * half:.2f}" if math.isfinite(half) else " ± ?"
     return f"{unit * gap:.2f}{around}{'' if unit == 1.0 else ' %'}{mark}"
-
-
-def show_gap(key: str, title: str, rows: pd.DataFrame) -> ShownChart:
-    known = rows[np.isfinite(rows["difference"])]
-    return ShownChart(
-        key, title, "Blue where it is more than noise, gray where it is not.",
-        known[["difference", "low", "high", "distinguishable"]] if len(known) else None,
-        "intervals", x="difference", percent="" if key.endswith("sharpe") else "x", size="narrow",
-    )  # fmt: skip
 
 
 def show_accounts(

@@ -142,68 +142,57 @@ def cross_validate(
         runs = run_groups(evaluator, sets, cut, folder, progress)
         if any(each.failed.all() for each in runs):
             raise core.PolicyError("every set failed in a group; run one with bt.run to see more")
-        figures = {"embargo_bars": bars, "embargo_samples": skipped, "sets": count_sets(sets)}
-        return judge_splits(problem, sets, cut, k, runs, figures, manifest)
+        periods = engine.count_periods(problem.test.calendar, sampling, market)
+        plain, late = (build_parts(problem, cut, runs, each) for each in (0, skipped))
+        failed = np.any([each.failed for each in runs], axis=0)
+
+        def score(parts: Sequence[GroupPart]) -> tuple[core.FloatArray, core.FloatArray]:
+            """Return the score of each set on some groups, and how far it breaks constraints."""
+            metrics = combine_parts(parts, periods)
+            scores, violation = problem.goal.score(metrics, failed)
+            return v.order_scores(scores, metrics["ruined"]), violation
+
+        insides, outsides = [], []
+        tests = list(itertools.combinations(range(cut.n), k))
+        for tested in tests:
+            is_late = v.find_embargoed(cut.n, tested)
+            rest = [late[g] if is_late[g] else plain[g] for g in range(cut.n) if g not in tested]
+            inside, violation = score(rest)
+            insides.append(np.where(violation == 0.0, inside, -np.inf))
+            outsides.append(score([plain[g] for g in tested])[0])
+        splits = choose_winners(insides, outsides)
+        rows = splits.pop("row").to_numpy()
+        objective, empty = problem.goal.objective, int(np.sum(rows < 0))
+        text = f"{empty} of {len(rows)} splits have no set that satisfies all constraints"
+        matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
+        splits.insert(0, "groups", tests)
+        for name in problem.names:
+            setting = problem.varied.settings[name]
+            values = [None if row < 0 else to_plain_value(setting, sets[name][row])
+                      for row in rows.tolist()]  # fmt: skip
+            splits[name_column(name)] = pd.Series(values)
+        known = splits[["in_sample", "out_of_sample"]].where(np.isfinite).median()
+        return CrossValidation(
+            splits=splits.rename_axis("split"),
+            paths=stitch_paths(rows[np.array(v.list_paths(cut.n, k))], plain, runs, periods),
+            matrix=pd.DataFrame(matrix).rename_axis("set"),
+            sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
+            figures={
+                "embargo_bars": bars,
+                "embargo_samples": skipped,
+                "sets": count_sets(sets),
+                "pbo": v.estimate_overfitting(
+                    splits["rank"], count_independent(cut.n, k)
+                ).to_dict(),
+                "mean_rank": float(splits["rank"].mean()),
+                "median_in_sample": float(known["in_sample"]),
+                "median_out_of_sample": float(known["out_of_sample"]),
+                "warnings": [text] * bool(empty),
+            },
+            manifest=manifest,
+        )
 
     return v.make_or_resume(CrossValidation, problem, manifest, make)
-
-
-def judge_splits(
-    problem: problems.SearchProblem,
-    sets: Sets,
-    groups: v.Groups,
-    k: int,
-    runs: Sequence[GroupRuns],
-    figures: dict[str, Any],
-    manifest: Mapping[str, Any],
-) -> CrossValidation:
-    test, n = problem.test, groups.n
-    periods = engine.count_periods(test.calendar, test.sampling, problem.market)
-    plain = build_parts(problem, groups, runs, 0)
-    late = build_parts(problem, groups, runs, figures["embargo_samples"])
-    failed = np.any([each.failed for each in runs], axis=0)
-
-    def score(parts: Sequence[GroupPart]) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return the score of each set on some groups, and how far it breaks constraints."""
-        metrics = combine_parts(parts, periods)
-        scores, violation = problem.goal.score(metrics, failed)
-        return v.order_scores(scores, metrics["ruined"]), violation
-
-    insides, outsides = [], []
-    tests = list(itertools.combinations(range(n), k))
-    for tested in tests:
-        is_late = v.find_embargoed(n, tested)
-        rest = [late[g] if is_late[g] else plain[g] for g in range(n) if g not in tested]
-        inside, violation = score(rest)
-        insides.append(np.where(violation == 0.0, inside, -np.inf))
-        outsides.append(score([plain[g] for g in tested])[0])
-    splits = choose_winners(insides, outsides)
-    rows = splits.pop("row").to_numpy()
-    objective, empty = problem.goal.objective, int(np.sum(rows < 0))
-    text = f"{empty} of {len(rows)} splits have no set that satisfies all constraints"
-    matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
-    splits.insert(0, "groups", tests)
-    for name in problem.names:
-        setting = problem.varied.settings[name]
-        values = [None if row < 0 else to_plain_value(setting, sets[name][row])
-                  for row in rows.tolist()]  # fmt: skip
-        splits[name_column(name)] = pd.Series(values)
-    known = splits[["in_sample", "out_of_sample"]].where(np.isfinite).median()
-    return CrossValidation(
-        splits=splits.rename_axis("split"),
-        paths=stitch_paths(rows[np.array(v.list_paths(n, k))], plain, runs, periods),
-        matrix=pd.DataFrame(matrix).rename_axis("set"),
-        sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
-        figures={
-            **figures,
-            "pbo": v.estimate_overfitting(splits["rank"], count_independent(n, k)).to_dict(),
-            "mean_rank": float(splits["rank"].mean()),
-            "median_in_sample": float(known["in_sample"]),
-            "median_out_of_sample": float(known["out_of_sample"]),
-            "warnings": [text] * bool(empty),
-        },
-        manifest=manifest,
-    )
 
 
 class GroupRuns(NamedTuple):
@@ -231,8 +220,7 @@ def run_groups(
         for begin, end in spans[len(tables) :]:
             rows = evaluator.evaluate(some, first=begin, stop=end, returns=True).finish()
             failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
-            sampled: Any = rows.returns
-            returns = np.where(failed, 0.0, sampled).T.copy()
+            returns = np.where(failed, 0.0, rows.returns).T.copy()
             columns = {**rows.metrics, RETURNS: [*returns], FAILED: failed}
             tables.append(pd.DataFrame(columns))
             journal.write_table(tables[-1])

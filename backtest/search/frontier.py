@@ -130,11 +130,10 @@ def estimate_errors(goal: t.Goal, evaluator: Evaluator, sets: Sets, seed: int) -
     0 where a score does not follow from returns.
     """
     rows = evaluator.evaluate(sets, returns=True).finish()
-    returns = rows.returns
-    if returns is None or len(returns) < 2:
+    if len(rows.returns) < 2:
         return np.zeros((len(rows.done), len(goal.objectives)))
     span = find_span(evaluator)
-    drawn = [*resample_scores(goal, rows.metrics, returns, span, ERROR_DRAWS, seed)]
+    drawn = [*resample_scores(goal, rows.metrics, rows.returns, span, ERROR_DRAWS, seed)]
     return np.asarray(np.nan_to_num(np.std(drawn, axis=0, ddof=1)))
 
 
@@ -317,7 +316,7 @@ def build_frontier(
     rows = task.seen.evaluate(everything, returns=True).finish()
     is_usable = (rows.metrics["ruined"] == 0.0) & ~np.isnan(goal.grade(rows.metrics)).any(axis=1)
     shares = np.full(len(rows.done), np.nan)
-    if rows.returns is not None and len(rows.returns) > 1:
+    if len(rows.returns) > 1:
         usable = take_sets(rows.metrics, is_usable)
         span, seed = find_span(task.seen), task.problem.seed
         drawn = resample_scores(goal, usable, rows.returns[:, is_usable], span, draws, seed)

@@ -370,7 +370,34 @@ class Study(SearchResult):
     @property
     def verdict_text(self) -> str:
         """Whether the best trial beats constant leverage at equal risk, in a sentence."""
-        return write_verdict(self)
+        verdict = self.verdict
+        if not self.trials:
+            return "no verdict: nothing was evaluated"
+        if verdict is None:
+            return "no verdict yet: the study is not finished"
+        if self.best is None:
+            return f"no best trial: none of {format_sets(verdict.trials)} satisfies all constraints"
+        growth = verdict.growth
+        text = (
+            f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"
+        )
+        if not math.isnan(growth.holdout_difference):
+            gap = core.format_percent(growth.holdout_difference)
+            fills = core.count_nouns(growth.holdout_fills, "fill")
+            few = f", under {w.FEW_FILLS}, too few to judge" * (growth.holdout_fills < w.FEW_FILLS)
+            text += f". On the holdout the difference is {gap} a year with {fills}{few}"
+        if not math.isnan(verdict.deflated_sharpe):
+            ratio = core.format_probability(verdict.deflated_sharpe)
+            text += f". Deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
+        if growth.is_evidence and verdict.overfitting > EVEN:
+            text += (
+                f". But the best set of one half of the time was no better than the median in the "
+                f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
+            )
+        for where, lines in zip(PARTS, self.outcome.lines if self.outcome else (), strict=False):
+            better = name_better(lines, lines[w.OWN])
+            text += f". {where.capitalize()}, {better}" * bool(better)
+        return text
 
     def list_measures(self) -> Mapping[str, float]:
         measured = self._rows.metrics
@@ -427,49 +454,6 @@ class Study(SearchResult):
         paths = sorted((folder / t.TRIALS).glob("[0-9]*.parquet"))
         tables = [each for each in map(t.load_batch, paths) if len(each)]
         return f"{sum(len(k) for k in tables if k['stage'][0] != t.PART):,} sets"
-
-
-def describe_budget(facts: Mapping[str, Any]) -> str:
-    trials, seconds = facts["trials"], facts["seconds"]
-    limits = [f"{trials:,} trials"] if trials is not None else []
-    limits += [f"{seconds:g} s"] if seconds is not None else []
-    limits += [f"{facts['patience']:,} without a gain"] if "patience" in facts else []
-    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
-    return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
-
-
-def find_measures(study: Study) -> list[str]:
-    words = [study.objective, *study.manifest["constraints"]]
-    return [word.removeprefix("-").partition(" ")[0] for word in words]
-
-
-def write_verdict(study: Study) -> str:
-    verdict = study.verdict
-    if not study.trials:
-        return "no verdict: nothing was evaluated"
-    if verdict is None:
-        return "no verdict yet: the study is not finished"
-    if study.best is None:
-        return f"no best trial: none of {format_sets(verdict.trials)} satisfies all constraints"
-    growth = verdict.growth
-    text = f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"
-    if not math.isnan(growth.holdout_difference):
-        gap = core.format_percent(growth.holdout_difference)
-        fills = core.count_nouns(growth.holdout_fills, "fill")
-        few = f", under {w.FEW_FILLS}, too few to judge" * (growth.holdout_fills < w.FEW_FILLS)
-        text += f". On the holdout the difference is {gap} a year with {fills}{few}"
-    if not math.isnan(verdict.deflated_sharpe):
-        ratio = core.format_probability(verdict.deflated_sharpe)
-        text += f". Deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
-    if growth.is_evidence and verdict.overfitting > EVEN:
-        text += (
-            f". But the best set of one half of the time was no better than the median in the "
-            f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
-        )
-    for where, lines in zip(PARTS, study.outcome.lines if study.outcome else (), strict=False):
-        better = name_better(lines, lines[w.OWN])
-        text += f". {where.capitalize()}, {better}" * bool(better)
-    return text
 
 
 def describe_growth(growth: w.GrowthTest) -> str:

@@ -15,11 +15,12 @@ import pandas as pd
 
 from backtest import core
 from backtest._compile.object_code import COMPILING
-from backtest.core.atomic_files import DRAFT_FILE, LOCK
+from backtest.core.atomic_files import LOCK
 from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.sweep import count_sets, draw_cube, find_different, take_sets
+from backtest.sweep.sets import take_part
 from backtest.sweep.sweep_table import decode_objects, encode_objects
 
 if TYPE_CHECKING:
@@ -66,16 +67,12 @@ def read_batch(table: pd.DataFrame) -> Batch:
     return Batch(
         stage=str(columns["stage"][0]),
         seconds=float(columns["seconds"][0]),
-        sets={k: decode_objects(v) for k, v in strip(columns, SET).items()},
-        metrics=strip(columns, METRIC),
+        sets={k: decode_objects(v) for k, v in take_part(columns, SET).items()},
+        metrics=take_part(columns, METRIC),
         scores=columns["score"],
         violation=columns["violation"],
         errors=columns["error"].tolist(),
     )
-
-
-def strip(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
 
 
 class Journal:
@@ -151,8 +148,6 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
         return
     folder = store / f"{UNFINISHED}{name_result(manifest)}"
     with hold_lock(folder):
-        for path in folder.rglob(f"{DRAFT_FILE}*"):
-            path.unlink(missing_ok=True)
         if not (folder / MANIFEST).is_file():
             text = json.dumps(core.to_plain({"format": FORMAT, **manifest}), indent=1)
             with writing(folder / MANIFEST):

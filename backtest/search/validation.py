@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.core.saved_result import MANIFEST
 from backtest.engine import mark_samples
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
@@ -286,24 +285,19 @@ class Validation(SearchResult):
         return dict(core.to_plain({**facts, **more}))
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
-        place, seals = folder / ACCOUNTS, {}
+        place = folder / ACCOUNTS
         for title, account in self.accounts.items():
             account.save(place / f".{title}").rename(place / title)
             (place / f".{title}").rmdir()
-            seals[title] = core.hash_file(place / title / MANIFEST)
-        core.write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
+        stored = {"figures": self.figures, "accounts": [*self.accounts]}
+        core.write_json_file(stored, folder / FIGURES)
         return {}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = core.from_plain(core.read_json_file(folder / FIGURES))
         fields = {**tables, "figures": stored["figures"], "manifest": manifest}
-        for title, seal in stored["accounts"].items():
-            path = folder / ACCOUNTS / title / MANIFEST
-            if not path.is_file() or core.hash_file(path) != seal:
-                text = f"{path}: was changed or truncated after saving, or is missing"
-                raise core.DataError(text)
-            fields[title] = Result.load(path.parent)
+        fields |= {k: Result.load(folder / ACCOUNTS / k) for k in stored["accounts"]}
         return cls(**fields)
 
 

@@ -143,6 +143,32 @@ def walk_forward(
         fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
         ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
         result, folds = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
+        inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
+        fills = result.events.loc[result.events["kind"] == "fill", "time"]
+        rows = np.searchsorted(market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
+        trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
+        sampled = sample_returns({"re-optimized": result})
+        skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
+        beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
+        if not result.metrics["ruined"]:
+            held = e.hold_at_equal_risk(fixed, result.metrics["volatility"])
+            beside |= {e.CONSTANT: dict(held.result.metrics)} if held is not None else {}
+        broken = problem.goal.list_broken(result.metrics)
+        figures = {
+            "growth_in_sample": inside,
+            "growth_out_of_sample": outside,
+            "growth_fixed": e.find_growth(fixed),
+            "efficiency": outside / inside if inside > 0.0 else math.nan,
+            "efficiency_difference": outside - inside,
+            "mean_rank": float(folds["rank"].mean()),
+            "pbo": v.estimate_overfitting(folds["rank"], folds["rank"].count()).to_dict(),
+            "ways": ways,
+            "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
+            "broken": {str(each): float(result.metrics[each.name]) for each in broken},
+            "beside": beside,
+            "trades": trades,
+            "warnings": list(list_warnings(found, trades)),
+        }
         tables = {k: fold.trials for k, fold in enumerate(found)}
         trials = pd.concat(tables, names=["fold", "row"]).reset_index("fold")
         sides = ["in_sample", "out_of_sample"]
@@ -153,7 +179,7 @@ def walk_forward(
             fixed=fixed,
             stability=measure_stability(problem, found),
             trials=trials.reset_index(drop=True),
-            figures=judge_walk(problem, found, folds["rank"], result, fixed, ways),
+            figures=figures,
             manifest=manifest,
         )
 
@@ -301,42 +327,6 @@ def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.
         trials=[each.trials for each in verdicts],
         deflated_sharpe=[each.deflated_sharpe for each in verdicts],
     )
-
-
-def judge_walk(
-    problem: SearchProblem,
-    found: Sequence[SearchedFold],
-    ranks: pd.Series,
-    result: Result,
-    fixed: Result,
-    ways: int,
-) -> dict[str, Any]:
-    inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
-    fills = result.events.loc[result.events["kind"] == "fill", "time"]
-    rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
-    trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
-    sampled = sample_returns({"re-optimized": result})
-    skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
-    beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
-    if not result.metrics["ruined"]:
-        held = e.hold_at_equal_risk(fixed, result.metrics["volatility"])
-        beside |= {e.CONSTANT: dict(held.result.metrics)} if held is not None else {}
-    broken = problem.goal.list_broken(result.metrics)
-    return {
-        "growth_in_sample": inside,
-        "growth_out_of_sample": outside,
-        "growth_fixed": e.find_growth(fixed),
-        "efficiency": outside / inside if inside > 0.0 else math.nan,
-        "efficiency_difference": outside - inside,
-        "mean_rank": float(ranks.mean()),
-        "pbo": v.estimate_overfitting(ranks, ranks.count()).to_dict(),
-        "ways": ways,
-        "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
-        "broken": {str(each): float(result.metrics[each.name]) for each in broken},
-        "beside": beside,
-        "trades": trades,
-        "warnings": list(list_warnings(found, trades)),
-    }
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:

@@ -226,13 +226,13 @@ def run_beside(
 
 
 def count_trials(
-    returns: core.FloatArray | None, parts: Sequence[BenchmarkedPart], n_trials: int
+    returns: core.FloatArray, parts: Sequence[BenchmarkedPart], n_trials: int
 ) -> float:
     """Return how many independent trials some are worth in their differences from a constant one.
 
     That is scaled to the volatility of each of the ``returns`` (n, k) of trials in the search.
     """
-    if returns is not None and returns.shape[1] > 1 and parts and not parts[0].untested:
+    if returns.shape[1] > 1 and parts and not parts[0].untested:
         constant = parts[0].returns[1]
         if len(constant) == len(returns) and np.isfinite(returns).all():
             scale = np.std(returns, axis=0) / np.std(constant)
@@ -344,11 +344,6 @@ class StudyTask(NamedTuple):
         if self.store is not None:
             t.add_note(self.store, t.LOOKS, self.facts, values=dict(values))
 
-    def count_looks(self) -> int:
-        if self.store is None:
-            return int(self.has_holdout)
-        return len(t.read_notes(self.store, t.LOOKS, self.facts))
-
     def measure_holdout(self, sets: Sets) -> dict[str, float]:
         rows = self.whole.evaluate(sets, first=self.split).finish()
         if rows.errors[0]:
@@ -392,6 +387,7 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
     parts = list_benchmarked(task, values, 1 + bool(holdout))
+    looks = t.read_notes(task.store, t.LOOKS, task.facts)
     verdict = Verdict(
         trials=len(t.find_distinct(trials.sets)),
         other_trials=others,
@@ -404,7 +400,7 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         plain_score=float(scores[0]),
         plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
-        looks=task.count_looks(),
+        looks=int(task.has_holdout) if task.store is None else len(looks),
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*failures, *task.seen.doubts]
@@ -561,7 +557,7 @@ def measure_luck(
     unknown: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
     growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
     unknown["growth"] = check_growth(parts, growing, task.problem.seed)
-    if rows.returns is None or len(rows.returns) < 4:
+    if len(rows.returns) < 4:
         return unknown
     test = evaluator.varied.test
     periods = count_periods(test.calendar, test.sampling, test.market)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -315,7 +314,21 @@ def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
     converted = {k: convert_column(settings[k], each, faults) for k, each in known.items()}
     if faults:
         raise core.ParameterError("\n".join(faults))
-    check_terms(varied, converted)
+    n = count_sets(converted)
+    own = {k: each for k, each in converted.items() if k.startswith(("account.", "venue."))}
+    for rows in group_rows(number_rows(own, n)) if own else ():
+        values = take_sets(own, rows[0])
+        try:
+            account, venue = varied.build_account(values), varied.build_venue(values)
+            tables = [each for each in vars(account).values() if isinstance(each, core.FrozenTable)]
+            tables += [] if isinstance(venue, Venue) else [venue]
+            if not tables:
+                check_setting(account, venue)
+            for name in tables[0] if tables else ():
+                if all(name in each for each in tables):
+                    check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
+        except core.BacktestError as error:
+            raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
     return reset_inactive(settings, converted)
 
 
@@ -340,33 +353,18 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
 
 def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
     """Return values in the type of a setting; a fault says which it refuses."""
-    converted: Any
-    is_number = given.dtype.kind in "iuf" and setting.kind in (float, int)
-    if is_number and hasattr(setting.space, "admits"):
-        numbers = given.astype(np.float64)
-        admitted = setting.space.admits(numbers)
-        if setting.kind is int:
-            admitted = admitted & (numbers == np.rint(numbers))
-        if setting.may_be_none:
-            admitted = admitted | np.isnan(numbers)
-        converted, refused = np.where(admitted, numbers, 0.0), ~admitted
-    else:
-        codes = find_codes(given.astype(object))
-        different = given[np.unique(codes, return_index=True)[1]]
-        converted, refused = np.empty(len(different), object), np.zeros(len(different), np.bool_)
-        for k, value in enumerate(different):
-            try:
-                converted[k] = convert_value(setting, value)
-            except core.BacktestError:
-                converted[k], refused[k] = setting.dtype(), True
-        converted, refused = converted[codes], refused[codes]
-    places = np.flatnonzero(refused)
-    if len(places):
+    codes, told = find_codes(given), dict[int, str]()
+    different = given[np.unique(codes, return_index=True)[1]]
+    converted = np.empty(len(different), object)
+    for k, value in enumerate(different):
         try:
-            convert_value(setting, given[places[0]])
+            converted[k] = convert_value(setting, value)
         except core.BacktestError as error:
-            faults.append(f"{error}{name_sets(places, len(given))}")
-    found: np.ndarray = converted.astype(setting.dtype)
+            converted[k], told[k] = setting.dtype(), str(error)
+    places = np.flatnonzero(np.isin(codes, [*told]))
+    if len(places):
+        faults.append(f"{told[int(codes[places[0]])]}{name_sets(places, len(given))}")
+    found: np.ndarray = converted[codes].astype(setting.dtype)
     # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
     return found + 0.0 if found.dtype.kind == "f" else found
 
@@ -388,24 +386,6 @@ def convert_value(setting: Setting, value: object) -> object:
 
 def name_sets(places: core.IntArray, n: int) -> str:
     return f", in {len(places)} of {n} sets, first in set {places[0]}" if n > 1 else ""
-
-
-def check_terms(varied: VariedTest, sets: Sets) -> None:
-    n = count_sets(sets)
-    own = {k: each for k, each in sets.items() if k.startswith(("account.", "venue."))}
-    for rows in group_rows(number_rows(own, n)) if own else ():
-        values = take_sets(own, rows[0])
-        try:
-            account, venue = varied.build_account(values), varied.build_venue(values)
-            tables = [each for each in vars(account).values() if isinstance(each, core.FrozenTable)]
-            tables += [] if isinstance(venue, Venue) else [venue]
-            if not tables:
-                check_setting(account, venue)
-            for name in tables[0] if tables else ():
-                if all(name in each for each in tables):
-                    check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
-        except core.BacktestError as error:
-            raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
 
 
 def reset_inactive(settings: Settings, sets: Sets) -> Sets:
@@ -538,9 +518,6 @@ def read_dimension(setting: Setting, want: Any) -> Dimension:
 
 Given = Mapping[str, Any]
 
-MOST_COMBINED = 32
-"""Up to this many combinations of words are all listed; of more, each word once."""
-
 
 @dataclass(frozen=True)
 class Space:
@@ -565,9 +542,7 @@ class Space:
 
     def list_ends(self) -> Sets:
         counts = [len(each.options) or 1 for each in self.dimensions]
-        rows = list(itertools.islice(itertools.product(*map(range, counts)), MOST_COMBINED + 1))
-        if len(rows) > MOST_COMBINED:
-            rows = [tuple(k % n for n in counts) for k in range(max(counts))]
+        rows = [tuple(k % n for n in counts) for k in range(max(counts))]  # each word once
         options = (np.array(rows, dtype=np.float64) + 0.5) / np.array(counts)
         is_number = np.array([not each.options for each in self.dimensions], dtype=np.bool_)
         ends = [np.where(is_number, end, options) for end in (0.0, 1.0)]
