@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.baselines.baseline import load_baseline, name_baseline, rewrite_baseline
     from backtest.baselines.baseline import save_baseline, take_baseline, choose_bands
     from backtest.baselines.verdict import RegressVerdict, combine_exit_codes, compare_baselines
-    from backtest.baselines.verdict import list_allowed, report_failure, report_skipped
+    from backtest.baselines.verdict import list_allowed, report_failure, SKIPPED
     from backtest.baselines.verdict import write_markdown, write_text
 
 export_lazily(__name__)

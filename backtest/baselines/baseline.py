@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,6 @@ from backtest.results import (
 )
 from backtest.results.measure_table import ABOUT
 from backtest.search import LEAST_SAMPLES, WalkForward, read_figures, walk_differences
-
-if TYPE_CHECKING:
-    from backtest.market import Market
 
 WORDS = {term.name: term.words for term in MONEY_TERMS}
 STEPS = {
@@ -117,24 +114,20 @@ def take_trace(result: Result) -> Trace:
     if result.markets is not None:
         mixed, markets = np.zeros(result.markets.n_bars, dtype=np.uint64), result.markets
         for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
-            mixed[first:stop] = mixed[first:stop] * np.uint64(31) + hash_bars(market)
+            bars, mark, funding = market.bars(), market.mark(), market.funding()
+            found = hash_rows(bars[sorted(map(str, bars))])
+            if mark is not None:
+                found ^= hash_rows(mark) * np.uint64(31)
+            if funding is not None:
+                rows = np.searchsorted(market.time, market.funding_time, side="right") - 1
+                np.bitwise_xor.at(found, np.maximum(rows, 0), hash_rows(funding))
+            mixed[first:stop] = mixed[first:stop] * np.uint64(31) + found
         prints = (mixed >> np.uint64(32)).astype(np.uint32)[-n:]
     for name, column in columns.items():  # equal values have equal bytes
         values = np.broadcast_to(column, (n,))
         values = np.where(np.isnan(values), np.nan, values + 0.0)
         arrays[name] = np.ascontiguousarray(values, dtype="<f8")
     return Trace(np.asarray(result.time), arrays, prints, result.tally.first_unit, result.interval)
-
-
-def hash_bars(market: Market) -> npt.NDArray[np.uint64]:
-    bars, mark, funding = market.bars(), market.mark(), market.funding()
-    found = hash_rows(bars[sorted(map(str, bars))])
-    if mark is not None:
-        found ^= hash_rows(mark) * np.uint64(31)
-    if funding is not None:
-        rows = np.searchsorted(market.time, market.funding_time, side="right") - 1
-        np.bitwise_xor.at(found, np.maximum(rows, 0), hash_rows(funding))
-    return found
 
 
 def hash_rows(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
@@ -161,8 +154,6 @@ class ColumnMove:
 
 @dataclass(frozen=True)
 class BarMoves:
-    """How bars differ: by column in the order of their steps, and in the ``data`` of bars."""
-
     is_exact: bool
     n_bars: int
     moves: tuple[ColumnMove, ...]
@@ -423,24 +414,6 @@ class FactChange(NamedTuple):
         return f"{self.name}: {shorten_value(self.was)} -> {shorten_value(self.now)}"
 
 
-def gather_facts(result: Result) -> dict[str, Any]:
-    manifest, policy = result.manifest, result.manifest["policy"]
-    facts: dict[str, Any] = {
-        "data": drop_sources(manifest["data"]),
-        "policy": {name: policy[name] for name in POLICY if name in policy},
-        **({"overlay": manifest["overlay"]} if manifest.get("overlay") else {}),
-        "venue": manifest["venue"],
-        "account": manifest["account"],
-        "run": {name: manifest[name] for name in RUN},
-        "engine": {
-            "version": manifest["versions"]["leverage-backtest"],
-            "source_hash": hash_rooms(ROOMS),
-        },
-    }
-    plain: dict[str, Any] = core.to_plain(shorten_lists(facts))
-    return plain
-
-
 @functools.cache
 def hash_rooms(rooms: tuple[str, ...]) -> str:
     root = Path(__file__).parents[1]
@@ -542,7 +515,20 @@ def take_baseline(
     applies. Other measures have a relative tolerance of 1e-9.
     """
     account = result.result if isinstance(result, WalkForward) else result
-    facts = gather_facts(account)
+    own, policy = account.manifest, account.manifest["policy"]
+    given: dict[str, Any] = {
+        "data": drop_sources(own["data"]),
+        "policy": {name: policy[name] for name in POLICY if name in policy},
+        **({"overlay": own["overlay"]} if own.get("overlay") else {}),
+        "venue": own["venue"],
+        "account": own["account"],
+        "run": {name: own[name] for name in RUN},
+        "engine": {
+            "version": own["versions"]["leverage-backtest"],
+            "source_hash": hash_rooms(ROOMS),
+        },
+    }
+    facts: dict[str, Any] = core.to_plain(shorten_lists(given))
     metrics = {name: float(value) for name, value in account.metrics.items()}
     if isinstance(result, WalkForward):
         manifest = result.manifest

@@ -83,8 +83,6 @@ ACCOUNTS = ("cross", "isolated", "inverse")
 
 
 class Situation(NamedTuple):
-    """An account at a venue with its signal: None, or an array of shape (n_bars,)."""
-
     name: str
     venue: venues.Venue
     account: Account
@@ -122,9 +120,26 @@ class ContractTrial:
         if policies.trades_options(self.cls):
             terms |= {"margin": "cross", "venue_leverage": None, "requirement": "deribit-standard"}
             costs = {"option_costs": COSTS}
+        venue = venues.Venue.preset("binance-usdm", "BTCUSDT")
+        coin = venues.Venue(
+            contract=venues.Contract(
+                kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0
+            ),
+            brackets=[venues.Bracket(0.0, 5.0, 100.0, 0.005), venues.Bracket(5.0, 1e6, 50.0, 0.01)],
+            fees=venues.Fees(taker=5e-4, maker=1e-4),
+            slippage=venues.Slippage(rate=1e-4),
+            liquidation=venues.Liquidation(mode="partial", fee=0.005, slippage=0.002),
+        )
+        flips = np.array([1.0, -1.0, 0.5, 0.0])[np.arange(self.market.n_bars) // 37 % 4]
+        isolated = Account(margin="isolated", venue_leverage=20.0, band=0.05)
+        situations = (
+            Situation("cross margin", venue, Account(), None),
+            Situation("isolated margin, signal with flips", venue, isolated, flips),
+            Situation("inverse contract", coin, Account(capital=1.0), None),
+        )
         return tuple(
             each._replace(venue=each.venue.override(costs), account=replace(each.account, **terms))
-            for each in make_situations(self.market.n_bars)
+            for each in situations
             if each.name.split()[0] in self.accounts and not (moves_margin and "cross" in each.name)
         )
 
@@ -169,24 +184,6 @@ class ContractTrial:
         bad = find_difference(one, other)
         if bad is not None:
             raise core.PolicyError(f"{what} at {self.name_bar(bad)} differs {when}")
-
-
-def make_situations(n_bars: int) -> tuple[Situation, ...]:
-    venue = venues.Venue.preset("binance-usdm", "BTCUSDT")
-    coin = venues.Venue(
-        contract=venues.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
-        brackets=[venues.Bracket(0.0, 5.0, 100.0, 0.005), venues.Bracket(5.0, 1e6, 50.0, 0.01)],
-        fees=venues.Fees(taker=5e-4, maker=1e-4),
-        slippage=venues.Slippage(rate=1e-4),
-        liquidation=venues.Liquidation(mode="partial", fee=0.005, slippage=0.002),
-    )
-    flips = np.array([1.0, -1.0, 0.5, 0.0])[np.arange(n_bars) // 37 % 4]
-    isolated = Account(margin="isolated", venue_leverage=20.0, band=0.05)
-    return (
-        Situation("cross margin", venue, Account(), None),
-        Situation("isolated margin, signal with flips", venue, isolated, flips),
-        Situation("inverse contract", coin, Account(capital=1.0), None),
-    )
 
 
 def choose_trial(
@@ -258,7 +255,6 @@ def holds(result: Result) -> bool:
 
 
 def check_runs(trial: ContractTrial) -> list[Finding]:
-    """Return a finding for each situation; one in which nothing was held is not tried."""
     found = []
     for each in trial.situations:
         text = f"mean leverage {trial.find(each).metrics['mean_leverage']:.3g}"

@@ -107,15 +107,10 @@ class RegressVerdict:
 
 
 def report_failure(name: str, error: BaseException, mode: str = b.EXACT) -> RegressVerdict:
-    """Return the verdict on a run that could not be measured; it never passes."""
     reason = str(error)
     if not isinstance(error, BacktestError):
         reason = f"a run must end, raised {type(error).__name__}: {error}"
     return RegressVerdict(name, UNMEASURED, reason, mode)
-
-
-def report_skipped(name: str) -> RegressVerdict:
-    return RegressVerdict(name, SKIPPED, "a test made its result: pytest checks it")
 
 
 def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:

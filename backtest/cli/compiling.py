@@ -75,7 +75,6 @@ def find_folder() -> Path:
 
 @contextmanager
 def reporting(text: str) -> Iterator[None]:
-    """Print what is compiled to stderr, at once and every ten seconds."""
     ended, began = threading.Event(), time.perf_counter()
 
     def report() -> None:
@@ -107,7 +106,6 @@ def run_once() -> None:
 
 
 def sweep_once() -> None:
-    """Sweep the leverage of a year, and replay its targets at other times."""
     test = backtest.Backtest(Market.sample(), **make_terms())
     test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, N_LANES)})
     test.timing_test(backtest.strategies.VolTarget(), shifts=99)

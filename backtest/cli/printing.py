@@ -113,7 +113,6 @@ def render(
 
 
 def get_width() -> int:
-    """Return the columns of a table that may be wide: those of the terminal, or of a pipe."""
     return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
 
 

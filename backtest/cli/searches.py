@@ -88,7 +88,6 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
 
 
 def list_settings(values: Mapping[str, Any]) -> list[str]:
-    """Return the flags that run the best set again: its settings after those of this command."""
     words = " ".join(f"--set {name}={experiment.format_typed(x)}" for name, x in values.items())
     again = "run the best again by `backtest run`, with this experiment's other options and"
     return [f"{again}\n{words}"] if words else []
@@ -99,7 +98,6 @@ Timing = Annotated[bool, option("Test its timing too, out of sample.", "--timing
 
 
 def test_timing(found: Any, output: Output) -> Any:
-    """Test the timing of a run, or of a search out of its sample, and save that of a search."""
     with printing.show_progress("shifts in time", "replays") as progress:
         done = backtest.timing_test(found, progress=progress)
     if output.store is not None:

@@ -237,7 +237,6 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
 
 
 def sample_returns(results: Mapping[str, Result]) -> Sampled:
-    """Return the sampled returns of all accounts, of shape (k, n)."""
     first = next(iter(results.values()))
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     venue, time = first.venues[first.names[0]], first.time

@@ -33,8 +33,6 @@ LEAST_GAIN = 0.25
 
 
 class Span(NamedTuple):
-    """Years of some bars, and the sampling periods of a year."""
-
     years: float
     periods: float
 
@@ -283,14 +281,6 @@ def choose_apart(scores: core.FloatArray, most: int) -> core.IntArray:
     return np.array(chosen)
 
 
-def peel_layers(scores: core.FloatArray, most: int) -> core.IntArray:
-    left, found = np.flatnonzero(~np.isnan(scores).any(axis=1)), np.empty(0, dtype=np.int64)
-    while len(left) and len(found) < most:
-        beaten = is_dominated(scores[left])
-        found, left = np.append(found, left[~beaten]), left[beaten]
-    return found[:most]
-
-
 def build_frontier(
     task: StudyTask, trials: t.Batch, goal: t.Goal, objectives: Sequence[str], draws: int
 ) -> Frontier:
@@ -306,8 +296,12 @@ def build_frontier(
     if knee not in listed:
         listed = np.append(listed[: MOST_POINTS - 1], knee)
     listed = listed[np.argsort(-scores[listed, 0], kind="stable")]
-    near = peel_layers(np.delete(scores, listed, axis=0), MOST_RIVALS)
-    near = np.delete(np.arange(len(scores)), listed)[near]
+    left = np.setdiff1d(np.flatnonzero(~np.isnan(scores).any(axis=1)), listed)
+    near = left[:0]
+    while len(left) and len(near) < MOST_RIVALS:
+        beaten = is_dominated(scores[left])
+        near, left = np.append(near, left[~beaten]), left[beaten]
+    near = near[:MOST_RIVALS]
     given = list_given(task)
     roles = [FRONTIER] * len(listed) + [*given]
     own = map(task.read, given.values())

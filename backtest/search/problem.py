@@ -12,13 +12,12 @@ from backtest import results
 from backtest._compile.bytecode import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
 from backtest.engine import BacktestFields, read_test
-from backtest.engine.checks import warn_once
 from backtest.policies import Policy
 from backtest.results.measure_table import CORE, PATH
 from backtest.search.trials import Goal, SamplerName
 from backtest.sweep import Accounts, Evaluator, Metrics, Pool, SetRuns, read_runs, read_space
 
-LEAST_TRIALS = 4
+LIMITS = {"trials": Whole(4), "seconds": Number(0.0, open_low=True), "patience": Whole(1)}
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 
@@ -102,23 +101,6 @@ class SearchProblem(SetRuns):
     def build_evaluator(self, market: Any) -> Evaluator:
         return self.make(market, self.keep_times(), self.metrics)
 
-    def run(self, values: Mapping[str, Any], first: int, stop: int) -> results.Result:
-        is_whole = stop == self.market.n_bars
-        changes: dict[str, Any] = {"start": self.market.times[first]}
-        if not is_whole:
-            changes["market"] = self.market.prefix(stop)
-        if self.varied.rule is None:
-            changes["signal"] = self.slice_signal(stop)
-        with warn_once(is_first=False):
-            test = self.varied.build_test(values, **changes)
-            result: results.Result = test.run(
-                self.varied.build_policies(values), compile=self.compile
-            )
-        return result
-
-    def slice_signal(self, stop: int) -> Any:
-        return self.test.signal if stop == self.market.n_bars else self.keep_times()
-
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
         patience: dict[str, Any] = {} if self.patience is None else {"patience": self.patience}
         return self.describe(
@@ -137,8 +119,6 @@ class SearchProblem(SetRuns):
 
 
 class SharedFields(BacktestFields, total=False):
-    """Types of what a search and its validations take by name, beside the fields of a test."""
-
     space: Mapping[str, Any] | None
     fix: Mapping[str, Any] | None
     constraints: Mapping[str, str] | None
@@ -152,8 +132,6 @@ class SharedFields(BacktestFields, total=False):
 
 
 class SearchFields(SharedFields, total=False):
-    """Types of what searches alone take beside that."""
-
     accounts: Accounts
     pool: Pool
     trials: int | None
@@ -163,49 +141,37 @@ class SearchFields(SharedFields, total=False):
     holdout: str | float | None
 
 
-def read_search(  # noqa: PLR0913 - those of a search
+OF_SEARCH = SearchFields.__annotations__.keys() - BacktestFields.__annotations__.keys()
+DEFAULTS: Mapping[str, Any] = {
+    "accounts": "shared", "pool": "mean", "sampler": "auto", "holdout": "25%", "seed": 0,
+    "resume": False, "memory": "1GiB", "compile": True,
+}  # fmt: skip
+"""Defaults of what a search takes by name; all others are None."""
+
+
+def read_search(
     market: Any,
     policy: type[Policy] | Policy,
     *,
     objective: Objectives = "sharpe",
     robust: bool | Robustness = False,
     is_searched: bool = True,
-    space: Mapping[str, Any] | None = None,
-    fix: Mapping[str, Any] | None = None,
-    constraints: Mapping[str, str] | None = None,
-    accounts: Accounts = "shared",
-    pool: Pool = "mean",
-    trials: int | None = None,
-    seconds: float | None = None,
-    patience: int | None = None,
-    sampler: SamplerName = "auto",
-    holdout: str | float | None = "25%",
-    seed: int = 0,
-    store: str | Path | None = None,
-    resume: bool = False,
-    threads: int | None = None,
-    memory: str = "1GiB",
-    cluster: str | None = None,
-    compile: bool = True,  # noqa: A002 - the word users know
     **fields: Any,
 ) -> SearchProblem:
-    """Read the arguments of a search, which declares their defaults; ``fields`` are of its test.
-
-    Without ``is_searched`` there is no space.
-    """
-    test = read_test(market, fields)
+    """Read the arguments of a search and of its test; there is no space unless ``is_searched``."""
+    own: dict[str, Any] = {name: fields.pop(name, DEFAULTS.get(name)) for name in OF_SEARCH}
+    test, sampler = read_test(market, fields), own["sampler"]
     Choice(*get_args(SamplerName)).check("sampler", sampler)
-    Whole(0).check("seed", seed)
-    trials = TRIALS if trials is None and seconds is None else trials
-    if trials is not None:
-        trials = Whole(LEAST_TRIALS).check("trials", trials)
-    if seconds is not None:
-        Number(0.0, open_low=True).check("seconds", seconds)
-    if patience is not None:
-        Whole(1).check("patience", patience)
-    runs = read_runs(
-        test, policy, accounts=accounts, pool=pool, compile=compile, threads=threads, memory=memory
-    )
+    Whole(0).check("seed", own["seed"])
+    if own["trials"] is None and own["seconds"] is None:
+        own["trials"] = TRIALS
+    for name, limit in LIMITS.items():
+        if own[name] is not None:
+            own[name] = limit.check(name, own[name])
+    own["store"] = None if own["store"] is None else Path(own["store"])
+    how = {name: own.pop(name) for name in ("accounts", "pool", "compile", "threads", "memory")}
+    runs = read_runs(test, policy, **how)
+    space, fix, constraints = (own.pop(name) for name in ("space", "fix", "constraints"))
     goal = read_goal(objective, constraints)
     names = name_measures(objective, goal)
     if not callable(objective) and (slow := sorted(names & set(PATH))):
@@ -232,27 +198,28 @@ def read_search(  # noqa: PLR0913 - those of a search
         goal=goal,
         objective=objective,
         metrics="core" if names <= set(CORE) else "all",
-        sampler=sampler,
-        trials=trials,
-        seconds=seconds,
-        holdout=holdout,
         robustness=rule if is_robust else PLAIN,
         is_robust=is_robust,
-        seed=seed,
-        patience=patience,
-        store=None if store is None else Path(store),
-        resume=resume,
-        cluster=cluster,
+        **own,
     )
 
 
 def takes_fields(fields: type) -> Callable[[_F], _F]:
-    """Show arguments that a function takes by name as :func:`read_search` declares them."""
+    """Show arguments that a function takes by name as :func:`read_search` reads them."""
 
     def show(function: _F) -> _F:
         *own, rest = inspect.signature(function).parameters.values()
-        known, taken = inspect.signature(read_search).parameters, {each.name for each in own}
-        more = [known[k] for k in fields.__annotations__ if k in known and k not in taken]
+        taken, types = {each.name for each in own}, fields.__annotations__
+        more = [
+            rest.replace(
+                name=name,
+                kind=rest.KEYWORD_ONLY,
+                default=DEFAULTS.get(name),
+                annotation=types[name].__forward_arg__,
+            )
+            for name in types
+            if name in OF_SEARCH - taken
+        ]
         shown: Any = function
         shown.__signature__ = inspect.Signature([*own, *more, rest])
         shown.__annotations__ |= {each.name: each.annotation for each in more}
@@ -262,7 +229,6 @@ def takes_fields(fields: type) -> Callable[[_F], _F]:
 
 
 def read_goal(objective: Objectives, constraints: Any) -> Goal:
-    """Read one objective, or the names of two or three measures that have a direction."""
     if isinstance(objective, str) or not isinstance(objective, Sequence):
         return Goal(results.read_objective(objective), results.read_constraints(constraints))
     names = {each for each in objective if isinstance(each, str)}

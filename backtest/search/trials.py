@@ -114,7 +114,6 @@ def load_batch(path: Path) -> pd.DataFrame:
 
 
 def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
-    """Return the folder of a finished result, if this one is to be resumed and is finished."""
     kind = manifest["kind"]
     if store is None:
         if resume:

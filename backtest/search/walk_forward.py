@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -16,7 +16,6 @@ import pandas as pd
 from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result
@@ -140,9 +139,22 @@ def walk_forward(
 
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
         found = search_folds(problem, evaluator, spans, folder, progress)
-        fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
+        fixed = evaluator.replay(found[0].values, first=spans[0].test)
         ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
-        result, folds = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
+        result = run_walk(problem, found) or fixed
+        folds = v.tabulate_spans(market, spans)
+        for name in problem.names:
+            folds[name_column(name)] = [fold.values[name] for fold in found]
+        verdicts = [fold.outcome.verdict for fold in found]
+        folds["in_sample"] = [each.score for each in verdicts]
+        folds["out_of_sample"] = [each.holdout_score for each in verdicts]
+        folds["rank"] = [v.find_rank(x.trials["out_of_sample"].to_numpy(), x.winner) for x in found]
+        folds = folds.assign(
+            shrinkage=folds["out_of_sample"] / folds["in_sample"].where(folds["in_sample"] > 0.0),
+            difference=folds["out_of_sample"] - folds["in_sample"],
+            trials=[each.trials for each in verdicts],
+            deflated_sharpe=[each.deflated_sharpe for each in verdicts],
+        )
         inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
         fills = result.events.loc[result.events["kind"] == "fill", "time"]
         rows = np.searchsorted(market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
@@ -217,59 +229,50 @@ def search_folds(
     progress: core.Progress | None,
 ) -> list[SearchedFold]:
     found: list[SearchedFold] = []
-    trials = problem.trials or 0
+    most = problem.trials or 0
     for k, span in enumerate(spans):
 
-        def report(now: t.Progress, before: int = k * trials) -> None:
+        def report(now: t.Progress, before: int = k * most) -> None:
             if progress is not None:
-                progress(before + min(now.trials, trials), len(spans) * trials)
+                progress(before + min(now.trials, most), len(spans) * most)
 
         own = None if folder is None else folder / f"fold-{k:05d}"
-        fold = search_fold(problem, whole, span, own, report)
-        if fold.winner < 0 and not found:
+        seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
+        held_out: Any = SpanEvaluator(whole, 0, span.stop)
+        task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
+        journal = t.Journal(own)
+        examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=report)
+        outcome = search_and_choose(task, examiner)
+        trials = t.gather(examiner.batches)
+        rows, codes = find_different(trials.sets)
+        sets = take_sets(trials.sets, rows)
+        later = t.Examiner(whole, problem.goal, t.Journal(own and own / "test"))
+        outside = later.evaluate(sets, t.PART, first=span.test, stop=span.stop)
+        winner, values, growth = -1, {}, math.nan
+        if outcome.best >= 0:
+            best, settings = take_sets(trials.sets, outcome.best), whole.varied.settings
+            values = {name: to_plain_value(settings[name], value) for name, value in best.items()}
+            winner = int(codes[outcome.best])
+            first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
+            years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
+            growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
+        elif found:
+            values = found[-1].values
+        else:
             raise core.ParameterError(
                 "the first train span must have a set that satisfies all constraints, none of "
-                f"{len(fold.trials):,} does from {v.describe_bar(whole.market, span.train)}"
+                f"{len(rows):,} does from {v.describe_bar(whole.market, span.train)}"
             )
-        found.append(fold if fold.winner >= 0 else fold._replace(values=found[-1].values))
+        table = pd.DataFrame({
+            "in_sample": t.worst_where_broken(trials)[rows],
+            "out_of_sample": v.order_scores(outside.scores, outside.metrics["ruined"]),
+            "is_winner": np.arange(len(rows)) == winner,
+            **{name_column(name): sets[name] for name in problem.names},
+        })  # fmt: skip
+        found.append(SearchedFold(span, table, winner, values, growth, outcome))
     if progress is not None:
-        progress(len(spans) * trials, len(spans) * trials)
+        progress(len(spans) * most, len(spans) * most)
     return found
-
-
-def search_fold(
-    problem: SearchProblem,
-    whole: Evaluator,
-    span: v.FoldSpan,
-    folder: Path | None,
-    on_batch: Callable[[t.Progress], object],
-) -> SearchedFold:
-    seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
-    held_out: Any = SpanEvaluator(whole, 0, span.stop)
-    task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
-    journal = t.Journal(folder)
-    examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=on_batch)
-    outcome = search_and_choose(task, examiner)
-    trials = t.gather(examiner.batches)
-    rows, codes = find_different(trials.sets)
-    sets = take_sets(trials.sets, rows)
-    later = t.Examiner(whole, problem.goal, t.Journal(folder and folder / "test"))
-    outside = later.evaluate(sets, t.PART, first=span.test, stop=span.stop)
-    winner, values, growth = -1, {}, math.nan
-    if outcome.best >= 0:
-        best, settings = take_sets(trials.sets, outcome.best), whole.varied.settings
-        values = {name: to_plain_value(settings[name], value) for name, value in best.items()}
-        winner = int(codes[outcome.best])
-        first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
-        years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
-        growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
-    table = pd.DataFrame({
-        "in_sample": t.worst_where_broken(trials)[rows],
-        "out_of_sample": v.order_scores(outside.scores, outside.metrics["ruined"]),
-        "is_winner": np.arange(len(rows)) == winner,
-        **{name_column(name): sets[name] for name in problem.names},
-    })  # fmt: skip
-    return SearchedFold(span, table, winner, values, growth, outcome)
 
 
 class SpanEvaluator:
@@ -291,9 +294,9 @@ class SpanEvaluator:
 
 def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
-    end, varied = found[-1].span.stop, problem.varied
-    segments = []
-    for fold, stop in zip(found, [*(fold.span.test for fold in found[1:]), end], strict=True):
+    varied, segments = problem.varied, []
+    stops = [*(fold.span.test for fold in found[1:]), problem.market.n_bars]
+    for fold, stop in zip(found, stops, strict=True):
         overlay = varied.build_overlay(fold.values)
         own = None if overlay is problem.test.overlay else overlay
         policy, rule = varied.build_policies(fold.values), varied.build_signal(fold.values)
@@ -301,32 +304,8 @@ def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None
     segments = engine.merge_segments(segments)
     if len(segments) == 1:
         return None
-    whole = problem.test.replace(
-        market=problem.market.prefix(end),
-        signal=problem.slice_signal(end),
-        overlay=segments[0].overlay or problem.test.overlay,
-    )
-    with warn_once(is_first=False):
-        return engine.run_switched(whole, segments, compile=problem.compile)
-
-
-def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    table = v.tabulate_spans(problem.market, [fold.span for fold in found])
-    for name in problem.names:
-        table[name_column(name)] = [fold.values[name] for fold in found]
-    verdicts = [fold.outcome.verdict for fold in found]
-    table["in_sample"] = [each.score for each in verdicts]
-    table["out_of_sample"] = [each.holdout_score for each in verdicts]
-    table["rank"] = [
-        v.find_rank(fold.trials["out_of_sample"].to_numpy(), fold.winner) for fold in found
-    ]
-    inside, outside = table["in_sample"], table["out_of_sample"]
-    return table.assign(
-        shrinkage=outside / inside.where(inside > 0.0),
-        difference=outside - inside,
-        trials=[each.trials for each in verdicts],
-        deflated_sharpe=[each.deflated_sharpe for each in verdicts],
-    )
+    whole = problem.test.replace(overlay=segments[0].overlay or problem.test.overlay)
+    return engine.run_switched(whole, segments, compile=problem.compile)
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:

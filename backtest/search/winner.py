@@ -362,7 +362,14 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         verdict = Verdict(n, others, other_policies=policies)
         told = [describe_lack(goal, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
-    rule = task.problem.robustness.fit(find_allowance(task.problem, examiner))
+    problem, done = task.problem, sum(count_sets(batch.sets) for batch in examiner.batches)
+    allowed = math.inf
+    if problem.trials is not None:
+        allowed = min(BUDGET_SHARE * problem.trials, problem.trials - done)
+    if problem.seconds is not None and problem.is_robust:
+        rate = done / max(examiner.seconds, 1e-9)
+        allowed = min(allowed, 0.5 * BUDGET_SHARE * problem.seconds * rate)
+    rule = problem.robustness.fit(allowed)
     rows = choose_candidates(task.problem.space, trials.sets, t.worst_where_broken(trials), rule)
     if goal.others:
         rows = np.array([t.find_knee_row(goal, trials)])
@@ -427,16 +434,6 @@ def describe_lack(goal: t.Goal, trials: t.Batch, n: int) -> str:
     counts["failed"] = np.count_nonzero(~has_run)
     causes = [f"{count:,} {what}" for what, count in counts.items() if count]
     return f"no set satisfies all constraints and has a score: of {n:,} sets {', '.join(causes)}"
-
-
-def find_allowance(problem: SearchProblem, examiner: Examiner) -> float:
-    done, allowed = sum(count_sets(batch.sets) for batch in examiner.batches), math.inf
-    if problem.trials is not None:
-        allowed = min(BUDGET_SHARE * problem.trials, problem.trials - done)
-    if problem.seconds is not None and problem.is_robust:
-        rate = done / max(examiner.seconds, 1e-9)
-        allowed = min(allowed, 0.5 * BUDGET_SHARE * problem.seconds * rate)
-    return allowed
 
 
 def evaluate_holdout(

@@ -40,7 +40,6 @@ LOCAL, ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"\w+://[^/\s]+
 
 @contextlib.contextmanager
 def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evaluator]:
-    """Let an evaluator send its sets to a cluster; None leaves it here."""
     if cluster is None:
         yield evaluator
         return

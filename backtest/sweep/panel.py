@@ -98,7 +98,6 @@ class Columns:
     def of_one(
         self, values: Mapping[str, Any], seen: Mapping[Any, Observed] = core.NOTHING
     ) -> Observed:
-        """Return the columns of one set of values, each of shape (n_bars,), ``seen`` or not."""
         with self._lock:
             key = self._find_key(values)
             if key in seen:
@@ -211,7 +210,6 @@ class Columns:
 
 
 def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the values of sets that are parameters of the policy of one instrument."""
     return {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
 
 
@@ -296,7 +294,6 @@ class Panel:
             columns.check_causal(find_values(values, name))
 
     def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> list[dict[Any, Observed]]:
-        """Observe the sets of a block at once, where their policies take arrays."""
         pairs = zip(self.seen.names, self.columns, strict=True)
         return [each.observe_together([find_own(one, k) for one in sets]) for k, each in pairs]
 

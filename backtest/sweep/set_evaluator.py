@@ -54,7 +54,6 @@ class Rows(NamedTuple):
         return table
 
     def finish(self) -> Rows:
-        """Return the results if all sets were run; Ctrl-C goes on."""
         if not self.done.all():
             raise KeyboardInterrupt
         return self
@@ -157,8 +156,7 @@ class Evaluator:
         self.metrics = CORE if metrics == "core" else STREAMED
         self.threads = None if threads is None else core.Whole(1).check("threads", threads)
         self.memory = memory
-        self.compile = core.Flag().check("compile", compile)
-        self.plain_because = "" if self.compile else "compile=False"
+        self.plain_because = "" if core.Flag().check("compile", compile) else "compile=False"
         self.checked: policies.Causality | None = None
         self.has_checked = False
         self.taken = Taken()
@@ -173,9 +171,8 @@ class Evaluator:
         self._make_panel = functools.lru_cache(PANELS)(make)
 
     @property
-    def signal(self) -> Any:
-        """The signal of all sets; not of those that vary its rule."""
-        return self.varied.test.signal
+    def compile(self) -> bool:
+        return not self.plain_because
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -197,7 +194,7 @@ class Evaluator:
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
             except NotCompiled as reason:
-                self.plain_because, self.compile = str(reason), False
+                self.plain_because = str(reason)
             core.warn_caller(
                 f"{self.varied.policy_class.__name__} is swept in plain Python, some thousand "
                 f"times slower: {self.plain_because}"
@@ -240,17 +237,17 @@ class Evaluator:
         columns = found or "columns checked in every run"
         if self.varied.rule is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
-        return signals.join_checks(columns, self.signal)
+        return signals.join_checks(columns, self.varied.test.signal)
 
     @property
     def doubts(self) -> list[str]:
         found = self.checked if self._is_swept() else None
         few = [str(found)] if found is not None and (found.is_weak or found.given) else []
-        signal = signals.describe_signal_check(self.signal)
+        signal = signals.describe_signal_check(self.varied.test.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
     def copy_fallback(self, other: Evaluator) -> None:
-        self.plain_because, self.compile = other.plain_because, other.compile
+        self.plain_because = other.plain_because
 
     def _evaluate_lanes(
         self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
@@ -291,7 +288,6 @@ class Evaluator:
         return not (is_own or self.plain_because or self.markets.options)
 
     def _is_plain_sooner(self, sets: Sets, wanted: EvaluatedBars) -> bool:
-        """Return whether nothing is compiled, and the runs are too short to wait for that."""
         stop = self.markets.n_bars if wanted.stop is None else wanted.stop
         n = (stop - wanted.first) * count_sets(sets) * len(self.markets)
         has_options = bool(self.markets.options)

@@ -119,7 +119,6 @@ def read_runs(
     threads: int | None = None,
     memory: str = "1GiB",
 ) -> SetRuns:
-    """Return how the sets of a policy are run under a test, after warning of the test."""
     Choice(*get_args(Accounts)).check("accounts", accounts)
     is_separate = accounts == "separate"
     if is_separate and isinstance(test.market, Market):

@@ -119,7 +119,6 @@ class VariedTest:
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
 
     def build_test(self, values: Mapping[str, Any], **changes: Any) -> Backtest:
-        """Return the test of a set; ``changes`` are fields that its run has."""
         found = {"venue": self.build_venue(values), "account": self.build_account(values),
                  "overlay": self.build_overlay(values)}  # fmt: skip
         if self.rule is not None:
@@ -127,7 +126,6 @@ class VariedTest:
         return self.test.replace(**{**found, **changes})
 
     def build_policies(self, values: Mapping[str, Any]) -> Any:
-        """Return the policy of a set, or policies by instrument if some have their own values."""
         if any(find_own(values, name) for name in self.names):
             return {name: self.build_policy(find_values(values, name)) for name in self.names}
         return self.build_policy(values)
@@ -585,28 +583,21 @@ def read_space(
             faults.append(str(error))
     if faults:
         raise core.ParameterError("\n".join(faults))
-    return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
-
-
-def _keep_active(
-    dimensions: list[Dimension], settings: Mapping[str, Setting], fixed: Given, *, is_given: bool
-) -> tuple[Dimension, ...]:
     varying = {each.name: each for each in dimensions}
-    kept: dict[str, Dimension] = {}
-    n_before = -1
+    kept, n_before = dict[str, Dimension](), -1
     while n_before != len(varying):  # without one, others may not be used either
         n_before, kept = len(varying), {}
         for each in list(varying.values()):
             when, never = find_condition(each.name, varying, settings, fixed)
             if not never:
                 kept[each.name] = each._replace(when=when)
-            elif is_given:
+            elif given is not None:
                 raise core.ParameterError(
                     f"{each.name} has no effect in any set: it is used only where {never}"
                 )
             else:
                 del varying[each.name]
-    return tuple(kept.values())
+    return Space(tuple(kept.values()), fixed)
 
 
 def find_condition(
@@ -632,7 +623,6 @@ def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
 
 
 def draw_cube(d: int, n: int, rng: np.random.Generator) -> core.FloatArray:
-    """Return scrambled Sobol points of shape (n, d) in [0, 1]."""
     from scipy.stats import qmc  # noqa: PLC0415 - takes half a second to import
 
     # The sequence is balanced for powers of two; points beyond n are dropped.

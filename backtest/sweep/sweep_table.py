@@ -16,7 +16,7 @@ from backtest import core
 from backtest.core import Progress
 from backtest.results import ObjectiveLike, Result, rank_by_objective, read_constraints
 from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
-from backtest.sweep.set_evaluator import Evaluator, Rows
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
 ERROR = "error"
@@ -29,11 +29,16 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
     places, codes = find_different(sets)
     different = take_sets(sets, places)
     rows = evaluator.evaluate(different, progress=progress)
-    check_rows(evaluator, different, rows)
+    if not rows.done.any():
+        raise KeyboardInterrupt
+    first, errors = int(np.argmax(rows.done)), np.array(rows.errors, dtype=object)
+    if all(errors[rows.done]):
+        evaluator.replay(take_sets(different, first))
+        raise core.PolicyError(f"every set failed, the first with: {errors[first]}")
     columns = {name_column(name): column for name, column in sets.items()}
     table = pd.DataFrame({**columns, **take_sets(rows.metrics, codes)})
     if any(rows.errors):
-        table[ERROR] = np.array(rows.errors, dtype=object)[codes]
+        table[ERROR] = errors[codes]
     done, n = rows.done[codes], len(codes)
     failed = [k for k, code in enumerate(codes.tolist()) if rows.errors[code]]
     if failed:
@@ -49,16 +54,6 @@ def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
     codes = number_rows(sets, count_sets(sets))
     places = np.unique(codes, return_index=True)[1]
     return places.astype(np.int64), codes
-
-
-def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
-    if not rows.done.any():
-        raise KeyboardInterrupt
-    first = int(np.argmax(rows.done))
-    errors = np.array(rows.errors, dtype=object)
-    if all(errors[rows.done]):
-        evaluator.replay(take_sets(sets, first))
-        raise core.PolicyError(f"every set failed, the first with: {errors[first]}")
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:

@@ -159,7 +159,7 @@ def test_the_accounts_of_a_stored_walk_are_loaded_and_checked(walk, store):
     assert loaded.summary() == walk.summary()
     assert dict(loaded.result.metrics) == pytest.approx(dict(walk.result.metrics), nan_ok=True)
     (folder / "accounts" / "result" / "manifest.json").write_text("{}")
-    check_refused(lambda: bt.WalkForward.load(folder), "was changed or truncated", bt.DataError)
+    check_refused(lambda: bt.WalkForward.load(folder), "restore the file", bt.DataError)
 
 
 @pytest.mark.parametrize(("given", "match"), [
