@@ -277,6 +277,7 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
 
 
 def search_and_choose(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
+    """Search within the budget, whose clock starts in ``examiner``; returns the outcome."""
     from backtest.search import samplers  # noqa: PLC0415 - they load SciPy and more
 
     task.seen.check_causal(task.problem.space.list_ends())
