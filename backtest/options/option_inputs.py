@@ -27,7 +27,7 @@ from backtest.options.chain import Chain
 from backtest.options.option_listing import find_expiry
 from backtest.options.surfaces import Surfaces
 from backtest.policies import OptionRule, trades_options
-from backtest.venue import Option, Venue, require_costs
+from backtest.venue import Option, OptionCosts, Venue, require_costs
 
 SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 """The settlement of options beside each kind of contract: one currency for one balance."""
@@ -194,16 +194,16 @@ def find_settlement(
             f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
             f"{core.format_duration(markets.interval)} from {core.format_time(int(time[bar]))} UTC"
         )
-    return bar, is_inside, find_price(markets, venue, option, owner, bar)
+    costs = require_costs(venue.option_costs, owner)
+    return bar, is_inside, find_price(markets, costs, option, owner, bar)
 
 
-def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
+def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str, bar: int) -> float:
     if option.settlement_price is not None:
         return option.settlement_price
     market, expiry = markets[owner], find_expiry(option)
-    window = None if venue.option_costs is None else venue.option_costs.delivery_window
-    if window is not None:
-        length = core.parse_duration(window)
+    if costs.delivery_window is not None:
+        length = core.parse_duration(costs.delivery_window)
         closes = market.time + market.interval
         known: core.FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
         if market.interval < length and len(known):

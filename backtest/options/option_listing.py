@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ from backtest.core import DataError, ParameterError, did_you_mean, parse_duratio
 from backtest.core.code_names import pd
 from backtest.market import Market, find_coin
 from backtest.options.chain import Chain
-from backtest.options.surfaces import Surfaces
+from backtest.options.surfaces import Surfaces, hash_frame
 from backtest.venue import Option
 
 
@@ -52,11 +50,6 @@ class OptionListing(NamedTuple):
             "max_age": self.max_age,
             **({} if frame is None else {"quantities": hash_frame(frame.reset_index())}),
         }
-
-
-def hash_frame(frame: pd.DataFrame) -> str:
-    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
-    return hashlib.sha256(json.dumps([str(each) for each in frame]).encode() + rows).hexdigest()
 
 
 def read_listing(

@@ -749,24 +749,29 @@ def fit_snapshots(
     chain: Chain, model: Model, progress: core.Progress | None
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of all surfaces of a chain by ``snapshot``, and the ``skipped`` ones."""
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in OF_SURFACE}
-    skipped = []
+    fitted, skipped = dict[int, Surface](), []
     for k, time in enumerate(chain.times):
         try:
-            surface = Surface.fit(chain.select(time=time), model)
-            for name, tables in parts.items():
-                tables.append(getattr(surface, name).assign(snapshot=k))
+            fitted[k] = Surface.fit(chain.select(time=time), model)
         except DataError as error:
             skipped.append((time, str(error)))
         if progress is not None:
             progress(k + 1, len(chain.times))
-    if not parts["fits"]:
+    if not fitted:
         raise DataError(
             f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "
             "bt.Chain.load(path).inspect() shows why"
         )
-    found = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
-    return {**found, "skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
+    found = {"skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
+    for name in OF_SURFACE:
+        tables = [getattr(surface, name).assign(snapshot=k) for k, surface in fitted.items()]
+        found[name] = pd.concat(tables, ignore_index=True)
+    return found
+
+
+def hash_frame(frame: pd.DataFrame) -> str:
+    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
+    return hashlib.sha256(json.dumps([str(each) for each in frame]).encode() + rows).hexdigest()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -831,21 +836,17 @@ class Surfaces:
         """
         chosen, cache = chain.select(underlying), _compile.find_lasting_folder()
         make = partial(fit_snapshots, chosen, model, progress)
-        rows = pd.util.hash_pandas_object(chosen.table, index=False).to_numpy()
         modules = (chains, pricing, core.black_kernels, implied_kernels)
         paths = (__file__, *(str(each.__file__) for each in modules))
         code = (Path(each).read_text(encoding="utf-8") for each in paths)
         versions = map(core.find_version, ("numpy", "pandas"))
-        terms = f"{[*chosen.table]} {chosen.settlement} {model}"
-        quotes = hashlib.sha256(rows.tobytes()).hexdigest()
-        name = f"surfaces-{core.hash_texts(quotes, terms, *versions, *code)}"
+        terms = (hash_frame(chosen.table), chosen.settlement, model)
+        name = f"surfaces-{core.hash_texts(*terms, *versions, *code)}"
         tables = make() if cache is None else core.keep_tables(cache / name, make)
-        parts = {each: dict([*tables[each].groupby("snapshot")]) for each in OF_SURFACE}
+        parts = {each: tables[each].set_index("snapshot") for each in OF_SURFACE}
         surfaces, times = list[Surface](), list[Any](chosen.times)
-        for k in parts["fits"]:
-            own = {each: parts[each].get(k, tables[each][:0]) for each in OF_SURFACE}
-            for each, table in own.items():
-                own[each] = table.drop(columns="snapshot").reset_index(drop=True)
+        for k in parts["fits"].index.unique():
+            own = {each: part.loc[k:k].reset_index(drop=True) for each, part in parts.items()}
             surfaces.append(Surface._of_tables(chosen.select(time=times[k]), model, **own))
         return cls(tuple(surfaces), tables["skipped"])
 
