@@ -414,7 +414,7 @@ def tabulate_options(book: Book) -> pd.DataFrame:
     held, count = book.options, range(len(book.given))
     delta = held.quantities * [compute_option_delta(held, k) for k in count]
     columns = {
-        "group": [book.name_group(k) for k in count],
+        "group": book.option_groups,
         "quantity": held.quantities,
         "price": held.indices,
         "days": 365.0 * held.years,
@@ -429,7 +429,7 @@ def tabulate_options(book: Book) -> pd.DataFrame:
 
 def tabulate_moves(book: Book) -> pd.DataFrame:
     names = book.names
-    moved = tuple(dict.fromkeys(book.name_group(k) for k in range(len(book.given))))
+    moved = tuple(dict.fromkeys(book.option_groups))
     rows: dict[str, tuple[Any, ...]] = {}
     for group, members in book.rule.list_groups(names).items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:

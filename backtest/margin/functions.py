@@ -289,11 +289,13 @@ class Book:
     option_rules: OptionRules
     offsets: FloatArray
 
-    def name_group(self, k: int) -> str:
-        return self.groups[int(self.options.groups[k])]
+    @property
+    def option_groups(self) -> list[str]:
+        return [self.groups[g] for g in self.options.groups.tolist()]
 
     def list_linked(self, group: str) -> list[str]:
-        labels = {each.label for k, each in enumerate(self.given) if self.name_group(k) == group}
+        pairs = zip(self.given, self.option_groups, strict=True)
+        labels = {each.label for each, own in pairs if own == group}
         assets = {*map(r.find_asset, (group, *labels))}
         return [each for each in self.names if each in labels or r.find_asset(each) in assets]
 
@@ -305,12 +307,9 @@ class Book:
         held = self.held._replace(
             values=self.held.values * factors**powers, prices=self.held.prices * of_assets
         )
-        moved = {
-            group: any(each in moving for each in (group, *self.list_linked(group)))
-            for group in {*map(self.name_group, range(len(self.given)))}
-        }
-        of_options = [ratio if moved[self.name_group(k)] else 1.0 for k in range(len(self.given))]
-        indices = self.options.indices * of_options
+        linked = {group: {group, *self.list_linked(group)} for group in {*self.option_groups}}
+        are_moved = [not linked[group].isdisjoint(moving) for group in self.option_groups]
+        indices = self.options.indices * np.where(are_moved, ratio, 1.0)
         options = self.options._replace(indices=indices, values=self.options.values.copy())
         option_kernels.fill_options(options, self.option_rules)
         marks = np.maximum(0.0, options.values + self.offsets)

@@ -111,16 +111,12 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("bid", "ask"):
         table[name] = table[name].where(table[name] > 0.0)
     source = table["forward_source"]
-    named: object
-    if source.isin(SOURCES).all():
-        named = source
-    elif (source == "").all():
-        named = np.where(table["forward"].notna(), "given", "none")
-    else:
+    if (source == "").all():
+        table["forward_source"] = np.where(table["forward"].notna(), "given", "none")
+    elif not source.isin(SOURCES).all():
         is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
         known = np.where(is_synthetic, "synthetic", "future")
-        named = np.where(source.notna() & table["forward"].notna(), known, "none")
-    table["forward_source"] = named
+        table["forward_source"] = np.where(source.notna() & table["forward"].notna(), known, "none")
     unnamed = table[table["name"] == ""]
     if len(unnamed):
         day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
