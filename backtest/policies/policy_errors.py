@@ -59,13 +59,7 @@ def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callabl
     return name_tuple("Bar", (*p.BAR_FIELDS, *columns)), decide
 
 
-NUMBERS = (float, np.float64)
-"""What almost all formulas return."""
-
-
 def as_number(value: object) -> float:
-    if type(value) in NUMBERS:
-        return float(value)  # type: ignore[arg-type] # one of two kinds of float
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
     return float(value)
