@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
-from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Market, Markets
 from backtest.policies import Policy
@@ -485,6 +485,21 @@ class WalkForward(v.Validation):
         )
 
     def list_parts(self) -> list[Part]:
+        kept = {"re-optimized": self.result, "static parameters": self.fixed}
+        units, rows = {}, {}
+        for name, each in kept.items():
+            unit = each.of_account("unit") / each.tally.first_unit
+            units[name] = pd.Series(unit, core.utc_index(each.span.named))
+            rows[name] = dict(each.metrics)
+        table = pd.DataFrame.from_dict({**rows, **self.figures["beside"]}, orient="index")
+        table = table.reindex(columns=list(MEASURES)).astype(float)
+        edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
+        accounts = (
+            show_accounts(pd.DataFrame(units), dict(zip(kept, ("accent", "neutral"), strict=True)),
+                          tuple(map(float, edges)), "Thin lines: parameters may change."),
+            ShownTable(table, "Measures over all test spans", BESIDE,
+                       labels=core.Head("account"), columns=MEASURES),
+        )  # fmt: skip
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
         points, what = self.trials.set_index("in_sample"), self.objective
         out, is_best = points["out_of_sample"], points["is_winner"]
@@ -497,30 +512,13 @@ class WalkForward(v.Validation):
         return [
             Part("account", "The account over time", "One account through all test spans: it "
                  "trades from what it holds when parameters change.",
-                 self._show_accounts(), "both"),
+                 accounts, "both"),
             Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
                  "spans.", (
                      scatter,
                      ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
                      ShownTable(self.stability, "Stability", STABILITY))),
         ]  # fmt: skip
-
-    def _show_accounts(self) -> tuple[Shown, ...]:
-        kept = {"re-optimized": self.result, "static parameters": self.fixed}
-        units, rows = {}, {}
-        for name, each in kept.items():
-            unit = each.of_account("unit") / each.tally.first_unit
-            units[name] = pd.Series(unit, core.utc_index(each.span.named))
-            rows[name] = dict(each.metrics)
-        table = pd.DataFrame.from_dict({**rows, **self.figures["beside"]}, orient="index")
-        table = table.reindex(columns=list(MEASURES)).astype(float)
-        edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
-        return (
-            show_accounts(pd.DataFrame(units), dict(zip(kept, ("accent", "neutral"), strict=True)),
-                          tuple(map(float, edges)), "Thin lines: parameters may change."),
-            ShownTable(table, "Measures over all test spans", BESIDE,
-                       labels=core.Head("account"), columns=MEASURES),
-        )  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
         facts = self.manifest

@@ -279,7 +279,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         is_plain = column.dtype != object
         digest.update(column.tobytes() if is_plain else json.dumps(column.tolist()).encode())
         each = runs.varied.settings[name]
-        shown = {"unit": each.unit, "log": getattr(each.space, "log", False)}
+        shown = {"unit": getattr(each.space, "unit", "")}
+        shown["log"] = getattr(each.space, "log", False)
         parameters[sweep_table.name_column(name)] = shown
     manifest = runs.describe(
         "sweep",

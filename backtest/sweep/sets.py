@@ -56,10 +56,6 @@ class Setting(NamedTuple):
         return np.bool_ if self.kind is bool else object
 
     @property
-    def unit(self) -> str:
-        return getattr(self.space, "unit", "")
-
-    @property
     def when(self) -> core.Condition:
         when: core.Condition = getattr(self.space, "when", None)
         head, _ = split_name(self.name)

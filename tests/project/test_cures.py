@@ -203,7 +203,7 @@ UNTRIED = (
     "give bt.Markets({'BTC': market", "for options settled in coins", "needs a spread in volatil",
     "trades options must not be combined", "settles at a mark price of its underlying",
     "a snapshot must have a surface", "a market must be in the currency",
-    "gave other numbers before", "A sweep has no holdout",
+    "gave other numbers before", "A sweep has no holdout", "accepts its own results,",
     "a risk loaded from files", "the best set filled no order", "every set failed in a group",
     "groups of instruments may be named", "unfinished writes",
     "an objective must have been measured in the study",
