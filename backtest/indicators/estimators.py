@@ -18,14 +18,8 @@ from backtest import _compile, core
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.indicators import kernels
-from backtest.indicators.returns import (
-    OneOrMany,
-    find_decay,
-    list_lanes,
-    log_returns,
-    read_windows,
-    shape_as,
-)
+from backtest.indicators import returns as r
+from backtest.indicators.returns import OneOrMany
 from backtest.market import SESSIONS, Market, bars_per_year
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "yang-zhang")
@@ -61,15 +55,15 @@ def volatility(
     Data, the same issue. See :func:`garch_volatility` and :func:`har_volatility` for the others.
     """
     names = np.atleast_1d(np.asarray(estimator, dtype=object))
-    half_lives = np.array(list_lanes("half_life", half_life), dtype=np.float64)
+    half_lives = np.array(r.list_lanes("half_life", half_life), dtype=np.float64)
     names, half_lives = np.broadcast_arrays(names, half_lives)
-    find_decay(half_lives)  # also those of models that ignore it are checked
+    r.find_decay(half_lives)  # also those of models that ignore it are checked
     columns = np.empty((market.n_bars, len(names)))
     for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)
         estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
         columns[:, lanes] = estimate(market, half_lives[lanes])
-    return shape_as(columns, estimator, half_life)
+    return r.shape_as(columns, estimator, half_life)
 
 
 @core.checked
@@ -86,8 +80,8 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    columns = ewma_deviation(log_returns(market), find_decay(half_life), bars_per_year(market))
-    return shape_as(columns, half_life)
+    columns = ewma_deviation(r.log_returns(market), r.find_decay(half_life), bars_per_year(market))
+    return r.shape_as(columns, half_life)
 
 
 def ewma_deviation(
@@ -129,9 +123,9 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> core.FloatAr
     sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
     Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
     """
-    _, deviation = roll_moments(log_returns(market), read_windows(window))
+    _, deviation = roll_moments(r.log_returns(market), r.read_windows(window))
     root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
-    return shape_as(np.asarray(deviation * root), window)
+    return r.shape_as(np.asarray(deviation * root), window)
 
 
 def roll_moments(
@@ -193,7 +187,7 @@ def garman_klass_variance(market: Market) -> core.FloatArray:
 def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
     gap = np.log(market.open / np.concatenate([market.open[:1], market.close[:-1]]))
     up, down, move = (np.log(x / market.open) for x in (market.high, market.low, market.close))
-    inside, decay = up * (up - move) + down * (down - move), find_decay(half_lives)
+    inside, decay = up * (up - move) + down * (down - move), r.find_decay(half_lives)
     scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
     columns = np.empty((market.n_bars, len(decay)))
     for j, (w, k) in enumerate(zip(decay, 0.34 * decay / (1.34 * decay + 1.0), strict=True)):
@@ -242,7 +236,7 @@ def garch_volatility(
     """
     first = core.Whole(MIN_RETURNS).check("first", first)
     core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
-    returns = log_returns(market)
+    returns = r.log_returns(market)
     squares, variance = returns**2, np.full(market.n_bars, np.nan)
     bars, backcast = [], find_backcast(squares[1:])
     while first < market.n_bars:
@@ -329,7 +323,7 @@ def har_volatility(market: Market, *, first: int = 100) -> core.FloatArray:
     day = market.time // DAY
     number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
     is_over = (market.time + market.interval) // DAY > day
-    squares = log_returns(market) ** 2
+    squares = r.log_returns(market) ** 2
     squares[0] = 0.0
     sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
     whole = sums[1 : int(number[-1] + is_over[-1])]  # realised variances of whole days
@@ -379,7 +373,7 @@ def _average(variance: Callable[[Market], core.FloatArray]) -> Estimator:
         if market.sessions:
             return yang_zhang_volatility(market, half_lives)
         scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
-        return weighted_root(variance(market), find_decay(half_lives), scale)
+        return weighted_root(variance(market), r.find_decay(half_lives), scale)
 
     return estimate
 

@@ -18,19 +18,9 @@ from backtest._compile import compile_module
 from backtest.core import Choice, FloatArray, IntArray, ParameterError, checked, parse_duration
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.indicators import kernels
+from backtest.indicators import returns as r
 from backtest.indicators.estimators import ewma_deviation, volatility
-from backtest.indicators.returns import (
-    MAX_BARS,
-    OneOrMany,
-    broadcast,
-    check_bars,
-    check_lanes,
-    find_decay,
-    long_returns,
-    settled_funding,
-    shape_as,
-    sum_weighted,
-)
+from backtest.indicators.returns import OneOrMany
 from backtest.margin import find_touch_factor, touch_probability
 from backtest.market import SESSIONS, Market, bars_per_year, count_bars_per_year
 
@@ -96,19 +86,19 @@ def tail_losses(
     for Value-at-Risk, J. Risk 1(1); Barone-Adesi, Giannopoulos and Vosper (1999), VaR without
     Correlations for Portfolios of Derivative Securities, J. Futures Markets 19(5).
     """
-    check_lanes("level", level, low=0.5, high=1.0, open_low=True, open_high=True)
-    check_bars("horizon", horizon)
-    check_bars("window", window, low=2.0)
-    check_lanes("half_life", half_life, low=0.0, open_low=True)
+    r.check_lanes("level", level, low=0.5, high=1.0, open_low=True, open_high=True)
+    r.check_bars("horizon", horizon)
+    r.check_bars("window", window, low=2.0)
+    r.check_lanes("half_life", half_life, low=0.0, open_low=True)
     names, levels, bars, windows, half_lives = np.broadcast_arrays(
         np.atleast_1d(np.asarray(model, dtype=object)),
-        *broadcast(level, horizon, window, half_life),
+        *r.broadcast(level, horizon, window, half_life),
     )
     value, shortfall = np.empty((2, market.n_bars, len(names)))
     is_scaled, scales = names != "historical", np.empty((market.n_bars, len(names)))
     if is_scaled.any():
-        decay = find_decay(half_lives[is_scaled])
-        scales[:, is_scaled] = ewma_deviation(long_returns(market), decay, 1.0)
+        decay = r.find_decay(half_lives[is_scaled])
+        scales[:, is_scaled] = ewma_deviation(r.long_returns(market), decay, 1.0)
     tails: dict[tuple[object, ...], Tail] = {}
     lanes = zip(names.tolist(), levels.tolist(), bars.tolist(), windows.tolist(),
                 half_lives.tolist(), strict=True)  # fmt: skip
@@ -117,7 +107,7 @@ def tail_losses(
             tails[lane] = _find_tail(market, *lane[:4], scales[:, j])
         value[:, j], shortfall[:, j] = tails[lane]
     given = (model, level, horizon, window, half_life)
-    return Tail(shape_as(value, *given), shape_as(shortfall, *given))
+    return Tail(r.shape_as(value, *given), r.shape_as(shortfall, *given))
 
 
 def _find_tail(
@@ -178,7 +168,7 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
     the notional at the start. Shape (n_bars,); NaN in the first h bars.
     """
     returns = np.full(market.n_bars, np.nan)
-    paid, close = np.cumsum(settled_funding(market)), market.close
+    paid, close = np.cumsum(r.settled_funding(market)), market.close
     moved = close[horizon:] / close[:-horizon] - 1.0
     returns[horizon:] = moved - (paid[horizon:] - paid[:-horizon])
     return returns
@@ -204,15 +194,15 @@ def forecast_reach(
     -----
     :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
-    check_lanes("probability", probability, low=0.0, high=1.0)
-    check_lanes("horizon", horizon, low=0.0, high=MAX_BARS, open_low=True)
-    chances, bars, degrees = broadcast(probability, horizon, degrees_of_freedom)
+    r.check_lanes("probability", probability, low=0.0, high=1.0)
+    r.check_lanes("horizon", horizon, low=0.0, high=r.MAX_BARS, open_low=True)
+    chances, bars, degrees = r.broadcast(probability, horizon, degrees_of_freedom)
     factor = find_touch_factor(chances, degrees) * np.sqrt(bars)
     sigma = volatility(market, estimator, half_life)
     per_bar = sigma.reshape(market.n_bars, -1) / np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
     with np.errstate(invalid="ignore"):
         columns = np.ascontiguousarray(per_bar * factor)
-    return shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
+    return r.shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
 
 
 HALF_LIFE = "3d"
@@ -242,7 +232,7 @@ def forecast_volatility(
     returns = np.diff(np.log(np.append(trail[2], close)))
     parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
     weighted, weight = (
-        sum_weighted(np.append(before, part), decay)[1:]
+        r.sum_weighted(np.append(before, part), decay)[1:]
         for part, before in zip(parts, trail, strict=False)
     )
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))

@@ -20,14 +20,8 @@ from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import pd
 from backtest.core.saved_result import MANIFEST
 from backtest.market import Market, find_coin
-from backtest.results.attribution import (
-    Attribution,
-    Period,
-    attribute,
-    attribute_by,
-    find_periods,
-    read_account_history,
-)
+from backtest.results import attribution as parts
+from backtest.results.attribution import Attribution, Period
 from backtest.results.measure_table import Measures, RunSpan, Samples, measure_returns
 from backtest.results.option_profit import OptionQuotes, OptionTerms
 from backtest.results.performance import annualize_ratios, compound_growth, divide, sampled_returns
@@ -272,13 +266,15 @@ class Result(RunRecord, core.SavedResult):
         split from where it went on.
         """
         if by != "instrument" and self.has_one_position:
-            life = read_account_history(self)
-            return attribute_by(life, self.time, by) if by else attribute(life, self.span.years)
+            life = parts.read_account_history(self)
+            if by:
+                return parts.attribute_by(life, self.time, by)
+            return parts.attribute(life, self.span.years)
         names, held = list_held(self)
         money = (names, self.record.account._asdict(), held)
         if by is None or by == "instrument":
             return attribution_table(*money)
-        return attribute_money(*money, find_periods(self.time, by))
+        return attribute_money(*money, parts.find_periods(self.time, by))
 
     def __repr__(self) -> str:
         metrics = self.metrics

@@ -21,18 +21,9 @@ from backtest.engine import AnyPolicy, Backtest, BacktestFields
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, label_names
 from backtest.policies import Combinator, Policy
+from backtest.risk import liquidations as r
 from backtest.risk import path_models
-from backtest.risk.liquidations import (
-    BETWEEN,
-    PastStarts,
-    PathsRunner,
-    describe_share,
-    describe_terms,
-    estimate,
-    find_first,
-    name_interval,
-    read_horizons,
-)
+from backtest.risk.liquidations import PastStarts, PathsRunner
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import find_newest
@@ -115,7 +106,7 @@ class MaxLeverage(core.SettingsResult):
     def verdict(self) -> str:
         bound, row = core.format_chance(self.settings["probability"]), self.table.iloc[-1]
         past, told = self.settings["history"], core.format_chance(row["p_liquidation"])
-        low, high = (row[each] for each in name_interval("p_liquidation"))
+        low, high = (row[each] for each in r.name_interval("p_liquidation"))
         name, of = self.bound_by, "95 % interval of the simulation"
         if name == HISTORY:
             name, of = "history's own frequency", f"95 % interval of {past['apart']:,} starts apart"
@@ -155,7 +146,7 @@ class MaxLeverage(core.SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        size, (low, high) = str(self.grid.index.name), name_interval("p_liquidation")
+        size, (low, high) = str(self.grid.index.name), r.name_interval("p_liquidation")
         heads = {
             "leverage": Head(size),
             low: Head("95 % interval of the simulation", "", "chance", high),
@@ -222,7 +213,7 @@ def max_leverage(
     confirmed on all paths, and lowered while they exceed the bound. Above the result the
     probability may fall again, if a policy cuts its position; ``is_monotone`` says so.
     """
-    chance = BETWEEN.check("probability", probability)
+    chance = r.BETWEEN.check("probability", probability)
     if not models:
         raise core.ParameterError("models must be a list with at least one model, got none")
     test = engine.read_test(market, fields)
@@ -239,7 +230,7 @@ def max_leverage(
     def make(each: Paths, size: float) -> PathsRunner:
         return PathsRunner(each, scale_policy(policy, size), test, compile=compile)
 
-    bars, span = read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
+    bars, span = r.read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
     trials: list[PathTrials] = [
         PathTrials(name, each, functools.partial(make, each), bars, span, threads)
         for name, each in named.items()
@@ -266,7 +257,7 @@ def max_leverage(
     table.loc["worst"] = table.loc[least]
     label = "leverage" if policy is None else "factor"
     weights = first.list_weights(drawn[0].markets)[:, -1].tolist()
-    settings = describe_terms(policy or "one position, held", test) | {
+    settings = r.describe_terms(policy or "one position, held", test) | {
         "probability": chance,
         "horizon": horizon,
         "signal": None if test.signal is None else first.signal,
@@ -330,7 +321,7 @@ class PathTrials:
 
                 def live(runner: PathsRunner, first: int = first, stop: int = stop) -> int:
                     lives = runner.run_block(first, stop)
-                    return int(np.sum(find_first(lives.liquidations[:, : self.bars]) < self.bars))
+                    return int(np.sum(r.find_first(lives.liquidations[:, : self.bars]) < self.bars))
 
                 for k, hit in zip(left, pool.map(live, runners), strict=True):
                     hits[k] += hit
@@ -368,7 +359,7 @@ class HistoryTrials(PathTrials):
     def describe(self, size: float) -> dict[str, float]:
         """Return starts, and the interval of Clopper and Pearson of those that are apart."""
         share, starts, apart, _ = self.live(size).summarize(self.bars, self.horizon).values()
-        _, low, high = estimate(share * apart, int(apart), 0.95)
+        _, low, high = r.estimate(share * apart, int(apart), 0.95)
         return {"starts": int(starts), "apart": int(apart), "low": low, "high": high}
 
 
@@ -409,9 +400,9 @@ def measure(
     """Return the probability of a size on the first trials; ``hits`` are counted if not given."""
     if hits is None:
         hits = trials.count_hits([size], count, math.inf)[0]
-    found = describe_share("p_liquidation", hits, count) | {"paths": count}
+    found = r.describe_share("p_liquidation", hits, count) | {"paths": count}
     if isinstance(trials, HistoryTrials):
-        found |= dict.fromkeys(name_interval("p_liquidation"), math.nan)
+        found |= dict.fromkeys(r.name_interval("p_liquidation"), math.nan)
     return found
 
 
@@ -482,7 +473,7 @@ class LeverageFrontier(core.SettingsResult):
         texts, size = [], self.table.index.names[1]
         for source, rows in self.table.groupby(level=0, sort=False):
             best: Any = rows["growth"].idxmax()
-            at, (low, high) = rows.loc[best], name_interval("p_liquidation")
+            at, (low, high) = rows.loc[best], r.name_interval("p_liquidation")
             texts.append(
                 f"{source} ({at['accounts']:,.0f} accounts): the median log growth is highest at a "
                 f"{size} of {best[1]:.3g}, {core.format_percent(at['growth'])} a year, where "
@@ -511,7 +502,7 @@ class LeverageFrontier(core.SettingsResult):
             for name in sources
         })  # fmt: skip
         by_size = self.table["growth"].replace(-np.inf, np.nan).unstack(0)[sources]
-        low, high = name_interval("p_liquidation")
+        low, high = r.name_interval("p_liquidation")
         heads = {
             "growth": Head("median log growth", "per year", "growth"),
             low: Head("95 % interval", "", "chance", high),
@@ -563,7 +554,8 @@ def leverage_frontier(
     test = engine.read_test(market, fields)
     how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
     drawn = [simulate_paths(test.plain.market, model, **how, drift=x) for x in (drift, 0.0)]
-    sizes, bars = choose_grid(policy, test, drawn[0]), read_horizons(drawn[0], horizon)[horizon]
+    sizes = choose_grid(policy, test, drawn[0])
+    bars = r.read_horizons(drawn[0], horizon)[horizon]
     years = core.parse_duration(horizon) / YEAR
     begun = float(test.account.capital + test.account.reserve)
     told = [path_models.describe_drift(each.describe()).partition(";")[0] for each in drawn]
@@ -577,7 +569,7 @@ def leverage_frontier(
     def add(source: str, size: float, wealth: core.FloatArray, is_hit: core.BoolArray) -> None:
         with np.errstate(divide="ignore"):
             growth = np.log(np.maximum(wealth, 0.0) / begun) / years
-        found = describe_share("p_liquidation", int(is_hit.sum()), len(is_hit))
+        found = r.describe_share("p_liquidation", int(is_hit.sum()), len(is_hit))
         rows[source, size] = {"growth": float(np.median(growth)), **found, "accounts": len(is_hit)}
         if progress is not None:
             progress(len(rows), total)
@@ -586,7 +578,7 @@ def leverage_frontier(
         for size in sizes.tolist():
             runner = PathsRunner(each, scale_policy(policy, size), test, compile=compile)
             lives = [*runner.run_chunks()]
-            hits = [find_first(x.liquidations[:, :bars]) < bars for x in lives]
+            hits = [r.find_first(x.liquidations[:, :bars]) < bars for x in lives]
             add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
                 np.concatenate(hits))  # fmt: skip
     begins = np.arange(0, drawn[0].markets.n_bars - bars, bars)  # no bar is in two accounts
@@ -600,7 +592,7 @@ def leverage_frontier(
         add(HISTORY, size, wealth, is_hit)
     label = "leverage" if policy is None else "factor"
     index = pd.MultiIndex.from_tuples(rows, names=["source", label])
-    settings = describe_terms(policy or "one position, held", test) | {
+    settings = r.describe_terms(policy or "one position, held", test) | {
         "horizon": horizon, "drift": next(iter(named)), "paths": drawn[0].describe(),
     }  # fmt: skip
     table = pd.DataFrame(list(rows.values()), index=index)
