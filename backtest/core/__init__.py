@@ -47,6 +47,6 @@ if TYPE_CHECKING:
     from backtest.core.units import format_duration, format_time, parse_duration, utc_index
     from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value
     from backtest.core.values import find_declarations, float_if_single, freeze, list_changed
-    from backtest.core.values import list_values, pick_value, read_series
+    from backtest.core.values import list_values, pick_value
 
 export_lazily(__name__)

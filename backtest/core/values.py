@@ -380,26 +380,21 @@ def read_plain(entry: Any) -> Any:
     """Return data of TOML or JSON with series and infinities in the place of their texts."""
     if isinstance(entry, Mapping):
         if {"time", "value"} == set(entry):
-            return read_series(entry)
+            times, values = entry["time"], entry["value"]
+            are_lists = isinstance(times, list) and isinstance(values, list)
+            if not are_lists or len(times) != len(values):
+                raise ParameterError(
+                    "a series must be a table of two lists of one length, time and value, "
+                    f"got {dict(entry)!r:.80}"
+                )
+            given = pd.Series(times, dtype=object)
+            stamps = read_stamps(given, name="a series", timezone="UTC", error=ParameterError)
+            return pd.Series([read_plain(each) for each in values], index=utc_index(stamps))
         return {name: read_plain(each) for name, each in entry.items()}
     if isinstance(entry, list | tuple) and not hasattr(entry, "_fields"):
         found = map(read_plain, entry)
         return tuple(found) if isinstance(entry, tuple) else list(found)
     return WORDS.get(entry, entry) if isinstance(entry, str) else entry
-
-
-def read_series(entry: Mapping[str, Any]) -> FloatSeries:
-    times, values = entry["time"], entry["value"]
-    are_lists = isinstance(times, list) and isinstance(values, list)
-    if not are_lists or len(times) != len(values):
-        raise ParameterError(
-            "a series must be a table of two lists of one length, time and value, "
-            f"got {dict(entry)!r:.80}"
-        )
-    given = pd.Series(times, dtype=object)
-    stamps = read_stamps(given, name="a series", timezone="UTC", error=ParameterError)
-    series: FloatSeries = pd.Series([read_plain(each) for each in values], index=utc_index(stamps))
-    return series
 
 
 ArrayT = TypeVar("ArrayT", bound="npt.NDArray[Any]")

@@ -149,14 +149,7 @@ class AccountSnapshot(core.Value, kw_only=True):
     def load(cls, path: str | Path) -> AccountSnapshot:
         """Return the snapshot in a JSON file."""
         file = Path(path)
-        try:
-            data = core.read_json_file(file)
-        except (OSError, core.DataError) as error:
-            raise ParameterError(
-                "a snapshot must be a readable JSON file, got "
-                f"{core.describe_fault(error)} ({file})"
-            ) from error
-        return cls.from_dict(data, where=file.name)
+        return cls.from_dict(core.read_json_file(file), where=file.name)
 
     @classmethod
     @checked

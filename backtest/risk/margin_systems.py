@@ -20,15 +20,8 @@ from backtest.market import Market, as_markets
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import crashes
 from backtest.venue import Venue, choose_multipliers, find_newest
-from backtest.venue.margin_rules import (
-    DailyCloses,
-    DynamicMargin,
-    Rule,
-    Wrapper,
-    find_day_ends,
-    find_newest_levels,
-    read_days,
-)
+from backtest.venue import margin_rules as by_rule
+from backtest.venue.margin_rules import DailyCloses, DynamicMargin
 
 RISES = (1, 5, 30)
 """Days over which rises of margin are measured."""
@@ -66,7 +59,7 @@ class Prices(NamedTuple):
 def list_rules(rule: DynamicMargin) -> list[tuple[str, DynamicMargin]]:
     """Return a rule and those that it wraps, each with the prefix of its dotted names."""
     found = [("", rule)]
-    while isinstance(rule, Wrapper):
+    while isinstance(rule, by_rule.Wrapper):
         rule = rule.rule
         found.append((f"{found[-1][0]}rule.", rule))
     return found
@@ -82,7 +75,7 @@ def measure_levels(
         return Levels((at_close * whole.T).T, (rates * whole.T).T)
     found, known = rule.compute_levels(days), days.time + rule.delay
     daily = (rule.place(found, known, days.time, at_close).T * at_close).T
-    daily = np.where(np.isnan(find_newest_levels(found, known, days.time)), np.nan, daily)
+    daily = np.where(np.isnan(by_rule.find_newest_levels(found, known, days.time)), np.nan, daily)
     return Levels(daily, (rule.place(found, known, time, rates).T * rates).T)
 
 
@@ -330,7 +323,8 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
     time, marks = paths.calendar.time, bars.marks
     before = market.time < time[0]
     joined = np.concatenate([market.time[before], time])
-    (rows, ends), known = find_day_ends(joined, market.interval), int(np.count_nonzero(before))
+    rows, ends = by_rule.find_day_ends(joined, market.interval)
+    known = int(np.count_nonzero(before))
     own = rows[rows >= known] - known
     past = np.repeat(market.mark_close[rows[rows < known], None], stop - first, axis=1)
     closes = np.concatenate([past, marks[3].T[own]])
@@ -390,10 +384,10 @@ def compare_margin(
     if not rules:
         raise core.ParameterError("rules must be a table of margin rules by name, got none")
     chosen: dict[str, DynamicMargin | None] = {
-        str(name): None if each is None else Rule().check(f"rules.{name}", each)
+        str(name): None if each is None else by_rule.Rule().check(f"rules.{name}", each)
         for name, each in rules.items()
     }
-    days, names = read_days(one), ("mark_open", "mark_high", "mark_low", "mark_close")
+    days, names = by_rule.read_days(one), ("mark_open", "mark_high", "mark_low", "mark_close")
     prices = Prices(one.time, *(getattr(one, name)[:, None] for name in names))
     found = {name: measure_levels(each, days, one.time, venue) for name, each in chosen.items()}
     known = ~np.any([np.isnan(each.daily) for each in found.values()], axis=0)
@@ -578,7 +572,7 @@ def calibrate_margin(
     """
     test = engine.read_test(market, fields).plain
     one, venue = read_one_market(test, "calibrate_margin")
-    checked: Any = rule if rule is None else Rule().check("rule", rule)
+    checked: Any = rule if rule is None else by_rule.Rule().check("rule", rule)
     if rule is None or not checked.is_of_volatility:
         raise core.ParameterError(
             f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
@@ -655,7 +649,7 @@ class Tries:
         self, market: Market, venue: Venue, rule: DynamicMargin,
         parameter: tuple[str, float, float], paths: Paths, progress: Progress | None,
     ) -> None:  # fmt: skip
-        self.venue, self.rule, self.days = venue, rule, read_days(market)
+        self.venue, self.rule, self.days = venue, rule, by_rule.read_days(market)
         self.name, self.low, self.high = parameter
         self.closes, self.parts = [], []
         for first in range(0, paths.count, CHUNK):
