@@ -878,9 +878,9 @@ class Surfaces:
     def _stamps(self) -> np.ndarray:
         return np.asarray(self.times.as_unit("ns").asi8)
 
-    def locate(self, times: IntArray) -> IntArray:
-        """Return the last surface stamped at or before each time, or -1."""
-        return np.asarray(np.searchsorted(self._stamps, times, side="right") - 1)
+    def locate(self, times: IntArray, side: Any = "right") -> IntArray:
+        """Return the last surface stamped up to ("right") or before ("left") each time, or -1."""
+        return np.asarray(np.searchsorted(self._stamps, times, side=side) - 1)
 
     def value(
         self, strike: float, expiry: int, times: IntArray, spots: FloatArray, rows: IntArray
@@ -965,7 +965,7 @@ class Surfaces:
                 f"{core.repr_given(tenors)}"
             )
         closes = market.time + market.interval
-        row = self.locate(closes - 1)
+        row = self.locate(closes, "left")
         if row[-1] < 0 or closes[0] - self._stamps[-1] > MAX_AGE:
             raise DataError(
                 f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the "
