@@ -19,6 +19,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -41,10 +42,10 @@ CONFIDENCE = 0.95
 YEAR = 365.0
 NEAR = 0.01
 """Relative distance from the volatility of the baseline at which the search for a scale ends."""
-
-
 EVIDENCE = 0.95
 """The least deflated Sharpe ratio that counts as evidence."""
+SHIFTS = 199
+"""Shifts of a test of timing."""
 
 
 class Times(bt.Combinator):
@@ -60,12 +61,16 @@ class Times(bt.Combinator):
 class Terms(NamedTuple):
     """What all accounts of a market share."""
 
-    market: bt.Market
-    venue: bt.Venue
-    account: bt.Account
+    backtest: bt.Backtest
     train: str
     test: str
     trials: int
+
+    def add_stop(self) -> Terms:
+        """Return the terms with a stop of two average true ranges, as they were at the entry."""
+        market = self.backtest.market.with_columns(atr=bt.indicators.atr(self.backtest.market))
+        account = replace(self.backtest.account, stop_loss=bt.Multiple(2.0, "atr", fixed=True))
+        return self._replace(backtest=self.backtest.replace(market=market, account=account))
 
 
 def instances() -> dict[str, bt.Policy]:
@@ -81,7 +86,7 @@ def instances() -> dict[str, bt.Policy]:
 
 
 def load_markets(folders: list[Path], start: str, end: str) -> dict[str, bt.Market]:
-    """Return the markets of all folders, of one or of several instruments, by instrument."""
+    """Return the markets of all folders, by instrument; a folder may have several."""
     found = {}
     for folder in folders:
         coins = sorted({path.name.partition("_")[0] for path in folder.glob("*-futures.*")})
@@ -111,9 +116,9 @@ def find_tuned(policy: bt.Policy) -> dict[str, Any]:
 
 def walk(terms: Terms, policy: bt.Policy) -> Walked:
     """Tune a policy on each train span, and take one account through all test spans."""
-    spans = bt.folds(terms.market, train=terms.train, test=terms.test)
+    spans = bt.folds(terms.backtest.market, train=terms.train, test=terms.test)
     chosen = tune(terms, policy)
-    index = terms.market.times
+    index = terms.backtest.market.times
     firsts = index.searchsorted(pd.DatetimeIndex(spans["test_start"])).tolist()
     ends = [*firsts[1:], int(index.searchsorted(spans["test_end"].iloc[-1]))]
     segments = [
@@ -129,9 +134,9 @@ def tune(terms: Terms, policy: bt.Policy) -> list[dict[str, Any]]:
     if not space:
         return []
     try:
-        done = bt.walk_forward(
-            terms.market, policy, venue=terms.venue, account=terms.account, space=space,
-            train=terms.train, test=terms.test, trials=terms.trials, robust=False,
+        done = terms.backtest.walk_forward(
+            policy, space=space, train=terms.train, test=terms.test, trials=terms.trials,
+            robust=False,
         )  # fmt: skip
     except bt.ParameterError as error:
         if "none of" not in str(error):
@@ -149,8 +154,8 @@ def set_to(policy: bt.Policy, values: dict[str, Any]) -> bt.Policy:
 
 def live(terms: Terms, segments: list[Segment]) -> bt.Result:
     """Take one account through segments."""
-    market = terms.market.prefix(segments[-1].stop)
-    return run_switched(market, segments, venue=terms.venue, account=terms.account)
+    market = terms.backtest.market.prefix(segments[-1].stop)
+    return run_switched(terms.backtest.replace(market=market), segments)
 
 
 def equalize(terms: Terms, walked: Walked, volatility: float) -> bt.Result:
@@ -186,15 +191,18 @@ def list_rows(
     for risk in risks:
         volatility = math.nan
         for name, policy in policies.items():
+            own = terms.add_stop() if name == "FixedRisk" else terms
             try:
-                walked = walk(terms, Times(policy, turns=risk))
+                walked = walk(own, Times(policy, turns=risk))
             except bt.DataError as error:
                 sys.stderr.write(f"{name} is left out: {error}\n")
                 continue
             if name == BASELINE:
                 volatility = walked.result.metrics["volatility"]
-            equal = equalize(terms, walked, volatility)
-            row: dict[str, Any] = {"market": terms.market.instrument, "policy": name, "risk": risk}
+            equal = equalize(own, walked, volatility)
+            market = own.backtest.market.instrument
+            row: dict[str, Any] = {"market": market, "policy": name, "risk": risk}
+            row["p"] = bt.timing_test(walked.result, shifts=SHIFTS).p_growth
             row["tuned"] = walked.is_tuned
             row |= {"own": read_measures(walked.result), "equal": read_measures(equal)}
             sys.stderr.write(f"{row['market']} {risk:g} {name} {row['own']['growth']:.3f}\n")
@@ -231,6 +239,18 @@ def count_clear(low: np.ndarray, high: np.ndarray) -> dict[str, float]:
     n = int(np.count_nonzero(known))
     above, below = int(np.sum(low[known] > 0.0)), int(np.sum(high[known] < 0.0))
     return {"above": above, "below": below, "n": n, "expected": (1.0 - CONFIDENCE) * n}
+
+
+def write_timing(rows: list[dict[str, Any]]) -> str:
+    """Return how many tests of timing are small, by chance and by Holm."""
+    found = sorted(row["p"] for row in rows if math.isfinite(row["p"]))
+    level, n = 1.0 - CONFIDENCE, len(found)
+    small = sum(p <= level for p in found)
+    left = next((k for k, p in enumerate(found) if p * (n - k) > level), n)
+    return (
+        f"Of {n} tests whether the timing of the leverage earned the growth, {small} have a p of "
+        f"{level:.2g} or less, where chance alone gives {level * n:.3g}; {left} after Holm.\n"
+    )
 
 
 def write_headline(found: dict[str, Any]) -> str:
@@ -278,8 +298,8 @@ def run_all(wanted: argparse.Namespace) -> dict[str, Any]:
     rows, accounts, gaps = [], [], []
     for name, market in load_markets(wanted.folders, wanted.start, wanted.end).items():
         venue = bt.Venue.preset("binance-usdm", RULES_OF.get(name, name))
-        account = bt.Account(capital=10_000, band=0.05)
-        terms = Terms(market, venue, account, wanted.train, wanted.test, wanted.trials)
+        test = bt.Backtest(market, venue=venue, account=bt.Account(capital=10_000, band=0.05))
+        terms = Terms(test, wanted.train, wanted.test, wanted.trials)
         equal: dict[float, dict[str, bt.Result]] = {}
         for row, own, scaled in list_rows(terms, wanted.risks, wanted.only):
             rows.append(row)
@@ -301,7 +321,8 @@ def main() -> None:
     wanted.only = [] if wanted.only == ["all"] else [*dict.fromkeys([*wanted.only, BASELINE])]
     warnings.simplefilter("ignore")
     found = run_all(wanted)
-    sys.stdout.write(f"{write_headline(found)}\n{write_table(found['rows'])}")
+    texts = (write_headline(found), write_timing(found["rows"]), write_table(found["rows"]))
+    sys.stdout.write("\n".join(texts))
 
 
 if __name__ == "__main__":
