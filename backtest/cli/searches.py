@@ -151,7 +151,8 @@ def tune(
             raise ParameterError("several objectives take no tune.robust, got true")
         search["objectives"] = search.pop("objective")
     find = test.frontier if is_frontier else test.tune
-    title = objective[0] if is_frontier else objective if isinstance(objective, str) else "score"
+    names = objective if is_frontier else [objective] * isinstance(objective, str)
+    title = next(iter(names), "score")
     with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
         report = partial(meter.report_search, objective=title) if meter else None
         study = find(policy, **search, progress=report)

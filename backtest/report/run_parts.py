@@ -481,11 +481,12 @@ def list_liquidations(result: Result) -> list[Shown]:
     for _, group in result.contagion().groupby("liquidation"):
         shares = group[group["share"] >= 0.005].sort_values("share", ascending=False)
         winners = group[group["profit"] > 0.0]
-        causes = shares["cause"] + " " + shares["share"].map(core.format_percent)
-        won = winners["cause"] + " " + winners["profit"].map(core.format_money)
+        pairs = zip(shares["cause"], shares["share"], strict=True)
+        won = zip(winners["cause"], winners["profit"], strict=True)
         rows[group["time"].iloc[0]] = {
-            "causes": ", ".join(causes),
-            "closed in profit": ", ".join(won) or "none",
+            "causes": ", ".join(f"{cause} {core.format_percent(share)}" for cause, share in pairs),
+            "closed in profit": ", ".join(f"{cause} {core.format_money(x)}" for cause, x in won)
+            or "none",
         }
     note = (
         "A cause is a share of the fall of what backs the positions over their requirement since "
