@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core import parse_json, read_series, read_stamps, to_nanoseconds
+from backtest.core import parse_json, read_stamps, to_nanoseconds
+from backtest.core.values import read_plain
 
 NOON = pd.Timestamp("2024-04-03T12:00", tz="UTC").value
 READ = [
@@ -66,7 +67,7 @@ def test_stamps_without_a_zone_need_one():
 def test_our_own_files_are_utc_and_have_each_name_once():
     """A series of TOML or JSON: whole numbers have their unit, texts without a zone are UTC."""
     for time in ("2024-04-03 12:00", "2024-04-03T12:00Z", NOON // 10**6):
-        assert read_series({"time": [time], "value": [1.0]}).index[0].value == NOON
+        assert read_plain({"time": [time], "value": [1.0]}).index[0].value == NOON
     for time in (NOON // 10**6, str(NOON // 10**9)):
         assert bt.AccountSnapshot(equity=1.0, time=time).time == "2024-04-03T12:00:00+00:00"
     with pytest.raises(bt.ParameterError, match="time: must be a time such as"):
