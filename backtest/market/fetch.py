@@ -377,12 +377,17 @@ def fetch_market(
     if is_archive:
         address = (base_url or ARCHIVE_URL).rstrip("/")
         stamina = import_or_refuse("stamina")
-        stamina.instrumentation.set_on_retry_hooks(
+        hooks = stamina.instrumentation
+        others = hooks.get_on_retry_hooks()  # of the caller, who may retry other things
+        hooks.set_on_retry_hooks(
             [lambda retry: notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")]
         )
-        with import_or_refuse("httpx").Client(timeout=20.0) as web:
-            pages = Archive(web, stamina.retry_context, address, request, now).pages
-            return fetch_kinds(folder, request, facts, pages, start, until, report)
+        try:
+            with import_or_refuse("httpx").Client(timeout=20.0) as web:
+                pages = Archive(web, stamina.retry_context, address, request, now).pages
+                return fetch_kinds(folder, request, facts, pages, start, until, report)
+        finally:
+            hooks.set_on_retry_hooks(others)
     if client is None:
         retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
         settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}

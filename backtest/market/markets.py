@@ -557,6 +557,7 @@ def rebuild(
 
 
 def detach(market: Market | Markets) -> Any:
+    """Return a market in memory of its own, from which none of the bars around it can be read."""
     if isinstance(market, Markets):
         return market.with_markets({name: detach(each) for name, each in market.items()})
     return pickle.loads(pickle.dumps(market))

@@ -241,9 +241,11 @@ def read_table(
         with defects.catch():
             if isinstance(part.content, DataError):
                 raise part.content
-            how: Any = {"name": part.name, "timezone": timezone, "is_file": part.is_file}
-            table = read_frame(part.content, schema, defects, **how)
-            is_back = part.is_file and is_increasing(-table.time)  # newest first
+            is_file = part.is_file
+            table = read_frame(
+                part.content, schema, defects, name=part.name, timezone=timezone, is_file=is_file
+            )
+            is_back = is_file and is_increasing(-table.time)  # newest first
             tables.append(table.rows(slice(None, None, -1)) if is_back else table)
     if len(tables) < len(parts) or not tables:
         return None
