@@ -129,10 +129,8 @@ def list_trades(fills: Fills, view: TradeView) -> TradeRows:
         lots[name] = cost[entry] * part_in + cost[exit_] * part_out
     if view == "trip":
         lots = {name: np.bincount(trips, each) for name, each in lots.items()}
-        entry, exit_ = (
-            np.flatnonzero(turns.starts),
-            exit_[np.flatnonzero(np.diff(trips, append=-1))],
-        )
+        entry = np.flatnonzero(turns.starts)
+        exit_ = exit_[np.flatnonzero(np.diff(trips, append=-1))]
     side, quantity = np.sign(turns.after[entry]), lots["quantity"]
     return TradeRows(
         entry=entry,

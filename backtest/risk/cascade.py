@@ -205,11 +205,8 @@ class Books:
         self.terms, self.names, self.adl, self.is_jump = terms, names, adl, is_jump
         self.start, self.shocked = start, start * (1.0 + shocks)
         self.unit, self.mode = np.abs(self.to_values(start)), terms[0].venue.liquidation.mode
-        self.flow, self.level, self.rows = (
-            np.zeros(len(terms)),
-            start.copy(),
-            list[dict[str, float]](),
-        )
+        self.flow, self.level = np.zeros(len(terms)), start.copy()
+        self.rows: list[dict[str, float]] = []
         self.quantity, self.first_quantity = quantity.copy(), quantity
         self.coins, self.entry = coins + np.zeros(quantity.shape), self.to_values(entry)
         self.is_joined = len(terms) > 1 or bool(self.coins.any())
