@@ -25,6 +25,7 @@ from backtest.core.code_names import pd
 from backtest.engine import Backtest
 from backtest.margin import RateCurve
 from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
+from backtest.market.clock import list_calls
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file, read_weights, weights_to_frame
 from backtest.options.option_inputs import check_lots, check_settlement
@@ -524,8 +525,6 @@ def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:
 FILE = "experiment.toml"
 TABLES = ("data", "venue", "account", "lending", "overlay", "run", "options")
 """Tables of an experiment that describe a test; all others are policies and jobs."""
-PART = re.compile(r"\.(?:slice|prefix|between)\(|\bbars=")
-"""What the source of a market ends with that is a part of what its files hold."""
 NAMES = {"since": "from", "until": "to"}
 """Arguments of ``Market.load`` that ``[data]`` calls otherwise."""
 
@@ -610,16 +609,23 @@ def save_market(market: Any, folder: Path) -> dict[str, Any]:
 
 def find_files(market: Any) -> dict[str, Any] | None:
     """Return the entries of ``[data]`` that load a market again, None if none do."""
-    found: dict[str, Any] = {}
+    found, is_part = dict[str, Any](), False
     for each in as_markets(market).values():
-        entries = read_call(each.source)
-        if entries is None:
+        try:
+            (name, paths, named), *steps = list_calls(each.source)
+        except (SyntaxError, ValueError):
             return None
-        for name, value in entries.items():
-            known = found.setdefault(name, [])
+        entries = {NAMES.get(given, given): value for given, value in named.items()}
+        entries["path"] = [str(Path(path).resolve()) for path in paths]
+        if name == "sample":
+            entries = {"path": f"{SAMPLE}:{named['seed']}" if "seed" in named else SAMPLE}
+        entries |= {step: given[0] for step, given, _ in steps if step == "resample"}
+        is_part |= "bars" in named or any(step != "resample" for step, *_ in steps)
+        for key, value in entries.items():
+            known = found.setdefault(key, [])
             known += [x for x in (value if isinstance(value, list) else [value]) if x not in known]
-    data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
-    if any(PART.search(each.source) for each in as_markets(market).values()):
+    data = {key: each if len(each) > 1 else each[0] for key, each in found.items()}
+    if is_part:
         data |= {"from": core.format_time(market.start), "to": core.format_time(market.end)}
     try:
         again = load_data(Draft({"data": data}))
@@ -627,24 +633,6 @@ def find_files(market: Any) -> dict[str, Any] | None:
         return None
     is_same = type(again) is type(market) and again.content_hash == market.content_hash
     return data if is_same else None
-
-
-def read_call(source: str) -> dict[str, Any] | None:
-    """Return the entries of ``[data]`` that stand in the source of a market."""
-    match = re.match(r"Market\.(?:load|sample)\(", source)
-    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)] if match else []
-    first = next((n for n in calls if isinstance(getattr(n.func, "value", n), ast.Name)), None)
-    if first is None:
-        return None
-    named = {str(word.arg): ast.literal_eval(word.value) for word in first.keywords}
-    if match and "sample" in match[0]:
-        seed = named.get("seed", 0)
-        return {"path": f"{SAMPLE}:{seed}" if seed else SAMPLE}
-    paths = [str(Path(ast.literal_eval(each)).resolve()) for each in first.args]
-    resampled = re.search(r"\.resample\('([^']*)'\)$", source)
-    more = {"resample": resampled[1]} if resampled else {}
-    given = {NAMES.get(name, name): value for name, value in named.items()}
-    return {"path": paths[0] if len(paths) == 1 else paths, **given, **more}
 
 
 def name_venues(venue: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -370,7 +370,9 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
     return {"detail_differs": text}
 
 
-STEPS = ("slice", "prefix", "between", "resample")
+STEPS = {"load", "sample", "slice", "prefix", "between", "resample", "decide_every"}
+Call: TypeAlias = tuple[str, list[Any], dict[str, Any]]
+"""Name, arguments, and arguments by keyword."""
 
 
 def read_source(text: str, content_hash: str) -> Market:
@@ -381,7 +383,11 @@ def read_source(text: str, content_hash: str) -> Market:
     content is not that of the hash.
     """
     try:
-        market = call_again(ast.parse(text, mode="eval").body)
+        market: Any = Market
+        for name, given, named in list_calls(text):
+            is_clock = name == "decide_every"
+            step = functools.partial(decide_every, market) if is_clock else getattr(market, name)
+            market = step(*given, **named)
     except (SyntaxError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"a market must be loaded from files to be read again, got {text}"
@@ -391,16 +397,15 @@ def read_source(text: str, content_hash: str) -> Market:
     return market
 
 
-def call_again(node: ast.expr) -> Market:
-    match node:
-        case ast.Call(func=ast.Attribute(value=inner, attr=name), args=given, keywords=words):
-            named = {str(each.arg): ast.literal_eval(each.value) for each in words}
-            if isinstance(inner, ast.Name) and (inner.id, name) == ("bt", "decide_every"):
-                found: Market = decide_every(call_again(given[0]), ast.literal_eval(given[1]))
-                return found
-            is_market = isinstance(inner, ast.Name) and inner.id == "Market"
-            if name in (("load", "sample") if is_market else STEPS):
-                owner = Market if is_market else call_again(inner)
-                made: Market = getattr(owner, name)(*map(ast.literal_eval, given), **named)
-                return made
-    raise ValueError(node)
+def list_calls(source: str) -> list[Call]:
+    """Return the calls that made a market, the first one first; ValueError if it has any others."""
+    node, calls = ast.parse(source, mode="eval").body, list[Call]()
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        is_clock = ast.unparse(node.func) == "bt.decide_every"
+        inner, *given = node.args if is_clock else (node.func.value, *node.args)
+        named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+        calls.append((node.func.attr, [*map(ast.literal_eval, given)], named))
+        node = inner
+    if ast.unparse(node) != "Market" or not {name for name, *_ in calls} <= STEPS:
+        raise ValueError(source)
+    return calls[::-1]
