@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +30,6 @@ Into = Annotated[
 WithOptions = Annotated[
     bool, flag("Compile accounts that hold options, too.", "--options/--no-options")
 ]
-EVERY = 10.0
-"""Seconds between two lines of progress."""
 N_LANES = 130
 """Sets of the market below that make a sweep use lanes."""
 
@@ -60,7 +55,8 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
     ]
     with object_code.building(folder):
         for k, (name, compile_it) in enumerate(parts, 1):
-            with reporting(f"compiling {name} ({k} of {len(parts)})"), warnings.catch_warnings():
+            typer.echo(f"compiling {name} ({k} of {len(parts)})", err=True)
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 compile_it()
     seconds, n = time.perf_counter() - began, len([*folder.glob("*.o")])
@@ -71,25 +67,6 @@ def find_folder() -> Path:
     is_checkout = (object_code.BUILT.parents[1] / "pyproject.toml").exists()
     native = f"{object_code.name_platform()}-native-{object_code.name_target()}"
     return object_code.BUILT / native if is_checkout else object_code.find_object_folder()
-
-
-@contextmanager
-def reporting(text: str) -> Iterator[None]:
-    ended, began = threading.Event(), time.perf_counter()
-
-    def report() -> None:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress
-        while not ended.wait(EVERY):
-            seconds = time.perf_counter() - began
-            print(f"{text}, {seconds:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
-
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def make_terms(**more: Any) -> dict[str, Any]:
