@@ -682,7 +682,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
         "history": list(baseline.history),
     }
     text = json.dumps(core.to_plain(document), indent=1, sort_keys=True, ensure_ascii=False)
-    try:
+    with core.writing(target, "baseline"):
         folder.mkdir(parents=True, exist_ok=True)
         core.write_file(folder / bars, content)
         core.write_file(target, (text + "\n").encode())
@@ -690,10 +690,6 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
         for older in folder.iterdir():
             if is_of_it.fullmatch(older.name) and older.name != bars:
                 older.unlink(missing_ok=True)
-    except OSError as error:
-        raise core.DataError(
-            f"{target}: cannot write the baseline: {core.describe_fault(error)}"
-        ) from error
     return target
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from backtest.core import atomic_files, black_kernels, elementary, errors, moments, number_text
     from backtest.core import public_math, units
     from backtest.core.atomic_files import LockHeldError, hold_lock_file, is_lock_held, replace_file
-    from backtest.core.atomic_files import keep_tables, write_file
+    from backtest.core.atomic_files import keep_tables, write_file, writing
     from backtest.core.black_kernels import Greeks, is_possible, log_ratio, normalized_price
     from backtest.core.black_kernels import price_and_slope, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields

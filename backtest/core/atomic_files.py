@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from backtest.core.code_names import pa, pd, pq
+from backtest.core.errors import DataError, describe_fault
 
 DRAFT_FILE = ".new-"
 LOCK = "lock"
@@ -22,6 +23,14 @@ MAX_TRIES = 100
 def write_file(path: Path, content: bytes) -> None:
     with replace_file(path) as draft:
         draft.write_bytes(content)
+
+
+@contextmanager
+def writing(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the {what}: {describe_fault(error)}") from error
 
 
 @contextmanager

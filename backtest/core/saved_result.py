@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder
+from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder, writing
 from backtest.core.checked_calls import checked
 from backtest.core.code_names import HIGHER, call_later, find_version, is_frame, pa, pd, pq
 from backtest.core.errors import DataError
@@ -39,14 +39,11 @@ UNFINISHED = ".unfinished-"
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
     target = folder / name
-    try:
-        with temporary_folder(folder, DRAFT) as temporary:
-            draft = temporary / name
-            draft.mkdir()
-            write(draft)
-            replace_folder(draft, target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot write the {what}: {error.strerror or error}") from error
+    with writing(target, what), temporary_folder(folder, DRAFT) as temporary:
+        draft = temporary / name
+        draft.mkdir()
+        write(draft)
+        replace_folder(draft, target)
     return target
 
 

@@ -481,17 +481,13 @@ def store(
 ) -> pd.DataFrame:
     rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
     frame = rows.set_index(core.utc_index(rows["time"].to_numpy())).drop(columns="time")
-    try:
+    with core.writing(folder, "fetch"):
         folder.mkdir(parents=True, exist_ok=True)
         market = {name: facts[name] for name in ("instrument", "interval")}
         write_json(folder / "market.json", market)
         write_json(folder / FACTS, facts)
         with core.replace_file(folder / f"{kind}.parquet") as draft:
             f.write_table(frame, draft)
-    except OSError as error:
-        raise DataError(
-            f"cannot write to the folder of the fetch, {folder}: {core.describe_fault(error)}"
-        ) from error
     return rows
 
 

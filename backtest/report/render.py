@@ -36,17 +36,12 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
 
 
 def save_text(text: str, path: Path) -> Path:
-    try:
+    with core.writing(path, "report"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a pipe or a terminal
             path.write_text(text, encoding="utf-8", newline="\n")
         else:
-            with core.replace_file(path.resolve()) as draft:
-                draft.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise core.DataError(
-            f"{path}: cannot write the report: {error.strerror or error}"
-        ) from error
+            core.write_file(path.resolve(), text.encode("utf-8"))
     return path
 
 

@@ -193,7 +193,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
         (tmp_path / "btc" / "fetch.json").write_text(text)
         check_refused(lambda: fetch(tmp_path / "btc", server), "fetch.json", DataError)
     (tmp_path / "file").write_text("")
-    check_refused(lambda: fetch(tmp_path / "file" / "btc", server), "cannot write to the folder")
+    check_refused(lambda: fetch(tmp_path / "file" / "btc", server), "cannot write the fetch")
 
 
 @pytest.mark.slow
