@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backtest.market.rules import split_notes
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars
     from backtest.market.tables import read_dates, rename_known, to_floats
-    from backtest.market.weight_frame import CARRIED, CARRY, Weights, name_columns
+    from backtest.market.weight_frame import CARRIED, CARRY, Weights, check_bars, name_columns
     from backtest.market.weight_frame import read_raw_weights, read_weights, weights_to_frame
 
 export_lazily(__name__)

@@ -53,7 +53,7 @@ def read_raw_weights(
         if is_frame(signal):
             frame = name_columns(signal, markets, argument)
             stamps = read_dates(frame.index, argument)
-            _check_bars(stamps, markets, argument)
+            check_bars(stamps, markets, argument, CARRY)
             read = pd.DataFrame(core.to_real(frame), stamps, frame.columns)
             values = read.reindex(index=markets.time, columns=[*markets.names]).to_numpy()
         else:
@@ -103,25 +103,25 @@ def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
     return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
 
 
-def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
+def check_bars(stamps: IntArray, markets: Any, argument: str, cure: str) -> None:
     inside = np.sort(stamps[(stamps >= markets.start) & (stamps < markets.end)])
     if not inside.size:
         raise ParameterError(
-            f"{argument} must have a row inside the panel, has none from "
+            f"{argument} must have a row inside the {markets.noun}, has none from "
             f"{format_time(markets.start)} to {format_time(markets.end)}"
         )
     odd = inside[~np.isin(inside, markets.time)]
     if odd.size:
         raise ParameterError(
             f"{argument}: each row must be stamped with the open of a bar, {odd.size} of "
-            f"{inside.size} are not, the first at {format_time(int(odd[0]))}; {CARRY}"
+            f"{inside.size} are not, the first at {format_time(int(odd[0]))}; {cure}"
         )
     first, last = np.searchsorted(markets.time, inside[[0, -1]])
     spanned = int(last - first) + 1
     if 2 * inside.size < spanned:
         raise ParameterError(
             f"{argument} must have a row for the bars that it spans, has {inside.size:,} for "
-            f"{spanned:,}; bars without one would be flat; {CARRY}"
+            f"{spanned:,}; bars without one would be flat; {cure}"
         )
 
 

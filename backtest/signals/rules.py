@@ -589,30 +589,9 @@ def from_series(
     if carry:
         last = find_carried(stamps, market)
         return make_signal(market, np.where(last >= 0, values[last], np.nan), sides)
-    is_inside = (stamps >= market.start) & (stamps < market.end)
-    inside = stamps[is_inside]
-    bars = np.minimum(np.searchsorted(market.time, inside), market.n_bars - 1)
-    odd = np.flatnonzero(market.time[bars] != inside)
-    if len(odd):
-        raise core.ParameterError(
-            f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
-            f"first {core.format_time(int(inside[odd[0]]))} UTC; {CARRY_SERIES}"
-        )
-    if not len(bars):
-        raise core.ParameterError(
-            "signal must have a value inside the market, has none from "
-            f"{core.format_time(market.start)} to {core.format_time(market.end)} UTC"
-        )
-    spanned = int(((market.time >= stamps[0]) & (market.time <= stamps[-1])).sum())
-    if 2 * len(stamps) < spanned:
-        raise core.ParameterError(
-            f"signal must have a value for the bars it spans, got {len(stamps):,} for "
-            f"{spanned:,}; {CARRY_SERIES}"
-        )
+    m.check_bars(stamps, market, "signal", CARRY_SERIES)
     warn_of_weights(series, m.as_markets(market))
-    raw = np.full(market.n_bars, np.nan)
-    raw[bars] = values[is_inside]
-    return make_signal(market, raw, sides)
+    return make_signal(market, pd.Series(values, stamps).reindex(market.time).to_numpy(), sides)
 
 
 @core.checked_only("sides", "carry")

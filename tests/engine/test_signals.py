@@ -195,7 +195,7 @@ SERIES = [
     (pd.Series([1.0] * 6), "must be an array, or be indexed by time, was by RangeIndex"),
     (by_hours({0: 1.0}).tz_localize(None), "must have a time zone"),
     (by_hours({2: 1.0, 1: 0.0}), "its index goes back"),
-    (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
+    (by_hours({0: 1.0, 1.5: 0.0}), "must be stamped with the open of a bar, 1 of 2 are not"),
     (by_hours({0: 1.5}), "must lie in [-1, 1], got 1.5 in 1 of 6 bars"),
 ]
 FUNCTIONS = [
@@ -212,7 +212,7 @@ def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_wer
     """They would be flat but for one bar a day, and stamped a day before they are known."""
     market = bt.Market.sample(bars=480)
     daily = pd.Series(1.0, index=pd.date_range(market.times[0], periods=20, freq="1D"))
-    said = "got 20 for 457"
+    said = "has 20 for 457"
     check_refused(lambda: bt.signals.from_series(market, daily), said, bt.ParameterError)
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()
 
