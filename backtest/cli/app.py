@@ -122,14 +122,22 @@ def show_keys(
 
     backtest help account
     """
-    from backtest.cli.experiment import MODELS, TABLES, describe_keys  # noqa: PLC0415 - loads the package
+    from backtest.cli import experiment  # noqa: PLC0415 - loads the package
 
-    known = (*TABLES, *MODELS)
+    known = (*experiment.TABLES, *experiment.MODELS)
     if table is None:
         typer.echo("\n".join(known))
     else:
         core.Choice(*known).check("the table", table)
-        printing.render(list(describe_keys(table)), ("key", "default or type", "meaning"))
+        rows = [
+            (
+                x.name,
+                experiment.describe_kinds(x.kinds) if x.default is None else str(x.default),
+                x.text,
+            )
+            for x in experiment.read_keys(table).values()
+        ]
+        printing.render(rows, ("key", "default or type", "meaning"))
 
 
 app = typer.Typer(

@@ -306,10 +306,12 @@ def paths(draft: Draft, *, as_json: AsJson = False) -> None:
 
 
 CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")
-CASCADE = "shock open_interest leverage impact insurance adl recovery jump"
 
 
-@command("cascade", list_flags("cascade", CASCADE))
+@command(
+    "cascade",
+    list_flags("cascade", "shock open_interest leverage impact insurance adl recovery jump"),
+)
 def cascade(draft: Draft, *, output: Output) -> None:
     """Shock a crowd of leveraged accounts at the end of a market, and follow the liquidations.
 
@@ -325,8 +327,9 @@ def cascade(draft: Draft, *, output: Output) -> None:
             raise ParameterError(f"cascade.{name} is needed, got none")
     crowd = {name: table.pop(name) for name in CROWD if name in table}
     law, *parts = table["impact"].split(":")
+    laws: Any = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}  # with their most coefficients
     try:
-        kind, most = LAWS[law]
+        kind, most = laws[law]
         numbers = [float(each) for each in parts[:most]]
     except (KeyError, ValueError):
         numbers = []
@@ -350,7 +353,3 @@ def cascade(draft: Draft, *, output: Output) -> None:
     if is_flat:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
     output.give_out(backtest.cascade(accounts, venue, **table, me=None if is_flat else mine))
-
-
-LAWS: dict[str, tuple[Any, int]] = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}
-"""Laws of impact, and the maximum number of their coefficients."""

@@ -24,7 +24,7 @@ Condition: TypeAlias = "tuple[str, object] | None"
 class Declaration(ABC):
     """What a field or an argument may hold, written as ``Annotated[float, declaration]``."""
 
-    kind: ClassVar[type] = object
+    kind: ClassVar[type] = str
 
     @abstractmethod
     def read(self, value: Any) -> Any:
@@ -120,7 +120,6 @@ class Choice(Declaration):
     options: tuple[str, ...] = field(default=())
     unit: str = ""
     when: Condition = None
-    kind: ClassVar[type] = str
 
     def __init__(self, *options: str, unit: str = "", when: Condition = None) -> None:
         object.__setattr__(self, "options", options)
@@ -267,8 +266,6 @@ class Flag(Declaration):
 
 
 class Text(Declaration):
-    kind: ClassVar[type] = str
-
     def read(self, value: Any) -> str:
         if not isinstance(value, str) or not value:
             raise Fault("must be text")
@@ -276,8 +273,6 @@ class Text(Declaration):
 
 
 class Duration(Declaration):
-    kind: ClassVar[type] = str
-
     def read(self, value: Any) -> str:
         try:
             units.parse_duration(value if isinstance(value, str) else "")
@@ -294,8 +289,6 @@ def read_time(value: Any) -> int:
 
 
 class Time(Declaration):
-    kind: ClassVar[type] = str
-
     def read(self, value: Any) -> str:
         nanoseconds = read_time(value)
         is_text = isinstance(value, str) and not value.strip().isdigit()

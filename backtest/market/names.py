@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from backtest import core
 from backtest.core import DataError, did_you_mean
@@ -220,8 +220,6 @@ def find_coin(instrument: str) -> str:
 
 
 class Currency(core.Declaration):
-    kind: ClassVar[type] = str
-
     def read(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{2,12}", value):
             raise core.Fault("must be a currency in capital letters, 'USDT' for example")

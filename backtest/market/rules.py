@@ -76,6 +76,9 @@ class Subject:
     def time(self) -> IntArray:
         return self.table.ordered.time
 
+    def get(self, name: str, unknown: float = math.nan) -> FloatArray:
+        return self.table.ordered.columns.get(name, np.full(self.time.size, unknown))
+
     @property
     def span(self) -> Span:
         time = self.whole.time if self.bars is None else self.bars.time
@@ -286,16 +289,6 @@ def find_bad_volume(subject: Subject) -> list[Hit]:
     text = "volume must not be negative or NaN, got {got} in {n} of {of} bars"
     is_bad = ~((volume >= 0) & (volume < np.inf))
     return find_rows(subject.table.time, is_bad, text, volume.__getitem__)
-
-
-def find_quiet(subject: Subject) -> list[Hit]:
-    volume = subject.table.ordered.columns.get("volume", np.zeros(0))
-    return find_rows(subject.time, ~(volume > 0.0))
-
-
-def find_flat(subject: Subject) -> list[Hit]:
-    columns, unknown = subject.table.ordered.columns, np.full(subject.time.size, np.nan)
-    return find_rows(subject.time, columns.get("high", unknown) == columns.get("low", unknown))
 
 
 def find_outliers(subject: Subject) -> list[Hit]:
@@ -562,8 +555,10 @@ RULES = (
     Rule("outliers", ("bars", "mark"), DOUBT, find_outliers),
     Rule("change of unit", ("bars", "mark"), DOUBT, find_unit_changes),
     Rule("wicks", _MARK, DOUBT, find_wicks),
-    Rule("flat", ("bars", "mark"), DOUBT, find_flat),
-    Rule("without volume", _BARS, DOUBT, find_quiet),
+    Rule("flat", ("bars", "mark"), DOUBT,
+         lambda s: find_rows(s.time, s.get("high") == s.get("low"))),
+    Rule("without volume", _BARS, DOUBT,
+         lambda s: find_rows(s.time, ~(s.get("volume", 1.0) > 0.0))),
     Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True)),
     Rule("off the hour", _FUNDING, DOUBT, find_off_hour),
 )  # fmt: skip

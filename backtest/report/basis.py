@@ -149,12 +149,11 @@ def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
 
 
 DEFAULTS = core.to_plain(Account().to_dict())
-ALWAYS = ("capital", "margin")
 
 
 def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in account.items():
-        if name in ALWAYS or value != DEFAULTS.get(name):
+        if name in ("capital", "margin") or value != DEFAULTS.get(name):
             yield name, "no limit" if value == "inf" else core.format_setting(value)
 
 
@@ -179,13 +178,14 @@ GROUPS = {
     "contract": "contract", "brackets": "margin table", "fees": "fees", "slippage": "slippage",
     "liquidation": "liquidation", "rules": "other rules",
 }  # fmt: skip
-ASIDE = ("in_force", "earlier")
 
 
 def read_group(venue: Mapping[str, Any], group: str) -> Any:
     if group != "rules":
         return venue.get(group)
-    return {name: each for name, each in venue.items() if name not in (*GROUPS, *ASIDE)}
+    return {
+        name: each for name, each in venue.items() if name not in (*GROUPS, "in_force", "earlier")
+    }
 
 
 def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") -> Block:

@@ -576,9 +576,6 @@ def tabulate_targets(result: Result) -> ShownTable:
     return ShownTable(shown, "Target and actual leverage", note, Head("limit"), heads)
 
 
-RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
-
-
 def tabulate_ledger(result: Result) -> ShownTable:
     events = result.events
     rows, n = run_charts.choose_rows(events), len(events)
@@ -588,7 +585,7 @@ def tabulate_ledger(result: Result) -> ShownTable:
     has_cost = np.bincount(owner, weights=is_cost, minlength=n) > 0.0
     shown = events.loc[rows].assign(cost=np.where(has_cost, paid, np.nan)[rows])
     total = int((~is_cost).sum())
-    is_ratio = shown["kind"].isin(RATIOS)
+    is_ratio = shown["kind"].isin(["margin_call", "call_met", "call_partly_met", "call_failed"])
     table = pd.DataFrame({
         "event": shown["kind"].astype(str).str.replace("_", " "),
         "instrument": shown["instrument"].astype(str),

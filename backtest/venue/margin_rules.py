@@ -248,8 +248,6 @@ class OpenInterest(DynamicMargin):
 class Rule(core.Declaration):
     """A rule, or a table of its fields."""
 
-    kind: ClassVar[type] = DynamicMargin
-
     def read(self, value: Any) -> DynamicMargin:
         found: DynamicMargin = (
             DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value

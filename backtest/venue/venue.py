@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from operator import attrgetter
-from typing import Annotated, Any, NamedTuple, Self, TypeAlias, overload
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
 
@@ -50,6 +50,7 @@ WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 class ShareOrWord(core.Declaration):
     least: float
     words: Collection[str]
+    kind: ClassVar[type] = object
 
     def read(self, value: Any) -> float | str:
         if isinstance(value, str) and value not in self.words:
@@ -879,14 +880,6 @@ class Venue(Value, kw_only=True):
 
 VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 """A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
-
-
-@overload
-def read_venue(given: Venue | str) -> Venue: ...
-
-
-@overload
-def read_venue(given: VenueLike) -> Venue | Mapping[str, Venue]: ...
 
 
 def read_venue(given: Any) -> Any:
