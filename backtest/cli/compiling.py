@@ -15,6 +15,7 @@ import typer
 import backtest
 from backtest import core
 from backtest._compile import object_code
+from backtest.baselines.policy_contract import COSTS
 from backtest.cli.command import command, flag
 from backtest.market import Market, Markets
 from backtest.policies import Combinator, Policy, number_elements
@@ -113,12 +114,9 @@ def hold_options(*, plain: bool = False) -> None:
     put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
     listed = {"BTC": Market.sample(bars=480), "PUT": put}
     markets = Markets(listed, surfaces={"BTC": surfaces}, max_age="30d")
-    costs = backtest.OptionCosts(
-        fee=0.0003, fee_cap=0.125, delivery_fee=0.0, delivery_cap=0.125, tick=0.1, spread=0.02
-    )
     rule: Any = "deribit-standard"
     terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
-    terms["venue"] = terms["venue"].override(option_costs=costs)
+    terms["venue"] = terms["venue"].override(option_costs=COSTS)
     when: Any = False if plain else "now"
     hedge: Any = backtest.strategies.TailHedge
     backtest.run(markets, hedge(backtest.strategies.Constant(1.0)), **terms, compile=when).bars  # noqa: B018

@@ -373,10 +373,6 @@ class Reportable:
         written: Path = self._write_report(Path(path), format)
         return written
 
-    @property
-    def _is_empty(self) -> bool:
-        return False
-
     def _repr_html_(self) -> str:
         return str(self._write_cell())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -161,11 +160,6 @@ def encode_figure(value: Any) -> Any:
 
 def encode_bytes(values: np.ndarray, kind: str) -> dict[str, str]:
     return {"dtype": kind, "bdata": base64.b64encode(values.tobytes()).decode("ascii")}
-
-
-def write_script_data(value: Any) -> str:
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 LOG_FROM = 4.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest import core
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
-from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
+from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure
 from backtest.report.page import Cell, Chart, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def write_html(page: Page) -> str:
             policy=write_security_policy(script, library),
             style=read_template("page.css"),
             script=script,
-            data=pack_text(write_script_data(data)),
+            data=pack_text(json.dumps(data, allow_nan=False, separators=(",", ":"))),
             library=pack_text(library),
         )
     )

@@ -116,7 +116,7 @@ LONGEST = 200
 
 
 def write_cell(source: core.Reportable) -> str:
-    if source._is_empty:
+    if getattr(source, "_is_empty", False):
         return f"<div><b>{escape_text(repr(source))}</b></div>"
     page = build_head(source)
     chart = draw_equity_svg(source) if source.kind in DRAWN else ""

@@ -31,7 +31,7 @@ from backtest.risk.crowd import (
     to_price,
     to_value,
 )
-from backtest.venue import Contract, Venue, read_newest, read_venue
+from backtest.venue import Contract, Venue, check_no_column, read_venue
 
 WINDOW_DAYS = 30.0
 """The days at the end of a market from which volume and volatility are measured."""
@@ -169,7 +169,7 @@ class MarketTerms(NamedTuple):
 def read_terms(venue: Venue, curve: ImpactCurve, haircut: float = 0.0) -> MarketTerms:
     forced = venue.liquidation
     fee, slippage = (
-        read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
+        check_no_column(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
         * (forced.mode != "takeover")
         for name in ("fee", "slippage")
     )

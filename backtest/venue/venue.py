@@ -281,11 +281,6 @@ def find_newest(cost: Cost) -> float:
     return float(cost.iloc[-1]) if is_series(cost) else cost
 
 
-def read_newest(cost: Cost, name: str, place: str) -> float:
-    check_no_column(cost, name, place)
-    return find_newest(cost)
-
-
 def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
     check_no_column(cost, name)
     if is_series(cost):
