@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
-    from backtest._compile.compiler import compile_entry, jit, read_kinds
-    from backtest._compile.kernels import Mirror, bind_functions, compile_functions, compile_module
-    from backtest._compile.kernels import compile_rules, compile_twin, find_own_functions
-    from backtest._compile.kernels import list_sources, make_twin, mirror_modules, read_compiler
+    from backtest._compile.compiler import jit
+    from backtest._compile.kernels import bind_functions, compile_functions, compile_module
+    from backtest._compile.kernels import compile_rules, compile_twin, list_sources, read_compiler
     from backtest._compile.kernels import return_always
     from backtest._compile.lowering import compile_text, find_lowest, import_source
     from backtest._compile.lowering import locate_function, make_call, make_loop_call, read_number
@@ -25,6 +24,6 @@ if TYPE_CHECKING:
     from backtest._compile.lowering import view_memory
     from backtest._compile.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile
     from backtest._compile.object_code import describe_processor, find_lasting_folder
-    from backtest._compile.object_code import hold_signals, load_or_compile
+    from backtest._compile.object_code import load_or_compile
 
 export_lazily(__name__)

@@ -27,14 +27,8 @@ from numba.core.registry import cpu_target
 from numba.core.types import unliteral
 from numba.extending import typeof_impl
 
-from backtest._compile.object_code import (
-    COMPILING,
-    Column,
-    ObjectFile,
-    Struct,
-    Structs,
-    is_for_higher_level,
-)
+from backtest._compile import object_code
+from backtest._compile.object_code import COMPILING, ObjectFile, Struct, Structs
 from backtest.core.code_names import hash_texts
 
 OPTIONS: dict[str, Any] = {
@@ -96,7 +90,7 @@ def find_layout(kind: type[Struct]) -> Any:
 ARRAY: Any = types.Array
 typeof_impl.register(Struct, lambda record, _: find_layout(record.__class__))
 typeof_impl.register(Structs, lambda records, _: ARRAY(find_layout(records.kind), 1, "C"))
-typeof_impl.register(Column, lambda *_: ARRAY(types.float64, 1, "A"))
+typeof_impl.register(object_code.Column, lambda *_: ARRAY(types.float64, 1, "A"))
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}
@@ -151,14 +145,12 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     needs = [x.name for x in module.functions if x.is_declaration]
     needs += [x.name for x in module.global_variables if x.is_declaration]
     needs = sorted(each for each in needs if not each.startswith("llvm."))
-    here = (
-        bytes(describe_machine(is_here=True).emit_object(module)) if is_for_higher_level() else b""
-    )
+    is_elsewhere = object_code.is_for_higher_level()
+    here = bytes(describe_machine(is_here=True).emit_object(module)) if is_elsewhere else b""
     return ObjectFile(symbol, returns, tuple(needs), bytes(machine.emit_object(module)), here)
 
 
 def describe_machine(*, is_here: bool = False) -> Any:
-    """Return LLVM's description of the processor that numba compiles for, or of this one."""
     chosen: Any = config
     host = binding.get_host_cpu_name()
     name, features = (host, None) if is_here else (chosen.CPU_NAME or host, chosen.CPU_FEATURES)

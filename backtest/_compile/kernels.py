@@ -163,8 +163,9 @@ def read_compiler() -> tuple[str, ...]:
 def list_sources(module: ModuleType) -> list[ModuleType]:
     found = [module]
     for other in found:
-        functions = [each for each in vars(other).values() if isinstance(each, FunctionType)]
-        names = sorted({each.__module__ for each in functions})
-        own = (sys.modules[x] for x in names if x.startswith("backtest."))  # not typing.NamedTuple
+        values = [*vars(other).values()]
+        names = {each.__module__ for each in values if isinstance(each, FunctionType)}
+        names |= {each.__name__ for each in values if isinstance(each, ModuleType)}
+        own = (sys.modules[x] for x in sorted(names) if x.startswith("backtest."))
         found += [each for each in own if each not in found]
     return found

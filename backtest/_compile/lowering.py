@@ -81,7 +81,6 @@ def share_record(_context: Any, record: Any) -> Any:
 
 @intrinsic
 def view_memory(_context: Any, record: Any) -> Any:
-    """Return the memory of a record, or of an array of them, as an array of floats."""
     is_many = isinstance(record, kinds_of.Array)
     fields = len((record.dtype if is_many else record).fields)
     kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")
@@ -134,7 +133,6 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
 @intrinsic
 def locate_function(context: Any, function: Any, arguments: Any) -> Any:
-    """Return the address of a compiled function, as it is called with these arguments."""
     kinds = function.get_call_type(context, tuple(arguments.types), {}).args
 
     def build(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
@@ -147,7 +145,6 @@ def locate_function(context: Any, function: Any, arguments: Any) -> Any:
 
 
 def import_source(name: str, text: str, names: Mapping[str, Any]) -> ModuleType:
-    """Return a module of our own text, in which ``names`` are global."""
     module = sys.modules[name] = ModuleType(name)
     module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
     exec(compile(text, f"<{name}>", "exec"), module.__dict__)  # nothing of the user's
@@ -197,14 +194,13 @@ def register_overload(
     scalar: Any,
     *,
     replaced: Mapping[str, str] = MappingProxyType({}),
-    literals: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType({}),
+    literals: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType({}),
     is_inlined: bool = False,
 ) -> None:
     """Let compiled code call a public function: what it calls is the compiled ``scalar``.
 
     ``scalar`` takes the same arguments, or the texts in their place that ``replaced`` has. An
-    argument among ``literals`` is a constant text of the code; ``scalar`` takes the value that the
-    function of it returns, which raises ValueError for a text that is none of its own.
+    argument among ``literals`` is a constant text of the code; ``scalar`` takes its value.
     """
     names = public.__code__.co_varnames[: public.__code__.co_argcount]
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
@@ -222,13 +218,17 @@ def register_overload(
     )
     scope: dict[str, Any] = {"scalar": scalar}
 
-    def read_literal(read: Callable[[str], Any], kind: Any) -> Any:
-        try:  # a constant, given by its type or as the default
-            return read(getattr(kind, "literal_value", getattr(kind, "value", kind)))
-        except ValueError as error:
-            raise TypingError(str(error)) from None
+    def read_literal(
+        name: str, kind: Any
+    ) -> Any:  # a constant, given by its type or as the default
+        table, text = known[name][1], getattr(kind, "literal_value", getattr(kind, "value", kind))
+        if text not in table:
+            raise TypingError(
+                f"{name} must be the literal {' or '.join(map(repr, table))}, got {text}"
+            )
+        return table[text]
 
-    scope |= {f"read_{name}": partial(read_literal, each) for name, (_, each) in known.items()}
+    scope |= {f"read_{name}": partial(read_literal, name) for name in known}
     scope |= {f"default_{name}": value for name, value in defaults.items()}
     exec(compile(text, "<public overload>", "exec"), scope)  # our own text, nothing of the user's
     options: Any = {"forceinline": is_inlined}

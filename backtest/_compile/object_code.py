@@ -101,7 +101,6 @@ def is_for_higher_level() -> bool:
 
 @functools.cache
 def name_target() -> str:
-    """Return a name of this very processor, and of what compiles for it."""
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
     chosen = [os.environ.get(name, "") for name in names]
@@ -141,7 +140,6 @@ def name_platform() -> str:
 
 @functools.cache
 def find_object_folder() -> Path:
-    """Return the folder of the cache for objects of this processor and these versions."""
     folder = find_lasting_folder() or Path(tempfile.mkdtemp(prefix="leverage-backtest-"))
     return folder / f"objects-{name_target()}"
 
@@ -177,7 +175,6 @@ LOADED: dict[str, Loaded] = {}
 
 @functools.cache
 def start_loader() -> Any:
-    """Return LLVM's loader of objects."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_default_triple()
@@ -245,7 +242,6 @@ class Struct(ctypes.Structure):
 
 
 def lay_out(kind: Any) -> Any:
-    """Give a class of structs its fields, from its annotations."""
     kind._fields_ = [(name, ctypes.c_double) for name in kind.__annotations__]
     return kind
 

@@ -11,25 +11,10 @@ from typing import Any
 import numpy as np
 
 from backtest import _compile, core
+from backtest import account as a
 from backtest._compile.object_code import view_numbers
-from backtest.account import (
-    InstrumentRules,
-    balance,
-    bar,
-    events,
-    fills,
-    liquidation,
-    money,
-    options,
-    order_limits,
-    orders,
-    payments,
-    pool_liquidation,
-    position,
-    price_walk,
-    records,
-)
-from backtest.account.records import FLAGS, NUMBERS
+from backtest.account import bar  # and with it the modules of all rules
+from backtest.account.records import FLAGS, NUMBERS, InstrumentRules
 from backtest.engine import loop
 from backtest.margin import MarginRules, brackets, option_kernels, portfolio_kernels
 from backtest.margin import functions as margin
@@ -40,12 +25,12 @@ from backtest.results import tally
 from backtest.venue import contract_value
 
 CORE = (
-    contract_value, brackets, margin, position, orders, liquidation, events, tally, view,
+    contract_value, brackets, margin, a.position, a.orders, a.liquidation, a.events, tally, view,
 )  # fmt: skip
 """Rules of one position: inlined into what calls them."""
 MODULES = (
-    portfolio_kernels, core.elementary, core.black_kernels, option_kernels, money, records, options,
-    balance, pool_liquidation, order_limits, fills, payments, price_walk,
+    portfolio_kernels, core.elementary, core.black_kernels, option_kernels, a.money, a.records,
+    a.options, a.balance, a.pool_liquidation, a.order_limits, a.fills, a.payments, a.price_walk,
     bar, loop,
 )  # fmt: skip
 """Rules of the account, and the loop."""
@@ -90,34 +75,21 @@ def compile_core() -> dict[int, Any]:
 def start_twins() -> dict[int, Any]:
     """Return compiled functions of another text than the plain ones, by their identity."""
     return {
-        id(orders.floor): _compile.jit(lambda size: np.floor(size), forceinline=True),  # noqa: PLW0108 - numba compiles it
+        id(a.orders.floor): _compile.jit(lambda size: np.floor(size), forceinline=True),  # noqa: PLW0108 - numba compiles it
         id(brackets.choose): _compile.jit(
             lambda condition, yes, no: yes if condition else no, forceinline=True
         ),
     }
 
 
-def read_sign(kind: str) -> float:
-    if kind not in SIGNS:
-        raise ValueError(f"kind must be written as a literal, such as 'call', got {kind}")
-    return SIGNS[kind]
-
-
-def read_settlement(settlement: str) -> bool:
-    if settlement not in ("cash", "coin"):
-        raise ValueError(f"settlement must be the literal 'cash' or 'coin', got {settlement}")
-    return settlement == "coin"
-
-
 REPLACED = {"multiplier": "(venue.multiplier if multiplier is None else multiplier)"}
-LITERALS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "kind": ("sign", read_sign),
-    "settlement": ("is_coin", read_settlement),
+LITERALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kind": ("sign", SIGNS),
+    "settlement": ("is_coin", {"cash": False, "coin": True}),
 }
 
 
 def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _compile.ObjectFile:
-    """Return the object of a policy's formula, for arguments of these kinds."""
     compile_core()  # lets formulas call public functions
     formulas = {"rule": recipe.rule, "margin_rule": recipe.margin_rule}
     formulas = {name: each for name, each in formulas.items() if each is not None}
@@ -130,7 +102,6 @@ def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _c
 def compile_loop(
     name: str, own: str, given: tuple[Any, ...], *, has_parts: bool
 ) -> _compile.ObjectFile:
-    """Return the object ``own`` of a function of the loop that is called from Python."""
     compile_general_rules(has_parts=has_parts)
     return _compile.compile_twin(getattr(loop, name), SPACES[has_parts][loop], own, given)
 
@@ -141,19 +112,18 @@ SPACES: dict[bool, dict[ModuleType, dict[str, Any]]] = {}
 
 @functools.cache
 def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
-    """Return the rules of the account and the loop, compiled by the identity of the plain ones."""
     jit, return_always = _compile.jit, _compile.return_always
     pick = jit(portfolio_kernels.pick_rules, forceinline=True)
     twins = start_twins() | {
-        id(records.write_tuple): jit(return_always(None), forceinline=True),
+        id(a.records.write_tuple): jit(return_always(None), forceinline=True),
         id(loop.locate): _compile.locate_function,
         id(loop.ask): jit(make_ask(), forceinline=True),
         id(portfolio_kernels.ask_own): jit(return_always(0.0), forceinline=True),
         # not inside a function, whose stack would be gone
-        id(records.share): _compile.share_record,
+        id(a.records.share): _compile.share_record,
         id(view_numbers): _compile.view_memory,
         id(portfolio_kernels.pick_rules): pick,
-        id(records.pick_instrument): jit(write_pick(pick), forceinline=True),
+        id(a.records.pick_instrument): jit(write_pick(pick), forceinline=True),
     }
 
     SPACES[has_parts] = _compile.compile_rules(
@@ -214,7 +184,6 @@ def make_ask() -> Any:
 
 @functools.cache
 def hash_rules() -> str:
-    """Return a hash of the sources of all rules and of what compiles them."""
     modules = (*CORE, *MODULES, core.units, *_compile.list_sources(implied_kernels))
     here = Path(__file__)
     paths = [Path(str(each.__file__)) for each in dict.fromkeys(modules)]

@@ -506,22 +506,16 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     """
     terms, feed, deciders, state = a.share(terms), a.share(feed), a.share(deciders), a.share(state)
     quotes, scratch, tape, clock = a.share(quotes), a.share(scratch), a.share(tape), a.share(clock)
+    given = (terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape)
     if stop == ADDRESS:
-        given = (
-            terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
-            start, stop,
-        )  # fmt: skip
-        return locate(simulate_account, given), DONE
+        return locate(simulate_account, (*given, start, stop)), DONE
     lanes, reached, why = tape.lanes, start, DONE
     for k in range(max(len(lanes.places), 1)):
         first, end = start, stop
         if len(lanes.places) > 0:
             first, end = lanes.places[k, FIRST], lanes.places[k, STOP]
             begin_lane(lanes, feed, deciders, state, k)
-        reached, why = simulate_account(
-            terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
-            first, end,
-        )  # fmt: skip
+        reached, why = simulate_account(*given, first, end)
         if why != DONE:
             break
     return reached, why

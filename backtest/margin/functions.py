@@ -19,18 +19,11 @@ import numpy as np
 from backtest.core import Fault, FloatArray, Number, ParameterError, did_you_mean, repr_plain
 from backtest.core.units import TOLERANCE
 from backtest.core.values import float_if_single
+from backtest.margin import brackets as b
 from backtest.margin import option_kernels
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin import requirement_rule as r
-from backtest.margin.brackets import (
-    MarginRules,
-    compute_liquidation_value,
-    compute_maintenance,
-    compute_price,
-    compute_rate,
-    compute_setting,
-    read_rules,
-)
+from backtest.margin.brackets import MarginRules, read_rules
 from backtest.margin.collateral import Collateral
 from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
 from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
@@ -50,7 +43,7 @@ HAS_COMPILED_VERSIONS = True
 
 
 def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    return compute_maintenance(rules, abs(notional), multiplier)
+    return b.compute_maintenance(rules, abs(notional), multiplier)
 
 
 def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
@@ -73,15 +66,15 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
     move = 1.0 / ratio if rules.is_inverse else ratio
     lost, backing = abs(1.0 - move), equity
     if rules.is_isolated:
-        setting = compute_setting(rules, rules.initial_multiplier)
+        setting = b.compute_setting(rules, rules.initial_multiplier)
         lost, backing = lost - 1.0 / setting, 0.0
     tested = 1.0 if rules.is_valued_at_entry else move
-    rate = compute_rate(rules, 0, rules.multiplier)
+    rate = b.compute_rate(rules, 0, rules.multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
         if rules.floors[k] * (lost + rate * tested) > (backing + amount) * tested:
             break
-        after = compute_rate(rules, k, rules.multiplier)
+        after = b.compute_rate(rules, k, rules.multiplier)
         amount += rules.floors[k] * (after - rate)
         rate = after
     slope = lost + rate * tested
@@ -103,10 +96,10 @@ def scalar_liquidation_price(
     value = compute_value(rules.size, rules.is_inverse, entry)
     backing = collateral + (other_backing - other_maintenance)
     base = backing - quantity * value
-    root = compute_liquidation_value(rules, quantity, value, base, multiplier)
+    root = b.compute_liquidation_value(rules, quantity, value, base, multiplier)
     if not math.isnan(root):
-        return compute_price(rules.size, rules.is_inverse, root)
-    needed = compute_maintenance(rules, abs(quantity * value), multiplier)
+        return b.compute_price(rules.size, rules.is_inverse, root)
+    needed = b.compute_maintenance(rules, abs(quantity * value), multiplier)
     return entry if backing <= needed * (1.0 + TOLERANCE) else math.nan
 
 
@@ -116,7 +109,7 @@ def scalar_bankruptcy_price(
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry) - collateral / quantity
-    price = compute_price(rules.size, rules.is_inverse, value)
+    price = b.compute_price(rules.size, rules.is_inverse, value)
     return price if price > 0.0 else math.nan
 
 

@@ -15,31 +15,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from backtest.core import (
-    BoolArray,
-    FloatArray,
-    Greeks,
-    IntArray,
-    log_ratio,
-    normalized_price,
-    scalar_greeks,
-    scalar_price,
-)
+from backtest.core import BoolArray, FloatArray, Greeks, IntArray
+from backtest.core import black_kernels as b
 from backtest.core.kernels import kernel, of_options
-from backtest.margin.portfolio_kernels import (
-    Holdings,
-    PortfolioRules,
-    combine_scenarios,
-    compute_gain_rate,
-    compute_move_loss,
-    compute_portfolio_requirement,
-    compute_product_loss,
-    fill_nets,
-    find_own_maintenance,
-    find_product_row,
-    is_in_pool,
-    scale_rate,
-)
+from backtest.margin import portfolio_kernels as p
+from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
 
 NONE, LONG, NET = 0, 1, 2
 """Which option values back the account: none, those of longs, all with their sign."""
@@ -156,7 +136,7 @@ def compute_option_value(
 ) -> float:
     forward, strike = options.indices[i] * options.bases[i] * ratio, options.strikes[i]
     sign, years, rate = options.signs[i], options.years[i], options.rates[i]
-    price = scalar_price(sign, forward, strike, years, volatility, rate, options.are_coin[i])
+    price = b.scalar_price(sign, forward, strike, years, volatility, rate, options.are_coin[i])
     return float(options.sizes[i] * price)
 
 
@@ -172,7 +152,7 @@ def is_vega_small(options: OptionPositions, i: int) -> bool:
 def compute_greeks(options: OptionPositions, i: int, rate: float) -> Greeks:
     forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
     years, volatility = options.years[i], options.volatilities[i]
-    return scalar_greeks(options.signs[i], forward, strike, years, volatility, rate, False)
+    return b.scalar_greeks(options.signs[i], forward, strike, years, volatility, rate, False)
 
 
 def compute_skewed_volatility(
@@ -183,7 +163,7 @@ def compute_skewed_volatility(
     cap = shocks.skew[first] + shocks.skew[first + 1] * root
     level = shocks.skew[6] + shocks.skew[7] * root
     width = max(shocks.skew[4], root * shocks.skew[5] * level)
-    k = -log_ratio(options.indices[i] * options.bases[i], options.strikes[i])
+    k = -b.log_ratio(options.indices[i] * options.bases[i], options.strikes[i])
     k = abs(k) if is_absolute else k
     turn = k * cap / width if width > 0.0 else 0.0
     turn = min(cap, turn) if k >= 0.0 else max(-cap, turn)
@@ -193,7 +173,7 @@ def compute_skewed_volatility(
 def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
     shocks, table, g = rules.shocks, rules.scratch.table, options.groups[i]
     forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
-    time, distance = math.sqrt(options.years[i]), log_ratio(forward, strike)
+    time, distance = math.sqrt(options.years[i]), b.log_ratio(forward, strike)
     discount = options.sizes[i] * math.exp(-options.rates[i] * options.years[i])
     middle = math.sqrt(forward) * math.sqrt(strike)
     days, scale = DAYS_PER_YEAR * options.years[i], 1.0
@@ -211,7 +191,7 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
         s = volatility * time
         if s > 0.0:
             x = -abs(distance + shocks.logs[g, k])
-            value += middle * shocks.roots[g, k] * normalized_price(x, s)
+            value += middle * shocks.roots[g, k] * b.normalized_price(x, s)
         table[i, k] = discount * value / moved if options.are_coin[i] else discount * value
 
 
@@ -273,11 +253,11 @@ def fill_losses(pool: OptionPool) -> None:
             scratch.totals[e] += quantity * options.values[i]
             for k in range(scratch.table.shape[1]):
                 scratch.sums[e, k] += quantity * scratch.table[i, k]
-    fill_nets(pool.packed, pool.held)
+    p.fill_nets(pool.packed, pool.held)
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
             linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
-            losses[g, k] = compute_move_loss(linear, inverse, tables.moves[g, k], 1.0)
+            losses[g, k] = p.compute_move_loss(linear, inverse, tables.moves[g, k], 1.0)
     for i in range(len(options.signs)):
         if is_first(options, i):
             g, e = options.groups[i], options.expiries[i]
@@ -329,8 +309,8 @@ def compute_option_loss(pool: OptionPool) -> float:
     options, rules, tables, total = pool.options, pool.rules, pool.packed.scenarios, 0.0
     fill_losses(pool)
     for product in range(tables.n_products):
-        k, charged = find_product_row(tables, product), 0.0
-        worst = compute_product_loss(tables, product, k) if k >= 0 else 0.0
+        k, charged = p.find_product_row(tables, product), 0.0
+        worst = p.compute_product_loss(tables, product, k) if k >= 0 else 0.0
         for g in range(len(tables.products)):
             if tables.products[g] == product:
                 charged += compute_charges_by_expiry(options, rules, g)
@@ -415,7 +395,7 @@ def is_sold(options: OptionPositions, i: int, g: int, sign: float) -> bool:
 
 def find_shares(pool: OptionPool, g: int) -> float:
     brackets, s = pool.packed.brackets, pool.rules.underlyings[g]
-    if s < 0 or brackets.are_inverse[s] or not is_in_pool(pool.packed, pool.held, s):
+    if s < 0 or brackets.are_inverse[s] or not p.is_in_pool(pool.packed, pool.held, s):
         return 0.0
     return float(pool.held.quantities[s] * brackets.sizes[s])
 
@@ -536,7 +516,7 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
         if units > 0.0 and options.quantities[i] < 0.0:
             total += units * compute_cover(options, rules.rates, i, n)
             if not is_initial and rules.rates.conversion > 0.0:
-                of_shares = find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
+                of_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
                 of_shares /= abs(find_shares(pool, g))
                 spared, locked = of_shares - rules.rates.conversion * options.strikes[i], 0.0
                 for j in range(n):
@@ -623,9 +603,9 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
 def compute_option_requirement(pool: OptionPool, is_initial: bool) -> float:
     packed, held, options, rules = pool.packed, pool.held, pool.options, pool.rules
     if rules.kind == BY_SCENARIOS:
-        margin = combine_scenarios(packed, held, compute_option_loss(pool), is_initial)
+        margin = p.combine_scenarios(packed, held, compute_option_loss(pool), is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
-    total = compute_portfolio_requirement(packed, held, is_initial)
+    total = p.compute_portfolio_requirement(packed, held, is_initial)
     if rules.kind != BY_STRATEGIES:
         return total + compute_standard(options, rules, is_initial)
     of_strategies = 0.0
@@ -695,7 +675,7 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
         rate = bound_scenario_rate(packed, tables.are_inverse[i])
     else:
         highest = tables.rates[i, tables.counts[i] - 1]
-        rate = scale_rate(highest, tables.multipliers[i], tables.close_fees[i])
+        rate = p.scale_rate(highest, tables.multipliers[i], tables.close_fees[i])
     return float(abs(held.quantities[i]) * (1.0 + packed.level * rate))
 
 
@@ -704,7 +684,7 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
     tables, most = packed.scenarios, 0.0
     for g in range(len(tables.products)):
         for k in range(tables.moves.shape[1]):
-            rate = compute_gain_rate(is_inverse, tables.moves[g, k])
+            rate = p.compute_gain_rate(is_inverse, tables.moves[g, k])
             most = max(most, tables.weights[g, k] * abs(rate))
     total = tables.factor * most + tables.minimum + tables.contingency
     return float(total + tables.pair_contingency)

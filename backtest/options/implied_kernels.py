@@ -13,15 +13,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.core import (
-    FloatArray,
-    is_possible,
-    log_ratio,
-    price_and_slope,
-    scalar_greeks,
-    scalar_price,
-)
-from backtest.core.black_kernels import MAX_CARRY
+from backtest.core import FloatArray
+from backtest.core import black_kernels as black
 from backtest.core.elementary import ROOT_TWO_PI
 from backtest.core.kernels import kernel
 
@@ -34,7 +27,7 @@ LAST_STEP = 5e-4
 
 def scalar_growth(years: float, rate: float, dividend: float) -> float:
     carry = (rate - dividend) * years
-    return math.exp(carry) if abs(carry) <= MAX_CARRY else math.nan
+    return math.exp(carry) if abs(carry) <= black.MAX_CARRY else math.nan
 
 
 def scalar_bs(
@@ -47,7 +40,7 @@ def scalar_bs(
     dividend: float,
 ) -> float:
     forward = spot * scalar_growth(years, rate, dividend)
-    return scalar_price(sign, forward, strike, years, volatility, rate, False)
+    return black.scalar_price(sign, forward, strike, years, volatility, rate, False)
 
 
 def scalar_implied(
@@ -59,20 +52,20 @@ def scalar_implied(
     rate: float,
     is_coin: bool,
 ) -> float:
-    if not (is_possible(forward, strike, years, price, rate) and years > 0.0):
+    if not (black.is_possible(forward, strike, years, price, rate) and years > 0.0):
         return math.nan
     undiscounted = (price * forward if is_coin else price) * math.exp(rate * years)
     intrinsic = max(0.0, sign * (forward - strike))
     if not intrinsic < undiscounted < (forward if sign > 0.0 else strike):
         return math.nan
     value = undiscounted - intrinsic
-    x = -abs(log_ratio(forward, strike))
+    x = -abs(black.log_ratio(forward, strike))
     unit = math.sqrt(forward) * math.sqrt(strike)
     scaled = value / unit
     if not 0.0 < scaled < math.exp(0.5 * x):
         return math.nan
     s = solve_deviation(x, scaled)
-    slope = price_and_slope(x, s)[1]
+    slope = black.price_and_slope(x, s)[1]
     if not 4.0 * EPSILON * undiscounted / unit <= MIN_CERTAIN * s * slope:
         return math.nan  # what the price was rounded by moves the volatility
     return s / math.sqrt(years)
@@ -85,7 +78,7 @@ def solve_deviation(x: float, price: float) -> float:
     is_low = s * s < -2.0 * x
     low, high = 0.0, math.inf
     for _ in range(60):
-        b, slope = price_and_slope(x, s)
+        b, slope = black.price_and_slope(x, s)
         if b == price:
             break
         if b < price:
@@ -163,7 +156,7 @@ def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None
 @kernel
 def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     for i in range(len(out)):
-        out[i] = scalar_price(
+        out[i] = black.scalar_price(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
         )
 
@@ -172,7 +165,7 @@ def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
 def fill_greeks(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     """Write the Greeks of each option to a row of ``out`` (n, 7), in the order of the record."""
     for i in range(len(out)):
-        found = scalar_greeks(
+        found = black.scalar_greeks(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
         )
         for k in range(7):

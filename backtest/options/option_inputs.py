@@ -9,18 +9,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from backtest import core
+from backtest import margin as m
 from backtest.account import Account, OptionFeed, make_option_feed
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.margin import (
-    Brackets,
-    OwnMargin,
-    ScenarioMargin,
-    Standard,
-    Strategy,
-    check_moves,
-    number_each,
-)
 from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
 from backtest.options import pricing
 from backtest.options.chain import Chain
@@ -132,23 +124,24 @@ def warn_of_options(
 
 def check_rule(account: Account, markets: Markets) -> None:
     rule = account.requirement
-    if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
-        found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
+    if not isinstance(rule, m.Brackets | m.ScenarioMargin | m.Standard | m.Strategy):
+        is_own = isinstance(rule, m.OwnMargin)
+        found = "a requirement of your own" if is_own else type(rule).__name__
         raise core.ParameterError(
             "requirement must be a margin rule that supports options, 'deribit-standard', "
             f"'deribit-portfolio' or 'reg-t' for example, got {found}"
         )
-    if isinstance(rule, ScenarioMargin):
-        check_moves(rule)
+    if isinstance(rule, m.ScenarioMargin):
+        m.check_moves(rule)
     frame = markets.listing.quantities
-    if isinstance(rule, Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
+    if isinstance(rule, m.Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
         name = next(each for each in frame.columns if (frame[each] < 0.0).any())
         raise core.ParameterError(
             f"option_quantities must be at least 0 with brackets, got {frame[name].min():g} of "
             f"{name!r}; {MAY_SELL}"
         )
     coin = next((name for name, each in markets.options.items() if each.is_coin), None)
-    if isinstance(rule, Strategy) and coin is not None:
+    if isinstance(rule, m.Strategy) and coin is not None:
         raise core.ParameterError(
             "requirement must be portfolio margin or bt.Standard for options settled in coins, "
             f"got margin by strategies with {coin!r}"
@@ -156,7 +149,6 @@ def check_rule(account: Account, markets: Markets) -> None:
 
 
 def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> None:
-    """Require that an option settles in the currency of its underlying's contract."""
     kind = venue.contract.kind
     if option.settlement != SETTLES[kind]:
         raise core.ParameterError(
@@ -305,8 +297,8 @@ def read_option_feed(
             )
         feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
     keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
-    feed.expiries[:] = number_each(keys)
-    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
+    feed.expiries[:] = m.number_each(keys)
+    feed.pairs[:] = m.number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
     write_targets(feed, markets)
     return feed
 

@@ -8,22 +8,10 @@ import inspect
 import keyword
 import math
 import re
+import typing
 from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    Self,
-    TypeAlias,
-    TypeVar,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -180,7 +168,7 @@ def freeze(cls: Any) -> None:
     cls.__init__ = __init__
 
 
-@dataclass_transform(frozen_default=True)
+@typing.dataclass_transform(frozen_default=True)
 class Policy(Parameterized):
     """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
 
@@ -396,7 +384,7 @@ def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
 
 @functools.cache
 def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
-    declared, hints = list_fields(cls), get_type_hints(cls, include_extras=True)
+    declared, hints = list_fields(cls), typing.get_type_hints(cls, include_extras=True)
     parameters: dict[str, Parameter] = {}
     for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
@@ -405,11 +393,11 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
                 f"{cls.__name__}.{field.name}"
             )
         hint = hints[field.name]
-        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        kind, *notes = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
         space = next((note for note in notes if isinstance(note, (core.Range, core.Choice))), None)
-        is_list = get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,)
-        is_table = get_origin(kind) is Mapping and not issubclass(cls, Policy)
-        kind = get_args(kind)[1 if is_table else 0] if is_list or is_table else kind
+        is_list = typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,)
+        is_table = typing.get_origin(kind) is Mapping and not issubclass(cls, Policy)
+        kind = typing.get_args(kind)[1 if is_table else 0] if is_list or is_table else kind
         if is_list != bool(getattr(space, "length", 0)):
             raise core.ParameterError(
                 f"a list needs its length, and nothing else has one, {cls.__name__}.{field.name} "
