@@ -276,7 +276,7 @@ def bind_loop(
     bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
     simulate = find_simulate(is_compiled=True)
     if callbacks.kept:
-        simulate = callbacks.guard(CompiledCalls("simulate_batch").bind)
+        simulate = partial(callbacks.simulate, CompiledCalls("simulate_batch").bind)
     if reasons:
         told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
         core.warn_caller("; ".join(told))
@@ -299,13 +299,11 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
 
 
 def list_leaves(record: Any) -> list[Any]:
-    """Return the arrays and the records of numbers that a named tuple of them holds."""
     parts = (list_leaves(each) if isinstance(each, tuple) else [each] for each in record)
     return [each for part in parts for each in part]
 
 
 def view_leaf(leaf: Any) -> Any:
-    """Return an array as it is, and the memory of records as one."""
     return leaf.numbers.ravel() if isinstance(leaf, Struct | Structs) else leaf
 
 

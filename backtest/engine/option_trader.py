@@ -220,11 +220,6 @@ class Trade(NamedTuple):
 class OptionTrader:
     """Asks the policies that trade options: each when it has answered its leverage."""
 
-    feed: OptionFeed
-    state: AccountState
-    scratch: Scratch
-    cursor: core.IntArray
-
     def __init__(self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade]) -> None:
         self.markets, assets = setup.markets, setup.account.collateral
         self.are_assets = np.zeros((len(assets), len(self.markets)), dtype=np.bool_)

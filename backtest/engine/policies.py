@@ -17,7 +17,7 @@ from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.margin import MarginRules, pick_rules
 from backtest.market import Market, Markets, find_clock
-from backtest.policies import AccountView, Policy, find_fields, may_read_of_account
+from backtest.policies import AccountView, Policy, may_read_of_account
 from backtest.policies import policy as p
 from backtest.policies.lookahead import observe, observe_checked
 from backtest.policies.policy_errors import bind_formula
@@ -142,7 +142,6 @@ def show_terms(
 
 
 def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
-    """Return one of ``TERMS`` by bar, of shape (n_bars,)."""
     market, cost = own.market, "fees.taker" if term == "taker" else "slippage.rate"
     rate = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")
     if term != "stop_distance":
@@ -255,35 +254,17 @@ def bind(policy: ObservedPolicy) -> Callable[..., float]:
     n_memory = len(p.start_memory(policy.policy) or ())
     names, columns = tuple(policy.columns), tuple(policy.columns.values())
     bar_type, decide = bind_formula(policy.policy, names)
-    rules = list_rules(policy.policy, names)
-    is_kept = any("*" in find_fields(rule, place) for rule in rules for place in (1, 2))
-    shown_fields: dict[str, Any] = {
-        name: lambda own, k=k: own.shown[k] for k, name in enumerate(AccountView._fields[:N_SHOWN])
-    }
-    bar_fields: dict[str, Any] = {"time": lambda own: np.float64(own.opened / 1e9)}
-    for k, name in enumerate(BAR_NUMBERS):
-        bar_fields[name] = lambda own, k=k: own.seen[k]
-    for name, values in policy.columns.items():
-        bar_fields[name] = lambda own, values=values: values[own.local]
-    bar, view = make_view("Bar", bar_fields), make_view("AccountView", shown_fields)
 
     def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
         value: float
         kept: Any = ()
-        seen, shown = deciders.bar, deciders.shown
         if n_memory:
             at = deciders.memory_at[i]
             kept = deciders.memory[at : at + n_memory]
-        if is_kept:
-            account = AccountView._make((*shown[:N_SHOWN], venue))
-            row = bar_type._make(
-                (np.float64(time / 1e9), *seen, *(each[local] for each in columns))
-            )
-            value, after = decide(shown, row, account, kept, local)
-        else:
-            bar.opened, bar.seen, bar.local = time, seen, local
-            view.shown, view.venue = shown, venue
-            value, after = decide(shown, bar, view, kept, local)
+        account = AccountView._make((*deciders.shown[:N_SHOWN], venue))
+        own = (each[local] for each in columns)
+        bar = bar_type._make((np.float64(time / 1e9), *deciders.bar, *own))
+        value, after = decide(deciders.shown, bar, account, kept, local)
         if n_memory:
             kept[:] = after
         return value
@@ -294,12 +275,6 @@ def bind(policy: ObservedPolicy) -> Callable[..., float]:
 def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., Any]]:
     found = (p.formula_for(policy, columns), p.margin_formula_for(policy, columns))
     return [each for each in found if each is not None]
-
-
-def make_view(name: str, fields: Mapping[str, Any]) -> Any:
-    """Return a record that reads a number when it is used, for rules that keep no record."""
-    properties = {each: property(read) for each, read in fields.items()}
-    return type(name, (), {"_fields": (*fields,), **properties})()
 
 
 def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
@@ -346,17 +321,13 @@ class Callbacks:
         found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
         return MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
 
-    def guard(self, bind: Callable[..., Callable[[], Any]]) -> Callable[..., Any]:
-        """Return the loop that ``bind`` prepares for its arguments; signals come in bar by bar."""
-
-        def simulate_guarded(terms: Any, *given: Any) -> Any:
-            self.brackets = terms.rules.brackets
-            simulate = bind(terms, *given)
-            with hold_signals() as self.gate:
-                found = simulate()
-            error, self.error = self.error, None
-            if error is not None:
-                raise error
-            return found
-
-        return simulate_guarded
+    def simulate(self, bind: Callable[..., Callable[[], Any]], terms: Any, *given: Any) -> Any:
+        """Run the loop that ``bind`` prepares for its arguments; signals come in bar by bar."""
+        self.brackets = terms.rules.brackets
+        run = bind(terms, *given)
+        with hold_signals() as self.gate:
+            found = run()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return found

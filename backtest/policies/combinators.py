@@ -10,7 +10,7 @@ import itertools
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 from backtest._compile.bytecode import rewrite_formula
@@ -404,7 +404,10 @@ class OptionRule(Combinator):
             if not p.trades_options(part.policy):
                 continue
             inner: Any = self.policies[k]
-            inner_orders = inner.option_orders(PartBar(bar, part.name), account, chain)
+            seen = SimpleNamespace(**vars(bar))
+            for name in part.find_own((*vars(bar),)):
+                setattr(seen, name, getattr(bar, f"{part.prefix}{name}"))
+            inner_orders = inner.option_orders(seen, account, chain)
             twice = sorted(inner_orders.keys() & own.keys())
             if twice:
                 raise PolicyError(
@@ -423,12 +426,3 @@ class OptionRule(Combinator):
             f"a rule that trades options must define orders, {type(self).__name__} does not; add "
             'def orders(self, bar, account, chain): return {"put": (contract, 1.0)}'
         )
-
-
-class PartBar:
-    def __init__(self, bar: Any, part: str) -> None:
-        self.bar, self.part = bar, part
-
-    def __getattr__(self, name: str) -> Any:
-        own = f"{self.part}__{name}"
-        return getattr(self.bar, own if hasattr(self.bar, own) else name)
