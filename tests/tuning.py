@@ -108,9 +108,6 @@ class MadeUp:
     def check_set(self, values: Any) -> None:
         """Observe nothing: there is nothing to check."""
 
-    def copy_fallback(self, other) -> None:
-        """Nothing here is compiled."""
-
     def _draw(self, sets, sharpes) -> np.ndarray:
         columns = []
         for k, sharpe in enumerate(sharpes):

@@ -102,8 +102,7 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
 def observe_checked(
     policy: Policy, market: Market, *, effort: int = 1
 ) -> tuple[dict[str, FloatArray], Causality]:
-    own, kept = find_key(policy, market), vars(market)["facts"]
-    key = (*own, repr(policy)) if own else None
+    key, kept = find_key(policy, market), vars(market)["facts"]
     last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and effort == 1 and last is not None and last[0] == key:
         return dict(last[1]), last[2]
@@ -131,17 +130,13 @@ def find_tolerance(policy: Policy) -> float:
     return max([policy.tolerance, *(find_tolerance(part.policy) for part in parts)])
 
 
-def find_key(policy: Policy, market: Market) -> tuple[object, ...]:
-    """Return what the columns of a policy of the package depend on but bars and settings.
-
-    Empty if it is not of the package, whose policies compute from the market alone, or the signal
-    varies.
-    """
+def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
+    """Return what columns depend on but bars; None of a user's policy, or if the signal varies."""
     cls, signal = type(policy), market.signal
     is_ours = all(base.__module__.partition(".")[0] in OURS for base in cls.__mro__)
     if getattr(policy, "parts", ()) or not is_ours or np.any(signal != signal[0]):
-        return ()
-    return cls, cls.observe, float(signal[0])
+        return None
+    return cls, cls.observe, float(signal[0]), repr(policy)
 
 
 class Part(NamedTuple):

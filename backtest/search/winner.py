@@ -443,7 +443,6 @@ def evaluate_holdout(
     if not task.has_holdout:
         return {}, []
     task.note_look(values)
-    task.whole.copy_fallback(task.seen)  # the warning was already given
     try:
         metrics = task.measure_holdout(task.read(values))
     except core.BacktestError as error:

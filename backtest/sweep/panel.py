@@ -23,8 +23,6 @@ from backtest.venue import Venue
 
 KEPT = 4
 """Flat arrays of columns and overlays that are kept; neighbors in the order of scoring share."""
-CHECKED = "checked"
-"""Name of what is kept of a market: the checks of policies for look-ahead."""
 MOST_SETS = 32
 """Most sets that are checked for look-ahead."""
 
@@ -169,27 +167,19 @@ class Columns:
                 failed.append(error)
                 return {}
 
-        def find_key() -> tuple[object, ...]:
-            shown = number_elements(policy.settings())
-            return (*own, *((name, shown.get(name)) for name in self.reads))
-
         try:
             policy = self.build(values)
-            own = policies.find_key(policy, self.market)
-            checked = self._checked
-            if own:  # what it computes of these bars is known for good
-                checked = vars(self.market)["facts"].setdefault(CHECKED, {})
-                self.of_one(values)
         except core.BacktestError:
             return None
-        if find_key() in checked:
-            return checked[find_key()]
+        shown = number_elements(policy.settings())
+        if self._find_key(shown) in self._checked:
+            return self._checked[self._find_key(shown)]
         check = policies.start_check(policy, self.market)
         seen = check.run(observe_whole)
         if failed:
             return None
         self._keep(values, dict(seen))
-        checked[find_key()] = check.causality
+        self._checked[self._find_key(shown)] = check.causality
         return check.causality
 
     def _observe_alone(self, values: Mapping[str, Any]) -> Observed:

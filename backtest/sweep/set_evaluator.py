@@ -246,9 +246,6 @@ class Evaluator:
         signal = signals.describe_signal_check(self.varied.test.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
-    def copy_fallback(self, other: Evaluator) -> None:
-        self.plain_because = other.plain_because
-
     def _evaluate_lanes(
         self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
     ) -> Rows:
@@ -425,11 +422,6 @@ class PooledEvaluator(Evaluator):
     @property
     def doubts(self) -> list[str]:
         return [*dict.fromkeys(text for each in self.members.values() for text in each.doubts)]
-
-    def copy_fallback(self, other: Evaluator) -> None:
-        others = getattr(other, "members", {})
-        for name in self.members.keys() & others.keys():
-            self.members[name].copy_fallback(others[name])
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
         found = {}
