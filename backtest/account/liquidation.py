@@ -121,7 +121,7 @@ def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float
 def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Quote) -> float:
     """Return the value u at which a liquidation closes contracts, with slippage and impact."""
     worsening = rules.liquidation_slippage
-    if rules.has_liquidation_impact:
+    if rules.liquidation_impact > 0.0:
         size = abs(closed) * abs(value)
         impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
         worsening = min(worsening + impact, LARGEST_WORSENING)

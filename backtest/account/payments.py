@@ -314,7 +314,7 @@ def answer_calls(bar: r.AccountBar, t: int) -> None:
     for order in range(n + 1):
         pool = n if order == 0 else order - 1
         if is_pool(terms, pool) and state.calls[pool].is_called == 1:
-            if terms.has_top_up:
+            if terms.top_up_to < 1.0:
                 top_up_pool(bar, t, pool)
             state.calls[pool].is_called = 0
 

@@ -64,7 +64,6 @@ class InstrumentRules(NamedTuple):
     has_auto_margin: bool
     has_profit_share: bool
     has_order_fee: bool
-    has_liquidation_impact: bool
     profit_share: float
     order_fee: float
     liquidation_impact: float
@@ -361,7 +360,6 @@ class Terms(NamedTuple):
     max_gross_leverage: float
     max_overlay: float
     margin_call: float
-    has_top_up: bool
     top_up_to: float
     grace: float
     grace_ratio: float

@@ -227,7 +227,6 @@ _make: Any = core.checked_only("calendar")(Backtest.__init__)
 
 @functools.wraps(_make)
 def make_test(self: object, *given: Any, **named: Any) -> None:
-    """Construct a test, with errors that name its fields."""
     needed = ("market", "venue", "account")[len(given[:1]) :]
     core.check_names("bt.Backtest", named, FIELDS, needed)
     _make(self, *given, **named)

@@ -442,7 +442,6 @@ class LaterBars:
 
     @property
     def tally(self) -> Tally:
-        """What happened since it went on."""
         return read_tally(self.counts.tally)
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:

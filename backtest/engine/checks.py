@@ -153,7 +153,6 @@ def is_equal(mine: object, theirs: object) -> bool:
 
 
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
-    """Require one settlement currency of all venues, and of the markets; return it."""
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}

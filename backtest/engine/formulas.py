@@ -71,7 +71,6 @@ class Place(NamedTuple):
 
 
 def write_decide(memory: type | None, place: Place) -> list[str]:
-    """Return the lines of a formula."""
     slots = [place.slot(k) for k in range(len(getattr(memory, "_fields", ())))]
     call = ["leverage = 1.0 * rule(settings, bar, account)"]
     if memory is not None:

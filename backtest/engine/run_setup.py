@@ -231,7 +231,6 @@ class Setup(NamedTuple):
         return driver.measure_closes(self, run, rows)
 
     def begin_at(self, started: int) -> Setup:
-        """Return the setup of an account that began at another time, ns."""
         return self._replace(inputs=self.inputs._replace(started=started), started=started)
 
 

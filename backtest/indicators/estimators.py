@@ -106,7 +106,7 @@ def weighted_root(
     They are written into ``out`` if it is given.
     """
     out = np.empty((len(squares), len(decay))) if out is None else out
-    state = np.zeros((3, len(decay)))
+    state = np.zeros((2, len(decay)))
     _compile.compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
     return np.sqrt(out, out=out)
 

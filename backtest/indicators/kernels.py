@@ -31,28 +31,16 @@ def ewma_lanes(
     """Write exponentially weighted means times ``scale`` (n_bars,) to ``out`` (n_bars, k).
 
     The first is NaN. ``squares`` (n_bars,) is averaged. ``decay`` (k,) is the weight of a bar
-    relative to the next one. ``state`` (3, k) is scratch space and must be zero.
+    relative to the next one. ``state`` (2, k) is scratch space and must be zero.
     """
-    weighted, weight, inverse = state[0], state[1], state[2]
+    weighted, weight = state[0], state[1]
     n, k = out.shape
-    moved = 1
     for t in range(n):
-        if moved > 0:
-            moved = advance_weights(decay, weight, inverse)
         for j in range(k):
             weighted[j] = decay[j] * weighted[j] + squares[t]
-            out[t, j] = weighted[j] * inverse[j] * scale[t]
+            weight[j] = decay[j] * weight[j] + 1.0
+            out[t, j] = weighted[j] * (1.0 / weight[j]) * scale[t]
     out[:1] = math.nan
-
-
-def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
-    moved = 0
-    for j in range(len(decay)):
-        after = decay[j] * weight[j] + 1.0
-        moved += after != weight[j]
-        weight[j] = after
-        inverse[j] = 1.0 / after
-    return moved
 
 
 @kernel

@@ -101,7 +101,6 @@ def at_row(k: int) -> str:
 
 
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-    """Return the object ``own`` of the loop over lanes, for its arguments."""
     twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
     twins |= {
         id(rows.cell): _compile.jit(lambda row, i: np.uint64(row * LANES + i), forceinline=True),

@@ -396,7 +396,6 @@ def read_rules(
         has_auto_margin=False,
         has_profit_share=False,
         has_order_fee=False,
-        has_liquidation_impact=False,
         profit_share=1.0,
         order_fee=0.0,
         liquidation_impact=0.0,
