@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import zoneinfo
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeAlias
@@ -151,7 +151,6 @@ def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
     return np.concatenate([[np.nan], values[:-1]])
 
 
-BRACKETS = Brackets()
 LIMIT = core.Timed(core.Number(0, may_be_infinite=True))
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
@@ -170,15 +169,10 @@ STOPS = (
     "weekly_loss",
 )  # fmt: skip
 
-WHOLE: dict[str, Any] = {
-    "collateral": (),
-    "requirement": BRACKETS,
-    "intrabar": "path",
-    "max_gross_leverage": inf,
-    "max_overlay": inf,
-    "negative_limit": None,
-    "conversion": "listed",
-}
+WHOLE = (
+    "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay", "negative_limit",
+    "conversion",
+)  # fmt: skip
 
 find_zones = functools.cache(zoneinfo.available_timezones)
 """The names of all time zones, read once: from files, 7 ms for each account of a sweep."""
@@ -316,7 +310,7 @@ class Account(core.Value, kw_only=True):
     day: Annotated[str, core.Text()] = "UTC"
     max_holding: Annotated[Any | None, ByInstrument(core.Duration())] = None
     collateral: Annotated[Sequence[Collateral], core.AS_TUPLE] = ()
-    requirement: Annotated[MarginRule, Requirement()] = BRACKETS
+    requirement: Annotated[MarginRule, Requirement()] = Brackets()
     intrabar: Annotated[str, core.Choice("path", "worst")] = "path"
     max_gross_leverage: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = inf
     max_overlay: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = inf
@@ -336,7 +330,7 @@ class Account(core.Value, kw_only=True):
             If its settings contradict each other.
         """
         given = {each: core.pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
-        given |= {each: WHOLE[each] for each in WHOLE}
+        given |= {each: getattr(Account, each) for each in WHOLE}
         return replace(self, **given)
 
     @property
@@ -402,8 +396,7 @@ class Account(core.Value, kw_only=True):
 
 def list_shared_settings(account: Account) -> list[str]:
     given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), core.FrozenTable)]
-    fresh = {each.name: each.default for each in fields(Account)}
-    return given + [name for name in WHOLE if getattr(account, name) != fresh[name]]
+    return given + [name for name in WHOLE if getattr(account, name) != getattr(Account, name)]
 
 
 def without_flows_before(account: Account, start: int) -> Account:
