@@ -9,7 +9,7 @@ from backtest.account import balance, fills, money, options, payments, price_wal
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.order_limits import count_decisions
-from backtest.account.orders import is_outside, trade
+from backtest.account.orders import is_outside, is_too_small, trade
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
@@ -66,8 +66,17 @@ def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
         wallet.unit = wallet.scale * (equity + wallet.reserve)
     wallet.peak = max(wallet.unit, wallet.peak)
     if len(bar.scratch.cuts) > 0:
-        count_decisions(bar, t, opened)
+        count_quiet_decisions(bar, t, opened)
     return True
+
+
+def count_quiet_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
+    """Count the decisions of a bar that fills none; orders too small to fill are planned."""
+    if not fills.has_order(bar.scratch, r.SMALL):
+        count_decisions(bar, t, equity)
+        return
+    fills.fill_decisions(bar, t, equity)
+    balance.value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
 
 
 def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
@@ -144,7 +153,11 @@ def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     if not is_asking:
         return False
     scratch.kind[i], scratch.before[i], scratch.reach[i] = r.KEPT, held, reach
-    return reach == math.inf or is_outside(r.pick_instrument(bar.terms, i), equity, reach, held)
+    rules = r.pick_instrument(bar.terms, i)
+    if reach == math.inf or not is_outside(rules, equity, reach, held):
+        return reach == math.inf
+    scratch.kind[i] = r.SMALL
+    return not is_too_small(rules, abs(bar.quotes.instruments[i].fill), reach, held)
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:

@@ -38,6 +38,18 @@ def is_outside(rules: InstrumentRules, equity: float, reach: Notional, held: Not
 
 
 @inlined
+def is_too_small(rules: InstrumentRules, unit: float, reach: Notional, held: Notional) -> bool:
+    """Return whether an order surely stays under the minimum notional, whatever limits it.
+
+    ``unit`` is the notional of a contract. Limits leave less of an order, a lot more at most.
+    """
+    change = abs(reach - held) + rules.lot * unit
+    is_simple = not rules.margin.is_isolated and not rules.has_impact
+    is_simple = is_simple and rules.participation == math.inf and held > 0.0 and reach > 0.0
+    return is_simple and change < rules.min_notional * (1.0 - 2.0 * TOLERANCE)
+
+
+@inlined
 def find_limit(rules: InstrumentRules, quote: Quote) -> float:
     if rules.has_limits:
         return quote.limit

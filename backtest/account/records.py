@@ -304,7 +304,7 @@ class OptionState(NamedTuple):
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
-LEFT, REDUCE, INCREASE, KEPT, UNPLACED = range(5)
+LEFT, REDUCE, INCREASE, KEPT, UNPLACED, SMALL = range(6)
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
 

@@ -637,6 +637,19 @@ def test_the_cap_of_gross_leverage_tells_what_bands_and_what_prices_do():
     assert "at 20.00 % prices carried it there. The cap forced 2 trades inside their bands." in text
 
 
+def test_orders_under_the_minimum_are_counted_in_bars_that_are_quiet_otherwise():
+    """20 contracts. At 101, 2x of 1,020 lack 20, at 102 they lack 40: less than 50. At 103, 60."""
+    venue = make_venue().override({"contract.min_notional": 50.0})
+    market = make_market([flat(each) for each in (100, 100, 101, 102, 103)])
+    terms = {"venue": venue, "account": bt.Account(capital=1_000.0), "compile": False}
+    result = bt.run(market, Constant(2.0), **terms)
+    assert result.bars["position"].tolist() == pytest.approx([0, 20, 20, 20, 20 + 60 / 103])
+    assert result.bars["equity"].tolist() == pytest.approx([1000, 1000, 1020, 1040, 1060])
+    cuts = result.target_cuts().loc["min_notional"]
+    assert cuts["decisions"] == 2
+    assert cuts["mean_shortfall"] == pytest.approx((20 / 1020 + 40 / 1040) / 2)
+
+
 def test_the_interval_of_a_count_is_exact():
     """Of alike chances it is the binomial one; of two unlike ones it is counted out by hand."""
     for n, chance in ((20, 0.3), (12, 0.02), (400, 0.01)):
