@@ -36,10 +36,6 @@ ROUGH, SEARCHED = 256, 2000
 """Paths on which the grid is scanned, and those on which the gap is narrowed."""
 ROUNDS, LANES = 2, 6
 """Times that the gap is narrowed after the scan, and leverages inside it at a time."""
-BEFORE = ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "daily_loss",
-          "weekly_loss", "max_holding", "margin_call",
-          "top_up_to", "reserve")  # fmt: skip
-"""Fields of an account that may save a larger position, held, from what liquidates a smaller."""
 HISTORY, LONG_RUN = "history", ", long run"
 """The row of history, and what the name of a model has that starts at the long-run volatility."""
 
@@ -236,23 +232,19 @@ def max_leverage(
         for name, each in named.items()
     ]
     first = make(drawn[0], float(sizes[0]))
-    is_nested = policy is None and not any(vars(test.account)[name] for name in BEFORE)
-    past = HistoryTrials(
-        HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span, is_nested=is_nested
-    )
+    past = HistoryTrials(HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span)
     if past.count:
         trials.append(past)
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
-    tell = progress or (lambda done, total: None)  # noqa: ARG005 - as a Progress
     for done, each in enumerate(trials):
-        tell(done, len(trials))
+        core.report_progress(progress, done, len(trials))
         rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
     least = min(rows, key=lambda name: rows[name]["leverage"])
     for each in trials:
         if each.name == least and not isinstance(each, HistoryTrials):
             confirm(each, rows[least], chance)
-    tell(len(rows), len(rows))
+    core.report_progress(progress, len(rows), len(rows))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
     table.loc["worst"] = table.loc[least]
     label = "leverage" if policy is None else "factor"
@@ -328,14 +320,8 @@ class PathTrials:
         return hits
 
 
-@dataclass(eq=False)
 class HistoryTrials(PathTrials):
-    """Accounts that are new at each day's first open of history.
-
-    Where they are ``is_nested``, a start that no larger size liquidates is not tried again.
-    """
-
-    is_nested: bool = False
+    """Accounts that are new at each day's first open of history."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -343,18 +329,14 @@ class HistoryTrials(PathTrials):
 
     def live(self, size: float) -> PastStarts:
         if size not in self.kept:
-            above = min((each for each in self.kept if each > size), default=math.nan)
-            is_bound = self.is_nested and above in self.kept
-            among = self.kept[above].firsts < self.bars if is_bound else None
-            self.kept[size] = self.make(size).find_past(self.bars, among)
+            self.kept[size] = self.make(size).find_past(self.bars)
         found: PastStarts = self.kept[size]
         return found
 
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:  # noqa: ARG002 - as that of paths
         """Return how many starts with the whole horizon ahead liquidate each size."""
-        past = {size: self.live(size) for size in sorted(sizes, reverse=True)}
-        firsts = [past[size].firsts[past[size].room >= self.bars] for size in sizes]
-        return [int(np.sum(each < self.bars)) for each in firsts]
+        past = map(self.live, sizes)
+        return [int(np.sum((x.room >= self.bars) & (x.firsts < self.bars))) for x in past]
 
     def describe(self, size: float) -> dict[str, float]:
         """Return starts, and the interval of Clopper and Pearson of those that are apart."""
@@ -571,8 +553,7 @@ def leverage_frontier(
             growth = np.log(np.maximum(wealth, 0.0) / begun) / years
         found = r.describe_share("p_liquidation", int(is_hit.sum()), len(is_hit))
         rows[source, size] = {"growth": float(np.median(growth)), **found, "accounts": len(is_hit)}
-        if progress is not None:
-            progress(len(rows), total)
+        core.report_progress(progress, len(rows), total)
 
     for source, each in named.items():
         for size in sizes.tolist():

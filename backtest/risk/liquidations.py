@@ -115,11 +115,11 @@ class PathsRunner:
         self.seen = self.join(bars, 0, 0)
         self.setup, self.is_own = self.begin(bars)
 
-    def find_past(self, bars: int, among: core.BoolArray | None = None) -> PastStarts:
+    def find_past(self, bars: int) -> PastStarts:
         """Return what happened to the account, new at each day's first open of history.
 
         Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
-        is too short: no account begins. Only starts ``among`` (n_starts,) can be liquidated.
+        is too short: no account begins.
         """
         markets = as_markets(self.paths.history)
         time, day = markets.time, markets.time // DAY
@@ -128,10 +128,9 @@ class PathsRunner:
             return PastStarts(time[:0], time[:0], time[:0], has_marks)
         begins = np.flatnonzero(day[1:] != day[:-1])
         found = np.full(len(begins), bars, np.int64)
-        asked = np.arange(len(begins)) if among is None else np.flatnonzero(among)
-        for k, lives in self.live_past(begins[asked], bars + 1):
+        for k, lives in self.live_past(begins, bars + 1):
             hit = lives[engine.LIQUIDATED, 1:] != 0.0
-            found[asked[k]] = hit.argmax() if hit.any() else bars
+            found[k] = hit.argmax() if hit.any() else bars
         return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
 
     def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
@@ -181,8 +180,7 @@ class PathsRunner:
         with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
             live = map if threads == 1 else pool.map
             for lives in live(self.run_block, firsts, [min(k + size, total) for k in firsts]):
-                if progress is not None:
-                    progress(lives.first + len(lives.wealth), total)
+                core.report_progress(progress, lives.first + len(lives.wealth), total)
                 yield lives
 
     @functools.cached_property
@@ -460,7 +458,6 @@ def name_interval(kind: str) -> tuple[str, str]:
 
 
 def describe_share(kind: str, hits: float, n: int, confidence: float = 0.95) -> dict[str, float]:
-    """Return the columns of a probability and of the ends of its interval."""
     return dict(zip((kind, *name_interval(kind)), estimate(hits, n, confidence), strict=True))
 
 

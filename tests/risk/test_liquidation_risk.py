@@ -10,13 +10,10 @@ from scipy.stats import beta
 
 import backtest as bt
 from backtest import paths as models
-from backtest.core.units import DAY
 from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
 from backtest.risk import largest_leverage
 from backtest.risk.largest_leverage import (
-    HistoryTrials,
-    HoldOnce,
     Scaled,
     confirm,
     name_models,
@@ -282,22 +279,6 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     assert "The bound is gbm: " in short.verdict
     assert "95 % interval of the simulation: " in short.verdict
     assert "History is too short to count" in short.details
-
-
-@pytest.mark.slow
-def test_starts_that_no_larger_size_liquidates_need_not_be_tried_again():
-    drawn = bt.simulate_paths(daily(), WILD, paths=2, horizon="2d")
-    test = bt.Backtest(daily(), **TERMS)
-    hits = []
-    for is_nested in (False, True):
-        trials = HistoryTrials(
-            "history", drawn, lambda x: PathsRunner(drawn, HoldOnce(size=x), test, compile=False),
-            2, 2 * DAY, is_nested=is_nested,
-        )  # fmt: skip
-        hits.append(trials.count_hits([5.0, 6.6, 10.0, 30.0], trials.count, math.inf))
-        assert trials.count_hits([8.0], trials.count, 0.0)[0] <= hits[-1][2]
-    assert hits[0] == hits[1] == sorted(hits[0])
-    assert hits[0][-1] > hits[0][0]
 
 
 def test_a_policy_is_scaled_by_a_factor():
