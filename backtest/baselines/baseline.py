@@ -38,7 +38,7 @@ from backtest.results import (
     sampled_returns,
 )
 from backtest.results.measure_table import ABOUT
-from backtest.search import LEAST_SAMPLES, WalkForward, read_figures, walk_differences
+from backtest.search import LEAST_SAMPLES, WalkForward, walk_differences
 
 WORDS = {term.name: term.words for term in MONEY_TERMS}
 STEPS = {
@@ -543,7 +543,7 @@ def take_baseline(
         facts["policy"] = {name: facts["policy"][name] for name in ("name", "source_hash")}
         facts[WALK] = shorten_lists(search)
         facts[WINNERS] = shorten_lists(winners.to_dict("records"))
-        metrics |= {x: read_figures(result.figures, key) for x, (key, _) in FIGURES.items()}
+        metrics |= {x: float(result.figures[key]) for x, (key, _) in FIGURES.items()}
         metrics[OVERFIT] = float(result.pbo)
     name_of_processor, features = _compile.describe_processor()
     return Baseline(

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from backtest.core.saved_result import record_making, recording_command, save_folder
     from backtest.core.saved_result import write_json_file, write_parquet
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
-    from backtest.core.units import format_duration, format_time, parse_duration, utc_index
+    from backtest.core.units import format_duration, format_time, parse_duration, report_progress
+    from backtest.core.units import utc_index
     from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value
     from backtest.core.values import find_declarations, float_if_single, freeze, list_changed
     from backtest.core.values import list_values, pick_value

@@ -445,8 +445,8 @@ class SavedResult(Reportable):
     def _lay_out(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.table_names}
 
-    def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
-        return {}
+    def _write_more(self, folder: Path) -> None:
+        """Write the files of ``more_files``."""
 
     @checked
     def save(self, folder: str | Path = "results") -> Path:
@@ -461,9 +461,9 @@ class SavedResult(Reportable):
         def write(draft: Path) -> None:
             for name, table in self._lay_out().items():
                 write_parquet(fill_absent(table), draft / f"{name}.parquet")
-            manifest = {**self.manifest, **self._write_more(draft)}
+            self._write_more(draft)
             hashes = {name: hash_file(draft / name) for name in self.files()}
-            manifest = {"format": self.layout, **manifest, "files": hashes}
+            manifest = {"format": self.layout, **self.manifest, "files": hashes}
             manifest[SEAL] = hash_manifest(manifest)
             write_json_file(manifest, draft / MANIFEST)
             write_json_file({"id": identity, "made": making._asdict()}, draft / PROVENANCE)

@@ -83,3 +83,8 @@ def format_time(nanoseconds: int) -> str:
 def utc_index(nanoseconds: IntArray) -> pd.DatetimeIndex:
     """Return int64 UTC nanoseconds of shape (n,) as an index named ``time``."""
     return pd.DatetimeIndex(nanoseconds.view("datetime64[ns]"), tz="UTC", name="time")
+
+
+def report_progress(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)

@@ -245,8 +245,7 @@ def sum_by_phase(known: FloatArray, parts: pd.DataFrame, bins: int) -> pd.DataFr
 
 
 def read_account_history(run: Any) -> AccountHistory:
-    """Return the history of the account of a run (a ``RunRecord``) that holds one position."""
-    series, value = run.record.of_one(), tables.value_of(run.venue, run.mark)
+    series, value = run.record.of_one(), tables.value_of(run.venue.contract, run.mark)
     first, n = run.span.first, len(value)
     after = series["equity"] + series["reserve"]
     gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in GROWTH_TERMS)
@@ -255,7 +254,7 @@ def read_account_history(run: Any) -> AccountHistory:
     is_counted = before > 0.0
     if run.tally.ruin >= 0:
         is_counted &= np.arange(n) <= run.tally.ruin - first
-    value_before = np.append(tables.value_of(run.venue, run.before.mark[:1]), value[:-1])
+    value_before = np.append(tables.value_of(run.venue.contract, run.before.mark[:1]), value[:-1])
     forced = tables.sum_contracts(run.entries, FORCED, first, n)
     held = series["quantity"] - forced
     decided = np.append(run.before.signal[:1], np.broadcast_to(run.signal, n)[:-1])

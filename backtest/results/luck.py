@@ -339,8 +339,7 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
     norms = np.sqrt(np.sum(centered**2, axis=0))
     units = np.where(moves, centered / np.where(moves, norms, 1.0), 0.0)
     values, vectors = np.linalg.eigh(units.T @ units + np.outer(~moves, ~moves))
-    root: core.FloatArray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    return root
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
 def match_draws(draws: core.FloatArray) -> tuple[float, float]:

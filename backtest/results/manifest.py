@@ -220,7 +220,6 @@ def is_constant(value: Any) -> bool:
 
 
 def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the policy and the title of a search, of its manifest."""
     name = str(manifest["policy"]["name"])
     varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
     return {"policy": name, "title": f"{name} over {varied}"}

@@ -83,8 +83,7 @@ def compute_greeks(terms: OptionTerms, options: IntArray, state: FloatArray) -> 
 
 def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
     """Return the prices per unit of the underlying, of shape (m,)."""
-    found: FloatArray = evaluate_rows(call_later(FORMULAS, "price"), terms, options, state)[0]
-    return found
+    return np.asarray(evaluate_rows(call_later(FORMULAS, "price"), terms, options, state)[0])
 
 
 def compute_volatilities(
@@ -94,8 +93,7 @@ def compute_volatilities(
         return call_later(FORMULAS, "implied_volatility")(kind, mark, forward, strike, years, *rest)
 
     state = np.stack([forward, marks, years])
-    found: FloatArray = evaluate_rows(invert, terms, options, state)[0]
-    return found
+    return np.asarray(evaluate_rows(invert, terms, options, state)[0])
 
 
 def evaluate_rows(

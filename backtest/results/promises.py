@@ -177,7 +177,7 @@ def split_volatility(run: Any, target: float) -> pd.Series | None:
     if not run.has_one_instrument or "overlay" in run.manifest:
         return None
     asked = pd.Series(run.of_positions("target")[:, 0]).ffill().to_numpy()
-    value = tables.value_of(run.venue, run.mark)
+    value = tables.value_of(run.venue.contract, run.mark)
     moves = np.diff(value) / np.abs(value[:-1])
     a_year = np.broadcast_to(
         count_bars_per_year(run.time, run.interval, run.is_session), moves.shape[0] + 1

@@ -127,8 +127,7 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
 
     def add(metrics: MetricArrays) -> core.FloatArray:
         found = [weight * select_measure(metrics, name) for name, weight in weights.items()]
-        total: core.FloatArray = np.sum(found, axis=0)
-        return total
+        return np.asarray(np.sum(found, axis=0))
 
     return Objective(" ".join(terms).removeprefix("+ "), add)
 
@@ -163,8 +162,7 @@ def check_metric(name: str) -> None:
 
 def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> core.FloatArray:
     """Return the sum of all violations of each set, of shape (n_sets,)."""
-    total: core.FloatArray = np.sum([each.violation(metrics) for each in constraints], axis=0)
-    return total
+    return np.asarray(np.sum([each.violation(metrics) for each in constraints], axis=0))
 
 
 def order_sets(

@@ -102,12 +102,10 @@ class Result(RunRecord, core.SavedResult):
 
     @property
     def heading(self) -> str:
-        """The title of the page."""
         return self.title
 
     @property
     def folder_title(self) -> str:
-        """What the name of the folder begins with."""
         return str(self.manifest["policy"]["name"])
 
     def target_cuts(self) -> pd.DataFrame:
@@ -314,7 +312,6 @@ class Result(RunRecord, core.SavedResult):
         return {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
 
     def list_policies(self) -> list[type]:
-        """Return the classes of policies whose code the provenance names."""
         return [type(each) for each in (*self.policies.values(), self.overlay) if each]
 
     def _lay_out(self) -> dict[str, Any]:
@@ -335,13 +332,12 @@ class Result(RunRecord, core.SavedResult):
         is_known = self.manifest["compiled"] == "yes" or "equal_risk" in vars(self)
         return self.equal_risk if is_known else None
 
-    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+    def _write_more(self, folder: Path) -> None:
         constant, state = self._find_constant(), pack_state(self)
         if constant is not None:
             state[EQUAL_RISK] = constant.leverage
         core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
-        return {}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:

@@ -278,7 +278,7 @@ class RunData:
         """Returns of the benchmark by bar, of shape (n_bars,)."""
         if self.benchmark is not None:
             return self.benchmark
-        value = tables.value_of(self.venue, np.concatenate((self.before.mark, self.mark)))
+        value = tables.value_of(self.venue.contract, np.concatenate((self.before.mark, self.mark)))
         return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
     @cached_property
@@ -291,7 +291,7 @@ class RunData:
     def _values(self) -> FloatArray:
         """The values u of the marks, of shape (n_bars, n)."""
         marks = zip(self.list_venues(), self.marks.T, strict=True)
-        return np.stack([tables.value_of(*each) for each in marks], axis=1)
+        return np.stack([tables.value_of(x.contract, each) for x, each in marks], axis=1)
 
     @cached_property
     def profits(self) -> FloatArray:
@@ -319,7 +319,7 @@ class RunData:
     def _find_prices(self, values: FloatArray) -> FloatArray:
         """Return the prices of values u of the instruments, of shape (n_bars, n)."""
         prices = zip(self.list_venues(), values.T, strict=True)
-        return np.stack([tables.price_of(*each) for each in prices], axis=1)
+        return np.stack([tables.price_of(x.contract, each) for x, each in prices], axis=1)
 
     @property
     def unrealized(self) -> FloatArray:

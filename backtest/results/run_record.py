@@ -87,8 +87,7 @@ def spread_weights(signal: core.FloatArray, markets: Markets) -> core.FloatArray
     last = np.searchsorted(has_any, np.arange(len(total)), side="right") - 1
     kept = np.where(markets.tradable(), size[:, has_any[np.maximum(last, 0)]], 0.0)
     sums = kept.sum(axis=0)
-    weights: core.FloatArray = kept / np.where(sums > 0.0, sums, 1.0)
-    return weights
+    return np.asarray(kept / np.where(sums > 0.0, sums, 1.0))
 
 
 def measure_moves(
@@ -108,12 +107,12 @@ def measure_moves(
     opens = np.concatenate(([1.0], np.cumprod(growth[:-1])))
     close = opens * (1.0 + add_gains(held, panel.mark_close, panel.open, inverse))
     before = np.concatenate((close[:1], close[:-1]))
-    moves: core.FloatArray = (close - before) / before
-    return moves
+    return np.asarray((close - before) / before)
 
 
 def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> core.FloatArray:
-    value = tables.value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
+    marks = markets.panel().mark_close[markets.names.index(name)]
+    value = tables.value_of(venues[name].contract, marks)
     before = np.concatenate((value[:1], value[:-1]))
     return np.nan_to_num((value - before) / np.abs(before))
 
@@ -209,7 +208,7 @@ class RunRecord(RunData):
             before = self.before.mark[:1]
             first = np.where(np.isnan(before), self.mark[:1], before)
             marks = np.concatenate((first, self.mark[self.ends_sample != 0.0]))
-            value = tables.value_of(self.venue, marks)
+            value = tables.value_of(self.venue.contract, marks)
             market = np.diff(value) / np.abs(value[:-1])
         else:
             name = find_benchmark(self.manifest)
@@ -680,7 +679,8 @@ def tabulate_account(
 
 def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
     fields, venue, equity = run.record.of_one(), run.venue, run.record.account.equity
-    quantity, value, cash = fields["quantity"], tables.value_of(venue, run.mark), fields["cash"]
+    quantity, cash = fields["quantity"], fields["cash"]
+    value = tables.value_of(venue.contract, run.mark)
     is_held, is_isolated = quantity != 0.0, bool(run.are_isolated[0])
     needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -698,7 +698,7 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
         "liquidation_probability": forecast_liquidation(
             quantity, run.mark, price, run.volatilities[0][:, 0], day
         ),
-        "entry": tables.price_of(venue, fields["entry"]),
+        "entry": tables.price_of(venue.contract, fields["entry"]),
         "margin": fields["margin"],
         "target": fields["target"],
         "position_leverage": turns,

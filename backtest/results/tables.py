@@ -12,7 +12,7 @@ from backtest.account.money import FILL_COSTS, POSITION_TERMS, SIGNS, TERMS, TRA
 from backtest.core import FloatArray
 from backtest.core.code_names import pd
 from backtest.margin import compute_price, compute_value
-from backtest.venue import Venue
+from backtest.venue import Contract, Venue
 
 COSTS = {**dict.fromkeys(FILL_COSTS.values(), TRADES), "liquidation_loss": (Event.LIQUIDATED,)}
 """Rows of the table of events that an entry of some kinds has beside its own: what it cost."""
@@ -20,12 +20,12 @@ NAMES = (*(each.kind.name for each in EVENTS), *COSTS)
 """What stands in the column ``kind`` of the table of events."""
 
 
-def price_of(venue: Venue, value: Any) -> FloatArray:
-    return np.asarray(compute_price(venue.contract.size, is_inverse(venue), value))
+def price_of(contract: Contract, value: Any) -> FloatArray:
+    return np.asarray(compute_price(contract.size, contract.kind == "inverse", value))
 
 
-def value_of(venue: Venue, price: Any) -> FloatArray:
-    return np.asarray(compute_value(venue.contract.size, is_inverse(venue), price))
+def value_of(contract: Contract, price: Any) -> FloatArray:
+    return np.asarray(compute_value(contract.size, contract.kind == "inverse", price))
 
 
 def is_inverse(venue: Venue) -> bool:
@@ -37,7 +37,7 @@ def find_prices(entries: Entries, venues: Sequence[Venue]) -> FloatArray:
     has_price = ~np.isin(entries["kind"], WITHOUT_PRICE)
     for i, venue in enumerate(venues):
         rows = (entries["owner"] == i) & has_price
-        price[rows] = price_of(venue, value[rows])
+        price[rows] = price_of(venue.contract, value[rows])
     assets = entries["owner"] >= len(venues)
     price[assets] = value[assets]
     return price

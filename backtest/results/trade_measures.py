@@ -40,8 +40,7 @@ class Turns(NamedTuple):
 
     @property
     def starts(self) -> BoolArray:
-        found: BoolArray = (self.opened > 0.0) & ((self.before == 0.0) | (self.closed > 0.0))
-        return found
+        return np.asarray((self.opened > 0.0) & ((self.before == 0.0) | (self.closed > 0.0)))
 
 
 def split_trades(quantity: FloatArray) -> Turns:
@@ -183,7 +182,6 @@ def measure_closed(
 
 
 def measure_round_trips(run: RunRecord) -> dict[str, float]:
-    """Return the measures of the round trips of a run, as ``result.trades.measures`` has them."""
     trades = collect_trades(run, "trip")
     times = trades["entry_time"], trades["exit_time"]
     return measure_closed(run, trades["profit"], *times, trades["ended"] == "open")
@@ -235,8 +233,9 @@ class Holding(NamedTuple):
 def list_holdings(run: RunRecord) -> list[Holding]:
     found = [
         Holding(
-            name, i, run.of_positions("quantity")[:, i], tables.value_of(venue, run.marks[:, i]),
-            np.abs(run.notionals[:, i]), float(tables.value_of(venue, run.before.mark[i])), place=i,
+            name, i, run.of_positions("quantity")[:, i],
+            tables.value_of(venue.contract, run.marks[:, i]), np.abs(run.notionals[:, i]),
+            float(tables.value_of(venue.contract, run.before.mark[i])), place=i,
         )
         for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
     ]  # fmt: skip
@@ -315,9 +314,11 @@ def count_days(run: RunRecord, read: Fills, place: int) -> IntArray:
     is_closed = is_whole & is_sold
     counted = (is_closed & (gain > 0.0), is_closed & (gain < 0.0), is_sold & ~is_whole)
     counts = [np.bincount(at[rows], minlength=n) for rows in (*counted, is_forced, is_over)]
-    venue, starts = run.list_venues()[place], np.searchsorted(day, np.arange(n))
+    contract, starts = run.list_venues()[place].contract, np.searchsorted(day, np.arange(n))
     low, high = (
-        reduce.reduceat(tables.value_of(venue, prices[:, place]), np.minimum(starts, len(day) - 1))
+        reduce.reduceat(
+            tables.value_of(contract, prices[:, place]), np.minimum(starts, len(day) - 1)
+        )
         for reduce, prices in ((np.fmin, run.quotes.low), (np.fmax, run.quotes.high))
     )
     newest = np.searchsorted(at, np.arange(n)) - 1  # the last fill of a day before
@@ -331,7 +332,6 @@ def count_days(run: RunRecord, read: Fills, place: int) -> IntArray:
 
 
 def measure_realization(run: RunRecord) -> dict[str, float]:
-    """Return how readily gains and losses were realized, see :meth:`Trades.realization`."""
     entries, found = read_entries(run), dict.fromkeys(REALIZED, 0.0)
     held = [(each, read_fills(run, entries, each)) for each in list_holdings(run)]
     rows = [count_days(run, read, each.place) for each, read in held
@@ -358,7 +358,6 @@ REALIZED = (
 
 
 def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
-    """Return one entry of the log with a contract value and a quantity."""
     entry = np.zeros(1, ENTRY)
     entry["bar"], entry["kind"], entry["value"], entry["quantity"] = bar, kind, value, quantity
     return entry
@@ -368,7 +367,9 @@ ENDED: dict[int, str] = {int(kind): word for kind, word in ENDINGS.items()} | {O
 
 
 def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
-    return value if held.place is None else tables.price_of(run.list_venues()[held.place], value)
+    if held.place is None:
+        return value
+    return tables.price_of(run.list_venues()[held.place].contract, value)
 
 
 def compute_trades(run: RunRecord, held: Holding, read: Fills, view: TradeView) -> dict[str, Any]:

@@ -23,14 +23,8 @@ from backtest.core.units import DAY, MINUTE, TOLERANCE
 from backtest.margin import compute_maintenance, read_rules
 from backtest.market import Market
 from backtest.results import Result
-from backtest.risk.crowd import (
-    ARRAYS_OF_CROWD,
-    Crowd,
-    find_liquidation_prices,
-    find_price,
-    to_price,
-    to_value,
-)
+from backtest.results.tables import price_of, value_of
+from backtest.risk.crowd import ARRAYS_OF_CROWD, Crowd, find_liquidation_prices, find_price
 from backtest.venue import Contract, Venue, check_no_column, read_venue
 
 WINDOW_DAYS = 30.0
@@ -125,7 +119,7 @@ def find_volume(volume: float | None, market: Market | None, contract: Contract)
     if market is None or not np.any(market.volume > 0.0):
         return None
     rows = find_window(market)
-    money = market.volume[rows] * np.abs(to_value(contract, market.close[rows]))
+    money = market.volume[rows] * np.abs(value_of(contract, market.close[rows]))
     return float(np.sum(money)) / (len(money) * market.interval / DAY)
 
 
@@ -221,7 +215,7 @@ class Books:
 
     def to_values(self, prices: FloatArray) -> FloatArray:
         """Return the values of a contract of each market at prices (..., n_markets)."""
-        each = (to_value(own.venue.contract, prices[..., i]) for i, own in enumerate(self.terms))
+        each = (value_of(own.venue.contract, prices[..., i]) for i, own in enumerate(self.terms))
         return np.stack([*each], axis=-1)
 
     @property
@@ -408,7 +402,7 @@ class Books:
         level = shocked if self.is_jump else farther(level, float(self.level[i]))
         price = max(level - start * own.curve.mean_fall(before, flow), start * LEAST_PRICE)
         price *= 1.0 - math.copysign(own.slippage, size)
-        return level, float(to_value(own.venue.contract, price))
+        return level, float(value_of(own.venue.contract, price))
 
     def sell_coins(self, row: int, reach: FloatArray) -> FloatArray:
         """Sell coins of an account until its cash is not negative; return those sold, (n_markets,).
@@ -699,7 +693,7 @@ def shock_crowd(
     before = books.measure_equity(books.start)
     final, rows = books.run(decay), books.rows
     with np.errstate(invalid="ignore", divide="ignore"):
-        closed_at = to_price(theirs, books.closed_money / books.closed)
+        closed_at = price_of(theirs, books.closed_money / books.closed)
     found = pd.DataFrame({
         "quantity": books.quantity[:, 0],
         "round": books.failed,
@@ -762,6 +756,6 @@ def read_own_account(me: Result | Mapping[str, Any]) -> dict[str, float]:
         collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:
         collateral, more = last["cash"] + quantity * entry, last["reserve"]
-    price = float(to_price(me.venue.contract, np.asarray(entry)))
+    price = float(price_of(me.venue.contract, np.asarray(entry)))
     values = (quantity, price, collateral, collateral + more)
     return dict(zip(ARRAYS_OF_CROWD, values, strict=True))

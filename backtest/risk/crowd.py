@@ -19,6 +19,7 @@ from backtest import core
 from backtest import margin as margins
 from backtest.core.units import TOLERANCE
 from backtest.market import Market, Markets, unwrap_market
+from backtest.results.tables import price_of, value_of
 from backtest.venue import Contract, Venue, read_venue
 
 MOST_ACCOUNTS = 10_000_000
@@ -26,14 +27,6 @@ COLUMNS = ("side", "quantity", "entry", "collateral")
 ARRAYS_OF_CROWD = ("quantity", "entry", "collateral", "equity")
 ROUNDS = 64
 """How often an entry is drawn again if the account would not have survived since."""
-
-
-def to_value(contract: Contract, price: Any) -> Any:
-    return margins.compute_value(contract.size, contract.kind == "inverse", price)
-
-
-def to_price(contract: Contract, value: Any) -> Any:
-    return margins.compute_price(contract.size, contract.kind == "inverse", value)
 
 
 @core.checked_fields
@@ -172,8 +165,8 @@ class Crowd:
         notional = open_interest * np.where(
             is_long, long_share / max(longs, 1), (1.0 - long_share) / max(n - longs, 1)
         )
-        size = notional / abs(to_value(contract, now))
-        collateral = size * np.abs(to_value(contract, entry)) / ratio
+        size = notional / abs(value_of(contract, now))
+        collateral = size * np.abs(value_of(contract, entry)) / ratio
         origin = {
             "made_from": "leverage",
             "open_interest": float(open_interest),
@@ -204,19 +197,19 @@ class Crowd:
     @property
     def leverage(self) -> core.FloatArray:
         """Notional at entry over collateral, signed."""
-        value = to_value(self.contract, self.entry)
+        value = value_of(self.contract, self.entry)
         return np.asarray(self.quantity * np.abs(value) / self.collateral)
 
     @core.checked
     def notional(self, price: float | None = None) -> core.FloatArray:
         """Return the signed notional of each account at a price, by default that of the crowd."""
         at = find_price(price, self.price)
-        return np.asarray(self.quantity * abs(to_value(self.contract, at)))
+        return np.asarray(self.quantity * abs(value_of(self.contract, at)))
 
     @core.checked
     def liquidation_prices(self, venue: Venue | str) -> core.FloatArray:
         """Return the price at which a venue liquidates each account, NaN where none does."""
-        value = np.asarray(to_value(self.contract, self.entry))
+        value = value_of(self.contract, self.entry)
         beside = self.collateral - self.quantity * value
         return find_liquidation_prices(read_venue(venue), self.quantity, value, beside)
 
@@ -260,8 +253,8 @@ class Crowd:
         core.check_range("span", span, low=0.0, high=10.0, open_low=True)
         if venue is None:
             with np.errstate(divide="ignore"):
-                value = to_value(self.contract, self.entry) - self.collateral / self.quantity
-            prices = to_price(self.contract, value)
+                value = value_of(self.contract, self.entry) - self.collateral / self.quantity
+            prices = price_of(self.contract, value)
         else:
             prices = self.liquidation_prices(venue)
         notional, found = self.notional(now), {}
@@ -285,7 +278,7 @@ def find_liquidation_prices(
     root = margins.compute_liquidation_value(rules, quantity, entry, beside, 1.0)
     needed = margins.compute_maintenance(rules, np.abs(quantity * entry), 1.0)
     is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
-    price = to_price(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
+    price = price_of(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
     return np.asarray(np.where(quantity == 0.0, np.nan, price))
 
 

@@ -424,8 +424,7 @@ def compare_margin(
             begun = draw_accounts(paths, len(bars.time), seed, is_new=True)
             outcome = live(bars, on_paths, find_largest(on_paths, bars.time, venue), venue, *begun)
             lost.append({"rule": name, "where": "paths", **outcome})
-        if progress is not None:
-            progress(done, len(chosen))
+        core.report_progress(progress, done, len(chosen))
     dates = core.utc_index(days.time[known])
     return MarginComparison(
         table=pd.DataFrame(rows).set_index("rule"),
@@ -444,8 +443,7 @@ def compare_margin(
 def find_largest(levels: FloatArray, time: IntArray, venue: Venue) -> FloatArray:
     """Return the largest leverage of the lowest bracket under margins (n_bars, ...)."""
     rates, leverages = venue.find_lowest(time)
-    found: FloatArray = ((leverages * rates) / levels.T).T
-    return found
+    return np.asarray(((leverages * rates) / levels.T).T)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -657,8 +655,7 @@ class Tries:
             known = int(np.searchsorted(days.time, paths.calendar.time[1]))  # where paths begin
             self.parts.append(days)
             self.closes.append(np.exp(np.cumsum(days.returns[known:], axis=0)))
-            if progress is not None:
-                progress(min(first + CHUNK, paths.count), paths.count)
+            core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
 
     def change(self, value: float) -> DynamicMargin:
         return self.rule.override({self.name: value})

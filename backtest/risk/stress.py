@@ -30,7 +30,7 @@ from backtest.core.units import DAY, HOUR
 from backtest.engine import find_failure_value
 from backtest.market import Market, Markets, as_markets, find_coin, remake
 from backtest.results import Result
-from backtest.risk.crowd import to_value
+from backtest.results.tables import value_of
 from backtest.risk.path_models import MONTH
 from backtest.risk.paths import MARKS, PRICES, append_bars, bound_extremes
 from backtest.venue import Venue, has_spread, pick_cost, scale_cost
@@ -252,7 +252,6 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
 
 
 def go_on(market: Market, bars: ShockBars) -> Market:
-    """Return a market with the bars of a scenario behind its own."""
     close, start = float(market.close[-1]), int(market.time[-1]) + market.interval
     n = len(bars.volume)
     ahead = {
@@ -408,7 +407,7 @@ class StressedAccount:
         for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
             if name in self.moving:
                 close = float(self.history[name].mark_close[-1])
-                self.exposures[name] += quantity * abs(to_value(venues[name].contract, close))
+                self.exposures[name] += quantity * abs(value_of(venues[name].contract, close))
         for asset, worth in zip(collateral, held.amounts * held.prices, strict=True):
             name = self.find_instrument(asset.prices) or asset.name
             if name in self.moving:
@@ -490,7 +489,7 @@ class StressedAccount:
         if scenario.adl == 0.0 or quantity == 0.0 or side * (last - bankrupt) <= 0.0:
             return 0.0
         contract = self.venues[name].contract
-        gap = to_value(contract, last) - to_value(contract, bankrupt)
+        gap = value_of(contract, last) - value_of(contract, bankrupt)
         return float(scenario.adl * quantity * gap)
 
     def pass_bars(
@@ -908,16 +907,14 @@ def stress(
             "from": source,
             "rules": "run" if how == "then" and each.date is None else how,
         }
-        if progress is not None:
-            progress(done, total)
+        core.report_progress(progress, done, total)
     climbed: list[dict[str, Any]] = []
     for point in points:
         fields = {"name": "ladder", "shape": "bar"} | dict(zip(axes, point, strict=True))
         shock = Scenario.from_dict(fields, where="ladder")
         account = stand_at(find_table_time(result, how, shock))
         climbed.append(account.live(shock, account.make(shock)))
-        if progress is not None:
-            progress(len(chosen) + len(climbed), total)
+        core.report_progress(progress, len(chosen) + len(climbed), total)
     steps = None
     if climbed:
         index = pd.MultiIndex.from_tuples(points, names=[*axes])

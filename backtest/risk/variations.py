@@ -37,7 +37,6 @@ LEAST_CHANGE = 0.00005
 
 
 def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
-    """Return the changes of a venue under a factor of that name and a step."""
     if name == "rates":
         names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
         names += ["short_rate"] if venue.interest_on == "loan" else []
@@ -184,8 +183,7 @@ def sensitivity(
                 }
                 growth = grow(markets, terms)
             rows.append((name, step, growth, growth - first))
-        if progress is not None:
-            progress(done, len(chosen))
+        core.report_progress(progress, done, len(chosen))
     described = describe_terms(policy, test) | {"factors": list(chosen)}
     if spot := [name for name, each in venues.items() if each.contract.is_spot]:
         described["unmargined"] = spot
@@ -534,8 +532,7 @@ def capacity(
 
     for k, capital in enumerate(grid):
         measure(capital)
-        if progress is not None:
-            progress(k + 1, len(grid))
+        core.report_progress(progress, k + 1, len(grid))
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
     settings = describe_terms(policy, test)

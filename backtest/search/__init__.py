@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.search.timing import TimingTest, timing_test
     from backtest.search.trials import Progress
     from backtest.search.tune import frontier, objective, tune
-    from backtest.search.validation import folds, read_figures
+    from backtest.search.validation import folds
     from backtest.search.walk_forward import WalkForward, walk_forward
     from backtest.search.winner import GrowthTest, deflate_alone
 

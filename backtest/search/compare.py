@@ -269,8 +269,7 @@ def equalize_risk(
     found = {}
     for done, (name, result) in enumerate(results.items()):
         found[name] = e.scale_to_volatility(result, min(moving))
-        if progress is not None:
-            progress(done + 1, len(results))
+        core.report_progress(progress, done + 1, len(results))
     return found
 
 
@@ -298,8 +297,7 @@ def tabulate_differences(
     for place, measure in enumerate(TITLES):
 
         def report(more: int, done: int = place * draws) -> None:
-            if progress is not None:
-                progress(done + more, len(STATISTICS) * draws)
+            core.report_progress(progress, done + more, len(STATISTICS) * draws)
 
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):

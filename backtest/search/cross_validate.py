@@ -225,8 +225,7 @@ def run_groups(
             tables.append(pd.DataFrame(columns))
             journal.write_table(tables[-1])
         chunks.append(tables)
-        if progress is not None:
-            progress(min(first + CHUNK, n), n)
+        core.report_progress(progress, min(first + CHUNK, n), n)
     found = []
     for parts in zip(*chunks, strict=True):
         table = pd.concat(parts, ignore_index=True)
@@ -444,7 +443,7 @@ class CrossValidation(v.Validation):
 
     @property
     def details(self) -> str:
-        rank = core.format_number(v.read_figures(self.figures, "mean_rank"))
+        rank = core.format_number(self.figures["mean_rank"])
         return (
             f"{self.describe_search()} The mean rank of chosen sets out of sample is {rank} (1 "
             "best, 0.5 the median)."
@@ -496,7 +495,7 @@ class CrossValidation(v.Validation):
 
     def list_numbers(self) -> list[Headline]:
         pbo, figures = self.pbo, self.figures
-        inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
+        inside, outside = (float(figures[f"median_{k}_sample"]) for k in ("in", "out_of"))
         return [
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of chosen sets no better "
                      f"than the median; {pbo.low:.2f} to {pbo.high:.2f}"),

@@ -179,18 +179,14 @@ class Frontier(core.SettingsResult):
 
     @property
     def title(self) -> str:
-        """The policy and the objectives."""
         return f"{self.settings['policy']}, {' and '.join(map(name_measure, self.objectives))}"
 
     @property
     def note(self) -> str:
-        """The number of sets on the frontier."""
         return f"{self.found:,} of {self.settings['sets']:,} sets"
 
     @property
     def verdict(self) -> str:
-        """Where the knee lies, and whether the default is on the frontier."""
-
         def describe(row: int) -> str:
             values = ((name, self.points.loc[row, name]) for name in self.objectives)
             return ", ".join(f"{name_measure(k)} {format_value(k, value)}" for k, value in values)
@@ -211,7 +207,6 @@ class Frontier(core.SettingsResult):
 
     @property
     def details(self) -> str:
-        """What selection does to the numbers."""
         return (
             f"The frontier was chosen among {self.settings['sets']:,} sets on the same bars, and "
             "its measures there are not deflated for this selection; the holdout was never "

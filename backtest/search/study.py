@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from backtest import core
 from backtest.account import Account
@@ -45,12 +46,10 @@ class SearchResult(core.SavedResult):
 
     @property
     def policy_name(self) -> str:
-        """The policy whose parameters are searched."""
         return str(self.manifest["policy"]["name"])
 
     @property
     def folder_title(self) -> str:
-        """What the name of the folder begins with."""
         return f"{self.policy_name} {self.manifest['kind']}"
 
     @property
@@ -224,9 +223,9 @@ class Study(SearchResult):
     @property
     def best_venue(self) -> Venue | dict[str, Venue]:
         """The venue with the fields that won, or the venues by instrument."""
-        found = self._find_task("its venue").whole.varied.build_venue(self.best_values)
-        venue: Venue | dict[str, Venue] = found
-        return venue
+        varied = self._find_task("its venue").whole.varied
+        found: Venue | dict[str, Venue] = varied.build_venue(self.best_values)
+        return found
 
     @property
     def best_account(self) -> Account:
@@ -355,7 +354,6 @@ class Study(SearchResult):
 
     @property
     def note(self) -> str:
-        """The number of sets."""
         return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
 
     @property
@@ -436,15 +434,14 @@ class Study(SearchResult):
         tables = [t.lay_out_batch(batch, k) for k, batch in enumerate(self.batches)]
         return {"trials": pd.concat(tables or [pd.DataFrame()], ignore_index=True)}
 
-    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+    def _write_more(self, folder: Path) -> None:
         outcome = None if self.outcome is None else self.outcome.to_dict()
         core.write_json_file({"outcome": outcome}, folder / OUTCOME)
-        return {}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
-        outcome = None if stored is None else w.StudyOutcome.from_dict(stored)
+        outcome = TypeAdapter(w.StudyOutcome | None).validate_python(stored)
         table = tables["trials"]
         parts = [] if table.empty else [each for _, each in table.groupby("batch")]
         return cls(manifest, tuple(map(t.read_batch, parts)), outcome, folder.parent)

@@ -242,7 +242,7 @@ class Validation(SearchResult):
     @property
     def pbo(self) -> Estimate:
         """Share of best sets that were no better than the median set out of sample."""
-        return Estimate(*(read_figures(self.figures["pbo"], k) for k in ("value", "low", "high")))
+        return Estimate(**self.figures["pbo"])
 
     @property
     def warnings(self) -> list[str]:
@@ -284,14 +284,13 @@ class Validation(SearchResult):
         facts = {name: self.manifest, "verdict": self.verdict, "figures": self.figures}
         return dict(core.to_plain({**facts, **more}))
 
-    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+    def _write_more(self, folder: Path) -> None:
         place = folder / ACCOUNTS
         for title, account in self.accounts.items():
             account.save(place / f".{title}").rename(place / title)
             (place / f".{title}").rmdir()
         stored = {"figures": self.figures, "accounts": [*self.accounts]}
         core.write_json_file(stored, folder / FIGURES)
-        return {}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
@@ -299,11 +298,6 @@ class Validation(SearchResult):
         fields = {**tables, "figures": stored["figures"], "manifest": manifest}
         fields |= {k: Result.load(folder / ACCOUNTS / k) for k in stored["accounts"]}
         return cls(**fields)
-
-
-def read_figures(figures: Mapping[str, Any], name: str) -> float:
-    value = figures.get(name)
-    return math.nan if value is None else float(value)
 
 
 def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:

@@ -233,8 +233,7 @@ def search_folds(
     for k, span in enumerate(spans):
 
         def report(now: t.Progress, before: int = k * most) -> None:
-            if progress is not None:
-                progress(before + min(now.trials, most), len(spans) * most)
+            core.report_progress(progress, before + min(now.trials, most), len(spans) * most)
 
         own = None if folder is None else folder / f"fold-{k:05d}"
         seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
@@ -270,8 +269,7 @@ def search_folds(
             **{name_column(name): sets[name] for name in problem.names},
         })  # fmt: skip
         found.append(SearchedFold(span, table, winner, values, growth, outcome))
-    if progress is not None:
-        progress(len(spans) * most, len(spans) * most)
+    core.report_progress(progress, len(spans) * most, len(spans) * most)
     return found
 
 
@@ -400,12 +398,12 @@ class WalkForward(v.Validation):
     @property
     def efficiency(self) -> float:
         """Log growth per year out of sample over that in sample; NaN if that is not positive."""
-        return v.read_figures(self.figures, "efficiency")
+        return float(self.figures["efficiency"])
 
     @property
     def efficiency_difference(self) -> float:
         """Log growth per year out of sample less that in sample."""
-        return v.read_figures(self.figures, "efficiency_difference")
+        return float(self.figures["efficiency_difference"])
 
     @property
     def probabilistic_sharpe(self) -> float:
@@ -414,7 +412,7 @@ class WalkForward(v.Validation):
         Deflated by the number of walks of the store that tested some of the same bars, for the best
         of several ways of choosing is overstated; the sets of the folds never saw these returns.
         """
-        return v.read_figures(self.figures, "probabilistic_sharpe")
+        return float(self.figures["probabilistic_sharpe"])
 
     @property
     def chance(self) -> v.ChanceCount:
@@ -477,7 +475,7 @@ class WalkForward(v.Validation):
 
     @property
     def details(self) -> str:
-        found = (v.read_figures(self.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
+        found = (self.figures[f"growth_{k}_sample"] for k in ("in", "out_of"))
         inside, outside = map(core.format_percent, found)
         return (
             f"{self.describe_search()} Log growth per year was {inside} in sample and {outside} "

@@ -312,13 +312,6 @@ class StudyOutcome(NamedTuple):
         verdict = {**self.verdict._asdict(), "growth": self.verdict.growth._asdict()}
         return dict(core.to_plain({**self._asdict(), "verdict": verdict}))
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
-        found = dict(data["verdict"])
-        found["other_policies"] = tuple(found["other_policies"])
-        verdict = Verdict(**{**found, "growth": GrowthTest(**found["growth"])})
-        return cls(**{**data, "verdict": verdict, "lines": tuple(data["lines"])})
-
 
 class StudyTask(NamedTuple):
     """What is searched on the bars that are seen; the holdout of the whole begins at the split."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import TypeAdapter
 
 import backtest as bt
 from backtest.core.errors import ParameterError
@@ -265,7 +266,7 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     assert noise.verdict_text.startswith("no evidence that the best trial beats constant")
     assert not noise.has_evidence
     assert not tuning.seek(trials=40).has_evidence
-    loaded = StudyOutcome.from_dict(found.outcome.to_dict())
+    loaded = TypeAdapter(StudyOutcome).validate_python(found.outcome.to_dict())
     assert loaded.verdict.growth == found.verdict.growth
     assert loaded.lines == found.outcome.lines
 
