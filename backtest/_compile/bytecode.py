@@ -28,7 +28,6 @@ import numpy as np
 from backtest.core.elementary import REPLACEMENTS, raise_to
 from backtest.core.errors import PolicyError
 
-KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
 CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
 
@@ -116,7 +115,7 @@ def describe_value(value: Any, seen: dict[int, int], *, by_source: bool = True) 
     if is_plain or isinstance(value, CONSTANTS):
         return CodeText(repr(value))
     if isinstance(value, types.ModuleType):
-        is_known = value.__name__.partition(".")[0] in KNOWN_MODULES
+        is_known = value.__name__.partition(".")[0] in ("math", "numpy", "backtest")
         text = f"{value.__name__} {getattr(value, '__version__', '')}"
         return CodeText(text, is_complete=is_known)
     if isinstance(value, types.FunctionType):

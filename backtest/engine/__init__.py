@@ -6,11 +6,11 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.account.records import new_quotes
-    from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run
-    from backtest.engine.backtest import end_expired, read_test, short_form
-    from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
-    from backtest.engine.batch import copy_state, is_loop_compiled, is_plain_sooner, lay
-    from backtest.engine.batch import list_policies, run_account
+    from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run, end_expired
+    from backtest.engine.backtest import read_test, short_form
+    from backtest.engine.batch import BatchLoop, Compile, LaneFault, LaterBars, begin, copy_state
+    from backtest.engine.batch import is_loop_compiled, is_plain_sooner, lay, list_policies
+    from backtest.engine.batch import run_account
     from backtest.engine.checks import check_run, count_periods, give_each, read_venues
     from backtest.engine.checks import warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
     from backtest.engine.formulas import MARGIN_NUMBERS, Place, bind_compiled, find_address
     from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
-    from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples
-    from backtest.engine.inputs import measure_years, pack_terms, read_assets, start_account_state
-    from backtest.engine.inputs import start_day
+    from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
+    from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
     from backtest.engine.loop import DAY_OPEN, Deciders, LIQUIDATED, RunTape, WEALTH
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns

@@ -24,8 +24,6 @@ from backtest.results.run_record import Benchmark, BenchmarkLike, RunRecord
 from backtest.signals import rules
 from backtest.venue import Venue, find_charged
 
-SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
-
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     """Return the markets of a resumed run, and the bar at which it goes on."""
@@ -83,7 +81,7 @@ def concatenate(before: Market, after: Market) -> Market:
     ours = np.concatenate([after.funding_time[later:], [after.end]])
     funded = int(np.searchsorted(before.funding_time, ours[0]))
     cuts = dict.fromkeys(("time", *ON_CLOCK), (kept, 0))
-    cuts |= dict.fromkeys(SETTLEMENTS, (funded, later))
+    cuts |= dict.fromkeys(("funding_time", "funding_rate", "funding_mark"), (funded, later))
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
         for name, (stop, start) in cuts.items()

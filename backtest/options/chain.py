@@ -154,7 +154,6 @@ KEYS = ["time", "underlying"]
 AGREEMENT = 1e-4
 """Largest difference between a mark and the price of its volatility, in coins or parts of the
 forward, and between forwards of one expiry, relative."""
-STALE = np.timedelta64(5, "m")
 
 
 CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
@@ -182,7 +181,7 @@ CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
     ),
     "stale": (
         "the row was quoted over five minutes before the snapshot",
-        lambda r: r["time"] - r["quoted"] > STALE,
+        lambda r: r["time"] - r["quoted"] > np.timedelta64(5, "m"),
     ),
     "expired": ("the expiry is not after the snapshot", lambda r: r["years"] <= 0.0),
 }
@@ -229,7 +228,6 @@ class Inspection:
         return "\n".join(lines if len(lines) > 1 else [*lines, "no defect found"])
 
 
-UNNAMED = "unnamed underlying"
 MAX_NAMES = 5
 """Number of names that a message lists."""
 
@@ -453,7 +451,7 @@ class Chain:
 
 
 def name_underlying(name: str) -> str:
-    return name or UNNAMED
+    return name or "unnamed underlying"
 
 
 def list_names(names: Sequence[str]) -> str:

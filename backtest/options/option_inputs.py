@@ -203,7 +203,6 @@ def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str,
     return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])
 
 
-CACHE = "_implied_rows"
 LAST = np.iinfo(np.int64).max
 
 
@@ -216,7 +215,7 @@ def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
 
 def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
     """Return the quotes of an underlying, of the only one whatever its name; kept in the chain."""
-    kept: dict[str, pd.DataFrame] = chain.__dict__.setdefault(CACHE, {})
+    kept: dict[str, pd.DataFrame] = chain.__dict__.setdefault("_implied_rows", {})
     underlying = str(option.underlying)
     if underlying not in kept:
         rows = chain.implied()

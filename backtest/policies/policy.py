@@ -22,7 +22,6 @@ from backtest.core.code_names import is_series, pd
 
 Columns: TypeAlias = Mapping[str, core.FloatArray]
 _T = TypeVar("_T", bound="Parameterized")
-_V = TypeVar("_V")
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 
@@ -247,7 +246,7 @@ def format_title(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
-def number_elements(settings: Mapping[str, _V]) -> dict[str, Any]:
+def number_elements(settings: Mapping[str, object]) -> dict[str, Any]:
     """Return settings by name, the numbers of a list under ``levels.0`` and so on."""
     elements: dict[str, Any] = {}
     for name, value in settings.items():

@@ -34,7 +34,6 @@ WAIT = 15.0
 """Seconds to wait for a scheduler, and for its first worker."""
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
-RETRIES = 3
 LOCAL, ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"\w+://[^/\s]+:\d+")
 
 
@@ -96,7 +95,7 @@ class ClusterEvaluator(e.Evaluator):
         futures = {}
         for part in (np.arange(k, min(k + size, n)) for k in range(0, n, size)):
             given = (*self.sent, take_sets(sets, part), wanted._asdict())
-            futures[self.client.submit(compute_block, *given, pure=False, retries=RETRIES)] = part
+            futures[self.client.submit(compute_block, *given, pure=False, retries=3)] = part
         told: dict[tuple[str, type[Warning]], None] = {}
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):

@@ -342,9 +342,6 @@ def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatAr
     return np.asarray(np.median(values, axis=0) if pool == "median" else values.mean(axis=0))
 
 
-OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
-
-
 class PooledEvaluator(Evaluator):
     """Evaluator of accounts that each hold one instrument: a set is simulated in all of them.
 
@@ -444,7 +441,7 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     for name in first.metrics:
         values = np.array([rows.metrics[name] for rows in parts.values()])
         metrics[name] = np.where(is_kept, pool_measure(name, values, pool), np.nan)
-    for name in OF_MARKETS:
+    for name in ("sharpe", "total_return", "max_drawdown", "ruined"):
         if name in first.metrics:
             metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
     return Rows(metrics, {}, errors, done)
