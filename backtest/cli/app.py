@@ -129,15 +129,9 @@ def show_keys(
         typer.echo("\n".join(known))
     else:
         core.Choice(*known).check("the table", table)
-        rows = [
-            (
-                x.name,
-                experiment.describe_kinds(x.kinds) if x.default is None else str(x.default),
-                x.text,
-            )
-            for x in experiment.read_keys(table).values()
-        ]
-        printing.render(rows, ("key", "default or type", "meaning"))
+        printing.render(
+            list(experiment.describe_keys(table)), ("key", "default or type", "meaning")
+        )
 
 
 app = typer.Typer(

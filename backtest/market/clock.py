@@ -394,7 +394,8 @@ def read_source(text: str, content_hash: str) -> Market:
         ) from error
     if market.content_hash != content_hash:
         raise DataError(f"the market must be the one of the result, {text} holds other data now")
-    return market
+    found: Market = market
+    return found
 
 
 def list_calls(source: str) -> list[Call]:

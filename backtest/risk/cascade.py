@@ -25,7 +25,7 @@ from backtest.market import Market
 from backtest.results import Result
 from backtest.results.tables import price_of, value_of
 from backtest.risk.crowd import ARRAYS_OF_CROWD, Crowd, find_liquidation_prices, find_price
-from backtest.venue import Contract, Venue, check_no_column, read_venue
+from backtest.venue import Contract, Venue, read_newest, read_venue
 
 WINDOW_DAYS = 30.0
 """The days at the end of a market from which volume and volatility are measured."""
@@ -163,7 +163,7 @@ class MarketTerms(NamedTuple):
 def read_terms(venue: Venue, curve: ImpactCurve, haircut: float = 0.0) -> MarketTerms:
     forced = venue.liquidation
     fee, slippage = (
-        check_no_column(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
+        read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
         * (forced.mode != "takeover")
         for name in ("fee", "slippage")
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Bracket, Contract, Earlier, FeeTier, Fees, InForce, InUse
     from backtest.venue.venue import Liquidation, Slippage, Venue, VenueLike, agree_settlement
     from backtest.venue.venue import check_no_column, choose_multipliers, find_charged, find_newest
-    from backtest.venue.venue import has_spread, list_dated, pick_cost, read_venue
+    from backtest.venue.venue import has_spread, list_dated, pick_cost, read_newest, read_venue
     from backtest.venue.venue import scale_cost
 
 export_lazily(__name__)

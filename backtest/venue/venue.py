@@ -281,6 +281,11 @@ def find_newest(cost: Cost) -> float:
     return float(cost.iloc[-1]) if is_series(cost) else cost
 
 
+def read_newest(cost: Cost, name: str, place: str) -> float:
+    check_no_column(cost, name, place)
+    return find_newest(cost)
+
+
 def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
     check_no_column(cost, name)
     if is_series(cost):
@@ -875,6 +880,14 @@ class Venue(Value, kw_only=True):
 
 VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 """A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
+
+
+@overload
+def read_venue(given: Venue | str) -> Venue: ...
+
+
+@overload
+def read_venue(given: VenueLike) -> Venue | Mapping[str, Venue]: ...
 
 
 def read_venue(given: Any) -> Any:
