@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,11 +44,8 @@ TOP, LISTED = 1 << 16, 100
 SHORTEST, LONGEST = 26 * DAY, 36 * DAY
 """How far apart bars of calendar months open, also on days of trading, ns."""
 
-MIN_BOUND = 1 << 28
-"""Bytes that any file may expand to, however small."""
-
 LARGEST = 1 << 30
-"""Bytes of text that one file may hold or unpack to."""
+"""Bytes of text that one file may hold or unpack to; a table may hold four times as many."""
 
 
 def suffix_of(path: Path) -> str:
@@ -76,17 +72,16 @@ def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> p
     with reading(str(path)), path.open("rb") as file:
         if kind not in (".parquet", ".feather"):
             return parse_csv(unpack(file, path.suffix.lower(), str(path)), chosen, str(path))
-        most = find_limit(file)
         if kind == ".parquet":
             opened = parquet.ParquetFile(file)
             rows, columns = opened.metadata.num_rows, opened.metadata.num_columns
         else:
             opened = ipc.open_file(file)
             rows, columns = dataset(path, format="ipc").count_rows(), len(opened.schema)
-        if rows * columns * 8 > most:
+        if rows * columns * 8 > 4 * LARGEST:
             raise DataError(
-                f"a file must hold at most {most:,} bytes, 200 times its size, got {rows:,} rows "
-                f"of {columns:,} columns ({path})"
+                f"a file must hold at most {4 * LARGEST:,} bytes, got {rows:,} rows of "
+                f"{columns:,} columns ({path})"
             )
         table = opened.read() if kind == ".parquet" else opened.read_all()
         table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
@@ -107,16 +102,8 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def find_limit(file: IO[bytes]) -> int:
-    """Return how many bytes a file may expand to: 200 times its size, 256 MiB to 4 GiB."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return min(max(200 * size, MIN_BOUND), 1 << 32)
-
-
 def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
-    """Return the text in a file, unpacked; raise before it is more than the file may expand to."""
-    most = min(find_limit(file), LARGEST) if kind in (".zip", ".gz") else LARGEST
+    """Return the text in a file, unpacked; raise before it is more than the largest size."""
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -126,12 +113,12 @@ def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
                     f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
                 )
             with archive.open(names[0]) as stream:
-                data = stream.read(most + 1)
+                data = stream.read(LARGEST + 1)
     else:
         opened = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
-        data = opened.read(most + 1)
-    if len(data) > most:
-        raise DataError(f"a file must hold at most {most:,} bytes, got more ({where})")
+        data = opened.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
     return data
 
 
