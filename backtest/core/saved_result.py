@@ -422,7 +422,8 @@ class SavedResult(Reportable):
     @property
     def policy_name(self) -> str:
         """The policy that the result is about, for lists."""
-        return self.title.partition("(")[0]
+        policy = self.manifest.get("policy")
+        return str(policy["name"]) if policy else self.title.partition("(")[0]
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003

@@ -45,10 +45,6 @@ class SearchResult(core.SavedResult):
     manifest: Mapping[str, Any]
 
     @property
-    def policy_name(self) -> str:
-        return str(self.manifest["policy"]["name"])
-
-    @property
     def folder_title(self) -> str:
         return f"{self.policy_name} {self.manifest['kind']}"
 

@@ -223,11 +223,6 @@ class Sweep(core.SavedResult):
         return f"sweep {self.policy_name}"
 
     @property
-    def policy_name(self) -> str:
-        """The policy whose parameters vary."""
-        return str(self.manifest["policy"]["name"])
-
-    @property
     def title(self) -> str:
         """The policy, and the parameters that vary."""
         return f"{self.policy_name} over {', '.join(self.parameters)}"
