@@ -19,7 +19,6 @@ from backtest.results.measure_table import RunSpan
 from backtest.results.promises import list_promises
 from backtest.venue import InUse, Venue
 
-PORTFOLIO = "portfolio"
 NOT_IN_ID = (
     "id", "policy_module", "compared_with", "compiled", "causality", "margin_table",
     "margin_tables", "promises",
@@ -138,7 +137,7 @@ def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
     texts = ", ".join(f"{name}: {policy!r}" for name, policy in policies.items())
     return {
         "text": f"{{{texts}}}",
-        "name": PORTFOLIO,
+        "name": "portfolio",
         "settings": {},
         "source_hash": "",
         "by_instrument": {name: describe_policy(each) for name, each in policies.items()},

@@ -16,8 +16,6 @@ from backtest.results.measure_table import ABOUT, METRICS, PATH
 MetricArrays: TypeAlias = Mapping[str, core.FloatArray]
 ObjectiveLike: TypeAlias = str | Mapping[str, float] | Callable[[Mapping[str, float]], float]
 
-TINY = float(np.finfo(np.float64).tiny)
-
 NEVER = ("time_to_first_liquidation", "ruin_time")
 
 _CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
@@ -52,7 +50,7 @@ class Constraint(NamedTuple):
         if self.operator == "==":
             over = np.abs(over)
         elif len(self.operator) == 1:
-            over = np.where(over >= 0.0, np.maximum(over, TINY), over)
+            over = np.where(over >= 0.0, np.maximum(over, np.finfo(np.float64).tiny), over)
         violation: core.FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
         violation[np.isnan(values)] = np.inf
         return violation

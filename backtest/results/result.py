@@ -29,7 +29,7 @@ from backtest.results.record import AccountFields, Closes, OptionFields, Positio
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
-from backtest.results.tables import attribute_money, attribution_table, is_inverse
+from backtest.results.tables import attribute_money, attribution_table
 from backtest.results.tally import flatten_tally, make_tally
 from backtest.results.trade_measures import RollSplit
 from backtest.venue import Option, Venue
@@ -176,7 +176,8 @@ class Result(RunRecord, core.SavedResult):
         """
         coin, closes = find_coin(market.instrument), self.span.closes
         ends = market.time + market.interval
-        settled = {each.contract.settles for each in self.list_venues() if is_inverse(each)}
+        contracts = (each.contract for each in self.list_venues())
+        settled = {each.settles for each in contracts if each.kind == "inverse"}
         if not settled:
             raise core.ParameterError(
                 "counted_in needs an account in coins, got no inverse contract"

@@ -27,7 +27,6 @@ from backtest.results.option_profit import EXPLAINED
 from backtest.results.performance import max_drawdown
 from backtest.results.promises import JUDGED, count_liquidations, judge_promises
 from backtest.results.run_data import RunData, find_causes, label_owners
-from backtest.results.tables import is_inverse
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
@@ -98,7 +97,8 @@ def measure_moves(
     Bar t holds the weights of bar t - 1, rebalanced at its open without costs; the first bar has no
     return. Gains are those of the value of a contract in the settlement currency.
     """
-    panel, inverse = markets.panel(), [is_inverse(venues[name]) for name in markets.names]
+    inverse = [venues[name].contract.kind == "inverse" for name in markets.names]
+    panel = markets.panel()
     held = np.concatenate((weights[:, :1], weights[:, :-1]), axis=1)
     following = np.roll(panel.open, -1, axis=1)
     following[:, -1] = np.nan
@@ -161,7 +161,6 @@ def hash_values(values: core.FloatArray) -> str:
     return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
-DIVERSITY = ("mean_net_leverage", "diversification_ratio")
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
 HALF_LIFE = 30 * DAY
@@ -197,8 +196,8 @@ class RunRecord(RunData):
     @property
     def diversity(self) -> Mapping[str, float]:
         """The measures of how several positions spread the risk; none of one position."""
-        names = () if self.has_one_position else DIVERSITY
-        return {name: self.metrics[name] for name in names}
+        names = ("mean_net_leverage", "diversification_ratio")
+        return {name: self.metrics[name] for name in names if not self.has_one_position}
 
     @property
     def samples(self) -> Samples:
@@ -212,7 +211,8 @@ class RunRecord(RunData):
             market = np.diff(value) / np.abs(value[:-1])
         else:
             name = find_benchmark(self.manifest)
-            side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
+            venue = self.venues.get(name)
+            side = -1.0 if venue is not None and venue.contract.kind == "inverse" else 1.0
             growth: Any = np.cumprod(1.0 + side * self.benchmark)
             market = side * performance.sampled_returns(growth, self.ends_sample, 1.0)
         return Samples(self._sampled, sample_risk_free(self), market)

@@ -28,10 +28,6 @@ def value_of(contract: Contract, price: Any) -> FloatArray:
     return np.asarray(compute_value(contract.size, contract.kind == "inverse", price))
 
 
-def is_inverse(venue: Venue) -> bool:
-    return venue.contract.kind == "inverse"
-
-
 def find_prices(entries: Entries, venues: Sequence[Venue]) -> FloatArray:
     price, value = np.full(len(entries), np.nan), entries["value"]
     has_price = ~np.isin(entries["kind"], WITHOUT_PRICE)

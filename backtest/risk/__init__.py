@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from backtest.risk.path_models import Filtered, GBM, Garch, Merton, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
-    from backtest.risk.stress import Scenario, crashes
-    from backtest.risk.stress import Stress, stress
+    from backtest.risk.stress import Scenario, Stress, crashes, stress
     from backtest.risk.variations import Bounds, Capacity, ParameterSensitivity, Sensitivity
     from backtest.risk.variations import bounds, capacity, sensitivity
 

@@ -612,7 +612,6 @@ def find_raise(fit: Garch, target: float) -> float:
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None
 FITTED = "fitted"
-WINDOWS = (DAY, 7 * DAY, 30 * DAY)
 LONG_HISTORY = 180 * DAY
 """Span of settlements from which the means of 1, 7 and 30 days have weights of their own."""
 LEAST_SETTLEMENTS = 10
@@ -772,7 +771,7 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
         return FundingProcess("constant", grid, float(np.mean(rates)))
     is_long = len(rates) * grid.every >= LONG_HISTORY
     kind = f"{'heterogeneous' if is_long else 'first-order'} autoregression"
-    windows = (1, *(max(each // grid.every, 1) for each in WINDOWS if is_long))
+    windows = (1, *(max(each // grid.every, 1) for each in (DAY, 7 * DAY, MONTH) if is_long))
     sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
     target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))

@@ -32,7 +32,6 @@ SLACK = 1e-9
 WEEK = 7 * DAY
 RECENT_WEEKS = 8
 """Weeks whose bars say when the sessions of a week are."""
-LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
 PRICES = ("open", "high", "low", "close")
 MARKS = tuple(f"mark_{name}" for name in PRICES)
 LOG_STEP, LEAST_SHARE = 0.02, 1e-12
@@ -59,7 +58,7 @@ def plan_calendar(
     history: Market, horizon: int, grid: laws.FundingGrid | None, every: int
 ) -> PathCalendar:
     """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
-    if history.end + horizon > LAST_TIME:
+    if history.end + horizon > np.iinfo(np.int64).max - 2 * WEEK:
         raise core.ParameterError(
             f"horizon must end before the year 2262, got {core.format_duration(horizon)}"
         )

@@ -721,16 +721,6 @@ class Stress(core.SettingsResult):
                 ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
                            heads={"loss": heads["loss"]}),
             )  # fmt: skip
-        return [
-            Part("scenarios", "Scenarios", "From the last close of the run on.", (
-                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
-                self._describe_leads(), *ladder,
-            ), shows="both"),
-            Part("sources", "Sources", "Where the figures of scenarios come from.",
-                 tuple(sources) or ("The scenarios are the user's.",)),
-        ]  # fmt: skip
-
-    def _describe_leads(self) -> str:
         of = ", ".join(f"{name} in {scenario}" for scenario, name in self.settings["leads"].items())
         told = f"Break-even: the move of {of}; the others move as in the scenario. " * bool(of)
         told += (
@@ -740,7 +730,14 @@ class Stress(core.SettingsResult):
         )
         if self.table["break_even"].isna().any():
             told += " Where the break-even is -, no price move liquidates the account."
-        return told
+        return [
+            Part("scenarios", "Scenarios", "From the last close of the run on.", (
+                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
+                told, *ladder,
+            ), shows="both"),
+            Part("sources", "Sources", "Where the figures of scenarios come from.",
+                 tuple(sources) or ("The scenarios are the user's.",)),
+        ]  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (

@@ -210,7 +210,6 @@ def choose_factors(
 
 
 hold_at_equal_risk = core.call_later("equal risk", "hold_at_equal_risk")
-PARAMETER_STEPS = (-0.1, 0.1, -0.25, 0.25)
 SMALL = 0.1
 ALIKE = 1e-4
 """Deviation of the returns from those of constant leverage, over their own, up to which they are
@@ -379,7 +378,7 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
         return
     reach = abs(value) or (space.high - space.low if math.isfinite(space.high - space.low) else 1.0)
     found: dict[Any, tuple[float, bool]] = {}
-    for step in PARAMETER_STEPS:  # of two that end at one value, the smaller counts
+    for step in (-0.1, 0.1, -0.25, 0.25):  # of two that end at one value, the smaller counts
         wanted = value + step * reach
         if setting.kind is int:
             least = value + (1 if step > 0.0 else -1)
@@ -561,7 +560,6 @@ def find_half(
 
 WAYS = "path", "worst"
 SHOWN = ("final_equity", "cagr", "max_drawdown", "liquidations")
-ACTING_INSIDE = tuple(each.kind.name for each in INSIDE)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -672,8 +670,9 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
     places = defaultdict[tuple[Any, str], list[tuple[str, str]]]
     one, other = places(list), places(list)  # kind and price, to nine digits
+    inside = [each.kind.name for each in INSIDE]
     for found, each in zip((one, other), runs.values(), strict=True):
-        for row in each.events[each.events["kind"].isin(ACTING_INSIDE)].itertuples():
+        for row in each.events[each.events["kind"].isin(inside)].itertuples():
             name = str(getattr(row, "instrument", each.names[0]))
             found[row.time, name].append((str(row.kind), f"{row.price:.9g}"))
     names = pd.Series("", index=equity.index.rename("time"), dtype=object)

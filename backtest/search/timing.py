@@ -28,11 +28,10 @@ LEAST_SHIFTS = 99
 LEAST_DISTANCE = 30 * DAY
 NEGLIGIBLE = 0.05
 """Autocorrelation of the targets that is taken as none."""
-MOST_ROWS = 100_000_000
 BINS = 40
 TIE = 1e-12
 
-Rows = Annotated[int, core.Range(0, MOST_ROWS, "decisions")]
+Rows = Annotated[int, core.Range(0, 100_000_000, "decisions")]
 
 
 class Decided(NamedTuple):

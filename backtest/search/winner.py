@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from backtest.search.trials import Examiner
     from backtest.sweep import Dimension, Evaluator, Sets, Space
 
-NEIGHBOUR = "neighbour"
 BY_ROBUST, BY_KEPT, BY_SCORE, BY_KNEE = "robust_score", "kept", "score", "knee"
 """By what the best trial is chosen."""
 ENOUGH = 16
@@ -127,7 +126,7 @@ def score_candidates(
 ) -> CandidateScores:
     k = len(own)
     around = draw_neighbors(space, sets, robustness, rng)
-    found = examiner.evaluate(around, NEIGHBOUR)
+    found = examiner.evaluate(around, "neighbour")
     is_bad = (found.violation > 0.0) | np.isnan(found.scores)
     scores = np.where(is_bad, -np.inf, found.scores).reshape(k, -1)
     samples = [np.column_stack([own, scores])]

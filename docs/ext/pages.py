@@ -18,11 +18,14 @@ PICTURES = Path(__file__).parents[1] / "pictures"
 
 
 def list_keys() -> dict[str, str]:
-    from backtest.cli.experiment import TABLES, describe_keys
+    from backtest.cli.experiment import TABLES, describe_kinds, read_keys
 
     parts = []
     for table in TABLES:
-        rows = [[f"`{name}`", kind, text] for name, kind, text in describe_keys(table)]
+        rows = []
+        for key in read_keys(table).values():
+            kind = describe_kinds(key.kinds) if key.default is None else str(key.default)
+            rows.append([f"`{key.name}`", kind, key.text])
         head = ["key", "default or type", "meaning"]
         parts.append(f"## `[{table}]`\n\n" + write_table(head, rows))
     return {"keys": "# Keys of an experiment\n\n" + "\n".join(parts)}
