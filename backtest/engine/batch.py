@@ -179,7 +179,6 @@ def take(
 
 
 MODE = "BACKTEST_COMPILE"
-MODES = ("auto", "now")
 MOST_PLAIN = 50_000
 """Bars times parameter sets times instruments that plain Python takes where nothing is compiled.
 
@@ -190,11 +189,10 @@ A bar takes plain Python about 200 us, so this many take 10 s; the compiler take
 def is_plain_sooner(n: int) -> bool:
     """Return whether ``n`` bars times sets times instruments do not wait for the compiler."""
     mode = os.environ.get(MODE, "").lower() or "auto"
-    mode = str(core.Choice(*MODES).check(f"the environment variable {MODE}", mode))
+    mode = str(core.Choice("auto", "now").check(f"the environment variable {MODE}", mode))
     return mode != "now" and n <= MOST_PLAIN
 
 
-BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
 FOREVER = 2**40
 """A day that never comes."""
 
@@ -367,7 +365,8 @@ class BatchLoop:
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         loop = self.loop
         if loop.pack is not None and not loop.plain_because:
-            addresses = {name: getattr(loop.deciders[0], name) for name in BOUND}
+            names = ("addresses", "wants_table", "wants_account", "wants_bar")
+            addresses = {name: getattr(loop.deciders[0], name) for name in names}
             bound = deciders._replace(methods=0, **addresses)
         else:
             bound = deciders._replace(methods=tuple(map(p.bind, laid.observed)))

@@ -198,7 +198,6 @@ def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.F
 
 FIRST_RETURNS = 1000
 """Returns of the first fit: fewer do not determine the persistence."""
-MIN_RETURNS = 100
 SCALE = 10.0
 """Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
 BACKCAST = 75
@@ -234,7 +233,7 @@ def garch_volatility(
     force. Source: Bollerslev (1986), Generalized Autoregressive Conditional Heteroskedasticity,
     J. Econometrics 31(3).
     """
-    first = core.Whole(MIN_RETURNS).check("first", first)
+    first = core.Whole(100).check("first", first)
     core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
     returns = r.log_returns(market)
     squares, variance = returns**2, np.full(market.n_bars, np.nan)

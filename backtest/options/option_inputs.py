@@ -12,12 +12,12 @@ from backtest import core
 from backtest import margin as m
 from backtest.account import Account, OptionFeed, make_option_feed
 from backtest.core.code_names import pd
-from backtest.core.units import DAY, YEAR_DAYS
+from backtest.core.units import DAY
 from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
 from backtest.options import pricing
 from backtest.options.chain import Chain
 from backtest.options.option_listing import find_expiry
-from backtest.options.surfaces import Surfaces
+from backtest.options.surfaces import YEAR, Surfaces
 from backtest.policies import OptionRule, trades_options
 from backtest.venue import Option, OptionCosts, Venue, require_costs
 
@@ -250,9 +250,6 @@ def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
     for name in ("far", "away", "strike", "is_put"):
         found = found[found[name] == found.groupby(level=0)[name].transform("min")]
     return found[~found.index.duplicated()]
-
-
-YEAR = YEAR_DAYS * DAY
 
 
 class Instant(NamedTuple):

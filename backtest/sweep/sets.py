@@ -131,9 +131,8 @@ class VariedTest:
         return change_settings(self.policy, self._read(own, ""))
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
-        own = self._read(values, f"{OVERLAY}.")
-        above = self.test.overlay
-        return above if above is None or not own else change_settings(above, own)
+        above, own = self.test.overlay, self._read(values, f"{OVERLAY}.")
+        return change_settings(above, own) if above and own else above
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
         rule = self.rule
