@@ -499,9 +499,8 @@ def read_book(
         [compute_value(rules[name].size, rules[name].is_inverse, each[name]) for name in names]
         for each in (entered, priced)
     )
-    held = r.pack_holdings(
-        [*holds.values()], now, at_entry, [each.amount for each in assets], worth
-    )
+    rows = ([*holds.values()], at_entry, now, [each.amount for each in assets], worth)
+    held = Holdings(*(np.array(each, dtype=np.float64) for each in rows))
     money = Number().check("balance", balance)
     is_margined = ~packed.spot.are_spot
     return Book(

@@ -93,7 +93,7 @@ class CollateralTables(NamedTuple):
 
 
 class SpotTables(NamedTuple):
-    """Which of n instruments are spot legs, and the haircut of each; of shape (1,) without any."""
+    """Which of n instruments are spot legs, and the haircut of each."""
 
     has_any: bool
     are_spot: BoolArray

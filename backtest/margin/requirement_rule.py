@@ -48,20 +48,8 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_ker
 
 def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
     are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
-    if not are_spot.any():
-        return SpotTables(False, np.zeros(1, dtype=np.bool_), np.zeros(1))
-    return SpotTables(True, are_spot, np.array([each or 0.0 for each in haircuts]))
-
-
-def pack_holdings(
-    quantities: Sequence[float],
-    values: Sequence[float],
-    entries: Sequence[float] | None = None,
-    amounts: Sequence[float] = (),
-    prices: Sequence[float] = (),
-) -> Holdings:
-    rows = (quantities, values if entries is None else entries, values, amounts, prices)
-    return Holdings(*(np.array(each, dtype=np.float64) for each in rows))
+    rates = np.array([each or 0.0 for each in haircuts], dtype=np.float64)
+    return SpotTables(bool(are_spot.any()), are_spot, rates)
 
 
 @runtime_checkable

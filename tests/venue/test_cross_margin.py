@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.indicators import touch_distance, touch_probability
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin.brackets import compute_initial, compute_maintenance, read_rules
-from backtest.margin.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
+from backtest.margin.requirement_rule import MarginRule, OwnMargin, Requirement
 from tests.kit import check_refused
 from tests.scenes import bracket, venue_of
 from tests.venue import test_vectors as vectors
@@ -27,6 +27,11 @@ DAY = 1 / 365
 
 def stand(held):
     return kernels.Waypoint(held.values.copy(), held.prices.copy())
+
+
+def pack_holdings(quantities, values, amounts=(), prices=()):
+    rows = (quantities, values, values, amounts, prices)
+    return kernels.Holdings(*(np.array(each, dtype=np.float64) for each in rows))
 
 
 def needed(quantities, prices, rule, venues=PLAIN, **terms):
@@ -168,7 +173,7 @@ def make_portfolios(count=25):
             quantities = signs * np.array([1.0, 20.0, 500.0]) * np.exp(rng.normal(size=3))
             values = np.array([60_000.0, 3_000.0, 100.0]) * np.exp(0.1 * rng.normal(size=3))
             amounts = [rng.uniform(-0.1, 0.5)] if assets else []
-            held = pack_holdings(quantities, values, None, amounts, [60_000.0] if assets else [])
+            held = pack_holdings(quantities, values, amounts, [60_000.0] if assets else [])
             gross = float(np.abs(quantities * values).sum())
             cash = rng.uniform(0.02, 0.3) * gross - float((quantities * values).sum())
             yield packed, held, cash, rng
@@ -247,7 +252,7 @@ def test_a_mixed_group_fails_where_both_sides_stand():
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coin": ["A"]})
     gold = bt.Collateral("GOLD", 1.0, prices=0.1, rate=1.0, cancels_risk="coin")
     packed = rule.pack({"A": read_rules(venue)}, [gold])
-    held = pack_holdings([-1e3], [-100.0 / 50_000.0], None, [1.0], [0.1])
+    held = pack_holdings([-1e3], [-100.0 / 50_000.0], [1.0], [0.1])
     start, end = stand(held), stand(held)
     ratio = kernels.find_failure_ratio(kernels.Segment(packed, held, -1.7, start, end), 0)
     assert 1.1 < ratio < 1.2
