@@ -366,7 +366,9 @@ def mask_infinite(values: core.FloatArray) -> core.FloatArray:
 
 def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     is_beside = isinstance(table.index[0], str)
-    layout |= {"barmode": "group" if is_beside else "overlay", "bargap": 0.2 if is_beside else 0.05}
+    layout |= {"barmode": "group" if is_beside else "overlay", "bargap": 0.05}
+    if is_beside:  # few bars stay narrow
+        layout["bargap"] = max(0.2, 1.0 - 0.15 * len(table))
     layout["xaxis"] |= {"type": "category"} if is_beside else {}
     for place, (name, column) in enumerate(table.items()):
         yield {

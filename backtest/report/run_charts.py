@@ -293,7 +293,8 @@ def draw_positions(result: Result) -> ShownChart:
     table["liquidation price"] = price.where(price.between(low, 1.5 * highest))
     table["target"], table["held"] = bars["target"].ffill(), bars["leverage"]
     table["distance"] = away.where(away <= 1.0)
-    table["forecast"] = bars["liquidation_probability"]
+    forecast = bars["liquidation_probability"]
+    table["forecast"] = forecast if forecast.max() > LEAST_FORECAST else math.nan
     panels = (
         Panel("Price", ("mark price", "liquidation price"), 2.4, scale="log"),
         Panel("Leverage, x", ("target", "held"), 1.2),
@@ -304,12 +305,15 @@ def draw_positions(result: Result) -> ShownChart:
     caption = (
         "Fills on the price, the largest where there are many. The target is what the policy "
         "returned. The distance is the move of the mark price that would liquidate at each "
-        "close; no line where it is out of reach. The forecast is the probability to touch it."
+        "close; no line where it is out of reach. The forecast is the probability to touch it, "
+        f"drawn if it ever exceeds {core.format_percent(LEAST_FORECAST)}."
     )
     return ShownChart("positions", "Fills, leverage and margin", caption, table, colors=colors,
                       height=980, panels=panels, events=list_fills(result))  # fmt: skip
 
 
+LEAST_FORECAST = 1e-4
+"""Largest forecast that is not drawn: on an axis of its own it would look large."""
 SAID = 0.005
 """Expected liquidations under which none is as good as certain, and nothing is said."""
 

@@ -332,7 +332,7 @@ def list_phases(result: Result) -> Iterator[Shown]:
         "trend": ("Trend of 90 days", "decimals"),
         "drawdown": ("Fall from the high of up to 365 days", "percent"),
     }
-    note = "Of what was known at the close before; the phases are terciles of this run's bars."
+    note = "Each phase is a third of this run's bars, by what was known at the close before."
     heads = list_heads("money", ("funding", "fees")) | {
         "bars": Head("bars", "", "count"), "log_growth": Head("log growth", "", "growth"),
         "price_pnl": Head("price profit", "money", "money"),
@@ -431,7 +431,7 @@ def tabulate_promises(result: Result) -> ShownTable:
                      f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
         rows[str(row["name"])] = {"promised": f"{row['rule']} {bound}", "realized": value,
                                   "verdict": row["verdict"]}  # fmt: skip
-    note = "The bound has a tolerance; of liquidations the exact 95 % interval is given."
+    note = "Bounds have a tolerance; liquidations have an exact 95 % interval."
     return ShownTable(rows or None, "Promises", note, Head("promise"))
 
 
@@ -533,9 +533,10 @@ def list_trades(result: Result) -> list[Shown]:
     left = "; ".join(f"{str(name).replace('_', ' ')} {x}" for name, x in missing.items())
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
     found, realized = trades.realization(), ""
-    if not math.isnan(found["difference"]):
+    is_any = found["realized_gains"] + found["realized_losses"] > 0
+    if is_any and not math.isnan(found["difference"]):
         realized = (
-            f"Realized were {core.format_percent(found['pgr'])} of the gains and "
+            f"The account realized {core.format_percent(found['pgr'])} of the gains and "
             f"{core.format_percent(found['plr'])} of the losses that were open on days held"
             f"{' with a sale' * (len(trades._run.names) > 1)}: a difference of "
             f"{core.format_percent(found['difference'], is_signed=True)}, standard error "

@@ -234,15 +234,15 @@ class MarginComparison(core.SettingsResult):
     def verdict(self) -> str:
         mean, ratio = self.table["mean"], self.table["peak_to_trough"]
         text = (
-            f"{mean.idxmin()} ties up least capital, {core.format_percent(float(mean.min()))} of "
-            f"notional on average; {ratio.idxmin()} moves least, its peak is {ratio.min():.2f} "
+            f"{mean.idxmin()} ties up the least capital, {core.format_percent(float(mean.min()))} "
+            f"of notional on average. {ratio.idxmin()} moves least: its peak is {ratio.min():.2f} "
             "times its trough"
         )
         lost = self.accounts["shortfall"]
         if not (lost > 0.0).any():
             return f"{text}. No account ended with a shortfall."
         worst: Any = lost.idxmax()
-        return f"{text}. The largest shortfall is that of {worst[0]} on {worst[1]}."
+        return f"{text}. {worst[0]} has the largest shortfall, on {worst[1]}."
 
     def list_numbers(self) -> list[Headline]:
         return [

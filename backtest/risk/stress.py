@@ -681,8 +681,9 @@ class Stress(core.SettingsResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        sources = [text for text in self.table["from"].unique() if ": rows of" in text]
-        return (*self.settings["not_counted"], *(f"Bars from {text}." for text in sources))
+        is_other = self.table["from"].str.contains(": rows of").any()
+        other = "Bars of some scenarios are those of another coin: the column bars from names it."
+        return (*self.settings["not_counted"], *[other] * bool(is_other))
 
     def list_numbers(self) -> list[Headline]:
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
