@@ -62,11 +62,9 @@ STEPS = {
     "overlay": "leverage of the overlay",
 }
 """The columns of a trace, in the order in which a bar computes them."""
-OF_QUOTES = ("close", "mark", "signal", "multiplier")
 OF_POSITIONS = {
     "quantity": "position", **{name: name for name in PositionFields._fields if name in STEPS},
 }  # fmt: skip
-DATA = frozenset({"close", "mark"})
 MONEY = frozenset({*SIGNS, "top_up", "cash", "margin", "reserve"})
 
 
@@ -104,7 +102,10 @@ def take_trace(result: Result) -> Trace:
     columns = {name: result.of_account(name) for name in STEPS if name in AccountFields._fields}
     columns["ends_sample"] = result.ends_sample
     for i, instrument in enumerate(result.names):
-        own = {name: getattr(result.quotes, name)[:, i] for name in OF_QUOTES}
+        own = {
+            name: getattr(result.quotes, name)[:, i]
+            for name in ("close", "mark", "signal", "multiplier")
+        }
         own |= {called: result.of_positions(name)[:, i] for name, called in OF_POSITIONS.items()}
         lead = "" if result.has_one_position else f"{instrument} "
         for name, values in own.items():
@@ -189,7 +190,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
         if differs.any():
             found.append(measure_move(name, values, other, differs))
     found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
-    first = min((x.bar for x in found if name_field(x.column) not in DATA), default=-1)
+    first = min((x.bar for x in found if name_field(x.column) not in ("close", "mark")), default=-1)
     data: ColumnMove | None = None
     if was.inputs is not None and now.inputs is not None and (was.inputs != now.inputs).any():
         none = np.full(len(was.time), np.nan)
@@ -231,7 +232,6 @@ BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
-NEVER_IS_BEST = ("ruin_time", "time_to_first_liquidation")
 
 
 class Band(NamedTuple):
@@ -265,9 +265,6 @@ class Band(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-TIGHT = Band(relative=1e-9)
-
-
 def read_band(given: object, name: str) -> Band:
     """Read a tolerance: ``0.05``, ``"5%"``, ``"any"``, or what :meth:`Band.to_data` returns."""
     kind, value = "absolute", given
@@ -293,7 +290,7 @@ def choose_bands(
     metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band]
 ) -> dict[str, Band]:
     names = list(metrics)
-    bands = {name: under.get(name, TIGHT) for name in names}
+    bands = {name: under.get(name, Band(relative=1e-9)) for name in names}
     for pattern, given in wanted.items():
         band = read_band(given, f"tolerance.{pattern}")
         bands |= dict.fromkeys(match_names(pattern, names, "tolerance"), band)
@@ -312,7 +309,7 @@ def match_names(pattern: str, known: Sequence[str], argument: str) -> list[str]:
 
 def find_direction(name: str, was: float, now: float) -> str:
     better = BETTER_IF.get(name, 0) if name not in ABOUT else ABOUT[name].better
-    if name in NEVER_IS_BEST:
+    if name in ("ruin_time", "time_to_first_liquidation"):  # never is best
         was, now = (math.inf if math.isnan(value) else value for value in (was, now))
     if better == 0 or was == now or math.isnan(was) or math.isnan(now):
         return NEITHER
@@ -461,7 +458,6 @@ def shorten_value(value: Any) -> str:
 
 WALK = "walk"
 WINNERS = "winners"
-SEARCHED_BY = ("search", "sweep")
 SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust",
           "patience")  # fmt: skip
 
@@ -538,7 +534,7 @@ def take_baseline(
             **{name: manifest[name] for name in SEARCH if name in manifest},
             "folds": len(result.folds),
             "spans": hash_data(manifest["spans"]),
-            "source_hash": hash_rooms(SEARCHED_BY),
+            "source_hash": hash_rooms(("search", "sweep")),
         }
         facts["policy"] = {name: facts["policy"][name] for name in ("name", "source_hash")}
         facts[WALK] = shorten_lists(search)

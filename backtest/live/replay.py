@@ -281,7 +281,6 @@ TOLERANCE = 0.005
 CHUNK = 4_096
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
 LEVELS = ("equity", "balance")
-BY_VENUE = ("liquidation", "takeover")
 DECIDED = {r.EARLY: 0, r.AT_OPEN: 5, r.LATE: 8, r.RESTING: 5}
 """The step of fills that say none."""
 DUST = 1e-9
@@ -614,7 +613,7 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     )
     cost = change * (fact.filled - fact.value)
     costs, shown = (fact.fee, cost), fact.filled
-    if fact.kind in BY_VENUE:
+    if fact.kind in ("liquidation", "takeover"):
         costs, shown = (fact.fee + cost, 0.0), fact.value
         ledger[i].liquidation_loss += costs[0]
         ledger[i].liquidations += 1.0

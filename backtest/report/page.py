@@ -204,7 +204,6 @@ def write_row(
         yield Cell(text, int(np.sign(value)) * int(np.searchsorted(TINTS, abs(value))))
 
 
-IN_PERCENT = ("fraction", "fraction per year")
 PLAIN = ("count", "0 or 1")
 
 
@@ -218,7 +217,7 @@ def write_measure(name: str, value: float) -> str:
     if name not in ABOUT:
         return core.format_number(value)
     unit = ABOUT[name].unit
-    if unit in IN_PERCENT or name == "volatility":
+    if unit in ("fraction", "fraction per year") or name == "volatility":
         return core.format_percent(value)
     if unit == "money":
         return core.format_money(value)

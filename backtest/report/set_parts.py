@@ -29,7 +29,6 @@ NO_HOLDOUT = (
 TOP, LISTED = 10, 500
 WORTH_A_FOREST = 500
 """Least trials of a study whose page shows the importance of parameters."""
-MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 NEAR = 0.1
@@ -309,7 +308,7 @@ def tabulate_sets(explored: Explored, count: int) -> ShownTable:
 
 
 def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
-    names = [name for name in MARKING if name in explored.table]
+    names = [x for x in ("ruined", "ruin_time", "cagr", "max_drawdown") if x in explored.table]
     return explored.table[names].iloc[explored.order[:count]].to_dict("records")
 
 

@@ -21,7 +21,6 @@ from typing import (
     TypeAlias,
     TypeVar,
     dataclass_transform,
-    overload,
 )
 
 import numpy as np
@@ -634,22 +633,10 @@ def from_frame(
     return m.weights_to_frame(keep_sides(weights, sides, np.inf), markets)
 
 
-@overload
-def from_function(
-    market: Market, function: Callable[[Market], Any], sides: Sides = "both"
-) -> pd.Series: ...
-
-
-@overload
-def from_function(
-    market: Markets, function: Callable[[Markets], Any], sides: Sides = "both"
-) -> pd.DataFrame: ...
-
-
 @core.checked_only("market", "sides")
 def from_function(
     market: Market | Markets, function: Callable[[Any], Any], sides: Sides = "both"
-) -> pd.Series | pd.DataFrame:
+) -> Any:
     """Return the signal that a function computes from the market, checked for lookahead.
 
     Parameters
@@ -688,8 +675,7 @@ def from_function(
     >>> int(rising.sum())
     25
     """
-    signal: pd.Series | pd.DataFrame = compute_signal(market, function, sides)
-    return signal
+    return compute_signal(market, function, sides)
 
 
 @core.checked_only("fills", "sized")
