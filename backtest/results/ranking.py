@@ -71,7 +71,7 @@ def read_objective(objective: ObjectiveLike) -> Objective:
     if isinstance(objective, str):
         measure = objective.strip().removeprefix("-").strip()
         check_metric(measure)
-        is_turned = objective.strip().startswith("-") or find_direction(measure) < 0
+        is_turned = objective.strip().startswith("-") or ABOUT[measure].better < 0
         sign = -1.0 if is_turned else 1.0
         return Objective(
             f"-{measure}" if is_turned else measure,
@@ -104,10 +104,6 @@ def read_objective(objective: ObjectiveLike) -> Objective:
         return np.array([call(row) for row in rows], dtype=np.float64)
 
     return Objective(name, apply)
-
-
-def find_direction(name: str) -> int:
-    return ABOUT[name].better
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:

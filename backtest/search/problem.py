@@ -13,7 +13,7 @@ from backtest._compile.bytecode import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
 from backtest.engine import BacktestFields, read_test
 from backtest.policies import Policy
-from backtest.results.measure_table import CORE, PATH
+from backtest.results.measure_table import ABOUT, CORE, PATH
 from backtest.search.trials import Goal, SamplerName
 from backtest.sweep import Accounts, Evaluator, Metrics, Pool, SetRuns, read_runs, read_space
 
@@ -239,7 +239,7 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
     for name in objective:
         if isinstance(name, str):
             results.check_metric(name)
-        if not isinstance(name, str) or not results.find_direction(name):
+        if not isinstance(name, str) or not ABOUT[name].better:
             raise ParameterError(
                 f"an objective must be a measure with a better direction, got {name!r}"
             )

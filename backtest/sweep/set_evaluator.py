@@ -15,8 +15,7 @@ from backtest import core, engine, policies, results, signals
 from backtest.account import without_flows_before
 from backtest.margin import OwnMargin
 from backtest.market import as_markets
-from backtest.results import find_direction
-from backtest.results.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
+from backtest.results.measure_table import ABOUT, CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
 from backtest.signals.rules import NOT_CHECKED
 from backtest.sweep import sets as s
@@ -336,7 +335,7 @@ def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatAr
         total = np.where(came, values, 0.0).sum(axis=0)
         with np.errstate(invalid="ignore"):
             return np.asarray(total / came.sum(axis=0))
-    direction = find_direction(name)
+    direction = ABOUT[name].better
     if pool == "worst" and direction != 0:
         return np.asarray(values.min(axis=0) if direction > 0 else values.max(axis=0))
     return np.asarray(np.median(values, axis=0) if pool == "median" else values.mean(axis=0))
