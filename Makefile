@@ -14,17 +14,22 @@ bin := .venv/bin
 cases := not slow
 compile := $(bin)/backtest compile
 
-.PHONY: run test test-all docs wheel clean
+.PHONY: run test test-all checks core docs wheel clean
 
 run: .venv/installed
 	$(bin)/backtest run
 
 test: .venv/installed-dev
+	+$(MAKE) -j 2 checks core
+	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
+
+checks:
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
-	$(compile)
-	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
 	$(bin)/mypy
+
+core:
+	$(compile)
 
 test-all: cases := slow or not slow
 test-all: test
