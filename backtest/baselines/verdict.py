@@ -320,12 +320,8 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
     return f"## Regression gate: {count_statuses(verdicts)}\n\n<pre>\n{text}\n</pre>\n"
 
 
-DIGITS = (6, 9, 12, 17)
-"""Numbers of significant digits tried in turn until two numbers look different."""
-
-
 def format_pair(one: float, other: float) -> tuple[str, str]:
-    for digits in DIGITS:
+    for digits in (6, 9, 12, 17):  # until the two look different
         texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
         if texts[0] != texts[1]:
             break

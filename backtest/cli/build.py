@@ -36,8 +36,6 @@ from backtest.signals import rules as signals
 from backtest.signals.rules import RULES
 from backtest.venue import Option, Venue, preset_files, require_costs
 
-DEFAULT_POLICY = "vol-target"
-
 
 class Experiment(NamedTuple):
     test: Backtest
@@ -229,7 +227,7 @@ def by_instrument(
 
 
 def build_policy(table: Mapping[str, Any]) -> Policy:
-    return read_policy(table.get("name", DEFAULT_POLICY), flatten(table.get("settings", {})))
+    return read_policy(table.get("name", "vol-target"), flatten(table.get("settings", {})))
 
 
 def name_policies(policy: Policy | Mapping[str, Policy]) -> str:

@@ -15,7 +15,6 @@ from backtest.cli.experiment import Draft, Entry, Key, draft_experiment, find_ke
 from backtest.cli.printing import print_json
 from backtest.core import BacktestError, from_plain
 
-OUTPUT = "Output"
 Text: TypeAlias = str | None
 Texts: TypeAlias = list[str] | None
 Files: TypeAlias = list[Path] | None
@@ -30,7 +29,7 @@ USUAL = (
 Reader = Callable[[Key, list[str]], Iterator[Entry]]
 
 
-def option(text: str, *names: str, panel: str | None = OUTPUT, **more: Any) -> Any:
+def option(text: str, *names: str, panel: str | None = "Output", **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
 
 

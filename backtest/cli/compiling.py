@@ -31,8 +31,6 @@ Into = Annotated[
 WithOptions = Annotated[
     bool, flag("Compile accounts that hold options, too.", "--options/--no-options")
 ]
-N_LANES = 130
-"""Sets of the market below that make a sweep use lanes."""
 
 
 @command("compile")
@@ -85,7 +83,8 @@ def run_once() -> None:
 
 def sweep_once() -> None:
     test = backtest.Backtest(Market.sample(), **make_terms())
-    test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, N_LANES)})
+    # as many sets as make a sweep of this market use lanes
+    test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, 130)})
     test.timing_test(backtest.strategies.VolTarget(), shifts=99)
 
 

@@ -22,7 +22,6 @@ from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
 
-BASE_URL = "BACKTEST_FETCH_URL"
 Timezone = Annotated[Text, flag("Time zone of stamps that have none, such as UTC.", "--timezone")]
 
 
@@ -50,7 +49,9 @@ def fetch(
     ] = "binance-archive",
     interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
     without: Annotated[Texts, flag("What to leave out: mark, funding.")] = None,
-    base_url: Annotated[Text, flag("Address of a mirror of the archive.", envvar=BASE_URL)] = None,
+    base_url: Annotated[
+        Text, flag("Address of a mirror of the archive.", envvar="BACKTEST_FETCH_URL")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch bars, mark prices and funding of one or several instruments, for whole days of UTC.

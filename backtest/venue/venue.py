@@ -530,7 +530,6 @@ def find_spot_faults(venue: Any) -> Faults:
 
 
 _ANNUAL = Timed(Number(-1, 10))
-_OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
 class Venue(Value, kw_only=True):
@@ -641,7 +640,8 @@ class Venue(Value, kw_only=True):
         self._set_fields(brackets=complete_table(self.brackets))
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
-        return {**(_OF_NO_PRESET if "brackets" in changes else {}), **changes}
+        of_no_preset = {"in_force": None, "earlier": ()} if "brackets" in changes else {}
+        return {**of_no_preset, **changes}
 
     def profit_share(self) -> float:
         """Return the share of an unrealized profit that backs orders and withdrawals."""
