@@ -558,6 +558,11 @@ def read_experiment(file: Path) -> Tables:
         tables = tomllib.loads(core.read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
+    for name, value in flatten(tables).items():
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
+        if isinstance(value, str) and "\0" in value:
+            raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
     refuse_faults(tables)
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.core.black_kernels import Greeks, is_possible, log_ratio, normalized_price
     from backtest.core.black_kernels import price_and_slope, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
-    from backtest.core.checked_calls import checked_only
+    from backtest.core.checked_calls import checked_only, is_path
     from backtest.core.code_names import bind_higher, call_later, export_lazily, find_version
     from backtest.core.code_names import hash_texts
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault

@@ -8,6 +8,7 @@ import functools
 import inspect
 import itertools
 import numbers
+import os
 import sys
 import types
 import typing
@@ -201,6 +202,17 @@ def admit_floats(value: Any) -> Any:
     return values if is_plain else values.astype(np.float64)
 
 
+def is_path(value: Any) -> bool:
+    """Return whether a value can be the path of a file: 255 bytes a name, 4,096 in all."""
+    if type(value) is not str and not isinstance(value, Path):
+        return False
+    try:
+        name = os.fsencode(value)
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return b"\0" not in name and len(name) < 4096 and max(map(len, name.split(b"/"))) <= 255
+
+
 ARRAY = Admitted("an array of numbers", admit_array)
 FLOATS = ARRAY._replace(read=admit_floats)
 ABSENT = keep_if("None", lambda value: value is None)
@@ -215,9 +227,7 @@ PLAIN: dict[Any, Admitted | None] = {
     npt.ArrayLike: ARRAY,
     Callable: keep_if("a function", callable),
     **dict.fromkeys((dt.datetime, np.datetime64), TIME),
-    Path: keep_if(
-        "the path of a file or folder", lambda value: isinstance(value, str | Path)
-    )._replace(error=DataError),
+    Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
 }
 
 

@@ -76,6 +76,10 @@ class OutsideWarning(UserWarning):
     """Stamps of a signal, weights, flows or a ledger that lie outside the market."""
 
 
+MAX_NAME = 100
+"""Length above which a name is not compared with known ones: it would take too long."""
+
+
 RAISED = (Exception, SystemExit)
 """What code of a user may raise. One that exits has not answered, whatever its exit code."""
 
@@ -86,7 +90,7 @@ def describe_fault(error: Exception) -> str:
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > MAX_NAME:
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

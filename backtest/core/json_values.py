@@ -83,9 +83,17 @@ def from_plain(value: Any) -> Any:
     return WORDS.get(value, value) if isinstance(value, str) else value
 
 
+LARGEST = 32 * 2**20
+"""Size limit in bytes; a larger file of a result is damaged."""
+
+
 def read_small(path: Path | str) -> bytes:
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
         raise DataError(f"{path}: must be a plain file, got a folder, a pipe or a device")
+    size = found.st_size
+    if size > LARGEST:
+        raise DataError(f"{path}: must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB")
     return Path(path).read_bytes()
 
 

@@ -362,8 +362,12 @@ class Market(BarClock):
         (48, True, 'SYNTHETIC-PERP')
         """
         length = core.parse_duration(interval, "interval")
-        most = (np.iinfo(np.int64).max - START) // length - 1  # the year 2262
-        Range(1, most, "bars").check("bars", bars, whole=True)
+        Range(1, math.inf, "bars").check("bars", bars, whole=True)
+        most = (np.iinfo(np.int64).max - START) // length - 1
+        if bars > most:
+            raise ParameterError(
+                f"bars must end before the year 2262, at most {most:,} of {interval}, got {bars:,}"
+            )
         Range(0, math.inf).check("seed", seed, whole=True)
         known = (("bars", bars, 8760), ("seed", seed, 0), ("interval", interval, "1h"))
         given = ", ".join(f"{key}={value!r}" for key, value, usual in known if value != usual)

@@ -306,7 +306,7 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
 
 def read_validated(market: object, policy: Any, **search: Any) -> SearchProblem:
     store = search.get("store")
-    if store is not None and not isinstance(store, str | Path):
+    if store is not None and not core.is_path(store):
         raise core.ParameterError(
             f"store must be the path of a folder or None, got {core.repr_plain(store)}"
         )

@@ -198,7 +198,7 @@ def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
     """Return what reads the tables of each symbol."""
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
-        if not path.is_file():
+        if not core.is_path(path) or not path.is_file():
             raise VenueError(f"venue file {str(venue)!r} does not exist in {Path.cwd()}")
     else:
         files = find_files()

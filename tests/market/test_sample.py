@@ -40,7 +40,7 @@ def test_a_sample_passes_the_checks_of_real_data(seed, interval):
 
 
 @pytest.mark.parametrize(("arguments", "rule"), [
-    ({"bars": 0}, "bars must be 1 to 2.09745e+06 bars, got 0"),
+    ({"bars": 0}, "bars must be 1 to inf bars, got 0"),
     ({"bars": 1.5}, "bars must be a whole number"),
     ({"seed": -1}, "seed must be 0 to inf, got -1"),
     ({"interval": "7h"}, "interval must be a whole part of 8 hours or of a day"),
