@@ -41,12 +41,13 @@ def is_outside(rules: InstrumentRules, equity: float, reach: Notional, held: Not
 def is_too_small(rules: InstrumentRules, unit: float, reach: Notional, held: Notional) -> bool:
     """Return whether an order surely stays under the minimum notional, whatever limits it.
 
-    ``unit`` is the notional of a contract. Limits leave less of an order, a lot more at most.
+    ``unit`` is the notional of a contract. Limits leave less of an order, or a lot more. One that
+    closes has no minimum, so more than a lot must be left.
     """
-    change = abs(reach - held) + rules.lot * unit
+    lot = rules.lot * unit
     is_simple = not rules.margin.is_isolated and not rules.has_impact
-    is_simple = is_simple and rules.participation == math.inf and held > 0.0 and reach > 0.0
-    return is_simple and change < rules.min_notional * (1.0 - 2.0 * TOLERANCE)
+    is_simple = is_simple and rules.participation == math.inf and min(held, reach) > 2.0 * lot
+    return is_simple and abs(reach - held) + lot < rules.min_notional * (1.0 - 2.0 * TOLERANCE)
 
 
 @inlined

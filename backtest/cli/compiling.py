@@ -17,6 +17,7 @@ from backtest import core
 from backtest._compile import object_code
 from backtest.baselines.policy_contract import COSTS
 from backtest.cli.command import command, flag
+from backtest.cli.printing import show_progress
 from backtest.market import Market, Markets
 from backtest.policies import Combinator, Policy, number_elements
 from backtest.risk.largest_leverage import HoldOnce
@@ -54,8 +55,8 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
     ]
     with object_code.building(folder):
         for k, (name, compile_it) in enumerate(parts, 1):
-            typer.echo(f"compiling {name} ({k} of {len(parts)})", err=True)
-            with warnings.catch_warnings():
+            what = f"compiling {name} ({k} of {len(parts)})"
+            with show_progress(what), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 compile_it()
     seconds, n = time.perf_counter() - began, len([*folder.glob("*.o")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +78,8 @@ def fetch(
     now, done = time.time_ns(), []
     for symbol, folder, request in zip(symbols, folders, requests, strict=True):
         with printing.show_progress(f"fetching {symbol}", "days") as meter:
-            notice = partial(setattr, meter, "note") if meter else printing.print_message
+            is_shown = sys.stderr.isatty()
+            notice = partial(setattr, meter, "note") if is_shown else printing.print_message
             fetched = fetch_market(
                 folder, request, now=now, base_url=base_url, report=meter, notice=notice
             )

@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import textwrap
+import threading
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -191,17 +193,41 @@ class Meter:
         return f"{text}, {self.note}" if self.note else text
 
 
+EVERY = 10.0
+"""Seconds between two lines of progress where stderr is no terminal."""
+
+
 @contextmanager
-def show_progress(what: str, unit: str = "") -> Iterator[Meter | None]:
+def print_progress(meter: Meter) -> Iterator[Meter]:
+    ended, began = threading.Event(), time.monotonic()
+
+    def report() -> None:
+        while not ended.wait(EVERY):
+            seconds = time.monotonic() - began
+            print_message(f"{meter.describe(meter.done / seconds)}, {seconds:.0f} s")
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield meter
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def show_progress(what: str, unit: str = "") -> Iterator[Meter]:
+    meter = Meter(what, unit)
     if not sys.stderr.isatty():
-        yield None
+        with print_progress(meter):
+            yield meter
         return
     from rich.console import Console, Group  # noqa: PLC0415 - only where somebody watches
     from rich.live import Live  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    meter, console = Meter(what, unit), Console(stderr=True)
+    console = Console(stderr=True)
     bar = Progress(BarColumn(60), TimeRemainingColumn(compact=True), console=console)
     task = bar.add_task("", total=None)
 

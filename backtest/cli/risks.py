@@ -111,8 +111,7 @@ def find_leverage(
     with show_progress("largest leverage", "models") as meter:
 
         def report(done: int, total: int) -> None:
-            if meter is not None:
-                meter(done, total)
+            meter(done, total)
             seconds = time.monotonic() - began
             print_message(f"largest leverage: {done} of {total} models searched, {seconds:.0f} s")
 

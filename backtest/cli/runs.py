@@ -114,8 +114,7 @@ def compare(draft: Draft, *, output: Output) -> None:
                 "policy", table, names, ("name", "settings"), build.build_policy
             )
             found[label] = test.run(policy, compile=is_compiled)
-            if progress is not None:
-                progress(done, len(tables))
+            progress(done, len(tables))
     with show_progress("comparing", "steps") as progress:
         compared = backtest.compare(found, **settings, progress=progress)
     output.give_out(compared)

@@ -154,7 +154,7 @@ def tune(
     names = objective if is_frontier else [objective] * isinstance(objective, str)
     title = next(iter(names), "score")
     with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
-        report = partial(meter.report_search, objective=title) if meter else None
+        report = partial(meter.report_search, objective=title)
         study = find(policy, **search, progress=report)
     if is_frontier:
         output.give_out(study)

@@ -185,6 +185,11 @@ HAND: Hand = {
         later(100, 100, 100, 100, 40, 40, targets=(0.4, 0.6, 0.5, NAN, 0.0),
               venue=venue_of(contract={"min_notional": 500.0})),
         {"position": [0, 0, 6, 6, 6, 0]}),
+    # 1.9 lots are one; 0.9 are none, which closes: 100, less than the minimum
+    "a minimum notional keeps no position that lots close": (
+        later(*[100] * 5, targets=(0.5, 0.19, 0.09, NAN), account=account_of(margin="cross"),
+              venue=venue_of(contract={"lot": 1.0, "min_notional": 150.0}, fees=FEE)),
+        {"position": [0, 5, 1, 0, 0]}),
     "NaN leaves the position even when the signal turned": (
         later(*[100] * 3, targets=ONCE, signal=[1, -1, -1]), {"position": [0, 10, 10]}),
     "a signal of 0 closes even where the target is NaN": (
