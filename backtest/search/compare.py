@@ -379,7 +379,7 @@ class Comparison(core.SavedResult):
 
     kind = "comparison"
     call = "bt.compare"
-    table_names = ("table", "differences", "returns")
+    table_names = ("table", "differences", "returns", "risk_free")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -556,21 +556,13 @@ class Comparison(core.SavedResult):
         for result in (self.results or {}).values():
             yield from map(type, result.policies.values())
 
-    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
-        numbered = self.returns.set_axis([str(k) for k in range(len(self.names))], axis=1)
-        numbered.insert(0, "risk_free", self.risk_free)
-        return {
-            "table": self.table.reset_index(),
-            "differences": self.differences,
-            "returns": numbered.rename_axis("time").reset_index(),
-        }
+    def _lay_out(self) -> dict[str, Any]:
+        return super()._lay_out() | {"risk_free": self.risk_free.to_frame()}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
-        table, returns = tables["table"].set_index("policy"), tables["returns"].set_index("time")
-        free = returns.pop("risk_free")
-        named = returns.set_axis(table.index.rename(None), axis=1)
-        return cls(table, tables["differences"], named, free, manifest)
+        free = tables["risk_free"]["risk_free"]
+        return cls(**{**tables, "risk_free": free}, manifest=manifest)
 
 
 def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
