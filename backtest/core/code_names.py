@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+    import scipy
     from pyarrow import parquet
     from typing_extensions import TypeIs
 
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
     pd = pandas
     pa = pyarrow
     pq = parquet
+    sp = scipy
 else:  # a run without tables and files needs none of them
-    pd, pa, pq = map(LateModule, ("pandas", "pyarrow", "pyarrow.parquet"))
+    pd, pa, pq, sp = map(LateModule, ("pandas", "pyarrow", "pyarrow.parquet", "scipy"))
 
 
 def is_series(value: object) -> TypeIs[pd.Series[Any]]:

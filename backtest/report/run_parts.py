@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest import core
+from backtest import core, results
 from backtest.account.events import Event
 from backtest.account.money import COSTS, MONEY_TERMS
 from backtest.core.code_names import pd
@@ -217,9 +217,7 @@ def write_details(result: Result) -> str:
         )
         texts += [f"The cap forced {taken:,} trades inside their bands."] if taken else []
     if result.account.fill == "limit":
-        from backtest.results.trades import describe_limit_orders  # noqa: PLC0415 - loads pandas
-
-        texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders)}.")
+        texts.append(f"Limit orders: {results.trades.describe_limit_orders(result.limit_orders)}.")
     # how many bars hang on the way of prices inside them, and where to look
     bound = "" if result.account.fill == "limit" else "bounds() gives the worst case, "
     cures = {"ambiguous_bars": bound, "both_reached": "the worse is assumed to come first; "}
@@ -615,13 +613,11 @@ def tabulate_ledger(result: Result) -> ShownTable:
 
 
 def collect_run(result: Result) -> dict[str, Any]:
-    from backtest.results import trades as run_trades  # noqa: PLC0415 - loads pandas
-
     trades, split = choose_trades(result), result.attribution()
     counts, manifest = result.events["kind"].value_counts(), result.manifest
     falls, limits = run_charts.find_drawdowns(result), dict[str, Any]()
     if result.account.fill == "limit":
-        limits["limit_orders"] = run_trades.count_limit_orders(result.limit_orders)
+        limits["limit_orders"] = results.trades.count_limit_orders(result.limit_orders)
     return {
         "id": manifest["id"],
         "policy": manifest["policy"]["text"],
@@ -638,7 +634,7 @@ def collect_run(result: Result) -> dict[str, Any]:
             "unallocated": trades.unallocated.to_dict(),
         },
         **limits,
-        **run_trades.collect_options(result),
+        **results.trades.collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill or None,

@@ -239,8 +239,7 @@ def write_all(
                 entries[k] = replace(entry, trouble=name_fault(error, store / entry.name))
             else:
                 render.write_page(page, folder / PAGES / f"{entry.name}.html", "html")
-        if progress is not None:
-            progress(k + 1, len(entries))
+        core.report_progress(progress, k + 1, len(entries))
     rows = [*map(describe_row, entries)]
     text = render.start_jinja().get_template(INDEX).render(
         rows=rows,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
+    from backtest.results import trades
     from backtest.results.attribution import AccountHistory, Attribution, attribute, attribute_by
     from backtest.results.attribution import find_periods
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest import core
+from backtest.core.code_names import sp
 from backtest.core.units import TOLERANCE
 from backtest.results.performance import LEAST_DEVIATION
 
@@ -344,21 +345,19 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
 
 def match_draws(draws: core.FloatArray) -> tuple[float, float]:
     """Return how many normals have the mean maximum of the draws, and this maximum."""
-    from scipy.optimize import brentq  # noqa: PLC0415 - loads where it is used
-    from scipy.special import ndtr  # noqa: PLC0415
-
     most = draws.shape[1]
     highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
     x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
-    above, below = ndtr(x), ndtr(-x)
+    above, below = sp.special.ndtr(x), sp.special.ndtr(-x)
 
     def lack(log: float) -> float:
         values = 1.0 - above ** math.exp(log) - below ** math.exp(log)
         return float(step * (np.sum(values) - 0.5 * values[0])) - highest
 
-    is_most = lack(math.log(most)) <= 0.0
-    n = float(most) if is_most else math.exp(brentq(lack, 0.0, math.log(most), xtol=1e-13))
-    return n, highest
+    end = math.log(most)
+    if lack(end) <= 0.0:
+        return float(most), highest
+    return math.exp(sp.optimize.brentq(lack, 0.0, end, xtol=1e-13)), highest
 
 
 def round_figures(value: float) -> float:

@@ -323,10 +323,8 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
 
 def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
     """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
-    from scipy.special import xlog1py, xlogy  # noqa: PLC0415 - loads where it is used
-
     q = hits / max(misses + hits, 1) if probability is None else probability
-    return float(xlog1py(misses, -q) + xlogy(hits, q))
+    return float(core.sp.special.xlog1py(misses, -q) + core.sp.special.xlogy(hits, q))
 
 
 @core.checked

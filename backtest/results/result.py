@@ -17,7 +17,7 @@ from backtest.account import Account, AccountState, no_options, read_traded
 from backtest.account.events import ENTRY
 from backtest.account.money import Wallet
 from backtest.account.records import MarginCall, PositionState, view_holdings
-from backtest.core.code_names import pd
+from backtest.core.code_names import LateModule, pd
 from backtest.core.saved_result import MANIFEST
 from backtest.market import Market, find_coin
 from backtest.results import attribution as parts
@@ -35,7 +35,9 @@ from backtest.results.trade_measures import RollSplit
 from backtest.venue import Option, Venue
 
 if TYPE_CHECKING:
-    from backtest.results.trades import Trades
+    from backtest.results import trades as run_trades
+else:  # it loads pandas
+    run_trades = LateModule("backtest.results.trades")
 
 DECLARED = "page of a run"
 """Where the figures, tables and charts of a run are declared."""
@@ -137,23 +139,19 @@ class Result(RunRecord, core.SavedResult):
         return table.set_index(index if len(index) > 1 else "cause")
 
     @cached_property
-    def trades(self) -> Trades:
+    def trades(self) -> run_trades.Trades:
         """The trades, a row per round trip; see :func:`backtest.results.trades.list_run_trades`.
 
         ``trades.lots("fifo")`` has a row per lot, first in first out;
         ``trades.measures`` and ``trades.measures_by("year")`` win rate, profit factor and others.
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
-        from backtest.results import trades  # noqa: PLC0415 - loads pandas
-
-        return trades.list_run_trades(self, "trip")
+        return run_trades.list_run_trades(self, "trip")
 
     @cached_property
     def fills(self) -> pd.DataFrame:
         """The changes of positions, see :func:`backtest.results.trades.tabulate_fills`."""
-        from backtest.results import trades  # noqa: PLC0415 - loads pandas
-
-        return trades.tabulate_fills(self)
+        return run_trades.tabulate_fills(self)
 
     @core.checked
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
@@ -161,9 +159,7 @@ class Result(RunRecord, core.SavedResult):
 
         See :func:`backtest.results.trades.tabulate_rolls`.
         """
-        from backtest.results import trades  # noqa: PLC0415 - loads pandas
-
-        return trades.tabulate_rolls(self, by)
+        return run_trades.tabulate_rolls(self, by)
 
     @core.checked
     def counted_in(self, market: Market) -> CountedResult:
@@ -239,9 +235,7 @@ class Result(RunRecord, core.SavedResult):
         contracts. ``next_move`` is the move of the mark against it in the bar after, from close to
         close, as a fraction (NaN in the last bar).
         """
-        from backtest.results import trades  # noqa: PLC0415 - loads pandas
-
-        return trades.list_limit_orders(self)
+        return run_trades.list_limit_orders(self)
 
     @overload
     def attribution(self, by: None = None) -> Any: ...

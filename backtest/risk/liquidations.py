@@ -436,11 +436,9 @@ def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, floa
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
     """
-    from scipy.special import betaincinv  # noqa: PLC0415 - slow to load
-
     side = 0.5 * (1.0 - confidence)
-    low = float(betaincinv(hits, n - hits + 1, side)) if hits else 0.0
-    high = float(betaincinv(hits + 1, n - hits, 1.0 - side)) if hits < n else 1.0
+    low = float(core.sp.special.betaincinv(hits, n - hits + 1, side)) if hits else 0.0
+    high = float(core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side)) if hits < n else 1.0
     return hits / n, low, high
 
 

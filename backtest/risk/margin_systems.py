@@ -633,9 +633,7 @@ def find_ranks(count: int, share: float) -> tuple[int, int, int]:
     Each end is on the wrong side of the true value with a probability of at most 2.5 %; the next
     order statistic towards the middle is so with more.
     """
-    from scipy.special import bdtr  # noqa: PLC0415 - slow to load
-
-    chances = bdtr(np.arange(count + 1), count, share)  # that at most so many fail
+    chances = core.sp.special.bdtr(np.arange(count + 1), count, share)  # that at most so many fail
     most, least = np.searchsorted(chances, [0.975, 0.025]).tolist()
     return math.floor(count * share), most, max(least - 1, 0)
 
@@ -657,12 +655,9 @@ class Tries:
             self.closes.append(np.exp(np.cumsum(days.returns[known:], axis=0)))
             core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
 
-    def change(self, value: float) -> DynamicMargin:
-        return self.rule.override({self.name: value})
-
     def find_shortfalls(self, value: float) -> core.BoolArray:
         """Return for each path whether a loss is over the margin before it, (n_paths,)."""
-        rule, found = self.change(value), []
+        rule, found = self.rule.override({self.name: value}), []
         period = max(math.ceil(list_rules(rule)[-1][1].days), 1)  # type: ignore[attr-defined]
         for days, closes in zip(self.parts, self.closes, strict=True):
             if len(closes) <= period:
@@ -675,8 +670,8 @@ class Tries:
         return np.concatenate(found)
 
     def find_margin_today(self, value: float) -> float:
-        return float(measure_levels(self.change(value), self.days, self.days.time, self.venue)
-                     .daily[-1])  # fmt: skip
+        rule = self.rule.override({self.name: value})
+        return float(measure_levels(rule, self.days, self.days.time, self.venue).daily[-1])
 
     def bisect(self, is_enough: Callable[[float], bool]) -> float:
         """Return the least value that is enough; infinity where none is."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from backtest import _compile, core
+from backtest.core.code_names import sp
 from backtest.core.units import DAY, HOUR, YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
@@ -257,45 +258,40 @@ class Merton(PathModel):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
-        from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
-        from scipy.special import expit, logit  # noqa: PLC0415
-        from scipy.stats import poisson  # noqa: PLC0415
-
         deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
         far = returns[np.abs(returns) > FAR * deviation]
         share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
 
         def cost(given: core.FloatArray) -> float:
             x = np.clip(given, -30.0, 30.0)
-            s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
+            s, jumps, mean, spread = math.exp(x[0]), sp.special.expit(x[1]), x[2], math.exp(x[3])
             total = np.zeros(len(returns))
             for k in range(MOST_AT_ONCE):
                 width = math.sqrt(s * s + k * spread * spread)
                 z = (returns - k * mean) / width
-                total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
+                total += sp.stats.poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
             return -float(np.mean(np.log(np.maximum(total, 1e-300))))
 
         spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
-        first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
+        start = sp.special.logit(share)
+        first = [math.log(deviation), start, 0.0, math.log(max(spread, deviation))]
         settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
-        found: Any = minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
+        found: Any = sp.optimize.minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
         x, per_year = np.clip(found.x, -30.0, 30.0), count_per_year(market)
         return cls(
             volatility=math.exp(x[0]) * math.sqrt(per_year),
-            jumps=float(expit(x[1])) * per_year,
+            jumps=float(sp.special.expit(x[1])) * per_year,
             jump_mean=float(x[2]),
             jump_deviation=math.exp(x[3]),
         )
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
         """Return the moves of bars; the jumps of a bar come at one time, between two bridges."""
-        from scipy.special import pdtr  # noqa: PLC0415 - slow to load
-
         rate, variance = self.jumps / per_year, self.volatility**2 / per_year
         growth = math.exp(self.jump_mean + 0.5 * self.jump_deviation**2) - 1.0
         mean = self.drift / per_year - 0.5 * variance - rate * growth
         moves = mean + math.sqrt(variance) * draws.joint_normals()
-        chances = pdtr(np.arange(20.0 + rate + 12.0 * math.sqrt(rate)), rate)
+        chances = sp.special.pdtr(np.arange(20.0 + rate + 12.0 * math.sqrt(rate)), rate)
         count = np.searchsorted(chances, draws.generator(JUMPS).random(draws.shape))
         size = np.sqrt(count) * draws.normals(JUMPS, 499)
         jump = self.jump_mean * count + self.jump_deviation * size
@@ -410,10 +406,8 @@ def find_divisor(ranks: core.FloatArray, degrees: float) -> core.FloatArray:
     That is ``sqrt((n - 2) / chi)``, chi chi-squared with n degrees of freedom and of rank 0 to 1:
     where ranks are common, instruments with other degrees have their wide moves at once.
     """
-    from scipy.special import gammaincinv  # noqa: PLC0415 - slow to load
-
     knots = np.arange(-LOGITS, LOGITS + 0.005, 0.01)
-    logs = np.log(gammaincinv(0.5 * degrees, 1.0 / (1.0 + np.exp(-knots))))
+    logs = np.log(sp.special.gammaincinv(0.5 * degrees, 1.0 / (1.0 + np.exp(-knots))))
     found = np.interp(np.log(ranks / (1.0 - ranks)), knots, -0.5 * logs)
     return np.asarray(np.sqrt(0.5 * degrees - 1.0) * np.exp(found))
 
@@ -440,13 +434,12 @@ def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> flo
 
     ``rows`` (n,) are squared returns over their variance.
     """
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
     def excess(log: float) -> float:
         return math.log(min(find_long_run(model, math.exp(log) * rows) / target, 1e9))
 
     is_found = rows.any() and excess(-14.0) < 0.0 < excess(14.0)
-    return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-13)) if is_found else 1.0
+    return math.exp(sp.optimize.brentq(excess, -14.0, 14.0, xtol=1e-13)) if is_found else 1.0
 
 
 def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
@@ -592,8 +585,6 @@ class Filtered(_Resampled):
 
 def find_raise(fit: Garch, target: float) -> float:
     """Return by what omega is multiplied, so that a bounded variance has a mean of ``target``."""
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
-
     nu = fit.degrees_of_freedom
     shocks = np.random.default_rng(0).standard_t(nu, (STEPS, CHAINS)) * np.sqrt((nu - 2.0) / nu)
     weights = fit.alpha * shocks**2 + fit.beta
@@ -607,7 +598,7 @@ def find_raise(fit: Garch, target: float) -> float:
 
     if find_gap(1.0) >= 0.0 or find_gap(MOST_RAISE) < 0.0:
         return 1.0 if find_gap(1.0) >= 0.0 else MOST_RAISE
-    return float(brentq(find_gap, 1.0, MOST_RAISE, xtol=0.004))
+    return float(sp.optimize.brentq(find_gap, 1.0, MOST_RAISE, xtol=0.004))
 
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None
@@ -765,8 +756,6 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     center). Source: White (1980), A Heteroskedasticity-Consistent Covariance Matrix Estimator and a
     Direct Test for Heteroskedasticity, Econometrica 48(4).
     """
-    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
-
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, float(np.mean(rates)))
     is_long = len(rates) * grid.every >= LONG_HISTORY
@@ -775,7 +764,7 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
     target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
-    weights, _ = nnls((means - centers) / unit, (target - np.mean(target)) / unit)
+    weights, _ = sp.optimize.nnls((means - centers) / unit, (target - np.mean(target)) / unit)
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
     constant = float(np.mean(target) - centers @ weights)
     residuals, known = target - constant - means @ weights, tuple(map(float, weights))

@@ -272,11 +272,6 @@ MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "un
 """Fields of a scenario that say how prices move."""
 
 
-@functools.cache
-def read_table() -> pd.DataFrame:
-    return pd.read_csv(FILE.with_name("crash_bars.csv"))
-
-
 def replay_crash(
     scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
 ) -> tuple[Bars, str] | None:
@@ -311,7 +306,7 @@ def replay_crash(
 
 def read_bars(scenario: Scenario) -> dict[str, core.FloatArray]:
     """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the one that fell most."""
-    rows = read_table()
+    rows = pd.read_csv(FILE.with_name("crash_bars.csv"))
     rows = rows[rows["episode"] == scenario.name]
     found = {
         str(coin): np.stack([part[list(names)].to_numpy().T for names in (PRICES, MARKS)])
@@ -581,11 +576,13 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
                 place = (stop - last[i]) / (end[i] - last[i]) if end[i] != last[i] else 0.0
                 values[i] = mark[i] + min(max(place, 0.0), 1.0) * (ahead[i] - mark[i])
                 stops.append((i, kind, stop))
-        value_all_at(terms, state, values, prices)
+        a.value_at(state, values, prices)
+        a.price_options(terms, state, values)
         excess = a.compute_excess(terms, state)
         for i in range(len(state.positions)):
             if a.is_moved_by(terms, state, i):
-                value_all_at(terms, state, values, prices)
+                a.value_at(state, values, prices)
+                a.price_options(terms, state, values)
                 root = find_failure_value(bar, i, excess)
                 gap = (values[i] - root) / abs(values[i])
                 gap = gap if state.positions[i].quantity > 0.0 else -gap
@@ -596,13 +593,6 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
             a.stop_position(bar, t, i, kind, stop)
         last, mark = end, ahead
     return least
-
-
-def value_all_at(
-    terms: a.Terms, state: a.AccountState, values: core.FloatArray, prices: core.FloatArray
-) -> None:
-    a.value_at(state, values, prices)
-    a.price_options(terms, state, values)
 
 
 def scale_term(venue: Venue, name: str, factor: float, most: float) -> core.Cost:
@@ -804,14 +794,14 @@ def find_break_even(
 
 def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float:
     """Return the least x from 0 on at which an account dies, of values tried in turn; or NaN."""
-    from scipy.optimize import bisect  # noqa: PLC0415 - slow to load
-
     known = functools.cache(lambda x: 1.0 if is_dead(x) else -1.0)
     if known(0.0) > 0.0:
         return 0.0
     for alive, dead in itertools.pairwise((0.0, *tried)):
         if known(dead) > 0.0:
-            return float(bisect(known, alive, dead, xtol=1e-15, maxiter=60, disp=False))
+            return float(
+                core.sp.optimize.bisect(known, alive, dead, xtol=1e-15, maxiter=60, disp=False)
+            )
     return math.nan
 
 

@@ -541,8 +541,6 @@ def capacity(
 def find_half(
     name: str, grid: Sequence[float], measure: Callable[[float], Mapping[str, float]]
 ) -> float:
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
-
     first = measure(grid[0])
     half = 0.5 * first[name]
     if first.get("ruined") or not half > 0.0:
@@ -554,7 +552,9 @@ def find_half(
 
     for low, high in pairwise(grid):
         if not gap(math.log(high)) > 0.0:
-            return math.exp(brentq(gap, math.log(low), math.log(high), xtol=0.5 * TOLERANCE))
+            return math.exp(
+                core.sp.optimize.brentq(gap, math.log(low), math.log(high), xtol=0.5 * TOLERANCE)
+            )
     return math.nan
 
 

@@ -460,10 +460,8 @@ def spread_sample(
 ) -> core.IntArray:
     if len(places) <= n:
         return places
-    from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
-
     cube = space.encode(take_sets(sets, places))
-    nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, rng))[1]
+    nearest = core.sp.spatial.KDTree(cube).query(draw_cube(cube.shape[1], n, rng))[1]
     return places[np.unique(nearest)]
 
 
