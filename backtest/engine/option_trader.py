@@ -286,11 +286,11 @@ class OptionTrader:
         try:
             for leg, contract, quantity in read_orders(orders):
                 if not is_own or contract != name:
-                    write_order(self, trade, (leg, contract, quantity), chain, t)
+                    self.write(trade, leg, contract, quantity, chain, t)
                 elif not math.isnan(quantity):
                     self.scratch.ordered[trade.i], state.positions[trade.i].is_pending = quantity, 1
                     listed.legs.hedged.add(trade.i)
-        except WrongOrderError as wrong:
+        except core.Fault as wrong:
             raise core.PolicyError(
                 f"{type(policy).__name__}.option_orders at the close of bar {t}, "
                 f"{core.format_time(int(self.markets.time[t]))} UTC: {wrong}"
@@ -302,6 +302,44 @@ class OptionTrader:
             if is_left and math.isfinite(quote) and owners[k][0] == trade.i:
                 option_inputs.check_order(self.feed, self.markets, k, t + 1)
                 self.feed.targets[t + 1, k] = 0.0
+
+    def write(
+        self, trade: Trade, leg: str, contract: Any, quantity: float, chain: OptionChain, t: int
+    ) -> None:
+        feed, listed = self.feed, self.listed
+        name = getattr(contract, "name", contract)
+        if isinstance(contract, Option):
+            pairs = zip(listed.names, listed.options, strict=True)
+            name = next((own for own, each in pairs if each == contract), None)
+        if not isinstance(name, str) or name not in trade.contracts:
+            names = ", ".join([*trade.contracts][:5])
+            raise core.Fault(
+                f"a contract must be one of those listed on the instrument, {names}, got "
+                f"{core.repr_plain(contract)}"
+            )
+        if math.isnan(quantity):
+            return
+        k = trade.contracts[name]
+        owner = listed.legs.owners.setdefault(k, (trade.i, leg))
+        if owner != (trade.i, leg):
+            raise core.Fault(
+                f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
+                "order the sum in one of them"
+            )
+        listed.legs.held[owner] = k
+        if quantity < 0.0 and not self.may_sell:
+            raise core.Fault(
+                f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
+                f"{option_inputs.MAY_SELL}"
+            )
+        if name in chain:
+            option_inputs.check_order(feed, self.markets, k, t + 1)
+        if self.markets.time[t + 1] < feed.expiry_times[k]:
+            lot = listed.lots[k]
+            if lot > 0.0:
+                lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
+                quantity = math.copysign(lots * lot, quantity)
+            feed.targets[t + 1, k] = quantity
 
 
 def make_trader(
@@ -349,76 +387,28 @@ def list_contracts(markets: Markets, i: int) -> dict[str, int]:
     return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
 
 
-def write_order(
-    trader: OptionTrader,
-    trade: Trade,
-    order: tuple[str, Any, float],
-    chain: OptionChain,
-    t: int,
-) -> None:
-    feed, listed = trader.feed, trader.listed
-    leg, contract, quantity = order
-    name = getattr(contract, "name", contract)
-    if isinstance(contract, Option):
-        pairs = zip(listed.names, listed.options, strict=True)
-        name = next((own for own, each in pairs if each == contract), None)
-    if not isinstance(name, str) or name not in trade.contracts:
-        names = ", ".join([*trade.contracts][:5])
-        raise WrongOrderError(
-            f"a contract must be one of those listed on the instrument, {names}, got "
-            f"{core.repr_plain(contract)}"
-        )
-    if math.isnan(quantity):
-        return
-    k = trade.contracts[name]
-    owner = listed.legs.owners.setdefault(k, (trade.i, leg))
-    if owner != (trade.i, leg):
-        raise WrongOrderError(
-            f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
-            "order the sum in one of them"
-        )
-    listed.legs.held[owner] = k
-    if quantity < 0.0 and not trader.may_sell:
-        raise WrongOrderError(
-            f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
-            f"{option_inputs.MAY_SELL}"
-        )
-    if name in chain:
-        option_inputs.check_order(feed, trader.markets, k, t + 1)
-    if trader.markets.time[t + 1] < feed.expiry_times[k]:
-        lot = listed.lots[k]
-        if lot > 0.0:
-            lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
-            quantity = math.copysign(lots * lot, quantity)
-        feed.targets[t + 1, k] = quantity
-
-
-class WrongOrderError(Exception):
-    """An order of a policy that breaks a rule; the message has the rule and the value."""
-
-
 def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
     """Return the leg, the contract and the quantity of each order."""
     if not isinstance(orders, Mapping):
-        raise WrongOrderError(
+        raise core.Fault(
             'it must return a dict of legs, {"put": ("BTC-26JUN26-60000-P", 1.0)} for example, got '
             f"{core.repr_plain(orders)}"
         )
     found = []
     for leg, order in orders.items():
         if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
-            raise WrongOrderError(
+            raise core.Fault(
                 f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
             )
         if not isinstance(order, tuple | list) or len(order) != 2:
-            raise WrongOrderError(
+            raise core.Fault(
                 "the order of a leg must be (contract, quantity), got "
                 f"{core.repr_plain(order)} for {leg!r}"
             )
         quantity = order[1]
         is_number = isinstance(quantity, int | float | np.number)
         if not is_number or isinstance(quantity, bool) or math.isinf(quantity):
-            raise WrongOrderError(
+            raise core.Fault(
                 "a quantity must be a finite number of contracts, NaN to keep the leg, got "
                 f"{core.repr_plain(quantity)} for {leg!r}"
             )
