@@ -440,8 +440,8 @@ def fetch_kinds(
             for page, end in pages(kind, begin, until) if begin < until else ():
                 parts.append(page[(page["time"] >= start) & (page["time"] < until)])
                 reached = end if len(parts[-1]) else reached
-                if report is not None:
-                    report(number * days + (end - start) // DAY, len(request.kinds) * days)
+                done = number * days + (end - start) // DAY
+                core.report_progress(report, done, len(request.kinds) * days)
                 if time.monotonic() - stored >= STORE_EVERY:
                     parts, stored = [store(folder, kind, parts, facts)], time.monotonic()
         finally:  # also of what is stopped

@@ -754,8 +754,7 @@ def fit_snapshots(
             fitted[k] = Surface.fit(chain.select(time=time), model)
         except DataError as error:
             skipped.append((time, str(error)))
-        if progress is not None:
-            progress(k + 1, len(chain.times))
+        core.report_progress(progress, k + 1, len(chain.times))
     if not fitted:
         raise DataError(
             f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "

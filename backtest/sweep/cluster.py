@@ -102,8 +102,7 @@ class ClusterEvaluator(e.Evaluator):
                 found, warned = future.result()
                 e.put_rows(rows, futures[future], found)
                 told.update(dict.fromkeys(warned))
-                if progress is not None:
-                    progress(int(rows.done.sum()), n)
+                core.report_progress(progress, int(rows.done.sum()), n)
         except KeyboardInterrupt:
             self.client.cancel(list(futures), force=True)
         except (distributed.client.FutureCancelledError, OSError) as error:

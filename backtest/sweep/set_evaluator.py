@@ -97,8 +97,7 @@ def run_one_by_one(
                 except core.RAISED as error:  # a policy may raise anything
                     rows.errors[k] = " ".join(f"{type(error).__name__}: {error}".split())
                 rows.done[k] = True
-                if progress is not None:
-                    progress(k + 1, n)
+                core.report_progress(progress, k + 1, n)
         except KeyboardInterrupt:
             for column in metrics.values():
                 column[~rows.done] = np.nan
@@ -270,8 +269,7 @@ class Evaluator:
                     self.taken = self.taken.add(more)
                 elif found is not None:
                     faulty.append(places)
-                if progress is not None:
-                    progress(int(rows.done.sum()), len(rows.done))
+                core.report_progress(progress, int(rows.done.sum()), len(rows.done))
             for places in faulty:
                 plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
                 put_rows(rows, places, plain)
@@ -370,8 +368,7 @@ class PooledEvaluator(Evaluator):
         k = 0
 
         def report(done: int, total: int) -> None:
-            if progress is not None:
-                progress((k * total + done) // n, total)
+            core.report_progress(progress, (k * total + done) // n, total)
 
         for k, (name, (a, b)) in enumerate(spans.items()):  # noqa: B007 - of the report
             how: Any = {"returns": wanted.returns, "progress": report if progress else None}
