@@ -13,7 +13,7 @@ import numpy as np
 from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions, bytecode
-from backtest._compile.object_code import Caller, Struct, Structs
+from backtest._compile.object_code import Caller, Struct, Structs, flatten
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
@@ -139,7 +139,7 @@ def drive(
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger(n), new_quotes(n, assets)
     kept: list[Entries] = []
-    arrays = [*map(view_leaf, list_leaves(state)), deciders.memory, tally]
+    arrays = [*map(view_leaf, flatten(state)), deciders.memory, tally]
     arrays += [scratch.ordered, scratch.cuts]
     own, t, trader = TermsInTime(inputs, first, pack), first, inputs.trader
     if trader is not None:
@@ -176,8 +176,7 @@ def drive(
         t = reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
-        if progress is not None:
-            progress(t - first, total - first)
+        core.report_progress(progress, t - first, total - first)
     return Counts(tally, traded, cuts), np.concatenate(kept)
 
 
@@ -296,11 +295,6 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
         pool=np.zeros(2),
         lanes=Lanes(np.zeros((0, 6), np.int64), np.zeros((5, 0)), np.zeros(0), np.zeros(0)),
     )
-
-
-def list_leaves(record: Any) -> list[Any]:
-    parts = (list_leaves(each) if isinstance(each, tuple) else [each] for each in record)
-    return [each for part in parts for each in part]
 
 
 def view_leaf(leaf: Any) -> Any:

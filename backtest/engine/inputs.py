@@ -220,9 +220,8 @@ def measure_years(market: Market | Markets, venue: Venue, first: int, started: i
 
 def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArray:
     free = np.zeros(n_bars)
-    if np.any(cash_rate != 0.0):
-        rates, spans = (np.broadcast_to(each, free.shape) for each in (cash_rate, years))
-        free[1:] = rates[:-1] * spans[1:]
+    rates, spans = (np.broadcast_to(each, free.shape) for each in (cash_rate, years))
+    free[1:] = rates[:-1] * spans[1:]
     return free
 
 
@@ -265,15 +264,8 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
 
 
 def mark_samples(market: Market | Markets, sampling: str) -> FloatArray:
-    ends, period = np.zeros(market.n_bars), core.parse_duration(sampling, "sampling")
-    if period % market.interval == 0 and not has_gaps(market):
-        step = period // market.interval
-        passed = (market.start % period) // market.interval
-        ends[step - 1 - passed :: step] = 1.0
-    else:
-        bucket = market.time // period
-        ends[:-1] = bucket[1:] != bucket[:-1]
-    ends[-1] = 1.0
+    ends, bucket = np.ones(market.n_bars), market.time // core.parse_duration(sampling, "sampling")
+    ends[:-1] = bucket[1:] != bucket[:-1]
     return ends
 
 

@@ -18,11 +18,7 @@ def log_returns(market: Market) -> core.FloatArray:
 
     The first is NaN.
     """
-    logs = np.log(market.close)
-    returns = np.empty_like(logs)
-    returns[:1] = np.nan
-    np.subtract(logs[1:], logs[:-1], out=returns[1:])
-    return returns
+    return np.diff(np.log(market.close), prepend=np.nan)
 
 
 @core.checked

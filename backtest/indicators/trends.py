@@ -44,8 +44,7 @@ def true_range(market: Market) -> FloatArray:
 
     max(H_t, C_{t-1}) - min(L_t, C_{t-1}); H - L in the first bar. Source: Wilder (1978).
     """
-    before = np.append(market.close[:1], market.close[:-1])
-    before[0] = market.low[0]
+    before = np.append(market.low[:1], market.close[:-1])
     return np.maximum(market.high, before) - np.minimum(market.low, before)
 
 
