@@ -37,6 +37,8 @@ class BarClock:
     sessions: bool
     source: str
     noun: ClassVar[str] = "market"
+    _hash_content: Callable[[], str]
+    _slice: Callable[[int, int, str], Self]
 
     @property
     def n_bars(self) -> int:
@@ -62,9 +64,6 @@ class BarClock:
     def content_hash(self) -> str:
         """SHA-256, hex, of the content; not of ``source``."""
         return compute_once(self, "content", self._hash_content)
-
-    def _hash_content(self) -> str:
-        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
@@ -125,9 +124,6 @@ class BarClock:
             )
         text = f"{time_text(span.start)!r}, {time_text(span.end)!r}"
         return self._slice(first, stop, f".between({text})")
-
-    def _slice(self, first: int, stop: int, step: str) -> Self:
-        raise NotImplementedError
 
 
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:

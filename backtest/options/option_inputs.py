@@ -12,7 +12,7 @@ from backtest import core
 from backtest import margin as m
 from backtest.account import Account, OptionFeed, make_option_feed
 from backtest.core.code_names import pd
-from backtest.core.units import DAY
+from backtest.core.units import DAY, HOUR
 from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
 from backtest.options import pricing
 from backtest.options.chain import Chain
@@ -155,10 +155,6 @@ def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> Non
             f"settlement of {name!r} must be {SETTLES[kind]!r} beside the {kind} contract of "
             f"{owner}, whose money it is paid in, got {option.settlement!r}"
         )
-
-
-HOUR = 3_600 * 10**9
-"""The longest bars at whose mark open an option settles that expires inside them."""
 
 
 def find_settlement(
@@ -439,9 +435,8 @@ def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
         raise core.DataError(
             "an option that is traded needs a spread in volatility, got none for "
             f"{[*markets.options][k]!r} at the open of {core.format_time(int(markets.time[t]))} "
-            "UTC; "
-            "give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains with "
-            "quotes"
+            "UTC; give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains "
+            "with quotes"
         )
 
 

@@ -313,8 +313,6 @@ class LookAheadCheck:
             raise
         return None if seen is None else Part(first, stop, seen)
 
-    # ------------------------------------------------------------------------------- comparisons
-
     def _compare(self, part: Part, longer: Part) -> None:
         for name in part.seen:
             if name not in longer.seen:

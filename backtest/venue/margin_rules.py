@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -22,10 +22,9 @@ from backtest import core
 from backtest.core import FloatArray, IntArray, Number, Value
 from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
-from backtest.core.units import DAY, SECOND
+from backtest.core.units import DAY, HOUR
 from backtest.market import Market, find_column
 
-HOUR = 3600 * SECOND
 YEAR = 365
 """Days in a year of returns; a market of sessions has fewer, and the window holds more years."""
 IN_FORCE, ANNOUNCED = "margin_multiplier", "announced_multiplier"
@@ -244,10 +243,7 @@ class OpenInterest(DynamicMargin):
         return np.array([np.nan, *(each.margin for each in self.tiers)])[place]
 
 
-@dataclass(frozen=True)
 class Rule(core.Declaration):
-    """A rule, or a table of its fields."""
-
     def read(self, value: Any) -> DynamicMargin:
         found: DynamicMargin = (
             DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
