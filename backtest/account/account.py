@@ -23,12 +23,11 @@ from backtest.venue import Venue
 
 @dataclass(frozen=True)
 class ByInstrument(core.Declaration):
-    each: Any
+    each: core.Declaration
 
     @property
     def kind(self) -> type:  # type: ignore[override] # that of each entry
-        declared: core.Declaration = self.each
-        return declared.kind
+        return self.each.kind
 
     def read(self, value: Any) -> object:
         own: frozenset[str] = getattr(self.each, "names", frozenset())
@@ -92,7 +91,6 @@ class StopDistance(core.Declaration):
     names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit", "fixed"})
 
     def read(self, value: Any) -> Multiple | float:
-        """Return the fraction or the multiple."""
         if isinstance(value, Multiple):
             return value
         if isinstance(value, Mapping):
@@ -119,7 +117,6 @@ def is_fixed_distance(stop: Distance) -> bool:
 
 
 def is_price_distance(stop: Distance) -> bool:
-    """Return whether the distance of a stop is one in price, not a fraction of it."""
     return isinstance(stop, Multiple) and stop.unit == "price"
 
 

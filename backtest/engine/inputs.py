@@ -277,8 +277,6 @@ ORDERS = {
     "futures_then_options": r.OPTIONS_LAST,
 }
 FILLS = {"next_open": r.AT_OPEN, "next_close": r.LATE, "same_close": r.EARLY, "limit": r.RESTING}
-MONDAY = 3
-"""Days from a Monday to the first of 1970."""
 ON_CLOCK = (*ASSET, "volume")
 
 
@@ -421,7 +419,7 @@ def number_days(markets: Markets, account: a.Account) -> IntArray:
         return np.zeros((0, 2), np.int64)
     local = core.utc_index(markets.time).tz_convert(account.day).tz_localize(None)
     days = local.as_unit("ns").asi8 // DAY
-    return np.stack([days, (days + MONDAY) // 7], axis=1)
+    return np.stack([days, (days + 3) // 7], axis=1)  # 1970 began on a Thursday
 
 
 def read_feed(setup: Any, own: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:

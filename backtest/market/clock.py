@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -371,8 +371,6 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
 
 
 STEPS = {"load", "sample", "slice", "prefix", "between", "resample", "decide_every"}
-Call: TypeAlias = tuple[str, list[Any], dict[str, Any]]
-"""Name, arguments, and arguments by keyword."""
 
 
 def read_source(text: str, content_hash: str) -> Market:
@@ -398,9 +396,9 @@ def read_source(text: str, content_hash: str) -> Market:
     return found
 
 
-def list_calls(source: str) -> list[Call]:
+def list_calls(source: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
     """Return the calls that made a market, the first one first; ValueError if it has any others."""
-    node, calls = ast.parse(source, mode="eval").body, list[Call]()
+    node, calls = ast.parse(source, mode="eval").body, list[Any]()
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         is_clock = ast.unparse(node.func) == "bt.decide_every"
         inner, *given = node.args if is_clock else (node.func.value, *node.args)

@@ -364,13 +364,12 @@ class PooledEvaluator(Evaluator):
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
         stop = self.market.n_bars if wanted.stop is None else wanted.stop
         spans = self.find_spans(wanted.first, stop)
-        parts, n = {}, len(spans)
-        k = 0
+        parts: dict[str, Rows] = {}
 
         def report(done: int, total: int) -> None:
-            core.report_progress(progress, (k * total + done) // n, total)
+            core.report_progress(progress, (len(parts) * total + done) // len(spans), total)
 
-        for k, (name, (a, b)) in enumerate(spans.items()):  # noqa: B007 - of the report
+        for name, (a, b) in spans.items():
             how: Any = {"returns": wanted.returns, "progress": report if progress else None}
             parts[name] = self.members[name].evaluate(sets, first=a, stop=b, **how)
         self.taken = functools.reduce(Taken.add, (each.taken for each in self.members.values()))
