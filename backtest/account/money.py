@@ -46,13 +46,10 @@ WALLET = Wallet.names()
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, IS_OVER, IS_RUINED, SINCE_POOL, ASSETS_SO_FAR,
     CONVERTED_SO_FAR,
-) = (
-    WALLET.index(name)
-    for name in (
-        "cash", "reserve", "equity", "unit", "peak", "scale", "is_over", "is_ruined", "since_pool",
-        "assets_so_far", "converted_so_far",
-    )
-)  # fmt: skip
+) = map(WALLET.index, (
+    "cash", "reserve", "equity", "unit", "peak", "scale", "is_over", "is_ruined", "since_pool",
+    "assets_so_far", "converted_so_far",
+))  # fmt: skip
 """Rows of a wallet in a block of lanes."""
 
 

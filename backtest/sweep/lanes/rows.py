@@ -48,14 +48,11 @@ TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
     LOW, LOW_PEAK, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, INITIAL_SUM,
     INITIAL_SHARE, EQUITY_SUM, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST, OF_TRADED,
     OF_FILLS,
-) = (
-    TALLY_ROWS[name]
-    for name in (
-        "low", "low_peak", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
-        "initial", "initial_share", "equity", "fees", "slippage", "impact", "funding", "interest",
-        "traded", "fills",
-    )
-)  # fmt: skip
+) = map(TALLY_ROWS.__getitem__, (
+    "low", "low_peak", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
+    "initial", "initial_share", "equity", "fees", "slippage", "impact", "funding", "interest",
+    "traded", "fills",
+))  # fmt: skip
 N_ACCOUNT = STATE_ROWS + 14
 (
     CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, GROSS, NEEDED, POOL,
@@ -311,14 +308,10 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 (
     LOT, MIN_NOTIONAL, FEE, TAKER, SLIPPAGE, IMPACT, PARTICIPATION, MIN_LEVERAGE, MAX_LEVERAGE,
     BAND, STOP_LOSS, TAKE_PROFIT, TRAILING_STOP, MARGIN_SHARE,
-) = (
-    NUMBERS.index(name)
-    for name in (
-        "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
-        "min_leverage", "max_leverage", "band", "stop_loss", "take_profit", "trailing_stop",
-        "margin_share",
-    )
-)  # fmt: skip
+) = map(NUMBERS.index, (
+    "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation", "min_leverage",
+    "max_leverage", "band", "stop_loss", "take_profit", "trailing_stop", "margin_share",
+))  # fmt: skip
 
 
 class FillKind(NamedTuple):
