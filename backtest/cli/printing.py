@@ -20,6 +20,7 @@ import typer
 
 from backtest._compile.object_code import COMPILING
 from backtest.core import escape_directions, format_cell, format_percent, format_value, to_json
+from backtest.core.code_names import rich
 
 if TYPE_CHECKING:
     from backtest.search import Progress
@@ -87,14 +88,9 @@ def render(
     Numbers stand on the right, those of ``shares`` in percent; where the terminal is too
     narrow for all, columns of ``cut`` are cut, those of ``fold`` take several lines.
     """
-    from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     if not columns:
         columns, rows = list(map(str, rows.columns)), rows.to_numpy(dtype=object).tolist()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     rows = [list(row) for row in rows]
     for name, cells in zip(columns, zip(*rows, strict=True) if rows else columns, strict=True):
         is_right = bool(rows) and all(map(is_number, cells))
@@ -107,11 +103,13 @@ def render(
     for row in rows:
         table.add_row(
             *(
-                Text(clean(write_cell(each, is_share=name in shares)), no_wrap=name in cut or None)
+                rich.text.Text(
+                    clean(write_cell(each, is_share=name in shares)), no_wrap=name in cut or None
+                )
                 for name, each in zip(columns, row, strict=True)
             )
         )
-    Console(width=get_width() if cut or fold else None).print(table)
+    rich.console.Console(width=get_width() if cut or fold else None).print(table)
 
 
 def get_width() -> int:
@@ -222,18 +220,14 @@ def show_progress(what: str, unit: str = "") -> Iterator[Meter]:
         with print_progress(meter):
             yield meter
         return
-    from rich.console import Console, Group  # noqa: PLC0415 - only where somebody watches
-    from rich.live import Live  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    bar = Progress(BarColumn(60), TimeRemainingColumn(compact=True), console=console)
+    console, parts = rich.console.Console(stderr=True), rich.progress
+    columns = parts.BarColumn(60), parts.TimeRemainingColumn(compact=True)
+    bar = parts.Progress(*columns, console=console)
     task = bar.add_task("", total=None)
 
-    def draw() -> Group:
+    def draw() -> Any:
         bar.update(task, completed=meter.done, total=(meter.done and meter.total) or None)
-        return Group(Text(meter.describe(bar.tasks[0].speed)), bar)
+        return rich.console.Group(rich.text.Text(meter.describe(bar.tasks[0].speed)), bar)
 
-    with Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
+    with rich.live.Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
         yield meter

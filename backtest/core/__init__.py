@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
     from backtest.core.code_names import bind_higher, call_later, export_lazily, find_version
-    from backtest.core.code_names import hash_texts, sp
+    from backtest.core.code_names import arch, hash_texts, sp
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.core.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
     from backtest.core.errors import OutsideWarning, ParameterError, PolicyError, RAISED

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from backtest.core.code_names import pa, pd, pq
+from backtest.core.code_names import filelock, pa, pd, pq
 from backtest.core.errors import DataError, describe_fault
 
 DRAFT_FILE = ".new-"
@@ -140,13 +140,11 @@ class LockHeldError(Exception):
 
 @contextmanager
 def hold_lock_file(path: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - imported only where used
-
-    lock = FileLock(path, timeout=PATIENCE, poll_interval=0.002)
+    lock = filelock.FileLock(path, timeout=PATIENCE, poll_interval=0.002)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire()
-    except Timeout:
+    except filelock.Timeout:
         holder = ""
         with suppress(OSError, ValueError), path.open(encoding="ascii") as file:
             holder = file.read(20).strip()
@@ -159,14 +157,12 @@ def hold_lock_file(path: Path) -> Iterator[None]:
 
 
 def is_lock_held(path: Path) -> bool:
-    from filelock import lock_descriptor  # noqa: PLC0415 - as above
-
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return False
     try:
-        return not lock_descriptor(handle, blocking=False)
+        return not filelock.lock_descriptor(handle, blocking=False)
     except OSError:
         return False
     finally:

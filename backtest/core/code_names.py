@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -39,11 +40,12 @@ class LateModule(ModuleType):
     """A module of another package that is imported when one of its names is first read."""
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(importlib.import_module(self.__name__), name)
+        found = pkgutil.resolve_name(f"{self.__name__}.{name}")
         self.__dict__[name] = found
         return found
 
 
+arch, filelock, rich = map(LateModule, ("arch", "filelock", "rich"))
 if TYPE_CHECKING:
     pd = pandas
     pa = pyarrow

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.core import Choice, FloatArray, Number, ParameterError, checked, float_if_single
-from backtest.core.code_names import pd
+from backtest.core.code_names import pd, sp
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.margin import functions as margin_functions
@@ -66,8 +66,6 @@ def touch_probability(
     farther away by ``0.5826 sigma sqrt(horizon / m)``. Source: Broadie, Glasserman and Kou (1997),
     A continuity correction for discrete barrier options, Mathematical Finance 7(4).
     """
-    from scipy.special import erfc, erfcx, stdtr  # noqa: PLC0415 - slow to load, seldom needed
-
     check_each("distance", distance, Number(may_be_infinite=True))
     check_each("drift", drift, Number())
     spread = _find_spread(sigma, horizon)
@@ -80,10 +78,10 @@ def touch_probability(
     with np.errstate(all="ignore"):
         # exp(-z1^2) erfcx(z2) in the tails, where the product would be a huge number by a tiny one
         first, second = (a + away) / (s * math.sqrt(2.0)), (a - away) / (s * math.sqrt(2.0))
-        near = np.exp(-first * first) * erfcx(np.maximum(second, 0.0))
-        beyond = np.exp(-2.0 * away * a / (s * s)) * erfc(np.minimum(second, 0.0))
-        chance = 0.5 * (erfc(first) + np.where(second >= 0.0, near, beyond))
-        fat = 2.0 * stdtr(freedom, -a / s * np.sqrt(freedom / (freedom - 2.0)))
+        near = np.exp(-first * first) * sp.special.erfcx(np.maximum(second, 0.0))
+        beyond = np.exp(-2.0 * away * a / (s * s)) * sp.special.erfc(np.minimum(second, 0.0))
+        chance = 0.5 * (sp.special.erfc(first) + np.where(second >= 0.0, near, beyond))
+        fat = 2.0 * sp.special.stdtr(freedom, -a / s * np.sqrt(freedom / (freedom - 2.0)))
     chance = np.where(np.isinf(freedom), chance, fat)
     chance = np.where(np.isinf(a) | (s == 0.0), 0.0, chance)
     chance = np.where((a == 0.0) | ((s == 0.0) & (a + away <= 0.0)), 1.0, chance)
@@ -116,13 +114,11 @@ def touch_distance(
 
 
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
-    from scipy.special import ndtri, stdtrit  # noqa: PLC0415 - slow to load, seldom needed
-
     half = 0.5 * check_each("probability", probability, SHARE, is_nan_allowed=False)
     freedom = check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
     with np.errstate(invalid="ignore"):
-        fat = stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
-    factor = np.where(np.isinf(freedom), ndtri(half), fat)
+        fat = sp.special.stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
+    factor = np.where(np.isinf(freedom), sp.special.ndtri(half), fat)
     return np.asarray(np.where(half == 0.0, math.inf, 0.0 - factor))
 
 
@@ -449,7 +445,6 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
         return math.nan, math.nan
     if book.is_failing():
         return 0.0, 0.0
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
 
     def left(ratio: float) -> float:
         return book.move(moving, ratio).distance()
@@ -458,7 +453,7 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
         sound = 1.0
         for ratio in ratios:
             if left(ratio) <= 0.0:
-                return float(brentq(left, sound, ratio, xtol=1e-300, rtol=rtol)) - 1.0
+                return float(sp.optimize.brentq(left, sound, ratio, xtol=1e-300, rtol=rtol)) - 1.0
             sound = ratio
         return math.nan
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
-from backtest.core.code_names import pd
+from backtest.core.code_names import pd, sp
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin.functions import check_each
@@ -642,10 +642,7 @@ class Surface(core.Reportable):
         return self._at_delta(-delta, years) - self._at_delta(delta, years)
 
     def _at_delta(self, delta: float, years: float) -> float:
-        from scipy.optimize import brentq  # noqa: PLC0415 - takes 0.2 s
-        from scipy.special import ndtri  # noqa: PLC0415
-
-        level = float(ndtri(delta if delta > 0.0 else 1.0 + delta))
+        level = float(sp.special.ndtri(delta if delta > 0.0 else 1.0 + delta))
 
         def gap(k: float) -> float:
             root = math.sqrt(self.total_variance(k, years))
@@ -654,7 +651,7 @@ class Surface(core.Reportable):
         reach = 12.0 * self.atm(years) * math.sqrt(years)
         if not gap(-reach) > 0.0 > gap(reach):
             return math.nan
-        k = brentq(gap, -reach, reach, xtol=1e-12)
+        k = sp.optimize.brentq(gap, -reach, reach, xtol=1e-12)
         return math.sqrt(self.total_variance(k, years) / years)
 
     def vix(self, tenor: str | float) -> float:
@@ -668,8 +665,6 @@ class Surface(core.Reportable):
         K^2, from all strikes of the smile. Source: Cboe (2019), VIX white paper; here the sum over
         quotes is an integral over the fit. Variance between expiries is linear in time.
         """
-        from scipy.integrate import simpson  # noqa: PLC0415 - takes 0.2 s
-
         years = read_tenor(tenor)
         if years > self.longest_tenor:
             return math.nan
@@ -678,7 +673,8 @@ class Surface(core.Reportable):
         volatility = np.sqrt(self.total_variance(k, years) / years)
         kinds = np.where(k < 0.0, "put", "call")
         values = price(kinds, 1.0, np.exp(k), years, volatility) * np.exp(-k)
-        integral = float(simpson(values, dx=k[1] - k[0]))  # the kink at k = 0 is one of its knots
+        # the kink at k = 0 is one of its knots
+        integral = float(sp.integrate.simpson(values, dx=k[1] - k[0]))
         return math.sqrt(2.0 / years * integral)
 
     def arbitrage(self) -> pd.DataFrame:

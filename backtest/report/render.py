@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest import core
+from backtest.core.code_names import LateModule, rich
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure
 from backtest.report.page import Cell, Chart, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
+    import jinja2
+    import markupsafe
+else:
+    jinja2, markupsafe = map(LateModule, ("jinja2", "markupsafe"))
 
 
 PACKAGE = str(__package__)
@@ -61,9 +64,6 @@ MAX_SHOWN = 12
 
 def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     """Return a page as lines of 80 characters: verdict, figures, and the sections of a summary."""
-    from rich.console import Console, Group  # noqa: PLC0415 - loads when used
-    from rich.text import Text  # noqa: PLC0415
-
     parts: list[Any] = [wrap(core.clip(page.title, MAX_TITLE)), wrap(page.subtitle)]
     parts += [wrap(f"! {notice}") for notice in page.notices]
     parts += ["", wrap(page.summary)]
@@ -85,10 +85,10 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
                     more = "a wider terminal or --json shows them"
                     parts.append(wrap(f"hidden columns: {', '.join(unseen)} ({more})"))
     stream = io.StringIO()
-    console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
-                      legacy_windows=False)  # fmt: skip
-    lines = (Text(core.escape_directions(x)) if isinstance(x, str) else x for x in parts)
-    console.print(Group(*lines), markup=False, highlight=False)
+    console = rich.console.Console(file=stream, width=WIDTH, color_system=None,
+                                   force_terminal=False, legacy_windows=False)  # fmt: skip
+    lines = (rich.text.Text(core.escape_directions(x)) if isinstance(x, str) else x for x in parts)
+    console.print(rich.console.Group(*lines), markup=False, highlight=False)
     shown = (line.rstrip() for line in stream.getvalue().splitlines())
     return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
 
@@ -103,10 +103,6 @@ def wrap(text: str, indent: str = "") -> str:
 
 
 def lay_out(table: Table) -> tuple[Any, list[str]]:
-    from rich import box  # noqa: PLC0415 - loads when used
-    from rich.table import Table as Grid  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     most = None if table.columns is FACTS else MAX_SHOWN
     shown: list[tuple[Column, str, list[str]]] = []
     unseen, used = list[str](), 0
@@ -123,14 +119,14 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
             shown.append((column, "\n".join(heads), cells))
         else:
             unseen.append(column.title)
-    grid = Grid(box=box.SIMPLE_HEAD, show_header=any(head for _, head, _ in shown),
-                show_edge=False, pad_edge=False, padding=(0, 1))  # fmt: skip
+    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+                            show_header=any(head for _, head, _ in shown))  # fmt: skip
     for column, head, _ in shown:
         side: Any = "right" if column.is_number else "left"
         is_whole = column.is_number and used - 3 <= WIDTH
-        grid.add_column(Text(head), justify=side, no_wrap=is_whole, overflow="fold")
+        grid.add_column(rich.text.Text(head), justify=side, no_wrap=is_whole, overflow="fold")
     for row in zip(*(cells for _, _, cells in shown), strict=True):
-        grid.add_row(*map(Text, row))
+        grid.add_row(*map(rich.text.Text, row))
     return grid, unseen
 
 
@@ -238,17 +234,15 @@ def write_html(page: Page) -> str:
 
 
 @functools.cache
-def start_jinja() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - loads when used
-
+def start_jinja() -> jinja2.Environment:
     def escape_value(value: Any) -> Any:
         is_text = isinstance(value, str) and not hasattr(value, "__html__")
         return core.escape_directions(value) if is_text else value
 
-    environment = Environment(
-        loader=PackageLoader(PACKAGE),
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(PACKAGE),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         finalize=escape_value,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -258,22 +252,19 @@ def start_jinja() -> Environment:
     return environment
 
 
-def tag_value(value: object) -> Markup | str:
+def tag_value(value: object) -> markupsafe.Markup | str:
     """Return the attributes of an element that shows one measure; nothing of any other text."""
-    from markupsafe import Markup  # noqa: PLC0415 - loads when used
-
     if not isinstance(value, Measured):
         return ""
-    return Markup(' data-measure="{}" data-format="{}"').format(value.measure, value.style)
+    form = markupsafe.Markup(' data-measure="{}" data-format="{}"')
+    return form.format(value.measure, value.style)
 
 
-def tag_measures(text: str) -> Markup:
+def tag_measures(text: str) -> markupsafe.Markup:
     """Return escaped text with its marked measures in elements that name them."""
-    from markupsafe import Markup, escape  # noqa: PLC0415 - loads when used
-
-    escaped = str(escape(core.escape_directions(text)))
+    escaped = str(markupsafe.escape(core.escape_directions(text)))
     tag = r'<span data-measure="\1" data-format="\2">\3</span>'
-    return Markup(MARKED.sub(tag, escaped))
+    return markupsafe.Markup(MARKED.sub(tag, escaped))
 
 
 def read_template(name: str) -> str:

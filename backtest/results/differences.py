@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.core import FloatArray, IntArray, checked
+from backtest.core import FloatArray, IntArray, arch, checked
 from backtest.results.performance import LEAST_DEVIATION, check_lengths
 
 
@@ -144,9 +144,8 @@ def studentize(gap: FloatArray, error: FloatArray) -> FloatArray:
 def draw_histories(
     n: int, block: int, draws: int, rng: np.random.Generator
 ) -> Iterator[tuple[IntArray, IntArray]]:
-    from arch.bootstrap import StationaryBootstrap  # noqa: PLC0415 - it takes a second to import
-
-    for drawn, _ in StationaryBootstrap(block, np.arange(n), seed=rng).bootstrap(draws):
+    bootstrap = arch.bootstrap.StationaryBootstrap(block, np.arange(n), seed=rng)
+    for drawn, _ in bootstrap.bootstrap(draws):
         chosen = np.asarray(drawn[0], dtype=np.int64)
         follows = chosen[1:] == (chosen[:-1] + 1) % n
         yield chosen, np.flatnonzero(np.concatenate(([True], ~follows)))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from backtest import _compile, core
-from backtest.core.code_names import sp
+from backtest.core.code_names import arch, sp
 from backtest.core.units import DAY, HOUR, YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
@@ -357,10 +357,8 @@ class Garch(PathModel):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:  # noqa: ARG003 - as its base
-        from arch import arch_model  # noqa: PLC0415 - takes a second to import
-
         target = float(np.mean(returns**2))
-        model = arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
+        model = arch.arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
         with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
             found = model.fit(disp="off", show_warning=False)
         _, alpha, beta, degrees = map(float, found.params)

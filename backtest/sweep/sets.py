@@ -618,8 +618,6 @@ def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
 
 
 def draw_cube(d: int, n: int, rng: np.random.Generator) -> core.FloatArray:
-    from scipy.stats import qmc  # noqa: PLC0415 - takes half a second to import
-
     # The sequence is balanced for powers of two; points beyond n are dropped.
-    cube = qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
+    cube = core.sp.stats.qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
     return cube[:n]
