@@ -275,13 +275,11 @@ def _fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | N
 
 def fit_garch(returns: core.FloatArray) -> GarchFit | None:
     """Fit a GARCH(1,1) to returns of shape (n,) with mean 0; None if it does not converge."""
-    from arch import arch_model  # noqa: PLC0415 - takes a second to import
-
     deviation = float(np.std(returns))
     if not deviation > 0.0:
         return None
     scale = SCALE / deviation
-    model = arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
+    model = core.arch.arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
     with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
         result = model.fit(disp="off", show_warning=False)
     omega, alpha, beta = (float(each) for each in result.params)
