@@ -377,7 +377,7 @@ class Comparison(core.SavedResult):
     manifest: Mapping[str, Any]
     results: Mapping[str, Result] | None = None
 
-    kind = "comparison"
+    kind, layout = "comparison", 2
     call = "bt.compare"
     table_names = ("table", "differences", "returns", "risk_free")
 
