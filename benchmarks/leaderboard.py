@@ -7,8 +7,8 @@ the project's own. At risk r a policy holds r times what it asks for with its de
 half-lives and estimators are tuned for the Sharpe ratio on each train span, and one account trades
 all test spans. At equal risk its positions are scaled, and it is run again, until its volatility is
 that of constant leverage r; the scale is known only afterwards. All tries count in the deflated
-Sharpe ratio of the best. A policy that needs columns, options or a spot leg is left out. One with
-nothing to tune, or only ruined sets on the first train span, keeps its defaults and has a star.
+Sharpe ratio of the best. Policies of columns, options, spot legs and isolated margin are left out.
+One with nothing to tune, or only ruined sets in the first span, keeps its defaults and has a star.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from backtest import strategies
 from backtest.cli.build import built_in_policies
 from backtest.core import Choice
 from backtest.engine import Segment, run_switched
-from backtest.policies import trades_options
+from backtest.policies import sets_margin, trades_options
 from backtest.results import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 
 RULES_OF = {"LTCUSDT": "ETHUSDT"}
@@ -77,7 +77,7 @@ def instances() -> dict[str, bt.Policy]:
     inner = (strategies.Constant(2.0), strategies.VolTarget())
     found: dict[str, bt.Policy] = {}
     for cls in built_in_policies():
-        if trades_options(cls) or cls is strategies.Carry:
+        if trades_options(cls) or sets_margin(cls) or cls is strategies.Carry:
             continue
         parts = inner[-cls.takes[0] :] if issubclass(cls, bt.Combinator) else ()
         found[cls.__name__] = cls(*parts)
