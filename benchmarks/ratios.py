@@ -74,11 +74,8 @@ RATIOS = {
         "180 to 245: paths run one by one, and are drawn; 680 ns, and the plain sweep takes 3.3",
     ),
     "risk_columns": Ratio(2.0, 2.0, "risk of a policy with columns / of one without"),
-    "import": Ratio(1.25, 1.5, f"import backtest / {LIBRARIES}", "1.1 to 1.3"),
-    "process": Ratio(
-        1.8, 3.6, f"backtest run, whole process / {LIBRARIES}",
-        "3.0: 0.4 s of other imports, 0.35 s to load the loop, 0.3 s to save and print",
-    ),
+    "import": Ratio(1.25, 1.25, f"import backtest / {LIBRARIES}"),
+    "process": Ratio(1.8, 2.4, f"backtest run, whole process / {LIBRARIES}"),
 }  # fmt: skip
 
 
