@@ -18,7 +18,7 @@ import pytest
 
 import backtest as bt
 from backtest import Market
-from backtest.cli import main
+from backtest.cli import main, printing
 from backtest.core.errors import BacktestError
 from backtest.policies.lookahead import rewrite_after
 
@@ -200,6 +200,9 @@ def override(words: Sequence[str], *flags: str) -> list[str]:
         if not (word in given or (before in given and not word.startswith("--")))
     ]
     return [*kept, *flags]
+
+
+printing.EVERY = 1e6  # no line of progress among errors, however busy the machine is
 
 
 def call(capsys, *words: object) -> tuple[int, str, str]:

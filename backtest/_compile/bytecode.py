@@ -125,8 +125,7 @@ def describe_value(value: Any, seen: dict[int, int], *, by_source: bool = True) 
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
         return CodeText(f"{place}{value._fields}")
-    text = write_table(value) if isinstance(value, (dict, list)) else repr(type(value))
-    return CodeText(text, is_complete=False)
+    return CodeText(repr(type(value)), is_complete=False)
 
 
 def has_compiled_versions(function: types.FunctionType) -> bool:
@@ -141,7 +140,8 @@ def name_callable(function: Any) -> str:
 
 def describe_callable(function: Any) -> str:
     if isinstance(function, types.FunctionType):
-        return describe_function(function, {}, by_source=False).text
+        text = describe_function(function, {}, by_source=False).text
+        return "\n".join([text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
@@ -149,6 +149,15 @@ def describe_callable(function: Any) -> str:
     kept = sorted(getattr(function, "__dict__", {}).items())
     is_plain = isinstance(rule, types.FunctionType)
     return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+
+
+def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    seen.add(id(function))
+    for name, value in sorted(find_references(function).items()):
+        if isinstance(value, (dict, list)):
+            yield f"{name}={write_table(value)}"
+        if isinstance(value, types.FunctionType) and id(value) not in seen:
+            yield from describe_tables(value, seen)
 
 
 def write_table(value: Any) -> str:

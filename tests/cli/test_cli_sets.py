@@ -122,6 +122,12 @@ def studies(monkeypatch):
     return made
 
 
+def test_progress_is_a_line_again_and_again_where_stderr_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(searches.printing, "EVERY", 0.01)
+    _, _, err = call(capsys, "tune", *FEW)
+    assert re.search(r"^VolTarget: \d+ sets of \d+.*, \d+ s$", err, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
