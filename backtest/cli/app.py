@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = tree(args=given, prog_name="backtest", standalone_mode=False)
             return code if isinstance(code, int) else printing.DONE
         except core.BacktestError as error:
-            printing.print_message(f"error: {error}")
+            printing.print_message(f"error: {name_flags(str(error), given)}")
             return printing.FAILED if isinstance(error, core.AccountingError) else printing.REFUSED
         except typer.TyperException as error:
             path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
@@ -206,6 +206,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (typer.Abort, KeyboardInterrupt):
             printing.print_message("interrupted")
             return printing.INTERRUPTED
+
+
+FLAGS = {
+    r"\bsince='([^']*)'": (r"--from '\1'", r"--from '\1'"),
+    r"\buntil='([^']*)'": (r"--to '\1'", r"--to '\1'"),
+    r"\bsessions=True": ("--set data.sessions=true", "--sessions"),
+    r"\btimezone='([^']*)'": (r"--set data.timezone=\1", r"--timezone \1"),
+    r"\b(mark|funding)_gaps='(\w+)'": (r"--set data.\1_gaps=\2", r"--repair \1-gaps=\2"),
+}
+"""Arguments of readers that cures name, and what commands, and data import, have in their place."""
+
+
+def name_flags(text: str, given: Sequence[str]) -> str:
+    for pattern, flags in FLAGS.items():
+        text = re.sub(pattern, flags[given[:2] == ["data", "import"]], text)
+    return text
 
 
 def run_process(arguments: Sequence[str]) -> int:

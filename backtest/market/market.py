@@ -114,6 +114,8 @@ class BarClock:
             for name, time in (("start", start), ("end", end))
         )
         known = Span(self.start, self.end)
+        if low is not None and high is not None and low >= high:
+            raise ParameterError(f"the start must lie before the end, got {start} and {end}")
         span = known.replace(low, high)
         first, stop = (int(row) for row in np.searchsorted(self.time, span))
         if first >= stop or not known.has_days_of(span, sessions=self.sessions):

@@ -55,7 +55,8 @@ def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
     if origin.command:
         rules.append(Code("Command that reproduces the result", origin.command))
     rules += [Paragraph(f"The result: {each}.", "note") for each in origin.remarks]
-    rules.append(Code("Command that writes this report from the saved result", command))
+    saved = "from the saved result" if origin.command else "after result.save()"
+    rules.append(Code(f"Command that writes this report {saved}", command))
     return [
         Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "
                 "how to reproduce the result.", rules),

@@ -123,6 +123,7 @@ def write_marked_verdict(result: Result) -> str:
     added += [f"{core.format_money(top_ups)} from the reserve"] if top_ups else []
     victims = int((find_causes(result)["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
+    cost = sum(metrics[name] for name in COSTS)
 
     def say(name: str, style: str) -> str:
         return Measured(STYLES[style](metrics[name]), name, style).marked
@@ -135,9 +136,8 @@ def write_marked_verdict(result: Result) -> str:
         f"{core.format_percent(held.total_return)} for buy and hold{market}. The account was at "
         f"most {say('max_drawdown', 'percent')} below its peak, "
         f"{words.get(hits, f'was liquidated {count} times')}"
-        f"{pulled * bool(victims)}, and paid "
-        f"{core.format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
-        "interest."
+        f"{pulled * bool(victims)}, and {'paid' if cost >= 0.0 else 'received'} "
+        f"{core.format_money(abs(cost))} in fees, slippage, funding and interest."
     )
 
 
@@ -388,7 +388,10 @@ def tabulate_instruments(result: Result) -> ShownTable:
     dust = 1e-9 * float(np.max(np.abs(table.to_numpy()), initial=0.0))
     shown = table.where(table.abs() > dust, 0.0)
     shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
-    note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
+    note = (
+        "Here costs that were paid are positive, and are subtracted. The row of the account "
+        "belongs to no instrument."
+    )
     return ShownTable(shown, "Money by instrument", note, Head("instrument"),
                       list_heads("money", shown, unit=""),
                       empty="No instrument made or cost anything.")  # fmt: skip

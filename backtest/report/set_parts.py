@@ -465,7 +465,7 @@ def list_luck(study: Study) -> list[Shown]:
         "log growth over constant leverage": (growth.difference, "percent", "a year, at "
                                               "equal risk, over search and holdout"),
         "p-value, adjusted": (growth.p_adjusted, "probability", "of that difference, for its "
-                              f"{growth.trials:,.0f} independent trials"),
+                              f"{growth.trials:,.0f} independent differences"),
         "independent trials": (verdict.effective_trials, "count", "by how their returns correlate"),
         "expected maximum Sharpe": (verdict.lucky_sharpe, "decimals",
                                     "of that many trials under the null"),

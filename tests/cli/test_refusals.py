@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 
+from backtest.cli.app import name_flags
 from tests.kit import MY_POLICY, call
 from tests.layouts import own_files
 
@@ -95,6 +96,7 @@ REFUSED = [
     ("venues binance-usdm:BTCUSDT --at maybe", "'maybe'"),
     ("venues okx:BTC", "that okx has a table for"),
     # data
+    ("run --from 2023-06-01 --to 2023-03-01", "the start must lie before the end"),
     ("data import bars.csv --out full", "a market is saved to a new or empty folder"),
     ("data import bars.csv --out x --repair srt", "did you mean 'sort'"),
     ("data import bars.csv --out x --from 2022", "must lie in the days of the bars"),
@@ -120,6 +122,13 @@ REFUSED = [
     ("regress check --update", "--update needs a --reason"),
     ("regress check --reason x", "it needs --update"),
 ]  # fmt: skip
+
+
+def test_cures_name_the_flags_of_commands():
+    text = "since='2019', until='2024'; or mark_gaps='last'"
+    named = "--from '2019', --to '2024'; or "
+    assert name_flags(text, ["run"]) == f"{named}--set data.mark_gaps=last"
+    assert name_flags(text, ["data", "import"]) == f"{named}--repair mark-gaps=last"
 
 
 @pytest.mark.parametrize(("typed", "words"), REFUSED, ids=[typed for typed, _ in REFUSED])

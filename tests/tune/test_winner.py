@@ -255,7 +255,7 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     text = found.verdict_text
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
     assert "its log growth over constant leverage is 50.00 % a year (p " in text
-    assert "adjusted by 3 independent trials)" in text
+    assert "adjusted by 3 independent differences)" in text
     assert "the difference is 20.00 % a year with 4 fills, under 10, too few to judge" in text
     assert "Deflated Sharpe ratio 0.51 (over 0.95 would be evidence)" in text
     assert "On the holdout, buy and hold grew by 90.00 % a year at a volatility of 80.00 %" in text
