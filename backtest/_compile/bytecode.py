@@ -384,14 +384,16 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
         names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
         if name not in names:
             continue
-        if names == (name,) and after.opname == "LOAD_ATTR":
+        is_last = names[-1] == name and names.count(name) == 1  # of two that are loaded together
+        is_loaded = len(names) == 1 or step.opname.endswith("LOAD_FAST")
+        if is_last and is_loaded and after.opname == "LOAD_ATTR":
             found.add(str(after.argval))
         elif names[0] == name and names.count(name) == 1 and is_called(before, steps):
             called = rule.__globals__.get(before.argval)
             is_known = isinstance(called, FunctionType) and called.__code__.co_argcount
             found |= find_fields(called, 0) if is_known else {"*"}
         else:
-            found.add("*")  # one of two that are loaded together, or something else
+            found.add("*")
     return frozenset(found)
 
 
