@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from backtest._compile.lowering import compile_text, find_lowest, import_source, locate_function
     from backtest._compile.lowering import make_call, make_loop_call, read_number, register_overload
     from backtest._compile.lowering import register_power, share_record, view_memory
-    from backtest._compile.object_code import COMPILER_LOCK, describe_processor, find_lasting_folder
-    from backtest._compile.object_code import Caller, Entry, ObjectFile, load_or_compile
+    from backtest._compile.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile
+    from backtest._compile.object_code import describe_processor, find_lasting_folder
+    from backtest._compile.object_code import load_or_compile
 
 export_lazily(__name__)

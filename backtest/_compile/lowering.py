@@ -218,9 +218,7 @@ def register_overload(
     )
     scope: dict[str, Any] = {"scalar": scalar}
 
-    def read_literal(
-        name: str, kind: Any
-    ) -> Any:  # a constant, given by its type or as the default
+    def read_literal(name: str, kind: Any) -> Any:  # given by its type, or as the default
         table, text = known[name][1], getattr(kind, "literal_value", getattr(kind, "value", kind))
         if text not in table:
             raise TypingError(

@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from backtest.account.account import Account, ByInstrument, Multiple, check_setting, find_factor
     from backtest.account.account import is_fixed_distance, is_price_distance, list_shared_settings
     from backtest.account.account import measure_stop, read_scale, without_flows_before
-    from backtest.account.records import InstrumentRules, Scratch, make_option_feed, pick_instrument
-    from backtest.account.records import AccountState, is_isolated, pick_margin, pick_position
-    from backtest.account.records import AccountBar, MarketFeed, OptionFeed, TradedDays, read_traded
-    from backtest.account.records import Balances, MarketBar, has_stops, log_event, no_options
-    from backtest.account.records import EventLog, Position, Quote, Terms, is_held, is_spot, share
+    from backtest.account.records import AccountBar, AccountState, Balances, EventLog
+    from backtest.account.records import InstrumentRules, MarketBar, MarketFeed, OptionFeed
+    from backtest.account.records import Position, Quote, Scratch, Terms, TradedDays, has_stops
+    from backtest.account.records import is_held, is_isolated, is_spot, log_event, make_option_feed
+    from backtest.account.records import no_options, pick_instrument, pick_margin, pick_position
+    from backtest.account.records import read_traded, share
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
     from backtest.account.balance import compute_needed, compute_pool, count_cross, is_under_limit
     from backtest.account.balance import mark_to_ledger, pick_balances, put_balances, value_at

@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core.code_names import is_series, pd
-from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
+from backtest.core.fields import COST, INNER_SHARE, NOT_NEGATIVE, POSITIVE
 from backtest.core.units import TOLERANCE
 from backtest.margin import Brackets, Collateral, MarginRule, Requirement
 from backtest.market import Market, find_column
@@ -149,7 +149,6 @@ def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
 
 
 LIMIT = core.Timed(core.Number(0, may_be_infinite=True))
-FRACTION = core.Number(0, 1, open_low=True, open_high=True)
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
     "same instrument earn what their difference earns, for two fees and, under brackets, the "
@@ -284,22 +283,22 @@ class Account(core.Value, kw_only=True):
     min_leverage: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     max_leverage: Annotated[Any, ByInstrument(LIMIT)] = inf
     band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
-    stop_loss: Annotated[Any | None, ByInstrument(StopDistance(FRACTION))] = None
+    stop_loss: Annotated[Any | None, ByInstrument(StopDistance(INNER_SHARE))] = None
     margin_call: Annotated[float | None, core.Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
-    top_up_to: Annotated[float | None, FRACTION] = None
+    top_up_to: Annotated[float | None, INNER_SHARE] = None
     after_liquidation: Annotated[str, core.Choice("continue", "halt")] = "continue"
     flows: Annotated[core.FloatSeries | None, core.Timed(core.Number(), constant=False)] = None
-    ruin_at: Annotated[float | None, FRACTION] = None
+    ruin_at: Annotated[float | None, INNER_SHARE] = None
     auto_margin: Annotated[bool, core.Flag()] = False
     fill: Annotated[str, core.Choice("next_open", "next_close", "same_close", "limit")] = (
         "next_open"
     )
     take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
-    trailing_stop: Annotated[Distance, StopDistance(FRACTION)] = None
-    equity_stop: Annotated[float | None, FRACTION] = None
-    daily_loss: Annotated[float | None, FRACTION] = None
-    weekly_loss: Annotated[float | None, FRACTION] = None
+    trailing_stop: Annotated[Distance, StopDistance(INNER_SHARE)] = None
+    equity_stop: Annotated[float | None, INNER_SHARE] = None
+    daily_loss: Annotated[float | None, INNER_SHARE] = None
+    weekly_loss: Annotated[float | None, INNER_SHARE] = None
     daily_basis: Annotated[str, core.Choice("day", "initial")] = "day"
     day: Annotated[str, core.Text()] = "UTC"
     max_holding: Annotated[Any | None, ByInstrument(core.Duration())] = None

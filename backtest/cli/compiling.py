@@ -55,11 +55,10 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
         *((f"policy {kind.__name__}", partial(use_policy, kind)) for kind in whole),
         *([("accounts with options", hold_options)] if options else []),
     ]
-    with object_code.building(folder):
+    with object_code.building(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         for k, (name, compile_it) in enumerate(parts, 1):
-            what = f"compiling {name} ({k} of {len(parts)})"
-            with show_progress(what), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with show_progress(f"compiling {name} ({k} of {len(parts)})"):
                 compile_it()
     seconds, n = time.perf_counter() - began, len([*folder.glob("*.o")])
     typer.echo(f"The core is compiled, after {seconds:.0f} s: {n} objects in {folder}.")

@@ -154,8 +154,7 @@ def tune(
     names = objective if is_frontier else [objective] * isinstance(objective, str)
     title = next(iter(names), "score")
     with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
-        report = partial(meter.report_search, objective=title)
-        study = find(policy, **search, progress=report)
+        study = find(policy, **search, progress=partial(meter.report_search, objective=title))
     if is_frontier:
         output.give_out(study)
         return

@@ -241,6 +241,7 @@ ANY_NUMBER = Number(may_be_infinite=True)
 POSITIVE = Number(0, open_low=True)
 NOT_NEGATIVE = Number(0)
 SHARE = Number(0, 1)
+INNER_SHARE = Number(0, 1, open_low=True, open_high=True)
 COST = Number(0, 1, open_high=True)
 
 

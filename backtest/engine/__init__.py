@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
-    from backtest.engine.loop import DAY_OPEN, Deciders, LIQUIDATED, RunTape, WEALTH
+    from backtest.engine.loop import DAY_OPEN, LIQUIDATED, WEALTH, Deciders, RunTape
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
-    from backtest.engine.policies import flatten_settings, gather_deciders, observe_overlay
-    from backtest.engine.policies import flatten_memory, show_terms
+    from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
+    from backtest.engine.policies import observe_overlay, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, is_same_account

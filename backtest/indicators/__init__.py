@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
-    from backtest.indicators.estimators import estimate_covariances, VOLATILITY_ESTIMATORS
-    from backtest.indicators.estimators import WEIGHTED_ESTIMATORS, close_to_close_volatility
+    from backtest.indicators.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
+    from backtest.indicators.estimators import close_to_close_volatility, estimate_covariances
     from backtest.indicators.estimators import ewma_volatility, find_backcast, garch_volatility
     from backtest.indicators.estimators import har_volatility, implied_volatility, volatility
     from backtest.indicators.returns import funding_forecast, leverage_skew, log_returns
     from backtest.indicators.returns import long_returns, settled_funding, traded_returns
+    from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day
     from backtest.indicators.tails import forecast_liquidation, forecast_reach, forecast_volatility
-    from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day, tail_losses
-    from backtest.indicators.trends import atr, average_wilder, true_range, Drift, Regimes, Sharpe
+    from backtest.indicators.tails import tail_losses
+    from backtest.indicators.trends import Drift, Regimes, Sharpe, atr, average_wilder
     from backtest.indicators.trends import learned_regimes, rolling_drift, rolling_sharpe
-    from backtest.indicators.trends import trend_sign, trend_strength
+    from backtest.indicators.trends import trend_sign, trend_strength, true_range
     from backtest.margin.calculators import touch_distance, touch_probability
     from backtest.market.clock import bars_per_year
 

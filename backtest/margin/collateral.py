@@ -11,7 +11,7 @@ import numpy as np
 from backtest import core
 from backtest.core import Fault, Faults, FloatArray, Number, ParameterError, Text, Value
 from backtest.core.code_names import pd
-from backtest.core.fields import COST, SHARE, FloatSeries
+from backtest.core.fields import COST, INNER_SHARE, SHARE, FloatSeries
 from backtest.margin.portfolio_kernels import CollateralTables, compute_value_at_rate
 from backtest.market import Market
 
@@ -197,7 +197,7 @@ class RateCurve(Value):
     base: Annotated[float, SLOPE]
     slope1: Annotated[float, SLOPE]
     slope2: Annotated[float, SLOPE]
-    optimal: Annotated[float, Number(0, 1, open_low=True, open_high=True)]
+    optimal: Annotated[float, INNER_SHARE]
     reserve_factor: Annotated[float, Number(0, 1)] = 0.0
 
     def borrow(self, utilization: Any) -> Any:

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
+from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.engine import AnyPolicy, BacktestFields
 from backtest.market import Market, Markets, as_markets
-from backtest.risk.liquidations import BETWEEN, PathsRunner, describe_terms, estimate
+from backtest.risk.liquidations import PathsRunner, describe_terms, estimate
 from backtest.risk.path_models import describe_drift
 from backtest.risk.paths import Paths, simulate_paths
 
@@ -158,8 +159,8 @@ def passing_probability(
     policy: AnyPolicy,
     *,
     target: Annotated[float, core.Number(0.0, open_low=True)] = 0.10,
-    max_loss: Annotated[float, BETWEEN] = 0.10,
-    daily_loss: Annotated[float | None, BETWEEN] = 0.05,
+    max_loss: Annotated[float, INNER_SHARE] = 0.10,
+    daily_loss: Annotated[float | None, INNER_SHARE] = 0.05,
     trailing: Literal["close", "intrabar"] | None = None,
     locked: float | None = None,
     days: int = 30,
@@ -203,8 +204,8 @@ def passing_probability(
     days = core.Whole(1).check("days", days)
     rules = Challenge(
         core.Number(0.0, open_low=True).check("target", target),
-        BETWEEN.check("max_loss", max_loss),
-        None if daily_loss is None else BETWEEN.check("daily_loss", daily_loss),
+        INNER_SHARE.check("max_loss", max_loss),
+        None if daily_loss is None else INNER_SHARE.check("daily_loss", daily_loss),
         None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
         None if locked is None else core.Number().check("locked", locked), basis == "initial",
     )  # fmt: skip

@@ -14,6 +14,7 @@ import pandas as pd
 
 from backtest import core, engine
 from backtest.core import Progress
+from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
@@ -209,7 +210,7 @@ def max_leverage(
     confirmed on all paths, and lowered while they exceed the bound. Above the result the
     probability may fall again, if a policy cuts its position; ``is_monotone`` says so.
     """
-    chance = r.BETWEEN.check("probability", probability)
+    chance = INNER_SHARE.check("probability", probability)
     if not models:
         raise core.ParameterError("models must be a list with at least one model, got none")
     test = engine.read_test(market, fields)

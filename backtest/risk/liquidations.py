@@ -15,6 +15,7 @@ import pandas as pd
 
 from backtest import core, engine, policies, results, signals
 from backtest.core import Progress
+from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
@@ -334,7 +335,6 @@ def read_constant_signal(signal: Any, markets: Markets) -> float | dict[str, flo
 
 
 USUAL = ("1d", "7d", "30d")
-BETWEEN = core.Number(0.0, 1.0, open_low=True, open_high=True)
 SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""
 
@@ -709,7 +709,7 @@ def liquidation_risk(
     Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
     are right: ``risk.paths`` are the paths used.
     """
-    sure = BETWEEN.check("confidence", confidence)
+    sure = INNER_SHARE.check("confidence", confidence)
     threads = core.Whole(1).check("threads", threads)
     rate = core.Number(0.0, 100.0).check("default_rate", default_rate)
     recovery = core.Number(0.0, 1.0).check("recovery", recovery)
