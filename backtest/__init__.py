@@ -35,20 +35,12 @@ if TYPE_CHECKING:
     from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.margin import BookCalculation, Calculation, calculate_book, calculate_liquidation
     from backtest.options import Chain, Surface, Surfaces
-    from backtest.risk import Bounds, Capacity, Cascade, Crowd, Linear, LiquidationRisk, MaxLeverage
-    from backtest.risk import Paths, Scenario, Sensitivity, SquareRoot, Stress, bounds, capacity
-    from backtest.risk import (
-        BookCrowd,
-        Contagion,
-        cascade,
-        crashes,
-        liquidation_risk,
-        max_leverage,
-        sensitivity,
-    )
-    from backtest.risk import MarginCalibration, MarginComparison, calibrate_margin, compare_margin
-    from backtest.risk import LeverageFrontier, leverage_frontier, simulate_paths, stress
-    from backtest.risk import PassingProbability, passing_probability
+    from backtest.risk import BookCrowd, Bounds, Capacity, Cascade, Contagion, Crowd
+    from backtest.risk import LeverageFrontier, Linear, LiquidationRisk, MarginCalibration
+    from backtest.risk import MarginComparison, MaxLeverage, PassingProbability, Paths, Scenario
+    from backtest.risk import Sensitivity, SquareRoot, Stress, bounds, calibrate_margin, capacity
+    from backtest.risk import cascade, compare_margin, crashes, leverage_frontier, liquidation_risk
+    from backtest.risk import max_leverage, passing_probability, sensitivity, simulate_paths, stress
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
     from backtest.search import Frontier, TimingTest, cross_validate, folds, frontier, objective
     from backtest.search import timing_test, tune, walk_forward
@@ -91,33 +83,14 @@ bind_higher(
     }
 )
 
-bind_higher(
-    {
-        "bounds": "backtest.risk",
-        "calibrate_margin": "backtest.risk",
-        "capacity": "backtest.risk",
-        "compare": "backtest.search",
-        "compare_margin": "backtest.risk",
-        "cross_validate": "backtest.search",
-        "frontier": "backtest.search",
-        "leverage_frontier": "backtest.risk",
-        "liquidation_risk": "backtest.risk",
-        "load": "backtest.cli.build",
-        "max_leverage": "backtest.risk",
-        "objective": "backtest.search",
-        "passing_probability": "backtest.risk",
-        "replay": "backtest.live",
-        "run": "backtest.engine",
-        "save": "backtest.cli.build",
-        "sensitivity": "backtest.risk",
-        "stress": "backtest.risk",
-        "sweep": "backtest.sweep",
-        "timing_test": "backtest.search",
-        "tune": "backtest.search",
-        "walk_forward": "backtest.search",
-    },
-    methods_of=Backtest,
-)
+bind_higher({"load": "backtest.cli.build", "save": "backtest.cli.build"}, methods_of=Backtest)
+_METHODS = (
+    "bounds", "calibrate_margin", "capacity", "compare", "compare_margin", "cross_validate",
+    "frontier", "leverage_frontier", "liquidation_risk", "max_leverage", "objective",
+    "passing_probability", "replay", "run", "sensitivity", "stress", "sweep", "timing_test",
+    "tune", "walk_forward",
+)  # fmt: skip
+bind_higher(dict.fromkeys(_METHODS, __name__), methods_of=Backtest)
 
 if _was_collecting:
     _gc.enable()
