@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
     from backtest.engine.policies import observe_overlay, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
-    from backtest.engine.run import run_switched
+    from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, is_same_account
     from backtest.engine.run_setup import join_resumed, read_resume, read_signals, set_up
     from backtest.engine.run_setup import set_up_again, set_up_like, set_up_run

@@ -18,7 +18,7 @@ from backtest.core.code_names import pd
 from backtest.engine import backtest as b
 from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields
 from backtest.engine.batch import Compile, Switch, run_account
-from backtest.engine.checks import warn_of_band
+from backtest.engine.checks import warn_of_band, warn_once
 from backtest.engine.inputs import start_account_state
 from backtest.engine.policies import ObservedPolicy, observe_overlay, show_terms
 from backtest.engine.run_setup import Setup, set_up_run
@@ -424,6 +424,13 @@ def run(
         test = test.plain.replace(market=quoted)
     setup = set_up_run(test, policy, resume=resume, benchmark=benchmark)
     return finish(setup, run_account(setup, is_compiled=compile, progress=progress))
+
+
+def run_again(result: Result, setup: Setup, progress: Progress | None = None) -> Result:
+    """Return the run of a changed setup of a result, without the warnings that it gave."""
+    with warn_once(is_first=False):
+        is_compiled = result.manifest["compiled"] == "yes"
+        return finish(setup, run_account(setup, is_compiled=is_compiled, progress=progress))
 
 
 def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:

@@ -215,9 +215,9 @@ def calculate_liquidation(
                         ("multiplier", multiplier)):  # fmt: skip
         if value is not None:
             POSITIVE.check(name, value)
-    venue = read_venue(venue)
-    is_inverse = venue.contract.kind == "inverse"
-    unit = abs(compute_value(venue.contract.size, is_inverse, entry))
+    own: Venue = read_venue(venue)
+    is_inverse = own.contract.kind == "inverse"
+    unit = abs(compute_value(own.contract.size, is_inverse, entry))
     if quantity is not None:
         size = float(quantity)
     elif capital is not None:
@@ -225,14 +225,14 @@ def calculate_liquidation(
     else:
         size = (1.0 if is_inverse else float(entry)) / unit
     notional = size * unit
-    room, largest = notional * (1.0 - TOLERANCE), venue.brackets[-1].cap
+    room, largest = notional * (1.0 - TOLERANCE), own.brackets[-1].cap
     if room > largest:
         name = "quantity" if quantity is not None or capital is None else "capital"
         raise ParameterError(
             f"{name} must give a notional of at most {largest:,.12g}, where the venue's table "
             f"ends, got {notional:,.12g}"
         )
-    allowed = next(row.max_leverage / multiplier for row in venue.brackets if row.cap >= room)
+    allowed = next(row.max_leverage / multiplier for row in own.brackets if row.cap >= room)
     if leverage * (1.0 - TOLERANCE) > allowed:
         raise ParameterError(
             f"leverage must be at most {allowed:g} for a notional of {notional:,.12g}, "
@@ -244,7 +244,7 @@ def calculate_liquidation(
         raise ParameterError(
             f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}"
         )
-    price = margin_functions.liquidation_price(venue, sign * size, entry, collateral, multiplier)
+    price = margin_functions.liquidation_price(own, sign * size, entry, collateral, multiplier)
     distance = math.log(price / entry) if price > 0.0 else math.nan
     sigma = math.nan if volatility is None else float(volatility)
     known = math.inf if math.isnan(distance) else distance
@@ -257,9 +257,9 @@ def calculate_liquidation(
         notional=notional,
         collateral=collateral,
         initial_margin=initial,
-        maintenance_margin=margin_functions.maintenance(venue, notional, multiplier),
+        maintenance_margin=margin_functions.maintenance(own, notional, multiplier),
         liquidation_price=price,
-        bankruptcy_price=margin_functions.bankruptcy_price(venue, sign * size, entry, collateral),
+        bankruptcy_price=margin_functions.bankruptcy_price(own, sign * size, entry, collateral),
         distance=price / entry - 1.0,
         volatility=sigma,
         daily_sigmas=abs(distance) / (sigma / math.sqrt(YEAR_DAYS)),

@@ -33,7 +33,7 @@ from backtest.results import Result
 from backtest.results.tables import value_of
 from backtest.risk.path_models import MONTH
 from backtest.risk.paths import MARKS, PRICES, append_bars, bound_extremes
-from backtest.venue import Venue, has_spread, pick_cost, scale_cost
+from backtest.venue import Venue, has_spread, scale_cost
 
 SCALE = core.Number(0.0)
 MOVE = core.Number(-1.0, open_low=True)
@@ -595,13 +595,9 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
     return least
 
 
-def scale_term(venue: Venue, name: str, factor: float, most: float) -> core.Cost:
-    return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
-
-
 def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
     names = ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
-    return {name: scale_term(venue, name, factor, 0.99) for name in names}
+    return {name: scale_cost(venue, name, factor, 0.99) for name in names}
 
 
 def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
@@ -617,7 +613,7 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     if scenario.spread != 1.0:
         changes |= scale_slippage(venue, scenario.spread)
         name = "liquidation.slippage"
-        changes[name] = scale_term(venue, name, scenario.spread, 0.99)
+        changes[name] = scale_cost(venue, name, scenario.spread, 0.99)
     if scenario.depth != 1.0:
         factor = 1.0 / math.sqrt(scenario.depth)
         changes["slippage.impact"] = venue.slippage.impact * factor

@@ -27,10 +27,10 @@ from backtest.results import Result, find_cost_rates
 from backtest.results.differences import choose_block, resampling_error
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
-from backtest.risk.stress import scale_margin, scale_slippage, scale_term
+from backtest.risk.stress import scale_margin, scale_slippage
 from backtest.sweep import check_sets, read_runs
 from backtest.sweep.sets import SIGNAL
-from backtest.venue import Venue
+from backtest.venue import Venue, scale_cost
 
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
@@ -42,7 +42,7 @@ def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
         names += ["short_rate"] if venue.interest_on == "loan" else []
         return {each: getattr(venue, each) + x for each in names}
     if name == "fees":
-        return {each: scale_term(venue, each, x, math.inf) for each in ("fees.taker", "fees.maker")}
+        return {each: scale_cost(venue, each, x, math.inf) for each in ("fees.taker", "fees.maker")}
     if name == "slippage":
         return scale_slippage(venue, x) | {"slippage.impact": venue.slippage.impact * x}
     return {} if venue.contract.is_spot else scale_margin(venue, x)
@@ -655,12 +655,10 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
             raise core.ParameterError(
                 f"bounds run one account from its start under both ways, got {problem}"
             )
-    with engine.warn_once(is_first=False):
-        runs, is_compiled = dict.fromkeys(WAYS, result), result.manifest["compiled"] == "yes"
-        for way in set(WAYS) - {result.account.intrabar}:
-            setup: Any = result.setup.change(account=replace(result.account, intrabar=way))
-            outcome = engine.run_account(setup, is_compiled=is_compiled, progress=progress)
-            runs[way] = engine.finish(setup, outcome)
+    runs = dict.fromkeys(WAYS, result)
+    for way in set(WAYS) - {result.account.intrabar}:
+        setup = result.setup.change(account=replace(result.account, intrabar=way))
+        runs[way] = engine.run_again(result, setup, progress)
     table = pd.DataFrame(
         {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
         index=pd.Index(SHOWN, name="metric"),

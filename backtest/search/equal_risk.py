@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from backtest import core
-from backtest.engine.batch import run_account
-from backtest.engine.checks import OF_EACH_RUN
+from backtest.engine import run_again
 from backtest.engine.policies import observe_policies
-from backtest.engine.run import finish
-from backtest.engine.run_setup import Setup
 from backtest.market import find_clock
 from backtest.policies import Policy
 from backtest.results import compound_growth
@@ -85,15 +81,6 @@ def scale_to_volatility(
         elasticity = float(np.clip(answer, *ELASTICITY))
         volatility = after
     return best
-
-
-def run_again(result: Any, setup: Setup) -> Result:
-    with warnings.catch_warnings():
-        for category in OF_EACH_RUN:
-            warnings.simplefilter("ignore", category)
-        is_compiled = result.manifest["compiled"] == "yes"
-        outcome = run_account(setup, is_compiled=is_compiled, progress=None)
-        return finish(setup, outcome)
 
 
 class ConstantLeverage(Policy):

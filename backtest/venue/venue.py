@@ -286,8 +286,9 @@ def read_newest(cost: Cost, name: str, place: str) -> float:
     return find_newest(cost)
 
 
-def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
-    check_no_column(cost, name)
+def scale_cost(venue: Any, name: str, factor: float, most: float) -> Cost:
+    cost = pick_cost(venue, name)
+    check_no_column(cost, f"venue.{name}")
     if is_series(cost):
         return (cost * factor).clip(upper=most)
     return min(cost * factor, most)  # type: ignore[operator] # not a column
@@ -790,10 +791,10 @@ class Venue(Value, kw_only=True):
         forced = Liquidation(mode="close", fee=fee, slippage=slippage)
         shared = {}
         if like is not None:
-            like = read_venue(like)
-            shared = {name: getattr(like, name) for name in ACCOUNT_FIELDS}
-            names = ("mode", "order", *(() if like.liquidation.step == "bracket" else ("step",)))
-            forced = forced.override({name: getattr(like.liquidation, name) for name in names})
+            other: Venue = read_venue(like)
+            shared = {name: getattr(other, name) for name in ACCOUNT_FIELDS}
+            names = ("mode", "order", *(() if other.liquidation.step == "bracket" else ("step",)))
+            forced = forced.override({name: getattr(other.liquidation, name) for name in names})
         return cls(
             contract=Contract(
                 kind="spot", haircut=haircut, borrow_rate=borrow_rate, lot=lot, tick=1e-8,
@@ -880,14 +881,6 @@ class Venue(Value, kw_only=True):
 
 VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 """A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
-
-
-@overload
-def read_venue(given: Venue | str) -> Venue: ...
-
-
-@overload
-def read_venue(given: VenueLike) -> Venue | Mapping[str, Venue]: ...
 
 
 def read_venue(given: Any) -> Any:
