@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from backtest.account.records import WINDOW
 from backtest.core import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
-from backtest.engine import AccountInputs, gather_deciders, look_at_close
+from backtest.engine import AccountInputs, AnyPolicy, Backtest, BacktestFields, Setup
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known
@@ -32,10 +32,6 @@ from backtest.market.tables import JITTER
 from backtest.options import refuse_options
 from backtest.policies import AccountView, sets_margin
 from backtest.results import Result
-
-if TYPE_CHECKING:
-    from backtest.engine import AnyPolicy, Backtest, BacktestFields, Setup
-
 
 PRICE = Number(0.0, open_low=True)
 RATE = Number(-1.0, 1.0)
@@ -191,7 +187,7 @@ class Order(NamedTuple):
 @functools.cache
 def find_functions() -> Any:
     bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
-    return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
+    return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": engine.look_at_close})
 
 
 def new_bar(
@@ -205,7 +201,7 @@ def new_bar(
 
 
 def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
-    functions, deciders = find_functions(), gather_deciders(setup, setup.observed)
+    functions, deciders = find_functions(), engine.gather_deciders(setup, setup.observed)
     close = functions.look_at_close(bar, True)
     days = (bar.feed.time[t] + setup.markets.interval - deciders.start[0]) / DAY_NS
     functions.show_account_totals(bar, deciders, close, days)
@@ -227,7 +223,7 @@ def open_last_bar(setup: Setup, state: AccountState, traded: TradedDays | None) 
 
 def ask(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountState:
     t, functions = setup.markets.n_bars - 1, find_functions()
-    deciders = gather_deciders(setup, setup.observed)
+    deciders = engine.gather_deciders(setup, setup.observed)
     deciders.memory[:] = 0.0
     bar = open_last_bar(setup, state, traded)
     functions.begin_peak(deciders, bar.state)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -21,18 +21,13 @@ from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_frame, is_series, pd
-from backtest.engine import Counts, Setup, drive, finish, new_cuts
+from backtest.engine import BacktestFields, Counts, Setup, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
 from backtest.margin import compute_value
 from backtest.market import Market, Markets, as_markets, read_file, rename_known
 from backtest.options import refuse_options
 from backtest.policies import Policy
 from backtest.results import Outcome, Result, read_tally, start_tally
-
-if TYPE_CHECKING:
-    from backtest.core import BoolArray
-    from backtest.engine import BacktestFields
-
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
 COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step")
@@ -177,7 +172,7 @@ def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     time, start = setup.markets.time, int(setup.markets.time[setup.first])
     bars, end = np.searchsorted(time, stamps, "right") - 1, int(time[-1]) + setup.markets.interval
-    outside: BoolArray = (bars < setup.first) | (stamps >= end)
+    outside: core.BoolArray = (bars < setup.first) | (stamps >= end)
     if outside.any():
         k = int(np.argmax(outside))
         raise DataError(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -14,14 +14,9 @@ from backtest import account as accounts
 from backtest import core, policies
 from backtest.account import AccountState, Terms
 from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
-from backtest.engine import start_account_state
+from backtest.engine import Setup, start_account_state
 from backtest.margin import compute_value
 from backtest.policies import AccountView, Combinator, Policy, may_read_of_account, start_memory
-
-if TYPE_CHECKING:
-    from backtest.core import Faults
-    from backtest.engine import Setup
-
 
 SIGNED, NOT_NEGATIVE = Number(), Number(0.0)
 BARS = Number(0.0, may_be_infinite=True)
@@ -51,7 +46,7 @@ class HeldPosition(core.Value, kw_only=True):
     halted: Annotated[bool, Flag()] = False
     venue_leverage: Annotated[float | None, NOT_NEGATIVE] = None
 
-    def faults(self) -> Faults:
+    def faults(self) -> core.Faults:
         if self.quantity != 0.0 and self.entry is None:
             yield "entry", "must be the average entry price of an open position"
 
@@ -137,7 +132,7 @@ class AccountSnapshot(core.Value, kw_only=True):
     halted: Annotated[bool, Flag()] = False
     traded_30d: Annotated[float | None, NOT_NEGATIVE] = None
 
-    def faults(self) -> Faults:
+    def faults(self) -> core.Faults:
         given = [name for name in MONEY if getattr(self, name) is not None]
         if not given:
             yield "equity", "must be given (with unrealized profit), or wallet (without it)"

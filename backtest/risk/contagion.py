@@ -20,14 +20,7 @@ from backtest.core import FloatArray
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.results import Result
-from backtest.risk.cascade import (
-    PAYERS,
-    Books,
-    Cascade,
-    Impact,
-    read_terms,
-    shock_crowd,
-)
+from backtest.risk.cascade import PAYERS, Books, Cascade, Impact, read_terms, shock_crowd
 from backtest.risk.crowd import Crowd, check_columns, find_price, read_column, read_sides
 from backtest.venue import Venue, read_venue
 

@@ -7,30 +7,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
+from typing import Any, NamedTuple, Self, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
 
 from backtest import core, engine
 from backtest.account.money import COSTS
-from backtest.core import as_of
+from backtest.core import Progress, as_of
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.market import Markets
+from backtest.market import Market, Markets
+from backtest.policies import Policy
 from backtest.results import annualize_ratios
 from backtest.search import problem as problems
 from backtest.search import validation as v
 from backtest.search.compare import compound_free
 from backtest.search.trials import Journal, find_distinct
-from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
+from backtest.sweep import Evaluator, count_sets, draw_sets, name_column, take_sets, to_plain_value
+from backtest.sweep.sets import Sets
 from backtest.venue import Venue
-
-if TYPE_CHECKING:
-    from backtest.core import Progress
-    from backtest.market import Market
-    from backtest.policies import Policy
-    from backtest.sweep import Evaluator, Sets
 
 KIND = "cross-validation"
 CHUNK = 256

@@ -20,11 +20,10 @@ from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.search import trials as t
-from backtest.sweep import draw_cube, name_column, take_sets
+from backtest.sweep import Evaluator, Sets, Space, draw_cube, name_column, take_sets
 
 if TYPE_CHECKING:
     from backtest.search.winner import StudyTask
-    from backtest.sweep import Evaluator, Sets, Space
 
 ERROR_DRAWS = 200
 """Resampled histories of a standard error: it is within 5 % of that of infinitely many."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,9 @@ from backtest.core.atomic_files import LOCK
 from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.results.ranking import find_knee, is_dominated
-from backtest.sweep import count_sets, draw_cube, find_different, take_sets
-from backtest.sweep.sets import take_part
+from backtest.sweep import Evaluator, count_sets, draw_cube, find_different, take_sets
+from backtest.sweep.sets import Sets, Space, take_part
 from backtest.sweep.sweep_table import decode_objects, encode_objects
-
-if TYPE_CHECKING:
-    from backtest.sweep import Evaluator, Sets, Space
 
 SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
 PART = "part"

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,8 @@ from backtest.search import trials as t
 from backtest.search.compare import ALIKE
 from backtest.search.problem import Robustness, SearchProblem
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
-from backtest.sweep.set_evaluator import pool_measure
-from backtest.sweep.sets import find_active
-
-if TYPE_CHECKING:
-    from backtest.search.trials import Examiner
-    from backtest.sweep import Dimension, Evaluator, Sets, Space
+from backtest.sweep.set_evaluator import Evaluator, pool_measure
+from backtest.sweep.sets import Dimension, Sets, Space, find_active
 
 BY_ROBUST, BY_KEPT, BY_SCORE, BY_KNEE = "robust_score", "kept", "score", "knee"
 """By what the best trial is chosen."""
@@ -117,7 +113,7 @@ def choose_candidates(
 
 
 def score_candidates(
-    examiner: Examiner,
+    examiner: t.Examiner,
     space: Space,
     sets: Sets,
     own: core.FloatArray,
@@ -343,7 +339,7 @@ class StudyTask(NamedTuple):
         return {name: float(column[0]) for name, column in rows.metrics.items()}
 
 
-def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
+def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     trials = t.gather(examiner.batches)
     notes = t.read_notes(task.store, t.TRIED, task.facts)  # of sets tried on some of the same bars
     notes = [each for each in notes if each["study"] != task.facts["id"]]

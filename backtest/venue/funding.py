@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from backtest import core
-from backtest.core import Duration, Number, check_broadcast, check_range, checked, float_if_single
+from backtest.core import Duration, FloatArray, Number, check_broadcast, check_range, checked
 from backtest.core.fields import NOT_NEGATIVE
 from backtest.venue import preset_files
 from backtest.venue.contract_value import compute_payment, compute_value
-
-if TYPE_CHECKING:
-    from backtest.core import FloatArray
-    from backtest.venue.venue import Contract
+from backtest.venue.venue import Contract
 
 
 @checked
@@ -42,7 +39,7 @@ def payment(
     check_range("price", float(np.min(p, initial=math.inf)), low=0.0, open_low=True)
     value = compute_value(contract.size, contract.kind == "inverse", p)
     paid: Any = compute_payment(q, value, r)
-    return float_if_single(paid)
+    return core.float_if_single(paid)
 
 
 class FundingTerms(core.Value, kw_only=True):
