@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from backtest.core import public_math, units
     from backtest.core.atomic_files import LockHeldError, hold_lock_file, is_lock_held, replace_file
     from backtest.core.atomic_files import keep_tables, write_file, writing
-    from backtest.core.black_kernels import Greeks, is_possible, log_ratio, normalized_price
-    from backtest.core.black_kernels import price_and_slope, scalar_greeks, scalar_price
+    from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
     from backtest.core.code_names import bind_higher, call_later, export_lazily, find_version
@@ -22,9 +21,8 @@ if TYPE_CHECKING:
     from backtest.core.errors import did_you_mean, warn_caller
     from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration
     from backtest.core.fields import Duration, Flag, FloatSeries, Number, Range, Rate, Text, Time
-    from backtest.core.fields import Timed, Whole
-    from backtest.core.fields import check_names, check_range, read_number, read_time, to_real
-    from backtest.core.fields import to_numbers
+    from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time
+    from backtest.core.fields import to_numbers, to_real
     from backtest.core.json_values import from_plain, parse_json, read_object, read_small
     from backtest.core.json_values import repr_given, repr_plain, to_json, to_plain
     from backtest.core.moments import Stamps, as_of, check_timezone, read_stamps, to_nanoseconds
@@ -41,12 +39,11 @@ if TYPE_CHECKING:
     from backtest.core.saved_result import find_versions, hash_file, list_records, name_folder
     from backtest.core.saved_result import name_result, read_json_file, read_provenance
     from backtest.core.saved_result import record_making, recording_command, save_folder
-    from backtest.core.saved_result import write_json_file, write_parquet
+    from backtest.core.saved_result import write_json_file
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index
-    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value
-    from backtest.core.values import find_declarations, float_if_single, freeze, list_changed
-    from backtest.core.values import list_values, pick_value
+    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, find_declarations
+    from backtest.core.values import float_if_single, freeze, list_changed, list_values, pick_value
 
 export_lazily(__name__)

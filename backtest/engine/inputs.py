@@ -19,6 +19,7 @@ from backtest.core.code_names import is_series, pd
 from backtest.core.units import DAY
 from backtest.margin import Collateral, MarginRules, pack_brackets
 from backtest.market import Market, Markets, find_clock, find_column, has_gaps
+from backtest.market.tables import MARK_PRICES, PRICES
 from backtest.options.option_inputs import read_option_feed
 from backtest.results import Clock
 from backtest.venue import Fees, Venue
@@ -225,9 +226,7 @@ def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArr
     return free
 
 
-ASSET = (
-    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
-)  # fmt: skip
+ASSET = (*PRICES, *MARK_PRICES)
 
 
 def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:

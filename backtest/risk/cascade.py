@@ -352,10 +352,8 @@ class Books:
             if len(closed):
                 adl += float(np.sum(np.abs(self.quantity[closed, 0])))
                 missing += self.deleverage(closed, side, bankrupt, marks)
-        long, short = (
-            np.sum(np.maximum(sizes, 0.0), axis=0),
-            np.sum(np.maximum(-sizes, 0.0), axis=0),
-        )
+        long = np.sum(np.maximum(sizes, 0.0), axis=0)
+        short = np.sum(np.maximum(-sizes, 0.0), axis=0)
         return {
             "accounts": len(rows),
             "deficit": gaps + lack,

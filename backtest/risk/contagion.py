@@ -260,7 +260,6 @@ def spread_losses(
                 f"several markets, got {own.contract.kind!r} and {own.liquidation.mode!r}"
             )
     terms = [read_terms(*each) for each in zip(venues, curves, cut, strict=True)]
-
     book = Books(
         terms, crowd.prices, shocks, names=names, quantity=crowd.quantity, entry=crowd.entry,
         money=crowd.cash, coins=crowd.coins / [own.contract.size for own in venues],

@@ -291,9 +291,9 @@ def replay_crash(
     if is_stocks != market.sessions or not fits or not paths:
         return None
     coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
-    found = {}
+    found, deepest = {}, find_deepest(paths)
     for name, each in markets.items():
-        last, mark = fit_bars(paths.get(coins[name], paths[""]), market.interval / step)
+        last, mark = fit_bars(paths.get(coins[name], paths[deepest]), market.interval / step)
         funding = None if name in bare else scenario.funding
         found[name] = complete_bars(each, last, mark, funding)
         if name in resting:
@@ -301,28 +301,23 @@ def replay_crash(
     strange = [name for name in markets if coins[name] not in paths and name not in resting]
     if is_stocks or not strange:
         return found, "history"
-    return found, f"history; {', '.join(strange)}: rows of {find_deepest(paths)}"
+    return found, f"history; {', '.join(strange)}: rows of {deepest}"
 
 
 def read_bars(scenario: Scenario) -> dict[str, core.FloatArray]:
-    """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the one that fell most."""
+    """Return bars of last prices and of marks, (2, 4, n), by coin."""
     rows = pd.read_csv(FILE.with_name("crash_bars.csv"))
     rows = rows[rows["episode"] == scenario.name]
-    found = {
+    return {
         str(coin): np.stack([part[list(names)].to_numpy().T for names in (PRICES, MARKS)])
         for coin, part in rows.groupby("coin")
     }
-    if found:
-        found[""] = found[find_deepest(found)]
-    return found
 
 
 def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
     """Return the coin whose mark fell most from a high of the crash."""
     falls = {
-        coin: np.min(bars[1, 2] / np.maximum.accumulate(bars[1, 1]))
-        for coin, bars in paths.items()
-        if coin
+        coin: np.min(bars[1, 2] / np.maximum.accumulate(bars[1, 1])) for coin, bars in paths.items()
     }
     return min(falls, key=falls.__getitem__)
 
@@ -772,13 +767,11 @@ def find_break_even(
             moved = scenario.override(price=0.0, prices=moves, correlation=None)
             bars = account.make(moved)
         else:
-            moved, bars = (
-                scenario,
-                {
-                    name: each._replace(last=each.last**by, mark=each.mark**by)
-                    for name, each in replayed.items()
-                },
-            )
+            moved = scenario
+            bars = {
+                name: each._replace(last=each.last**by, mark=each.mark**by)
+                for name, each in replayed.items()
+            }
         steps, _ = account.pass_bars(moved, bars, is_search=True)
         return bool(steps.tally.money.liquidations > 0)
 

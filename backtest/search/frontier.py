@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,8 @@ from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.search import trials as t
+from backtest.search.winner import StudyTask
 from backtest.sweep import Evaluator, Sets, Space, draw_cube, name_column, take_sets
-
-if TYPE_CHECKING:
-    from backtest.search.winner import StudyTask
 
 ERROR_DRAWS = 200
 """Resampled histories of a standard error: it is within 5 % of that of infinitely many."""

@@ -42,8 +42,6 @@ EVEN = 0.5
 class SearchResult(core.SavedResult):
     """Base of a search and of the validations of one."""
 
-    manifest: Mapping[str, Any]
-
     @property
     def folder_title(self) -> str:
         return f"{self.policy_name} {self.manifest['kind']}"

@@ -26,15 +26,8 @@ from backtest.search.compare import sample_returns, show_accounts
 from backtest.search.problem import Robustness, SearchProblem, SharedFields, takes_fields
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyOutcome, StudyTask, deflate_alone, find_extent
-from backtest.sweep import (
-    Evaluator,
-    Rows,
-    Sets,
-    find_different,
-    name_column,
-    take_sets,
-    to_plain_value,
-)
+from backtest.sweep import Evaluator, Rows, Sets, find_different, name_column, take_sets
+from backtest.sweep.sets import to_plain_value
 
 KIND = "walk-forward"
 FEW_TRADES = 10

@@ -569,10 +569,8 @@ def from_series(
             f"signal must be a Series by time, got a {type(series).__name__}; give "
             "pd.Series(values, index=market.times)"
         )
-    stamps, values = (
-        m.read_dates(series.index, "signal", m.BY_BARS),
-        core.to_numbers(series, "signal"),
-    )
+    stamps = m.read_dates(series.index, "signal", m.BY_BARS)
+    values = core.to_numbers(series, "signal")
     if not series.index.is_monotonic_increasing:
         raise core.ParameterError(
             "signal must be in order of time, its index goes back; sort_index()"

@@ -472,7 +472,7 @@ def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
     terms = {"venue": free_venue(), "account": free_account(), "compile": False, "calendar": "252"}
     run = bt.run(before, VolTarget(target=0.2, half_life=20.0), **terms)
     row = bt.stress(run, scenario).table.iloc[0]
-    real = read_bars(scenario)[""][0].T * before.close[-1]
+    real = next(iter(read_bars(scenario).values()))[0].T * before.close[-1]
     index = pd.bdate_range(before.times[-1] + pd.Timedelta("1D"), periods=23, tz="UTC")
     more = pd.DataFrame(real, columns=list(PRICES), index=index).assign(volume=1000.0)
     whole = bt.Market.from_frames(pd.concat([before.bars(), more]), sessions=True)
