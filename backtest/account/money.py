@@ -119,6 +119,8 @@ COSTS = tuple(term.name for term in MONEY_TERMS if term.is_cost)
 GROWTH_TERMS = tuple(term.name for term in MONEY_TERMS if term.growth)
 FILL_COSTS = {term.name: term.column for term in MONEY_TERMS if term.column}
 """The costs of a fill, and their names in the log."""
+IN_PRICE = ("slippage", "impact")
+"""Those that the price of a fill has; all others are its fee."""
 POSITION_TERMS = tuple(term.name for term in MONEY_TERMS if term.of_positions)
 OPTION_TERMS = tuple(term.name for term in MONEY_TERMS if term.of_options)
 TRADE_TERMS = tuple(term.name for term in MONEY_TERMS if term.in_trades)
@@ -158,11 +160,11 @@ else:
     Ledger.__doc__ = "The money of a run by cause, in the order of :class:`Money`."
 
 MONEY = Money.names()
-FLOWS, TOP_UP, INTEREST = (MONEY.index(name) for name in ("flows", "top_up", "interest"))
-PRICE_PNL, COLLATERAL_PNL, CONVERSION = (
-    MONEY.index(name) for name in ("price_pnl", "collateral_pnl", "conversion")
-)
+FLOWS, TOP_UP, INTEREST, PRICE_PNL, COLLATERAL_PNL, CONVERSION = map(MONEY.index, (
+    "flows", "top_up", "interest", "price_pnl", "collateral_pnl", "conversion",
+))  # fmt: skip
 TERM_ROWS = tuple(MONEY.index(name) for name in TERMS)
+CARRIED_ROWS = tuple(MONEY.index(name) for name in COSTS if name not in IN_PRICE)
 POSITION_ROWS = tuple(MONEY.index(name) for name in POSITION_TERMS)
 CHANGES = (*(SIGNS[name] for name in SUMMED), 1.0)
 """Signs of the first rows in the change of equity; the last is that of a top-up."""

@@ -9,7 +9,7 @@ from backtest import account as a
 from backtest import margin, results
 from backtest._compile.object_code import view_numbers
 from backtest.account import records as r
-from backtest.account.money import POSITION_ROWS, PRICE_PNL, TERM_ROWS, sum_bar, total
+from backtest.account.money import CARRIED_ROWS, POSITION_ROWS, PRICE_PNL, TERM_ROWS, sum_bar, total
 from backtest.account.options import holds_options
 from backtest.account.order_limits import count_over_cap
 from backtest.core.kernels import inlined, of_options
@@ -66,9 +66,8 @@ def count_bar(
         moved, sums = money.flows + money.top_up, view_numbers(money)
         base = base if moved == 0.0 else results.invert(started + moved)
         is_forced = money.liquidations + money.stops + money.take_profits > 0.0
-        tally[y.CARRY] += money.funding * base
-        tally[y.CARRY] += money.interest * base
-        tally[y.CARRY] += money.fees * base
+        for term in CARRIED_ROWS:
+            tally[y.CARRY] += sums[term] * base
         for term in range(y.N_TALLY - y.MONEY):
             tally[y.MONEY + term] += sums[term]
         note_first(tally, y.FIRST_LIQUIDATION, money.liquidations > 0.0, t)

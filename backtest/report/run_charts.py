@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest import core
 from backtest.account.events import FORCED, MARKS, Event, Mark
-from backtest.account.money import TRADE_COSTS
+from backtest.account.money import MONEY_TERMS, TRADE_COSTS
 from backtest.core.code_names import pd
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
@@ -337,9 +337,7 @@ def list_positions(result: Result) -> Iterator[Shown]:
 def draw_costs(result: Result) -> ShownChart:
     account = result.record.account
     table = pd.DataFrame({
-        "fees": account.fees, "slippage and impact": account.slippage + account.impact,
-        "funding": account.funding, "interest": account.interest,
-        "liquidations": account.liquidation_loss,
+        x.words: getattr(account, x.name) for x in MONEY_TERMS if x.sign < 0 and not x.is_of_assets
     }, index=core.utc_index(result.span.named)).cumsum()  # fmt: skip
     shown = table.loc[:, (table != 0.0).any(axis=0)]
     return ShownChart("costs_over_time", "Costs so far", "Paid since the start; below 0 is earned.",

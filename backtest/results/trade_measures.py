@@ -15,7 +15,7 @@ import numpy as np
 
 from backtest import core
 from backtest.account.events import ENDINGS, ENTRY, TRADED, Entries, Event
-from backtest.account.money import FILL_COSTS
+from backtest.account.money import FILL_COSTS, IN_PRICE
 from backtest.core import BoolArray, FloatArray, IntArray
 from backtest.core.units import DAY
 from backtest.results import tables
@@ -376,7 +376,7 @@ def compute_trades(run: RunRecord, held: Holding, read: Fills, view: TradeView) 
     """Return the columns of the trades in one instrument or option; times are UTC ns."""
     equity, rows = run.of_account("equity"), list_trades(read, view)
     costs = sum(rows.costs.values()) + rows.loss + rows.funding
-    price_pnl = rows.gain + rows.costs["slippage"] + rows.costs["impact"]
+    price_pnl = sum((rows.costs[name] for name in IN_PRICE), rows.gain)
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
     first, last, kind = read.bar[rows.entry], read.bar[rows.exit], read.kind[rows.exit]
     stop = last + (kind == OPEN)

@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest import core
 from backtest.account.events import ENDINGS, STOPS, TRADED, TRADES, Entries, Event
-from backtest.account.money import MONEY_TERMS, SIGNS
+from backtest.account.money import FILL_COSTS, IN_PRICE, MONEY_TERMS, SIGNS
 from backtest.core.code_names import pd
 from backtest.market import place_on_bars
 from backtest.policies.combinators import SCHEDULED, TOTAL
@@ -95,13 +95,14 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     names = label_owners(run)[own["owner"]]
     is_debt, is_trade = kinds == Event.BAD_DEBT, np.isin(kinds, TRADES)
     price, unworsened = tables.find_prices(own, venues), own.copy()
-    worsened = np.where(is_trade, own["slippage"] + own["impact"], 0.0)
+    worsened = np.where(is_trade, sum(own[FILL_COSTS[name]] for name in IN_PRICE), 0.0)
     unworsened["value"] -= worsened / np.where(quantity != 0.0, quantity, 1.0)
     reference = np.where(worsened != 0.0, tables.find_prices(unworsened, venues), price)
     for asset in run.account.collateral:
         rows = (kinds == Event.CONVERTED) & (names == asset.name)
         reference[rows] /= 1.0 - asset.slippage if asset.slippage < 1.0 else 1.0
-    fee = np.where(is_trade | (kinds == Event.LIQUIDATED), own["fee"], 0.0)
+    paid = sum(own[column] for name, column in FILL_COSTS.items() if name not in IN_PRICE)
+    fee = np.where(is_trade | (kinds == Event.LIQUIDATED), paid, 0.0)
     stamps = place_entries(run, own, names)
     table = pd.DataFrame(
         {

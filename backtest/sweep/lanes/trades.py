@@ -451,11 +451,10 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             best = after.entry if is_planned & (own.quantity * after.quantity <= 0.0) else best
             own = after if is_planned else own
             side, is_long, is_short = p.find_side(own), own.quantity > 0.0, own.quantity < 0.0
-            stop = widen(p.compute_loss_stop(rules, own, quote), side)
-            trail = widen(p.compute_trail(rules, own, quote, best), side)
+            held = a.Balances(0.0, own)
+            stop = widen(p.find_nearest_stop(rules, held, quote, best, math.nan)[1], side)
             aim = widen(p.compute_target_price(rules, own, quote), -side)
             low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
-            low, high = max(low, pick(is_long, trail, low)), min(high, pick(is_short, trail, high))
             low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
             position[spot(i, r.STOP_LOW, lane)] = low
             position[spot(i, r.STOP_HIGH, lane)] = high
