@@ -20,8 +20,6 @@ from backtest.sweep.lanes.rows import LANES, FillKind, Lanes, Table, cell, lowes
 if TYPE_CHECKING:
     from backtest.core import FloatArray
 
-CAUTION = 1e-9
-"""Share of limits that lanes leave for rounding."""
 ALL, SHRINKING, GROWING = range(3)
 """Which positions are filled."""
 GROWTH = 1.5
@@ -152,14 +150,14 @@ def plan_group(
         if kind.is_alone and not kind.is_isolated:
             lost = max(lost, abs(quantity) * reach_of_one)
         is_cut = order.is_adding & (rules.margin_share < math.inf)
-        is_cut &= reached * rate > rules.margin_share * (worth - cost) * (1.0 - CAUTION)
+        is_cut &= reached * rate > rules.margin_share * (worth - cost)
         is_cut |= order.is_asking & (order.reach == math.inf)
         lost = math.inf if is_cut else lost
         if kind.is_isolated:
             profit = quantity * (quote.fill - position[spot(i, r.ENTRY, lane)])
             backing, grown = position[spot(i, r.MARGIN, lane)] + profit, abs(after) - abs(quantity)
-            is_cut = order.reach > limit * (1.0 - CAUTION)
-            is_cut |= order.size * rate + cost > worth * (1.0 - CAUTION)
+            is_cut = order.reach * r.SLACK > limit
+            is_cut |= order.size * rate + cost > worth
             spare = spare_isolated(
                 account, kind, rules, quote, order, backing, grown * unit, lost, cost, is_cut,
                 is_first, lane,
@@ -193,7 +191,7 @@ def spare_pool(
         account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
         account[cell(r.INITIAL, lane)], account[cell(r.ADDING, lane)] = initial, adding
     spare = worth - account[cell(r.LINE, lane)] - (lost + costs)
-    free = worth - costs - initial - CAUTION * abs(worth)
+    free = worth - costs - initial
     return free if (adding > 0.0) & (not free >= spare) else spare
 
 
@@ -223,7 +221,7 @@ def spare_isolated(
         taken += 0.0 if is_first else account[cell(r.INITIAL, lane)]
         account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, cost
         account[cell(r.INITIAL, lane)] = taken
-    is_rare |= not taken <= cash * (1.0 - CAUTION)
+    is_rare |= not taken <= cash
     spare = -1.0 if is_rare else worth - account[cell(r.LINE, lane)] - (lost + cost)
     return least if least < spare else spare
 
@@ -309,7 +307,7 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     """Return as bits the lanes that want to hold more than the cap of gross leverage."""
     account, rare = lanes.account, 0
-    most = terms.max_gross_leverage * (1.0 - CAUTION)
+    most = terms.max_gross_leverage / r.SLACK
     if most == math.inf:
         return 0
     for lane in range(LANES):
