@@ -52,6 +52,8 @@ def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
     for names in (changed.COSTS, changed.GROWTH_TERMS, changed.POSITION_TERMS, changed.TRADE_COSTS,
                   changed.FILL_COSTS, changed.Ledger._fields, changed.Money.names()):  # fmt: skip
         assert "tax" in names
+    carried = ("fees", "tax", "funding", "interest")  # but not what the price of a fill has
+    assert tuple(map(changed.MONEY.index, carried)) == changed.CARRIED_ROWS
     assert changed.sum_changes(changed.Money(price_pnl=5.0, tax=2.0)) == 3.0
 
 
