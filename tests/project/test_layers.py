@@ -141,6 +141,14 @@ def test_each_dependency_has_a_row_that_names_its_use():
     assert sorted(rows) == [re.split("[>=]", each)[0] for each in project["dependencies"]]
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_what_a_page_of_maintainers_names_is_there(page):
+    text = (ROOT / page).read_text("utf-8")
+    code = " ".join(each.read_text("utf-8") for each in MODULES.values())
+    assert {*re.findall(r"`([a-z]*_\w+)`", text)} <= {"_built", *re.findall(r"\w+", code)}
+    assert all((ROOT / x).exists() for x in re.findall(r"`((?:backtest|tests)/[\w/.]+)`", text))
+
+
 @pytest.mark.slow
 def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     slow = ["numba", "llvmlite", "scipy", "vectorbt", "plotly", "dask", "arch", "statsmodels"]
