@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest import core
 from backtest._compile.bytecode import keeps_comparison
-from backtest._compile.object_code import Struct, Structs
+from backtest._compile.object_code import BUILD, Struct, Structs
 from backtest.account import AccountState
 from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
@@ -61,7 +61,7 @@ def run_account(
                 cause = error.__cause__
                 if cause is None or isinstance(cause, (AttributeError, NameError)):
                     raise
-        else:
+        elif BUILD.folder is None:  # `backtest compile` says what it does
             text = (
                 "compiling the engine once on this machine, about 60 s; later runs take 2 s "
                 "(backtest compile does it beforehand)"
