@@ -56,14 +56,14 @@ def volatility(
     """
     names = np.atleast_1d(np.asarray(estimator, dtype=object))
     half_lives = np.array(r.list_lanes("half_life", half_life), dtype=np.float64)
-    names, half_lives = np.broadcast_arrays(names, half_lives)
+    names, half_lives, _ = np.broadcast_arrays(names, half_lives, market.close[0])
     r.find_decay(half_lives)  # also those of models that ignore it are checked
     columns = np.empty((market.n_bars, len(names)))
     for name in dict.fromkeys(names.tolist()):
         lanes = np.flatnonzero(names == name)
         estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
         columns[:, lanes] = estimate(market, half_lives[lanes])
-    return r.shape_as(columns, estimator, half_life)
+    return r.shape_as(columns, estimator, half_life, market.close[0])
 
 
 @core.checked
@@ -81,17 +81,21 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
     first returns do not count for more.
     """
     columns = ewma_deviation(r.log_returns(market), r.find_decay(half_life), bars_per_year(market))
-    return r.shape_as(columns, half_life)
+    return r.shape_as(columns, half_life, market.close[0])
 
 
 def ewma_deviation(
     returns: core.FloatArray, decay: core.FloatArray, scale: float | core.FloatArray
 ) -> core.FloatArray:
-    """Return roots of weighted means of squares, (n_bars, k); the first return does not count."""
+    """Return roots of weighted means of squares, (n_bars, k); the first return does not count.
+
+    ``returns`` has shape (n_bars,), or (n_bars, k) of paths.
+    """
     scales = np.array(np.broadcast_to(scale, len(returns)))
-    out = np.empty((len(returns), len(decay)))
+    squares = np.atleast_2d(returns.T).T ** 2
+    out = np.empty((len(squares), max(len(decay), squares.shape[1])))
     out[:1] = np.nan
-    weighted_root(returns[1:] ** 2, decay, scales[1:], out[1:])
+    weighted_root(squares[1:], decay, scales[1:], out[1:])
     return out
 
 
@@ -103,11 +107,13 @@ def weighted_root(
 ) -> core.FloatArray:
     """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k).
 
-    They are written into ``out`` if it is given.
+    They are written into ``out`` if it is given. ``squares`` has shape (n_bars,) or (n_bars, k).
     """
-    out = np.empty((len(squares), len(decay))) if out is None else out
-    state = np.zeros((2, len(decay)))
-    _compile.compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
+    squares = np.ascontiguousarray(np.atleast_2d(squares.T).T)
+    k = max(len(decay), squares.shape[1])
+    out = np.empty((len(squares), k)) if out is None else out
+    decay = np.array(np.broadcast_to(decay, k))
+    _compile.compile_module(kernels).ewma_lanes(squares, decay, scale, np.zeros((2, k)), out)
     return np.sqrt(out, out=out)
 
 

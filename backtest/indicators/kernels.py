@@ -30,14 +30,17 @@ def ewma_lanes(
 ) -> None:
     """Write exponentially weighted means times ``scale`` (n_bars,) to ``out`` (n_bars, k).
 
-    The first is NaN. ``squares`` (n_bars,) is averaged. ``decay`` (k,) is the weight of a bar
-    relative to the next one. ``state`` (2, k) is scratch space and must be zero.
+    The first is NaN. ``squares`` (n_bars, k), or (n_bars, 1) of all, are averaged. ``decay`` (k,)
+    is the weight of a bar relative to the next one. ``state`` (2, k) is scratch space, of zeros.
     """
     weighted, weight = state[0], state[1]
     n, k = out.shape
+    has_own = squares.shape[1] > 1
     for t in range(n):
+        first = squares[t, 0]
         for j in range(k):
-            weighted[j] = decay[j] * weighted[j] + squares[t]
+            square = squares[t, j] if has_own else first
+            weighted[j] = decay[j] * weighted[j] + square
             weight[j] = decay[j] * weight[j] + 1.0
             out[t, j] = weighted[j] * (1.0 / weight[j]) * scale[t]
     out[:1] = math.nan

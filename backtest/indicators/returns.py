@@ -18,7 +18,7 @@ def log_returns(market: Market) -> core.FloatArray:
 
     The first is NaN.
     """
-    return np.diff(np.log(market.close), prepend=np.nan)
+    return np.diff(np.log(market.close), axis=0, prepend=np.nan)
 
 
 @core.checked

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +97,34 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
             * isinstance(error, KeyError)
         ) from error
     return check_columns(policy, columns, market.n_bars)
+
+
+def takes_arrays(policy: Policy) -> bool:
+    """Return whether the class that defines ``observe`` declares that it takes arrays."""
+    owner = next(each for each in type(policy).__mro__ if "observe" in vars(each))
+    return bool(vars(owner).get("takes_arrays", False))
+
+
+def observe_together(
+    observe: Callable[[], Columns], alone: Mapping[int, Mapping[str, FloatArray]], n: int
+) -> dict[str, FloatArray]:
+    """Return the columns (n_bars, n) of n settings or paths; none where they are not those alone.
+
+    ``alone`` are the columns (n_bars,) of some of the n, by place.
+    """
+    try:
+        seen = observe()
+    except Exception:  # it takes one value
+        return {}
+    is_same = all(
+        seen.keys() == own.keys()
+        and all(np.shape(seen[name]) == (len(each), n) for name, each in own.items())
+        and all(
+            np.array_equal(seen[name][:, k], each, equal_nan=True) for name, each in own.items()
+        )
+        for k, own in alone.items()
+    )
+    return dict(seen) if is_same else {}
 
 
 def observe_checked(

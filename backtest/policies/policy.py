@@ -189,9 +189,10 @@ class Policy(Parameterized):
     fails_when: ClassVar[str] = ""
     """In one sentence, the market in which the rule does badly; optional."""
     takes_arrays: ClassVar[bool] = False
-    """Whether ``observe`` also takes arrays of shape (k,) as numbers, and returns (n_bars, k).
+    """Whether ``observe`` also takes numbers of shape (k,), or prices of shape (n_bars, k).
 
-    Sweeps then observe 64 sets at once. Said by the class that defines ``observe``."""
+    It then returns (n_bars, k): sweeps observe 64 sets at once, simulated paths 32. Said by the
+    class that defines ``observe``."""
     may_hold_nothing: ClassVar[bool] = False
     """Whether ``backtest check`` passes where the policy held nothing in any account."""
     tolerance: ClassVar[float] = 1e-9

@@ -24,7 +24,7 @@ from backtest.market import Market, Markets, as_markets, find_clock, read_weight
 from backtest.policies import trades_options
 from backtest.results import Result
 from backtest.risk.path_models import describe_drift, summarize_funding
-from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
+from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import check_no_column, list_dated, pick_cost
 
@@ -269,7 +269,7 @@ class PathsRunner:
         before = seen[name].slice(0, seen.n_bars - width + 1)
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
         markets = member.list_markets(bars, before, **fields)
-        paths = [policies.observe(own.policy, each) for each in markets]
+        paths = [each for some in markets for each in observe_paths(own.policy, some)]
         last = {name: column[-1:].repeat(width) for name, column in own.columns.items()}
         return {
             name: np.concatenate([each.get(name, last[name])[-width:] for each in paths])
@@ -292,6 +292,18 @@ class PathsRunner:
             if own.rates.shape[1] and len(paid):  # a spot leg pays none
                 rates[:, paid[-own.rates.shape[1] :]] = own.rates
         return found | {"funding_rate": rates.ravel()}
+
+
+def observe_paths(policy: policies.Policy, paths: PathMarkets) -> list[dict[str, core.FloatArray]]:
+    """Return the columns of some paths: observed together where the first and last are the same."""
+    lanes = range(len(paths.rows["close"]))
+    if not policies.takes_arrays(policy):
+        return [policies.observe(policy, paths.pick(k)) for k in lanes]
+    alone = {k: policies.observe(policy, paths.pick(k)) for k in (0, lanes[-1])}
+    seen = policies.observe_together(lambda: policy.observe(paths.join()), alone, len(lanes))
+    if not seen:
+        return [alone[k] if k in alone else policies.observe(policy, paths.pick(k)) for k in lanes]
+    return [{name: each[:, k] for name, each in seen.items()} for k in lanes]
 
 
 def check_start(runner: PathsRunner) -> None:

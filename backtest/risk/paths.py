@@ -337,7 +337,7 @@ class InstrumentPaths:
         changes = {"columns": {}, "filled": {}, **changes}
         return append_bars(before, bars.prices[:, k, 1:], bars.marks[:, k, 1:], ahead, **changes)
 
-    def list_markets(self, bars: PathBars, before: Market, **changes: Any) -> Iterator[Market]:
+    def list_markets(self, bars: PathBars, before: Market, **changes: Any) -> Iterator[PathMarkets]:
         """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays."""
         names = (*PRICES, "volume", *(MARKS if before.has_mark else ()))
         for at in range(0, len(bars.volume), AT_ONCE):
@@ -352,12 +352,26 @@ class InstrumentPaths:
                 rows[name].flags.writeable = False
             if not before.has_mark:
                 rows |= {mark: rows[price] for mark, price in zip(MARKS, PRICES, strict=True)}
-            first = self.market_of(part, 0, before, **changes)
-            for k in range(len(part.volume)):
-                found = object.__new__(Market)  # checked once
-                own = {name: each[k] for name, each in rows.items()}
-                vars(found).update(vars(first) | own | {"facts": {}})
-                yield found
+            yield PathMarkets(self.market_of(part, 0, before, **changes), rows)
+
+
+class PathMarkets(NamedTuple):
+    """Some paths of an instrument; ``rows`` has the arrays of all, (k, n), by field."""
+
+    first: Market
+    rows: dict[str, core.FloatArray]
+
+    def pick(self, k: int) -> Market:
+        return self.make({name: each[k] for name, each in self.rows.items()})
+
+    def join(self) -> Market:
+        """Return all paths as one market, with arrays of shape (n, k)."""
+        return self.make({name: each.T for name, each in self.rows.items()})
+
+    def make(self, arrays: dict[str, core.FloatArray]) -> Market:
+        found = object.__new__(Market)  # checked once
+        vars(found).update(vars(self.first) | arrays | {"facts": {}})
+        return found
 
 
 def append_bars(

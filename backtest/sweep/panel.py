@@ -118,8 +118,7 @@ class Columns:
         if len(some) < LEAST_TOGETHER or not is_apt or not self.takes_arrays:
             return {}
         policy = self.build(some[0])
-        owner = next(each for each in type(policy).__mro__ if "observe" in vars(each))
-        if not vars(owner).get("takes_arrays", False):
+        if not policies.takes_arrays(policy):
             return {}
         compared = range(len(some))
         if self.is_tried:
@@ -127,19 +126,13 @@ class Columns:
         alone = {k: self._observe_alone(some[k]) for k in compared}
         arrays = {name: np.array([each[name] for each in some]) for name in differ}
         shown: Any = Watched(policy, {**policy.settings(), **arrays})
-        try:
-            seen = type(policy).observe(shown, self.market)
-        except Exception:  # it takes one value
-            seen = {}
-        self.is_tried = True
-        self.takes_arrays = seen.keys() == alone[compared[0]].keys() and all(
-            np.shape(each) == (self.market.n_bars, len(some))
-            and all(np.array_equal(each[:, k], alone[k][name], equal_nan=True) for k in alone)
-            for name, each in seen.items()
+        seen = policies.observe_together(
+            lambda: type(policy).observe(shown, self.market), alone, len(some)
         )
+        self.takes_arrays, self.is_tried = bool(seen), True
         return {
             self._find_key(values): {name: each[:, k] for name, each in seen.items()}
-            for k, values in enumerate(some if self.takes_arrays else ())
+            for k, values in enumerate(some if seen else ())
         }
 
     def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:

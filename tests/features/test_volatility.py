@@ -278,7 +278,9 @@ def test_compiled_kernels_have_the_bits_of_plain_python(long_market: Market):
     found = []
     for each in (kernels, compile_module(kernels)):
         mean, filtered, tail = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros((2, n))
-        each.ewma_lanes(returns**2, decay, np.linspace(1.0, 2.0, n), np.zeros((2, 3)), mean)
+        each.ewma_lanes(
+            returns[:, None] ** 2, decay, np.linspace(1.0, 2.0, n), np.zeros((2, 3)), mean
+        )
         each.learn_lanes(returns**2, 1.0 - decay, leave, np.zeros((10, 3)), filtered)
         each.tail_lane(-returns, 2.05, 2.0, np.zeros(40), np.full(40, -np.inf), tail)
         found.append([array.tobytes() for array in (mean, filtered, tail)])

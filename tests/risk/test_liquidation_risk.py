@@ -12,6 +12,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
+from backtest.policies import observe, observe_together
 from backtest.risk import largest_leverage
 from backtest.risk.largest_leverage import (
     Scaled,
@@ -19,7 +20,7 @@ from backtest.risk.largest_leverage import (
     name_models,
     search_leverage,
 )
-from backtest.risk.liquidations import PAST, PathsRunner, estimate
+from backtest.risk.liquidations import PAST, PathsRunner, estimate, observe_paths
 from backtest.risk.path_models import read_drift
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
@@ -36,6 +37,21 @@ GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "co
 GBM = models.GBM(volatility=3.0)
 SAME = {"rtol": 1e-12, "atol": 1e-9}
 """Of a capital of 1,000."""
+
+
+@pytest.mark.parametrize("estimator", ["ewma", "parkinson", "garman-klass", "har"])
+def test_paths_observed_together_have_their_own_columns(estimator):
+    market, policy = bt.Market.sample(bars=900), VolTarget(half_life=40.0, estimator=estimator)
+    drawn = bt.simulate_paths(market, paths=40, horizon="2d", seed=1)
+    for some in drawn.leader.list_markets(drawn.draw(0, 40), market, source="drawn"):
+        k = len(some.rows["close"])
+        alone = {i: observe(policy, some.pick(i)) for i in range(k)}
+        together = observe_together(lambda some=some: policy.observe(some.join()), alone, k)
+        assert list(together) == ([] if estimator == "har" else ["sigma"])
+        found = observe_paths(policy, some)
+        assert all(
+            np.array_equal(found[i]["sigma"], alone[i]["sigma"], equal_nan=True) for i in alone
+        )
 
 
 def known(lever: float, days: float) -> float:
