@@ -44,10 +44,10 @@ WORDS = {term.name: term.words for term in MONEY_TERMS}
 STEPS = {
     "close": "last price of the data",
     "mark": "mark price of the data",
-    "multiplier": "margin multiplier of the venue",
+    "multiplier": "margin multiplier",
     "top_up": "top-up from the reserve",
     **{name: WORDS[name] for name in ("flows", "funding", "interest")},
-    "position": "position (fills, stops, liquidations)",
+    "position": "position",
     **{name: WORDS[name] for name in GROWTH_TERMS if name not in ("funding", "interest")},
     **{name: WORDS[name] for name in ("bad_debt", "price_pnl", "collateral_pnl", "conversion")},
     "entry": "average entry",
@@ -55,10 +55,10 @@ STEPS = {
     "reserve": "reserve",
     "cash": "cash",
     "equity": "equity",
-    "unit": "unit value",
+    "unit": "equity without deposits",
     "ends_sample": "sampling of returns",
-    "signal": "signal decided at the close",
-    "target": "target leverage of the policy",
+    "signal": "signal at the close",
+    "target": "target leverage",
     "overlay": "leverage of the overlay",
 }
 """The columns of a trace, in the order in which a bar computes them."""

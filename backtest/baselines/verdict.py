@@ -214,8 +214,7 @@ def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
     return SAME, "every bar is the same"
 
 
-WIDTH = 100
-MOST_LATER = 6
+WIDTH = 80
 MOST_WINNERS = 8
 """Maximum number of parameters of best sets of folds that are named."""
 
@@ -235,7 +234,7 @@ def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[S
     yield ("measure", "baseline", "now", "change", "tolerance", ""), rows
     at_first = () if verdict.bars is None else verdict.bars.at_first
     rows = [(x.step, *format_move(x.was, x.now), f"{x.count:,}") for x in at_first]
-    yield ("first differing bar", "baseline", "now", "change", "bars that differ"), rows
+    yield ("first differing bar", "baseline", "now", "change", "bars"), rows
 
 
 def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
@@ -257,10 +256,6 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
         yield "noise", f"{len(noisy)} moved within noise: {names}"
     if verdict.accepted:
         yield "allowed", f"better in {', '.join(verdict.accepted)}"
-    later = [f"{x.column} from bar {x.bar:,}" for x in (bars.moves if bars else ())
-             if bars and x.bar > bars.first]  # fmt: skip
-    if later:
-        yield "later", name_some(later, MOST_LATER, ", ", " and ")
     if verdict.basis:
         yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
 
@@ -300,11 +295,11 @@ def name_some(texts: Sequence[str], most: int, comma: str, last: str) -> str:
 def write_text(verdicts: Sequence[RegressVerdict]) -> str:
     lines = []
     for verdict in verdicts:
-        lines.append(f"{verdict.name}: {verdict.status}: {verdict.reason}")
-        for subject, text in list_remarks(verdict):
-            lines += textwrap.wrap(
-                f"{subject}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
-            )
+        said = [(f"{verdict.name}: {verdict.status}", verdict.reason)]
+        said += [(f"  {subject}", text) for subject, text in list_remarks(verdict)]
+        for subject, text in said:
+            lines += textwrap.wrap(f"{subject}: {text}", WIDTH, subsequent_indent="    ",
+                                   break_long_words=False, break_on_hyphens=False)  # fmt: skip
         is_told = verdict.status != SAME or bool(verdict.accepted)
         for heads, rows in list_tables(verdict):
             if rows and is_told:

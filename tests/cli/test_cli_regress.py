@@ -115,6 +115,7 @@ def test_an_update_rewrites_what_moved(capsys):
     code, out, _ = check(capsys, "--update", "--reason", "the venue raised its fee")
     assert code == 0
     assert "calm: rewritten: the venue raised its fee (moved: worse in" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
     assert check(capsys)[0] == 0
     assert len(list(Path("baselines").iterdir())) == 2
 
