@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -79,14 +80,13 @@ def render(
     rows: Any,
     columns: Sequence[str] = (),
     *,
-    cut: Sequence[str] = (),
     fold: Sequence[str] = (),
     shares: Sequence[str] = (),
 ) -> None:
     """Print a frame, or rows of columns.
 
     Numbers stand on the right, those of ``shares`` in percent; where the terminal is too
-    narrow for all, columns of ``cut`` are cut, those of ``fold`` take several lines.
+    narrow, columns of ``fold`` take several lines, which break at spaces and brackets.
     """
     if not columns:
         columns, rows = list(map(str, rows.columns)), rows.to_numpy(dtype=object).tolist()
@@ -97,19 +97,26 @@ def render(
         table.add_column(
             name.replace("_", " "),
             justify="right" if is_right else "left",
-            overflow="ellipsis" if name in cut else "fold",
-            no_wrap=bool(cut or fold) and name not in (*cut, *fold),
+            overflow="fold",
+            no_wrap=bool(fold) and name not in fold,
         )
-    for row in rows:
-        table.add_row(
-            *(
-                rich.text.Text(
-                    clean(write_cell(each, is_share=name in shares)), no_wrap=name in cut or None
-                )
-                for name, each in zip(columns, row, strict=True)
-            )
-        )
-    rich.console.Console(width=get_width() if cut or fold else None).print(table)
+    written = [[clean(write_cell(each, is_share=name in shares))
+                for name, each in zip(columns, row, strict=True)] for row in rows]  # fmt: skip
+    widths = {name: 3 + max(map(len, (name, *cells)))
+              for name, *cells in zip(columns, *written, strict=True)}  # fmt: skip
+    kept = sum(width for name, width in widths.items() if name not in fold)
+    room = max(16, (get_width() - kept) // max(len({*fold} & {*columns}), 1))
+    for row in written:
+        texts = (fold_words(text, room) if name in fold else text
+                 for name, text in zip(columns, row, strict=True))  # fmt: skip
+        table.add_row(*map(rich.text.Text, texts))
+    rich.console.Console(width=get_width() if fold else None).print(table)
+
+
+def fold_words(text: str, room: int) -> str:
+    """Break text at spaces and after the brackets of calls."""
+    lines = textwrap.wrap(re.sub(r"(?<=\w)\(", "( ", text), room, break_on_hyphens=False)
+    return "\n".join(lines).replace("( ", "(")
 
 
 def get_width() -> int:

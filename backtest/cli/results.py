@@ -86,13 +86,13 @@ def list_(
     if shown:
         asked = [*([] if sort in CELLS else [sort]), *(each.name for each in chosen.bounds)]
         is_wide = printing.get_width() > NARROW
-        ends = ("saved", *MEASURES) if is_wide else ("day", MEASURES[0])
+        ends = ("saved", *MEASURES) if is_wide else () if asked else ("day", MEASURES[0])
         columns = [*dict.fromkeys(["id", "policy", "market", *ends, *asked]), *["kind"] * is_wide]
         heads = [name if name in CELLS else name_measure(name) for name in columns]
         heads = heads if is_wide else [name.removeprefix("total ") for name in heads]
         rows = [[show_cell(each, name) for name in columns] for each in shown]
-        give = ("policy", "name", "source")
-        render(rows, heads, cut=give if is_wide else (), fold=() if is_wide else give)
+        give = ("policy", "name", "source", *["market"] * bool(asked))
+        render(rows, heads, fold=give)
     total = len(everything) - len(unread)
     count = core.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"
@@ -112,7 +112,7 @@ CELLS: dict[str, Callable[[Any], object]] = {
     "kind": lambda each: each.kind,
     "policy": lambda each: (
         f"{each.policy} ({listing.describe_note(each)})" if each.note else each.policy
-    ),
+    ).strip(),
     "market": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
     "start": lambda each: each.start,
     "end": lambda each: each.end,

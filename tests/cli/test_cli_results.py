@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backtest.cli import main
+from backtest.cli.printing import fold_words
 from tests import kit
 from tests.kit import call, override
 
@@ -78,6 +79,7 @@ def test_a_list_of_80_columns_tells_its_rows_apart(capsys, results, monkeypatch)
         assert each["id"][:8] in out
         assert all(word in out for word in re.findall(r"\w+=[^,)]+", each["policy"]))
     assert "…" not in out
+    assert fold_words("Tail(Flat(x=2.0), y=-0.1)", 11) == "Tail(Flat(\nx=2.0),\ny=-0.1)"
 
 
 def test_hostile_names_and_texts_are_written_out(capsys, results):
