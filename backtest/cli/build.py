@@ -276,10 +276,14 @@ def build_venue(entries: Mapping[str, Any]) -> Venue:
     return Venue.preset(*preset_files.parse_name(entries["preset"])).override(table)
 
 
+FOR_ALL = ("STOCK",)
+"""Symbols of presets whose rules hold for every instrument of the venue."""
+
+
 def names_symbol(symbol: str, instrument: str) -> bool:
     word = re.sub(r"^PF_|[-_](SWAP|PERPETUAL|PERP)$", "", symbol.upper()).replace("XBT", "BTC")
     plain = re.sub(r"[^A-Z0-9]", "", instrument.upper()).replace("XBT", "BTC")
-    return re.sub(r"[^A-Z0-9]", "", word) in plain
+    return symbol in FOR_ALL or re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
 def complete_preset(text: str, name: str, market: Market) -> str:

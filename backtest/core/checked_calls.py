@@ -81,7 +81,10 @@ def read_one(
         call = function.__qualname__.removesuffix(".__init__")
         call = f"bt.{call}" if hasattr(sys.modules["backtest"], call.partition(".")[0]) else call
         rule = f"{call}: {name} must be {admitted.noun}"
-        raise admitted.error(f"{rule}, got {repr_plain(value)}")
+        kind = inspect.signature(function).parameters[name].kind
+        is_listed = isinstance(value, list | tuple) and kind is inspect.Parameter.VAR_POSITIONAL
+        cure = f"; {call}(*{name}) gives one argument for each" * is_listed
+        raise admitted.error(f"{rule}, got {repr_plain(value)}{cure}")
     return found
 
 

@@ -119,6 +119,11 @@ class Backtest:
                 f"account must be an Account, got {core.repr_plain(self.account)}"
             )
         markets = as_markets(self.market)
+        if isinstance(self.venue, str) and ":" not in self.venue and len(markets.names) > 1:
+            raise core.VenueError(
+                f"venue must be of each instrument, got {self.venue!r}; "
+                f"bt.Venue.preset({self.venue!r}, {[*markets.names]})"
+            )
         held = {"market": as_given(markets, self.market), "venue": read_venue(self.venue)}
         held["overlay"] = check_overlay(self.overlay)
         vars(self).update(held)

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli.app import MODULES
-from backtest.cli.build import Experiment, build_experiment
+from backtest.cli.build import Experiment, build_experiment, complete_preset
 from backtest.cli.command import COMMANDS
 from backtest.cli.experiment import draft_experiment, find_key, read_flags, read_keys
 from backtest.strategies import Constant, VolTarget
@@ -113,6 +113,7 @@ def test_a_venue_is_completed_by_the_symbol_of_each():
     venue = build(data=FOLDERS, venue="binance-usdm@latest", set=cheap).test.venue["ETHUSDT"]
     assert venue.fees.taker == 4e-4
     assert venue.brackets == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
+    assert complete_preset("reg-t", "AAPL", bt.Market.sample(bars=2)) == "reg-t:STOCK"  # of each
     fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).test.venue  # was: in full
     assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
     said = "are for BTCUSDT, the prices are for ETHUSDT; --venue NAME without a symbol"

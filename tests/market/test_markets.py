@@ -194,6 +194,7 @@ def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path
     wanted = ["ETHUSDT", "BTCUSDT"]
     assert bt.Markets.load(*paths, instruments=wanted).names == ("ETHUSDT", "BTCUSDT")
     assert bt.Markets.load(paths[0]).names == ("BTCUSDT",)
+    check_refused(lambda: bt.Markets.load(paths), "; bt.Markets.load(*paths) gives")
 
 
 def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp_path):

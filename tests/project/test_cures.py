@@ -139,6 +139,9 @@ ROWS = [
     Row("each market must have a name of its own", "bt.Markets.load('a/btc', 'b/btc')",
         "bt.Markets({name: Market.load(...), ...})",
         "bt.Markets({name: bt.Market.load(f'{name}/btc') for name in 'ab'})"),
+    Row("venue must be of each instrument", "book = bt.Markets({'BTCUSDT': market, 'ETHUSDT': "
+        "other})\nlive(book, venue='binance-usdm')", "bt.Venue.preset('binance-usdm', ['BTCUSDT', "
+        "'ETHUSDT'])", "live(book, venue=bt.Venue.preset('binance-usdm', [*book]))"),
     Row("markets must be a Markets", "bt.allocate.equal(market)",
         'bt.Markets({"BTCUSDT": market, "ETHUSDT": other})'),
     Row("one column of times is needed", "cli('data import timeless.csv --out t')",
@@ -211,7 +214,7 @@ UNTRIED = (
 """Words of messages of which only the names and commands are checked."""
 NOT_RAISED = (
     "backtest {}", "\n    backtest ", "or TABLE.KEY=VALUE", "as --snapshot of",
-    "\nbacktest run {}", ". {} `{}`", "The money of a run by cause", "Run a policy, and call",
+    "\nbacktest run {}", "The money of a run by cause", "Run a policy, and call",
     "probability of backtest overfitting",
 )  # fmt: skip
 """Words of docstrings, help and names, whose commands :mod:`tests.project.test_pages` reads."""
