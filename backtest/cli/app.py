@@ -129,9 +129,10 @@ def show_keys(
         typer.echo("\n".join(known))
     else:
         core.Choice(*known).check("the table", table)
-        printing.render(
-            list(experiment.describe_keys(table)), ("key", "default or type", "meaning")
-        )
+        describe = experiment.describe_kinds
+        keys = [(x.name, describe(x.kinds) if x.default is None else str(x.default), x.text)
+                for x in experiment.read_keys(table).values()]  # fmt: skip
+        printing.render(keys, ("key", "default or type", "meaning"))
 
 
 app = typer.Typer(

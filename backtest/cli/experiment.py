@@ -279,12 +279,6 @@ def read_parameters(text: str) -> dict[str, str]:
     return found
 
 
-def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
-    for key in read_keys(table).values():
-        kinds = describe_kinds(key.kinds)
-        yield key.name, kinds if key.default is None else str(key.default), key.text
-
-
 def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     texts = read_parameters(inspect.getdoc(model) or "")
     for name, field in model.__dataclass_fields__.items():

@@ -290,6 +290,8 @@ class Reportable:
 
     kind: ClassVar[str]
     called: ClassVar[str] = ""
+    is_yearly: ClassVar[bool] = False
+    """Whether it shows figures per year of all its data."""
     _write_report = call_later("report", "write_report")
     _write_summary = call_later("report", "write_summary")
     _write_cell = call_later("report", "write_cell")

@@ -10,7 +10,7 @@ import json
 import re
 import textwrap
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from backtest import core
 from backtest.core.code_names import LateModule, rich
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure
-from backtest.report.page import Cell, Chart, Column, Page, Paragraph, Section, Table
+from backtest.report.page import Cell, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
     import jinja2
@@ -149,52 +149,29 @@ def write_json(page: Page) -> str:
 
 
 def write_markdown(page: Page) -> str:
-    lines = [
-        f"# {escape_markdown(page.title)}",
-        f"{escape_markdown(page.subtitle)}. {page.kind.capitalize()} `{page.manifest['id']}`.",
-        *(f"> **{escape_markdown(notice)}**" for notice in page.notices),
-        escape_markdown(page.summary),
-        *write_table(Table("", FACTS, tuple(page.facts))),
-    ]
-    for section in page.sections:
-        lines += [f"## {escape_markdown(section.title)}", escape_markdown(section.lead)]
-        for block in section.blocks:
-            if isinstance(block, Paragraph):
-                lines.append(escape_markdown(block.text))
-            elif isinstance(block, Table):
-                lines += write_table(block, LEDGER_ROWS if block.is_searched else None)
-            elif isinstance(block, Chart):
-                lines.append(f"*Chart in the HTML report: {escape_markdown(block.title)}.*")
-            else:
-                longest = max(map(len, re.findall("`+", block.text)), default=0)
-                marks = "`" * max(3, longest + 1)
-                lines += [escape_markdown(block.label), f"{marks}\n{block.text}\n{marks}"]
-    return "\n\n".join(lines) + "\n"
+    text = (
+        start_jinja()
+        .get_template("page.md")
+        .render(
+            page=page,
+            facts=Table("", FACTS, tuple(page.facts)),
+            ledger=LEDGER_ROWS,
+        )
+    )
+    return text.strip() + "\n"
 
 
-def write_table(table: Table, most: int | None = None) -> Iterator[str]:
-    if table.caption:
-        yield f"### {escape_markdown(table.caption)}"
-    heads = [f"{each.title} ({each.unit})" if each.unit else each.title for each in table.columns]
-    lines = [
-        "| " + " | ".join(escape_markdown(head) for head in heads) + " |",
-        "|" + "|".join("---:" if each.is_number else "---" for each in table.columns) + "|",
-    ]
-    for row in table.rows[:most]:
-        texts = (cell.text if isinstance(cell, Cell) else cell for cell in row)
-        lines.append("| " + " | ".join(escape_markdown(text) for text in texts) + " |")
-    yield "\n".join(lines)
-    if most is not None and len(table.rows) > most:
-        yield f"The first {most} of {len(table.rows):,} rows."
-    if table.note:
-        yield escape_markdown(table.note)
-
-
-def escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> markupsafe.Markup:
     line = " ".join(str(text).split())
     for mark in ("\\", "|", "*", "_", "`", "[", "]", "#"):
         line = line.replace(mark, f"\\{mark}")
-    return line.replace("&", "&amp;").replace("<", "&lt;")
+    return markupsafe.Markup(line.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def fence_code(text: str) -> markupsafe.Markup:
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return markupsafe.Markup(f"{marks}\n{text}\n{marks}")
 
 
 FIRST_ROWS = 50
@@ -219,7 +196,6 @@ def write_html(page: Page) -> str:
         .get_template("page.html")
         .render(
             page=page,
-            name=lambda block: type(block).__name__.lower(),
             tagged=tag_value,
             is_plain=lambda block: isinstance(block, Table) and not block.is_searched,
             first=FIRST_ROWS,
@@ -247,8 +223,10 @@ def start_jinja() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["name"] = lambda block: type(block).__name__.lower()
     environment.filters["unbroken"] = core.keep_units
     environment.filters["measured"] = tag_measures
+    environment.filters["markdown"], environment.filters["fenced"] = escape_markdown, fence_code
     return environment
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,6 +39,8 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     manifest = {"data": {}, **found.manifest}
     verdict = core.capitalize(found.verdict_text)
     verdict += "" if verdict.endswith((".", "?")) else "."
+    data = manifest["data"]
+    short = run_record.describe_short(data["start"], data["end"]) if found.is_yearly else ""
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
     facts = []
     for each in found.list_numbers():
@@ -47,8 +49,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
         facts.append(Fact(each.title, text, each.note))
 
     def list_sections() -> list[Section]:
-        shown = (write_part(each) for each in found.list_parts() if each.shows != "summary")
-        sections = [section for section in shown if section.blocks]
+        sections = list_shown(found, "summary")
         name = core.name_folder(found.folder_title, str(found.manifest["id"]))
         basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
         basis = [each._replace(is_folded=found.kind in DRAWN) for each in basis]
@@ -58,17 +59,19 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
         kind=found.called or found.kind,
         manifest=manifest,
         title=core.clip(found.heading, render.MAX_TITLE),
-        notices=[*found.notices, *([SYNTHETIC] if manifest["data"].get("synthetic") else [])],
-        marked_summary=f"{verdict} {found.details}".rstrip(),
+        notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
+        marked_summary=" ".join(filter(None, (verdict, found.details, short))),
         facts=facts,
         write_sections=list_sections,
         collect=lambda: {**found.to_dict(), **made},
     )
 
 
-def write_part(part: core.Part) -> Section:
-    blocks = list(write_blocks(part.list_blocks(), part.key))
-    return Section(part.key, part.title, part.lead, blocks, part.is_folded)
+def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
+    """Return the sections that hold something, but for those that are shown ``elsewhere`` only."""
+    parts = [part for part in found.list_parts() if part.shows != elsewhere]
+    written = [(x, [*write_blocks(x.list_blocks(with_charts=with_charts), x.key)]) for x in parts]
+    return [Section(x.key, x.title, x.lead, blocks, x.is_folded) for x, blocks in written if blocks]
 
 
 def write_blocks(blocks: Iterable[core.Shown], key: str) -> Iterator[Block]:
@@ -93,82 +96,50 @@ def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
 
 
 def write_summary(found: Any, *, verbose: bool = False) -> str:
-    page = build_head(found)
-    sections = []
-    for part in found.list_parts():
-        if part.shows != "page":
-            blocks = part.list_blocks(with_charts=False)
-            if written := list(write_blocks(blocks, part.key)):
-                sections.append(Section(part.key, part.title, part.lead, written))
-    terms = list_terms(found.manifest, verbose=verbose)
-    if terms:
+    sections = list_shown(found, "page", with_charts=False)
+    if terms := list_terms(found.manifest, verbose=verbose):
         sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
-    return render.write_terminal(page, sections)
+    return render.write_terminal(build_head(found), sections)
 
 
-WIDTH, HEIGHT, LEFT, FOOT = 640, 150, 36.0, 18.0
+WIDTH, HEIGHT, LEFT, FOOT = 640, 150, 36, 18
 """Of the chart of a notebook, in pixels; with the room for its labels."""
-COLUMNS = 4
-"""Headline numbers in a row."""
 DRAWN = ("run",)
-LONGEST = 200
-"""Longest title in characters."""
 
 
 def write_cell(source: core.Reportable) -> str:
-    if getattr(source, "_is_empty", False):
-        return f"<div><b>{escape_text(repr(source))}</b></div>"
-    page = build_head(source)
-    chart = draw_equity_svg(source) if source.kind in DRAWN else ""
-    name = "result" if source.kind in DRAWN else page.kind.replace("-", "_").replace(" ", "_")
-    more = f'{name}.report("report.html") writes the whole report.'
-    cells = [
-        f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
-        f'<span style="opacity:.7">{label}</span><br><b>{value}</b><br>'
-        f'<small style="opacity:.7">{note}</small></td>'
-        for label, value, note in (map(escape_text, fact) for fact in page.facts)
-    ]
-    lines = (cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS))
-    rows = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
-    return (
-        f"<div><b>{escape_text(core.clip(page.title, LONGEST))}</b><br>"
-        f"<small>{escape_text(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
-        f"{chart}<table>{rows}</table>"
-        f"<small>{escape_text(f'{page.summary} {more}')}</small></div>"
-    )
+    is_empty, is_drawn = getattr(source, "_is_empty", False), source.kind in DRAWN
+    page = None if is_empty else build_head(source)
+    return render.start_jinja().get_template("cell.html").render(
+        page=page,
+        title=repr(source) if page is None else page.title,
+        name="result" if is_drawn else re.sub("[- ]", "_", source.called or source.kind),
+        still=place_equity(source) if is_drawn else None,
+        colors=LIGHT,
+        width=WIDTH,
+        height=HEIGHT,
+    )  # fmt: skip
 
 
-def draw_equity_svg(result: Any) -> str:
-    """Return the first chart of the page as a still: unit values, their axis, and dates."""
+def place_equity(result: Any) -> dict[str, Any]:
+    """Return the first chart of the page as lines and texts: unit values, their axis, and dates."""
     time, own = result.span.closes, result.of_account("unit") / result.tally.first_unit
     held = run_record.follow_market(result)[2]
     rows = thin_rows(time, own, held, buckets=280)
-    x = np.interp(time[rows], (time[0], time[-1]), (LEFT, float(WIDTH)))
-    both = np.concatenate((own[rows], held[rows]))
-    low, high = float(both.min()), float(both.max())
-    y = np.interp(both, (low, high), (HEIGHT - FOOT, 6.0))
-    lines = []
-    for values, color, name in ((y[len(rows):], "neutral", "unlevered market"),
-                                (y[: len(rows)], "accent", "account")):  # fmt: skip
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, values, strict=True))
-        lines.append(f'<polyline fill="none" stroke="{LIGHT[color]}" stroke-width="1.2" '
-                     f'points="{points}"><title>{name}</title></polyline>')  # fmt: skip
-    days = [f"{np.datetime64(int(each), 'ns'):.10}" for each in (result.span.start, time[-1])]
-    marks = [(0.0, 12.0, "start", f"{high:.2f}"), (0.0, HEIGHT - FOOT, "start", f"{low:.2f}"),
-             (LEFT, HEIGHT - 2.0, "start", days[0]), (WIDTH, HEIGHT - 2.0, "end", days[1]),
-             (WIDTH / 2, HEIGHT - 2.0, "middle", "account (blue), unlevered market")]  # fmt: skip
-    texts = [f'<text x="{a:.0f}" y="{b:.0f}" text-anchor="{anchor}">{text}</text>'
-             for a, b, anchor, text in marks]  # fmt: skip
-    return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="unit value over time, beside the unlevered market" font-size="11" '
-        f'fill="{LIGHT["neutral"]}" style="display:block;max-width:100%">'
-        f"{''.join(lines)}{''.join(texts)}</svg>"
-    )
-
-
-def escape_text(text: str) -> str:
-    return escape(core.escape_directions(text))
+    x = np.interp(time[rows], (time[0], time[-1]), (LEFT, WIDTH))
+    low, high = (float(pick(pick(own[rows]), pick(held[rows]))) for pick in (min, max))
+    up = [np.interp(each[rows], (low, high), (HEIGHT - FOOT, 6)) for each in (held, own)]
+    names = (("unlevered market", "neutral"), ("account", "accent"))
+    start, end = (f"{np.datetime64(int(each), 'ns'):.10}" for each in (result.span.start, time[-1]))
+    marks = [
+        (0, 12, "start", f"{high:.2f}"),
+        (0, HEIGHT - FOOT, "start", f"{low:.2f}"),
+        (LEFT, HEIGHT - 2, "start", start),
+        (WIDTH, HEIGHT - 2, "end", end),
+        (WIDTH // 2, HEIGHT - 2, "middle", "account (blue), unlevered market"),
+    ]
+    lines = [(*named, [*zip(x, y, strict=True)]) for named, y in zip(names, up, strict=True)]
+    return {"lines": lines, "marks": marks}
 
 
 def draw_run(result: Any) -> Any:

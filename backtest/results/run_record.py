@@ -163,6 +163,17 @@ def hash_values(values: core.FloatArray) -> str:
 
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
+
+
+def describe_short(start: Any, end: Any, of: str = "") -> str:
+    """Return the sentence that yearly figures of few days are extrapolated, or nothing."""
+    first, last = (core.to_nanoseconds(x) if isinstance(x, str) else x for x in (start, end))
+    days = (last - first) / DAY
+    return (
+        f"Yearly figures{of} are extrapolated from {days:,.1f} days." if 0.0 < days < SHORT else ""
+    )
+
+
 HALF_LIFE = 30 * DAY
 """The half-life of the covariances behind risk shares, in ns."""
 

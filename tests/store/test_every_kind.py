@@ -15,7 +15,7 @@ import backtest as bt
 from backtest.core.code_names import HIGHER
 from backtest.core.saved_result import KINDS, SavedResult
 from backtest.report.render import MAX_SHOWN, write_html, write_text
-from backtest.report.write import build_page, write_part
+from backtest.report.write import build_page, write_blocks
 from backtest.results import read_entry
 from backtest.strategies import Constant
 from tests.crowd.test_cascades import make_cascade
@@ -172,7 +172,7 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind)
     for part in found.list_parts():
         if part.shows != "both":
             continue
-        for block in write_part(part).blocks:
+        for block in write_blocks(part.list_blocks(), part.key):
             cells = [cell for row in getattr(block, "rows", ())[:MAX_SHOWN] for cell in row]
             for cell in cells:
                 text = SPACES.sub(" ", cell if isinstance(cell, str) else cell.text).strip()
