@@ -77,9 +77,7 @@ class Causality(NamedTuple):
 
 
 def describe_cuts(what: str, cuts: int) -> str:
-    places = "1 cut" if cuts == 1 else f"{cuts} cuts"
-    chance = f"the chance to miss a look-ahead in half of the rows is {0.5**cuts:.2g}"
-    return f"{what} checked at {places}; {chance}"
+    return f"{what} checked at {cuts} cut{'s' * (cuts != 1)}"
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:

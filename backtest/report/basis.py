@@ -25,7 +25,7 @@ TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 APART = ("brackets", "earlier", "in_force")
 MAX_BRACKETS = 20
 BRACKET_COLUMNS = (
-    Column("notional", "money", is_number=False), Column("maximum leverage", "turns"),
+    Column("notional", "money", is_number=False), Column("maximum leverage", "x"),
     Column("maintenance", "%"), Column("deduction", "money"),
 )  # fmt: skip
 NOT_MODELED = (
@@ -100,18 +100,18 @@ def describe_run(manifest: Mapping[str, Any], verbose: bool) -> Iterator[tuple[s
     if "decide" in data:
         yield "decides", f"every {data['decide']}"
     yield "returns", f"per {manifest['sampling']}, {manifest['calendar']} days a year"
-    causality = str(manifest["causality"])
+    checks = [*dict.fromkeys(str(manifest["causality"]).split("; "))]
     if verbose:
-        yield "checked", f"the books balance at every bar; causality: {causality}"
-    elif not is_sound(causality):
-        yield "causality", causality
+        yield "checked", f"the books balance at every bar; causality: {'; '.join(checks)}"
+    elif unsound := [each for each in checks if not is_sound(each)]:
+        yield "causality", "; ".join(unsound)
     if manifest.get("compiled", "yes") != "yes":
         yield "in plain Python", str(manifest["compiled"])
 
 
 def is_sound(causality: str) -> bool:
     """Return whether all columns were checked for looking ahead, at enough places."""
-    cuts = map(int, re.findall(r"at (\d+) cuts?;", causality))
+    cuts = map(int, re.findall(r"at (\d+) cuts?\b", causality))
     return "not checked" not in causality and all(n >= ENOUGH for n in cuts)
 
 
@@ -289,6 +289,10 @@ def list_data(data: Mapping[str, Any]) -> Iterator[Block]:
         yield Table("Instruments", columns, tuple(instruments.items()))
 
 
+def describe_filled(notes: Mapping[str, str]) -> str:
+    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
+
+
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "instrument", str(data.get("instrument") or "unnamed")
     made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
@@ -297,10 +301,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     interval = f" of {data['interval']}" if data.get("interval") else ""
     yield "time", f"{page.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
     if "filled" in data:
-        filled, chosen = (
-            "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
-            for notes in split_notes(data["filled"])
-        )
+        filled, chosen = map(describe_filled, split_notes(data["filled"]))
         yield "filled in", filled or "nothing: the data had no gaps"
         yield from [("data choices", chosen)] if chosen else []
     if "liquidations_tested_on" in data:

@@ -21,6 +21,7 @@ from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
+from backtest.report.basis import describe_filled
 from backtest.report.page import list_heads, name_unit
 from backtest.results import name_sharpe, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
@@ -97,7 +98,7 @@ def list_numbers(result: Result) -> list[Headline]:
         paid = "of mean equity a year: premiums less proceeds, with fees"
         rows.append(("mean_options_leverage", "Options by delta", "turns", f"mean; peak {peak}x"))
         rows.append((PREMIUMS, "Cost of options", "percent", paid))
-    if diversity:
+    if diversity and not math.isnan(metrics["diversification_ratio"]):
         spread = "weighted volatilities over portfolio volatility"
         rows.append(("diversification_ratio", "Diversification", "decimals", spread))
     return [Headline(name, title, values[name], style, note) for name, title, style, note in rows]
@@ -130,7 +131,7 @@ def write_marked_verdict(result: Result) -> str:
 
     return (
         f"{core.format_money(run_record.find_start(result))} became "
-        f"{say('final_equity', 'money')} in "
+        f"{say('final_equity', 'money')}{f' {find_currency(result)}'.rstrip()} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
         f"of {say('total_return', 'percent')}, against "
         f"{core.format_percent(held.total_return)} for buy and hold{market}. The account was at "
@@ -139,6 +140,12 @@ def write_marked_verdict(result: Result) -> str:
         f"{pulled * bool(victims)}, and {'paid' if cost >= 0.0 else 'received'} "
         f"{core.format_money(abs(cost))} in fees, slippage, funding and interest."
     )
+
+
+def find_currency(result: Result) -> str:
+    """Return the settlement currency; empty where not every venue says one."""
+    said = {each.contract.settles or "" for each in result.venues.values()}
+    return said.pop() if len(said) == 1 else ""
 
 
 def write_sentences(find: Callable[[Result], Iterator[str]]) -> Callable[[Result], Any]:
@@ -171,9 +178,9 @@ def list_notices(result: Result) -> Iterator[str]:
     unfunded = [name for name, each in perpetual.items() if not each.get("funding_events")]
     if unfunded:
         yield f"no funding rates{name_those(unfunded)}: none is charged"
-    filled = [name for name, each in instruments.items() if split_notes(each.get("filled", {}))[0]]
-    if filled:
-        yield f"missing values were filled in{name_those(filled)}: see the data"
+    filled = {name: split_notes(each.get("filled", {}))[0] for name, each in instruments.items()}
+    if said := [f"{describe_filled(each)}{name_those([x])}" for x, each in filled.items() if each]:
+        yield f"missing values were filled in: {core.clip('; '.join(said), 300)}"
     tables = result.manifest.get("margin_table", "")
     found = tables if isinstance(tables, Mapping) else {"": tables}
     starts = ("the margin table", "the oldest")
@@ -199,9 +206,8 @@ def name_those(names: list[str]) -> str:
 
 
 def write_details(result: Result) -> str:
-    texts = []
-    if count_days(result) < run_record.SHORT:
-        texts.append(f"Yearly figures are extrapolated from {count_days(result):,.1f} days.")
+    short = run_record.describe_short(result.span.start, result.span.closes[-1])
+    texts = [short] if short else []
     cap, metrics = result.account.max_gross_leverage, result.metrics
     if math.isfinite(cap) and (over := metrics["gross_over_cap"]) > 0.0:
         counts = {row["cause"]: row["decisions"] for row in result.target_cut_rows
@@ -353,7 +359,8 @@ def list_costs(result: Result) -> Iterator[Shown | Callable[[], ShownChart]]:
     lines["equity at the end"] = {"amount": core.format_money(end), "rate": ""}
     if reserve > 0.0:
         lines["left in the reserve"] = {"amount": core.format_money(reserve), "rate": ""}
-    heads = list_heads("money", ("amount",)) | {"rate": Head("a year", "of equity", "percent")}
+    heads = list_heads("money", ("amount",), find_currency(result) or "money")
+    heads |= {"rate": Head("a year", "of equity", "percent")}
     yield ShownTable(lines, "Statement of the account", "", Head("statement"), heads)
     yield tabulate_instruments(result)
     yield lambda: run_charts.draw_costs(result)
@@ -685,15 +692,15 @@ def list_charts(result: Result) -> Iterator[Shown]:
     table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})
     table["instruments, gross"] = result.bars["gross_leverage"].to_numpy()
     panels = (
-        Panel("Turns of equity:", ("options by delta", "instruments, gross", "net delta"), 1.6),
-        Panel("Gamma: change of delta in money, per 1 % of the price", ("gamma",)),
+        Panel("Leverage, x", ("options by delta", "instruments, gross", "net delta"), 1.6),
+        Panel("Gamma: change of delta per 1 % of price", ("gamma",)),
         Panel("Vega: money per point of volatility", ("vega",)),
         Panel("Theta: money per day", ("theta",)),
     )
     caption = (
-        "Greeks of all options at each close. Leverage by delta adds the absolute deltas of the "
-        "options of each underlying, in money, over the equity; net delta adds all instruments "
-        "with their signs."
+        "Greeks of all options at each close, in money. Leverage by delta adds the absolute deltas "
+        "of the options of each underlying over the equity; net delta adds all instruments with "
+        "their signs."
     )
     colors = {"options by delta": "accent", "instruments, gross": "neutral", "net delta": "loss"}
     yield ShownChart("greeks", "Greeks through time", caption, table, colors=colors,

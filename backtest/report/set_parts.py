@@ -19,6 +19,7 @@ from backtest.report.write import draw_chart
 from backtest.results import check_metric, count_cautions, find_cautions, name_measure
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
+from backtest.results.run_record import describe_short
 from backtest.search import GrowthTest, Study
 from backtest.sweep import Sweep, find_failed
 
@@ -330,7 +331,7 @@ COMPARED = (
 
 def write_study_title(study: Study) -> str:
     sets = core.count_nouns(study.trials, "parameter set")
-    return f"{study.policy_name}: {sets} searched for the best {study.objective}"
+    return f"{study.policy_name}: {sets} searched for the best {name_measure(study.objective)}"
 
 
 def write_study_details(study: Study) -> str:
@@ -345,6 +346,12 @@ def write_study_details(study: Study) -> str:
     )
     if verdict is not None and not math.isnan(verdict.holdout_score):
         text += f" On the holdout, outside the search, it is {format_holdout(study)}."
+    data, searched = study.manifest["data"], study.manifest["searched"]
+    parts = {
+        " of the search": (data["start"], searched),
+        " on the holdout": (searched, data["end"]),
+    }
+    text += "".join(f" {describe_short(*span, of)}".rstrip() for of, span in parts.items())
     if kept := name_constraints(study.manifest):
         text += f" Subject to {kept}."
     if pool := study.manifest.get("pool"):

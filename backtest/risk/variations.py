@@ -89,6 +89,7 @@ class Sensitivity(core.SettingsResult):
     base: float
 
     kind = "sensitivity"
+    is_yearly = True
 
     @property
     def details(self) -> str:
@@ -246,6 +247,7 @@ class ParameterSensitivity(core.SettingsResult):
     edge: float
 
     kind = "parameter-sensitivity"
+    is_yearly = True
     call = "bt.sensitivity"
     details = (
         "One parameter is changed at a time. Flat: no change of growth is over its standard error. "
@@ -426,6 +428,7 @@ class Capacity(core.SettingsResult):
     half_sharpe: float
 
     kind = "capacity"
+    is_yearly = True
     details = "One run for each capital; only the costs of size and the limits on it differ."
 
     @property
@@ -577,6 +580,7 @@ class Bounds(core.SettingsResult):
     runs: Mapping[str, Result] | None = None
 
     kind = "bounds"
+    is_yearly = True
     plural = "bounds"
     details = (
         "The only position of a bar reaches its adverse extreme first under both, so that "

@@ -378,6 +378,7 @@ class Comparison(core.SavedResult):
     results: Mapping[str, Result] | None = None
 
     kind, layout = "comparison", 2
+    is_yearly = True
     call = "bt.compare"
     table_names = ("table", "differences", "returns", "risk_free")
 
@@ -521,7 +522,8 @@ class Comparison(core.SavedResult):
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")
             known = rows[np.isfinite(rows["difference"])]
-            drawn = known[["difference", "low", "high", "distinguishable"]] if len(known) else None
+            is_drawn = known["difference"].abs().max() >= 1e-4  # else there is nothing to see
+            drawn = known[["difference", "low", "high", "distinguishable"]] if is_drawn else None
             gaps.append(ShownChart(
                 f"difference-{measure}", f"Difference of {title}",
                 "Blue where it is more than noise, gray where it is not.", drawn, "intervals",

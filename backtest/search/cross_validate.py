@@ -404,6 +404,7 @@ class CrossValidation(v.Validation):
     manifest: Mapping[str, Any]
 
     kind = "cross-validation"
+    is_yearly = True
     call = "bt.cross_validate"
     can_be_resumed = True
     table_names = ("splits", "paths", "matrix", "sets")

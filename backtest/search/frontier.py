@@ -167,6 +167,7 @@ class Frontier(core.SettingsResult):
     found: int
 
     kind = "frontier"
+    is_yearly = True
     long_tables = ("trials",)
 
     @property

@@ -455,7 +455,7 @@ def describe_growth(growth: w.GrowthTest) -> str:
     number = (
         f"its log growth over constant leverage is "
         f"{core.format_percent(growth.difference)} a year (p {p}, adjusted by "
-        f"{trials:,.0f} independent differences"
+        f"{core.count_nouns(round(trials), 'independent difference')}"
     )
     if growth.is_evidence:
         return f"evidence that the best trial {against}: {number})"

@@ -165,6 +165,7 @@ class TimingTest(core.SettingsResult):
     why: str = ""
 
     kind = "timing"
+    is_yearly = True
     plural = "timing tests"
     details = (
         "Each shift plays the decided targets at another time, from fresh capital, with all costs. "

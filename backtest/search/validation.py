@@ -277,7 +277,8 @@ class Validation(SearchResult):
         """Return what was searched, and by what, in a sentence."""
         facts = self.manifest
         above = f" under {facts['overlay']}" if "overlay" in facts else ""
-        rules = f", where {', '.join(facts['constraints'])}" if facts["constraints"] else ""
+        kept = ", ".join(facts["constraints"]).replace("ruined == 0", "no ruin")
+        rules = f", subject to {kept}" if kept else ""
         return f"Parameter sets of {self.title}{above} were chosen by {self.objective}{rules}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
@@ -336,8 +337,6 @@ def make_or_resume(
         if place is not None and folder is not None:
             made.save(place)
             core.discard_folder(folder)
-    for text in made.warnings:
-        core.warn_caller(text)
     return made
 
 

@@ -18,7 +18,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Market, Markets
 from backtest.policies import Policy
-from backtest.results import Result
+from backtest.results import Result, run_record
 from backtest.search import equal_risk as e
 from backtest.search import trials as t
 from backtest.search import validation as v
@@ -470,9 +470,11 @@ class WalkForward(v.Validation):
     def details(self) -> str:
         found = (self.figures[f"growth_{k}_sample"] for k in ("in", "out_of"))
         inside, outside = map(core.format_percent, found)
+        span = self.result.span
+        short = run_record.describe_short(span.start, span.closes[-1], " out of sample")
         return (
             f"{self.describe_search()} Log growth per year was {inside} in sample and {outside} "
-            "out of sample."
+            f"out of sample. {short}".rstrip()
         )
 
     def list_parts(self) -> list[Part]:
@@ -494,17 +496,17 @@ class WalkForward(v.Validation):
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
         points, what = self.trials.set_index("in_sample"), self.objective
         out, is_best = points["out_of_sample"], points["is_winner"]
-        drawn = pd.DataFrame({"all sets": out.where(~is_best), "winners": out.where(is_best)})
+        drawn = pd.DataFrame({"all sets": out.where(~is_best), "chosen sets": out.where(is_best)})
         scatter = ShownChart(
             "scatter", f"{what} in and out of sample", v.SCATTER, drawn, "scatter",
-            {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
+            {"all sets": "neutral", "chosen sets": "accent"}, f"{what} in sample",
             f"{what} out of sample", has_legend=True, height=400,
         )  # fmt: skip
         return [
             Part("account", "The account over time", "One account through all test spans: it "
                  "trades from what it holds when parameters change.",
                  accounts, "both"),
-            Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
+            Part("choice", "What choosing was worth", "Sets chosen on train spans, in their test "
                  "spans.", (
                      scatter,
                      ShownTable(folds, "Folds", RANK, heads=OF_SPANS),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest import core, results
 from backtest.engine import count_periods
-from backtest.results import deflated_sharpe
+from backtest.results import deflated_sharpe, name_measure
 from backtest.search import equal_risk
 from backtest.search import trials as t
 from backtest.search.compare import ALIKE
@@ -375,7 +375,9 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         median = float(np.median(trials.scores[t.is_feasible(trials)]))
         is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)
         place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
-        told = [*explain_choice(by, len(rows), scores[place], median, goal.objective.name)]
+        told = [
+            *explain_choice(by, len(rows), scores[place], median, name_measure(goal.objective.name))
+        ]
     best = int(rows[place])
     values = take_sets(trials.sets, best)
     task.seen.check_set(values)
@@ -479,7 +481,7 @@ def list_warnings(
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.problem.space, values)
     scores = trials.scores[t.is_feasible(trials)]
-    name = task.problem.goal.objective.name
+    name = name_measure(task.problem.goal.objective.name)
     if is_spike(verdict.score, verdict.plateau, scores):
         found = f"the median of its neighbors {verdict.plateau:.4g}"
         if math.isinf(verdict.plateau):

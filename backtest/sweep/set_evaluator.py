@@ -240,7 +240,8 @@ class Evaluator:
     @property
     def doubts(self) -> list[str]:
         found = self.checked if self._is_swept() else None
-        few = [str(found)] if found is not None and (found.is_weak or found.given) else []
+        said = "few bars for the look-ahead check: " if found is not None and found.is_weak else ""
+        few = [f"{said}{found}"] if said or (found is not None and found.given) else []
         signal = signals.describe_signal_check(self.varied.test.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 

@@ -100,6 +100,7 @@ class Sweep(core.SavedResult):
     evaluator: Evaluator | None = None
 
     kind = "sweep"
+    is_yearly = True
     table_names = ("table",)
     ranked_by: ClassVar[str | Mapping[str, float]] = "sharpe"
     """The objective by which the page ranks the sets."""

@@ -134,7 +134,7 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
     given = shlex.split("--capital 777 --signal -0.5 --set target=2 --set venue.fees.taker=0.0003")
     code, out, err = call(capsys, "tune", *FEW, *flags, *given)
     assert (code, err) == (0, "")
-    assert "sets searched for the best sharpe" in out
+    assert "sets searched for the best Sharpe" in out
     assert "Deflated Sharpe ratio" in out
     assert "On the holdout" in out
     assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder

@@ -145,6 +145,7 @@ def test_too_few_returns_give_differences_without_intervals():
     assert set(found.differences["basis"]) == {"too few returns"}
     assert found.differences["low"].isna().all()
     assert "±" not in str(found)
+    assert "Yearly figures are extrapolated from 20.0 days." in " ".join(str(found).split())
 
 
 @pytest.mark.slow

@@ -112,7 +112,15 @@ def test_a_run_without_marks_says_so_once(tmp_path, capsys):
     market_of(np.linspace(100.0, 110.0, 60)).save(tmp_path / "data")
     own = ("--instrument", "BTCUSDT", "--no-save", "--no-compile")
     found = call(capsys, "run", "--data", tmp_path / "data", *own)
-    assert " ".join(found[1:]).lower().count("no mark prices") == 1
+    text = " ".join(found[1:]).replace("\n", " ")
+    assert text.lower().count("no mark prices") == 1
+    assert re.search(r" USDT in 2 days: .* Yearly figures are extrapolated from 2.5 days\.", text)
+
+
+def test_a_notice_says_which_values_were_filled_in(result):
+    data = result.manifest["data"] | {"filled": {"mark_gaps": "last: 2 of 4 bars"}}
+    told = dataclasses.replace(result, manifest={**result.manifest, "data": data}).notices
+    assert "Missing values were filled in: mark gaps, last: 2 of 4 bars." in told
 
 
 def test_a_replay_and_a_stress_test_name_what_they_show(result):
@@ -197,6 +205,7 @@ def test_a_loaded_study_has_the_same_page_and_an_unfinished_one_says_so(monkeypa
     stand_in(put=monkeypatch.setattr)
     study = seek(store=tmp_path)
     assert study.plot().layout.title.text
+    assert " of the search are extrapolated from " in study.details
     assert write_html(build_page(load_saved(study.folder))) == write_html(build_page(study))
     unfinished = dataclasses.replace(study, outcome=None)
     assert any("UNFINISHED" in notice for notice in build_page(unfinished).notices)
