@@ -212,8 +212,8 @@ DASHES = ("solid", "dash", "dot")
 MAX_NUMBERS = 200
 """Cells of a heat map up to which each has its number in it."""
 FROM_LABELS = ("intervals", "tornado")
-MAX_POINTS = 3_000
-"""Most points of the first column in a scatter."""
+MAX_POINTS, FEW_POINTS = 3_000, 30
+"""Most points of the first column in a scatter, and up to how many they are drawn large."""
 
 
 def draw_declared(shown: core.ShownChart) -> Chart | None:
@@ -403,7 +403,7 @@ def draw_tornado(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) ->
     change = table.iloc[:, 0].fillna(0.0)
     order = change.abs().groupby(level=0).max().sort_values().index
     layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
-    for place, color in ((-1, "accent"), (0, "loss")):
+    for place, color in ((0, "loss"), (-1, "accent")):
         yield {
             "type": "bar", "orientation": "h", "y": [str(name) for name in order],
             "x": [float(change.loc[name].iloc[place]) for name in order],
@@ -416,12 +416,12 @@ def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> list[dict[str, An
     ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
     dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
     names = shown.mark_names or ("mark",) * len(shown.marks)
-    more: dict[str, Any] = {"line": dot}
+    more: dict[str, Any] = {"line": dot, "cliponaxis": False}
     if shown.mark_names:
         more |= {"mode": "lines+text", "textposition": "top center",
                  "textfont": {"size": 10, "color": LIGHT["muted"]}}  # fmt: skip
     return [
-        draw_line([at, at], [ends[0], ends[1] * (1.0 - 0.09 * (k % 2))], name, "neutral", **more,
+        draw_line([at, at], [ends[0], ends[1] * (1.0 - 0.09 * (k % 3))], name, "neutral", **more,
                   text=["", name])
         for k, (at, name) in enumerate(zip(shown.marks, names, strict=True)) if math.isfinite(at)
     ]  # fmt: skip
@@ -432,7 +432,8 @@ def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
     for place, (name, column) in enumerate(table.items()):
         known = column[np.isfinite(column) & np.isfinite(table.index.to_numpy())]
         points = known.iloc[:: 1 if place else math.ceil(len(known) / MAX_POINTS) or 1]
-        more = {"size": 9} if place else {"size": 4, "opacity": 0.35}
+        is_dense = place == 0 and len(known) > FEW_POINTS
+        more = {"size": 4, "opacity": 0.35} if is_dense else {"size": 9}
         yield draw_points(points.index.to_numpy(), points.to_numpy(), escape_label(name),
                           choose_color(shown, name, place), **more, showlegend=True,
                           hovertemplate="%{x:.2f}, %{y:.2f}")  # fmt: skip

@@ -479,12 +479,12 @@ class LeverageFrontier(core.SettingsResult):
         flat = self.table.reset_index()
         sources, size = list(dict.fromkeys(flat["source"])), self.table.index.names[1]
         colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
-        risk = pd.DataFrame({
-            name: flat.set_index("p_liquidation")["growth"].where(
-                (flat["source"] == name).to_numpy() & np.isfinite(flat["growth"]).to_numpy())
-            for name in sources
-        })  # fmt: skip
-        by_size = self.table["growth"].replace(-np.inf, np.nan).unstack(0)[sources]
+        growth = self.table["growth"]
+        growth = growth.where(growth >= -1.0)  # far below, nothing else would be seen
+        risk = pd.DataFrame({name: growth.where(flat["source"].to_numpy() == name).to_numpy()
+                             for name in sources}, flat["p_liquidation"])  # fmt: skip
+        by_size = growth.unstack(0)[sources]
+        caption = "Growth under -100 % a year is not drawn."
         low, high = r.name_interval("p_liquidation")
         heads = {
             "growth": Head("median log growth", "per year", "growth"),
@@ -492,11 +492,11 @@ class LeverageFrontier(core.SettingsResult):
             "accounts": Head("accounts", "", "count"),
         }
         return [Part("frontier", "Growth and risk", "All leverages see the same paths.", (
-            ShownChart("risk", "Median log growth a year by probability of liquidation", "", risk,
-                       "cloud", colors, "probability of liquidation", "log growth", percent="xy",
-                       has_legend=True, height=380),
-            ShownChart("size", f"Median log growth a year by {size}", "", by_size, "points", colors,
-                       str(size), percent="y", has_legend=True),
+            ShownChart("risk", "Median log growth a year by probability of liquidation", caption,
+                       risk, "cloud", colors, "probability of liquidation", "log growth",
+                       percent="xy", has_legend=True, height=380),
+            ShownChart("size", f"Median log growth a year by {size}", caption, by_size, "points",
+                       colors, str(size), percent="y", has_legend=True),
             ShownTable(self.table, labels=Head("source"), heads=heads),
         ), shows="both")]  # fmt: skip
 

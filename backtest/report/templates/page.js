@@ -37,20 +37,16 @@
   // The title of a panel that is wider than a narrow screen goes on in a second line.
   const pen = document.createElement("canvas").getContext("2d");
   const fit = (note, layout) => {
-    const parts = note.text.split(/(<[^>]*>)|\s+/).filter((part) => part);
-    const room = layout.width - 2 * 60;
     pen.font = `${note.font.size}px ${getComputedStyle(document.body).fontFamily}`;
-    if (pen.measureText(note.text.replace(/<[^>]*>/g, "")).width <= room) return;
     let line = "";
-    let isOpen = false;
-    note.text = parts.map((part) => {
-      if (part.startsWith("<")) { isOpen = !part.startsWith("</"); return part; }
-      const next = line ? `${line} ${part}` : part;
-      const isFull = pen.measureText(next).width > room && !isOpen;
-      line = isFull ? part : next;
-      return isFull ? `<br>${part} ` : `${part} `;
-    }).join("");
-    layout.margin = { ...layout.margin, t: layout.margin.t + 16 };
+    note.text = note.text.match(/<span.*?<\/span>|\S+/g).map((part) => {
+      const words = part.replace(/<[^>]*>/g, "");
+      const next = line ? `${line} ${words}` : words;
+      const isFull = line && pen.measureText(next).width > layout.width - 2 * 60;
+      if (isFull) layout.margin = { ...layout.margin, t: layout.margin.t + 16 };
+      line = isFull ? words : next;
+      return isFull ? `<br>${part}` : part;
+    }).join(" ");
   };
   const compose = (box) => {
     const plain = data.charts[box.dataset.chart];
@@ -64,6 +60,7 @@
       layout.margin = { ...layout.margin, t: Math.max(layout.margin.t, buttons) };
     }
     (layout.annotations || []).forEach((note) => { if (note.align === "left") fit(note, layout); });
+    figure.data.filter((each) => each.x.length * 40 > width).forEach((each) => delete each.texttemplate);
     if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale };
     return { traces: figure.data, layout };
   };
