@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -560,4 +560,17 @@ def detach(market: Market | Markets) -> Any:
     """Return a market in memory of its own, from which none of the bars around it can be read."""
     if isinstance(market, Markets):
         return market.with_markets({name: detach(each) for name, each in market.items()})
-    return pickle.loads(pickle.dumps(market))
+    fields = market.fields() | {"source": market.source, "signal": market.signal}
+    own = object.__new__(Market)  # without the checks, as parts are made
+    vars(own).update({name: copy_values(each) for name, each in fields.items()}, facts={})
+    return own
+
+
+def copy_values(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({name: copy_values(each) for name, each in value.items()})
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.strides == (0,):  # a constant stays one
+        return np.broadcast_to(np.frombuffer(value[:1].tobytes()), value.shape)
+    return np.frombuffer(value.tobytes(), value.dtype)
