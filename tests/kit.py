@@ -27,9 +27,8 @@ YEAR = 8760
 AT_BINANCE: dict[str, Any] = {
     "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
     "account": bt.Account(),
-    "compile": False,
 }
-"""Terms of a run at Binance's costs and margins, in plain Python."""
+"""Terms of a run at Binance's costs and margins."""
 RULES = ("baseline", "equal_risk", "confidence", "draws", "seed", "progress")
 """Arguments of the comparison; the others are those of the runs."""
 Estimate = Callable[[Market, Any], np.ndarray]

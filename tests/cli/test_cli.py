@@ -21,11 +21,10 @@ from backtest.strategies import VolTarget
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--to", "2023-01-15", "--no-compile")
-"""Two weeks in plain Python: nothing is compiled."""
+SHORT = ("--to", "2023-01-15")
 PLAIN = ("--no-compile", "--no-save")
 SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
-FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-compile", "--no-save")
+FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-save")
 COMMAND = (sys.executable, "-m", "backtest")
 
 
@@ -170,7 +169,7 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("always::UserWarning")  # it is what is looked at
 def test_a_sweep_cuts_the_data_there_and_says_so(capsys, folder):
-    words = ("--vary", "target=0.3,0.6", *SPAN, "--no-compile", "--no-save", "--json")
+    words = ("--vary", "target=0.3,0.6", *SPAN, "--no-save", "--json")
     code, out, err = call(capsys, "sweep", *words)
     assert code == 0
     assert err.count("warning") == 1

@@ -21,7 +21,7 @@ BTC = "binance-usdm:BTCUSDT"
 FOLDERS = ["data/BTCUSDT", "data/ETHUSDT"]
 DATA = 'data.path = "data"\n'
 TWO = {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
-RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set", "leverage=2")
+RUN = ("run", "--data", "data", "--policy", "constant", "--set", "leverage=2")
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,6 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     venue = bt.Venue.preset("binance-usdm", [*markets])
     result = bt.run(
         markets, Constant(leverage=2), venue=venue, account=bt.Account(), signal=weights,
-        compile=False,
     )  # fmt: skip
     assert found["metrics"]["total_return"] == result.metrics["total_return"]
     assert saved.is_dir()

@@ -145,7 +145,7 @@ def test_a_policy_that_exits_is_one_that_raises(folder, capsys, place):
     record(capsys)
     (folder / "mine.py").write_text("import sys\n" + POLICY + EXITS[place])
     assert call(capsys, "regress", "check")[0] == 2
-    code, _, err = call(capsys, "run", "calm.toml", "--no-save", "--no-compile")
+    code, _, err = call(capsys, "run", "calm.toml", "--no-save")
     assert code == 2
     assert "Traceback" not in err
     assert "SystemExit" in err

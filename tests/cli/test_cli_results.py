@@ -12,7 +12,7 @@ from backtest.cli.printing import fold_words
 from tests import kit
 from tests.kit import call, override
 
-SHORT = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile")
+SHORT = ("--to", "2023-02-05", "--set", "data.resample=4h")
 
 
 @pytest.fixture(scope="module")

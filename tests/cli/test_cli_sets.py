@@ -17,15 +17,11 @@ from backtest.strategies import Constant, Cppi, VolTarget
 from tests.kit import AT_BINANCE, ask, call
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--to", "2023-01-08", "--no-compile")
-"""A week in plain Python: nothing is compiled."""
-
-SHORT_TUNE = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
-"""Two weeks in plain Python: nothing is compiled."""
+SHORT = ("--to", "2023-01-08")
+SHORT_TUNE = ("--to", "2023-01-15", "--sampler", "random")
 FEW = (*SHORT_TUNE, "--trials", "24")
-SHORT_COMPARE = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile", "--draws", "99")
-"""Five weeks in plain Python: nothing is compiled."""
-POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
+SHORT_COMPARE = ("--to", "2023-02-05", "--set", "data.resample=4h", "--draws", "99")
+POLICY = ["--policy", "constant", "--set", "leverage=8"]
 CONSTANT = [*POLICY, "--to", "2023-01-20"]
 
 
@@ -124,7 +120,7 @@ def studies(monkeypatch):
 
 def test_progress_is_a_line_again_and_again_where_stderr_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(searches.printing, "EVERY", 0.01)
-    _, _, err = call(capsys, "tune", *FEW)
+    _, _, err = call(capsys, "tune", *SHORT_TUNE, "--trials", "8", "--no-robust", "--no-save")
     assert re.search(r"^VolTarget: \d+ sets of \d+.*, \d+ s$", err, re.MULTILINE)
 
 
@@ -255,7 +251,7 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
 
 
 def test_the_most_leverage_is_found(capsys):
-    given = ["risk", "--no-compile", "--to", "2023-01-20", "--find-leverage", "0.5"]
+    given = ["risk", "--to", "2023-01-20", "--find-leverage", "0.5"]
     given += ["--paths", "40", "--horizon", "2h", "--model", "gbm"]
     held = ask(capsys, *given)["table"]
     assert [row["model"] for row in held] == ["gbm", "worst"]

@@ -21,10 +21,10 @@ MARKET = bt.Market.sample(bars=24 * 60).resample("4h")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0, max_leverage=10.0)
 POLICIES = {"target": VolTarget(), "cppi": Cppi(), "one": Constant(leverage=1.0)}
-TERMS_OF_ONE = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+TERMS_OF_ONE = {"venue": VENUE, "account": ACCOUNT}
 ONE = {"one": Constant()}
 MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
-TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h", "compile": False}
+TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h"}
 LEVERS = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": VolTarget()}
 
 

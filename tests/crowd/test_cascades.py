@@ -198,7 +198,7 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
     """A jump is a gap before the bar."""
     venue = plain_venue(mode, fee=0.004, slippage=0.003)
     account = bt.Account(capital=1_000.0, margin=margin, venue_leverage=8.0)
-    terms: dict = {"venue": venue, "account": account, "compile": False}
+    terms: dict = {"venue": venue, "account": account}
     held = bt.run(STILL, OpenOnce(), **terms)
     closes = np.array([100.0, 100.0, 100.0 * (1.0 + shock)])
     bars = bars_market(closes, closes) if is_jump else market_of(closes)

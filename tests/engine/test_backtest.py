@@ -40,17 +40,17 @@ def test_a_test_is_checked_when_it_is_made(call, said):
 def test_a_method_is_its_short_form():
     held = Constant(leverage=2.0)
     cut = {"start": MARKET.times[24], "end": MARKET.times[200], "sampling": "12h"}
-    one = TEST.replace(**cut).run(held, compile=False)
-    other = bt.run(MARKET, held, **GIVEN, **cut, compile=False)
+    one = TEST.replace(**cut).run(held)
+    other = bt.run(MARKET, held, **GIVEN, **cut)
     assert (one.manifest["id"], len(one.time)) == (other.manifest["id"], 176)
     sets = {"leverage": [1.0, 2.0]}
-    rows = bt.sweep(MARKET, Constant, sets, **GIVEN, compile=False).table
-    pd.testing.assert_frame_equal(TEST.sweep(Constant, sets, compile=False).table, rows)
-    result = TEST.run(held, compile=False)
-    pd.testing.assert_frame_equal(bt.bounds(result).table, TEST.bounds(held, compile=False).table)
+    rows = bt.sweep(MARKET, Constant, sets, **GIVEN).table
+    pd.testing.assert_frame_equal(TEST.sweep(Constant, sets).table, rows)
+    result = TEST.run(held)
+    pd.testing.assert_frame_equal(bt.bounds(result).table, TEST.bounds(held).table)
     drawn = bt.simulate_paths(MARKET, "gbm", paths=4, horizon="1d")
-    found = TEST.liquidation_risk(held, paths=drawn, resume=result, compile=False).table
-    same = bt.liquidation_risk(drawn, held, **{**GIVEN, "account": result}, compile=False)
+    found = TEST.liquidation_risk(held, paths=drawn, resume=result).table
+    same = bt.liquidation_risk(drawn, held, **{**GIVEN, "account": result})
     pd.testing.assert_frame_equal(same.table, found)
 
 
@@ -93,7 +93,7 @@ def test_a_test_is_loaded_as_it_was_saved(tmp_path):
         if is_file:
             path.write_text(f"{path.read_text()}[tune]\ntrials = 9\n")
         again = bt.Backtest.load(path)
-        runs = [each.run(VolTarget(), compile=False).metrics for each in (test, again)]
+        runs = [each.run(VolTarget()).metrics for each in (test, again)]
         assert runs[0]["final_equity"] == runs[1]["final_equity"]
 
 
@@ -113,15 +113,15 @@ def test_a_result_keeps_its_test_and_a_loaded_one_reads_its_market_again(tmp_pat
     folder = MARKET.save(tmp_path / "hours")
     wave = pd.Series(np.sin(np.arange(240.0)), MARKET.times)
     test = TEST.replace(market=bt.Market.load(folder), signal=wave, start="2023-01-02")
-    result = test.run(Constant(), compile=False)
+    result = test.run(Constant())
     assert result.backtest is test
     loaded = bt.Result.load(result.save(tmp_path / "results"))
-    again = loaded.backtest.run(Constant(), compile=False)
+    again = loaded.backtest.run(Constant())
     assert again.metrics["final_equity"] == result.metrics["final_equity"]
     MARKET.slice(0, 239).save(tmp_path / "other")
     (folder / "bars.parquet").write_bytes((tmp_path / "other" / "bars.parquet").read_bytes())
     bare = loaded.backtest
     check_refused(lambda: bare.run(Constant()), "result.backtest.replace(market=", bt.DataError)
-    found = bare.replace(market=MARKET).run(Constant(), compile=False)
+    found = bare.replace(market=MARKET).run(Constant())
     assert found.metrics["final_equity"] == result.metrics["final_equity"]
     assert "not read" in repr(bare)

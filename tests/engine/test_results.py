@@ -170,7 +170,7 @@ def test_the_margin_table_of_each_day_decides():
     index = pd.date_range("2024-10-22", periods=96, freq="h", tz="UTC", unit="ns")
     prices = pd.DataFrame(60_000.0, index=index, columns=["open", "high", "low", "close"])
     market = bt.Market.from_frames(prices.assign(volume=1e9), instrument="BTCUSDT")
-    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT")}
     result = bt.run(market, Constant(1.0), account=bt.Account(capital=5e6), **terms)
     shares = result.bars["margin_used"].to_numpy()
     # 5 million at 1x: 15x in the table of 2022-12-29, 50x in that of 2024-10-24
@@ -180,7 +180,7 @@ def test_the_margin_table_of_each_day_decides():
 
 def run_coins(leverage: float, venue: bt.Venue = COIN, **given: Any) -> bt.Result:
     """Run an account of 1 coin of 100 dollars that trades at the second open."""
-    terms = {"account": bt.Account(capital=1.0), "sampling": "1h", "compile": False}
+    terms = {"account": bt.Account(capital=1.0), "sampling": "1h"}
     market = given.pop("market", None) or scenes.market_of(*PRICES, targets=[leverage, np.nan])
     return bt.run(market, scenes.Follow(), venue=venue, **terms, **given)
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_counted_is_refused(make: Any, words: str):
 def run_pair(markets, level=4.0, *, venue=None, account=None, **more):
     account = account or bt.Account(capital=1_000.0)
     venue = venue or make_venue(taker=0.0005, slippage=0.0002)
-    return bt.run(markets, Hold(level), venue=venue, account=account, compile=False, **more)
+    return bt.run(markets, Hold(level), venue=venue, account=account, **more)
 
 
 @pytest.mark.parametrize("terms", [{}, {"margin": "isolated", "venue_leverage": 10.0}])
@@ -251,7 +251,7 @@ def test_the_money_for_new_orders_of_cross_and_isolated_positions():
     markets = bt.Markets({"A": make_market(prices), "B": make_market([flat(50)] * 3)})
     setting = {"margin": {"A": "cross", "B": "isolated"}, "venue_leverage": {"A": 20.0, "B": 4.0}}
     venue = make_venue().override(profit_counts=0.5)
-    terms = {"account": bt.Account(**setting), "signal": {"A": 1.0, "B": 1.0}, "compile": False}
+    terms = {"account": bt.Account(**setting), "signal": {"A": 1.0, "B": 1.0}}
     done = bt.run(markets, {"A": Hold(2.0), "B": Hold(1.0)}, venue=venue, **terms)
     free = [1.0, (7_500 - 1_000) / 10_000, (9_500 - 1_000 - 1_100) / 12_000]
     assert (done.bars["available"] / done.bars["equity"]).tolist() == pytest.approx(free)
@@ -328,7 +328,7 @@ def words(text):
 @pytest.fixture(scope="module")
 def daily():
     days = sessions(interval="1d", sessions=True)
-    return live(days, Constant(1.0), calendar="252", compile=False)
+    return live(days, Constant(1.0), calendar="252")
 
 
 def test_business_days_are_named_by_their_sessions(daily):
@@ -379,7 +379,7 @@ def test_standard_errors_are_not_judged():
 def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
     hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
-    result = live(sessions(index=hours), Constant(1.0), compile=False)
+    result = live(sessions(index=hours), Constant(1.0))
     assert "2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
     row = list_falls(result)[0].table.iloc[0]
     assert row[["peak", "trough"]].tolist() == ["2000-03-25 00:00", "2000-03-25 02:00"]
@@ -389,7 +389,7 @@ def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
 
 
 def run_held(market, turns=1.0, venue=BINANCE, **settings):
-    return bt.run(market, Hold(turns), venue=venue, account=bt.Account(**settings), compile=False)
+    return bt.run(market, Hold(turns), venue=venue, account=bt.Account(**settings))
 
 
 @pytest.fixture(scope="module")
@@ -453,7 +453,7 @@ def test_every_metric_is_explained_and_nothing_else(calm):
 
 
 def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms):
-    """Run an account of two still markets in plain Python, without warnings of missing marks."""
+    """Run an account of two still markets without warnings of missing marks."""
     given = {"venue": venue or make_venue(), "signal": signal, "overlay": overlay}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bt.LastPriceWarning)
@@ -523,7 +523,7 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
     """0.3x is half of what is asked of each of two; 0.1x is not."""
     with pytest.warns(bt.BandWarning, match="the band of . is 0.3 times .* median target of 0.5"):
         run(Hold(), band=0.3)
-    terms = {"venue": make_venue(), "account": bt.Account(), "overlay": Hold(), "compile": False}
+    terms = {"venue": make_venue(), "account": bt.Account(), "overlay": Hold()}
     sweep = bt.sweep(bt.Markets(STILL), Hold, {"account.band": [0.1, 0.3]}, **terms)
     assert sweep.table["final_equity"].tolist() == [10_000.0, 10_000.0]
 
@@ -539,7 +539,7 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
 def test_each_limit_has_its_name(account, leverage, cause):
     lot = 0.05 if cause == "lot" else 0.0
     venue = make_venue().override({"contract.lot": lot, "contract.min_notional": 3.0})
-    terms = {"venue": venue, "account": bt.Account(**account), "compile": False}
+    terms = {"venue": venue, "account": bt.Account(**account)}
     result = bt.run(STILL["A"], Constant(leverage), **terms)
     assert cause in result.target_cuts().index
 
@@ -573,7 +573,7 @@ class Cold(bt.Policy):
 def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
     given = {"market": MARKET, "venue": BINANCE, **more}
     with pytest.warns(bt.NoFillWarning, match="filled no order") as caught:
-        result = bt.run(policy=policy, account=bt.Account(**account), compile=False, **given)
+        result = bt.run(policy=policy, account=bt.Account(**account), **given)
     assert why in str(caught[-1].message)
     assert why in result.no_fill
     assert caught[-1].filename == __file__
@@ -581,7 +581,7 @@ def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
 
 
 def test_a_sweep_says_how_many_sets_have_no_fill():
-    terms = {"venue": BINANCE, "account": bt.Account(), "compile": False}
+    terms = {"venue": BINANCE, "account": bt.Account()}
     with pytest.warns(bt.NoFillWarning, match="1 of 2 parameter sets filled no order"):
         bt.sweep(MARKET, Constant, {"leverage": [0.0, 1.0]}, **terms)
 
@@ -590,7 +590,7 @@ def test_a_sweep_says_how_many_sets_have_no_fill():
 def test_last_prices_are_warned_of_once_per_call():
     price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
     market = bars_market(price, price)
-    terms = {"venue": BINANCE, "account": bt.Account(), "compile": False}
+    terms = {"venue": BINANCE, "account": bt.Account()}
     for act in [
         lambda: bt.run(market, Constant(1.0), **terms),
         lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, **terms),
@@ -642,7 +642,7 @@ def test_orders_under_the_minimum_are_counted_in_bars_that_are_quiet_otherwise()
     """20 contracts. At 101, 2x of 1,020 lack 20, at 102 they lack 40: less than 50. At 103, 60."""
     venue = make_venue().override({"contract.min_notional": 50.0})
     market = make_market([flat(each) for each in (100, 100, 101, 102, 103)])
-    terms = {"venue": venue, "account": bt.Account(capital=1_000.0), "compile": False}
+    terms = {"venue": venue, "account": bt.Account(capital=1_000.0)}
     result = bt.run(market, Constant(2.0), **terms)
     assert result.bars["position"].tolist() == pytest.approx([0, 20, 20, 20, 20 + 60 / 103])
     assert result.bars["equity"].tolist() == pytest.approx([1000, 1000, 1020, 1040, 1060])
@@ -708,5 +708,5 @@ def test_a_promise_is_kept_broken_or_not_judged_and_is_saved(tmp_path):
 
 
 def run_one(policy, bars):
-    terms = {"venue": make_venue(), "account": bt.Account(), "compile": False}
+    terms = {"venue": make_venue(), "account": bt.Account()}
     return bt.run(make_market(bars), policy, **terms)

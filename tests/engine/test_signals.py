@@ -28,7 +28,7 @@ PLAIN = dataclasses.replace(
     funding_mark=SAMPLE.funding_mark[:0],
 )  # fmt: skip
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-TERMS = {"venue": VENUE, "compile": False}
+TERMS = {"venue": VENUE}
 FLAT, LONG = market_of(np.full(6, 100.0)), Market.sample(bars=600)
 
 
@@ -170,7 +170,7 @@ def as_the_page_does(seen: Market) -> pd.Series:
 def as_the_refusal_says(seen: Market) -> pd.Series:
     signal = daily_of(seen)
     with pytest.raises(bt.ParameterError, match="values of longer bars") as refused:
-        bt.run(seen, Constant(), signal=signal, venue=VENUE, account=bt.Account(), compile=False)
+        bt.run(seen, Constant(), signal=signal, venue=VENUE, account=bt.Account())
     code = re.search(r"bt\.signals\..*?carry=True\)", str(refused.value))[0]
     return eval(code, {"bt": bt, "market": seen, "signal": signal})
 
@@ -398,28 +398,28 @@ def test_a_text_names_a_rule_with_its_parameters_in_order():
 def test_a_run_takes_a_rule_its_text_or_a_column_and_the_manifest_keeps_the_name():
     market = bt.Market.sample(bars=200)
     policy = Constant(leverage=2.0)
-    by_text = live(market, policy, signal="breakout:10", compile=False)
-    by_rule = live(market, policy, signal=bt.signals.Breakout(10), compile=False)
-    given = live(market, policy, signal=bt.signals.Breakout(10).apply(market), compile=False)
+    by_text = live(market, policy, signal="breakout:10")
+    by_rule = live(market, policy, signal=bt.signals.Breakout(10))
+    given = live(market, policy, signal=bt.signals.Breakout(10).apply(market))
     name, _, digest = by_text.manifest["signal"].partition(" sha256:")
     assert (name, len(digest)) == ("breakout:10", 64)
     assert by_rule.manifest["id"] == by_text.manifest["id"] == given.manifest["id"]
     assert "signal checked at" in by_text.manifest["causality"]
-    by_column = live(market.with_columns(view=by_text.signal), policy, signal="view", compile=False)
+    by_column = live(market.with_columns(view=by_text.signal), policy, signal="view")
     assert by_column.manifest["signal"].startswith("column view sha256:")
     assert "signal not checked" in by_column.manifest["causality"]
     assert by_column.bars["equity"].tolist() == by_text.bars["equity"].tolist()
-    changed = live(market, policy, signal=0.5 * by_text.signal, compile=False)
+    changed = live(market, policy, signal=0.5 * by_text.signal)
     assert changed.manifest["signal"].startswith("series sha256:")
 
 
 def test_an_own_rule_runs_and_one_that_looks_ahead_is_refused():
     market = bt.Market.sample(bars=200)
-    found = live(market, Constant(leverage=1.0), signal=Rising(bars=3), compile=False)
+    found = live(market, Constant(leverage=1.0), signal=Rising(bars=3))
     expected = market.close[3:] > market.close[:-3]
     assert found.signal[3:].tolist() == expected.astype(float).tolist()
     with pytest.raises(bt.PolicyError, match="peek"):
-        live(market, Constant(leverage=1.0), signal=Peek(), compile=False)
+        live(market, Constant(leverage=1.0), signal=Peek())
 
 
 def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n():
@@ -430,7 +430,7 @@ def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n
         direction = bt.signals.Breakout(10).apply(market).to_numpy()
         assert weights[name].tolist()[:-1] == (0.5 * direction).tolist()[:-1]
     both = ("breakout:10", weights)
-    by_text, given = (live(markets, Constant(1.0), signal=x, compile=False) for x in both)
+    by_text, given = (live(markets, Constant(1.0), signal=x) for x in both)
     assert by_text.manifest["signal"].startswith("breakout:10 sha256:")
     assert by_text.manifest["id"] == given.manifest["id"]
 

@@ -35,10 +35,10 @@ def result() -> bt.Result:
 
 
 def run(market: bt.Market, resume: bt.Result | None = None) -> bt.Result:
-    """Run six turns both ways in plain Python."""
+    """Run six turns both ways."""
     signal = pd.Series(FLIPS, pd.date_range("2023-01-01", periods=2000, freq="1h", tz="UTC"))
     terms = {"venue": VENUE, "account": bt.Account(), "signal": signal[market.times]}
-    return bt.run(market, Constant(leverage=6.0), **terms, compile=False, resume=resume)
+    return bt.run(market, Constant(leverage=6.0), **terms, resume=resume)
 
 
 def touch_by_hand(result: bt.Result, half_life: float, days: int) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_the_forecast_is_the_first_passage_of_the_mark_within_a_day(result: bt.R
 
 
 def test_a_position_that_no_price_liquidates_is_never_forecast_to_be():
-    result = live(walk(200, 0.0, 0.6, seed=0), Constant(leverage=0.9), compile=False)
+    result = live(walk(200, 0.0, 0.6, seed=0), Constant(leverage=0.9))
     assert result.bars["liquidation_price"].isna().all()
     assert (result.bars["liquidation_probability"] == 0.0).all()
 
@@ -110,7 +110,7 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
 
 def test_in_a_market_with_sessions_a_day_is_a_session():
     """Seven bars of half an hour each."""
-    result = live(sessions_market(40, 7), Constant(leverage=5.0), calendar="252", compile=False)
+    result = live(sessions_market(40, 7), Constant(leverage=5.0), calendar="252")
     found = result.bars["liquidation_probability"].to_numpy()
     np.testing.assert_allclose(found[1:], touch_by_hand(result, 144.0, 252)[1:], rtol=1e-13)
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first

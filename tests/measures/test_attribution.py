@@ -74,7 +74,7 @@ def test_what_a_liquidation_costs_stands_under_its_own_name():
 def test_a_gap_between_close_and_open_stands_under_fills():
     """Decided at 100, bought at 102, marked at 102: 2 % of the move was never held."""
     market = bars_market(np.array([100.0, 102.0, 102.0]), np.array([100.0, 102.0, 102.0]))
-    split = live(market, Constant(leverage=1.0), compile=False).attribution()
+    split = live(market, Constant(leverage=1.0)).attribution()
     held = 100.0 / 102.0  # a notional of 1 at 102, valued at the close before
     assert split.fills == pytest.approx(-0.02 * held, rel=1e-12)
     assert split.growth == pytest.approx(0.0, abs=1e-15)
@@ -86,7 +86,7 @@ def test_the_terms_of_a_random_run_add_up(seed):
     case = make_case(seed)
     terms = case.account | {"negative_limit": None, "conversion": "listed"}
     case = replace(case, account=terms, collateral=[])  # which is attributed by instrument
-    result = bt.run(policy=Follow(), compile=False, **case.for_engine(bt))
+    result = bt.run(policy=Follow(), **case.for_engine(bt))
     split, table = result.attribution(), result.attribution(by="day")
     finite = split.terms.drop("ruin")
     scale = max(1.0, finite.abs().sum())
@@ -110,7 +110,7 @@ def test_constant_leverage_has_no_timing(signal, kind):
     """Rebalanced at every open, 3x is 3x of the wealth before each bar, up or down."""
     size = {"contract": {"kind": kind, "lot": 0.0, "min_notional": 0.0}}
     market = walk(1000, 0.5, 0.8, seed=8)
-    settings = {"venue": venue_of(**size), "compile": False}
+    settings = {"venue": venue_of(**size)}
     split = live(market, Constant(leverage=3.0), signal=signal, **settings).attribution()
     assert split.leverage_held == pytest.approx(3.0, rel=1e-12)
     assert split.leverage_timing == pytest.approx(0.0, abs=1e-12)
@@ -124,7 +124,7 @@ def test_constant_leverage_has_no_timing(signal, kind):
 def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing():
     """Long, short, out, long: 2x in each has no timing, and 1x earns what the signal earns."""
     signal = np.array([1.0, -1.0, 0.0, 1.0, -1.0, 1.0, 0.0])
-    split = live(steps_market(), Constant(leverage=2.0), signal=signal, compile=False).attribution()
+    split = live(steps_market(), Constant(leverage=2.0), signal=signal).attribution()
     moves = signal[:-1] * np.array(SOME)
     assert split.price_1x == pytest.approx(np.log1p(moves).sum(), rel=1e-12)
     assert split.average_leverage == pytest.approx(moves.sum(), rel=1e-12)
@@ -135,9 +135,9 @@ def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing(
 def test_deposits_and_withdrawals_are_no_growth():
     market = steps_market()
     flows = pd.Series([5000.0, -2500.0], index=market.times[[2, 4]])
-    plain = live(market, Constant(leverage=2.0), compile=False).attribution()
+    plain = live(market, Constant(leverage=2.0)).attribution()
     account = bt.Account(flows=flows)
-    flowing = live(market, Constant(leverage=2.0), account=account, compile=False).attribution()
+    flowing = live(market, Constant(leverage=2.0), account=account).attribution()
     np.testing.assert_allclose(flowing.terms, plain.terms, atol=1e-13)
 
 
@@ -167,7 +167,7 @@ def test_ruin_with_a_reserve_left_is_a_loss_like_any_other():
 
 
 def test_rows_by_month_add_up_across_and_down():
-    result = live(walk(24 * 75, 0.5, 0.9, seed=3), Constant(leverage=2.0), compile=False)
+    result = live(walk(24 * 75, 0.5, 0.9, seed=3), Constant(leverage=2.0))
     table = result.attribution(by="month")
     assert list(table.index.strftime("%Y-%m-%d")) == ["2020-01-01", "2020-02-01", "2020-03-01"]
     assert table.index.tz is not None
@@ -199,8 +199,7 @@ def test_phases_of_the_market_add_up_to_the_run_and_know_only_the_close_before()
     The log growth of each phase is that of its bars, at 1x of closes 100, 110, 99, 99, 120, 108."""
     closes = np.array([100.0, 110.0, 99.0, 99.0, 120.0, 108.0])
     market = market_of(closes).with_columns(heat=np.arange(6.0))
-    result = bt.run(market, Constant(leverage=2.0), venue=venue_of(), account=account_of(),
-                    compile=False)  # fmt: skip
+    result = bt.run(market, Constant(leverage=2.0), venue=venue_of(), account=account_of())
     table, unit = result.measures_by("heat", bins=2), result.bars["unit"].to_numpy()
     growth = np.log(unit / np.append(1.0, unit[:-1]))
     assert table["bars"].tolist() == [2, 3, 1]

@@ -45,7 +45,7 @@ def market(*, bar=None, shift=0):
 
 
 def run(*, leverage=2.0, venue=VENUE, data=None):
-    terms = {"venue": venue, "account": bt.Account(band=0.05), "compile": False}
+    terms = {"venue": venue, "account": bt.Account(band=0.05)}
     return bt.run(market() if data is None else data, Constant(leverage), **terms)
 
 
@@ -146,7 +146,7 @@ def test_the_same_platform_means_the_same_bytes_and_another_one_a_billionth_per_
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_fee_of_one_venue_is_named_with_its_instrument():
     markets = simulate_pair(60)
-    terms = {"account": bt.Account(capital=1_000.0), "overlay": Hold(0.5), "compile": False}
+    terms = {"account": bt.Account(capital=1_000.0), "overlay": Hold(0.5)}
     venues = ({"AAA": make_venue(taker=0.001), "BBB": make_venue(taker=x)} for x in (0.001, 0.0011))
     results = (bt.run(markets, Hold(2.0), venue=each, sampling="1h", **terms) for each in venues)
     was, now = (baselines.take_baseline(each, "pair") for each in results)

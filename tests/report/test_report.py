@@ -110,7 +110,7 @@ def test_the_statement_adds_up_to_the_change_of_equity(result):
 
 def test_a_run_without_marks_says_so_once(tmp_path, capsys):
     market_of(np.linspace(100.0, 110.0, 60)).save(tmp_path / "data")
-    own = ("--instrument", "BTCUSDT", "--no-save", "--no-compile")
+    own = ("--instrument", "BTCUSDT", "--no-save")
     found = call(capsys, "run", "--data", tmp_path / "data", *own)
     text = " ".join(found[1:]).replace("\n", " ")
     assert text.lower().count("no mark prices") == 1
@@ -324,7 +324,7 @@ def test_collateral_is_part_of_what_the_account_began_with():
     coins = make_market([(10, 12, 10, 12), flat(12), flat(12)])
     held = [bt.Collateral("C", 100.0, coins, rate=0.9)]
     account = bt.Account(capital=1_000.0, negative_limit=0.0, collateral=held)
-    terms = {"venue": make_venue(), "account": account, "compile": False}
+    terms = {"venue": make_venue(), "account": account}
     result = bt.run(bt.Markets(still), Hold(0.0), **terms)
     assert build_page(result).summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
     table = run_parts.tabulate_instruments(result).table

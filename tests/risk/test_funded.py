@@ -115,7 +115,7 @@ def test_paths_and_history_add_up_to_one():
     market = bt.Market.sample(bars=24 * 10)
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
     drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=1.5), paths=12, horizon="2d")
-    found = test.passing_probability(Once(), paths=drawn, days=2, daily_loss=0.04, compile=False)
+    found = test.passing_probability(Once(), paths=drawn, days=2, daily_loss=0.04)
     sums = found.table[["passed", "daily_loss", "max_loss", "undecided"]].sum(axis=1)
     assert sums.tolist() == pytest.approx([1.0, 1.0])
     assert found.table["n"].tolist() == [12.0, 4.0]  # of two days each, from the second day on
@@ -138,7 +138,7 @@ def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account(daily_loss=0.02, day=zone))
     how = {"paths": 8, "horizon": "2d", "funding": None}
     paths = bt.simulate_paths(market, bt.paths.Stationary(block=12.0), **how)
-    rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02, "days": 2, "compile": False}
+    rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02, "days": 2}
     found = test.passing_probability(Constant(leverage=0.4), paths=paths, **rules)
     runner = PathsRunner(paths, Constant(leverage=0.4), test, None, False)
     acted = ["daily_loss" in runner.run_path(i).events["kind"].to_numpy() for i in range(8)]
@@ -147,7 +147,7 @@ def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
     opens = number_days(market.time, zone)
     starts = np.flatnonzero(np.diff(opens))[::2][: int(found.table.loc["history", "n"])]
     spans = [market.slice(market.times[k], market.times[k + 48]) for k in starts]
-    past = [test.replace(market=x).run(Constant(leverage=0.4), compile=False) for x in spans]
+    past = [test.replace(market=x).run(Constant(leverage=0.4)) for x in spans]
     failed = np.mean([("daily_loss" in each.events["kind"].to_numpy()) for each in past])
     assert found.table.loc["history", "daily_loss"] == failed
 
@@ -158,7 +158,7 @@ def test_what_contradicts_a_challenge_is_refused():
 
     def passing(account=None, **rules):
         test = bt.Backtest(market, venue=free_venue(), account=account or bt.Account())
-        return test.passing_probability(Constant(), paths=paths, **rules, compile=False)
+        return test.passing_probability(Constant(), paths=paths, **rules)
 
     check_refused(passing, "days must be at most the 2d of the paths, got 30")
     check_refused(lambda: passing(days=1, locked=0.0), "locked is used only with trailing")

@@ -30,10 +30,9 @@ from tests.risk.accounts import Hold, free_account, free_venue, liquidation_dist
 
 SIGMA = 0.8
 TERMS = {"venue": free_venue(), "account": free_account()}
-PLAIN = {**TERMS, "compile": False}
 WILD = models.GBM(volatility=1.2)
 CALM = models.GBM(volatility=0.5)
-GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
+GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40}
 GBM = models.GBM(volatility=3.0)
 SAME = {"rtol": 1e-12, "atol": 1e-9}
 """Of a capital of 1,000."""
@@ -141,7 +140,7 @@ class Aging(bt.Policy):
 def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     """Each is new: its age, its memory, its tier of fees, and no interest for the bar before."""
     market, venue = sample(), free_venue().override(terms)
-    given = {"venue": venue, "account": free_account(), "compile": False}
+    given = {"venue": venue, "account": free_account()}
     runner = begin(draw(market, horizon="3h"), policy, **given)
     setup = runner.setup._replace(account=given["account"])
     setup = set_up_again(setup, runner.paths.markets, np.ones((1, 120)), first=0, started=0)
@@ -164,7 +163,7 @@ def daily(n: int = 400, fall: int = 200) -> bt.Market:
 def test_history_is_counted_from_every_day_by_hand():
     """10x die in a fall of 15 %: opened on its day or the day before, 2 of 398 with two days."""
     paths = bt.simulate_paths(daily(), models.GBM(volatility=0.1), paths=5, horizon="2d")
-    risk = bt.liquidation_risk(paths, Hold(10.0), **TERMS, compile=False)
+    risk = bt.liquidation_risk(paths, Hold(10.0), **TERMS)
     row = risk.table.loc["2d"]
     assert row["history"] == pytest.approx(2 / 398)
     assert row[["history_starts", "history_apart"]].tolist() == [398, 199]
@@ -174,7 +173,7 @@ def test_history_is_counted_from_every_day_by_hand():
     assert told in " ".join(risk.summary().split())
     assert risk.table.loc["1d", "history"] == pytest.approx(1 / 399)
     short = bt.simulate_paths(daily(300), models.GBM(volatility=0.1), paths=5, horizon="2d")
-    risk = bt.liquidation_risk(short, Hold(10.0), **TERMS, compile=False)
+    risk = bt.liquidation_risk(short, Hold(10.0), **TERMS)
     assert "; history: too short)." in risk.verdict
     assert risk.table[[*PAST]].isna().all(axis=None)
     assert "What history did" not in risk.summary()
@@ -200,7 +199,7 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
     account = bt.Account(capital=100_000.0, requirement="deribit-standard")
     for bars, is_held in ((96, True), (24 * 9, False)):
         markets = make_markets(bars=bars)
-        given = {"venue": make_venue(), "account": account, "compile": False}
+        given = {"venue": make_venue(), "account": account}
         puts = pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].times[10:11])
         result = bt.run(markets, Constant(0.5), option_quantities=puts, **given)
         history, model = bt.Markets({"BTC": markets["BTC"]}), models.GBM(volatility=SIGMA)
@@ -299,7 +298,7 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
 
 def test_a_policy_is_scaled_by_a_factor():
     policies = (Scaled(VolTarget(target=0.3), factor=2.0), VolTarget(target=0.6))
-    runs = [bt.run(bt.Market.sample(bars=300), each, **TERMS, compile=False) for each in policies]
+    runs = [bt.run(bt.Market.sample(bars=300), each, **TERMS) for each in policies]
     assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
 
 
@@ -316,25 +315,25 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     history = bt.Markets({"A": sample(), "B": sample(1)})
     account = free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5, **terms)
     given = {"venue": free_venue(), "account": account}
-    before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
+    before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3})
     paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
-    risk = bt.liquidation_risk(paths, policy, **{**given, "account": before}, compile=False)
+    risk = bt.liquidation_risk(paths, policy, **{**given, "account": before})
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         joined = paths.markets_of(paths.draw_all(i, i + 1), 0, i, 10**6)
-        whole = bt.run(joined, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
+        whole = bt.run(joined, policy, **given, signal={"A": 0.7, "B": -0.3})
         bars = whole.bars.iloc[-24:]
         assert np.allclose(lives.wealth[i], bars["equity"] + bars["reserve"], rtol=1e-12)
 
 
 def ended() -> bt.Result:
     market = bt.Markets({"A": sample().prefix(100), "B": sample(1).prefix(100)})
-    return bt.run(market, Hold(2.0), **PLAIN)
+    return bt.run(market, Hold(2.0), **TERMS)
 
 
 def risk_of(**given) -> object:
     given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **given}
-    return bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given, compile=False)
+    return bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
 
 
 def risk_of_two(**given) -> object:
@@ -374,7 +373,7 @@ def test_a_risk_without_a_fill_says_so(names):
     policy = Constant(leverage=5.0)
     paths = bt.simulate_paths(market, CALM, paths=20, horizon="12h")
     with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
-        risk = bt.liquidation_risk(paths, policy, **terms, compile=False)
+        risk = bt.liquidation_risk(paths, policy, **terms)
     assert "band" in risk.settings["no_fill"]
     assert "! No order was filled on any path: " in risk.summary()
 
@@ -398,7 +397,7 @@ def test_the_largest_leverage_is_one_that_can_be_opened():
 
 def begin(paths, policy, **given) -> PathsRunner:
     fields = {name: each for name, each in given.items() if name != "compile"}
-    return PathsRunner(paths, policy, bt.Backtest(paths.history, **fields), compile=False)
+    return PathsRunner(paths, policy, bt.Backtest(paths.history, **fields))
 
 
 def draw(market: bt.Market | bt.Markets, **terms) -> bt.Paths:
@@ -416,7 +415,7 @@ def costly() -> bt.Venue:
     (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
 ])  # fmt: skip
 def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, account, happens):
-    given = {"venue": costly(), "account": free_account(**account), "compile": False}
+    given = {"venue": costly(), "account": free_account(**account)}
     runner = begin(draw(sample()), policy, **given)
     lives = runner.run_block(0, 4)
     assert getattr(lives, happens).any()
@@ -453,7 +452,7 @@ def tiered() -> bt.Venue:
 
 def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     """The hours of the run leave the first tier, so its volume must go on along the paths."""
-    given = {"venue": tiered(), "account": free_account(), "compile": False}
+    given = {"venue": tiered(), "account": free_account()}
     before = bt.run(sample(), Flip(), **given)
     paths = draw(sample(), horizon="1d", paths=2)
     given |= {"account": before}
@@ -474,9 +473,9 @@ class Flip(bt.Policy):
 
 
 def test_an_overlay_scales_the_only_position_too():
-    halved = {**PLAIN, "overlay": Constant(leverage=0.5)}
+    halved = {**TERMS, "overlay": Constant(leverage=0.5)}
     half = bt.liquidation_risk(draw(sample()), Constant(leverage=4.0), **halved)
-    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **PLAIN)
+    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **TERMS)
     assert np.allclose(half.fan, two.fan, **SAME)
     before = bt.run(sample(), Cppi(), **halved)
     goes_on = {**halved, "account": before}  # with the equity that the policy remembers
@@ -490,7 +489,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     monkeypatch.setattr(largest_leverage, "choose_grid", lambda *_: sizes)
     market = kit.market_of(100.0 * 1.001 ** np.arange(240), "1h", start="2023-01-01")
     how = {"horizon": "24h", "model": models.GBM(volatility=0.5), "paths": 12}
-    found = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **PLAIN, **how)
+    found = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **TERMS, **how)
     sources = ["paths with a drift of +40.00 % per year", "paths without drift", "history"]
     assert list(found.table.index.levels[0]) == sorted(sources)
     for source, drift in zip(sources, (0.4, 0.0), strict=False):
@@ -507,7 +506,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert "+40.00 %" in found.heading
     assert "opens a horizon apart" in found.details
     how = {**how, "horizon": "240h"}
-    longer = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **PLAIN, **how)
+    longer = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **TERMS, **how)
     assert "History has no row: it is no longer than 240h." in longer.details
     high = found.table["p_liquidation_simulation_high"].iloc[0]
     assert high == pytest.approx(1 - 0.025 ** (1 / 12))
@@ -534,7 +533,7 @@ def test_a_venue_defaults_at_an_exponential_time():
     account = bt.Account(capital=1_000.0, reserve=250.0, margin_call=0.8, top_up_to=0.5)
     found = bt.liquidation_risk(
         drawn, Hold(0.0), venue=TERMS["venue"], account=account, horizons=("1d", "3d"),
-        default_rate=60.0, recovery=0.4, confidence=1 - 1e-6, compile=False,
+        default_rate=60.0, recovery=0.4, confidence=1 - 1e-6,
     )  # fmt: skip
     for days, (_, row) in zip((1, 3), found.table.iterrows(), strict=True):
         wanted = 1.0 - math.exp(-60.0 * days / 365)
@@ -543,7 +542,7 @@ def test_a_venue_defaults_at_an_exponential_time():
     assert found.table.equity_05.iloc[-1] == pytest.approx(250.0 + 0.4 * 1_000.0)
     assert found.table.equity_95.iloc[-1] == 1_250.0
     assert "default of the venue" in found.summary()
-    assert "p_default" not in bt.liquidation_risk(drawn, Hold(0.0), **TERMS, compile=False).table
+    assert "p_default" not in bt.liquidation_risk(drawn, Hold(0.0), **TERMS).table
     check_refused(
         lambda: bt.liquidation_risk(drawn, Hold(1.0), **TERMS, recovery=0.5),
         "recovery must be left out without default_rate",

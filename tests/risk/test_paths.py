@@ -492,7 +492,7 @@ class HalfOnPathsThatRise(strategies.VolTarget):
 def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="1d", paths=3, seed=3)
     test = bt.Backtest(paths.history, venue=free_venue(), account=free_account())
-    runner = PathsRunner(paths, strategies.VolTarget(), test, compile=False)
+    runner = PathsRunner(paths, strategies.VolTarget(), test)
     (own,) = runner.setup.observed
     own = own._replace(policy=HalfOnPathsThatRise())
     found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
@@ -728,7 +728,7 @@ def test_short_histories_have_simpler_processes_and_say_so(settled):
     assert "funding: constant at" in laws.summarize_funding(few.describe()["funding_fit"])[0]
     none = bt.simulate_paths(bt.Market.from_frames(settled.bars()), GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
-    terms = {"venue": free_venue(), "account": free_account(), "compile": False}
+    terms = {"venue": free_venue(), "account": free_account()}
     assert "funding: none" in bt.liquidation_risk(none, Hold(5.0), **terms).summary()
 
 

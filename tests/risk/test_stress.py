@@ -17,6 +17,7 @@ from tests.kit import check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
 TWINS = {"A": 0.5, "B": 0.5}
+LATER = float(pd.Timestamp("2023-01-03 11:00").value)
 CRASHES = {each.name: each for each in bt.crashes()}
 
 
@@ -33,14 +34,14 @@ def wild() -> bt.Market:
 
 def held(lever=10.0, signal=1.0, venue=None, market=None, policy=None, **terms):
     given = {"venue": venue or free_venue(), "account": free_account(**terms), "signal": signal}
-    return bt.run(market or steady(), policy or Hold(lever), **given, compile=False)
+    return bt.run(market or steady(), policy or Hold(lever), **given)
 
 
 class Halve(bt.Policy):
     """Hold 18 turns, and 2 after 60 bars: the order fills at the first open of a scenario."""
 
     def leverage(self, bar, account):
-        return 18.0 if bar.time < pd.Timestamp("2023-01-03 11:00").value else 2.0
+        return 18.0 if bar.time < LATER else 2.0
 
 
 def stress_one(result, **scenario):
@@ -469,7 +470,7 @@ def test_days_of_stocks_are_replayed_in_sessions_and_hours_of_coins_in_markets_t
 def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
     """On a straight line it levered up, and lost far more."""
     before, scenario = market_of("SPX", sessions=True), CRASHES["2020-03 stocks"]
-    terms = {"venue": free_venue(), "account": free_account(), "compile": False, "calendar": "252"}
+    terms = {"venue": free_venue(), "account": free_account(), "calendar": "252"}
     run = bt.run(before, VolTarget(target=0.2, half_life=20.0), **terms)
     row = bt.stress(run, scenario).table.iloc[0]
     real = next(iter(read_bars(scenario).values()))[0].T * before.close[-1]

@@ -14,13 +14,13 @@ from tests import kit
 from tests.kit import check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
-TERMS = {"account": free_account(), "compile": False}
+TERMS = {"account": free_account()}
 FREE = {"venue": free_venue(), **TERMS}
 N = 24 * 12
 RISING = kit.market_of(
     100.0 * np.exp(0.00004 * np.arange(N) + 0.004 * np.cos(np.arange(N))), volume=np.full(N, 1e4)
 )
-OF_1000 = {"account": bt.Account(capital=1000.0), "compile": False}
+OF_1000 = {"account": bt.Account(capital=1000.0)}
 FLAT = kit.flat(100.0)
 HEDGED = bt.Markets({
     "A": kit.make_market([FLAT, FLAT, (100, 106, 94, 100), FLAT], start="2023-01-01"),
@@ -107,7 +107,7 @@ def test_the_capital_at_which_growth_is_half_is_a_root():
     growths = []
     for capital in (grid[0], found.half_growth):
         account = bt.Account(capital=capital)
-        run = bt.run(RISING, Constant(2.0), venue=costly(), account=account, compile=False)
+        run = bt.run(RISING, Constant(2.0), venue=costly(), account=account)
         growths.append(run.metrics["cagr"])
     assert growths[1] == pytest.approx(0.5 * growths[0], rel=0.05)
     assert grid[0] < found.half_growth < grid[-1]

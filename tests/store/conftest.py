@@ -11,9 +11,9 @@ from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, compare_policies
 from tests.report.conftest import live
 from tests.tuning import seek, stand_in
-from tests.validation.worlds import PLAIN
+from tests.validation.worlds import TERMS
 
-SEARCH = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
+SEARCH = {**TERMS, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
 SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
 
 

@@ -28,13 +28,13 @@ from tests.validation import worlds
 
 MARKET = bt.Market.sample(bars=120)
 TERMS = {"venue": riskless_venue(), "account": free_account()}
-PLAIN = {"venue": free_venue(), "account": bt.Account(), "compile": False}
+PLAIN = {"venue": free_venue(), "account": bt.Account()}
 SPACES = re.compile(r"[\s\u00a0]+")
 
 
 def make_risk(lever: float) -> SavedResult:
     drawn = bt.simulate_paths(MARKET, bt.paths.GBM(volatility=2.0), paths=20, horizon="6h")
-    return bt.liquidation_risk(drawn, Hold(lever), **TERMS, compile=False)
+    return bt.liquidation_risk(drawn, Hold(lever), **TERMS)
 
 
 def make_run() -> SavedResult:
@@ -55,10 +55,10 @@ MAKES: dict[str, Callable[[], Any]] = {
     "risk": lambda: make_risk(40.0),
     "a risk without a typical path": lambda: make_risk(0.0),
     "largest leverage": lambda: bt.max_leverage(
-        MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
+        MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34
     ),
     "leverage-frontier": lambda: bt.leverage_frontier(
-        MARKET, **TERMS, drift=0.2, horizon="3h", model="gbm", paths=8, compile=False
+        MARKET, **TERMS, drift=0.2, horizon="3h", model="gbm", paths=8
     ),
     "stress": lambda: bt.stress(make_run(), [FALL], ladder=LADDER),
     "bounds": lambda: bt.bounds(make_run()),
@@ -75,7 +75,7 @@ MAKES: dict[str, Callable[[], Any]] = {
         1 / 3, 1 / 3, 0.1, 0.2, settings={"policy": "Constant()"}, market=MARKET,
     ),
     "passing probability": lambda: bt.passing_probability(
-        MARKET, Hold(2.0), **TERMS, compile=False, days=1,
+        MARKET, Hold(2.0), **TERMS, days=1,
         paths=bt.simulate_paths(MARKET, bt.paths.GBM(volatility=2.0), paths=8, horizon="1d"),
     ),
     "cascade": make_cascade,

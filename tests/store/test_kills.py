@@ -18,7 +18,7 @@ from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
 from tests.kit import slow
 from tests.store.conftest import SEARCH, SPANS
-from tests.validation.worlds import PLAIN, Lever, make_market, read_all
+from tests.validation.worlds import TERMS, Lever, make_market, read_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -43,7 +43,7 @@ def search(store: Path) -> object:
 
 
 def save(store: Path) -> object:
-    return bt.run(make_market(20), Constant(2.0), **PLAIN).save(store)
+    return bt.run(make_market(20), Constant(2.0), **TERMS).save(store)
 
 
 WORKS = (walk, search, save)

@@ -91,7 +91,7 @@ def test_measures_of_the_path_come_by_replay():
     sweep = run(VolTarget, sets)
     full = sweep.detail(sweep.table)
     assert list(full) == [*sets, *METRICS]
-    terms = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+    terms = {"venue": VENUE, "account": ACCOUNT}
     alone = bt.run(MARKET, VolTarget(target=0.8, half_life=72.0), **terms).metrics
     named = {name: alone[name] for name in METRICS}
     np.testing.assert_equal(full.loc[3, [*METRICS]].to_dict(), named)
@@ -151,7 +151,7 @@ def test_an_interrupted_sweep_returns_what_is_done():
 @pytest.mark.slow
 def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
-        sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
+        sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]})
     assert len(caught) == 1
     plain = run(Constant, {"leverage": [1.0, 2.0, 3.0]})
     both = (sweep.table.drop(columns="size"), plain.table.drop(columns="leverage"))
@@ -194,7 +194,7 @@ MARKETS = make_markets(BTC=400, ETH=480, LTC=360)
 
 
 def sweep_apart(market, **more):
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False, **more}
+    terms = {"venue": VENUE, "account": bt.Account(), **more}
     return bt.sweep(market, bt.strategies.Constant, {"leverage": [0.5, 2.0, 60.0]}, **terms)
 
 
@@ -237,7 +237,7 @@ def test_settings_and_signals_may_be_tables_by_market():
 def test_returns_are_the_mean_on_the_days_that_all_have():
     names = {"A": MARKETS["BTC"].slice(0, 240), "B": MARKETS["BTC"].slice(48, 400)}
     test = bt.Backtest(names, venue=VENUE, account=bt.Account(), signal=dict.fromkeys(names, 1.0))
-    evaluator = PooledEvaluator(VariedTest(test, bt.strategies.Constant), compile=False)
+    evaluator = PooledEvaluator(VariedTest(test, bt.strategies.Constant))
     rows = evaluator.evaluate({"leverage": np.array([1.0])}, returns=True)
     series = [run.returns.to_numpy() for run in evaluator.replay({"leverage": 1.0}).values()]
     assert [len(each) for each in series] == [10, 15]  # days: 0 to 9, and 2 to 16

@@ -21,7 +21,7 @@ APART = {name: bt.Market.sample(bars=24 * 15, seed=k) for k, name in enumerate("
 MARKETS = simulate_pair(60)
 VENUES = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
 ACCOUNT = bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=5)
-PAIR = {"venue": VENUES, "account": ACCOUNT, "sampling": "1h", "compile": False}
+PAIR = {"venue": VENUES, "account": ACCOUNT, "sampling": "1h"}
 SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
 
 

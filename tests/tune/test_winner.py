@@ -276,7 +276,7 @@ def test_a_search_has_rows_for_its_benchmarks_in_the_search_and_on_the_holdout(m
     monkeypatch.undo()
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
     market = tuning.MARKET.resample("4h")
-    study = tune(market, VolTarget, **terms, trials=4, sampler="sobol", compile=False)
+    study = tune(market, VolTarget, **terms, trials=4, sampler="sobol")
     split, close = find_split(market, "25%"), market.mark_close
     spans = ((0, split), (split, market.n_bars))
     for (first, stop), lines in zip(spans, study.outcome.lines, strict=True):

@@ -25,7 +25,7 @@ from backtest.search.validation import (
     split_groups,
 )
 from tests.kit import check_refused
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import TERMS, Lever, make_market
 
 HOURS = bt.Market.sample(bars=24 * 100)
 MARKET = make_market(320)
@@ -110,13 +110,13 @@ def test_spans_that_cannot_be_are_refused(given, match):
 
 @pytest.fixture(scope="module")
 def found():
-    return cross_validate(MARKET, Lever, **PLAIN, **SMALL, embargo=0)
+    return cross_validate(MARKET, Lever, **TERMS, **SMALL, embargo=0)
 
 
 def run_group(row, group, **changes):
     first, stop = split_groups(MARKET, 6, 2, "1d")[0].span(group)
     policy = Lever(size=float(row["size"]), window=int(row["window"]))
-    return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.times[first])
+    return bt.run(MARKET.prefix(stop), policy, **{**TERMS, **changes}, start=MARKET.times[first])
 
 
 def test_the_matrix_has_the_objective_of_a_fresh_account_in_each_group(found):
@@ -223,7 +223,7 @@ def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sampl
 
 def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
     """The usual one is 1 % of all bars, here of 1,280: 13, in the fourth day of 4 bars each."""
-    usual = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
+    usual = cross_validate(MARKET, Lever, **TERMS, **SMALL)
     assert (usual.figures["embargo_bars"], usual.figures["embargo_samples"]) == (13, 4)
     split = usual.splits.iloc[0]  # tested on groups 0 and 1: group 2 is embargoed
     runs = [run_group(split, group) for group in (2, 3, 4, 5)]
@@ -242,4 +242,4 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
-        cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, **given})
+        cross_validate(MARKET, Lever, **TERMS, **{**SMALL, **given})

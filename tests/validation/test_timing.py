@@ -56,22 +56,22 @@ def test_the_memory_of_targets_sets_the_least_shift():
 ], ids=["plain", "signal", "overlay", "longer bars", "overlay over a limit"])  # fmt: skip
 def test_what_is_not_shifted_earns_what_the_run_did(test):
     """VolTarget reads nothing of its account, so that its open-loop replay is its run."""
-    result = test.run(VolTarget(half_life=12.0), compile=False)
+    result = test.run(VolTarget(half_life=12.0))
     cut = t.cut_test(result)
     decided = t.read_decided(result, cut.market)
-    table = t.replay_shifts(cut, decided, np.array([0]), compile=False)
+    table = t.replay_shifts(cut, decided, np.array([0]))
     assert table["log_growth"].iloc[0] == pytest.approx(np.log1p(result.metrics["total_return"]))
     assert table["sharpe"].iloc[0] == pytest.approx(result.metrics["sharpe"])
 
 
 def test_a_shifted_replay_is_the_run_of_the_shifted_targets():
-    result = TEST.replace(start=HOURS.times[20]).run(VolTarget(half_life=12.0), compile=False)
+    result = TEST.replace(start=HOURS.times[20]).run(VolTarget(half_life=12.0))
     cut = t.cut_test(result)
     decided = t.read_decided(result, cut.market)
     assert len(decided.closes) == 100
-    found = t.replay_shifts(cut, decided, np.array([24]), compile=False)["log_growth"].iloc[0]
+    found = t.replay_shifts(cut, decided, np.array([24]))["log_growth"].iloc[0]
     policy, _ = t.make_replayed(decided._replace(leverage=np.roll(decided.leverage, 24, axis=0)))
-    again = cut.run(policy(), compile=False)
+    again = cut.run(policy())
     assert found == pytest.approx(np.log1p(again.metrics["total_return"]), rel=1e-12)
 
 
@@ -80,22 +80,22 @@ def test_a_shifted_replay_is_the_run_of_the_shifted_targets():
 def test_several_instruments_shift_together():
     pair = simulate_pair(80)
     test = bt.Backtest(pair, venue=free_venue(), account=bt.Account(), signal="ma-cross:3:9")
-    result = test.run(VolTarget(half_life=12.0), compile=False)
+    result = test.run(VolTarget(half_life=12.0))
     cut = t.cut_test(result)
     decided = t.read_decided(result, cut.market)
-    table = t.replay_shifts(cut, decided, np.array([0, 24]), compile=False)
+    table = t.replay_shifts(cut, decided, np.array([0, 24]))
     assert table["log_growth"].iloc[0] == pytest.approx(np.log1p(result.metrics["total_return"]))
     assert table["log_growth"].iloc[1] != table["log_growth"].iloc[0]
 
 
 def test_what_has_no_timing_or_too_few_days_says_so():
-    held = TEST.timing_test(Constant(leverage=2.0), compile=False)
+    held = TEST.timing_test(Constant(leverage=2.0))
     assert held.verdict == "The leverage is constant: it has no timing."
-    short = TEST.timing_test(VolTarget(half_life=12.0), compile=False)
+    short = TEST.timing_test(VolTarget(half_life=12.0))
     assert short.verdict.startswith("Not computed: 5 days allow 0 shifts")
     assert np.isnan(short.p_growth)
-    check_refused(lambda: TEST.timing_test(Constant(), shifts=98, compile=False), "at least 99")
-    run = TEST.run(Constant(leverage=2.0), compile=False)
+    check_refused(lambda: TEST.timing_test(Constant(), shifts=98), "at least 99")
+    run = TEST.run(Constant(leverage=2.0))
     assert TEST.timing_test(run).verdict == held.verdict
     other = TEST.replace(account=bt.Account(capital=5e3))
     check_refused(lambda: other.timing_test(run), "bt.timing_test(result) accepts any")
@@ -106,7 +106,6 @@ def test_what_has_no_timing_or_too_few_days_says_so():
 def test_a_study_is_tested_on_its_holdout():
     how = {
         "space": {"leverage": (0.5, 2.0)}, "trials": 4, "robust": False, "sampler": "sobol",
-        "compile": False,
     }  # fmt: skip
     test = TEST.replace(sampling="1h")
     study = test.tune(Constant, **how)
@@ -132,5 +131,5 @@ def test_weeks_are_shifted_in_a_market_with_sessions():
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close))
     market = bt.Market.from_frames(bars, sessions=True)
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account(), calendar="252")
-    decided = t.read_decided(test.run(Constant(), compile=False), market)
+    decided = t.read_decided(test.run(Constant()), market)
     assert decided.unit == 5

@@ -15,13 +15,13 @@ from backtest.search.walk_forward import walk_forward
 from backtest.sweep import Evaluator, count_sets
 from tests.kills import NEVER, die_at
 from tests.kit import check_refused, slow
-from tests.validation.worlds import PLAIN, POLICY, Lever, make_market, read_all
+from tests.validation.worlds import POLICY, TERMS, Lever, make_market, read_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-SEARCH = ["--trials", "6", "--no-compile"]
+SEARCH = ["--trials", "6"]
 COMMANDS = {
     "walk-forward": [
         *("--train", "60d", "--test", "30d", "--sampler", "sobol"),
@@ -82,7 +82,7 @@ def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, wo
 
 
 def walk(store: Path, **more):
-    return walk_forward(MARKET, Lever, **PLAIN, **SMALL, **SPACE, store=store, **more)
+    return walk_forward(MARKET, Lever, **TERMS, **SMALL, **SPACE, store=store, **more)
 
 
 def kill_this_process(done, total):
@@ -109,7 +109,7 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     market = make_market(160)
 
     def validate(store, **more):
-        return bt.cross_validate(market, Lever, **PLAIN, **some, store=store, **more)
+        return bt.cross_validate(market, Lever, **TERMS, **some, store=store, **more)
 
     made = validate(tmp_path / "whole")
     begun = tmp_path / "killed"

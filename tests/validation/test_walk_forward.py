@@ -18,7 +18,7 @@ from backtest.search.validation import estimate_overfitting, find_rank
 from backtest.search.walk_forward import count_ways, walk_forward
 from backtest.strategies import Constant
 from tests.kit import bars_market, check_refused, make_venue, simulate_pair
-from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
+from tests.validation.worlds import ACCOUNT, TERMS, VENUE, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(110)  # 440 bars of 6 h
@@ -35,7 +35,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def walk(store):
-    return walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=store)
+    return walk_forward(MARKET, Lever, **TERMS, **SMALL, store=store)
 
 
 def test_a_walk_has_the_rows_and_columns_of_the_page(walk):
@@ -61,14 +61,14 @@ def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
         ("out_of_sample", row["test_start"], row["test_end"]),
     ):
         seen = MARKET.prefix(MARKET.times.searchsorted(end))
-        assert bt.run(seen, policy, **PLAIN, start=start).metrics["sharpe"] == row[name]
+        assert bt.run(seen, policy, **TERMS, start=start).metrics["sharpe"] == row[name]
 
 
 def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
     only = {"space": {"size": [1.5]}, "fix": {"window": 5}}
-    walk = walk_forward(MARKET, Lever, **PLAIN, **SMALL, **only)
+    walk = walk_forward(MARKET, Lever, **TERMS, **SMALL, **only)
     policy = Lever(size=1.5, window=5)
-    alone = bt.run(MARKET, policy, **PLAIN, start=walk.folds["test_start"].iloc[0])
+    alone = bt.run(MARKET, policy, **TERMS, start=walk.folds["test_start"].iloc[0])
     assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
     assert walk.result.manifest["id"] == alone.manifest["id"]
     assert repr(dict(walk.result.metrics)) == repr(dict(alone.metrics))
@@ -79,8 +79,8 @@ def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
 @pytest.mark.slow
 def test_one_fold_is_a_search_with_that_holdout():
     common = {"trials": 8, "robust": True, "seed": 3}
-    walk = walk_forward(MARKET, Lever, **PLAIN, train="80d", test="30d", **common)
-    study = bt.tune(MARKET, Lever, **PLAIN, **common, holdout="30d")
+    walk = walk_forward(MARKET, Lever, **TERMS, train="80d", test="30d", **common)
+    study = bt.tune(MARKET, Lever, **TERMS, **common, holdout="30d")
     row = walk.folds.iloc[0]
     assert {"size": row["size"], "window": row["window"]} == study.best_values
     assert row["in_sample"] == study.verdict.score
@@ -92,8 +92,8 @@ def test_one_fold_is_a_search_with_that_holdout():
 @pytest.mark.slow
 def test_a_fold_of_two_objectives_trades_the_knee_of_its_frontier():
     common = {"trials": 8, "objective": ["cagr", "max_drawdown"]}
-    walk = walk_forward(MARKET, Lever, **PLAIN, train="80d", test="30d", **common)
-    study = bt.tune(MARKET, Lever, **PLAIN, holdout="30d", **common)
+    walk = walk_forward(MARKET, Lever, **TERMS, train="80d", test="30d", **common)
+    study = bt.tune(MARKET, Lever, **TERMS, holdout="30d", **common)
     row, found = walk.folds.iloc[0], study.frontier(draws=5)
     for name in ("size", "window"):
         assert row[name] == study.best_values[name] == found.points.loc[found.knee, name]
@@ -103,7 +103,7 @@ def test_a_fold_of_two_objectives_trades_the_knee_of_its_frontier():
 def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
     stop = MARKET.times.searchsorted(walk.folds["test_end"].iloc[1])
     other = rewrite_after(MARKET, stop - 1, np.random.default_rng(1))
-    again = walk_forward(other, Lever, **PLAIN, **SMALL)
+    again = walk_forward(other, Lever, **TERMS, **SMALL)
     pd.testing.assert_frame_equal(again.folds.iloc[:2], walk.folds.iloc[:2], check_exact=True)
     n = stop - (MARKET.n_bars - len(walk.result.close))
     for one, other in zip(again.result.record[:2], walk.result.record[:2], strict=True):
@@ -120,7 +120,7 @@ def test_the_account_is_carried_over_the_boundaries(walk):
     changes = int((walk.folds[["size", "window"]].diff().iloc[1:] != 0.0).any(axis=1).sum())
     assert len(switches) == 1 + changes
     first = walk.folds["test_start"].iloc[0]
-    fixed = bt.run(MARKET, Lever(**switches[0]["settings"]), **PLAIN, start=first)
+    fixed = bt.run(MARKET, Lever(**switches[0]["settings"]), **TERMS, start=first)
     assert np.array_equal(walk.fixed.record.values, fixed.record.values, equal_nan=True)
 
 
@@ -171,7 +171,7 @@ def test_the_accounts_of_a_stored_walk_are_loaded_and_checked(walk, store):
     ({"constraints": {"sharpe": ">= 100"}}, "first train span"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
-    check_refused(lambda: walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, **given}), match)
+    check_refused(lambda: walk_forward(MARKET, Lever, **TERMS, **{**SMALL, **given}), match)
 
 
 def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
@@ -179,7 +179,7 @@ def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
     turns = np.sign(np.sin(np.arange(market.n_bars) / 20.0))
     market = market.with_columns(mood=turns)
     forms = (turns, pd.Series(turns, index=market.times), "mood", -1.0, np.full(len(turns), -1.0))
-    how = {**PLAIN, **SMALL, "objective": "total_return"}
+    how = {**TERMS, **SMALL, "objective": "total_return"}
     walks = [walk_forward(market, Lever, **how, signal=each) for each in forms]
     assert all(each.folds["size"].nunique() > 1 for each in walks)
     ends = [each.result.metrics["final_equity"] for each in walks]
@@ -191,7 +191,7 @@ def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
 def fallen():
     bars = MARKET.bars()
     bars.loc[bars.index[300:], ["open", "high", "low", "close"]] *= 0.5
-    terms = {**PLAIN, "account": bt.Account(capital=10_000.0, max_leverage=1.0)}
+    terms = {**TERMS, "account": bt.Account(capital=10_000.0, max_leverage=1.0)}
     keep = {"max_drawdown": f"<= {FALLEN}"}
     return bt.walk_forward(bt.Market.from_frames(bars), Lever, **terms, **SMALL, constraints=keep)
 
@@ -315,7 +315,7 @@ def plant() -> bt.Market:
 @pytest.mark.parametrize(("policy", "word"), [(Lucky, "no evidence"), (Good, "evidence that it")])
 def test_the_verdict_of_a_walk_tells_luck_from_skill(policy, word):
     terms = {"venue": VENUE.override(fees={"taker": 1e-4, "maker": 1e-4}), "account": ACCOUNT}
-    how = {"train": "365d", "test": "120d", "compile": False, **PLANTED}
+    how = {"train": "365d", "test": "120d", **PLANTED}
     fallen = bt.walk_forward(plant(), policy, **terms, **how)
     print(fallen)  # noqa: T201 - the page of validations quotes it
     assert fallen.verdict.startswith(word)
@@ -326,7 +326,6 @@ PAIR_TERMS = {
     "venue": {"AAA": make_venue(), "BBB": make_venue(taker=0.001)},
     "account": bt.Account(capital=1_000.0),
     "sampling": "6h",
-    "compile": False,
 }
 PAIR_SMALL = {**SMALL, "seed": 1, "train": "10d", "test": "5d"}
 ONE = MARKETS["AAA"]
@@ -348,7 +347,7 @@ def test_the_account_lives_through_the_winners_of_all_folds():
 def test_a_walk_begins_before_an_instrument_is_listed():
     """The check of columns took those of all instruments for those listed in a part of a span."""
     late = bt.Markets({"AAA": MARKETS["AAA"], "BBB": MARKETS["AAA"].slice(200, 480)})
-    terms = {**PAIR_TERMS, "compile": True, "venue": make_venue()}
+    terms = {**PAIR_TERMS, "venue": make_venue()}
     search = {**PAIR_SMALL, "robust": True, "overlay": Lever(0.5, 2)}
     walk = bt.walk_forward(late, Lever, **terms, **search)
     assert walk.manifest["overlay"] == repr(Lever(0.5, 2))
@@ -363,7 +362,7 @@ def test_the_account_trades_the_signal_of_each_fold():
     policy, turn = Constant(leverage=1.0), 300
     segments = [Segment(0, turn, policy, few), Segment(turn, 480, policy, many)]
     fields = {name: each for name, each in RULE_TERMS.items() if name != "compile"}
-    found = run_switched(bt.Backtest(ONE, **fields), segments, compile=False)
+    found = run_switched(bt.Backtest(ONE, **fields), segments)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **RULE_TERMS, signal=joined)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)

@@ -1,4 +1,4 @@
-"""Small markets and procedures for tests of validations, run in plain Python."""
+"""Small markets and procedures for tests of validations."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ VENUE = free_venue().override(
     fees=bt.Fees(taker=1e-3, maker=1e-3), brackets=[bt.Bracket(0.0, 1e12, 100.0, 0.005)]
 )
 ACCOUNT = bt.Account(capital=10_000.0)
-PLAIN: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+TERMS: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT}
 POLICY = """
 from typing import Annotated
 import backtest as bt

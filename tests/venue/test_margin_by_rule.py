@@ -132,11 +132,11 @@ def test_an_account_under_a_rule_is_that_under_its_recorded_series(rule):
     venue = VENUE.override(margin=rule)
     account = bt.Account(margin_call=0.5, max_leverage=10.0)
     market = SAMPLE.slice(0, 400)
-    found = bt.run(market, Constant(9.0), venue=venue, account=account, compile=False)
+    found = bt.run(market, Constant(9.0), venue=venue, account=account)
     series = found.margin_multipliers.iloc[:, 0]
     assert series.nunique() > 8
     other = VENUE.override(margin_multiplier=series)
-    same = bt.run(market, Constant(9.0), venue=other, account=account, compile=False)
+    same = bt.run(market, Constant(9.0), venue=other, account=account)
     assert repr(dict(found.metrics)) == repr(dict(same.metrics))
     np.testing.assert_array_equal(found.bars["equity"], same.bars["equity"])
 
@@ -175,12 +175,12 @@ def test_paths_and_scenarios_know_all_days_of_history(monkeypatch):
     venue = VENUE.override(margin=Volatility(lambda_=0.99, cap=50.0))
     test = bt.Backtest(market, venue=venue, account=bt.Account())
     paths = bt.simulate_paths(market, "gbm", paths=2, horizon="3d", seed=1)
-    result = test.run(Constant(3.0), compile=False)
+    result = test.run(Constant(3.0))
     found = []
     for warmup in (10_000, 30):
         for name in ("liquidations", "stress"):
             monkeypatch.setattr(sys.modules[f"backtest.risk.{name}"], "WARMUP", warmup)
-        path = PathsRunner(paths, Constant(3.0), test, compile=False).run_path(1)
+        path = PathsRunner(paths, Constant(3.0), test).run_path(1)
         hit = bt.stress(result, bt.Scenario("fall", price=-0.2))
         found.append([*path.margin_multipliers.iloc[:, 0], hit.table["distance"].iloc[0]])
     assert found[0] == found[1]
@@ -203,9 +203,9 @@ def test_policies_see_what_is_announced_in_runs_and_in_rows_of_a_sweep():
     venue = VENUE.override(margin=Volatility())
     test = bt.Backtest(SAMPLE.slice(0, 200), venue=venue, account=bt.Account())
     sets = {"share": [5.0, 10.0], "venue.margin.lambda_": [0.9, 0.99]}
-    for _, row in test.sweep(Wary, sets, compile=False).table.iterrows():
+    for _, row in test.sweep(Wary, sets).table.iterrows():
         venue = VENUE.override(margin=Volatility(lambda_=row["venue.margin.lambda_"]))
-        own = test.replace(venue=venue).run(Wary(share=row["share"]), compile=False)
+        own = test.replace(venue=venue).run(Wary(share=row["share"]))
         assert own.metrics["total_return"] == pytest.approx(row["total_return"], rel=1e-9)
 
 
@@ -233,7 +233,7 @@ def test_bad_rules_are_refused():
     check_refused(lambda: VENUE.override(margin=Own()), "must be a rule of bt.margin_rules")
     missing = VENUE.override(margin=OpenInterest("oi", tiers))
     with pytest.raises(bt.ParameterError, match=r"margin.column: the market has no column 'oi'"):
-        bt.run(SAMPLE, Constant(1.0), venue=missing, account=bt.Account(), compile=False)
+        bt.run(SAMPLE, Constant(1.0), venue=missing, account=bt.Account())
     spot = bt.Venue.spot(taker=0.001, slippage=1e-4, haircut=0.05, borrow_rate=0.04)
     check_refused(lambda: spot.override(margin=Volatility()), "margin: must be left out for a spot")
 
@@ -243,7 +243,7 @@ def test_a_rise_of_initial_margin_reduces_no_position():
     market = days_of([0.001, 0.03, 0.0, 0.0])
     venue = venue_of(brackets=[bracket(leverage=40.0, rate=0.005)])
     venue = venue.override(margin=Volatility(lambda_=0.5, cap=10.0))
-    terms = {"venue": venue, "account": bt.Account(band=1.0), "compile": False}
+    terms = {"venue": venue, "account": bt.Account(band=1.0)}
     result = bt.run(market, Constant(6.0), **terms)
     assert result.margin_multipliers.iloc[-1, 0] == 10.0
     assert len(result.events) == 1

@@ -50,8 +50,7 @@ OWN = venue_of()
 TWO, ASKS = "must settle in one currency", "must have a known settlement currency"
 
 
-def live_plain(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
-    terms = {"compile": False, **terms}
+def live_at(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
     return bt.run(terms.pop("market", SAMPLE), policy, venue=venue, account=account, **terms)
 
 
@@ -60,8 +59,8 @@ def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: 
     """Rates and amounts of the second table are twice the first's, and leverages half: the same."""
     policy, account = ACCOUNTS[name]
     twice = pd.Series([1.0, 2.0], index=SAMPLE.times[[0, CHANGE]])
-    moved = live_plain(policy, account, replace(BEFORE, margin_multiplier=twice))
-    both = live_plain(policy, account, BOTH)
+    moved = live_at(policy, account, replace(BEFORE, margin_multiplier=twice))
+    both = live_at(policy, account, BOTH)
     assert np.array_equal(both.record.values, moved.record.values, equal_nan=True)
     pd.testing.assert_frame_equal(both.bars, moved.bars)
     assert both.bars["margin_ratio"].iloc[CHANGE] > 0.0
@@ -73,19 +72,19 @@ def test_a_change_liquidates_what_the_old_table_let_live():
     harsh = replace(AFTER, brackets=[Bracket(0.0, 1e9, 5.0, 0.2)], earlier=[before])
     market = market_of(np.full(600, 100.0), start="2023-01-01")
     account = bt.Account(capital=10_000.0)
-    result = live_plain(Constant(8.0), account, harsh, market=market)
+    result = live_at(Constant(8.0), account, harsh, market=market)
     dead = result.events[result.events["kind"] == "liquidation"]
     assert dead["time"].iloc[0] == SAMPLE.times[CHANGE]
-    assert len(live_plain(Constant(8.0), account, BEFORE, market=market).events) == 1
+    assert len(live_at(Constant(8.0), account, BEFORE, market=market).events) == 1
 
 
 def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     account = bt.Account(venue_leverage=40.0)
     with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25") as caught:
-        live_plain(Constant(1.0), account, BOTH)
+        live_at(Constant(1.0), account, BOTH)
     assert "a preset with @DATE" in str(caught.value)
     with pytest.raises(bt.ParameterError) as caught:
-        live_plain(Constant(1.0), account, AFTER)
+        live_at(Constant(1.0), account, AFTER)
     assert "a preset with @DATE" not in str(caught.value)
 
 
@@ -151,7 +150,7 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
     rates = AAVE.rates(market, "used")
     np.testing.assert_allclose(rates["borrow_rate"], [0.02, 0.02, 0.04, 0.34])
     venue = lending_market(**rates)
-    result = live(market, LeverageLoop(ltv=0.6, band=0.9), venue=venue, compile=False)
+    result = live(market, LeverageLoop(ltv=0.6, band=0.9), venue=venue)
     # 15,000 owed from bar 1 on: an hour at 2 %, known at the open of bar 1, then one at 4 %
     first = 15_000 * 0.02 / 8760
     second = (15_000 + first) * 0.04 / 8760
@@ -161,7 +160,7 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
 
 def lend(opened, policy, venue, signal=1.0):
     market = scenes.market_of(100.0, 100.0, opened)
-    return lambda: live(market, policy, venue=venue, signal=signal, compile=False)
+    return lambda: live(market, policy, venue=venue, signal=signal)
 
 
 @scenes.by_hand({
@@ -189,7 +188,7 @@ def test_it_repays_by_hand():
     """2x at 100 with 10,000: 200 coins, 10,000 owed. At 80 the health is 0.8 * 16,000 / 10,000 =
     1.28: equity 6,000, and at 80 150 coins with 6,000 owed have a health of 1.6."""
     market = scenes.market_of(100.0, 100.0, 80.0, 80.0, 80.0)
-    result = live(market, HealthTarget(), venue=lending_market(), compile=False)
+    result = live(market, HealthTarget(), venue=lending_market())
     assert result.bars["position"].tolist() == pytest.approx([0.0, 200.0, 200.0, 150.0, 150.0])
     assert debt(result)[3] == pytest.approx(6_000.0)
     assert result.bars["health_factor"].iloc[3] == pytest.approx(1.6)
@@ -266,7 +265,7 @@ def panel(*names: str, currency: str | None = None) -> bt.Markets:
 
 def run(markets: bt.Markets, *venues: bt.Venue) -> None:
     each = dict(zip(markets, venues, strict=True))
-    bt.run(markets, Constant(0.5), venue=each, account=bt.Account(capital=1e4), compile=False)
+    bt.run(markets, Constant(0.5), venue=each, account=bt.Account(capital=1e4))
 
 
 @pytest.mark.parametrize(("venues", "words"), [
