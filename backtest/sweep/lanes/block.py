@@ -32,14 +32,17 @@ MORE = 1.0 + 1e-6
 """Factor on the equity that the smallest position needs."""
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
 GAINS = ("flows", "top_up", "bad_debt")
-REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
+KIND, TABLE = r.FillKind(*[True] * len(r.FillKind._fields)), r.Table(1.0, 1.0, 1.0)
+OWN_RULES = r.read_rules(np.ones(r.N_NUMBERS * LANES), KIND, TABLE, 0, 0)
+FOLLOWED = ("has_stop", "has_exits", "is_funded_by_wallet")
+"""Flags that lanes follow, though the rules that they trade by never have them."""
+REFUSED = [k for k, x in enumerate(records.FLAGS) if not (getattr(OWN_RULES, x) or x in FOLLOWED)]
 
 
 def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
-    flags = [terms.flags[records.FLAGS.index(name)] for name in REFUSED]
-    is_plain = not (terms.rules.has_scenarios or np.any(flags)) and not terms.has_floor
+    is_plain = not (terms.rules.has_scenarios or terms.has_floor or np.any(terms.flags[REFUSED]))
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0
     is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
