@@ -146,7 +146,7 @@ def test_what_a_page_of_maintainers_names_is_there(page):
     text = (ROOT / page).read_text("utf-8")
     code = " ".join(each.read_text("utf-8") for each in MODULES.values())
     assert {*re.findall(r"`([a-z]*_\w+)`", text)} <= {"_built", *re.findall(r"\w+", code)}
-    assert all((ROOT / x).exists() for x in re.findall(r"`((?:backtest|tests)/[\w/.]+)`", text))
+    assert all((ROOT / x).exists() for x in re.findall(r"`((?:backtest|tests)/[\w/]+\.\w+)`", text))
 
 
 @pytest.mark.slow
