@@ -26,12 +26,12 @@ from backtest.engine import AccountInputs, AnyPolicy, Backtest, BacktestFields, 
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known
-from backtest.margin import compute_price
 from backtest.market import Market, Markets, find_clock, remake
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
 from backtest.policies import AccountView, sets_margin
 from backtest.results import Result
+from backtest.results.tables import price_of
 
 PRICE = Number(0.0, open_low=True)
 RATE = Number(-1.0, 1.0)
@@ -460,10 +460,7 @@ def answer(
             for name, each in orders.items()
         },
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
-        fill_price={
-            name: float(compute_price(each.size, each.kind == "inverse", orders[name].value))
-            for name, each in ((n, setup.venues[n].contract) for n in names)
-        },
+        fill_price={n: float(price_of(setup.venues[n].contract, orders[n].value)) for n in names},
         costs={name: each.costs for name, each in orders.items()},
         cuts=tuple(cut for each in orders.values() for cut in each.cuts),
         warnings=(*cautions, *find_blocked(setup, orders, leverage, ratios[0])),

@@ -23,11 +23,11 @@ from backtest.core import DataError, FloatArray, IntArray, ParameterError, forma
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.engine import BacktestFields, Counts, Setup, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
-from backtest.margin import compute_value
 from backtest.market import Market, Markets, as_markets, read_file, rename_known
 from backtest.options import refuse_options
 from backtest.policies import Policy
 from backtest.results import Outcome, Result, read_tally, start_tally
+from backtest.results.tables import value_of
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
 COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step")
@@ -188,12 +188,9 @@ def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int
     for k, row in enumerate(table.itertuples(index=False)):
         fact: Any = row
         if fact.place < len(setup.markets) and fact.kind != "bad_debt":
-            contract = setup.venues[fact.instrument].contract
-            is_inverse = contract.kind == "inverse"
-            fact = fact._replace(
-                value=float(compute_value(contract.size, is_inverse, fact.reference)),
-                filled=float(compute_value(contract.size, is_inverse, fact.price)),
-            )
+            contract, prices = setup.venues[fact.instrument].contract, (fact.reference, fact.price)
+            value, filled = (float(value_of(contract, each)) for each in prices)
+            fact = fact._replace(value=value, filled=filled)
         check_range(setup, fact, k, tolerance)
         facts[fact.bar].append(fact)
     return {bar: sorted(own, key=lambda fact: fact.time) for bar, own in facts.items()}

@@ -15,8 +15,8 @@ from backtest import core, policies
 from backtest.account import AccountState, Terms
 from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.engine import Setup, start_account_state
-from backtest.margin import compute_value
 from backtest.policies import AccountView, Combinator, Policy, may_read_of_account, start_memory
+from backtest.results.tables import value_of
 
 SIGNED, NOT_NEGATIVE = Number(), Number(0.0)
 BARS = Number(0.0, may_be_infinite=True)
@@ -350,7 +350,7 @@ def value_price(setup: Setup, i: int, price: float | None) -> float:
     contract = setup.venues[setup.markets.names[i]].contract
     if price is None:
         return 0.0
-    return float(compute_value(contract.size, contract.kind == "inverse", price))
+    return float(value_of(contract, price))
 
 
 def write_wallet(

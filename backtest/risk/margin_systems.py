@@ -135,18 +135,20 @@ def draw_accounts(
 
 
 def live(
-    prices: Prices, margins: FloatArray, largest: FloatArray, venue: Venue,
-    entries: IntArray, sides: FloatArray, shares: FloatArray,
+    prices: Prices, margins: FloatArray, venue: Venue, entries: IntArray, sides: FloatArray,
+    shares: FloatArray,
 ) -> dict[str, float]:  # fmt: skip
     """Return calls, liquidations and shortfalls of accounts of constant quantity.
 
-    ``margins`` and ``largest`` (n_bars, 1 or n) are the maintenance margin and the largest leverage
-    in each bar. An account fails where its equity at the adverse extreme of a bar is at most its
-    margin, and is closed there, with the venue's slippage and fee of liquidations. It begins again
-    at the next open. What is lost beyond its equity is the shortfall, which a fund pays that gets
-    the fees. Positions have no effect on prices.
+    ``margins`` (n_bars, 1 or n) are the maintenance margins in each bar, under which the largest
+    leverage is that of the lowest bracket. An account fails where its equity at the adverse extreme
+    of a bar is at most its margin, and is closed there, with the venue's slippage and fee of
+    liquidations. It begins again at the next open. What is lost beyond its equity is the shortfall,
+    which a fund pays that gets the fees. Positions have no effect on prices.
     """
     n, forced = len(sides), venue.liquidation
+    rates, leverages = venue.find_lowest(prices.time)
+    largest = ((leverages * rates) / margins.T).T
     slippage, fee = find_newest(forced.slippage), find_newest(forced.fee)
     entry, backing = np.full(n, np.nan), np.zeros(n)
     starts, was_called = entries.copy(), np.zeros(n, np.bool_)
@@ -415,15 +417,13 @@ def compare_margin(
         own = measure_procyclicality(daily, levels.by_bar[first:])
         rows.append({"rule": name, **own, "cost": own["mean"] / plain - 1.0})
         covered += [{"rule": name} | row for row in measure_coverage(daily, closes, period, share)]
-        largest = find_largest(levels.by_bar, one.time, venue)[:, None]
-        outcome = live(prices, levels.by_bar[:, None], largest, venue, *drawn)
+        outcome = live(prices, levels.by_bar[:, None], venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
             own_days, bars = join_paths(one, ahead, 0, paths)
             on_paths = measure_levels(rule, own_days, bars.time, venue).by_bar
             begun = draw_accounts(paths, len(bars.time), seed, is_new=True)
-            outcome = live(bars, on_paths, find_largest(on_paths, bars.time, venue), venue, *begun)
-            lost.append({"rule": name, "where": "paths", **outcome})
+            lost.append({"rule": name, "where": "paths", **live(bars, on_paths, venue, *begun)})
         core.report_progress(progress, done, len(chosen))
     dates = core.utc_index(days.time[known])
     return MarginComparison(
@@ -438,12 +438,6 @@ def compare_margin(
         },
         market=one,
     )  # fmt: skip
-
-
-def find_largest(levels: FloatArray, time: IntArray, venue: Venue) -> FloatArray:
-    """Return the largest leverage of the lowest bracket under margins (n_bars, ...)."""
-    rates, leverages = venue.find_lowest(time)
-    return np.asarray(((leverages * rates) / levels.T).T)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

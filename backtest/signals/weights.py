@@ -72,7 +72,8 @@ def inverse_volatility(
     require_panel(markets)
 
     def allocate(seen: Markets) -> core.FloatArray:
-        known = estimate(find_returns(seen), half_life)
+        squares = pd.DataFrame(find_returns(seen) ** 2)
+        known = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
 
         def solve(segment: Segment) -> core.FloatArray:
             variances = known[np.ix_(segment.bars, segment.members)]
@@ -88,11 +89,6 @@ def inverse_volatility(
 
 def find_returns(markets: Markets) -> core.FloatArray:
     return np.diff(np.log(markets.panel().close), prepend=np.nan).T
-
-
-def estimate(returns: core.FloatArray, half_life: float) -> core.FloatArray:
-    """Return the variance of each instrument at each bar, (n_bars, n), by its own past alone."""
-    return np.asarray(pd.DataFrame(returns**2).ewm(halflife=half_life).mean())
 
 
 MOST_STEPS = 200

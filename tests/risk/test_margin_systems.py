@@ -98,17 +98,16 @@ def test_coverage_counts_periods_that_do_not_overlap():
     assert long["kupiec_p"] < 1e-12
 
 
-def hand(*bars, shares=0.5, sides=(1.0,), most=4.0, margin=0.1):
+def hand(*bars, shares=0.5, sides=(1.0,), margin=0.1):
     """Run accounts that begin with bars of open, high, low and close."""
     table = np.array(bars, dtype=np.float64).T[:, :, None]
     time = np.arange(len(bars)) * 3_600_000_000_000
     n = len(sides)
     accounts = np.zeros(n, np.int64), np.array(sides), np.full(n, shares)
     wide = np.ones((len(bars), 1))
-    venue = venue_of(liquidation={"fee": 0.01, "slippage": 0.02, "mode": "close"})
-    return margin_systems.live(
-        margin_systems.Prices(time, *table), margin * wide, most * wide, venue, *accounts
-    )
+    forced = {"fee": 0.01, "slippage": 0.02, "mode": "close"}
+    venue = venue_of(brackets=[bracket(leverage=40.0, rate=0.01)], liquidation=forced)
+    return margin_systems.live(margin_systems.Prices(time, *table), margin * wide, venue, *accounts)
 
 
 def test_an_account_fails_at_the_worst_price_of_a_bar_by_hand():
