@@ -7,8 +7,9 @@ from backtest.core.code_names import export_lazily
 if TYPE_CHECKING:
     from backtest.core import atomic_files, black_kernels, elementary, errors, moments, number_text
     from backtest.core import public_math, units
-    from backtest.core.atomic_files import LockHeldError, hold_lock_file, is_lock_held, replace_file
-    from backtest.core.atomic_files import keep_tables, write_file, writing
+    from backtest.core.atomic_files import LockHeldError, drafted_folder, hold_lock_file
+    from backtest.core.atomic_files import is_lock_held, keep_tables, replace_file, write_file
+    from backtest.core.atomic_files import writing
     from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     from backtest.core.saved_result import UNFINISHED, compute_id, damage_error, discard_folder
     from backtest.core.saved_result import find_versions, hash_file, list_records, name_folder
     from backtest.core.saved_result import name_result, read_json_file, read_provenance
-    from backtest.core.saved_result import record_making, recording_command, save_folder
-    from backtest.core.saved_result import write_json_file
+    from backtest.core.saved_result import record_making, recording_command, write_json_file
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index

@@ -108,6 +108,16 @@ def replace_folder(draft: Path, target: Path) -> None:
     sync_to_disk(target.parent)
 
 
+@contextmanager
+def drafted_folder(target: Path, prefix: str) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``target`` once all is written into it."""
+    with temporary_folder(target.parent, prefix) as temporary:
+        draft = temporary / target.name
+        draft.mkdir()
+        yield draft
+        replace_folder(draft, target)
+
+
 def keep_tables(
     folder: Path, make: Callable[[], dict[str, pd.DataFrame]]
 ) -> dict[str, pd.DataFrame]:
@@ -119,12 +129,9 @@ def keep_tables(
         with suppress(OSError, pa.ArrowException):
             return {each.stem: pq.read_table(each).to_pandas() for each in folder.iterdir()}
     made = make()
-    with suppress(OSError), temporary_folder(folder.parent, ".making-") as temporary:
-        draft = temporary / folder.name
-        draft.mkdir()
+    with suppress(OSError), drafted_folder(folder, ".making-") as draft:
         for name, table in made.items():
             pq.write_table(pa.Table.from_pandas(table), draft / f"{name}.parquet")
-        replace_folder(draft, folder)
     return made
 
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder, writing
+from backtest.core.atomic_files import drafted_folder, held_folder, writing
 from backtest.core.checked_calls import checked
 from backtest.core.code_names import HIGHER, call_later, find_version, is_frame, pa, pd, pq
 from backtest.core.errors import DataError
@@ -35,16 +35,6 @@ from backtest.core.result_parts import Headline, Part
 MANIFEST = "manifest.json"
 DRAFT, PRUNED = LEFTOVERS = (".saving-", ".pruned-")
 UNFINISHED = ".unfinished-"
-
-
-def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
-    target = folder / name
-    with writing(target, what), temporary_folder(folder, DRAFT) as temporary:
-        draft = temporary / name
-        draft.mkdir()
-        write(draft)
-        replace_folder(draft, target)
-    return target
 
 
 def discard_folder(folder: Path) -> None:
@@ -460,8 +450,7 @@ class SavedResult(Reportable):
         identity = self.manifest["id"]
         target = Path(folder) / name_folder(self.folder_title, identity)
         making = find_making(self, self.list_policies())
-
-        def write(draft: Path) -> None:
+        with writing(target, self.noun), drafted_folder(target, DRAFT) as draft:
             for name, table in self._lay_out().items():
                 write_parquet(fill_absent(table), draft / f"{name}.parquet")
             self._write_more(draft)
@@ -470,8 +459,7 @@ class SavedResult(Reportable):
             manifest[SEAL] = hash_manifest(manifest)
             write_json_file(manifest, draft / MANIFEST)
             write_json_file({"id": identity, "made": making._asdict()}, draft / PROVENANCE)
-
-        return save_folder(target.parent, target.name, write, what=self.noun)
+        return target
 
     @classmethod
     @checked

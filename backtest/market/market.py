@@ -19,6 +19,7 @@ import numpy.typing as npt
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.core.code_names import is_series, pd
+from backtest.core.saved_result import DRAFT
 from backtest.market import tables
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_table
 from backtest.market.synthetic import START, generate_sample
@@ -510,14 +511,12 @@ class Market(BarClock):
             "filled": dict(self.filled),
         }
         frames = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
-
-        def write(draft: Path) -> None:
+        with core.writing(path, "market"), core.drafted_folder(path, DRAFT) as draft:
             for name, frame in frames.items():
                 if frame is not None:
                     write_table(frame, draft / f"{name}.parquet")
             core.write_json_file(facts, draft / "market.json")
-
-        return core.save_folder(path.parent, path.name, write, what="market")
+        return path
 
 
 _CONTENT = tuple(
