@@ -239,6 +239,7 @@ def check_names(
 
 ANY_NUMBER = Number(may_be_infinite=True)
 POSITIVE = Number(0, open_low=True)
+OVER_ZERO = Number(0, open_low=True, may_be_infinite=True)
 NOT_NEGATIVE = Number(0)
 SHARE = Number(0, 1)
 INNER_SHARE = Number(0, 1, open_low=True, open_high=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core import Fault, Faults, FloatArray, IntArray, ParameterError, repr_plain
-from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.core.fields import NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
 from backtest.margin import option_kernels, portfolio_kernels
 from backtest.margin.brackets import LEVELS, MarginRules, compute_price
 from backtest.margin.collateral import Collateral, pack_collateral, pack_rows
@@ -259,7 +259,7 @@ class OptionShocks(core.Value, kw_only=True):
     least_volatility: Annotated[float, NOT_NEGATIVE] = 0.0
     short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
     delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
-    futures_range: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = math.inf
+    futures_range: Annotated[float, OVER_ZERO] = math.inf
     discounts: Annotated[Sequence[float] | None, Figures(6)] = None
     skew: Annotated[Sequence[float] | None, Figures(8, core.Number())] = None
     expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None

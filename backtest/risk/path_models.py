@@ -15,8 +15,10 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest.core.code_names import arch, sp
+from backtest.core.fields import OVER_ZERO
 from backtest.core.units import DAY, HOUR, YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
+from backtest.margin.calculators import DEGREES
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
 from backtest.market.tables import MAX_RATE
 from backtest.results import find_block_length
@@ -338,13 +340,9 @@ class Garch(PathModel):
     omega: Annotated[float, core.Number(0.0, open_low=True)]
     alpha: Annotated[float, core.Number(0.0, 1.0)]
     beta: Annotated[float, core.Number(0.0, 1.0, open_high=True)]
-    degrees_of_freedom: Annotated[float, core.Number(2.0, open_low=True, may_be_infinite=True)] = (
-        math.inf
-    )
+    degrees_of_freedom: Annotated[float, DEGREES] = math.inf
     variance_now: Annotated[float | None, core.Number(0.0, open_low=True)] = None
-    variance_most: Annotated[float, core.Number(0.0, open_low=True, may_be_infinite=True)] = (
-        math.inf
-    )
+    variance_most: Annotated[float, OVER_ZERO] = math.inf
     drift: Annotated[float, core.Number()] = 0.0
 
     def faults(self) -> core.Faults:

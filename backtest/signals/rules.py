@@ -284,10 +284,8 @@ class SignalRule(Parameterized):
     @core.checked
     def compute(self, market: Market) -> core.FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
-        signal: pd.Series = compute_signal(
-            market, self.direction, name=self.text(), is_checked=False
-        )
-        return signal.to_numpy(copy=True)
+        signal = compute_signal(market, self.direction, name=self.text(), is_checked=False)
+        return np.array(signal)
 
     @core.checked
     def apply(self, market: Market) -> pd.Series:

@@ -21,7 +21,7 @@ import numpy as np
 from backtest import core
 from backtest.core import FloatArray, IntArray, Number, Value
 from backtest.core.code_names import pd
-from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.core.fields import NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
 from backtest.core.units import DAY, HOUR
 from backtest.market import Market, find_column
 
@@ -29,7 +29,6 @@ YEAR = 365
 """Days in a year of returns; a market of sessions has fewer, and the window holds more years."""
 IN_FORCE, ANNOUNCED = "margin_multiplier", "announced_multiplier"
 """Columns that policies see at a venue with a rule, of the bar and known at its close."""
-MAXIMUM = Number(0, open_low=True, may_be_infinite=True)
 
 
 class DailyCloses(NamedTuple):
@@ -77,7 +76,7 @@ class DynamicMargin(Value, kw_only=True):
     """
 
     floor: Annotated[float, POSITIVE] = 1.0
-    cap: Annotated[float, MAXIMUM] = math.inf
+    cap: Annotated[float, OVER_ZERO] = math.inf
     notice: Annotated[str | None, core.Duration()] = None
 
     is_of_volatility: ClassVar[bool] = False
@@ -244,10 +243,8 @@ class OpenInterest(DynamicMargin):
 
 
 class Rule(core.Declaration):
-    def read(self, value: Any) -> DynamicMargin:
-        found: DynamicMargin = (
-            DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
-        )
+    def read(self, value: Any) -> Any:
+        found = DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
         if type(found) not in KINDS.values():
             raise core.Fault("must be a rule of bt.margin_rules, such as Volatility()")
         return found

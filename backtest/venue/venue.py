@@ -19,7 +19,7 @@ import numpy as np
 from backtest import core
 from backtest.core import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
 from backtest.core.code_names import is_series
-from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.core.fields import COST, NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE
 from backtest.market import Currency, Market, find_coin, find_currency
 from backtest.venue import preset_files
@@ -377,7 +377,7 @@ class Bracket(Value):
     """
 
     floor: Annotated[float, NOT_NEGATIVE]
-    cap: Annotated[float, Number(0, open_low=True, may_be_infinite=True)]
+    cap: Annotated[float, OVER_ZERO]
     max_leverage: Annotated[float, POSITIVE]
     maintenance_rate: Annotated[float, COST]
     amount: Annotated[float | None, NOT_NEGATIVE] = None
