@@ -323,7 +323,8 @@ def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
         log_returns = np.full(feed.mark_close.shape, np.nan)
         before, after = feed.mark_close[:-1], feed.mark_close[1:]
         with np.errstate(invalid="ignore", divide="ignore"):
-            growth = np.where(inverse, 2.0 - before / after, after / before)
+            growth = after / before
+            growth[:, inverse] = 2.0 - before[:, inverse] / after[:, inverse]
             log_returns[1:] = np.log(growth)
         log_returns[~np.isfinite(log_returns)] = np.nan
     if like is not None:

@@ -156,9 +156,11 @@ def calendar_returns(
 
     A bar belongs to the period in which it opens (ns); the first and the last may be partial.
     """
-    period_of = opens.astype("datetime64[ns]").astype(f"datetime64[{period}]")
-    is_end = np.append(period_of[1:] != period_of[:-1], [True])
-    return sampled_returns(unit, is_end.astype(np.float64), first_unit)
+    first, last = opens[[0, -1]].astype("datetime64[ns]").astype(f"datetime64[{period}]")
+    later = np.arange(first + 1, last + 1).astype("datetime64[ns]").astype(np.int64)
+    is_end = np.zeros(len(opens))
+    is_end[np.searchsorted(opens, later) - 1] = is_end[-1] = 1.0
+    return sampled_returns(unit, is_end, first_unit)
 
 
 def measure_shape(returns: core.FloatArray) -> tuple[float, float]:
