@@ -255,12 +255,13 @@ class OptionFeed(NamedTuple):
     targets: FloatArray
 
 
+FEED_KINDS = get_type_hints(OptionFeed)
 BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
 
 
 def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
     found: dict[str, Any] = {}
-    for name, kind in get_type_hints(OptionFeed).items():
+    for name, kind in FEED_KINDS.items():
         shape = (n_bars, n_options) if name in BY_BAR else (n_options,)
         dtype = {BoolArray: np.bool_, IntArray: np.int64}.get(kind, np.float64)
         found[name] = np.full(shape, np.nan if kind == FloatArray else 0, dtype=dtype)

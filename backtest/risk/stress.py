@@ -789,7 +789,7 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
     for alive, dead in itertools.pairwise((0.0, *tried)):
         if known(dead) > 0.0:
             return float(
-                core.sp.optimize.bisect(known, alive, dead, xtol=1e-15, maxiter=60, disp=False)
+                core.sp.optimize.bisect(known, alive, dead, xtol=1e-12, maxiter=60, disp=False)
             )
     return math.nan
 
