@@ -1,6 +1,6 @@
 # make run: run the default experiment on the sample.
 # make test: check format, lint and types, and run the tests except those marked slow; they use the core compiled
-#   into backtest/_built, once for each state of its sources.
+#   into backtest/_built, once for each state of its sources. Rooms that need no core are tested while it compiles.
 # make test-all: the same with the slow tests, which compile what they run.
 # make docs: build the site of docs/ into build/docs, and check its links; needs no network once .venv is there.
 # make wheel: build the wheel of this platform with its compiled core, and try it in an empty environment.
@@ -12,26 +12,31 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
+coreless := tests/market tests/measures tests/features
 compile := $(bin)/backtest compile
 
-.PHONY: run test test-all checks core docs wheel clean
+.PHONY: run test test-all checks coreless core docs wheel clean
 
 run: .venv/installed
 	$(bin)/backtest run
 
 test: .venv/installed-dev
-	+$(MAKE) -j 2 checks core
-	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
+	+$(MAKE) -j 2 core checks $(if $(coreless),coreless)
+	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)" $(coreless:%=--ignore=%)
 
 checks:
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
 
+coreless:
+	$(bin)/pytest -m "$(cases)" $(coreless)
+
 core:
 	$(compile)
 
 test-all: cases := slow or not slow
+test-all: coreless :=
 test-all: test
 
 # a warning is an error; -E: blocks run again, as the code that they run may have changed
