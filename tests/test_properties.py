@@ -1,4 +1,4 @@
-"""Properties that hold for every account: drawn markets, venues and settings, plain Python.
+"""Properties that hold for every account: drawn markets, venues and settings.
 
 ``BACKTEST_CASES`` is the number of cases of each property, 12 if it is not given; a case that fails
 is printed with its draws.
@@ -84,7 +84,7 @@ class Case:
         terms = {"venue": venue_of(**COSTS), "account": self.account(), "signal": self.side}
         policy = more.pop("policy", self.policy)
         market = self.market() if market is None else market
-        return bt.run(market, policy, compile=False, **{**terms, **more})
+        return bt.run(market, policy, **{**terms, **more})
 
 
 cases = st.builds(
@@ -291,7 +291,7 @@ def test_budgets_follow_their_instruments(case, order):
     budgets = {"A": 0.5, "B": 0.3, "C": 0.2}
 
     def allocate(names: Any) -> pd.DataFrame:
-        markets = bt.Markets({name: own[name].market(n=6 * 24) for name in names})
+        markets = bt.Markets({name: own[name].market(n=4 * 24) for name in names})
         wanted = {name: budgets[name] for name in names}
         return bt.allocate.risk_budget(markets, wanted, half_life=3, every=24)
 

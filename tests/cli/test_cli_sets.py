@@ -136,7 +136,7 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
     assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
     line = shlex.split(re.search(r"`backtest run`, .* and\n(.*)$", out, re.MULTILINE)[1])
     assert "half_life=48" in line
-    again = ask(capsys, "run", *SHORT_TUNE[:3], *given, *line, "--no-save")["metrics"]
+    again = ask(capsys, "run", *SHORT_TUNE[:2], *given, *line, "--no-save")["metrics"]
     for name, value in studies[0].replay().metrics.items():
         assert again[name] == (None if math.isnan(value) else value)
 

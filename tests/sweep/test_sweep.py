@@ -151,7 +151,7 @@ def test_an_interrupted_sweep_returns_what_is_done():
 @pytest.mark.slow
 def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
-        sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]})
+        sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
     assert len(caught) == 1
     plain = run(Constant, {"leverage": [1.0, 2.0, 3.0]})
     both = (sweep.table.drop(columns="size"), plain.table.drop(columns="leverage"))

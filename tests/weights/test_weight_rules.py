@@ -257,7 +257,7 @@ def test_budgets_that_cannot_be_spent_are_refused():
     check_refused(lambda: bt.allocate.risk_budget(perfect, half_life=4.0), "must have risk")
 
 
-LATER = bt.Markets({"A": A, "B": B, "C": C.slice(100, 720)})
+LATER = bt.Markets({"A": A.prefix(300), "B": B.prefix(300), "C": C.slice(50, 300)})
 TERMS = {"venue": free_venue(), "account": bt.Account()}
 
 
