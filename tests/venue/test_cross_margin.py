@@ -1,14 +1,12 @@
 """Cross margin: kernels, calculators, touch probabilities, and a requirement of one's own."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import log_ndtr, stdtr
 
 import backtest as bt
-from backtest import margin
 from backtest.indicators import touch_distance, touch_probability
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin.brackets import compute_initial, compute_maintenance, read_rules
@@ -154,10 +152,10 @@ def test_risk_cancelling_collateral_by_hand():
     # Held without a position it is a risk of its own: it falls by 10 % of its full value
     assert needed({BTC: 0.0}, PRICES, rule, BINANCE, **terms) == pytest.approx(2_400.0)
     # At a level of 2, backing less requirement falls by .4 (1 + 2 x 10 %) per price at most
-    rule = replace(rule, level=2.0, initial=(2.0, 0.0))
+    rule = bt.ScenarioMargin(moves=[-0.1], groups=rule.groups, level=2.0, initial=(2.0, 0.0))
     packed = rule.pack({BTC: read_rules(BINANCE[BTC])}, [coin])
     held = pack_holdings([0.0], [60_000.0], [0.4], [60_000.0])
-    assert margin.bound_asset_slope(packed, held, 0) == pytest.approx(0.48)
+    assert bt.margin.bound_asset_slope(packed, held, 0) == pytest.approx(0.48)
 
 
 def make_portfolios(count=25):
