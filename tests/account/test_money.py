@@ -6,13 +6,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-import backtest as bt
 from backtest._compile.object_code import Structs
 from backtest.account import events, money
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import SIGNS, SUMMED, Money, Wallet
 from backtest.account.records import MarginCall, PositionState, Quote
-from tests.scenes import account_of, play
+from tests.scenes import FEE, play, venue_of
 
 
 @pytest.mark.parametrize("kind", [Wallet, Money, PositionState, MarginCall, Quote])
@@ -61,8 +60,7 @@ def test_every_event_has_one_kind_and_every_kind_one_name():
     stops = floors | {"stop", "trailing_stop", "time_stop", "take_profit"}
     assert {each.kind.name for each in events.STOPS} == stops
     assert {each.kind.name for each in events.FORCED} == stops | {"liquidation", "ruin"}
-    inside = stops - {"time_stop"} | {"liquidation"}
-    assert {each.kind.name for each in events.INSIDE} == inside
+    assert {each.kind.name for each in events.INSIDE} == stops - {"time_stop"} | {"liquidation"}
     trades = stops | {"fill", "delisted", "expiry"}
     assert {each.kind.name for each in events.TRADES} == trades
     assert {each.kind.name for each in events.TRADED} == trades | {"liquidation", "ruin"}
@@ -70,10 +68,7 @@ def test_every_event_has_one_kind_and_every_kind_one_name():
 
 def test_the_log_has_named_columns():
     """10 contracts at 100 cost 1,000, and a fee of a thousandth."""
-    venue = bt.Venue.simple(
-        taker=1e-3, slippage=0.0, maintenance_rate=0.005, max_leverage=50.0, liquidation_fee=0.01
-    )
-    result = play(100.0, 100.0, targets=1.0, venue=venue, account=account_of(capital=1000.0))
+    result = play(100.0, 100.0, targets=1.0, venue=venue_of(fees=FEE))
     entry = result.entries[result.entries["kind"] == Event.FILL][0]
     assert entry.dtype == ENTRY
     assert (entry["bar"], entry["owner"], entry["step"], entry["value"]) == (1, 0, 5, 100.0)
