@@ -388,8 +388,8 @@ def list_exposure(result: Result) -> Iterator[Shown]:
         "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
         "share below 0 is a hedge."
     )
-    yield ShownChart("risk_shares", "Where the risk came from", caption, ratio, height=460,
-                     panels=panels)  # fmt: skip
+    yield ShownChart("risk_shares", "Where the risk came from", caption,
+                     ratio if len(names) > 1 else None, height=460, panels=panels)  # fmt: skip
     own = result.record.held
     costs = sum(own[name] for name in TRADE_COSTS)
     profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)

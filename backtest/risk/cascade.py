@@ -625,18 +625,17 @@ class Cascade(core.SettingsResult):
                   "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
         heads = {name: Head(title, "", "count") for name, title in titles.items()}
         note = "Notionals at the price before the shock."
-        ends = "Solid and dashed: before the shock, and where the cascade ended."
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
         paid["share"] = paid["money"] / max(self.deficit, 1e-300)
         return [
             Part("ladder", "The ladder of liquidations", "What is liquidated at each price, "
                  "before the shock.", (
-                ShownChart("ladder", "Notional liquidated by price", ends,
+                ShownChart("ladder", "Notional liquidated by price", "",
                            self.ladder[["long", "short"]], "bars", {"long": "loss",
                            "short": "accent"}, "price", "notional",
                            marks=(self.price, self.final_price), has_legend=True,
-                           height=320),
+                           mark_names=("before the shock", "after the cascade"), height=320),
             )),
             Part("rounds", "The rounds", "The price, and what each round liquidated.", (
                 ShownChart("rounds", "Price after each round", "Round 0 is only the shock.",

@@ -98,6 +98,7 @@ class PassingProbability(core.SettingsResult):
     paths: Paths | None = None
 
     kind = "passing-probability"
+    called = "passing probability"
     plural = "passing probabilities"
 
     @property
@@ -142,12 +143,13 @@ class PassingProbability(core.SettingsResult):
             **{name: Head(name.replace("_", " "), "share", "percent") for name in OUTCOMES},
             **{name: Head(name, "of passed", "percent") for name in ("low", "high")},
         }  # fmt: skip
-        colors = {"passed": "accent", "daily_loss": "loss", "max_loss": "neutral"}
+        colors = {"passed": "accent", "daily loss": "loss", "max loss": "neutral"}
+        by_day = self.by_day.rename(columns=lambda name: name.replace("_", " "))
         return [
             Part("outcomes", "Outcomes", "Of accounts that begin anew.", (
                 ShownTable(self.table, labels=Head("source"), heads=heads),
                 ShownChart("outcomes", "Outcomes by day", "Shares of paths by the end of each day.",
-                           self.by_day, "line", colors, percent="y", x="day", has_legend=True),
+                           by_day, "line", colors, percent="y", x="day", has_legend=True),
             ), shows="both")
         ]  # fmt: skip
 

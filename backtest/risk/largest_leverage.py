@@ -442,6 +442,7 @@ class LeverageFrontier(core.SettingsResult):
     table: pd.DataFrame
 
     kind = "leverage-frontier"
+    called = "leverage frontier"
 
     @property
     def heading(self) -> str:
@@ -479,11 +480,10 @@ class LeverageFrontier(core.SettingsResult):
         flat = self.table.reset_index()
         sources, size = list(dict.fromkeys(flat["source"])), self.table.index.names[1]
         colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
-        growth = self.table["growth"]
-        growth = growth.where(growth >= -1.0)  # far below, nothing else would be seen
+        growth = self.table["growth"].replace(-np.inf, np.nan)
         risk = pd.DataFrame({name: growth.where(flat["source"].to_numpy() == name).to_numpy()
                              for name in sources}, flat["p_liquidation"])  # fmt: skip
-        by_size = growth.unstack(0)[sources]
+        by_size = growth.where(growth >= -1.0).unstack(0)[sources].dropna(how="all")
         caption = "Growth under -100 % a year is not drawn."
         low, high = r.name_interval("p_liquidation")
         heads = {
@@ -492,7 +492,7 @@ class LeverageFrontier(core.SettingsResult):
             "accounts": Head("accounts", "", "count"),
         }
         return [Part("frontier", "Growth and risk", "All leverages see the same paths.", (
-            ShownChart("risk", "Median log growth a year by probability of liquidation", caption,
+            ShownChart("risk", "Median log growth a year by probability of liquidation", "",
                        risk, "cloud", colors, "probability of liquidation", "log growth",
                        percent="xy", has_legend=True, height=380),
             ShownChart("size", f"Median log growth a year by {size}", caption, by_size, "points",

@@ -688,17 +688,20 @@ class Stress(core.SettingsResult):
             "rules": Head("margin table of"),
         }  # fmt: skip
         front = ["from", "equity", "loss", "liquidated", "break_even", "distance"]
-        shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
+        rest = self.table.drop(columns=front)
+        shown = self.table[[*front, *rest.columns[(rest != 0).any()]]]  # not what never came
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
         ladder: tuple[ShownChart | ShownTable, ...] = ()
         if self.ladder is not None:
             names = [str(name) for name in self.ladder.index.names[:2]]
-            kind = "heat" if len(names) > 1 else "line"
+            kind, losses = "heat", self.ladder["loss"]
+            if len(names) == 1:
+                kind, losses = "line", losses.set_axis(losses.index.get_level_values(0))
             ladder = (
                 ShownChart("ladder", "Ladder",
                            f"Loss of one-bar shocks, by {' and '.join(names)}.",
-                           self.ladder["loss"], kind, {"loss": "loss"}, x="".join(names),
+                           losses, kind, {"loss": "loss"}, x="".join(names),
                            y="money" * (kind == "line"), height=340),
                 ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
                            heads={"loss": heads["loss"]}),

@@ -247,6 +247,7 @@ class ParameterSensitivity(core.SettingsResult):
     edge: float
 
     kind = "parameter-sensitivity"
+    called = "parameter sensitivity"
     is_yearly = True
     call = "bt.sensitivity"
     details = (
