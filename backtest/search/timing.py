@@ -184,8 +184,8 @@ class TimingTest(core.SettingsResult):
             return core.capitalize(f"{self.why}.")
         n = len(self.table) - 1
         return (
-            f"The timing of the leverage earned this: p = {self.p_growth:.2g} for growth and "
-            f"{self.p_sharpe:.2g} for the Sharpe ratio, against {n} shifts in time."
+            f"The same leverage at another time did as well with p = {self.p_growth:.2g} in growth "
+            f"and {self.p_sharpe:.2g} in the Sharpe ratio, of {n} shifts."
         )
 
     def list_numbers(self) -> list[Headline]:
