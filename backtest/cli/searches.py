@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -41,6 +42,8 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     backtest sweep --vary target=0.1:1:64 --vary half_life=log:10:1000:32
     backtest sweep --draws 100000 --objective calmar --constraints 'max_drawdown<=0.4'
     """
+    if not output.as_json:  # a notice says it
+        warnings.simplefilter("ignore", backtest.NoFillWarning)
     table = dict(draft.table("sweep"))
     values = draft.read_entries("sweep", "values", experiment.read_values)
     table.pop("values", None)

@@ -197,7 +197,8 @@ def list_sweep_notices(sweep: Sweep) -> Iterator[str]:
     if explored.is_ruined[explored.best]:
         yield "Every set was ruined; the best set is the one that survived longest."
     if unfilled := count_unfilled(sweep.metrics):
-        yield f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order."
+        cure = "run one of them to see why"
+        yield f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order; {cure}."
     if caution := count_cautions(read_rows(explored, TOP)):
         yield f"{core.capitalize(caution)}: see their notes."
 

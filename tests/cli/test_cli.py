@@ -51,9 +51,10 @@ def test_what_a_summary_says_is_no_warning_too(capsys, folder):
     index = pd.date_range("2020-01-01", periods=60, freq="1h", tz="UTC")
     bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
     bars.rename_axis("time").to_csv(folder / "bars.csv")
-    flat = ("--policy", "constant", "--set", "leverage=0", "--instrument", "BTCUSDT")
-    code, out, err = call(capsys, "run", "--data", "bars.csv", "--no-compile", *flat)
-    assert code == 0
+    flat = ("--policy", "constant", "--instrument", "BTCUSDT", "--set", "leverage=0")
+    _, out, err = call(capsys, "run", "--data", "bars.csv", "--no-compile", *flat)
+    swept = call(capsys, "sweep", "--data", "bars.csv", "--vary", "leverage=0,1", *flat[:4])
+    assert "".join(swept[1:]).count("filled no order") == 1
     for words in ("tested on last prices", "no order was filled", "the oldest margin table"):
         assert (out + err).casefold().count(words) == 1
 
