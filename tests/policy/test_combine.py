@@ -192,7 +192,7 @@ class Unhappy(bt.Policy):
 @pytest.mark.parametrize("fails", ["observe", "leverage"])
 def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):
     with pytest.raises(PolicyError, match="nothing") as caught:
-        live(Lowest(Capped(Unhappy(fails)), Constant(1.0)))
+        live(Lowest(Capped(Unhappy(fails)), Constant(1.0)), compile=False)
     line = getattr(Unhappy, fails).__code__.co_firstlineno + 1
     assert f"{Path(__file__).name}, line {line}" in str(caught.value)
 
