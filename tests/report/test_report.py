@@ -117,21 +117,21 @@ def test_a_run_without_marks_says_so_once(tmp_path, capsys):
     assert re.search(r" USDT in 2 days: .* Yearly figures are extrapolated from 2.5 days\.", text)
 
 
-def test_a_notice_says_which_values_were_filled_in(result):
-    data = result.manifest["data"] | {"filled": {"mark_gaps": "last: 2 of 4 bars"}}
-    told = dataclasses.replace(result, manifest={**result.manifest, "data": data}).notices
-    assert "Missing values were filled in: mark gaps, last: 2 of 4 bars." in told
-
-
 def test_a_replay_and_a_stress_test_name_what_they_show(result):
-    """A replay has no policy; 0.5x has no break-even; an axis of a ladder has its name."""
+    """A replay has no policy; 0.5x has no break-even; a ladder has its axis."""
     calm = live(Constant(leverage=0.5), days=8)
     again = bt.replay(calm.markets, calm.fills, venue=calm.venue, account=calm.account)
     assert build_page(again).title == "Replay of fills"
     fall = [bt.Scenario("fall", price=-0.1, over="2h")]
-    text = bt.stress(calm, fall, ladder={"price": (-0.3, 0.3, 3)}).summary()
+    shocked = bt.stress(calm, fall, ladder={"price": (-0.3, 0.3, 3)})
+    drawn = build_page(shocked).charts[0].figure["data"][0]["x"]
+    assert drawn == pytest.approx([-0.3, 0.0, 0.3])  # was: labels
+    text = shocked.summary()
     assert "Where the break-even is -, no price move" in " ".join(text.split())
     assert re.search(r"^price +money", text, flags=re.M)
+    data = result.manifest["data"] | {"filled": {"mark_gaps": "last: 2 of 4 bars"}}
+    told = dataclasses.replace(result, manifest={**result.manifest, "data": data}).notices
+    assert "Missing values were filled in: mark gaps, last: 2 of 4 bars." in told
     bold = live(Constant(leverage=5.0), days=8)
     assert "Where the break-even is -" not in " ".join(bt.stress(bold, fall).summary().split())
 
