@@ -35,7 +35,7 @@ DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
 
 
 def live(policy: bt.Policy, **terms: Any) -> bt.Result:
-    terms = {**AT_BINANCE, "account": ACCOUNT, **terms}
+    terms = {**AT_BINANCE, "account": ACCOUNT, "compile": False, **terms}
     return bt.run(terms.pop("market", MARKET), policy, **terms)
 
 
