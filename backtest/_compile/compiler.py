@@ -145,6 +145,8 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     needs = [x.name for x in module.functions if x.is_declaration]
     needs += [x.name for x in module.global_variables if x.is_declaration]
     needs = sorted(each for each in needs if not each.startswith("llvm."))
+    if "numba_gil_ensure" in needs:  # it would keep the interpreter's lock, and stand still
+        raise TypeError("print is not supported in compiled code")
     is_elsewhere = object_code.is_for_higher_level()
     here = bytes(describe_machine(is_here=True).emit_object(module)) if is_elsewhere else b""
     return ObjectFile(symbol, returns, tuple(needs), bytes(machine.emit_object(module)), here)
