@@ -15,7 +15,7 @@ from backtest.core.errors import ParameterError
 from backtest.core.json_values import to_plain
 from backtest.search import Progress
 from backtest.search.problem import describe_objective
-from tests.kit import check_refused
+from tests.kit import check_refused, slow
 from tests.tuning import Columns, Hills, MadeUp, dome, seek, stand_in
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -39,7 +39,7 @@ def test_a_budget_in_seconds_ends_the_search(clock):
 
 
 @pytest.mark.parametrize("robust", [True, False])
-@pytest.mark.parametrize("trials", [4, 60, 600, 3_000, 6_000, 9_000])
+@pytest.mark.parametrize("trials", [4, 60, 600, *slow([3_000, 6_000]), 9_000])
 def test_no_more_sets_are_evaluated_than_the_budget_has(trials, robust):
     study = seek(trials=trials, robust=robust)
     assert 0.8 * trials - 4 < len(study.table) <= trials  # boxes may not overlap
