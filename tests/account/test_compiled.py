@@ -333,10 +333,13 @@ def test_an_account_at_zero_equity_with_a_debt_and_collateral_goes_on():
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(2), pytest.param(range(2, 2_000), marks=pytest.mark.slow)], ids=str
+    "seeds", [range(2), pytest.param(range(500, 1_000), marks=pytest.mark.slow)], ids=str
 )
 def test_drawn_accounts_end_with_balanced_books(seeds, monkeypatch):
-    """Several instruments, collateral, flows and ruin: no AccountingError."""
+    """Several instruments, collateral, flows and ruin: no AccountingError.
+
+    Accounts of seeds under 500 are lived by the oracle, too.
+    """
     trust_data(monkeypatch)
     for seed in seeds:
         run_engine(make_full_case(seed))

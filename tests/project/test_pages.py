@@ -70,7 +70,7 @@ def test_the_policy_of_the_readme_is_that_of_the_tutorial_and_runs(tmp_path, mon
 
 def test_what_it_prints_is_what_the_command_prints(capsys):
     (shown,) = find_blocks("text")
-    assert main(["run", "--no-save", "--no-compile"]) == 0
+    assert main(["run", "--no-save"]) == 0
     printed = capsys.readouterr().out
     for line in shown.splitlines():
         assert line.strip() == "..." or line in printed, line

@@ -119,7 +119,7 @@ def test_an_experiment_file_is_run_and_checked_by_the_command_too(
 ):
     monkeypatch.chdir(pytester.path)
     pytester.path.joinpath("calm.toml").write_text(
-        '[data]\nto = 2023-01-20\n[policy]\nname = "constant"\n[run]\ncompile = false\n'
+        '[data]\nto = 2023-01-20\n[policy]\nname = "constant"\n'
     )
     test = "\n\ndef test_it(backtest_regression):\n    r = backtest_regression('calm.toml')\n"
     test += "    assert r.metrics['liquidations'] == 0\n"

@@ -26,7 +26,6 @@ VENUE = AT_BINANCE["venue"]
 EXPERIMENT = """
 data.path = "data"
 policy.name = "held.py:Held"
-run.compile = false
 validate = {train = "50d", test = "20d", trials = 4, sampler = "sobol", robust = false}
 """
 
