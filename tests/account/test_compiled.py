@@ -336,10 +336,7 @@ def test_an_account_at_zero_equity_with_a_debt_and_collateral_goes_on():
     "seeds", [range(2), pytest.param(range(500, 1_000), marks=pytest.mark.slow)], ids=str
 )
 def test_drawn_accounts_end_with_balanced_books(seeds, monkeypatch):
-    """Several instruments, collateral, flows and ruin: no AccountingError.
-
-    Accounts of seeds under 500 are lived by the oracle, too.
-    """
+    """Several instruments, collateral, flows and ruin; the oracle lives the seeds up to 500."""
     trust_data(monkeypatch)
     for seed in seeds:
         run_engine(make_full_case(seed))

@@ -195,9 +195,8 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     markets = bt.Markets.load("data")
     weights = bt.signals.from_frame(markets, write_weights("w.csv"))
     venue = bt.Venue.preset("binance-usdm", [*markets])
-    result = bt.run(
-        markets, Constant(leverage=2), venue=venue, account=bt.Account(), signal=weights,
-    )  # fmt: skip
+    terms = {"venue": venue, "account": bt.Account(), "signal": weights}
+    result = bt.run(markets, Constant(leverage=2), **terms)
     assert found["metrics"]["total_return"] == result.metrics["total_return"]
     assert saved.is_dir()
 

@@ -352,20 +352,6 @@ def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
     assert set(result.bars["target"]) == {1.0, 2.0}
 
 
-class Printing(bt.Policy):
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        print(bar.close)  # noqa: T201
-        return 1.0
-
-
-@pytest.mark.slow
-def test_a_policy_that_prints_runs_in_plain_python(capsys):
-    """Compiled, it kept the lock of the interpreter at its first number, and stood still."""
-    with pytest.warns(UserWarning, match="Printing runs in plain Python: .*print is not supported"):
-        live(Printing(), compile=True)
-    assert len(capsys.readouterr().out.splitlines()) == MARKET.n_bars
-
-
 def write_module(folder, monkeypatch, name, text):
     (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))

@@ -43,7 +43,6 @@ def make_run() -> SavedResult:
 
 FALL = bt.Scenario("fall", price=-0.3, over="2h")
 LADDER = {"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)}
-PLAIN_TERMS = {"venue": free_venue(), "account": bt.Account()}
 BOOK = ("account", "market", "side", "quantity", "entry")
 DEEP = PLAIN | {"venue": free_venue().override({"slippage.impact": 1.0})}
 SETS = {
@@ -88,10 +87,10 @@ MAKES: dict[str, Callable[[], Any]] = {
     ),
     "margin comparison": lambda: bt.compare_margin(
         MARKET, {"table": None, "ewma": bt.margin_rules.Volatility(days=1.0)}, paths=3,
-        horizon="3d", accounts=20, **PLAIN_TERMS,
+        horizon="3d", accounts=20, **PLAIN,
     ),
     "margin calibration": lambda: bt.calibrate_margin(
-        MARKET, bt.margin_rules.Volatility(days=1.0), shortfall=0.5, horizon="3d", **PLAIN_TERMS
+        MARKET, bt.margin_rules.Volatility(days=1.0), shortfall=0.5, horizon="3d", **PLAIN
     ),
     "run": make_run,
     "sweep": lambda: bt.sweep(MARKET, Modes, SETS, **PLAIN),

@@ -104,9 +104,7 @@ def test_what_has_no_timing_or_too_few_days_says_so():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_study_is_tested_on_its_holdout():
-    how = {
-        "space": {"leverage": (0.5, 2.0)}, "trials": 4, "robust": False, "sampler": "sobol",
-    }  # fmt: skip
+    how = {"space": {"leverage": (0.5, 2.0)}, "trials": 4, "robust": False, "sampler": "sobol"}
     test = TEST.replace(sampling="1h")
     study = test.tune(Constant, **how)
     held = study.replay_holdout()

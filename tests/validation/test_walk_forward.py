@@ -361,8 +361,7 @@ def test_the_account_trades_the_signal_of_each_fold():
     few, many = bt.signals.Breakout(window=4), bt.signals.Breakout(window=20)
     policy, turn = Constant(leverage=1.0), 300
     segments = [Segment(0, turn, policy, few), Segment(turn, 480, policy, many)]
-    fields = {name: each for name, each in RULE_TERMS.items() if name != "compile"}
-    found = run_switched(bt.Backtest(ONE, **fields), segments)
+    found = run_switched(bt.Backtest(ONE, **RULE_TERMS), segments)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **RULE_TERMS, signal=joined)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
