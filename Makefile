@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
-coreless := tests/market tests/measures tests/features
+coreless := tests/market tests/measures
 compile := $(bin)/backtest compile
 
 .PHONY: run test test-all checks coreless core docs wheel clean
