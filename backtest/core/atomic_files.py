@@ -88,16 +88,18 @@ def replace_folder(draft: Path, target: Path) -> None:
     own, older = {each.name for each in draft.iterdir()}, draft.with_name(REPLACED)
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
-    if target.is_dir():
-        shutil.copytree(
-            target, draft, symlinks=True, dirs_exist_ok=True,
-            ignore=lambda folder, _: own if folder == str(target) else (),
-        )  # fmt: skip
     for _ in range(MAX_TRIES):
         try:
+            if target.is_dir():
+                shutil.copytree(
+                    target, draft, symlinks=True, dirs_exist_ok=True,
+                    ignore=lambda folder, _: own if folder == str(target) else (),
+                )  # fmt: skip
             draft.rename(target)
             break
         except OSError as error:
+            if was_moved(error) and draft.is_dir():
+                continue
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         shutil.rmtree(older, ignore_errors=True)
@@ -106,6 +108,12 @@ def replace_folder(draft: Path, target: Path) -> None:
     else:
         raise OSError(errno.EBUSY, "another process keeps replacing the folder")
     sync_to_disk(target.parent)
+
+
+def was_moved(error: OSError) -> bool:
+    """Return whether another process moved a folder while it was copied."""
+    faults = error.args[0] if isinstance(error, shutil.Error) else [(error,)]
+    return all(f"[Errno {errno.ENOENT}]" in str(each[-1]) for each in faults)
 
 
 @contextmanager

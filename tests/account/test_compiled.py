@@ -18,12 +18,7 @@ from backtest.engine.formulas import make_recipe
 from backtest.policies import Combinator
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
-from tests.cases import (
-    make_full_case,
-    make_limit_case,
-    make_margin_case,
-    make_mode_case,
-)
+from tests.cases import make_full_case, make_limit_case, make_margin_case, make_mode_case
 from tests.kit import Hold, Loud, Once, check_refused, flat, make_market, make_venue, simulate_pair
 from tests.scenes import account_of, play
 

@@ -1,6 +1,8 @@
 """What processes share: locks, signals, and files of compiled code, one writer at a time."""
 
+import contextlib
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -274,3 +276,21 @@ def test_one_of_two_processes_compiles_and_the_other_waits(tmp_path):
     two = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) for _ in "ab"]
     said = [each.communicate()[0].split() for each in two]
     assert sorted(said) == [["4.0"], ["compiled", "4.0"]]
+
+
+def test_a_folder_that_another_process_moved_is_copied_again(tmp_path, monkeypatch):
+    target, copy = tmp_path / "run", shutil.copytree
+    target.mkdir()
+    (target / "note").touch()
+
+    def copy_moved(*given, **named):
+        monkeypatch.setattr(shutil, "copytree", copy)
+        moved = target.rename(tmp_path / "moved")
+        with contextlib.ExitStack() as stack:
+            stack.callback(moved.rename, target)
+            copy(*given, **named)
+
+    monkeypatch.setattr(shutil, "copytree", copy_moved)
+    with atomic_files.drafted_folder(target, ".saving-") as draft:
+        (draft / "bars").touch()
+    assert sorted(each.name for each in target.iterdir()) == ["bars", "note"]

@@ -12,17 +12,7 @@ import numpy as np
 import pytest
 
 from tests.account.test_options import BY_SCENARIOS, PER_OPTION, option
-from tests.agreement import (
-    Bar,
-    asset,
-    bracket,
-    check_outcome,
-    flat,
-    near,
-    scenarios,
-    scene,
-    tape,
-)
+from tests.agreement import Bar, asset, bracket, check_outcome, flat, near, scenarios, scene, tape
 from tests.cases import PortfolioCase, Tape
 from tests.option_cases import OptionCase
 from tests.oracle import Event, Outcome, simulate

@@ -14,12 +14,7 @@ from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
 from backtest.policies import observe, observe_together
 from backtest.risk import largest_leverage
-from backtest.risk.largest_leverage import (
-    Scaled,
-    confirm,
-    name_models,
-    search_leverage,
-)
+from backtest.risk.largest_leverage import Scaled, confirm, name_models, search_leverage
 from backtest.risk.liquidations import PAST, PathsRunner, estimate, observe_paths
 from backtest.risk.path_models import read_drift
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
