@@ -73,7 +73,7 @@ RATIOS = {
         50.0, 270.0, "a bar of a path of the risk / a bar of a set of the plain sweep",
         "180 to 245: paths run one by one, and are drawn; 680 ns, and the plain sweep takes 3.3",
     ),
-    "risk_columns": Ratio(2.0, 2.0, "risk of a policy with columns / of one without"),
+    "risk_columns": Ratio(1.4, 1.7, "risk of a policy with columns / of one without"),
     "import": Ratio(1.25, 1.25, f"import backtest / {LIBRARIES}"),
     "process": Ratio(1.8, 2.4, f"backtest run, whole process / {LIBRARIES}"),
 }  # fmt: skip
