@@ -422,15 +422,14 @@ class Market(BarClock):
         signal = self.signal[:1] if self.signal.strides == (0,) else self.signal  # a constant
         return functools.partial(Market, **fields, source=self.source, signal=signal), ()
 
-    def _slice(self, first: int, stop: int, step: str) -> Self:
+    def _slice(self, first: int, stop: int, step: str) -> Market:
         lead = self.interval // 4 if first else self.interval
         fields = tables.slice_fields(
             self, slice(first, stop), funding_from=int(self.time[first]) - lead
         )
-        fields |= {"columns": MappingProxyType(fields["columns"]), "facts": {}}
-        cut = object.__new__(type(self))  # without the checks: parts of frozen arrays are frozen
-        vars(cut).update(fields, source=self.source + step, signal=self.signal[first:stop])
-        return cut
+        columns = MappingProxyType(fields["columns"])
+        source, signal = self.source + step, self.signal[first:stop]
+        return trust_fields(fields | {"columns": columns, "source": source, "signal": signal})
 
     @checked
     def with_signal(self, signal: FloatArray) -> Market:
@@ -517,6 +516,13 @@ class Market(BarClock):
                     write_table(frame, draft / f"{name}.parquet")
             core.write_json_file(facts, draft / "market.json")
         return path
+
+
+def trust_fields(fields: Mapping[str, Any]) -> Market:
+    """Return a market without the checks of its constructor, of arrays that are frozen and fit."""
+    found = object.__new__(Market)
+    vars(found).update(fields, facts={})
+    return found
 
 
 _CONTENT = tuple(

@@ -14,7 +14,14 @@ import numpy as np
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.market.files import find_sources, load_fields, read_options, time_text
-from backtest.market.market import BarClock, FundingGaps, Market, MarkGaps, compute_once
+from backtest.market.market import (
+    BarClock,
+    FundingGaps,
+    Market,
+    MarkGaps,
+    compute_once,
+    trust_fields,
+)
 from backtest.market.names import find_currency
 from backtest.market.tables import JITTER, Span, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
@@ -561,9 +568,7 @@ def detach(market: Market | Markets) -> Any:
     if isinstance(market, Markets):
         return market.with_markets({name: detach(each) for name, each in market.items()})
     fields = market.fields() | {"source": market.source, "signal": market.signal}
-    own = object.__new__(Market)  # without the checks, as parts are made
-    vars(own).update({name: copy_values(each) for name, each in fields.items()}, facts={})
-    return own
+    return trust_fields({name: copy_values(each) for name, each in fields.items()})
 
 
 def copy_values(value: Any) -> Any:
@@ -572,5 +577,5 @@ def copy_values(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if value.strides == (0,):  # a constant stays one
-        return np.broadcast_to(np.frombuffer(value[:1].tobytes()), value.shape)
+        return np.broadcast_to(np.frombuffer(value[:1].tobytes(), value.dtype), value.shape)
     return np.frombuffer(value.tobytes(), value.dtype)

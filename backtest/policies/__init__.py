@@ -8,13 +8,8 @@ if TYPE_CHECKING:
     from backtest.policies.combinators import Combinator, OptionRule, held_leverage, list_written
     from backtest.policies.combinators import written_formulas
     from backtest._compile.bytecode import find_fields, may_read_of_account
-    from backtest.policies.lookahead import (
-        Causality,
-        observe,
-        observe_together,
-        start_check,
-        takes_arrays,
-    )
+    from backtest.policies.lookahead import Causality, observe, observe_together, start_check
+    from backtest.policies.lookahead import takes_arrays
     from backtest.policies.policy import Bar, Columns, Parameter, Parameterized, Policy, Promise
     from backtest.policies.policy import change_settings, check_settings, find_rule_fault
     from backtest.policies.policy import format_title, formula_for, formula_of, freeze

@@ -14,7 +14,7 @@ import numpy as np
 from backtest import core, engine
 from backtest.core.units import DAY
 from backtest.indicators import log_returns
-from backtest.market import Market, Markets, as_given, as_markets
+from backtest.market import Market, Markets, as_given, as_markets, trust_fields
 from backtest.risk import path_models as laws
 from backtest.risk.path_models import FITTED, Drift, FundingChoice, PathModel
 from backtest.venue import FundingTerms
@@ -362,16 +362,13 @@ class PathMarkets(NamedTuple):
     rows: dict[str, core.FloatArray]
 
     def pick(self, k: int) -> Market:
-        return self.make({name: each[k] for name, each in self.rows.items()})
+        arrays = {name: each[k] for name, each in self.rows.items()}
+        return trust_fields(vars(self.first) | arrays)
 
     def join(self) -> Market:
         """Return all paths as one market, with arrays of shape (n, k)."""
-        return self.make({name: each.T for name, each in self.rows.items()})
-
-    def make(self, arrays: dict[str, core.FloatArray]) -> Market:
-        found = object.__new__(Market)  # checked once
-        vars(found).update(vars(self.first) | arrays | {"facts": {}})
-        return found
+        arrays = {name: each.T for name, each in self.rows.items()}
+        return trust_fields(vars(self.first) | arrays)
 
 
 def append_bars(
