@@ -16,13 +16,14 @@ from backtest.core.code_names import pd
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.inputs import find_prices
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
-from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
+from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_setup import Setup
 from backtest.margin import Brackets
 from backtest.market import Markets, find_coin
 from backtest.options import option_inputs
 from backtest.policies import AccountView, Policy
 from backtest.policies.combinators import SCHEDULED, TOTAL
+from backtest.policies.policy import BAR_FIELDS
 from backtest.results.run_data import RunOptions
 from backtest.venue import Option
 
@@ -249,9 +250,9 @@ class OptionTrader:
 
     def answer(
         self, trade: Trade, decide: Any, deciders: Deciders, venue: Any, i: int, time: int,
-        local: int,
+        local: int, *few: Any,
     ) -> float:  # fmt: skip
-        leverage: float = decide(deciders, venue, i, time, local)
+        leverage: float = decide(deciders, venue, i, time, local, *few)
         t = int(self.cursor[0])
         if i < len(self.scratch.ordered):
             self.scratch.ordered[i] = np.nan
@@ -259,7 +260,7 @@ class OptionTrader:
             rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
             account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
             columns = deciders.columns[deciders.columns_at[i] + local :: deciders.lengths[i]]
-            seen = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
+            seen = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
             seen |= dict(zip(trade.columns, columns, strict=False))
             self.order(trade, SimpleNamespace(time=time / 1e9, **seen), account, t)
         return leverage

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest._compile.bytecode import describe_function, find_code_names
+from backtest._compile.bytecode import describe_function, find_code_names, find_fields
 from backtest._compile.object_code import hold_signals
 from backtest.account import Account, measure_stop, pick_instrument
-from backtest.core import FloatArray, IntArray, ParameterError, repr_plain
+from backtest.core import RAISED, FloatArray, IntArray, ParameterError, repr_plain
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
@@ -19,16 +20,15 @@ from backtest.margin import MarginRules, pick_rules
 from backtest.market import Market, Markets, find_clock
 from backtest.policies import AccountView, Policy, may_read_of_account
 from backtest.policies import policy as p
+from backtest.policies.combinators import name_tuple
 from backtest.policies.lookahead import observe, observe_checked
-from backtest.policies.policy_errors import bind_formula
+from backtest.policies.policy_errors import as_number, as_numpy, make_policy_error
 from backtest.venue import Venue
 from backtest.venue.venue import pick_cost
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
-CALLED = ctypes.CFUNCTYPE(
-    ctypes.c_double, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4
-)  # as a compiled formula
-BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
+CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)  # as a compiled formula
+N_BAR = len(p.BAR_FIELDS)
 
 
 class ObservedPolicy(NamedTuple):
@@ -175,6 +175,7 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
     columns, columns_at = flatten_columns(observed)
     memory, memory_at = flatten_memory(observed)
     clock, price = find_clock(markets), frozenset({"liquidation_price"})
+    numbers = np.zeros(N_BAR + SETTING + 1)  # of bar and account, which `bind` reads at once
     seen_time, seen_bars = np.zeros(1, np.int64), np.zeros((6, 1, 1))
     if not clock.is_every:  # the longer bars that policies see
         panel, seen_time = clock.seen.panel(), np.asarray(clock.seen.time)
@@ -204,8 +205,8 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         seen_bars=seen_bars,
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
         sets_margin=np.array([p.sets_margin(each.policy) for each in observed], np.int64),
-        shown=np.zeros(SETTING + 1),
-        bar=np.zeros(7),
+        shown=numbers[N_BAR:],
+        bar=numbers[1:N_BAR],
         margin=np.zeros(9),
         levels=np.zeros(5 * width),
         width=width,
@@ -250,23 +251,47 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
     return np.ascontiguousarray(np.stack([*prices, last]))
 
 
-def bind(policy: ObservedPolicy) -> Callable[..., float]:
-    n_memory = len(p.start_memory(policy.policy) or ())
-    names, columns = tuple(policy.columns), tuple(policy.columns.values())
-    bar_type, decide = bind_formula(policy.policy, names)
+def bind(observed: ObservedPolicy) -> Callable[..., float]:
+    policy, names = observed.policy, tuple(observed.columns)
+    own, columns = p.change_settings(policy, {}), tuple(observed.columns.values())
+    for name, value in policy.settings().items():
+        object.__setattr__(own, name, as_numpy(value))
+    formula, margin_formula = p.formula_for(policy, names), p.margin_formula_for(policy, names)
+    start, make = p.start_memory(policy), tuple.__new__
+    memory_type, n_memory = type(start), len(start or ())
+    bar_type: Any = name_tuple("Bar", (*p.BAR_FIELDS, *names))
 
-    def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
-        value: float
-        kept: Any = ()
-        if n_memory:
-            at = deciders.memory_at[i]
-            kept = deciders.memory[at : at + n_memory]
-        account = AccountView._make((*deciders.shown[:N_SHOWN], venue))
-        own = (each[local] for each in columns)
-        bar = bar_type._make((np.float64(time / 1e9), *deciders.bar, *own))
-        value, after = decide(deciders.shown, bar, account, kept, local)
-        if n_memory:
-            kept[:] = after
+    def answer(deciders: Any, venue: Any, i: int, time: int, local: int, few: Any = None) -> float:
+        numbers = deciders.shown.base
+        numbers[0] = time / 1e9
+        told = [*numbers.flat] if few is None else numbers.tolist()
+        for k in few or ():  # what a rule reads are NumPy's, which divide as compiled code does
+            told[k] = numbers[k]
+        account: Any = make(AccountView, (*told[N_BAR : N_BAR + N_SHOWN], venue))
+        own_bar = told[:N_BAR]
+        for each in columns:
+            own_bar.append(each[local])
+        bar, rule, setting = make(bar_type, own_bar), "leverage", math.nan
+        try:
+            if start is None:
+                value = as_number(formula(own, bar, account))
+            else:
+                at = deciders.memory_at[i]
+                memory = deciders.memory[at : at + n_memory]
+                decided, kept = formula(own, bar, account, memory_type(*memory.flat))
+                value, after = as_number(decided), [*map(as_number, kept)]
+                if len(after) != n_memory:
+                    text = f"a memory must keep its length {n_memory}, got {repr_plain(kept)}"
+                    raise TypeError(text)
+                memory[:] = after
+            if margin_formula is not None:
+                rule = "venue_leverage"
+                numbers[-1] = setting = as_number(margin_formula(own, bar, account))
+        except RAISED as error:
+            raise make_policy_error(policy, bar, account, local, error, rule) from error
+        if value < 0.0 or setting <= 0.0:
+            wrong = (value, "leverage") if value < 0.0 else (setting, rule)
+            raise make_policy_error(policy, bar, account, local, *wrong)
         return value
 
     return answer
@@ -287,39 +312,54 @@ def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, lo
     return float(deciders.methods[i](deciders, rules, i, time, local))
 
 
+def find_read(rules: Sequence[Any]) -> list[int]:
+    """Return the places of what rules may read of the bar and the account, with its venue."""
+    fields = [*((1, name) for name in p.BAR_FIELDS), *((2, name) for name in AccountView._fields)]
+    read = {at: frozenset().union(*(find_fields(rule, at) for rule in rules)) for at in (1, 2)}
+    return [k for k, (at, name) in enumerate(fields) if read[at] & {"*", name}]
+
+
 class Callbacks:
     """Policies in plain Python which the compiled loop calls; what one raises ends the run."""
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
         self.brackets: Any = None
+        self.venues: dict[int, tuple[bytes, MarginRules]] = {}
         self.gate: Any = None
         self.error: BaseException | None = None
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
-        venue = frozenset({"venue"})
-        has_venue = any(may_read_of_account(x, venue) for x in list_rules(policy, columns))
-        method = deciders.methods[i]
+        read, method = find_read(list_rules(policy, columns)), deciders.methods[i]
+        has_venue, few = N_BAR + N_SHOWN in read, read if len(read) < 10 else None
 
         def call(*given: int) -> float:
+            gate = self.gate
             try:
-                self.gate.open()
+                gate.is_closed = False
+                if gate.kept:
+                    gate.open()
                 venue: Any = self.read_venue(i) if has_venue else self.read_venue
-                found: float = method(deciders, venue, i, given[8], given[9])
+                found: float = method(deciders, venue, i, given[8], given[9], few)
             except BaseException as error:
                 self.error = error
                 return -1.0  # which stops the loop
             else:
                 return found
             finally:
-                self.gate.is_closed = True  # ctypes drops what is raised outside of the try
+                gate.is_closed = True  # ctypes drops what is raised outside of the try
 
         self.kept.append(CALLED(call))
         return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
 
     def read_venue(self, i: int) -> MarginRules:
-        found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
-        return MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
+        i = min(i, len(self.brackets.counts) - 1)  # an overlay has none of its own
+        tables = b"".join(self.brackets)
+        if self.venues.get(i, (b"", None))[0] != tables:  # read anew where the loop changed them
+            found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
+            rules = MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
+            self.venues[i] = tables, rules
+        return self.venues[i][1]
 
     def simulate(self, bind: Callable[..., Callable[[], Any]], terms: Any, *given: Any) -> Any:
         """Run the loop that ``bind`` prepares for its arguments; signals come in bar by bar."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from backtest._compile.bytecode import format_location
-from backtest.core import RAISED, PolicyError, did_you_mean, format_time, repr_plain
+from backtest.core import PolicyError, did_you_mean, format_time, repr_plain
 from backtest.policies import policy as p
-from backtest.policies.combinators import name_tuple, written_formulas
+from backtest.policies.combinators import written_formulas
 from backtest.policies.policy import Policy
 from backtest.policies.view import AccountView
 
@@ -26,41 +25,10 @@ def as_numpy(value: Any) -> Any:
     return np.float64(value) if isinstance(value, float) else np.int64(value)
 
 
-def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
-    own = p.change_settings(policy, {})
-    for name, value in policy.settings().items():
-        object.__setattr__(own, name, as_numpy(value))
-    formula, margin_formula = p.formula_for(policy, columns), p.margin_formula_for(policy, columns)
-    start = p.start_memory(policy)
-    memory_type = None if start is None else type(start)
-
-    def decide(also: Any, bar: Any, view: AccountView, memory: Any, t: int) -> tuple[float, Any]:
-        answer = "leverage"
-        try:
-            if memory_type is None:
-                value, after = as_number(formula(own, bar, view)), memory
-            else:
-                decided, kept = formula(own, bar, view, memory_type(*map(np.float64, memory)))
-                value, after = as_number(decided), tuple(map(as_number, kept))
-                if len(after) != len(memory):
-                    text = f"a memory must keep its length {len(memory)}, got {repr_plain(kept)}"
-                    raise TypeError(text)
-            answer, setting = "venue_leverage", math.nan
-            if margin_formula is not None:
-                also[-1] = setting = as_number(margin_formula(own, bar, view))
-        except RAISED as error:
-            raise make_policy_error(policy, bar, view, t, error, answer) from error
-        if value < 0.0:
-            raise make_policy_error(policy, bar, view, t, value)
-        if setting <= 0.0:
-            raise make_policy_error(policy, bar, view, t, setting, answer)
-        return value, after
-
-    return name_tuple("Bar", (*p.BAR_FIELDS, *columns)), decide
-
-
 def as_number(value: object) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, float):  # the usual case first
+        return float(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.number)):
         raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
     return float(value)
 

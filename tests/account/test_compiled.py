@@ -53,7 +53,7 @@ class Tabled(bt.Policy):
         return {"rise": np.sign(market.close - market.open)}
 
     def leverage(self, bar, account):
-        return {1.0: [2.0], -1.0: [0.5 + account.drawdown]}.get(bar.rise, [float("nan")])[0]
+        return {1.0: [2.0], -1.0: [0.5 + [account][0].drawdown]}.get(bar.rise, [float("nan")])[0]
 
 
 class Averaged(bt.Policy):
