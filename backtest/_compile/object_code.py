@@ -403,13 +403,13 @@ def load_or_compile(
 ) -> Loaded:
     """Return a function from a folder; else compile it, and keep what loads without numba."""
     if not is_kept:
-        return load(compile_now())
+        return load(call_with_room(compile_now))
     found = find_object(name)
     if found is None:
         with one_process(name):
             found = find_object(name)
             if found is None:
-                found = compile_now()
+                found = call_with_room(compile_now)
                 COMPILED.append(name)
             if all(hasattr(OF_PYTHON, each) for each in found.needs):  # else only beside numba
                 with contextlib.suppress(OSError):  # the folder need not be writable
@@ -418,6 +418,16 @@ def load_or_compile(
                     write_file(place / f"{name}.o", found.pack())
     return load(found)
 
+
+def call_with_room(function: Callable[[], Any]) -> Any:
+    """Return what a function returns; for its large frame Python maps a large piece of stack.
+
+    In pieces of 16 KB, each call at the edge of one maps the next anew: half of all page faults.
+    """
+    return function()
+
+
+call_with_room.__code__ = call_with_room.__code__.replace(co_stacksize=2**18)
 
 COMPILED: list[str] = []
 """Names of the objects that this process has compiled."""
