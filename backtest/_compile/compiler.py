@@ -68,7 +68,7 @@ def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any)
     )
 
     def compile_one(kinds: Any) -> Any:
-        with compiling(), linking(is_linked=is_linked):
+        with compiling(), linking(None if is_linked else function.__qualname__):
             return compile_for(kinds)
 
     compiled.compile = compile_one
@@ -299,13 +299,14 @@ def share(module: Any, kept: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def linking(*, is_linked: bool) -> Iterator[None]:
-    """Make the libraries of what is compiled inside, by the thread that holds numba's lock."""
+def linking(whole: str | None) -> Iterator[None]:
+    """Make the libraries of what is compiled inside: that of ``whole`` becomes an object."""
     if not CAN_LINK:
         yield
         return
     before = CODEGEN._library_class, CODEGEN.set_env
-    CODEGEN._library_class = LinkedLibrary if is_linked else WholeLibrary
+    kinds = {whole: WholeLibrary}
+    CODEGEN._library_class = lambda codegen, name: kinds.get(name, LinkedLibrary)(codegen, name)
     CODEGEN.set_env = lambda *_: None  # no Python objects for code that numba does not run
     try:
         yield

@@ -178,7 +178,8 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     cells = dict(zip(names, function.__closure__ or (), strict=True))
     closure = tuple(CellType(cells[name].cell_contents) for name in names)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
-    done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
+    options: Any = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    done[id(function)] = numba.njit(error_model="numpy", **options)(copy)
     for name, value in find_references(function).items():
         if not isinstance(value, FunctionType) or has_compiled_versions(value):
             continue
