@@ -26,7 +26,7 @@ def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState)
     may_use = may_use and len(feed.multiplier) == 1 and len(feed.initial) == 1
     may_use = may_use and len(feed.costs) == 1
     for i in range(len(state.positions)):
-        may_use = may_use and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
+        may_use = may_use and terms.flags[i, HAS_ORDER_FEE] == 0 and terms.flags[i, HAS_EXITS] == 0
     return bool(may_use)
 
 
@@ -319,7 +319,8 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
         balance.value_at(state, quotes.fill, quotes.asset_fill)
         equity = balance.compute_account_equity(terms, state)
         payments.change_settings(bar, t)
-        payments.force_reductions(bar, t)
+        if terms.grace >= 0.0:
+            payments.force_reductions(bar, t)
         if terms.fill == r.RESTING:
             known = state.wallet.equity if equity > 0.0 else 0.0
             fills.place_orders(bar, t, known)
@@ -354,9 +355,8 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
     payments.settle_debt(bar, t)
     equity = balance.compute_account_equity(terms, state)
-    is_lost = state.wallet.is_ruined == 0.0 and money.earn(ledger) < 0.0
-    if is_lost:
-        is_lost = payments.is_account_ruined(bar, equity)
+    is_lost = state.wallet.is_ruined == 0.0 and payments.is_account_ruined(bar, equity)
+    is_lost = is_lost and money.earn(ledger) < 0.0
     if is_lost:
         payments.end_account(bar, t)
         equity = balance.compute_account_equity(terms, state)

@@ -128,9 +128,13 @@ def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
         free += margin.compute_haircut(terms.rules, state.held, i)
         free -= order_limits.compute_all_uncounted(bar, -1 if held > 0.0 else i)
     if is_isolated or not terms.rules.has_scenarios:
-        most = margin.compute_largest_notional(rules.margin, free, 0.0, 0.0, quote.initial)
+        most = margin.compute_largest_notional(
+            rules.margin, free, 0.0, 0.0, quote.initial, math.inf
+        )
     else:
-        most = margin.compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
+        most = margin.compute_largest_notional(
+            rules.margin, math.inf, 0.0, 0.0, quote.initial, math.inf
+        )
         unit = scratch.side[i] / abs(state.positions[i].value)
         order_limits.hide_others(state, scratch, i, unit)  # the initial margin of a unit alone
         rate = margin.compute_portfolio_requirement(terms.rules, state.held, True)
@@ -174,20 +178,26 @@ def price_order(bar: r.AccountBar, i: int) -> None:
     scratch.saved[i] = worsening
 
 
-def find_margin_notional(bar: r.AccountBar, equity: float, i: int, cost: float) -> float:
-    """Return the notional that the margin of instrument i alone allows; of a pool, its table."""
+def find_margin_notional(
+    bar: r.AccountBar, equity: float, i: int, cost: float, enough: float
+) -> float:
+    """Return the notional that the margin of instrument i alone allows; of a pool, its table.
+
+    Where that is at least ``enough``, any such number.
+    """
     terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
-    rules, held, free = r.share(r.pick_instrument(terms, i)), scratch.before[i], math.inf
+    rules, held, free = r.pick_margin(terms, i), scratch.before[i], math.inf
     if r.is_isolated(terms, i):
+        own = r.share(r.pick_instrument(terms, i))
         balances = balance.pick_balances(terms, bar.state, i)
-        free = orders.compute_counted(rules, balances, quote, equity, held) - scratch.fee[i]
-    return margin.compute_largest_notional(rules.margin, free, held, cost, quote.initial)
+        free = orders.compute_counted(own, balances, quote, equity, held) - scratch.fee[i]
+    return margin.compute_largest_notional(rules, free, held, cost, quote.initial, enough)
 
 
 def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional up to which the order of instrument i passes alone (4.3)."""
     terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
-    limit = find_margin_notional(bar, equity, i, scratch.cost[i])
+    limit = find_margin_notional(bar, equity, i, scratch.cost[i], scratch.reach[i])
     if not r.is_isolated(terms, i):
         return limit
     rules = r.share(r.pick_instrument(terms, i))
@@ -211,7 +221,7 @@ def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) ->
     """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
     scratch = bar.scratch
     if r.is_isolated(bar.terms, i) and limit < scratch.reach[i]:
-        limit = find_margin_notional(bar, equity, i, scratch.cost[i])
+        limit = find_margin_notional(bar, equity, i, scratch.cost[i], scratch.reach[i])
     return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
 
 
@@ -421,7 +431,7 @@ def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional up to which a resting increase passes alone."""
     terms, scratch, quote = bar.terms, bar.scratch, bar.quotes.instruments[i]
     rules, before, rate = r.share(r.pick_instrument(terms, i)), scratch.before[i], scratch.rate[i]
-    most = find_margin_notional(bar, equity, i, rate)
+    most = find_margin_notional(bar, equity, i, rate, math.inf)
     if not r.is_isolated(terms, i):
         return most
     balances = balance.pick_balances(terms, bar.state, i)

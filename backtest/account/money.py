@@ -188,9 +188,11 @@ def total(ledger: Structs[Money], term: int) -> float:
 
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
     """Write the sums of a bar, with those of collateral in price and slippage."""
-    sums = view_numbers(money)
-    for term in range(len(sums)):
-        sums[term] = total(ledger, term)
+    rows, sums = view_numbers(ledger), view_numbers(money)
+    sums[:] = 0.0
+    for i in range(len(rows)):
+        for term in range(len(sums)):
+            sums[term] += rows[i, term]
     money.price_pnl += money.collateral_pnl
     money.slippage += money.conversion
 

@@ -107,6 +107,7 @@ def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
         scratch.before[i],
         rules.margin_share * scratch.cost[i],
         bar.quotes.instruments[i].initial,
+        scratch.reach[i],
     )
     reach = max(min(scratch.reach[i], most), scratch.before[i], 0.0)
     scratch.steps[i, OVER_SHARE] = scratch.reach[i] - reach
@@ -153,7 +154,7 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         if scratch.steps[i, OVER] == TAKEN:
             add_cut(scratch, decision, i, CAP_OVER_BAND, 0.0)  # the band is overruled: no cut
         if stated != reach:
-            level = max(level, terms.numbers[LEAST_LEVERAGE, i])
+            level = max(level, terms.numbers[i, LEAST_LEVERAGE])
             raised = abs(signal) * level * equity * overlay
             most = find_limit(r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i])
             lowered = abs(signal) * min(level, most) * equity * overlay
@@ -257,9 +258,10 @@ def fit_increases(bar: r.AccountBar) -> float:
         rules, initial = r.pick_margin(terms, only), quotes.instruments[only].initial
         before, cost = scratch.before[only], scratch.cost[only]
         rest = free - fixed - scratch.fee[only]
-        limit = margin.compute_largest_notional(rules, rest, before, cost, initial)
         kept, added = scratch.kept[only], scratch.added[only]
-        if limit >= kept + added or added == 0.0:
+        wanted = kept + added
+        limit = margin.compute_largest_notional(rules, rest, before, cost, initial, wanted)
+        if limit >= wanted or added == 0.0:
             return 1.0
         return float(max(limit - kept, 0.0) / added)
     if compute_room(bar, free, fixed, 1.0) >= 0.0:
@@ -282,7 +284,7 @@ def compute_all_uncounted(bar: r.AccountBar, turned: int) -> float:
     terms, state, scratch, total = bar.terms, bar.state, bar.scratch, 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            rules = r.share(r.pick_instrument(terms, i))
+            rules = r.pick_instrument(terms, i)
             is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
             if not is_flip and i != turned:
                 position, value = r.pick_position(state, i), state.positions[i].value

@@ -357,8 +357,6 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
     """Reduce pools whose calls were not met in the time of grace."""
     terms, state = bar.terms, bar.state
     n = len(state.positions)
-    if terms.grace < 0.0:
-        return
     is_due = is_pool_forced(terms, state, n) and balance.count_cross(terms, state) > 0
     if is_due and state.wallet.pool_failed == 0.0:
         force_pool(bar, t)

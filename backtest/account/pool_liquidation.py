@@ -24,7 +24,7 @@ def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> 
     """Return the price at which a liquidation trades an option on a side."""
     own, worsening = state.options, 0.0
     if side > 0.0:
-        worsening = terms.numbers[SLIPPAGE, terms.options.instruments[k]]
+        worsening = terms.numbers[terms.options.instruments[k], SLIPPAGE]
     elif own.has_quotes[k] == 1 and math.isnan(own.bids[k]):
         return 0.0
     if not math.isnan(own.half_spreads[k]):
@@ -114,11 +114,11 @@ def compute_option_notional(state: r.AccountState, k: int) -> float:
 def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
     """Return the signed contracts of an option that a step of a liquidation trades."""
     i, held = terms.options.instruments[k], state.options.positions.quantities[k]
-    notional, share = compute_option_notional(state, k), terms.numbers[STEP, i]
+    notional, share = compute_option_notional(state, k), terms.numbers[i, STEP]
     is_whole = (
         terms.modes[i] != r.PARTIAL
         or not share > 0.0
-        or notional <= terms.numbers[FULL_BELOW, i] * (1.0 + TOLERANCE)
+        or notional <= terms.numbers[i, FULL_BELOW] * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * abs(state.options.started[k])
         or balance.compute_pool(terms, state) <= TOLERANCE * notional
     )

@@ -103,6 +103,7 @@ def compute_backing(rules: InstrumentRules, balances: Balances, value: Value) ->
     return balances.cash + position.quantity * value
 
 
+@inlined
 def compute_uncounted(rules: InstrumentRules, position: Position, value: Value) -> float:
     """Return the part of a profit at u that backs no order (`profit_counts`, accounting 4.3)."""
     if not rules.has_profit_share:

@@ -330,7 +330,7 @@ class Terms(NamedTuple):
     """The rules of the account and of its n instruments.
 
     ``instruments`` is a list of the rules (plain Python), ``numbers`` and ``flags`` the same as
-    arrays of shape (fields, n) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
+    arrays of shape (n, fields) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
     numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
     ``ranks`` is the order of a liquidation by name, ``modes`` that of each instrument. A
     ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
@@ -565,7 +565,7 @@ def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
     """Write the costs of a bar, of shape (6, n), into the rules of one instrument."""
     for k in range(len(DATED_ROWS)):
         if not math.isnan(costs[k, i]):
-            terms.numbers[DATED_ROWS[k], i] = costs[k, i]
+            terms.numbers[i, DATED_ROWS[k]] = costs[k, i]
     if not math.isnan(costs[TAKER_ROW, i]):
         terms.rules.brackets.takers[i] = costs[TAKER_ROW, i]
     if not math.isnan(costs[MAKER_ROW, i]):
@@ -577,7 +577,7 @@ def write_tuple(terms: Terms, i: int) -> None:
     """Write dated costs into the rules that plain Python reads; compiled code needs none."""
     own = terms.instruments[i]
     taker = float(terms.rules.brackets.takers[i])
-    changed = {NUMBERS[row]: float(terms.numbers[row, i]) for row in DATED_ROWS}
+    changed = {NUMBERS[row]: float(terms.numbers[i, row]) for row in DATED_ROWS}
     terms.instruments[i] = own._replace(**changed, margin=own.margin._replace(taker=taker))
 
 
@@ -598,12 +598,12 @@ def is_spot(terms: Terms, i: int) -> bool:
 
 @inlined
 def has_exits(terms: Terms, i: int) -> bool:
-    return bool(terms.flags[HAS_EXITS, i] == 1)
+    return bool(terms.flags[i, HAS_EXITS] == 1)
 
 
 @inlined
 def has_stops(terms: Terms, i: int) -> bool:
-    return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
+    return bool(terms.flags[i, HAS_STOP] == 1 or terms.flags[i, HAS_EXITS] == 1)
 
 
 @inlined

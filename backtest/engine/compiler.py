@@ -133,8 +133,8 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
 
 
 def write_pick(pick_rules: Any) -> Callable[..., Any]:
-    fields = {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
-    fields |= {name: f"terms.flags[{k}, i] != 0" for k, name in enumerate(FLAGS)}
+    fields = {name: f"terms.numbers[i, {k}]" for k, name in enumerate(NUMBERS)}
+    fields |= {name: f"terms.flags[i, {k}] != 0" for k, name in enumerate(FLAGS)}
     fields |= {
         "margin": "pick_rules(terms.rules.brackets, i)",
         "liquidation_mode": "terms.modes[i]",

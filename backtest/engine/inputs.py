@@ -62,8 +62,8 @@ class DailyFees(NamedTuple):
         for i, (taker, maker, fee) in enumerate(found.tolist()):
             if self.fees[i] is not None:
                 numbers, makers = terms.numbers.copy(), terms.makers.copy()
-                numbers[r.NUMBERS.index("fee"), i] = fee
-                numbers[r.NUMBERS.index("taker"), i], makers[i] = taker, maker
+                numbers[i, r.NUMBERS.index("fee")] = fee
+                numbers[i, r.NUMBERS.index("taker")], makers[i] = taker, maker
                 margin = terms.instruments[i].margin._replace(taker=taker)
                 terms = terms._replace(numbers=numbers, makers=makers)
                 terms = write_table(terms, i, margin, fee=fee, taker=taker)
@@ -368,14 +368,14 @@ def read_terms(
         paths = [group_of[name] for name in names]
         assets = [each.cancels_risk or id(each) for each in account.collateral]
     keys = [*paths, *assets]
-    flags = [[getattr(own, name) for own in rules] for name in r.FLAGS]
+    flags = [[getattr(own, name) for name in r.FLAGS] for own in rules]
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     borrowed = [venues[name].contract.borrow_rate for name in names]
     pays_for_coins = any(np.any(np.asarray(x) > 0.0) for x in borrowed if x is not None)
     return a.Terms(
         instruments=list(rules),
-        numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),
+        numbers=np.array([[getattr(own, name) for name in r.NUMBERS] for own in rules], np.float64),
         flags=np.array(flags, np.bool_).astype(np.int64),
         rules=packed,
         markets=np.array([keys.index(key) for key in keys], dtype=np.int64),

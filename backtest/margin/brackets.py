@@ -111,8 +111,9 @@ def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
 
 
 def compute_largest_notional(
-    rules: MarginRules, equity: float, held: float, cost: float, multiplier: float
+    rules: MarginRules, equity: float, held: float, cost: float, multiplier: float, enough: float
 ) -> float:
+    """Return the largest notional that some equity allows, or one of at least ``enough``."""
     if rules.setting > 0.0:
         setting, most = compute_setting(rules, multiplier), 0.0
         for k in range(len(rules.caps)):
@@ -123,6 +124,8 @@ def compute_largest_notional(
     for k in range(len(rules.caps)):
         leverage, cap = rules.leverages[k] / multiplier, rules.caps[k]
         best = max(best, min(cap, compute_after_cost(leverage, equity, held, cost)))
+        if best >= enough:
+            break
     return best
 
 

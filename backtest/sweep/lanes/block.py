@@ -42,7 +42,7 @@ REFUSED = [k for k, x in enumerate(records.FLAGS) if not (getattr(OWN_RULES, x) 
 def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
-    is_plain = not (terms.rules.has_scenarios or terms.has_floor or np.any(terms.flags[REFUSED]))
+    is_plain = not (terms.rules.has_scenarios or terms.has_floor or np.any(terms.flags[:, REFUSED]))
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0
     is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
@@ -50,7 +50,7 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= len(set(brackets.are_isolated.tolist())) == 1  # all are isolated, or none
     is_plain &= not np.any(
-        terms.flags[records.FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated
+        terms.flags[:, records.FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated
     )
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
     is_plain &= terms.rules.level == 1.0 and len(setup.account.collateral) == 0
@@ -86,8 +86,8 @@ def find_kinds(terms: Terms) -> IntArray:
     """Return how lanes fill the orders of each instrument, of shape (n,)."""
     brackets = terms.rules.brackets
     are_inverse, are_isolated = brackets.are_inverse != 0, brackets.are_isolated != 0
-    has_impact = terms.flags[records.FLAGS.index("has_impact")] != 0
-    kinds = np.where(terms.flags[HAS_ROUNDING] != 0, r.LOTS, r.PLAIN)
+    has_impact = terms.flags[:, records.FLAGS.index("has_impact")] != 0
+    kinds = np.where(terms.flags[:, HAS_ROUNDING] != 0, r.LOTS, r.PLAIN)
     kinds = np.where(has_impact, r.LINEAR, kinds)
     kinds = np.where(are_inverse, r.INVERTED, kinds)
     kinds = np.where(are_isolated, r.ISOLATED, kinds)
@@ -157,7 +157,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     feed, due = inputs.feed, np.zeros(len(inputs.feed.time), np.int64)
     for bars in (feed.flow_bar, feed.funding_bar, feed.span[feed.ends == 1, 1] - 1):
         due[bars[(bars >= 0) & (bars < len(due))]] = 1
-    trails = terms.numbers[records.NUMBERS.index("trailing_stop")]
+    trails = terms.numbers[:, records.NUMBERS.index("trailing_stop")]
     scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
     lanes = Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
@@ -174,7 +174,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         is_known=np.zeros(n, np.int64),
         is_full=block.is_full,
         has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
-        has_exits=bool(np.any(terms.flags[[records.HAS_STOP, records.HAS_EXITS]])),
+        has_exits=bool(np.any(terms.flags[:, [records.HAS_STOP, records.HAS_EXITS]])),
         moves_stops=bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales),
         has_rest=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
@@ -206,7 +206,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         one[r.LINE] = max(line, one[r.LEAST] - wallet.reserve, 0.0)
         one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
         account[:, places] = one[:, None]
-        numbers[:, :, places] = setup.inputs.terms.numbers.T[:, :, None]
+        numbers[:, :, places] = setup.inputs.terms.numbers[:, :, None]
     account[r.IS_LIVE, len(block.setups) :] = 0.0
     position[:, r.REST, len(block.setups) :] = math.nan
     return lanes
@@ -215,7 +215,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
 def find_widest(inputs: Any) -> list[float]:
     """Return the largest u of each instrument with lots, 0 for others."""
     feed, brackets, found = inputs.feed, inputs.terms.rules.brackets, []
-    for i, has_rounding in enumerate(inputs.terms.flags[HAS_ROUNDING]):
+    for i, has_rounding in enumerate(inputs.terms.flags[:, HAS_ROUNDING]):
         columns = (feed.open, feed.mark_open, feed.mark_low, feed.mark_high) if has_rounding else ()
         ends = [end(each[:, i]) for each in columns for end in (np.nanmin, np.nanmax)]
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -227,11 +227,11 @@ def find_widest(inputs: Any) -> list[float]:
 def find_least(inputs: Any, widest: Sequence[float]) -> float:
     """Bound the equity that the smallest position of any instrument needs, at any bar."""
     terms, least = inputs.terms, 0.0
-    for i in np.flatnonzero(terms.flags[HAS_ROUNDING]).tolist():
+    for i in np.flatnonzero(terms.flags[:, HAS_ROUNDING]).tolist():
         tables = [pick_margin(terms, i), *(margin for _, k, margin in inputs.changes if k == i)]
         best = min(compute_best_leverage(each, inputs.feed.initial[0, i]) for each in tables)
-        most = min(best, terms.numbers[r.MAX_LEVERAGE, i])
-        need = max(terms.numbers[r.MIN_NOTIONAL, i], terms.numbers[r.LOT, i] * widest[i])
+        most = min(best, terms.numbers[i, r.MAX_LEVERAGE])
+        need = max(terms.numbers[i, r.MIN_NOTIONAL], terms.numbers[i, r.LOT] * widest[i])
         least = max(least, need / most * MORE if most > 0.0 else 0.0)
     return least
 

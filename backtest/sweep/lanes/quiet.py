@@ -19,7 +19,7 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
         prices[r.LIMIT, i] = compute_largest_notional(
-            pick_margin(terms, i), math.inf, 0.0, 0.0, feed.initial[0, i]
+            pick_margin(terms, i), math.inf, 0.0, 0.0, feed.initial[0, i], math.inf
         )
         prices[r.INITIAL_X, i] = feed.initial[0, i]
         lanes.is_known[i] = 0

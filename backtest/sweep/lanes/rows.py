@@ -268,7 +268,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
             state.positions[i].since = t - 1.0 - position[spot(i, LAST_HIT, lane)]
         state.positions[i].since_stop = t - 1.0 - position[spot(i, LAST_STOP, lane)]
         for row in range(N_NUMBERS):
-            terms.numbers[row, i] = lanes.numbers[term(i, row, lane)]
+            terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
     state.cursor[0], state.cursor[1] = lanes.cursor[EVENT], lanes.cursor[FLOW]
     for row in range(N_TALLY):
         lanes.tally[row] = account[cell(TALLY + row, lane)]

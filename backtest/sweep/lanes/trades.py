@@ -429,9 +429,9 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
         is_inverse=terms.rules.brackets.are_inverse[i],
         is_isolated=False,
         is_alone=False,
-        is_stop_distance=flags[STOP_DISTANCE, i] != 0,
-        is_profit_distance=flags[PROFIT_DISTANCE, i] != 0,
-        is_trail_distance=flags[TRAIL_DISTANCE, i] != 0,
+        is_stop_distance=flags[i, STOP_DISTANCE] != 0,
+        is_profit_distance=flags[i, PROFIT_DISTANCE] != 0,
+        is_trail_distance=flags[i, TRAIL_DISTANCE] != 0,
     )
     table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
     asking = lanes.cursor[r.ASKING] if is_planned else r.ALL_GROUPS
