@@ -268,13 +268,13 @@ class PathsRunner:
         signal = self.list_weights(seen)[self.paths.names.index(name)]
         before = seen[name].slice(0, seen.n_bars - width + 1)
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
-        markets = member.list_markets(bars, before, **fields)
-        paths = [each for some in markets for each in observe_paths(own.policy, some)]
         last = {name: column[-1:].repeat(width) for name, column in own.columns.items()}
-        return {
-            name: np.concatenate([each.get(name, last[name])[-width:] for each in paths])
-            for name in own.columns
-        }
+        found: dict[str, list[core.FloatArray]] = {name: [] for name in own.columns}
+        for some in member.list_markets(bars, before, **fields):
+            paths = observe_paths(own.policy, some)
+            for each, parts in found.items():
+                parts.append(np.concatenate([x.get(each, last[each])[-width:] for x in paths]))
+        return {each: np.concatenate(parts) for each, parts in found.items()}
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import core, engine
+from backtest import _compile, core, engine
 from backtest.core.units import DAY
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, as_given, as_markets, trust_fields
+from backtest.risk import path_kernels
 from backtest.risk import path_models as laws
 from backtest.risk.path_models import FITTED, Drift, FundingChoice, PathModel
 from backtest.venue import FundingTerms
@@ -135,22 +136,29 @@ class RowTable:
             self.variance[0] /= float(np.mean(self.moves[3, own >= 0] ** 2))
             self.variance[4] = max(self.variance[4], self.variance[0])
 
-    def choose(self, uniforms: core.FloatArray) -> core.IntArray:
-        """Return which row each bar repeats, (bars, paths), by uniform numbers (..., 2).
+    def choose(self, uniforms: core.FloatArray) -> tuple[core.IntArray, core.FloatArray]:
+        """Return which row each bar repeats, and its variance, by uniform numbers (bars, paths, 2).
 
-        Blocks have geometric lengths, as in the stationary bootstrap. A block that runs over the
-        end of its rows goes on at the first row of its phase, so that all are equally likely.
+        Both have shape (paths, bars). Blocks have geometric lengths, as in the stationary
+        bootstrap. A block that runs over the end of its rows goes on at the first row of its phase,
+        so that all are equally likely.
         """
-        phases, own = self.calendar.phases[1:], np.append(self.calendar.row_phases, -1)
-        counts, starts = self.counts[phases][:, None], self.starts[phases][:, None]
-        ranks = np.minimum((uniforms[..., 1] * counts).astype(np.int64), counts - 1)
-        fresh, begins = self.order[starts + ranks], uniforms[..., 0] * self.block < 1.0
-        begins[0] = True
-        rows, row = np.empty(fresh.shape, np.int64), np.zeros(fresh.shape[1], np.int64)
-        for t, phase in enumerate(phases):
-            row = np.where(own[row + 1] == phase, row + 1, self.order[starts[t]])
-            rows[t] = row = np.where(begins[t], fresh[t], row)
-        return rows
+        now, omega, alpha, beta, most = self.variance
+        rows, variance = np.empty((2, *uniforms.shape[1::-1]))
+        rows = rows.view(np.int64)
+        _compile.compile_module(path_kernels).repeat_rows(
+            uniforms,
+            self.calendar.phases[1:],
+            np.append(self.calendar.row_phases, -1),
+            self.order,
+            self.counts,
+            self.starts,
+            alpha * self.moves[3] ** 2 + beta,
+            np.array([self.block, now, omega, most]),
+            rows,
+            variance,
+        )
+        return rows, variance
 
     @functools.cached_property
     def log_means(self) -> tuple[int, core.FloatArray]:
@@ -222,19 +230,13 @@ class RowTable:
             mean, mass, before = float(total.sum() / mass.sum()), mass / mass.sum(), rows
         return growth
 
-    def lay(self, rows: core.IntArray, drift: float) -> core.FloatArray:
-        """Return the logs of open, high, low and close over the last close, (4, bars, paths)."""
-        now, omega, alpha, beta, most = self.variance
-        weights = alpha * self.moves[3] ** 2 + beta
-        seen = rows if alpha > 0.0 else rows[:, :1]  # the variance is that of all paths
-        variance, ahead = np.empty(seen.shape), np.full(seen.shape[1], now)
-        for t, row in enumerate(seen):
-            variance[t] = ahead
-            ahead = np.minimum(omega + weights[row] * ahead, most)
-        means = self.find_log_mean(variance, self.calendar.phases[1:, None])
+    def lay(self, rows: core.IntArray, variance: core.FloatArray, drift: float) -> core.FloatArray:
+        """Return the logs of open, high, low and close over the last close, (4, paths, bars)."""
+        seen = variance if self.variance[2] > 0.0 else variance[:1]  # it is that of all paths
+        means = self.find_log_mean(seen, self.calendar.phases[1:])
         logs = np.take(self.moves, rows, axis=1)
-        logs *= np.sqrt(variance)
-        logs += drift - self.growth[1:, None] - means
+        logs *= np.sqrt(seen)
+        logs += drift - self.growth[1:] - means
         return logs
 
 
@@ -288,16 +290,18 @@ class InstrumentPaths:
 
     def draw(self, draws: laws.Draws) -> PathBars:
         history, (bars, n) = self.history, draws.shape
-        rows = np.full((bars, n), -1, np.int64)
-        logs, ratios = np.zeros((4, bars, n)), np.ones((4, 1, 1))
+        ratios = np.ones((4, 1, 1))
         volume = np.mean(history.volume[history.time > history.time[-1] - laws.MONTH])
         if self.table is not None:
-            rows = self.table.choose(draws.generator(laws.ROWS).random((bars, n, 2)))
-            logs = self.table.lay(rows, self.model.drift / laws.count_per_year(history))
+            rows, variance = self.table.choose(draws.generator(laws.ROWS).random((bars, n, 2)))
+            drift = self.model.drift / laws.count_per_year(history)
+            logs = self.table.lay(rows, variance, drift)
             ratios = np.take(self.table.ratios, rows, axis=1)
             volume = volume * self.table.shares[rows]
         else:
-            logs[3], logs[1], logs[2] = self.model.walk(draws, laws.count_per_year(history))
+            rows, logs = np.full((n, bars), -1, np.int64), np.zeros((4, n, bars))
+            moves, highs, lows = self.model.walk(draws, laws.count_per_year(history))
+            logs[3], logs[1], logs[2] = moves.T, highs.T, lows.T
             if history.has_mark:
                 now, mean, keep, spread = self.basis
                 z = draws.normals(laws.BASIS)
@@ -305,29 +309,30 @@ class InstrumentPaths:
                 for t, shock in enumerate(z):
                     basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
                 middle = 0.5 * (basis[:-1] + basis[1:])
-                ratios = np.exp([basis[:-1], middle, middle, basis[1:]])
-        close = np.cumsum(logs[3], axis=0)
-        logs[:, 1:] += close[:-1]
+                ratios = np.exp([basis[:-1].T, middle.T, middle.T, basis[1:].T])
+        close = np.cumsum(logs[3], axis=1)
+        logs[:, :, 1:] += close[:, :-1]
         logs[3] = close
         process = self.process
         residuals = process.residuals if self.table is not None else np.sort(process.residuals)
         uniforms = draws.generator(laws.FUNDING).random((len(self.calendar.stamps), n))
-        prices = float(history.close[-1]) * np.exp(np.clip(logs, -FARTHEST, FARTHEST, out=logs))
-        whole = [self.put_first(each, bound_extremes(prices * by))
-                 for each, by in ((PRICES, 1.0), (MARKS, ratios))]  # fmt: skip
+        prices = np.exp(np.clip(logs, -FARTHEST, FARTHEST, out=logs), out=logs)
+        prices *= float(history.close[-1])
+        last = bound_extremes(self.put_first(PRICES, prices, 1.0))
+        marks = bound_extremes(self.put_first(MARKS, prices, ratios)) if history.has_mark else last
         return PathBars(
-            prices=whole[0],
-            marks=whole[1] if history.has_mark else whole[0],
-            volume=self.put_first(("volume",), np.broadcast_to(volume, (1, bars, n)))[0],
-            rows=np.pad(rows.T, ((0, 0), (1, 0)), constant_values=-1),
+            prices=last,
+            marks=marks,
+            volume=self.put_first(("volume",), np.broadcast_to(volume, (1, n, bars)), 1.0)[0],
+            rows=np.pad(rows, ((0, 0), (1, 0)), constant_values=-1),
             rates=process.walk(residuals, uniforms, process.draw_unknown(draws)).T.copy(),
         )
 
-    def put_first(self, names: tuple[str, ...], values: core.FloatArray) -> core.FloatArray:
-        """Return values (k, bars, paths) as (k, paths, width), with the last bar of history."""
-        found = np.empty((len(names), values.shape[2], values.shape[1] + 1))
+    def put_first(self, names: tuple[str, ...], values: core.FloatArray, by: Any) -> Any:
+        """Return values (k, paths, bars) times ``by`` with the last bar of history in front."""
+        found = np.empty((*values.shape[:2], values.shape[2] + 1))
         found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
-        found[:, :, 1:] = np.moveaxis(values, 1, 2)
+        np.multiply(values, by, out=found[:, :, 1:])
         return found
 
     def market_of(self, bars: PathBars, k: int, before: Market, **changes: Any) -> Market:
@@ -338,21 +343,29 @@ class InstrumentPaths:
         return append_bars(before, bars.prices[:, k, 1:], bars.marks[:, k, 1:], ahead, **changes)
 
     def list_markets(self, bars: PathBars, before: Market, **changes: Any) -> Iterator[PathMarkets]:
-        """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays."""
-        names = (*PRICES, "volume", *(MARKS if before.has_mark else ()))
+        """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays.
+
+        The next ones have the same memory.
+        """
+        whole = [each[:, 1:] for each in (*bars.prices, bars.volume, *bars.marks)]
+        later = dict(zip((*PRICES, "volume", *MARKS), whole, strict=True))
+        later["funding_rate"] = bars.rates
+        if not before.has_mark:
+            later = {name: values for name, values in later.items() if name not in MARKS}
+        kept = {}
+        for name, values in later.items():
+            past = getattr(before, name)
+            kept[name] = np.empty((AT_ONCE, len(past) + values.shape[1]))
+            kept[name][:, : len(past)] = past
         for at in range(0, len(bars.volume), AT_ONCE):
-            part = bars.select(slice(at, at + AT_ONCE))
-            last = [each[:, 1:] for each in (*part.prices, part.volume, *part.marks)]
-            later = dict(zip(names, last, strict=False)) | {"funding_rate": part.rates}
-            rows = {}
+            part, rows = slice(at, at + AT_ONCE), {}
             for name, values in later.items():
-                past = getattr(before, name)
-                past = np.broadcast_to(past, (len(values), len(past)))
-                rows[name] = np.concatenate([past, values], axis=1)
+                rows[name] = kept[name][: len(values[part])]
+                rows[name][:, rows[name].shape[1] - values.shape[1] :] = values[part]
                 rows[name].flags.writeable = False
             if not before.has_mark:
                 rows |= {mark: rows[price] for mark, price in zip(MARKS, PRICES, strict=True)}
-            yield PathMarkets(self.market_of(part, 0, before, **changes), rows)
+            yield PathMarkets(self.market_of(bars.select(part), 0, before, **changes), rows)
 
 
 class PathMarkets(NamedTuple):
@@ -538,6 +551,8 @@ class Paths:
                 self._kept[name] = (number, bars)
             begin = number * size
             parts.append(bars.select(slice(max(first - begin, 0), min(stop - begin, size))))
+        if len(parts) == 1:
+            return parts[0]
         return PathBars(*(np.concatenate(each, axis=-2) for each in zip(*parts, strict=True)))
 
     def closes(

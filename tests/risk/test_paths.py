@@ -594,12 +594,13 @@ def test_a_fit_of_garch_finds_what_was_simulated():
 def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market):
     drawn = bt.simulate_paths(market, GBM, paths=40, horizon="2d", seed=1)
     bars, given = drawn.draw(0, 40), {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
-    first, last = drawn.leader.list_markets(bars, market, **given)
-    for k, found in ((0, first.pick(0)), (31, first.pick(31)), (32, last.pick(0))):
-        assert found.content_hash == drawn.leader.market_of(bars, k, market, **given).content_hash
-        for own in (found.close, first.join().close[:, k % 32], last.join().close[:, -1]):
-            with pytest.raises(ValueError, match="read-only"):
-                own[0] = 1.0
+    for at, some in zip((0, 32), drawn.leader.list_markets(bars, market, **given), strict=True):
+        for k in (0, len(some.rows["close"]) - 1):
+            whole = drawn.leader.market_of(bars, at + k, market, **given)
+            assert some.pick(k).content_hash == whole.content_hash
+            for own in (some.pick(k).close, some.join().close[:, k]):
+                with pytest.raises(ValueError, match="read-only"):
+                    own[0] = 1.0
 
 
 def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> np.ndarray:
