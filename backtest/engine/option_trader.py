@@ -127,7 +127,7 @@ class OptionChain(Mapping[str, ListedOption]):
         t: int,
     ) -> None:
         feed = listed.feed
-        alive = (feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])
+        alive = ((feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])).tolist()
         self._listed, self._quantities, self._policy, self._t = listed, quantities, policy, t
         self._contracts = {name: k for name, k in contracts.items() if alive[k]}
         self.instrument, self.coins = instrument, coins
@@ -176,7 +176,8 @@ class OptionChain(Mapping[str, ListedOption]):
         return self[name] if is_held else None
 
     def positions(self) -> list[ListedOption]:
-        return [self[name] for name, k in self._contracts.items() if self._quantities[k] != 0.0]
+        held = self._quantities.tolist()
+        return [self[name] for name, k in self._contracts.items() if held[k] != 0.0]
 
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
@@ -258,7 +259,7 @@ class OptionTrader:
             self.scratch.ordered[i] = np.nan
         if t + 1 < len(self.markets.time):
             rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
-            account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
+            account = AccountView._make((*deciders.shown[:N_SHOWN].flat, rules))
             columns = deciders.columns[deciders.columns_at[i] + local :: deciders.lengths[i]]
             seen = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
             seen |= dict(zip(trade.columns, columns, strict=False))
@@ -270,7 +271,7 @@ class OptionTrader:
         is_own, quantities = trade.i < len(state.positions), state.options.positions.quantities
         name = self.markets.names[trade.i] if is_own else ""
         instruments = self.feed.instruments[[*trade.contracts.values()]]
-        are_own = self.are_assets[:, np.unique(instruments)].any(axis=1)
+        are_own = self.are_assets[:, instruments].any(axis=1)
         coins = float((held.amounts * held.prices)[are_own].sum())
         coins += account.wallet if self.are_inverse[instruments].any() else 0.0
         chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, coins, t)
