@@ -16,7 +16,7 @@ from backtest.core import RAISED, FloatArray, IntArray, ParameterError, repr_pla
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
-from backtest.margin import MarginRules, pick_rules
+from backtest.margin import LEVELS, MarginRules, pick_rules
 from backtest.market import Market, Markets, find_clock
 from backtest.policies import AccountView, Policy, may_read_of_account
 from backtest.policies import policy as p
@@ -331,6 +331,7 @@ class Callbacks:
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
         read, method = find_read(list_rules(policy, columns)), deciders.methods[i]
+        own = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
         has_venue, few = N_BAR + N_SHOWN in read, read if len(read) < 10 else None
 
         def call(*given: int) -> float:
@@ -339,7 +340,7 @@ class Callbacks:
                 gate.is_closed = False
                 if gate.kept:
                     gate.open()
-                venue: Any = self.read_venue(i) if has_venue else self.read_venue
+                venue: Any = self.read_venue(own) if has_venue else self.read_venue
                 found: float = method(deciders, venue, i, given[8], given[9], few)
             except BaseException as error:
                 self.error = error
@@ -353,17 +354,16 @@ class Callbacks:
         return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
 
     def read_venue(self, i: int) -> MarginRules:
-        i = min(i, len(self.brackets.counts) - 1)  # an overlay has none of its own
-        tables = b"".join(self.brackets)
-        if self.venues.get(i, (b"", None))[0] != tables:  # read anew where the loop changed them
+        rates = b"".join(self.brackets[1 + len(LEVELS) :])  # which the loop may change
+        if self.venues.get(i, (b"", None))[0] != rates:
             found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
             rules = MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
-            self.venues[i] = tables, rules
+            self.venues[i] = rates, rules
         return self.venues[i][1]
 
     def simulate(self, bind: Callable[..., Callable[[], Any]], terms: Any, *given: Any) -> Any:
         """Run the loop that ``bind`` prepares for its arguments; signals come in bar by bar."""
-        self.brackets = terms.rules.brackets
+        self.brackets, self.venues = terms.rules.brackets, {}
         run = bind(terms, *given)
         with hold_signals() as self.gate:
             found = run()
