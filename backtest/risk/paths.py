@@ -192,9 +192,10 @@ class RowTable:
         """Return the log of the mean of exp(move) over the rows of a phase, given the variance."""
         first, cubics = self.log_means
         place = np.log(variance) * (1.0 / LOG_STEP) - first
-        node = np.clip(place.astype(np.int64), 0, cubics.shape[2] - 1)
+        count = cubics.shape[2]
+        node = np.clip(place.astype(np.int64), 0, count - 1)
         place -= node
-        a, b, c, d = cubics[:, phase, node]
+        a, b, c, d = np.take(cubics.reshape(4, -1), phase * count + node, axis=1)
         return np.asarray(a + place * (b + place * (c + place * d)))
 
     @functools.cached_property
