@@ -61,12 +61,9 @@ class PlainRepr(reprlib.Repr):
         return super().repr_instance(x, level)
 
 
-WRITER = PlainRepr()
-
-
 def repr_plain(value: object) -> str:
     """Return a short repr of a value for messages, with numpy numbers written as Python numbers."""
-    return WRITER.repr(value)
+    return PlainRepr().repr(value)
 
 
 def repr_given(value: object) -> str:

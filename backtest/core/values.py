@@ -27,7 +27,7 @@ from backtest.core.fields import Declaration, FloatSeries
 from backtest.core.json_values import WORDS, repr_given
 from backtest.core.moments import read_stamps
 from backtest.core.number_text import format_setting
-from backtest.core.units import SECOND, IntArray, utc_index
+from backtest.core.units import SECOND, utc_index
 
 Faults: TypeAlias = Iterator[tuple[str, str]]
 """Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
@@ -339,16 +339,12 @@ def _is_default(each: dataclasses.Field[Any], value: object) -> bool:
 
 def _hashable(value: object) -> object:
     if is_series(value):
-        return (_nanoseconds(value).tobytes(), value.to_numpy().tobytes())
+        return (pd.DatetimeIndex(value.index).asi8.tobytes(), value.to_numpy().tobytes())
     return value
 
 
-def _nanoseconds(series: FloatSeries) -> IntArray:
-    return pd.DatetimeIndex(series.index).asi8
-
-
 def _write_times(series: FloatSeries) -> list[str]:
-    times = _nanoseconds(series)
+    times = pd.DatetimeIndex(series.index).asi8
     stamps = times.view("datetime64[ns]")
     unit: Any = "ns" if (times % SECOND).any() else "s"
     return [str(stamp) for stamp in np.datetime_as_string(stamps, unit=unit)]

@@ -43,10 +43,6 @@ LEFTOVER, UNKNOWN = "leftover", "unknown"
 Saved: TypeAlias = core.SavedResult
 
 
-def is_leftover(folder: Path) -> bool:
-    return folder.name.startswith(LEFTOVERS)
-
-
 def is_begun(folder: Path) -> bool:
     return folder.name.startswith(UNFINISHED)
 
@@ -186,7 +182,7 @@ def try_entry(folder: Path) -> StoreEntry:
     kind, disk, lock = UNKNOWN, {}, folder / LOCK
     try:
         disk = measure_disk(folder)
-        if is_leftover(folder):
+        if folder.name.startswith(LEFTOVERS):
             busy = core.is_lock_held(lock)
             inner = [each.name for each in folder.glob("*") if each.is_dir()]
             about = f" of {inner[0]}" if len(inner) == 1 else ""
@@ -386,7 +382,7 @@ class FolderCheck:
 
 def verify_folder(folder: Path) -> FolderCheck:
     name = folder.name
-    if is_leftover(folder) or is_begun(folder):
+    if folder.name.startswith(LEFTOVERS) or is_begun(folder):
         begun = read_entry(folder)
         note = begun.trouble or "is not finished: continue it with its command and --resume"
         return FolderCheck(name, begun.kind, 0, (), ((".", note),))
@@ -485,7 +481,7 @@ def find_reason_to_keep(folder: Path) -> str:
     try:
         if folder.is_symlink():
             return "it is a link"
-        if is_leftover(folder):
+        if folder.name.startswith(LEFTOVERS):
             moved = all(
                 each.name == LOCK
                 or (each.is_dir() and bool(each.name == REPLACED
