@@ -256,7 +256,8 @@ class PathsRunner:
                 replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
                 raise
         closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
-        return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
+        lives = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        return PathLives(first, *lives, closes=closes)  # type: ignore[misc] # its fields
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
@@ -281,7 +282,9 @@ class PathsRunner:
         each, feed = [*bars.values()], self.setup.inputs.feed
         fields = [(*own.prices, *own.marks, own.volume) for own in each]
         found = {
-            name: np.stack([values.ravel() for values in columns], axis=1)
+            name: columns[0].reshape(-1, 1)
+            if len(each) == 1
+            else np.stack([values.ravel() for values in columns], axis=1)
             for name, columns in zip(
                 (*PRICES, *MARKS, "volume"), zip(*fields, strict=True), strict=True
             )
