@@ -95,6 +95,7 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) 
     return factor * quote.sigma * math.sqrt(notional / quote.adv)
 
 
+@inlined
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
     """Return the contracts to hold after participation, lots and minimum notional (4.4, 4.5)."""
     change = abs(wanted - held)
@@ -145,6 +146,7 @@ def floor(size: Contracts) -> float:
     return float(math.floor(size)) if math.isfinite(size) else size
 
 
+@inlined
 def fill(
     rules: InstrumentRules, balances: Balances, quote: Quote, wanted: Contracts, fee: Rate
 ) -> Trade:
@@ -158,6 +160,7 @@ def fill(
     return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
 
 
+@inlined
 def trade(
     rules: InstrumentRules,
     balances: Balances,

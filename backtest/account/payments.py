@@ -12,6 +12,7 @@ from backtest.account.events import Event
 from backtest.account.fills import is_deciding, is_ending, trade_to
 from backtest.account.liquidation import add_from_wallet, liquidate
 from backtest.account.options import expire_options, holds_options, name_option, trade_option
+from backtest.core.kernels import inlined
 from backtest.core.units import DAY, TOLERANCE
 
 
@@ -79,29 +80,35 @@ def is_funding_due(feed: r.MarketFeed, state: r.AccountState, t: int, is_open: i
     return bool(feed.funding_is_open[event] == is_open)
 
 
+@inlined
 def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
     """Pay the funding due at the open of the bar (1), or inside it (0) (steps 2 and 6)."""
+    while is_funding_due(bar.feed, bar.state, t, is_open):
+        settle_next(bar, t, is_open)
+
+
+def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
+    """Pay the next settlement of one instrument."""
     terms, feed, state = bar.terms, bar.feed, bar.state
-    while is_funding_due(feed, state, t, is_open):
-        event = state.cursor[r.FUNDING_NEXT]
-        state.cursor[r.FUNDING_NEXT] = event + 1
-        if is_open == 0:
-            expire_options(bar, t, 1, feed.funding_time[event])
-        i = feed.funding_instrument[event]
-        rate = feed.funding_rate[event]
-        state.positions[i].last_funding = rate
-        if r.is_held(state, i):
-            rules = r.share(r.pick_instrument(terms, i))
-            value = bar.quotes.instruments[i].mark_open
-            if not math.isnan(feed.funding_price[event]):
-                value = p.compute_value_of(rules, feed.funding_price[event])
-            before = balance.pick_balances(terms, state, i)
-            after, paid = p.pay_funding(rules, before, value, rate)
-            balance.put_balances(terms, state, i, before, after)
-            bar.ledger[i].funding += paid
-            r.log_event(bar.log, t, i, Event.FUNDING, value, after.position.quantity, paid)
-            if r.is_isolated(terms, i):
-                liquidate_isolated(bar, t, i, bar.quotes.instruments[i].mark_open, False)
+    event = state.cursor[r.FUNDING_NEXT]
+    state.cursor[r.FUNDING_NEXT] = event + 1
+    if is_open == 0:
+        expire_options(bar, t, 1, feed.funding_time[event])
+    i = feed.funding_instrument[event]
+    rate = feed.funding_rate[event]
+    state.positions[i].last_funding = rate
+    if r.is_held(state, i):
+        rules = r.share(r.pick_instrument(terms, i))
+        value = bar.quotes.instruments[i].mark_open
+        if not math.isnan(feed.funding_price[event]):
+            value = p.compute_value_of(rules, feed.funding_price[event])
+        before = balance.pick_balances(terms, state, i)
+        after, paid = p.pay_funding(rules, before, value, rate)
+        balance.put_balances(terms, state, i, before, after)
+        bar.ledger[i].funding += paid
+        r.log_event(bar.log, t, i, Event.FUNDING, value, after.position.quantity, paid)
+        if r.is_isolated(terms, i):
+            liquidate_isolated(bar, t, i, bar.quotes.instruments[i].mark_open, False)
 
 
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_failed: bool) -> bool:
