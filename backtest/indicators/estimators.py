@@ -58,11 +58,15 @@ def volatility(
     half_lives = np.array(r.list_lanes("half_life", half_life), dtype=np.float64)
     names, half_lives, _ = np.broadcast_arrays(names, half_lives, market.close[0])
     r.find_decay(half_lives)  # also those of models that ignore it are checked
-    columns = np.empty((market.n_bars, len(names)))
-    for name in dict.fromkeys(names.tolist()):
+    columns, chosen = np.empty((market.n_bars, len(names))), dict.fromkeys(names.tolist())
+    for name in chosen:
         lanes = np.flatnonzero(names == name)
         estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
-        columns[:, lanes] = estimate(market, half_lives[lanes])
+        found = estimate(market, half_lives[lanes])
+        if len(chosen) == 1:  # to write all columns by their numbers is slow
+            columns = found
+        else:
+            columns[:, lanes] = found
     return r.shape_as(columns, estimator, half_life, market.close[0])
 
 
