@@ -29,15 +29,9 @@ import pyarrow.parquet as pq
 from backtest import _compile, core
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS
 from backtest.core import BoolArray, FloatArray, IntArray, units
-from backtest.results import (
-    AccountFields,
-    PositionFields,
-    Result,
-    Sampled,
-    compare_pairs,
-    sampled_returns,
-)
+from backtest.results import AccountFields, PositionFields, Result, Sampled, compare_pairs
 from backtest.results.measure_table import ABOUT
+from backtest.results.performance import sampled_returns
 from backtest.search import LEAST_SAMPLES, WalkForward, walk_differences
 
 WORDS = {term.name: term.words for term in MONEY_TERMS}
@@ -426,8 +420,7 @@ def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hash_data(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def shorten_lists(value: Any) -> Any:
@@ -606,8 +599,7 @@ def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[st
     for name in {**was, **now}:
         one, other = was.get(name, "none"), now.get(name, "none")
         if one != other:
-            is_short = max(len(one), len(other)) <= 24
-            found.append(f"{name} {one} -> {other}" if is_short else name)
+            found.append(f"{name} {one} -> {other}" if max(len(one), len(other)) <= 24 else name)
     return found
 
 

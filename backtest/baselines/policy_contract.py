@@ -190,8 +190,7 @@ def choose_trial(
     policy_class: type[policies.Policy], market: Market | None, accounts: tuple[str, ...]
 ) -> ContractTrial:
     if market is not None:
-        most = market.prefix(min(market.n_bars, SAMPLES[-1]))
-        return ContractTrial(policy_class, most, accounts)
+        return ContractTrial(policy_class, market.prefix(min(market.n_bars, SAMPLES[-1])), accounts)
     for bars in SAMPLES:
         sample = Market.sample(bars=bars)
         sample = sample.with_columns(

@@ -114,8 +114,7 @@ def report_failure(name: str, error: BaseException, mode: str = b.EXACT) -> Regr
 
 
 def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
-    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
-    return max(codes, default=2)
+    return max([each.exit_code for each in verdicts if each.status != SKIPPED], default=2)
 
 
 def compare_baselines(

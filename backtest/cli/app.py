@@ -107,8 +107,7 @@ def build_command(name: str) -> Any:
         first, _, rest = full.partition(" ")
         if first == name:
             text = format_help(str(declared.function.__doc__))
-            function = build_function(declared)
-            made.command(rest or name, help=text, rich_help_panel=panel)(function)
+            made.command(rest or name, help=text, rich_help_panel=panel)(build_function(declared))
     if name in GROUPS:
         made.callback(help=format_help(GROUPS[name]))(lambda: None)
     return typer.main.get_command(made)

@@ -91,8 +91,7 @@ def list_(
         heads = [name if name in CELLS else name_measure(name) for name in columns]
         heads = heads if is_wide else [name.removeprefix("total ") for name in heads]
         rows = [[show_cell(each, name) for name in columns] for each in shown]
-        give = ("policy", "name", "source", *["market"] * bool(asked))
-        render(rows, heads, fold=give)
+        render(rows, heads, fold=("policy", "name", "source", *["market"] * bool(asked)))
     total = len(everything) - len(unread)
     count = core.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"

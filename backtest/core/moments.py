@@ -88,14 +88,12 @@ def read_stamps(
         raise _unreadable(texts, is_bad, name, error)
     if index.tz is None and timezone is None:
         found = f"{index[0] if len(index) else 'none'} ({name}, row 0)"
-        cure = OF_FILE if is_file else OF_FRAME
-        raise error(f"stamps must have a time zone, got {found}{cure}")
+        raise error(f"stamps must have a time zone, got {found}{OF_FILE if is_file else OF_FRAME}")
     if index.tz is None:
         index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
         is_bad = np.asarray(index.isna())
         if is_bad.any():
-            where = f"{name}, where clocks change in {timezone}"
-            raise _unreadable(texts, is_bad, where, error)
+            raise _unreadable(texts, is_bad, f"{name}, where clocks change in {timezone}", error)
     return np.array(index.as_unit("ns").asi8, dtype=np.int64)
 
 

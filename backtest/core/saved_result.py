@@ -500,8 +500,7 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
     plain = table.reset_index()
     for name in plain.select_dtypes("datetimetz").columns:
         plain[name] = [None if pd.isna(time) else time.isoformat() for time in plain[name]]
-    records = plain.to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in records]
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
 
 
 describe_history = call_later("manifest", "describe_history")

@@ -232,8 +232,7 @@ _make: Any = core.checked_only("calendar")(Backtest.__init__)
 
 @functools.wraps(_make)
 def make_test(self: object, *given: Any, **named: Any) -> None:
-    needed = ("market", "venue", "account")[len(given[:1]) :]
-    core.check_names("bt.Backtest", named, FIELDS, needed)
+    core.check_names("bt.Backtest", named, FIELDS, ("market", "venue", "account")[len(given[:1]) :])
     _make(self, *given, **named)
 
 

@@ -217,8 +217,7 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     labels, start = label_names(markets), int(markets.time[first])
     misfits: dict[str, list[str]] = {}
     for name, each in markets.items():
-        end = int(each.time[-1]) + each.interval
-        days = max(start, int(each.time[0])), end
+        days = max(start, int(each.time[0])), int(each.time[-1]) + each.interval
         misfit = "" if each.synthetic else core.pick_value(venue, name).describe_misfit(*days)
         misfits.setdefault(misfit, []).append(labels[name])
     misfits.pop("", None)

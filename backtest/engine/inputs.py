@@ -52,8 +52,7 @@ class DailyFees(NamedTuple):
             if fees is not None:
                 k = np.searchsorted([each.volume for each in fees.tiers], volume, side="right")
                 tables: list[Any] = [fees, *fees.tiers]
-                rates = np.array([(each.taker, each.maker) for each in tables])
-                taker, maker = rates[k].T
+                taker, maker = np.array([(each.taker, each.maker) for each in tables])[k].T
                 found[i] = taker, maker, blend(taker, maker, fees.maker_share)
         return found
 
@@ -168,8 +167,7 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
         rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
         rows = np.minimum(rows, clock.seen.n_bars - 1)
         return longer[0][rows], longer[1][rows]
-    window = core.parse_duration(venue.slippage.impact_window)
-    n = window // market.interval
+    n = core.parse_duration(venue.slippage.impact_window) // market.interval
     if n < 2:
         raise ParameterError(
             f"impact_window must hold two bars of {core.format_duration(market.interval)} or more, "
@@ -182,8 +180,7 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     per_day = DAY / market.interval
     size = venue.contract.size
     unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
-    returns = pd.Series(np.log(market.close)).diff()
-    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
+    sigma = pd.Series(np.log(market.close)).diff().rolling(n).std().shift(1) * math.sqrt(per_day)
     adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
     # copies, because pandas gives read-only arrays, for which numba would compile another loop
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
@@ -562,6 +559,5 @@ def pack_terms(terms: a.Terms) -> a.Terms:
 def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> a.Terms:
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin, **changes)
-    width = terms.rules.brackets.floors.shape[1]
-    brackets = pack_brackets([each.margin for each in own], width)
+    brackets = pack_brackets([each.margin for each in own], terms.rules.brackets.floors.shape[1])
     return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))

@@ -72,8 +72,7 @@ def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool =
         text += f" (and {len(texts) - 1} others)" * (len(texts) > 1)
         given = write_note(m.weights_to_frame(joined, clock.seen), text=text)
     start: core.TimeLike = core.utc_index(markets.time)[segments[0].first]
-    whole = test.replace(market=market, signal=given, start=start)
-    setup = set_up_run(whole, segments[0].policy)
+    setup = set_up_run(test.replace(market=market, signal=given, start=start), segments[0].policy)
     given_weights: Sequence[core.FloatArray | None] = weights or [None] * len(segments)
     parts = [observe_segment(setup, *each) for each in zip(segments, given_weights, strict=True)]
     switches = [Switch(*each) for each in zip([s.first for s in segments], parts, strict=True)]

@@ -222,8 +222,7 @@ def describe_clock(market: Market) -> dict[str, Any]:
     usual = np.bincount(counts).argmax() if market.sessions else market.decide // market.interval
     thin = np.flatnonzero(counts < ENOUGH * usual)
     if thin.size and "detail" not in market.filled:
-        first = core.format_time(int(opens[thin[0]]))
-        found |= {"thin_bars": thin.size, "first_thin": first}
+        found |= {"thin_bars": thin.size, "first_thin": core.format_time(int(opens[thin[0]]))}
     return found
 
 

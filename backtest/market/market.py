@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,8 @@ from backtest.core.saved_result import DRAFT
 from backtest.market import tables
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_table
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import PRICES, TIME_NAMES, SourceFrame, Span
+from backtest.market.tables import PRICES, TIME_NAMES, FundingGaps, MarkGaps, SourceFrame, Span
 
-MarkGaps = Literal["last"] | None
-FundingGaps = Literal["zero"] | None
 T = TypeVar("T")
 
 

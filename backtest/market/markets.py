@@ -14,16 +14,9 @@ import numpy as np
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.market.files import find_sources, load_fields, read_options, time_text
-from backtest.market.market import (
-    BarClock,
-    FundingGaps,
-    Market,
-    MarkGaps,
-    compute_once,
-    trust_fields,
-)
+from backtest.market.market import BarClock, Market, compute_once, trust_fields
 from backtest.market.names import find_currency
-from backtest.market.tables import JITTER, Span, place_on_bars
+from backtest.market.tables import JITTER, FundingGaps, MarkGaps, Span, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"
@@ -486,8 +479,7 @@ class Markets(BarClock, Mapping[str, Market]):
         interval : str
             The length of the new bars, such as ``"4h"``: a multiple of the present one.
         """
-        combined = {name: market.resample(interval) for name, market in self.items()}
-        return remake(self, combined)
+        return remake(self, {name: market.resample(interval) for name, market in self.items()})
 
     @checked
     def end_at(self, ends: Mapping[str, int]) -> Markets:
@@ -545,8 +537,7 @@ def label_names(names: Collection[str]) -> dict[str, str]:
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:
-    is_whole = (first, stop) == (0, market.n_bars)
-    return market if is_whole else market.slice(first, stop)
+    return market if (first, stop) == (0, market.n_bars) else market.slice(first, stop)
 
 
 def remake(markets: Markets, found: Mapping[str, Market]) -> Markets:

@@ -19,6 +19,8 @@ from backtest.core import BoolArray, DataError, FloatArray, IntArray, ParameterE
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR, MINUTE, SECOND
 
+MarkGaps = Literal["last"] | None
+FundingGaps = Literal["zero"] | None
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
 BY_BARS = "pd.Series(values, index=market.times)"

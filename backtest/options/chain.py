@@ -114,8 +114,7 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     if (source == "").all():
         table["forward_source"] = np.where(table["forward"].notna(), "given", "none")
     elif not source.isin(SOURCES).all():
-        is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
-        known = np.where(is_synthetic, "synthetic", "future")
+        known = np.where(source.astype(str).str.startswith(SYNTHETIC), "synthetic", "future")
         table["forward_source"] = np.where(source.notna() & table["forward"].notna(), known, "none")
     unnamed = table[table["name"] == ""]
     if len(unnamed):
@@ -441,10 +440,8 @@ class Chain:
         place = forward, strike, years, 0.0, self.settlement
         kinds = rows["kind"].to_numpy(dtype=str)
         for side in ("bid", "ask", "mark"):
-            prices = rows[side].to_numpy()
-            rows[f"{side}_iv"] = implied_volatility(kinds, prices, *place)
-        marks = rows["mark"].to_numpy()
-        reason = volatility_reason(kinds, marks, *place)
+            rows[f"{side}_iv"] = implied_volatility(kinds, rows[side].to_numpy(), *place)
+        reason = volatility_reason(kinds, rows["mark"].to_numpy(), *place)
         bad = np.where(rows["years"] > 0.0, "no forward", "no time to expiry")
         rows["reason"] = np.where(good, reason, bad).astype(object)
         return rows

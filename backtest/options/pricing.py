@@ -306,8 +306,7 @@ def volatility_reason(
         is_missing, ~(t > 0.0), undiscounted >= most, undiscounted == intrinsic,
         undiscounted < intrinsic,
     ]  # fmt: skip
-    reasons = np.select(tests, REASONS, UNCERTAIN)
-    texts = np.where(np.isnan(evaluate(IMPLIED, terms)), reasons, "")
+    texts = np.where(np.isnan(evaluate(IMPLIED, terms)), np.select(tests, REASONS, UNCERTAIN), "")
     return texts if texts.shape else str(texts)
 
 

@@ -395,8 +395,7 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     above the default, is a share of the column's median size.
     """
     other = longer[: len(one)]
-    unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
-    rows = np.flatnonzero(unlike)
+    rows = np.flatnonzero(~((one == other) | (np.isnan(one) & np.isnan(other))))
     if len(rows) == 0:
         return rows
     x, y = one[rows], other[rows]

@@ -528,8 +528,7 @@ VIEWS = {
 def choose_trades(result: Result) -> Trades:
     trades = result.trades
     fills = int((result.events["kind"] == "fill").sum())
-    is_adjusted = fills > FILLS_PER_TRIP * max(len(trades), 1)
-    return trades.lots("fifo") if is_adjusted else trades
+    return trades.lots("fifo") if fills > FILLS_PER_TRIP * max(len(trades), 1) else trades
 
 
 def list_trades(result: Result) -> list[Shown]:

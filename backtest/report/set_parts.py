@@ -115,8 +115,7 @@ def explore_study(study: Study) -> Explored:
     name = study.objective
     ruins = np.nan_to_num(table["ruined"].to_numpy(), nan=0.0)
     scores, violations = table[["score", "violation"]].to_numpy(dtype=np.float64).T
-    times = table["ruin_time"].to_numpy()
-    order = order_sets(scores, violations, ruins, times, find_failed(table))
+    order = order_sets(scores, violations, ruins, table["ruin_time"].to_numpy(), find_failed(table))
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
     dimensions = study.manifest["space"]["dimensions"]

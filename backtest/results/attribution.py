@@ -236,8 +236,7 @@ def sum_by_phase(known: FloatArray, parts: pd.DataFrame, bins: int) -> pd.DataFr
     edges = np.quantile(known[is_known], steps) if is_known.any() else np.full(bins + 1, np.nan)
     place = np.where(is_known, np.searchsorted(edges[1:-1], known, side="right"), bins)
     names = ["low", "middle", "high"] if bins == 3 else [f"{k + 1} of {bins}" for k in range(bins)]
-    rows = pd.RangeIndex(bins + 1)
-    sums = parts.groupby(place).sum().reindex(rows, fill_value=0.0)
+    sums = parts.groupby(place).sum().reindex(pd.RangeIndex(bins + 1), fill_value=0.0)
     sums.insert(0, "from", np.append(edges[:-1], np.nan))
     sums.insert(1, "to", np.append(edges[1:], np.nan))
     sums.insert(2, "bars", np.bincount(place, minlength=bins + 1))

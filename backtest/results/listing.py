@@ -16,21 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
+from backtest.core import saved_result as s
 from backtest.core.atomic_files import LOCK, REPLACED
-from backtest.core.saved_result import (
-    CURE,
-    DIRTY,
-    DRAFT,
-    KINDS,
-    LEFTOVERS,
-    MANIFEST,
-    PACKAGE,
-    PROVENANCE,
-    PRUNED,
-    UNFINISHED,
-    find_faults,
-    name_result,
-)
 from backtest.results.manifest import describe_search
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import Constraint, order_sets
@@ -44,31 +31,32 @@ Saved: TypeAlias = core.SavedResult
 
 
 def is_begun(folder: Path) -> bool:
-    return folder.name.startswith(UNFINISHED)
+    return folder.name.startswith(s.UNFINISHED)
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the kind and the manifest of a saved result."""
-    path = folder / MANIFEST
+    path = folder / s.MANIFEST
     if not path.exists():
-        raise core.DataError(f"{folder}: holds no {MANIFEST}")
+        raise core.DataError(f"{folder}: holds no {s.MANIFEST}")
     manifest = core.read_json_file(path)
     if not isinstance(manifest, dict):
         raise core.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
     kind = manifest.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in s.KINDS:
         raise core.DataError(
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
         )
     if is_begun(folder):
         try:
-            name = f"{UNFINISHED}{name_result(manifest)}" if KINDS[kind].can_be_resumed else ""
+            own = f"{s.UNFINISHED}{s.name_result(manifest)}"
+            name = own if s.KINDS[kind].can_be_resumed else ""
         except (KeyError, TypeError, AttributeError):
             name = ""
         if folder.resolve().name != name:
             raise core.DataError(
-                f"{folder}: {MANIFEST} must describe the result that the folder is named after"
+                f"{folder}: {s.MANIFEST} must describe the result that the folder is named after"
             )
     return kind, manifest
 
@@ -79,7 +67,7 @@ def load_saved(folder: Path) -> Saved:
             f"{folder}: must be finished to be loaded; run it again with resume=True"
         )
     kind, _ = open_folder(folder)
-    found: Saved = KINDS[kind].load(folder)
+    found: Saved = s.KINDS[kind].load(folder)
     return found
 
 
@@ -97,7 +85,7 @@ def list_folders(store: Path) -> list[str]:
         raise core.DataError(
             f"{store}: cannot read the folder of results: {error.strerror or error}"
         ) from error
-    listed = (*LEFTOVERS, UNFINISHED)
+    listed = (*s.LEFTOVERS, s.UNFINISHED)
     return sorted(name for name in names if name[0] != "." or name.startswith(listed))
 
 
@@ -125,7 +113,7 @@ def find_folder(name: str, store: Path) -> Path:
 
 
 def is_result(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() and not folder.name.startswith(".")
+    return (folder / s.MANIFEST).is_file() and not folder.name.startswith(".")
 
 
 @dataclass(frozen=True)
@@ -182,7 +170,7 @@ def try_entry(folder: Path) -> StoreEntry:
     kind, disk, lock = UNKNOWN, {}, folder / LOCK
     try:
         disk = measure_disk(folder)
-        if folder.name.startswith(LEFTOVERS):
+        if folder.name.startswith(s.LEFTOVERS):
             busy = core.is_lock_held(lock)
             inner = [each.name for each in folder.glob("*") if each.is_dir()]
             about = f" of {inner[0]}" if len(inner) == 1 else ""
@@ -197,13 +185,13 @@ def try_entry(folder: Path) -> StoreEntry:
             "is_synthetic": bool(data.get("synthetic")),
         }
         if is_begun(folder):
-            note, busy = KINDS[kind]._read_progress(folder, manifest), core.is_lock_held(lock)
+            note, busy = s.KINDS[kind]._read_progress(folder, manifest), core.is_lock_held(lock)
             facts |= {**describe_search(manifest), "note": note, "is_finished": False,
                       "is_busy": busy}  # fmt: skip
         else:
-            for name, fault in find_faults(folder, manifest, KINDS[kind], with_hashes=False):
-                return StoreEntry(folder.name, kind, f"{name}: {fault}; {CURE}", **disk)
-            facts |= KINDS[kind]._read_line(folder, manifest)
+            for name, fault in s.find_faults(folder, manifest, s.KINDS[kind], with_hashes=False):
+                return StoreEntry(folder.name, kind, f"{name}: {fault}; {s.CURE}", **disk)
+            facts |= s.KINDS[kind]._read_line(folder, manifest)
             facts |= summarize_making(core.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except core.BacktestError as error:
@@ -219,7 +207,7 @@ def measure_disk(folder: Path) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError):  # a draft that was renamed since
             facts[each] = each.lstat()
     newest = max((each.st_mtime_ns for each in facts.values()), default=0)
-    manifest = facts.get(folder / MANIFEST)
+    manifest = facts.get(folder / s.MANIFEST)
     size = sum(each.st_size for path, each in facts.items() if not path.is_dir())
     return {"saved": newest if manifest is None else manifest.st_mtime_ns, "size": size}
 
@@ -232,7 +220,7 @@ def describe_note(entry: StoreEntry) -> str:
 
 def count_kinds(entries: Iterable[StoreEntry]) -> str:
     counts = Counter(each.kind for each in entries)
-    plurals = {name: str(saved.plural) for name, saved in KINDS.items()}
+    plurals = {name: str(saved.plural) for name, saved in s.KINDS.items()}
     plurals[LEFTOVER] = f"{LEFTOVER}s"
     return ", ".join(f"{n:,} {kind if n == 1 else plurals.get(kind, kind)}"
                      for kind, n in counts.items()) or "none"  # fmt: skip
@@ -241,8 +229,8 @@ def count_kinds(entries: Iterable[StoreEntry]) -> str:
 def summarize_making(making: core.Making | None) -> dict[str, Any]:
     if making is None:
         return {}
-    commits = {name: each.removesuffix(DIRTY) for name, each in making.code.items() if each}
-    own = commits.pop(PACKAGE, "")
+    commits = {name: each.removesuffix(s.DIRTY) for name, each in making.code.items() if each}
+    own = commits.pop(s.PACKAGE, "")
     return {
         "seconds": making.seconds,
         "commit": ", ".join(dict.fromkeys(commits.values())),
@@ -300,7 +288,7 @@ def normalize_name(text: str) -> str:
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(core.Choice(*KINDS).check("kind", each) for each in texts)
+    return tuple(core.Choice(*s.KINDS).check("kind", each) for each in texts)
 
 
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
@@ -353,7 +341,7 @@ UNTOLD = Origin()
 def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> Origin:
     argv = making.argv if making else ()
     if not argv:
-        kind = KINDS.get(str(manifest.get("kind")))
+        kind = s.KINDS.get(str(manifest.get("kind")))
         one = {"": manifest["policy"]} if "policy" in manifest else {}
         policies = manifest.get("policies") or one
         names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
@@ -382,11 +370,11 @@ class FolderCheck:
 
 def verify_folder(folder: Path) -> FolderCheck:
     name = folder.name
-    if folder.name.startswith(LEFTOVERS) or is_begun(folder):
+    if folder.name.startswith(s.LEFTOVERS) or is_begun(folder):
         begun = read_entry(folder)
         note = begun.trouble or "is not finished: continue it with its command and --resume"
         return FolderCheck(name, begun.kind, 0, (), ((".", note),))
-    if not (folder / MANIFEST).exists() and not (folder / PROVENANCE).exists():
+    if not (folder / s.MANIFEST).exists() and not (folder / s.PROVENANCE).exists():
         return FolderCheck(name, UNKNOWN, 0, (), ((".", "is not a result"),))
     kind, files, remarks = UNKNOWN, 0, []
     try:
@@ -395,8 +383,8 @@ def verify_folder(folder: Path) -> FolderCheck:
         faults = list(dict.fromkeys(list_faults(folder, kind, manifest)))
         if not faults:
             load_saved(folder)
-        if not (folder / PROVENANCE).is_file():
-            remarks = [(PROVENANCE, "is missing: the code that made the result is not known")]
+        if not (folder / s.PROVENANCE).is_file():
+            remarks = [(s.PROVENANCE, "is missing: the code that made the result is not known")]
     except core.BacktestError as error:
         faults = [locate_fault(error, folder)]
     except Exception as error:  # a damaged file may raise anything
@@ -413,12 +401,12 @@ def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
 
 
 def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from find_faults(folder, manifest, KINDS[kind])
+    yield from s.find_faults(folder, manifest, s.KINDS[kind])
     try:
         core.read_provenance(folder, str(manifest.get("id")))
     except core.BacktestError as error:
         yield locate_fault(error, folder)
-    for inner in KINDS[kind].inner:
+    for inner in s.KINDS[kind].inner:
         for account in sorted((folder / inner).iterdir()):
             for name, what in verify_folder(account).faults:
                 yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
@@ -426,8 +414,8 @@ def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 
 def list_foreign(folder: Path, kind: str) -> list[str]:
-    saved = KINDS[kind]
-    own = (*saved.files(), *saved.inner, MANIFEST, PROVENANCE, LOCK)
+    saved = s.KINDS[kind]
+    own = (*saved.files(), *saved.inner, s.MANIFEST, s.PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
 
@@ -459,7 +447,7 @@ def choose_deletions(
     chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
     troubled = [each for each in entries if each.trouble]
     chosen += [each for each in troubled if with_damaged  # or the remains of a replacement
-               or (each.name.startswith((DRAFT, PRUNED))
+               or (each.name.startswith(s.LEFTOVERS)
                    and not (store / each.name / REPLACED).exists())]  # fmt: skip
     reasons = [(each, find_reason_to_keep(store / each.name)) for each in chosen]
     kept = [KeptFolder(each.name, why) for each, why in reasons if why]
@@ -481,7 +469,7 @@ def find_reason_to_keep(folder: Path) -> str:
     try:
         if folder.is_symlink():
             return "it is a link"
-        if folder.name.startswith(LEFTOVERS):
+        if folder.name.startswith(s.LEFTOVERS):
             moved = all(
                 each.name == LOCK
                 or (each.is_dir() and bool(each.name == REPLACED
@@ -492,10 +480,10 @@ def find_reason_to_keep(folder: Path) -> str:
         if is_begun(folder) and not any(folder.iterdir()):
             return ""
         kind, manifest = open_folder(folder)
-        files = {*KINDS[kind].files()}
+        files = {*s.KINDS[kind].files()}
         is_known = is_begun(folder) or {*manifest.get("files", ())} == files
         if not is_known or not ID.fullmatch(str(manifest.get("id"))):
-            return f"its {MANIFEST} does not describe a result"
+            return f"its {s.MANIFEST} does not describe a result"
         foreign = [] if is_begun(folder) else list_foreign(folder, kind)
         return f"it holds {foreign[0]!r}, which no result has" if foreign else ""
     except core.BacktestError as error:

@@ -154,8 +154,7 @@ def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
-    closes = market.time + market.interval
-    return {**describe_bars(market, market.start, closes), "filled": {}}
+    return {**describe_bars(market, market.start, market.time + market.interval), "filled": {}}
 
 
 def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:

@@ -58,8 +58,7 @@ def max_drawdown(equity: core.FloatArray) -> float:
     """
     if not np.size(equity):
         return math.nan
-    peak = np.maximum.accumulate(equity)
-    return float(np.max(1.0 - equity / peak))
+    return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
 
 
 @core.checked
@@ -391,8 +390,7 @@ LEAST_VARIANCE = 1e-24
 
 def risk_shares(weights: core.FloatArray, covariance: core.FloatArray) -> core.FloatArray:
     """Return the share of each position in the variance of the portfolio, of the weights' shape."""
-    marginal = np.einsum("...ij,...j->...i", covariance, weights)
-    parts = weights * marginal
+    parts = weights * np.einsum("...ij,...j->...i", covariance, weights)
     total = parts.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(total > LEAST_VARIANCE, parts / total, np.nan)

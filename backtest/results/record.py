@@ -142,8 +142,7 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRow
 
 
 def new_closes(n_bars: int, n: int) -> Closes:
-    own = np.zeros((len(Closes._fields) - 4, n_bars))
-    return Closes(*own, *np.zeros((4, n_bars, n)))
+    return Closes(*np.zeros((len(Closes._fields) - 4, n_bars)), *np.zeros((4, n_bars, n)))
 
 
 class Outcome(NamedTuple):

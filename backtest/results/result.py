@@ -390,8 +390,7 @@ class Result(RunRecord, core.SavedResult):
             options=read_options(stored["options"], wide) if "options" in stored else None,
         )
         if EQUAL_RISK in stored:
-            constant = EqualRisk(stored[EQUAL_RISK], bars[EQUAL_RISK].to_numpy())
-            vars(made)["equal_risk"] = constant
+            vars(made)["equal_risk"] = EqualRisk(stored[EQUAL_RISK], bars[EQUAL_RISK].to_numpy())
         return made
 
     @classmethod

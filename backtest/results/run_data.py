@@ -94,8 +94,7 @@ class RunOptions:
 
     @property
     def profits(self) -> FloatArray:
-        held = self.record.quantity
-        return option_profit.multiply(held, self.record.value - self.entries)
+        return option_profit.multiply(self.record.quantity, self.record.value - self.entries)
 
     @property
     def carried(self) -> FloatArray:
@@ -358,8 +357,7 @@ def share_causes(run: RunData) -> Entries:
     entries, size = np.array(run.entries), len(run.names) + 3
     is_cause, stands = entries["kind"] == Event.CAUSED, entries["value"]
     for own in np.flatnonzero(is_cause).reshape(-1, size):
-        stood = find_stands(run, int(entries["bar"][own[0]]) - run.span.first)
-        falls = stands[own] - stood
+        falls = stands[own] - find_stands(run, int(entries["bar"][own[0]]) - run.span.first)
         falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
         falls = np.maximum(falls, 0.0)
         shares = falls / falls.sum() if falls.sum() > 0.0 else np.eye(size)[-1]

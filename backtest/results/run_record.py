@@ -68,8 +68,7 @@ def index_traded(
     markets: Markets, venues: Mapping[str, Venue], signal: core.FloatArray, first: int
 ) -> Benchmark:
     weights = spread_weights(signal, markets)
-    own = weights[:, first:]
-    names = [name for name, row in zip(markets.names, own, strict=True) if row.any()]
+    names = [name for name, row in zip(markets.names, weights[:, first:], strict=True) if row.any()]
     if len(names) == 1:
         return Benchmark(names[0], follow_instrument(markets, venues, names[0]))
     text = f"index of what is traded: {', '.join(names)}"
@@ -120,8 +119,7 @@ def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) 
 def add_gains(
     held: core.FloatArray, price: core.FloatArray, begun: core.FloatArray, inverse: Sequence[bool]
 ) -> core.FloatArray:
-    is_coin = np.array(inverse)[:, None]
-    gains = np.where(is_coin, 1.0 - begun / price, price / begun - 1.0)
+    gains = np.where(np.array(inverse)[:, None], 1.0 - begun / price, price / begun - 1.0)
     return np.asarray(np.where(held != 0.0, held * gains, 0.0).sum(axis=0))
 
 
@@ -221,8 +219,7 @@ class RunRecord(RunData):
             value = tables.value_of(self.venue.contract, marks)
             market = np.diff(value) / np.abs(value[:-1])
         else:
-            name = find_benchmark(self.manifest)
-            venue = self.venues.get(name)
+            venue = self.venues.get(find_benchmark(self.manifest))
             side = -1.0 if venue is not None and venue.contract.kind == "inverse" else 1.0
             growth: Any = np.cumprod(1.0 + side * self.benchmark)
             market = side * performance.sampled_returns(growth, self.ends_sample, 1.0)
@@ -259,8 +256,7 @@ class RunRecord(RunData):
         weights = performance.divide(notionals[rows], equity[rows])
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(marks)
-        returns = np.diff(logs, axis=0, prepend=logs[:1])
-        known = np.nan_to_num(returns, nan=0.0)
+        known = np.nan_to_num(np.diff(logs, axis=0, prepend=logs[:1]), nan=0.0)
         return weights, estimate_covariances(known, max(half_life, 1.0))[rows]
 
     @cached_property
@@ -508,8 +504,7 @@ class RunRecord(RunData):
             parts = {"log_growth": np.log(performance.divide(unit, before, 1.0))}
         parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
         parts["liquidations"] = count_liquidations(self)
-        shifted = np.append(np.nan, known[:-1])
-        return sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
+        return sum_by_phase(np.append(np.nan, known[:-1]), pd.DataFrame(parts), int(bins))
 
     @property
     def margin_multipliers(self) -> pd.DataFrame:
@@ -642,8 +637,7 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)}, unlevered; price only, no costs"
         return "benchmark", text, unit / unit[0]
-    is_inverse = result.venue.contract.kind == "inverse"
-    priced = "in the quote currency, " if is_inverse else ""
+    priced = "in the quote currency, " if result.venue.contract.kind == "inverse" else ""
     text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
     return "1x", text, result.mark / result.mark[0]
 
@@ -715,8 +709,7 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
         "position_leverage": turns,
     }
     if is_isolated:
-        backing = fields["margin"] + run.unrealized[:, 0]
-        ratio = performance.divide(needed, backing, math.inf)
+        ratio = performance.divide(needed, fields["margin"] + run.unrealized[:, 0], math.inf)
         columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
         cash = fields["margin"] - quantity * fields["entry"]
     if venue.interest_on != "loan":

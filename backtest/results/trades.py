@@ -134,8 +134,7 @@ def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object
     opens, interval = run.time.tolist(), run.interval
     expiries: dict[str, int] = {}
     if run.options is not None:
-        ends = run.options.terms.expiries.tolist()
-        expiries = dict(zip(run.options.names, ends, strict=True))
+        expiries = dict(zip(run.options.names, run.options.terms.expiries.tolist(), strict=True))
     paid: dict[tuple[str, int, int], int] = defaultdict(int)
     found, last, stamp = [], -1, 0
     rows = entries[["bar", "kind", "step"]].tolist()

@@ -261,8 +261,7 @@ class Crowd:
         edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
         for name, side in (("long", 1.0), ("short", -1.0)):
             rows = ~np.isnan(prices) & (side * notional > 0.0)
-            weights = np.abs(notional[rows])
-            found[name] = np.histogram(prices[rows], edges, weights=weights)[0]
+            found[name] = np.histogram(prices[rows], edges, weights=np.abs(notional[rows]))[0]
         middle = 0.5 * (edges[:-1] + edges[1:])
         falling = np.cumsum(np.where(middle < now, found["long"], 0.0)[::-1])[::-1]
         rising = np.cumsum(np.where(middle < now, 0.0, found["short"]))
@@ -290,8 +289,7 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def read_sides(sides: pd.Series[Any]) -> core.FloatArray:
-    words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
-    found = sides.map(words).to_numpy(dtype=np.float64)
+    found = sides.map({"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}).to_numpy(dtype=np.float64)
     if np.isnan(found).any():
         row = int(np.argmax(np.isnan(found)))
         raise core.ParameterError(

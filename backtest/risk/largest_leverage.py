@@ -356,8 +356,7 @@ def search_leverage(
 
     def is_over(*asked: float) -> list[bool]:
         new = [size for size in asked if size not in known]
-        hits = trials.count_hits(new, count, chance * count)
-        known.update(zip(new, hits, strict=True))
+        known.update(zip(new, trials.count_hits(new, count, chance * count), strict=True))
         return [known[size] > chance * count for size in asked]
 
     at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
@@ -369,8 +368,7 @@ def search_leverage(
     best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
     for _ in range(ROUNDS if at < len(grid) else 0):
         inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
-        over = [*is_over(*inside), True]
-        first = over.index(True)
+        first = [*is_over(*inside), True].index(True)
         best, high = [best, *inside][first], [*inside, high][first]
     row = {"leverage": best, **measure(trials, best, count, known.get(best))}
     row |= {"is_monotone": bool(np.all(np.diff(rough) >= 0.0)), "is_limited": best == sizes[-1]}

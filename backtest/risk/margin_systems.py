@@ -157,8 +157,7 @@ def live(
     for t in range(len(prices.time)):
         is_new = starts == t
         if is_new.any():
-            opened = np.broadcast_to(prices.open[t], (n,))[is_new]
-            entry[is_new] = opened
+            entry[is_new] = np.broadcast_to(prices.open[t], (n,))[is_new]
             allowed = np.broadcast_to(largest[t], (n,))[is_new]
             backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** shares[is_new]
             was_called[is_new] = False
@@ -331,8 +330,7 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
     past = np.repeat(market.mark_close[rows[rows < known], None], stop - first, axis=1)
     closes = np.concatenate([past, marks[3].T[own]])
     returns = np.concatenate([np.full((1, stop - first), np.nan), np.diff(np.log(closes), axis=0)])
-    own_bars = Prices(time[1:], *(each.T[1:] for each in marks))
-    return DailyCloses(ends, rows, returns), own_bars
+    return DailyCloses(ends, rows, returns), Prices(time[1:], *(each.T[1:] for each in marks))
 
 
 COVERAGE, SHORTFALL = core.Number(0.5, 1.0, open_high=True), core.Number(0.0, 0.5, open_low=True)
@@ -377,8 +375,7 @@ def compare_margin(
     Periods of coverage have the days of the rule. They and rises are counted from the first day on
     which every rule is known.
     """
-    test = engine.read_test(market, fields).plain
-    one, venue = read_one_market(test, "compare_margin")
+    one, venue = read_one_market(engine.read_test(market, fields).plain, "compare_margin")
     COVERAGE.check("coverage", coverage)
     core.Whole(1).check("accounts", accounts)
     for name, number in (("paths", paths), ("seed", seed)):
@@ -562,8 +559,7 @@ def calibrate_margin(
     horizon, model, seed
         As in :func:`backtest.simulate_paths`.
     """
-    test = engine.read_test(market, fields).plain
-    one, venue = read_one_market(test, "calibrate_margin")
+    one, venue = read_one_market(engine.read_test(market, fields).plain, "calibrate_margin")
     checked: Any = rule if rule is None else by_rule.Rule().check("rule", rule)
     if rule is None or not checked.is_of_volatility:
         raise core.ParameterError(

@@ -297,8 +297,7 @@ def replay_crash(
     found, deepest = {}, min(falls, key=falls.__getitem__)  # from a high of the crash
     for name, each in markets.items():
         last, mark = fit_bars(paths.get(coins[name], paths[deepest]), market.interval / step)
-        funding = None if name in bare else scenario.funding
-        found[name] = complete_bars(each, last, mark, funding)
+        found[name] = complete_bars(each, last, mark, None if name in bare else scenario.funding)
         if name in resting:
             found[name] = make_flat_bars(last.shape[1])
     strange = [name for name in markets if coins[name] not in paths and name not in resting]

@@ -686,5 +686,4 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     equity.insert(0, "instruments", names)
     bars = pd.DataFrame(equity.rename_axis("time")[is_parted])
     settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
-    n_bars = len(result.time)
-    return Bounds(table, bars, n_bars, runs, settings=settings, market=result.markets)
+    return Bounds(table, bars, len(result.time), runs, settings=settings, market=result.markets)

@@ -247,8 +247,7 @@ def sample_returns(results: Mapping[str, Result]) -> Sampled:
 
 
 def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatArray:
-    ends = np.flatnonzero(ends_sample)
-    starts = np.concatenate(([0], ends[:-1] + 1))
+    starts = np.concatenate(([0], np.flatnonzero(ends_sample)[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
@@ -563,8 +562,7 @@ class Comparison(core.SavedResult):
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
-        free = tables["risk_free"]["risk_free"]
-        return cls(**{**tables, "risk_free": free}, manifest=manifest)
+        return cls(**{**tables, "risk_free": tables["risk_free"]["risk_free"]}, manifest=manifest)
 
 
 def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:

@@ -217,8 +217,7 @@ def run_groups(
             rows = evaluator.evaluate(some, first=begin, stop=end, returns=True).finish()
             failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
             returns = np.where(failed, 0.0, rows.returns).T.copy()
-            columns = {**rows.metrics, RETURNS: [*returns], FAILED: failed}
-            tables.append(pd.DataFrame(columns))
+            tables.append(pd.DataFrame({**rows.metrics, RETURNS: [*returns], FAILED: failed}))
             journal.write_table(tables[-1])
         chunks.append(tables)
         core.report_progress(progress, min(first + CHUNK, n), n)
@@ -370,8 +369,7 @@ def stitch_paths(
     with np.errstate(all="ignore"):
         measured["calmar"] = np.where(drawdown > 0.0, measured["cagr"] / drawdown, np.nan)
     names = [*(name for name in FIRST if name in measured), *measured]
-    table = pd.DataFrame({name: measured[name] for name in dict.fromkeys(names)})
-    return table.rename_axis("path")
+    return pd.DataFrame({name: measured[name] for name in dict.fromkeys(names)}).rename_axis("path")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -297,8 +297,7 @@ def build_frontier(
     near = near[:MOST_RIVALS]
     given = list_given(task)
     roles = [FRONTIER] * len(listed) + [*given]
-    own = map(task.read, given.values())
-    sets = t.join_columns([take_sets(trials.sets, places[listed]), *own])
+    sets = t.join_columns([take_sets(trials.sets, places[listed]), *map(task.read, given.values())])
     everything = t.join_columns([sets, take_sets(trials.sets, places[near])])
     rows = task.seen.evaluate(everything, returns=True).finish()
     is_usable = (rows.metrics["ruined"] == 0.0) & ~np.isnan(goal.grade(rows.metrics)).any(axis=1)

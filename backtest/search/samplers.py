@@ -239,8 +239,7 @@ class Auto(Evolution):
         self._done += len(cube)
         kept = np.arange(len(cube))
         if self._strategies:
-            parts = np.split(kept, len(self._strategies))
-            pairs = list(zip(self._strategies, parts, strict=True))
+            pairs = list(zip(self._strategies, np.split(kept, len(self._strategies)), strict=True))
             kept = np.array([self._teach(one, mine, points) for one, mine in pairs])
         else:
             ok = points.score[(points.violation == 0.0) & np.isfinite(points.score)]

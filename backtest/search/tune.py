@@ -262,8 +262,7 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
         with contextlib.suppress(KeyboardInterrupt):
             outcome = search_and_choose(task, examiner)
         study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
-        seconds = round(examiner.elapsed, 6)
-        vars(study)[core.KEPT] = core.Making(seconds, {}, argv=COMMAND.get())
+        vars(study)[core.KEPT] = core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get())
         if outcome is None:
             core.warn_caller(
                 f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
@@ -331,8 +330,7 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
         with contextlib.suppress(core.ParameterError):
-            begin = market.end - core.parse_duration(holdout)
-            split = int(np.searchsorted(market.time, begin))
+            split = int(np.searchsorted(market.time, market.end - core.parse_duration(holdout)))
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise core.ParameterError(
             "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "

@@ -478,8 +478,7 @@ def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Ite
 def list_warnings(
     task: StudyTask, trials: t.Batch, best: int, verdict: Verdict, parts: Sequence[BenchmarkedPart]
 ) -> Iterator[str]:
-    values = take_sets(trials.sets, best)
-    yield from warn_of_edges(task.problem.space, values)
+    yield from warn_of_edges(task.problem.space, take_sets(trials.sets, best))
     scores = trials.scores[t.is_feasible(trials)]
     name = name_measure(task.problem.goal.objective.name)
     if is_spike(verdict.score, verdict.plateau, scores):

@@ -284,8 +284,7 @@ class SignalRule(Parameterized):
     @core.checked
     def compute(self, market: Market) -> core.FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
-        signal = compute_signal(market, self.direction, name=self.text(), is_checked=False)
-        return np.array(signal)
+        return np.array(compute_signal(market, self.direction, name=self.text(), is_checked=False))
 
     @core.checked
     def apply(self, market: Market) -> pd.Series:
@@ -419,8 +418,7 @@ class Bollinger(SignalRule):
         middle = average(price, self.window, ewm=False)
         reach = self.width * price.rolling(self.window).std(ddof=0)
         long = hold_between(price < middle - reach, price > middle)
-        short = hold_between(price > middle + reach, price < middle)
-        return keep_sides(long - short, self.sides)
+        return keep_sides(long - hold_between(price > middle + reach, price < middle), self.sides)
 
 
 class Breakout(SignalRule):

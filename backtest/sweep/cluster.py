@@ -82,8 +82,7 @@ class ClusterEvaluator(e.Evaluator):
     def __init__(self, local: e.Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
-        sent = [describe_job(local), local.market]
-        self.sent = client.scatter(sent, broadcast=True, hash=False)
+        self.sent = client.scatter([describe_job(local), local.market], broadcast=True, hash=False)
 
     def _evaluate(
         self, sets: Sets, wanted: e.EvaluatedBars, progress: core.Progress | None
