@@ -420,7 +420,8 @@ def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hash_data(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shorten_lists(value: Any) -> Any:
@@ -599,7 +600,8 @@ def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[st
     for name in {**was, **now}:
         one, other = was.get(name, "none"), now.get(name, "none")
         if one != other:
-            found.append(f"{name} {one} -> {other}" if max(len(one), len(other)) <= 24 else name)
+            is_short = max(len(one), len(other)) <= 24
+            found.append(f"{name} {one} -> {other}" if is_short else name)
     return found
 
 

@@ -114,7 +114,8 @@ def report_failure(name: str, error: BaseException, mode: str = b.EXACT) -> Regr
 
 
 def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
-    return max([each.exit_code for each in verdicts if each.status != SKIPPED], default=2)
+    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    return max(codes, default=2)
 
 
 def compare_baselines(

@@ -79,7 +79,8 @@ def build_test(draft: Draft) -> Backtest:
     venue = apply_lending(draft, build_venues(draft, markets), markets)
     test = Backtest(market, venue=venue, account=account, **given)
     if draft.table("options"):
-        test = test.plain.replace(market=list_options(draft, test.plain.market, test.venue))
+        listed = list_options(draft, test.plain.market, test.venue)
+        test = test.plain.replace(market=listed)
     return test.replace(signal=read_signal(draft, test.plain.market))
 
 

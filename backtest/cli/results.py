@@ -91,7 +91,8 @@ def list_(
         heads = [name if name in CELLS else name_measure(name) for name in columns]
         heads = heads if is_wide else [name.removeprefix("total ") for name in heads]
         rows = [[show_cell(each, name) for name in columns] for each in shown]
-        render(rows, heads, fold=("policy", "name", "source", *["market"] * bool(asked)))
+        give = ("policy", "name", "source", *["market"] * bool(asked))
+        render(rows, heads, fold=give)
     total = len(everything) - len(unread)
     count = core.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"

@@ -88,7 +88,8 @@ def read_stamps(
         raise _unreadable(texts, is_bad, name, error)
     if index.tz is None and timezone is None:
         found = f"{index[0] if len(index) else 'none'} ({name}, row 0)"
-        raise error(f"stamps must have a time zone, got {found}{OF_FILE if is_file else OF_FRAME}")
+        cure = OF_FILE if is_file else OF_FRAME
+        raise error(f"stamps must have a time zone, got {found}{cure}")
     if index.tz is None:
         index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
         is_bad = np.asarray(index.isna())

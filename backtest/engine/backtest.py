@@ -232,7 +232,8 @@ _make: Any = core.checked_only("calendar")(Backtest.__init__)
 
 @functools.wraps(_make)
 def make_test(self: object, *given: Any, **named: Any) -> None:
-    core.check_names("bt.Backtest", named, FIELDS, ("market", "venue", "account")[len(given[:1]) :])
+    needed = ("market", "venue", "account")[len(given[:1]) :]
+    core.check_names("bt.Backtest", named, FIELDS, needed)
     _make(self, *given, **named)
 
 

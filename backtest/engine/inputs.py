@@ -52,7 +52,8 @@ class DailyFees(NamedTuple):
             if fees is not None:
                 k = np.searchsorted([each.volume for each in fees.tiers], volume, side="right")
                 tables: list[Any] = [fees, *fees.tiers]
-                taker, maker = np.array([(each.taker, each.maker) for each in tables])[k].T
+                rates = np.array([(each.taker, each.maker) for each in tables])
+                taker, maker = rates[k].T
                 found[i] = taker, maker, blend(taker, maker, fees.maker_share)
         return found
 
@@ -180,7 +181,8 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     per_day = DAY / market.interval
     size = venue.contract.size
     unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
-    sigma = pd.Series(np.log(market.close)).diff().rolling(n).std().shift(1) * math.sqrt(per_day)
+    returns = pd.Series(np.log(market.close)).diff()
+    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
     adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
     # copies, because pandas gives read-only arrays, for which numba would compile another loop
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
@@ -559,5 +561,6 @@ def pack_terms(terms: a.Terms) -> a.Terms:
 def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> a.Terms:
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin, **changes)
-    brackets = pack_brackets([each.margin for each in own], terms.rules.brackets.floors.shape[1])
+    width = terms.rules.brackets.floors.shape[1]
+    brackets = pack_brackets([each.margin for each in own], width)
     return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))

@@ -354,7 +354,8 @@ def forecast_har(
         for length in lengths
     ]
     inputs = np.column_stack([np.ones(whole), *windows])
-    predicted = np.sum(fit_expanding(inputs[:-1], variance[month:], first) * inputs[first:], axis=1)
+    fits = fit_expanding(inputs[:-1], variance[month:], first)
+    predicted = np.sum(fits * inputs[first:], axis=1)
     low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
     forecasts[start:] = np.minimum(np.maximum(predicted, low[start:]), high[start:])
     return forecasts
@@ -370,7 +371,8 @@ def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int)
     squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
     products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
     inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
-    return np.asarray(np.sum(inverses * products[:, np.newaxis, :], axis=2) / scale)
+    fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)
+    return np.asarray(fits / scale)
 
 
 def _average(variance: Callable[[Market], core.FloatArray]) -> Estimator:

@@ -173,7 +173,8 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     renewal-reward process, reward per time, with exponential weights.
     """
     known, n = find_known_bars(market)[1:], market.n_bars
-    counted = (market.funding_rate[1:], np.diff(market.funding_time) / (YEAR_DAYS * DAY))
+    years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
+    counted = (market.funding_rate[1:], years)
     sums = [np.bincount(known, each, minlength=n)[:n].astype(np.float64) for each in counted]
     rows = np.arange(n)
     last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))

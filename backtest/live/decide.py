@@ -227,7 +227,8 @@ def ask(setup: Setup, state: AccountState, traded: TradedDays | None) -> Account
     deciders.memory[:] = 0.0
     bar = open_last_bar(setup, state, traded)
     functions.begin_peak(deciders, bar.state)
-    if not functions.decide_all(bar, deciders, functions.look_at_close(bar, True), t):
+    close = functions.look_at_close(bar, True)
+    if not functions.decide_all(bar, deciders, close, t):
         raise engine.report_bad_decision(setup.inputs, t)
     return bar.state
 

@@ -616,4 +616,5 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     ledger[i].traded += abs(change) * abs(fact.filled)
     ledger[i].stops += 1.0 if fact.kind == "stop" else 0.0
     accounts.put_balances(terms, state, i, before, after)
-    log_event(bar.log, t, i, ENTRIES[fact.kind], shown, change, abs(change) * abs(shown), *costs)
+    notional = abs(change) * abs(shown)
+    log_event(bar.log, t, i, ENTRIES[fact.kind], shown, change, notional, *costs)

@@ -344,7 +344,8 @@ def _choose_files(
 
     def lengths(file: NamedFile) -> tuple[str, ...]:
         name = file.timeframe
-        return name, name if name.endswith(MONTHS) else format_duration(parse_duration(name, where))
+        is_months = name.endswith(MONTHS)
+        return name, name if is_months else format_duration(parse_duration(name, where))
 
     length = format_duration(options.interval) if options.interval else ""
     bars = [file for file in named if file.role == "bars"]

@@ -537,7 +537,8 @@ def label_names(names: Collection[str]) -> dict[str, str]:
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:
-    return market if (first, stop) == (0, market.n_bars) else market.slice(first, stop)
+    is_whole = (first, stop) == (0, market.n_bars)
+    return market if is_whole else market.slice(first, stop)
 
 
 def remake(markets: Markets, found: Mapping[str, Market]) -> Markets:

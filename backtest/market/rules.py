@@ -199,7 +199,8 @@ def is_off_grid(subject: Subject) -> BoolArray:
 
 
 def find_off_grid(subject: Subject) -> list[Hit]:
-    least = "at least " * subject.sessions + format_duration(subject.interval or 0)
+    interval = subject.interval or 0
+    least = "at least " * subject.sessions + format_duration(interval)
     text = f"bars must open {least} apart, {{n}} of {{of}} open at other times"
     return find_rows(subject.time, is_off_grid(subject), text)
 

@@ -36,7 +36,8 @@ def read_weights(
     """
     tradable = markets.tradable()
     if signal is None:
-        return np.where(tradable, 1.0 / np.maximum(tradable.sum(axis=0), 1), 0.0)
+        count = tradable.sum(axis=0)
+        return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
     values = read_raw_weights(signal, markets, first=first, argument=argument)
     return np.where(tradable & ~np.isnan(values), values, 0.0)
 

@@ -114,7 +114,8 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     if (source == "").all():
         table["forward_source"] = np.where(table["forward"].notna(), "given", "none")
     elif not source.isin(SOURCES).all():
-        known = np.where(source.astype(str).str.startswith(SYNTHETIC), "synthetic", "future")
+        is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
+        known = np.where(is_synthetic, "synthetic", "future")
         table["forward_source"] = np.where(source.notna() & table["forward"].notna(), known, "none")
     unnamed = table[table["name"] == ""]
     if len(unnamed):

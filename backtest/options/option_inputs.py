@@ -112,7 +112,8 @@ def warn_of_options(
                 f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
                 "venue's is known"
             )
-        if listing.surfaces[listing.underlyings[name]].is_flat_before(find_expiry(option), end):
+        surfaces = listing.surfaces[listing.underlyings[name]]
+        if surfaces.is_flat_before(find_expiry(option), end):
             names.append(name)
     if names:
         core.warn_caller(

@@ -306,7 +306,8 @@ def volatility_reason(
         is_missing, ~(t > 0.0), undiscounted >= most, undiscounted == intrinsic,
         undiscounted < intrinsic,
     ]  # fmt: skip
-    texts = np.where(np.isnan(evaluate(IMPLIED, terms)), np.select(tests, REASONS, UNCERTAIN), "")
+    reasons = np.select(tests, REASONS, UNCERTAIN)
+    texts = np.where(np.isnan(evaluate(IMPLIED, terms)), reasons, "")
     return texts if texts.shape else str(texts)
 
 

@@ -199,7 +199,8 @@ def collect_quotes(part: pd.DataFrame) -> Quotes:
     """Return the two-sided quotes of an expiry by strike, those out of the money first."""
     both = part[part["bid_iv"].notna()]
     ranked = both.assign(is_in=~is_out_of_the_money(both)).sort_values(["strike", "is_in"])
-    k, bid, ask = ranked.drop_duplicates("strike")[["k", "bid_iv", "ask_iv"]].to_numpy().T
+    best = ranked.drop_duplicates("strike")
+    k, bid, ask = best[["k", "bid_iv", "ask_iv"]].to_numpy().T
     return Quotes(k, bid, ask, float(np.median(part["years"])))
 
 
@@ -861,7 +862,8 @@ class Surfaces:
 
     def at(self, time: core.TimeLike) -> Surface:
         """Return the last surface stamped at or before a time; a DataError if there is none."""
-        k = int(np.searchsorted(self._stamps, core.to_nanoseconds(time, "time"), side="right")) - 1
+        stamp = core.to_nanoseconds(time, "time")
+        k = int(np.searchsorted(self._stamps, stamp, side="right")) - 1
         if k < 0:
             raise DataError(f"no surface is stamped at or before {time}, got {self!r}")
         return self.surfaces[k]

@@ -395,7 +395,8 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     above the default, is a share of the column's median size.
     """
     other = longer[: len(one)]
-    rows = np.flatnonzero(~((one == other) | (np.isnan(one) & np.isnan(other))))
+    unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
+    rows = np.flatnonzero(unlike)
     if len(rows) == 0:
         return rows
     x, y = one[rows], other[rows]

@@ -169,7 +169,8 @@ DUST = 1e-6
 
 
 def drop_dust(values: core.FloatArray) -> core.FloatArray:
-    large = np.flatnonzero(values >= DUST * float(np.nanmax(values, initial=0.0)))
+    most = float(np.nanmax(values, initial=0.0))
+    large = np.flatnonzero(values >= DUST * most)
     is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
     return np.where(is_end & (values > 0.0), 0.0, values)
 
@@ -381,7 +382,8 @@ def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
 def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     labels = table.index.get_level_values(0)
     is_sorted = not isinstance(labels[0], str)  # words stay in their own order
-    grid = table.iloc[:, 0].groupby(level=[0, 1], sort=is_sorted).mean().unstack(1, sort=is_sorted)
+    cells = table.iloc[:, 0].groupby(level=[0, 1], sort=is_sorted).mean()
+    grid = cells.unstack(1, sort=is_sorted)
     for axis, name in zip(("xaxis", "yaxis"), table.index.names, strict=False):
         layout[axis] |= {"type": "category", "title": {"text": escape_label(name)}}
     x, y = ([escape_label(each if isinstance(each, str) else f"{each:.3g}") for each in labels]

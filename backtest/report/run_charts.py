@@ -35,7 +35,8 @@ def choose_rows(events: pd.DataFrame, most: int = MAX_ROWS) -> core.IntArray:
     if len(rows) <= most:
         return rows.index.to_numpy(dtype=np.int64)
     place = rows["amount"].abs().groupby(kind.loc[rows.index]).rank(method="first", ascending=False)
-    order = np.lexsort((place.to_numpy(), kind.loc[rows.index].isin(COMMON).to_numpy()))
+    is_common = kind.loc[rows.index].isin(COMMON)
+    order = np.lexsort((place.to_numpy(), is_common.to_numpy()))
     return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
 
 

@@ -528,7 +528,8 @@ VIEWS = {
 def choose_trades(result: Result) -> Trades:
     trades = result.trades
     fills = int((result.events["kind"] == "fill").sum())
-    return trades.lots("fifo") if fills > FILLS_PER_TRIP * max(len(trades), 1) else trades
+    is_adjusted = fills > FILLS_PER_TRIP * max(len(trades), 1)
+    return trades.lots("fifo") if is_adjusted else trades
 
 
 def list_trades(result: Result) -> list[Shown]:

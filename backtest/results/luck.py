@@ -413,7 +413,8 @@ def probability_of_backtest_overfitting(
         )
     core.Choice(*get_args(Figure)).check("metric", metric)
     table = check_returns(returns, samples=max(4, splits), trials=2)
-    share = np.concatenate([*rank_winners(table, splits, metric)]) / (table.shape[1] + 1)
+    rank = np.concatenate([*rank_winners(table, splits, metric)])
+    share = rank / (table.shape[1] + 1)
     logits = np.log(share / (1.0 - share))
     return Overfitting(float(np.mean(logits <= 0.0)), logits)
 
@@ -446,7 +447,8 @@ def rank_winners(table: core.FloatArray, splits: int, metric: Figure) -> Iterato
         np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
         both = judge(mask), judge(1.0 - mask)
         for inside, outside in (both, both[::-1]):
-            figure = np.take_along_axis(outside, np.argmax(inside, axis=1)[:, None], axis=1)
+            best = np.argmax(inside, axis=1)[:, None]
+            figure = np.take_along_axis(outside, best, axis=1)
             margin = TOLERANCE * np.abs(figure)
             worse = np.count_nonzero(outside < figure - margin, axis=1)
             better = np.count_nonzero(outside > figure + margin, axis=1)

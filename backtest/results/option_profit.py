@@ -92,7 +92,8 @@ def compute_volatilities(
     def invert(kind: Any, forward: Any, strike: Any, years: Any, mark: Any, *rest: Any) -> Any:
         return call_later(FORMULAS, "implied_volatility")(kind, mark, forward, strike, years, *rest)
 
-    return np.asarray(evaluate_rows(invert, terms, options, np.stack([forward, marks, years]))[0])
+    state = np.stack([forward, marks, years])
+    return np.asarray(evaluate_rows(invert, terms, options, state)[0])
 
 
 def evaluate_rows(

@@ -58,7 +58,8 @@ def max_drawdown(equity: core.FloatArray) -> float:
     """
     if not np.size(equity):
         return math.nan
-    return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
+    peak = np.maximum.accumulate(equity)
+    return float(np.max(1.0 - equity / peak))
 
 
 @core.checked
@@ -390,7 +391,8 @@ LEAST_VARIANCE = 1e-24
 
 def risk_shares(weights: core.FloatArray, covariance: core.FloatArray) -> core.FloatArray:
     """Return the share of each position in the variance of the portfolio, of the weights' shape."""
-    parts = weights * np.einsum("...ij,...j->...i", covariance, weights)
+    marginal = np.einsum("...ij,...j->...i", covariance, weights)
+    parts = weights * marginal
     total = parts.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(total > LEAST_VARIANCE, parts / total, np.nan)

@@ -205,7 +205,8 @@ def find_knee(scores: core.FloatArray) -> int:
     width = np.ptp(scores, axis=0)
     scaled = (scores - scores.min(axis=0)) / np.where(width > 0.0, width, 1.0)
     ends = scaled[np.argmax(scaled, axis=0)]
-    return int(np.argmax(scaled @ np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]))
+    across = np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]
+    return int(np.argmax(scaled @ across))
 
 
 def rank_by_objective(

@@ -357,7 +357,8 @@ def share_causes(run: RunData) -> Entries:
     entries, size = np.array(run.entries), len(run.names) + 3
     is_cause, stands = entries["kind"] == Event.CAUSED, entries["value"]
     for own in np.flatnonzero(is_cause).reshape(-1, size):
-        falls = stands[own] - find_stands(run, int(entries["bar"][own[0]]) - run.span.first)
+        stood = find_stands(run, int(entries["bar"][own[0]]) - run.span.first)
+        falls = stands[own] - stood
         falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
         falls = np.maximum(falls, 0.0)
         shares = falls / falls.sum() if falls.sum() > 0.0 else np.eye(size)[-1]

@@ -119,7 +119,8 @@ def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) 
 def add_gains(
     held: core.FloatArray, price: core.FloatArray, begun: core.FloatArray, inverse: Sequence[bool]
 ) -> core.FloatArray:
-    gains = np.where(np.array(inverse)[:, None], 1.0 - begun / price, price / begun - 1.0)
+    is_coin = np.array(inverse)[:, None]
+    gains = np.where(is_coin, 1.0 - begun / price, price / begun - 1.0)
     return np.asarray(np.where(held != 0.0, held * gains, 0.0).sum(axis=0))
 
 
@@ -256,7 +257,8 @@ class RunRecord(RunData):
         weights = performance.divide(notionals[rows], equity[rows])
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(marks)
-        known = np.nan_to_num(np.diff(logs, axis=0, prepend=logs[:1]), nan=0.0)
+        returns = np.diff(logs, axis=0, prepend=logs[:1])
+        known = np.nan_to_num(returns, nan=0.0)
         return weights, estimate_covariances(known, max(half_life, 1.0))[rows]
 
     @cached_property
@@ -504,7 +506,8 @@ class RunRecord(RunData):
             parts = {"log_growth": np.log(performance.divide(unit, before, 1.0))}
         parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
         parts["liquidations"] = count_liquidations(self)
-        return sum_by_phase(np.append(np.nan, known[:-1]), pd.DataFrame(parts), int(bins))
+        shifted = np.append(np.nan, known[:-1])
+        return sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
 
     @property
     def margin_multipliers(self) -> pd.DataFrame:
@@ -637,7 +640,8 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)}, unlevered; price only, no costs"
         return "benchmark", text, unit / unit[0]
-    priced = "in the quote currency, " if result.venue.contract.kind == "inverse" else ""
+    is_inverse = result.venue.contract.kind == "inverse"
+    priced = "in the quote currency, " if is_inverse else ""
     text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
     return "1x", text, result.mark / result.mark[0]
 
@@ -709,7 +713,8 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
         "position_leverage": turns,
     }
     if is_isolated:
-        ratio = performance.divide(needed, fields["margin"] + run.unrealized[:, 0], math.inf)
+        backing = fields["margin"] + run.unrealized[:, 0]
+        ratio = performance.divide(needed, backing, math.inf)
         columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
         cash = fields["margin"] - quantity * fields["entry"]
     if venue.interest_on != "loan":

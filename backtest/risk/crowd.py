@@ -289,7 +289,8 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def read_sides(sides: pd.Series[Any]) -> core.FloatArray:
-    found = sides.map({"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}).to_numpy(dtype=np.float64)
+    words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
+    found = sides.map(words).to_numpy(dtype=np.float64)
     if np.isnan(found).any():
         row = int(np.argmax(np.isnan(found)))
         raise core.ParameterError(

@@ -75,7 +75,8 @@ def judge(
     at = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
     rows, last = np.arange(n), np.minimum(at, bars - 1)
     cause = np.where(daily[rows, last] > floor[rows, last], DAILY, MAXIMUM)
-    return np.where(at < bars, np.where(is_failed[rows, last], cause, PASSED), UNDECIDED), at
+    found = np.where(is_failed[rows, last], cause, PASSED)
+    return np.where(at < bars, found, UNDECIDED), at
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -368,7 +368,8 @@ def search_leverage(
     best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
     for _ in range(ROUNDS if at < len(grid) else 0):
         inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
-        first = [*is_over(*inside), True].index(True)
+        over = [*is_over(*inside), True]
+        first = over.index(True)
         best, high = [best, *inside][first], [*inside, high][first]
     row = {"leverage": best, **measure(trials, best, count, known.get(best))}
     row |= {"is_monotone": bool(np.all(np.diff(rough) >= 0.0)), "is_limited": best == sizes[-1]}

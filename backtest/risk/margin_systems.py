@@ -157,7 +157,8 @@ def live(
     for t in range(len(prices.time)):
         is_new = starts == t
         if is_new.any():
-            entry[is_new] = np.broadcast_to(prices.open[t], (n,))[is_new]
+            opened = np.broadcast_to(prices.open[t], (n,))[is_new]
+            entry[is_new] = opened
             allowed = np.broadcast_to(largest[t], (n,))[is_new]
             backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** shares[is_new]
             was_called[is_new] = False

@@ -247,7 +247,8 @@ def sample_returns(results: Mapping[str, Result]) -> Sampled:
 
 
 def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatArray:
-    starts = np.concatenate(([0], np.flatnonzero(ends_sample)[:-1] + 1))
+    ends = np.flatnonzero(ends_sample)
+    starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 

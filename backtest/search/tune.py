@@ -330,7 +330,8 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
         with contextlib.suppress(core.ParameterError):
-            split = int(np.searchsorted(market.time, market.end - core.parse_duration(holdout)))
+            begin = market.end - core.parse_duration(holdout)
+            split = int(np.searchsorted(market.time, begin))
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise core.ParameterError(
             "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "

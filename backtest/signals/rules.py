@@ -418,7 +418,8 @@ class Bollinger(SignalRule):
         middle = average(price, self.window, ewm=False)
         reach = self.width * price.rolling(self.window).std(ddof=0)
         long = hold_between(price < middle - reach, price > middle)
-        return keep_sides(long - hold_between(price > middle + reach, price < middle), self.sides)
+        short = hold_between(price > middle + reach, price < middle)
+        return keep_sides(long - short, self.sides)
 
 
 class Breakout(SignalRule):
