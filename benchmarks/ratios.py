@@ -50,7 +50,7 @@ RATIOS = {
     ),
     "run_vectorbt": Ratio(
         0.8, 1.8, "the same run / vectorbt's from_orders, its faster engine",
-        "1.4 to 1.7: one loop for all accounts takes 120 ns a bar, recording 45",
+        "1.4 to 1.8: one loop for all accounts takes 120 ns a bar, recording 30",
     ),
     "sweep_c": Ratio(
         1.2, 2.7, "sweep of 512 sets / the same by hand in C",
@@ -70,8 +70,8 @@ RATIOS = {
         "2.7 to 3.0: 166 vector instructions and two divisions for eight sets, without fused ones",
     ),
     "risk": Ratio(
-        50.0, 270.0, "a bar of a path of the risk / a bar of a set of the plain sweep",
-        "180 to 245: paths run one by one, and are drawn; 680 ns, and the plain sweep takes 3.3",
+        50.0, 180.0, "a bar of a path of the risk / a bar of a set of the plain sweep",
+        "130 to 140: paths run one by one, and are drawn; 430 ns, and the plain sweep takes 3.3",
     ),
     "risk_columns": Ratio(1.4, 1.7, "risk of a policy with columns / of one without"),
     "import": Ratio(1.25, 1.25, f"import backtest / {LIBRARIES}"),
