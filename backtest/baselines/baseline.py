@@ -87,6 +87,10 @@ class Trace:
         return one.keys() == two.keys() and all(one[x].tobytes() == two[x].tobytes() for x in one)
 
 
+def name_field(column: str) -> str:
+    return column.rpartition(" ")[2]
+
+
 def take_trace(result: Result) -> Trace:
     n = len(result.time)
     columns = {name: result.of_account(name) for name in STEPS if name in AccountFields._fields}
@@ -171,7 +175,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
         differs: BoolArray = values.view(np.uint64) != other.view(np.uint64)
         if not is_exact:
             size = np.maximum(np.abs(values), np.abs(other))
-            if name.rpartition(" ")[2] in MONEY:
+            if name_field(name) in MONEY:
                 for scale in ("equity", "cash"):
                     size = np.maximum(size, np.abs(was.columns[scale]))
             with np.errstate(invalid="ignore"):
@@ -179,9 +183,8 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
             differs &= ~(is_near & np.isfinite(values) & np.isfinite(other))
         if differs.any():
             found.append(measure_move(name, values, other, differs))
-    found.sort(key=lambda move: (move.bar, order[move.column.rpartition(" ")[2]]))
-    own = [x.bar for x in found if x.column.rpartition(" ")[2] not in ("close", "mark")]
-    first = min(own, default=-1)
+    found.sort(key=lambda move: (move.bar, order[name_field(move.column)]))
+    first = min((x.bar for x in found if name_field(x.column) not in ("close", "mark")), default=-1)
     data: ColumnMove | None = None
     if was.inputs is not None and now.inputs is not None and (was.inputs != now.inputs).any():
         none = np.full(len(was.time), np.nan)

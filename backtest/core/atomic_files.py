@@ -98,9 +98,7 @@ def replace_folder(draft: Path, target: Path) -> None:
             draft.rename(target)
             break
         except OSError as error:
-            faults = error.args[0] if isinstance(error, shutil.Error) else [(error,)]
-            was_moved = all(f"[Errno {errno.ENOENT}]" in str(each[-1]) for each in faults)
-            if was_moved and draft.is_dir():  # by another process, while it was copied
+            if was_moved(error) and draft.is_dir():
                 continue
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -110,6 +108,12 @@ def replace_folder(draft: Path, target: Path) -> None:
     else:
         raise OSError(errno.EBUSY, "another process keeps replacing the folder")
     sync_to_disk(target.parent)
+
+
+def was_moved(error: OSError) -> bool:
+    """Return whether another process moved a folder while it was copied."""
+    faults = error.args[0] if isinstance(error, shutil.Error) else [(error,)]
+    return all(f"[Errno {errno.ENOENT}]" in str(each[-1]) for each in faults)
 
 
 @contextmanager

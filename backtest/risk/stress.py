@@ -291,10 +291,7 @@ def replay_crash(
     if is_stocks != market.sessions or not fits or not paths:
         return None
     coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
-    falls = {
-        coin: np.min(bars[1, 2] / np.maximum.accumulate(bars[1, 1])) for coin, bars in paths.items()
-    }
-    found, deepest = {}, min(falls, key=falls.__getitem__)  # from a high of the crash
+    found, deepest = {}, find_deepest(paths)
     for name, each in markets.items():
         last, mark = fit_bars(paths.get(coins[name], paths[deepest]), market.interval / step)
         found[name] = complete_bars(each, last, mark, None if name in bare else scenario.funding)
@@ -314,6 +311,14 @@ def read_bars(scenario: Scenario) -> dict[str, core.FloatArray]:
         str(coin): np.stack([part[list(names)].to_numpy().T for names in (PRICES, MARKS)])
         for coin, part in rows.groupby("coin")
     }
+
+
+def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
+    """Return the coin whose mark fell most from a high of the crash."""
+    falls = {
+        coin: np.min(bars[1, 2] / np.maximum.accumulate(bars[1, 1])) for coin, bars in paths.items()
+    }
+    return min(falls, key=falls.__getitem__)
 
 
 def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
