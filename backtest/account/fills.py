@@ -127,14 +127,10 @@ def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
         free = balance.compute_pool(terms, state)
         free += margin.compute_haircut(terms.rules, state.held, i)
         free -= order_limits.compute_all_uncounted(bar, -1 if held > 0.0 else i)
-    if is_isolated or not terms.rules.has_scenarios:
-        most = margin.compute_largest_notional(
-            rules.margin, free, 0.0, 0.0, quote.initial, math.inf
-        )
-    else:
-        most = margin.compute_largest_notional(
-            rules.margin, math.inf, 0.0, 0.0, quote.initial, math.inf
-        )
+    is_summed = not is_isolated and terms.rules.has_scenarios
+    counted = math.inf if is_summed else free  # together, a table has no say but its cap
+    most = margin.compute_largest_notional(rules.margin, counted, 0.0, 0.0, quote.initial, math.inf)
+    if is_summed:
         unit = scratch.side[i] / abs(state.positions[i].value)
         order_limits.hide_others(state, scratch, i, unit)  # the initial margin of a unit alone
         rate = margin.compute_portfolio_requirement(terms.rules, state.held, True)

@@ -29,6 +29,8 @@ from backtest.venue.venue import pick_cost
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)  # as a compiled formula
 N_BAR = len(p.BAR_FIELDS)
+FEW = 10
+"""Numbers read from which on it is faster to read all of them as NumPy's."""
 
 
 class ObservedPolicy(NamedTuple):
@@ -332,7 +334,7 @@ class Callbacks:
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
         read, method = find_read(list_rules(policy, columns)), deciders.methods[i]
         own = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
-        has_venue, few = N_BAR + N_SHOWN in read, read if len(read) < 10 else None
+        has_venue, few = N_BAR + N_SHOWN in read, read if len(read) < FEW else None
 
         def call(*given: int) -> float:
             gate = self.gate

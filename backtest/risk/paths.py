@@ -144,8 +144,8 @@ class RowTable:
         so that all are equally likely.
         """
         now, omega, alpha, beta, most = self.variance
-        rows, variance = np.empty((2, *uniforms.shape[1::-1]))
-        rows = rows.view(np.int64)
+        shape = uniforms.shape[1::-1]
+        rows, variance = np.empty(shape, np.int64), np.empty(shape)
         _compile.compile_module(path_kernels).repeat_rows(
             uniforms,
             self.calendar.phases[1:],
@@ -329,7 +329,9 @@ class InstrumentPaths:
             rates=process.walk(residuals, uniforms, process.draw_unknown(draws)).T.copy(),
         )
 
-    def put_first(self, names: tuple[str, ...], values: core.FloatArray, by: Any) -> Any:
+    def put_first(
+        self, names: tuple[str, ...], values: core.FloatArray, by: float | core.FloatArray
+    ) -> core.FloatArray:
         """Return values (k, paths, bars) times ``by`` with the last bar of history in front."""
         found = np.empty((*values.shape[:2], values.shape[2] + 1))
         found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
