@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ import backtest as bt
 from backtest.account.money import TERMS
 from backtest.market import rules
 from backtest.policies import lookahead
-from tests.cases import PortfolioCase, Swing, Tape
+from tests.cases import OBSERVED, PortfolioCase, Swing, Tape
 from tests.draws import HOUR, START, utc
 from tests.kit import flat
 from tests.oracle import Outcome, simulate
@@ -49,7 +49,7 @@ FLAT = flat(100.0)
 
 class Scripted(bt.Policy):
     def observe(self, market):
-        return {"target": market.columns["target"]}
+        return {name: market.columns[name] for name in OBSERVED if name in market.columns}
 
     def leverage(self, bar, account):
         return bar.target
@@ -57,10 +57,39 @@ class Scripted(bt.Policy):
 
 class ScriptedMargin(Scripted):
     def observe(self, market):
-        return {"target": market.columns["target"], "setting": market.columns["setting"]}
+        return {**super().observe(market), "setting": market.columns["setting"]}
 
     def venue_leverage(self, bar, account):
         return bar.setting
+
+
+class Count(NamedTuple):
+    asked: float
+
+
+class Counting(Scripted):
+    """Answer as :func:`divide_by_count` does."""
+
+    def start(self):
+        return Count(asked=0.0)
+
+    def leverage(self, bar, account, memory):
+        asked = memory.asked + 1.0
+        return bar.target / asked, Count(asked=asked)
+
+
+class CountingMargin(Counting):
+    def observe(self, market):
+        return {**super().observe(market), "setting": market.columns["setting"]}
+
+    def venue_leverage(self, bar, account):
+        return bar.setting
+
+
+def choose_policy(case: PortfolioCase, tape: Tape) -> bt.Policy:
+    if "setting" in tape.bars:
+        return CountingMargin() if case.counts else ScriptedMargin()
+    return Counting() if case.counts else Scripted()
 
 
 class Swinging(bt.Policy):
@@ -96,10 +125,7 @@ def run_engine(
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
     with warnings.catch_warnings(), case.feeding():
         warnings.simplefilter("ignore")
-        policies: Any = {
-            name: ScriptedMargin() if "setting" in tape.bars else Scripted()
-            for name, tape in case.tapes.items()
-        }
+        policies: Any = {name: choose_policy(case, tape) for name, tape in case.tapes.items()}
         given = case.for_engine(bt)
         if stop is not None:
             given["market"] = given["market"].prefix(stop)
@@ -334,13 +360,16 @@ def tape(
     target: Sequence[float] = (),
     funding: Sequence[tuple[float, float, float]] = (),
     first: int = 0,
+    columns: Mapping[str, Sequence[float]] | None = None,
 ) -> Tape:
-    """Return hourly bars; the last target is repeated, funding is (hours, rate, own price)."""
+    """Return hourly bars; the last target is repeated, funding is (hours, rate, own price), and
+    the policy observes the columns too, if :data:`tests.cases.OBSERVED` has their names."""
     stamps = START + HOUR * (first + np.arange(len(bars)))
     frame = pd.DataFrame(bars, columns=["open", "high", "low", "close"], index=utc(stamps))
     frame = frame.astype(float).assign(volume=1e9)
     if target:
         frame["target"] = [*target, *[target[-1]] * (len(bars) - len(target))]
+    frame = frame.assign(**(columns or {}))
     paid = None
     if funding:
         index = utc([round(START + hours * HOUR) for hours, _, _ in funding])

@@ -29,6 +29,8 @@ DATED = (
     ("liquidation", "fee"), ("liquidation", "slippage"),
 )  # fmt: skip
 GROUP = "pair"
+OBSERVED = ("target", "slow", "never")
+"""Columns that the policy of an instrument observes, those of them that its bars have."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Tape:
             funding_rate=funding["rate"].to_numpy(),
             funding_mark=funding["mark"].to_numpy(),
             columns={name: self.bars[name].to_numpy() for name in self.bars},
+            observed=[name for name in OBSERVED if name in self.bars],
         )
 
     def for_engine(self, bt: Any, name: str) -> Any:
@@ -73,6 +76,7 @@ class PortfolioCase:
     collateral: list[tuple[dict[str, Any], Tape]]
     signal: pd.DataFrame
     overlay: Swing | None
+    counts: bool = False  # whether the policies divide their targets by how often they were asked
 
     @property
     def clock(self) -> pd.DatetimeIndex:
@@ -80,10 +84,12 @@ class PortfolioCase:
 
     def for_oracle(self) -> tuple[Any, ...]:
         markets = {name: tape.for_oracle() for name, tape in self.tapes.items()}
-        targets = {
+        targets: dict[str, Any] = {
             name: tape.bars["target"].reindex(self.clock).to_numpy()
             for name, tape in self.tapes.items()
         }
+        if self.counts:
+            targets = dict.fromkeys(self.tapes, divide_by_count)
         signals = {name: self.signal[name].to_numpy() for name in self.tapes}
         venues = {name: plain_venue(venue) for name, venue in self.venues.items()}
         requirement = None
@@ -127,6 +133,12 @@ class PortfolioCase:
             "account": bt.Account(**terms, requirement=self.make_rule(bt), collateral=collateral),
             "signal": self.signal,
         }
+
+
+def divide_by_count(observed: Mapping[str, float], count: int | None) -> tuple[float, int]:
+    """Answer the target over how often the policy was asked, which is its memory."""
+    count = (count or 0) + 1
+    return observed["target"] / count, count
 
 
 def plain_venue(venue: dict[str, Any]) -> SimpleNamespace:

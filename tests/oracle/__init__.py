@@ -23,6 +23,7 @@ from decimal import Context, localcontext
 from typing import Any
 
 from tests.oracle.account import Account
+from tests.oracle.decisions import Answers
 from tests.oracle.numbers import DIGITS
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
 
@@ -33,7 +34,7 @@ __all__ = [
 
 def simulate(
     markets: Mapping[str, Any],
-    targets: Mapping[str, Sequence[float]],
+    targets: Mapping[str, Answers],
     signals: Mapping[str, Sequence[float]],
     venues: Mapping[str, Any],
     account: Any,
@@ -45,10 +46,14 @@ def simulate(
     ----------
     markets, venues
         By instrument, in the order that counts; a market's times are a contiguous part of the
-        union of all times. Anything with the attributes of bt.Market and bt.Venue.
-    targets, signals
-        By instrument, what was decided at the close of each bar of the clock: leverage (NaN
-        leaves, inf is all) and direction.
+        union of all times. Anything with the attributes of bt.Market and bt.Venue, and
+        ``observed``, the names of the columns that its policy observes.
+    targets
+        By instrument, what its policy answers where it is asked: leverage at the close of each
+        bar of the clock (NaN leaves, inf is all), or a function of the observed values at that
+        close and of its memory, None at first, that returns the leverage and the next memory.
+    signals
+        By instrument, the direction at the close of each bar of the clock.
     account
         Anything with the attributes of bt.Account; ``requirement`` None is ``Brackets()``.
     overlay

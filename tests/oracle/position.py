@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, NamedTuple
 
+from tests.oracle.decisions import Answers, Decisions
 from tests.oracle.numbers import (
     DAY,
     LOT_TOLERANCE,
@@ -57,7 +58,14 @@ class Position:
     """One instrument of the account."""
 
     def __init__(
-        self, name: str, rank: int, market: Any, venue: Any, account: Any, clock: Sequence[int]
+        self,
+        name: str,
+        rank: int,
+        market: Any,
+        venue: Any,
+        account: Any,
+        clock: Sequence[int],
+        answers: Answers,
     ) -> None:
         self.name, self.rank, self.market, self.venue = name, rank, market, venue
         self.contract = Contract(venue.contract.kind != "inverse", exact(venue.contract.size))
@@ -69,6 +77,8 @@ class Position:
         self.prices = {name: decimals(getattr(market, name)) for name in (*PRICES, "volume")}
         self.first = bisect_left(clock, int(market.time[0]))
         self.last = self.first + len(market.time) - 1
+        self.policy = Decisions(market, answers, self.first)
+        self.target = math.nan  # what the policy decided at the last close
         self.quantity = self.margin = ZERO  # signed contracts; M of an isolated position
         self.entry = self.valued_at = ZERO  # u: the average, and where price pnl was last taken
         self.best = ZERO  # the best last price since the position was opened
@@ -139,14 +149,23 @@ class Position:
         self.resting, self.is_opened, self.is_increased = None, False, False
         if self.here is None:
             return
-        asked = self.market.columns["setting"][self.here - 1] if self.has_setting else math.nan
-        self.asked = None if self.here == 0 or math.isnan(asked) else float(asked)
+        self.read_decision(self.here - 1)
         self.choose_costs(stamp)
         self.choose_fees(volume_before, stamp)
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
         initial = self.initial_multiplier(stamp)
         self.table: Brackets = brackets_of(self.venue, self.multiplier(stamp), initial, close_fee)
+
+    def read_decision(self, row: int) -> None:
+        """What the policy decided at the close before: leverage, and the setting at the venue."""
+        self.target, self.asked = math.nan, None
+        if row < 0:
+            return
+        self.target = self.policy.decide(row)
+        setting = self.market.columns["setting"][row] if self.has_setting else math.nan
+        if self.policy.is_asked(row) and not math.isnan(setting):
+            self.asked = float(setting)
 
     def choose_costs(self, stamp: int) -> None:
         """§4.5: what worsens a fill, and what a liquidation costs, in this bar."""

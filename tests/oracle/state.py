@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from tests.oracle import outcome
+from tests.oracle.decisions import Answers
 from tests.oracle.numbers import DAY, INFINITY, ONE, TIE, ZERO, AsOf, decimals, exact, nanoseconds
 from tests.oracle.option_margin import Holding, Moment, OptionState, margin_rule
 from tests.oracle.position import PRICES, Call, Position, traded_before
@@ -33,19 +34,19 @@ class State:
     def __init__(
         self,
         markets: Mapping[str, Any],
-        targets: Mapping[str, Sequence[float]],
+        targets: Mapping[str, Answers],
         signals: Mapping[str, Sequence[float]],
         venues: Mapping[str, Any],
         account: Any,
         overlay: Sequence[float] | None = None,
         clock: Sequence[int] | None = None,
     ) -> None:
-        self.targets, self.signals, self.overlay = targets, signals, overlay
+        self.signals, self.overlay = signals, overlay
         self.account, self.venue = account, venues[next(iter(markets))]  # the account's: all agree
         stamps = {int(stamp) for m in markets.values() for stamp in m.time}
         self.clock = sorted(stamps if clock is None else clock)
         self.positions = [
-            Position(name, rank, markets[name], venues[name], account, self.clock)
+            Position(name, rank, markets[name], venues[name], account, self.clock, targets[name])
             for rank, name in enumerate(markets)
         ]
         self.options = [
@@ -175,8 +176,7 @@ class State:
         if self.is_halted or position.is_halted:
             return (0.0, 0.0)
         signal = float(self.signals[position.name][self.t - 1])
-        target = float(self.targets[position.name][self.t - 1])
-        return target, 0.0 if math.isnan(signal) else signal
+        return position.target, 0.0 if math.isnan(signal) else signal
 
     # ----- points -----
 
