@@ -86,7 +86,7 @@ bind_higher(
 bind_higher({"load": "backtest.cli.build", "save": "backtest.cli.build"}, methods_of=Backtest)
 _METHODS = (
     "bounds", "calibrate_margin", "capacity", "compare", "compare_margin", "cross_validate",
-    "frontier", "leverage_frontier", "liquidation_risk", "max_leverage", "objective",
+    "decide", "frontier", "leverage_frontier", "liquidation_risk", "max_leverage", "objective",
     "passing_probability", "replay", "run", "sensitivity", "stress", "sweep", "timing_test",
     "tune", "walk_forward",
 )  # fmt: skip

@@ -84,7 +84,7 @@ def build_test(draft: Draft) -> Backtest:
     return test.replace(signal=read_signal(draft, test.plain.market))
 
 
-TAKEN_AS_THEY_ARE = ("sampling", "decide", "detail", "start", "end")
+TAKEN_AS_THEY_ARE = ("sampling", "decision_interval", "detail", "start", "end")
 """Fields of a test that ``[run]`` has under the same names."""
 
 

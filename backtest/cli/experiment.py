@@ -86,7 +86,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),
         "allocate": (str, "Several markets: 'equal', 'inverse-volatility', 'risk-budget'."),
         "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
-        "decide": (str,),
+        "decision_interval": (str,),
         "detail": (str,),
         "sampling": (str,),
         "calendar": ((str, int),),
@@ -163,9 +163,9 @@ FUNCTIONS = {
 """The functions whose arguments a table holds."""
 TAKEN = {
     *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
-    *("compile", "decide", "detail", "start", "end", "sets", "results", "result", "store", "me"),
-    *("progress", "data", "crowd", "entries", "state", "rules", "price", "since", "until"),
-    "instruments",
+    *("compile", "decision_interval", "detail", "start", "end", "sets", "results", "result"),
+    *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price", "since"),
+    *("until", "instruments"),
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}

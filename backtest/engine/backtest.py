@@ -41,7 +41,7 @@ class BacktestFields(TypedDict, total=False):
     overlay: Policy | None
     calendar: str
     sampling: str
-    decide: str | None
+    decision_interval: str | None
     detail: DetailLike
     start: core.TimeLike | None
     end: core.TimeLike | None
@@ -75,7 +75,7 @@ class Backtest:
         ``"365"`` days a year, or ``"252"`` sessions.
     sampling : str
         The period over which returns are sampled, ``"1d"`` by default.
-    decide : str, optional
+    decision_interval : str, optional
         The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
         market's interval. Policies, columns and signal see these bars alone, and the account is
         simulated on the bars of the market; see docs/accounting.md. Default: policies decide at
@@ -104,7 +104,7 @@ class Backtest:
     overlay: Policy | None = None
     calendar: str = "365"
     sampling: str = "1d"
-    decide: str | None = None
+    decision_interval: str | None = None
     detail: DetailLike = None
     start: core.TimeLike | None = None
     end: core.TimeLike | None = None
@@ -172,19 +172,19 @@ class Backtest:
 
     @property
     def plain(self) -> Backtest:
-        """The same test on the bars of the account: without ``decide``, ``detail`` and ``end``."""
+        """The same test by the bars of the account, without ``detail``, ``end`` and clock."""
         if isinstance(self.market, Unread):
             raise core.DataError(f"{self.market.why}; give it: result.backtest.replace(market=...)")
-        is_plain = self.decide is None and self.detail is None and self.end is None
+        is_plain = self.decision_interval is None and self.detail is None and self.end is None
         return self if is_plain else self._plain
 
     @cached_property
     def _plain(self) -> Backtest:
-        whole = with_clock(self.market, self.decide, self.detail)
-        changes = {"market": whole, "decide": None, "detail": None, "end": None}
+        whole = with_clock(self.market, self.decision_interval, self.detail)
+        changes = {"market": whole, "decision_interval": None, "detail": None, "end": None}
         if self.end is not None:
             part = as_given(as_markets(self.market).slice(None, self.end), self.market)
-            changes["market"] = with_clock(part, self.decide, self.detail)
+            changes["market"] = with_clock(part, self.decision_interval, self.detail)
             changes["signal"] = cut_rows(self.signal, whole, changes["market"])
         return replace(self, **changes)
 
@@ -192,7 +192,7 @@ class Backtest:
         """Return the rows of a table by time that are of bars before ``end``."""
         if self.end is None or rows is None:
             return rows
-        whole = with_clock(self.market, self.decide, self.detail)
+        whole = with_clock(self.market, self.decision_interval, self.detail)
         cut: _T = cut_rows(rows, whole, self.plain.market)
         return cut
 
@@ -395,10 +395,10 @@ def recall_test(result: Any) -> Backtest:
     kind, _, number = manifest["signal"].partition(" ")
     signal: SignalLike = float(number) if kind == "constant" else None
     if kind != "constant" and manifest["signal"] != "equal weights":
-        if "decide" in data:
+        if "decision_interval" in data:
             raise core.DataError(
-                f"a loaded result does not hold the signal of decide=, {manifest['signal']:.60}: "
-                "give a new bt.Backtest"
+                "a loaded result does not hold the signal of decision_interval=, "
+                f"{manifest['signal']:.60}: give a new bt.Backtest"
             )
         frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*names])
         signal = frame.iloc[:, 0] if is_one else frame

@@ -233,8 +233,8 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
         if "thin_bars" in found:
             whose = f" of {label}" if label else ""
             core.warn_caller(
-                f"{found['thin_bars']:,} bars of {found['decide']}{whose} at whose closes "
-                "policies decide have under 90 % of their shorter bars, the first at "
+                f"{found['thin_bars']:,} bars of {found['decision_interval']}{whose} at whose "
+                "closes policies decide have under 90 % of their shorter bars, the first at "
                 f"{found['first_thin']} UTC"
             )
     lacking = [

@@ -662,7 +662,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
     n, k = len(state.positions), t
     if len(deciders.rows) > 1:
         k = deciders.rows[t]
-        if k < 0:  # between decision bars (`decide=`) counters since events stand still
+        if k < 0:  # between decision bars counters since events stand still
             for i in range(n):
                 position = state.positions[i]
                 position.leverage = position.asked = math.nan

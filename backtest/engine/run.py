@@ -244,7 +244,7 @@ def finish(setup: Setup, outcome: Any) -> Result:
     closes = markets.time[first:] + markets.interval
     span = results.RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark, feed = setup.find_benchmark(), setup.inputs.feed
-    if markets.decide:  # the loop has no signal between decisions
+    if markets.decision_interval:  # the loop has no signal between decisions
         feed = feed._replace(signal=setup.signal.T)
     quotes = [getattr(feed, name) for name in QUOTES]
     moves = None if benchmark is None else benchmark.moves[first:].copy()

@@ -480,7 +480,7 @@ def find_cautions(setup: Setup, stated: Stated, now: int | None) -> Iterator[Cau
     markets = setup.markets
     end, interval = int(markets.time[-1]) + markets.interval, markets.interval
     if find_clock(markets).rows[-1] < 0:
-        every = core.format_duration(markets.decide)
+        every = core.format_duration(markets.decision_interval)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:
         hours = (now - end) / HOUR

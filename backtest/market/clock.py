@@ -113,8 +113,8 @@ def decide_every(market: Any, length: str) -> Any:
     """Return a market, or several, whose policies decide at the closes of longer bars.
 
     In a run on it policies see the bars of :meth:`Market.resample`, as far as their closes have
-    passed, and the account is simulated bar by bar. It is what ``decide`` of :func:`backtest.run`
-    makes, for functions without that argument.
+    passed, and the account is simulated bar by bar. It is what ``decision_interval`` of
+    :func:`backtest.run` makes, for functions without that argument.
 
     Raises ParameterError if it is not a multiple, no bar of this length is complete, or the market
     has such a clock.
@@ -136,24 +136,24 @@ def decide_every(market: Any, length: str) -> Any:
     >>> decide_every(Market.sample(bars=48), "4h")
     bt.decide_every(Market.sample(bars=48), '4h')
     """
-    markets, every = as_markets(market), core.parse_duration(length, "decide")
+    markets, every = as_markets(market), core.parse_duration(length, "decision_interval")
     if every % markets.interval:
         longer = format_duration(-(-every // markets.interval) * markets.interval)
         raise ParameterError(
-            "decide must be a multiple of the bars of the market, "
+            "decision_interval must be a multiple of the bars of the market, "
             f"{format_duration(markets.interval)}, got {length!r}; {longer!r}, or finer bars"
         )
-    if markets.decide not in {0, every}:
+    if markets.decision_interval not in {0, every}:
         raise ParameterError(
-            f"decide: the policies of this market decide every {format_duration(markets.decide)} "
-            f"already, got {length!r}"
+            "decision_interval: the policies of this market decide every "
+            f"{format_duration(markets.decision_interval)} already, got {length!r}"
         )
-    if every in {markets.interval, markets.decide}:
+    if every in {markets.interval, markets.decision_interval}:
         return market
     ending = f", {format_duration(every)!r})"
     found = {
         name: dataclasses.replace(
-            each, decide=every, source=f"bt.decide_every({each.source}{ending}"
+            each, decision_interval=every, source=f"bt.decide_every({each.source}{ending}"
         )
         for name, each in markets.items()
     }
@@ -165,7 +165,7 @@ def decide_every(market: Any, length: str) -> Any:
 
 
 def find_clock(market: Any) -> PolicyClock:
-    if not market.decide:
+    if not market.decision_interval:
         return PolicyClock(market, np.zeros(1, np.int64))
     return compute_once(market, "policy clock", lambda: make_clock(market))
 
@@ -180,16 +180,17 @@ def show_signal(market: Market, clock: PolicyClock) -> Market:
 
 def combine(market: Market) -> Market:
     def compute() -> Market:
-        groups = tables.group_bars(market.time, market.interval, market.decide, sessions=False)
-        source = f"{market.source}.resample({format_duration(market.decide)!r})"
-        return Market(**tables.resample_fields(market, market.decide, groups), source=source)
+        length = market.decision_interval
+        groups = tables.group_bars(market.time, market.interval, length, sessions=False)
+        source = f"{market.source}.resample({format_duration(length)!r})"
+        return Market(**tables.resample_fields(market, length, groups), source=source)
 
     return compute_once(market, "clock", compute)
 
 
 def make_clock(market: Market | Markets) -> PolicyClock:
     markets = as_markets(market)
-    length, origin = markets.decide, tables.grid_origin(markets.decide)
+    length, origin = markets.decision_interval, tables.grid_origin(markets.decision_interval)
     ahead = 0 if has_gaps(markets) else markets.interval
     lasts = {
         name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
@@ -214,12 +215,13 @@ def has_gaps(market: Any) -> bool:
 
 
 def describe_clock(market: Market) -> dict[str, Any]:
-    if not market.decide:
+    if not market.decision_interval:
         return {}
-    found: dict[str, Any] = {"decide": format_duration(market.decide)}
+    length = market.decision_interval
+    found: dict[str, Any] = {"decision_interval": format_duration(length)}
     opens = combine(market).time
-    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + market.decide)))
-    usual = np.bincount(counts).argmax() if market.sessions else market.decide // market.interval
+    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + length)))
+    usual = np.bincount(counts).argmax() if market.sessions else length // market.interval
     thin = np.flatnonzero(counts < ENOUGH * usual)
     if thin.size and "detail" not in market.filled:
         found |= {"thin_bars": thin.size, "first_thin": core.format_time(int(opens[thin[0]]))}
@@ -230,18 +232,18 @@ SAME, MOST = 1e-6, 0.01
 """Relative differences of prices that are noise, and that are refused."""
 
 
-def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
-    if decide is None and detail is None:
+def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
+    if decision_interval is None and detail is None:
         return market
     market = as_given(as_markets(market), market)
-    if decide is not None and detail is None:
-        return decide_every(market, decide)
-    if market.decide:
+    if decision_interval is not None and detail is None:
+        return decide_every(market, decision_interval)
+    if market.decision_interval:
         raise ParameterError(
             f"detail: the bars must be those that policies see, {market!r} has another clock; give "
-            "the market as it was loaded, and decide to the call"
+            "the market as it was loaded, and decision_interval to the call"
         )
-    length = decide or format_duration(market.interval)
+    length = decision_interval or format_duration(market.interval)
     decide_every(market, length)  # it is a multiple
     markets, details = as_markets(market), detail
     if isinstance(detail, str | Path):

@@ -168,7 +168,7 @@ class Market(BarClock):
         Whether the prices are generated.
     sessions : bool
         Whether the market closes, so that bars may be further apart than ``interval``.
-    decide : int
+    decision_interval : int
         Length of the bars at whose closes policies decide, ns; 0: those of the market.
     filled : mapping of str to str
         What was filled or left out by explicit choice when the data were loaded, for the manifest.
@@ -206,7 +206,7 @@ class Market(BarClock):
     filled: Mapping[str, str]
     source: str
     signal: FloatArray = field(default_factory=lambda: np.ones(1))
-    decide: int = field(default=0, kw_only=True)
+    decision_interval: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         frozen: dict[int, Any] = {}  # without mark prices, two fields share one array
@@ -386,7 +386,7 @@ class Market(BarClock):
 
     def _hash_content(self) -> str:
         flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
-        flags += [self.decide] if self.decide else []
+        flags += [self.decision_interval] if self.decision_interval else []
         digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
         columns = [self.columns[name] for name in sorted(self.columns)]
         for array in (*self._arrays().values(), *columns):

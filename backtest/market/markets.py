@@ -173,7 +173,7 @@ class Markets(BarClock, Mapping[str, Market]):
     noun = "panel"
     names: tuple[str, ...]
     sessions: bool
-    decide: int
+    decision_interval: int
     currency: str
     spans: IntArray
     listing: Any
@@ -214,8 +214,9 @@ class Markets(BarClock, Mapping[str, Market]):
             for what, cure, held, found in (
                 ("interval", "market.resample makes longer bars",
                  *(core.format_duration(m.interval) for m in (one, other))),
-                ("clock of policies", "give the markets as they are, and decide= to the run",
-                 *(core.format_duration(m.decide or m.interval) for m in (one, other))),
+                ("clock of policies",
+                 "give the markets as they are, and decision_interval= to the run",
+                 *(core.format_duration(m.decision_interval or m.interval) for m in (one, other))),
                 ("calendar",
                  "load all with sessions=True, or run those that close in an account of their own",
                  *("sessions" if m.sessions else "no sessions" for m in (one, other))),
@@ -233,7 +234,8 @@ class Markets(BarClock, Mapping[str, Market]):
             raise ParameterError(f"currency must be text, got {currency!r}")
         self.currency = agree_currency(markets, {}) if currency is None else currency
         self.time, self.spans = make_clock(markets)
-        self.interval, self.sessions, self.decide = one.interval, one.sessions, one.decide
+        self.interval, self.sessions = one.interval, one.sessions
+        self.decision_interval = one.decision_interval
         self.source = source
         self.facts: dict[str, Any] = {}  # of compute_once
         self._panels: dict[int, Panel] = {}

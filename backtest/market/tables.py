@@ -493,7 +493,7 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
         **dict(zip(PRICES, last, strict=True)),
         **dict(zip(MARK_PRICES, mark, strict=True)),
         "interval": length,
-        "decide": 0,
+        "decision_interval": 0,
         "time": groups.time,
         "volume": groups.total(fields["volume"]),
         "columns": {name: groups.last(values) for name, values in fields["columns"].items()},

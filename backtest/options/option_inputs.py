@@ -417,7 +417,7 @@ def write_targets(feed: OptionFeed, markets: Markets) -> None:
     listing: Any = markets.listing
     if listing.quantities is None:
         return
-    names, length = [*listing.options], markets.decide or markets.interval
+    names, length = [*listing.options], markets.decision_interval or markets.interval
     stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
     bars = np.searchsorted(markets.time, stamps + length)
     inside = (stamps >= markets.start) & (bars < markets.n_bars)

@@ -97,8 +97,8 @@ def describe_run(manifest: Mapping[str, Any], verbose: bool) -> Iterator[tuple[s
         yield "weights" if "instruments" in data else "signal", signal
     if manifest.get("overlay"):
         yield "overlay", name_policy(manifest["overlay"])
-    if "decide" in data:
-        yield "decides", f"every {data['decide']}"
+    if "decision_interval" in data:
+        yield "decides", f"every {data['decision_interval']}"
     yield "returns", f"per {manifest['sampling']}, {manifest['calendar']} days a year"
     checks = [*dict.fromkeys(str(manifest["causality"]).split("; "))]
     if verbose:
@@ -297,7 +297,9 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "instrument", str(data.get("instrument") or "unnamed")
     made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
     yield "source", f"{data.get('source', 'unknown')}{made_up}"
-    slow = f", policies decide every {data['decide']}" if "decide" in data else ""
+    slow = ""
+    if "decision_interval" in data:
+        slow = f", policies decide every {data['decision_interval']}"
     interval = f" of {data['interval']}" if data.get("interval") else ""
     yield "time", f"{page.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
     if "filled" in data:

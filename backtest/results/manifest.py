@@ -92,9 +92,12 @@ def describe_data(
 ) -> dict[str, Any]:
     if isinstance(market, Market):
         return describe_instrument(market, account, start, closes)
+    clock = {}
+    if market.decision_interval:
+        clock["decision_interval"] = core.format_duration(market.decision_interval)
     return {
         **describe_bars(market, start, closes),
-        **({"decide": core.format_duration(market.decide)} if market.decide else {}),
+        **clock,
         **({"options": market.listing.describe()} if market.options else {}),
         "instruments": {
             name: describe_instrument(each, account, start, each.time + each.interval)

@@ -93,8 +93,8 @@ def judge(promise: Promise, found: Finding) -> str:
 
 def measure_promise(run: Any, promise: Promise) -> Finding:
     unit = np.append(run.tally.first_unit, run.of_account("unit")) / run.tally.first_unit
-    decide = run.manifest["data"].get("decide")  # horizons are in bars of the decisions
-    length = core.parse_duration(decide, "decide") if decide else run.interval
+    every = run.manifest["data"].get("decision_interval")  # horizons are in bars of the decisions
+    length = core.parse_duration(every, "decision_interval") if every else run.interval
     step = max(round(promise.horizon * length / run.interval), 1)
     if promise.measure == "lowest_unit":
         return Finding(float(unit.min()), True)

@@ -208,7 +208,7 @@ class PathsRunner:
         feed = setup.inputs.feed
         if (
             self.test.overlay is not None
-            or seen.decide > 0
+            or seen.decision_interval > 0
             or any(len(getattr(feed, name)) > 1 for name in DEPENDENT)
         ):
             return self.set_up_on(seen, setup), True

@@ -653,7 +653,8 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
         "a loaded result: run the experiment again": markets is None,
         "a resumed run: run the whole span at once": result.manifest["resumed_from"] is not None,
         "a re-optimized run: run one policy": "switches" in result.manifest["policy"],
-        "a market with decide=: leave it out": markets is not None and markets.decide > 0,
+        "a market with decision_interval=: leave it out":
+            markets is not None and markets.decision_interval > 0,
     }  # fmt: skip
     for problem, is_true in problems.items():
         if is_true:

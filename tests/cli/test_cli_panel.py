@@ -212,7 +212,7 @@ def test_weights_by_a_rule():
     rule, more = "run.allocate = 'inverse-volatility'", "run.allocate_settings.half_life = 48"
     test, *_ = build(f"{DATA}{rule}\n{more}", set=["allocate.every=6"])
     assert test.signal.equals(bt.allocate.inverse_volatility(markets, half_life=48, every=6))
-    test, *_ = build(f"{DATA}{rule}\nrun.decide = '4h'")
+    test, *_ = build(f"{DATA}{rule}\nrun.decision_interval = '4h'")
     assert test.signal.equals(bt.allocate.inverse_volatility(markets.resample("4h")))
     test, *_ = build(f"{DATA}run.allocate = 'equal'")
     assert test.signal.equals(bt.allocate.equal(markets))

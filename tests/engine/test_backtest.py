@@ -63,12 +63,32 @@ def test_a_short_form_shows_every_field_and_documents_none(name):
     assert not fields & read_parameters(inspect.getdoc(function)).keys()
     given = {"market": TEST, "policy": None, "state": None, "fills": None, "sets": {}}
     named = {k: given[k] for k in inspect.signature(function).parameters if k in given}
-    with pytest.raises(bt.ParameterError, match=r"no argument 'oops'.*overlay.*decide.*end"):
+    said = r"no argument 'oops'.*overlay.*decision_interval.*end"
+    with pytest.raises(bt.ParameterError, match=said):
         function(**named, oops=1)
-    if name != "decide":  # the name of a field
-        own = inspect.signature(getattr(bt.Backtest, name)).parameters
-        assert not {"market", *fields} & own.keys()
-        assert callable(getattr(TEST, name))
+    own = inspect.signature(getattr(bt.Backtest, name)).parameters
+    assert not {"market", *fields} & own.keys()
+    assert callable(getattr(TEST, name))
+
+
+def test_a_field_and_a_method_never_share_a_name():
+    """What an instance holds hides a method of its class: `test.decide` was None, not a verb."""
+    result = TEST.run(Constant(), compile=False)
+    for thing in (TEST, result):
+        methods = {name for name in dir(type(thing)) if callable(getattr(type(thing), name))}
+        assert not methods & vars(thing).keys()
+    assert not {*FIELDS} & {each for each in dir(bt.Backtest) if callable(getattr(TEST, each))}
+    verbs = [name for name in bt.__all__ if hasattr(getattr(bt, name), "as_method")]
+    assert {"run", "decide", "stress"} <= {*verbs}
+    assert all(callable(getattr(TEST, name)) for name in verbs)
+
+
+def test_decide_is_a_verb_of_a_test():
+    state, now = bt.AccountSnapshot(equity=5e3), MARKET.times[-1] + pd.Timedelta("1h")
+    decision = TEST.decide(Constant(leverage=2.0), state=state, now=now)
+    same = bt.decide(Constant(leverage=2.0), TEST, state=state, now=now)
+    assert decision.order == same.order
+    assert decision.order[MARKET.instrument] > 0.0
 
 
 @pytest.mark.slow
@@ -81,7 +101,7 @@ def test_a_test_is_loaded_as_it_was_saved(tmp_path):
     part = bt.Market.sample().slice(0, 200)
     pair = {"market": simulate_pair(200), "account": bt.Account(), "overlay": VolTarget()}
     for k, (changes, is_file) in enumerate([
-        ({"market": loaded.slice(10, 210), "start": "2023-01-02", "decide": "4h"}, True),
+        ({"market": loaded.slice(10, 210), "start": "2023-01-02", "decision_interval": "4h"}, True),
         ({"market": part, "venue": dear, "signal": "rsi:14:30:70", "end": "2023-01-08"}, True),
         ({"market": loaded.slice(0, 200), "signal": pd.Series(wave, part.times)}, False),
         ({"market": part.with_columns(wave=wave), "signal": wave}, False),

@@ -71,8 +71,9 @@ def market() -> bt.Market:
 
 
 def test_the_interval_itself_changes_nothing(market):
-    """``decide`` equal to the bar's interval is no clock of its own."""
-    plain, told = (run(market, Telling(), ACCOUNT, **each) for each in ({}, {"decide": "1h"}))
+    """``decision_interval`` equal to the bar's interval is no clock of its own."""
+    plain = run(market, Telling(), ACCOUNT)
+    told = run(market, Telling(), ACCOUNT, decision_interval="1h")
     check_same(plain, told)
     assert plain.manifest["id"] == told.manifest["id"]
 
@@ -86,7 +87,7 @@ def test_the_interval_itself_changes_nothing(market):
 ])  # fmt: skip
 def test_holding_between_longer_closes_gives_the_same_account(market, account):
     """A policy without columns or counters that waits for the longer closes is the same."""
-    slow = run(market, Reading(12.0), account, decide="4h")
+    slow = run(market, Reading(12.0), account, decision_interval="4h")
     waiting = run(market, Waiting(12.0), account)
     assert slow.metrics["turnover"] > 0.0
     check_same(slow, waiting)
@@ -98,7 +99,7 @@ def test_policies_see_the_longer_bars_alone(market):
     """Bars, columns, signal, days and the highest equity are those of the longer closes."""
     SEEN.clear()
     signal = pd.Series(np.linspace(-1.0, 1.0, 98), index=market.resample("4h").times)
-    result = run(market, Telling(), ACCOUNT, decide="4h", signal=signal)
+    result = run(market, Telling(), ACCOUNT, decision_interval="4h", signal=signal)
     coarse = market.resample("4h")
     bars = [bar for bar, _ in SEEN]
     assert len(SEEN) == coarse.n_bars == 98
@@ -122,7 +123,7 @@ def test_policies_see_the_longer_bars_alone(market):
 def test_bars_since_an_event_count_longer_closes(market):
     """After a stop nothing is decided before the next longer close, which counts 0 bars."""
     SEEN.clear()
-    result = run(market, Telling(), replace(ACCOUNT, stop_loss=0.004), decide="4h")
+    result = run(market, Telling(), replace(ACCOUNT, stop_loss=0.004), decision_interval="4h")
     stops = pd.DatetimeIndex(result.events.query("kind == 'stop'")["time"]).as_unit("ns").asi8
     assert len(stops) > 5
     for bar, view in SEEN:
@@ -138,11 +139,11 @@ def test_several_instruments_decide_on_one_longer_clock():
     """One that is listed inside a longer bar waits for the close of its first whole one."""
     pair = {"A": bt.Market.sample(bars=200), "B": bt.Market.sample(bars=200, seed=1).slice(3, 150)}
     markets = bt.Markets(pair)
-    slow = run(markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE})
+    slow = run(markets, Reading(), decision_interval="4h", venue={"A": VENUE, "B": VENUE})
     assert set(pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"]).hour % 4) == {0}
     first = slow.events.query("kind == 'fill' and instrument == 'B'")["time"].iloc[0]
     assert first == pair["B"].times[5]  # the open at 08:00, after the bar of 04:00 to 08:00
-    terms = {"decide": "4h", "venue": {"A": VENUE, "B": VENUE}, "overlay": Telling(1.0)}
+    terms = {"decision_interval": "4h", "venue": {"A": VENUE, "B": VENUE}, "overlay": Telling(1.0)}
     with_overlay = run(markets, Reading(), **terms)
     assert with_overlay.metrics["turnover"] > 0.0
 
@@ -153,8 +154,8 @@ def test_a_longer_bar_without_its_last_bars_is_decided_at_the_next_open():
     gap = frame.drop(frame.index[[10, 11, 22, 23]])
     market = bt.Market.from_frames(gap, interval="1h", sessions=True)
     assert find_clock(bt.decide_every(market, "4h")).rows.tolist()[8:12] == [-3, 2, -4, -4]
-    result = run(market, Reading(), decide="4h", calendar="252")
-    assert result.manifest["data"]["decide"] == "4h"
+    result = run(market, Reading(), decision_interval="4h", calendar="252")
+    assert result.manifest["data"]["decision_interval"] == "4h"
     assert result.manifest["data"]["thin_bars"] == 2
 
 
@@ -165,14 +166,14 @@ def test_columns_that_look_ahead_are_refused_on_longer_bars(market):
         def observe(self, market):
             return {"top": np.append(market.high[1:], np.nan), "side": market.signal}
 
-    check_refused(lambda: run(market, Peeking(), decide="4h"), "look", BacktestError)
+    check_refused(lambda: run(market, Peeking(), decision_interval="4h"), "look", BacktestError)
 
 
 def test_participation_is_a_share_of_the_last_longer_bar(market):
     """The cap is the volume of the bar that the policy saw."""
     thin = bt.Market(**{**market.fields(), "volume": np.full(market.n_bars, 0.01)}, source="")
     venue = replace(free_venue(), slippage=bt.Slippage(rate=0.0, max_participation=0.5))
-    result = run(thin, Reading(), ACCOUNT, venue=venue, decide="4h")
+    result = run(thin, Reading(), ACCOUNT, venue=venue, decision_interval="4h")
     fills = result.events.query("kind == 'fill'")["quantity"].abs()
     assert fills.iloc[0] == pytest.approx(0.5 * 0.04)
 
@@ -181,7 +182,7 @@ def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
     """Between two longer closes nothing is decided, and it is said."""
     at_close, between = market.prefix(398 // 4 * 4 - 2), market.prefix(200)
     snapshot = bt.AccountSnapshot(equity=10_000.0)
-    terms = {"venue": VENUE, "account": ACCOUNT, "state": snapshot, "decide": "4h"}
+    terms = {"venue": VENUE, "account": ACCOUNT, "state": snapshot, "decision_interval": "4h"}
     assert list(bt.decide(Reading(), at_close, **terms).leverage.values()) == [3.0]
     held = bt.decide(Reading(), between, **terms)
     assert np.isnan([*held.leverage.values()]).all()
@@ -189,26 +190,26 @@ def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
 
 
 def test_bad_input_is_refused(market):
-    for decide, words in (
+    for length, words in (
         ("90m", "multiple"), ("30m", "finer bars"), ("0h", "duration"), ("60d", "whole group"),
     ):  # fmt: skip
-        check_refused(lambda given=decide: run(market, Reading(), decide=given), words)
+        check_refused(lambda given=length: run(market, Reading(), decision_interval=given), words)
     slow = bt.decide_every(market, "4h")
-    check_refused(lambda: run(slow, Reading(), decide="8h"), "every 4h already")
+    check_refused(lambda: run(slow, Reading(), decision_interval="8h"), "every 4h already")
     check_refused(lambda: bt.Markets({"A": slow, "B": market}), "one clock")
     check_refused(lambda: bt.decide_every(7, "4h"), "must be a Market")
-    signal = pd.Series(1.0, index=market.times)
-    check_refused(lambda: run(market, Reading(), decide="4h", signal=signal.to_numpy()), "per bar")
+    terms = {"decision_interval": "4h", "signal": np.ones(market.n_bars)}
+    check_refused(lambda: run(market, Reading(), **terms), "per bar")
 
 
 @pytest.mark.slow
 def test_searches_and_validations_take_the_clock():
     """``tune``, the validations and comparisons decide on the longer bars."""
     market = bt.Market.sample(bars=1200).slice(2, 1199)
-    terms: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "decide": "4h"}
+    terms: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "decision_interval": "4h"}
     given = {**terms, "trials": 8, "space": {"target": (0.5, 1.9)}}
     study = bt.tune(market, bt.strategies.VolTarget, holdout="20%", **given)
-    assert bt.run(market, study.best_policy, **terms).manifest["data"]["decide"] == "4h"
+    assert bt.run(market, study.best_policy, **terms).manifest["data"]["decision_interval"] == "4h"
     walk = bt.walk_forward(market, bt.strategies.VolTarget, train="20d", test="10d", **given)
     assert set(walk.result.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
     assert bt.cross_validate(market, bt.strategies.VolTarget, groups=4, **given) is not None

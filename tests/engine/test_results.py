@@ -615,7 +615,7 @@ def test_an_account_ends_before_a_time_as_in_a_market_cut_there():
     for given in (signal, signal.to_numpy(), signal.to_numpy()[24:]):
         found = bt.run(market, Constant(1.0), signal=given, **span, **AT_BINANCE)
         pd.testing.assert_frame_equal(found.bars, want.bars)
-    terms = {"signal": np.ones(4), "decide": "1d", "end": "2023-01-04", **AT_BINANCE}
+    terms = {"signal": np.ones(4), "decision_interval": "1d", "end": "2023-01-04", **AT_BINANCE}
     by_days = bt.run(market, Constant(1.0), **terms)
     assert len(by_days.bars) == 72
     with pytest.raises(bt.ParameterError, match="a span must lie inside"):

@@ -27,11 +27,11 @@ def quarters() -> bt.Market:
 
 
 def test_full_detail_is_the_shorter_market_with_a_slow_policy(quarters):
-    """Where all of the detail is known, ``detail`` is ``decide`` on it."""
+    """Where all of the detail is known, ``detail`` is ``decision_interval`` on it."""
     one = run(quarters.resample("1h"), detail=quarters)
-    assert one.bars.equals(run(quarters, decide="1h").bars)
+    assert one.bars.equals(run(quarters, decision_interval="1h").bars)
     assert "15m in 240 of 240 bars of 1h" in one.manifest["data"]["filled"]["detail"]
-    assert one.manifest["data"]["decide"] == "1h"
+    assert one.manifest["data"]["decision_interval"] == "1h"
 
 
 def test_the_account_lives_the_detail_where_it_is_known(quarters):
@@ -48,7 +48,7 @@ def test_the_account_lives_the_detail_where_it_is_known(quarters):
     coarse = run(hours)
     assert result.bars["equity"].iloc[:40].tolist() == coarse.bars["equity"].iloc[:40].tolist()
     assert result.metrics["sharpe"] == pytest.approx(coarse.metrics["sharpe"], rel=0.2)
-    slower = run(hours, detail=part, decide="4h")
+    slower = run(hours, detail=part, decision_interval="4h")
     assert set(slower.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
 
 
@@ -92,7 +92,7 @@ def test_detail_that_does_not_fit_is_refused(quarters, tmp_path):
         (hours, late, {}, "must cover"), (hours, 7, {}, "must be a Market"),
         (hours, tmp_path / "nothing", {}, "no|does not exist|found"),
         (pair, {"A": quarters}, {}, "none of B"), (pair, quarters, {}, "one for each"),
-        (hours, quarters, {"decide": "30m"}, "multiple"),
+        (hours, quarters, {"decision_interval": "30m"}, "multiple"),
         (bt.decide_every(hours, "4h"), quarters, {}, "another clock"),
     )  # fmt: skip
     for market, detail, terms, words in cases:

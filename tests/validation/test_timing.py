@@ -51,7 +51,7 @@ def test_the_memory_of_targets_sets_the_least_shift():
 
 @pytest.mark.parametrize("test", [
     TEST, TEST.replace(signal="ma-cross:3:9"), TEST.replace(overlay=Constant(leverage=0.5)),
-    TEST.replace(decide="4h"),
+    TEST.replace(decision_interval="4h"),
     TEST.replace(overlay=Constant(leverage=1.5), account=bt.Account(max_leverage=0.5)),
 ], ids=["plain", "signal", "overlay", "longer bars", "overlay over a limit"])  # fmt: skip
 def test_what_is_not_shifted_earns_what_the_run_did(test):
