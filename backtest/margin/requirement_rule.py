@@ -24,6 +24,7 @@ from backtest.margin.brackets import LEVELS, MarginRules, compute_price
 from backtest.margin.collateral import Collateral, pack_collateral, pack_rows
 from backtest.margin.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
 from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
+from backtest.market import split_pair
 from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.preset_files import Group, choose_table
@@ -651,7 +652,8 @@ ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
 
 def find_asset(instrument: str) -> str:
     whole = instrument.upper()
-    asset = QUOTES.sub("", whole) or whole
+    coin, quote = split_pair(whole)
+    asset = coin if "USD" in quote else QUOTES.sub("", whole) or whole
     return ALIASES.get(asset, asset)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.market.market import Market, find_column, trust_fields
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
-    from backtest.market.names import Currency, find_coin, find_currency
+    from backtest.market.names import Currency, find_coin, find_currency, split_pair
     from backtest.market.quality import Quality, quality
     from backtest.market.rules import split_notes
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars

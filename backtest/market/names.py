@@ -196,12 +196,41 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
                         index=None if "time" in taken else frame.index)  # fmt: skip
 
 
-_QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|EUR|GBP|JPY|BTC|ETH|BNB"
+_QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "EUR", "GBP", "JPY", "BTC", "ETH", "BNB")
+_LISTED = """
+AAVE ACH ADA AGLD ALGO ANKR ANT APE API3 APT AR ARB ARKM ASTR ATOM AUDIO AVAX AXS BAL BAND BAT
+BB BCH BLUR BNB BNT BONK BSV BTC BTT CAKE CELO CFX CHZ COMP CRV CVX DAI DASH DGB DOGE DOT DYDX
+EGLD ENA ENJ ENS EOS ETC ETH ETHFI FET FIL FLOKI FLOW FTM FTT FXS GALA GLM GMT GMX GNO GRT HBAR
+HNT HOT HYPE ICP ICX ILV IMX INJ IOST IOTA JASMY JTO JUP KAS KAVA KNC KSM LDO LINK LIT LPT LQTY
+LRC LTC LUNA LUNC MANA MASK MATIC MINA MKR MNT NEAR NEO NKN NMR NOT OCEAN OGN OMG ONDO ONE ONT
+OP ORDI PAXG PENDLE PENGU PEOPLE PEPE POL PYTH QNT QTUM RAY RDNT RENDER REN ROSE RPL RSR RUNE
+RVN SAND SATS SEI SHIB SKL SNX SOL SRM SSV STORJ STRK STX SUI SUSHI SXP TAO TFUEL THETA TIA TON
+TRB TRUMP TRX TWT UMA UNI USDC USDT UST USTC VET VIRTUAL WAVES WBT WBTC WIF WLD WOO XBT XEC XEM
+XLM XMR XRP XTZ YFI YGG ZEC ZEN ZIL ZRO ZRX
+"""
+"""Coins that large venues list, to distinguish BNB/USD from BN/BUSD and BTC/TUSD from BTCT/USD."""
+_COINS = frozenset(_LISTED.split())
+_MULTIPLE = re.compile("10+(?=[A-Z])")
+_TERM = r"([-_](PERP|SWAP|\d{6}))?"
 _SETTLES_IN = re.compile(r"[^/:]+/[^/:]+:(?P<currency>[A-Z]+)(-.*)?")
 _INVERSE = re.compile(r"(?P<currency>[A-Z0-9]{2,})USD_(PERP|\d{6})")
-_QUOTED = re.compile(
-    rf"(?P<coin>[A-Z0-9]{{2,}}?)[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?"
-)
+_QUOTED = {quote: re.compile(rf"(?P<coin>[A-Z0-9]{{2,}})[-/_]?{quote}{_TERM}") for quote in _QUOTES}
+
+
+def split_pair(instrument: str) -> tuple[str, str]:
+    """Return the coin and the quote currency in a name, both empty where it does not say them.
+
+    Of two quotes that fit, as USD and BUSD in BNBUSD, the one counts whose rest is a known coin.
+    """
+    matches = {quote: pattern.fullmatch(instrument) for quote, pattern in _QUOTED.items()}
+    coins = {quote: match["coin"] for quote, match in matches.items() if match}
+
+    if len(coins) > 1:
+        coins = {quote: coin for quote, coin in coins.items() if _MULTIPLE.sub("", coin) in _COINS}
+    if len(coins) != 1:
+        return "", ""
+    quote, coin = next(iter(coins.items()))
+    return coin, quote
 
 
 def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
@@ -209,14 +238,14 @@ def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
 
     The last part of a name is the quote currency, in which only a linear contract settles.
     """
-    patterns = (_SETTLES_IN, _INVERSE) if is_inverse else (_SETTLES_IN, _INVERSE, _QUOTED)
-    matches = (pattern.fullmatch(instrument) for pattern in patterns)
-    return next((match["currency"] for match in matches if match), "")
+    for pattern in (_SETTLES_IN, _INVERSE):
+        if match := pattern.fullmatch(instrument):
+            return match["currency"]
+    return "" if is_inverse else split_pair(instrument)[1]
 
 
 def find_coin(instrument: str) -> str:
-    match = _QUOTED.fullmatch(instrument)
-    return match["coin"] if match else ""
+    return split_pair(instrument)[0]
 
 
 class Currency(core.Declaration):

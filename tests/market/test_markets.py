@@ -9,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.units import HOUR, SECOND
+from backtest.market.names import split_pair
 from tests.kit import check_refused
 
 START = pd.Timestamp("2023-01-01", tz="UTC")
@@ -27,6 +28,18 @@ def make_market(first=0, stop=6, price=100.0, name="", **options: object) -> bt.
 def funded(*hours: float, rate: float = 1e-4, **options: int) -> bt.Market:
     stamps = START + pd.to_timedelta(hours, unit="h")
     return make_market(**options, funding=pd.Series(rate, index=stamps), funding_gaps="zero")
+
+
+@pytest.mark.parametrize(("name", "coin", "currency"), [
+    ("BNBUSD", "BNB", "USD"), ("DOTUSD", "DOT", "USD"), ("SHIBUSD", "SHIB", "USD"),
+    ("XBTUSD", "XBT", "USD"), ("LTCUSD", "LTC", "USD"), ("1000SHIBUSD", "1000SHIB", "USD"),
+    ("BNB-USD", "BNB", "USD"), ("DOT/USD", "DOT", "USD"), ("TUSDUSD", "TUSD", "USD"),
+    ("BTCTUSD", "BTC", "TUSD"), ("ADABUSD", "ADA", "BUSD"), ("ETHFDUSD", "ETH", "FDUSD"),
+    ("BTCUSDT", "BTC", "USDT"), ("TUSDUSDT", "TUSD", "USDT"), ("BTC-USDT-SWAP", "BTC", "USDT"),
+    ("QQBUSD", "", ""), ("market", "", ""),
+])  # fmt: skip
+def test_a_name_is_split_by_the_one_quote_that_fits(name, coin, currency):
+    assert split_pair(name) == (coin, currency)
 
 
 def test_the_clock_is_the_union_of_the_opens_and_spans_lie_on_it():

@@ -15,7 +15,7 @@ import backtest as bt
 from backtest.core.errors import BacktestError
 from backtest.margin.brackets import read_rules
 from backtest.margin.collateral import StoredMarket
-from backtest.margin.requirement_rule import MarginRule, list_presets
+from backtest.margin.requirement_rule import MarginRule, find_asset, list_presets
 from backtest.strategies import Constant
 from tests.kit import check_refused
 from tests.option_books import FREE, SHARES, hold, stock_option
@@ -585,3 +585,11 @@ def test_every_function_that_takes_a_venue_takes_its_name():
         assert all(re.search(r"VenueLike|\bstr\b|Venues|Any", each) for each in hints), function
     with pytest.raises(BacktestError, match="did you mean 'binance-usdm:BTCUSDT'"):
         bt.calculate_liquidation("binance-usdm", side="long", entry=30_000, leverage=10)
+
+
+@pytest.mark.parametrize(("name", "asset"), [
+    ("BNBUSD", "BNB"), ("BNBUSDT", "BNB"), ("SHIBUSD", "SHIB"), ("DOTUSD", "DOT"),
+    ("BTC-PERPETUAL", "BTC"), ("PF_XBTUSD", "BTC"), ("btc", "BTC"), ("STETH", "STETH"),
+])  # fmt: skip
+def test_instruments_of_one_coin_are_one_group(name, asset):
+    assert find_asset(name) == asset
