@@ -168,7 +168,8 @@ def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
 def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Any]]:
     """Return the rows of fills by bar, with bar, place of the instrument, and values as traded."""
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
-    table = complete_fills(given, names, setup.markets.currency)
+    settled = engine.check_settlement(setup.markets, setup.venues)
+    table = complete_fills(given, names, settled)
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     time, start = setup.markets.time, int(setup.markets.time[setup.first])
     bars, end = np.searchsorted(time, stamps, "right") - 1, int(time[-1]) + setup.markets.interval
@@ -212,6 +213,8 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
         table[name] = pd.to_numeric(table[name], errors="coerce").astype("float64")
     table["reference"] = table["reference"].fillna(table["price"])
     table["step"] = table["step"].fillna(-1.0).astype("int64")
+    # an empty cell of a file is the settlement currency
+    table["fee_currency"] = table["fee_currency"].astype(object).fillna("")
     for name in ("instrument", "kind", "fee_currency"):
         table[name] = table[name].astype(str)
     check_rows(given, table, names, settled)
@@ -221,7 +224,14 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
 def check_rows(given: pd.DataFrame, table: pd.DataFrame, names: Any, settled: str) -> None:
     is_debt = table["kind"] == "bad_debt"
     sizes, fees = table["quantity"], table["fee"]
-    is_known = table["fee_currency"].isin(["", "nan", "None", settled]) | (not settled)
+    is_settled = table["fee_currency"].isin(["", settled])
+    currency_rule = f"fees must be in the settlement currency, {settled}"
+    if not settled:
+        currency_rule = (
+            "fees with a currency need a known settlement currency, which neither the venue nor "
+            "the name states; give venue.override({'contract.settles': 'USDT'}) or leave "
+            "fee_currency empty"
+        )
     rules: list[tuple[str, str, Any]] = [
         ("instrument", f"a fill must be of an instrument of the market, {', '.join(names)}",
          table["instrument"].isin(names) | is_debt),
@@ -229,8 +239,7 @@ def check_rows(given: pd.DataFrame, table: pd.DataFrame, names: Any, settled: st
         ("quantity", "quantity must be finite and not 0",
          np.isfinite(sizes) & ((sizes != 0.0) | is_debt)),
         ("fee", "fee must be a finite number", np.isfinite(fees)),
-        ("fee_currency", f"fees must be in the settlement currency, {settled}",
-         is_known | (fees == 0.0)),
+        ("fee_currency", currency_rule, is_settled | (fees == 0.0)),
     ]  # fmt: skip
     for name in ("price", "reference"):
         is_good = (table[name] > 0.0) & np.isfinite(table[name])

@@ -88,7 +88,8 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
 
     ``time`` is the open for what happens there, one ns before the end of the bar at its close, and
     two before it for stops and liquidations inside. ``step`` is the step of the bar. ``price`` has
-    slippage and impact, ``reference`` has not. The ``fee`` of a liquidation is all that it cost.
+    slippage and impact, ``reference`` has not. The ``fee`` of a liquidation is all that it cost;
+    ``fee_currency`` is the settlement currency, empty if it is unknown.
     """
     own = run.entries[run.entries["kind"] != Event.CAUSED]
     kinds, quantity, venues = own["kind"], own["quantity"], run.list_venues()
@@ -112,7 +113,7 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
             "price": price,
             "reference": reference,
             "fee": np.where(is_debt, -own["amount"], fee),
-            "fee_currency": run.manifest["data"].get("currency") or "",
+            "fee_currency": find_settlement(run),
             "kind": [name_fill(run, *each) for each in zip(kinds.tolist(), names, strict=True)],
             "step": own["step"],
         }
@@ -120,6 +121,18 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     is_fill = is_debt | (np.isin(kinds, (*TRADED, Event.CONVERTED)) & (quantity != 0.0))
     found: pd.DataFrame = table[is_fill].reset_index(drop=True)
     return found
+
+
+def find_settlement(run: RunRecord) -> str:
+    """Return the currency in which a run settles, empty if it is unknown."""
+    contracts = [venue.contract for venue in run.list_venues()]
+    stated = {contract.settles for contract in contracts} - {None}
+    if stated:
+        return str(stated.pop())
+
+    # An inverse contract does not settle in the quote currency of its name.
+    is_inverse = any(contract.kind == "inverse" for contract in contracts)
+    return "" if is_inverse or run.markets is None else run.markets.currency
 
 
 def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object_]) -> IntArray:

@@ -225,6 +225,51 @@ def test_files_of_fills_and_ledgers_have_a_zone_or_are_given_one(tmp_path):
     assert "fees" not in again.reconcile(ledger, timezone="Etc/GMT-1")["term"].tolist()
 
 
+def replay_fee(name: str, venue: str | bt.Venue, cost: float, currency: str) -> float:
+    """Replay a fill of ccxt with a fee at 60,000, as the account books it."""
+    market = market_of(*[60_000.0] * 4)
+    market = bt.Market.from_frames(market.bars(), instrument=name)
+    own = trade(timestamp=int(START.timestamp() * 1_000) + 3_600_000, symbol=name, side="buy",
+                amount=600.0, price=60_000.0, fee={"cost": cost, "currency": currency})  # fmt: skip
+    found = bt.replay(market, bt.read_fills([own]), venue=venue, account=bt.Account(capital=1e9))
+    return found.metrics["fees"]
+
+
+@pytest.mark.parametrize(("name", "preset", "coin", "other"), [
+    ("BTCUSD", "bybit-inverse:BTCUSD", "BTC", "USD"),
+    ("BTCUSD", "binance-coinm:BTCUSD_PERP", "BTC", "USD"),
+    ("BTCUSD_PERP", "binance-coinm:BTCUSD_PERP", "BTC", "USD"),
+    ("XBTUSD", "bitmex:XBTUSD", "BTC", "TUSD"),
+    ("BTC-PERPETUAL", "deribit:BTC-PERPETUAL", "BTC", "USDC"),
+    ("BTCBUSD", "binance-usdm:BTCUSDT", "USDT", "BUSD"),
+])  # fmt: skip
+def test_fees_are_in_the_money_of_the_venue_whatever_the_name(name, preset, coin, other):
+    assert replay_fee(name, preset, 6e-6, coin) == 6e-6
+    words = f"must be in the settlement currency, {coin}, got {other!r}"
+    kit.check_refused(lambda: replay_fee(name, preset, 0.3, other), words)
+
+
+def test_a_venue_without_a_currency_takes_that_of_the_name():
+    """BNBUSD, DOTUSD and XBTUSD are USD pairs; of QQBUSD neither QQB nor QQ is known."""
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override({"contract.settles": None})
+    for name in ("BNBUSD", "DOTUSD", "SHIBUSD", "XBTUSD", "LTCUSD"):
+        assert replay_fee(name, venue, 0.05, "USD") == 0.05
+    for name in ("QQBUSD", "market"):
+        words = "give venue.override({'contract.settles': 'USDT'})"
+        kit.check_refused(lambda name=name: replay_fee(name, venue, 0.05, "USDT"), words)
+        assert replay_fee(name, venue.override({"contract.settles": "USDT"}), 0.05, "USDT") == 0.05
+        assert replay_fee(name, venue, 0.05, "") == 0.05
+
+
+def test_the_fills_of_a_run_written_and_read_back_are_its_account(tmp_path):
+    run, market, terms = run_sample()
+    assert set(run.fills["fee_currency"]) == {"USDT"}
+    for name, fills in (("own.csv", run.fills), ("bare.csv", run.fills.assign(fee_currency=""))):
+        fills.to_csv(tmp_path / name, index=False)
+        again = bt.replay(market, bt.read_fills(tmp_path / name), **terms)
+        assert np.array_equal(again.of_account("equity"), run.of_account("equity"))
+
+
 def test_no_fills_are_read_and_those_without_fees_are_named():
     assert replay(bt.read_fills([])).bars["equity"].nunique() == 1
     with pytest.warns(UserWarning, match="1 fills have no fee"):
