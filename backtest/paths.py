@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
-    from backtest.risk import GBM, Filtered, Garch, LiquidationRisk, MaxLeverage, Merton, PathModel
+    from backtest.risk import GBM, Filtered, LiquidationRisk, MaxLeverage, PathModel
     from backtest.risk import Paths, Stationary, block_length, liquidation_risk, max_leverage
     from backtest.risk import simulate_paths
 
 export_lazily(__name__)
 
 __all__ = [
-    "GBM", "Filtered", "Garch", "LiquidationRisk", "MaxLeverage", "Merton", "PathModel", "Paths",
+    "GBM", "Filtered", "LiquidationRisk", "MaxLeverage", "PathModel", "Paths",
     "Stationary", "block_length", "liquidation_risk", "max_leverage", "simulate_paths",
 ]  # fmt: skip

@@ -53,7 +53,7 @@ from backtest.risk.path_models import REVERSION, STATE
 COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
 LEVERS = (5.0, 10.0, 20.0)
 DAYS = (1, 7, 30)
-MODELS = ("filtered", "stationary", "garch", "gbm", "merton")
+MODELS = ("filtered", "stationary", "gbm")
 CLOSED = ("normal", "normal 3d", "student 3d", "student4 3d")
 STEP = 8 * 24
 """Bars from one date to the next."""

@@ -25,7 +25,7 @@ BARS, CHANCE = 720, 0.01
 
 def main() -> None:
     """Walk through the quarters, and print what became of each leverage."""
-    models, quarters = ["filtered", "stationary", "garch", "gbm"], ["2021Q1", "2023Q3"]
+    models, quarters = ["filtered", "stationary", "gbm"], ["2021Q1", "2023Q3"]
     wanted = read_flags(__doc__, "folder", models=models, paths=10_000, quarters=quarters)
     coins = {each.instrument: each for each in load_coins(wanted.folder, ("2020-01-01", "2024"))}
     whole = bt.Markets(coins)

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.core import FrozenTable, ParameterError
 from backtest.core.values import Value, name_place
-from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
+from backtest.paths import GBM, Filtered, Stationary
 from backtest.venue.venue import Earlier, InForce
 
 
@@ -51,8 +51,6 @@ GOOD: dict[type[Value], dict[str, Any]] = {
     bt.Scenario: {"name": "fall"},
     bt.Linear: {"coefficient": 1.0},
     GBM: {"volatility": 0.5},
-    Merton: {"volatility": 0.5, "jumps": 1.0, "jump_mean": -0.1, "jump_deviation": 0.1},
-    Garch: {"omega": 1e-6, "alpha": 0.1, "beta": 0.8},
     Stationary: {"block": 24.0},
     Filtered: {"block": 24.0, "omega": 1e-6, "alpha": 0.1, "beta": 0.8, "variance_now": 1e-4},
 }  # fmt: skip
@@ -197,7 +195,6 @@ BAD: list[Row] = [
     (bt.OptionPosition, {"volatility": None}, "volatility: is needed, or a mark: 0.55 per"),
     (bt.Multiple, {"column": ""}, "column: must be text"),
     (bt.Scenario, {"prices": -0.5}, "prices: must name instruments, {'ETHUSDT': -0.4}; price is"),
-    (Garch, {"beta": 0.95}, "beta: must leave alpha + beta under 1: it is 1.05, got 0.95"),
 ]  # fmt: skip
 
 

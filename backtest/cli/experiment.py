@@ -226,7 +226,7 @@ TEXTS = {
     "at": "Price of the order: 30000, or BTCUSDT=30000,ETHUSDT=2000 (the last close).",
     "now": "Current time, UTC (the clock).",
     "paths.paths": "Number of paths.",
-    "model": "filtered, stationary, gbm, merton or garch.",
+    "model": "filtered, stationary or gbm.",
 }
 """Texts of arguments that the command line writes otherwise than Python."""
 

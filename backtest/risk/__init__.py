@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.margin_systems import calibrate_margin, compare_margin
-    from backtest.risk.path_models import Filtered, GBM, Garch, Merton, PathModel, Stationary
+    from backtest.risk.path_models import Filtered, GBM, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.stress import Scenario, Stress, crashes, stress

@@ -30,7 +30,7 @@ from backtest.risk.stress import fix_margin_tables
 from backtest.venue import find_newest
 
 YEAR = YEAR_DAYS * DAY
-USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
+USUAL_MODELS = ("filtered", "stationary", "gbm")
 LEAST_HITS = 20
 """Expected liquidations below which paths are too few for a probability."""
 ROUGH, SEARCHED = 256, 2000
@@ -64,9 +64,9 @@ class MaxLeverage(core.SettingsResult):
     Attributes
     ----------
     table : DataFrame
-        A row per model, those with a volatility of today's again with the long-run one (``garch,
-        long run``), ``history`` where it has a year, and ``worst`` last: ``leverage`` (or the
-        factor), ``p_liquidation`` at it with ``p_liquidation_simulation_low`` and
+        A row per model, those with a volatility of today's again with the long-run one
+        (``filtered, long run``), ``history`` where it has a year, and ``worst`` last: ``leverage``
+        (or the factor), ``p_liquidation`` at it with ``p_liquidation_simulation_low`` and
         ``p_liquidation_simulation_high`` (NaN for history), ``paths`` (of history: starts) behind
         them, ``is_monotone`` (whether the probability never fell along the scanned grid),
         ``is_limited`` (whether no leverage allowed by venue and account reaches the probability).

@@ -14,11 +14,9 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from backtest import _compile, core
-from backtest.core.code_names import arch, sp
-from backtest.core.fields import OVER_ZERO
+from backtest.core.code_names import sp
 from backtest.core.units import DAY, HOUR, YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
-from backtest.margin.calculators import DEGREES
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
 from backtest.market.tables import MAX_RATE
 from backtest.results import find_block_length
@@ -28,8 +26,6 @@ MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
 LEAST_RETURNS = 100
 """Returns that a fit needs."""
-MOST_MOVE = 0.9
-"""The largest simple return of a bar in GARCH, in either direction."""
 HALF_LIFE, REVERSION = 3.0, 20.0
 """Days in which half of a shock leaves the volatility of ``Filtered``, and in which the volatility
 comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
@@ -46,16 +42,7 @@ LEAST_SQUARES = 11
 """Fewer returns have no estimate of a block length."""
 DOUBLINGS, NEGLIGIBLE = 64, 1e-12
 """The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
-MOST_AT_ONCE = 4
-"""Jumps in one bar that the likelihood of Merton's model counts."""
-FAR = 4.0
-"""Returns beyond this many robust deviations start the search as jumps."""
 LARGEST_PERSISTENCE = 0.9999
-LOGITS = 37.0
-"""The log odds of the least uniform number over 0, 2^-53, from which divisors are tabulated."""
-STEPS, CHAINS = 1500, 400
-"""Bars and number of the chains whose mean variance is made that of history."""
-MOST_RAISE = 64.0
 WIDE = 1.5
 """The spread of log prices at the end around today's from which few paths make the mean price."""
 HISTORY, SHRUNK = "history", "shrunk"
@@ -65,8 +52,8 @@ Drift = float | str
 
 Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
-NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, _, PARTS = range(9)
-"""The kinds of random numbers: each has a generator of its own."""
+NORMALS, EXTREMES, ROWS, BASIS, FUNDING, PARTS = 0, 1, 3, 4, 5, 8
+"""The kinds of random numbers: each has a generator of its own, whose number keeps its draws."""
 
 
 @dataclass(frozen=True)
@@ -99,20 +86,20 @@ class Draws:
         return total
 
     def extremes(
-        self, moves: core.FloatArray, variance: core.FloatArray | float, part: int = 0
+        self, moves: core.FloatArray, variance: core.FloatArray | float
     ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
 
         P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
-        prices between them. Several bridges in a bar are its parts.
+        prices between them.
         """
         steps, share = self.bridge, variance / self.bridge
-        parts = range(1000 + 32 * part, 1000 + 32 * part + steps)
+        parts = range(1000, 1000 + steps)
         z: list[Any] = [self.normals(PARTS, i) if steps > 1 else 0.0 for i in parts]
         center = sum(z) / steps
         at, high, low = np.zeros((3, *self.shape))
         for i in range(steps):
-            waits = self.generator(EXTREMES, 0, 32 * part + i)
+            waits = self.generator(EXTREMES, part=i)
             up, down = np.moveaxis(waits.standard_exponential((*self.shape, 2)), -1, 0)
             move = moves / steps + np.sqrt(share) * (z[i] - center)
             high = np.maximum(high, at + find_top(move, share, up))
@@ -229,183 +216,6 @@ class GBM(PathModel):
         mean = self.drift / per_year - 0.5 * variance
         moves = mean + math.sqrt(variance) * draws.joint_normals()
         return moves, *draws.extremes(moves, variance)
-
-
-class Merton(PathModel):
-    """Brownian motion with normal jumps of the log price.
-
-    Parameters
-    ----------
-    volatility : float
-        Of the continuous part, per sqrt(year), over 0.
-    jumps : float
-        Expected number per year.
-    jump_mean, jump_deviation : float
-        Of the log size of a jump.
-    drift : float
-        Growth of the expected price per year, jumps included.
-
-    Notes
-    -----
-    The log return of a year has variance ``s^2 + l (m^2 + d^2)`` and fourth cumulant ``l (m^4 + 6
-    m^2 d^2 + 3 d^4)``. Source: Merton (1976), Option Pricing When Underlying Stock Returns Are
-    Discontinuous, J. Financial Economics 3.
-    """
-
-    volatility: Annotated[float, core.Number(0.0, 100.0, open_low=True)]
-    jumps: Annotated[float, core.Number(0.0)]
-    jump_mean: Annotated[float, core.Number(-5.0, 5.0)]
-    jump_deviation: Annotated[float, core.Number(0.0, 5.0)]
-    drift: Annotated[float, core.Number()] = 0.0
-
-    @classmethod
-    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
-        deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
-        far = returns[np.abs(returns) > FAR * deviation]
-        share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
-
-        def cost(given: core.FloatArray) -> float:
-            x = np.clip(given, -30.0, 30.0)
-            s, jumps, mean, spread = math.exp(x[0]), sp.special.expit(x[1]), x[2], math.exp(x[3])
-            total = np.zeros(len(returns))
-            for k in range(MOST_AT_ONCE):
-                width = math.sqrt(s * s + k * spread * spread)
-                z = (returns - k * mean) / width
-                total += sp.stats.poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
-            return -float(np.mean(np.log(np.maximum(total, 1e-300))))
-
-        spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
-        start = sp.special.logit(share)
-        first = [math.log(deviation), start, 0.0, math.log(max(spread, deviation))]
-        settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
-        found: Any = sp.optimize.minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
-        x, per_year = np.clip(found.x, -30.0, 30.0), count_per_year(market)
-        return cls(
-            volatility=math.exp(x[0]) * math.sqrt(per_year),
-            jumps=float(sp.special.expit(x[1])) * per_year,
-            jump_mean=float(x[2]),
-            jump_deviation=math.exp(x[3]),
-        )
-
-    def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return the moves of bars; the jumps of a bar come at one time, between two bridges."""
-        rate, variance = self.jumps / per_year, self.volatility**2 / per_year
-        growth = math.exp(self.jump_mean + 0.5 * self.jump_deviation**2) - 1.0
-        mean = self.drift / per_year - 0.5 * variance - rate * growth
-        moves = mean + math.sqrt(variance) * draws.joint_normals()
-        chances = sp.special.pdtr(np.arange(20.0 + rate + 12.0 * math.sqrt(rate)), rate)
-        count = np.searchsorted(chances, draws.generator(JUMPS).random(draws.shape))
-        size = np.sqrt(count) * draws.normals(JUMPS, 499)
-        jump = self.jump_mean * count + self.jump_deviation * size
-        span = draws.generator(JUMPS, part=1).random(draws.shape)
-        spread = np.sqrt(variance * span * (1.0 - span))
-        first = span * moves + spread * draws.normals(PARTS)
-        high, low = draws.extremes(first, span * variance)
-        later = draws.extremes(moves - first, (1.0 - span) * variance, part=1)
-        high = np.maximum(high, first + jump + later[0])
-        low = np.minimum(low, first + jump + later[1])
-        return moves + jump, high, low
-
-
-class Garch(PathModel):
-    """GARCH(1,1) with Student's t or normal innovations; per bar.
-
-    Parameters
-    ----------
-    omega : float
-        Constant of the variance, per bar.
-    alpha, beta : float
-        Weights of the last squared surprise and of the last variance.
-    degrees_of_freedom : float
-        Of Student's t, over 2; infinite for the normal distribution.
-    variance_now : float
-        That of the next bar.
-    variance_most : float
-        The largest that the variance of a path may be. With heavy tails, the variance of a GARCH
-        grows so far on a few paths that they make its mean.
-    drift : float
-        Growth of the expected price per year.
-
-    Notes
-    -----
-    ``v' = omega + alpha e^2 + beta v``. Without ``variance_now`` the variance starts at its mean,
-    ``omega / (1 - alpha - beta)``. Source: Bollerslev (1986), Generalized Autoregressive
-    Conditional Heteroskedasticity, J. Econometrics 31(3).
-
-    A fit is the most likely model with Student's t. The likelihood puts the mean variance of hourly
-    prices far above their mean square, as the persistence is close to 1. So the variance is bounded
-    by the largest one of the returns, and omega makes the mean variance of paths that mean square.
-    """
-
-    omega: Annotated[float, core.Number(0.0, open_low=True)]
-    alpha: Annotated[float, core.Number(0.0, 1.0)]
-    beta: Annotated[float, core.Number(0.0, 1.0, open_high=True)]
-    degrees_of_freedom: Annotated[float, DEGREES] = math.inf
-    variance_now: Annotated[float | None, core.Number(0.0, open_low=True)] = None
-    variance_most: Annotated[float, OVER_ZERO] = math.inf
-    drift: Annotated[float, core.Number()] = 0.0
-
-    def faults(self) -> core.Faults:
-        if not self.alpha + self.beta < 1.0:
-            yield "beta", f"must leave alpha + beta under 1: it is {self.alpha + self.beta:g}"
-
-    def _settle(self) -> None:
-        if self.variance_now is None:
-            self._set_fields(variance_now=self.omega / (1.0 - self.alpha - self.beta))
-
-    @classmethod
-    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:  # noqa: ARG003 - as its base
-        target = float(np.mean(returns**2))
-        model = arch.arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
-        with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
-            found = model.fit(disp="off", show_warning=False)
-        _, alpha, beta, degrees = map(float, found.params)
-        beta = min(beta, LARGEST_PERSISTENCE - alpha)
-        variance = target * np.asarray(found.conditional_volatility) ** 2
-        omega = (1.0 - alpha - beta) * target
-        made = cls(
-            omega=omega,
-            alpha=alpha,
-            beta=beta,
-            degrees_of_freedom=degrees,
-            variance_now=omega + float(alpha * returns[-1] ** 2 + beta * variance[-1]),
-            variance_most=float(variance.max()),
-        )
-        return made.override(omega=omega * find_raise(made, target))
-
-    def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return moves whose simple returns are the innovations: exp of t has no mean.
-
-        The divisor of Student's t, and the shock that moves the variance, that of the first
-        instrument, are common to all: coins fall together, and their variances rise together.
-        """
-        surprise = draws.joint_normals()
-        shock = draws.generator(NORMALS).standard_normal(draws.shape)
-        if math.isfinite(self.degrees_of_freedom):
-            ranks = draws.generator(STUDENT).random(draws.shape)
-            divisor = find_divisor(ranks, self.degrees_of_freedom)
-            surprise, shock = surprise * divisor, shock * divisor
-        variance = np.empty_like(surprise)
-        now = np.full(surprise.shape[1], self.variance_now)
-        for t, z in enumerate(shock):
-            variance[t] = now
-            ahead = self.omega + self.alpha * (now * z * z) + self.beta * now
-            now = np.minimum(ahead, self.variance_most)
-        simple = np.clip(np.sqrt(variance) * surprise, -MOST_MOVE, MOST_MOVE)
-        moves = self.drift / per_year + np.log1p(simple)
-        return moves, *draws.extremes(moves, variance)
-
-
-def find_divisor(ranks: core.FloatArray, degrees: float) -> core.FloatArray:
-    """Return what makes normal numbers Student's t of variance 1, by its quantile from the top.
-
-    That is ``sqrt((n - 2) / chi)``, chi chi-squared with n degrees of freedom and of rank 0 to 1:
-    where ranks are common, instruments with other degrees have their wide moves at once.
-    """
-    knots = np.arange(-LOGITS, LOGITS + 0.005, 0.01)
-    logs = np.log(sp.special.gammaincinv(0.5 * degrees, 1.0 / (1.0 + np.exp(-knots))))
-    found = np.interp(np.log(ranks / (1.0 - ranks)), knots, -0.5 * logs)
-    return np.asarray(np.sqrt(0.5 * degrees - 1.0) * np.exp(found))
 
 
 @core.checked
@@ -577,24 +387,6 @@ class Filtered(_Resampled):
         most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
         weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])
         return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
-
-
-def find_raise(fit: Garch, target: float) -> float:
-    """Return by what omega is multiplied, so that a bounded variance has a mean of ``target``."""
-    nu = fit.degrees_of_freedom
-    shocks = np.random.default_rng(0).standard_t(nu, (STEPS, CHAINS)) * np.sqrt((nu - 2.0) / nu)
-    weights = fit.alpha * shocks**2 + fit.beta
-
-    def find_gap(factor: float) -> float:
-        variance, total = np.full(CHAINS, target), 0.0
-        for weight in weights:
-            variance = np.minimum(factor * fit.omega + weight * variance, fit.variance_most)
-            total += float(np.mean(variance))
-        return total / STEPS - target
-
-    if find_gap(1.0) >= 0.0 or find_gap(MOST_RAISE) < 0.0:
-        return 1.0 if find_gap(1.0) >= 0.0 else MOST_RAISE
-    return float(sp.optimize.brentq(find_gap, 1.0, MOST_RAISE, xtol=0.004))
 
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None

@@ -25,8 +25,7 @@ BLOCK, BLOCK_BARS = 256, 2**19
 AT_ONCE = 32
 """Paths whose markets share arrays."""
 MODELS: dict[str, type[PathModel]] = {
-    each.__name__.lower(): each
-    for each in (laws.Filtered, laws.Stationary, laws.GBM, laws.Merton, laws.Garch)
+    each.__name__.lower(): each for each in (laws.Filtered, laws.Stationary, laws.GBM)
 }
 SLACK = 1e-9
 """What a correlation matrix may lack to be positive semidefinite."""
@@ -634,8 +633,8 @@ def simulate_paths(
         past; rows that are repeated together and correlations are of the bars that all have, and a
         warning says from when.
     model : str, PathModel or class
-        ``"filtered"``, ``"stationary"``, ``"gbm"``, ``"merton"`` or ``"garch"``, or a class of
-        :mod:`backtest.paths`, to fit; or a model with parameters.
+        ``"filtered"``, ``"stationary"`` or ``"gbm"``, or a class of :mod:`backtest.paths`, to fit;
+        or a model with parameters.
     paths, seed : int
         Their number, and the seed of the random numbers.
     horizon : str
@@ -657,9 +656,8 @@ def simulate_paths(
         James and Stein: none where it is within its standard error). By default none: the mean
         price of all paths is today's (a model with parameters keeps its own drift).
     correlation : float or array of shape (n, n), optional
-        Of the normal numbers of several instruments with parametric models; by default that of the
-        log returns of history. Jumps, the divisor of Student's t and what moves the variance of
-        ``Garch`` are common to all. Resampled rows keep theirs.
+        Of the normal numbers of several instruments with ``GBM``; by default that of the log
+        returns of history. Resampled rows keep theirs.
     """
     markets = as_markets(market)
     count = int(core.Range(1, 10**9).check("paths", paths, whole=True))

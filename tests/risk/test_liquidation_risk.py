@@ -71,20 +71,6 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
 
 
 @pytest.mark.slow
-def test_paths_with_jumps_find_the_closed_form():
-    """Jumps of about -1 liquidate: the account lives without one, and where a GBM of the rest does.
-    Of 20 jumps a year, 7 days have none with a probability of exp(-20 7 / 365) = 0.681."""
-    model = models.Merton(volatility=0.5, jumps=20, jump_mean=-1.0, jump_deviation=0.01)
-    drawn = bt.simulate_paths(still_market(), model, paths=20_000, horizon="7d", seed=6)
-    risk = bt.liquidation_risk(drawn, Hold(8.0), **TERMS, horizons=("7d",), confidence=0.9999)
-    drift = -0.5 * 0.5**2 + 20 * (1.0 - math.exp(-1.0 + 0.5 * 0.01**2))
-    touched = touch_probability(liquidation_distance(8.0), 0.5, 7 / 365, drift=drift)
-    wanted = 1.0 - math.exp(-20 * 7 / 365) * (1.0 - touched)
-    row = risk.table.iloc[0]
-    assert row.p_liquidation_simulation_low <= wanted <= row.p_liquidation_simulation_high
-
-
-@pytest.mark.slow
 def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
     paths, ways = gbm_paths(paths=300, horizon="2d"), ((True, 1), (True, 3), (False, 1))
     terms = [{**TERMS, "compile": flag, "threads": threads} for flag, threads in ways]

@@ -5,7 +5,6 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
 
 import backtest as bt
 from backtest.risk import margin_systems
@@ -14,7 +13,6 @@ from backtest.venue.margin_rules import (
     Hours,
     OpenInterest,
     OpenInterestTier,
-    Stressed,
     Volatility,
 )
 from tests.kit import check_refused
@@ -214,12 +212,7 @@ def test_results_are_saved_and_loaded(tmp_path):
     assert "share" in again.summary()
 
 
-BETA = 0.6
-ALPHA = (math.sqrt(1.44 + 12.0 * 0.64) - 1.2) / 6.0
-"""E[(a Z^2 + b)^2] = 3 a^2 + 2 a b + b^2 = 1: a tail index of 4."""
-
-
-def draw_garch(chains, steps, seed, alpha=ALPHA, beta=BETA, burn=0):
+def draw_garch(chains, steps, seed, alpha, beta, burn):
     """Yield returns of chains of a mean variance of (2 % a day)^2, a step after the other."""
     rng, variance = np.random.default_rng(seed), np.ones(chains)
     for t in range(burn + steps):
@@ -227,43 +220,6 @@ def draw_garch(chains, steps, seed, alpha=ALPHA, beta=BETA, burn=0):
         if t >= burn:
             yield 0.02 * shock
         variance = 1.0 - alpha - beta + alpha * shock**2 + beta * variance
-
-
-def find_tail_index(alpha, beta):
-    """Return k of E[(alpha Z^2 + beta)^(k / 2)] = 1, of the stationary distribution of losses."""
-    z, weights = np.polynomial.hermite_e.hermegauss(120)
-    weights = weights / weights.sum()
-    return brentq(lambda k: float(weights @ (alpha * z * z + beta) ** (k / 2)) - 1.0, 2.1, 60.0)
-
-
-def calibrate_on_garch(shortfall, days, paths):
-    """Return the margin that paths of a GARCH need: a quantile of the worst month, 8 % a day."""
-    model = bt.paths.Garch(omega=4e-4 * (1.0 - ALPHA - BETA), alpha=ALPHA, beta=BETA)
-    test = bt.Backtest(days_of(swing(0.08, 40), per_day=1), venue=VENUE, account=bt.Account())
-    rule = Stressed(Volatility(days=1.0), weight=1.0, window=30)
-    found = test.calibrate_margin(
-        rule, shortfall=shortfall, paths=paths, horizon=f"{days}d", model=model, seed=5
-    )
-    return NormalDist().inv_cdf(found.value) * 0.08
-
-
-@pytest.mark.slow
-def test_margins_on_garch_have_its_stationary_tail_index():
-    """P(loss > x) falls as x^-k, so a tenth of the shortfalls needs 10^(1/k) times the margin.
-
-    Glasserman and Wu (2018), Persistence and Procyclicality in Margin Requirements, Management
-    Science 64(12): k solves E[(alpha Z^2 + beta)^(k / 2)] = 1.
-    """
-    assert find_tail_index(ALPHA, BETA) == pytest.approx(4.0, rel=1e-9)
-    ratio = calibrate_on_garch(2e-3, 61, 20_000) / calibrate_on_garch(2e-2, 61, 4_000)
-    assert ratio == pytest.approx(10.0**0.25, rel=0.08)
-
-
-@pytest.mark.slow
-def test_the_margin_of_garch_paths_is_that_of_brute_force():
-    _, *moves = draw_garch(100_000, 31, 7)  # the first close of a path is that of its first day
-    wanted = np.quantile(np.max(np.abs(moves), axis=0), 0.95)
-    assert calibrate_on_garch(0.05, 31, 20_000) == pytest.approx(wanted, rel=0.02)
 
 
 @pytest.mark.slow

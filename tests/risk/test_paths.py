@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from arch.bootstrap import optimal_block_length
-from scipy import stats
 from scipy.signal import lfilter
 
 import backtest as bt
@@ -17,11 +16,11 @@ from backtest.margin import touch_probability
 from backtest.results import find_block_length
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
-from backtest.risk.paths import factor_correlation, read_correlation
+from backtest.risk.paths import factor_correlation
 from tests.kit import YEAR, bars_market, check_refused, slow
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
-NAMES = ["filtered", "gbm", *slow(["stationary", "merton", "garch"])]
+NAMES = ["filtered", "gbm", *slow(["stationary"])]
 """Models that draw rows of history, and those that draw numbers."""
 HOT = models.Filtered(block=15.0, omega=4e-8, alpha=0.0096, beta=0.989, variance_now=2e-4)
 DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
@@ -274,17 +273,6 @@ def test_a_model_with_parameters_keeps_its_drift(market):
             bt.simulate_paths(market, model, paths=1, drift=wrong)
 
 
-def test_paths_of_a_fitted_garch_have_the_variance_of_history_for_long():
-    """Without a bound, 180 days of BTCUSDT had a deviation of 171 % where history has 60 %."""
-    shocks = np.random.default_rng(4).standard_t(3, 3000) / math.sqrt(3.0)
-    jumpy = with_returns(garch_returns(shocks, 1e-5, 1e-8, 0.08, 0.92)[0])
-    drawn = bt.simulate_paths(jumpy, "garch", paths=300, horizon="90d", seed=2)
-    mean_square = np.mean(np.diff(np.log(jumpy.close)) ** 2)
-    moves = np.diff(np.log(drawn.closes()), axis=1)
-    assert np.mean(moves**2) == pytest.approx(mean_square, rel=0.15)
-    assert np.std(np.sum(moves, axis=1)) == pytest.approx(math.sqrt(2160 * mean_square), rel=0.15)
-
-
 def test_the_first_bar_of_filtered_paths_has_todays_variance():
     returns = np.concatenate([0.002 * noise(3000, 1), 0.006 * noise(48, 2)])
     drawn = bt.simulate_paths(with_returns(returns), "filtered", paths=1, horizon="1h")
@@ -356,12 +344,8 @@ def test_the_first_instrument_has_the_paths_that_it_has_alone():
         assert isinstance(both[4], bt.Markets)
 
 
-@pytest.mark.parametrize("model", [
-    models.GBM(volatility=0.8),
-    models.Merton(volatility=0.6, jumps=2000.0, jump_mean=-0.01, jump_deviation=0.03),
-    models.Garch(omega=1e-6, alpha=0.1, beta=0.85, degrees_of_freedom=5.0),
-])  # fmt: skip
-def test_at_correlation_1_the_same_model_draws_the_same_bars(model):
+def test_at_correlation_1_the_same_model_draws_the_same_bars():
+    model = models.GBM(volatility=0.8)
     history = bt.Markets(dict.fromkeys(("A", "B"), bt.Market.sample(bars=200)))
     path = bt.simulate_paths(history, model, **DAYS, correlation=1.0)[5]
     assert path["A"].content_hash == path["B"].content_hash
@@ -374,63 +358,12 @@ def test_moves_have_the_correlation_and_each_its_own_distribution(rho):
     history = bt.Markets({name: still_market() for name in ("A", "B", "C")})
     given = {"paths": 400, "horizon": "100h", "seed": 1}
     matrix = np.array([[1.0, rho, 0.3], [rho, 1.0, 0.0], [0.3, 0.0, 1.0]])
-    garch = models.Garch(omega=1e-4, alpha=0.0, beta=0.0, degrees_of_freedom=6.0)
-    for model in (models.GBM(volatility=0.8), garch):
-        paths = bt.simulate_paths(history, model, **given, correlation=matrix)
-        moves = [np.diff(np.log(paths.closes(name=name)), axis=1).ravel() for name in "ABC"]
-        found = np.corrcoef(moves)
-        # of 40,000 pairs of t with 6 degrees of freedom the standard error is below 0.01
-        assert np.allclose(found, matrix, atol=0.035)
-        deviations = [float(np.std(each)) for each in moves]
-        assert deviations == pytest.approx([deviations[0]] * 3, rel=0.03)
-        if model is garch:
-            assert deviations[0] == pytest.approx(0.01, rel=0.03)
-            # Student's t with 6 degrees of freedom: P(|t| > 2.447) = 5 %
-            scaled = np.abs(moves[1]) / 0.01 * np.sqrt(6 / 4)
-            assert np.mean(scaled > 2.447) == pytest.approx(0.05, abs=0.005)
-
-
-def fall_together(moves: np.ndarray, share: float) -> float:
-    """Return P(one is in its worst share of hours | the other is), of two series (2, n)."""
-    worst = moves <= np.quantile(moves, share, axis=1)[:, None]
-    return float(np.mean(worst[0] & worst[1]) / share)
-
-
-def test_coins_of_a_book_fall_together_as_in_history():
-    """With a divisor for each, .06 and .01 of the worst hours of two coins were the same."""
-    shocks = np.random.default_rng(3).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 20_000)
-    ranks = np.random.default_rng(4).random(20_000)
-    degrees = np.array([3.0, 4.0])
-    both = shocks.T * [laws.find_divisor(ranks, each) for each in degrees]
-    history = bt.Markets({n: with_returns(0.005 * x) for n, x in zip("AB", both, strict=True)})
-    fits = {
-        n: models.Garch(omega=2.5e-7, alpha=0.06, beta=0.93, degrees_of_freedom=each)
-        for n, each in zip("AB", degrees, strict=True)
-    }
-    factor = factor_correlation(np.array(read_correlation(None, history)))
-    parts = [laws.Draws(1, 0, (400, 256), loads=row) for row in factor]
-    moves = [fits[n].walk(each, 8760.0)[0].ravel() for n, each in zip("AB", parts, strict=True)]
-    for share in (0.01, 0.001):
-        came = fall_together(both, share)
-        assert 0.4 < came < 0.7
-        assert fall_together(np.array(moves), share) == pytest.approx(came, abs=0.1)
-
-
-@pytest.mark.parametrize("degrees", [2.05, 3.0, 30.0])
-def test_the_divisor_is_that_of_students_t(degrees):
-    """The rank of chi-squared is that of the uniform number: 1 - 1e-4 and 1e-4 are its ends."""
-    ranks = np.array([1e-12, 1e-4, 0.5, 1.0 - 1e-4])
-    wanted = np.sqrt((degrees - 2.0) / stats.chi2(degrees).ppf(ranks))
-    assert laws.find_divisor(ranks, degrees) == pytest.approx(wanted, rel=1e-5)
-
-
-def test_jumps_are_common():
-    history = bt.Markets({name: still_market() for name in ("A", "B")})
-    model = models.Merton(volatility=1e-6, jumps=876.0, jump_mean=-0.05, jump_deviation=0.01)
-    paths = bt.simulate_paths(history, model, paths=200, horizon="100h", seed=1, correlation=0.0)
-    jumped = [np.diff(np.log(paths.closes(name=name)), axis=1) < -0.001 for name in "AB"]
-    assert np.mean(jumped[0]) == pytest.approx(0.095, abs=0.008)  # 1 - exp(-0.1)
-    assert np.array_equal(*jumped)
+    paths = bt.simulate_paths(history, models.GBM(volatility=0.8), **given, correlation=matrix)
+    moves = [np.diff(np.log(paths.closes(name=name)), axis=1).ravel() for name in "ABC"]
+    # The standard error of the correlation of 40,000 pairs is 1 / sqrt(40,000) = 0.005.
+    assert np.allclose(np.corrcoef(moves), matrix, atol=0.035)
+    deviations = [float(np.std(each)) for each in moves]
+    assert deviations == pytest.approx([deviations[0]] * 3, rel=0.03)
 
 
 def test_a_correlation_is_factored_also_if_singular():
@@ -466,6 +399,7 @@ ONE, TWO = bt.Market.sample(bars=300), two_markets(200)
 
 @pytest.mark.parametrize(("market", "settings", "words"), [
     (ONE, {"model": "gbmm"}, "did you mean 'gbm'"),
+    (ONE, {"model": "garch"}, "one of filtered, stationary, gbm, got 'garch'"),
     (ONE, {"paths": math.nan}, "paths must be a whole number"),
     (ONE, {"horizon": "30m"}, "horizon must be at least one bar"),
     (ONE, {"start": "2019-01-01"}, "start must lie after two bars"),
@@ -528,44 +462,6 @@ def test_one_step_draws_each_extreme_right_and_the_two_together_wrong():
     assert (high * low).mean() == pytest.approx(-0.423, abs=2e-3)
 
 
-def test_merton_has_its_variance_and_kurtosis():
-    # a month, s = 0.5, 60 jumps a year of N(-0.02, 0.05): variance (0.25 + 60 (0.0004 + 0.0025))/12
-    # = 0.035333; fourth cumulant 60 (m^4 + 6 m^2 d^2 + 3 d^4) / 12
-    model = models.Merton(volatility=0.5, jumps=60, jump_mean=-0.02, jump_deviation=0.05)
-    closes = bt.simulate_paths(
-        still_market("1D"), model, paths=40_000, horizon="30d", seed=5
-    ).closes()
-    moves = np.log(closes[:, -1] / closes[:, 0])
-    years = 30 / 365
-    variance = (0.25 + 60 * (0.02**2 + 0.05**2)) * years
-    fourth = 60 * (0.02**4 + 6 * 0.02**2 * 0.05**2 + 3 * 0.05**4) * years
-    kurtosis, growth = fourth / variance**2, np.exp(moves)
-    assert growth.mean() == pytest.approx(1.0, abs=5 * growth.std() / math.sqrt(len(moves)))
-    assert moves.var() == pytest.approx(variance, rel=5 * math.sqrt((2 + kurtosis) / len(moves)))
-    assert stats.kurtosis(moves) == pytest.approx(kurtosis, abs=0.25)
-
-
-def test_garch_keeps_its_mean_variance_and_student_tails():
-    # v = omega / (1 - alpha - beta) = 1e-4 per bar; one bar of t with 6 degrees: kurtosis 3 + 6 / 2
-    model = models.Garch(omega=5e-6, alpha=0.05, beta=0.9, degrees_of_freedom=6.0)
-    assert model.variance_now == pytest.approx(1e-4)
-    drawn = bt.simulate_paths(still_market(), model, paths=4000, horizon="5d", seed=2)
-    moves = np.diff(np.log(drawn.closes()), axis=1)
-    assert moves.var() == pytest.approx(1e-4, rel=0.03)
-    first = moves[:, 0] / 1e-2
-    assert np.mean(np.abs(first) > 2.0) == pytest.approx(0.0501, abs=0.011)  # P(|t6| > 2 sqrt(1.5))
-    check_refused(lambda: models.Garch(omega=1e-6, alpha=0.2, beta=0.85), "under 1")
-
-
-def test_a_fit_recovers_what_was_simulated():
-    truth = models.Merton(volatility=0.5, jumps=150, jump_mean=-0.01, jump_deviation=0.03)
-    path = bt.simulate_paths(still_market(), truth, paths=1, horizon="730d", seed=8)[0]
-    found = models.Merton.fit(path)
-    assert found.volatility == pytest.approx(0.5, rel=0.03)
-    assert found.jumps == pytest.approx(150, rel=0.35)
-    assert found.jump_deviation == pytest.approx(0.03, rel=0.2)
-
-
 def test_watched_at_closes_only_the_barrier_is_shifted():
     # Broadie, Glasserman, Kou (1997): a barrier watched every dt is as one that is 0.5826 sigma
     # sqrt(dt) further away and watched always
@@ -578,17 +474,6 @@ def test_watched_at_closes_only_the_barrier_is_shifted():
         shifted = distance - 0.5826 * sigma * math.sqrt(1 / YEAR)
         known = touch_probability(shifted, sigma, days / 365, drift=-0.5 * sigma**2)
         assert np.mean(lowest <= distance) == pytest.approx(known, abs=0.005)
-
-
-@pytest.mark.slow
-def test_a_fit_of_garch_finds_what_was_simulated():
-    rng, alpha, beta = np.random.default_rng(1), 0.1, 0.85
-    shocks = rng.standard_t(8, 6000) * math.sqrt(6 / 8)
-    returns, variance = garch_returns(shocks, 1e-4, 5e-6, alpha, beta)
-    fit = models.Garch.fit(with_returns(returns))
-    assert fit.alpha == pytest.approx(alpha, abs=0.04)
-    assert fit.beta == pytest.approx(beta, abs=0.04)
-    assert fit.variance_now == pytest.approx(variance, rel=0.1)
 
 
 def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market):
