@@ -17,8 +17,8 @@ class TailRisk(Policy):
     limit of the loss, because the leverage changes in between. The losses are those of single bars,
     scaled to the horizon, where the window has fewer than 10 of whole horizons beyond the level.
 
-    ``normal`` uses only the current volatility; ``historical`` uses the losses of the window;
-    ``filtered-historical`` scales each of them to the current volatility.
+    ``historical`` uses the losses of the window, ``filtered-historical`` scales each of them to the
+    current volatility.
     Source: Basak and Shapiro (2001), Value-at-Risk-Based Risk Management, Review of Financial
     Studies 14(2); Rockafellar and Uryasev (2002), Conditional Value-at-Risk for General Loss
     Distributions, J. Banking and Finance 26(7); for the models those of
@@ -32,18 +32,9 @@ class TailRisk(Policy):
     model: Annotated[str, Choice(*TAIL_MODELS)] = "filtered-historical"
     level: Annotated[float, Range(0.95, 0.999)] = 0.99
     horizon: Annotated[int, Range(1, 168, "bars", log=True)] = 24
-    window: Annotated[
-        int,
-        Range(
-            1000,
-            20_000,
-            "bars",
-            log=True,
-            when=("model", ("historical", "filtered-historical")),
-        ),
-    ] = 2160
+    window: Annotated[int, Range(1000, 20_000, "bars", log=True)] = 2160
     half_life: Annotated[
-        float, Range(2, 2000, "bars", log=True, when=("model", ("normal", "filtered-historical")))
+        float, Range(2, 2000, "bars", log=True, when=("model", "filtered-historical"))
     ] = 72.0
     budget: Annotated[float, Range(0.005, 1.0, "of equity", log=True)] = 0.15
     cap: Annotated[float, Range(0.1, 125.0, "x of equity", log=True)] = 10.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from backtest.indicators.returns import OneOrMany
 from backtest.margin import find_touch_factor, touch_probability
 from backtest.market import SESSIONS, Market, bars_per_year, count_bars_per_year
 
-TAIL_MODELS = ("normal", "historical", "filtered-historical")
+TAIL_MODELS = ("historical", "filtered-historical")
 MIN_TAIL = 10.0
 """Independent losses beyond the level below which those of single bars are scaled to the horizon:
 losses of 168 hours at 99 % from 13 of them were exceeded three times as often as forecast."""
@@ -53,20 +52,15 @@ def tail_losses(
 ) -> Tail:
     """Return the tail that a model forecasts at each close.
 
-    ``market``: its closes, funding and signal. ``model``: ``"normal"``, ``"historical"`` or
+    ``market``: its closes, funding and signal. ``model``: ``"historical"`` or
     ``"filtered-historical"``. ``level``: confidence, over 0.5 and below 1. ``horizon``: bars ahead,
-    at least 1. ``window``: losses of the historical models, at least 1 / (1 - level) - 1: fewer
-    have no such quantile. ``half_life``: bars after which a return weighs half as much in the
-    volatility, of the normal and the filtered model. NaN until two returns (``"normal"``), or
-    ``window`` losses, are known.
+    at least 1. ``window``: losses that count, at least 1 / (1 - level) - 1: fewer have no such
+    quantile. ``half_life``: bars after which a return weighs half as much in the volatility, of the
+    filtered model. NaN until ``window`` losses are known.
 
     Notes
     -----
     With h the horizon and sigma^2 the exponentially weighted mean of squares of the returns by bar:
-
-    *Normal*: VaR = z sigma sqrt(h) and ES = phi(z) / (1 - level) sigma sqrt(h), z the normal
-    quantile of the level. Sources: J.P. Morgan/Reuters (1996), RiskMetrics Technical Document,
-    section 5; McNeil, Frey and Embrechts (2015), Quantitative Risk Management, examples 2.11, 2.14.
 
     *Historical*: losses over h bars, one ending at each close. They overlap, so a window contains
     about window / h independent ones. Where fewer than 10 of these lie beyond the level, ``(1 -
@@ -114,10 +108,6 @@ def _find_tail(
     market: Market, model: str, level: float, horizon: float, window: float, scale: FloatArray
 ) -> Tail:
     Choice(*TAIL_MODELS).check("model", model)
-    if model == "normal":
-        normal, spread = NormalDist(), scale * math.sqrt(horizon)
-        z = normal.inv_cdf(level)
-        return Tail(spread * z, spread * (normal.pdf(z) / (1.0 - level)))
     is_short = (1.0 - level) * window < MIN_TAIL * horizon
     bars = 1 if is_short else int(horizon)
     earned = held_returns(market, bars)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market, indicators
@@ -255,7 +254,7 @@ STILL = {
     "stress is far": (lambda m: learned_regimes(m, 50, 200, 20).filtered[100:] < 0.1, True),
     **{f"{name}, {part}": (lambda market, name=name, part=part: tail_losses(
         market, name, window=100, half_life=10.0, level=0.99)[part][101:], value)
-       for name, value in (("normal", 0.0), ("historical", 0.0), ("filtered-historical", math.nan))
+       for name, value in (("historical", 0.0), ("filtered-historical", math.nan))
        for part in (0, 1)},
 }  # fmt: skip
 
@@ -387,16 +386,6 @@ def forecast_spread(market: Market, horizon: int) -> np.ndarray:
     """Return sigma over a horizon by pandas, with a half-life of 24 bars."""
     squares = pd.Series(long_returns(market) ** 2)
     return np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
-
-
-@pytest.mark.parametrize("level", [0.95, 0.99, 0.999])
-@pytest.mark.parametrize("horizon", [1, 24])
-def test_the_normal_model_is_its_closed_form(sided: Market, level: float, horizon: int):
-    sigma, z = forecast_spread(sided, horizon), stats.norm.ppf(level)
-    found = tail_losses(sided, "normal", half_life=24.0, level=level, horizon=horizon)
-    np.testing.assert_allclose(found.value_at_risk, z * sigma, rtol=1e-12)
-    shortfall = stats.norm.pdf(z) / (1.0 - level) * sigma
-    np.testing.assert_allclose(found.expected_shortfall, shortfall, rtol=1e-12)
 
 
 def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:

@@ -304,7 +304,7 @@ class Family(NamedTuple):
     make: Callable[[], Market] = lambda: Market.sample(bars=500)
 
 
-TAILS = np.array(["historical", "normal", "historical", "filtered-historical", "normal"])
+TAILS = np.array(["historical", "filtered-historical"])[[0, 1, 0, 1, 1]]
 TAIL = {
     "level": np.array([0.9, 0.95, 0.975, 0.99, 0.995]),
     "horizon": np.array([1, 2, 24, 7, 1]),
