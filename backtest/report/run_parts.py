@@ -314,8 +314,6 @@ def list_parts(result: Result) -> list[Part]:
                 lambda: list_charts(result))] if result.options is not None else []),
         Part("trades", "Trades", "After all costs; the year is the year of exit.",
              lambda: list_trades(result)),
-        Part("phases", "Market phases", "When it gained, and what it paid then.",
-             lambda: list_phases(result)),
         Part("targets", "Targets",
              "How far each limit kept the account from its target leverage.",
              lambda: [tabulate_targets(result)], "both" if has_cuts else "page",
@@ -328,24 +326,6 @@ def list_parts(result: Result) -> list[Part]:
              "Money is in the settlement currency. docs/metrics.md "
              "defines each measure.", lambda: [measures], is_folded=True),
     ]  # fmt: skip
-
-
-def list_phases(result: Result) -> Iterator[Shown]:
-    kinds = {
-        "volatility": ("Volatility of 30 days", "percent"),
-        "trend": ("Trend of 90 days", "decimals"),
-        "drawdown": ("Fall from the high of up to 365 days", "percent"),
-    }
-    note = "Each phase is a third of this run's bars, by what was known at the close before."
-    heads = list_heads("money", ("funding", "fees")) | {
-        "bars": Head("bars", "", "count"), "log_growth": Head("log growth", "", "growth"),
-        "price_pnl": Head("price profit", "money", "money"),
-    }  # fmt: skip
-    for by, (title, style) in kinds.items():
-        table = result.measures_by(by)
-        if table["bars"].iloc[:-1].any():
-            own = heads | {"from": Head("phase", "", style, "to")}
-            yield ShownTable(table[table["bars"] > 0], title, note, Head("market"), own)
 
 
 def list_costs(result: Result) -> Iterator[Shown | Callable[[], ShownChart]]:

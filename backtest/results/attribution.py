@@ -11,7 +11,6 @@ from backtest.account.events import FORCED, Event
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 from backtest.core.code_names import pd
-from backtest.core.units import DAY, YEAR_DAYS
 from backtest.results import tables
 from backtest.results.measure_table import name_measure
 
@@ -194,53 +193,6 @@ def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFra
 def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
     naive = utc_index(time).tz_localize(None)
     return naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
-
-
-PHASES = ("volatility", "trend", "drawdown")
-SHORT_WINDOW, LONG_WINDOW, HIGH_WINDOW = 30 * DAY, 90 * DAY, 365 * DAY
-"""Time over which the volatility, the trend and the high of a phase are measured, ns."""
-
-
-def find_phase(closes: IntArray, price: FloatArray, by: str) -> FloatArray:
-    """Return what a phase of the market is measured by, known at each close, of shape (n_bars,).
-
-    ``closes`` (n_bars,) are in ns, ``price`` (n_bars,) is positive. ``"volatility"``: standard
-    deviation of the close-to-close log returns of 30 days, per sqrt(year). ``"trend"``: log return
-    of 90 days over sigma sqrt(90), sigma the same volatility per sqrt(day). ``"drawdown"``: fall
-    from the high of 365 days, or of those there are. NaN before the window is full.
-    """
-    values = pd.Series(price, utc_index(closes))
-    if by == "drawdown":
-        return (1.0 - values / values.rolling(pd.Timedelta(HIGH_WINDOW, "ns")).max()).to_numpy()
-    logs = np.log(price)
-    moves = pd.Series(np.diff(logs, prepend=np.nan), values.index)
-    bars_per_day = (len(closes) - 1) * DAY / max(int(closes[-1] - closes[0]), 1)
-    sigma = moves.rolling(pd.Timedelta(SHORT_WINDOW, "ns")).std().to_numpy() * bars_per_day**0.5
-    sigma = np.where(closes - closes[0] >= SHORT_WINDOW, sigma, np.nan)
-    if by == "volatility":
-        return np.asarray(sigma * YEAR_DAYS**0.5)
-    before = np.searchsorted(closes, closes - LONG_WINDOW, side="right") - 1
-    moved = np.where(before >= 0, logs - logs[np.maximum(before, 0)], np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(moved / (sigma * (LONG_WINDOW / DAY) ** 0.5))
-
-
-def sum_by_phase(known: FloatArray, parts: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """Return the sums of columns by bar over the bars of each phase; they add up to the whole.
-
-    ``known`` (n_bars,) is what was known before each bar; its quantiles over these bars are the
-    edges, ``from`` and ``to``. The last row has the bars before it is known.
-    """
-    is_known = np.isfinite(known)
-    steps = np.linspace(0.0, 1.0, bins + 1)
-    edges = np.quantile(known[is_known], steps) if is_known.any() else np.full(bins + 1, np.nan)
-    place = np.where(is_known, np.searchsorted(edges[1:-1], known, side="right"), bins)
-    names = ["low", "middle", "high"] if bins == 3 else [f"{k + 1} of {bins}" for k in range(bins)]
-    sums = parts.groupby(place).sum().reindex(pd.RangeIndex(bins + 1), fill_value=0.0)
-    sums.insert(0, "from", np.append(edges[:-1], np.nan))
-    sums.insert(1, "to", np.append(edges[1:], np.nan))
-    sums.insert(2, "bars", np.bincount(place, minlength=bins + 1))
-    return sums.set_index(pd.Index([*names, "not yet known"], name="phase"))
 
 
 def read_account_history(run: Any) -> AccountHistory:

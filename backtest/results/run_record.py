@@ -21,11 +21,11 @@ from backtest.indicators import estimate_covariances, find_day, forecast_liquida
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
 from backtest.policies import Promise
 from backtest.results import performance, run_options, tables
-from backtest.results.attribution import PHASES, find_periods, find_phase, sum_by_phase
+from backtest.results.attribution import find_periods
 from backtest.results.measure_table import Measures, Samples, measure_run
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.performance import max_drawdown
-from backtest.results.promises import JUDGED, count_liquidations, judge_promises
+from backtest.results.promises import JUDGED, judge_promises
 from backtest.results.run_data import RunData, find_causes, label_owners
 from backtest.venue import Venue
 
@@ -467,47 +467,6 @@ class RunRecord(RunData):
         """
         table = pd.DataFrame(judge_promises(self), columns=[*Promise._fields, *JUDGED])
         return table.set_index("name").rename_axis("promise")
-
-    @core.checked
-    def measures_by(self, by: str, bins: int = 3) -> pd.DataFrame:
-        """Return what the account gained in each phase of the market; the rows add up to the run.
-
-        ``by`` is ``"volatility"`` (of 30 days, per sqrt(year)), ``"trend"`` (return of 90 days over
-        its standard deviation), ``"drawdown"`` (fall from the high of up to 365 days) or a column
-        of the market. A bar belongs to the phase that was known at the close before it. The
-        ``bins`` phases hold the same number of the run's bars, so they are known only afterwards;
-        their edges are ``from`` and ``to``, and the row ``not yet known`` has the bars before the
-        first value. Columns: ``bars``, ``log_growth`` of the unit value, ``price_pnl``,
-        ``funding`` and ``fees`` (money; paid is positive), and ``liquidations``.
-
-        The price is the mark, of several instruments the benchmark of the run. ParameterError for
-        another name; a column needs the market, which a loaded result lacks.
-        """
-        core.Range(2, 100).check("bins", bins, whole=True)
-        if by in PHASES:
-            price: Any = np.cumprod(1.0 + self.market_returns)
-            if self.has_one_instrument:
-                price = self.mark
-            known = find_phase(self.span.closes, price, by)
-        else:
-            market = None if self.markets is None else next(iter(self.markets.values()))
-            columns = {} if market is None else market.columns
-            names = [*PHASES, *(columns if self.has_one_instrument else ())]
-            if by not in names or market is None:
-                raise core.ParameterError(
-                    f"by must be one of {', '.join(names)}, got {by!r}"
-                    f"{core.did_you_mean(by, names)}"
-                    f"{'; columns need a run, not a loaded result' if market is None else ''}"
-                )
-            known = columns[by][np.searchsorted(market.time, self.time)]
-        fields, unit = self.record.account._asdict(), self.of_account("unit")
-        before = np.append(self.tally.first_unit, unit[:-1])
-        with np.errstate(divide="ignore"):
-            parts = {"log_growth": np.log(performance.divide(unit, before, 1.0))}
-        parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
-        parts["liquidations"] = count_liquidations(self)
-        shifted = np.append(np.nan, known[:-1])
-        return sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
 
     @property
     def margin_multipliers(self) -> pd.DataFrame:

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.units import DAY
-from backtest.results.attribution import TERMS, find_phase
+from backtest.results.attribution import TERMS
 from backtest.strategies import Constant
 from tests.cases import make_case
-from tests.kit import AT_BINANCE, bars_market, check_refused, live, market_of, slow, walk
+from tests.kit import AT_BINANCE, bars_market, live, market_of, slow, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
 SOME = (0.1, -0.1, 0.3, 0.0, -0.2, 0.05)
@@ -192,37 +191,3 @@ def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):
         terms = whole.attribution().terms
         np.testing.assert_allclose(parts.drop(joint), terms.drop(joint), atol=1e-12)
         assert parts[joint].sum() == pytest.approx(terms[joint].sum(), abs=1e-12)
-
-
-def test_phases_of_the_market_add_up_to_the_run_and_know_only_the_close_before():
-    """A column of 0 to 5 over the bars: of the five known closes, two bars of each of two halves.
-    The log growth of each phase is that of its bars, at 1x of closes 100, 110, 99, 99, 120, 108."""
-    closes = np.array([100.0, 110.0, 99.0, 99.0, 120.0, 108.0])
-    market = market_of(closes).with_columns(heat=np.arange(6.0))
-    result = bt.run(market, Constant(leverage=2.0), venue=venue_of(), account=account_of())
-    table, unit = result.measures_by("heat", bins=2), result.bars["unit"].to_numpy()
-    growth = np.log(unit / np.append(1.0, unit[:-1]))
-    assert table["bars"].tolist() == [2, 3, 1]
-    assert table["from"].tolist()[:2] == [0.0, 2.0]
-    assert table["log_growth"].tolist() == pytest.approx(
-        [growth[1:3].sum(), growth[3:].sum(), growth[0]]
-    )
-    for name in ("price_pnl", "funding", "fees", "liquidations"):
-        assert table[name].sum() == pytest.approx(result.metrics[name], rel=1e-9, abs=1e-9), name
-    check_refused(lambda: result.measures_by("heart"), "did you mean 'heat'")
-
-
-def test_phases_are_measured_as_they_are_said():
-    """A price that moves by e^±.01 a day: a volatility of .01 sqrt(365) but for n - 1."""
-    n, closes = 120, DAY * np.arange(1, 121)
-    logs = 0.01 * (np.arange(n) % 2) + np.where(np.arange(n) >= 100, 0.3, 0.0)
-    price = np.exp(logs)
-    sigma = find_phase(closes, price, "volatility")
-    assert np.isnan(sigma[:30]).all()
-    assert sigma[40] == pytest.approx(np.std(np.diff(logs[10:41]), ddof=1) * math.sqrt(365))
-    trend = find_phase(closes, price, "trend")
-    assert np.isnan(trend[:90]).all()
-    assert trend[110] == pytest.approx(
-        (logs[110] - logs[20]) / (sigma[110] / math.sqrt(365) * math.sqrt(90))
-    )
-    assert find_phase(closes, price, "drawdown")[98] == pytest.approx(1 - math.exp(-0.01))
