@@ -8,6 +8,7 @@ verified not to change in a round.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from backtest.venue import Venue, read_venue
 
 COLUMNS = ("account", "market", "side", "quantity", "entry")
 PAID = tuple(name for name in PAYERS if name != "adl_paid")
+LEAST_ACCOUNTS = 50
+"""Accounts from which a spectral radius is measured: of fewer, single ones decide it."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,6 +142,13 @@ def find_spread(book: Books) -> FloatArray:
     return found
 
 
+def measure_radius(spread: FloatArray, accounts: int) -> float:
+    """Return the spectral radius of a spread (n, n); NaN of too few accounts."""
+    if accounts < LEAST_ACCOUNTS:
+        return math.nan
+    return float(np.max(np.abs(np.linalg.eigvals(spread))))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Contagion(core.SettingsResult):
     """The outcome of :func:`backtest.cascade` over several markets.
@@ -159,7 +169,8 @@ class Contagion(core.SettingsResult):
         The forced flow in each market (row) that one unit of forced flow in each market (column)
         causes at the start; flows are longs and shorts together.
     radius : float
-        The largest absolute eigenvalue of ``spread``: over 1, a small forced flow grows.
+        The largest absolute eigenvalue of ``spread``: over 1, a small forced flow grows. NaN with
+        under 50 accounts, of which one alone moves it.
     deficit : float
         Losses of bankrupt accounts beyond what backed them.
     liquidated : int
@@ -197,17 +208,26 @@ class Contagion(core.SettingsResult):
             return "No account fails."
         return (
             f"{self.liquidated:,} of {core.count_nouns(len(self.accounts), 'account')} fail in "
-            f"{rounds}; one unit of forced flow causes up to {self.radius:.2f} units over the "
-            "markets."
+            f"{rounds}; one unit of forced flow in {self.caused.idxmax()} causes "
+            f"{self.caused.max():.2f} units over all markets."
         )
+
+    @property
+    def caused(self) -> pd.Series[float]:
+        """The forced flow that one unit forced in each market causes over all: column sums."""
+        return self.spread.sum()
 
     def list_numbers(self) -> list[Headline]:
         n = f"of {len(self.accounts):,} accounts"
-        return [
+        numbers = [
+            Headline("caused", "caused by one unit", float(self.caused.max()), "decimals",
+                     f"units of forced flow, forced in {self.caused.idxmax()}"),
             Headline("radius", "spectral radius", self.radius, "decimals", "grows over 1"),
             Headline("liquidated", "liquidated", self.liquidated, "count", n),
-            Headline("deficit", "deficit", self.deficit, "count", "beyond what backed them"),
-        ]
+            Headline("deficit", "deficit", self.deficit, "count",
+                     "money, beyond what backed them"),
+        ]  # fmt: skip
+        return [each for each in numbers if not each.is_unknown]
 
     def list_parts(self) -> list[Part]:
         names = list(self.spread)
@@ -215,15 +235,19 @@ class Contagion(core.SettingsResult):
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
         paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
         count = {"money": Head("money", "", "count")}
+        money = {name: Head(str(name), "money lost", "count") for name in names}
+        units = {name: Head(str(name), "units", "decimals") for name in names}
+        spread = pd.concat([self.spread, self.caused.to_frame("over all markets").T])
         return [
             Part("rounds", "The rounds", "Round 0 is only the shock.", (
                 ShownChart("rounds", "Prices after each round", "% of the price after the shock.",
                            moves, "points", has_legend=True),
-                ShownTable(self.losses, "Losses by round and market", labels=Head("round")),
+                ShownTable(self.losses, "Losses by round and market", labels=Head("round"),
+                           heads=money),
             ), "both"),
             Part("spread", "What forced flow causes", "Forced flow in a market (row) for each unit "
                  "forced in another (column).", (
-                ShownTable(self.spread, labels=Head("market")),), "both"),
+                ShownTable(spread, labels=Head("market"), heads=units),), "both"),
             Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
                  (ShownTable(paid, labels=Head("payer"), heads=count),), "both"),
         ]  # fmt: skip
@@ -282,7 +306,7 @@ def spread_losses(
             index=pd.Index(crowd.accounts, name="account"),
         ),
         spread=pd.DataFrame(spread, index=pd.Index(names, name="market"), columns=names),
-        radius=float(np.max(np.abs(np.linalg.eigvals(spread)))),
+        radius=measure_radius(spread, len(crowd)),
         deficit=float(sum(row["deficit"] for row in book.rows)),
         liquidated=int(np.count_nonzero(book.failed)),
         settings={

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.risk.contagion import measure_radius
 from tests.kit import check_refused
 from tests.scenes import bracket, venue_of
 
@@ -38,8 +39,37 @@ def test_two_markets_and_three_accounts_by_hand():
     np.testing.assert_allclose(hit.rounds["price A"], [94.0, 89.0, 84.0, 84.0], rtol=1e-12)
     np.testing.assert_allclose(hit.rounds["price B"], [100.0, 100.0, 95.0, 90.0], rtol=1e-12)
     assert hit.spread.to_numpy().tolist() == [[1.0, 0.0], [1.0, 0.0]]
-    assert hit.radius == pytest.approx(1.0)
-    assert "3 of 3 accounts fail in 3 rounds" in hit.verdict
+    # A column sums what one unit in A forces: 1 in A and 1 in B.
+    assert hit.verdict == (
+        "3 of 3 accounts fail in 3 rounds; one unit of forced flow in A causes 2.00 units over all "
+        "markets."
+    )
+    assert np.isnan(hit.radius)
+    assert "spectral radius" not in hit.summary()
+
+
+def test_a_unit_forced_in_one_market_causes_its_column_sum():
+    """One unit in BTC forces .50 in BTC and .45 in ETH: .95, where the largest part is .50.
+
+    BTC falls by 6 %: b, with 1 BTC and 9 ETH on 10, fails by the impact of what a sells, 2 x 100.
+    Its 1 x 100 and 9 x 10 over these 200 are .50 and .45.
+    """
+    rows = [("a", "BTC", "long", 2, 100), ("b", "BTC", "long", 1, 100), ("b", "ETH", "long", 9, 10)]
+    prices = {"BTC": 100.0, "ETH": 10.0}
+    crowd = crowd_of(rows, {"a": 12.0, "b": 10.0}, prices)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    terms = {"impact": bt.Linear(0.05), "volume": 200.0}
+    hit = bt.cascade(crowd, venue, shock={"BTC": -0.06}, **terms)
+    np.testing.assert_allclose(hit.spread["BTC"], [0.50, 0.45], rtol=1e-12)
+    assert hit.caused.max() == pytest.approx(0.95, rel=1e-12)
+    assert "one unit of forced flow in BTC causes 0.95 units over all markets" in hit.verdict
+
+
+def test_a_spectral_radius_needs_fifty_accounts():
+    """A's unit forces a half in itself: eigenvalue .5, told from 50 accounts on."""
+    spread = np.array([[0.5, 0.0], [0.45, 0.0]])
+    assert measure_radius(spread, 50) == pytest.approx(0.5)
+    assert np.isnan(measure_radius(spread, 49))
 
 
 def test_longs_and_shorts_that_fail_together_are_one_gross_flow():
@@ -51,7 +81,6 @@ def test_longs_and_shorts_that_fail_together_are_one_gross_flow():
             (2, "B", "short", 8, 100), (3, "B", "long", 10, 100)]  # fmt: skip
     hit = shock_two(crowd_of(rows, {1: 150.0, 2: 120.0, 3: 64.25}), {"A": -0.06})
     np.testing.assert_allclose(hit.spread, [[0.0, 0.0], [0.0, 0.5]], rtol=1e-12)
-    assert hit.radius == pytest.approx(0.5)
 
 
 def draw(n=300, seed=2, most=18.0):
