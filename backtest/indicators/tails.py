@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from backtest._compile import compile_module
 from backtest.core import Choice, FloatArray, IntArray, ParameterError, checked, parse_duration
-from backtest.core.units import DAY, YEAR_DAYS
+from backtest.core.units import DAY, MINUTE, YEAR_DAYS
 from backtest.indicators import kernels
 from backtest.indicators import returns as r
 from backtest.indicators.estimators import ewma_deviation, volatility
@@ -203,8 +204,16 @@ half-lives of 1, 2, 3, 5, 10 and 20 days, forecasts had a better log score with 
 than 1.3 standard errors."""
 
 
-NOTHING_SEEN = np.array([0.0, 0.0, np.nan, np.nan])
-"""Before the first bar: sums of weighted squares and weights, last close, bars per year."""
+CALM_POWER = 0.65
+"""The power of today's volatility where it is under the year's, which has the rest: with today's
+alone, .021 was forecast on calm days and .034 came."""
+YEAR_WINDOW = 365
+"""Days of the year's volatility, that of the close included."""
+NOTHING_SEEN = np.concatenate([[0.0, 0.0, np.nan, np.nan, np.nan, 0.0], np.zeros(2 * YEAR_WINDOW)])
+"""Before the first bar: sums of weighted squares and weights, last close, bars per year, the first
+open and the last day (days since 1970), then sums of squares and counts of the year's days."""
+OF_YEAR = slice(4, None)
+"""What the year's volatility remembers."""
 
 
 def forecast_volatility(
@@ -212,9 +221,11 @@ def forecast_volatility(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the volatility known at each close, (n_bars,), and the trail after the last.
 
-    As :func:`backtest.indicators.ewma_volatility` with a half-life of :data:`HALF_LIFE`: per
-    sqrt(year), NaN until two returns are known. ``trail`` is what the bars before left, as
-    :data:`NOTHING_SEEN`; its bars per year stand in until the first session of these is over.
+    s of :func:`backtest.indicators.ewma_volatility` with a half-life of :data:`HALF_LIFE`: per
+    sqrt(year), NaN until two returns are known. Where the volatility y of the last 365 days is
+    higher, s^.65 y^.35: calm does not last. Without a year of data, s. ``trail`` is what the bars
+    before left, as :data:`NOTHING_SEEN`; its bars per year stand in until the first session of
+    these is over.
     """
     if not len(close):
         return np.empty(0), trail
@@ -229,7 +240,47 @@ def forecast_volatility(
     per_year = np.where(np.isnan(counted), trail[3], counted)
     with np.errstate(divide="ignore", invalid="ignore"):
         sigma = np.where(weight > 1.0, np.sqrt(weighted * (1.0 / weight) * per_year), np.nan)
-    return sigma, np.array([weighted[-1], weight[-1], close[-1], per_year[-1]])
+    mean, left = average_year(trail[OF_YEAR], time, interval, *parts)
+    with np.errstate(invalid="ignore"):
+        year = np.sqrt(mean * per_year)
+        raised = sigma**CALM_POWER * year ** (1.0 - CALM_POWER)
+        sigma = np.where(year > sigma, raised, sigma)
+    return sigma, np.concatenate([[weighted[-1], weight[-1], close[-1], per_year[-1]], left])
+
+
+def average_year(
+    trail: FloatArray, time: IntArray, interval: int, squares: FloatArray, is_known: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean square of the last 365 days at each close, (n_bars,), and the trail after.
+
+    Days are those of UTC, the day of the close as far as it went; NaN under a year of data.
+    ``trail`` is that part of :data:`NOTHING_SEEN`. A history in two parts gives the same bits.
+    """
+    days = time // DAY
+    first = time[0] / DAY if math.isnan(trail[0]) else trail[0]
+    sums, counts = np.zeros((2, int(days[-1] - days[0]) + YEAR_WINDOW))
+    begin = int(days[0]) - YEAR_WINDOW + 1
+
+    # The days that the trail remembers, as far as they are in the window of the first bar.
+    places = int(trail[1]) - YEAR_WINDOW + 1 + np.arange(YEAR_WINDOW) - begin
+    is_recent = places >= 0
+    sums[places[is_recent]] = trail[2:][:YEAR_WINDOW][is_recent]
+    counts[places[is_recent]] = trail[2 + YEAR_WINDOW :][is_recent]
+
+    mean = np.empty(len(time))
+    starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1)).tolist()
+    for start, stop in pairwise([*starts, len(time)]):
+        place, bars = int(days[start]) - begin, slice(start, stop)
+        before = slice(place - YEAR_WINDOW + 1, place)
+        squared = np.cumsum(np.append(sums[place], squares[bars]))[1:]
+        counted = np.cumsum(np.append(counts[place], is_known[bars]))[1:]
+        sums[place], counts[place] = squared[-1], counted[-1]
+        whole = counted + np.sum(counts[before])
+        mean[bars] = (squared + np.sum(sums[before])) / np.maximum(whole, 1.0)
+
+    is_year = (time + interval) / DAY - first >= YEAR_WINDOW - MINUTE / DAY
+    kept = np.concatenate([sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:]])
+    return np.where(is_year, mean, np.nan), np.concatenate([[first, float(days[-1])], kept])
 
 
 def find_day(interval: int, *, is_session: bool) -> float:

@@ -50,7 +50,7 @@ class Before(NamedTuple):
 
     ``stands`` of shape (n + 3,) are where the causes of a liquidation stood at the last high of the
     unit value, with what each has gained since (:func:`find_stands`). ``trails`` of
-    shape (n, 4) are those of :func:`backtest.indicators.forecast_volatility`.
+    shape (n, k) are those of :func:`backtest.indicators.forecast_volatility`.
     """
 
     mark: FloatArray
@@ -245,7 +245,7 @@ class RunData:
 
     @cached_property
     def volatilities(self) -> tuple[FloatArray, FloatArray]:
-        """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, 4)."""
+        """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, k)."""
         forecasts = np.full((len(self.time), len(self.names)), np.nan)
         trails = np.empty_like(self.before.trails)
         for i, (first, stop) in enumerate(self.spans.tolist()):

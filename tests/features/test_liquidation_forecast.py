@@ -20,7 +20,7 @@ from backtest.indicators.tails import (
 from backtest.margin import touch_probability
 from backtest.strategies import Constant
 from tests.features.test_features import session_market, sessions_market
-from tests.kit import find_touches, live, walk
+from tests.kit import find_touches, live, market_of, walk
 from tests.scenes import NAN
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"
@@ -85,12 +85,65 @@ def often(freq: str) -> bt.Market:
 
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
     daily = bt.Market.sample(bars=2400).resample("1d")
-    shut = ((sessions_market(40, 7), 144.0), (often("7D"), 1.0), (often("MS"), 1.0))
+    shut = ((sessions_market(40, 7), 144.0), (often("7D"), 1.0), (often("MS").prefix(12), 1.0))
     for market, half_life in ((bt.Market.sample(bars=500), 72.0), (daily, 3.0), *shut):
         found, _ = forecast_volatility(
             NOTHING_SEEN, market.time, market.close, market.interval, is_session=market.sessions
         )
         assert found.tobytes() == ewma_volatility(market, half_life).tobytes()
+
+
+def days_that_calm_down(calm: int = 40) -> bt.Market:
+    """Return 500 days that move by 4 %, then some that move by 1 %."""
+    moves = np.where(np.arange(500 + calm) % 2, 1.0, -1.0)
+    moves *= np.where(np.arange(500 + calm) < 500, 0.04, 0.01)
+    return market_of(100.0 * np.exp(np.cumsum(moves)), "1D", start="2022-01-01")
+
+
+def test_calm_is_not_believed_where_the_year_was_wilder():
+    """s^.65 y^.35 with s the last three days' volatility, y that of 365 days; s without a year."""
+    market = days_that_calm_down()
+    found, _ = forecast_volatility(
+        NOTHING_SEEN, market.time, market.close, market.interval, is_session=False
+    )
+    recent = ewma_volatility(market, 3.0)
+    squares = pd.Series(np.diff(np.log(market.close), prepend=np.nan) ** 2)
+    year = np.sqrt(squares.rolling(365, min_periods=364).mean().to_numpy() * 365.0)
+
+    # A year of data ends with bar 364; while nothing calms down, the two are the same.
+    np.testing.assert_array_equal(found[:364], recent[:364])
+    np.testing.assert_allclose(found[364:500], recent[364:500], rtol=1e-12)
+    wanted = recent[500:] ** 0.65 * year[500:] ** 0.35
+    np.testing.assert_allclose(found[500:], wanted, rtol=1e-12)
+
+    # After 40 days: s is 1 %, y the root of (325 x 4^2 + 40 x 1^2) / 365 = 3.79 %: 1.59 %.
+    by_hand = 0.01**0.65 * (0.01 * math.sqrt((325 * 16 + 40) / 365)) ** 0.35
+    assert found[-1] / math.sqrt(365) == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_hours_have_the_same_year_as_days():
+    """Its window goes by days of UTC: that of 8,760 hours, to a day of 365."""
+    market = bt.Market.sample(bars=9600)
+    found, _ = forecast_volatility(
+        NOTHING_SEEN, market.time, market.close, market.interval, is_session=False
+    )
+    recent = ewma_volatility(market, 72.0)
+    squares = pd.Series(np.diff(np.log(market.close), prepend=np.nan) ** 2)
+    year = np.sqrt(squares.rolling(8760, min_periods=8759).mean().to_numpy() * 8760.0)
+    wanted = np.fmax(recent, recent**0.65 * year**0.35)
+    np.testing.assert_array_equal(found[:8759], recent[:8759])
+    np.testing.assert_allclose(found[8760:], wanted[8760:], rtol=2e-3)
+
+
+@pytest.mark.parametrize("cut", [1, 363, 500, 517])
+def test_a_history_in_two_parts_has_the_same_bits(cut: int):
+    for market in (days_that_calm_down(), bt.Market.sample(bars=9000).resample("4h")):
+        terms = {"interval": market.interval, "is_session": False}
+        whole, last = forecast_volatility(NOTHING_SEEN, market.time, market.close, **terms)
+        _, trail = forecast_volatility(NOTHING_SEEN, market.time[:cut], market.close[:cut], **terms)
+        rest, end = forecast_volatility(trail, market.time[cut:], market.close[cut:], **terms)
+        np.testing.assert_array_equal(rest, whole[cut:])
+        np.testing.assert_array_equal(end, last)
 
 
 @pytest.mark.parametrize(("cut", "overlap"), [(2, 0), (300, 20)])
