@@ -170,7 +170,7 @@ class Contagion(core.SettingsResult):
         causes at the start; flows are longs and shorts together.
     radius : float
         The largest absolute eigenvalue of ``spread``: over 1, a small forced flow grows. NaN with
-        under 50 accounts, of which one alone moves it.
+        under 50 accounts, where a single one moves it.
     deficit : float
         Losses of bankrupt accounts beyond what backed them.
     liquidated : int
