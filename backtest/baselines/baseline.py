@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS
 from backtest.core import BoolArray, FloatArray, IntArray, units
 from backtest.results import AccountFields, PositionFields, Result, Sampled, compare_pairs
 from backtest.results.measure_table import ABOUT
+from backtest.results.measure_table import MONEY as MONEY_UNIT
 from backtest.results.performance import sampled_returns
 from backtest.search import LEAST_SAMPLES, WalkForward, walk_differences
 
@@ -171,7 +172,7 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     order = {name: place for place, name in enumerate(STEPS)}
     found = []
     for name, values in was.columns.items():
-        other = now.columns.get(name, values)
+        other = now.columns[name]
         differs: BoolArray = values.view(np.uint64) != other.view(np.uint64)
         if not is_exact:
             size = np.maximum(np.abs(values), np.abs(other))
@@ -225,6 +226,8 @@ OVERFIT = "walk_pbo"
 BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
+WIDEST = 1e3
+"""The widest relative tolerance; a wider one does not fail whatever the run does."""
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
 
 
@@ -260,7 +263,10 @@ class Band(NamedTuple):
 
 
 def read_band(given: object, name: str) -> Band:
-    """Read a tolerance: ``0.05``, ``"5%"``, ``"any"``, or what :meth:`Band.to_data` returns."""
+    """Read a tolerance: ``0.05``, ``"5%"``, ``"any"``, or what :meth:`Band.to_data` returns.
+
+    Raises ParameterError for anything else, and for a relative one over :data:`WIDEST`.
+    """
     kind, value = "absolute", given
     if isinstance(given, Mapping) and len(given) == 1:
         ((kind, value),) = given.items()
@@ -277,7 +283,40 @@ def read_band(given: object, name: str) -> Band:
             f"{name} must be a number from 0, a percentage (5%) or 'any', which is reported and "
             f"never fails, got {given!r:.60}"
         )
+    if kind == "relative" and width > WIDEST:
+        raise core.ParameterError(f"{name} must be at most {WIDEST:g} relative, got {given!r:.60}")
     return Band(**{kind: width})
+
+
+def check_bands(metrics: Mapping[str, float], bands: Mapping[str, Band]) -> None:
+    """Raise ParameterError for a baseline that cannot fail.
+
+    It has no measures, or none with a tolerance, or an absolute tolerance over :data:`WIDEST`
+    times the size of its measure.
+    """
+    if not metrics:
+        raise core.ParameterError("a baseline must have measures, got none")
+    if all(bands[name].is_open for name in metrics):
+        raise core.ParameterError(
+            "a baseline must have a tolerance of at least one measure, got 'any' for all"
+        )
+    for name, value in metrics.items():
+        width = bands[name].absolute
+        most = WIDEST * find_scale(name, value, metrics)
+        if width is not None and width > most:
+            raise core.ParameterError(
+                f"tolerance of {name} must be at most {most:g}, {WIDEST:g} times its size, got "
+                f"{width:g}"
+            )
+
+
+def find_scale(name: str, value: float, metrics: Mapping[str, float]) -> float:
+    """Return what an absolute tolerance is judged by: 1, the value, of money also all others."""
+    sizes = [value]
+    if name in ABOUT and ABOUT[name].unit == MONEY_UNIT:
+        sizes += [metrics.get(other, 0.0) for other, about in ABOUT.items()
+                  if about.unit == MONEY_UNIT]  # fmt: skip
+    return max([1.0, *(abs(size) for size in sizes if math.isfinite(size))])
 
 
 def choose_bands(
@@ -480,6 +519,9 @@ class Baseline:
     bands: Mapping[str, Band]
     trace: Trace
     history: Sequence[Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        check_bands(self.metrics, self.bands)
 
     def is_other_than(self, other: Baseline) -> bool:
         return (
@@ -687,8 +729,8 @@ def load_baseline(path: Path) -> Baseline:
     """Load a baseline; raise DataError if a file is missing, damaged or changed."""
     try:
         return _read_baseline(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, core.ParameterError,
-            pa.ArrowException) as error:  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+            core.ParameterError, pa.ArrowException) as error:  # fmt: skip
         reason = repr(error) if isinstance(error, KeyError) else core.describe_fault(error)
         raise core.DataError(
             f"{path}: a baseline must be whole: {reason}; restore it from version control, or "
@@ -707,22 +749,60 @@ def _read_baseline(path: Path) -> Baseline:
     ):
         if found != wanted:
             raise ValueError(f"its {name} must be {wanted}, got {found}")
-    table = pq.read_table(pa.BufferReader(content))
-    arrays = {name: np.ascontiguousarray(table[name].to_numpy()) for name in table.column_names}
+    experiment = document["experiment"]
+    if experiment is not None:
+        experiment = check_kind("experiment", experiment, str)
     return Baseline(
         name=document["name"],
-        experiment=document["experiment"],
+        experiment=experiment,
         mode=check_mode(document["mode"]),
-        facts=document["facts"],
-        host=document["platform"],
-        metrics=core.from_plain({name: each["value"] for name, each in metrics.items()}),
+        facts=check_kind("facts", document["facts"], dict),
+        host={
+            x: str(each) for x, each in check_kind("platform", document["platform"], dict).items()
+        },
+        metrics={name: read_measure(name, each["value"]) for name, each in metrics.items()},
         bands={x: read_band(each["tolerance"], f"metrics.{x}") for x, each in metrics.items()},
-        trace=Trace(
-            time=arrays.pop("time"),
-            inputs=arrays.pop("inputs", None),
-            columns=arrays,
-            first_unit=float(about["first_unit"]),
-            interval=int(about["interval"]),
-        ),
-        history=tuple(document["history"]),
+        trace=read_trace(content, about),
+        history=tuple(check_kind("history", document["history"], list)),
+    )
+
+
+Kind = TypeVar("Kind", str, dict, list)  # type: ignore[type-arg]
+
+
+def check_kind(name: str, value: object, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise TypeError(f"its {name} must be a {kind.__name__}, got {value!r:.60}")
+    return value
+
+
+def read_measure(name: str, given: object) -> float:
+    value = core.from_plain(given)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"metrics.{name}.value must be a number, got {given!r:.60}")
+    return float(value)
+
+
+def read_trace(content: bytes, about: Mapping[str, Any]) -> Trace:
+    """Read the bars of a baseline, and check that they have the types that are compared."""
+    table = pq.read_table(pa.BufferReader(content))
+    arrays = {name: np.ascontiguousarray(table[name].to_numpy()) for name in table.column_names}
+    time = arrays.pop("time")
+    inputs = arrays.pop("inputs", None)
+    for name, column, kind in (
+        ("time", time, np.int64),
+        ("inputs", inputs, np.uint32),
+        *((name, column, np.float64) for name, column in arrays.items()),
+    ):
+        if column is not None and column.dtype != kind:
+            raise TypeError(f"its column {name} must be {kind.__name__}, got {column.dtype}")
+    interval = int(about["interval"])
+    if interval <= 0 or not len(time):
+        raise ValueError("its bars must be at least one, with an interval over 0")
+    return Trace(
+        time=time,
+        inputs=inputs,
+        columns=arrays,
+        first_unit=float(about["first_unit"]),
+        interval=interval,
     )

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from backtest.baselines import baseline as b
-from backtest.core import BacktestError, count_nouns, to_plain
+from backtest.core import BacktestError, count_nouns, format_time, to_plain
 from backtest.results.measure_table import METRICS
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
+ALWAYS_COUNTED = (SAME, MOVED, UNMEASURED)
 MOST_NAMED = 5
 
 
@@ -167,31 +168,46 @@ def find_obstacle(was: b.Baseline, now: b.Baseline) -> str:
     kinds = ["a walk" if b.WALK in each.facts else "a run" for each in (was, now)]
     if kinds[0] != kinds[1]:
         return f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}"
-    missing = [name for name in was.metrics if name not in now.metrics]
-    if missing:
-        return f"the run lacks measures of the baseline: {', '.join(missing)}; {cure}"
-    spans = [baseline.facts["data"] for baseline in (was, now)]
-    lost = find_lost_data(*spans)
+    for noun, held, measured in (
+        ("measures", was.metrics, now.metrics),
+        ("columns of bars", was.trace.columns, now.trace.columns),
+    ):
+        gone = [name for name in held if name not in measured]
+        if gone:
+            return f"the run lacks {noun} of the baseline: {', '.join(gone)}; {cure}"
+        new = [name for name in measured if name not in held]
+        if new:
+            return f"the baseline lacks {noun} of the run: {', '.join(new)}; {cure}"
+    lost = find_lost_data(was.facts.get("data"), now.facts["data"])
     if lost:
         return f"the run lacks data that the baseline was measured on: {lost}; {cure}"
     one, other = was.trace.time, now.trace.time
     if len(one) == len(other) and (one == other).all():
         return ""
-    bars = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
+    bars = [describe_bars(baseline.trace) for baseline in (was, now)]
     return f"runs must have the same bars to be compared, got {bars[0]} and {bars[1]}; {cure}"
 
 
-def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    if "instruments" in was:
+def describe_bars(trace: b.Trace) -> str:
+    first, last = (format_time(int(trace.time[place])) for place in (0, -1))
+    return f"{len(trace.time):,} of {first} to {last}"
+
+
+def find_lost_data(was: Any, now: Any) -> str:
+    """Name the data of a baseline that a run lacks; those come from a file of any content."""
+    if not isinstance(was, Mapping):
+        return ""
+    if isinstance(was.get("instruments"), Mapping):
         now_parts = now.get("instruments", {})
         lost = {
             name: find_lost_data(each, now_parts[name]) if name in now_parts else "all bars"
             for name, each in was["instruments"].items()
         }
         return ", ".join(f"{what} of {name}" for name, what in lost.items() if what)
+    tested_on = "liquidations_tested_on"
     kinds = {
-        "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
-        "mark prices": [each["liquidations_tested_on"] == "mark prices" for each in (was, now)],
+        "settlements of funding": [bool(each.get("funding_events")) for each in (was, now)],
+        "mark prices": [each.get(tested_on) == "mark prices" for each in (was, now)],
     }
     return " and ".join(kind for kind, (had, has) in kinds.items() if had and not has)
 
@@ -220,8 +236,9 @@ MOST_WINNERS = 8
 
 
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
-    counts = [(word, sum(each.status == word for each in verdicts)) for word in EXIT]
-    listed = ", ".join(f"{n} {status}" for status, n in counts if n)
+    """Count verdicts by status; continuous integration looks for ``0 moved, 0 not measured``."""
+    counts = {word: sum(each.status == word for each in verdicts) for word in EXIT}
+    listed = ", ".join(f"{n} {word}" for word, n in counts.items() if n or word in ALWAYS_COUNTED)
     return f"{count_nouns(len(verdicts), 'baseline')}: {listed}"
 
 

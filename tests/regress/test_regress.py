@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest import baselines, core
 from backtest.baselines import baseline as trace
-from backtest.baselines.verdict import list_tables
+from backtest.baselines.verdict import count_statuses, list_tables
 from backtest.core.errors import DataError, ParameterError
 from backtest.results.measure_table import METRICS
 from backtest.search.walk_forward import walk_forward
@@ -179,6 +179,71 @@ def test_a_tolerance_that_is_none_is_refused(given):
     check_refused(lambda: trace.read_band(given, "t"), "t must be a number from 0")
 
 
+TOO_WIDE = ["100001%", {"relative": 1000.5}, {"relative": "1e300"}]
+
+
+@pytest.mark.parametrize("given", TOO_WIDE, ids=str)
+def test_a_relative_tolerance_that_cannot_fail_is_refused(given):
+    check_refused(lambda: trace.read_band(given, "t"), "t must be at most 1000 relative")
+    assert trace.read_band({"relative": 1000.0}, "t").relative == 1000.0
+
+
+def test_a_baseline_that_cannot_fail_is_refused(was):
+    """An absolute tolerance may be 1,000 times its measure, or 1,000; of money, 1,000 times the
+    largest amount, here the equity of some 10,000."""
+    check_refused(lambda: take(tolerance={"*": "any"}), "a tolerance of at least one measure")
+    check_refused(lambda: take(tolerance={"sharpe": 1e5}), "tolerance of sharpe must be at most")
+    check_refused(lambda: take(tolerance={"impact": 1e8}), "tolerance of impact must be at most")
+    check_refused(lambda: replace(was, metrics={}), "must have measures, got none")
+    assert was.metrics["impact"] == 0.0
+    assert take(tolerance={"impact": 1e6}).bands["impact"].absolute == 1e6
+    assert take(tolerance={"*": "any", "fees": 0.0}).bands["sharpe"].is_open
+
+
+UNLIKE = {
+    "the run lacks measures of the baseline: invented":
+        lambda held: replace(
+            held, metrics={**held.metrics, "invented": 1.0},
+            bands={**held.bands, "invented": trace.Band(relative=0.1)},
+        ),
+    "the baseline lacks measures of the run: sharpe":
+        lambda held: replace(
+            held, metrics={x: each for x, each in held.metrics.items() if x != "sharpe"}
+        ),
+    "the run lacks columns of bars of the baseline: invented":
+        lambda held: replace_columns(
+            held, {**held.trace.columns, "invented": held.trace.time * 0.5}
+        ),
+    "the baseline lacks columns of bars of the run: unit":
+        lambda held: replace_columns(
+            held, {x: each for x, each in held.trace.columns.items() if x != "unit"}
+        ),
+}  # fmt: skip
+
+
+def replace_columns(held, columns):
+    return replace(held, trace=replace(held.trace, columns=columns))
+
+
+@pytest.mark.parametrize("mode", ["exact", "tolerance"])
+@pytest.mark.parametrize("reason", UNLIKE)
+def test_what_the_run_has_is_compared_not_what_the_file_lists(reason, mode, was):
+    verdict = baselines.compare_baselines(UNLIKE[reason](was), was, mode=mode)
+    assert verdict.exit_code == 2
+    assert verdict.reason.startswith(reason)
+    assert "--update" in verdict.reason
+
+
+def test_the_counts_always_name_what_moved_and_what_was_not_measured(was):
+    same, other = baselines.compare_baselines(was, was), replace(was, metrics={**was.metrics})
+    other.metrics["sharpe"] = -9.0
+    moved = baselines.compare_baselines(was, other)
+    assert count_statuses([same]) == "1 baseline: 1 same, 0 moved, 0 not measured"
+    assert count_statuses([same, moved]) == "2 baselines: 1 same, 1 moved, 0 not measured"
+    skipped = replace(same, status=baselines.SKIPPED)
+    assert count_statuses([skipped]) == ("1 baseline: 0 same, 0 moved, 0 not measured, 1 skipped")
+
+
 def test_a_band_holds_its_ends_and_what_does_not_exist():
     assert trace.Band(absolute=0.1).holds(0.0, -0.1)
     assert not trace.Band(absolute=0.1).holds(0.0, 0.11)
@@ -323,6 +388,23 @@ DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:400]),
     "another format": lambda path: edit(path, lambda data: data.update(format=7)),
     "no tolerance": lambda path: edit(path, lambda data: data["metrics"]["fees"].pop("tolerance")),
+    "no measures": lambda path: edit(path, lambda data: data.update(metrics={})),
+    "measures of text": lambda path: edit(
+        path, lambda data: data["metrics"]["fees"].update(value="x")
+    ),
+    "a tolerance without an end": lambda path: edit(
+        path, lambda data: data["metrics"]["fees"].update(tolerance={"relative": 1e9})
+    ),
+    "only tolerances without an end": lambda path: edit(
+        path, lambda data: [each.update(tolerance="any") for each in data["metrics"].values()]
+    ),
+    "facts of a list": lambda path: edit(path, lambda data: data.update(facts=[])),
+    "an experiment of numbers": lambda path: edit(path, lambda data: data.update(experiment=[1])),
+    "bars of nothing": lambda path: edit(path, lambda data: data["bars"].update(interval=0)),
+    "bars without end": lambda path: edit(
+        path, lambda data: data["bars"].update(interval=math.inf)
+    ),
+    "a file elsewhere": lambda path: edit(path, lambda data: data["bars"].update(file="../x")),
     "half the bars": lambda path: [
         bars.write_bytes(bars.read_bytes()[:9000]) for bars in path.parent.glob("*.parquet")
     ],
