@@ -76,11 +76,7 @@ class Regression:
         file = None if isinstance(given, MEASURED) else Path(given)
         own = name or (self.default_name if file is None else file.stem)
         path = self.claim_baseline(name_baseline(own))
-        try:
-            result = given if isinstance(given, MEASURED) else run_experiment(self.root / given)
-        except BacktestError as error:
-            text = write_text([report_failure(path.stem, error)])
-            raise pytest.fail.Exception(text, pytrace=False) from None
+        result = given if isinstance(given, MEASURED) else self.measure(given, path.stem)
         taken = take_baseline(
             result,
             path.stem,
@@ -92,6 +88,19 @@ class Regression:
         if verdict is not None and verdict.exit_code != 0:
             pytest.fail(write_advice(verdict), pytrace=False)
         return result
+
+    def measure(self, file: str | Path, name: str) -> Result:
+        """Run an experiment, or fail: a policy that skips its test has not been measured."""
+        __tracebackhide__ = True
+        try:
+            return run_experiment(self.root / file)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, BacktestError):
+                raise  # pytest shows where
+            text = write_text([report_failure(name, error)])
+            raise pytest.fail.Exception(text, pytrace=False) from None
 
     def claim_baseline(self, name: str) -> Path:
         """Return the path of a baseline, which only one test may use, and only once."""

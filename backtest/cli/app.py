@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Never
 
 import typer
 import typer.core
@@ -178,8 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
-                raise core.ParameterError("arguments must be text in UTF-8 without NUL")
+            check_text(given)
             output = printing.reserve_stdout() if "--json" in given else nullcontext()
             with core.recording_command(["backtest", *given]), output:
                 tree: Any = typer.main.get_command(app)
@@ -206,6 +207,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (typer.Abort, KeyboardInterrupt):
             printing.print_message("interrupted")
             return printing.INTERRUPTED
+        except Exception:
+            raise  # a fault of this program shows where it is
+        except BaseException as error:  # that code of a policy raised to pass what catches others
+            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            printing.print_message(f"error: a policy must return, it raised {what}")
+            return printing.REFUSED
+
+
+def check_text(arguments: Sequence[str]) -> None:
+    if any(re.search(r"[\0\ud800-\udfff]", word) for word in arguments):
+        raise core.ParameterError("arguments must be text in UTF-8 without NUL")
 
 
 FLAGS = {
@@ -224,12 +236,38 @@ def name_flags(text: str, given: Sequence[str]) -> str:
     return text
 
 
+GATES = ("regress", "check")
+"""The commands whose exit code is a verdict on a policy, whose code they run."""
+
+
 def run_process(arguments: Sequence[str]) -> int:
+    """Run the command of this process and return its exit code; a gate ends the process itself."""
     gc.freeze()  # what imports made stays
+    if arguments and arguments[0] in GATES:
+        end_with_verdict(arguments)
+    return run_and_flush(arguments)
+
+
+def run_and_flush(arguments: Sequence[str]) -> int:
     try:
         return printing.flush_output(main(arguments))
     except SystemExit:  # typer's, where the reader of the output has left
-        printing.flush_output(printing.FAILED)
-        raise
+        return printing.flush_output(printing.FAILED)
     except KeyboardInterrupt:  # between two of these lines
         return printing.INTERRUPTED
+
+
+def end_with_verdict(arguments: Sequence[str]) -> Never:
+    """Run a gate, and end the process by its exit code.
+
+    What a policy or a library left for the end of the process does not run: functions of
+    ``atexit``, finalizers, threads.
+    """
+    code = printing.FAILED
+    try:
+        code = run_and_flush(arguments)
+    except BaseException:
+        traceback.print_exc()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)

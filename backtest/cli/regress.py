@@ -20,7 +20,7 @@ from backtest.cli.command import AsJson, Files, Text, Texts, argument, command, 
 from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import clean, print_json
 from backtest.cli.searches import run_validation
-from backtest.core import RAISED, BacktestError, DataError, ParameterError
+from backtest.core import BacktestError, DataError, ParameterError
 from backtest.results import Result
 from backtest.results.measure_table import METRICS
 
@@ -127,6 +127,7 @@ def check(
         )
     if reason is not None and not update:
         raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
+    target = prepare_summary(summary)
     places = baselines or [FOLDER]
     loaded: dict[Path, Baseline | BacktestError] = {}
     for path in gate.find_baselines(places):
@@ -144,17 +145,30 @@ def check(
         for path, each in loaded.items()
     ]
     code = gate.combine_exit_codes(verdicts)
+    if target is not None:  # before the output, which a policy may have closed
+        with target.open("a", encoding="utf-8") as output:
+            output.write(gate.write_markdown(verdicts))
     if as_json:
         print_json({"exit": code, "baselines": [verdict.to_dict() for verdict in verdicts]})
     else:
         typer.echo(clean(gate.write_text(verdicts)))
-    step = os.environ.get(SUMMARY)
-    if target := summary or (Path(step) if step else None):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a" if str(target) == step else "w", encoding="utf-8") as output:
-            output.write(gate.write_markdown(verdicts))
     if code:
         raise typer.Exit(code)
+
+
+def prepare_summary(given: Path | None) -> Path | None:
+    """Return the file that the verdict is appended to, empty unless it is that of a CI step.
+
+    It is called before code of a policy runs: a policy may change the folder, and if it ended the
+    process, the verdict of an earlier check would stand for this one.
+    """
+    text = os.environ.get(SUMMARY)
+    step = Path(text).absolute() if text else None
+    target = step if given is None else given.absolute()
+    if target is not None and target != step:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"")
+    return target
 
 
 def check_baseline(
@@ -165,7 +179,9 @@ def check_baseline(
     try:
         now = run_again(path, was)
         verdict = gate.compare_baselines(was, now, **terms)
-    except RAISED as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of a policy may raise anything
         if not isinstance(error, BacktestError):
             traceback.print_exc(file=sys.stderr)
         return gate.report_failure(was.name, error, terms["mode"] or was.mode)

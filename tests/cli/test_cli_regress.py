@@ -1,5 +1,6 @@
 """``backtest regress``: exit codes, what is told where, and what is refused."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -99,7 +100,7 @@ def test_what_cannot_be_measured_is_2_and_the_others_are_still_checked(what, cap
     assert code == 2
     assert "calm: not measured: " in out
     assert "other: same" in out
-    assert "2 baselines: 1 same, 1 not measured" in out
+    assert "2 baselines: 1 same, 0 moved, 1 not measured" in out
 
 
 def test_nothing_is_written_unless_every_experiment_runs(capsys, folder):
@@ -149,6 +150,62 @@ def test_a_policy_that_exits_is_one_that_raises(folder, capsys, place):
     assert code == 2
     assert "Traceback" not in err
     assert "SystemExit" in err
+
+
+RAISED = {
+    "file": 'raise BaseException("stop")\n',
+    "generator": "raise GeneratorExit\n",
+    "observe": POLICY + '    def observe(self, market):\n        raise BaseException("stop")\n',
+    "leverage": POLICY.replace("return LEVEL", 'raise BaseException("stop")'),
+    "start": POLICY + EXITS["start"].replace("sys.exit(0)", 'raise BaseException("stop")'),
+}
+
+
+@pytest.mark.parametrize("place", RAISED)
+def test_what_no_handler_of_exceptions_catches_is_2(folder, capsys, place):
+    record(capsys)
+    (folder / "mine.py").write_text(RAISED[place])
+    code, out, _ = check(capsys)
+    assert code == 2
+    assert "calm: not measured: a run must end, raised" in out
+    code, _, err = call(capsys, "run", "calm.toml", "--no-save")
+    assert code == 2
+    assert err.startswith("error: a policy must return, it raised")
+    assert "Traceback" not in err
+
+
+ENDS = {
+    # what it does at its import, the exit code, whether there is a verdict
+    "a function at the end": ("import atexit, os\natexit.register(os._exit, 0)\n", 1, True),
+    "a finalizer": (
+        "import weakref, os\nclass K: pass\nk = K()\nweakref.finalize(k, os._exit, 0)\n", 1, True),
+    "a thread without an end": (
+        "import threading\nthreading.Thread(target=threading.Event().wait).start()\n", 1, True),
+    "another folder": ("import os\nos.chdir('/')\n", 1, True),
+    "an output that is closed": ("import sys\nsys.stdout.close()\n", 1, True),
+    "the end of the program": ("import sys\nsys.exit(0)\n", 2, True),
+    "the end of the process": ("import os\nos._exit(0)\n", 0, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "way", [name if k == 0 else pytest.param(name, marks=pytest.mark.slow)
+            for k, name in enumerate(ENDS)]
+)  # fmt: skip
+def test_no_end_of_the_process_passes_a_moved_baseline(folder, capsys, way):
+    """The line of the example's workflow wants exit code 0 and this text; what an earlier check
+    wrote does not stand for it."""
+    record(capsys)
+    code, wanted, has_verdict = ENDS[way]
+    (folder / "mine.py").write_text(code + POLICY)
+    (folder / "held_beside.py").write_text("LEVEL = 5.0\n")
+    (folder / "verdict.md").write_text("1 same, 0 moved, 0 not measured")
+    words = [sys.executable, "-m", "backtest", "regress", "check", "--summary", "verdict.md"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    verdict = (folder / "verdict.md").read_text()
+    assert done.returncode == wanted, done.stderr
+    assert "0 moved, 0 not measured" not in verdict
+    assert verdict.startswith("## Regression gate: 1 baseline: 0 same, ") == has_verdict
 
 
 def test_a_policy_that_exits_is_a_failed_row():

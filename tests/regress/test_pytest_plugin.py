@@ -145,3 +145,20 @@ def test_the_plugin_imports_nothing_until_it_is_used():
     code = "import sys, backtest_pytest; "
     code += "print([x for x in ('backtest', 'numpy', 'pandas', 'typer') if x in sys.modules])"
     assert run_python(code) == "[]"
+
+
+@pytest.mark.slow
+def test_a_policy_that_skips_its_test_is_not_measured(project, pytester):
+    """pytest's skip is no exception that others catch, and a skipped test passes."""
+    pytester.path.joinpath("calm.toml").write_text(
+        '[data]\nto = 2023-01-20\n[policy]\nname = "mine.py:Mine"\n[run]\ncompile = false\n'
+    )
+    pytester.path.joinpath("mine.py").write_text(
+        "import backtest as bt\nimport pytest\n\n\nclass Mine(bt.Policy):\n"
+        "    def observe(self, market):\n        pytest.skip('nothing to see')\n\n"
+        "    def leverage(self, bar, account):\n        return 1.0\n"
+    )
+    test = "\n\ndef test_it(backtest_regression):\n    backtest_regression('calm.toml')\n"
+    skipped = project(test=test)
+    skipped.assert_outcomes(failed=1)
+    skipped.stdout.fnmatch_lines(["calm: not measured: a run must end, raised Skipped*"])
