@@ -444,7 +444,7 @@ def list_importance(study: Study) -> list[Shown]:
     except core.ParameterError as error:  # scores do not differ
         return [f"{core.capitalize(str(error))}."]
     heads = {"share": Head("share", "of the variance", "percent"),
-             "noise": Head("of a permuted dummy", "95 % quantile", "percent"),
+             "noise": Head("of permuted scores", "largest of 19", "percent"),
              "is_over_noise": Head("over it", "", "claim")}  # fmt: skip
     bars = 100.0 * table["share"].rename_axis(["parameters"])
     bars.index = pd.MultiIndex.from_product([bars.index, [1]])
