@@ -403,16 +403,23 @@ def list_study_numbers(study: Study) -> list[Headline]:
     found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
                       text=format_explored(explored, best))]  # fmt: skip
     if verdict is not None:
-        looks = {0: "never", 1: "once"}.get(verdict.looks, f"{verdict.looks:,} times")
         found += [
             Headline("holdout", "On the holdout", verdict.holdout_score,
-                     note=f"accessed {looks}", text=format_holdout(study)),
+                     note=describe_looks(verdict.looks), text=format_holdout(study)),
             Headline("deflated_sharpe", "Deflated Sharpe ratio", verdict.deflated_sharpe,
                      "probability", "over 0.95 would be evidence"),
             Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
                      "probability that the best is no better than the median"),
         ]  # fmt: skip
     return found
+
+
+def describe_looks(looks: int | None) -> str:
+    if looks is None:
+        return "accesses not counted: no store"
+    if looks == 0:
+        return "never accessed"
+    return "accessed once" if looks == 1 else f"accessed {looks:,} times"
 
 
 def format_holdout(study: Study) -> str:

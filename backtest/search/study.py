@@ -258,8 +258,11 @@ class Study(SearchResult):
         return self.task
 
     @property
-    def looks(self) -> int:
-        """Number of sets that studies in the store have evaluated on the holdout so far."""
+    def looks(self) -> int | None:
+        """Number of sets that studies in the store have evaluated on the holdout so far.
+
+        None if there is a holdout, and no store counts them.
+        """
         if self.store is not None:
             return len(t.read_notes(self.store, t.LOOKS, self.manifest))
         return 0 if self.outcome is None else self.outcome.verdict.looks

@@ -284,7 +284,8 @@ class Verdict(NamedTuple):
     plain_score: float = math.nan
     plain_plateau: float = math.nan
     holdout_score: float = math.nan
-    looks: int = 0
+    looks: int | None = 0
+    """Sets that were evaluated on the holdout so far; None if no store counts them."""
     other_policies: tuple[str, ...] = ()
     growth: GrowthTest = GrowthTest()
 
@@ -384,7 +385,6 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
     parts = list_benchmarked(task, values, 1 + bool(holdout))
-    looks = t.read_notes(task.store, t.LOOKS, task.facts)
     verdict = Verdict(
         trials=len(t.find_distinct(trials.sets)),
         other_trials=others,
@@ -397,13 +397,22 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         plain_score=float(scores[0]),
         plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
-        looks=int(task.has_holdout) if task.store is None else len(looks),
+        looks=count_looks(task),
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
     lines = tuple(each.lines for each in parts)
     return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by, lines)
+
+
+def count_looks(task: StudyTask) -> int | None:
+    """Return how many sets the store counts on the holdout; None if there is no store."""
+    if not task.has_holdout:
+        return 0
+    if task.store is None:
+        return None
+    return len(t.read_notes(task.store, t.LOOKS, task.facts))
 
 
 def list_benchmarked(
