@@ -87,11 +87,15 @@ class MadeUp:
     is_pooled = False
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
-        """Return the formula's values; zeros for measures it does not give, NaN of failed sets."""
+        """Return the formula's values; zeros for measures it does not give, NaN of failed sets.
+
+        Each set fills 100 orders, unless the formula says otherwise.
+        """
         self.wait(self.pause)
         n = count_sets(sets)
         self.asked.append((n, first, stop))
         metrics = {name: np.zeros(n) for name in CORE} | {"ruin_time": np.full(n, math.nan)}
+        metrics |= {"turnover": np.ones(n), "fills": np.full(n, 100.0)}
         found = type(self).surface({name: np.asarray(values) for name, values in sets.items()})
         errors = [str(error) for error in found.pop("error", [""] * n)]
         metrics |= found

@@ -196,17 +196,39 @@ def is_dominated(scores: core.FloatArray) -> core.BoolArray:
     return beaten
 
 
-def find_knee(scores: core.FloatArray) -> int:
+LEAST_BULGE = 0.05
+"""Least distance of a knee from the chord, in ranges of the objectives: a frontier that is nearly
+straight has a set everywhere that is as good a compromise as its neighbors."""
+
+
+class Knee(NamedTuple):
+    """The set of a frontier that a search of several objectives chooses.
+
+    ``is_knee`` says whether it is a knee; else it is the best set of the first objective.
+    """
+
+    row: int
+    is_knee: bool
+
+
+def find_knee(scores: core.FloatArray) -> Knee:
     """Return the row that is farthest out from the chord between the ends of a frontier.
 
     ``scores`` (k, n_objectives), larger for better sets, are scaled to their range; of three
-    objectives, the chord is the plane through the best set of each.
+    objectives, the chord is the plane through the best set of each. Where no row is farther out
+    than .05, the frontier has no knee.
     """
     width = np.ptp(scores, axis=0)
     scaled = (scores - scores.min(axis=0)) / np.where(width > 0.0, width, 1.0)
     ends = scaled[np.argmax(scaled, axis=0)]
     across = np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]
-    return int(np.argmax(scaled @ across))
+
+    heights = scaled @ across
+    row = int(np.argmax(heights))
+    norm = float(np.linalg.norm(across))
+    if norm > 0.0 and (heights[row] - 1.0) / norm > LEAST_BULGE:
+        return Knee(row, is_knee=True)
+    return Knee(int(np.argmax(scores[:, 0])), is_knee=False)
 
 
 def rank_by_objective(

@@ -18,9 +18,9 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import count_periods
 from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
-from backtest.results.ranking import find_knee, is_dominated
+from backtest.results.ranking import LEAST_BULGE, find_knee, is_dominated
 from backtest.search import trials as t
-from backtest.search.winner import StudyTask
+from backtest.search.winner import FEW_FILLS, StudyTask
 from backtest.sweep import Evaluator, Sets, Space, draw_cube, name_column, take_sets
 
 ERROR_DRAWS = 200
@@ -149,23 +149,30 @@ class Frontier(core.SettingsResult):
     points : DataFrame
         By number, the best in the first objective first: ``point`` (``"frontier"``; ``"default"``
         for the defaults of the policy, ``"as given"`` for the parameters of a policy that was
-        given), the objectives in the search, the parameters, ``non_dominated`` (the share of
-        resampled histories in which no other set of the table or next to it beats the set in every
-        objective), and ``holdout_`` with each objective.
+        given), the objectives in the search, ``fills`` there, the parameters, ``non_dominated``
+        (the share of resampled histories in which no other set of the table or next to it beats
+        the set in every objective), and ``holdout_`` with each objective.
     trials : DataFrame
-        Objectives of all sets that satisfy the constraints and were not ruined.
+        Objectives of all sets that satisfy the constraints, were not ruined and filled an order.
     knee : int
-        The row of ``points`` that is farthest from the chord between the ends of the frontier, in
-        units of its range.
+        The row of ``points`` that a study and a walk-forward choose: the knee, farthest from the
+        chord between the ends of the frontier; without one, the best of the first objective.
+    has_knee : bool
+        Whether that row is over 0.05 from the chord, in units of the range of each objective.
     found : int
         Sets on the frontier; of more than 64, those are listed that lie farthest apart.
+    unfilled : int
+        Sets that filled no order, which are left out.
     """
 
     points: pd.DataFrame
     trials: pd.DataFrame
     knee: int
+    has_knee: bool
     found: int
+    unfilled: int
 
+    numbers = ("knee", "has_knee", "found", "unfilled")
     kind = "frontier"
     is_yearly = True
     long_tables = ("trials",)
@@ -184,17 +191,45 @@ class Frontier(core.SettingsResult):
         return f"{self.found:,} of {self.settings['sets']:,} sets"
 
     @property
-    def verdict(self) -> str:
-        def describe(row: int) -> str:
-            values = ((name, self.points.loc[row, name]) for name in self.objectives)
-            return ", ".join(f"{name_measure(k)} {format_value(k, value)}" for k, value in values)
+    def has_holdout(self) -> bool:
+        return f"holdout_{self.objectives[0]}" in self.points
 
-        text = f"{self.note} are beaten by no other in every objective. The knee has "
-        text += describe(self.knee)
+    @property
+    def chosen_name(self) -> str:
+        if self.has_knee:
+            return "the knee"
+        return f"the set with the best {name_measure(self.objectives[0])}, as there is no knee,"
+
+    @property
+    def verdict(self) -> str:
+        text = f"{core.capitalize(self.chosen_name)} has {self.describe(self.knee)} in the search"
+        if self.has_holdout:
+            text += f", and {self.describe(self.knee, 'holdout_')} on the holdout"
+        return f"{text}; no other set beats it in every objective."
+
+    def describe(self, row: int, where: str = "") -> str:
+        """Return the objectives of a row of ``points``; ``where="holdout_"`` on the holdout."""
+        values = [
+            f"{name_measure(name)} {format_value(name, self.points.loc[row, f'{where}{name}'])}"
+            for name in self.objectives
+        ]
+        return ", ".join(values)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (*super().notices, *self._list_notices())
+
+    def _list_notices(self) -> Iterator[str]:
+        if self.unfilled:
+            yield f"{core.count_nouns(self.unfilled, 'set')} that filled no order are left out."
+        few = self.points.index[self.points["fills"] < FEW_FILLS]
+        if len(few):
+            rows = ", ".join(str(row) for row in few)
+            yield f"Under {FEW_FILLS} fills, too few to judge: row {rows} of the sets."
         for row in self.points.index[self.points["point"] != FRONTIER]:
-            what = "beaten" if self.is_beaten(row) else "not beaten"
-            text += f"; the set {self.points.loc[row, 'point']} is {what}, with {describe(row)}"
-        return f"{text}."
+            is_beaten = "is beaten" if self.is_beaten(row) else "is not beaten"
+            point = self.points.loc[row, "point"]
+            yield f"The set {point} {is_beaten} by a set of the search: {self.describe(row)}."
 
     def is_beaten(self, row: int) -> bool:
         """Return whether a set of the table is beaten by another one in the search."""
@@ -212,13 +247,17 @@ class Frontier(core.SettingsResult):
         )
 
     def list_numbers(self) -> list[Headline]:
-        knee: Any = self.points.loc[self.knee]
-        return [
-            Headline(name, f"{name_measure(name)} at the knee", float(knee[name]),
-                     note="in the search",
-                     text=format_value(name, knee[name]))
-            for name in self.objectives
-        ]  # fmt: skip
+        chosen: Any = self.points.loc[self.knee]
+        where = "at the knee" if self.has_knee else "of the chosen set"
+        numbers = []
+        for name in self.objectives:
+            note = "in the search"
+            if self.has_holdout:
+                note += f"; {format_value(name, chosen[f'holdout_{name}'])} on the holdout"
+            title = f"{name_measure(name)} {where}"
+            text = format_value(name, chosen[name])
+            numbers.append(Headline(name, title, float(chosen[name]), note=note, text=text))
+        return numbers
 
     def list_parts(self) -> list[Part]:
         pairs = itertools.combinations(self.objectives, 2)
@@ -229,6 +268,11 @@ class Frontier(core.SettingsResult):
                for before, where in (("", "in the search"), ("holdout_", "on the holdout"))},
         }  # fmt: skip
         note = f"Row {self.knee} is the knee: farthest from the chord between the ends."
+        if not self.has_knee:
+            note = (
+                f"No row is over {LEAST_BULGE:g} from the chord between the ends, so there is no "
+                f"knee; row {self.knee} is chosen."
+            )
         return [
             Part("frontier", "The frontier", "No set beats a blue one in every objective.", (
                 *(self._draw(*pair) for pair in pairs),
@@ -240,7 +284,8 @@ class Frontier(core.SettingsResult):
         parts = {"all sets": self.trials}
         for name in (FRONTIER, DEFAULT, TODAY):
             parts[name] = self.points[self.points["point"] == name]
-        parts["knee"] = self.points.loc[[self.knee]]
+        name_chosen = "knee" if self.has_knee else "chosen"
+        parts[name_chosen] = self.points.loc[[self.knee]]
         drawn = pd.concat({name: each.set_index(x)[y] for name, each in parts.items()}, axis=0)
         table = pd.DataFrame({name: drawn.where(drawn.index.get_level_values(0) == name)
                               for name in parts if len(parts[name])}).droplevel(0)  # fmt: skip
@@ -248,7 +293,7 @@ class Frontier(core.SettingsResult):
         return ShownChart(
             f"frontier-{y}-{x}", f"{name_measure(y)} and {name_measure(x)}", "", table, "cloud",
             {"all sets": "neutral", FRONTIER: "accent", DEFAULT: "loss", TODAY: "step_3",
-             "knee": "ink"},
+             name_chosen: "ink"},
             name_measure(x), name_measure(y), has_legend=True, height=420,
             percent="".join(axis for axis, name in axes if choose_style(name) == "percent"),
         )  # fmt: skip
@@ -282,12 +327,14 @@ def build_frontier(
     front = np.flatnonzero(~is_dominated(scores))
     if not len(front):
         raise core.ParameterError(
-            f"a frontier needs a set that satisfies the constraints, none of {len(places):,} does"
+            "a frontier needs a set that satisfies the constraints and fills an order, none of "
+            f"{len(places):,} does"
         )
     listed = front[choose_apart(scores[front], MOST_POINTS)]
-    knee = front[find_knee(scores[front])]  # the best set of the study
-    if knee not in listed:
-        listed = np.append(listed[: MOST_POINTS - 1], knee)
+    knee = find_knee(scores[front])
+    chosen = front[knee.row]  # the best set of the study
+    if chosen not in listed:
+        listed = np.append(listed[: MOST_POINTS - 1], chosen)
     listed = listed[np.argsort(-scores[listed, 0], kind="stable")]
     left = np.setdiff1d(np.flatnonzero(~np.isnan(scores).any(axis=1)), listed)
     near = left[:0]
@@ -309,6 +356,7 @@ def build_frontier(
         shares[is_usable] = np.mean([~is_dominated(each) for each in drawn], axis=0)
     n = len(roles)
     columns = {"point": roles, **{name: rows.metrics[name][:n] for name in objectives}}
+    columns["fills"] = rows.metrics["fills"][:n]
     columns |= {SHARE: shares[:n], **{name_column(k): each for k, each in sets.items()}}
     if task.has_holdout:
         for k in range(n):
@@ -322,8 +370,17 @@ def build_frontier(
     settings = {name: task.facts[name] for name in facts}
     settings |= {"policy": task.facts["policy"]["name"], "objectives": list(objectives)}
     settings |= {"sets": len(places), "draws": draws}
-    row = 1 + int(np.flatnonzero(listed == knee)[0])
-    return Frontier(table, tried, row, len(front), settings=settings, market=task.problem.market)
+    row = 1 + int(np.flatnonzero(listed == chosen)[0])
+    return Frontier(
+        table,
+        tried,
+        knee=row,
+        has_knee=knee.is_knee,
+        found=len(front),
+        unfilled=int(np.sum(trials.metrics["turnover"][places] == 0.0)),
+        settings=settings,
+        market=task.problem.market,
+    )
 
 
 def list_given(task: StudyTask) -> dict[str, dict[str, Any]]:

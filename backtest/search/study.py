@@ -135,8 +135,8 @@ class Study(SearchResult):
         """One row per set: parameters, measures, error, score, violation, stage.
 
         Measures are those of the bars of the search. ``score`` is the objective, larger is better;
-        ``violation`` is by how much the constraints are broken, infinite for a ruined or failed
-        set; ``error`` is why a set failed. The candidates
+        ``violation`` is by how much the constraints are broken, infinite for a set that was
+        ruined, failed or filled no order; ``error`` is why a set failed. The candidates
         also have ``robust_score``, by which they were ranked, and ``plateau``, the median of their
         neighbors. The column of a parameter with the name of a measure, or of one of these
         columns, is ``policy.name``.
@@ -295,8 +295,8 @@ class Study(SearchResult):
     def frontier(self, objectives: Sequence[str] | None = None, *, draws: int = DRAWS) -> Frontier:
         """Return the sets that no other set of the study beats in every objective.
 
-        Sets that were ruined or break a constraint never enter. Each set that is listed is looked
-        at on the holdout, and a store counts these looks.
+        Sets that were ruined, break a constraint or filled no order never enter. Each set that is
+        listed is looked at on the holdout, and a store counts these looks.
 
         Parameters
         ----------
@@ -335,7 +335,8 @@ class Study(SearchResult):
             By parameter, pair (``"x x y"``: of both together, beyond each alone) and ``"rest"``:
             ``share``, over the declared ranges on their scales; ``noise``, the largest share of any
             parameter (or pair) in 19 forests of permuted scores, which a score without effects
-            exceeds in one search of 20; ``is_over_noise``. Ruined sets have the worst finite score.
+            exceeds in one search of 20; ``is_over_noise``. Sets that were ruined or
+            filled no order have the worst finite score.
 
         Raises
         ------

@@ -18,7 +18,7 @@ from backtest._compile.object_code import COMPILING
 from backtest.core.atomic_files import LOCK
 from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
-from backtest.results.ranking import find_knee, is_dominated
+from backtest.results.ranking import Knee, find_knee, is_dominated
 from backtest.sweep import Evaluator, count_sets, draw_cube, find_different, take_sets
 from backtest.sweep.sets import Sets, Space, take_part
 from backtest.sweep.sweep_table import decode_objects, encode_objects
@@ -270,11 +270,18 @@ class Goal(NamedTuple):
     def score(
         self, metrics: Mapping[str, core.FloatArray], failed: core.BoolArray
     ) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return scores and violations, of shape (n,) each."""
+        """Return scores and violations, of shape (n,) each.
+
+        The violation of a set that failed, was ruined or filled no order is infinite: it is never
+        chosen. An account without fills has no drawdown, and would be the best by that alone.
+        """
         scores = np.full(len(failed), np.nan)
         scores[~failed] = self.objective.score(take_sets(metrics, ~failed))
+
         violation = total_violation(self.constraints, metrics)
-        violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
+        is_lost = ~(metrics["ruined"] == 0.0)
+        is_unfilled = metrics["turnover"] == 0.0
+        violation[failed | is_lost | is_unfilled] = np.inf
         return scores, violation
 
     def list_broken(self, metrics: Mapping[str, float]) -> list[Constraint]:
@@ -442,10 +449,12 @@ def grade_feasible(goal: Goal, trials: Batch) -> core.FloatArray:
     return scores
 
 
-def find_knee_row(goal: Goal, trials: Batch) -> int:
+def find_knee_row(goal: Goal, trials: Batch) -> Knee:
+    """Return the row of the trials that several objectives choose."""
     scores = grade_feasible(goal, trials)
     front = np.flatnonzero(~is_dominated(scores))
-    return int(front[find_knee(scores[front])])
+    knee = find_knee(scores[front])
+    return knee._replace(row=int(front[knee.row]))
 
 
 def find_distinct(sets: Sets) -> core.IntArray:

@@ -54,11 +54,12 @@ def tune(
     objective : str, mapping or callable
         What to maximize, as in :func:`backtest.results.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
-        set. Of several measures, as in :func:`backtest.frontier`, the best set is the knee, and
-        nothing is ranked by neighbors.
+        set. Of several measures, as in :func:`backtest.frontier`, the best set is the knee, or that
+        of the first measure if there is no knee, and nothing is ranked by neighbors.
     constraints : mapping, optional
         Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
-        never wins over a set that does not. No ruin is always a constraint.
+        never wins over a set that does not. No ruin is always a constraint, and so is that the set
+        fills an order.
     trials : int, optional
         Most sets to evaluate, neighbors included, at least 4. Default 20,000 if ``seconds`` is not
         given either. A sampler may end earlier if nothing more is gained.
@@ -215,8 +216,8 @@ def objective(
     -------
     callable
         Takes a mapping such as ``{"target": 0.4}``, with the names that a ``space`` has, and
-        returns a float: minus infinity if the account was ruined or breaks a constraint, NaN if
-        the run of the set fails or the objective is not defined for it.
+        returns a float: minus infinity if the account was ruined, filled no order or breaks a
+        constraint, NaN if the run of the set fails or the objective is not defined for it.
 
     Raises
     ------

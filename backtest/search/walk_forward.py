@@ -84,8 +84,8 @@ def walk_forward(
         As in :func:`backtest.tune`.
     policy, space, fix, objective, constraints, patience, sampler, robust
         As in :func:`backtest.tune`, which searches every train span with the same seed. Of
-        several objectives, each span trades the knee of its frontier, and ranks and scores are
-        those of the first. The space holds parameters of the policy and of the signal.
+        several objectives, each span trades the chosen set of its frontier, and ranks and scores
+        are those of the first. The space holds parameters of the policy and of the signal.
     train, test : str
         Lengths of the spans, such as ``"365d"``: at least 200 and 20 bars. The first test span
         opens ``train + gap`` after the data begin. The last one ends with the data.

@@ -24,6 +24,7 @@ from backtest.sweep.set_evaluator import Evaluator, pool_measure
 from backtest.sweep.sets import Dimension, Sets, Space, find_active
 
 BY_ROBUST, BY_KEPT, BY_SCORE, BY_KNEE = "robust_score", "kept", "score", "knee"
+BY_FIRST = "first objective"
 """By what the best trial is chosen."""
 ENOUGH = 16
 """With at least so many candidates, a best trial below the median or without a robust score is
@@ -361,17 +362,19 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     rule = problem.robustness.fit(allowed)
     rows = choose_candidates(task.problem.space, trials.sets, t.worst_where_broken(trials), rule)
     if goal.others:
-        rows = np.array([t.find_knee_row(goal, trials)])
+        rows = np.array([t.find_knee_row(goal, trials).row])
     sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
     rng = np.random.default_rng([task.problem.seed, 1])
     candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
+    by = BY_SCORE
     trials = t.gather(examiner.batches)
     if goal.others:
         knee = t.find_knee_row(goal, trials)
-        if knee != rows[0]:  # its neighbors beat it or lie farther out; those of one are not known
-            rows, scores = np.array([knee]), trials.scores[[knee]]
+        by = BY_KNEE if knee.is_knee else BY_FIRST
+        if knee.row != rows[0]:  # a neighbor beats it or lies farther out; its own are not known
+            rows, scores = np.array([knee.row]), trials.scores[[knee.row]]
             candidates = CandidateScores(*np.full((3, 1), np.nan))
-    place, by, told = 0, BY_KNEE if goal.others else BY_SCORE, list[str]()
+    place, told = 0, list[str]()
     if task.problem.is_robust:
         median = float(np.median(trials.scores[t.is_feasible(trials)]))
         is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)
@@ -426,10 +429,12 @@ def list_benchmarked(
 
 def describe_lack(goal: t.Goal, trials: t.Batch, n: int) -> str:
     has_run = np.array([error == "" for error in trials.errors])
+    unfilled = has_run & (trials.metrics["turnover"] == 0.0)
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     counts = {f"satisfy them and have no finite {goal.objective.name}": scoreless}
     for each in goal.constraints:
         counts[f"break {each}"] = np.count_nonzero((each.violation(trials.metrics) > 0.0) & has_run)
+    counts["filled no order"] = np.count_nonzero(unfilled)
     counts["failed"] = np.count_nonzero(~has_run)
     causes = [f"{count:,} {what}" for what, count in counts.items() if count]
     return f"no set satisfies all constraints and has a score: of {n:,} sets {', '.join(causes)}"
@@ -495,8 +500,6 @@ def list_warnings(
         if math.isinf(verdict.plateau):
             found = "and half of its neighbors or more are ruined or break a constraint"
         yield f"the best sits on a spike: its own {name} is {verdict.score:.4g}, {found}"
-    if trials.metrics["turnover"][best] == 0.0:
-        yield "the best set filled no order; run it with bt.run to see why"
     yield from warn_of_failures(trials)
     if len(parts) > 1 and parts[1].fills < FEW_FILLS:
         yield (

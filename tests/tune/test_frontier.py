@@ -132,15 +132,17 @@ def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
     default = found.points[found.points["point"] == "default"].iloc[0]
     assert (default["x"], default["y"]) == (5.0, 10.0)
     assert found.is_beaten(int(default.name))
-    assert "the set default is beaten" in found.verdict
+    assert found.verdict.startswith("The knee has CAGR")
+    assert "on the holdout" in found.verdict
+    assert any("The set default is beaten" in notice for notice in found.notices)
     assert {"holdout_cagr", "holdout_max_drawdown", "non_dominated"} <= {*found.points}
     assert "not deflated" in found.details
     assert study.best["x"] == pytest.approx(found.points.loc[found.knee, "x"])
     assert study.outcome.chosen_by == "knee"
 
 
-def test_the_knee_of_a_frontier_is_the_best_set_of_its_study(on):
-    """Of many sets, and of those as far from the chord, it is one set; the listed ones are 64."""
+def test_the_chosen_set_of_a_frontier_is_the_best_one_of_its_study(on):
+    """Of many sets, and of those on the chord, it is one set; the listed ones are 64."""
 
     def same(sets: Columns) -> Columns:
         return {"cagr": sets["x"], "max_drawdown": sets["x"]}
@@ -157,9 +159,51 @@ def test_the_knee_of_a_frontier_is_the_best_set_of_its_study(on):
 def test_the_knee_is_farthest_from_the_chord():
     """On the circle around (0, 0) it is at 45 degrees, whatever the units."""
     angle = np.linspace(0.0, np.pi / 2, 19)
-    assert find_knee(np.column_stack([np.sin(angle), 50 * np.cos(angle)])) == 9
+    assert find_knee(np.column_stack([np.sin(angle), 50 * np.cos(angle)])) == (9, True)
     corner = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.7, 0.7, 0.7], [0.4, 0.4, 0.4]])
-    assert find_knee(corner) == 3
+    assert find_knee(corner) == (3, True)
+
+
+def test_a_frontier_that_is_nearly_straight_has_no_knee():
+    """The chord is x + y = 1; (.5 + h, .5 + h) lies h sqrt(2) from it: .0495 at .035, .0509 at
+    .036. Without a knee, the best of the first objective is chosen."""
+    for bulge, knee in ((0.0, (0, False)), (0.035, (0, False)), (0.036, (1, True))):
+        middle = 0.5 + bulge
+        assert find_knee(np.array([[1.0, 0.0], [middle, middle], [0.0, 1.0]])) == knee
+    assert find_knee(np.array([[3.0, 4.0]])) == (0, False)
+
+
+def test_sets_without_fills_are_never_on_a_frontier_or_chosen(on):
+    """Under x = 3 no set fills an order: without a drawdown, none of the others would beat it."""
+
+    def fill_some(sets: Columns) -> Columns:
+        is_filled = sets["x"] >= 3.0
+        return {
+            "cagr": np.where(is_filled, 0.1 * sets["x"], 0.0),
+            "max_drawdown": np.where(is_filled, (sets["x"] / 10) ** 2, 0.0),
+            "turnover": is_filled * 1.0,
+            "fills": np.where(is_filled, np.where(sets["x"] < 5.0, 4.0, 20.0), 0.0),
+        }
+
+    on(fill_some)
+    study = seek(objective=["cagr", "max_drawdown"], trials=60, robust=False)
+    found = study.frontier(draws=5)
+    assert found.points["x"].min() >= 3.0
+    assert found.trials["cagr"].min() >= 0.3
+    assert found.unfilled == int((study.table["fills"] == 0).sum()) > 0
+    assert f"{found.unfilled} sets that filled no order are left out." in found.notices
+    assert any(notice.startswith("Under 10 fills") for notice in found.notices)
+    assert study.best["fills"] > 0
+
+    best = seek(objective="calmar", trials=60, robust=False).best
+    assert best["fills"] > 0
+
+
+def test_a_search_in_which_no_set_fills_an_order_says_so(on):
+    on(lambda sets: {"sharpe": np.zeros(len(sets["x"])), "turnover": np.zeros(len(sets["x"]))})
+    study = seek(trials=20, robust=False)
+    assert study.best is None
+    assert any("filled no order" in text for text in study.warnings)
 
 
 def test_shares_are_those_of_paired_histories():

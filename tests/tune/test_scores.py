@@ -44,8 +44,9 @@ def test_scores_are_those_of_a_search(market, policy, given, space):
 @pytest.mark.parametrize(("given", "leverage", "score"), [
     ({"constraints": {"max_drawdown": "<= 0.01"}}, 3.0, -math.inf),
     ({"account": bt.Account(max_leverage=100)}, 50.0, -math.inf),
-    ({}, 0.0, math.nan),
-], ids=["a broken constraint", "ruin", "not defined"])  # fmt: skip
+    ({}, 0.0, -math.inf),
+    ({"objective": lambda measures: math.nan}, 1.0, math.nan),
+], ids=["a broken constraint", "ruin", "no order filled", "not defined"])  # fmt: skip
 def test_what_has_no_score_is_minus_infinity_or_nan(given, leverage, score):
     found = bt.objective(MARKET, Constant, **{**TERMS, **given})({"leverage": leverage})
     assert found == pytest.approx(score, nan_ok=True)
