@@ -60,7 +60,7 @@ FLAGS = {
 
 OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "data": {
-        "path": ((str, list), "Folder or file ('sample'); may be repeated."),
+        "path": ((str, list), "Folder or file ('sample'); repeatable."),
         "from": (TIME, "First bar to read, UTC."),
         "to": (TIME, "End of the last bar, UTC."),
         "resample": (str, "Combine bars into longer ones, e.g. 1d."),
@@ -86,7 +86,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),
         "allocate": (str, "Several markets: 'equal', 'inverse-volatility', 'risk-budget'."),
         "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
-        "decision_interval": (str,),
+        "decision_interval": (str, "Bars at whose closes policies decide, such as 4h (all bars)."),
         "detail": (str,),
         "sampling": (str,),
         "calendar": ((str, int),),

@@ -30,7 +30,7 @@ IN_SUMMARY = (
 """Warnings whose text stands in the summary of a run too."""
 
 
-@command("run", "")
+@command("run", "run.decision_interval")
 def run(draft: Draft, *, output: Output) -> None:
     """Run an account through a market under a policy, and summarize the result.
 
@@ -74,7 +74,8 @@ def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.
 
 @command(
     "compare",
-    "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
+    "run.decision_interval compare.baseline compare.equal_risk compare.confidence compare.draws "
+    "compare.seed",
     read_compared,
 )
 def compare(draft: Draft, *, output: Output) -> None:
@@ -120,7 +121,10 @@ def compare(draft: Draft, *, output: Output) -> None:
     output.give_out(compared)
 
 
-@command("decide", "decide.snapshot decide.at decide.mark decide.funding decide.now")
+@command(
+    "decide",
+    "run.decision_interval decide.snapshot decide.at decide.mark decide.funding decide.now",
+)
 def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     """Show what a policy decides at the last close, and the order that it leads to.
 
@@ -129,7 +133,7 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     backtest decide --data btc/ --policy vol-target --snapshot account.json --at 30250
     backtest decide live.toml --snapshot account.json --json
     """
-    table = {"now": pd.Timestamp.now(tz="UTC"), **draft.table("decide")}
+    table = dict(draft.table("decide"))
     if "snapshot" not in table:
         raise ParameterError(
             "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from time import time_ns
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Unpack
 
@@ -26,7 +27,7 @@ from backtest.engine import AccountInputs, AnyPolicy, Backtest, BacktestFields, 
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known
-from backtest.market import Market, Markets, find_clock, remake
+from backtest.market import Market, Markets, find_clock, find_later_sessions, remake
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
 from backtest.policies import AccountView, sets_margin
@@ -280,6 +281,7 @@ class Caution(NamedTuple):
 @dataclass(frozen=True, eq=False, repr=False)
 class Decision:
     time: pd.Timestamp
+    now: pd.Timestamp
     leverage: Mapping[str, float]
     venue_leverage: Mapping[str, float]
     target: Mapping[str, float]
@@ -300,6 +302,7 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         values = {each.name: getattr(self, each.name) for each in fields(self)} | {
             "time": self.time.isoformat(),
+            "now": self.now.isoformat(),
             "may_act": self.may_act,
             "cuts": [each._asdict() for each in self.cuts],
             "warnings": [each._asdict() for each in self.warnings],
@@ -386,7 +389,8 @@ def decide(
         Rate of a settlement at the next open, which the position carried in pays, or settlements of
         the next bar as for :meth:`Market.from_frames`. Default: none.
     now : str or Timestamp, optional
-        The present, in UTC, to refuse old data.
+        The present, in UTC. Default: the clock, which is read once. The decision has it as ``now``:
+        data that ended over two bars before, of a market with sessions two sessions, are old.
     """
     test = engine.read_test(market, fields).plain.replace(start=None)
     setup = engine.set_up_run(test, policy)
@@ -395,7 +399,7 @@ def decide(
         setup = setup.begin_at(state.started)
     elif state.started is not None:
         setup = setup.begin_at(core.to_nanoseconds(state.started))
-    present = None if now is None else core.to_nanoseconds(now, "now")
+    present = time_ns() if now is None else core.to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
         decided, traded = go_on(setup, state, policy, test)
@@ -411,7 +415,7 @@ def decide(
             decided = ask(setup, begun, traded)
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [*find_cautions(setup, stated, present), *of_snapshot]
-    return answer(setup, decided, traded, stated, cautions)
+    return answer(setup, decided, traded, stated, cautions, present)
 
 
 def go_on(
@@ -432,7 +436,7 @@ def go_on(
 
 def answer(
     setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated,
-    cautions: list[Caution],
+    cautions: list[Caution], now: int,
 ) -> Decision:  # fmt: skip
     names = setup.markets.names
     with np.errstate(all="ignore"):
@@ -452,6 +456,7 @@ def answer(
     }
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
+        now=pd.Timestamp(now, tz="UTC"),
         leverage=leverage,
         venue_leverage=dict(zip(names, state.positions.column("asked").tolist(), strict=True)),
         target=target,
@@ -476,21 +481,51 @@ def write_in_lots(size: float, lot: float) -> float:
     return whole if abs(size - whole) <= 1e-6 * lot else size
 
 
-def find_cautions(setup: Setup, stated: Stated, now: int | None) -> Iterator[Caution]:
+FRESH = 2
+"""Bars, or sessions, after whose end data are old."""
+
+
+def find_age(markets: Markets, now: int) -> Iterator[Caution]:
+    """Yield what the present says against the data: they are old, or their last bar is open."""
+    end = int(markets.time[-1]) + markets.interval
+    if now < end:
+        yield Caution(f"the last bar closes at {format_time(end)}, after now, {format_time(now)}")
+        return
+
+    room, unit = FRESH * markets.interval, f"bars of {core.format_duration(markets.interval)}"
+    if markets.sessions and markets.interval <= DAY:
+        # As late in the session after next as the data end in theirs.
+        last_day = int(markets.time[-1]) // DAY * DAY
+        room = find_later_sessions(markets.time, FRESH)[-1].value - last_day
+        unit = "sessions"
+    if now - end > room:
+        hours = (now - end) / HOUR
+        age = f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
+        yield Caution(f"the data end at {format_time(end)}, {age} ago, more than {FRESH} {unit}")
+
+
+def find_assumed(setup: Setup) -> Iterator[Caution]:
+    """Yield what no source says of the orders that each venue accepts, with the cure."""
+    for name, venue in setup.venues.items():
+        contract = venue.contract
+        if contract.assumed:
+            values = ", ".join(f"{x} ({getattr(contract, x):.12g})" for x in contract.assumed)
+            changes = ", ".join(f'"contract.{x}": ...' for x in contract.assumed)
+            yield Caution(
+                f"no source gives {values} of {name}: the venue may round or refuse the order; "
+                f"venue.override({{{changes}}}) with the figures of its listing, "
+                f"or --set venue.contract.{contract.assumed[0]}=...",
+                stops=False,
+            )
+
+
+def find_cautions(setup: Setup, stated: Stated, now: int) -> Iterator[Caution]:
     markets = setup.markets
-    end, interval = int(markets.time[-1]) + markets.interval, markets.interval
+    yield from find_age(markets, now)
+    yield from find_assumed(setup)
     if find_clock(markets).rows[-1] < 0:
         every = core.format_duration(markets.decision_interval)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
-    if now is not None and now - end > interval:
-        hours = (now - end) / HOUR
-        age = f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
-        yield Caution(
-            f"the data end at {format_time(end)}, {age} ago, "
-            f"more than a bar of {core.format_duration(interval)}"
-        )
-    if now is not None and now < end:
-        yield Caution(f"the last bar closes at {format_time(end)}, after now, {format_time(now)}")
     for name, market in setup.markets.items():
         last = (float(market.close[-1]), float(market.mark_close[-1]))
         stated_prices = find_price(market, name, stated)

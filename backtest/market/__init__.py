@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backtest.market.names import Currency, find_coin, find_currency, split_pair
     from backtest.market.quality import Quality, quality
     from backtest.market.rules import split_notes
+    from backtest.market.sessions import find_later_sessions
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars
     from backtest.market.tables import read_dates, rename_known, to_floats
     from backtest.market.weight_frame import CARRIED, CARRY, Weights, check_bars, name_columns

@@ -79,6 +79,10 @@ class ReductionOrder(core.Declaration):
         return tuple(value)
 
 
+STEPS = ("lot", "tick", "min_notional")
+"""What a venue's own listing says of an order's size and price."""
+
+
 class Contract(Value, kw_only=True):
     """The worth of one contract, and the steps of its quantity and price.
 
@@ -112,10 +116,13 @@ class Contract(Value, kw_only=True):
     expense : float
         What longs and shorts pay per year on the notional at the mark open, 0.0095 of a fund that
         costs .95 % a year; booked as interest. The prices must be those before this cost.
+    assumed : sequence of str
+        Which of ``lot``, ``tick`` and ``min_notional`` no source gives; :func:`backtest.decide`
+        warns of them. An override of one of them ends its assumption.
     """
 
     _omitted = frozenset(
-        {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense"}
+        {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense", "assumed"}
     )
 
     kind: Annotated[str, core.Choice("linear", "inverse", "spot")] = "linear"
@@ -129,6 +136,7 @@ class Contract(Value, kw_only=True):
     haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
     expense: Annotated[float, Number(0, 1)] = 0.0
+    assumed: Annotated[Sequence[str], core.AS_TUPLE] = ()
 
     @property
     def is_spot(self) -> bool:
@@ -136,10 +144,17 @@ class Contract(Value, kw_only=True):
         return self.kind == "spot"
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        completed = changes
+        if self.assumed:
+            still = [name for name in self.assumed if name not in changes]
+            completed = {"assumed": still, **changes}
         is_other = (self.kind == "inverse") != (changes.get("kind", self.kind) == "inverse")
-        return {"min_notional": None, **changes} if is_other else changes
+        return {"min_notional": None, **completed} if is_other else completed
 
     def faults(self) -> Faults:
+        for name in self.assumed:
+            if name not in STEPS:
+                yield "assumed", f"must name some of {', '.join(STEPS)}"
         for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
             is_given = getattr(self, name) is not None
             if self.is_spot and not is_given:

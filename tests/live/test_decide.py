@@ -188,7 +188,10 @@ def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
 def decide(state: Any = None, market: Any = MARKET, policy: Any = None, **terms: Any) -> Any:
     """Decide for an account of 1,000 without costs."""
     state = state or bt.AccountSnapshot(equity=1_000.0)
-    given = {"venue": venue_of(), "account": account_of(), "state": state} | terms
+    given = {"venue": venue_of(), "account": account_of(), "state": state, "now": None} | terms
+    markets = market.market if isinstance(market, bt.Backtest) else market
+    end = pd.Timestamp(int(markets.time[-1]) + markets.interval, tz="UTC")
+    given["now"] = given["now"] or end
     return bt.decide(policy or Follow(), market, **given)
 
 
@@ -218,7 +221,7 @@ def test_an_order_has_the_digits_of_its_lots():
 
 
 CAUTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "old data": ({"now": END + pd.Timedelta("3h")}, "more than a bar"),
+    "old data": ({"now": END + pd.Timedelta("3h")}, "3 h ago, more than 2 bars of 1h"),
     "an open bar": ({"now": END - pd.Timedelta("1min")}, "after now"),
     "warm-up": ({"policy": VolTarget(), "market": MARKET.prefix(2)}, "warm-up"),
     "another instrument": ({"state": snapshot(more={"ETHUSDT": OLD})}, "positions in ETHUSDT"),
@@ -239,6 +242,83 @@ def test_what_speaks_against_acting_is_said(label):
     assert not decision.may_act
     texts = [each.text for each in decision.warnings if each.stops]
     assert any(word in text for word in words.split("|") for text in texts), texts
+
+
+def test_the_clock_is_read_where_no_time_is_stated():
+    """Data of years ago never may act, in Python as at the command line; the time is kept."""
+    before = pd.Timestamp.now(tz="UTC")
+    terms = {"venue": venue_of(), "account": account_of(), "state": snapshot()}
+    decision = bt.decide(Follow(), MARKET, **terms)
+    assert before <= decision.now <= pd.Timestamp.now(tz="UTC")
+    assert not decision.may_act
+    assert "more than 2 bars of 1h" in str(decision.warnings[0])
+    stated = bt.decide(Follow(), MARKET, **terms, now="2024-01-02T06:30")
+    assert stated.may_act
+    assert stated.to_dict()["now"] == "2024-01-02T06:30:00+00:00"
+
+
+@pytest.mark.parametrize(("late", "may_act"), [("0h", True), ("2h", True), ("2h1s", False)])
+def test_data_are_old_two_of_their_own_bars_after_their_end(late, may_act):
+    """Bars of 1h, also where policies decide every 2h."""
+    for clock in (None, "2h"):
+        decision = decide(now=END + pd.Timedelta(late), decision_interval=clock)
+        assert decision.may_act == may_act
+
+
+def make_sessions(days: pd.DatetimeIndex, **more: Any) -> bt.Market:
+    bars = pd.DataFrame(100.0, days, ["open", "high", "low", "close"]).assign(volume=1e6)
+    market = bt.Market.from_frames(bars, sessions=True, instrument="SPY", **more)
+    return market.with_columns(target=np.ones(market.n_bars))
+
+
+@pytest.mark.parametrize(("last", "two_sessions_later"), [
+    ("2023-06-02", "2023-06-07"),  # a Friday: Monday, Tuesday, until whose end
+    ("2023-06-05", "2023-06-08"),  # a Monday: Tuesday, Wednesday
+    ("2023-12-22", "2023-12-28"),  # a Friday: Christmas on the Monday, Tuesday, Wednesday
+    ("2023-05-25", "2023-05-31"),  # a Thursday: Friday, Memorial Day on the Monday, Tuesday
+    ("2023-04-06", "2023-04-12"),  # a Thursday: Good Friday, Monday, Tuesday
+    ("2023-11-22", "2023-11-28"),  # a Wednesday: Thanksgiving, Friday, Monday
+])  # fmt: skip
+def test_weekends_and_holidays_do_not_make_the_data_of_sessions_old(last, two_sessions_later):
+    closed = [
+        *("2019-12-25", "2020-12-25", "2021-12-24", "2022-12-26"),
+        *("2020-05-25", "2021-05-31", "2022-05-30", "2023-05-29"),
+        *("2020-04-10", "2021-04-02", "2022-04-15", "2023-04-07"),
+        *("2020-11-26", "2021-11-25", "2022-11-24", "2023-11-23"),
+    ]
+    days = pd.bdate_range("2019-06-03", last, tz="UTC")
+    market = make_sessions(days[~days.isin(pd.DatetimeIndex(closed, tz="UTC"))])
+    limit = pd.Timestamp(two_sessions_later, tz="UTC")
+    for now, may_act in ((limit, True), (limit + pd.Timedelta("1min"), False)):
+        assert decide(market=market, calendar="252", now=now).may_act == may_act
+
+
+def test_the_hours_of_sessions_are_old_as_late_in_the_session_after_next():
+    """Six hours from 14:00 of each weekday; the data end at 17:00 of a Friday."""
+    opens = [
+        day + pd.Timedelta(hours=h)
+        for day in pd.bdate_range("2023-05-01", "2023-06-02", tz="UTC") for h in range(14, 20)
+    ]  # fmt: skip
+    market = make_sessions(pd.DatetimeIndex(opens[:-3]), interval="1h")
+    for now, may_act in (("2023-06-06T17:00", True), ("2023-06-06T17:01", False)):
+        assert decide(market=market, calendar="252", now=now).may_act == may_act
+
+
+def test_steps_of_orders_that_no_source_gives_are_said_with_the_cure():
+    venue = bt.Venue.preset("binance-usdm", "DOGEUSDT")
+    decision = decide(venue=venue)
+    (caution,) = decision.warnings
+    assert "no source gives lot (0), tick (1e-06), min_notional (5) of market" in str(caution)
+    assert decision.may_act
+    cure = {"contract.lot": 1.0, "contract.tick": 1e-5, "contract.min_notional": 5.0}
+    assert all(f'"{name}": ...' in str(caution) for name in cure)
+    stated = decide(venue=venue.override(cure))
+    assert not stated.warnings
+    assert stated.order["market"] == round(stated.order["market"])
+    (some,) = decide(venue=venue.override({"contract.lot": 1.0})).warnings
+    assert "no source gives tick" in str(some)
+    assert decide(venue=bt.Venue.preset("binance-usdm", "BTCUSDT")).warnings == ()
+    check_refused(lambda: bt.Contract(assumed=["size"]), "must name some of lot, tick")
 
 
 def test_a_limit_of_margin_that_leaves_nothing_stops():

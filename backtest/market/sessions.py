@@ -1,0 +1,98 @@
+"""When the next sessions of a market are expected: its weekdays, without its holidays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from backtest.core import IntArray
+from backtest.core.code_names import pd
+from backtest.core.units import DAY
+
+WEEKDAYS_SEEN = 364 * DAY
+"""Weekdays of sessions are those of the last 52 weeks of the data."""
+ENOUGH_WEEKS = 0.5
+"""A weekday has sessions if at least this share of the weeks had one on it."""
+BY_DATE = "date"
+YEARS_BY_DATE, YEARS_BY_RULE = 2, 3
+"""A rule makes a holiday if so many of its last days were closed. A holiday of a date may fall on
+the last Monday of its month two years in a row, so the others need three."""
+
+
+def find_later_sessions(time: IntArray, count: int) -> list[pd.Timestamp]:
+    """Return the UTC days on which the next sessions after the last bar are expected.
+
+    ``time`` of shape (n_bars,) holds the opens of a market with sessions, UTC ns. A day is left out
+    if the data have no sessions on its weekday, or if it is a holiday by their own past: closed at
+    the same date, the n-th or last such weekday of the month, or the same distance from Easter.
+    """
+    days = pd.DatetimeIndex(np.unique(time // DAY) * DAY)
+    weekdays = find_weekdays(days)
+    later: list[pd.Timestamp] = []
+    day = days[-1]
+    while len(later) < count:
+        day += pd.Timedelta(days=1)
+        if day.weekday() in weekdays and not is_holiday(day, days, weekdays):
+            later.append(day)
+    return later
+
+
+def find_weekdays(days: pd.DatetimeIndex) -> set[int]:
+    """Return the weekdays with sessions, Monday is 0; all of them if the data are under a week."""
+    seen = days[days > days[-1] - pd.Timedelta(WEEKDAYS_SEEN, unit="ns")]
+    weeks = ((seen[-1] - seen[0]).days + 1) / 7.0
+    if weeks < 1.0:
+        return {*range(7)}
+    counts = np.bincount(seen.day_of_week, minlength=7)
+    return {*np.flatnonzero(counts >= ENOUGH_WEEKS * weeks).tolist()}
+
+
+def is_holiday(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> bool:
+    if find_closed_rules(day, days, weekdays):
+        return True
+
+    # A date on a weekend is observed on the Friday before or the Monday after.
+    for step in (-1, 1):
+        beside = day + pd.Timedelta(days=step)
+        is_weekend = beside.weekday() not in weekdays
+        if is_weekend and BY_DATE in find_closed_rules(beside, days, weekdays):
+            return True
+    return False
+
+
+def find_closed_rules(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> set[str]:
+    """Return the rules whose days of the last years were closed, on weekdays with sessions."""
+    closed: dict[str, list[bool]] = {}
+    for year in range(day.year - 1, days[0].year - 1, -1):
+        for rule, earlier in list_anniversaries(day, year):
+            if days[0] <= earlier and earlier.weekday() in weekdays:
+                closed.setdefault(rule, []).append(earlier not in days)
+    rules = set()
+    for rule, were_closed in closed.items():
+        years = YEARS_BY_DATE if rule == BY_DATE else YEARS_BY_RULE
+        if len(were_closed) >= years and all(were_closed[:years]):
+            rules.add(rule)
+    return rules
+
+
+def list_anniversaries(day: pd.Timestamp, year: int) -> Iterator[tuple[str, pd.Timestamp]]:
+    """Yield the day of an earlier year that each rule of holidays puts beside a day."""
+    first = pd.Timestamp(year, day.month, 1)
+    if day.day <= first.days_in_month:
+        yield BY_DATE, first.replace(day=day.day)
+
+    # The n-th such weekday of the month, and the last.
+    to_weekday = (day.weekday() - first.weekday()) % 7
+    week = (day.day - 1) // 7
+    if 1 + to_weekday + 7 * week <= first.days_in_month:
+        yield "weekday", first.replace(day=1 + to_weekday + 7 * week)
+    if day.day + 7 > day.days_in_month:
+        weeks = (first.days_in_month - 1 - to_weekday) // 7
+        yield "last weekday", first.replace(day=1 + to_weekday + 7 * weeks)
+
+    yield "Easter", find_easter(year) + (day - find_easter(day.year))
+
+
+def find_easter(year: int) -> pd.Timestamp:
+    return pd.Timestamp(year, 1, 1) + pd.offsets.Easter()
