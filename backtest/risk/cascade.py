@@ -278,8 +278,11 @@ class Books:
             fails = self.find_gaps(rows, prices) <= 0.0
             low, high = np.where(fails, low, middle), np.where(fails, middle, high)
         are_last = (first <= 0.0) & (last > first)
+
         fractions = np.where(are_last, 0.0, high)
-        order = np.lexsort((fractions, are_last))
+
+        # Fractions that differ by rounding are the same: accounts then follow in their order.
+        order = np.lexsort((np.round(fractions, 12), are_last))
         way = np.maximum(fractions[order, None], 0.0) * (marks - self.start)
         return rows[order], self.start + way
 
@@ -330,14 +333,17 @@ class Books:
                     lack, is_sold[k], sizes[k] = lack - left, False, 0.0
                     continue
                 fund += left if self.mode == "takeover" else min(left, 0.0)
+            asked = 0.0
             for i in np.flatnonzero(sizes[k]).tolist():
                 size = float(sizes[k, i])
                 self.quantity[row, i] -= size
                 value = self.trade(row, i, size, reach)
+                asked += self.terms[i].fee * abs(size * value)
                 lost[i] -= size * (value - values[i])
                 self.closed[row] += abs(size)
                 self.closed_money[row] += abs(size) * value
             coins += self.sell_coins(row, reach)
+            coins += self.charge_fees(row, asked, reach)
         self.last[rows[is_sold]] = reaches[is_sold]
         if self.mode == "partial":
             self.level = level
@@ -405,24 +411,55 @@ class Books:
     def sell_coins(self, row: int, reach: FloatArray) -> FloatArray:
         """Sell coins of an account until its cash is not negative; return those sold, (n_markets,).
 
-        Each further piece is as large as the debt that is left at the value of the one before.
+        All coins lose the same share, so that the order of the markets decides nothing. Each
+        further share covers the debt that is left at the values of the one before.
         """
-        sold, least = np.zeros(len(reach)), -TOLERANCE * abs(float(self.cash[row]))
-        for i in np.flatnonzero(self.coins[row]).tolist():
-            value = (1.0 - self.terms[i].slippage) * float(self.to_values(reach)[i])
-            while self.cash[row] < least and self.coins[row, i] > 0.0:
-                owed = -float(self.cash[row])
-                piece = min(float(self.coins[row, i]), owed / value)
-                self.coins[row, i] -= piece
-                self.trade(row, i, piece, reach)
-                value = (owed + float(self.cash[row])) / piece
+        coins: FloatArray = self.coins[row]
+        sold, least = np.zeros(len(coins)), -TOLERANCE * abs(float(self.cash[row]))
+        values = self.value_coins(reach)
+        while self.cash[row] < least and np.any(coins > 0.0):
+            worth = float(coins @ values)
+            share = min(1.0, -float(self.cash[row]) / worth) if worth > 0.0 else 1.0
+            for i in np.flatnonzero(coins).tolist():
+                piece = float(coins[i]) * share
+                coins[i] -= piece
+                values[i] = self.trade(row, i, piece, reach)
                 sold[i] += piece
+        return sold
+
+    def value_coins(self, reach: FloatArray) -> FloatArray:
+        """Return what a coin of each market brings before impact, (n_markets,)."""
+        slippage = np.array([own.slippage for own in self.terms])
+        return np.asarray((1.0 - slippage) * self.to_values(reach))
+
+    def charge_fees(self, row: int, asked: float, reach: FloatArray) -> FloatArray:
+        """Take the fees of all closings, at most what is left; return the coins sold for them.
+
+        They come after the last closing and the coins (RULES-MANY 3), and make no shortfall.
+        """
+        left = float(self.cash[row] + self.quantity[row] @ self.to_values(reach))
+        left += float(self.coins[row] @ self.value_coins(reach))
+        fee = min(asked, max(left, 0.0))
+        if fee <= 0.0:
+            return np.zeros(len(reach))
+
+        self.cash[row] -= fee
+        self.fees += fee
+        if not np.any(self.coins[row] > 0.0):
+            return np.zeros(len(reach))
+
+        # Coins that impact makes worth less than they seemed pay a smaller fee.
+        sold = self.sell_coins(row, reach)
+        if not np.any(self.coins[row] > 0.0):
+            waived = min(fee, max(-float(self.cash[row]), 0.0))
+            self.cash[row] += waived
+            self.fees -= waived
         return sold
 
     def trade(self, row: int, i: int, size: float, reach: FloatArray) -> float:
         """Sell contracts of one market for an account, with impact; return the value that it gets.
 
-        ``reach`` (n_markets,) are the prices at which the account fails.
+        ``reach`` (n_markets,) are the prices at which the account fails. Fees come later.
         """
         flow = size * float(self.unit[i])
         self.level[i], value = self.quote(i, float(reach[i]), size, flow)
@@ -430,10 +467,6 @@ class Books:
         self.cash[row] += size * value
         self.liquidity_cash -= size * value
         self.liquidity[i] += size
-        held = (self.quantity[row] + self.coins[row]) @ self.to_values(reach)
-        fee = min(self.terms[i].fee * abs(size * value), max(float(self.cash[row] + held), 0.0))
-        self.cash[row] -= fee
-        self.fees += fee
         return value
 
     def drop_losses(self, rows: IntArray) -> float:

@@ -230,7 +230,7 @@ class Contagion(core.SettingsResult):
         return [each for each in numbers if not each.is_unknown]
 
     def list_parts(self) -> list[Part]:
-        names = list(self.spread)
+        names = [str(name) for name in self.spread]
         prices = self.rounds[[f"price {name}" for name in names]]
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
         paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
@@ -376,9 +376,10 @@ def cascade(
     Of several markets each round moves all prices along a straight way to their new marks. An
     account fails at the first fraction of it at which what backs it is at most its requirement, the
     sum over its positions; in that order each closes all positions, each with the impact of its
-    market, then sells coins until its cash is not negative. Their venues must be linear and close
-    whole positions; deficits go to the fund, then to profits. ``price``, ``recovery``, ``jump``,
-    ``me`` and auto-deleveraging are of one market.
+    market, then sells the same share of all coins until its cash is not negative, then pays the
+    fees of its positions, at most what is left. So the order of the markets decides nothing. Their
+    venues must be linear and close whole positions; deficits go to the fund, then to profits.
+    ``price``, ``recovery``, ``jump``, ``me`` and auto-deleveraging are of one market.
 
     The price is ``price (1 + shock - fall(Q))`` with Q the net flow that was forced so far, in
     notional at the price before the shock. Each round closes all accounts that fail at its price:
