@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
-    from backtest.engine.loop import DAY_OPEN, LIQUIDATED, WEALTH, Deciders, RunTape
+    from backtest.engine.loop import DAY_OPEN, LIQUIDATED, RUINED, WEALTH, Deciders, RunTape
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders

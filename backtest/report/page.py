@@ -60,6 +60,15 @@ class Column(NamedTuple):
     title: str
     unit: str = ""
     is_number: bool = True
+    can_ruin: bool = False
+
+
+RUINOUS = frozenset((
+    "probability", "p_liquidation", "p_ruin", "p_default", "model_probability_simulation_low",
+    "p_liquidation_simulation_low", "p_ruin_simulation_low", "p_default_simulation_low", "ruined", "liquidated", "liquidations",
+    "bad_debt", "lost_to_default", "shortfall", "shortfalls",
+))  # fmt: skip
+"""Columns with what can ruin an account, which no terminal is too narrow for."""
 
 
 class Cell(NamedTuple):
@@ -168,7 +177,7 @@ def write_table(shown: core.ShownTable) -> Table:
     )
     columns = (
         Column(shown.labels.title or title, shown.labels.unit, is_number=False),
-        *(Column(head.title, head.unit, numeric[name] or head.style != "number")
+        *(Column(head.title, head.unit, numeric[name] or head.style != "number", name in RUINOUS)
           for name, head in heads.items()),
     )  # fmt: skip
     left = len(whole) - len(texts)

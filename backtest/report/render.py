@@ -103,33 +103,52 @@ def wrap(text: str, indent: str = "") -> str:
 
 
 def lay_out(table: Table) -> tuple[Any, list[str]]:
+    """Return a grid of the columns that fit into 80 characters, and the titles of the others."""
     most = None if table.columns is FACTS else MAX_SHOWN
-    shown: list[tuple[Column, str, list[str]]] = []
-    unseen, used = list[str](), 0
+    columns: list[tuple[Column, str, list[str]]] = []
+    widths: list[int] = []
     for place, column in enumerate(table.columns):
         rows = (row[place] for row in table.rows[:most])
         cells = [core.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
         head = " ".join(filter(None, (column.title, column.unit)))
         room = max(map(len, [*cells, *head.split()]), default=1)
         heads = textwrap.wrap(core.escape_directions(head), room, break_on_hyphens=False)
-        width, words = max(map(len, cells), default=0), MIN_WORDS if shown else MAX_NAME
+        width, words = max(map(len, cells), default=0), MIN_WORDS if place else MAX_NAME
         width = width if column.is_number else min(width, words)
-        used += 3 + max(width, *map(len, heads), 0)
-        if used - 3 <= WIDTH or most is None:
-            shown.append((column, "\n".join(heads), cells))
-        else:
-            unseen.append(column.title)
+        widths.append(GAP + max(width, *map(len, heads), 0))
+        columns.append((column, "\n".join(heads), cells))
+
+    places = range(len(columns)) if most is None else choose_columns(table.columns, widths)
+    shown = [columns[place] for place in places]
+    unseen = [x.title for place, x in enumerate(table.columns) if place not in places]
+    is_narrow = sum(widths[place] for place in places) - GAP <= WIDTH
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
                             show_header=any(head for _, head, _ in shown))  # fmt: skip
     for column, head, _ in shown:
         side: Any = "right" if column.is_number else "left"
-        is_whole = column.is_number and used - 3 <= WIDTH
+        is_whole = column.is_number and is_narrow
         grid.add_column(rich.text.Text(head), justify=side, no_wrap=is_whole, overflow="fold")
     for row in zip(*(cells for _, _, cells in shown), strict=True):
         grid.add_row(*map(rich.text.Text, row))
     return grid, unseen
 
 
+def choose_columns(columns: Sequence[Column], widths: Sequence[int]) -> list[int]:
+    """Return the columns that fit: the labels, those with what can ruin, then the first others."""
+    chosen = [place for place, column in enumerate(columns) if place == 0 or column.can_ruin]
+    room = WIDTH + GAP - sum(widths[place] for place in chosen)
+    for place, width in enumerate(widths):
+        if place in chosen:
+            continue
+        if width > room:
+            break
+        room -= width
+        chosen.append(place)
+    return sorted(chosen)
+
+
+GAP = 3
+"""Characters between two columns."""
 MIN_WORDS, MAX_NAME = 24, 40
 """Characters that a table keeps room for, of a column of words and of the first."""
 

@@ -235,8 +235,8 @@ class Contagion(core.SettingsResult):
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
         paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
         count = {"money": Head("money", "", "count")}
-        money = {name: Head(str(name), "money lost", "count") for name in names}
-        units = {name: Head(str(name), "units", "decimals") for name in names}
+        money = {str(name): Head(str(name), "money lost", "count") for name in names}
+        units = {str(name): Head(str(name), "units", "decimals") for name in names}
         spread = pd.concat([self.spread, self.caused.to_frame("over all markets").T])
         return [
             Part("rounds", "The rounds", "Round 0 is only the shock.", (

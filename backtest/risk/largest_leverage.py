@@ -102,34 +102,39 @@ class MaxLeverage(core.SettingsResult):
     @property
     def verdict(self) -> str:
         bound, row = core.format_chance(self.settings["probability"]), self.table.iloc[-1]
-        past, told = self.settings["history"], core.format_chance(row["p_liquidation"])
-        low, high = (row[each] for each in r.name_interval("p_liquidation"))
-        name, of = self.bound_by, "95 % interval of the simulation"
+        name, chance = self.bound_by, core.format_chance(row["p_liquidation"])
         if name == HISTORY:
-            name, of = "history's own frequency", f"95 % interval of {past['apart']:,} starts apart"
-            low, high = past["low"], past["high"]
-        elif name.endswith(LONG_RUN):
-            name = f"{name.removesuffix(LONG_RUN)} from the long-run volatility"
-        elif name + LONG_RUN in self.table.index:
-            name = f"{name} from today's volatility"
-        held = self.settings["weights"]
-        weights = (f"{text or 'signal'} {held[x]:.3g}" for x, text in label_names(held).items())
+            past = self.settings["history"]
+            apart = r.describe_apart(past["hits"], past["apart"], past["high"])
+            name = f"history's own frequency, {chance} there ({apart})"
+        else:
+            name = f"{self._describe_model(name)}, {chance} there"
         return (
             f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
-            f"within {self.settings['horizon']} with a probability of at most {bound}. The bound "
-            f"is {name}: {told} there ({of}: {core.format_chance(low)} to "
-            f"{core.format_chance(high)}). Weights: {', '.join(weights)}."
+            f"within {self.settings['horizon']} with a probability of at most {bound}; the bound "
+            f"is {name}."
         )
+
+    def _describe_model(self, name: str) -> str:
+        if name.endswith(LONG_RUN):
+            return f"{name.removesuffix(LONG_RUN)} from the long-run volatility"
+        if name + LONG_RUN in self.table.index:
+            return f"{name} from today's volatility"
+        return name
 
     @property
     def details(self) -> str:
         past = self.settings["history"]
-        told = "History is too short to count: a year is needed." if past is None else (
-            f"History: {past['starts']:,} starts, one a day, {past['apart']:,} apart."
-        )  # fmt: skip
+        history = "History is too short to count: a year is needed."
+        if past is not None:
+            apart = r.describe_apart(past["hits"], past["apart"], past["high"])
+            history = f"History: {past['starts']:,} starts, one a day, {apart}."
+        held = self.settings["weights"]
+        weights = (f"{text or 'signal'} {held[x]:.3g}" for x, text in label_names(held).items())
         return (
             "The smallest of all rows is the one to use: models start at today's volatility and at "
-            f"the long-run one. Their paths have {path_models.describe_drift(self._drawn)}. {told}"
+            f"the long-run one. Their paths have {path_models.describe_drift(self._drawn)}. "
+            f"{history} Weights: {', '.join(weights)}."
         )
 
     @property
@@ -340,10 +345,13 @@ class HistoryTrials(PathTrials):
         return [int(np.sum((x.room >= self.bars) & (x.firsts < self.bars))) for x in past]
 
     def describe(self, size: float) -> dict[str, float]:
-        """Return starts, and the interval of Clopper and Pearson of those that are apart."""
-        share, starts, apart, _ = self.live(size).summarize(self.bars, self.horizon).values()
-        _, low, high = r.estimate(share * apart, int(apart), 0.95)
-        return {"starts": int(starts), "apart": int(apart), "low": low, "high": high}
+        """Return starts, those apart, and the largest probability that these leave possible."""
+        past = self.live(size)
+        found = past.summarize(self.bars, self.horizon)
+        apart = int(found["history_apart"])
+        share = self.count_hits([size], self.count, math.inf)[0] / self.count
+        hits, high = r.bound_apart(share, apart)
+        return {"starts": self.count, "apart": apart, "hits": hits, "high": high}
 
 
 def search_leverage(
@@ -456,14 +464,11 @@ class LeverageFrontier(core.SettingsResult):
         texts, size = [], self.table.index.names[1]
         for source, rows in self.table.groupby(level=0, sort=False):
             best: Any = rows["growth"].idxmax()
-            at, (low, high) = rows.loc[best], r.name_interval("p_liquidation")
+            at = rows.loc[best]
             texts.append(
-                f"{source} ({at['accounts']:,.0f} accounts): the median log growth is highest at a "
-                f"{size} of {best[1]:.3g}, {core.format_percent(at['growth'])} a year, where "
-                f"{core.format_chance(at['p_liquidation'])} are liquidated (95 % interval "
-                f"{core.format_chance(at[low])} to {core.format_chance(at[high])})"
+                f"{best[1]:.3g} on {source} ({core.format_chance(at['p_liquidation'])} liquidated)"
             )
-        return f"{core.capitalize('; '.join(texts))}."
+        return f"The median account grows most at a {size} of {', '.join(texts)}."
 
     @property
     def details(self) -> str:

@@ -20,16 +20,23 @@ from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import AnyPolicy, Backtest, BacktestFields
-from backtest.market import Market, Markets, as_markets, find_clock, read_weights
+from backtest.indicators import ewma_volatility, log_returns
+from backtest.market import Market, Markets, as_markets, find_clock, label_names, read_weights
 from backtest.policies import trades_options
 from backtest.results import Result
-from backtest.risk.path_models import describe_drift, summarize_funding
+from backtest.risk.path_models import HALF_LIFE, count_per_year, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import check_no_column, list_dated, pick_cost
 
-PAST = ("history", "history_starts", "history_apart", "history_worst_year")
+PAST = ("history", "history_starts", "history_apart", "history_high", "history_worst_year")
 YEAR = 365 * DAY
+CALM = 0.75
+"""Volatility of today over that of the last 365 days, under which a market is calm. There paths
+forecast .147 and .188 came (BTC, ETH and LTC of 2021 to 2023), since calm ends without a warning;
+the larger of the paths' share and history's frequency was right within its error."""
+ONE_SIDED = 0.95
+"""Confidence of the largest probability that starts apart leave possible."""
 WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
@@ -52,21 +59,24 @@ class PathLives(NamedTuple):
 class PastStarts(NamedTuple):
     """Accounts that began at the days' first opens of history, ``times`` (n_starts,) in ns.
 
-    ``firsts`` are their bars up to the first liquidation, ``room`` the bars until the data end.
+    ``firsts`` are their bars up to the first liquidation, ``losses`` up to the first liquidation or
+    ruin, ``room`` the bars until the data end.
     """
 
     times: core.IntArray
     firsts: core.IntArray
+    losses: core.IntArray
     room: core.IntArray
     has_marks: bool
 
     def summarize(self, bars: int, horizon: int) -> dict[str, float]:
-        """Return the share liquidated within some bars, of those with so many, and the worst year.
+        """Return the share lost within some bars, of those with so many, and the worst year.
 
-        ``horizon`` is their time in ns; so far apart, starts have no bar in common.
+        ``horizon`` is their time in ns; so far apart, starts have no bar in common. Of those the
+        share leaves a largest probability possible.
         """
         whole = self.room >= bars
-        times, hit = self.times[whole], self.firsts[whole] < bars
+        times, hit = self.times[whole], self.losses[whole] < bars
         if len(times) == 0:
             return dict.fromkeys(PAST, math.nan)
         ends = np.searchsorted(times, times + YEAR)
@@ -75,7 +85,9 @@ class PastStarts(NamedTuple):
         years = (total[ends] - total[:-1])[full] / (ends - np.arange(len(ends)))[full]
         share = float(np.mean(hit))
         apart = max(int((times[-1] - times[0] + DAY) // horizon), 1)
-        return dict(zip(PAST, (share, len(times), apart, max([share, *years])), strict=True))
+        _, high = bound_apart(share, apart)
+        found = (share, len(times), apart, high, max([share, *years]))
+        return dict(zip(PAST, found, strict=True))
 
 
 @dataclass(eq=False)
@@ -126,13 +138,27 @@ class PathsRunner:
         time, day = markets.time, markets.time // DAY
         has_marks = all(each.has_mark for each in markets.values())
         if markets.end - time[0] < YEAR:
-            return PastStarts(time[:0], time[:0], time[:0], has_marks)
+            return PastStarts(time[:0], time[:0], time[:0], time[:0], has_marks)
         begins = np.flatnonzero(day[1:] != day[:-1])
-        found = np.full(len(begins), bars, np.int64)
+        firsts, losses = np.full((2, len(begins)), bars, np.int64)
         for k, lives in self.live_past(begins, bars + 1):
-            hit = lives[engine.LIQUIDATED, 1:] != 0.0
-            found[k] = hit.argmax() if hit.any() else bars
-        return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
+            is_liquidated = lives[engine.LIQUIDATED, 1:] != 0.0
+            is_lost = is_liquidated | (lives[engine.RUINED, 1:] != 0.0)
+            for found, hit in ((firsts, is_liquidated), (losses, is_lost)):
+                found[k] = hit.argmax() if hit.any() else bars
+        room = markets.n_bars - 1 - begins
+        return PastStarts(time[begins + 1], firsts, losses, room, has_marks)
+
+    def measure_calm(self) -> dict[str, float]:
+        """Return today's volatility over that of the last 365 days, by instrument that is held.
+
+        Those with under a year of data are left out.
+        """
+        weights = self.list_weights(self.paths.markets)[:, -1].tolist()
+        pasts = self.paths.pasts
+        pairs = zip(self.paths.names, weights, strict=True)
+        ratios = {name: measure_calm(pasts[name]) for name, weight in pairs if weight != 0.0}
+        return {name: ratio for name, ratio in ratios.items() if not math.isnan(ratio)}
 
     def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
         """Yield what ``live_from`` of the loop does, of the account at some bars of history."""
@@ -295,6 +321,40 @@ class PathsRunner:
             if own.rates.shape[1] and len(paid):  # a spot leg pays none
                 rates[:, paid[-own.rates.shape[1] :]] = own.rates
         return found | {"funding_rate": rates.ravel()}
+
+
+def measure_calm(history: Market) -> float:
+    """Return the volatility of the last days over that of the last 365; NaN under a year of data.
+
+    That of the last days has the half-life of the model ``Filtered``.
+    """
+    if history.end - history.time[0] < YEAR:
+        return math.nan
+    half_life = max(HALF_LIFE * DAY / history.interval, 1.0)
+    today = float(ewma_volatility(history, half_life)[-1])
+    is_recent = history.time[1:] >= history.end - YEAR
+    square = float(np.mean(log_returns(history)[1:][is_recent] ** 2))
+    return today / math.sqrt(square * count_per_year(history)) if square > 0.0 else math.nan
+
+
+def bound_apart(share: float, apart: int) -> tuple[int, float]:
+    """Return how many starts apart a share is, and the largest probability that they leave.
+
+    That is the upper end of the one-sided 95 % interval of Clopper and Pearson.
+    """
+    hits = round(share * apart)
+    if hits >= apart:
+        return hits, 1.0
+    return hits, float(core.sp.special.betaincinv(hits + 1, apart - hits, ONE_SIDED))
+
+
+def format_bound(chance: float) -> str:
+    """Format a largest probability with two digits: the third is below what starts show."""
+    return f"{100.0 * chance:.2g} %"
+
+
+def describe_apart(hits: int, apart: int, high: float) -> str:
+    return f"{hits:,} of {apart:,} apart: at most {format_bound(high)}"
 
 
 def observe_paths(policy: policies.Policy, paths: PathMarkets) -> list[dict[str, core.FloatArray]]:
@@ -461,6 +521,9 @@ EVENTS = {
     "p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call",
     "p_default": "default of the venue",
 }  # fmt: skip
+LOSSES = [name for name in EVENTS if name != "p_margin_call"]
+"""What loses the account."""
+BY_MODEL = "model_probability"
 QUANTILES = {"equity_05": 0.05, "equity_50": 0.5, "equity_95": 0.95}
 FAN = {f"equity_{each:02d}": each / 100 for each in (5, 25, 50, 75, 95)}
 
@@ -478,8 +541,10 @@ def describe_horizon(
     events: PathEvents, k: int, bars: int, days: core.FloatArray, confidence: float
 ) -> dict[str, Any]:
     """Return the row of horizon k; ``days`` (n_bars,) are those from the start to each close."""
-    row = dict[str, float]()
-    for kind, first in zip(EVENTS, events.firsts, strict=True):
+    by_kind = dict(zip(EVENTS, events.firsts, strict=True))
+    lost = np.minimum.reduce([by_kind[kind] for kind in LOSSES])
+    row = {"probability": math.nan}  # from the model, or from history
+    for kind, first in {BY_MODEL: lost, **by_kind}.items():
         row |= describe_share(kind, int(np.sum(first < bars)), len(first), confidence)
     died = events.firsts[0][events.firsts[0] < bars]
     return {
@@ -490,10 +555,22 @@ def describe_horizon(
     }
 
 
+def choose_probability(row: Mapping[str, float], default: float, *, is_calm: bool) -> float:
+    """Return the probability of losing the account: of the model, in calm at least history's.
+
+    ``default`` is the probability that the venue defaults, which history does not have.
+    """
+    by_model, past = row[BY_MODEL], row["history"]
+    if not is_calm or math.isnan(past):
+        return by_model
+    return max(by_model, 1.0 - (1.0 - past) * (1.0 - default))
+
+
 PAST_HEADS = {
-    "history": Head("liquidated", "share of starts", "percent"),
+    "history": Head("lost", "share of starts", "percent"),
     "history_starts": Head("starts", "daily", "count"),
     "history_apart": Head("starts apart", "no common bar", "count"),
+    "history_high": Head("at most", "by starts apart, 95 %", "chance"),
     "history_worst_year": Head("worst year", "365 days", "percent"),
 }
 MONEY = "settlement currency"
@@ -508,18 +585,21 @@ WEALTH = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LiquidationRisk(core.SettingsResult):
-    """Risk of liquidation on many paths.
+    """Risk of losing an account on many paths.
 
     Attributes
     ----------
     table : DataFrame
-        A row per horizon: ``p_liquidation``, ``p_ruin``, ``p_margin_call`` (NaN without margin
-        calls), ``p_default`` of the venue (with a ``default_rate`` only), each with
-        ``_simulation_low`` and ``_simulation_high``, the ends of its interval, which counts paths
-        and nothing else; ``history``, the share liquidated of the accounts that began anew at each
-        day's first open of the data, of ``history_starts``; of them ``history_apart`` have no bar
-        in common, and ``history_worst_year``, the largest share of 365 days of starts (all NaN with
-        less than a year of data); ``bad_debt``, the expected loss of the venue; ``equity_05``,
+        A row per horizon: ``probability`` of losing the account by any cause, by liquidation, ruin
+        or a default of the venue; ``model_probability``, the share of the paths; its parts
+        ``p_liquidation``, ``p_ruin`` and ``p_default`` (with a ``default_rate`` only), and
+        ``p_margin_call`` (NaN without margin calls). Shares of paths have ``_simulation_low`` and
+        ``_simulation_high``, the ends of their interval, which counts paths and nothing else.
+        ``history`` is the share lost of the accounts that began anew at each day's first open of
+        the data, of ``history_starts``; of them ``history_apart`` have no bar in common,
+        ``history_high`` is the largest probability that these leave possible (one-sided 95 %), and
+        ``history_worst_year`` the largest share of 365 days of starts (all NaN with less than a
+        year of data). ``bad_debt`` is the expected loss of the venue; ``equity_05``,
         ``equity_50``, ``equity_95``, quantiles of wealth at the horizon; ``days_to_liquidation``,
         the median over the liquidated paths.
     fan, hazard : DataFrame
@@ -546,8 +626,8 @@ class LiquidationRisk(core.SettingsResult):
     def note(self) -> str:
         if self.settings.get("no_fill"):
             return "no order was filled"
-        chance = float(self.table["p_liquidation"].iloc[-1])
-        return f"{core.format_percent(chance)} liquidated in {self.table.index[-1]}"
+        chance = core.format_chance(self.table["probability"].iloc[-1])
+        return f"{chance} lost in {self.table.index[-1]}"
 
     def path(self) -> pd.DataFrame:
         """Return the mean of the paths that are liquidated, by time.
@@ -572,34 +652,43 @@ class LiquidationRisk(core.SettingsResult):
     @property
     def verdict(self) -> str:
         row, horizon = self.table.iloc[-1], self.table.index[-1]
-        return (
-            f"The account is liquidated within {horizon} with a probability of "
-            f"{core.format_chance(row['p_liquidation'])} ({self._sure} interval of the simulation: "
-            f"{write_interval(row, 'p_liquidation')}; {self._write_past(row)})."
-        )
+        chance = core.format_chance(row["probability"])
+        text = f"The account is lost within {horizon} with a probability of {chance}"
+        if row["probability"] > row[BY_MODEL]:
+            by_model = core.format_chance(row[BY_MODEL])
+            return f"{text}, history's frequency, as the market is calm (the model: {by_model})."
+        return f"{text}: {self._write_causes(row)}; history: {write_past(row)}."
 
-    def _write_past(self, row: Any) -> str:
-        if math.isnan(row["history"]):
-            return "history: too short"
-        share, worst = (core.format_percent(row[x]) for x in ("history", "history_worst_year"))
-        prices = "" if self.settings["history_has_marks"] else ", last prices"
-        return (
-            f"history: {share} of {row['history_starts']:,.0f} starts "
-            f"({row['history_apart']:,.0f} apart), worst year {worst}{prices}"
-        )
+    def _write_causes(self, row: Any) -> str:
+        """Write the parts of the model's probability; history's has no parts."""
+        kinds = [kind for kind in LOSSES if kind in row]
+        return ", ".join(f"{EVENTS[kind]} {core.format_chance(row[kind])}" for kind in kinds)
 
     @property
     def details(self) -> str:
         drawn = self.settings["paths"]
         model, drift = drawn["model"]["name"], describe_drift(drawn)
-        text = f"{drawn['paths']:,} paths of the model {model}, {drift}."
-        unseen = self.table.index[self.table["p_liquidation"] == 0.0]
+        texts = [f"{drawn['paths']:,} paths of the model {model}, {drift}."]
+
+        unseen = self.table.index[self.table[BY_MODEL] == 0.0]
         if len(unseen):
-            text += (
-                f" No path was liquidated within {unseen[-1]}: {drawn['paths']:,} paths show "
+            texts.append(
+                f"No path lost the account within {unseen[-1]}: {drawn['paths']:,} paths show "
                 f"nothing under {core.format_chance(3.0 / drawn['paths'])}."
             )
-        return text
+
+        calm = {name: x for name, x in self.settings["calm"].items() if x < CALM}
+        if calm:
+            names = label_names(calm)
+            ratios = [f"{names[name]} {x:.2f}".strip() for name, x in calm.items()]
+            rule = "the larger of the model's and history's probability counts"
+            if self.settings["resumed"] is not None:
+                rule = "history knows no account that goes on, so expect more than the model's"
+            texts.append(
+                f"The market is calm, with a volatility of {', '.join(ratios)} of the last "
+                f"year's: {rule}."
+            )
+        return " ".join(texts)
 
     @property
     def _sure(self) -> str:
@@ -616,23 +705,40 @@ class LiquidationRisk(core.SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         return [
-            Headline(f"p_liquidation_{name}", f"liquidated within {name}",
-                     float(row["p_liquidation"]), "chance",
-                     f"{write_interval(row, 'p_liquidation')} (of the simulation); "
-                     f"{self._write_past(row)}")
+            Headline(f"probability_{name}", f"lost within {name}", float(row["probability"]),
+                     "chance", self._write_note(row))
             for name, row in self.table.iterrows()
         ]  # fmt: skip
 
+    def _write_note(self, row: Any) -> str:
+        causes = self._write_causes(row)
+        if row["probability"] > row[BY_MODEL]:
+            causes = f"history's frequency; the model: {causes}"
+        if math.isnan(row["history"]):
+            return f"{causes}; history: too short"
+        hits, apart = round(row["history"] * row["history_apart"]), int(row["history_apart"])
+        worst = core.format_percent(row["history_worst_year"])
+        prices = "" if self.settings["history_has_marks"] else ", last prices"
+        return (
+            f"{causes}; history: {write_past(row)}, {describe_apart(hits, apart, row['history_high'])}, "
+            f"worst year {worst}{prices}"
+        )
+
     def list_parts(self) -> list[Part]:
-        heads: dict[str, Head] = {}
-        for kind, noun in EVENTS.items():
+        heads = {
+            "probability": Head("any cause", "", "chance"),
+            BY_MODEL: Head("any, by model", "", "chance"),
+        }
+        ranges: dict[str, Head] = {}
+        low, high = name_interval(BY_MODEL)
+        ranges[low] = Head("any cause", "", "chance", high)
+        for kind in (*LOSSES, "p_margin_call"):
             if kind not in self.table or self.table[kind].isna().all():
                 continue
+            noun = EVENTS[kind]
             low, high = name_interval(kind)
-            heads[kind] = Head(noun, "probability", "chance")
-            heads[low] = Head(
-                f"{noun}: {self._sure} interval of the simulation", "", "chance", high
-            )
+            heads[kind] = Head(noun, "", "chance")
+            ranges[low] = Head(noun, "", "chance", high)
         fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
         colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
         labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
@@ -640,9 +746,11 @@ class LiquidationRisk(core.SettingsResult):
                           columns=PAST)  # fmt: skip
         return [
             Part("horizons", "By horizon", "From the last close of the data on.", (
-                ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
-                           columns=tuple(heads)),
+                ShownTable(self.table, "Probability of losing the account, and of its causes",
+                           labels=labels, heads=heads, columns=tuple(heads)),
                 *([past] if self.table["history"].notna().any() else []),
+                ShownTable(self.table, f"{self._sure} intervals of the simulation", labels=labels,
+                           heads=ranges, columns=tuple(ranges)),
                 ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
                            columns=tuple(WEALTH)),
                 *summarize_funding(fits),
@@ -664,9 +772,35 @@ class LiquidationRisk(core.SettingsResult):
         ]  # fmt: skip
 
 
-def write_interval(row: Any, name: str) -> str:
-    low, high = (core.format_chance(row[each]) for each in name_interval(name))
-    return f"{low} to {high}"
+def write_past(row: Any) -> str:
+    if math.isnan(row["history"]):
+        return "too short"
+    return f"{core.format_percent(row['history'])} of {row['history_starts']:,.0f} starts"
+
+
+def tabulate_horizons(
+    runner: PathsRunner, events: PathEvents, past: PastStarts, bars: Mapping[str, int],
+    days: core.FloatArray, confidence: float, default_rate: float, calm: Mapping[str, float],
+) -> pd.DataFrame:  # fmt: skip
+    """Return the table of a risk: a row per horizon of ``bars``, by name.
+
+    ``days`` (n_bars,) are those from the start to each close.
+    """
+    is_calm = runner.resume is None and any(ratio < CALM for ratio in calm.values())
+    rows = []
+    for k, (name, n) in enumerate(bars.items()):
+        row = describe_horizon(events, k, n, days, confidence)
+        row |= past.summarize(n, core.parse_duration(name))
+        default = 1.0 - math.exp(-default_rate * float(days[n - 1]) / YEAR_DAYS)
+        row["probability"] = choose_probability(row, default, is_calm=is_calm)
+        rows.append(row)
+
+    table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
+    if runner.account.margin_call is None:
+        table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
+    if not default_rate:
+        table = table.drop(columns=["p_default", *name_interval("p_default")])
+    return table
 
 
 @engine.short_form
@@ -686,7 +820,7 @@ def liquidation_risk(
     progress: Progress | None = None,
     **fields: Unpack[BacktestFields],
 ) -> LiquidationRisk:
-    """Return the probabilities that an account is liquidated, ruined or called from now on.
+    """Return the probabilities that an account is lost from now on, by any cause and by each.
 
     Parameters
     ----------
@@ -721,6 +855,11 @@ def liquidation_risk(
 
     Notes
     -----
+    ``probability`` is the share of the paths on which the account is liquidated, ruined or lost in
+    a default of the venue. Where the volatility of an instrument held is under 0.75 of that of the
+    last 365 days, it is the larger of that share and history's frequency, with a year of data and
+    for a new account: paths that begin in calm stay calm for too long.
+
     Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
     are right: ``risk.paths`` are the paths used.
     """
@@ -769,15 +908,8 @@ def liquidation_risk(
         )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
     past = runner.find_past(max(bars.values()))
-    rows = [
-        describe_horizon(events, k, n, days, sure) | past.summarize(n, core.parse_duration(name))
-        for k, (name, n) in enumerate(bars.items())
-    ]
-    table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
-    if runner.account.margin_call is None:
-        table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
-    if not rate:
-        table = table.drop(columns=["p_default", *name_interval("p_default")])
+    calm = runner.measure_calm()
+    table = tabulate_horizons(runner, events, past, bars, days, sure, rate, calm)
     typical = None
     if events.doomed is not None:
         typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
@@ -787,6 +919,7 @@ def liquidation_risk(
         "no_fill": no_fill,
         "confidence": sure,
         "history_has_marks": past.has_marks,
+        "calm": calm,
         **({"default_rate": rate, "recovery": recovery} if rate else {}),
         "paths": drawn.describe(),
     }

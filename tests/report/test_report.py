@@ -14,11 +14,12 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
+from backtest.core.result_parts import ShownTable
 from backtest.core.units import DAY
 from backtest.report import run_charts, run_parts
 from backtest.report.charts import draw_declared, drop_dust, thin_rows
-from backtest.report.page import Table, write_measure
-from backtest.report.render import write_html, write_page, write_text
+from backtest.report.page import Table, write_measure, write_table
+from backtest.report.render import GAP, choose_columns, write_html, write_page, write_text
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.results import load_saved
@@ -333,3 +334,13 @@ def test_collateral_is_part_of_what_the_account_began_with():
     assert lines["profit of collateral"] == 200.0
     said = " ".join(result.summary().split())
     assert "capital 1,000, margin cross, collateral (name C, amount 100" in said
+
+
+def test_columns_with_what_can_ruin_are_never_hidden():
+    """The labels and the last column take 6 and 9 of 83; four of 17 fit into the other 68."""
+    names = [f"column {k}" for k in range(7)]
+    frame = pd.DataFrame({**dict.fromkeys(names, 1.0), "ruined": True}, ["row"])
+    table = write_table(ShownTable(frame))
+    widths = [3 + GAP, *[14 + GAP] * 7, 6 + GAP]
+    assert choose_columns(table.columns, widths) == [0, 1, 2, 3, 4, 8]
+    assert choose_columns(table.columns, [40, *[80] * 7, 60]) == [0, 8]

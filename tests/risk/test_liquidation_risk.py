@@ -15,7 +15,17 @@ from backtest.indicators import touch_distance, touch_probability
 from backtest.policies import observe, observe_together
 from backtest.risk import largest_leverage
 from backtest.risk.largest_leverage import Scaled, confirm, name_models, search_leverage
-from backtest.risk.liquidations import PAST, PathsRunner, estimate, observe_paths
+from backtest.risk.liquidations import (
+    PAST,
+    PathEvents,
+    PathsRunner,
+    bound_apart,
+    describe_apart,
+    describe_horizon,
+    estimate,
+    measure_calm,
+    observe_paths,
+)
 from backtest.risk.path_models import read_drift
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
@@ -103,7 +113,7 @@ def test_the_report_of_a_risk_says_what_happened():
     quiet = bt.liquidation_risk(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
     check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
-    assert "No path was liquidated within 1d: 50 paths show nothing under 6 %." in said
+    assert "No path lost the account within 1d: 50 paths show nothing under 6 %." in said
 
 
 class Aging(bt.Policy):
@@ -149,15 +159,114 @@ def test_history_is_counted_from_every_day_by_hand():
     assert row["history"] == pytest.approx(2 / 398)
     assert row[["history_starts", "history_apart"]].tolist() == [398, 199]
     assert row["history_worst_year"] == pytest.approx(2 / 365)
-    told = "history: 0.50 % of 398 starts (199 apart), worst year 0.55 %, last prices"
-    assert f"interval of the simulation: 0 % to 52.2 %; {told})." in risk.verdict
-    assert told in " ".join(risk.summary().split())
+    assert row["history_high"] == pytest.approx(beta.ppf(0.95, 2, 198))
+    assert risk.verdict == (
+        "The account is lost within 2d with a probability of 0 %: liquidation 0 %, ruin 0 %; "
+        "history: 0.50 % of 398 starts."
+    )
+    _, headline = risk.list_numbers()
+    assert headline.note.endswith(
+        "history: 0.50 % of 398 starts, 1 of 199 apart: at most 2.4 %, worst year 0.55 %, last "
+        "prices"
+    )
     assert risk.table.loc["1d", "history"] == pytest.approx(1 / 399)
     short = bt.simulate_paths(daily(300), models.GBM(volatility=0.1), paths=5, horizon="2d")
     risk = bt.liquidation_risk(short, Hold(10.0), **TERMS)
-    assert "; history: too short)." in risk.verdict
+    assert risk.verdict.endswith("; history: too short.")
     assert risk.table[[*PAST]].isna().all(axis=None)
     assert "What history did" not in risk.summary()
+
+
+def calm_days(fall: int = 200) -> bt.Market:
+    """Return 400 days that move by 2 %, with a fall by 15 % in one, then 30 that move by 0.2 %."""
+    moves = np.where(np.arange(430) % 2, 1.0, -1.0) * np.where(np.arange(430) < 400, 0.02, 0.002)
+    bars = market_of(100.0 * np.exp(np.cumsum(moves)), "1D", start="2021-01-01").bars()
+    bars.loc[bars.index[fall], "low"] = 80.0
+    return bt.Market.from_frames(bars)
+
+
+def test_in_calm_the_larger_of_model_and_history_is_the_probability():
+    """A model of 5 % a year kills none; in history the fall kills those opened on its day or
+    the day before, 2 of 428. A day's volatility is 0.2 % in the end, a year's about 1.9 %."""
+    market, model = calm_days(), models.GBM(volatility=0.05)
+    assert measure_calm(market) == pytest.approx(0.2 / 1.9, rel=0.05)
+    paths = bt.simulate_paths(market, model, paths=5, horizon="2d")
+    risk = bt.liquidation_risk(paths, Hold(8.0), **TERMS, default_rate=1.0)
+    row = risk.table.loc["2d"]
+    assert [*risk.table][:2] == ["probability", "model_probability"]
+    default = 1.0 - math.exp(-2 / 365)
+    assert row["history"] == pytest.approx(2 / 428)
+    assert row["probability"] == pytest.approx(1.0 - (1.0 - 2 / 428) * (1.0 - default))
+    assert row["model_probability"] == row["p_default"] == 0.0
+    assert risk.verdict == (
+        "The account is lost within 2d with a probability of 1.01 %, history's frequency, as the "
+        "market is calm (the model: 0 %)."
+    )
+    assert "a volatility of 0.11 of the last year's" in risk.details
+    assert risk.list_numbers()[-1].value == row["probability"]
+
+
+def test_outside_of_calm_and_for_an_account_that_goes_on_the_model_decides():
+    wild, calm = calm_days().prefix(400), calm_days()
+    model = models.GBM(volatility=0.05)
+    paths = bt.simulate_paths(wild, model, paths=5, horizon="2d")
+    risk = bt.liquidation_risk(paths, Hold(8.0), **TERMS)
+    assert risk.table.loc["2d", "history"] > 0.0
+    assert risk.table.loc["2d", "probability"] == 0.0
+
+    # The account that goes on is another than those that history began anew.
+    before = bt.run(calm, Hold(1.5), **TERMS)
+    paths = bt.simulate_paths(calm, model, paths=5, horizon="2d")
+    resumed = bt.liquidation_risk(paths, Hold(8.0), **{**TERMS, "account": before})
+    assert resumed.table.loc["2d", "probability"] == 0.0
+    assert "history knows no account that goes on" in resumed.details
+
+    # An instrument that is not held has no say, and under a year there is no calm.
+    assert math.isnan(measure_calm(calm.slice(100, 430)))
+    both = bt.Markets({"A": calm, "B": calm})
+    drawn = bt.simulate_paths(both, model, paths=2, horizon="2d")
+    runner = begin(drawn, Hold(1.0), **TERMS, signal={"A": 0.0, "B": 0.5})
+    assert [*runner.measure_calm()] == ["B"]
+
+
+def test_the_probability_counts_every_cause_and_no_cause_is_hidden():
+    """Flat accounts cannot be liquidated: what loses them is the venue, 63 % in a year at 1."""
+    drawn = gbm_paths(paths=400, horizon="30d")
+    account = free_account(margin_call=0.8, reserve=100.0, top_up_to=0.5)
+    terms = {**TERMS, "account": account, "default_rate": 5.0}
+    risk = bt.liquidation_risk(drawn, Hold(0.0), **terms)
+    row = risk.table.loc["30d"]
+    assert row["probability"] == row["p_default"] > 0.25
+    chance = f"{100.0 * row['p_default']:.3g} %"
+    assert risk.verdict.startswith(
+        f"The account is lost within 30d with a probability of {chance}: liquidation 0 %, ruin "
+        f"0 %, default of the venue {chance}"
+    )
+    head = risk.list_numbers()[-1]
+    assert (head.name, head.value) == ("probability_30d", row["probability"])
+    lines = risk.summary().splitlines()
+    assert next(line.split()[1:3] for line in lines if line.startswith("30d")) == chance.split()
+    hidden = [line for line in lines if "hidden columns" in line]
+    assert not any(word in line for line in hidden for word in ("ruin", "default", "any cause"))
+
+
+def test_one_path_is_lost_once_whatever_hits_it_first():
+    """Four paths: liquidated and ruined, defaulted, both later than the horizon, called only."""
+    firsts = np.array([[1, 9, 5, 9], [2, 9, 9, 9], [9, 9, 9, 0], [9, 0, 7, 9]])
+    wealth = np.zeros((1, 4))
+    events = PathEvents(firsts, wealth, wealth, wealth, None)
+    row = describe_horizon(events, 0, 4, np.arange(1.0, 10.0), 0.95)
+    parts = ("model_probability", "p_liquidation", "p_ruin", "p_margin_call", "p_default")
+    assert [row[name] for name in parts] == [0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_starts_apart_bound_the_probability_from_above():
+    """None of 48: 1 - .05^(1/48) = 6.05 %; a share of 0.8 % of them is none."""
+    assert bound_apart(0.0, 48) == (0, pytest.approx(1.0 - 0.05 ** (1 / 48)))
+    hits, high = bound_apart(0.008, 48)
+    assert describe_apart(hits, 48, high) == "0 of 48 apart: at most 6.1 %"
+    assert bound_apart(0.5, 48) == (24, pytest.approx(beta.ppf(0.95, 25, 24)))
+    assert bound_apart(1.0, 3) == (3, 1.0)
 
 
 def test_accounts_that_trade_options_are_refused():
@@ -267,13 +376,12 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * 0.85), rel=0.01)
     assert found.leverage < 1 / (1 - 0.995 * 0.85) < found.table.loc["gbm", "leverage"]
     said = " ".join(found.summary().split())
-    assert "within 2d with a probability of at most 0.4 %. The bound is history's own" in said
-    assert "0 % there (95 % interval of 199 starts apart: 0 % to" in said
+    assert "within 2d with a probability of at most 0.4 %; the bound is history's own" in said
+    assert "history's own frequency, 0 % there (0 of 199 apart: at most 1.5 %)." in said
     assert "Weights: signal 1. " in said
     how |= {"probability": 0.4, "models": [models.GBM(2.0)]}
     short = bt.max_leverage(daily(300), **TERMS, **how, paths=50)
-    assert "The bound is gbm: " in short.verdict
-    assert "95 % interval of the simulation: " in short.verdict
+    assert "; the bound is gbm, " in short.verdict
     assert "History is too short to count" in short.details
 
 
@@ -491,7 +599,8 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert "History has no row: it is no longer than 240h." in longer.details
     high = found.table["p_liquidation_simulation_high"].iloc[0]
     assert high == pytest.approx(1 - 0.025 ** (1 / 12))
-    assert "9 accounts" in found.verdict
+    assert found.verdict.startswith("The median account grows most at a factor of ")
+    assert found.verdict.count("% liquidated)") == 3
 
 
 def test_a_drift_within_its_error_shrinks_to_none():
