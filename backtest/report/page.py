@@ -65,8 +65,8 @@ class Column(NamedTuple):
 
 RUINOUS = frozenset((
     "probability", "p_liquidation", "p_ruin", "p_default", "model_probability_simulation_low",
-    "p_liquidation_simulation_low", "p_ruin_simulation_low", "p_default_simulation_low", "ruined", "liquidated", "liquidations",
-    "bad_debt", "lost_to_default", "shortfall", "shortfalls",
+    "p_liquidation_simulation_low", "p_ruin_simulation_low", "p_default_simulation_low", "ruined",
+    "liquidated", "liquidations", "bad_debt", "lost_to_default", "shortfall", "shortfalls",
 ))  # fmt: skip
 """Columns with what can ruin an account, which no terminal is too narrow for."""
 

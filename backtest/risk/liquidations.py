@@ -719,10 +719,8 @@ class LiquidationRisk(core.SettingsResult):
         hits, apart = round(row["history"] * row["history_apart"]), int(row["history_apart"])
         worst = core.format_percent(row["history_worst_year"])
         prices = "" if self.settings["history_has_marks"] else ", last prices"
-        return (
-            f"{causes}; history: {write_past(row)}, {describe_apart(hits, apart, row['history_high'])}, "
-            f"worst year {worst}{prices}"
-        )
+        bound = describe_apart(hits, apart, row["history_high"])
+        return f"{causes}; history: {write_past(row)}, {bound}, worst year {worst}{prices}"
 
     def list_parts(self) -> list[Part]:
         heads = {
