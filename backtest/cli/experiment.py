@@ -549,7 +549,7 @@ def read_experiment(file: Path) -> Tables:
             "data and --policy for a policy"
         )
     try:
-        tables = tomllib.loads(core.read_small(file).decode("utf-8"))
+        tables = tomllib.loads(core.decode_text(core.read_small(file)))
     except (ValueError, RecursionError) as error:
         raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
     for name, value in flatten(tables).items():

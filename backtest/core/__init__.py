@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from backtest.core.fields import Duration, Flag, FloatSeries, Number, Range, Rate, Text, Time
     from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time
     from backtest.core.fields import to_numbers, to_real
-    from backtest.core.json_values import from_plain, parse_json, read_object, read_small
+    from backtest.core.json_values import (
+        decode_text,
+        from_plain,
+        parse_json,
+        read_object,
+        read_small,
+    )
     from backtest.core.json_values import repr_given, repr_plain, to_json, to_plain
-    from backtest.core.moments import Stamps, as_of, check_timezone, read_stamps, to_nanoseconds
-    from backtest.core.moments import warn_of_outside
+    from backtest.core.moments import Stamps, as_dates, as_of, by_dates, check_timezone
+    from backtest.core.moments import read_stamps, to_nanoseconds, warn_of_outside
     from backtest.core.number_text import Head, capitalize, clip, count_nouns, escape_directions
     from backtest.core.number_text import format_bps, format_cell, format_chance, format_money
     from backtest.core.number_text import format_number, format_percent, format_price

@@ -333,6 +333,7 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
     """Return a read-only copy of a series of numbers by UTC time, to the nanosecond."""
     if not is_series(series):
         raise Fault("must be a series indexed by UTC time")
+    series = moments.by_dates(series)
     if not isinstance(series.index, pd.DatetimeIndex):
         raise Fault(
             "must be a series indexed by UTC time, pd.Series(values, index=market.times)",

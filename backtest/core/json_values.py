@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import reprlib
@@ -103,9 +104,15 @@ def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def decode_text(content: bytes) -> str:
+    """Return the text in a file: UTF-8, or what its byte order mark says. ValueError otherwise."""
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_wide else "utf-8-sig")
+
+
 def parse_json(content: bytes, path: Path | str) -> Any:
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=read_object)
+        return json.loads(decode_text(content), object_pairs_hook=read_object)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{path}: must be JSON: {reason[:200]}") from error

@@ -1,21 +1,22 @@
 """Moments: the one reader of times, columns of stamps or a single one, whoever wrote them.
 
 Whole numbers are seconds below 1e11, ms below 1e14, us below 1e17 and else ns since 1970, in one
-unit per column, from 1973 to 2100; those that could be a date, 20240403 or 202404031000, are
-refused. Text begins with the year of four digits, as ISO 8601 has it. A time without a zone is
-refused, unless the caller says in which it was written.
+unit per column, from 1973 to 2100. Those that could be a date, 20240403 or 202404031000, are
+refused, and so are the clocks of other programs, by their names. Text begins with the year of four
+digits, as ISO 8601 has it. A time without a zone is refused, unless the caller says in which it was
+written.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest.core import errors, units
-from backtest.core.code_names import is_series, pd
+from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
 
@@ -35,9 +36,52 @@ _YEAR_FIRST = re.compile(r"\d{4}[-/.]\d|\d{8}T")
 _ENDS_IN_ZONE = r"[T ]\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 _UTC_NAMES = ("z", "UTC", "GMT")
 _NAME_OF_UTC = re.compile(r"\s?(?:z|UTC|GMT)$")
-_WHOLE = re.compile(r"\d{1,19}(?:\.0*)?")
+_NUMBER = re.compile(r"\d{1,19}(?:\.\d*)?")
 _YEAR = re.compile(r"\d{4}")
 _USUAL = re.compile(r"(?:19|20)\d\d-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?Z?")
+
+
+class Clock(NamedTuple):
+    """A clock of another program, which makes ``per_second`` counts from ``origin`` on.
+
+    ``origin`` is in s since 1970, ``cure`` the formula of epochs that are read here.
+    """
+
+    name: str
+    per_second: float
+    origin: int
+    cure: str
+
+
+CLOCKS = (
+    Clock(
+        name="ticks of .NET, of 100 ns since the year 1",
+        per_second=1e7,
+        origin=-62_135_596_800,
+        cure="time // 10 - 62_135_596_800_000_000, which are us since 1970",
+    ),
+    Clock(
+        name="FILETIME of Windows, ticks of 100 ns since 1601",
+        per_second=1e7,
+        origin=-11_644_473_600,
+        cure="time // 10 - 11_644_473_600_000_000, which are us since 1970",
+    ),
+    Clock(
+        name="days of Excel since 1899-12-30",
+        per_second=1.0 / 86_400.0,
+        origin=-25_569 * 86_400,
+        cure="((time - 25_569) * 86_400).round(), which are s since 1970",
+    ),
+)
+"""Sources: learn.microsoft.com, ``DateTime.Ticks``, ``FILETIME``, and the date systems of Excel."""
+
+LAST_TICKS = 788_918_400 * units.SECOND
+"""1995 in ns: ticks of 100 ns that are read as ns lie before."""
+HUNDREDTHS = frozenset(
+    length * units.SECOND // 100
+    for length in (60, 180, 3600, 7200, 14_400, 21_600, 28_800, 43_200, 86_400)
+)
+"""Usual lengths of bars in ticks of 100 ns, read as ns; bars of 3, 9 or 18 s may be just that."""
 
 OF_FILE = "; timezone='UTC' reads them as UTC, or name the zone in which they were written"
 OF_FRAME = (
@@ -62,9 +106,13 @@ def read_stamps(
     """
     given = texts = pd.Series(stamps.array)
     if given.dtype.kind not in "iufM":
-        texts = given.astype(str).str.strip()
-        is_whole = len(texts) > 0 and texts.str.fullmatch(_WHOLE.pattern).all()
-        given = pd.to_numeric(texts) if is_whole else texts
+        texts = given.astype(str).str.strip().where(given.notna(), "")
+        is_number = texts.str.fullmatch(_NUMBER.pattern).to_numpy(dtype=np.bool_)
+
+        # Where most are epochs, what is none is the odd one.
+        if 2 * is_number.sum() > len(texts) and not is_number.all():
+            raise _unreadable(texts, ~is_number, name, error)
+        given = pd.to_numeric(texts) if len(texts) and is_number.all() else texts
     if given.dtype.kind in "iuf":
         return _read_epochs(given, name, error)
     if given.dtype.kind != "M":
@@ -100,6 +148,11 @@ def read_stamps(
 
 def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
     floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
+    if clock := find_clock(floats):
+        raise error(
+            f"stamps must be epochs since 1970 or texts, got {given.iloc[0]} ({name}, row 0), "
+            f"which are {clock.name}; {clock.cure}"
+        )
     limit = 2.0**53 if given.dtype.kind == "f" else 2.0**63
     is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
     epochs = np.where(is_bad, 0, given.fillna(0).to_numpy()).astype(np.int64)
@@ -113,12 +166,71 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> uni
     if is_bad.any():
         raise _unreadable(given, is_bad, name, error)
     if (factors != factors[:1]).any():
-        row = int(np.argmax(factors != factors[0]))
+        # The unit of most rows is meant, that of the first if there is none: it may be the odd one.
+        kinds, counts = np.unique(factors, return_counts=True)
+        has_usual = 2 * counts.max() > factors.size
+        is_odd = factors != (kinds[counts.argmax()] if has_usual else factors[0])
+        row, usual = int(np.argmax(is_odd)), int(np.argmax(~is_odd))
         raise error(
-            f"epochs must all be in one unit, got {int(epochs[0])} and {int(epochs[row])} "
+            f"epochs must all be in one unit, got {int(epochs[usual])} and {int(epochs[row])} "
             f"({name}, row {row}); some venues went from ms to us within a file"
         )
-    return np.asarray(epochs * factors)
+    stamps = np.asarray(epochs * factors)
+    _refuse_ticks(stamps, given, name, error)
+    return stamps
+
+
+def find_clock(numbers: units.FloatArray) -> Clock | None:
+    """Return the clock of another program that numbers of shape (n,) are of, if any.
+
+    They lie in 1973 to 2100 by that clock. Ticks of 100 ns are ns of 1973, 1974 or 1990 as well:
+    those are taken for what they are if all are whole minutes.
+    """
+    known = numbers[np.isfinite(numbers)]
+    for clock in CLOCKS if known.size else ():
+        first = (FIRST_EPOCH // units.SECOND - clock.origin) * clock.per_second
+        last = (LAST_EPOCH // units.SECOND - clock.origin) * clock.per_second
+        is_inside = bool(((known >= first) & (known < last)).all())
+        is_days = clock.per_second < 1.0
+        if is_inside and (is_days or (known % units.MINUTE).any()):
+            return clock
+    return None
+
+
+def _refuse_ticks(
+    stamps: units.IntArray, given: pd.Series, name: str, error: type[BacktestError]
+) -> None:
+    """Refuse epochs before 1995, in ns, that are a hundredth of a usual bar apart."""
+    if stamps.size < 3 or stamps.max() >= LAST_TICKS:
+        return
+    gaps, counts = np.unique(np.diff(np.unique(stamps)), return_counts=True)
+    usual = int(gaps[counts.argmax()]) if gaps.size else 0
+    if usual in HUNDREDTHS:
+        seconds = usual / units.SECOND
+        raise error(
+            f"stamps must be epochs since 1970 or texts, got {given.iloc[0]} ({name}, row 0), "
+            f"bars of {seconds:g} s in {units.format_time(int(stamps[0]))[:4]}: they look like "
+            "ticks of 100 ns of another clock; write them as 2021-05-19T12:00Z, or in s since 1970"
+        )
+
+
+def by_dates(given: Any) -> Any:
+    """Return a series or frame whose index, of times of pyarrow or Python, is of pandas' times.
+
+    Anything else is returned as it is.
+    """
+    if not is_series(given) and not is_frame(given):
+        return given
+    dates = as_dates(given.index)
+    return given if dates is given.index else given.set_axis(dates)
+
+
+def as_dates(index: pd.Index) -> pd.Index:
+    """Return an index of pyarrow's or Python's times as pandas' own; any other as it is."""
+    if isinstance(index, pd.DatetimeIndex):
+        return index
+    is_times = getattr(index.dtype, "kind", "") == "M" or index.inferred_type == "datetime"
+    return pd.DatetimeIndex(index, name=index.name) if is_times else index
 
 
 def _unreadable(

@@ -74,7 +74,7 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
     names, time = setup.markets.names, int(setup.markets.time[-1]) + setup.markets.interval
     by_name = {}
     for name, each in name_given("funding", given, names, len(names)).items():
-        frame = each
+        frame = core.by_dates(each)
         if not isinstance(each, pd.DataFrame):
             rate = RATE.check(f"funding of {name}", each)
             frame = pd.DataFrame({"rate": [rate]}, index=core.utc_index(np.array([time])))

@@ -190,7 +190,7 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
 
 
 def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[core.Stamps, str | None]:
-    index = frame.index
+    index = core.as_dates(frame.index)
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None
     found = [column for column in TIME_NAMES if column in frame.columns]
@@ -215,6 +215,7 @@ def read_dates(
     error: Any = ParameterError,
 ) -> IntArray:
     """Return the stamps of an index of dates as int64 UTC ns, each once; ``cure`` ends an error."""
+    index = core.as_dates(index)
     if not isinstance(index, pd.DatetimeIndex):
         raise error(
             f"{argument} must be an array, or be indexed by time, was by {type(index).__name__}; "

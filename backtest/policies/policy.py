@@ -497,7 +497,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, cor
         kind = type(columns).__name__
         raise core.PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {kind}')
     checked = {}
-    for name, column in columns.items():
+    for name, given in columns.items():
         word = str(name)
         is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
         if not is_word or name in BAR_FIELDS:
@@ -505,6 +505,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, cor
                 f"a column of {own} must be named by an identifier other than "
                 f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
+        column = core.by_dates(given)
         is_by_bars = not is_series(column) or (
             isinstance(column.index, pd.DatetimeIndex | pd.RangeIndex)
             and column.index.is_monotonic_increasing

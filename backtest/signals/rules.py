@@ -162,8 +162,9 @@ def read_answer(
 
 
 def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bool:
-    if isinstance(answer.index, pd.DatetimeIndex):
-        return answer.index.equals(market.times)
+    index = core.as_dates(answer.index)
+    if isinstance(index, pd.DatetimeIndex):
+        return index.equals(market.times)
     return is_series(answer) and isinstance(answer.index, pd.RangeIndex)
 
 
@@ -175,6 +176,7 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([core.check_range("signal", signal, low=-1.0, high=1.0)])
     if is_series(signal):
+        signal = core.by_dates(signal)
         m.read_dates(signal.index, "signal", m.BY_BARS)
         values = core.to_numbers(signal.reindex(market.times), "signal")
     else:
@@ -206,6 +208,7 @@ def suggest(signal: object, values: core.FloatArray) -> str:
 def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any:
     """Return the rows of a signal of a market that are of a part of it, with its note."""
     if isinstance(given, pd.Series | pd.DataFrame):
+        given = core.by_dates(given)
         index, time = given.index, core.utc_index(part.time)
         if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
             return given  # refused where it is read
@@ -708,6 +711,7 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
+    signal = core.by_dates(signal)
     index = getattr(signal, "index", None)
     is_table = is_series(signal) or is_frame(signal)
     if is_table and isinstance(index, pd.DatetimeIndex):

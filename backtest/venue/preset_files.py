@@ -215,7 +215,7 @@ def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
 def read_file(path: Path, changed: int) -> dict[str, Callable[[], VenueTables]]:  # noqa: ARG001 - part of the key
     """Return what reads each symbol of a file: tables are checked where they are first used."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = core.decode_text(path.read_bytes())
         is_json = path.suffix == ".json"
         content = (
             json.loads(text, object_pairs_hook=core.read_object) if is_json else tomllib.loads(text)

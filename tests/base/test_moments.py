@@ -1,11 +1,13 @@
 """The one reader of times: every unit, zone and spelling, or one sentence."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core import parse_json, read_stamps, to_nanoseconds
+from backtest.core import as_dates, by_dates, parse_json, read_stamps, to_nanoseconds
 from backtest.core.values import read_plain
 
 NOON = pd.Timestamp("2024-04-03T12:00", tz="UTC").value
@@ -76,3 +78,96 @@ def test_our_own_files_are_utc_and_have_each_name_once():
     assert pd.Timestamp(to_nanoseconds("2024")) == pd.Timestamp("2024-01-01")
     with pytest.raises(bt.DataError, match="each name may be given once, got 'a' twice"):
         parse_json(b'{"b": {"a": 1, "a": 2}}', "x.json")
+
+
+HOUR_OF_2024 = pd.date_range("2024-03-01", periods=48, freq="h", tz="UTC").as_unit("s").asi8
+FOREIGN = {
+    "ticks of .NET": (
+        lambda s: s * 10**7 + 621_355_968_000_000_000,
+        lambda time: time // 10 - 62_135_596_800_000_000,
+    ),
+    "FILETIME of Windows": (
+        lambda s: s * 10**7 + 116_444_736_000_000_000,
+        lambda time: time // 10 - 11_644_473_600_000_000,
+    ),
+    "days of Excel": (
+        lambda s: s / 86_400 + 25_569,
+        lambda time: ((time - 25_569) * 86_400).round(),
+    ),
+}
+"""Clocks of other programs from s since 1970, and the formula that their refusal names."""
+
+
+@pytest.mark.parametrize("clock", FOREIGN)
+@pytest.mark.parametrize("seconds", [60, 300, 3600, 86_400, 7919], ids=str)
+@pytest.mark.parametrize("kind", [None, str, object])
+def test_the_clock_of_another_program_is_refused_by_its_name(clock, seconds, kind):
+    """Its cure is tried: 2024-03-01 comes back as it was. 7,919 s are no usual bar."""
+    write, cure = FOREIGN[clock]
+    moments = 1_709_251_200 + seconds * np.arange(40)
+    stamps = pd.Series(write(moments))
+    given = stamps if kind is None else stamps.astype(kind)
+    with pytest.raises(bt.DataError, match=rf"epochs since 1970 .*\(x, row 0\), which are {clock}"):
+        read_stamps(given, name="x")
+    assert np.array_equal(read_stamps(cure(stamps), name="x"), moments * 10**9)
+
+
+def test_a_stamp_of_ns_in_1974_or_1990_is_what_it_says_where_it_is_a_whole_minute():
+    for year in ("1974-02-01", "1990-06-01"):
+        for freq in ("min", "5min", "h", "D"):
+            times = pd.date_range(year, periods=90, freq=freq, tz="UTC").as_unit("ns").asi8
+            assert np.array_equal(read_stamps(pd.Index(times), name="x"), times)
+
+
+@pytest.mark.parametrize("seconds", [60, 180, 3600, 7200, 14_400, 21_600, 28_800, 43_200, 86_400])
+def test_stamps_before_1995_a_hundredth_of_a_bar_apart_are_said_to_be_ticks(seconds):
+    """From 1980, which no known clock of ticks shows: one hour is 36 s."""
+    ticks = pd.Index(320_000_000 * 10**9 + seconds * 10**7 * np.arange(50))
+    with pytest.raises(
+        bt.DataError, match=rf"bars of {seconds / 100:g} s in 1980: .* ticks of 100"
+    ):
+        read_stamps(ticks, name="x")
+    later = ticks + 480_000_000 * 10**9
+    assert np.array_equal(read_stamps(later, name="x"), later)
+
+
+@pytest.mark.parametrize(
+    "odd", ["Total", "", "NaN.", "1.7095932E+12", "2024-03-04T23:00:00Z", None]
+)
+@pytest.mark.parametrize("row", [0, 5, 47])
+def test_the_odd_stamp_among_epochs_is_the_one_that_is_named(odd, row):
+    stamps = pd.Series(HOUR_OF_2024 * 1000).astype(object)
+    for texts in (stamps, stamps.astype(str)):
+        texts[row] = odd
+        said = rf"got '{re.escape(odd or '')}' in 1 row \(x, row {row}\)"
+        with pytest.raises(bt.DataError, match=said):
+            read_stamps(texts, name="x")
+
+
+def test_the_odd_unit_among_epochs_is_the_one_that_is_named():
+    for row in (0, 30):
+        stamps = HOUR_OF_2024 * 1000
+        stamps[row] //= 1000
+        with pytest.raises(bt.DataError, match=rf"and {stamps[row]} \(x, row {row}\)"):
+            read_stamps(pd.Index(stamps), name="x")
+
+
+def test_an_index_of_pyarrows_or_pythons_times_is_times():
+    times = pd.date_range("2024-03-01", periods=3, freq="h", tz="UTC")
+    arrow = pd.Index(times.astype("timestamp[ms, tz=UTC][pyarrow]"), name="time")
+    plain = pd.Index(list(times.to_pydatetime()), dtype=object, name="time")
+    for index in (arrow, plain, times):
+        series = by_dates(pd.Series(1.0, index=index))
+        assert isinstance(series.index, pd.DatetimeIndex)
+        assert series.index.equals(times)
+        assert series.index.name == index.name
+    for other in (pd.RangeIndex(3), pd.Index(["a", "b", "c"])):
+        assert as_dates(other) is other
+    assert by_dates([1, 2]) == [1, 2]
+
+
+def test_a_byte_order_mark_is_no_letter_of_a_text():
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert parse_json('{"ü": 1}'.encode(encoding), "x.json") == {"ü": 1}
+    with pytest.raises(bt.DataError, match=r"x.json: must be JSON"):
+        parse_json(b"\xff\xfe\x00", "x.json")

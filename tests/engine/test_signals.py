@@ -15,7 +15,7 @@ from backtest import Market, PolicyError
 from backtest.account.events import TRADED
 from backtest.signals import rules as signals
 from backtest.strategies import Constant, VolTarget
-from tests.kit import AT_BINANCE, check_refused, live, market_of
+from tests.kit import AT_BINANCE, check_refused, free_venue, live, market_of
 from tests.scenes import happened
 
 HOURS = bt.Market.sample(bars=48)
@@ -50,6 +50,35 @@ def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat()
     signal = signals.from_series(FLAT, by_hours({1: 1.0, 2: -0.5, 4: math.nan, 5: 1}))
     assert signal.tolist() == [0.0, 1.0, -0.5, 0.0, 0.0, 1.0]
     assert signal.index.equals(FLAT.times)
+
+
+def test_an_index_of_pyarrows_times_is_times_wherever_times_are_taken():
+    """A contribution of 1 at bar 5 of a market at 100, held 1x: as with pandas' own index."""
+    arrow = pd.Index(FLAT.times.astype("timestamp[ms, tz=UTC][pyarrow]"))
+    bars = FLAT.bars()
+    assert Market.from_frames(bars.set_axis(arrow)) == Market.from_frames(bars)
+    half = pd.Series(0.5, index=arrow)
+    assert signals.from_series(FLAT, half).index.equals(FLAT.times)
+    assert FLAT.with_columns(half=half).columns["half"].tolist() == [0.5] * 6
+
+    class Half(bt.Policy):
+        def observe(self, market: Market) -> dict[str, Any]:
+            return {"view": pd.Series(0.5, index=arrow[: market.n_bars])}
+
+        def leverage(self, bar: Any, account: Any) -> float:
+            return bar.view
+
+    def run(index: pd.Index, policy: bt.Policy) -> float:
+        account = bt.Account(capital=1000.0, flows=pd.Series([1.0], index=index[[5]]))
+        signal = pd.Series(0.5, index=index)
+        terms = {"venue": free_venue(), "account": account, "signal": signal, "benchmark": signal}
+        return bt.run(FLAT, policy, compile=False, **terms).metrics["final_equity"]
+
+    assert run(arrow, Constant(1.0)) == run(FLAT.times, Constant(1.0)) == 1001.0
+    assert run(arrow, Half()) == 1001.0
+    panel = bt.Markets({"A": FLAT, "B": FLAT})
+    frame = pd.DataFrame(0.5, index=arrow, columns=["A", "B"])
+    assert bt.signals.from_frame(panel, frame).index.equals(FLAT.times)
 
 
 def test_values_outside_the_market_do_not_count_and_are_told():

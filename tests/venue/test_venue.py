@@ -232,6 +232,9 @@ def test_a_file_of_the_user_is_a_venue_too(tmp_path):
     assert venue.in_force.preset == "mine:BTCUSDT"
     file.write_text(GOOD.replace("taker = 0.001", "taker = 0.003"))
     assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.003
+    for encoding in ("utf-8-sig", "utf-16"):  # with a byte order mark
+        file.write_text(GOOD.replace("taker = 0.001", "taker = 0.0025"), encoding=encoding)
+        assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.0025
 
 
 BAD = {
