@@ -68,4 +68,14 @@ def backtest_regression(request: pytest.FixtureRequest) -> Regression:
         default_name=request.node.name,
         reason=config.getoption("--backtest-reason"),
         seen=config.stash[_SEEN],
+        shared=find_shared_folder(request),
     )
+
+
+def find_shared_folder(request: pytest.FixtureRequest) -> Path | None:
+    """Return a folder of this run that all workers of pytest-xdist share; None without them."""
+    worker = getattr(request.config, "workerinput", None)
+    if worker is None:
+        return None
+    paths: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    return paths.getbasetemp().parent / f"backtest-baselines-{worker['testrunuid']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from backtest.baselines import (
     Baseline,
@@ -37,7 +39,8 @@ class Regression:
     """Compares results with their baselines; one instance for each test.
 
     ``root`` is the folder that relative paths of experiments start from, ``folder`` that of the
-    baselines; ``seen`` are the baselines used so far, and the test that used each.
+    baselines; ``seen`` are the baselines used so far in this process, and the test that used each.
+    ``shared`` is where the workers of pytest-xdist tell each other which they use.
     """
 
     root: Path
@@ -46,6 +49,7 @@ class Regression:
     default_name: str
     reason: str | None
     seen: dict[Path, str]
+    shared: Path | None = None
 
     def __call__(
         self,
@@ -105,13 +109,26 @@ class Regression:
     def claim_baseline(self, name: str) -> Path:
         """Return the path of a baseline, which only one test may use, and only once."""
         path = self.folder / f"{name}.json"
-        if path in self.seen:
+        user = self.seen.get(path) or self.find_user_elsewhere(path)
+        if user is not None:
             raise ParameterError(
-                f"a baseline belongs to one result, {name!r} of {self.seen[path]} is used again in "
+                f"a baseline belongs to one result, {name!r} of {user} is used again in "
                 f"{self.test}; name another: backtest_regression(result, name='...')"
             )
         self.seen[path] = self.test
         return path
+
+    def find_user_elsewhere(self, path: Path) -> str | None:
+        """Return the test of another worker that uses a baseline; else note that this one does."""
+        if self.shared is None:
+            return None
+        self.shared.mkdir(parents=True, exist_ok=True)
+        note = self.shared / hashlib.sha256(os.fsencode(path)).hexdigest()
+        with FileLock(f"{note}.lock"):
+            if note.exists():
+                return note.read_text(encoding="utf-8")
+            note.write_text(self.test, encoding="utf-8")
+        return None
 
     def find_relative_path(self, file: Path) -> str:
         """Return the path of an experiment relative to the folder of the baselines."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import backtest as bt
 import backtest.cli
-import backtest_pytest.fixture  # noqa: F401 - with it, all that a test inside pytester imports
+from backtest_pytest.fixture import Regression  # with it, all that a test inside pytester imports
 from tests.kit import run_python
 
 pytest_plugins = ["pytester"]
@@ -139,6 +140,31 @@ def test_an_update_needs_a_reason_and_a_reason_an_update(options, project):
     found = project(*options)
     assert found.ret == pytest.ExitCode.USAGE_ERROR
     found.stderr.fnmatch_lines(["*--backtest-*"])
+
+
+def test_two_workers_of_xdist_do_not_use_one_baseline(tmp_path):
+    """Each worker has its own ``seen``; the folder that they share is of one run of pytest."""
+
+    def make(test: str, run: str = "run") -> Regression:
+        shared = tmp_path / "shared" / run
+        return Regression(
+            root=tmp_path, folder=tmp_path / "baselines", test=test, default_name=test,
+            reason=None, seen={}, shared=shared,
+        )  # fmt: skip
+
+    path = make("test_a").claim_baseline("same")
+    assert make("test_b").claim_baseline("other") != path
+    with pytest.raises(bt.ParameterError, match="'same' of test_a is used again in test_b"):
+        make("test_b").claim_baseline("same")
+    assert make("test_b", run="next run").claim_baseline("same") == path
+
+
+@pytest.mark.slow
+def test_two_tests_with_one_name_are_refused_across_workers_too(project, pytester):
+    twice = HOLDS.replace("MORE", ", name='same'")
+    twice += twice.replace("calm", "wild").replace("run()", "(lambda: run())()")
+    project("-n", "2", *FIRST, test=twice).assert_outcomes(passed=1, failed=1)
+    assert read(pytester, "same")["name"] == "same"
 
 
 def test_the_plugin_imports_nothing_until_it_is_used():
