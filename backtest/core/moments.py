@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
 
+GivenT = TypeVar("GivenT")
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
 UNITS, BOUNDS = (units.SECOND, 10**6, 10**3, 1), (10**11, 10**14, 10**17)
@@ -166,10 +167,10 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> uni
     if is_bad.any():
         raise _unreadable(given, is_bad, name, error)
     if (factors != factors[:1]).any():
-        # The unit of most rows is meant, that of the first if there is none: it may be the odd one.
-        kinds, counts = np.unique(factors, return_counts=True)
-        has_usual = 2 * counts.max() > factors.size
-        is_odd = factors != (kinds[counts.argmax()] if has_usual else factors[0])
+        # Where one row alone is of another unit, it is the odd one, also if it is the first.
+        is_odd = factors != factors[0]
+        if factors.size > 2 and is_odd[1:].all() and (factors[1:] == factors[1]).all():
+            is_odd = ~is_odd
         row, usual = int(np.argmax(is_odd)), int(np.argmax(~is_odd))
         raise error(
             f"epochs must all be in one unit, got {int(epochs[usual])} and {int(epochs[row])} "
@@ -214,7 +215,7 @@ def _refuse_ticks(
         )
 
 
-def by_dates(given: Any) -> Any:
+def by_dates(given: GivenT) -> GivenT:
     """Return a series or frame whose index, of times of pyarrow or Python, is of pandas' times.
 
     Anything else is returned as it is.
@@ -222,7 +223,10 @@ def by_dates(given: Any) -> Any:
     if not is_series(given) and not is_frame(given):
         return given
     dates = as_dates(given.index)
-    return given if dates is given.index else given.set_axis(dates)
+    if dates is given.index:
+        return given
+    dated: Any = given.set_axis(dates)
+    return dated  # type: ignore[no-any-return]
 
 
 def as_dates(index: pd.Index) -> pd.Index:
