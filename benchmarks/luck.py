@@ -74,7 +74,7 @@ def make_days(seed: int, drift: float, extra: float) -> bt.Market:
          "close": close, "volume": 1e9, "hint": hint},
         index=pd.date_range("2020-01-01", periods=DAYS, freq="D", tz="UTC"),
     )  # fmt: skip
-    return bt.Market.from_frames(frame, instrument=f"DRAWN{seed}")
+    return bt.Market.from_frames(frame, instrument=f"DRAWN{seed}", now="2100-01-01")
 
 
 def run_search(seed: int, sharpe: float, edge: float) -> dict[str, Any]:

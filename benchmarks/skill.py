@@ -49,7 +49,7 @@ def make_market(noise: FloatArray, skill: float, rng: np.random.Generator) -> bt
     bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
             "close": close, "plan": np.exp(SPREAD * log)}  # fmt: skip
     index = pd.date_range("2023-01-01", periods=n, freq="1D", tz="UTC")
-    return bt.Market.from_frames(pd.DataFrame(bars, index=index))
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index), now="2100-01-01")
 
 
 def measure_share(draws: int, days: int, skill: float) -> float:

@@ -72,7 +72,8 @@ def make_market(bars: int, seed: int) -> bt.Market:
 
     funding = market.funding()
     rates = None if funding is None else funding["rate"]
-    return bt.Market.from_frames(grow(market.bars()), mark=grow(market.mark()), funding=rates)
+    frames = {"bars": grow(market.bars()), "mark": grow(market.mark()), "funding": rates}
+    return bt.Market.from_frames(**frames, now="2100-01-01")
 
 
 class Problem:

@@ -65,7 +65,8 @@ def bars_market(
         "close": close, **columns,
     }  # fmt: skip
     index = pd.date_range(start, periods=len(close), freq=freq, tz="UTC")
-    return bt.Market.from_frames(pd.DataFrame(bars, index=index), **(terms or {}))
+    given = {"now": "2100-01-01", **(terms or {})}  # generated bars may be of the future
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index), **given)
 
 
 def walk(n: int, mu: float, sigma: float | np.ndarray, seed: int) -> bt.Market:

@@ -185,6 +185,7 @@ TEXTS = {
     "mark_gaps": "'last': fill missing mark prices with last prices.",
     "funding_gaps": "'zero': treat missing funding as none.",
     "sessions": "The market closes: bars may be missing.",
+    "data.now": "The present, by which bars after tomorrow are refused (the clock).",
     "cascade.accounts": "Number of accounts.",
     "cascade.seed": "Seed of the accounts.",
     "cascade.leverage": "Leverage of accounts: loguniform:1:50, uniform:1:20 or constant:10.",

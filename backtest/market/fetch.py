@@ -31,13 +31,15 @@ from backtest.core.units import DAY, HOUR
 from backtest.market import files as f
 from backtest.market.names import rename_columns
 from backtest.market.quality import quality
-from backtest.market.tables import SCHEMAS, Defects, read_frame
+from backtest.market.tables import SCHEMAS, SUMMED, Defects, read_frame
 
 ARCHIVES = {"binance-archive": "um", "binance-archive-coinm": "cm"}
 ARCHIVE_URL = "https://data.binance.vision"
 """Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
 FOLDERS = {"funding": "fundingRate", "mark": "markPriceKlines", "bars": "klines"}
 COLUMNS = {kind: SCHEMAS[kind].known for kind in FOLDERS}
+COLUMNS["bars"] += SUMMED[1:]
+"""What is stored of each kind; of bars, what klines carry, where the source has it."""
 FACTS = "fetch.json"
 
 RECENT = 45 * DAY
@@ -275,7 +277,9 @@ class Exchange(NamedTuple):
             self.symbol, self.request.length, start // MILLISECOND, offer.limits[kind], params
         )
         stamps = [row[0] * MILLISECOND for row in answer]
-        rows = make_frame(kind, stamps, [row[1 : 1 + len(COLUMNS[kind])] for row in answer])
+        width = len(SCHEMAS[kind].known)
+        lacking = [np.nan] * (len(COLUMNS[kind]) - width)
+        rows = make_frame(kind, stamps, [[*row[1 : 1 + width], *lacking] for row in answer])
         return rows, int(rows["time"].max()) + interval if len(rows) else min(window, end)
 
     def _ask_funding(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
@@ -471,7 +475,8 @@ def read_rows(folder: Path, kind: str) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(folder / f"{kind}.parquet")
         stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
-        return make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
+        needed = frame[[*SCHEMAS[kind].known]]
+        return make_frame(kind, stamps, needed.assign(**frame).reindex(columns=COLUMNS[kind]))
     except (OSError, ValueError, KeyError):  # not there, or damaged: fetched again
         return make_frame(kind, [], [])
 
@@ -481,6 +486,8 @@ def store(
 ) -> pd.DataFrame:
     rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
     frame = rows.set_index(core.utc_index(rows["time"].to_numpy())).drop(columns="time")
+    absent = [name for name in SUMMED[1:] if name in frame and frame[name].isna().all()]
+    frame = frame.drop(columns=absent)
     with core.writing(folder, "fetch"):
         folder.mkdir(parents=True, exist_ok=True)
         market = {name: facts[name] for name in ("instrument", "interval")}

@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import re
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,16 @@ from backtest.market import rules
 from backtest.market import tables as timed
 from backtest.market.names import ALL_TIMES, HEADS, rename_columns
 from backtest.market.rules import Subject, apply_repairs, count_uncovered, drop_duplicates
-from backtest.market.tables import PRICES, SCHEMAS, Defects, SourceFrame, TimedTable, plain_name
+from backtest.market.sampled import settle_rates
+from backtest.market.tables import (
+    PRICES,
+    SCHEMAS,
+    Defects,
+    SourceFrame,
+    TimedTable,
+    lacks_prices,
+    plain_name,
+)
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
 
@@ -43,6 +53,11 @@ TOP, LISTED = 1 << 16, 100
 
 SHORTEST, LONGEST = 26 * DAY, 36 * DAY
 """How far apart bars of calendar months open, also on days of trading, ns."""
+
+SINCE_1904 = 2_082_844_800 * SECOND
+"""From 1904, from which old Macs, QuickTime and LabVIEW count, to 1970, ns."""
+
+HALVES = ("float16", "halffloat[pyarrow]")
 
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to; a table may hold four times as many."""
@@ -531,11 +546,12 @@ class ReadOptions(NamedTuple):
     columns: Mapping[str, str] = MappingProxyType({})
     repairs: tuple[str, ...] = ()
     clips: bool = False
+    now: int | None = None
 
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
     ) -> str:
-        span = {"since": self.since, "until": self.until}
+        span = {"since": self.since, "until": self.until, "now": self.now}
         shown = {name: getattr(self, name) for name in self._fields[:6]} | {
             "interval": format_duration(self.interval) if self.interval else None,
             **{name: time_text(time) for name, time in span.items() if time is not None},
@@ -560,13 +576,14 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     ways = dict(each.split("=") for each in repairs if "=" in each)
     core.check_timezone(timezone)
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
+    known.append(f"funding.{timed.LEAD}")
     columns = given.get("columns") or {}
     for ours in columns:
         if "." in ours:
             core.Choice(*known).check("columns of another table", ours)
-    since, until = (
+    since, until, now = (
         None if given.get(name) is None else core.to_nanoseconds(given[name], name)
-        for name in ("since", "until")
+        for name in ("since", "until", "now")
     )
     interval = given.get("interval")
     return ReadOptions(
@@ -580,6 +597,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         until=until,
         columns={ours: str(theirs) for ours, theirs in columns.items()},
         repairs=repairs,
+        now=now,
     )
 
 
@@ -650,10 +668,15 @@ def read_frames(
         table = timed.read_table(parts, SCHEMAS[role], options.timezone, defects)
         if table is None:
             continue
-        if role == "funding" and len(parts) > 1:
+        if timed.LEAD in table.columns:
+            table = settle_rates(table, filled)
+        elif role == "funding" and len(parts) > 1:
             # two files may hold the same settlements
             table = table.rows(np.argsort(table.time, kind="stable"))
             table = drop_duplicates(table, "", None)[0]
+        if role == "mark" and options.mark_gaps == "last":
+            table = table.rows(~lacks_prices(table))
+        note_half_precision(parts, role, filled)
         if role == "bars":
             interval = find_interval(table, options, defects)
         tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
@@ -668,9 +691,49 @@ def read_frames(
                 "since and until must lie in the days of the bars and hold one, got "
                 f"{span} ({bars.name}, {known})"
             )
+    if "bars" in tables:
+        find_future(tables["bars"], options, defects)
     subjects = make_subjects(tables, interval, sessions=options.sessions)
     find_defects(subjects, options, defects, filled)
     return subjects, defects, filled
+
+
+def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str, str]) -> None:
+    """Tell, and note in ``notes``, which prices were kept in 16 bits, of three digits."""
+    for part in parts:
+        if isinstance(part.content, DataError):
+            continue
+        halves = [
+            str(name)
+            for name, kind in part.content.dtypes.items()
+            if plain_name(name) in (*PRICES, "rate", "mark") and str(kind) in HALVES
+        ]
+        if not halves:
+            continue
+        note = f"{', '.join(halves)} of {role} in half precision (float16), of three digits"
+        notes["half_precision"] = note
+        core.warn_caller(
+            f"{note}: 60,017 became 60,032 ({part.name}); give float64, as the source has them"
+        )
+
+
+def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> None:
+    """Add a defect where the last bar opens after tomorrow: its stamps are of another clock."""
+    now = time.time_ns() if options.now is None else options.now
+    first, last = int(bars.time.min()), int(bars.time.max())
+    if options.synthetic or last <= now + DAY:
+        return
+    since = first - SINCE_1904
+    cure = "give now= if they were generated, or correct the stamps"
+    if since >= core.moments.FIRST_EPOCH and last - SINCE_1904 <= now + DAY:
+        cure = (
+            f"as s since 1904, as old Macs count, they begin at {core.format_time(since)}: "
+            f"time - {SINCE_1904 // SECOND:_} are s since 1970"
+        )
+    defects.append(
+        f"no bar may open after tomorrow, the last opens at {core.format_time(last)} UTC "
+        f"({bars.name}); {cure}"
+    )
 
 
 def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:

@@ -238,6 +238,7 @@ class Market(BarClock):
         sessions: bool = False,
         since: TimeLike | None = None,
         until: TimeLike | None = None,
+        now: TimeLike | None = None,
     ) -> Market:
         """Return a market of frames indexed by UTC time; everything is copied.
 
@@ -268,6 +269,8 @@ class Market(BarClock):
         since, until : str or Timestamp, optional
             Read the bars that open from ``since`` up to but not including ``until``, UTC, before
             they are checked against mark and funding. Their days must be days of the bars.
+        now : str or Timestamp, optional
+            The present, by which a last bar after tomorrow is a defect. Default: the clock.
         """
         options = read_options(locals())
         rates = funding.to_frame("rate") if is_series(funding) else funding
@@ -280,7 +283,7 @@ class Market(BarClock):
 
     @classmethod
     @checked
-    def load(
+    def load(  # noqa: PLR0913 - keywords, each with a default that is said
         cls,
         *paths: str | Path,
         instrument: str | None = None,
@@ -291,6 +294,7 @@ class Market(BarClock):
         sessions: bool = False,
         since: TimeLike | None = None,
         until: TimeLike | None = None,
+        now: TimeLike | None = None,
         mark: Sequence[str | Path] = (),
         funding: Sequence[str | Path] = (),
         columns: Mapping[str, str | int] | None = None,
@@ -315,7 +319,7 @@ class Market(BarClock):
             give if the files do not say it.
         interval : str, optional
             Which bars to load from a folder with several (``"1h"``).
-        timezone, mark_gaps, funding_gaps, sessions, since, until
+        timezone, mark_gaps, funding_gaps, sessions, since, until, now
             As in :meth:`from_frames`.
         mark, funding : sequence of str or Path
             Files, or folders of files, of these kinds, if their names do not say so.
@@ -469,9 +473,10 @@ class Market(BarClock):
     def resample(self, interval: str) -> Market:
         """Return longer bars, aligned to UTC (weeks begin on Monday).
 
-        open is the first, high the highest, low the lowest, close and further columns the last,
-        volume the sum; mark prices likewise. All funding events inside are kept. An incomplete
-        group at either end is dropped and noted in ``filled["resample"]``.
+        open is the first, high the highest, low the lowest, close and further columns the last;
+        volume, ``taker_buy_volume``, ``quote_volume`` and ``trades`` are sums; mark prices
+        likewise. All funding events inside are kept. An incomplete group at either end is dropped
+        and noted in ``filled["resample"]``.
 
         In a market with sessions a group is the bars that open in the same stretch of UTC time; it
         is stamped where the stretch begins. The first group is complete if it begins no later in

@@ -352,6 +352,7 @@ class Markets(BarClock, Mapping[str, Market]):
         sessions: bool = False,
         since: core.TimeLike | None = None,
         until: core.TimeLike | None = None,
+        now: core.TimeLike | None = None,
         currency: str | None = None,
     ) -> Markets:
         """Return the markets in one or several folders.
@@ -372,7 +373,7 @@ class Markets(BarClock, Mapping[str, Market]):
             Which markets to load, in this order, under these names: those of their instruments
             (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.
             Default: all, in the order of the paths and of the names in them.
-        interval, timezone, mark_gaps, funding_gaps, sessions, since, until
+        interval, timezone, mark_gaps, funding_gaps, sessions, since, until, now
             As in :meth:`Market.load`, for each of them. The span must lie inside the panel, and
             may reach beyond the bars of one instrument, which must have one in it.
         currency : str, optional

@@ -13,14 +13,23 @@ from typing import Any
 from backtest import core
 from backtest.core import DataError, did_you_mean
 from backtest.core.code_names import pd
-from backtest.market.tables import PRICES, TIME_NAMES, plain_name, spell_columns
+from backtest.market.tables import (
+    FLAGS,
+    LEAD,
+    PAYMENT_NAMES,
+    PRICES,
+    TIME_NAMES,
+    is_payment,
+    plain_name,
+    spell_columns,
+)
 
-_KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
+_KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "trades",
            "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
 _HEADLESS = {
     ("bars", 12): _KLINES,
     ("mark", 12): _KLINES,
-    ("bars", 7): ("time", *PRICES, "volume", "count"),  # Kraken's archive
+    ("bars", 7): ("time", *PRICES, "volume", "trades"),  # Kraken's archive
     ("bars", 6): ("time", *PRICES, "volume"),
     ("mark", 6): ("time", *PRICES, "volume"),
     ("mark", 5): ("time", *PRICES),
@@ -37,7 +46,7 @@ _SETTLED = ("fundingtime", "fundingratetimestamp", "calc_time", "effectiveat", "
             "timepoint", "settletime")  # fmt: skip
 _RATES = {"rate": "", "realizedrate": "fundingrate", "relativefundingrate": "fundingrate",
           "realized_rate": "funding_rate", "interest_1h": "", "last_funding_rate": "",
-          "fundingrate": "", "funding_rate": ""}  # fmt: skip
+          "lastfundingrate": "", "fundingrate": "", "funding_rate": ""}  # fmt: skip
 """Names of the fraction that a settlement paid, and of what stands beside it but is not that.
 
 Sources: ccxt 4.5.64, ``fetch_funding_rate_history`` of each exchange; docs/data.md has the table.
@@ -48,8 +57,15 @@ _TWICE = {"unix": "date", "timestamp": "datetime"}
 """Stamps as epochs, and the same stamps as texts beside them."""
 
 ALL_TIMES = frozenset({*TIME_NAMES, *_SPELLINGS["time"], *_SETTLED})
-HEADS = ALL_TIMES.union(PRICES, *_SPELLINGS.values(), _RATES, ["volume"])
-_UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
+HEADS = ALL_TIMES.union(PAYMENT_NAMES, PRICES, *_SPELLINGS.values(), _RATES, ["volume"])
+_OF_KLINES = {
+    **dict.fromkeys(("quote_volume", "quote_asset_volume"), "quote_volume"),
+    **dict.fromkeys(("trades", "count", "number_of_trades"), "trades"),
+    **dict.fromkeys(("taker_buy_volume", "taker_buy_base_volume", "taker_buy_base_asset_volume",
+                     "taker_base_volume"), "taker_buy_volume"),
+}  # fmt: skip
+"""What klines carry beside prices and volume, and our names for it."""
+_UNUSED = re.compile("close_time|taker_(buy_)?quote_.*|ignore")
 _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
 _INSTRUMENT = ("symbol", "ticker", "coin", "pair", "instrument_name", "instid")
 _LABELS = (*_INSTRUMENT, "resolution", "period", "exchange")
@@ -90,6 +106,8 @@ def rename_columns(
         )
     if {"close_time", "open_time"} <= known.keys():  # klines
         frame = frame[[name for name in frame if not _UNUSED.fullmatch(plain_name(name))]]
+        kept = {name: _OF_KLINES.get(plain_name(name)) for name in frame}
+        frame = frame.rename(columns={name: ours for name, ours in kept.items() if ours})
     ours = {}
     for name, others in _SPELLINGS.items():
         theirs = [known[each] for each in others if each in known]
@@ -161,13 +179,41 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
         return frame
     rate = _only("rate", [known[name] for name in found], where)
     times = [known[name] for name in _SETTLED if name in known]
-    if found == ["rate"] and not times:
+    payments = [known[name] for name in PAYMENT_NAMES if name in known]
+    if found == ["rate"] and not times and not payments:
         return frame
-    times = times or [known[name] for name in TIME_NAMES if name in known]
+    stamps = [known[name] for name in TIME_NAMES if name in known]
+    stamps = stamps or [known[name] for name in _SPELLINGS["time"] if name in known]
+    stamps = [name for name in stamps if frame[name].notna().any()]
+
+    # Beside stamps of its own, the time of a settlement that repeats is that of a payment to come.
+    is_repeated = bool(times) and 2 * frame[times[0]].duplicated().sum() > len(frame)
+    if payments or (stamps and is_repeated):
+        payments += times
+        columns = {
+            str(name) if is_payment(name) else f"{LEAD}_{n}": frame[name]
+            for n, name in enumerate(payments)
+        }
+        if stamps or times:
+            columns["time"] = frame[_only("time", stamps or times, where)]
+        return pd.DataFrame(columns | {"rate": frame[rate]})
+    times = times or stamps
     marks = ("mark_price", "markprice", *["price"] * ("effectiveat" in known))
     ours = {rate: "rate"} | {known[name]: "mark" for name in marks if name in known}
     ours |= {_only("time", times, where): "time"} if times else {}
     return frame[[*ours]].rename(columns=ours)
+
+
+def find_flag(frame: pd.DataFrame) -> Any:
+    """Return the column that says whether a bar is finished, None if there is none.
+
+    ``x`` is one beside the letters of Binance's streams, ``t, T, o, h, l, c``.
+    """
+    plain = {plain_name(name): name for name in frame.columns}
+    is_stream = {"t", "o", "h", "l", "c"} <= plain.keys()
+    names = (*FLAGS, "x") if is_stream else FLAGS
+    found = [plain[name] for name in names if name in plain]
+    return found[0] if found and frame[found[0]].dtype.kind in "iufb" else None
 
 
 def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
@@ -191,6 +237,10 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
                 f"not{did_you_mean(theirs, known)} ({where}); choose among "
                 f"{', '.join(known[:12])}, or a position from 0"
             )
+    flag = find_flag(frame) if "close" in taken else None
+    if flag is not None and flag not in chosen.values() and not frame[flag].all():
+        taken[flag if plain_name(flag) in FLAGS else FLAGS[0]] = frame[flag]
+
     # a column of times under our name, or the index that the frame has already
     return pd.DataFrame({name: values.array for name, values in taken.items()},
                         index=None if "time" in taken else frame.index)  # fmt: skip

@@ -6,6 +6,7 @@ requested by name and leave a note; none is a default.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,16 @@ from backtest.core import BoolArray, FloatArray, IntArray, format_duration, form
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.market import tables
-from backtest.market.tables import PRICES, USUAL, Span, TimedTable, is_increasing, is_price, spacing
+from backtest.market.tables import (
+    PRICES,
+    USUAL,
+    Span,
+    TimedTable,
+    is_increasing,
+    is_price,
+    lacks_prices,
+    spacing,
+)
 
 MAX_MARK = 0.20
 """How far marks may be from last prices at the median of a stretch, as a fraction. On hourly BTC,
@@ -54,6 +64,9 @@ WICK = 0.01
 
 UNIT_CHANGE, NEAR_CLOSES = 3.0, 24
 """How many times the median of so many closes before is a change of unit, or the inverse of it."""
+
+FEWEST_CHANGES = 6
+"""Changes of a rate from which on their times are judged: by chance, all fit once in 4,096."""
 
 LISTED = 10
 """How many places of a rule are listed."""
@@ -244,13 +257,25 @@ def hits_of_gaps(
 
 def find_bad_prices(subject: Subject) -> list[Hit]:
     table, noun = subject.table, "mark " * (subject.role == "mark")
-    found = []
+    is_empty = lacks_prices(table)
+    text = f"every {noun}bar needs prices, {{n}} of {{of}} have none at all"
+    found = find_rows(table.time, is_empty, text)
+    found = [hit._replace(cure=_EMPTY_MARKS if noun else _EMPTY_BARS) for hit in found]
     for name in (name for name in PRICES if name in table.columns):
         values = table.columns[name]
+        is_positive = (values > 0) & (values < np.inf)
+
         text = f"{noun}{name} must be positive and finite, got {{got}} in {{n}} of {{of}} bars"
-        hits = find_rows(table.time, ~is_price(values), text, values.__getitem__)
-        if name == "open" and not (lacks_open(table) ^ ~is_price(values)).any():
+        hits = find_rows(table.time, ~is_positive & ~is_empty, text, values.__getitem__)
+        if name == "open" and not (lacks_open(table) ^ ~is_positive).any():
             hits = [hit._replace(cure=_OPENS) for hit in hits]
+
+        # The largest number of a type is what programs write for an unknown one.
+        text = (
+            f"{noun}{name} must be from {tables.LEAST_PRICE:g} to {tables.MOST_PRICE:g} and not "
+            "the largest whole number of a type, got {got} in {n} of {of} bars"
+        )
+        hits += find_rows(table.time, is_positive & ~is_price(values), text, values.__getitem__)
         found += hits
     return found
 
@@ -285,18 +310,35 @@ def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
 
 
 def find_bad_volume(subject: Subject) -> list[Hit]:
-    volume = subject.table.columns.get("volume", np.zeros(0))
+    table = subject.table
+    volume = table.columns.get("volume")
+    if volume is None:
+        return []
+    is_bad = ~((volume >= 0) & (volume < np.inf)) & ~lacks_prices(table)
     text = "volume must not be negative or NaN, got {got} in {n} of {of} bars"
-    is_bad = ~((volume >= 0) & (volume < np.inf))
-    return find_rows(subject.table.time, is_bad, text, volume.__getitem__)
+    found = find_rows(table.time, is_bad, text, volume.__getitem__)
+    text = f"volume must be at most {tables.MOST_VOLUME:g}, got {{got}} in {{n}} of {{of}} bars"
+    is_limit = (volume > tables.MOST_VOLUME) & (volume < np.inf)
+    return [*found, *find_rows(table.time, is_limit, text, volume.__getitem__)]
+
+
+def find_unfinished(subject: Subject) -> list[Hit]:
+    """Find bars inside the data that a flag says are unfinished, where it is 1 in most."""
+    table, found = subject.table.ordered, list[Hit]()
+    for name, values in table.columns.items():
+        is_flag = tables.plain_name(name) in tables.FLAGS
+        if is_flag and np.isin(values, (0.0, 1.0)).all() and 2.0 * values.sum() > values.size:
+            found += find_rows(table.time, values == 0.0, places=(f"{name} is 0",))
+    return found
 
 
 def find_outliers(subject: Subject) -> list[Hit]:
     """Find prices that are far from their neighbors; the furthest are listed first.
 
     A close is one if it is over 20 typical moves from the median of the three closes before and
-    from that of the three after; a high or low if it is as far beyond its own open and close and
-    its neighbors. Typical is the median absolute log return of the 201 bars around.
+    from that of the three after; the first and the last, which have one side, from that of its 3
+    and of its 24. A high or low is one if it is as far beyond its own open and close and its
+    neighbors. Typical is the median absolute log return of the 201 bars around.
     """
     table = subject.table.ordered
     if not table.has_prices or table.time.size < 7:
@@ -305,8 +347,13 @@ def find_outliers(subject: Subject) -> list[Hit]:
     rolled = closes.diff().abs().rolling(WINDOW, center=True, min_periods=1).median()
     typical = np.maximum(rolled.to_numpy(dtype=np.float64), MIN_MOVE)
     top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
-    since = closes - closes.rolling(3).median().shift()
-    until = closes - closes[::-1].rolling(3).median().shift()[::-1]
+    since = closes - closes.rolling(3, min_periods=1).median().shift()
+    until = closes - closes[::-1].rolling(3, min_periods=1).median().shift()[::-1]
+
+    # The first and the last close have one side: 24 of it, too, as a start in thin trade is rough.
+    last = closes.size - 1
+    since[0] = closes[0] - closes[1 : 1 + NEAR_CLOSES].median()
+    until[last] = closes[last] - closes[max(last - NEAR_CLOSES, 0) : last].median()
     nearer = since.where(since.abs() <= until.abs(), until).where(since.notna() & until.notna())
     highest = np.maximum(highs.shift(), highs.shift(-1))
     lowest = np.minimum(lows.shift(), lows.shift(-1))
@@ -344,6 +391,40 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
     sizes = least.where(least > 1.0, most)
     places = [f"{format_time(int(subject.time[n]))}: {sizes[n]:.4g} times" for n in rows]
     return find_rows(subject.time, is_first, places=tuple(places))
+
+
+def find_stretches(subject: Subject) -> list[Hit]:
+    """Find runs of up to 24 bars whose first and last edge jump by over 3 times and back.
+
+    At either end of the data a run has one edge. A jump is that of two closes in a row.
+    """
+    time = subject.time
+    closes = subject.table.ordered.columns.get("close", np.zeros(0))
+    moves = np.diff(_log_of(closes))
+    jumps = np.flatnonzero(np.abs(moves) > math.log(UNIT_CHANGE)) + 1
+    if not jumps.size:
+        return []
+
+    # Each edge is the bar that it leads to; the ends of the data are edges that fit any.
+    edges = [0, *jumps.tolist(), closes.size]
+    signs = [0.0, *np.sign(moves[jumps - 1]).tolist(), 0.0]
+    runs = [*itertools.pairwise(edges)]
+
+    # The shortest first: what lies between two stretches is what they jump from.
+    chosen = set[int]()
+    for k in sorted(range(len(runs)), key=lambda run: runs[run][1] - runs[run][0]):
+        is_short = runs[k][1] - runs[k][0] <= NEAR_CLOSES
+        if is_short and signs[k] * signs[k + 1] <= 0.0 and not {k - 1, k + 1} & chosen:
+            chosen.add(k)
+
+    is_inside = np.zeros(closes.size, dtype=np.bool_)
+    places = []
+    for first, stop in (runs[k] for k in sorted(chosen)):
+        is_inside[first:stop] = True
+        span = f"{format_time(int(time[first]))} to {format_time(int(time[stop - 1]))}"
+        size = math.exp(moves[first - 1] if first else -moves[stop - 1])
+        places.append(f"{span}: {core.count_nouns(stop - first, 'bar')}, {size:.4g} times")
+    return find_rows(time, is_inside, places=tuple(places[:LISTED]))
 
 
 def find_other_length(subject: Subject) -> list[Hit]:
@@ -478,6 +559,20 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     return [Hit(found, text, place=place, places=(f"{size}: in per cent?",))]
 
 
+def find_sampled(subject: Subject) -> list[Hit]:
+    """Find rates of an hour or less that change only where rates of 4 or 8 hours are paid."""
+    time, rate = subject.whole.time, subject.whole.columns.get("rate", np.zeros(0))
+    every = tables.cadence(time)
+    changes = np.flatnonzero(rate[1:] != rate[:-1]) + 1
+    if every > HOUR or changes.size < FEWEST_CHANGES:
+        return []
+    periods = tables.nearest_minute(time) // (4 * HOUR)
+    if (periods[changes] == periods[changes - 1]).any():
+        return []
+    text = f"{changes.size} changes in {time.size:,} rates every {format_duration(every)}"
+    return [Hit(time[changes], places=(f"{text}, all at multiples of 4 hours",))]
+
+
 def find_settlement_gaps(subject: Subject) -> list[Hit]:
     holes = tables.missing_settlements(subject.once, *subject.span)
     if not holes:
@@ -511,6 +606,8 @@ def find_off_hour(subject: Subject) -> list[Hit]:
 
 
 ERROR, DOUBT = "error", "doubt"
+_EMPTY_BARS = "repair='bar-gaps=flat' fills them with the close before and no volume"
+_EMPTY_MARKS = "mark_gaps='last' uses last prices there"
 _BARS, _MARK, _FUNDING, _ALL = ("bars",), ("mark",), ("funding",), (*NOUNS,)
 _AGAIN = "download those bars again"
 _OPENS = (
@@ -554,11 +651,14 @@ RULES = (
     Rule("stale", _MARK, DOUBT, find_stale),
     Rule("outliers", ("bars", "mark"), DOUBT, find_outliers),
     Rule("change of unit", ("bars", "mark"), DOUBT, find_unit_changes),
+    Rule("stretch", ("bars", "mark"), DOUBT, find_stretches),
+    Rule("unfinished", _BARS, DOUBT, find_unfinished),
     Rule("wicks", _MARK, DOUBT, find_wicks),
     Rule("flat", ("bars", "mark"), DOUBT,
          lambda s: find_rows(s.time, s.get("high") == s.get("low"))),
     Rule("without volume", _BARS, DOUBT,
          lambda s: find_rows(s.time, ~(s.get("volume", 1.0) > 0.0))),
+    Rule("the rate in force, sampled?", _FUNDING, DOUBT, find_sampled),
     Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True)),
     Rule("off the hour", _FUNDING, DOUBT, find_off_hour),
 )  # fmt: skip
@@ -619,8 +719,9 @@ def read_redenomination(way: str) -> tuple[int, float]:
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     time, factor = read_redenomination(way)
     is_before, columns = table.time < time, dict(table.columns)
-    for name in {*PRICES, "mark", "volume"} & columns.keys():
-        size = 1.0 / factor if name == "volume" else factor
+    volumes = {"volume", "taker_buy_volume"}
+    for name in {*PRICES, "mark", *volumes} & columns.keys():
+        size = 1.0 / factor if name in volumes else factor
         columns[name] = np.where(is_before, columns[name] * size, columns[name])
     return TimedTable(table.name, table.time, columns), table.time[is_before]
 
@@ -648,20 +749,25 @@ def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, table.time[:0]
-    gaps = np.diff(table.time)
+
+    # A row without any price is a missing bar; before the first price there is nothing to repeat.
+    priced = table.rows(~lacks_prices(table))
+    if not priced.time.size:
+        return table, table.time[:0]
+    gaps = np.diff(np.append(priced.time, table.time[-1] + interval))
     if (gaps % interval).any() or int((gaps // interval - 1).sum()) > MAX_FLAT:
         return table, table.time[:0]
-    time = np.arange(table.time[0], table.time[-1] + interval, interval)
-    row = np.searchsorted(table.time, time, side="right") - 1
-    is_new = table.time[row] != time
-    flat = table.columns["close"][row]
-    columns = {
-        name: np.where(is_new, flat if name in PRICES else np.nan, values[row])
-        for name, values in table.columns.items()
-    }
-    if "volume" in columns:
-        columns["volume"] = np.where(is_new, 0.0, columns["volume"])
-    return TimedTable(table.name, time, columns), time[is_new]
+
+    time = np.arange(priced.time[0], table.time[-1] + interval, interval)
+    row = np.searchsorted(priced.time, time, side="right") - 1
+    is_new = priced.time[row] != time
+    flat = priced.columns["close"][row]
+    columns = {}
+    for name, values in priced.columns.items():
+        filling = 0.0 if name in tables.SUMMED else np.nan
+        columns[name] = np.where(is_new, flat if name in PRICES else filling, values[row])
+    dropped = table.time[table.time < priced.time[0]]
+    return TimedTable(table.name, time, columns), np.append(dropped, time[is_new])
 
 
 KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
@@ -679,7 +785,10 @@ KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
         _fill_opens,
     ),
     ("range",): ("widen high and low to open and close", _widen),
-    ("bar-gaps=flat",): ("fill missing bars with the last close and no volume", _fill_bars),
+    ("bar-gaps=flat",): (
+        "fill missing bars, and rows without any price, with the last close and no volume",
+        _fill_bars,
+    ),
     ("mark-gaps=last",): ("use last prices for bars without a mark bar", None),
     ("funding-gaps=zero",): ("treat missing settlements as no payment", None),
 }

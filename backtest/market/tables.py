@@ -23,6 +23,24 @@ MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
+PAYMENT_NAMES = (
+    "payment", "fundingtimestamp", "funding_timestamp", "nextfundingtime", "next_funding_time",
+    "nextfundingtimestamp", "next_funding_timestamp", "funding_next_apply",
+)  # fmt: skip
+"""Columns with the time at which a rate in force is paid, ours first.
+
+Sources: Tardis ``derivative_ticker``, Bybit ``tickers``, Gate ``contracts``, ccxt 4.5.64
+``fetch_funding_rate``.
+"""
+NOTHING = ("", "0", "0.0", "nan", "None", "null")
+"""How feeds write that there is no next payment."""
+LEAD = "payment"
+"""The column of the time from a rate's stamp to its payment, ns."""
+SUMMED = ("volume", "taker_buy_volume", "quote_volume", "trades")
+"""Columns that add up over bars; of a bar that was filled in they are 0."""
+FLAGS = ("confirm", "confirmed", "complete", "is_complete", "is_closed", "isclosed", "is_final",
+         "isfinal")  # fmt: skip
+"""Columns that say whether a bar is finished: OKX, OANDA, Binance's streams and what reads them."""
 BY_BARS = "pd.Series(values, index=market.times)"
 """The cure of a Series by anything but time: what is given by position is an array."""
 BY_TIMES = "pd.DataFrame(values, index=markets.times, columns=markets.names)"
@@ -76,8 +94,23 @@ def is_increasing(time: IntArray) -> bool:
     return bool((time[1:] > time[:-1]).all())
 
 
+LEAST_PRICE, MOST_PRICE, MOST_VOLUME = 1e-15, 1e15, 1e18
+INT_LIMITS = (2.0**31 - 1.0, 2.0**32 - 1.0)
+"""What programs write for an unknown number; those of longer types are above the largest price."""
+
+
 def is_price(values: FloatArray) -> BoolArray:
-    return np.asarray((values > 0) & (values < np.inf))
+    """Return which values can be prices; the limits of a type of numbers are none."""
+    is_inside = (values >= LEAST_PRICE) & (values <= MOST_PRICE)
+    return np.asarray(is_inside & (values != INT_LIMITS[0]) & (values != INT_LIMITS[1]))
+
+
+def lacks_prices(table: TimedTable) -> BoolArray:
+    """Return which rows of a table of prices hold none at all, of shape (n,)."""
+    if not table.has_prices:
+        return np.zeros(table.time.size, dtype=np.bool_)
+    is_unknown = [np.isnan(table.columns[name]) for name in PRICES]
+    return np.asarray(np.logical_and.reduce(is_unknown))
 
 
 def spacing(time: IntArray) -> int | None:
@@ -120,7 +153,9 @@ def read_frame(
     frame = rename_known(frame, (*TIME_NAMES, *schema.known), name)
     stamps, time_column = find_stamps(frame, name=name)
     known, found = schema.known, [column for column in frame.columns if column != time_column]
-    others = [column for column in found if column not in known]
+    has_rates = "rate" in known
+    payments = [each for each in found if has_rates and is_payment(each)]
+    others = [column for column in found if column not in {*known, *payments}]
     shown = ", ".join(map(str, others)) or "no other"
     missing = [x for x in known[: schema.n_required] if x not in found]
     for x in missing:
@@ -140,11 +175,80 @@ def read_frame(
             if x in found:
                 columns[x] = to_floats(frame[x], column=x, name=name)
     time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
-    return TimedTable(name, time, columns)
+    if payments:
+        due = frame[payments]
+        columns[LEAD] = read_leads(due, time, name=name, timezone=timezone, is_file=is_file)
+    table = TimedTable(name, time, columns)
+    return leave_out_unfinished(table, frame) if {*PRICES} <= {*known} else table
+
+
+def read_leads(
+    frame: pd.DataFrame, time: IntArray, *, name: str, timezone: str | None, is_file: bool
+) -> FloatArray:
+    """Return how long after its stamp each rate is paid, ns of shape (n,); NaN if unknown.
+
+    ``frame`` holds columns of times of payment. Where a row has several, the earliest that is not
+    before its stamp counts.
+    """
+    leads = np.full(time.size, np.nan)
+    has_payment = np.zeros(time.size, dtype=np.bool_)
+    for column, values in frame.items():
+        is_known = values.notna()
+        if values.dtype.kind in "iuf":
+            is_known &= values != 0
+        elif values.dtype.kind != "M":
+            is_known &= ~values.astype(str).str.strip().isin(NOTHING)
+        rows = np.flatnonzero(is_known.to_numpy(dtype=np.bool_))
+        if not rows.size:
+            continue
+        paid = core.read_stamps(
+            values.iloc[rows], name=f"{name}, {column}", timezone=timezone, is_file=is_file
+        )
+        lead = np.full(time.size, np.nan)
+        lead[rows] = paid - time[rows]
+        has_payment[rows] = True
+        leads = np.fmin(leads, np.where(lead >= 0.0, lead, np.nan))
+
+    # A feed may lag behind a payment for a moment; mostly late, it is of the payment before.
+    late = int((has_payment & np.isnan(leads)).sum())
+    if 2 * late >= has_payment.sum():
+        columns = " and ".join(map(str, frame.columns))
+        raise DataError(
+            f"a rate in force needs the time of its payment, at its stamp or later, got {columns} "
+            f"before it or empty in {int(np.isnan(leads).sum())} of {time.size} rows ({name}); "
+            "leave the column out if the rates were paid at their stamps"
+        )
+    return leads
+
+
+def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
+    """Return the table of a frame without its last bar, if a flag says that it alone is unfinished.
+
+    A flag is a column of 0 and 1. What it says of other bars is a doubt of the report.
+    """
+    for column in (each for each in frame.columns if plain_name(each) in FLAGS):
+        if frame[column].dtype.kind not in "iufb":
+            continue
+        flag = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        rows = np.flatnonzero(flag == 0.0)
+        is_alone = rows.size == 1 and bool(((flag == 0.0) | (flag == 1.0)).all())
+        if is_alone and table.time.size > 1 and table.time[rows[0]] == table.time.max():
+            opened = core.format_time(int(table.time[rows[0]]))
+            core.warn_caller(
+                f"the last bar left out, {opened} UTC: {column!r} says that it is unfinished "
+                f"({table.name})"
+            )
+            return table.rows(flag == 1.0)
+    return table
 
 
 def plain_name(name: object) -> str:
     return re.sub(r"\W+", "_", str(name).strip().lower())
+
+
+def is_payment(name: object) -> bool:
+    plain = plain_name(name)
+    return plain in PAYMENT_NAMES or re.fullmatch(rf"{LEAD}_\d+", plain) is not None
 
 
 def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> dict[str, Any]:
@@ -486,6 +590,10 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
     last = groups.ohlc(*(fields[name] for name in PRICES))
     mark = groups.ohlc(*(fields[name] for name in MARK_PRICES)) if market.has_mark else last
     note: Mapping[str, str] = {}
+    columns = {
+        name: groups.total(values) if name in SUMMED else groups.last(values)
+        for name, values in fields["columns"].items()
+    }
     before, after = groups.first, market.n_bars - groups.stop
     if before or after:
         text = f"{before} bars before the first whole group and {after} after the last dropped"
@@ -497,6 +605,6 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
         "decision_interval": 0,
         "time": groups.time,
         "volume": groups.total(fields["volume"]),
-        "columns": {name: groups.last(values) for name, values in fields["columns"].items()},
+        "columns": columns,
         "filled": {**market.filled, **note},
     }

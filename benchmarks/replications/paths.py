@@ -52,7 +52,7 @@ def market_of(close: FloatArray, interval: str = "1h", **columns: npt.ArrayLike)
         "close": close, **columns,
     }  # fmt: skip
     index = pd.date_range("1970-01-01", periods=len(close), freq=interval, tz="UTC")
-    return bt.Market.from_frames(pd.DataFrame(bars, index=index))
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index), now="2100-01-01")
 
 
 def market_of_returns(daily: pd.Series) -> bt.Market:

@@ -81,6 +81,9 @@ def test_a_fetch_is_a_market_with_every_row_of_the_venue(tmp_path, server):
     np.testing.assert_array_equal(market.close, np.round(rows[:, 4], 2))
     np.testing.assert_array_equal(market.volume, np.round(rows[:, 5], 3))
     np.testing.assert_array_equal(market.mark_close - market.close, np.full(1440, 3.0).round(2))
+    assert {name: {*values} for name, values in market.columns.items()} == {
+        "quote_volume": {0.0}, "trades": {1.0}, "taker_buy_volume": {0.0},
+    }  # fmt: skip
     stamps = settlements(epoch("2024-01-01"), epoch("2024-03-01"))
     np.testing.assert_array_equal(market.funding_time, stamps[:, 0].astype(int) * 10**6)
     np.testing.assert_array_equal(market.funding_rate, stamps[:, 1])

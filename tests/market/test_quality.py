@@ -159,6 +159,78 @@ def test_a_single_print_far_from_its_neighbors_is_an_outlier(name, factor):
     assert re.search(rf": {name} [45]\.\d% away, [2-9]\d\d? typical", *found.places)
 
 
+@pytest.mark.parametrize("row", [0, 1, 2, -3, -2, -1])
+@pytest.mark.parametrize("factor", [1.05, 0.95, 1000.0])
+def test_a_print_at_either_end_is_judged_from_the_side_there_is(row, factor):
+    table = walk()
+    table.columns["close"][row] *= factor
+    table.columns["high"] = np.maximum(table.columns["high"], table.columns["close"])
+    table.columns["low"] = np.minimum(table.columns["low"], table.columns["close"])
+    (found,) = find_outliers(Subject("bars", table, table, HOUR, sessions=False, bars=None))
+    assert found.time.tolist() == [table.time[row]]
+
+
+@pytest.mark.parametrize("first", [0, 300, -1])
+@pytest.mark.parametrize("n_bars", [1, 2, 3, 12, 24])
+@pytest.mark.parametrize("factor", [1000.0, 0.001, 3.2])
+def test_a_run_of_up_to_24_bars_that_jumps_and_returns_is_a_stretch(first, n_bars, factor):
+    """At the ends of the data it has one edge; a run of 1.9 times, or of 25 bars, is none."""
+    begin = first if first >= 0 else 720 - n_bars
+    bars = SAMPLE.bars()
+    bars[["open", "high", "low", "close"]] = 100.0
+    bars.iloc[begin : begin + n_bars, :4] *= factor
+    found = bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch")
+    assert (found.count, found.longest, found.level) == (n_bars, n_bars, "doubt")
+    opened, last = (f"{SAMPLE.times[row]:%Y-%m-%d %H:%M}" for row in (begin, begin + n_bars - 1))
+    assert found.first == opened.removesuffix(" 00:00")
+    (place,) = found.places
+    bar = "bar" if n_bars == 1 else "bars"
+    assert place.replace(" 00:00", "") == (
+        f"{opened} to {last}: {n_bars} {bar}, {factor:.4g} times".replace(" 00:00", "")
+    )
+
+
+def test_a_crash_a_long_stretch_and_a_change_of_unit_are_no_stretches():
+    for factor, begin, stop in ((0.4, 300, 310), (1.9, 300, 310), (5.0, 300, 325), (5.0, 300, 720)):
+        bars = SAMPLE.bars()
+        bars[["open", "high", "low", "close"]] = 100.0
+        bars.iloc[begin:stop, :4] *= factor
+        assert not bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch").count
+
+
+def test_the_shorter_of_two_parts_is_the_stretch():
+    """Thirty bars, the last three 10 times the others."""
+    bars = SAMPLE.bars().iloc[:30]
+    bars[["open", "high", "low", "close"]] = 100.0
+    bars.iloc[27:, :4] *= 10.0
+    found = bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch")
+    assert (found.count, found.first) == (3, "2023-01-02 03:00")
+
+
+@pytest.mark.slow
+def test_real_markets_and_the_six_crashes_have_no_stretch_and_no_more_outliers(real):
+    """What the rules found before they saw both ends: rows of bars and marks by market."""
+    counts = {"btc-usdm-1h": (7, 4), "btc-usdm-1m": (0, 0)}
+    reports = {name: bt.quality(real / name, interval=name[-2:]) for name in counts}
+    panel = bt.quality(real / "perps-1h")
+    counts |= {"ETHUSDT": (7, 4), "LTCUSDT": (3, 2)}
+    for name, report in (reports | panel).items():
+        outliers = tuple(report.find(table, "outliers").count for table in ("bars", "mark"))
+        assert outliers == counts[name]
+        assert not any(report.find(table, "stretch").count for table in ("bars", "mark"))
+        assert not report.find("funding", "the rate in force, sampled?").count
+    hours = pd.read_csv(real / "crashes" / "hours.csv")
+    prices = ["open", "high", "low", "close"]
+    found = 0
+    for _, rows in hours.groupby(["episode", "coin"]):
+        marks = rows[["time", *(f"mark_{name}" for name in prices)]]
+        marks = marks.set_axis(["time", *prices], axis=1)
+        report = bt.quality(bt.Market.from_frames(rows[["time", *prices]], mark=marks))
+        assert not any(report.find(table, "stretch").count for table in ("bars", "mark"))
+        found += sum(report.find(table, "outliers").count for table in ("bars", "mark"))
+    assert found == 7
+
+
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     wicks = spoilt(tmp_path, "bars", cells("low", [50, 60], LOW * 0.9)).find("mark", "wicks")
     assert (wicks.count, wicks.first, wicks.last) == (2, "2023-01-03 02:00", "2023-01-03 12:00")
