@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
@@ -18,6 +19,12 @@ MARKET = bt.Market.from_frames(
     SAMPLE.bars(), funding=SAMPLE.funding()[["rate"]], mark=SAMPLE.mark(), instrument="BTCUSDT"
 )
 """Four days of hours with mark and funding, under a name that every layout can hold."""
+
+OF_KLINES = MARKET.with_columns(
+    **{name: np.full(96, value) for name, value in (
+        ("quote_volume", 1.5), ("trades", 7.0), ("taker_buy_volume", 0.5))}
+)  # fmt: skip
+"""The same market with what klines carry, as :func:`kline_text` writes them."""
 
 Written = tuple[list[Path], dict[str, Any]]
 """The paths to import, and further arguments."""

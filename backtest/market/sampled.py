@@ -16,8 +16,8 @@ from backtest.market.tables import LEAD, TimedTable
 def settle_rates(table: TimedTable, notes: dict[str, str]) -> TimedTable:
     """Return one settlement for each time of payment, with the last rate before it.
 
-    Payments after the last stamp of the table are left out. What was done is told, and noted in
-    ``notes``, but for settlements that are stamped with their own time of payment.
+    Payments after the last stamp of the table are left out. A warning and ``notes`` count both, but
+    for settlements that are stamped with their own time of payment.
     """
     ordered = table.rows(np.argsort(table.time, kind="stable"))
     lead, rate = ordered.columns[LEAD], ordered.columns["rate"]

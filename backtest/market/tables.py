@@ -235,7 +235,7 @@ def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
         if is_alone and table.time.size > 1 and table.time[rows[0]] == table.time.max():
             opened = core.format_time(int(table.time[rows[0]]))
             core.warn_caller(
-                f"the last bar left out, {opened} UTC: {column!r} says that it is unfinished "
+                f"the last bar left out, {opened} UTC: {column!r} marks it as unfinished "
                 f"({table.name})"
             )
             return table.rows(flag == 1.0)

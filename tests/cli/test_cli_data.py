@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.venue import preset_files
 from tests.kit import ask, call, check_refused
-from tests.layouts import LAYOUTS, MARKET, own_files
+from tests.layouts import LAYOUTS, MARKET, OF_KLINES, own_files
 from tests.options.listed_markets import make_chain
 from tests.replay import Replay
 
@@ -26,9 +26,9 @@ def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
     assert (code, err) == (0, "")
     assert out.startswith("BTCUSDT 1h\n  96 bars, 2023-01-01 to 2023-01-05 UTC; with mark prices")
     assert out.endswith("saved: btc\n")
-    assert bt.Market.load("btc") == MARKET
+    assert bt.Market.load("btc") == OF_KLINES
     data = ask(capsys, "run", "--data", "btc", "--no-compile", "--no-save")["data"]
-    assert data["content_hash"] == MARKET.content_hash
+    assert data["content_hash"] == OF_KLINES.content_hash
 
 
 def test_flags_say_roles_columns_zone_span_and_name(capsys, folder: Path):

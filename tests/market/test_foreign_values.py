@@ -154,7 +154,7 @@ def test_an_unfinished_last_bar_is_left_out_and_told(tmp_path, flag, is_newest_f
     lines = lines[::-1] if is_newest_first else lines
     head = f"time,open,high,low,close,volume,{flag}"
     (tmp_path / "bars.csv").write_text("\n".join([head, *lines]))
-    said = "the last bar left out, 2023-01-04 23:00 UTC: .* says that it is unfinished .bars.csv"
+    said = "the last bar left out, 2023-01-04 23:00 UTC: .* marks it as unfinished .bars.csv"
     with pytest.warns(UserWarning, match=said):
         market = Market.load(tmp_path)
     assert market.n_bars == 95
