@@ -78,6 +78,8 @@ class MadeUp:
     surface: Callable[[Columns], Columns] = staticmethod(dome)
     pause = 0.0
     """Seconds per call."""
+    first = 0
+    """The bar with which accounts begin."""
     wait = staticmethod(time.sleep)
 
     def __init__(self, varied: VariedTest, **_: Any) -> None:

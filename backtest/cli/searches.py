@@ -225,8 +225,9 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
     table = draft.table("validate")
     spans = {name: table[name] for name in f"{GROUPS} {SPANS}".split() if name in table}
     run = draft.table("run")
-    market = load_data(draft).slice(run.get("start"), run.get("end"))
-    found = backtest.folds(market, **spans, sampling=run.get("sampling", "1d"))
+    market = load_data(draft).slice(None, run.get("end"))
+    spans |= {"sampling": run.get("sampling", "1d"), "start": run.get("start")}
+    found = backtest.folds(market, **spans)
     if as_json:
         printing.print_json(list_records(found))
     else:

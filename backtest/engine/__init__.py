@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from backtest.engine.policies import observe_overlay, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_again, run_switched
-    from backtest.engine.run_setup import Setup, append_last_bar, check_rules, is_same_account
-    from backtest.engine.run_setup import join_resumed, read_resume, read_signals, set_up
+    from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules
+    from backtest.engine.run_setup import find_first_bar, is_same_account, join_resumed
+    from backtest.engine.run_setup import read_resume, read_signals, set_up
     from backtest.engine.run_setup import set_up_again, set_up_like, set_up_run
 
 export_lazily(__name__)

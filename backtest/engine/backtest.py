@@ -85,8 +85,8 @@ class Backtest:
         where they are available, and on the bars of ``market`` elsewhere.
     start : str or Timestamp, optional
         When the account begins, in UTC: with the first bar that opens from then on. The bars before
-        only warm the policy's columns. Sweeps, searches and validations begin with their market,
-        and cut it at ``start``, with a warning.
+        only warm the policy's columns. So it is in runs, sweeps, searches and validations alike:
+        spans, folds, groups, the holdout's share and years count from ``start``.
     end : str or Timestamp, optional
         When the account ends, in UTC: with the last bar that opens before then.
 

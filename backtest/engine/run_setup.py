@@ -251,15 +251,8 @@ def set_up(
     if resume is not None:
         markets, first = join_resumed(resume, markets)
     else:
-        first, start = 0, plain.start
-        if start is not None:
-            first = int(np.searchsorted(markets.time, core.to_nanoseconds(start, "start")))
-        left = markets.n_bars - first
-        if left < 2:
-            place = f"of {markets!r}" if start is None else f"from start {start} on"
-            raise core.ParameterError(
-                f"a run needs at least 2 bars, for the first never trades, got {left} {place}"
-            )
+        first = find_first_bar(markets, plain.start)
+        check_bars_left(markets, plain.start)
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
@@ -288,6 +281,23 @@ def set_up(
         started=int(markets.time[first]) if resume is None else resume.started,
     )
     return setup.change()
+
+
+def find_first_bar(market: Market | Markets, start: core.TimeLike | None) -> int:
+    """Return the bar with which an account begins: the first that opens at ``start`` or later."""
+    if start is None:
+        return 0
+    return int(np.searchsorted(market.time, core.to_nanoseconds(start, "start")))
+
+
+def check_bars_left(market: Market | Markets, start: core.TimeLike | None) -> None:
+    left = market.n_bars - find_first_bar(market, start)
+    if left >= 2:
+        return
+    place = f"of {market!r}" if start is None else f"from start {start} on"
+    raise core.ParameterError(
+        f"a run needs at least 2 bars, for the first never trades, got {left} {place}"
+    )
 
 
 def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> core.FloatArray:

@@ -327,7 +327,7 @@ def step_parameters(
     found = evaluator.evaluate(sets, returns=True, progress=progress)
     if found.errors[0] or not found.done.all() or found.returns is None:
         raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
-    years = (runs.market.end - runs.market.start) / (YEAR_DAYS * DAY)
+    years = (runs.market.end - int(runs.market.time[runs.first])) / (YEAR_DAYS * DAY)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log1p(found.metrics["total_return"]) / years
         growth[found.metrics["ruined"] > 0.0] = -np.inf

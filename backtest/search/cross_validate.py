@@ -125,7 +125,7 @@ def cross_validate(
             "accepts any"
         )
     market, sampling = problem.market, problem.test.sampling
-    cut, k = v.split_groups(market, groups, test_groups, sampling)
+    cut, k = v.split_groups(market, groups, test_groups, sampling, first=problem.first)
     bars = v.check_embargo(embargo, cut, market)
     period = max(core.parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
@@ -138,7 +138,7 @@ def cross_validate(
         runs = run_groups(evaluator, sets, cut, folder, progress)
         if any(each.failed.all() for each in runs):
             raise core.PolicyError("every set failed in a group; run one with bt.run to see more")
-        periods = engine.count_periods(problem.test.calendar, sampling, market)
+        periods = engine.count_periods(problem.test.calendar, sampling, market, problem.first)
         plain, late = (build_parts(problem, cut, runs, each) for each in (0, skipped))
         failed = np.any([each.failed for each in runs], axis=0)
 

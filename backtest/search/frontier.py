@@ -35,9 +35,9 @@ class Span(NamedTuple):
 
 
 def find_span(evaluator: Evaluator) -> Span:
-    test, market = evaluator.varied.test, evaluator.market
-    years = (market.end - market.start) / (YEAR_DAYS * DAY)
-    return Span(years, count_periods(test.calendar, test.sampling, market))
+    test, market, first = evaluator.varied.test, evaluator.market, evaluator.first
+    years = (market.end - int(market.time[first])) / (YEAR_DAYS * DAY)
+    return Span(years, count_periods(test.calendar, test.sampling, market, first))
 
 
 def measure_returns(returns: core.FloatArray, span: Span) -> dict[str, core.FloatArray]:

@@ -325,7 +325,7 @@ class Examiner:
         sets: Sets,
         stage: str,
         *,
-        first: int = 0,
+        first: int | None = None,
         stop: int | None = None,
         deadline: float = math.inf,
     ) -> Batch:
@@ -359,7 +359,7 @@ class Examiner:
             )
 
     def _evaluate(
-        self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
+        self, sets: Sets, stage: str, first: int | None, stop: int | None, deadline: float
     ) -> Batch:
         if deadline < math.inf and not self.is_warm:
             began = self.clock()

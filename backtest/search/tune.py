@@ -123,7 +123,7 @@ def tune(
     """
     problem = p.read_search(market, policy, objective=objective, robust=robust, **fields)
     market, holdout, place = problem.market, problem.holdout, problem.store
-    split = find_split(market, holdout)
+    split = find_split(market, holdout, problem.first)
     markets = as_markets(market)
     listed = zip(markets, markets.spans[:, 0], strict=True)
     if unseen := [name for name, first in listed if first >= split]:
@@ -230,7 +230,7 @@ def objective(
     given |= {"objective": objective, "compile": compile, "is_searched": False}
     problem = p.read_search(market, policy, **given, **fields)
     p.refuse_several(problem, "bt.objective")
-    split = find_split(problem.market, holdout)
+    split = find_split(problem.market, holdout, problem.first)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above
         evaluator = problem.build_evaluator(problem.market.prefix(split))
@@ -319,8 +319,11 @@ LEAST_BARS = 2
 _SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 
 
-def find_split(market: Market | Markets, holdout: str | float | None) -> int:
-    """Return the first bar of the holdout; the number of bars if there is none."""
+def find_split(market: Market | Markets, holdout: str | float | None, first: int = 0) -> int:
+    """Return the first bar of the holdout; the number of bars if there is none.
+
+    A share is of the bars from ``first`` on, with which accounts begin.
+    """
     n = market.n_bars
     if holdout is None or (not isinstance(holdout, str) and holdout == 0):
         return n
@@ -328,14 +331,14 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
     if isinstance(holdout, str) and (match := _SHARE.fullmatch(holdout)):
         share = float(match[1]) / 100.0
     if isinstance(share, float):
-        split = n - round(n * share) if 0.0 <= share < 1.0 else -1
+        split = n - round((n - first) * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
         with contextlib.suppress(core.ParameterError):
             begin = market.end - core.parse_duration(holdout)
             split = int(np.searchsorted(market.time, begin))
-    if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
+    if split != n and not first + LEAST_BARS <= split <= n - LEAST_BARS:
         raise core.ParameterError(
             "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
-            f"leaves bars to search on, got {holdout!r} of {n} bars"
+            f"leaves bars to search on, got {holdout!r} of {n - first} bars"
         )
     return split

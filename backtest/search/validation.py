@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.engine import mark_samples
+from backtest.engine import check_bars_left, find_first_bar, mark_samples
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.results import Result, name_measure
@@ -69,6 +69,7 @@ def folds(
     test_groups: int = 2,
     embargo: int | str = 0,
     sampling: str = "1d",
+    start: core.TimeLike | None = None,
 ) -> pd.DataFrame:
     """Return the spans of a walk, or with ``groups`` those of a cross-validation.
 
@@ -80,6 +81,8 @@ def folds(
         As in :func:`backtest.walk_forward`.
     groups, test_groups, embargo, sampling
         As in :func:`backtest.cross_validate`, without an embargo by default.
+    start : str or Timestamp, optional
+        When accounts begin, in UTC: spans and groups are of the bars that open from then on.
 
     Returns
     -------
@@ -104,9 +107,11 @@ def folds(
     90
     """
     as_markets(market)
+    check_bars_left(market, start)
+    first = find_first_bar(market, start)
     if groups is None:
-        return tabulate_spans(market, plan_spans(market, train, test, anchored, gap))
-    cut, k = split_groups(market, groups, test_groups, sampling)
+        return tabulate_spans(market, plan_spans(market, train, test, anchored, gap, first=first))
+    cut, k = split_groups(market, groups, test_groups, sampling, first=first)
     late = check_embargo(embargo, cut, market)
     rows = []
     for split, tested in enumerate(itertools.combinations(range(cut.n), k)):
@@ -121,26 +126,34 @@ def folds(
 
 
 def plan_spans(
-    market: Market | Markets, train: str, test: str, anchored: bool = False, gap: str = "0d"
+    market: Market | Markets,
+    train: str,
+    test: str,
+    anchored: bool = False,
+    gap: str = "0d",
+    *,
+    first: int = 0,
 ) -> list[FoldSpan]:
+    """Return the spans of a walk in the bars from ``first`` on, as bars of the market."""
+    began = int(market.time[first])
     is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
     trained = core.parse_duration(train, "train")
     tested = core.parse_duration(test, "test")
     between = 0 if is_none else core.parse_duration(gap, "gap")
     if between >= min(trained, tested):
         raise core.ParameterError("gap must be shorter than train and test, '0d' for none")
-    if market.start + trained + between >= market.end:
-        half = (market.end - market.start) // 2
+    if began + trained + between >= market.end:
+        half = (market.end - began) // 2
         raise core.ParameterError(
             f"train must leave bars to test on, {core.format_duration(half)!r} for example: the "
             f"data end {core.format_time(market.end)}"
         )
     spans: list[FoldSpan] = []
-    for opened in range(market.start + trained + between, market.end, tested):
+    for opened in range(began + trained + between, market.end, tested):
         if spans and spans[-1].stop == market.n_bars:
             break
         end = opened - between
-        begin = market.start if anchored else max(market.start, end - trained)
+        begin = began if anchored else max(began, end - trained)
         bars = np.searchsorted(market.time, [begin, end, opened, opened + tested]).tolist()
         if market.n_bars - bars[3] < LEAST_TEST:
             bars[3] = market.n_bars
@@ -168,9 +181,9 @@ def time_bars(market: Market | Markets, bars: np.ndarray | pd.Series) -> pd.Date
 
 
 def split_groups(
-    market: Market | Markets, groups: int, test_groups: int, sampling: str
+    market: Market | Markets, groups: int, test_groups: int, sampling: str, *, first: int = 0
 ) -> tuple[Groups, int]:
-    """Return the groups of bars, and how many of them each split tests."""
+    """Return the groups of the bars from ``first`` on, and how many of them each split tests."""
     n = int(core.Range(2, MOST_GROUPS).check("groups", groups, whole=True))
     k = int(core.Range(1, n - 1).check("test_groups", test_groups, whole=True))
     if math.comb(n, k) > MOST_SPLITS:
@@ -178,10 +191,10 @@ def split_groups(
             f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
             f"{math.comb(n, k):,}"
         )
-    closes = np.flatnonzero(mark_samples(market, sampling)) + 1
+    closes = first + np.flatnonzero(mark_samples(market, sampling)[first:]) + 1
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
-    edges = np.concatenate(([0], closes))[samples]
+    edges = np.concatenate(([first], closes))[samples]
     least = int(np.diff(edges).min())
     if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
         raise core.ParameterError(
@@ -207,7 +220,7 @@ def find_embargoed(n: int, tested: Sequence[int]) -> core.BoolArray:
 
 def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Markets) -> int:
     if embargo is None:
-        return math.ceil(USUAL_EMBARGO * market.n_bars)
+        return math.ceil(USUAL_EMBARGO * int(groups.edges[-1] - groups.edges[0]))
     if isinstance(embargo, str):
         bars = -(-core.parse_duration(embargo, "embargo") // market.interval)
     else:

@@ -88,9 +88,10 @@ def walk_forward(
         are those of the first. The space holds parameters of the policy and of the signal.
     train, test : str
         Lengths of the spans, such as ``"365d"``: at least 200 and 20 bars. The first test span
-        opens ``train + gap`` after the data begin. The last one ends with the data.
+        opens ``train + gap`` after the account begins: at ``start``, or with the data. The last
+        one ends with the data.
     anchored : bool
-        Whether every train span begins with the data instead of moving on.
+        Whether every train span begins where the first one does instead of moving on.
     gap : str
         Time between the end of a train span and its test span; a walk trains before it tests, and
         needs none.
@@ -125,7 +126,7 @@ def walk_forward(
     given = {"objective": objective, "trials": trials, "patience": patience, "sampler": sampler}
     problem = v.read_validated(market, policy, robust=robust, **given, **fields)
     market, store = problem.market, problem.store
-    spans = v.plan_spans(market, train, test, anchored, gap)
+    spans = v.plan_spans(market, train, test, anchored, gap, first=problem.first)
     table = v.tabulate_spans(market, spans).to_numpy()
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.tolist()]
     manifest = problem.describe_search(KIND, spans={"columns": list(v.TIMES), "rows": rows})
@@ -230,7 +231,7 @@ def search_folds(
 
         own = None if folder is None else folder / f"fold-{k:05d}"
         seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
-        held_out: Any = SpanEvaluator(whole, 0, span.stop)
+        held_out: Any = SpanEvaluator(whole, spans[0].train, span.stop)
         task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
         journal = t.Journal(own)
         examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=report)
@@ -267,20 +268,21 @@ def search_folds(
 
 
 class SpanEvaluator:
-    """An evaluator on some bars of a market, with columns that are warmed by the bars before."""
+    """An evaluator of accounts that begin at bar ``first``, on the bars before ``stop``."""
 
     def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
         self.whole, self.first, self.stop = whole, first, stop
-        self.market = whole.market.slice(first, stop)
+        self.market = whole.market.prefix(stop)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.whole, name)
 
     def evaluate(
-        self, sets: Sets, *, first: int = 0, stop: int | None = None, **terms: Any
+        self, sets: Sets, *, first: int | None = None, stop: int | None = None, **terms: Any
     ) -> Rows:
-        end = self.stop if stop is None else self.first + stop
-        return self.whole.evaluate(sets, first=self.first + first, stop=end, **terms)
+        begin = self.first if first is None else first
+        end = self.stop if stop is None else stop
+        return self.whole.evaluate(sets, first=begin, stop=end, **terms)
 
 
 def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:

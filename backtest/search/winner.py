@@ -128,9 +128,10 @@ def score_candidates(
     scores = np.where(is_bad, -np.inf, found.scores).reshape(k, -1)
     samples = [np.column_stack([own, scores])]
     everything = t.join_columns([sets, around])
-    n_bars = examiner.evaluator.market.n_bars
+    begin: int = examiner.evaluator.first
+    n_bars = examiner.evaluator.market.n_bars - begin
     n = min(robustness.parts, n_bars // 2)
-    edges = [n_bars * part // n for part in range(n + 1)] if n > 1 else []
+    edges = [begin + n_bars * part // n for part in range(n + 1)] if n > 1 else []
     for first, stop in itertools.pairwise(edges):
         part = examiner.evaluate(everything, t.PART, first=first, stop=stop)
         values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
@@ -423,7 +424,7 @@ def list_benchmarked(
 ) -> list[BenchmarkedPart]:
     if not task.has_benchmark:
         return []
-    spans = [(0, task.split), (task.split, task.whole.market.n_bars)]
+    spans = [(task.whole.first, task.split), (task.split, task.whole.market.n_bars)]
     return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
 
 
@@ -557,7 +558,7 @@ def measure_luck(
     if len(rows.returns) < 4:
         return unknown
     test = evaluator.varied.test
-    periods = count_periods(test.calendar, test.sampling, test.market)
+    periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
     scale = math.sqrt(periods)
     if evaluator.is_pooled:
         own = rows.returns[:, -1]

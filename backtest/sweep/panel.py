@@ -226,7 +226,7 @@ class Panel:
         markets = whole if stop is None else whole.prefix(stop)
         self.markets, self.first = markets, first
         closes = markets.time[first:] + markets.interval
-        periods = engine.count_periods(test.calendar, test.sampling, markets)
+        periods = engine.count_periods(test.calendar, test.sampling, markets, first)
         self.span = RunSpan(int(markets.time[first]), closes, first, periods)
         clock, known = find_clock(markets), find_clock(whole).seen
         self.seen = clock.seen
@@ -283,7 +283,8 @@ class Panel:
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         policy, account = self.varied.build_policies(values), self.varied.build_account(values)
         changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
-        if self.first > 0:
+        begins = engine.find_first_bar(self.markets, self.varied.test.start)
+        if self.first > begins:  # flows before the start of the test itself are refused
             account = without_flows_before(account, int(self.markets.time[self.first]))
             changes |= {"account": account, "start": core.utc_index(self.markets.time)[self.first]}
         observed = self._observe(policy, values)

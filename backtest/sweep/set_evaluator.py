@@ -139,6 +139,8 @@ class EvaluatedBars(NamedTuple):
 class Evaluator:
     is_pooled = False  # whether accounts of several markets are
 
+    """Runs sets on one market. Accounts begin at bar ``first``; bars before it warm the columns."""
+
     def __init__(
         self,
         varied: VariedTest,
@@ -151,6 +153,7 @@ class Evaluator:
         self.varied = varied
         self.market: Any = varied.test.market
         self.markets = as_markets(self.market)
+        self.first = engine.find_first_bar(self.markets, varied.test.start)
         self.metrics = CORE if metrics == "core" else STREAMED
         self.threads = None if threads is None else core.Whole(1).check("threads", threads)
         self.memory = memory
@@ -180,12 +183,13 @@ class Evaluator:
         self,
         sets: Sets,
         *,
-        first: int = 0,
+        first: int | None = None,
         stop: int | None = None,
         returns: bool = False,
         progress: core.Progress | None = None,
     ) -> Rows:
-        return self._evaluate(sets, EvaluatedBars(first, stop, returns), progress)
+        begin = self.first if first is None else first
+        return self._evaluate(sets, EvaluatedBars(begin, stop, returns), progress)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
         if self._is_swept() and not self._is_plain_sooner(sets, wanted):
@@ -199,7 +203,7 @@ class Evaluator:
             )
         return self._evaluate_plainly(sets, wanted, progress)
 
-    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
+    def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
         """Check signal, columns and overlay of the first sets at the ends of their parameters."""
         if self.has_checked or count_sets(sets) == 0:
             return
@@ -207,12 +211,13 @@ class Evaluator:
         if self.varied.rule is not None:
             for own in list_ends(s.take_part(sets, s.SIGNAL)):
                 self._check_rule({f"{s.SIGNAL}{name}": value for name, value in own.items()})
-        found = self._find_panel({}, first, stop).check_ends(sets)
+        begin = self.first if first is None else first
+        found = self._find_panel({}, begin, stop).check_ends(sets)
         self.checked = min(found, key=lambda each: each.cuts, default=None)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         if self._is_swept() and self._check_rule(values):
-            self._find_panel(values, 0, None).check_set(values)
+            self._find_panel(values, self.first, None).check_set(values)
 
     def _check_rule(self, values: Mapping[str, Any]) -> bool:
         try:
@@ -303,14 +308,14 @@ class Evaluator:
         self,
         values: Mapping[str, object],
         *,
-        first: int = 0,
+        first: int | None = None,
         stop: int | None = None,
         compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
     ) -> results.Result:
         changes: dict[str, Any] = {}
         if stop is not None:
             changes["market"] = self.market.prefix(stop)
-        if first > 0:
+        if first is not None and first > self.first:
             account = self.varied.build_account(values)
             changes["account"] = without_flows_before(account, int(self.market.time[first]))
             changes["start"] = self.market.times[first]
@@ -360,6 +365,7 @@ class PooledEvaluator(Evaluator):
         }
         vars(self).update(vars(next(iter(self.members.values()))))
         self.market = self.markets = markets
+        self.first = engine.find_first_bar(markets, varied.test.start)
         self.varied = varied
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
@@ -392,15 +398,16 @@ class PooledEvaluator(Evaluator):
         return pool_rows(parts, self.pool)
 
     def replay(  # type: ignore[override] # one run of each market
-        self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
+        self, values: Mapping[str, object], *, first: int | None = None, stop: int | None = None
     ) -> dict[str, results.Result]:
-        spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
+        begin = self.first if first is None else first
+        spans = self.find_spans(begin, self.market.n_bars if stop is None else stop)
         return {
             name: self.members[name].replay(values, first=a, stop=b)
             for name, (a, b) in spans.items()
         }
 
-    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
+    def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
         for each in self.members.values():
             each.check_causal(sets, first, stop)
 

@@ -19,6 +19,7 @@ from backtest.account.account import WHOLE
 from backtest.core import Choice, ParameterError, Progress, Whole, checked_only, record_making
 from backtest.engine import Backtest, BacktestFields, count_unfilled, read_test, short_form
 from backtest.market import Market, Markets, as_markets
+from backtest.market.markets import rebuild
 from backtest.policies import Policy
 from backtest.results import rank_by_objective
 from backtest.results.measure_table import METRICS
@@ -52,6 +53,11 @@ class SetRuns:
     @property
     def market(self) -> Any:
         return self.varied.test.market
+
+    @property
+    def first(self) -> int:
+        """The bar with which accounts begin; the bars before it warm the columns of policies."""
+        return engine.find_first_bar(self.market, self.test.start)
 
     def fit_to(self, names: Iterable[str]) -> Self:
         """Return the runs of sets with these names, which may vary the signal or not."""
@@ -87,12 +93,15 @@ class SetRuns:
         known, varied = self.varied.settings, {*names}
         own = (each.name for each in s.list_parameters(cls) if each.name not in varied)
         held = {x: known[x].value for x in own if known[x].value is not dataclasses.MISSING}
-        source = results.hash_source(cls)
+        source, begins = results.hash_source(cls), self.first
         manifest: dict[str, Any] = core.to_plain(
             {
                 "kind": kind,
                 "data": results.describe_data(
-                    market, test.account, market.start, market.time + market.interval
+                    market,
+                    test.account,
+                    int(market.time[begins]),
+                    market.time[begins:] + market.interval,
                 ),
                 "policy": {"name": cls.__name__, "source_hash": source, "settings": held},
                 "venue": results.describe_venue(self.varied.venue),
@@ -132,16 +141,11 @@ def read_runs(
     if is_separate and test.overlay is not None:
         raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
     test = test.plain
-    if test.start is not None:  # the accounts of sets begin with their market
-        core.warn_caller(
-            f"the data are cut at the start, {test.start}: here the bars before it do not warm the "
-            "columns of policies, which trade as soon as those are known; `backtest run` and "
-            "`backtest compare` keep them"
-        )
-        part = test.market.slice(test.start, None)
-        rows = signals.cut_rows(test.signal, test.market, part)
-        test = test.replace(market=part, signal=rows, start=None)
+    engine.check_bars_left(test.market, test.start)
     market = engine.end_expired(test.market, test.venue)
+    if is_separate and test.start is not None:
+        market = drop_ended(market, test.start)
+    first = engine.find_first_bar(market, test.start)
     named = signals.read_named(test.signal, market)
     rule = named if isinstance(named, SignalRule) else None
     names = market.names if isinstance(market, Markets) and not is_separate else ()
@@ -157,10 +161,20 @@ def read_runs(
         _ = test.setting  # the markets fit one account
         signal = signals.resolve_signal(named, market)
         signals.warn_of_weights(signal, as_markets(market))
-    engine.warn_of_market(market, test.venue)
-    engine.warn_of_flows(test.account, as_markets(market), market.start)
+    engine.warn_of_market(market, test.venue, first)
+    engine.warn_of_flows(test.account, as_markets(market), int(market.time[first]))
     varied = dataclasses.replace(varied, test=varied.test.replace(signal=signal))
     return SetRuns(varied, is_separate, pool, compile, threads, memory)
+
+
+def drop_ended(markets: Markets, start: core.TimeLike) -> Markets:
+    """Return the markets without those that have no two bars left from the start on."""
+    firsts = {name: engine.find_first_bar(one, start) for name, one in markets.items()}
+    kept = {name: one for name, one in markets.items() if one.n_bars - firsts[name] >= 2}
+    if len(kept) == len(markets):
+        return markets
+    source = f"{markets.source}.select({', '.join(map(repr, kept))})"
+    return rebuild(kept, markets.currency, source, markets.last_opens, markets.listing)
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:

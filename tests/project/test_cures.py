@@ -183,7 +183,6 @@ ROWS = [
 ]  # fmt: skip
 SEEN_BY = {
     "needs bt.Brackets(): under another rule": "account/test_several.py",
-    "the data are cut at the start,": "cli/test_cli.py",
     "other options and": "cli/test_cli_sets.py",
     "must hold whole lots, of": "cli/test_cli_data.py",
     "must be 0 with": "test_bad_values.py",

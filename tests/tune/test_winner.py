@@ -326,6 +326,8 @@ def test_the_holdout_is_the_last_part():
     assert find_split(tuning.MARKET, 0.25) == 720
     assert find_split(tuning.MARKET, "10d") == 720
     assert find_split(tuning.MARKET, None) == find_split(tuning.MARKET, 0) == 960
+    assert find_split(tuning.MARKET, "25%", 160) == 760  # 200 of the 800 bars from a start on
+    assert find_split(tuning.MARKET, "10d", 160) == 720
 
 
 def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):

@@ -97,6 +97,24 @@ def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
     assert spans[-1].stop == market.n_bars
 
 
+@pytest.mark.parametrize("anchored", [False, True])
+def test_spans_from_a_start_are_those_of_the_market_cut_there(anchored):
+    """In bars of the whole market: 7 hours later, each is the span of the part plus 7."""
+    part = HOURS.slice(7, HOURS.n_bars)
+    for first in (0, 7):
+        given = (HOURS if first else part, "30d", "9d", anchored, "2d")
+        spans = plan_spans(*given, first=first)
+        assert spans[0].train == first
+        moved = [tuple(bar + 7 - first for bar in span) for span in spans]
+        assert moved[0] == (7, 7 + 720, 7 + 768, 7 + 984)
+        cuts = split_groups(given[0], 6, 2, "1d", first=first)[0]
+        assert (cuts.edges + 7 - first).tolist()[:2] == [7, 17 * 24]  # 17 of 100 days, to midnight
+        assert cuts.samples.tolist() == [0, 17, 34, 51, 68, 84, 100]
+    for how in ({"train": "30d", "test": "9d"}, {"groups": 6, "embargo": 20}):
+        cut = folds(part, **how)
+        pd.testing.assert_frame_equal(folds(HOURS, start=part.times[0], **how), cut)
+
+
 @pytest.mark.parametrize(("given", "match"), [
     ({"train": "200d"}, "train must leave bars to test on, '50d' for example"),
     ({"train": "5d", "test": "5d"}, "train span must have 200 bars"),
@@ -124,6 +142,21 @@ def test_the_matrix_has_the_objective_of_a_fresh_account_in_each_group(found):
         for row in (0, 4):
             alone = run_group(found.sets.iloc[row], group)
             assert found.matrix.loc[row, group] == alone.metrics["sharpe"]
+
+
+def test_groups_after_a_start_are_warmed_by_the_bars_before_it():
+    """From bar 202 of 1,280: half a day and 269 whole ones, in four groups 68, 68, 67 and 67."""
+    begins, four = 202, {"groups": 4, "test_groups": 2, "trials": 6}
+    late = cross_validate(MARKET, Lever, **TERMS, **four, start=MARKET.times[begins])
+    edges = split_groups(MARKET, 4, 2, "1d", first=begins)[0].edges.tolist()
+    assert edges == [begins, begins + 270, begins + 542, begins + 810, 1_280]
+    assert late.figures["embargo_bars"] == 11  # 1 % of 1,078, rounded up
+    for group in (0, 3):
+        row = late.sets.iloc[2]
+        policy = Lever(size=float(row["size"]), window=int(row["window"]))
+        seen, start = MARKET.prefix(edges[group + 1]), MARKET.times[edges[group]]
+        alone = bt.run(seen, policy, **TERMS, start=start)
+        assert late.matrix.loc[2, group] == alone.metrics["sharpe"]
 
 
 def test_the_score_of_a_split_equals_fresh_runs_group_by_group(found):

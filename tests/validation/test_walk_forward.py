@@ -64,6 +64,19 @@ def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
         assert bt.run(seen, policy, **TERMS, start=start).metrics["sharpe"] == row[name]
 
 
+def test_a_walk_from_a_start_trains_and_tests_from_there():
+    """It begins on day 30 of 110: 50 days to train, tests of 20 days and of the last 10."""
+    start = MARKET.times[4 * 30]
+    late = walk_forward(MARKET, Lever, **TERMS, **SMALL, start=start)
+    days = (late.folds[["train_start", "test_start", "test_end"]] - MARKET.times[0]).to_numpy()
+    assert (days / np.timedelta64(1, "D")).tolist() == [[30, 80, 100], [50, 100, 110]]
+    row = late.folds.iloc[0]
+    policy = Lever(size=row["size"], window=int(row["window"]))
+    seen = MARKET.prefix(4 * 80)
+    assert row["in_sample"] == bt.run(seen, policy, **TERMS, start=start).metrics["sharpe"]
+    assert late.manifest["data"]["start"] == "2024-01-31"
+
+
 def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
     only = {"space": {"size": [1.5]}, "fix": {"window": 5}}
     walk = walk_forward(MARKET, Lever, **TERMS, **SMALL, **only)
