@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
-    from backtest.engine.policies import observe_overlay, show_terms
+    from backtest.engine.policies import observe_overlay, observe_policies, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules

@@ -288,7 +288,11 @@ def live_past(
     """
     markets = as_markets(runner.paths.history)
     opens = number_days(markets.time, zone)
-    begins, chosen, free = np.flatnonzero(opens[1:] != opens[:-1]), list[int](), 0
+    begins, chosen, free = (
+        np.flatnonzero(opens[1:] != opens[:-1]),
+        list[int](),
+        runner.warm_up.known,
+    )
     for first in begins.tolist():
         if first >= free and first + bars < markets.n_bars:
             chosen.append(first)

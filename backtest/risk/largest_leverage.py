@@ -570,6 +570,9 @@ def leverage_frontier(
     begins = np.arange(0, drawn[0].markets.n_bars - bars, bars)  # no bar is in two accounts
     for size in sizes.tolist() if len(begins) else ():
         runner = PathsRunner(drawn[0], scale_policy(policy, size), test, compile=compile)
+        begins = begins[begins >= runner.warm_up.known]
+        if not len(begins):
+            continue
         past = [
             (life[engine.WEALTH, -1], life[engine.LIQUIDATED, 1:].any())
             for _, life in runner.live_past(begins, bars + 1)

@@ -24,6 +24,7 @@ from backtest.indicators import ewma_volatility, log_returns
 from backtest.market import Market, Markets, as_markets, find_clock, label_names, read_weights
 from backtest.policies import trades_options
 from backtest.results import Result
+from backtest.risk import warm_up
 from backtest.risk.path_models import HALF_LIFE, count_per_year, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
@@ -37,8 +38,6 @@ forecast .147 and .188 came (BTC, ETH and LTC of 2021 to 2023), since calm ends 
 the larger of the paths' share and history's frequency was right within its error."""
 ONE_SIDED = 0.95
 """Confidence of the largest probability that starts apart leave possible."""
-WARMUP = 2000
-"""Bars of history in front of a path, for the columns of a policy."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
 """Fields of a feed that have a row for each bar where they depend on its prices."""
 
@@ -94,8 +93,8 @@ class PastStarts(NamedTuple):
 class PathsRunner:
     """An account on paths; ``setup`` is the account at the start of each, ``seen`` the first one.
 
-    Where paths differ in more than prices, funding and columns, ``is_own``, each is set up by
-    itself, with history in front.
+    ``warm_up`` says when the policy's columns are known on history. Where paths differ in more than
+    prices, funding and columns, ``is_own``, each is set up by itself, with history in front.
     """
 
     paths: Paths
@@ -108,7 +107,7 @@ class PathsRunner:
         markets, overlay = self.paths.markets, self.test.overlay
         self.account = self.test.account
         check_start(self)
-        engine.assign_policies(self.policy, markets, overlay)
+        chosen, above = engine.assign_policies(self.policy, markets, overlay)
         self.signal = read_constant_signal(self.test.signal, markets)
         venues = engine.read_venues(self.test.venue, markets)
         engine.check_run(markets, venues, self.account)
@@ -124,6 +123,11 @@ class PathsRunner:
             for name in list_dated(venue):
                 check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
         self.venues = fix_margin_tables(venues, self.paths.calendar.time[0])
+        history = as_markets(self.paths.history)
+        weights = self.list_weights(history)
+        observed = warm_up.observe_history(chosen, above, history, self.venues, weights)
+        warm_up.check_known(observed, history, history.n_bars - 1, "paths")
+        self.warm_up = warm_up.measure_warm_up(observed, history)
         bars = self.paths.first_bars
         self.seen = self.join(bars, 0, 0)
         self.setup, self.is_own = self.begin(bars)
@@ -132,7 +136,7 @@ class PathsRunner:
         """Return what happened to the account, new at each day's first open of history.
 
         Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
-        is too short: no account begins.
+        is too short: no account begins. Nor does one before the policy's columns are known.
         """
         markets = as_markets(self.paths.history)
         time, day = markets.time, markets.time // DAY
@@ -140,6 +144,7 @@ class PathsRunner:
         if markets.end - time[0] < YEAR:
             return PastStarts(time[:0], time[:0], time[:0], time[:0], has_marks)
         begins = np.flatnonzero(day[1:] != day[:-1])
+        begins = begins[begins >= self.warm_up.known]
         firsts, losses = np.full((2, len(begins)), bars, np.int64)
         for k, lives in self.live_past(begins, bars + 1):
             is_liquidated = lives[engine.LIQUIDATED, 1:] != 0.0
@@ -229,6 +234,7 @@ class PathsRunner:
                 start=None,
             )
             setup = engine.set_up(test, self.policy)
+        warm_up.check_known(setup.observed, seen, seen.n_bars - self.paths.width, "paths")
         account = replace(setup.account, flows=self.account.flows)
         setup = setup._replace(account=account, resume=self.resume)
         feed = setup.inputs.feed
@@ -247,10 +253,8 @@ class PathsRunner:
         return setup.change(markets=path, signal=signal, observed=observed, **start), False
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
-        warmup = WARMUP
-        if any(each.margin is not None for each in self.venues.values()):  # a rule knows all days
-            warmup = as_markets(self.paths.history).n_bars
-        joined = self.paths.markets_of(bars, k, number, warmup)
+        behind = self.warm_up.count_bars(as_markets(self.paths.history), self.venues)
+        joined = self.paths.markets_of(bars, k, number, behind)
         return joined if self.resume is None else engine.join_resumed(self.resume, joined)[0]
 
     def set_up_on(self, joined: Markets, setup: engine.Setup) -> engine.Setup:

@@ -31,6 +31,7 @@ from backtest.engine import find_failure_value
 from backtest.market import Market, Markets, as_markets, find_coin, remake
 from backtest.results import Result
 from backtest.results.tables import value_of
+from backtest.risk import warm_up
 from backtest.risk.path_models import MONTH
 from backtest.risk.paths import MARKS, PRICES, append_bars, bound_extremes
 from backtest.venue import Venue, has_spread, scale_cost
@@ -341,8 +342,6 @@ def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
 NO_STOPS: dict[str, Any] = dict.fromkeys(STOPS)
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
-WARMUP = 20_000
-"""Bars of history in front of a scenario, for the columns of policies and for impact."""
 
 PAID = tuple(name for name in COSTS if name in TRADE_COSTS)
 
@@ -361,9 +360,9 @@ class StressedAccount:
             raise core.ParameterError(
                 "a stress test needs a result of this process, got a loaded one; run it again"
             )
-        first = min(markets.n_bars - WARMUP, int(markets.spans[:, 1].min()) - 1)  # none is left out
-        if any(each.margin is not None for each in venues.values()):
-            first = 0  # what a margin rule knows is of all days
+        self.warm_up = warm_up.measure_warm_up(result.setup.observed, markets)
+        first = markets.n_bars - self.warm_up.count_bars(markets, venues)
+        first = min(first, int(markets.spans[:, 1].min()) - 1)  # no instrument is left out
         self.history = markets.slice(max(first, 0), markets.n_bars)
         self.result, self.venues = result, venues
         fields, held = engine.read_assets(self.history, result.account), result.state.held
@@ -418,10 +417,12 @@ class StressedAccount:
         rho = 1.0 if scenario.correlation is None else scenario.correlation
         rng = np.random.Generator(np.random.Philox(scenario.seed))
         first, found = rng.standard_normal(16 * n), {}
+        whole: Mapping[str, Market] = self.result.markets or {}
         for k, (name, market) in enumerate(self.moving.items()):
             own = first if k == 0 else rng.standard_normal(16 * n)
             noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
-            sigma = scenario.volatility * measure_recent(market) / 4.0
+            recent = measure_recent(whole.get(name, market))  # not of the bars in front alone
+            sigma = scenario.volatility * recent / 4.0
             walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
             way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(moves[name]) - walk[-1])
             path = np.concatenate([[0.0], way]).clip(-50.0, 50.0)
@@ -503,6 +504,9 @@ class StressedAccount:
             np.tile(result.state.positions.column("signal")[:, None], (1, panel.n_bars)),
             first=history.n_bars,
             started=result.started,
+        )
+        warm_up.check_known(
+            setup.observed, panel, history.n_bars, "scenarios", apart=self.warm_up.never
         )
         quiet, outage = setup.inputs, 0
         if scenario.outage is not None:

@@ -299,7 +299,7 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
 
 
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
-    monkeypatch.setattr(sys.modules["backtest.risk.stress"], "WARMUP", 20)
+    monkeypatch.setattr(sys.modules["backtest.risk.warm_up"], "LEAST_BARS", 20)
     market = bt.Market.sample(bars=100)
     given = {"A": market, "B": market.prefix(60), "C": market}
     with pytest.warns(UserWarning, match="ends before"):

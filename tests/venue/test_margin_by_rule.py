@@ -177,9 +177,8 @@ def test_paths_and_scenarios_know_all_days_of_history(monkeypatch):
     paths = bt.simulate_paths(market, "gbm", paths=2, horizon="3d", seed=1)
     result = test.run(Constant(3.0))
     found = []
-    for warmup in (10_000, 30):
-        for name in ("liquidations", "stress"):
-            monkeypatch.setattr(sys.modules[f"backtest.risk.{name}"], "WARMUP", warmup)
+    for least in (10_000, 30):
+        monkeypatch.setattr(sys.modules["backtest.risk.warm_up"], "LEAST_BARS", least)
         path = PathsRunner(paths, Constant(3.0), test).run_path(1)
         hit = bt.stress(result, bt.Scenario("fall", price=-0.2))
         found.append([*path.margin_multipliers.iloc[:, 0], hit.table["distance"].iloc[0]])
