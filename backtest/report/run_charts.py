@@ -102,8 +102,12 @@ def draw_story(result: Result) -> ShownChart:
     if (constant := result.equal_risk) is not None:
         own = f"constant {constant.leverage:.2f}x"
         table[own], lines = start * constant.unit, [*lines, own]
-        caption += (f" {core.capitalize(own)} had the same volatility, costs included; it was "
-                    "chosen in hindsight.")  # fmt: skip
+        caption += (
+            f" {core.capitalize(own)} had the same volatility within 1 %, costs included; it was "
+            "chosen in hindsight."
+        )
+    else:
+        caption += f" No constant leverage stands beside it: {result.equal_risk_lack}."
     falls, last = find_drawdowns(result).iloc[:NAMED], table.index[-1]
     ends = falls["recovery"].fillna(last).clip(upper=last)
     spans = [

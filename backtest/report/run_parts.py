@@ -23,7 +23,7 @@ from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
 from backtest.report.basis import describe_filled
 from backtest.report.page import list_heads, name_unit
-from backtest.results import name_sharpe, run_record
+from backtest.results import compound_growth, name_sharpe, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import judge_promises, split_volatility
@@ -41,6 +41,21 @@ LEAST_SHARE = 0.05
 WARM = 24
 """Bars without a decision at the start that are not mentioned."""
 PREMIUMS = "options_cost_annual"
+
+
+def describe_constant(result: Result) -> tuple[str, str, str]:
+    """Return title, style and note of the return of constant leverage at equal risk."""
+    title = "Constant leverage"
+    constant = result.equal_risk
+    if constant is None:
+        return title, "percent", f"none at equal risk: {result.equal_risk_lack}"
+
+    note = f"return of {constant.leverage:.2f}x at the same volatility and capital"
+    note += f": final equity {core.format_money(constant.final_equity)}"
+    if count_days(result) >= run_record.SHORT:
+        growth = float(compound_growth(constant.unit[-1], result.span.years))
+        note += f", CAGR {core.format_percent(growth)}"
+    return title, "percent", note
 
 
 def list_numbers(result: Result) -> list[Headline]:
@@ -75,9 +90,17 @@ def list_numbers(result: Result) -> list[Headline]:
             f"{core.format_number(trips['profit_factor'])}; in the market at "
             f"{core.format_percent(trips['time_in_market'])} of closes"
         )
-    values = {**metrics, "costs": sum(rates[name] for name in COSTS), "trades": trips["trades"]}
+    constant = result.equal_risk
+    growth = math.nan if constant is None else float(constant.unit[-1]) - 1.0
+    values = {
+        **metrics,
+        "constant_return": growth,
+        "costs": sum(rates[name] for name in COSTS),
+        "trades": trips["trades"],
+    }
     rows = [
         ("total_return", "Return", "percent", f"{market} {core.format_percent(held.total_return)}"),
+        ("constant_return", *describe_constant(result)),
         ("cagr", "CAGR", "percent", year),
         ("sharpe", name_sharpe(metrics), "decimals",
          f"{market} {core.format_number(held.sharpe)}{ruined}"),

@@ -533,6 +533,10 @@ def list_winner(study: Study) -> list[Shown]:
         "Constant leverage has the signal, the costs and the volatility of the best trial; buy and "
         "hold is the unlevered market without costs."
     )
+    lacks = () if outcome is None else outcome.lacks
+    for where, lack in zip(("in the search", "on the holdout"), lacks, strict=False):
+        if lack:
+            note += f" There is no constant leverage {where}: {lack}."
     heads = list_heads("decimals", ("value", "search", "holdout"), "")
     return [
         ShownTable(settings if values else None, "Parameters of the best trial", "",

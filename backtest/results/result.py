@@ -49,10 +49,15 @@ STATE, METRICS = FILES = ("state.json", "metrics.json")
 
 
 class EqualRisk(NamedTuple):
-    """A constant leverage, and its unit value at closes, of shape (n_bars,), 1 at the start."""
+    """A constant leverage with the volatility of an account, on the same capital and terms.
+
+    ``leverage`` multiplies the signal, ``unit`` is its unit value at closes, of shape (n_bars,), 1
+    at the start; ``final_equity`` is in the settlement currency.
+    """
 
     leverage: float
     unit: core.FloatArray
+    final_equity: float
 
 
 class Result(RunRecord, core.SavedResult):
@@ -216,16 +221,31 @@ class Result(RunRecord, core.SavedResult):
         sampled = pd.Series(returns, self.returns.index, name="return")
         return CountedResult(bars, sampled, Measures(measured))
 
-    @cached_property
+    @property
     def equal_risk(self) -> EqualRisk | None:
         """The constant leverage on the same terms that had the same volatility, within 1 %.
 
-        Costs are included. It is chosen in hindsight: to compare, not to trade. It takes a few runs
-        and is saved with results of compiled runs; None of other loaded ones, of a ruined account,
-        and where no leverage has this volatility.
+        Costs are included, and it holds from the bar at which the policy first decided. It is
+        chosen in hindsight: to compare, not to trade. It takes a few runs and is saved with results
+        of compiled runs. None where :attr:`equal_risk_lack` says why.
         """
-        found: EqualRisk | None = self._find_equal_risk()
-        return found
+        found = self._constant
+        return found if isinstance(found, EqualRisk) else None
+
+    @property
+    def equal_risk_lack(self) -> str:
+        """Why :attr:`equal_risk` is None, as the end of a sentence; empty if it is not.
+
+        A ruined or loaded account, one that held nothing or options, and one whose volatility no
+        constant leverage reaches without a liquidation.
+        """
+        found = self._constant
+        return "" if isinstance(found, EqualRisk) else str(found.why)
+
+    @cached_property
+    def _constant(self) -> Any:
+        """The constant leverage at equal risk, or why there is none."""
+        return self._find_equal_risk()
 
     @property
     def limit_orders(self) -> pd.DataFrame:
@@ -324,13 +344,13 @@ class Result(RunRecord, core.SavedResult):
         return {"bars": table, "positions": list_positions(self), "events": events}
 
     def _find_constant(self) -> EqualRisk | None:
-        is_known = self.manifest["compiled"] == "yes" or "equal_risk" in vars(self)
+        is_known = self.manifest["compiled"] == "yes" or "_constant" in vars(self)
         return self.equal_risk if is_known else None
 
     def _write_more(self, folder: Path) -> None:
         constant, state = self._find_constant(), pack_state(self)
         if constant is not None:
-            state[EQUAL_RISK] = constant.leverage
+            state[EQUAL_RISK] = [constant.leverage, constant.final_equity]
         core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
 
@@ -390,7 +410,9 @@ class Result(RunRecord, core.SavedResult):
             options=read_options(stored["options"], wide) if "options" in stored else None,
         )
         if EQUAL_RISK in stored:
-            vars(made)["equal_risk"] = EqualRisk(stored[EQUAL_RISK], bars[EQUAL_RISK].to_numpy())
+            leverage, final_equity = stored[EQUAL_RISK]
+            unit = bars[EQUAL_RISK].to_numpy()
+            vars(made)["_constant"] = EqualRisk(leverage, unit, final_equity)
         return made
 
     @classmethod
@@ -432,7 +454,7 @@ class CountedResult(NamedTuple):
 
 
 EQUAL_RISK = "constant_of_equal_risk"
-"""The column of its unit value, and the entry of its leverage."""
+"""The column of its unit value, and the entry of its leverage and final equity."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 BY_BAR = ("opened", "entries", "settled", "ages")
 BY_POSITION = Closes._fields[-4:]

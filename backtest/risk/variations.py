@@ -28,6 +28,7 @@ from backtest.results.differences import choose_block, resampling_error
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import scale_margin, scale_slippage
+from backtest.search import equal_risk
 from backtest.sweep import check_sets, read_runs
 from backtest.sweep.sets import SIGNAL
 from backtest.venue import Venue, scale_cost
@@ -210,7 +211,6 @@ def choose_factors(
     return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
 
 
-hold_at_equal_risk = core.call_later("equal risk", "hold_at_equal_risk")
 SMALL = 0.1
 ALIKE = 1e-4
 """Deviation of the returns from those of constant leverage, over their own, up to which they are
@@ -339,9 +339,9 @@ def step_parameters(
         block = choose_block(gaps[known])
         errors[known] = resampling_error(gaps[known], block) * gaps.shape[1] / years
     result = evaluator.replay(today)
-    held = hold_at_equal_risk(result)
+    held = equal_risk.hold_at_equal_risk(result)
     edge = math.nan
-    if held is not None:
+    if isinstance(held, equal_risk.ScaledAccount):
         away = result.returns - held.rest * held.result.returns
         is_own = bool(np.std(away) > ALIKE * np.std(result.returns))
         edge = is_own * (float(growth[0]) - math.log1p(held.result.metrics["total_return"]) / years)

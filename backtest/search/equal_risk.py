@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from backtest import core
 from backtest.engine import run_again
 from backtest.engine.policies import observe_policies
-from backtest.market import find_clock
-from backtest.policies import Policy
+from backtest.market import Market, find_clock
+from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import compound_growth
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.result import EqualRisk, Result
@@ -22,7 +23,7 @@ BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
 """The benchmark lines of an account."""
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""
-MOST_PLAIN = 5_000
+MOST_PLAIN = 2_000
 """Bars times instruments up to which an account in plain Python gets its line at equal risk."""
 EXACT = 1e-6
 """The relative distance from the target volatility at which the search ends."""
@@ -55,11 +56,16 @@ class ScaledAccount(NamedTuple):
 
 
 def scale_to_volatility(
-    result: Result, target: float, most: float = 1.0, exact: float = EXACT
+    result: Result,
+    target: float,
+    most: float = 1.0,
+    exact: float = EXACT,
+    run_at: Callable[[float, ScaledAccount], Result] | None = None,
 ) -> ScaledAccount:
     """Scale all positions of an account, and run it again, until it has an annual volatility.
 
-    ``most`` is the largest scale. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) /
+    ``most`` is the largest scale; ``run_at`` returns the account at a scale, given the nearest one
+    so far. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) /
     e, with the elasticity e = 1 at first, and then d ln sigma / d ln c of the last two runs. The
     nearest of at most 6 runs is returned; ``distance`` says how near, ``exact`` how near suffices.
     """
@@ -71,7 +77,11 @@ def scale_to_volatility(
             break
         step = math.exp(math.log(target / volatility) / elasticity)
         last, scale = scale, min(most, scale * step)
-        again = best._replace(result=run_again(result, result.setup.scale(scale)), scale=scale)
+        if run_at is None:
+            run = run_again(result, result.setup.scale(scale))
+        else:
+            run = run_at(scale, best)
+        again = best._replace(result=run, scale=scale)
         if again.distance < best.distance:
             best = again
         after = again.result.metrics["volatility"]
@@ -84,49 +94,164 @@ def scale_to_volatility(
 
 
 class ConstantLeverage(Policy):
-    turns: Annotated[float, core.Range(0.0, math.inf)] = 1.0
+    """Hold what the signal asks for, and trade only where the position is over a band away from it.
 
-    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - it knows nothing
-        return self.turns
-
-
-def hold_at_equal_risk(
-    result: Any, volatility: float | None = None, exact: float = EXACT
-) -> ScaledAccount | None:
-    """Return a constant leverage on the terms of an account, at its annual volatility or another.
-
-    It trades the same bars and signal, under the same overlay, at the same costs and limits. The
-    scale is known only afterwards: to compare, not to trade. None of an account that was loaded or
-    ruined, did not move, or trades options, which have no leverage of their own.
+    ``asked`` is signed leverage, NaN before the account begins to decide. Without a band it trades
+    at each bar. The account that holds this policy has no band of its own: a flat one opens however
+    little is asked, and a signal that turns is followed.
     """
-    target = result.metrics["volatility"] if volatility is None else volatility
-    setup = result.setup
-    is_ruined = volatility is None and bool(result.metrics["ruined"])
-    is_still = not target > LEAST_DEVIATION
-    if setup is None or result.options is not None or is_ruined or is_still:
-        return None
+
+    band: Annotated[float, core.Range(0.0, math.inf, "x of equity")] = 0.0
+
+    def observe(self, market: Market) -> Columns:
+        """Return that nothing is asked; :func:`set_up_constant` gives what is."""
+        return {"asked": np.full(market.n_bars, np.nan)}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return 1, which the engine multiplies by the signal, or NaN inside the band."""
+        held = account.leverage
+        if math.isnan(bar.asked):
+            return math.nan
+        if held == 0.0 or held * bar.asked < 0.0 or abs(bar.asked - held) > self.band:
+            return 1.0
+        return math.nan
+
+
+class Lack(NamedTuple):
+    """Why no constant leverage stands beside an account: the end of a sentence."""
+
+    why: str
+
+
+class Decisions(NamedTuple):
+    """When an account decided first, and what it held from then on.
+
+    ``first`` are closes in ns, of shape (n_instruments,), after the last bar where there is none.
+    ``gross`` is the mean gross leverage from the earliest of them on.
+    """
+
+    first: core.IntArray
+    gross: float
+
+
+def read_decisions(result: Any) -> Decisions:
+    is_decided = ~np.isnan(result.of_positions("target"))
+    closes = result.span.closes
+    first = np.where(is_decided.any(axis=0), closes[np.argmax(is_decided, axis=0)], closes[-1] + 1)
+    return Decisions(first, measure_gross(result, int(first.min())))
+
+
+def measure_gross(result: Any, since: int) -> float:
+    """Return the mean gross leverage of an account at the closes from a time (ns) on; 0 if none."""
+    equity = result.of_account("equity")
+    is_counted = (result.span.closes >= since) & (equity > 0.0)
+    if not is_counted.any():
+        return 0.0
+    gross = np.abs(result.notionals[is_counted]).sum(axis=1)
+    return float(np.mean(gross / equity[is_counted]))
+
+
+def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: float) -> Any:
+    """Return the setup of a constant leverage: the signal times a scale, from the first decisions.
+
+    ``band_share`` is what the bands of the account are multiplied by. An overlay, whose targets the
+    policy does not see, keeps the bands in the account.
+    """
+    names = setup.markets.names
+    bands = {name: core.pick_value(setup.account.band, name) for name in names}
+    bands = {name: band * band_share for name, band in bands.items()}
+    account = replace(setup.account, band=0.0, min_leverage=0.0, max_leverage=math.inf)
+    policies = {name: ConstantLeverage(band=band) for name, band in bands.items()}
+    if setup.overlay is not None:
+        account = replace(setup.account, band=bands)
+        policies = dict.fromkeys(names, ConstantLeverage())
+
+    signal = setup.signal * scale
     clock = find_clock(setup.markets)
-    policies: dict[str, Policy] = dict.fromkeys(setup.markets.names, ConstantLeverage())
-    seen = clock.pick(setup.signal)
+    seen = clock.pick(signal)
+    closes = clock.seen.time + clock.seen.interval
     observed = observe_policies(
         policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
     )
-    constant = run_again(result, setup.change(policies=policies, observed=observed))
-    return scale_to_volatility(constant, target, most=math.inf, exact=exact)
+    for i, (first, stop) in enumerate(clock.seen.spans.tolist()):
+        asked = np.where(closes < decided.first[i], np.nan, seen[i])
+        observed[i] = observed[i]._replace(columns={"asked": asked[first:stop]})
+
+    given = float(signal[0]) if signal.size == 1 else signal
+    return setup.change(
+        policies=policies, observed=observed, account=account, signal=signal, given=given
+    )
 
 
-def find_equal_risk(result: Any) -> EqualRisk | None:
-    """Return the constant leverage with the account's volatility, within 1 %; None if none has it.
+def explain_lack(result: Any) -> str:
+    """Return why constant leverage cannot have the risk of an account; empty if it can."""
+    if result.options is not None:
+        return "options have no leverage of their own"
+    if result.metrics["ruined"]:
+        return "the account was ruined"
+    if not result.metrics["volatility"] > LEAST_DEVIATION:
+        return "the account held nothing"
+    return ""
 
-    Nor has a long account in plain Python, as it takes some runs.
+
+def hold_at_equal_risk(
+    result: Any, like: Any = None, *, volatility: float | None = None, exact: float = EXACT
+) -> ScaledAccount | Lack:
+    """Return a constant leverage on the terms of an account, at its annual volatility or another.
+
+    It trades the same bars and signal, under the same overlay, at the same costs and margin, from
+    the bar at which the policy first decided. Its band is that of the account, times its own mean
+    gross leverage over that of the policy. The scale is known only afterwards: to compare, not to
+    trade. ``like`` is the account whose volatility and decisions it has, where that cannot be run
+    again: the one of a walk, whose parameters changed on the way.
+    """
+    like = result if like is None else like
+    if result.setup is None:
+        return Lack("a loaded result cannot be run again")
+    if why := explain_lack(like):
+        return Lack(why)
+
+    decided = read_decisions(like)
+    target = like.metrics["volatility"] if volatility is None else volatility
+    since = int(decided.first.min())
+
+    def run_at(scale: float, last: ScaledAccount) -> Result:
+        # Gross leverage is proportional to the scale but for costs, so the last run says it.
+        share = 1.0
+        if last.result is not like and decided.gross > 0.0:
+            share = measure_gross(last.result, since) * scale / last.scale / decided.gross
+        return run_again(result, set_up_constant(result.setup, scale, decided, share))
+
+    begun = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
+    first = run_at(1.0, begun)
+    return scale_to_volatility(first, target, most=math.inf, exact=exact, run_at=run_at)
+
+
+def explain_distance(held: ScaledAccount) -> str:
+    """Return why a constant leverage has not the volatility of an account; empty within 1 %."""
+    if held.distance <= NEAR:
+        return ""
+    metrics = held.result.metrics
+    if metrics["ruined"] or metrics["liquidations"]:
+        return "constant leverage is liquidated on the way"
+    return f"no constant leverage was found within {NEAR:.0%} of its volatility".replace("%", " %")
+
+
+def find_equal_risk(result: Any) -> EqualRisk | Lack:
+    """Return the constant leverage with the account's volatility, within 1 %, or why there is none.
+
+    A long account in plain Python has none, as it takes some runs.
     """
     is_long = len(result.time) * len(result.names) > MOST_PLAIN
     if is_long and result.manifest["compiled"] != "yes":
-        return None
+        return Lack(f"runs in plain Python of over {MOST_PLAIN:,} bars are not repeated")
     held = hold_at_equal_risk(result, exact=NEAR)
-    if held is None or not held.distance <= NEAR:
-        return None
-    return EqualRisk(held.scale, held.result.of_account("unit") / held.result.tally.first_unit)
+    if isinstance(held, Lack):
+        return held
+    if why := explain_distance(held):
+        return Lack(why)
+    unit = held.result.of_account("unit") / held.result.tally.first_unit
+    return EqualRisk(held.scale, unit, float(held.result.metrics["final_equity"]))
 
 
 def measure_market(result: Result) -> dict[str, float]:

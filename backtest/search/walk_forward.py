@@ -156,9 +156,10 @@ def walk_forward(
         sampled = sample_returns({"re-optimized": result})
         skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
         beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
-        if not result.metrics["ruined"]:
-            held = e.hold_at_equal_risk(fixed, result.metrics["volatility"])
-            beside |= {e.CONSTANT: dict(held.result.metrics)} if held is not None else {}
+        held = e.hold_at_equal_risk(fixed, like=result)
+        lack = held.why if isinstance(held, e.Lack) else e.explain_distance(held)
+        if isinstance(held, e.ScaledAccount) and not lack:
+            beside[e.CONSTANT] = dict(held.result.metrics)
         broken = problem.goal.list_broken(result.metrics)
         figures = {
             "growth_in_sample": inside,
@@ -172,6 +173,7 @@ def walk_forward(
             "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
             "broken": {str(each): float(result.metrics[each.name]) for each in broken},
             "beside": beside,
+            "lack": lack,
             "trades": trades,
             "warnings": list(list_warnings(found, trades)),
         }
@@ -479,6 +481,11 @@ class WalkForward(v.Validation):
             f"out of sample. {short}".rstrip()
         )
 
+    def describe_benchmarks(self) -> str:
+        if lack := self.figures["lack"]:
+            return f"{BESIDE} There is no constant leverage: {lack}."
+        return BESIDE
+
     def list_parts(self) -> list[Part]:
         kept = {"re-optimized": self.result, "static parameters": self.fixed}
         units, rows = {}, {}
@@ -492,7 +499,7 @@ class WalkForward(v.Validation):
         accounts = (
             show_accounts(pd.DataFrame(units), dict(zip(kept, ("accent", "neutral"), strict=True)),
                           tuple(map(float, edges)), "Thin lines: parameters may change."),
-            ShownTable(table, "Measures over all test spans", BESIDE,
+            ShownTable(table, "Measures over all test spans", self.describe_benchmarks(),
                        labels=core.Head("account"), columns=MEASURES),
         )  # fmt: skip
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])

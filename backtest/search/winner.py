@@ -157,7 +157,8 @@ class BenchmarkedPart(NamedTuple):
     """The best trial and its benchmark lines on some of the bars, over ``years``.
 
     ``returns`` (2, n) are those of the trial and of a constant leverage at equal risk by sampling
-    period, of separate accounts their mean. ``untested`` says why they cannot be compared, if so.
+    period, of separate accounts their mean. ``untested`` says why they cannot be compared, if so,
+    ``lack`` why there is no constant leverage.
     """
 
     lines: dict[str, dict[str, float]]
@@ -165,6 +166,7 @@ class BenchmarkedPart(NamedTuple):
     years: float
     fills: int
     untested: str
+    lack: str = ""
 
 
 class GrowthTest(NamedTuple):
@@ -195,21 +197,17 @@ def run_beside(
         warnings.simplefilter("ignore")  # they were given before the search
         found: Any = evaluator.replay(values, first=first, stop=stop)
     runs = [*found.values()] if isinstance(found, Mapping) else [found]
-    held = [equal_risk.hold_at_equal_risk(each) for each in runs]
-    constants = [each for each in held if each is not None]
+    held = [equal_risk.hold_at_equal_risk(run) for run in runs]
+    constants = [each for each in held if isinstance(each, equal_risk.ScaledAccount)]
     rows = {OWN: [each.metrics for each in runs]}
     rows[equal_risk.BUY_AND_HOLD] = [*map(equal_risk.measure_market, runs)]
-    series, untested = [[each.returns for each in runs]], "it held nothing, or trades options"
-    if len(constants) == len(runs):
+    series = [[each.returns for each in runs]]
+    untested = lack = find_lack(held)
+    if not lack:
         rows[equal_risk.CONSTANT] = [each.result.metrics for each in constants]
         series.append([each.rest * each.result.returns for each in constants])
-        untested = ""
     returns = np.array([pd.concat(each, axis=1, join="inner").mean(axis=1) for each in series])
-    if any(each["ruined"] for name in (OWN, equal_risk.CONSTANT) for each in rows.get(name, [])):
-        untested = "one of them was ruined"
-    elif any(not each.distance <= equal_risk.NEAR for each in constants):
-        untested = "constant leverage cannot reach its volatility"
-    elif not untested and np.std(returns[0] - returns[1]) <= ALIKE * np.std(returns[0]):
+    if not lack and np.std(returns[0] - returns[1]) <= ALIKE * np.std(returns[0]):
         untested = "it is constant leverage"
     lines = {name: dict(each[0]) for name, each in rows.items()}
     if len(runs) > 1:
@@ -219,7 +217,17 @@ def run_beside(
                 line[measure] = float(pool_measure(measure, column, pool)[0])
     span = runs[0].span.years / len(runs[0].returns)
     fills = sum(int((each.events["kind"] == "fill").sum()) for each in runs)
-    return BenchmarkedPart(lines, returns, returns.shape[1] * span, fills, untested)
+    return BenchmarkedPart(lines, returns, returns.shape[1] * span, fills, untested, lack)
+
+
+def find_lack(held: Sequence[equal_risk.ScaledAccount | equal_risk.Lack]) -> str:
+    """Return why some accounts have no constant leverage at equal risk; empty if all have one."""
+    for each in held:
+        if isinstance(each, equal_risk.Lack):
+            return each.why
+        if why := equal_risk.explain_distance(each):
+            return why
+    return ""
 
 
 def count_trials(
@@ -305,6 +313,8 @@ class StudyOutcome(NamedTuple):
     chosen_by: str = ""
     lines: tuple[dict[str, dict[str, float]], ...] = ()
     """Measures of the best trial and its benchmark lines, in the search and on the holdout."""
+    lacks: tuple[str, ...] = ()
+    """Why there is no constant leverage among the lines of each; empty where there is."""
 
     def to_dict(self) -> dict[str, Any]:
         verdict = {**self.verdict._asdict(), "growth": self.verdict.growth._asdict()}
@@ -405,9 +415,18 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*failures, *task.seen.doubts]
-    robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
-    lines = tuple(each.lines for each in parts)
-    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by, lines)
+    return StudyOutcome(
+        best,
+        candidates=rows.tolist(),
+        robust=candidates.robust.tolist(),
+        plateau=candidates.plateau.tolist(),
+        verdict=verdict,
+        warnings=told,
+        holdout=holdout,
+        chosen_by=by,
+        lines=tuple(part.lines for part in parts),
+        lacks=tuple(part.lack for part in parts),
+    )
 
 
 def count_looks(task: StudyTask) -> int | None:
