@@ -58,7 +58,7 @@ def compare(
     results: Mapping[str, Result],
     *,
     baseline: str | None = None,
-    equal_risk: bool = False,
+    equal_risk: bool = True,
     confidence: float = 0.95,
     draws: int = 1_999,
     seed: int = 0,
@@ -74,7 +74,8 @@ def compare(
         The result that the others are compared with; the first by default.
     equal_risk : bool
         Whether to scale positions down, and run all again, until all have the volatility of the
-        calmest one. Needs results of this process, not loaded ones.
+        calmest one. A result that cannot be run again stays as measured, with a warning: one that
+        was loaded or ruined, or whose parameters changed on the way.
     confidence : float
         The confidence of intervals and decisions, from 0.5 to below 1.
     draws, seed : int
@@ -140,12 +141,9 @@ def compare(
             f"{len(sampled.free)} returns are too few for intervals, which need {LEAST_SAMPLES}: "
             "give a longer market, or a shorter sampling"
         )
-    for name, each in (scaled or {}).items():
-        if not each.distance <= e.NEAR:
-            got = float(each.result.metrics["volatility"])
-            how = f"was scaled to a volatility of {got:.4g}, not"
-            how = how if got else "held nothing, and cannot be scaled"
-            cautions.append(f"{name} {how} to {each.target:.4g}: its risk is not equal")
+    for name, account in (scaled or {}).items():
+        if not account.distance <= e.NEAR:
+            cautions.append(describe_unequal(name, account))
     first = next(iter(results.values()))
     overlay, shared = find_overlay(first.manifest), {x: first.manifest[x] for x in SHARED}
     manifest: dict[str, Any] = core.to_plain(
@@ -170,7 +168,7 @@ def compare(
             },
             "baseline": against,
             "market": e.measure_market(first),
-            "equal_risk": equal_risk,
+            "equal_risk": scaled is not None,
             **rules,
             "blocks": blocks,
             "warnings": cautions,
@@ -254,23 +252,50 @@ def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatA
 
 def equalize_risk(
     results: Mapping[str, Result], progress: core.Progress | None
-) -> dict[str, e.ScaledAccount]:
-    for name, result in results.items():
-        is_retuned = "switches" in result.manifest["policy"]
-        if is_retuned or not result.policies:
-            what = "changed its parameters on the way" if is_retuned else "was loaded"
-            raise core.ParameterError(f"equal_risk runs every policy again, {name!r} {what}")
-    known = {name: result.metrics["volatility"] for name, result in results.items()}
-    moving = [each for each in known.values() if each > LEAST_DEVIATION]
+) -> dict[str, e.ScaledAccount] | None:
+    """Scale accounts to the lowest volatility of those that move; None if none does.
+
+    An account that cannot be run again has a scale of 1.
+    """
+    known = [float(result.metrics["volatility"]) for result in results.values()]
+    moving = [volatility for volatility in known if volatility > LEAST_DEVIATION]
     if not moving:
-        raise core.ParameterError(
-            "equal_risk needs an account that moves, all have a volatility of 0"
-        )
-    found = {}
+        return None
+
+    scaled = {}
     for done, (name, result) in enumerate(results.items()):
-        found[name] = e.scale_to_volatility(result, min(moving))
+        if explain_fixed(result):
+            volatility = float(result.metrics["volatility"])
+            scaled[name] = e.ScaledAccount(result, 1.0, volatility, target=min(moving))
+        else:
+            scaled[name] = e.scale_to_volatility(result, min(moving))
         core.report_progress(progress, done + 1, len(results))
-    return found
+    return scaled
+
+
+def explain_fixed(result: Result) -> str:
+    """Return why a result is not run again at another scale; empty if it is."""
+    if "switches" in result.manifest["policy"]:
+        return "changed its parameters on the way"
+    if not result.policies:
+        return "was loaded"
+    return "was ruined" if result.metrics["ruined"] else ""
+
+
+def describe_unequal(name: str, account: e.ScaledAccount) -> str:
+    volatility = float(account.result.metrics["volatility"])
+    target = core.format_percent(account.target)
+    if not volatility:
+        return f"{name} held nothing, and cannot be scaled to {target}: its risk is not equal"
+    if why := explain_fixed(account.result):
+        return (
+            f"{name} {why}, and is compared as measured, at a volatility of "
+            f"{core.format_percent(volatility)}, not of {target}: its risk is not equal"
+        )
+    return (
+        f"{name} was scaled to a volatility of {core.format_percent(volatility)}, not to {target}: "
+        "its risk is not equal"
+    )
 
 
 def tabulate_differences(
@@ -429,7 +454,10 @@ class Comparison(core.SavedResult):
             sides = [f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
                      for row in rows.to_dict("records")]  # fmt: skip
             parts.append(f"{TITLES[str(measure)]}: {', '.join(sides)}")
-        start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
+        start = (
+            f"Against {self.baseline}, {self.describe_volatilities()}, with "
+            f"{self.confidence:.0%} confidence,"
+        )
         found = f"these differ by more than noise. {core.capitalize('; '.join(parts))}."
         text = f"{start} {found if parts else 'nothing differs by more than noise.'}"
         best = self.order[0]
@@ -438,6 +466,17 @@ class Comparison(core.SavedResult):
         market = e.name_better({e.BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
         text += f" The baseline {best} grew most." * (best == self.baseline)
         return text + f" {core.capitalize(market)}." * bool(market)
+
+    def describe_volatilities(self) -> str:
+        """Return the volatility of the accounts, or the lowest and the highest, as a clause."""
+        volatility = self.table["volatility"]
+        low = float(volatility.min())
+        high = float(volatility.max())
+        if high <= low * (1.0 + 2.0 * e.NEAR):
+            return f"at a volatility of {core.format_percent(high)} a year"
+        return (
+            f"at volatilities of {core.format_percent(low)} to {core.format_percent(high)} a year"
+        )
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -9,11 +9,16 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.engine import run_again
 from backtest.report.write import build_head
 from backtest.results import load_saved
 from backtest.results.differences import STATISTICS
 from backtest.search.compare import TITLES
-from backtest.search.equal_risk import hold_at_equal_risk
+from backtest.search.equal_risk import (
+    hold_at_equal_risk,
+    read_decisions,
+    set_up_constant,
+)
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.kit import bars_market, check_refused, compare_policies, free_venue
 
@@ -29,7 +34,8 @@ LEVERS = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": Vo
 
 
 def compare(policies=POLICIES, market=MARKET, **settings):
-    return compare_policies(market, policies, **{**TERMS_OF_ONE, "draws": 199, **settings})
+    given = {**TERMS_OF_ONE, "draws": 199, "equal_risk": False, **settings}
+    return compare_policies(market, policies, **given)
 
 
 def run(policy, market=MARKET, **settings):
@@ -206,8 +212,6 @@ def walk(_):
     (lambda _: compare(confidence=0.999), "draws must be 999 or more"),
     (lambda _: compare(draws=10), "draws must be 99"),
     (lambda _: bt.compare({"a": run(Constant()), "b": Constant()}), "to a Result each"),
-    (lambda at: compare({**ONE, "three": load(at)}, equal_risk=True), "'three' was loaded"),
-    (lambda at: compare({**ONE, "three": walk(at)}, equal_risk=True), "'three' changed its param"),
 ])  # fmt: skip
 def test_what_is_refused_says_why(call, words, tmp_path):
     check_refused(lambda: call(tmp_path), words, bt.ParameterError)
@@ -234,11 +238,69 @@ def test_constant_leverage_at_equal_risk_of_a_constant_leverage_is_itself():
     same = hold_at_equal_risk(own)
     assert same.scale == pytest.approx(2.0, rel=1e-3)
     assert same.result.returns.to_numpy() == pytest.approx(own.returns.to_numpy(), rel=1e-2)
-    half = hold_at_equal_risk(own, 0.5 * own.metrics["volatility"])
+    half = hold_at_equal_risk(own, volatility=0.5 * own.metrics["volatility"])
     assert half.scale == pytest.approx(1.0, rel=0.05)
     assert half.distance < 5e-3
     assert half.result.metrics["fees"] > 0.0
-    assert hold_at_equal_risk(dataclasses.replace(own, setup=None)) is None
+    lack = hold_at_equal_risk(dataclasses.replace(own, setup=None))
+    assert lack.why == "a loaded result cannot be run again"
+
+
+class Late(bt.Policy):
+    """Decide from bar 40 on, and trade inside its band."""
+
+    def observe(self, market):
+        bars = np.arange(market.n_bars)
+        swing = 1.0 + 0.5 * np.sin(bars / 9.0)
+        return {"size": np.where(bars < 40, np.nan, swing)}
+
+    def leverage(self, bar, account):
+        return bar.size
+
+
+def test_constant_leverage_at_equal_risk_decides_and_trades_as_the_policy_may():
+    """It is flat until the policy decided, at the close of bar 40, and has the policy's band in
+    proportion: 0.25 times its own mean leverage over the policy's."""
+    market = MARKET.prefix(240)
+    result = run(Late(), market, account=bt.Account(band=0.25), sampling="4h", compile=False)
+    held = hold_at_equal_risk(result, exact=0.01)
+    assert held.distance <= 0.01
+
+    bars = held.result.bars
+    assert (bars["leverage"].iloc[:41] == 0.0).all()
+    assert bars["leverage"].iloc[41] != 0.0
+
+    share = bars["leverage"].iloc[40:].mean() / result.bars["leverage"].iloc[40:].mean()
+    away = np.abs(bars["leverage"].iloc[41:] - held.scale)
+    assert away.max() <= 0.25 * share * 1.2  # a bar's move beyond the band
+    assert held.result.metrics["fills"] < 0.2 * len(bars)
+
+
+def test_constant_leverage_opens_less_than_its_band_and_follows_a_signal_that_turns():
+    """A band of 0.25 in the account would keep a flat account flat at 0.1x, and let 0.1x stand
+    when the signal turns."""
+    market = MARKET.prefix(120)
+    signal = np.where(np.arange(market.n_bars) < 60, 0.1, -0.1)
+    result = run(Constant(1.0), market, account=bt.Account(), signal=signal, compile=False)
+    decided = read_decisions(result)
+    setup = set_up_constant(
+        result.setup._replace(account=bt.Account(band=0.25)), 1.0, decided, band_share=1.0
+    )
+    leverage = run_again(result, setup).bars["leverage"].to_numpy()
+    assert leverage[2] == pytest.approx(0.1, abs=0.01)
+    assert leverage[62] == pytest.approx(-0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(("policy", "why"), [
+    (Constant(leverage=0.0), "the account held nothing"),
+    (Constant(leverage=90.0), "the account was ruined"),
+])  # fmt: skip
+def test_an_account_without_constant_leverage_says_why(policy, why):
+    terms = {"account": bt.Account(max_leverage=200.0), "compile": False}
+    result = run(policy, MARKET.prefix(120), **terms)
+    assert result.equal_risk is None
+    assert result.equal_risk_lack == why
+    assert why in " ".join(result.summary().split())
 
 
 def test_a_verdict_names_buy_and_hold_and_the_baseline_where_they_grew_more(plain):
@@ -264,8 +326,34 @@ def test_an_account_that_holds_nothing_cannot_be_scaled():
     assert none == 0.0
     assert two == pytest.approx(one, rel=2e-3)
     assert pick(found.differences, "one", "sharpe")["basis"] == "undefined"
-    with pytest.raises(bt.ParameterError, match="all have a volatility of 0"):
-        compare({"a": Constant(leverage=0.0), "b": Constant(leverage=0.0)}, equal_risk=True)
+    still = compare({"a": Constant(leverage=0.0), "b": Constant(leverage=0.0)}, equal_risk=True)
+    assert not still.manifest["equal_risk"]
+
+
+@pytest.mark.parametrize(("make", "why"), [
+    (load, "was loaded"),
+    (walk, "changed its parameters on the way"),
+], ids=["loaded", "walk"])  # fmt: skip
+def test_a_result_that_cannot_be_run_again_is_compared_as_measured(make, why, tmp_path):
+    other = make(tmp_path)
+    calm = run(Constant(leverage=0.1))
+    with pytest.warns(UserWarning, match=f"three {why}, and is compared as measured"):
+        found = bt.compare({"calm": calm, "three": other}, draws=199)
+    assert found.table.loc["three", "volatility"] == other.metrics["volatility"]
+    assert found.table.loc["three", "scale"] == 1.0
+    assert "at volatilities of" in found.verdict
+
+
+def test_accounts_are_compared_at_equal_risk_by_default():
+    """Constants of 1x and 2x differ by their costs alone then, and the sentence says at what."""
+    policies = {"one": Constant(leverage=1.0), "two": Constant(leverage=2.0)}
+    terms = {"venue": free_venue(), "account": ACCOUNT, "sampling": "4h", "compile": False}
+    runs = {name: bt.run(MARKET.prefix(120), each, **terms) for name, each in policies.items()}
+    found = bt.compare(runs, draws=199)
+    one, two = found.table["volatility"]
+    assert two == pytest.approx(one, rel=1e-3)
+    assert found.table.loc["two", "scale"] == pytest.approx(0.5, rel=0.02)
+    assert f"at a volatility of {100.0 * one:.2f} % a year" in found.verdict
 
 
 class SignalVol(bt.Policy):
