@@ -205,8 +205,8 @@ than 1.3 standard errors."""
 
 
 CALM_POWER = 0.65
-"""The power of today's volatility where it is under the year's, which has the rest: with today's
-alone, .021 was forecast on calm days and .034 came."""
+"""The power of today's volatility where it is under the year's, which has the rest. On calm days of
+2021 to 2023 (BTC, ETH, LTC) .050 was forecast, .035 with today's alone, and .055 came."""
 YEAR_WINDOW = 365
 """Days of the year's volatility, that of the close included."""
 NOTHING_SEEN = np.concatenate([[0.0, 0.0, np.nan, np.nan, np.nan, 0.0], np.zeros(2 * YEAR_WINDOW)])

@@ -404,3 +404,59 @@ def test_the_bits_do_not_depend_on_other_values_nor_on_the_future(family: str, n
     kit.check_lanes_are_each_alone(estimates[name], market, values)
     cuts = tuple(n for n in cuts if n < market.n_bars)
     kit.check_knows_the_past_only(estimates[name], market, values, (*cuts, market.n_bars - 1))
+
+
+def jumping_market(width: float, days: int = 30) -> Market:
+    """Return hours that move by 0.2 %, each with a range that reaches farther to both sides."""
+    moves = 0.002 * np.where(np.random.default_rng(5).random(24 * days) < 0.5, -1.0, 1.0)
+    close = 100.0 * np.exp(np.cumsum(moves))
+    opened = np.concatenate([[100.0], close[:-1]])
+    rows = {"open": opened, "high": np.maximum(opened, close) * math.exp(width),
+            "low": np.minimum(opened, close) * math.exp(-width), "close": close}  # fmt: skip
+    index = pd.date_range("2023-01-01", periods=len(close), freq="1h", tz="UTC")
+    return Market.from_frames(pd.DataFrame(rows, index))
+
+
+@pytest.mark.parametrize("name", ["parkinson", "garman-klass", "yang-zhang"])
+def test_calibrated_ranges_have_the_volatility_of_closes(name: str):
+    """Every bar moves by 0.2 %, whatever its range: .002 sqrt(8760) a year, from a half-life on."""
+    for width in (0.001, 0.004):
+        found = volatility(jumping_market(width), name, 24.0, calibrate=True)
+        assert np.isnan(found[:23]).all()
+        np.testing.assert_allclose(found[25:], 0.002 * math.sqrt(8760.0), rtol=1e-9)
+        bare = volatility(jumping_market(width), name, 24.0)
+        assert bare[-1] != pytest.approx(found[-1], rel=0.05)
+
+
+def test_the_calibration_by_hand():
+    """Ranges of 3 %, 1 % and 2 %, returns of 1 %, -2 % and 1 % behind a first bar without one."""
+    widths, moves = np.array([0.02, 0.03, 0.01, 0.02]), np.array([0.0, 0.01, -0.02, 0.01])
+    close = 100.0 * np.exp(np.cumsum(moves))
+    opened = np.concatenate([[100.0], close[:-1]])
+    low = np.minimum(opened, close)
+    rows = {"open": opened, "high": np.maximum(low * np.exp(widths), np.maximum(opened, close)),
+            "low": low, "close": close}  # fmt: skip
+    index = pd.date_range("2023-01-01", periods=4, freq="1h", tz="UTC")
+    market = Market.from_frames(pd.DataFrame(rows, index))
+    ranges = np.log(market.high / market.low)[1:] ** 2 / (4.0 * math.log(2.0))
+    ratio = np.sum(moves[1:] ** 2) / np.sum(ranges)
+    found, bare = (volatility(market, "parkinson", 1.0, calibrate=x)[-1] for x in (True, False))
+    assert found / bare == pytest.approx(math.sqrt(ratio), rel=1e-12)
+
+
+def test_a_calibration_is_causal_and_forgets_after_a_year():
+    whole = jumping_market(0.003, days=400)
+    found = volatility(whole, "garman-klass", 24.0, calibrate=True)
+    cut = volatility(whole.prefix(5000), "garman-klass", 24.0, calibrate=True)
+    np.testing.assert_array_equal(found[:5000], cut)
+    later = volatility(whole.slice(500, whole.n_bars), "garman-klass", 24.0, calibrate=True)
+    np.testing.assert_allclose(found[-1], later[-1], rtol=1e-9)
+
+
+def test_only_ranges_are_calibrated():
+    market = jumping_market(0.003)
+    said = "calibrate is of ranges, parkinson, garman-klass, yang-zhang, and must be left out for"
+    kit.check_refused(lambda: volatility(market, "ewma", 24.0, calibrate=True), said)
+    mixed = volatility(market, ["parkinson", "yang-zhang"], 24.0, calibrate=True)
+    alone = volatility(market, "yang-zhang", 24.0, calibrate=True)
+    np.testing.assert_array_equal(mixed[:, 1], alone)
