@@ -205,6 +205,7 @@ TEXTS = {
     "train": "Train spans.",
     "test": "Test spans.",
     "decide.funding": "Rate of a settlement at the next open (none).",
+    "decide.liquidation": "'ours' acts although a reported liquidation price differs (compared).",
     "trials": "Maximum number of parameter sets.",
     "compare.draws": "Number of resampled histories.",
     "confidence": "Confidence of the intervals.",

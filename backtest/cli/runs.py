@@ -123,7 +123,8 @@ def compare(draft: Draft, *, output: Output) -> None:
 
 @command(
     "decide",
-    "run.decision_interval decide.snapshot decide.at decide.mark decide.funding decide.now",
+    "run.decision_interval decide.snapshot decide.at decide.mark decide.funding "
+    "decide.liquidation decide.now",
 )
 def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     """Show what a policy decides at the last close, and the order that it leads to.

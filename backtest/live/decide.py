@@ -26,7 +26,9 @@ from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, AnyPolicy, Backtest, BacktestFields, Setup
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
+from backtest.live.contracts import Caution, compare_liquidations, count_as_venue
 from backtest.live.state import AccountSnapshot, check_known
+from backtest.margin import compute_largest_notional
 from backtest.market import Market, Markets, find_clock, find_later_sessions, remake
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
@@ -176,11 +178,15 @@ class Cut(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What one more bar trades of an instrument: contracts, value of the last fill, costs."""
+    """What one more bar trades of an instrument: contracts, value of the last fill, costs.
+
+    ``limit`` is the notional that the venue's table allows with the equity after it.
+    """
 
     size: float
     value: float
     costs: dict[str, float]
+    limit: float
     is_forced: bool
     cuts: tuple[Cut, ...]
 
@@ -255,6 +261,7 @@ def fill(
             size=float(sum(fills["quantity"].tolist())),
             value=float(values[-1]) if len(values) else math.nan,
             costs={x: float(rows[x][is_filled].sum()) for x in COSTS},
+            limit=find_limit(bar, i),
             is_forced=bool(np.isin(rows["kind"], INSIDE).any()),
             cuts=tuple(
                 Cut(name, CAUSES[k], float(cut[k, CUT]), float(cut[ALL, ASKED])) for k in causes
@@ -263,19 +270,30 @@ def fill(
     return orders, views, float(bar.state.wallet.equity)
 
 
+def find_limit(bar: AccountBar, i: int) -> float:
+    """Return the notional of an instrument that its table allows with the equity of the account."""
+    equity = float(bar.state.wallet.equity)
+    if bar.terms.rules.has_scenarios:
+        equity = math.inf  # the requirement is that of the whole account
+    return float(
+        compute_largest_notional(
+            accounts.pick_margin(bar.terms, i),
+            equity,
+            held=0.0,
+            cost=0.0,
+            multiplier=bar.quotes.instruments[i].initial,
+            enough=math.inf,
+        )
+    )
+
+
 BY_MARGIN = ("margin_share", "initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
 FAR, TOO_FAR = 0.1, 0.5
 """Moves from the last price that are named, and that look like a slip of the pen."""
+OVERSHOOT = 1.5
+"""How many times the leverage decided an order that adds may leave."""
 MAX_FUNDING = 0.05
 """A larger rate of one settlement is likely a percentage: venues cap it below."""
-
-
-class Caution(NamedTuple):
-    text: str
-    stops: bool = True
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -361,6 +379,7 @@ def decide(
     mark: float | Mapping[str, float] | None = None,
     funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
     now: core.TimeLike | None = None,
+    liquidation: str | None = None,
     **fields: Unpack[BacktestFields],
 ) -> Decision:
     """Return what a policy decides at the last close of a market, and the order it leads to.
@@ -391,11 +410,16 @@ def decide(
     now : str or Timestamp, optional
         The present, in UTC. Default: the clock, which is read once. The decision has it as ``now``:
         data that ended over two bars before, of a market with sessions two sessions, are old.
+    liquidation : str, optional
+        ``"ours"`` acts although the liquidation price that a snapshot reports is far from the one
+        computed, and ``"compared"`` does not. Default: what the snapshot says, else ``"compared"``.
     """
     test = engine.read_test(market, fields).plain.replace(start=None)
     setup = engine.set_up_run(test, policy)
     refuse_options(test.market, "the next order of an account")
     if isinstance(state, Result):
+        if liquidation is not None:
+            raise ParameterError("liquidation must be left out, the state is a result")
         setup = setup.begin_at(state.started)
     elif state.started is not None:
         setup = setup.begin_at(core.to_nanoseconds(state.started))
@@ -403,8 +427,11 @@ def decide(
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
         decided, traded = go_on(setup, state, policy, test)
-        of_snapshot: tuple[Caution, ...] = ()
+        of_snapshot: list[Caution] = []
     else:
+        if liquidation is not None:
+            state = replace(state, liquidation=liquidation)
+        state, of_snapshot = count_as_venue(setup, state)
         check_known(setup, state)
         past = np.append(np.zeros(WINDOW - 1), state.traded_30d or 0.0)
         days = TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
@@ -413,7 +440,12 @@ def decide(
         begun = snapshots.start_account(setup, state, rules)
         with np.errstate(all="ignore"):
             decided = ask(setup, begun, traded)
-        of_snapshot = tuple(find_other_account(setup, state))
+        of_snapshot += find_other_account(setup, state)
+        with np.errstate(all="ignore"):
+            views = show(setup, open_last_bar(setup, decided, traded), setup.markets.n_bars - 1)
+        prices = [float(view.liquidation_price) for view in views]
+        ours = dict(zip(setup.markets.names, prices, strict=True))
+        of_snapshot += compare_liquidations(setup, state, ours)
     cautions = [*find_cautions(setup, stated, present), *of_snapshot]
     return answer(setup, decided, traded, stated, cautions, present)
 
@@ -468,7 +500,11 @@ def answer(
         fill_price={n: float(price_of(setup.venues[n].contract, orders[n].value)) for n in names},
         costs={name: each.costs for name, each in orders.items()},
         cuts=tuple(cut for each in orders.values() for cut in each.cuts),
-        warnings=(*cautions, *find_blocked(setup, orders, leverage, ratios[0])),
+        warnings=(
+            *cautions,
+            *find_blocked(setup, orders, leverage, ratios[0]),
+            *find_excess(orders, target, after),
+        ),
         account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
         equity=(float(before[0].equity), equity),
         margin_ratio=(ratios[0], ratios[1]),
@@ -582,6 +618,28 @@ def find_blocked(setup: Setup, orders: Any, leverage: Any, ratio: float) -> Iter
         causes = [cut.cause for cut in order.cuts if cut.cause in BY_MARGIN]
         if causes and order.size == 0.0 and not math.isnan(leverage[name]):
             yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}")
+
+
+def find_excess(
+    orders: Mapping[str, Order], target: Mapping[str, float], after: Sequence[AccountView]
+) -> Iterator[Caution]:
+    """Yield what an order that adds to a position leaves beyond the decision or the table."""
+    for (name, order), view in zip(orders.items(), after, strict=True):
+        if not order.size * view.position > 0.0:
+            continue  # a reduction always passes
+
+        leverage, decided = abs(view.leverage), abs(target[name])
+        if leverage > OVERSHOOT * decided:
+            yield Caution(
+                f"the order leaves {format_leverage(leverage)} of {name}, over {OVERSHOOT:g} times "
+                f"the {format_leverage(decided)} decided"
+            )
+        notional = leverage * view.equity
+        if notional > order.limit * (1.0 + 1e-6):
+            yield Caution(
+                f"the order leaves a notional of {core.format_money(notional)} of {name}, over the "
+                f"{core.format_money(order.limit)} that the margin table of the venue allows"
+            )
 
 
 def format_leverage(turns: float) -> str:

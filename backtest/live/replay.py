@@ -22,6 +22,7 @@ from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.engine import BacktestFields, Counts, Setup, drive, finish, new_cuts
+from backtest.live.contracts import count_as_venue, count_fills
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
 from backtest.market import Market, Markets, as_markets, read_file, rename_known
 from backtest.options import refuse_options
@@ -30,7 +31,7 @@ from backtest.results import Outcome, Result, read_tally, start_tally
 from backtest.results.tables import value_of
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
-COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step")
+COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step", "traded")
 CCXT = ("timestamp", "symbol", "side", "amount", "price")
 KNOWN = (*COLUMNS, *CCXT, "fees", "term", "amount", "equity", "balance")
 SIDES = {"buy": 1.0, "sell": -1.0}
@@ -60,7 +61,7 @@ def read_fills(
     source : str, Path, DataFrame or sequence of mappings
         A CSV or JSON file, a table, or a list: of the columns ``time``, ``instrument``,
         ``quantity``, ``price`` and ``fee``, with what else :attr:`Result.fills` has; or of what
-        ccxt's ``fetch_my_trades`` returns.
+        ccxt's ``fetch_my_trades`` returns, whose ``cost`` becomes ``traded``.
     names : mapping of str to str, optional
         Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` is ``BTCUSDT``.
     timezone : str, optional
@@ -137,6 +138,7 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
         "price": table["price"].astype("float64"),
         "fee": [each[0] if each else 0.0 for each in fees],
         "fee_currency": [each[1] if each else "" for each in fees],
+        "traded": pd.to_numeric(table.get("cost", math.nan)),
     })  # fmt: skip
 
 
@@ -170,6 +172,8 @@ def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     settled = engine.check_settlement(setup.markets, setup.venues)
     table = complete_fills(given, names, settled)
+    if "traded" in given:
+        table = count_fills(setup, table)
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     time, start = setup.markets.time, int(setup.markets.time[setup.first])
     bars, end = np.searchsorted(time, stamps, "right") - 1, int(time[-1]) + setup.markets.interval
@@ -206,10 +210,10 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
         )
     warn_without_fees(0 if "fee" in given else len(given))
     usual: Any = {"instrument": names[0], "fee": 0.0, "kind": "order", "step": -1}
-    usual |= {"fee_currency": "", "reference": np.nan}
+    usual |= {"fee_currency": "", "reference": np.nan, "traded": np.nan}
     lacking = {name: x for name, x in usual.items() if name not in given}
     table = given.reset_index(drop=True).assign(**lacking)
-    for name in ("quantity", "price", "reference", "fee", "step"):
+    for name in ("quantity", "price", "reference", "fee", "step", "traded"):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype("float64")
     table["reference"] = table["reference"].fillna(table["price"])
     table["step"] = table["step"].fillna(-1.0).astype("int64")
@@ -218,6 +222,7 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
     for name in ("instrument", "kind", "fee_currency"):
         table[name] = table[name].astype(str)
     check_rows(given, table, names, settled)
+    table["traded"] = table["traded"].abs()
     return table.assign(value=table["reference"], filled=table["price"])
 
 
@@ -419,7 +424,9 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
         ``quantity`` in contracts, ``price``; optionally ``reference`` (the price before slippage),
         ``fee`` (positive is paid, in the settlement currency), ``fee_currency``, ``kind``
         (order, stop, liquidation, takeover, expiry, delisting, ruin, conversion, bad_debt) and
-        ``step``, the step of the bar. :attr:`Result.fills` is such a table.
+        ``step``, the step of the bar. :attr:`Result.fills` is such a table. Beside ``traded``, the
+        value of a fill in the settlement currency, quantities are another program's contracts,
+        which are converted to those of the venue.
     start : AccountSnapshot, str or Timestamp, optional
         The account at its start, or the time. Default: ``account.capital``, flat, at the first bar.
     range_tolerance : float
@@ -434,6 +441,10 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
     setup = engine.set_up(test.replace(start=begin, signal=None, overlay=None), Replayed())
+    if isinstance(start, AccountSnapshot):
+        start, cautions = count_as_venue(setup, start)
+        for caution in cautions:
+            core.warn_caller(caution.text)
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
     inputs, n, first = setup.inputs, len(setup.markets), setup.first

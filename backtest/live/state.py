@@ -17,8 +17,14 @@ from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, Parame
 from backtest.engine import Setup, start_account_state
 from backtest.policies import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.results.tables import value_of
+from backtest.venue.account_fields import (
+    WITH_PROFIT,
+    WITHOUT_PROFIT,
+    find_meaning,
+    read_account_fields,
+)
 
-SIGNED, NOT_NEGATIVE = Number(), Number(0.0)
+SIGNED, NOT_NEGATIVE, OVER_ZERO = Number(), Number(0.0), Number(0.0, open_low=True)
 BARS = Number(0.0, may_be_infinite=True)
 MONEY = ("wallet", "equity")
 
@@ -35,7 +41,7 @@ class ByName(Declaration):
 
 class HeldPosition(core.Value, kw_only=True):
     quantity: Annotated[float, SIGNED]
-    entry: Annotated[float | None, Number(0.0, open_low=True)] = None
+    entry: Annotated[float | None, OVER_ZERO] = None
     margin: Annotated[float, SIGNED] = 0.0
     mode: Annotated[str | None, Choice("cross", "isolated")] = None
     best_price: Annotated[float | None, NOT_NEGATIVE] = None
@@ -45,6 +51,10 @@ class HeldPosition(core.Value, kw_only=True):
     overlay: Annotated[float | None, SIGNED] = None
     halted: Annotated[bool, Flag()] = False
     venue_leverage: Annotated[float | None, NOT_NEGATIVE] = None
+    contract_size: Annotated[float | None, OVER_ZERO] = None
+    notional: Annotated[float | None, NOT_NEGATIVE] = None
+    mark_price: Annotated[float | None, OVER_ZERO] = None
+    liquidation_price: Annotated[float | None, OVER_ZERO] = None
 
     def faults(self) -> core.Faults:
         if self.quantity != 0.0 and self.entry is None:
@@ -102,6 +112,13 @@ class AccountSnapshot(core.Value, kw_only=True):
         Whether a liquidation or ruin ended the account, so that nothing is decided.
     traded_30d : float, optional
         Notional traded in the last 30 days, which chooses fee tiers.
+    counted_by : str
+        ``"venue"``: quantities are contracts of the venue's ``contract.size``, or of the
+        ``contract_size`` of a position. ``"ccxt"``: of the latter, and ``wallet`` contains what
+        isolated positions have posted.
+    liquidation : str
+        ``"compared"``: :func:`backtest.decide` does not act where a ``liquidation_price`` of a
+        position is far from ours; ``"ours"``: it only warns.
 
     Examples
     --------
@@ -131,6 +148,10 @@ class AccountSnapshot(core.Value, kw_only=True):
     ] = None
     halted: Annotated[bool, Flag()] = False
     traded_30d: Annotated[float | None, NOT_NEGATIVE] = None
+    counted_by: Annotated[str, Choice("venue", "ccxt")] = "venue"
+    liquidation: Annotated[str, Choice("compared", "ours")] = "compared"
+
+    _omitted = frozenset({"counted_by", "liquidation"})
 
     def faults(self) -> core.Faults:
         given = [name for name in MONEY if getattr(self, name) is not None]
@@ -153,29 +174,41 @@ class AccountSnapshot(core.Value, kw_only=True):
         balance: Mapping[str, Any],
         positions: Sequence[Mapping[str, Any]],
         *,
+        exchange: str = "",
         currency: str = "USDT",
-        total: str = "equity",
+        total: str | None = None,
+        collateral: str | None = None,
         names: Mapping[str, str] | None = None,
         **known: Any,
     ) -> AccountSnapshot:
         """Return the snapshot in what ccxt's ``fetch_balance`` and ``fetch_positions`` return.
 
+        :func:`backtest.decide` and :func:`backtest.replay` convert its quantities, which are
+        contracts of ``contractSize``, and compare what the rows say of notionals and liquidation
+        prices with the rules of the venue.
+
+        Raises ParameterError if a field is missing, or not known to contain unrealized profit.
+
         Parameters
         ----------
         balance, positions : mapping, sequence of mappings
             The unified structures of ccxt.
+        exchange : str
+            Its id in ccxt, ``"bybit"``: a table (``docs/live.md``) then gives ``total`` and
+            ``collateral``.
         currency : str
             Settlement currency.
-        total : str
-            What the venue's ``total`` is: ``"equity"`` with unrealized profit (Binance, Bybit and
-            OKX derivatives), or ``"wallet"``.
+        total : str, optional
+            What the ``total`` of the balance is: ``"equity"`` with unrealized profit, or
+            ``"wallet"`` without. Default: that of the exchange.
+        collateral : str, optional
+            The same of the ``collateral`` of isolated positions: ``"equity"`` or ``"wallet"``.
         names : mapping of str to str, optional
             Our instruments by symbol of ccxt. Default: ``"BTC/USDT:USDT"`` is ``"BTCUSDT"``.
             Two open positions of one symbol, or two symbols of one instrument, are an error.
         **known
             Further fields of the snapshot, such as ``peak_equity``.
         """
-        Choice("equity", "wallet").check("total", total)
         own: Any = balance.get(currency)
         if not isinstance(own, Mapping) or own.get("total") is None:
             raise ParameterError(
@@ -183,12 +216,38 @@ class AccountSnapshot(core.Value, kw_only=True):
                 "currency= names another"
             )
         opened = [each for each in positions if float(each.get("contracts") or 0.0) != 0.0]
+        if collateral is not None or any(each.get("marginMode") == "isolated" for each in opened):
+            collateral = read_meaning("collateral", collateral, exchange, currency)
+        else:  # rows of Bybit have no mode
+            collateral = find_meaning(exchange, "collateral", currency)
         named = name_symbols([str(each.get("symbol")) for each in opened], names)
-        held = {named[str(each.get("symbol"))]: read_ccxt_position(each) for each in opened}
-        read: dict[str, Any] = {total: float(own["total"]), "positions": held}
+        held = {
+            named[str(each.get("symbol"))]: read_ccxt_position(each, collateral, exchange)
+            for each in opened
+        }
+        read: dict[str, Any] = {
+            read_meaning("total", total, exchange, currency): float(own["total"]),
+            "positions": held,
+            "counted_by": "ccxt",
+        }
         if both := [name for name in known if name in read]:
             raise ParameterError(f"{both[0]} must be left out: the balance or positions contain it")
         return cls(**read, **known)
+
+
+def read_meaning(field: str, given: str | None, exchange: str, currency: str) -> str:
+    """Return whether a field of ccxt is with or without unrealized profit; raise if unknown."""
+    if given is not None:
+        return str(Choice(WITH_PROFIT, WITHOUT_PROFIT).check(field, given))
+    meaning = find_meaning(exchange, field, currency)
+    if meaning is None:
+        rows = [row for row in read_account_fields() if row.field == field]
+        known = ", ".join(dict.fromkeys(each for row in rows for each in row.exchanges))
+        raise ParameterError(
+            f"{field} must be given, 'equity' (with unrealized profit) or 'wallet' (without), for "
+            f"an exchange other than {known}, got exchange={exchange!r}"
+        )
+    return meaning
 
 
 def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dict[str, str]:
@@ -208,23 +267,52 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
     return names_by_symbol
 
 
-def read_ccxt_position(given: Mapping[str, Any]) -> dict[str, Any]:
+NOTIONAL_IN_QUOTE = ("bitmex",)
+"""Exchanges whose notional of an inverse contract is in the quote currency: ccxt 4.5.64,
+``bitmex.parse_position`` takes foreignNotional."""
+
+
+def read_ccxt_position(
+    given: Mapping[str, Any], collateral: str | None, exchange: str
+) -> dict[str, Any]:
+    """Return the fields of a position; ``collateral`` says what that of ccxt contains."""
+    symbol = str(given.get("symbol"))
     side = {"long": 1.0, "short": -1.0}.get(str(given.get("side")))
     if side is None:
         raise ParameterError(
-            "a position must have the side long or short, got "
-            f"{given.get('side')!r} ({given.get('symbol')})"
+            f"a position must have the side long or short, got {given.get('side')!r} ({symbol})"
         )
-    mode, margin = given.get("marginMode"), float(given.get("initialMargin") or 0.0)
-    posted, profit = given.get("collateral"), given.get("unrealizedPnl")
-    if posted is not None and profit is not None:
-        margin = float(posted) - float(profit)
+    mode = given.get("marginMode")
+    if mode == "isolated" and given.get("collateral") is None:
+        raise ParameterError(
+            f"an isolated position must have its collateral, got None ({symbol}); give what is "
+            "posted for it as 'collateral' of the position"
+        )
+    pair, _, settled = symbol.partition(":")
+    is_inverse = pair.partition("/")[0] == settled.partition("-")[0] != ""
+    notional = given.get("notional")
+    if is_inverse and exchange.lower() in NOTIONAL_IN_QUOTE:
+        notional = None
     return {
         "quantity": side * abs(float(given["contracts"])),
         "entry": given.get("entryPrice"),
-        "margin": margin if mode == "isolated" else 0.0,
+        "margin": 0.0 if mode == "cross" else read_posted(given, collateral),
         "mode": mode,
+        "contract_size": float(given.get("contractSize") or 0.0) or None,
+        "notional": None if notional is None else abs(float(notional)),
+        "mark_price": float(given.get("markPrice") or 0.0) or None,
+        "liquidation_price": float(given.get("liquidationPrice") or 0.0) or None,
     }
+
+
+def read_posted(given: Mapping[str, Any], collateral: str | None) -> float:
+    """Return what is posted for a position of ccxt, without its profit; 0 if that is unknown."""
+    if collateral is None:
+        return 0.0
+    posted = float(given.get("collateral") or 0.0)
+    if collateral == WITH_PROFIT:
+        posted -= float(given.get("unrealizedPnl") or 0.0)
+    return posted
 
 
 FLAT = HeldPosition(quantity=0.0)
@@ -324,7 +412,8 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
         position.quantity = each.quantity
         position.entry = value_price(setup, i, each.entry) * is_open
         position.value = position.marked = mark
-        position.margin = each.margin
+        is_isolated = setup.account.for_instrument(setup.markets.names[i]).margin == "isolated"
+        position.margin = each.margin if is_isolated else 0.0
         position.best = value_price(setup, i, each.best_price) * is_open
         position.factor = 1.0 if each.overlay is None else each.overlay
         opened = each.opened if is_open else None

@@ -377,7 +377,9 @@ def test_the_structures_of_ccxt_are_read():
          "marginMode": "isolated", "collateral": 1_600.0, "unrealizedPnl": 100.0},
         {"symbol": "ETH/USDT:USDT", "side": "long", "contracts": 0.0},
     ]  # fmt: skip
-    found = bt.AccountSnapshot.from_ccxt(balance, positions, peak_equity=1_100.0)
+    found = bt.AccountSnapshot.from_ccxt(
+        balance, positions, exchange="binance", peak_equity=1_100.0
+    )
     assert (found.equity, found.peak_equity) == (1_000.0, 1_100.0)
     held = found.positions["BTCUSDT"]
     assert (held.quantity, held.entry, held.margin, held.mode) == (-0.5, 3e4, 1_500.0, "isolated")
@@ -432,7 +434,8 @@ def replay(market: Any = MARKET, **changes: Any) -> Any:
 
 
 def of_ccxt(*positions: Any, **more: Any) -> Any:
-    return bt.AccountSnapshot.from_ccxt({"USDT": {"total": 1.0}}, positions, **more)
+    given = {"total": "equity"} | more
+    return bt.AccountSnapshot.from_ccxt({"USDT": {"total": 1.0}}, positions, **given)
 
 
 def go_on(**changes: Any) -> Any:
@@ -444,8 +447,7 @@ def go_on(**changes: Any) -> Any:
     (lambda: bt.AccountSnapshot(equity=1.0, wallet=1.0), "equity"),
     (lambda: held(quantity=1.0), "positions.market.entry"),
     (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "positions.market.mode"),
-    (lambda: bt.AccountSnapshot.from_ccxt(
-        {"USDT": {"total": 1.0}}, [{"symbol": "A/B:B", "contracts": 1.0}]), "side"),
+    (lambda: of_ccxt({"symbol": "A/B:B", "contracts": 1.0}), "side"),
     (lambda: of_ccxt(LONG, LONG | {"side": "short"}), "got 'A/B:B' and 'A/B:B' for 'AB'"),
     (lambda: of_ccxt(LONG, LONG | {"symbol": "A/B"}), "got 'A/B:B' and 'A/B' for 'AB'"),
     (lambda: of_ccxt(LONG, LONG | {"symbol": "C/B:B"}, names={"C/B:B": "AB"}), "may be there once"),

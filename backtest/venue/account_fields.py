@@ -1,0 +1,53 @@
+"""What ``total`` and ``collateral`` of ccxt's balances and positions mean at each exchange.
+
+``presets/account_fields.csv`` has a row for each meaning that was looked up, with its source. What
+is not there depends on the kind of account (the total at Gate, Bitget and Kraken) or is unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from typing import NamedTuple
+
+from backtest.venue.preset_files import FOLDER
+
+FILE = FOLDER / "account_fields.csv"
+WITH_PROFIT, WITHOUT_PROFIT = "equity", "wallet"
+
+
+class AccountField(NamedTuple):
+    """Whether a field contains unrealized profit at exchanges, by their ids in ccxt.
+
+    ``settles`` is the settlement currency for which that holds, empty for all others.
+    """
+
+    exchanges: tuple[str, ...]
+    field: str
+    settles: str
+    has_profit: bool
+    source: str
+
+
+@cache
+def read_account_fields() -> tuple[AccountField, ...]:
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            AccountField(
+                exchanges=tuple(row["exchanges"].split()),
+                field=row["field"],
+                settles=row["settles"],
+                has_profit=row["has_profit"] == "yes",
+                source=row["source"],
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+def find_meaning(exchange: str, field: str, currency: str) -> str | None:
+    """Return whether a field is with profit (``"equity"``) or without (``"wallet"``), if known."""
+    for row in read_account_fields():
+        is_same = exchange.lower() in row.exchanges and field == row.field
+        if is_same and row.settles in ("", currency):
+            return WITH_PROFIT if row.has_profit else WITHOUT_PROFIT
+    return None

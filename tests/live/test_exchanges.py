@@ -1,0 +1,278 @@
+"""An account as ccxt reports it: contracts, meanings of fields, figures that contradict."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import Constant
+from backtest.venue.account_fields import read_account_fields
+from tests.kit import check_refused
+from tests.scenes import account_of, bracket, market_of, venue_of
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+HELD = {
+    "symbol": "BTC/USDT:USDT", "side": "long", "contracts": 10.0, "contractSize": 0.01,
+    "entryPrice": 60_000.0, "markPrice": 60_000.0, "notional": 6_000.0, "marginMode": "cross",
+}  # fmt: skip
+DOGE = {
+    "symbol": "DOGE/USDT:USDT", "side": "long", "contracts": 2.0, "contractSize": 1_000.0,
+    "entryPrice": 0.06367, "marginMode": "isolated", "collateral": 42.42,
+}  # fmt: skip
+START = pd.Timestamp("2024-01-01T00:00Z")
+
+
+def name_market(*prices: float, name: str = "BTCUSDT", has_mark: bool = False) -> bt.Market:
+    bars = market_of(*prices).bars()
+    mark = bars[["open", "high", "low", "close"]] if has_mark else None
+    return bt.Market.from_frames(bars, mark=mark, instrument=name)
+
+
+def read(*positions: Any, balance: float = 10_000.0, **more: Any) -> bt.AccountSnapshot:
+    given = {"exchange": "binance"} | more
+    return bt.AccountSnapshot.from_ccxt({"USDT": {"total": balance}}, positions, **given)
+
+
+def decide(state: Any, price: float = 60_000.0, leverage: float = 1.0, **more: Any) -> Any:
+    given = {"venue": venue_of(), "account": account_of()} | more
+    market = given.pop("market", None) or name_market(*[price] * 30)
+    end = market.times[-1] + pd.Timedelta("1h")
+    return bt.decide(Constant(leverage), market, state=state, now=end, **given)
+
+
+def sized(size: float, **more: Any) -> bt.Venue:
+    return venue_of(contract={"size": size}, **more)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"contractSize": None}, {"contractSize": "0.01", "notional": None},
+    {"contractSize": None, "notional": 6_100.0}, {"contractSize": 0.01, "markPrice": None},
+], ids=range(5))  # fmt: skip
+@pytest.mark.parametrize("size", [1.0, 0.01, 0.1])
+def test_ten_contracts_of_a_hundredth_are_a_tenth_of_a_coin(changes, size):
+    """1x of 10,000 at 60,000 is .16667 BTC, and .1 is held: buy .0667."""
+    decision = decide(read(HELD | changes), venue=sized(size))
+    assert decision.order["BTCUSDT"] == pytest.approx((10_000.0 / 60_000.0 - 0.1) / size)
+    assert decision.may_act
+    texts = [str(each) for each in decision.warnings]
+    converted = f"10 contracts of 0.01 of BTCUSDT are {0.1 / size:g} of the venue's"
+    assert [converted in text for text in texts] == [True] * (size != 0.01)
+
+
+@pytest.mark.parametrize("changes", [{"notional": None}, {"markPrice": 0}], ids=range(2))
+def test_a_size_that_nothing_shows_is_that_of_the_venue_and_stops_unless_it_is_1(changes):
+    for size in (0.01, 1.0):
+        row = HELD | {"contractSize": None, "contracts": 0.1 / size} | changes
+        decision = decide(read(row), venue=sized(size))
+        assert decision.order["BTCUSDT"] == pytest.approx(1.0 / 15.0 / size)
+        assert decision.may_act == (size == 1.0)
+        assert "contract size of BTCUSDT is not known" in decision.warnings[0].text
+
+
+@pytest.mark.parametrize("changes", [
+    {"notional": 600.0}, {"notional": 6_130.0}, {"contractSize": 1.0},
+    {"contractSize": None, "notional": 12_345.0},
+], ids=range(4))  # fmt: skip
+def test_a_notional_of_another_size_is_an_error_that_shows_both(changes):
+    state = read(HELD | changes)
+    check_refused(lambda: decide(state), f"got {changes.get('notional', 6_000.0):,.2f}")
+    assert decide(read(HELD | changes | {"markPrice": None, "contractSize": 0.01})).may_act
+
+
+def test_an_inverse_notional_is_in_coins():
+    """600 USD in contracts of 1 at 60,000 are .01 BTC, 6 contracts of 100."""
+    row = HELD | {"symbol": "BTC/USD:BTC", "contracts": 600.0, "contractSize": None,
+                  "notional": 0.01, "side": "short"}  # fmt: skip
+    state = bt.AccountSnapshot.from_ccxt(
+        {"BTC": {"total": 0.01}}, [row], exchange="okx", currency="BTC"
+    )
+    venue = venue_of(contract={"kind": "inverse", "size": 100.0, "settles": "BTC"})
+    market = name_market(*[60_000.0] * 30, name="BTCUSD")
+    decision = decide(state, market=market, venue=venue, leverage=0.0, account=account_of())
+    assert decision.order == {"BTCUSD": 6.0}
+
+
+def test_the_total_of_bybit_is_a_wallet():
+    """10,000 and a loss of 2,000 on half a BTC: 2 x 8,000 / 56,000 less .5 is -.214."""
+    row = HELD | {"contracts": 0.5, "contractSize": 1.0, "notional": 28_000.0,
+                  "markPrice": 56_000.0, "unrealizedPnl": -2_000.0}  # fmt: skip
+    assert read(row, exchange="bybit").wallet == 10_000.0
+    assert read(row, exchange="okx").equity == 10_000.0
+    decision = decide(read(row, exchange="bybit"), 56_000.0, leverage=2.0)
+    assert decision.order["BTCUSDT"] == pytest.approx(-0.5 + 2.0 * 8_000.0 / 56_000.0)
+
+
+@pytest.mark.parametrize("exchange", ["", "kraken", "gate", "bitget"])
+def test_what_the_table_does_not_have_must_be_given(exchange):
+    check_refused(lambda: read(HELD, exchange=exchange), "total must be given, 'equity'")
+    for total in ("equity", "wallet"):
+        assert getattr(read(HELD, exchange=exchange, total=total), total) == 10_000.0
+    if exchange in ("", "kraken"):
+        given = {"exchange": exchange, "total": "equity"}
+        check_refused(lambda: read(DOGE, **given), "collateral must be given, 'equity'")
+        assert read(DOGE, **given, collateral="wallet").positions["DOGEUSDT"].margin == 42.42
+    bare = DOGE | {"collateral": None, "initialMargin": 42.42}
+    check_refused(lambda: read(bare), "an isolated position must have its collateral, got None")
+
+
+@pytest.mark.parametrize("mark", [0.05, 0.06367, 0.08])
+@pytest.mark.parametrize(("exchange", "has_profit"), [
+    ("okx", False), ("bybit", False), ("gate", False), ("binance", True), ("hyperliquid", True),
+])  # fmt: skip
+def test_what_is_posted_is_without_profit_whatever_the_exchange(exchange, has_profit, mark):
+    """42.42 + 2,000 (P - .06367) = .0065 x 2,000 P at P = 84.92 / 1,987 = .042738, at any mark."""
+    profit = 2_000.0 * (mark - 0.06367)
+    row = DOGE | {"unrealizedPnl": profit, "collateral": 42.42 + profit * has_profit,
+                  "markPrice": mark, "notional": 2_000.0 * mark}  # fmt: skip
+    state = read(row, exchange=exchange, total="equity", balance=1_000.0)
+    market = name_market(*[mark] * 30, name="DOGEUSDT")
+    account = account_of(margin="isolated", venue_leverage=3.0)
+    for size in (1_000.0, 1.0):
+        venue = sized(size, brackets=[bracket(rate=0.0065)])
+        decision = decide(state, market=market, venue=venue, account=account, leverage=0.2)
+        assert decision.account["liquidation_before"].item() == pytest.approx(84.92 / 1_987.0)
+        assert decision.equity[0] == pytest.approx(1_000.0)
+
+
+def test_a_wallet_of_ccxt_contains_what_is_posted():
+    """1,000 without a profit of 20 on 2,000 coins that rose by .01: equity 1,020."""
+    row = DOGE | {"unrealizedPnl": 20.0}
+    state = read(row, exchange="bybit", balance=1_000.0)
+    market = name_market(*[0.07367] * 30, name="DOGEUSDT")
+    account = account_of(margin="isolated", venue_leverage=3.0)
+    decision = decide(state, market=market, venue=sized(1_000.0), account=account, leverage=0.2)
+    assert decision.equity[0] == pytest.approx(1_020.0)
+
+
+def test_a_position_without_a_mode_is_posted_where_the_account_is_isolated():
+    """Rows of Bybit have no marginMode."""
+    row = DOGE | {"marginMode": None}
+    market = name_market(*[0.06367] * 30, name="DOGEUSDT")
+    given: dict[str, Any] = {"market": market, "venue": sized(1_000.0), "leverage": 0.2}
+    account = account_of(margin="isolated", venue_leverage=3.0)
+    state = read(row, exchange="bybit")
+    assert decide(state, account=account, **given).may_act
+    bare = read(row | {"collateral": None}, exchange="bybit")
+    assert not decide(bare, account=account, **given).may_act
+    assert decide(bare, **given).may_act
+
+
+@pytest.mark.parametrize(("mode", "theirs", "is_near"), [
+    ("isolated", 0.0431, True), ("isolated", 0.0437, False), ("isolated", 0.0418, False),
+    ("cross", 0.0437, True), ("cross", 0.0465, False),
+    ("cross", 0, True), ("cross", None, True), ("cross", "", True),
+])  # fmt: skip
+def test_liquidation_prices_are_compared(mode, theirs, is_near):
+    """Ours is .042738: 1 % of the mark is .00064 in isolated margin, 5 % .0032 in cross."""
+    row = DOGE | {"marginMode": mode, "liquidationPrice": theirs, "markPrice": 0.06367}
+    state = read(row, exchange="okx", balance=42.42 if mode == "cross" else 1_000.0)
+    margin = {} if mode == "cross" else {"margin": mode, "venue_leverage": 3.0}
+    given: dict[str, Any] = {
+        "market": name_market(*[0.06367] * 30, name="DOGEUSDT"),
+        "venue": sized(1_000.0, brackets=[bracket(rate=0.0065)]),
+        "account": account_of(**margin),
+        "leverage": 0.2,
+    }
+    decision = decide(state, **given)
+    texts = [str(each) for each in decision.warnings]
+    assert decision.may_act == is_near, texts
+    assert any("0.0427378" in each and str(theirs) in each for each in texts) != is_near, texts
+    for ours in (
+        decide(state, **given, liquidation="ours"),
+        decide(read(row, exchange="okx", balance=state.equity, liquidation="ours"), **given),
+    ):
+        assert ours.may_act
+        assert len(ours.warnings) == len(decision.warnings)
+
+
+def test_an_order_that_adds_and_leaves_too_much_stops_and_a_reduction_does_not():
+    """20 coins bought at 100 of 1,000 with the mark at 70: 1,400 of 400 is 3.5x, 2x decided."""
+    market = name_market(*[100.0] * 30, has_mark=True)
+    given: dict[str, Any] = {"market": market, "at": 100.0, "leverage": 2.0}
+    flat = bt.AccountSnapshot(equity=1_000.0)
+    words = "the order leaves 3.50x of BTCUSDT, over 1.5 times the 2.00x decided"
+    for mark, is_over in ((70.0, True), (95.0, False)):
+        decision = decide(flat, **given, mark=mark)
+        assert decision.order["BTCUSDT"] == pytest.approx(20.0)
+        assert (words in [each.text for each in decision.warnings]) == is_over
+        assert decision.may_act != is_over
+    held = {"BTCUSDT": {"quantity": 30.0, "entry": 100.0}}
+    rest = decide(bt.AccountSnapshot(equity=1_000.0, positions=held), **given, mark=90.0)
+    assert rest.order["BTCUSDT"] < 0.0
+    assert rest.account["leverage_after"].item() > 2.0
+    assert not [each for each in rest.warnings if "the order leaves" in each.text]
+
+
+def test_an_order_that_leaves_more_than_the_table_allows_stops():
+    """A cap of 1,500 cuts 2x of 1,000 to 15 coins at 100, which are 1,650 at a mark of 110."""
+    venue = venue_of(brackets=[bt.Bracket(0.0, 1_500.0, 20.0, 0.01)])
+    market = name_market(*[100.0] * 30, has_mark=True)
+    state = bt.AccountSnapshot(equity=1_000.0)
+    given: dict[str, Any] = {"market": market, "venue": venue, "leverage": 2.0, "at": 100.0}
+    assert decide(state, **given, mark=100.0).may_act
+    decision = decide(state, **given, mark=110.0)
+    assert decision.order["BTCUSDT"] == pytest.approx(15.0)
+    assert not decision.may_act
+    assert "1,650.00 of BTCUSDT, over the 1,500.00" in decision.warnings[-1].text
+
+
+def trade(hours: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "timestamp": int((START + pd.Timedelta(hours=hours)).timestamp() * 1_000),
+        "symbol": "BTC/USDT:USDT", "side": "buy", "amount": 10.0, "price": 100.0, "cost": 10.0,
+        "fee": {"cost": 0.0, "currency": "USDT"}, **changes,
+    }  # fmt: skip
+
+
+def replay(fills: pd.DataFrame, size: float, **more: Any) -> Any:
+    market = name_market(100.0, 100.0, 110.0, 110.0)
+    return bt.replay(market, fills, venue=sized(size), account=account_of(), **more)
+
+
+def test_the_cost_of_fills_shows_the_size_of_their_contracts(tmp_path):
+    """10 contracts of .01 at 100 cost 10: .1 coin, which gains 1 on the way to 110."""
+    rows = bt.read_fills([trade(1), trade(2, side="sell", amount=5.0, price=110.0, cost=5.5)])
+    rows.to_csv(tmp_path / "fills.csv", index=False)
+    for fills in (rows, bt.read_fills(tmp_path / "fills.csv")):
+        for size in (1.0, 0.01):
+            found = replay(fills, size)
+            assert found.fills["quantity"].tolist() == pytest.approx([0.1 / size, -0.05 / size])
+            assert found.bars["equity"].iloc[-1] == pytest.approx(1_001.0)
+    with pytest.warns(UserWarning, match="15 contracts of 0.01 of BTCUSDT are 0.15 of the venue's"):
+        replay(rows, 1.0)
+    ledger = pd.Series(
+        [1_000.0, 1_000.0, 1_001.0], index=rows["time"][[0, 0, 1]] + pd.Timedelta("1h")
+    )
+    assert replay(rows, 1.0).reconcile(ledger.iloc[1:]).empty
+
+
+def test_a_cost_of_another_size_is_an_error_and_no_cost_is_said():
+    rows = bt.read_fills([trade(1), trade(2, price=110.0, cost=110.0)])
+    check_refused(lambda: replay(rows, 1.0), "the cost of row 0 of fills (BTCUSDT) must be within")
+    bare = bt.read_fills([trade(1, cost=None)])
+    with pytest.warns(UserWarning, match="the contract size of BTCUSDT is not known"):
+        replay(bare, 0.01)
+    assert replay(bare, 1.0).fills["quantity"].tolist() == [10.0]
+
+
+def test_a_replay_begins_with_the_contracts_of_ccxt():
+    """.1 coin bought at 90 of an equity of 1,000 gains 1 from 100 to 110."""
+    row = HELD | {"entryPrice": 90.0, "markPrice": 100.0, "notional": 10.0}
+    start = read(row, balance=1_000.0, time=START + pd.Timedelta("1h"))
+    none = bt.read_fills([])
+    assert replay(none, 1.0, start=start).bars["equity"].tolist() == pytest.approx(
+        [1_000.0, 1_001.0, 1_001.0]
+    )
+
+
+def test_the_guide_shows_the_table_of_fields():
+    text = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    for row in read_account_fields():
+        shown = "yes" if row.has_profit else "no"
+        money = f" ({row.settles})" if row.settles else ""
+        assert f"| {row.exchanges[0]} | `{row.field}`{money} | {shown} |" in text
+        assert row.source in text
+    assert {row.field for row in read_account_fields()} == {"total", "collateral"}
