@@ -16,8 +16,8 @@ from backtest.core import export_lazily
 if TYPE_CHECKING:
     from backtest._compile.compiler import jit
     from backtest._compile.kernels import bind_functions, compile_functions, compile_module
-    from backtest._compile.kernels import compile_rules, compile_twin, list_sources, read_compiler
-    from backtest._compile.kernels import return_always
+    from backtest._compile.kernels import compile_rules, compile_twin, list_sources, read_checks
+    from backtest._compile.kernels import read_compiler, return_always
     from backtest._compile.lowering import compile_text, find_lowest, import_source, locate_function
     from backtest._compile.lowering import make_call, make_loop_call, read_number, register_overload
     from backtest._compile.lowering import register_power, share_record, view_memory

@@ -169,25 +169,15 @@ def write_table(value: Any) -> str:
     return repr(value if isinstance(value, CONSTANTS) else type(value))
 
 
-def keeps_comparison(function: Any, seen: set[Any]) -> bool:
-    """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
-    seen.add(function)
-    names = [each.opname for each in dis.get_instructions(function)]
-    steps = itertools.pairwise(each for each in names if each != "EXTENDED_ARG")
-    if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
-        return True
-    shipped = ("backtest.core.", "backtest._compile.")
-    return any(
-        keeps_comparison(each, seen)
-        for each in find_references(function).values()
-        if type(each) is types.FunctionType
-        if each not in seen and not each.__module__.startswith(shipped)
-    )
+def catches_errors(function: types.FunctionType) -> bool:
+    """Return whether a function has a ``try``, in which functions of math raise as ever."""
+    steps = (each for code in walk_code(function.__code__) for each in dis.get_instructions(code))
+    return any(each.opname == "PUSH_EXC_INFO" for each in steps)
 
 
 PREFIX = "_backtest_"
 LARGEST_INTEGER = 2**53
-"""Python's integers have no end and those of compiled code wrap after 64 bits."""
+"""Whole numbers up to this size are floats: constants of formulas and parameters have no larger."""
 Identity: TypeAlias = "tuple[tuple[str, int], ...]"
 
 _known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
@@ -205,8 +195,8 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     for number in (*numbers, *references.values()):
         if type(number) is int and abs(number) > LARGEST_INTEGER:
             raise PolicyError(
-                "a whole number in a formula must be at most 2^53 in size, beyond which compiled "
-                "code wraps and Python does not (write it with a point, as 2.0**70), "
+                "a whole number in a formula must be at most 2^53 in size, beyond which "
+                "numbers are not exact (write it with a point, as 2.0**70), "
                 f"{function.__qualname__} has {number}"
             )
     helpers = {
@@ -246,6 +236,23 @@ def identify(function: types.FunctionType, seen: set[int]) -> Identity:
 def is_of_user(value: Any) -> bool:
     is_plain = isinstance(value, types.FunctionType)
     return is_plain and str(value.__module__).partition(".")[0] != "backtest"
+
+
+def find_stored(function: types.FunctionType) -> frozenset[str]:
+    """Return the names of its module and of functions around it that a function writes."""
+    steps = (each for code in walk_code(function.__code__) for each in dis.get_instructions(code))
+    outside = {"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"}
+    return frozenset(str(each.argval) for each in steps if each.opname in outside)
+
+
+def is_written_by_user(function: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Return whether a formula or a function that it calls is of a user."""
+    if not isinstance(function, types.FunctionType) or function in seen:
+        return False
+    inner = find_references(function).values()
+    return is_of_user(function) or any(
+        is_written_by_user(each, seen | {function}) for each in inner
+    )
 
 
 def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
@@ -314,7 +321,11 @@ def compile_inner(
 
 FUTURE_FLAGS = 0x1FF0000
 """The flags of code that ``from __future__`` sets."""
-KINDS = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc)
+BUILTIN = {"pow": pow, "round": round}
+"""Functions of Python's own that are replaced."""
+KINDS = (
+    types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.where),
+)  # fmt: skip
 
 
 class Editor(ast.NodeTransformer):
@@ -353,7 +364,7 @@ class Editor(ast.NodeTransformer):
             is_module = isinstance(owner, types.ModuleType)
             found = vars(owner).get(node.attr) if is_module else None  # runs no code
         elif isinstance(node, ast.Name) and node.id not in self._locals:
-            found = self._known.get(node.id, pow if node.id == "pow" else None)
+            found = self._known.get(node.id, BUILTIN.get(node.id))
         else:
             found = None
         return found if isinstance(found, KINDS) else None

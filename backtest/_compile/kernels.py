@@ -160,6 +160,12 @@ def read_compiler() -> tuple[str, ...]:
     return tuple(Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names)
 
 
+@functools.cache
+def read_checks() -> str:
+    """Return the text of the checks of formulas, which the rules and the loop do not pass."""
+    return Path(__file__).with_name("formula_checks.py").read_text("utf-8")
+
+
 def list_sources(module: ModuleType) -> list[ModuleType]:
     found = [module]
     for other in found:

@@ -23,8 +23,13 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, overload, register_model
 from numba.np.arrayobj import populate_array
 
-from backtest._compile.bytecode import find_references, has_compiled_versions
+from backtest._compile.bytecode import (
+    find_references,
+    has_compiled_versions,
+    is_of_user,
+)
 from backtest._compile.compiler import compile_formula, jit, read_kinds
+from backtest._compile.formula_checks import POWER_OF_WHOLE, CheckedCompiler, check_names
 from backtest._compile.object_code import ObjectFile
 
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
@@ -179,6 +184,9 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     closure = tuple(CellType(cells[name].cell_contents) for name in names)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
     options: Any = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    if is_of_user(function):
+        check_names(function)
+        options["pipeline_class"] = CheckedCompiler
     done[id(function)] = numba.njit(error_model="numpy", **options)(copy)
     for name, value in find_references(function).items():
         if not isinstance(value, FunctionType) or has_compiled_versions(value):
@@ -235,14 +243,14 @@ def register_overload(
 
 
 def register_power(public: Callable[..., Any], power: Any) -> None:
-    """Let compiled code call a power: of two integers it is theirs, else ``power``."""
+    """Let compiled code call a power: of two integers it is checked, else ``power``."""
     options: Any = {"forceinline": True}
 
     @overload(public, jit_options=options)
     def choose(x, y):  # type: ignore[no-untyped-def] # numba compares the signatures
         are_whole = isinstance(x, kinds_of.Integer) and isinstance(y, kinds_of.Integer)
         if are_whole:
-            return lambda x, y: x**y
+            return lambda x, y: POWER_OF_WHOLE(x, y)  # noqa: PLW0108 - numba compiles it
         return lambda x, y: power(x, y)  # noqa: PLW0108 - numba compiles it
 
 

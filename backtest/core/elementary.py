@@ -1,7 +1,8 @@
 """Exponential, logarithm, power and the normal distribution, in scalar functions.
 
 They compile to vector instructions. Sources: the reductions of arguments are those of Sun's fdlibm
-(1993); the polynomials are minimax (Remez), computed with 60 digits.
+(1993); the polynomials are minimax (Remez), computed with 60 digits. :class:`Float64` is the number
+of formulas in plain Python.
 """
 
 from __future__ import annotations
@@ -237,21 +238,176 @@ SHORT = (0.5, 1.5, 2.0, 3.0)
 """The powers that :func:`short_power` has."""
 
 
+def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
+    """Return a method of two numbers whose result, if it is one, stays in :class:`Float64`."""
+
+    def method(self: Float64, other: Any) -> Any:
+        found = rule(self, other)
+        return found if found is NotImplemented else Float64(found)
+
+    return method
+
+
+def keep_division(rule: Callable[[Any, Any], Any], by_zero: np.ufunc, *, is_reflected: bool) -> Any:
+    """Return a method that divides; a division by zero, which Python refuses, is NumPy's."""
+
+    def method(self: Float64, other: Any) -> Any:
+        if self if is_reflected else other:
+            found = rule(self, other)
+            return found if found is NotImplemented else Float64(found)
+        if not isinstance(other, NUMBER):
+            return NotImplemented
+        pair = (other, self) if is_reflected else (self, other)
+        with np.errstate(all="ignore"):
+            return Float64(by_zero(*map(float, pair)))
+
+    return method
+
+
+class Float64(float):
+    """A float of a formula in plain Python: its arithmetic is that of compiled code (IEEE 754).
+
+    Comparisons are bools, which add up as whole numbers do. What Python's floats raise or make
+    complex is a number: x / 0 is infinite or NaN, a negative root NaN, an overflow infinite.
+    """
+
+    __slots__ = ()
+    __array_priority__ = -1.0  # before NumPy's scalars, whose comparisons add up to 1; after arrays
+
+    __add__ = keep_class(float.__add__)
+    __radd__ = keep_class(float.__radd__)
+    __sub__ = keep_class(float.__sub__)
+    __rsub__ = keep_class(float.__rsub__)
+    __mul__ = keep_class(float.__mul__)
+    __rmul__ = keep_class(float.__rmul__)
+    __truediv__ = keep_division(float.__truediv__, np.true_divide, is_reflected=False)
+    __rtruediv__ = keep_division(float.__rtruediv__, np.true_divide, is_reflected=True)
+    __floordiv__ = keep_division(float.__floordiv__, np.true_divide, is_reflected=False)
+    __rfloordiv__ = keep_division(float.__rfloordiv__, np.true_divide, is_reflected=True)
+    __mod__ = keep_division(float.__mod__, np.fmod, is_reflected=False)
+    __rmod__ = keep_division(float.__rmod__, np.fmod, is_reflected=True)
+
+    def __pow__(self, other: Any, modulus: None = None) -> Any:
+        is_known = isinstance(other, NUMBER) and modulus is None
+        return raise_to(self, other) if is_known else NotImplemented
+
+    def __rpow__(self, other: Any, modulus: None = None) -> Any:
+        is_known = isinstance(other, NUMBER) and modulus is None
+        return raise_to(other, self) if is_known else NotImplemented
+
+    def __neg__(self) -> Float64:
+        return Float64(float.__neg__(self))
+
+    def __pos__(self) -> Float64:
+        return self
+
+    def __abs__(self) -> Float64:
+        return Float64(float.__abs__(self))
+
+    def __round__(self, digits: Any = None) -> Any:
+        return float.__round__(self) if digits is None else round_to(self, digits)
+
+
 def raise_to(x: Any, y: Any) -> Any:
     is_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
     if not is_scalar or (isinstance(x, WHOLE) and isinstance(y, WHOLE)):
         return x**y
     if x > 0.0 and y in SHORT:  # the same bits, without the logarithm
-        return np.float64(short_power(float(x), float(y), 1.0))
-    return np.float64(power(float(x), float(y)))
+        return Float64(short_power(float(x), float(y), 1.0))
+    return Float64(power(float(x), float(y)))
 
 
 def natural_exp(x: Any) -> Any:
-    return np.float64(exp(float(x))) if isinstance(x, NUMBER) else np.exp(x)
+    return Float64(exp(float(x))) if isinstance(x, NUMBER) else np.exp(x)
 
 
 def natural_log(x: Any) -> Any:
-    return np.float64(log(float(x))) if isinstance(x, NUMBER) else np.log(x)
+    return Float64(log(float(x))) if isinstance(x, NUMBER) else np.log(x)
+
+
+def square_root(x: Any) -> Any:
+    if not isinstance(x, NUMBER):
+        return np.sqrt(x)
+    if x >= 0.0:
+        return Float64(math.sqrt(x))
+    with np.errstate(all="ignore"):
+        return Float64(np.sqrt(float(x)))
+
+
+def larger(x: float, y: float) -> float:
+    """Return the larger number, NaN if one is; of two zeros the first."""
+    x, y = float(x), float(y)
+    return x if (x >= y) | (x != x) else y  # noqa: PLR0124 - NaN
+
+
+def smaller(x: float, y: float) -> float:
+    """Return the smaller number, NaN if one is; of two zeros the first."""
+    x, y = float(x), float(y)
+    return x if (x <= y) | (x != x) else y  # noqa: PLR0124 - NaN
+
+
+def sign(x: float) -> float:
+    """Return 1, -1, 0 of both zeros, or NaN."""
+    x = float(x)
+    one = 1.0 if x > 0.0 else -1.0
+    found = 0.0 if x == 0.0 else one
+    return found if x == x else x  # noqa: PLR0124 - NaN
+
+
+def pick(condition: float, x: float, y: float) -> float:
+    """Return x where a condition holds, else y."""
+    return float(x) if condition else float(y)
+
+
+def bound(x: float, low: float, high: float) -> float:
+    """Return x within two bounds, NaN if one of the three is."""
+    return smaller(larger(x, low), high)
+
+
+def choose_by(condition: Any, x: Any, y: Any) -> Any:
+    kinds = (bool, np.bool_, *NUMBER)
+    are_scalar = all(isinstance(each, kinds) for each in (condition, x, y))
+    return Float64(pick(condition, x, y)) if are_scalar else np.where(condition, x, y)
+
+
+def keep_within(x: Any, low: Any, high: Any) -> Any:
+    are_scalar = all(isinstance(each, NUMBER) for each in (x, low, high))
+    return Float64(bound(x, low, high)) if are_scalar else np.clip(x, low, high)
+
+
+def choose_larger(x: Any, y: Any) -> Any:
+    are_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
+    return Float64(larger(float(x), float(y))) if are_scalar else np.maximum(x, y)
+
+
+def choose_smaller(x: Any, y: Any) -> Any:
+    are_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
+    return Float64(smaller(float(x), float(y))) if are_scalar else np.minimum(x, y)
+
+
+def find_sign(x: Any) -> Any:
+    return Float64(sign(float(x))) if isinstance(x, NUMBER) else np.sign(x)
+
+
+POWERS_OF_TEN = tuple(10.0**k for k in range(23))
+"""Those that are floats."""
+
+
+def round_scaled(x: float, digits: int) -> float:
+    """Return x rounded to some digits after the point, as NumPy does: x 10^d, to even, / 10^d."""
+    x = float(x)
+    scale = POWERS_OF_TEN[min(abs(digits), 22)]
+    scaled = x * scale if digits >= 0 else x / scale
+    size = abs(scaled)
+    if not size < TWO_53 / 2.0:  # whole, infinite or NaN
+        return x
+    whole = math.copysign((size + TWO_53 / 2.0) - TWO_53 / 2.0, x)
+    return whole / scale if digits >= 0 else whole * scale
+
+
+def round_to(x: Any, digits: Any) -> Any:
+    is_scalar = isinstance(x, (float, np.floating)) and isinstance(digits, WHOLE)
+    return Float64(round_scaled(float(x), int(digits))) if is_scalar else round(x, digits)
 
 
 REPLACEMENTS: dict[Any, tuple[Callable[..., Any], int]] = {
@@ -262,7 +418,16 @@ REPLACEMENTS: dict[Any, tuple[Callable[..., Any], int]] = {
     math.pow: (raise_to, 2),
     np.power: (raise_to, 2),
     pow: (raise_to, 2),
+    round: (round_to, 2),
+    np.maximum: (choose_larger, 2),
+    np.minimum: (choose_smaller, 2),
+    np.sign: (find_sign, 1),
+    np.where: (choose_by, 3),
+    np.clip: (keep_within, 3),
     exp: (natural_exp, 1),
     log: (natural_log, 1),
     power: (raise_to, 2),
 }
+"""What formulas call in place of a function, plain and compiled, and with how many arguments."""
+IN_PLAIN = {**REPLACEMENTS, math.sqrt: (square_root, 1), np.sqrt: (square_root, 1)}
+"""What they call in plain Python; the root of compiled code has the same bits."""

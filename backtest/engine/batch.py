@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
-from backtest._compile.bytecode import keeps_comparison
 from backtest._compile.object_code import BUILD, Struct, Structs
 from backtest.account import AccountState
 from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
@@ -22,7 +21,16 @@ from backtest.engine import driver
 from backtest.engine import loop as steps
 from backtest.engine import policies as p
 from backtest.engine.inputs import AccountInputs, start_account_state
-from backtest.engine.loop import BEGIN, DONE, FIRST, N_LIVES, STOP, Deciders, Lanes, RunTape
+from backtest.engine.loop import (
+    BEGIN,
+    DONE,
+    FIRST,
+    N_LIVES,
+    STOP,
+    Deciders,
+    Lanes,
+    RunTape,
+)
 from backtest.engine.option_trader import Legs, make_trader
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
@@ -52,23 +60,19 @@ def run_account(
         return run(is_compiled=False)
     if not is_loop_compiled(has_options=bool(setup.markets.options)):
         n = (len(setup.inputs.feed.time) - setup.first) * len(setup.markets)
-        rules = [x for own in setup.observed for x in p.list_rules(own.policy, tuple(own.columns))]
-        is_sooner = is_compiled != "now" and is_plain_sooner(n)
-        if is_sooner and not any(keeps_comparison(each, set()) for each in rules):
-            try:
-                return run(is_compiled=False)._replace(plain_because="")
-            except core.PolicyError as error:  # compiled code may go on, as at a negative root
-                cause = error.__cause__
-                if cause is None or isinstance(cause, (AttributeError, NameError)):
-                    raise
-        elif BUILD.folder is None:  # `backtest compile` says what it does
+        if is_compiled != "now" and is_plain_sooner(n):
+            return run(is_compiled=False)._replace(plain_because="")
+        if BUILD.folder is None:  # `backtest compile` says what it does
             text = (
                 "compiling the engine once on this machine, about 60 s; later runs take 2 s "
                 "(backtest compile does it beforehand)"
             )
             with contextlib.suppress(OSError, ValueError, AttributeError):  # without a stderr
                 print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
-    return run(is_compiled=True)
+    try:
+        return run(is_compiled=True)
+    except driver.OverflowedFormula:
+        return run(is_compiled=True, has_overflowed=True)
 
 
 def is_loop_compiled(*, has_options: bool) -> bool:
@@ -126,6 +130,7 @@ def take(
     is_compiled: bool,
     progress: core.Progress | None,
     switches: Sequence[Switch] = (),
+    has_overflowed: bool = False,
 ) -> Outcome:
     inputs, state, deciders, tally = begin(setup)
     parts, legs = [Switch(setup.first, setup.observed), *switches], Legs({}, {}, set())
@@ -141,7 +146,13 @@ def take(
         options = options._replace(targets=options.targets.copy())
         inputs = inputs._replace(feed=inputs.feed._replace(options=options))
     has_own = isinstance(setup.account.requirement, OwnMargin)
-    loop = driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
+    loop = driver.bind_loop(
+        asked,
+        is_compiled=is_compiled,
+        has_own=has_own,
+        has_orders=has_orders,
+        has_overflowed=has_overflowed,
+    )
     n, total, first = len(state.positions), len(inputs.feed.time), setup.first
     chunk = driver.PLAIN_CHUNK if loop.plain_because else driver.CHUNK
     k = len(state.options.targets)
@@ -290,10 +301,14 @@ def view_as(like: Any, part: Any) -> Any:
     return type(like).from_buffer(part) if isinstance(like, Struct) else part.view(like.dtype)
 
 
-def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> driver.BoundLoop:
+def bind_policies(
+    setup: Setup, deciders: Deciders, *, is_compiled: bool, has_overflowed: bool = False
+) -> driver.BoundLoop:
     has_own = isinstance(setup.account.requirement, OwnMargin)
     asked = [(deciders, list_policies(setup.observed))]
-    return driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
+    return driver.bind_loop(
+        asked, is_compiled=is_compiled, has_own=has_own, has_overflowed=has_overflowed
+    )
 
 
 def place_lanes(
@@ -312,6 +327,7 @@ class BatchLoop:
         self.setup = setup
         _, self.state, self.deciders, self.tally = begin(setup)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
+        self.has_overflowed = False
 
     def live(self, laid: Laid, first: int) -> FloatArray:
         """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (6, lanes, width).
@@ -373,7 +389,9 @@ class BatchLoop:
             if loop.pack is not None:  # policies in plain Python are called back with their own
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    loop = bind_policies(self.setup, bound, is_compiled=True)
+                    loop = bind_policies(
+                        self.setup, bound, is_compiled=True, has_overflowed=self.has_overflowed
+                    )
                 (bound,) = loop.deciders
         inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
         tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
@@ -383,7 +401,7 @@ class BatchLoop:
         is_same = inputs.fees is None and not inputs.changes
         terms = inputs.terms if loop.pack is None or not is_same else loop.pack(inputs.terms)
 
-        def go(places: IntArray) -> None:
+        def pass_through(places: IntArray) -> None:
             lanes = Lanes(places if is_same else places[:0], lives, begun, numbers)
             on = tape._replace(lanes=lanes)
             if not is_same:
@@ -397,7 +415,30 @@ class BatchLoop:
             if why != DONE:
                 raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
 
+        is_called_back = self.has_overflowed or loop.pack is None
+
+        def go(places: IntArray) -> None:
+            if not is_called_back and self.has_overflowed:
+                self.prepare(laid, lives)(places)
+                return
+            try:
+                pass_through(places)
+            except LaneFault:  # a whole number may be beyond 64 bits
+                if is_called_back:
+                    raise
+                self.call_back()
+                self.prepare(laid, lives)(places)
+
         return go
+
+    def call_back(self) -> None:
+        """Let policies of users decide in plain Python from now on."""
+        self.has_overflowed = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.loop = bind_policies(
+                self.setup, self.deciders, is_compiled=True, has_overflowed=True
+            )
 
     def live_one(
         self, loop: driver.BoundLoop, given: tuple[Any, ...], tape: RunTape, place: IntArray, k: int
@@ -436,6 +477,7 @@ class LaterBars:
         self.deciders.memory[:] = memory
         self.counts = driver.Counts(tally, traded)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
+        self.has_overflowed = False
         self.tape = driver.new_tape(len(setup.markets), 0, setup.first, 0)
         self.tape.is_on[0] = 0
 

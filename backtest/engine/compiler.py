@@ -50,6 +50,12 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.bs, "scalar_bs"),
 )
 MATH = ("exp", "log", "power", "mills_ratio", "normal_density", "normal_cdf")
+REPLACING = {
+    "natural_exp": "exp", "natural_log": "log", "round_to": "round_scaled",
+    "choose_larger": "larger", "choose_smaller": "smaller", "find_sign": "sign",
+    "choose_by": "pick", "keep_within": "bound",
+}  # fmt: skip
+"""What formulas call in place of functions of math and NumPy, with its scalar function."""
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 
 
@@ -66,8 +72,8 @@ def compile_core() -> dict[int, Any]:
     own = core.elementary
     for name in MATH:
         _compile.register_overload(getattr(own, name), found[name], is_inlined=True)
-    _compile.register_overload(own.natural_exp, found["exp"], is_inlined=True)
-    _compile.register_overload(own.natural_log, found["log"], is_inlined=True)
+    for name, scalar in REPLACING.items():
+        _compile.register_overload(getattr(own, name), found[scalar], is_inlined=True)
     _compile.register_power(own.raise_to, found["power"])
     return twins
 

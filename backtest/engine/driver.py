@@ -170,7 +170,9 @@ def drive(
                     raise report_imbalance(change, entered, inputs, reached)
                 if deciders.methods != 0 and pack is not None:  # the policy itself may raise
                     plain = find_simulate(is_compiled=False)
-                    plain(own.terms, *market, deciders, *given, tape, reached, reached + 1)
+                    last = (*given, tape, reached, reached + 1)
+                    if plain(own.terms, *market, deciders, *last)[1] == DONE:
+                        raise OverflowedFormula(report_bad_decision(inputs, reached))
             raise report_bad_decision(inputs, reached)
         traded = None if traded is None else traded.add(tally[TRADED] - before)
         t = reached
@@ -178,6 +180,10 @@ def drive(
         tape.log.written[0] = 0
         core.report_progress(progress, t - first, total - first)
     return Counts(tally, traded, cuts), np.concatenate(kept)
+
+
+class OverflowedFormula(core.PolicyError):
+    """A compiled formula gave no number where plain Python does: its whole numbers are larger."""
 
 
 def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
@@ -256,6 +262,7 @@ def bind_loop(
     is_compiled: bool,
     has_own: bool = False,
     has_orders: bool = False,
+    has_overflowed: bool = False,
 ) -> BoundLoop:
     bound = [deciders for deciders, _ in asked]
     because = "the requirement is a Python object" if has_own else ""
@@ -271,7 +278,9 @@ def bind_loop(
             reasons[type(policy).__name__] = explain_refusal(refusal, policy)
         return callbacks.add(deciders, policy, *given)
 
-    given: dict[str, Any] = {"call_back": call_back, "has_orders": has_orders}
+    given: dict[str, Any] = {
+        "call_back": call_back, "has_orders": has_orders, "has_overflowed": has_overflowed,
+    }  # fmt: skip
     bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
     simulate = find_simulate(is_compiled=True)
     if callbacks.kept:

@@ -12,7 +12,13 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest import policies as p
-from backtest._compile.bytecode import CodeText, describe_function, describe_value, join_texts
+from backtest._compile.bytecode import (
+    CodeText,
+    describe_function,
+    describe_value,
+    is_written_by_user,
+    join_texts,
+)
 from backtest.engine.compiler import compile_part, hash_rules
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.engine.policies import list_rules
@@ -48,7 +54,10 @@ def make_recipe(
     lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
     text = "\n".join(lines) + "\n"
     slots = describe_value(memory, {}).text
+    is_of_user = any(map(is_written_by_user, list_rules(policy, columns)))
     marks = [type(policy).__qualname__]
+    if is_of_user:
+        marks.append(_compile.read_checks())
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
         marks.append("by value")
     name = f"{prefix}_{core.hash_texts(text, slots, code.text, *marks)}"
@@ -129,7 +138,8 @@ def find_address(recipe: Recipe, kinds: tuple[str, ...], *, has_counts: bool) ->
         if recipe.name in _refused:
             raise _refused[recipe.name].with_traceback(None)
         name = f"{recipe.name}-{hash_rules()}"
-        compile_now = functools.partial(compile_part, recipe, kinds, has_counts=has_counts)
+        named = recipe._replace(name=name)
+        compile_now = functools.partial(compile_part, named, kinds, has_counts=has_counts)
         try:
             found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
         except Exception as error:
@@ -216,22 +226,31 @@ def write_formula_part(
     return write_decide(memory, place)
 
 
+def refuse_of_user(policy: Policy, columns: tuple[str, ...]) -> None:
+    if any(map(is_written_by_user, list_rules(policy, columns))):
+        raise TypeError("whole numbers beyond 64 bits are not supported in compiled code")
+
+
 def bind_compiled(
     deciders: Deciders,
     policies: list[tuple[Policy, tuple[str, ...]]],
     *,
     call_back: Callable[..., int] | None = None,
     has_orders: bool = False,
+    has_overflowed: bool = False,
 ) -> Deciders:
     """Return the policies by address; ``call_back`` gives that of one which stays in Python.
 
-    So do those that order options, if ``has_orders``; else each that numba refuses.
+    So do those that order options, if ``has_orders``, and those of users whose whole numbers went
+    beyond 64 bits, if one ``has_overflowed``; else each that numba refuses.
     """
     addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
         refusal, called = None, has_orders and p.trades_options(policy)
         formula: Any
         try:
+            if has_overflowed:
+                refuse_of_user(policy, columns)
             formula = None if called else compile_formula(policy, columns, deciders.width)
         except Exception as error:  # numba raises what it likes; no policy runs here
             if call_back is None:

@@ -11,8 +11,10 @@ import numpy as np
 
 from backtest._compile.bytecode import describe_function, find_code_names, find_fields
 from backtest._compile.object_code import hold_signals
+from backtest._compile.plain_formula import as_float64, make_plain
 from backtest.account import Account, measure_stop, pick_instrument
 from backtest.core import RAISED, FloatArray, IntArray, ParameterError, repr_plain
+from backtest.core.elementary import Float64
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
@@ -22,15 +24,13 @@ from backtest.policies import AccountView, Policy, may_read_of_account
 from backtest.policies import policy as p
 from backtest.policies.combinators import name_tuple
 from backtest.policies.lookahead import observe, observe_checked
-from backtest.policies.policy_errors import as_number, as_numpy, make_policy_error
+from backtest.policies.policy_errors import as_number, make_policy_error
 from backtest.venue import Venue
 from backtest.venue.venue import pick_cost
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)  # as a compiled formula
 N_BAR = len(p.BAR_FIELDS)
-FEW = 10
-"""Numbers read from which on it is faster to read all of them as NumPy's."""
 
 
 class ObservedPolicy(NamedTuple):
@@ -257,22 +257,28 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
     policy, names = observed.policy, tuple(observed.columns)
     own, columns = p.change_settings(policy, {}), tuple(observed.columns.values())
     for name, value in policy.settings().items():
-        object.__setattr__(own, name, as_numpy(value))
-    formula, margin_formula = p.formula_for(policy, names), p.margin_formula_for(policy, names)
+        object.__setattr__(own, name, as_float64(value))
+    rules = list_rules(policy, names)
+    read = find_read(rules)
+    few, has_venue = [k for k in read if k < N_BAR + N_SHOWN], N_BAR + N_SHOWN in read
+    formula, *others = map(make_plain, rules)
+    margin_formula = others[0] if others else None
     start, make = p.start_memory(policy), tuple.__new__
     memory_type, n_memory = type(start), len(start or ())
     bar_type: Any = name_tuple("Bar", (*p.BAR_FIELDS, *names))
 
-    def answer(deciders: Any, venue: Any, i: int, time: int, local: int, few: Any = None) -> float:
+    def answer(deciders: Any, venue: Any, i: int, time: int, local: int) -> float:
         numbers = deciders.shown.base
         numbers[0] = time / 1e9
-        told = [*numbers.flat] if few is None else numbers.tolist()
-        for k in few or ():  # what a rule reads are NumPy's, which divide as compiled code does
-            told[k] = numbers[k]
+        told = numbers.tolist()
+        for k in few:  # what the rules read of them
+            told[k] = Float64(told[k])
+        if has_venue:
+            venue = MarginRules._make(map(as_float64, venue))
         account: Any = make(AccountView, (*told[N_BAR : N_BAR + N_SHOWN], venue))
         own_bar = told[:N_BAR]
         for each in columns:
-            own_bar.append(each[local])
+            own_bar.append(Float64(each[local]))
         bar, rule, setting = make(bar_type, own_bar), "leverage", math.nan
         try:
             if start is None:
@@ -280,7 +286,7 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
             else:
                 at = deciders.memory_at[i]
                 memory = deciders.memory[at : at + n_memory]
-                decided, kept = formula(own, bar, account, memory_type(*memory.flat))
+                decided, kept = formula(own, bar, account, memory_type(*map(Float64, memory.flat)))
                 value, after = as_number(decided), [*map(as_number, kept)]
                 if len(after) != n_memory:
                     text = f"a memory must keep its length {n_memory}, got {repr_plain(kept)}"
@@ -332,9 +338,9 @@ class Callbacks:
         self.error: BaseException | None = None
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
-        read, method = find_read(list_rules(policy, columns)), deciders.methods[i]
+        has_venue = N_BAR + N_SHOWN in find_read(list_rules(policy, columns))
+        method = deciders.methods[i]
         own = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
-        has_venue, few = N_BAR + N_SHOWN in read, read if len(read) < FEW else None
 
         def call(*given: int) -> float:
             gate = self.gate
@@ -343,7 +349,7 @@ class Callbacks:
                 if gate.kept:
                     gate.open()
                 venue: Any = self.read_venue(own) if has_venue else self.read_venue
-                found: float = method(deciders, venue, i, given[8], given[9], few)
+                found: float = method(deciders, venue, i, given[8], given[9])
             except BaseException as error:
                 self.error = error
                 return -1.0  # which stops the loop

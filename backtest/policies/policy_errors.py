@@ -16,19 +16,10 @@ from backtest.policies.policy import Policy
 from backtest.policies.view import AccountView
 
 
-def as_numpy(value: Any) -> Any:
-    """Return a setting whose numbers divide as those of compiled code do."""
-    if isinstance(value, tuple):
-        return tuple(map(as_numpy, value))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    return np.float64(value) if isinstance(value, float) else np.int64(value)
-
-
 def as_number(value: object) -> float:
     if isinstance(value, float):  # the usual case first
         return float(value)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.number)):
+    if not isinstance(value, (bool, int, np.bool_, np.number)):  # a comparison is 0 or 1
         raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
     return float(value)
 
