@@ -29,7 +29,6 @@ from numba.extending import typeof_impl
 
 from backtest._compile import object_code
 from backtest._compile.object_code import COMPILING, ObjectFile, Struct, Structs
-from backtest.core.code_names import hash_texts
 
 OPTIONS: dict[str, Any] = {
     "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
@@ -128,7 +127,7 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     library = made.library
     is_whole = isinstance(library, WholeLibrary)
     module = library._final_module.clone() if is_whole else parse_assembly(library.get_llvm_str())
-    entry, symbol = module.get_function(made.fndesc.llvm_func_name), f"call_{hash_texts(name)}"
+    entry, symbol = module.get_function(made.fndesc.llvm_func_name), object_code.name_symbol(name)
     for each in module.functions:
         if not each.is_declaration and each.name != entry.name:
             each.linkage = "internal"

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import struct
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
+from backtest._compile.trusted_files import UntrustedError, check_folder, read_own_file, warn_once
 from backtest.core.atomic_files import write_file
 from backtest.core.code_names import LateModule, find_version, hash_texts
 
@@ -42,6 +44,29 @@ LEVELS = {
 COMPILER_LOCK = threading.RLock()
 """Held while a function is compiled or loaded."""
 
+HELD_FOR_FORK: list[Any] = []
+"""Locks that the forking thread holds until both processes go on."""
+
+
+def hold_compiler() -> None:
+    """Wait before a fork until no thread compiles: the child has that thread no more."""
+    numba_module = sys.modules.get("numba.core.compiler_lock")
+    locks = [COMPILER_LOCK, getattr(numba_module, "global_compiler_lock", None)]
+    for lock in filter(None, locks):
+        lock.acquire()
+        HELD_FOR_FORK.append(lock)
+
+
+def release_compiler() -> None:
+    while HELD_FOR_FORK:
+        HELD_FOR_FORK.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=hold_compiler, after_in_parent=release_compiler, after_in_child=release_compiler
+    )
+
 
 class ObjectFile(NamedTuple):
     """An object: the symbol to call, the kinds that it returns, and the symbols that it needs.
@@ -57,20 +82,39 @@ class ObjectFile(NamedTuple):
     here: bytes = b""
 
     def pack(self) -> bytes:
-        """Return the file: a line of JSON with a digest of the code, then the code."""
-        head: dict[str, Any] = {"symbol": self.symbol, "returns": self.returns, "needs": self.needs}
-        head["sha256"] = hashlib.sha256(self.code).hexdigest()
-        return json.dumps(head).encode() + b"\n" + self.code
+        """Return the file: a digest of the rest, a line of JSON, then the code."""
+        head = {"symbol": self.symbol, "returns": self.returns, "needs": self.needs}
+        rest = json.dumps(head).encode() + b"\n" + self.code
+        return hashlib.sha256(rest).hexdigest().encode() + b" " + rest
 
     @classmethod
     def read(cls, path: Path) -> ObjectFile | None:
-        """Return the object of a file; None if there is none, or it is damaged."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            first, _, code = path.read_bytes().partition(b"\n")
+        """Return the object of a file; None if there is none, or it is damaged or not ours.
+
+        Its symbol is a hash of its name, so one file cannot stand in for another.
+        """
+        is_ours = BUILT in path.parents or path.parent == BUILD.folder
+        try:
+            content = path.read_bytes() if is_ours else read_own_file(path)
+        except UntrustedError as fault:
+            warn_once(str(fault))
+            return None
+        except OSError:
+            return None
+        digest, _, rest = content.partition(b" ")
+        if digest != hashlib.sha256(rest).hexdigest().encode():
+            return None
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            first, _, code = rest.partition(b"\n")
             head = json.loads(first)
-            if head["sha256"] == hashlib.sha256(code).hexdigest():
+            if head["symbol"] == name_symbol(path.stem):
                 return cls(head["symbol"], head["returns"], tuple(head["needs"]), code)
         return None
+
+
+def name_symbol(name: str) -> str:
+    """Return the symbol of the function in the object of a name."""
+    return f"call_{hash_texts(name)}"
 
 
 class Loaded(NamedTuple):
@@ -79,16 +123,27 @@ class Loaded(NamedTuple):
 
 
 def find_lasting_folder() -> Path | None:
+    """Return the cache folder, or one in the temporary directory; None if neither can be used.
+
+    A folder that belongs to others, or to which they may write, is not used.
+    """
     if not (given := os.environ.get("BACKTEST_CACHE_DIR")):
         from platformdirs import user_cache_dir  # noqa: PLC0415 - imported only where used
 
         given = user_cache_dir("leverage-backtest", appauthor=False)
-    user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
-    for folder in (Path(given), Path(tempfile.gettempdir()) / f"leverage-backtest-{user}"):
-        with contextlib.suppress(OSError):
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    temporary = Path(tempfile.gettempdir()) / f"leverage-backtest-{user}"
+    for folder in (Path(given), temporary):
+        try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
-                return folder
+            check_folder(folder, follows_links=folder != temporary)
+        except UntrustedError as fault:
+            warn_once(str(fault))
+            return None
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
     return None
 
 
@@ -140,8 +195,22 @@ def name_platform() -> str:
 
 @functools.cache
 def find_object_folder() -> Path:
-    folder = find_lasting_folder() or Path(tempfile.mkdtemp(prefix="leverage-backtest-"))
-    return folder / f"objects-{name_target()}"
+    """Return the folder of objects in the cache; one that cannot be made, if none can be used."""
+    cache = find_lasting_folder()
+    if cache is None:
+        return IN_MEMORY
+    folder = cache / f"objects-{name_target()}"
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            check_folder(folder, follows_links=False)
+        except UntrustedError as fault:
+            warn_once(str(fault))
+            return IN_MEMORY
+    return folder
+
+
+IN_MEMORY = Path(os.devnull) / "objects"
+"""A folder that cannot be made: what is compiled is not kept."""
 
 
 def find_object(name: str) -> ObjectFile | None:
@@ -188,7 +257,10 @@ def load(made: ObjectFile) -> Loaded:
         loader = start_loader()
         loader.add_object_file(binding.object_file.ObjectFileRef.from_data(made.here or made.code))
         loader.finalize_object()
-        LOADED[made.symbol] = Loaded(int(loader.get_function_address(made.symbol)), made.returns)
+        address = int(loader.get_function_address(made.symbol))
+        if address == 0:
+            raise LookupError(f"compiled code lacks its function {made.symbol}; please report this")
+        LOADED[made.symbol] = Loaded(address, made.returns)
     return LOADED[made.symbol]
 
 
@@ -414,8 +486,10 @@ def load_or_compile(
             if all(hasattr(OF_PYTHON, each) for each in found.needs):  # else only beside numba
                 with contextlib.suppress(OSError):  # the folder need not be writable
                     place = BUILD.folder or find_object_folder()
-                    place.mkdir(parents=True, exist_ok=True)
-                    write_file(place / f"{name}.o", found.pack())
+                    place.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    path = place / f"{name}.o"
+                    write_file(path, found.pack())
+                    path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask
     return load(found)
 
 
@@ -441,7 +515,7 @@ def one_process(name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):
             folder = find_object_folder()
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             stack.enter_context(FileLock(folder / f"{name}.lock"))
         yield
 

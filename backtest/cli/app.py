@@ -108,7 +108,7 @@ def build_command(name: str) -> Any:
     for full, declared in COMMANDS.items():
         first, _, rest = full.partition(" ")
         if first == name:
-            text = format_help(str(declared.function.__doc__))
+            text = format_help(declared.function.__doc__ or "")
             made.command(rest or name, help=text, rich_help_panel=panel)(build_function(declared))
     if name in GROUPS:
         made.callback(help=format_help(GROUPS[name]))(lambda: None)
@@ -164,7 +164,7 @@ def backtest(
     """
 
 
-app.callback(help=format_help(str(backtest.__doc__)))(backtest)
+app.callback(help=format_help(backtest.__doc__ or ""))(backtest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -242,7 +242,7 @@ PLAIN: dict[str, tuple[type, ...]] = {
 def read_keys(table: str) -> dict[str, Key]:
     found, fields = {}, read_parameters(inspect.getdoc(backtest.Backtest) or "")
     for name, (kinds, *told) in OWN.get(table, {}).items():
-        own = told or [fields[name]]
+        own = told or [fields.get(name, "")]  # no docstring under -OO
         found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *own)
     for function in FUNCTIONS.get(table, ()):
         target = attrgetter(function)(backtest)

@@ -1,0 +1,77 @@
+"""Whether a folder or a file holds machine code of ours: who owns it, and who may write to it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from backtest.core.errors import warn_caller
+
+FOLDER = getattr(os, "O_DIRECTORY", 0)
+OWN_PLACE = getattr(os, "O_NOFOLLOW", 0)
+"""Flags of ``os.open``: only a folder, and not through a link."""
+
+
+class UntrustedError(OSError):
+    """Says in a sentence why code is not loaded from a place, and the cure."""
+
+
+def check_owner(status: os.stat_result, path: Path) -> None:
+    """Raise if a file or folder belongs to another user than root, or others may write to it.
+
+    Members of a group other than the user's own are others. On Windows nothing is checked.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    if status.st_uid not in (os.getuid(), 0):
+        cure = f"chown {os.getuid()} {path}"
+        raise UntrustedError(f"{path} belongs to another user ({cure})")
+    is_own_group = status.st_gid == os.getgid()
+    others = stat.S_IWOTH if is_own_group else stat.S_IWOTH | stat.S_IWGRP
+    if status.st_mode & others:
+        raise UntrustedError(f"others may write to {path} (chmod go-w {path})")
+
+
+def check_folder(path: Path, *, follows_links: bool) -> None:
+    """Raise if others may write to a folder, or it is a link where none is followed."""
+    if not follows_links and path.is_symlink():
+        raise UntrustedError(f"{path} is a link (rm {path})")
+    check_owner(path.stat() if follows_links else path.lstat(), path)
+
+
+def read_own_file(path: Path) -> bytes:
+    """Return the content of a file in the cache, if it, its folder and the cache are the user's.
+
+    Each is opened in the one before, and what is checked is what was opened.
+    """
+    cache, folder = path.parents[1], path.parent
+    if os.open not in os.supports_dir_fd:
+        return path.read_bytes()
+    with (
+        opened(cache, FOLDER) as cache_handle,
+        opened(folder, FOLDER | OWN_PLACE, inside=cache_handle) as folder_handle,
+        opened(path, OWN_PLACE, inside=folder_handle) as handle,
+        os.fdopen(os.dup(handle), "rb") as file,
+    ):
+        return file.read()
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int, *, inside: int | None = None) -> Iterator[int]:
+    """Open a file or folder to read, in a folder that is open, and check whose it is."""
+    handle = os.open(path if inside is None else path.name, os.O_RDONLY | flags, dir_fd=inside)
+    try:
+        check_owner(os.fstat(handle), path)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@functools.cache
+def warn_once(fault: str) -> None:
+    """Warn once in a process, with the reason why code is compiled in memory."""
+    warn_caller(f"compiled code in the cache is not used; code is compiled in memory: {fault}")
