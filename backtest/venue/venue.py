@@ -335,6 +335,7 @@ def agree_settlement(
         by_name = next(filter(None, (find_currency(x, is_inverse=is_inverse) for x in names)), "")
         coins = map(find_coin, names if is_inverse else ())  # an inverse one settles in its coin
         found = by_name or next(filter(None, coins), "")
+        found = "BTC" if found == "XBT" else found  # BitMEX and Kraken name the coin so
         if is_checked and each.settles and found not in ("", each.settles):
             raise core.ParameterError(
                 f"venue: a market must be in the currency in which its venue settles, got {found} "

@@ -261,6 +261,18 @@ def test_a_venue_without_a_currency_takes_that_of_the_name():
         assert replay_fee(name, venue, 0.05, "") == 0.05
 
 
+def test_xbt_of_a_name_is_the_btc_in_which_its_venue_settles():
+    whole = market_of(*[100.0] * 4)
+    names = {"XBTUSD": "bitmex:XBTUSD", "BTCUSD": "bybit-inverse:BTCUSD"}
+    markets = bt.Markets({
+        name: bt.Market.from_frames(whole.bars(), instrument=name) for name in names
+    })  # fmt: skip
+    venues = {name: bt.Venue.preset(*text.split(":")) for name, text in names.items()}
+    given: Any = {"venue": venues, "account": bt.Account(capital=100.0), "compile": False}
+    run = bt.run(markets, kit.Hold(0.5), **given)
+    assert set(run.fills["fee_currency"]) == {"BTC"}
+
+
 def test_the_fills_of_a_run_written_and_read_back_are_its_account(tmp_path):
     run, market, terms = run_sample()
     assert set(run.fills["fee_currency"]) == {"USDT"}
