@@ -215,6 +215,7 @@ FLOATS_OF_ONE = (
     "np.ceil({})", "np.trunc({})", "np.rint({})", "np.sign({})", "math.exp({})", "math.log({})",
     "np.exp({})", "np.log({})", "float({})", "-({})", "+({})", "round({}, 2)", "np.negative({})",
     "round({}, -1)", "np.square({})", "bt.math.normal_cdf({})",
+    "np.clip({}, -1.0, 2.0)", "np.where({} > 0.5, a, b)",
 )  # fmt: skip
 FLOATS_OF_TWO = (
     "({} + {})", "({} - {})", "({} * {})", "({} / {})", "({} // {})", "({} % {})", "({} ** {})",
