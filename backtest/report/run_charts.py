@@ -331,10 +331,16 @@ def list_positions(result: Result) -> Iterator[Shown]:
                                  step)  # fmt: skip
     if not found.value and not found.expected >= SAID:
         return
-    judged = f"; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the forecasts "
-    yield (
+    text = (
         f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
-        f"occurred{f'{judged}are right.' if found.is_enough else ': too few days to judge.'}"
+        "occurred"
+    )
+    if found.n < found.n_least:
+        yield f"{text}: too early to judge."
+        return
+    yield (
+        f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "
+        "forecasts are right."
     )
 
 

@@ -438,11 +438,19 @@ def tabulate_promises(result: Result) -> ShownTable:
         bound = style(row["bound"]) + f" in {horizon:,.0f} bars" * bool(horizon)
         value = style(row["value"])
         if is_count:
-            value = (f"{row['value']:,.0f}; {row['expected']:,.2f} expected "
-                     f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
-        rows[str(row["name"])] = {"promised": f"{row['rule']} {bound}", "realized": value,
-                                  "verdict": row["verdict"]}  # fmt: skip
-    note = "Bounds have a tolerance; liquidations have an exact 95 % interval."
+            value = f"{row['value']:,.0f}; {row['expected']:,.2f} expected "
+            value += f"({row['low']:,.0f} to {row['high']:,.0f})"
+        elif row["low"] < row["high"]:
+            value += f" ({style(row['low'])} to {style(row['high'])})"
+        verdict = str(row["verdict"])
+        if math.isfinite(row["n_needed"]):
+            verdict += f": {row['n']:,} of about {row['n_needed']:,.0f} observations"
+        rows[str(row["name"])] = {
+            "promised": f"{row['rule']} {bound}",
+            "realized": value,
+            "verdict": verdict,
+        }
+    note = "Bounds have a tolerance. In parentheses: 95 % intervals, by which they are judged."
     return ShownTable(rows or None, "Promises", note, Head("promise"))
 
 

@@ -20,9 +20,19 @@ from backtest.results import tables
 from backtest.results.measure_table import METRICS
 from backtest.results.performance import divide, expected_shortfall, value_at_risk
 
-KEPT, BROKEN, TOO_FEW = "kept", "not kept", "too few to judge"
-LEAST_HORIZONS, LEAST_RETURNS, LEAST_TAIL = 10, 30, 5.0
-"""Horizons, sampled returns, and returns expected in a tail, below which nothing is judged."""
+KEPT = "kept"
+BROKEN = "not kept"
+TOO_EARLY = "too early"
+LEAST_HORIZONS = 10
+"""Horizons with a forecast below which nothing is judged."""
+LEAST_EXPECTED = 3.0
+"""Expected liquidations below which nothing is judged: none would come in one account of 20."""
+LEAST_RETURNS = 30
+"""Sampled returns below which their kurtosis, and so the error of a volatility, is not known."""
+LEAST_TAIL = 5.0
+"""Returns expected in a tail below which it is not judged."""
+WIDTH = 1.96
+"""Half of a 95 % interval, in standard errors."""
 OWN = ("lowest_unit", "margin_ratio_twice")
 """Measures that only promises have: the lowest unit value at a close, and the highest margin ratio
 (of the equity) that two closes in a row reached."""
@@ -57,16 +67,28 @@ def read_tail(measure: str) -> tuple[Any, float] | None:
 
 
 class Finding(NamedTuple):
-    """What came of a promise; ``low`` and ``high`` bound a count, ``expected`` is its mean."""
+    """What came of a promise, from ``n`` observations.
+
+    ``low`` and ``high`` are the 95 % interval of the realized ``value``; of a count that is
+    ``expected``, the counts that chance gives. At least ``n_least`` observations judge it.
+    """
 
     value: float
-    is_enough: bool
+    low: float
+    high: float
+    n: int
+    n_least: float = 0.0
     expected: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
 
 
-JUDGED = ("value", "expected", "low", "high", "verdict")
+class Judgement(NamedTuple):
+    """A verdict, and how many observations would give one where it is too early."""
+
+    verdict: str
+    n_needed: float = math.nan
+
+
+JUDGED = ("value", "expected", "low", "high", "n", "n_needed", "verdict")
 """Columns of what came of a promise."""
 
 
@@ -74,21 +96,39 @@ def judge_promises(run: Any) -> list[dict[str, Any]]:
     rows = []
     is_whole = float(np.mean(np.abs(run.quotes.signal) == 1.0)) > 0.99
     for given in run.manifest.get("promises", ()):
-        each = Promise(*given) if is_whole else Promise(*given).limit()
-        found = measure_promise(run, each)
-        rows.append({**each._asdict(), **found._asdict(), "verdict": judge(each, found)})
+        promise = Promise(*given) if is_whole else Promise(*given).limit()
+        finding = measure_promise(run, promise)
+        judgement = judge(promise, finding)
+        rows.append({**promise._asdict(), **finding._asdict(), **judgement._asdict()})
     return rows
 
 
-def judge(promise: Promise, found: Finding) -> str:
-    if not found.is_enough or math.isnan(found.value):
-        return TOO_FEW
-    if not math.isnan(found.high):
-        return KEPT if found.value <= found.high else BROKEN
+def judge(promise: Promise, finding: Finding) -> Judgement:
+    """Judge a promise by the 95 % interval of what came.
+
+    Inside the tolerance it was kept, outside of it not; an interval over an edge decides nothing
+    yet. The width of an interval falls with the root of the observations.
+    """
+    if math.isnan(finding.value):
+        return Judgement(TOO_EARLY, finding.n_least or math.nan)
+    if finding.n < finding.n_least:
+        return Judgement(TOO_EARLY, finding.n_least)
+    if not math.isnan(finding.expected):
+        return Judgement(KEPT if finding.value <= finding.high else BROKEN)
+
     slack = promise.tolerance * promise.bound
-    is_high, is_low = found.value > promise.bound + slack, found.value < promise.bound - slack
-    fails = {"at most": is_high, "at least": is_low, "about": is_high or is_low}
-    return BROKEN if fails[promise.rule] else KEPT
+    lowest = promise.bound - slack if promise.rule in ("at least", "about") else -math.inf
+    highest = promise.bound + slack if promise.rule in ("at most", "about") else math.inf
+    if finding.low >= lowest and finding.high <= highest:
+        return Judgement(KEPT)
+    if finding.low > highest or finding.high < lowest:
+        return Judgement(BROKEN)
+
+    distance = min(abs(finding.value - lowest), abs(finding.value - highest))
+    half = 0.5 * (finding.high - finding.low)
+    with np.errstate(divide="ignore"):
+        needed = finding.n * float(np.divide(half, distance)) ** 2
+    return Judgement(TOO_EARLY, math.ceil(needed) if math.isfinite(needed) else math.nan)
 
 
 def measure_promise(run: Any, promise: Promise) -> Finding:
@@ -96,25 +136,76 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     every = run.manifest["data"].get("decision_interval")  # horizons are in bars of the decisions
     length = core.parse_duration(every, "decision_interval") if every else run.interval
     step = max(round(promise.horizon * length / run.interval), 1)
+
     if promise.measure == "lowest_unit":
-        return Finding(float(unit.min()), True)
+        return state_exactly(float(unit.min()), n=len(unit))
     if promise.measure == "margin_ratio_twice":
-        needed, equity = run.closes.requirement, run.of_account("equity")
-        ratio = divide(needed, equity)
-        return Finding(float(np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)), len(ratio) > 1)
+        ratio = divide(run.closes.requirement, run.of_account("equity"))
+        highest = np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)
+        return state_exactly(float(highest), n=len(ratio), n_least=2)
     if promise.measure == "liquidations" and promise.horizon:
         held = (run.notionals != 0.0).any(axis=1)[::step]
         return compare_liquidations(run, promise.bound * held, step)
     if promise.horizon:
-        function, level = read_tail(promise.measure) or (value_at_risk, 0.99)
+        name, level = read_tail(promise.measure) or (value_at_risk, 0.99)
         ends = unit[::step]
-        returns = divide(ends[1:], ends[:-1], 1.0)
-        value = function(returns - 1.0, level)
-        return Finding(value, len(returns) * (1.0 - level) >= LEAST_TAIL)
-    is_enough = (
-        np.count_nonzero(run.ends_sample) >= LEAST_RETURNS or promise.measure != "volatility"
-    )
-    return Finding(run.metrics[promise.measure], bool(is_enough))
+        return measure_tail(divide(ends[1:], ends[:-1], 1.0) - 1.0, level, name)
+    if promise.measure == "volatility":
+        return measure_volatility(run.returns.to_numpy(), run.metrics["volatility"])
+    n = int(np.count_nonzero(run.ends_sample))
+    return state_exactly(float(run.metrics[promise.measure]), n=n)
+
+
+def state_exactly(value: float, *, n: int, n_least: float = 0.0) -> Finding:
+    """Return a finding without an error: what happened to this account is what was promised."""
+    return Finding(value, value, value, n, n_least)
+
+
+def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
+    """Return the realized annual volatility of sampled returns (n,), with its 95 % interval.
+
+    The standard error is sigma sqrt((k - 1) / (4 n)), k the kurtosis of the returns: that of a
+    standard deviation, by the delta method (Kendall and Stuart, The Advanced Theory of Statistics,
+    vol. 1).
+    """
+    n = len(returns)
+    away = returns - np.mean(returns)
+    variance = float(np.mean(away**2))
+    if n < 2 or not variance > 0.0:
+        return Finding(volatility, volatility, volatility, n, LEAST_RETURNS)
+
+    kurtosis = float(np.mean(away**4)) / variance**2
+    half = WIDTH * volatility * math.sqrt(max(kurtosis - 1.0, 0.0) / (4.0 * n))
+    return Finding(volatility, volatility - half, volatility + half, n, LEAST_RETURNS)
+
+
+def measure_tail(returns: core.FloatArray, level: float, function: Any) -> Finding:
+    """Return a value at risk or an expected shortfall of returns (n,), with its 95 % interval.
+
+    That of a quantile by order statistics; that of the mean beyond it, e, by its standard error,
+    sqrt((s^2 + level (e - q)^2) / (n (1 - level))), s the deviation of losses beyond the quantile
+    q. Source: Manistre and Hancock (2005), Variance of the CTE Estimator, North American Actuarial
+    J. 9(2).
+    """
+    n = len(returns)
+    expected = n * (1.0 - level)
+    n_least = LEAST_TAIL / (1.0 - level)
+    value = float(function(returns, level)) if n else math.nan
+    if expected < LEAST_TAIL or math.isnan(value):
+        return Finding(value, value, value, n, n_least)
+
+    losses = np.sort(-returns)
+    if function is value_at_risk:
+        reach = WIDTH * math.sqrt(n * level * (1.0 - level))
+        low = losses[max(math.floor(n * level - reach), 0)]
+        high = losses[min(math.ceil(n * level + reach), n - 1)]
+        return Finding(value, float(low), float(high), n, n_least)
+
+    quantile = value_at_risk(returns, level)
+    beyond = losses[losses >= quantile]
+    variance = float(np.var(beyond)) + level * (value - quantile) ** 2
+    half = WIDTH * math.sqrt(variance / expected)
+    return Finding(value, value - half, value + half, n, n_least)
 
 
 def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Finding:
@@ -129,10 +220,20 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
     is_known: Any = np.isfinite(forecasts[:n])
     chances = forecasts[:n][is_known]
     low, high = count_interval(chances)
+    expected = float(chances.sum())
+
+    n_least = float(LEAST_HORIZONS)
+    if expected < LEAST_EXPECTED:
+        needed = len(chances) * LEAST_EXPECTED / expected if expected > 0.0 else math.inf
+        n_least = max(n_least, math.ceil(needed) if math.isfinite(needed) else math.inf)
     return Finding(
-        value=float(came[is_known].sum()), is_enough=len(chances) >= LEAST_HORIZONS,
-        expected=float(chances.sum()), low=low, high=high,
-    )  # fmt: skip
+        float(came[is_known].sum()),
+        low=low,
+        high=high,
+        n=len(chances),
+        n_least=n_least,
+        expected=expected,
+    )
 
 
 def count_liquidations(run: Any) -> core.FloatArray:

@@ -462,8 +462,9 @@ class RunRecord(RunData):
         """What the policy promises and what came, a row per promise; see :class:`bt.Promise`.
 
         Of several instruments what the overlay promises. Columns: those of the promise, ``value``,
-        ``verdict`` (kept, not kept, too few to judge) and, of liquidations, how many were
-        ``expected``, with the exact 95 % interval from ``low`` to ``high``.
+        its 95 % interval from ``low`` to ``high`` and the ``n`` observations, ``verdict`` (kept,
+        not kept, too early) and the ``n_needed`` to decide where it is too early. Of liquidations
+        the interval is the exact one of a count of which so many were ``expected``.
         """
         table = pd.DataFrame(judge_promises(self), columns=[*Promise._fields, *JUDGED])
         return table.set_index("name").rename_axis("promise")

@@ -15,6 +15,7 @@ from scipy import stats
 import backtest as bt
 from backtest import strategies
 from backtest.core.errors import ParameterError
+from backtest.policies import Promise
 from backtest.report.basis import is_sound
 from backtest.report.page import format_span
 from backtest.report.render import write_text
@@ -22,7 +23,15 @@ from backtest.report.run_charts import find_drawdowns
 from backtest.report.run_parts import format_signed, list_falls
 from backtest.report.write import build_page
 from backtest.results.measure_table import ABOUT
-from backtest.results.promises import count_interval, split_volatility
+from backtest.results.performance import expected_shortfall, value_at_risk
+from backtest.results.promises import (
+    Finding,
+    count_interval,
+    judge,
+    measure_tail,
+    measure_volatility,
+    split_volatility,
+)
 from backtest.results.run_record import index_traded, measure_holding, read_prices, spread_weights
 from backtest.strategies import Constant, DrawdownControl, VolTarget
 from tests import scenes
@@ -701,10 +710,54 @@ def test_a_promise_is_kept_broken_or_not_judged_and_is_saved(tmp_path):
     assert (kept["verdict"], broken["verdict"]) == ("kept", "not kept")
     assert (broken["bound"], broken["value"]) == pytest.approx((0.2, 0.5), rel=0.2)
     result = run_one(VolTarget(target=0.5, half_life=2.0), held)
-    assert result.promises["verdict"].tolist() == ["too few to judge"]
+    assert result.promises["verdict"].tolist() == ["too early"]
     loaded = bt.Result.load(result.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.promises, result.promises)
-    assert "too few to judge" in write_text(build_page(loaded), "md")
+    assert "of about 30 observations" in write_text(build_page(loaded), "md")
+
+
+def test_a_volatility_is_judged_by_its_own_standard_error():
+    """Returns of +-1 % have a kurtosis of 1 and no error. With 0 in half of them it is 2, and the
+    error is v sqrt(1 / (4 n)): at n = 100 half of the interval is 1.96 x v / 20 = .098 v."""
+    returns = np.tile([0.01, -0.01, 0.0, 0.0], 25)
+    found = measure_volatility(returns, 1.0)
+    assert (found.low, found.high) == pytest.approx((1.0 - 0.098, 1.0 + 0.098))
+    still = measure_volatility(np.tile([0.01, -0.01], 50), 1.0)
+    assert (still.low, still.high) == (1.0, 1.0)
+
+    def decide(bound, n=100):
+        promise = Promise("volatility", "volatility", bound, 0.10, "about")
+        return judge(promise, found._replace(n=n))
+
+    assert decide(1.0) == ("kept", pytest.approx(math.nan, nan_ok=True))
+    assert decide(1.3).verdict == "not kept"  # .1170 at least, and .902 to 1.098 came
+    early = decide(0.95)  # up to 1.045 is kept: .045 from 1, and .098 is half of the interval
+    assert early.verdict == "too early"
+    assert early.n_needed == math.ceil(100 * (0.098 / 0.045) ** 2)
+    assert decide(1.0, n=20) == ("too early", 30)
+
+
+def test_rare_liquidations_are_judged_from_three_expected_ones():
+    """A promise with .01 expected events was kept whatever happened."""
+    promise = Promise("liquidations", "liquidations", 0.001, 0.0, horizon=24.0)
+    rare = Finding(0.0, 0.0, 0.0, n=100, n_least=30_000, expected=0.01)
+    assert judge(promise, rare) == ("too early", 30_000)
+    usual = Finding(2.0, 0.0, 7.0, n=100, n_least=10, expected=3.0)
+    assert judge(promise, usual).verdict == "kept"
+    assert judge(promise, usual._replace(value=8.0)).verdict == "not kept"
+
+
+def test_the_interval_of_a_tail_is_that_of_order_statistics_and_of_the_mean_beyond():
+    """Losses 1 to 100: the 95 % quantile is 96 (the higher one), the mean of 96 to 100 is 98, of
+    variance 2; sqrt((2 + .95 x 2^2) / 5) = 1.077. Ranks 95 -+ 1.96 sqrt(4.75) are 90 and 99."""
+    returns = -np.arange(1.0, 101.0)
+    risk = measure_tail(returns, 0.95, value_at_risk)
+    assert (risk.value, risk.low, risk.high) == (96.0, 91.0, 100.0)
+    shortfall = measure_tail(returns, 0.95, expected_shortfall)
+    assert shortfall.value == 98.0
+    half = 1.96 * math.sqrt((2.0 + 0.95 * 2.0**2) / 5.0)
+    assert shortfall.high - 98.0 == pytest.approx(half)
+    assert measure_tail(returns[:90], 0.95, value_at_risk).n_least == pytest.approx(100.0)
 
 
 def run_one(policy, bars):
