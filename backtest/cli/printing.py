@@ -185,7 +185,7 @@ class Meter:
         self.note = STAGES.get(now.stage, now.stage)
         if now.best_values:
             values = ", ".join(f"{k} {format_value(v)}" for k, v in now.best_values.items())
-            self.note += f"; best {objective} {format_value(now.best_score)} at {values}"
+            self.note += f"; best so far: {objective} {format_value(now.best_score)} at {values}"
 
     def describe(self, speed: float | None) -> str:
         text = self.what

@@ -387,7 +387,7 @@ def list_study_assumptions(study: Study) -> tuple[str, ...]:
     limits = [f"{trials:,} trials"] if trials is not None else []
     limits += [f"{seconds:g} s"] if seconds is not None else []
     limits += [f"{facts['patience']:,} without a gain"] if "patience" in facts else []
-    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
+    how = "plateaus before spikes" if facts["robust"] else "the highest objective"
     return (
         f"Searched on {searched}; {kept}. Subject to {name_constraints(facts)}.",
         f"Sampler: {facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; "
@@ -407,7 +407,7 @@ def list_study_numbers(study: Study) -> list[Headline]:
             Headline("holdout", "On the holdout", verdict.holdout_score,
                      note=describe_looks(verdict.looks), text=format_holdout(study)),
             Headline("deflated_sharpe", "Deflated Sharpe ratio", verdict.deflated_sharpe,
-                     "probability", "over 0.95 would be evidence"),
+                     "probability", "of the difference from constant leverage"),
             Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
                      "probability that the best is no better than the median"),
         ]  # fmt: skip
@@ -480,18 +480,19 @@ def list_luck(study: Study) -> list[Shown]:
                                               "equal risk, over search and holdout"),
         "p-value, adjusted": (growth.p_adjusted, "probability", "of that difference, for its "
                               f"{growth.trials:,.0f} independent differences"),
-        "independent trials": (verdict.effective_trials, "count", "by how their returns correlate"),
+        "independent trials": (verdict.effective_trials, "count",
+                               "by how these differences correlate"),
         "expected maximum Sharpe": (verdict.lucky_sharpe, "decimals",
                                     "of that many trials under the null"),
         "deflated Sharpe ratio": (verdict.deflated_sharpe, "probability",
-                                  "over 0.95 would be evidence"),
+                                  "of the returns less those of constant leverage"),
         "probability of backtest overfitting (CSCV)": (
             verdict.overfitting, "decimals",
             "how often the best of one half of time was no better than the median in the other"),
-        "objective of the best": (verdict.score, "decimals", "its own"),
-        "median of its neighbors": (verdict.plateau, "decimals", "near the best on a plateau"),
-        "highest before neighbors": (verdict.plain_score if candidates > 1 else math.nan,
-                                     "decimals", f"of {candidates} candidates{around}"),
+        "objective of the chosen set": (verdict.score, "decimals", "its own"),
+        "median of its neighbors": (verdict.plateau, "decimals", "near its own on a plateau"),
+        "highest": (verdict.plain_score if candidates > 1 else math.nan,
+                                     "decimals", f"objective of {candidates} candidates{around}"),
         "neighbors within constraints": (verdict.kept, "percent", ""),
         "objective on the holdout": (verdict.holdout_score, "decimals", "outside the search"),
     }  # fmt: skip

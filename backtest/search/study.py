@@ -32,8 +32,6 @@ from backtest.venue import Venue
 OUTCOME = "outcome.json"
 DECLARED = "page of sets"
 """Where the figures, tables and charts are declared."""
-LIKELY = 0.95
-"""Least deflated Sharpe ratio that counts as evidence."""
 PARTS = "in the search", "on the holdout"
 EVEN = 0.5
 """Probability of overfitting above which the verdict mentions it."""
@@ -385,9 +383,6 @@ class Study(SearchResult):
             fills = core.count_nouns(growth.holdout_fills, "fill")
             few = f", under {w.FEW_FILLS}, too few to judge" * (growth.holdout_fills < w.FEW_FILLS)
             text += f". On the holdout the difference is {gap} a year with {fills}{few}"
-        if not math.isnan(verdict.deflated_sharpe):
-            ratio = core.format_probability(verdict.deflated_sharpe)
-            text += f". Deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
         if growth.is_evidence and verdict.overfitting > EVEN:
             text += (
                 f". But the best set of one half of the time was no better than the median in the "

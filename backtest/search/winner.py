@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import warnings
@@ -235,13 +236,12 @@ def count_trials(
 ) -> float:
     """Return how many independent trials some are worth in their differences from a constant one.
 
-    That is scaled to the volatility of each of the ``returns`` (n, k) of trials in the search.
+    ``returns`` (n, k) are those of trials in the search.
     """
-    if returns.shape[1] > 1 and parts and not parts[0].untested:
-        constant = parts[0].returns[1]
-        if len(constant) == len(returns) and np.isfinite(returns).all():
-            scale = np.std(returns, axis=0) / np.std(constant)
-            return results.simulate_luck(returns - constant[:, None] * scale, n_trials=n_trials).n
+    if returns.shape[1] > 1 and parts and np.isfinite(returns).all():
+        compared = subtract_constant(returns, parts)
+        if compared is not None:
+            return results.simulate_luck(compared, n_trials=n_trials).n
     return float(n_trials)
 
 
@@ -331,8 +331,6 @@ class StudyTask(NamedTuple):
     facts: Mapping[str, Any]
     """The manifest. Notes in the store are made of it."""
     store: Path | None = None
-    has_benchmark: bool = True
-    """Whether the best trial is compared with constant leverage; a walk compares its account."""
 
     @property
     def has_holdout(self) -> bool:
@@ -441,9 +439,13 @@ def count_looks(task: StudyTask) -> int | None:
 def list_benchmarked(
     task: StudyTask, values: Mapping[str, Any], count: int
 ) -> list[BenchmarkedPart]:
-    if not task.has_benchmark:
-        return []
-    spans = [(task.whole.first, task.split), (task.split, task.whole.market.n_bars)]
+    """Return the best trial beside its benchmarks in the search, and on the holdout.
+
+    Each span has a constant leverage of its own; ``count`` is 1 if there is no holdout.
+    """
+    searched = task.seen.first, task.seen.market.n_bars
+    held_out = task.split, task.whole.market.n_bars
+    spans = [searched, held_out]
     return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
 
 
@@ -494,7 +496,7 @@ def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Ite
     if by == BY_SCORE:
         yield (
             f"too few candidates to rank by neighbors: only {n} scored, none of them both robust "
-            "and above the median of the sets tried; the best is the plain optimum, the highest "
+            "and above the median of the sets tried; the chosen set is that with the highest "
             f"{name}. More trials score more candidates"
         )
     elif by == BY_KEPT:
@@ -565,49 +567,86 @@ def measure_luck(
     others: int,
     parts: Sequence[BenchmarkedPart],
 ) -> dict[str, Any]:
+    """Return the fields of the verdict that say how far chance explains the best trial.
+
+    They are of the differences of returns from constant leverage at equal risk, as the verdict is.
+    """
     evaluator, places = task.seen, t.find_distinct(trials.sets)
     kept, rng = places[t.is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
     sample = t.spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)
     sample = np.append(sample[sample != best], best)
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
     n_sets = max(len(places), len(sample))
-    unknown: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
-    growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
-    unknown["growth"] = check_growth(parts, growing, task.problem.seed)
-    if len(rows.returns) < 4:
-        return unknown
     test = evaluator.varied.test
     periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
-    scale = math.sqrt(periods)
-    if evaluator.is_pooled:
+
+    found: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
+    if evaluator.is_pooled and len(rows.returns) > 1:
         own = rows.returns[:, -1]
         ratio = results.annualize_ratios(own.mean(), own.std(ddof=1), periods)
-        unknown["sharpe"] = float(np.nan_to_num(ratio))
-    try:
-        luck = results.simulate_luck(rows.returns, n_trials=n_sets)
-        is_alone = len(sample) == 1  # its returns show no correlation
-        count = n_sets + others if is_alone else luck.n * (1.0 + others / n_sets)
-        std = luck.find_deviation(len(rows.returns), periods)
-        moments = results.estimate_moments(rows.returns[:, -1])
-        deflated = deflated_sharpe(
-            np.nan_to_num(unknown["sharpe"]) / scale,
-            moments.n,
-            skew=moments.skew,
-            kurtosis=moments.kurtosis,
-            n_trials=count,
-            std=std / scale,
-        )
-        splits = min(SPLITS, len(rows.returns) // 4 * 2)
-        overfitting = math.nan if is_alone else results.probability_of_backtest_overfitting(
-            rows.returns, n_splits=splits).pbo  # fmt: skip
-    except core.BacktestError:  # returns that are not finite
-        return unknown
+        found["sharpe"] = float(np.nan_to_num(ratio))
+    growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+    found["growth"] = check_growth(parts, growing, task.problem.seed)
+    if len(rows.returns) < 4:
+        return found
+
+    with contextlib.suppress(core.BacktestError):  # returns that are not finite
+        if len(sample) > 1:  # one set alone has no halves to be ranked in
+            splits = min(SPLITS, len(rows.returns) // 4 * 2)
+            overfitting = results.probability_of_backtest_overfitting(rows.returns, n_splits=splits)
+            found["overfitting"] = overfitting.pbo
+        compared = subtract_constant(rows.returns, parts)
+        if compared is not None:
+            found |= deflate_best(compared, periods, n_sets, others)
+    return found
+
+
+def subtract_constant(
+    returns: core.FloatArray, parts: Sequence[BenchmarkedPart]
+) -> core.FloatArray | None:
+    """Return the returns (n, k) of trials less those of constant leverage at the risk of each.
+
+    Without a benchmark they are returned as they are; None where it could not be measured.
+    """
+    if not parts:
+        return returns
+    if parts[0].untested or len(parts[0].returns[1]) != len(returns):
+        return None
+    constant = parts[0].returns[1]
+    scale = np.std(returns, axis=0) / np.std(constant)
+    return np.asarray(returns - constant[:, None] * scale)
+
+
+def deflate_best(
+    returns: core.FloatArray, periods: float, n_sets: int, others: int
+) -> dict[str, float]:
+    """Return the deflated Sharpe ratio of the last of some trials, and what it is made of.
+
+    ``returns`` (n, k) are those of a sample of ``n_sets``, by sampling period of which ``periods``
+    are a year; ``others`` are sets that were tried elsewhere on some of the same bars.
+    """
+    luck = results.simulate_luck(returns, n_trials=n_sets)
+    count = luck.n * (1.0 + others / n_sets)
+    if returns.shape[1] == 1:  # returns of one set show no correlation
+        count = float(n_sets + others)
+    deviation = luck.find_deviation(len(returns), periods)
+
+    best = returns[:, -1]
+    moments = results.estimate_moments(best)
+    ratio = results.annualize_ratios(best.mean(), best.std(ddof=1), periods)
+    scale = math.sqrt(periods)
+    deflated = deflated_sharpe(
+        float(np.nan_to_num(ratio)) / scale,
+        moments.n,
+        skew=moments.skew,
+        kurtosis=moments.kurtosis,
+        n_trials=count,
+        std=deviation / scale,
+    )
     return {
-        **unknown,
-        "effective_trials": float(count),
-        "lucky_sharpe": results.expected_max_sharpe(count, std),
+        "effective_trials": count,
+        "lucky_sharpe": results.expected_max_sharpe(count, deviation),
         "deflated_sharpe": deflated,
-        "overfitting": overfitting,
     }
 
 

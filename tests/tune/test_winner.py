@@ -38,7 +38,7 @@ def test_robust_takes_the_plateau_and_plain_the_spike(on):
     assert robust.verdict.plain_score == 3.0
     assert robust.verdict.plain_plateau == 0.0
     assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
-    assert re.search(r"highest before neighbors +3\.00 ", robust.summary())
+    assert re.search(r"\nhighest +3\.00 ", robust.summary())
 
 
 def test_the_winner_has_the_highest_low_quantile():
@@ -257,7 +257,7 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     assert "its log growth over constant leverage is 50.00 % a year (p " in text
     assert "adjusted by 3 independent differences)" in text
     assert "the difference is 20.00 % a year with 4 fills, under 10, too few to judge" in text
-    assert "Deflated Sharpe ratio 0.51 (over 0.95 would be evidence)" in text
+    assert "Deflated" not in text  # it stands in the table, beside what it is
     assert "On the holdout, buy and hold grew by 90.00 % a year at a volatility of 80.00 %" in text
     assert "constant leverage at equal risk grew" not in text
     assert "n the search" not in text
@@ -318,7 +318,7 @@ def test_timing_at_random_in_a_rising_market_is_no_skill(monkeypatch):
         study = tune(market, Timing, venue=free_venue(), account=bt.Account(), **how)
         assert not study.has_evidence
         deflated.append(study.verdict.deflated_sharpe)
-    assert max(deflated) > 0.95  # the ratio says nothing of the market
+    assert max(deflated) < 0.95  # it is of the difference from constant leverage
 
 
 def test_the_holdout_is_the_last_part():
