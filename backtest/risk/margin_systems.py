@@ -474,10 +474,14 @@ class MarginCalibration(core.SettingsResult):
 
     @property
     def details(self) -> str:
-        return (
+        text = (
             "A constant position, long and short, whose loss over the days of the rule from any "
             "day's close of a path must be within the margin at that close."
         )
+        if unknown := self.settings["unknown_days"]:
+            share = core.format_percent(unknown)
+            text += f" The margin is not known on {share} of these days, which are left out."
+        return text
 
     @property
     def note(self) -> str:
@@ -523,6 +527,8 @@ def format_parameter(value: float) -> str:
     return f"{value:.5g}" if math.isfinite(value) else "beyond its range"
 
 
+MOST_UNKNOWN = 0.1
+"""The largest share of the days of all paths whose margin may be unknown."""
 SOLVED = {"buffer": "share"}
 """Words for parameters of rules."""
 
@@ -559,6 +565,11 @@ def calibrate_margin(
         By default 20 / p, the least.
     horizon, model, seed
         As in :func:`backtest.simulate_paths`.
+
+    Raises
+    ------
+    DataError
+        If the margin is unknown on over a tenth of the days of the paths. Fewer are left out.
     """
     one, venue = read_one_market(engine.read_test(market, fields).plain, "calibrate_margin")
     checked: Any = rule if rule is None else by_rule.Rule().check("rule", rule)
@@ -597,7 +608,8 @@ def calibrate_margin(
         value=value, low=low, high=high, reversals=reversals,
         table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
         settings={"rule": repr(checked), "parameter": tries.name, "shortfall": shortfall,
-                  "venue": results.describe_venue(venue), "paths": ahead.describe()},
+                  "unknown_days": tries.unknown, "venue": results.describe_venue(venue),
+                  "paths": ahead.describe()},
         market=one,
     )  # fmt: skip
 
@@ -630,7 +642,10 @@ def find_ranks(count: int, share: float) -> tuple[int, int, int]:
 
 
 class Tries:
-    """The paths on which values of a parameter are tried; every value sees the same ones."""
+    """The paths on which values of a parameter are tried; every value sees the same ones.
+
+    ``unknown`` is the largest share of their days on which a value tried has no known margin.
+    """
 
     def __init__(
         self, market: Market, venue: Venue, rule: DynamicMargin,
@@ -638,6 +653,7 @@ class Tries:
     ) -> None:  # fmt: skip
         self.venue, self.rule, self.days = venue, rule, by_rule.read_days(market)
         self.name, self.low, self.high = parameter
+        self.unknown = 0.0
         self.closes, self.parts = [], []
         for first in range(0, paths.count, CHUNK):
             days, _ = join_paths(market, paths, first, min(first + CHUNK, paths.count))
@@ -647,8 +663,12 @@ class Tries:
             core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
 
     def find_shortfalls(self, value: float) -> core.BoolArray:
-        """Return for each path whether a loss is over the margin before it, (n_paths,)."""
+        """Return for each path whether a loss is over the margin before it, (n_paths,).
+
+        Days of unknown margin are left out; over a tenth of the days of all paths is an error.
+        """
         rule, found = self.rule.override({self.name: value}), []
+        unknown, total = 0, 0
         period = max(math.ceil(list_rules(rule)[-1][1].days), 1)  # type: ignore[attr-defined]
         for days, closes in zip(self.parts, self.closes, strict=True):
             if len(closes) <= period:
@@ -658,6 +678,15 @@ class Tries:
             levels = measure_levels(rule, days, days.time, self.venue).daily[-len(closes) : -period]
             worst = np.abs(closes[period:] / closes[:-period] - 1.0)
             found.append(np.any(worst > levels, axis=0))
+            unknown += int(np.isnan(levels).sum())
+            total += levels.size
+        if unknown > MOST_UNKNOWN * total:
+            raise core.DataError(
+                f"the margin must be known on {1.0 - MOST_UNKNOWN:.0%} of the days of the paths, "
+                f"got {1.0 - unknown / total:.0%} of {total:,} with {rule!r:.100}; give a longer "
+                "history, or a rule that needs fewer days"
+            )
+        self.unknown = max(self.unknown, unknown / total)
         return np.concatenate(found)
 
     def find_margin_today(self, value: float) -> float:

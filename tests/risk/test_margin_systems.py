@@ -151,6 +151,31 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     assert np.isinf(found.crashes["least"]).all()  # a quantile of 2 % a day covers no crash
 
 
+@pytest.mark.parametrize(("paths", "unknown"), [(4, 0.1), (5, 0.125)])
+def test_days_of_unknown_margin_are_left_out_up_to_a_tenth(monkeypatch, paths, unknown):
+    """On that many of 40 paths no margin is known: 4 of 40 are a tenth, 5 are refused."""
+    measure = margin_systems.measure_levels
+
+    def forget(rule, days, time, venue):
+        found = measure(rule, days, time, venue)
+        if found.daily.ndim == 2:
+            found.daily[:, :paths] = np.nan
+        return found
+
+    monkeypatch.setattr(margin_systems, "measure_levels", forget)
+    test = bt.Backtest(days_of(swing(0.02, 60), per_day=1), venue=VENUE, account=bt.Account())
+    model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
+    how = {"shortfall": 0.5, "paths": 40, "horizon": "5d", "model": model, "seed": 1}
+    rule = Volatility(lambda_=0.9999, days=1.0)
+    if unknown > 0.1:
+        said = "the margin must be known on 90% of the days of the paths, got 88% of 200 with"
+        check_refused(lambda: test.calibrate_margin(rule, **how), said, bt.DataError)
+        return
+    found = test.calibrate_margin(rule, **how)
+    assert found.settings["unknown_days"] == unknown
+    assert "not known on 10.00 % of these days, which are left out" in found.details
+
+
 def test_a_crash_on_the_last_day_of_history_is_no_shortfall_of_paths():
     market = days_of([*swing(0.02, 100), -0.5], per_day=1)
     test = bt.Backtest(market, venue=VENUE, account=bt.Account())
