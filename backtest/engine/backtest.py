@@ -295,7 +295,13 @@ def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         core.check_names(f"bt.{title}", kwargs, known, noun="argument")
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except MemoryError as error:
+            raise core.BacktestError(
+                f"{title} needs more memory than there is: {core.describe_fault(error)}; give "
+                "fewer sets, paths or bars"
+            ) from error
 
     def of_test(*args: Any, **named: Any) -> _T:
         test, *rest = args

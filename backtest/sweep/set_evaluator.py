@@ -26,6 +26,8 @@ from backtest.sweep.sets import Sets, VariedTest, count_sets, take_sets
 
 PANELS = 6
 """Spans and signals whose columns are kept, because a search uses them repeatedly."""
+MOST_TOLD = 100
+"""Most different warnings of sets that are repeated, as each set may have words of its own."""
 SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -84,7 +86,14 @@ def run_one_by_one(
 ) -> Rows:
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
-    with warnings.catch_warnings(record=True) as caught, engine.warn_once(is_first=False):
+    told: dict[tuple[str, type[Warning]], None] = {}
+
+    def note(message: Warning | str, category: type[Warning], *_: Any, **_more: Any) -> None:
+        if len(told) < MOST_TOLD:
+            told[str(message), category] = None
+
+    with warnings.catch_warnings(), engine.warn_once(is_first=False):
+        warnings.showwarning = note  # each set may warn: the same words are kept once
         try:
             for k in range(n):
                 try:
@@ -101,7 +110,7 @@ def run_one_by_one(
         except KeyboardInterrupt:
             for column in metrics.values():
                 column[~rows.done] = np.nan
-    for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
+    for text, kind in told:
         core.warn_caller(text, kind)
     return rows
 

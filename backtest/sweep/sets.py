@@ -249,10 +249,18 @@ def number_rows(sets: Sets, n: int) -> core.IntArray:
     return groups.ngroup().to_numpy().astype(np.int64)
 
 
-def group_rows(codes: core.IntArray) -> list[core.IntArray]:
+def group_rows(codes: core.IntArray) -> Iterator[core.IntArray]:
+    """Yield the rows that have the same code, one group at a time: there may be as many as rows."""
     order = np.argsort(codes, kind="stable")
     ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
-    return np.split(order, ends[:-1])
+    yield from cut_rows_at(order, ends)
+
+
+def cut_rows_at(rows: core.IntArray, ends: core.IntArray) -> Iterator[core.IntArray]:
+    first = 0
+    for stop in ends:
+        yield rows[first:stop]
+        first = stop
 
 
 def grid(values: Mapping[str, Any]) -> Sets:

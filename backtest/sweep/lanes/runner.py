@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import islice
@@ -74,9 +74,9 @@ def score_sets(
 ) -> Iterator[Found]:
     def list_tasks() -> Iterator[SetTask | IntArray]:
         seen = {name: each for name, each in sets.items() if name.startswith((s.SIGNAL, s.MARGIN))}
-        parts = s.group_rows(s.number_rows(seen, count_sets(sets)))
-        most = -(-count_sets(sets) // threads) if len(parts) == 1 else LANES
-        for rows in parts:
+        codes = s.number_rows(seen, count_sets(sets))
+        most = LANES if codes.any() else -(-count_sets(sets) // threads)  # 0 is the first group
+        for rows in s.group_rows(codes):
             some = take_sets(sets, rows)
             try:
                 panel = find_panel(take_sets(some, 0))
@@ -122,7 +122,7 @@ def split(
     n_bars = len(panel.span.closes)
     fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
     fits = fits and count_sets(sets) * n_bars >= LEAST_BAR_SETS
-    for rows in split_where(order, apart):
+    for rows in s.cut_rows_at(order, find_ends(order, apart)):
         setup, limit = None, 0
         if fits and len(rows) >= LEAST_LANES:
             with suppress(BacktestError):  # the run of this set gives the reason
@@ -131,11 +131,11 @@ def split(
         if setup is not None:
             columns = [x for policy in setup.observed for x in policy.columns.values()]
             limit = max(1, int(memory // max(sum(x.nbytes for x in columns), 1)))
-        groups, size = [rows], max(most, LEAST_LANES)
+        groups: Iterable[IntArray] = [rows]
+        size = max(most, LEAST_LANES)
         if 0 < limit < size:  # whose columns have room at once
-            pieces = split_where(rows, own)
-            starts = range(0, len(pieces), limit)
-            groups = [np.concatenate(pieces[k : k + limit]) for k in starts]
+            ends = find_ends(rows, own)
+            groups = s.cut_rows_at(rows, np.append(ends[limit - 1 : -1 : limit], ends[-1]))
         for part in (group[k : k + size] for group in groups for k in range(0, len(group), size)):
             is_block = setup is not None and len(part) >= LEAST_LANES
             like = setup if is_block else None
@@ -143,10 +143,14 @@ def split(
                 yield SetTask(some, take_sets(sets, some), panel, has_returns, like)
 
 
-def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
-    codes = [s.find_codes(each)[rows] for each in columns]
-    changes = [np.flatnonzero(np.diff(each)) + 1 for each in codes]
-    return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
+def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
+    """Return the places in rows after which a value of some column is another, and their number."""
+    is_last = np.zeros(len(rows), dtype=np.bool_)
+    is_last[-1:] = True
+    for column in columns:
+        codes = s.find_codes(column[rows])
+        is_last[:-1] |= codes[1:] != codes[:-1]
+    return np.flatnonzero(is_last) + 1
 
 
 def score_task(
