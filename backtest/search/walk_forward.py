@@ -300,6 +300,8 @@ def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None
     if len(segments) == 1:
         return None
     whole = problem.test.replace(overlay=segments[0].overlay or problem.test.overlay)
+    if problem.first > 0 and isinstance(whole.signal, np.ndarray):  # it may begin at the start
+        whole = whole.replace(signal=problem.keep_times())
     return engine.run_switched(whole, segments, compile=problem.compile)
 
 

@@ -343,10 +343,11 @@ class Directions(NamedTuple):
         return copy
 
 
-def read_directions(signal: Any, market: Market | Markets) -> Directions:
-    seen = m.find_clock(market).seen
-    read = m.read_weights if isinstance(seen, Markets) else read_signal
-    return Directions(signal, read(signal, seen), seen)
+def read_directions(signal: Any, market: Market | Markets, first: int = 0) -> Directions:
+    """Return the signal on the bars of policies; before bar ``first`` it may be unknown."""
+    clock = m.find_clock(market)
+    read = m.read_weights if isinstance(clock.seen, Markets) else read_signal
+    return Directions(signal, read(signal, clock.seen, first=clock.at(first)), clock.seen)
 
 
 Window = Annotated[int, core.Range(1, 100_000, "bars", log=True)]

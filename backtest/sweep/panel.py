@@ -235,8 +235,8 @@ class Panel:
             signal = rule.weigh(known, is_checked=False)
         if isinstance(test.market, Market) and rule is None:
             given = signals.resolve_signal(signal, test.market)
-            weights = engine.read_signals(given, known, 0, is_alone=True)[:, : self.seen.n_bars]
-            self.weights = np.ascontiguousarray(weights)
+            weights = engine.read_signals(given, known, clock.at(first), is_alone=True)
+            self.weights = np.ascontiguousarray(weights[:, : self.seen.n_bars])
         else:
             self.weights = read_weights(signal, self.seen, first=clock.at(first))
         self.columns = []

@@ -78,13 +78,16 @@ class SetRuns:
         """Return the signal with the times of its bars, for some of the bars."""
         if self.is_separate:
             return self.test.signal
-        return signals.read_directions(self.test.signal, self.market).keep_times()
+        return signals.read_directions(self.test.signal, self.market, self.first).keep_times()
 
     def describe_signal(self) -> str:
         signal: Any = self.test.signal
         if not self.is_separate:
-            return signals.read_directions(signal, self.market).describe()
-        found = (signals.read_directions(signal[k], one) for k, one in self.market.items())
+            return signals.read_directions(signal, self.market, self.first).describe()
+        found = []
+        for name, one in self.market.items():
+            first = engine.find_first_bar(one, self.test.start)
+            found.append(signals.read_directions(signal[name], one, first))
         return "; ".join(dict.fromkeys(each.describe() for each in found))
 
     def describe(self, kind: str, names: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
@@ -156,7 +159,8 @@ def read_runs(
         for name, one in market.items():
             own = varied.for_instrument(name, one).test
             found = signals.resolve_signal(s.pick(named, name), one)
-            signal[name] = signals.read_directions(found, own.market).keep_times()
+            begins = engine.find_first_bar(one, test.start)
+            signal[name] = signals.read_directions(found, own.market, begins).keep_times()
     else:
         _ = test.setting  # the markets fit one account
         signal = signals.resolve_signal(named, market)

@@ -101,6 +101,25 @@ def test_flows_are_those_from_the_start_on():
             how(MARKET, *given, compile=False, **{**TERMS, "account": early})
 
 
+@pytest.mark.parametrize("kind", ["series", "array", "of the bars from there"])
+def test_a_signal_may_be_unknown_before_the_start(kind):
+    values = np.where(np.arange(500) < 207, np.nan, 0.5)
+    signal = {"series": pd.Series(values, MARKET.times).dropna(), "array": values}.get(kind)
+    terms = {**TERMS, "signal": values[207:] if signal is None else signal}
+    found = bt.sweep(MARKET, VolTarget, SETS, compile=False, **terms)
+    assert_rows_are_runs(found, MARKET, VolTarget, compile=False, **terms)
+    if kind == "series":
+        many = {"A": MARKET, "B": OTHER}
+        apart = bt.sweep(many, VolTarget, SETS, accounts="separate", compile=False, **terms)
+        assert apart.table["sharpe A"].tolist() == found.table["sharpe"].tolist()
+        sets = {"trials": 4, "robust": False, "sampler": "sobol", "compile": False}
+        study = bt.tune(MARKET, VolTarget, **sets, **terms)
+        seen = MARKET.prefix(study.task.split)
+        known = {**terms, "signal": terms["signal"][: seen.times[-1]]}
+        alone = bt.run(seen, study.best_policy, compile=False, **known)
+        assert study.verdict.score == alone.metrics["sharpe"]
+
+
 def test_a_start_that_leaves_one_bar_is_refused():
     terms = {**TERMS, "start": MARKET.times[-1], "compile": False}
     said = "a run needs at least 2 bars, for the first never trades, got 1 from start"
