@@ -119,16 +119,19 @@ class Regression:
         return path
 
     def find_user_elsewhere(self, path: Path) -> str | None:
-        """Return the test of another worker that uses a baseline; else note that this one does."""
+        """Return the test of another worker that uses a baseline; else note that this one does.
+
+        The same test may run in several workers (``--dist each``).
+        """
         if self.shared is None:
             return None
         self.shared.mkdir(parents=True, exist_ok=True)
         note = self.shared / hashlib.sha256(os.fsencode(path)).hexdigest()
         with FileLock(f"{note}.lock"):
-            if note.exists():
-                return note.read_text(encoding="utf-8")
-            note.write_text(self.test, encoding="utf-8")
-        return None
+            if not note.exists():
+                note.write_text(self.test, encoding="utf-8")
+            user = note.read_text(encoding="utf-8")
+        return None if user == self.test else user
 
     def find_relative_path(self, file: Path) -> str:
         """Return the path of an experiment relative to the folder of the baselines."""

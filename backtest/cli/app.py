@@ -225,6 +225,8 @@ FLAGS = {
     r"\buntil='([^']*)'": (r"--to '\1'", r"--to '\1'"),
     r"\bsessions=True": ("--set data.sessions=true", "--sessions"),
     r"\btimezone='([^']*)'": (r"--set data.timezone=\1", r"--timezone \1"),
+    r"\brepair='([^']*)'": (r"backtest data import --repair \1", r"--repair \1"),
+    r"\bgive now= ": ("give --set data.now=TIME ", "give now= in Python "),
     r"\b(mark|funding)_gaps='(\w+)'": (r"--set data.\1_gaps=\2", r"--repair \1-gaps=\2"),
 }
 """Arguments of readers that cures name, and what commands, and data import, have in their place."""

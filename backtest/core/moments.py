@@ -185,15 +185,15 @@ def find_clock(numbers: units.FloatArray) -> Clock | None:
     """Return the clock of another program that numbers of shape (n,) are of, if any.
 
     They lie in 1973 to 2100 by that clock. Ticks of 100 ns are ns of 1973, 1974 or 1990 as well:
-    those are taken for what they are if all are whole minutes.
+    several that are all whole minutes are taken for that. No day of Excel is one of those.
     """
     known = numbers[np.isfinite(numbers)]
     for clock in CLOCKS if known.size else ():
         first = (FIRST_EPOCH // units.SECOND - clock.origin) * clock.per_second
         last = (LAST_EPOCH // units.SECOND - clock.origin) * clock.per_second
         is_inside = bool(((known >= first) & (known < last)).all())
-        is_days = clock.per_second < 1.0
-        if is_inside and (is_days or (known % units.MINUTE).any()):
+        is_minutes = known.size > 1 and not (known % units.MINUTE).any()
+        if is_inside and not is_minutes:
             return clock
     return None
 

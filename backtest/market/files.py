@@ -58,6 +58,8 @@ SINCE_1904 = 2_082_844_800 * SECOND
 """From 1904, from which old Macs, QuickTime and LabVIEW count, to 1970, ns."""
 
 HALVES = ("float16", "halffloat[pyarrow]")
+HALF = "half_precision"
+"""The note of prices that were kept in 16 bits."""
 
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to; a table may hold four times as many."""
@@ -711,7 +713,7 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
         if not halves:
             continue
         note = f"{', '.join(halves)} of {role} in half precision (float16), of three digits"
-        notes["half_precision"] = note
+        notes[HALF] = f"{notes[HALF]}; {note}" if HALF in notes else note
         core.warn_caller(
             f"{note}: 60,017 became 60,032 ({part.name}); give float64, as the source has them"
         )

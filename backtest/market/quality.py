@@ -17,8 +17,11 @@ from backtest.market import files
 from backtest.market import tables as timed
 from backtest.market.market import Market
 from backtest.market.markets import Markets
-from backtest.market.rules import LISTED, RULES, Hit, Rule, Subject
+from backtest.market.rules import DOUBT, LISTED, RULES, Hit, Rule, Subject
 from backtest.market.tables import SCHEMAS, Defects, read_frame, spacing
+
+HALF_PRECISION = Rule("half precision", files.ROLES, DOUBT, lambda _: [])
+"""The doubt of prices that were kept in 16 bits, which a note shows and the values do not."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ def build_quality(
         for role, subject in subjects.items()
         if role in rule.roles and (hits := rule.find(subject))
     ]
+    note = filled.get(files.HALF, "")
+    for role, subject in subjects.items():
+        if f" of {role} in " in note:
+            rows = Hit(subject.time, places=(note,))
+            found.append(count_hits(HALF_PRECISION, subject, [rows]))
     return Quality(
         facts={role: describe_table(each) for role, each in subjects.items()},
         findings=tuple(found),
@@ -155,7 +163,8 @@ def inspect_market(market: Market) -> Quality:
 def inspect_files(paths: Sequence[Path], options: files.ReadOptions) -> Quality:
     frames, options, filled = files.open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
-    subjects, defects, _ = files.read_frames(frames, options)
+    subjects, defects, notes = files.read_frames(frames, options)
+    filled = {**filled, **{name: text for name, text in notes.items() if name == files.HALF}}
     if options.timezone is None and len(subjects) < sum(map(bool, frames.values())):
         subjects, more, _ = files.read_frames(frames, options._replace(timezone="UTC"))
         defects += [each for each in more if each not in defects]  # of stamps without a zone, too

@@ -355,8 +355,8 @@ def find_outliers(subject: Subject) -> list[Hit]:
     since[0] = closes[0] - closes[1 : 1 + NEAR_CLOSES].median()
     until[last] = closes[last] - closes[max(last - NEAR_CLOSES, 0) : last].median()
     nearer = since.where(since.abs() <= until.abs(), until).where(since.notna() & until.notna())
-    highest = np.maximum(highs.shift(), highs.shift(-1))
-    lowest = np.minimum(lows.shift(), lows.shift(-1))
+    highest = np.fmax(highs.shift(), highs.shift(-1))
+    lowest = np.fmin(lows.shift(), lows.shift(-1))
     offsets = {
         "close": nearer,
         "high": np.fmax(highs - np.maximum(top, highest), 0.0),
@@ -606,7 +606,10 @@ def find_off_hour(subject: Subject) -> list[Hit]:
 
 
 ERROR, DOUBT = "error", "doubt"
-_EMPTY_BARS = "repair='bar-gaps=flat' fills them with the close before and no volume"
+_EMPTY_BARS = (
+    "repair='bar-gaps=flat' fills them with the close before and no volume; of a frame, "
+    "frame.dropna(subset=['close']) and sessions=True leave them out"
+)
 _EMPTY_MARKS = "mark_gaps='last' uses last prices there"
 _BARS, _MARK, _FUNDING, _ALL = ("bars",), ("mark",), ("funding",), (*NOUNS,)
 _AGAIN = "download those bars again"

@@ -112,6 +112,14 @@ def test_the_clock_of_another_program_is_refused_by_its_name(clock, seconds, kin
     assert np.array_equal(read_stamps(cure(stamps), name="x"), moments * 10**9)
 
 
+def test_one_moment_of_another_clock_is_refused_too():
+    """Midnight of 2024-03-01 in ticks of .NET, which is a whole minute of 1990 in ns."""
+    with pytest.raises(bt.DataError, match=r"which are ticks of .NET"):
+        read_stamps(pd.Index([638_448_480_000_000_000]), name="x")
+    with pytest.raises(bt.ParameterError, match="--from must be a time such as"):
+        to_nanoseconds(638_448_480_000_000_000, "--from")
+
+
 def test_a_stamp_of_ns_in_1974_or_1990_is_what_it_says_where_it_is_a_whole_minute():
     for year in ("1974-02-01", "1990-06-01"):
         for freq in ("min", "5min", "h", "D"):

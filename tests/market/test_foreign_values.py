@@ -123,6 +123,14 @@ def test_empty_rows_at_the_ends_repeat_the_last_close_or_are_left_out(tmp_path):
     check_refused(lambda: Market.load(tmp_path, repair="bar-gaps=flat"), said, DataError)
 
 
+def test_empty_rows_of_a_frame_may_be_left_out():
+    bars = FLAT.copy()
+    bars.iloc[[5, 6, 50]] = np.nan
+    said = "frame.dropna(subset=['close']) and sessions=True leave them out"
+    check_refused(lambda: Market.from_frames(bars), said, DataError)
+    assert Market.from_frames(bars.dropna(subset=["close"]), sessions=True).n_bars == 93
+
+
 def test_a_row_with_one_price_is_no_missing_bar(tmp_path):
     write_rows(tmp_path, "100,,,,0", at=slice(3, 4))
     said = "close must be positive and finite, got nan in 1 of 96 bars"
@@ -200,6 +208,7 @@ def test_prices_in_half_precision_are_told_and_noted():
         market = Market.from_frames(halves)
     assert market.close[0] == 60_032.0
     assert market.filled["half_precision"].startswith("open, high, low, close of bars in half")
+    assert bt.quality(market).find("bars", "half precision").count == 96
     assert dict(Market.from_frames(bars.astype("float32")).filled) == {"funding": "none given"}
 
 

@@ -170,6 +170,14 @@ def test_a_print_at_either_end_is_judged_from_the_side_there_is(row, factor):
     assert found.time.tolist() == [table.time[row]]
 
 
+@pytest.mark.parametrize(("row", "column", "factor"), [(0, "low", 0.9), (-1, "high", 1.1)])
+def test_a_wick_at_either_end_is_judged_by_its_one_neighbor(row, column, factor):
+    table = walk()
+    table.columns[column][row] *= factor
+    (found,) = find_outliers(Subject("bars", table, table, HOUR, sessions=False, bars=None))
+    assert found.time.tolist() == [table.time[row]]
+
+
 @pytest.mark.parametrize("first", [0, 300, -1])
 @pytest.mark.parametrize("n_bars", [1, 2, 3, 12, 24])
 @pytest.mark.parametrize("factor", [1000.0, 0.001, 3.2])

@@ -156,6 +156,7 @@ def test_two_workers_of_xdist_do_not_use_one_baseline(tmp_path):
     assert make("test_b").claim_baseline("other") != path
     with pytest.raises(bt.ParameterError, match="'same' of test_a is used again in test_b"):
         make("test_b").claim_baseline("same")
+    assert make("test_a").claim_baseline("same") == path  # of one test in each worker
     assert make("test_b", run="next run").claim_baseline("same") == path
 
 
