@@ -65,15 +65,17 @@ def bars_market(
         "close": close, **columns,
     }  # fmt: skip
     index = pd.date_range(start, periods=len(close), freq=freq, tz="UTC")
-    given = {"now": "2100-01-01", **(terms or {})}  # generated bars may be of the future
+    given = {"now": "2200-01-01", **(terms or {})}  # generated bars may be of the future
     return bt.Market.from_frames(pd.DataFrame(bars, index=index), **given)
 
 
-def walk(n: int, mu: float, sigma: float | np.ndarray, seed: int) -> bt.Market:
+def walk(
+    n: int, mu: float, sigma: float | np.ndarray, seed: int, start: float = 100.0
+) -> bt.Market:
     """Return hourly bars of a geometric Brownian motion: dS / S = mu dt + sigma dW, annual."""
     noise = np.random.default_rng(seed).standard_normal(n)
     steps = (mu - 0.5 * np.square(sigma)) / YEAR + sigma / math.sqrt(YEAR) * noise
-    return market_of(100.0 * np.exp(np.cumsum(steps)))
+    return market_of(start * np.exp(np.cumsum(steps)))
 
 
 def live(market: bt.Market, policy: bt.Policy, **settings: Any) -> bt.Result:

@@ -290,7 +290,9 @@ def test_strength_is_the_move_in_deviations_clipped():
 def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookback):
     """P = Phi(|m| sqrt(T) / sigma), m the drift of log prices; windows apart are independent.
     Standard error sqrt(P (1 - P) / windows); over 400 windows that is 2.5 % at most."""
-    market = walk(400 * lookback + 1, drift + 0.5 * sigma**2, sigma, seed=lookback)
+    start = 1e-9 if drift > 0.0 else 1e14  # decades away from the largest and smallest price
+    mu = drift + 0.5 * sigma**2
+    market = walk(400 * lookback + 1, mu, sigma, seed=lookback, start=start)
     signs = trend_sign(market, lookback)[lookback::lookback]
     chance = Phi(abs(drift) * math.sqrt(lookback / YEAR) / sigma)
     found = np.mean(signs == np.sign(drift))
