@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -62,6 +63,10 @@ def release_compiler() -> None:
         HELD_FOR_FORK.pop().release()
 
 
+# The hooks of the libraries below hold their locks, which a compiling thread may need. What is
+# registered last is called first, so they are loaded before.
+for _library in ("logging", "concurrent.futures.thread", "random"):
+    importlib.import_module(_library)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=hold_compiler, after_in_parent=release_compiler, after_in_child=release_compiler
