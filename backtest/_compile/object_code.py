@@ -29,8 +29,18 @@ import numpy as np
 from backtest._compile.trusted_files import UntrustedError, check_folder, read_own_file, warn_once
 from backtest.core.atomic_files import write_file
 from backtest.core.code_names import LateModule, find_version, hash_texts
+from backtest.core.fields import Choice
 
 binding: Any = LateModule("llvmlite.binding")
+MODE = "BACKTEST_COMPILE"
+
+
+def read_mode() -> str:
+    """Return when formulas compile, ``"auto"`` or ``"now"``; any other word is refused."""
+    mode = os.environ.get(MODE, "").lower() or "auto"
+    return str(Choice("auto", "now").check(f"the environment variable {MODE}", mode))
+
+
 """LLVM, which is imported where code runs."""
 
 BUILT = Path(__file__).parents[1] / "_built"

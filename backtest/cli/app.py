@@ -17,6 +17,7 @@ import typer
 import typer.core
 
 from backtest import core
+from backtest._compile.object_code import read_mode
 from backtest.cli import printing
 from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
 
@@ -181,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = show_warning
         try:
             check_text(given)
+            read_mode()
             output = printing.reserve_stdout() if "--json" in given else nullcontext()
             with core.recording_command(["backtest", *given]), output:
                 tree: Any = typer.main.get_command(app)

@@ -41,7 +41,9 @@ def discard_folder(folder: Path) -> None:
     with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
         moved = folder.rename(grave / folder.name)
         for each in moved.iterdir():
-            if each.is_dir():
+            if each.is_symlink():
+                each.unlink()  # and never what it leads to
+            elif each.is_dir():
                 shutil.rmtree(each)
             elif each.name != MANIFEST:
                 each.unlink()

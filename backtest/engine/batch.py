@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
-from backtest._compile.object_code import BUILD, Struct, Structs
+from backtest._compile.object_code import BUILD, Struct, Structs, read_mode
 from backtest.account import AccountState
 from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
@@ -55,6 +54,7 @@ def run_account(
     progress: core.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
+    read_mode()  # a wrong word is refused where nothing compiles, too
     run = partial(take, setup, progress=progress, switches=switches)
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return run(is_compiled=False)
@@ -189,7 +189,6 @@ def take(
     )
 
 
-MODE = "BACKTEST_COMPILE"
 MOST_PLAIN = 50_000
 """Bars times parameter sets times instruments that plain Python takes where nothing is compiled.
 
@@ -199,9 +198,7 @@ A bar takes plain Python about 200 us, so this many take 10 s; the compiler take
 
 def is_plain_sooner(n: int) -> bool:
     """Return whether ``n`` bars times sets times instruments do not wait for the compiler."""
-    mode = os.environ.get(MODE, "").lower() or "auto"
-    mode = str(core.Choice("auto", "now").check(f"the environment variable {MODE}", mode))
-    return mode != "now" and n <= MOST_PLAIN
+    return read_mode() != "now" and n <= MOST_PLAIN
 
 
 FOREVER = 2**40

@@ -63,6 +63,8 @@ HALF = "half_precision"
 
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to; a table may hold four times as many."""
+PIECE = 1 << 20
+"""Bytes that are unpacked at once."""
 
 
 def suffix_of(path: Path) -> str:
@@ -119,27 +121,39 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
+def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
     """Return the text in a file, unpacked; raise before it is more than the largest size."""
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
-            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            names = [entry.filename for entry in entries]
             if len(names) != 1 or not names[0].lower().endswith(".csv"):
                 found = ", ".join(name[:40] for name in names[:4]) or "nothing"
                 raise DataError(
                     f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
                 )
-            with archive.open(names[0]) as stream:
-                data = stream.read(LARGEST + 1)
-    else:
-        opened = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
-        data = opened.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
+            check_size(entries[0].file_size, where)  # zipfile reads no more than it says
+            with archive.open(names[0]) as entry:
+                return read_bounded(entry, where)
+    stream: Any = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
+    return read_bounded(stream, where)
+
+
+def read_bounded(stream: IO[bytes], where: str) -> bytearray:
+    """Read a stream in pieces, into memory of little more than what it holds so far."""
+    data = bytearray()
+    while piece := stream.read(PIECE):
+        check_size(len(data) + len(piece), where)
+        data += piece
     return data
 
 
-def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
+def check_size(size: int, where: str) -> None:
+    if size > LARGEST:
+        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
+
+
+def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the table in a text, with a header or none: then columns are named by position."""
     from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
 

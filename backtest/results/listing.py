@@ -469,6 +469,9 @@ def find_reason_to_keep(folder: Path) -> str:
     try:
         if folder.is_symlink():
             return "it is a link"
+        linked = next((each.name for each in folder.rglob("*") if each.is_symlink()), "")
+        if linked:
+            return f"it holds the link {linked!r}"
         if folder.name.startswith(s.LEFTOVERS):
             moved = all(
                 each.name == LOCK

@@ -162,3 +162,14 @@ def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
     assert "Traceback" not in err
     assert words in err
     assert [each for each in sorted(folder.rglob("*")) if "__pycache__" not in each.parts] == before
+
+
+@pytest.mark.parametrize("command", ["run --to 2023-01-03 --no-save", "compile", "results list"])
+def test_an_unknown_way_to_compile_is_refused_wherever_it_is_read(command, capsys, monkeypatch):
+    """Before: it was read only where something had to be compiled."""
+    monkeypatch.setenv("BACKTEST_COMPILE", "never")
+    code, out, err = call(capsys, *command.split())
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: the environment variable BACKTEST_COMPILE must be one of auto, now, got 'never'\n"
+    )

@@ -69,6 +69,33 @@ def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
     assert len(list_results(store)) == 2
 
 
+LINKED = {
+    "in a result": "RUN/extra",
+    "as a table": "RUN/bars.parquet",
+    "in what a process left": ".pruned-x/a-0123456789abcdef",
+    "deeper in it": ".saving-x/a-0123456789abcdef/in",
+    "as a result": "linked-0123456789abcdef",
+}
+
+
+@pytest.mark.parametrize("place", LINKED)
+def test_links_are_named_and_nothing_behind_them_is_deleted(store, run, tmp_path, capsys, place):
+    """Before: a folder of leftovers with a link stayed half deleted, and was called deleted."""
+    (tmp_path / "outside").mkdir()
+    precious = tmp_path / "outside" / "precious"
+    precious.write_text("mine")
+    link = store / LINKED[place].replace("RUN", run.name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "outside", target_is_directory=True)
+    words = ("--keep", "0", "--damaged", "--unfinished", "--yes")
+    code, out, err = call(capsys, "results", "prune", *words, "--results", str(store))
+    assert (code, err) == (0, "")
+    assert "left, not known to be a result" in out
+    assert link.is_symlink()
+    assert precious.read_text() == "mine"
+
+
 def test_a_result_with_a_file_of_somebody_is_left(store, run):
     (run / "notes.txt").write_text("precious")
     chosen, kept = choose_deletions(store, Filter())
