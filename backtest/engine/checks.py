@@ -212,8 +212,39 @@ def warn_once(*, is_first: bool) -> Iterator[None]:
         yield
 
 
+HIGH_RATES = {
+    **dict.fromkeys(("fees.taker", "fees.maker"), 0.01),
+    **dict.fromkeys(("borrow_rate", "cash_rate", "short_rate"), 1.0),
+    **dict.fromkeys(("contract.borrow_rate", "contract.expense"), 1.0),
+}
+"""Fees of a trade, and rates of a year, over which a figure likely is a percentage."""
+
+
+def warn_of_rates(markets: Markets, venue: Any) -> None:
+    """Warn of fees over 1 % of the notional and of rates over 100 % a year, once each."""
+    told: dict[str, None] = {}
+    for name, market in markets.items():
+        own = core.pick_value(venue, name)
+        for field, most in HIGH_RATES.items():
+            rate = attrgetter(field)(own)
+            if isinstance(rate, str):  # a column of the bars
+                rate = market.columns.get(rate)
+            if rate is None:
+                continue
+            highest = float(np.nanmax(np.asarray(rate, dtype=np.float64)))
+            if highest > most:
+                per = "of the notional" if field.startswith("fees") else "a year"
+                shown = core.format_percent(highest)
+                told[f"{field} is {highest:g}, {shown} {per}: rates are fractions, 0.01 is 1 %"] = (
+                    None
+                )
+    for text in told:
+        core.warn_caller(text)
+
+
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
     markets = as_markets(market)
+    warn_of_rates(markets, venue)
     labels, start = label_names(markets), int(markets.time[first])
     misfits: dict[str, list[str]] = {}
     for name, each in markets.items():

@@ -16,7 +16,14 @@ from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownT
 from backtest.engine import count_unfilled
 from backtest.report.page import format_measure, format_span, list_heads
 from backtest.report.write import draw_chart
-from backtest.results import check_metric, count_cautions, find_cautions, name_measure
+from backtest.results import (
+    check_metric,
+    count_cautions,
+    find_cautions,
+    find_far_bounds,
+    name_measure,
+    read_constraints,
+)
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
 from backtest.results.run_record import describe_short
@@ -198,6 +205,8 @@ def list_sweep_notices(sweep: Sweep) -> Iterator[str]:
     if unfilled := count_unfilled(sweep.metrics):
         cure = "run one of them to see why"
         yield f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order; {cure}."
+    for text in find_far_bounds(read_constraints(sweep.ranked_where), sweep.metrics):
+        yield f"{core.capitalize(text)}."
     if caution := count_cautions(read_rows(explored, TOP)):
         yield f"{core.capitalize(caution)}: see their notes."
 
@@ -365,7 +374,7 @@ def list_study_notices(study: Study) -> Iterator[str]:
         more = "; it can be resumed" if study.folder is not None else "; nothing of it is stored"
         yield f"UNFINISHED: the best so far, by its own score{more}."
     if study.trials and study.best_trial < 0:
-        yield "No parameter set satisfies the constraints."
+        yield "No parameter set can be chosen."
     elif study.trials and (cautions := find_cautions(study.table.iloc[study.best_trial])):
         yield f"The chosen set has {cautions} in the search."
     if study.trials and (unfilled := study.count_unfilled()):
@@ -397,7 +406,7 @@ def list_study_assumptions(study: Study) -> tuple[str, ...]:
 
 def list_study_numbers(study: Study) -> list[Headline]:
     if not study.trials or study.best_trial < 0:
-        return [Headline("sets", "Sets", study.trials, "count", "none satisfies the constraints")]
+        return [Headline("sets", "Sets", study.trials, "count", "none can be chosen")]
     explored, verdict = explore_study(study), study.verdict
     best = float(explored.values[study.best_trial])
     found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
@@ -465,7 +474,7 @@ def list_luck(study: Study) -> list[Shown]:
     verdict = study.verdict
     growth = GrowthTest() if verdict is None else verdict.growth
     if verdict is None or study.best_trial < 0:
-        return ["No verdict: the study is unfinished, or no set satisfies the constraints."]
+        return ["No verdict: the study is unfinished, or no set can be chosen."]
     policies = ", ".join(verdict.other_policies)
     candidates = 0 if study.outcome is None else len(study.outcome.candidates)
     median = verdict.plain_plateau

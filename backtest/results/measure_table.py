@@ -23,13 +23,15 @@ class Measure(NamedTuple):
     """``better`` is 1 if larger is better, -1 if smaller is, 0 for neither.
 
     ``part`` says what it is measured of: ``"core"`` the tally of a sweep, ``"all"`` that of a run,
-    ``"path"`` the returns and the unit values of a run.
+    ``"path"`` the returns and the unit values of a run. ``domain`` holds the lowest and the highest
+    value that the measure can have; bounds are checked against it.
     """
 
     unit: str
     better: int
     meaning: str
     part: str = "all"
+    domain: tuple[float, float] = (-math.inf, math.inf)
 
 
 V = TypeVar("V")
@@ -45,87 +47,141 @@ class Measures(dict[str, V]):
 FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"
 A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "x of equity", "log growth per year", "0 or 1"
 
+SHARE, SIZE = (0.0, 1.0), (0.0, math.inf)
+RETURN = (-1.0, math.inf)
+"""A return of unit values, which never are below 0."""
+LOSSES = (-math.inf, 1.0)
+"""Losses of a period: gains are negative, and no more than all is lost."""
+MARGIN_USE = (0.0, 10.0)
+"""An initial margin over ten times the equity: its maintenance would have liquidated before."""
+
 ABOUT: dict[str, Measure] = {
-    "total_return": Measure(FRACTION, 1, "growth from start to end, free of deposits", "core"),
-    "cagr": Measure(A_YEAR, 1, "growth of the account per year, compounded", "core"),
-    "volatility": Measure(ROOT, -1, "standard deviation of returns, annualized", "core"),
+    "total_return": Measure(
+        FRACTION, 1, "growth from start to end, free of deposits", "core", domain=RETURN
+    ),
+    "cagr": Measure(A_YEAR, 1, "growth of the account per year, compounded", "core", domain=RETURN),
+    "volatility": Measure(
+        ROOT, -1, "standard deviation of returns, annualized", "core", domain=SIZE
+    ),
     "sharpe": Measure(ROOT, 1, "mean return over the risk-free rate per unit of deviation", "core"),
     "sortino": Measure(ROOT, 1, "return over the risk-free rate per unit of downside"),
     "max_drawdown": Measure(
-        FRACTION, -1, "deepest fall from a running peak, at bar closes", "core"
+        FRACTION, -1, "deepest fall from a running peak, at bar closes", "core", domain=SHARE
     ),
     "drawdown_days": Measure(
-        DAYS, -1, "from the peak of the deepest fall to recovery, or the end", "path"
+        DAYS, -1, "from the peak of the deepest fall to recovery, or the end", "path", domain=SIZE
     ),
     "recovered": Measure(
-        FLAG, 1, "whether the peak before the deepest fall was reached again", "path"
+        FLAG, 1, "whether the peak before the deepest fall was reached again", "path", domain=SHARE
     ),
     "calmar": Measure("per year", 1, "growth per year for each unit of the deepest fall", "core"),
-    "var_95": Measure(FRACTION, -1, "value at risk of a sampling period at 95 %", "path"),
+    "var_95": Measure(
+        FRACTION, -1, "value at risk of a sampling period at 95 %", "path", domain=LOSSES
+    ),
     "es_95": Measure(
-        FRACTION, -1, "expected shortfall (CVaR) of a sampling period at 95 %", "path"
+        FRACTION,
+        -1,
+        "expected shortfall (CVaR) of a sampling period at 95 %",
+        "path",
+        domain=LOSSES,
     ),
-    "var_99": Measure(FRACTION, -1, "value at risk of a sampling period at 99 %", "path"),
+    "var_99": Measure(
+        FRACTION, -1, "value at risk of a sampling period at 99 %", "path", domain=LOSSES
+    ),
     "es_99": Measure(
-        FRACTION, -1, "expected shortfall (CVaR) of a sampling period at 99 %", "path"
+        FRACTION,
+        -1,
+        "expected shortfall (CVaR) of a sampling period at 99 %",
+        "path",
+        domain=LOSSES,
     ),
-    "sharpe_error": Measure(ROOT, 0, "standard error of the Sharpe ratio", "path"),
+    "sharpe_error": Measure(ROOT, 0, "standard error of the Sharpe ratio", "path", domain=SIZE),
     "probabilistic_sharpe": Measure(
-        FRACTION, 1, "probability that the true Sharpe is above 0", "path"
+        FRACTION, 1, "probability that the true Sharpe is above 0", "path", domain=SHARE
     ),
     "alpha": Measure(A_YEAR, 1, "return that beta times the market does not explain", "path"),
-    "alpha_error": Measure(A_YEAR, 0, "HAC standard error of alpha", "path"),
+    "alpha_error": Measure(A_YEAR, 0, "HAC standard error of alpha", "path", domain=SIZE),
     "beta": Measure("number", 0, "slope of returns on unlevered market returns", "path"),
-    "beta_error": Measure("number", 0, "HAC standard error of beta", "path"),
+    "beta_error": Measure("number", 0, "HAC standard error of beta", "path", domain=SIZE),
     "skewness": Measure("number", 1, "third standardized moment of returns, without bias", "path"),
     "excess_kurtosis": Measure(
         "number", -1, "fourth standardized moment less 3, without bias", "path"
     ),
-    "omega": Measure("number", 1, "sum of gains over sum of losses", "path"),
+    "omega": Measure("number", 1, "sum of gains over sum of losses", "path", domain=SIZE),
     "tail_ratio": Measure(
-        "number", 1, "95 % quantile of returns over the 5 % quantile, without signs", "path"
+        "number",
+        1,
+        "95 % quantile of returns over the 5 % quantile, without signs",
+        "path",
+        domain=SIZE,
     ),
     "gain_to_pain": Measure(
-        "number", 1, "sum of monthly returns over sum of monthly losses", "path"
+        "number", 1, "sum of monthly returns over sum of monthly losses", "path", domain=RETURN
     ),
-    "ulcer": Measure(FRACTION, -1, "root mean square of the drawdown at bar closes", "path"),
-    "best_day": Measure(FRACTION, 1, "largest return of a day", "path"),
-    "worst_day": Measure(FRACTION, 1, "smallest return of a day", "path"),
-    "best_month": Measure(FRACTION, 1, "largest return of a month", "path"),
-    "worst_month": Measure(FRACTION, 1, "smallest return of a month", "path"),
-    "positive_days": Measure(FRACTION, 1, "share of days with a gain", "path"),
+    "ulcer": Measure(
+        FRACTION, -1, "root mean square of the drawdown at bar closes", "path", domain=SHARE
+    ),
+    "best_day": Measure(FRACTION, 1, "largest return of a day", "path", domain=RETURN),
+    "worst_day": Measure(FRACTION, 1, "smallest return of a day", "path", domain=RETURN),
+    "best_month": Measure(FRACTION, 1, "largest return of a month", "path", domain=RETURN),
+    "worst_month": Measure(FRACTION, 1, "smallest return of a month", "path", domain=RETURN),
+    "positive_days": Measure(FRACTION, 1, "share of days with a gain", "path", domain=SHARE),
     "certainty_equivalent": Measure(
-        A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3"
+        A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", domain=RETURN
     ),
-    "turnover": Measure("per year", -1, "traded notional over mean equity", "core"),
-    "fills": Measure(COUNT, -1, "fills of orders and exits, without liquidations", "core"),
+    "turnover": Measure("per year", -1, "traded notional over mean equity", "core", domain=SIZE),
+    "fills": Measure(
+        COUNT, -1, "fills of orders and exits, without liquidations", "core", domain=SIZE
+    ),
     "price_pnl": Measure(MONEY, 1, "profit of price moves, before any cost"),
     **{x.name: Measure(MONEY, -1, x.measure, "core") for x in MONEY_TERMS if x.is_cost},
-    "liquidations": Measure(COUNT, -1, "times that a price triggered a liquidation", "core"),
+    "liquidations": Measure(
+        COUNT, -1, "times that a price triggered a liquidation", "core", domain=SIZE
+    ),
     "liquidation_loss": Measure(MONEY, -1, "what liquidations cost beyond the price move"),
-    "bad_debt": Measure(MONEY, -1, "shortfall of the account, covered by the insurance fund"),
-    "ruined": Measure(FLAG, -1, "whether a loss ruined the account", "core"),
-    "ruin_time": Measure(DAYS, 1, "from the start to ruin; NaN where there was none", "core"),
-    "time_to_first_liquidation": Measure(DAYS, 1, "from the start; NaN where there was none"),
+    "bad_debt": Measure(
+        MONEY, -1, "shortfall of the account, covered by the insurance fund", domain=SIZE
+    ),
+    "ruined": Measure(FLAG, -1, "whether a loss ruined the account", "core", domain=SHARE),
+    "ruin_time": Measure(
+        DAYS, 1, "from the start to ruin; NaN where there was none", "core", domain=SIZE
+    ),
+    "time_to_first_liquidation": Measure(
+        DAYS, 1, "from the start; NaN where there was none", domain=SIZE
+    ),
     "near_liquidation_share": Measure(
-        FRACTION, -1, "closes within 10 % of the liquidation price", "path"
+        FRACTION, -1, "closes within 10 % of the liquidation price", "path", domain=SHARE
     ),
-    "stops": Measure(COUNT, -1, "stops of any kind that closed the position at a loss limit"),
-    "take_profits": Measure(COUNT, 0, "take-profits that closed the position"),
-    "ambiguous_bars": Measure(COUNT, -1, "bars the account survives only if prices move together"),
+    "stops": Measure(
+        COUNT, -1, "stops of any kind that closed the position at a loss limit", domain=SIZE
+    ),
+    "take_profits": Measure(COUNT, 0, "take-profits that closed the position", domain=SIZE),
+    "ambiguous_bars": Measure(
+        COUNT, -1, "bars the account survives only if prices move together", domain=SIZE
+    ),
     "both_reached": Measure(
-        COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price"
+        COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price", domain=SIZE
     ),
-    "margin_calls": Measure(COUNT, -1, "closes at which the margin ratio rose over the call"),
-    "calls_met": Measure(COUNT, 0, "margin calls that ended with the ratio under the call again"),
-    "calls_failed": Measure(COUNT, -1, "margin calls that ended otherwise"),
-    "liquidated_after_call": Measure(COUNT, -1, "calls that a liquidation followed"),
-    "time_to_liquidation_after_call": Measure(DAYS, 1, "mean from a call to that liquidation"),
-    "mean_leverage": Measure(TURNS, 0, "mean of notional over equity at closes"),
-    "peak_leverage": Measure(TURNS, -1, "highest notional over equity at a close"),
-    "gross_over_cap": Measure(FRACTION, -1, "closes above the cap of gross leverage"),
-    "peak_margin_ratio": Measure(FRACTION, -1, "highest maintenance over what backs the position"),
-    "mean_margin_use": Measure(FRACTION, -1, "mean of initial margin over equity at closes"),
+    "margin_calls": Measure(
+        COUNT, -1, "closes at which the margin ratio rose over the call", domain=SIZE
+    ),
+    "calls_met": Measure(
+        COUNT, 0, "margin calls that ended with the ratio under the call again", domain=SIZE
+    ),
+    "calls_failed": Measure(COUNT, -1, "margin calls that ended otherwise", domain=SIZE),
+    "liquidated_after_call": Measure(COUNT, -1, "calls that a liquidation followed", domain=SIZE),
+    "time_to_liquidation_after_call": Measure(
+        DAYS, 1, "mean from a call to that liquidation", domain=SIZE
+    ),
+    "mean_leverage": Measure(TURNS, 0, "mean of notional over equity at closes", domain=SIZE),
+    "peak_leverage": Measure(TURNS, -1, "highest notional over equity at a close", domain=SIZE),
+    "gross_over_cap": Measure(FRACTION, -1, "closes above the cap of gross leverage", domain=SHARE),
+    "peak_margin_ratio": Measure(
+        FRACTION, -1, "highest maintenance over what backs the position", domain=SHARE
+    ),
+    "mean_margin_use": Measure(
+        FRACTION, -1, "mean of initial margin over equity at closes", domain=MARGIN_USE
+    ),
     "return_on_margin": Measure(A_YEAR, 1, "net profit per year over mean initial margin"),
     "leverage_decay": Measure(
         LOSS, -1, "growth lost to volatility, funding, interest and fees", "path"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest import core
 from backtest.core.code_names import pd
-from backtest.results.measure_table import ABOUT, METRICS, PATH
+from backtest.results.measure_table import ABOUT, FRACTION, METRICS, PATH
 
 MetricArrays: TypeAlias = Mapping[str, core.FloatArray]
 ObjectiveLike: TypeAlias = str | Mapping[str, float] | Callable[[Mapping[str, float]], float]
@@ -145,8 +145,62 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
                 f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for "
                 f"{name}; '<= 0.4', for example"
             )
-        read.append(Constraint(name, match[1], bound))
+        constraint = Constraint(name, match[1], bound)
+        if constraint != RUIN:
+            check_domain(constraint)
+        read.append(constraint)
     return (RUIN, *(each for each in read if each != RUIN))
+
+
+def check_domain(constraint: Constraint) -> None:
+    """Raise ParameterError for a bound that every value satisfies, or none."""
+    name, operator, bound = constraint
+    low, high = ABOUT[name].domain
+    by_operator = {
+        "<=": (bound >= high, bound < low),
+        "<": (bound > high, bound <= low),
+        ">=": (bound <= low, bound > high),
+        ">": (bound < low, bound >= high),
+        "==": (False, not low <= bound <= high),
+    }
+    is_kept, is_broken = by_operator[operator]
+    if not is_kept and not is_broken:
+        return
+
+    span = f"is {low:g} or more" if high == math.inf else f"is at most {high:g}"
+    if -math.inf < low and high < math.inf:
+        span = f"lies in [{low:g}, {high:g}]"
+    result = "no value breaks" if is_kept else "no value satisfies"
+    cure = "leave it out"
+    is_fraction = ABOUT[name].unit == FRACTION and high < math.inf
+    if is_fraction and high < bound <= 100.0:
+        cure = f"fractions are not per cent, '{operator} {bound / 100.0:g}' for example"
+    elif is_fraction and bound < low <= -bound <= high:
+        cure = f"it is positive, '{operator} {-bound:g}' for example"
+    raise core.ParameterError(
+        f"a constraint must be able to bind, {result} {constraint}: {name} {span}; {cure}"
+    )
+
+
+FAR_OFF = 10.0
+"""A bound this many times from every value is likely in another unit."""
+
+
+def find_far_bounds(constraints: Sequence[Constraint], metrics: MetricArrays) -> Iterator[str]:
+    """Yield the bounds of open measures that no set came near, by size, with what was measured."""
+    for each in constraints:
+        low, high = ABOUT[each.name].domain
+        is_open = not (math.isfinite(low) and math.isfinite(high))
+        if not is_open or each.bound == 0.0 or each.name not in metrics:
+            continue
+        values = metrics[each.name]
+        values = values[np.isfinite(values)]
+        ratios = np.abs(values / each.bound)
+        if values.size and not np.any((ratios >= 1.0 / FAR_OFF) & (ratios <= FAR_OFF)):
+            yield (
+                f"no set came within a factor {FAR_OFF:g} of the bound {each}: {each.name} was "
+                f"{values.min():.4g} to {values.max():.4g} ({ABOUT[each.name].unit})"
+            )
 
 
 def check_metric(name: str) -> None:

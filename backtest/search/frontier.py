@@ -20,7 +20,7 @@ from backtest.results.differences import choose_block, draw_histories
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import LEAST_BULGE, find_knee, is_dominated
 from backtest.search import trials as t
-from backtest.search.winner import FEW_FILLS, StudyTask
+from backtest.search.winner import FEW_FILLS, StudyTask, describe_lack
 from backtest.sweep import Evaluator, Sets, Space, draw_cube, name_column, take_sets
 
 ERROR_DRAWS = 200
@@ -326,10 +326,8 @@ def build_frontier(
     scores = t.grade_feasible(goal, trials)[places]
     front = np.flatnonzero(~is_dominated(scores))
     if not len(front):
-        raise core.ParameterError(
-            "a frontier needs a set that satisfies the constraints and fills an order, none of "
-            f"{len(places):,} does"
-        )
+        lack = describe_lack(task, trials, len(places), goal)
+        raise core.ParameterError(f"a frontier needs a set that can be chosen: {lack}")
     listed = front[choose_apart(scores[front], MOST_POINTS)]
     knee = find_knee(scores[front])
     chosen = front[knee.row]  # the best set of the study

@@ -178,9 +178,9 @@ class Study(SearchResult):
             If no set satisfies the constraints.
         """
         if self.best_trial < 0:
+            why = f"{self.trials:,} sets were tried" if not self.warnings else self.warnings[0]
             raise core.ParameterError(
-                f"a best set must satisfy the constraints, none of {self.trials:,} does; "
-                "study.table shows how far off"
+                f"no set can be chosen: {why}; study.table has all sets and their measures"
             )
         chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
@@ -373,7 +373,7 @@ class Study(SearchResult):
         if verdict is None:
             return "no verdict yet: the study is not finished"
         if self.best is None:
-            return f"no best trial: none of {format_sets(verdict.trials)} satisfies all constraints"
+            return f"no best trial: {self.warnings[0]}"
         growth = verdict.growth
         text = (
             f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"

@@ -255,8 +255,8 @@ def search_folds(
             values = found[-1].values
         else:
             raise core.ParameterError(
-                "the first train span must have a set that satisfies all constraints, none of "
-                f"{len(rows):,} does from {v.describe_bar(whole.market, span.train)}"
+                "the first train span must have a set that can be chosen, from "
+                f"{v.describe_bar(whole.market, span.train)} none can: {outcome.warnings[0]}"
             )
         table = pd.DataFrame({
             "in_sample": t.worst_where_broken(trials)[rows],
@@ -285,6 +285,9 @@ class SpanEvaluator:
         begin = self.first if first is None else first
         end = self.stop if stop is None else stop
         return self.whole.evaluate(sets, first=begin, stop=end, **terms)
+
+    def replay(self, values: Mapping[str, object]) -> Result:
+        return self.whole.replay(values, first=self.first, stop=self.stop)
 
 
 def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:

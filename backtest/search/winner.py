@@ -15,7 +15,8 @@ import pandas as pd
 
 from backtest import core, results
 from backtest.engine import count_periods
-from backtest.results import deflated_sharpe, name_measure
+from backtest.results import RUIN, deflated_sharpe, find_far_bounds, name_measure
+from backtest.results.measure_table import ABOUT
 from backtest.search import equal_risk
 from backtest.search import trials as t
 from backtest.search.compare import ALIKE
@@ -359,7 +360,11 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
     if np.isnan(t.grade_feasible(goal, trials)).any(axis=1).all():
         verdict = Verdict(n, others, other_policies=policies)
-        told = [describe_lack(goal, trials, n), *warn_of_failures(trials)]
+        told = [
+            describe_lack(task, trials, n, goal),
+            *warn_of_failures(trials),
+            *find_far_bounds(goal.constraints, trials.metrics),
+        ]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
     problem, done = task.problem, sum(count_sets(batch.sets) for batch in examiner.batches)
     allowed = math.inf
@@ -412,6 +417,7 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         looks=count_looks(task),
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
+    told += [*find_far_bounds(goal.constraints, trials.metrics)]
     told += [*failures, *task.seen.doubts]
     return StudyOutcome(
         best,
@@ -449,17 +455,49 @@ def list_benchmarked(
     return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
 
 
-def describe_lack(goal: t.Goal, trials: t.Batch, n: int) -> str:
+def describe_lack(task: StudyTask, trials: t.Batch, n: int, goal: t.Goal) -> str:
+    """Say why no set can be chosen: what the sets break, or why the objective is undefined."""
+    stated = [each for each in goal.constraints if each != RUIN]
     has_run = np.array([error == "" for error in trials.errors])
+    is_ruined = has_run & (trials.metrics["ruined"] > 0.0)
     unfilled = has_run & (trials.metrics["turnover"] == 0.0)
-    scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
-    counts = {f"satisfy them and have no finite {goal.objective.name}": scoreless}
-    for each in goal.constraints:
-        counts[f"break {each}"] = np.count_nonzero((each.violation(trials.metrics) > 0.0) & has_run)
-    counts["filled no order"] = np.count_nonzero(unfilled)
-    counts["failed"] = np.count_nonzero(~has_run)
-    causes = [f"{count:,} {what}" for what, count in counts.items() if count]
-    return f"no set satisfies all constraints and has a score: of {n:,} sets {', '.join(causes)}"
+
+    counts: dict[str, int] = {}
+    scoreless = count_true(trials.violation == 0.0)  # or they would have been feasible
+    undefined = f"no finite {goal.objective.name}"
+    counts[f"satisfy them and have {undefined}" if stated else f"have {undefined}"] = scoreless
+    for each in stated:
+        counts[f"break {each}"] = count_true((each.violation(trials.metrics) > 0.0) & has_run)
+    counts["were ruined"] = count_true(is_ruined)
+    counts["filled no order"] = count_true(unfilled)
+    counts["failed"] = count_true(~has_run)
+    causes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+    lack = "no set satisfies all constraints and has a score"
+    if not stated and scoreless + counts["filled no order"] == len(has_run):
+        lack = f"{goal.objective.name} is undefined in all sets"
+    elif not stated:
+        lack = f"no set that lasts has a {goal.objective.name}"
+    reasons = [f"{lack}: of {n:,} sets {causes}"]
+    meaning = ABOUT.get(goal.objective.name.removeprefix("-"))
+    if scoreless and meaning is not None:
+        reasons.append(f"{goal.objective.name.removeprefix('-')} is {meaning.meaning}")
+    if unfilled.any() and (why := explain_unfilled(task, trials, int(np.argmax(unfilled)))):
+        reasons.append(f"no order was filled: {why}")
+    return "; ".join(reasons)
+
+
+def count_true(flags: core.BoolArray) -> int:
+    return int(np.count_nonzero(flags))
+
+
+def explain_unfilled(task: StudyTask, trials: t.Batch, row: int) -> str:
+    """Return why a set filled no order, of one account; it is run again."""
+    if task.seen.is_pooled:
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return task.seen.replay(take_sets(trials.sets, row)).no_fill
 
 
 def evaluate_holdout(

@@ -14,7 +14,13 @@ import pandas as pd
 
 from backtest import core
 from backtest.core import Progress
-from backtest.results import ObjectiveLike, Result, rank_by_objective, read_constraints
+from backtest.results import (
+    ObjectiveLike,
+    Result,
+    find_far_bounds,
+    rank_by_objective,
+    read_constraints,
+)
 from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
@@ -147,9 +153,12 @@ class Sweep(core.SavedResult):
     ) -> pd.Series:
         """Return the best row; its name is its label in the table.
 
-        Warns if it is ruined or breaks a constraint, as then all others do too.
+        Warns if it is ruined or breaks a constraint, as then all others do too, and of a bound of
+        an open measure that no row came within a factor 10 of.
         """
         place = self.rank(objective, constraints)[0]
+        for text in find_far_bounds(read_constraints(constraints), self.metrics):
+            core.warn_caller(text)
         row = {name: values[place : place + 1] for name, values in self.metrics.items()}
         broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
         if broken:
