@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             printing.print_message(f"warning: {message}")
         printed.add(str(message))
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), printing.degrading_output():
         warnings.showwarning = show_warning
         try:
             check_text(given)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import json
 import os
 import re
@@ -43,8 +45,49 @@ def reserve_stdout() -> Iterator[None]:
         JSON_OUTPUT.reset(token)
 
 
+PLAIN = str.maketrans({
+    **dict.fromkeys("\u2013\u2014\u2212\u2500\u2501", "-"), **dict.fromkeys("\u2502\u2503", "|"),
+    **dict.fromkeys("\u2018\u2019", "'"), **dict.fromkeys("\u201c\u201d", '"'),
+    "\u00d7": "x", "\u00b7": ".", "\u2022": "*", "\u00b1": "+-", "\u2026": "...",
+    "\u2192": "->", "\u2264": "<=", "\u2265": ">=",
+})  # fmt: skip
+"""Plain letters for those that a stream may lack."""
+DEGRADED = "backtest.degraded"
+STRICT = ("strict", "surrogateescape")
+"""The ways of a stream with letters it cannot write that raise."""
+
+
+def degrade(error: UnicodeError) -> tuple[str, int]:
+    """Return plain letters in the place of those that a stream cannot write, ``?`` at worst."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end].translate(PLAIN)
+    plain = unicodedata.normalize("NFKD", letters)
+    kept = "".join(each for each in plain if not unicodedata.combining(each))
+    return kept.encode("ascii", "replace").decode(), error.end
+
+
+@contextmanager
+def degrading_output() -> Iterator[None]:
+    """Write plain letters where a stream (latin-1, cp1252, ASCII) lacks one, instead of raising."""
+    codecs.register_error(DEGRADED, degrade)
+    changed: list[tuple[io.TextIOWrapper, str]] = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in STRICT:
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors=DEGRADED)
+    try:
+        yield
+    finally:
+        for stream, errors in changed:
+            with suppress(OSError, ValueError):  # closed, or its reader has left
+                stream.reconfigure(errors=errors)
+
+
 def print_json(value: object) -> None:
-    text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False)
+    output = JSON_OUTPUT.get() or sys.stdout
+    is_unicode = str(getattr(output, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=not is_unicode)
     typer.echo(text, file=JSON_OUTPUT.get())
 
 

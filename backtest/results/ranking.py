@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -73,10 +74,8 @@ def read_objective(objective: ObjectiveLike) -> Objective:
         check_metric(measure)
         is_turned = objective.strip().startswith("-") or ABOUT[measure].better < 0
         sign = -1.0 if is_turned else 1.0
-        return Objective(
-            f"-{measure}" if is_turned else measure,
-            lambda metrics: sign * select_measure(metrics, measure),
-        )
+        name = f"-{measure}" if is_turned else measure
+        return Objective(name, partial(add_measures, {measure: sign}))
     if isinstance(objective, Mapping) and objective:
         return _read_sum(objective)
     if not callable(objective):
@@ -85,6 +84,18 @@ def read_objective(objective: ObjectiveLike) -> Objective:
             f"got {core.repr_plain(objective)}"
         )
     name = getattr(objective, "__name__", type(objective).__name__)
+    return Objective(name, partial(apply_function, objective, name))
+
+
+def add_measures(weights: Mapping[str, float], metrics: MetricArrays) -> core.FloatArray:
+    found = [weight * select_measure(metrics, name) for name, weight in weights.items()]
+    return np.asarray(np.sum(found, axis=0))
+
+
+def apply_function(
+    objective: Callable[[Mapping[str, float]], float], name: str, metrics: MetricArrays
+) -> core.FloatArray:
+    """Return what a user's function makes of the measures of each set, NaN of a failed one."""
 
     def call(row: Mapping[str, float]) -> float:
         if math.isnan(row.get("ruined", 0.0)):  # the set failed
@@ -98,12 +109,9 @@ def read_objective(objective: ObjectiveLike) -> Objective:
                 f"objective {name} must return a number, raised {type(error).__name__}: {error}"
             ) from error
 
-    def apply(metrics: MetricArrays) -> core.FloatArray:
-        columns = [column.tolist() for column in metrics.values()]
-        rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
-        return np.array([call(row) for row in rows], dtype=np.float64)
-
-    return Objective(name, apply)
+    columns = [column.tolist() for column in metrics.values()]
+    rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
+    return np.array([call(row) for row in rows], dtype=np.float64)
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
@@ -119,11 +127,7 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
         size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
         terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
 
-    def add(metrics: MetricArrays) -> core.FloatArray:
-        found = [weight * select_measure(metrics, name) for name, weight in weights.items()]
-        return np.asarray(np.sum(found, axis=0))
-
-    return Objective(" ".join(terms).removeprefix("+ "), add)
+    return Objective(" ".join(terms).removeprefix("+ "), partial(add_measures, dict(weights)))
 
 
 def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:

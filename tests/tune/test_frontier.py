@@ -12,7 +12,7 @@ from backtest.core.errors import ParameterError
 from backtest.report.write import draw_chart
 from backtest.results import read_objective, sharpe_error
 from backtest.results.ranking import find_knee, is_dominated
-from backtest.search import trials
+from backtest.search import trials, winner
 from backtest.search.frontier import (
     Patience,
     Span,
@@ -199,11 +199,14 @@ def test_sets_without_fills_are_never_on_a_frontier_or_chosen(on):
     assert best["fills"] > 0
 
 
-def test_a_search_in_which_no_set_fills_an_order_says_so(on):
+def test_a_search_in_which_no_set_fills_an_order_says_so(on, monkeypatch):
     on(lambda sets: {"sharpe": np.zeros(len(sets["x"])), "turnover": np.zeros(len(sets["x"]))})
+    monkeypatch.setattr(winner, "explain_unfilled", lambda *_: "the signal was 0")
     study = seek(trials=20, robust=False)
     assert study.best is None
-    assert any("filled no order" in text for text in study.warnings)
+    assert any(
+        "filled no order; no order was filled: the signal was 0" in text for text in study.warnings
+    )
 
 
 def test_shares_are_those_of_paired_histories():
