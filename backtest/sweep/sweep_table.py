@@ -157,13 +157,15 @@ class Sweep(core.SavedResult):
         an open measure that no row came within a factor 10 of.
         """
         place = self.rank(objective, constraints)[0]
-        for text in find_far_bounds(read_constraints(constraints), self.metrics):
-            core.warn_caller(text)
         row = {name: values[place : place + 1] for name, values in self.metrics.items()}
         broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
+        doubts = [*find_far_bounds(read_constraints(constraints), self.metrics)]
         if broken:
-            text = f"no set satisfies all constraints, the best breaks {', '.join(broken)}"
-            core.warn_caller(text)
+            doubts.insert(
+                0, f"no set satisfies all constraints, the best breaks {', '.join(broken)}"
+            )
+        if doubts:
+            core.warn_caller("; ".join(doubts))
         return self.table.iloc[int(place)]
 
     @core.checked

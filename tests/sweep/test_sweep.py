@@ -124,7 +124,7 @@ def test_where_nothing_keeps_the_constraints_the_best_says_so():
     assert best.name == sweep.table["sharpe"].idxmax()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sweep.best("max_drawdown", {"max_drawdown": "<= 1"})
+        sweep.best("max_drawdown", {"max_drawdown": "< 1"})
 
 
 def test_a_failed_set_is_a_row_with_its_cause():
