@@ -48,7 +48,7 @@ class Carry(Policy):
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return the size of the pair: n, at most 1, or nothing."""
         if math.isnan(bar.earned):
-            return 0.0
+            return math.nan
         needed = self.haircut + self.premium + self.maintenance * (1.0 + self.premium)
         most = 1.0 / ((1.0 + self.rise) * needed)
         held = abs(account.leverage)

@@ -44,4 +44,4 @@ class FundingAware(Combinator):
             return asked[0]
         if math.isnan(bar.sigma):
             return math.nan
-        return asked[0] * max(0.0, 1.0 - self.sensitivity * excess / bar.sigma)
+        return asked[0] * max(1.0 - self.sensitivity * excess / bar.sigma, 0.0)

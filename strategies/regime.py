@@ -28,7 +28,7 @@ class Regime(Policy):
     stress_bars: Annotated[float, Range(2, 5000, "bars", log=True)] = 168.0
 
     def observe(self, market: Market) -> Columns:
-        """Return the probability of stress one bar ahead, NaN until 100 returns are known."""
+        """Return the probability of stress one bar ahead, NaN until it is learned."""
         regimes = learned_regimes(market, self.half_life, self.calm_bars, self.stress_bars)
         return {"probability": regimes.predicted}
 

@@ -37,7 +37,7 @@ class VolTarget(Policy):
         return (Promise("volatility at the target", "volatility", self.target, 0.1, "about"),)
 
     def observe(self, market: Market) -> Columns:
-        """Return sigma, NaN until two bars are known or a model is fitted."""
+        """Return sigma, NaN until a half-life of bars is known or a model is fitted."""
         return {"sigma": volatility(market, self.estimator, self.half_life)}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:

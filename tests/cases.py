@@ -29,7 +29,7 @@ DATED = (
     ("liquidation", "fee"), ("liquidation", "slippage"),
 )  # fmt: skip
 GROUP = "pair"
-OBSERVED = ("target", "slow", "never")
+OBSERVED = ("target", "slow", "never", "setting")
 """Columns that the policy of an instrument observes, those of them that its bars have."""
 
 

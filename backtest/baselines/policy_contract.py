@@ -17,9 +17,11 @@ from backtest import venue as venues
 from backtest.account import Account
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine.batch import Compile
+from backtest.engine.backtest import Backtest
+from backtest.engine.batch import Compile, run_account
 from backtest.engine.policies import list_terms
 from backtest.engine.run import run
+from backtest.engine.run_setup import set_up
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.options import SVI, Surface, Surfaces
 from backtest.policies.lookahead import make_futures, observe, observe_checked
@@ -290,6 +292,56 @@ def check_finite(trial: ContractTrial) -> str:
     return f"finite at all {asked.sum()} decisions"
 
 
+GAPS = (1, 5, 9, 13)
+"""Bars after the warm-up at which a column is taken away: formulas may look at it only at times."""
+
+
+def check_gaps(trial: ContractTrial) -> list[Finding]:
+    """Look whether the leverage is NaN where a column is: min(2.0, x / NaN) is 2.0."""
+    name, warm = "no decision without a column", int(np.argmax(trial.is_warm))
+    begins = min(warm, trial.market.n_bars - GAPS[-1] - 2)
+    if not trial.columns or policies.trades_options(trial.cls) or begins < 0:
+        return [Finding(name, True, "observes nothing" if not trial.columns else "not looked at")]
+    market = trial.market.prefix(begins + GAPS[-1] + 2)
+    whole = decide_without(trial, market, begins, {})
+    for column, values in trial.columns.items():
+        if np.isin(values, (-1.0, 0.0, 1.0)).all():  # a side or a switch, which is always known
+            continue
+        for gap in GAPS:
+            left = values[: market.n_bars].copy()
+            left[begins + gap :] = np.nan
+            target = decide_without(trial, market, begins, {column: left})[gap]
+            if not (math.isnan(target) or target == whole[gap]):
+                text = (
+                    f"where {column} is NaN, at {trial.name_bar(begins + gap)}, the leverage is "
+                    f"{target:.4g}: a number hides that it is unknown; min(2.0, x) and "
+                    "max(0.0, x) do so, min(x, 2.0) and max(x, 0.0) stay NaN"
+                )
+                return [Finding(name, True, text, warns=True)]
+    return [Finding(name, True, f"NaN where {', '.join(trial.columns)} is, or not used there")]
+
+
+def decide_without(
+    trial: ContractTrial, market: Market, first: int, columns: Mapping[str, core.FloatArray]
+) -> core.FloatArray:
+    """Return the decisions from bar ``first`` on, with some columns in the place of its own."""
+    situation = trial.situations[0]
+    test = Backtest(
+        market,
+        venue=situation.venue,
+        account=situation.account,
+        signal=None if situation.signal is None else situation.signal[: market.n_bars],
+        calendar="252" if market.sessions else "365",
+        start=market.times[first],
+    )
+    setup = set_up(test, trial.policy)
+    (own,) = setup.observed
+    changed = own._replace(columns={**own.columns, **columns})
+    run_of = setup._replace(observed=[changed])
+    outcome = run_account(run_of, is_compiled=False, progress=None)
+    return outcome.record.positions.target[:, 0]
+
+
 def check_repeatable(trial: ContractTrial) -> str:
     again = ContractTrial(trial.cls, trial.market, trial.accounts)
     trial.require_same(again.target, trial.target, "the leverage", f"between two runs: {STEADY}")
@@ -362,6 +414,8 @@ class Finding(NamedTuple):
     detail: str
     tried: bool = True
     """Whether it could be seen: False where the policy held nothing."""
+    warns: bool = False
+    """Whether it passes, and what it says should be looked at."""
 
 
 class ProbeMemory(NamedTuple):
@@ -508,6 +562,7 @@ CHECKS = (
     ContractCheck("runs", check_runs, True),
     ContractCheck("repeats to the bit", check_repeatable, True, needs_position=True),
     ContractCheck("decisions are finite", check_finite, False, needs_position=True),
+    ContractCheck("no decision without a column", check_gaps, False),
     ContractCheck("compiled equals plain", check_compiled, False, needs_position=True),
     ContractCheck("decisions use only the past", check_causal_decisions, False, True),
 )

@@ -16,7 +16,7 @@ from backtest.cli.build import build_experiment, built_in_policies, load_data, l
 from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.core import ParameterError, pick_value
+from backtest.core import ParameterError, count_nouns, pick_value
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.signals import resolve_signal
 
@@ -127,6 +127,7 @@ def label_markets(market: Market | Markets) -> dict[str, Market]:
 
 def print_finding(found: Finding) -> None:
     word = ("ok" if found.tried else "not tried") if found.passed else "FAILS"
+    word = "warns" if found.warns else word
     first, *rest = found.detail.splitlines() or [""]
     print_paragraph(f"{word:9}  {found.name}: {first}".rstrip(": "))
     for line in rest:
@@ -139,4 +140,7 @@ def judge(findings: list[Finding]) -> str:
     untried = sum(not each.tried for each in findings)
     if failed:
         return f"{failed} of {len(findings)} checks failed"
-    return "passes the policy checks" + f", {untried} of {len(findings)} not tried" * bool(untried)
+    notes = [f"{untried} of {len(findings)} not tried"] if untried else []
+    warned = sum(each.warns for each in findings)
+    notes += [count_nouns(warned, "warning")] if warned else []
+    return ", ".join(["passes the policy checks", *notes])

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from backtest.engine.loop import DAY_OPEN, LIQUIDATED, RUINED, WEALTH, Deciders, RunTape
     from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
+    from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
-    from backtest.engine.policies import observe_overlay, observe_policies, show_terms
+    from backtest.engine.policies import measure_observed, observe_overlay, observe_policies
+    from backtest.engine.policies import show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules

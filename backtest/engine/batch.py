@@ -214,12 +214,14 @@ class LaneFault(Exception):  # noqa: N818 - no error of the user's: a run of the
 class Laid(NamedTuple):
     """The markets and the policies of some lanes, end to end.
 
-    Every lane has ``width`` bars, and settlements and flows at the same ones.
+    Every lane has ``width`` bars, and settlements and flows at the same ones. ``known`` of shape
+    (lanes, n + 1), or of one row for all lanes, has the bar from which on each policy is asked.
     """
 
     inputs: AccountInputs
     deciders: Deciders
     observed: list[ObservedPolicy]
+    known: IntArray
     width: int
     lanes: int
 
@@ -228,11 +230,13 @@ def lay(
     setup: Setup,
     lanes: int = 1,
     columns: Sequence[Mapping[str, FloatArray]] | None = None,
+    known: IntArray | None = None,
     **drawn: FloatArray,
 ) -> Laid:
     """Return lanes that differ only in some fields of the feed and in columns, end to end.
 
-    Both are given of shape (lanes * width, ...).
+    Both are given of shape (lanes * width, ...). ``known`` of shape (lanes, n) has the bar of its
+    lane from which on each policy is asked, by default that of the columns of the setup.
     """
     given = [own.columns for own in setup.observed] if columns is None else columns
     pairs = zip(setup.observed, given, strict=True)
@@ -271,7 +275,11 @@ def lay(
         tradable=np.concatenate([one.tradable] * lanes),
         index_bars=np.tile(one.index_bars, (1, lanes)),
     )
-    return Laid(laid, deciders, observed, width, lanes)
+    asked_from = np.repeat(one.known[None], lanes, axis=0)
+    if known is not None:
+        begins = width * np.arange(lanes)
+        asked_from[:, : known.shape[1]] = known + begins[:, None]
+    return Laid(laid, deciders, observed, asked_from, width, lanes)
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, AccountState, Deciders]:
@@ -349,7 +357,8 @@ class BatchLoop:
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
         lives = np.zeros((N_LIVES, len(years)))
-        go = self.prepare(Laid(inputs, deciders, setup.observed, width, 1), lives)
+        laid = Laid(inputs, deciders, setup.observed, deciders.known[None], width, 1)
+        go = self.prepare(laid, lives)
         left = np.arange(len(firsts))
         while len(left):  # those that do not overlap go together
             chosen, stop = [], 0
@@ -373,7 +382,9 @@ class BatchLoop:
     def prepare(self, laid: Laid, lives: FloatArray) -> Callable[[IntArray], None]:
         """Return what takes the account through some places of lanes, and writes ``lives``."""
         deciders = laid.deciders._replace(
-            memory=self.deciders.memory, start=laid.deciders.start.copy()
+            memory=self.deciders.memory,
+            start=laid.deciders.start.copy(),
+            known=laid.deciders.known.copy(),
         )
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         loop = self.loop
@@ -399,7 +410,13 @@ class BatchLoop:
         terms = inputs.terms if loop.pack is None or not is_same else loop.pack(inputs.terms)
 
         def pass_through(places: IntArray) -> None:
-            lanes = Lanes(places if is_same else places[:0], lives, begun, numbers)
+            lanes = Lanes(
+                places=places if is_same else places[:0],
+                known=np.repeat(laid.known, len(places) // len(laid.known), axis=0),
+                lives=lives,
+                begun=begun,
+                numbers=numbers,
+            )
             on = tape._replace(lanes=lanes)
             if not is_same:
                 for k, place in enumerate(places):
@@ -446,7 +463,8 @@ class BatchLoop:
             begin, rest = int(place[BEGIN]), len(inputs.feed.time) - int(place[STOP])
             day = np.pad(inputs.fees.day, (begin, rest), constant_values=(0, FOREVER))
             inputs = inputs._replace(fees=inputs.fees._replace(day=day))
-        steps.begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
+        lanes = tape.lanes._replace(places=place[None], known=tape.lanes.known[k : k + 1])
+        steps.begin_lane(lanes, inputs.feed, bound, state, 0)
         traded = None if self.setup.resume is None else self.setup.resume.traded
         first, stop = int(place[FIRST]), int(place[STOP])
         counts = driver.Counts(self.tally.copy(), traded)

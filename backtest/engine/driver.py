@@ -302,7 +302,13 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
         is_on=np.ones(1, np.int64),
         units=np.zeros(0),
         pool=np.zeros(2),
-        lanes=Lanes(np.zeros((0, 6), np.int64), np.zeros((5, 0)), np.zeros(0), np.zeros(0)),
+        lanes=Lanes(
+            places=np.zeros((0, 6), np.int64),
+            known=np.zeros((0, n + 1), np.int64),
+            lives=np.zeros((5, 0)),
+            begun=np.zeros(0),
+            numbers=np.zeros(0),
+        ),
     )
 
 

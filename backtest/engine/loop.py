@@ -318,12 +318,14 @@ class Lanes(NamedTuple):
 
     ``places`` of shape (lanes, 6) has the first bar of each lane, the first one simulated, one
     past the last, the numbers of its first settlement and flow, and the time, ns, at which it
-    began. ``lives`` of shape (5, bars) are wealth, liquidations, bad debt, margin calls and
+    began. ``known`` of shape (lanes, n + 1) has the first bar at which each policy is asked.
+    ``lives`` of shape (5, bars) are wealth, liquidations, bad debt, margin calls and
     whether the account is ruined. ``numbers`` are those of the account and of the memory of its
     policies, which begin each life as in ``begun``.
     """
 
     places: IntArray
+    known: IntArray
     lives: FloatArray
     begun: FloatArray
     numbers: FloatArray
@@ -418,7 +420,8 @@ class Deciders(NamedTuple):
 
     ``methods`` are called in plain Python; compiled code calls ``addresses``. Parameters, columns
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
-    ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
+    ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. It is asked from its bar
+    ``known[i]`` on, before which some column has had no value yet. ``asks`` is 1 if there is a
     policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
     brackets, ``sets_margin`` if it decides the venue leverage, ``wants_bar`` if
     it reads anything of the bar but its columns, ``wants_account`` 0 if it reads nothing of the
@@ -439,6 +442,7 @@ class Deciders(NamedTuple):
     columns_at: IntArray
     lengths: IntArray
     firsts: IntArray
+    known: IntArray
     memory: FloatArray
     memory_at: IntArray
     asks: IntArray
@@ -527,12 +531,14 @@ def locate(function: Any, arguments: Any) -> int:
 def begin_lane(
     lanes: Lanes, feed: a.MarketFeed, deciders: Deciders, state: a.AccountState, k: int
 ) -> None:
-    """Write the numbers with which lane k starts: account, memory, cursor and span."""
+    """Write the numbers with which lane k starts: account, memory, cursor, span, warm-up."""
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
     state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
     state.cursor[r.FLOW_NEXT] = lanes.places[k, FLOWED]
     deciders.start[0] = lanes.places[k, STARTED]
+    for i in range(lanes.known.shape[1]):
+        deciders.known[i] = lanes.known[k, i]
     for i in range(len(state.positions)):
         feed.span[i, 0], feed.span[i, 1] = lanes.places[k, BEGIN], lanes.places[k, STOP]
 
@@ -686,7 +692,9 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
         show_account(deciders, state, close)
         for row in range(len(deciders.bar)):
             deciders.bar[row] = deciders.index_bars[row, k]
-        overlay = ask(deciders, terms, quotes, n, time, k - deciders.firsts[n])
+        local, overlay = k - deciders.firsts[n], math.nan
+        if local >= deciders.known[n]:
+            overlay = ask(deciders, terms, quotes, n, time, local)
         if overlay < 0.0 or overlay == math.inf:
             return False
         if not math.isnan(overlay):
@@ -718,6 +726,9 @@ def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int,
         return
     position.is_pending = 1
     if is_done or position.is_halted == 1:
+        return
+    # 4. Until each of its columns has had a value, the policy decides nothing.
+    if local < deciders.known[i]:
         return
     if deciders.wants_account[i] != 0:
         show_position(bar, deciders, i)

@@ -164,6 +164,63 @@ def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray]
     return observe(policy, market), "checked before"
 
 
+class WarmUp(NamedTuple):
+    """From which bar on a policy is asked, and which of its columns never have a value."""
+
+    bar: int
+    never: tuple[str, ...]
+
+
+def find_warm_up(columns: Mapping[str, FloatArray]) -> WarmUp:
+    """Return the first bar at which each column has had a value: the policy is asked from it on.
+
+    Columns that never have one do not count, so that a policy may do without them.
+    """
+    firsts = {name: find_first_value(column) for name, column in columns.items()}
+    never = tuple(name for name, first in firsts.items() if first is None)
+    return WarmUp(max((first for first in firsts.values() if first is not None), default=0), never)
+
+
+def find_first_value(column: FloatArray) -> int | None:
+    """Return the first bar with a value, None of a column without any."""
+    stop = 64
+    while True:  # most are known early, so longer and longer beginnings are read
+        is_known = ~np.isnan(column[:stop])
+        if is_known.any():
+            return int(is_known.argmax())
+        if stop >= len(column):
+            return None
+        stop *= 16
+
+
+def measure_decided(
+    warm_ups: Sequence[WarmUp], begins: Sequence[int], first: int, n_bars: int, *, has_traded: bool
+) -> float:
+    """Return the share of the bars from ``first`` on at which a policy of some was asked.
+
+    ``begins`` are the bars at which their markets begin. 0 if each has a column without any value
+    and nothing was traded: then none was warm at any bar.
+    """
+    if not has_traded and all(each.never for each in warm_ups):
+        return 0.0
+    asked = [begin + each.bar for begin, each in zip(begins, warm_ups, strict=False)]
+    return max(n_bars - max(min(asked), first), 0) / (n_bars - first)
+
+
+def measure_observed(
+    observed: Sequence[ObservedPolicy], markets: Markets, first: int, *, has_traded: bool
+) -> float:
+    """Return the same of observed policies, those of instruments, in the bars that they see."""
+    clock, own = find_clock(markets), observed[: len(markets)]
+    return measure_decided(
+        [find_warm_up(each.columns) for each in own],
+        [each.first for each in own],
+        clock.at(first),
+        clock.seen.n_bars,
+        has_traded=has_traded,
+    )
+
+
 def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
     """Return arrays joined into one, and the place at which each begins."""
     at = np.cumsum([0, *map(len, parts)]).astype(np.int64)
@@ -194,6 +251,7 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         columns_at=columns_at,
         lengths=np.array([each.market.n_bars for each in observed], np.int64),
         firsts=np.array([each.first for each in observed] + [0], np.int64),
+        known=find_known_bars(observed, n),
         memory=memory,
         memory_at=memory_at,
         asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
@@ -215,6 +273,13 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         interval=clock.seen.interval,
         start=np.array([setup.inputs.started], np.int64),
     )
+
+
+def find_known_bars(observed: Sequence[ObservedPolicy], n: int) -> IntArray:
+    """Return the bar from which on each policy is asked, (n + 1,): its own bar, counted from 0."""
+    known = np.zeros(n + 1, np.int64)
+    known[: len(observed)] = [find_warm_up(each.columns).bar for each in observed]
+    return known
 
 
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backtest.indicators.trends import Drift, Regimes, Sharpe, atr, average_wilder
     from backtest.indicators.trends import learned_regimes, rolling_drift, rolling_sharpe
     from backtest.indicators.trends import trend_sign, trend_strength, true_range
+    from backtest.indicators.warm_up import warm_up
     from backtest.margin.calculators import touch_distance, touch_probability
     from backtest.market.clock import bars_per_year
 
@@ -34,5 +35,5 @@ __all__ = [
     "implied_volatility", "learned_regimes", "leverage_skew", "log_returns", "long_returns",
     "rolling_drift", "rolling_sharpe", "settled_funding", "tail_losses", "touch_distance",
     "touch_probability", "traded_returns", "trend_sign", "trend_strength", "true_range",
-    "volatility",
+    "volatility", "warm_up",
 ]  # fmt: skip

@@ -45,8 +45,7 @@ def volatility(
     ``estimator``: ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"yang-zhang"``; ``"garch"``
     and ``"har"``, which ignore the half-life. ``half_life``: bars after which a bar weighs half as
     much, over 0. ``calibrate``: whether ranges are scaled to the realized volatility. Per
-    sqrt(year); NaN until two bars are known, or a model is fitted; calibrated, until a half-life of
-    bars is known.
+    sqrt(year); NaN until ceil(half_life) bars are known, at least 2, or a model is fitted.
 
     Notes
     -----
@@ -131,7 +130,7 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
     """Return the exponentially weighted volatility of close-to-close log returns.
 
     Only closes count. ``half_life``: bars after which a return weighs half as much, over 0. Per
-    sqrt(year); NaN until two returns are known.
+    sqrt(year); NaN until ceil(half_life) returns are known, at least 2.
 
     Notes
     -----
@@ -140,12 +139,12 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    columns = ewma_deviation(r.log_returns(market), r.find_decay(half_life), bars_per_year(market))
+    columns = ewma_deviation(r.log_returns(market), half_life, bars_per_year(market))
     return r.shape_as(columns, half_life, market.close[0])
 
 
 def ewma_deviation(
-    returns: core.FloatArray, decay: core.FloatArray, scale: float | core.FloatArray
+    returns: core.FloatArray, half_life: OneOrMany, scale: float | core.FloatArray
 ) -> core.FloatArray:
     """Return roots of weighted means of squares, (n_bars, k); the first return does not count.
 
@@ -153,27 +152,30 @@ def ewma_deviation(
     """
     scales = np.array(np.broadcast_to(scale, len(returns)))
     squares = np.atleast_2d(returns.T).T ** 2
-    out = np.empty((len(squares), max(len(decay), squares.shape[1])))
+    out = np.empty((len(squares), max(np.size(half_life), squares.shape[1])))
     out[:1] = np.nan
-    weighted_root(squares[1:], decay, scales[1:], out[1:])
+    weighted_root(squares[1:], half_life, scales[1:], out[1:])
     return out
 
 
 def weighted_root(
     squares: core.FloatArray,
-    decay: core.FloatArray,
+    half_life: OneOrMany,
     scale: core.FloatArray,
     out: core.FloatArray | None = None,
 ) -> core.FloatArray:
     """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k).
 
-    They are written into ``out`` if it is given. ``squares`` has shape (n_bars,) or (n_bars, k).
+    They are written into ``out`` if it is given; NaN until as many squares as the half-life.
+    ``squares`` has shape (n_bars,) or (n_bars, k).
     """
     squares = np.ascontiguousarray(np.atleast_2d(squares.T).T)
-    k = max(len(decay), squares.shape[1])
+    k = max(np.size(half_life), squares.shape[1])
     out = np.empty((len(squares), k)) if out is None else out
-    decay = np.array(np.broadcast_to(decay, k))
-    _compile.compile_module(kernels).ewma_lanes(squares, decay, scale, np.zeros((2, k)), out)
+    decay = np.array(np.broadcast_to(r.find_decay(half_life), k))
+    needed = np.array(np.broadcast_to(r.count_needed(half_life), k))
+    kept = np.zeros((2, k))
+    _compile.compile_module(kernels).ewma_lanes(squares, decay, needed, scale, kept, out)
     return np.sqrt(out, out=out)
 
 
@@ -268,11 +270,12 @@ def mix_yang_zhang(parts: YangZhangParts, decay: float) -> core.FloatArray:
 
 def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
     parts, decay = find_yang_zhang_parts(market), r.find_decay(half_lives)
+    bars = np.atleast_1d(half_lives)
     scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
     columns = np.empty((market.n_bars, len(decay)))
     for j, w in enumerate(decay):
         variance = mix_yang_zhang(parts, float(w))
-        columns[:, j] = weighted_root(variance, np.array([w]), scale)[:, 0]
+        columns[:, j] = weighted_root(variance, bars[j : j + 1], scale)[:, 0]
     return columns
 
 
@@ -303,7 +306,7 @@ def garch_volatility(
     Only closes count. ``first``: returns in the first fit, at least 100. ``growth``: growth of the
     number of returns from one fit to the next, over 0 and up to 10: with 0.1, fits are at bars
     1000, 1100, 1210 and so on, counted from the start of the market. The result (n_bars,) is per
-    sqrt(year); NaN until the first fit.
+    sqrt(year); NaN until the first fit, after ``first`` returns.
 
     Notes
     -----
@@ -368,17 +371,19 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
     return fit if is_good else None
 
 
+FIRST_DAYS = 100
+"""Days of the first fit of a heterogeneous autoregression."""
 WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
 """Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
 
 
 @core.checked
-def har_volatility(market: Market, *, first: int = 100) -> core.FloatArray:
+def har_volatility(market: Market, *, first: int = FIRST_DAYS) -> core.FloatArray:
     """Return the volatility that the heterogeneous autoregression forecasts for the next day.
 
     Bars must be shorter than a day. ``first``: days in the first fit, at least 10.
-    Of shape (n_bars,), per sqrt(year), from the end of a day until the end of the next; NaN
-    until the first fit.
+    Of shape (n_bars,), per sqrt(year), from the end of a day until the end of the next; NaN until
+    the first fit, after ``first`` + 30 whole days (22 in a market with sessions).
 
     Notes
     -----
@@ -450,7 +455,7 @@ def _average(variance: Callable[[Market], core.FloatArray]) -> Estimator:
         if market.sessions:
             return yang_zhang_volatility(market, half_lives)
         scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
-        return weighted_root(variance(market), r.find_decay(half_lives), scale)
+        return weighted_root(variance(market), half_lives, scale)
 
     return estimate
 

@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 
-from backtest.core import FloatArray
+from backtest.core import FloatArray, IntArray
 from backtest.core.kernels import kernel
 
 START = 20
 """Returns whose mean square starts the learning of regimes."""
 WARM = 100
-"""Returns before the first output of learned regimes."""
+"""Least returns before the first output of learned regimes."""
 MIN_RATIO = 2.0
 """Least variance of stress, relative to that of calm."""
 MIN_VARIANCE = 1e-20
@@ -26,12 +26,18 @@ MAX_EXPONENT = 700.0
 
 @kernel
 def ewma_lanes(
-    squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
+    squares: FloatArray,
+    decay: FloatArray,
+    needed: IntArray,
+    scale: FloatArray,
+    state: FloatArray,
+    out: FloatArray,
 ) -> None:
     """Write exponentially weighted means times ``scale`` (n_bars,) to ``out`` (n_bars, k).
 
-    The first is NaN. ``squares`` (n_bars, k), or (n_bars, 1) of all, are averaged. ``decay`` (k,)
-    is the weight of a bar relative to the next one. ``state`` (2, k) is scratch space, of zeros.
+    NaN until as many squares as ``needed`` (k,), at least 1. ``squares`` (n_bars, k), or
+    (n_bars, 1) of all, are averaged. ``decay`` (k,) is the weight of a bar relative to the next
+    one. ``state`` (2, k) is scratch space, of zeros.
     """
     weighted, weight = state[0], state[1]
     n, k = out.shape
@@ -43,7 +49,8 @@ def ewma_lanes(
             weighted[j] = decay[j] * weighted[j] + square
             weight[j] = decay[j] * weight[j] + 1.0
             out[t, j] = weighted[j] * (1.0 / weight[j]) * scale[t]
-    out[:1] = math.nan
+    for j in range(k):
+        out[: min(needed[j] - 1, n), j] = math.nan
 
 
 @kernel
@@ -117,6 +124,7 @@ def learn_lanes(
     squares: FloatArray,
     forget: FloatArray,
     leave: FloatArray,
+    needed: IntArray,
     state: FloatArray,
     filtered: FloatArray,
 ) -> None:
@@ -126,7 +134,7 @@ def learn_lanes(
     weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
     and stress, after a bar. ``state`` (10, k) is what is remembered: probabilities of stress now
     and ahead, both variances, and what is learned of time and squares in both states. ``filtered``
-    (n_bars, k) is NaN until ``WARM`` returns count.
+    (n_bars, k) is NaN until as many returns as ``needed`` (k,) count.
     """
     n, k = filtered.shape
     if n > START:
@@ -157,7 +165,8 @@ def learn_lanes(
             state[6, j], state[7, j] = low_0, low_1
             state[8, j], state[9, j] = high_0, high_1
             filtered[t, j] = now
-    filtered[: min(WARM, n)] = math.nan
+    for j in range(k):
+        filtered[: min(needed[j], n), j] = math.nan
 
 
 def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:

@@ -156,13 +156,30 @@ def find_decay(half_life: OneOrMany) -> core.FloatArray:
     return np.array([0.5 ** (1.0 / float(bars)) for bars in list_lanes("half_life", half_life)])
 
 
+FOREVER = 2.0**62
+"""Bars that no market has."""
+
+
+def count_needed(half_life: OneOrMany) -> core.IntArray:
+    """Return the returns from which on an estimate is known, (k,): a half-life of them, at least 2.
+
+    After fewer, the weights of what came before them would be more than half of the whole. An
+    infinite half-life weighs all alike, so it needs only two.
+    """
+    check_lanes("half_life", half_life, low=0.0, open_low=True)
+    bars = np.array(list_lanes("half_life", half_life), dtype=np.float64)
+    bars[np.isinf(bars)] = 2.0
+    return np.clip(np.ceil(bars), 2.0, FOREVER).astype(np.int64)
+
+
 @core.checked
 def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     """Return the exponentially weighted mean of the funding rates settled so far, per year.
 
-    A fraction of the notional per year of 365 days, (n_bars,) or (n_bars, k), positive: longs pay.
-    NaN until two settlements are known; constant from one settlement to the next. ``half_life``:
-    bars after which a settlement weighs half as much, over 0.
+    A fraction of the notional per year of 365 days, (n_bars,) or (n_bars, k), positive: longs pay;
+    constant from one settlement to the next. ``half_life``: bars after which a settlement weighs
+    half as much, over 0. NaN until two settlements are known and the first of them is
+    ceil(half_life) bars old.
 
     Notes
     -----
@@ -172,17 +189,20 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     length, and the first settlement only starts the clock. This is the estimator of the rate of a
     renewal-reward process, reward per time, with exponential weights.
     """
-    known, n = find_known_bars(market)[1:], market.n_bars
+    first, n = find_known_bars(market)[:1], market.n_bars
+    known = find_known_bars(market)[1:]
     years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
     counted = (market.funding_rate[1:], years)
     sums = [np.bincount(known, each, minlength=n)[:n].astype(np.float64) for each in counted]
     rows = np.arange(n)
     last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
     columns = []
-    for decay in find_decay(half_life).tolist():
+    for decay, bars in zip(find_decay(half_life).tolist(), count_needed(half_life), strict=True):
         paid, time = (sum_weighted(each, decay) for each in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
-            columns.append(np.append(paid / time, np.nan)[last])
+            forecast = np.append(paid / time, np.nan)[last]
+        is_cold = rows - first < bars if len(first) else np.ones(n, np.bool_)
+        columns.append(np.where(is_cold, np.nan, forecast))
     return shape_as(np.stack(columns, axis=1), half_life)
 
 

@@ -57,7 +57,8 @@ def tail_losses(
     ``"filtered-historical"``. ``level``: confidence, over 0.5 and below 1. ``horizon``: bars ahead,
     at least 1. ``window``: losses that count, at least 1 / (1 - level) - 1: fewer have no such
     quantile. ``half_life``: bars after which a return weighs half as much in the volatility, of the
-    filtered model. NaN until ``window`` losses are known.
+    filtered model. NaN until ``window`` losses are known; of the filtered model those count that
+    came after its first forecast, at ceil(half_life) returns, at least 2.
 
     Notes
     -----
@@ -92,8 +93,7 @@ def tail_losses(
     value, shortfall = np.empty((2, market.n_bars, len(names)))
     is_scaled, scales = names != "historical", np.empty((market.n_bars, len(names)))
     if is_scaled.any():
-        decay = r.find_decay(half_lives[is_scaled])
-        scales[:, is_scaled] = ewma_deviation(r.long_returns(market), decay, 1.0)
+        scales[:, is_scaled] = ewma_deviation(r.long_returns(market), half_lives[is_scaled], 1.0)
     tails: dict[tuple[object, ...], Tail] = {}
     lanes = zip(names.tolist(), levels.tolist(), bars.tolist(), windows.tolist(),
                 half_lives.tolist(), strict=True)  # fmt: skip
@@ -177,9 +177,10 @@ def forecast_reach(
     """Return the distance that the price reaches with a given probability in the next bars.
 
     The logarithm of a price ratio, in either direction, (n_bars,) or (n_bars, k); NaN until the
-    volatility is known. ``probability``: in [0, 1]. ``horizon``: bars, over 0. ``estimator`` and
-    ``half_life``: as in :func:`backtest.indicators.volatility`. ``degrees_of_freedom``: of
-    Student's t, over 2; infinite for the normal distribution.
+    volatility is known, after ceil(half_life) bars, at least 2, or the first fit of a model.
+    ``probability``: in [0, 1]. ``horizon``: bars, over 0. ``estimator`` and ``half_life``: as in
+    :func:`backtest.indicators.volatility`. ``degrees_of_freedom``: of Student's t, over 2;
+    infinite for the normal distribution.
 
     Notes
     -----
@@ -222,14 +223,16 @@ def forecast_volatility(
     """Return the volatility known at each close, (n_bars,), and the trail after the last.
 
     s of :func:`backtest.indicators.ewma_volatility` with a half-life of :data:`HALF_LIFE`: per
-    sqrt(year), NaN until two returns are known. Where the volatility y of the last 365 days is
-    higher, s^.65 y^.35: calm does not last. Without a year of data, s. ``trail`` is what the bars
-    before left, as :data:`NOTHING_SEEN`; its bars per year stand in until the first session of
-    these is over.
+    sqrt(year), NaN until a half-life of returns is known. Where the volatility y of the last 365
+    days is higher, s^.65 y^.35: calm does not last. Without a year of data, s. ``trail`` is what
+    the bars before left, as :data:`NOTHING_SEEN`; its bars per year stand in until the first
+    session of these is over.
     """
     if not len(close):
         return np.empty(0), trail
-    decay = 0.5 ** (1.0 / max(parse_duration(HALF_LIFE) / interval, 1.0))
+    half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
+    decay = 0.5 ** (1.0 / half_life)
+    needed = int(r.count_needed(half_life)[0])
     returns = np.diff(np.log(np.append(trail[2], close)))
     parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
     weighted, weight = (
@@ -238,8 +241,10 @@ def forecast_volatility(
     )
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))
     per_year = np.where(np.isnan(counted), trail[3], counted)
+    # The weights of as many returns as are needed exceed this, those of one less do not.
+    least = (1.0 - decay ** (needed - 0.5)) / (1.0 - decay)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma = np.where(weight > 1.0, np.sqrt(weighted * (1.0 / weight) * per_year), np.nan)
+        sigma = np.where(weight > least, np.sqrt(weighted * (1.0 / weight) * per_year), np.nan)
     mean, left = average_year(trail[OF_YEAR], time, interval, *parts)
     with np.errstate(invalid="ignore"):
         year = np.sqrt(mean * per_year)

@@ -99,7 +99,7 @@ def trend_strength(
 
     ``lookback``: bars, at least 1. ``half_life``: half-life of the volatility in bars, over 0.
     ``full``: standard deviations at which the strength is 1, over 0. NaN until
-    ``lookback`` returns, and two, are known.
+    ``lookback`` returns are known, and ceil(half_life), at least 2.
 
     Notes
     -----
@@ -205,7 +205,7 @@ def learned_regimes(
 
     Only closes count. ``half_life``: bars after which a return weighs half as much in what is
     learned, over 0. ``calm_bars`` and ``stress_bars``: mean length of a stay in each state, bars,
-    over 1. NaN until 100 returns are known.
+    over 1. NaN until ceil(half_life) returns are known, at least 100.
 
     Notes
     -----
@@ -236,6 +236,7 @@ def learned_regimes(
         returns.log_returns(market) ** 2,
         1.0 - returns.find_decay(half_lives),
         leave,
+        np.maximum(returns.count_needed(half_lives), kernels.WARM),
         np.empty((10, k)),
         filtered,
     )

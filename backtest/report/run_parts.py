@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 LEAST_SHARE = 0.05
 """Limits are mentioned if they moved the decisions that they touched by this share on average."""
-WARM = 24
-"""Bars without a decision at the start that are not mentioned."""
 PREMIUMS = "options_cost_annual"
 
 
@@ -214,11 +212,12 @@ def list_notices(result: Result) -> Iterator[str]:
         yield idle
     if boundless := run_record.count_boundless(result):
         yield f"an infinite target leverage at {boundless:,} closes"
-    first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))
-    if first > WARM:
+    first = run_record.find_first_decision(result)
+    if first is not None and first > 0:
         yield (
-            f"no decision before {core.format_time(int(result.time[first]))} UTC, bar {first:,}: "
-            "its columns were not known yet; earlier data, or bt.run(start=...), warm them up"
+            f"decided from {core.format_time(int(result.time[first]))} UTC on, bar {first:,}: "
+            "before, its columns were not known yet; earlier data, or bt.run(start=...), warm them "
+            "up"
         )
     if later := data.get("flows_after_the_end"):
         yield f"flows after the last bar, ignored: {later}"
@@ -637,6 +636,7 @@ def collect_run(result: Result) -> dict[str, Any]:
     trades, split = choose_trades(result), result.attribution()
     counts, manifest = result.events["kind"].value_counts(), result.manifest
     falls, limits = run_charts.find_drawdowns(result), dict[str, Any]()
+    first = run_record.find_first_decision(result)
     if result.account.fill == "limit":
         limits["limit_orders"] = results.trades.count_limit_orders(result.limit_orders)
     return {
@@ -659,6 +659,7 @@ def collect_run(result: Result) -> dict[str, Any]:
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill or None,
+        "decided_from": None if first is None else core.format_time(int(result.time[first])),
         "infinite_leverage": run_record.count_boundless(result),
         "manifest": manifest,
     }

@@ -207,6 +207,8 @@ def list_sweep_notices(sweep: Sweep) -> Iterator[str]:
         yield f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order; {cure}."
     for text in find_far_bounds(read_constraints(sweep.ranked_where), sweep.metrics):
         yield f"{core.capitalize(text)}."
+    if cold := sweep.manifest.get("warm_up"):
+        yield f"{core.capitalize(cold)}."
     if caution := count_cautions(read_rows(explored, TOP)):
         yield f"{core.capitalize(caution)}: see their notes."
 

@@ -550,6 +550,12 @@ def find_start(result: RunRecord) -> float:
     return float(account.equity[0] - gains)
 
 
+def find_first_decision(result: RunRecord) -> int | None:
+    """Return the row of the first close at which a policy decided, None if none ever did."""
+    is_decided = ~np.isnan(result.of_positions("target")).all(axis=1)
+    return int(np.argmax(is_decided)) if is_decided.any() else None
+
+
 def count_boundless(result: RunRecord) -> int:
     return int(np.isinf(result.of_positions("target")).any(axis=1).sum())
 

@@ -276,11 +276,12 @@ class PathsRunner:
             if self.is_own:
                 laid = engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
             else:
-                columns = [
-                    self.observe(own, name, bars[name])
-                    for name, own in zip(paths.names, self.setup.observed, strict=True)
-                ]
-                laid = engine.lay(self.setup, n, columns, **self.draw_fields(bars, n))
+                columns, known = [], np.zeros((n, len(paths.names)), np.int64)
+                for i, (name, own) in enumerate(zip(paths.names, self.setup.observed, strict=True)):
+                    seen, known[:, i] = self.observe(own, name, bars[name])
+                    columns.append(seen)
+                drawn = self.draw_fields(bars, n)
+                laid = engine.lay(self.setup, n, columns, known, **drawn)
             try:
                 parts.append(self.loop.live(laid, self.setup.first)[:, :, -paths.n_bars :])
             except engine.LaneFault as fault:
@@ -292,21 +293,29 @@ class PathsRunner:
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
-    ) -> dict[str, core.FloatArray]:
-        """Return the columns of a policy along some paths, end to end."""
+    ) -> tuple[dict[str, core.FloatArray], core.IntArray]:
+        """Return the columns of a policy along some paths, end to end, and when each asks it.
+
+        That is the bar of each path at which all columns have had a value, before it or on it.
+        """
         if not own.columns:
-            return {}
+            return {}, np.zeros(len(bars.volume), np.int64)
         member, width, seen = self.paths.members[name], self.paths.width, self.seen
         signal = self.list_weights(seen)[self.paths.names.index(name)]
         before = seen[name].slice(0, seen.n_bars - width + 1)
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
         last = {name: column[-1:].repeat(width) for name, column in own.columns.items()}
         found: dict[str, list[core.FloatArray]] = {name: [] for name in own.columns}
+        known: list[int] = []
         for some in member.list_markets(bars, before, **fields):
             paths = observe_paths(own.policy, some)
             for each, parts in found.items():
                 parts.append(np.concatenate([x.get(each, last[each])[-width:] for x in paths]))
-        return {each: np.concatenate(parts) for each, parts in found.items()}
+            for columns in paths:
+                front = max(map(len, columns.values()), default=width) - width
+                known.append(max(engine.find_warm_up(columns).bar - front, 0))
+        joined = {each: np.concatenate(parts) for each, parts in found.items()}
+        return joined, np.array(known, np.int64)
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""

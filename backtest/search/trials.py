@@ -29,6 +29,8 @@ PART = "part"
 TRIALS = "trials"
 LOOKS, TRIED, WALKED = "looks.jsonl", "trials.jsonl", "walks.jsonl"
 SET, METRIC = "set:", "metric:"
+DECIDED = "decided"
+"""The share of its bars on which a set decided, kept beside its measures."""
 FORMAT = 1
 
 
@@ -376,6 +378,7 @@ class Examiner:
         n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
         failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
         asked, metrics = take_sets(asked, slice(n)), take_sets(rows.metrics, slice(n))
+        metrics[DECIDED] = rows.shares[:n]
         scores, violation = self.goal.score(metrics, failed)
         batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
         if n > 0:

@@ -21,7 +21,7 @@ from backtest.search import equal_risk
 from backtest.search import trials as t
 from backtest.search.compare import ALIKE
 from backtest.search.problem import Robustness, SearchProblem
-from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
+from backtest.sweep import check_sets, count_sets, describe_decided, draw_cube, take_sets
 from backtest.sweep.set_evaluator import Evaluator, pool_measure
 from backtest.sweep.sets import Dimension, Sets, Space, find_active
 
@@ -561,6 +561,9 @@ def list_warnings(
             found = "and half of its neighbors or more are ruined or break a constraint"
         yield f"the best sits on a spike: its own {name} is {verdict.score:.4g}, {found}"
     yield from warn_of_failures(trials)
+    places = t.find_distinct(trials.sets)
+    if cold := describe_decided(trials.metrics[t.DECIDED][places]):
+        yield cold
     if len(parts) > 1 and parts[1].fills < FEW_FILLS:
         yield (
             f"the best trial has {core.count_nouns(parts[1].fills, 'fill')} in the holdout, fewer "

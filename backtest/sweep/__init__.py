@@ -6,7 +6,7 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
-    from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, Rows
+    from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, Rows, describe_decided
     from backtest.sweep.sets import Dimension, Sets, Space, VariedTest, check_sets, count_sets
     from backtest.sweep.sets import draw_cube, draw_sets, read_space, take_sets, to_plain_value
     from backtest.sweep.set_runs import Accounts, SetRuns, read_runs, sweep

@@ -37,12 +37,25 @@ Observed = dict[str, core.FloatArray]
 class Scored(NamedTuple):
     """Measures of shape (n_sets,) by name, and sampled returns of shape (n_samples, n_sets).
 
-    ``alone`` counts the bars that sets passed alone, by reason; None of a set without a block.
+    ``decided`` (n_sets,) are the shares of the bars on which they decided. ``alone`` counts the
+    bars that sets passed alone, by reason; None of a set without a block.
     """
 
     metrics: dict[str, core.FloatArray]
     returns: core.FloatArray
+    decided: core.FloatArray
     alone: core.IntArray | None = None
+
+
+class FlatColumns(NamedTuple):
+    """The columns of all policies in one array, and the bar from which on each is asked.
+
+    The policies stand beside them, so that no id of their columns is used again.
+    """
+
+    observed: list[engine.ObservedPolicy]
+    columns: core.FloatArray
+    known: core.IntArray
 
 
 class NotCompiled(Exception):  # noqa: N818 - a reason to sweep in plain Python
@@ -252,7 +265,7 @@ class Panel:
         self._observe_overlay = lru_cache(KEPT)(observe)
         self._tables: Kept[PriceTable] = OrderedDict()
         self._deciders: Kept[engine.Deciders] = OrderedDict()
-        self._flat: Kept[tuple[list[engine.ObservedPolicy], core.FloatArray]] = OrderedDict()
+        self._flat: Kept[FlatColumns] = OrderedDict()
 
     def _find(self, kept: Kept[_T], key: Hashable, make: Callable[[], _T], most: int) -> _T:
         """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
@@ -337,9 +350,9 @@ class Panel:
             made = engine.gather_deciders(setup, observed)
             return engine.bind_compiled(made, engine.list_policies(observed))
 
-        def flatten() -> tuple[list[engine.ObservedPolicy], core.FloatArray]:
-            """Return the columns in one array, with the policies, so that no id is used again."""
-            return observed, engine.flatten_columns(observed)[0]
+        def flatten() -> FlatColumns:
+            columns, _ = engine.flatten_columns(observed)
+            return FlatColumns(observed, columns, engine.find_known_bars(observed, n))
 
         try:
             pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
@@ -349,12 +362,13 @@ class Panel:
             text = engine.explain_refusal(refusal, observed[0].policy)
             raise NotCompiled(text) from refusal
         key = tuple(id(each.columns) for each in observed)
-        flat = self._find(self._flat, key, flatten, KEPT)[1]
+        flat = self._find(self._flat, key, flatten, KEPT)
         rooms = ("shown", "bar", "margin", "levels")
         own: dict[str, Any] = {name: np.zeros_like(getattr(pattern, name)) for name in rooms}
         own["params"], _ = engine.flatten_settings(observed)
         own["memory"], _ = engine.flatten_memory(observed)
-        return state, pattern._replace(methods=0, columns=flat, **own), tally
+        own |= {"columns": flat.columns, "known": flat.known}
+        return state, pattern._replace(methods=0, **own), tally
 
     def find_table(self, setup: engine.Setup) -> PriceTable:
         brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape

@@ -35,15 +35,22 @@ class Rows(NamedTuple):
     """Results of sets, in their order.
 
     ``metrics`` are arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
-    ``sampled`` are the sampled simple returns of a set by its place, if requested. ``errors`` says
-    why a set failed, empty if it did not. ``done`` is False for sets that did not run because of
-    Ctrl-C.
+    ``sampled`` are the sampled simple returns of a set by its place, if requested. ``decided`` are
+    the shares of the bars from which on the policy was asked, None where nothing is observed.
+    ``errors`` says why a set failed, empty if it did not. ``done`` is False for sets that did not
+    run because of Ctrl-C.
     """
 
     metrics: dict[str, core.FloatArray]
     sampled: dict[int, core.FloatArray]
     errors: list[str]
     done: core.BoolArray
+    decided: core.FloatArray | None = None
+
+    @property
+    def shares(self) -> core.FloatArray:
+        """The shares of bars on which sets decided, of shape (n_sets,)."""
+        return np.ones(len(self.done)) if self.decided is None else self.decided
 
     @property
     def returns(self) -> core.FloatArray:
@@ -60,10 +67,28 @@ class Rows(NamedTuple):
         return self
 
 
+MOSTLY = 0.8
+"""Share of its bars under which a set counts as one that decided on few."""
+
+
+def describe_decided(decided: core.FloatArray) -> str:
+    """Return how many sets decided on few of their bars, empty if none: their shares are given."""
+    few, never = int(np.sum(decided < MOSTLY)), int(np.sum(decided == 0.0))
+    if not few:
+        return ""
+    text = (
+        f"{few:,} of {len(decided):,} parameter sets decided on under {100.0 * MOSTLY:g} % of "
+        "their bars, since their columns were not known before"
+    )
+    if never:
+        text += f"; {never:,} never did: too long a warm-up"
+    return f"{text}; give more bars, or shorter windows"
+
+
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
     n = count_sets(sets)
     metrics = {name: np.full(n, np.nan) for name in names}
-    return Rows(metrics, {}, [""] * n, np.zeros(n, dtype=np.bool_))
+    return Rows(metrics, {}, [""] * n, np.zeros(n, dtype=np.bool_), np.full(n, np.nan))
 
 
 def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
@@ -74,7 +99,17 @@ def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
         rows.errors[place] = part.errors[k]
         if k in part.sampled:
             rows.sampled[place] = part.sampled[k]
+    rows.shares[places] = part.shares
     rows.done[places] = part.done
+
+
+def measure_result(result: results.Result) -> float:
+    """Return the share of its bars on which a run decided."""
+    setup: Any = result.setup
+    has_traded = result.tally.money.traded > 0.0 or bool(result.options)
+    return engine.measure_observed(
+        setup.observed, setup.markets, setup.first, has_traded=has_traded
+    )
 
 
 def run_one_by_one(
@@ -103,6 +138,7 @@ def run_one_by_one(
                         metrics[name][k] = measured[name]
                     if returns:
                         rows.sampled[k] = result.returns.to_numpy()
+                    rows.shares[k] = measure_result(result)
                 except core.RAISED as error:  # a policy may raise anything
                     rows.errors[k] = " ".join(f"{type(error).__name__}: {error}".split())
                 rows.done[k] = True
@@ -277,7 +313,8 @@ class Evaluator:
                 if isinstance(found, Scored):
                     errors, done = [""] * len(places), np.ones(len(places), dtype=np.bool_)
                     sampled = dict(enumerate(found.returns.T)) if returns else {}
-                    put_rows(rows, places, Rows(found.metrics, sampled, errors, done))
+                    part = Rows(found.metrics, sampled, errors, done, found.decided)
+                    put_rows(rows, places, part)
                     n_bars = (self.markets.n_bars if stop is None else stop) - first
                     n, alone = len(places), found.alone
                     more = Taken(0, n) if alone is None else Taken(n, 0, n * n_bars, alone)
@@ -456,4 +493,5 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     for name in ("sharpe", "total_return", "max_drawdown", "ruined"):
         if name in first.metrics:
             metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
-    return Rows(metrics, {}, errors, done)
+    decided = np.min([rows.shares for rows in parts.values()], axis=0)
+    return Rows(metrics, {}, errors, done, decided)

@@ -282,7 +282,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     evaluator = runs.make(runs.market, runs.test.signal, metrics)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
-        table = sweep_table.build_table(working, chosen, progress)
+        table, decided = sweep_table.build_table(working, chosen, progress)
     metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
     evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
@@ -310,6 +310,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         done=len(table),
     )
     found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
+    if decided:
+        found["warm_up"] = decided
     return sweep_table.Sweep(table, {**manifest, **found}, evaluator)
 
 

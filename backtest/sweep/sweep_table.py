@@ -22,7 +22,7 @@ from backtest.results import (
     read_constraints,
 )
 from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
-from backtest.sweep.set_evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator, describe_decided
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
 ERROR = "error"
@@ -31,7 +31,10 @@ ROBUST, PLATEAU = "robust_score", "plateau"
 TAKEN = frozenset({*METRICS, *OPTION_COSTS, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU})
 
 
-def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> pd.DataFrame:
+def build_table(
+    evaluator: Evaluator, sets: Sets, progress: Progress | None
+) -> tuple[pd.DataFrame, str]:
+    """Return the table of sets, and how many of them decided on few of their bars."""
     places, codes = find_different(sets)
     different = take_sets(sets, places)
     rows = evaluator.evaluate(different, progress=progress)
@@ -52,7 +55,8 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
         core.warn_caller(text + rows.errors[codes[failed[0]]])
     if not done.all():
         core.warn_caller(f"interrupted: {n - int(done.sum()):,} of {n:,} sets were not done")
-    return order_columns(table[done], tuple(columns))
+    decided = describe_decided(rows.shares[codes][done])
+    return order_columns(table[done], tuple(columns)), decided
 
 
 def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:

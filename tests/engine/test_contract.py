@@ -15,6 +15,7 @@ from backtest import Market, Policy, Range, strategies
 from backtest.baselines import policy_contract
 from backtest.baselines.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
 from backtest.cli.build import built_in_policies
+from backtest.indicators import ewma_volatility
 from backtest.policies.lookahead import rewrite_after
 
 OURS = built_in_policies()
@@ -49,6 +50,36 @@ def test_our_policies_keep_the_contract(cls: type[Policy]):
     )  # fmt: skip
     leaves_alone = cls in in_bands  # inside its band, by its rule
     assert found["decisions are finite"].detail.startswith("finite at all") is not leaves_alone
+
+
+class HidesNaN(Policy):
+    """Target a volatility."""
+
+    def observe(self, market):
+        return {"sigma": ewma_volatility(market, 24.0), "side": np.sign(market.signal)}
+
+    def leverage(self, bar, account):
+        return min(2.0, 0.3 / bar.sigma)
+
+
+class KeepsNaN(HidesNaN):
+    """Target a volatility."""
+
+    def leverage(self, bar, account):
+        return min(0.3 / bar.sigma, 2.0) * (1.0 if bar.side >= 0.0 else 0.5)
+
+
+def test_a_formula_that_hides_an_unknown_column_is_warned_of():
+    """Known from the close of bar 24 on, and taken away at that of bar 25: 2 is no decision."""
+    name = "no decision without a column"
+    for cls, warns in ((HidesNaN, True), (KeepsNaN, False)):
+        trial = policy_contract.ContractTrial(cls, Market.sample(bars=300), ("cross",))
+        (found,) = policy_contract.check_gaps(trial)
+        assert (found.name, found.passed, found.warns) == (name, True, warns)
+        if warns:
+            assert (
+                "where sigma is NaN, at bar 25, 2023-01-02 01:00, the leverage is 2" in found.detail
+            )
 
 
 @pytest.mark.parametrize("has_mark", [True, False])

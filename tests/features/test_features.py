@@ -192,11 +192,13 @@ def test_bad_input_is_refused(call, words):
 
 
 def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():
-    """A half-life of 24 bars is one of 3 settlements; a year has 1095 of them."""
+    """A half-life of 24 bars is one of 3 settlements, until which nothing is known; a year has 1095
+    of them."""
     market = Market.sample(bars=2000)
     expected = pd.Series(market.funding_rate[1:]).ewm(halflife=3.0).mean().to_numpy() * EIGHTS
     found = funding_forecast(market, 24.0)
-    np.testing.assert_allclose(found[8::8], expected, rtol=1e-12)
+    np.testing.assert_allclose(found[24::8], expected[2:], rtol=1e-12)
+    assert np.isnan(found[:24]).all()
     for hour in range(9, 16):
         assert found[hour::8].tobytes() == found[8::8][: len(found[hour::8])].tobytes()
 
@@ -205,7 +207,10 @@ def test_a_change_of_cadence_changes_no_annual_rate():
     """0.008 % for 8 hours, then 0.001 % an hour: 8.76 % a year throughout, with any half-life."""
     hours = [*range(0, 41, 8), *range(41, 81)]
     found = funding_forecast(funded(hours, [8e-5] * 6 + [1e-5] * 40), HALF_LIVES)
-    np.testing.assert_allclose(found[8:], 0.0876, rtol=1e-9)
+    for half_life, column in zip(HALF_LIVES.tolist(), found.T, strict=True):
+        first = max(8, math.ceil(half_life))
+        np.testing.assert_allclose(column[first:], 0.0876, rtol=1e-9)
+        assert np.isnan(column[:first]).all()
 
 
 def test_hours_and_eights_are_weighed_by_their_time_by_hand():
@@ -221,10 +226,10 @@ def test_hours_and_eights_are_weighed_by_their_time_by_hand():
 def test_a_settlement_counts_from_the_first_close_after_its_stamp():
     """Stamped at 08:00, the close of bar 7: bar 8 is the first that knows; ms later, too."""
     for late in (0.0, 0.013 / 3600, 0.9):
-        found = funding_forecast(funded([0, 8 + late], [1e-4, 1e-4], n=12), 24.0)
+        found = funding_forecast(funded([0, 8 + late], [1e-4, 1e-4], n=12), 4.0)
         assert np.isnan(found[:8]).all()
         assert np.isfinite(found[8:]).all()
-    early = funding_forecast(funded([0, 8 - 0.013 / 3600], [1e-4, 1e-4], n=12), 24.0)
+    early = funding_forecast(funded([0, 8 - 0.013 / 3600], [1e-4, 1e-4], n=12), 4.0)
     assert np.isfinite(early[7:]).all()
 
 
@@ -245,15 +250,15 @@ def test_long_silence_leaves_the_last_rate_and_the_next_one_counts():
 
 
 STILL = {
-    "ewma": (lambda market: ewma_volatility(market, 3.0)[2:], 0.0),
+    "ewma": (lambda market: ewma_volatility(market, 3.0)[3:], 0.0),
     "close to close": (lambda market: close_to_close_volatility(market, 3)[3:], 0.0),
     "sharpe": (lambda market: rolling_sharpe(market, 3).ratio, math.nan),
     "funding": (lambda market: funding_forecast(market, 24.0), math.nan),
     "trend": (lambda market: trend_sign(market, 5)[5:], 0.0),
-    "strength": (lambda market: trend_strength(market, 5, 10.0)[5:], 0.0),
+    "strength": (lambda market: trend_strength(market, 5, 10.0)[10:], 0.0),
     "stress is far": (lambda m: learned_regimes(m, 50, 200, 20).filtered[100:] < 0.1, True),
     **{f"{name}, {part}": (lambda market, name=name, part=part: tail_losses(
-        market, name, window=100, half_life=10.0, level=0.99)[part][101:], value)
+        market, name, window=100, half_life=10.0, level=0.99)[part][110:], value)
        for name, value in (("historical", 0.0), ("filtered-historical", math.nan))
        for part in (0, 1)},
 }  # fmt: skip
@@ -387,7 +392,7 @@ def sided() -> Market:
 def forecast_spread(market: Market, horizon: int) -> np.ndarray:
     """Return sigma over a horizon by pandas, with a half-life of 24 bars."""
     squares = pd.Series(long_returns(market) ** 2)
-    return np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
+    return np.sqrt(squares.ewm(halflife=24.0, min_periods=24).mean().to_numpy() * horizon)
 
 
 def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
@@ -414,7 +419,7 @@ def test_a_model_of_history_is_the_tail_of_the_losses_in_its_window(
     sigma = forecast_spread(sided, bars) if is_filtered else np.ones(sided.n_bars)
     given = {"window": window, "half_life": 24.0, "level": level, "horizon": horizon}
     found, earned = tail_losses(sided, model, **given), held_returns(sided, bars)
-    first = window + bars - 1 + 2 * is_filtered
+    first = window + bars - 1 + 24 * is_filtered
     ahead = np.concatenate([np.full(bars, np.nan), sigma[:-bars]])
     for t in range(first, sided.n_bars, 3):
         side = -1.0 if sided.signal[t] < 0 else 1.0

@@ -66,7 +66,10 @@ def market() -> Market:
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_weighted_means_are_those_of_pandas(market: Market, name: str):
     each = pd.Series(WEIGHTED[name](market))
-    expected = [each.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
+    needed = [min(max(2, math.ceil(h)), market.n_bars + 1) for h in HALF_LIVES]
+    expected = [
+        each.ewm(halflife=h, min_periods=n).mean() for h, n in zip(HALF_LIVES, needed, strict=True)
+    ]
     found = volatility(market, name, HALF_LIVES)
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * kit.YEAR), rtol=1e-12)
 
@@ -76,17 +79,17 @@ def test_a_single_bar_by_hand():
     market = kit.make_market(np.exp([[0.0, 0.2, -0.1, 0.1]] * 2))
     parkinson, garman = 0.09 / (4 * math.log(2)), 0.045 - (2 * math.log(2) - 1) * 0.01
     for name, variance in (("parkinson", parkinson), ("garman-klass", garman)):
-        found = volatility(market, name, 24.0)
+        found = volatility(market, name, 2.0)
         np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * variance)], rtol=1e-12)
 
 
 def test_yang_zhang_by_hand():
     """The bar before, twice, with a gap of 0.05: o = 0.05, c = 0.1, s = 0.2 * 0.1 + 0.1 * 0.2."""
     market = kit.make_market(np.exp([[0.0, 0.2, -0.1, 0.1], [0.15, 0.35, 0.05, 0.25]]))
-    w = 0.5 ** (1 / 24.0)
+    w = 0.5 ** (1 / 2.0)
     k = 0.34 / (1.34 + 1.0 / w)
     wanted = k * 0.01 + (1.0 - k) * 0.04 + 0.05**2 / (1.0 + w)
-    found = volatility(market, "yang-zhang", 24.0)
+    found = volatility(market, "yang-zhang", 2.0)
     np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * wanted)], rtol=1e-12)
 
 
@@ -100,9 +103,9 @@ def test_ranges_see_the_night_of_session_days():
     days = dict(zip(("high", "low"), np.exp(logs[1:]), strict=True))
     close = np.exp(first + inside[:, -1])
     stocks = kit.bars_market(np.exp(first), close, "B", "2000-01-03", {"sessions": True}, **days)
-    closes = volatility(stocks, "ewma", 1e9)[-1]
+    closes = volatility(stocks, "ewma", math.inf)[-1]
     for name in ("parkinson", "garman-klass", "yang-zhang"):
-        assert volatility(stocks, name, 1e9)[-1] == pytest.approx(closes, rel=0.04)
+        assert volatility(stocks, name, math.inf)[-1] == pytest.approx(closes, rel=0.04)
 
 
 @pytest.fixture(scope="module")
@@ -275,13 +278,14 @@ def test_compiled_kernels_have_the_bits_of_plain_python(long_market: Market):
     n, decay = 200, 0.5 ** (1.0 / np.array([0.5, 3.0, 64.0]))
     returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(long_market)[:n])
     leave = np.array([[0.01, 0.5, 0.1], [0.05, 0.9, 0.1]])
+    needed = np.array([2, 3, 64])
     found = []
     for each in (kernels, compile_module(kernels)):
         mean, filtered, tail = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros((2, n))
         each.ewma_lanes(
-            returns[:, None] ** 2, decay, np.linspace(1.0, 2.0, n), np.zeros((2, 3)), mean
+            returns[:, None] ** 2, decay, needed, np.linspace(1.0, 2.0, n), np.zeros((2, 3)), mean
         )
-        each.learn_lanes(returns**2, 1.0 - decay, leave, np.zeros((10, 3)), filtered)
+        each.learn_lanes(returns**2, 1.0 - decay, leave, needed, np.zeros((10, 3)), filtered)
         each.tail_lane(-returns, 2.05, 2.0, np.zeros(40), np.full(40, -np.inf), tail)
         found.append([array.tobytes() for array in (mean, filtered, tail)])
     assert found[0] == found[1]

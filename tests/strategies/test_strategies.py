@@ -199,13 +199,16 @@ def test_the_side_that_receives_funding_is_not_cut():
     market = funded(0.0005)
     policy = strategies.FundingAware(strategies.Constant(2.0), sensitivity=2.0)
     long = live(market, policy, compile=False).bars["target"]
-    assert (long[20:] < 2.0).all()
+    first = 80  # a half-life after the first settlement, at 8 o'clock
+    assert (long[first:] < 2.0).all()
+    assert long[:first].isna().all()
     paid = indicators.funding_forecast(market, 72.0)
     sigma = indicators.ewma_volatility(market, 72.0)
     expected = 2.0 * max(0.0, 1.0 - 2.0 * (paid[-1] - 0.1) / sigma[-1])
     assert long.iloc[-1] == pytest.approx(expected, rel=1e-9)
     for size in (-1.0, -0.3):
-        assert (live(market, policy, signal=size, compile=False).bars["target"] == 2.0).all()
+        short = live(market, policy, signal=size, compile=False).bars["target"]
+        assert (short[first:] == 2.0).all()
     half = live(market, policy, signal=0.5, compile=False).bars["target"]
     assert half.equals(long)  # what is paid per unit of the position is the same
 

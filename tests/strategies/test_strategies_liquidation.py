@@ -79,12 +79,12 @@ def test_the_position_dies_within_the_horizon_with_the_probability(name, side, t
     capital = 40.0 if name == "inverse" else 3e6
     terms = {"venue": venue, "account": bt.Account(capital=capital), "signal": side * 1e-12}
     target = live(market, policy, compile=False, **terms).bars["target"].to_numpy()
-    assert np.isnan(target[:2]).all()
+    assert np.isnan(target[:72]).all()
     size, is_inverse = venue.contract.size, venue.contract.kind == "inverse"
     unit = size / market.close if is_inverse else size * market.close
-    contracts = (side * target * capital / unit)[2:]
-    price = bt.margin.liquidation_price(venue, contracts, market.close[2:], capital)
-    moved, sigma = np.log(price / market.close[2:]), ewma_volatility(market, 72.0)[2:]
+    contracts = (side * target * capital / unit)[72:]
+    price = bt.margin.liquidation_price(venue, contracts, market.close[72:], capital)
+    moved, sigma = np.log(price / market.close[72:]), ewma_volatility(market, 72.0)[72:]
     freedom = math.inf if tail_index == 0.0 else 4.0
     found = touch_probability(moved, sigma, 36.0 / YEAR, degrees_of_freedom=freedom)
     np.testing.assert_allclose(found, 0.02, rtol=1e-9)
@@ -94,11 +94,11 @@ def test_the_leverage_is_the_closed_form_in_one_bracket():
     """L = 1 / (1 - x + r x) for a long, 1 / (x - 1 + r x) for a short; x = exp(-+a)."""
     market, venue = walk(200, 0.0, 0.7, seed=1), free_venue()
     policy = LiquidationProbability(probability=1e-4, horizon=24.0, tail_index=0.0)
-    a = touch_distance(1e-4, ewma_volatility(market, 72.0), 24.0 / YEAR)[2:]
+    a = touch_distance(1e-4, ewma_volatility(market, 72.0), 24.0 / YEAR)[72:]
     for side in (1.0, -1.0):
         x = np.exp(-side * a)
         expected = 1.0 / (abs(1.0 - x) + 1e-6 * x)
-        found = live(market, policy, venue=venue, signal=side, compile=False).bars["target"][2:]
+        found = live(market, policy, venue=venue, signal=side, compile=False).bars["target"][72:]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -108,8 +108,8 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     policy = LiquidationProbability(probability=0.02, horizon=24.0, tail_index=0.0, half_life=12.0)
     account = bt.Account(capital=1000.0, margin="isolated", venue_leverage=10.0)
     terms = {"venue": BINANCE, "account": account, "signal": 1e-12}
-    target = live(market, policy, compile=False, **terms).bars["target"].to_numpy()[2:]
-    sigma = ewma_volatility(market, 12.0)[2:]
+    target = live(market, policy, compile=False, **terms).bars["target"].to_numpy()[12:]
+    sigma = ewma_volatility(market, 12.0)[12:]
     likely = touch_probability(math.log(0.9 / 0.996), sigma, 24.0 / YEAR)
     np.testing.assert_allclose(target, np.where(likely <= 0.02, 10.0, 0.0))
     assert len(set(target.round(6))) == 2

@@ -346,3 +346,19 @@ def one_set(**more: Any) -> Any:
 ])  # fmt: skip
 def test_wrong_arguments_are_refused(call, words):
     check_refused(call, words, ParameterError)
+
+
+def test_sets_that_decide_on_few_of_their_bars_are_counted():
+    """Of 400 bars, known from 24, 79, 80, 81 and 399 on: the last three under 80 %; one never."""
+    sets = {"half_life": [24.0, 79.0, 80.0, 81.0, 399.0, 500.0]}
+    said = (
+        "3 of 6 parameter sets decided on under 80 % of their bars, since their columns were not "
+        "known before; 1 never did: too long a warm-up; give more bars, or shorter windows"
+    )
+    with pytest.warns(UserWarning, match="2 of 6 parameter sets filled no order"):
+        found = run(VolTarget, sets)
+    assert f"{said}." in [*found.notices]
+    assert found.table["turnover"].iloc[-1] == 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "warm_up" not in run(VolTarget, {"half_life": [24.0, 80.0]}).manifest

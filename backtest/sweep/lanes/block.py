@@ -108,6 +108,7 @@ class Block(NamedTuple):
     deciders: engine.Deciders
     addresses: Sequence[int]
     columns: Sequence[Sequence[FloatArray]]
+    warm_ups: Sequence[list[engine.WarmUp]]
     span: RunSpan
     has_returns: bool
     is_full: bool
@@ -148,7 +149,18 @@ def score_block(
     returns = np.zeros((0, count))
     if block.has_returns:
         returns = sampled_returns(units, np.ones(len(units)), flat["first_unit"])
-    return Scored(metrics, returns, lanes.counts)
+    return Scored(metrics, returns, measure_decided(block, flat["traded"]), lanes.counts)
+
+
+def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
+    """Return the share of the bars on which each set decided, of shape (n_sets,)."""
+    setup = block.setups[0]
+    begins, n_bars = block.deciders.firsts.tolist(), len(setup.inputs.feed.time)
+    shares = [
+        engine.measure_decided(own, begins, setup.first, n_bars, has_traded=amount > 0.0)
+        for own, amount in zip(block.warm_ups, traded.tolist(), strict=True)
+    ]
+    return np.array(shares)
 
 
 def start_lanes(block: Block, n_samples: int) -> Lanes:
@@ -239,6 +251,7 @@ def find_least(inputs: Any, widest: Sequence[float]) -> float:
 def gather_policies(block: Block, n: int) -> LanePolicies:
     panels = [each.observed for each in block.setups]
     panels += [panels[-1]] * (LANES - len(panels))
+    warm_ups = [*block.warm_ups, *[block.warm_ups[-1]] * (LANES - len(block.warm_ups))]
     own = [*block.columns, *[block.columns[-1]] * (LANES - len(block.columns))]
     columns = np.zeros((n, LANES), np.int64)
     for i in range(n):
@@ -248,6 +261,7 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         np.array([x for each in panel for x in start_memory(each.policy) or ()], np.float64)
         for panel in panels
     ]
+    known = np.array([[each[i].bar for each in warm_ups] for i in range(n)], np.int64)
     widths = [len(start_memory(each.policy) or ()) for each in panels[0]]
     n_columns = np.array([len(each.columns) for each in policies], np.int64)
     return LanePolicies(
@@ -256,6 +270,9 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         params_at=deciders.params_at,
         memory=stack_lanes(memories),
         memory_at=np.cumsum([0, *widths]).astype(np.int64),
+        begun=stack_lanes(memories),
+        known=known.ravel(),
+        latest=known.max(axis=1),
         columns=columns.ravel(),
         n_columns=n_columns,
         has_own_columns=has_own_columns(block.columns),
@@ -271,6 +288,16 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         interval=deciders.interval,
         start=int(deciders.start[0]),
     )
+
+
+def find_warm_ups(setups: Sequence[engine.Setup], n: int) -> list[list[engine.WarmUp]]:
+    """Return the warm-up of the n policies of each set."""
+    found: dict[int, engine.WarmUp] = {}  # sets share columns
+    for setup in setups:
+        for each in setup.observed[:n]:
+            if id(each.columns) not in found:
+                found[id(each.columns)] = engine.find_warm_up(each.columns)
+    return [[found[id(each.columns)] for each in setup.observed[:n]] for setup in setups]
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:

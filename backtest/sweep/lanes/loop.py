@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
 from backtest.account import money as m
+from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
@@ -201,9 +202,30 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     lanes.cursor[r.CLOSING] = closing
     for i in range(n):
         for lane in range(LANES):
-            is_deciding = account[cell(r.IS_LIVE, lane)] == r.LIVE
-            is_deciding &= position[spot(i, r.IS_HALTED, lane)] == 0.0
-            position[spot(i, r.REST, lane)] = 0.0 if is_deciding else math.nan
+            position[spot(i, r.REST, lane)] = find_rest(lanes, i, lane)
+
+
+@inlined
+def find_rest(lanes: Lanes, i: int, lane: int) -> float:
+    """Return what is added to the target of a lane: 0, or NaN where it decides nothing more."""
+    is_deciding = lanes.account[cell(r.IS_LIVE, lane)] == r.LIVE
+    is_deciding &= lanes.position[spot(i, r.IS_HALTED, lane)] == 0.0
+    return 0.0 if is_deciding else math.nan
+
+
+def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
+    """Let lanes whose columns are not known yet decide nothing: their target will be NaN."""
+    for lane in range(LANES):
+        rest = find_rest(lanes, i, lane) if local >= policies.known[cell(i, lane)] else math.nan
+        lanes.position[spot(i, r.REST, lane)] = rest
+
+
+def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
+    """Write the first memory again where a policy was not asked, and its formula ran anyway."""
+    for row in range(policies.memory_at[i], policies.memory_at[i + 1]):
+        for lane in range(LANES):
+            if local < policies.known[cell(i, lane)]:
+                policies.memory[cell(row, lane)] = policies.begun[cell(row, lane)]
 
 
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
@@ -214,6 +236,9 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
     for i in range(n):
         lanes.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
         lanes.is_pending[i] = policies.tradable[min(t, len(policies.tradable) - 1), i]
+        local = t - policies.firsts[i]
+        if 0 <= local <= policies.latest[i]:
+            hold_back(policies, lanes, i, local)
         if lanes.is_pending[i] != 0:
             if policies.wants_bar:
                 bar = policies.bar
@@ -222,7 +247,9 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
                 bar[6] = lanes.last_funding[i]
             if policies.wants_account:
                 show_positions(terms, policies, lanes, i, t)
-            is_sound &= ask_lanes(policies, lanes, i, feed.time[t], t - policies.firsts[i])
+            is_sound &= ask_lanes(policies, lanes, i, feed.time[t], local)
+            if local < policies.latest[i]:
+                keep_memory(policies, i, local)
         else:
             for lane in range(LANES):
                 lanes.position[spot(i, r.TARGET, lane)] = math.nan

@@ -163,7 +163,9 @@ class LanePolicies(NamedTuple):
     ``n_columns``; without ``has_own_columns`` all lanes have those of the first. ``shown`` has a
     row for each field of the account that policies see, written if ``wants_account``.
     ``firsts`` and ``tradable`` are those of a
-    :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``.
+    :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``. ``known`` of shape
+    (n * LANES,) has the bars from which on lanes ask, ``latest`` (n,) the last of each policy, and
+    ``begun`` is the memory that lanes keep until then.
     """
 
     addresses: IntArray
@@ -171,6 +173,9 @@ class LanePolicies(NamedTuple):
     params_at: IntArray
     memory: FloatArray
     memory_at: IntArray
+    begun: FloatArray
+    known: IntArray
+    latest: IntArray
     columns: IntArray
     n_columns: IntArray
     has_own_columns: bool

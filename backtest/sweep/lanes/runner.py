@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest._compile import COMPILER_LOCK
 from backtest.core import BacktestError, IntArray, list_values
-from backtest.engine import Setup, measure_account
+from backtest.engine import Setup, measure_account, measure_observed
 from backtest.policies import split_name
 from backtest.results import name_tally, sampled_returns
 from backtest.results.measure_table import CORE, STREAMED
@@ -195,6 +195,7 @@ def score_lanes(
         deciders=deciders,
         addresses=formulas,
         columns=columns,
+        warm_ups=b.find_warm_ups(setups, len(panel.markets)),
         span=panel.span,
         has_returns=task.has_returns,
         is_full=bool(EXPOSED & {*names}),
@@ -229,7 +230,9 @@ def score_set(
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]
         returns = sampled_returns(units, ends, float(tally[FIRST_UNIT]))
-    return Scored(metrics, returns[:, None])
+    has_traded = bool(flat["traded"][0] > 0.0)
+    decided = measure_observed(setup.observed, panel.markets, panel.first, has_traded=has_traded)
+    return Scored(metrics, returns[:, None], np.array([decided]))
 
 
 def count_cores() -> int:

@@ -21,4 +21,4 @@ class Steady(bt.Policy):
     def leverage(self, bar, account):
         """Return the leverage decided at a close."""
         brake = max(0.25, 1.0 - 2.0 * account.drawdown)
-        return min(2.0, brake * self.target / bar.sigma)
+        return min(brake * self.target / bar.sigma, 2.0)

@@ -1,0 +1,192 @@
+"""How many bars indicators need before their first value."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from backtest import core
+from backtest.core.units import DAY
+from backtest.indicators import estimators, kernels, tails, trends
+from backtest.indicators import returns as r
+
+FUNDING = 8 * DAY // 24
+"""The time between two settlements at most venues, ns."""
+
+Settings = Mapping[str, Any]
+
+
+@core.checked
+def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
+    """Return how many bars an indicator needs before its first value.
+
+    The first value of a market of n bars is at bar ``warm_up(...)``, counted from 0. A run with
+    ``start=`` at that bar, or later, decides from its first bar on.
+
+    Parameters
+    ----------
+    name : str
+        An indicator of this module, ``"ewma_volatility"`` for example.
+    interval : str, optional
+        Length of a bar, such as ``"1h"``: needed where days or settlements of funding count.
+    **settings
+        Parameters of the indicator, as it takes them; of arrays the longest counts.
+
+    Returns
+    -------
+    int
+        Bars. ``"har_volatility"``: of a market that begins at midnight and never closes, else
+        fewer. ``"funding_forecast"``: of settlements every 8 hours from the first bar on.
+
+    Raises
+    ------
+    ParameterError
+        If the name or a setting is unknown or out of range, or the interval is needed and missing.
+
+    Examples
+    --------
+    >>> warm_up("ewma_volatility", half_life=72)
+    72
+    >>> warm_up("volatility", interval="1h", estimator="har")
+    3143
+    """
+    count = NEEDED[str(core.Choice(*NEEDED).check("name", name))]
+    indicator = inspect.signature(find_indicator(name)).parameters
+    known = [each for each in indicator if each != "market"]
+    needed = [each for each in known if indicator[each].default is inspect.Parameter.empty]
+    core.check_names(name, settings, known, needed, noun="setting")
+    defaults = {each: indicator[each].default for each in known}
+    length = None if interval is None else core.parse_duration(interval, "interval")
+    return int(np.max(count({**defaults, **settings}, read_interval(name, length))))
+
+
+def find_indicator(name: str) -> Callable[..., Any]:
+    modules = (r, estimators, tails, trends)
+    found: Callable[..., Any] = next(getattr(x, name) for x in modules if hasattr(x, name))
+    return found
+
+
+Interval = Callable[[], int]
+"""Returns the length of a bar, ns, or raises that it is missing."""
+
+
+def read_interval(name: str, interval: int | None) -> Interval:
+    def read() -> int:
+        if interval is None:
+            raise core.ParameterError(
+                f"{name} needs the interval of the bars to count them, interval='1h' for example"
+            )
+        return interval
+
+    return read
+
+
+def count_volatility(settings: Settings, interval: Interval) -> int:
+    names = r.list_lanes("estimator", settings["estimator"])
+    needed = int(np.max(r.count_needed(settings["half_life"])))
+    return max(count_estimator(each, needed, interval) for each in names)
+
+
+def count_estimator(name: str, needed: int, interval: Interval) -> int:
+    core.Choice(*estimators.VOLATILITY_ESTIMATORS).check("estimator", name)
+    if name == "garch":
+        return estimators.FIRST_RETURNS
+    if name == "har":
+        return count_days({"first": estimators.FIRST_DAYS}, interval)
+    # A range is one of its bar, a return one to the bar before.
+    return needed if name == "ewma" else needed - 1
+
+
+def count_days(settings: Settings, interval: Interval) -> int:
+    """Return the bars of the first day, of the longest window and of the days of the first fit."""
+    first: int = core.Whole(10).check("first", settings["first"])
+    days = 1 + max(estimators.WITHOUT_PAUSE) + first
+    return days * (DAY // interval()) - 1
+
+
+def count_tail(settings: Settings, _: Interval) -> int:
+    names = r.list_lanes("model", settings["model"])
+    needed = int(np.max(r.count_needed(settings["half_life"])))
+    r.check_bars("horizon", settings["horizon"])
+    lanes = np.broadcast_arrays(
+        r.read_windows(settings["window"]),
+        *r.broadcast(settings["horizon"], settings["level"]),
+    )
+    found = 0
+    for name in names:
+        core.Choice(*tails.TAIL_MODELS).check("model", name)
+        for window, horizon, level in zip(*map(np.ndarray.tolist, lanes), strict=True):
+            is_short = (1.0 - level) * window < tails.MIN_TAIL * horizon
+            bars = window - 1 + (1 if is_short else int(horizon))
+            of_model = {"historical": bars, "filtered-historical": needed + bars}
+            found = max(found, of_model[name])
+    return found
+
+
+def count_window(settings: Settings, _: Interval) -> core.IntArray:
+    return r.read_windows(settings["window"])
+
+
+def count_lookback(settings: Settings, _: Interval) -> core.IntArray:
+    r.check_bars("lookback", settings["lookback"])
+    return np.atleast_1d(settings["lookback"]).astype(np.int64)
+
+
+def count_half_life(settings: Settings, _: Interval) -> core.IntArray:
+    return r.count_needed(settings["half_life"])
+
+
+def count_funding(settings: Settings, interval: Interval) -> int:
+    second = -(-FUNDING // interval())
+    return max(second, int(np.max(r.count_needed(settings["half_life"]))))
+
+
+def count_atr(settings: Settings, _: Interval) -> core.IntArray:
+    r.check_bars("window", settings["window"])
+    return np.atleast_1d(settings["window"]).astype(np.int64) - 1
+
+
+def count_strength(settings: Settings, interval: Interval) -> int:
+    lookback = int(np.max(count_lookback(settings, interval)))
+    return max(lookback, int(np.max(r.count_needed(settings["half_life"]))))
+
+
+def count_regimes(settings: Settings, _: Interval) -> int:
+    return max(kernels.WARM, int(np.max(r.count_needed(settings["half_life"]))))
+
+
+def count_none(_: Settings, __: Interval) -> int:
+    return 0
+
+
+def count_return(_: Settings, __: Interval) -> int:
+    return 1
+
+
+NEEDED: dict[str, Callable[[Settings, Interval], Any]] = {
+    "atr": count_atr,
+    "close_to_close_volatility": count_window,
+    "ewma_volatility": count_half_life,
+    "forecast_reach": count_volatility,
+    "funding_forecast": count_funding,
+    "garch_volatility": lambda settings, _: core.Whole(100).check("first", settings["first"]),
+    "har_volatility": count_days,
+    "implied_volatility": count_none,
+    "learned_regimes": count_regimes,
+    "leverage_skew": count_none,
+    "log_returns": count_return,
+    "long_returns": count_return,
+    "rolling_drift": count_window,
+    "rolling_sharpe": count_window,
+    "settled_funding": count_none,
+    "tail_losses": count_tail,
+    "traded_returns": count_return,
+    "trend_sign": count_lookback,
+    "trend_strength": count_strength,
+    "true_range": count_none,
+    "volatility": count_volatility,
+}
+"""The bars before the first value of each indicator."""
