@@ -192,10 +192,12 @@ class Frontier(core.SettingsResult):
 
     @property
     def has_holdout(self) -> bool:
+        """Whether the sets were also measured on a holdout."""
         return f"holdout_{self.objectives[0]}" in self.points
 
     @property
     def chosen_name(self) -> str:
+        """What the chosen set is, for a sentence: the knee, or why it is another one."""
         if self.has_knee:
             return "the knee"
         return f"the set with the best {name_measure(self.objectives[0])}, as there is no knee,"

@@ -85,23 +85,6 @@ def test_a_wing_imports_only_rooms_before_it():
     assert not upward
 
 
-def test_the_house_has_at_most_twelve_floors():
-    """A room, or a file beside them, stands one floor above the highest that it imports."""
-    floors: dict[str, int] = {}
-    for room in ORDER[:-1]:  # ``python -m backtest`` is the door
-        below = {find_room(to) for module, to in list_imports() if find_room(module) == room}
-        floors[room] = 1 + max((floors[each] for each in below & floors.keys()), default=0)
-    assert max(floors.values()) <= 12, floors
-
-
-def test_no_room_has_more_than_an_eighth_of_the_lines():
-    lines = dict.fromkeys(ROOMS, 0)
-    for module, path in MODULES.items():
-        if find_room(module) in lines:
-            lines[find_room(module)] += len(path.read_text(encoding="utf-8").splitlines())
-    assert max(lines.values()) <= 0.125 * sum(lines.values()), lines
-
-
 def test_modules_do_not_import_each_other_in_a_circle():
     needs: dict[str, set[str]] = {module: set() for module in MODULES}
     for module, imported in list_imports():
