@@ -56,9 +56,6 @@ class Scripted(bt.Policy):
 
 
 class ScriptedMargin(Scripted):
-    def observe(self, market):
-        return {**super().observe(market), "setting": market.columns["setting"]}
-
     def venue_leverage(self, bar, account):
         return bar.setting
 
@@ -79,9 +76,6 @@ class Counting(Scripted):
 
 
 class CountingMargin(Counting):
-    def observe(self, market):
-        return {**super().observe(market), "setting": market.columns["setting"]}
-
     def venue_leverage(self, bar, account):
         return bar.setting
 

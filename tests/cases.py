@@ -516,6 +516,29 @@ def make_margin_case(seed: int) -> PortfolioCase:
     return replace(case, tapes=tapes, account=account)
 
 
+def make_cold_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed whose policies observe columns that begin late, break off or
+    never come, and every second time remember how often they were asked. Settings begin late too,
+    where there are any."""
+    make = (make_exit_case, make_full_case, make_margin_case, make_limit_case)[seed % 4]
+    case, rng = make(seed), np.random.default_rng([seed, 38])
+    tapes = {}
+    for name, tape in case.tapes.items():
+        n = len(tape.bars)
+        slow = rng.normal(0.0, 1.0, n)
+        slow[rng.random(n) < 0.2] = np.nan
+        slow[: int(rng.integers(0, n // 2))] = np.nan
+        columns = {"slow": slow}
+        if rng.random() < 0.3:
+            columns["never"] = np.full(n, np.nan)
+        if "setting" in tape.bars:
+            setting = tape.bars["setting"].to_numpy(copy=True)
+            setting[: int(rng.integers(0, n // 2))] = np.nan
+            columns["setting"] = setting
+        tapes[name] = replace(tape, bars=tape.bars.assign(**columns))
+    return replace(case, tapes=tapes, counts=seed // 4 % 2 == 1)
+
+
 def make_dated_case(seed: int) -> PortfolioCase:
     """Return the account of a seed with costs that change over time: series, columns, spreads."""
     case, rng = make_full_case(seed), np.random.default_rng([seed, 21])

@@ -105,7 +105,7 @@ def fix(stop):
 KINDS = [
     cases.make_case, cases.make_exit_case, cases.make_portfolio_case, cases.make_mode_case,
     cases.make_full_case, cases.make_margin_case, cases.make_dated_case, cases.make_limit_case,
-    cases.make_spot_case, make_option_case,
+    cases.make_spot_case, cases.make_cold_case, make_option_case,
 ]  # fmt: skip
 TIES = {("make_exit_case", 491)}
 """Rounding decides them: a liquidation fee of the maintenance rate leaves M - R at 0 in each step,
