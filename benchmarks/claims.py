@@ -14,8 +14,8 @@ position was liquidated, where the market is calm (volatility under 0.75 of the 
 ``ranges``: estimators of volatility over the realized, as the root of a ratio of mean squares: of
 the whole of a coin, and the extremes over its quarters; with ``calibrate`` likewise.
 ``margin``: at the end of each quarter, the margin that ``bt.calibrate_margin`` finds from the year
-before, broken on 2 % of the paths of 30 days: in how many of the next 90 windows of 30 days do
-marks break it, from any of their days, long or short?
+before by the days of a normal quantile of 99 %, broken on 2 % of the paths of 30 days: in how many
+of the next 90 windows of 30 days do marks break it, from any of their days, long or short?
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def judge_margin(market: bt.Market, end: pd.Timestamp) -> dict[str, Any] | None:
     rule = bt.margin_rules.Volatility(days=1.0)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
     test = bt.Backtest(history, venue=venue, account=bt.Account())
-    found = test.calibrate_margin(rule, shortfall=0.02, paths=1000, seed=1)
+    found = test.calibrate_margin(rule, solve="days", shortfall=0.02, paths=1000, seed=1)
     if not math.isfinite(found.value):
         return {"coin": market.instrument, "quarter": f"{end:%Y-%m}", "windows": 0, "broken": 0}
     solved = rule.override({found.name: found.value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ STEPS = 40
 """Bisections, to 1e-12 of the range."""
 GRID = 9
 """Values at which monotonicity is checked."""
+COVERED = ["rule", "side", "periods", "breaches", "expected", "kupiec_p", "christoffersen_p"]
 PER_TAIL = 20
 """Paths for each one with a shortfall that may be left."""
 
@@ -77,6 +79,17 @@ def measure_levels(
     daily = (rule.place(found, known, days.time, at_close).T * at_close).T
     daily = np.where(np.isnan(by_rule.find_newest_levels(found, known, days.time)), np.nan, daily)
     return Levels(daily, (rule.place(found, known, time, rates).T * rates).T)
+
+
+def count_warm_up(rule: DynamicMargin | None) -> int:
+    """Return the days until weights of a rule's volatility have halved: before, single days are it.
+
+    0 of a rule without weights.
+    """
+    if rule is None:
+        return 0
+    decay = getattr(list_rules(rule)[-1][1], "lambda_", None)
+    return 0 if decay is None else math.ceil(math.log(0.5) / math.log(decay))
 
 
 def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str, float]:
@@ -138,12 +151,12 @@ def live(
     prices: Prices, margins: FloatArray, venue: Venue, entries: IntArray, sides: FloatArray,
     shares: FloatArray,
 ) -> dict[str, float]:  # fmt: skip
-    """Return calls, liquidations and shortfalls of accounts of constant quantity.
+    """Return calls, liquidations and bad debt of accounts of constant quantity.
 
     ``margins`` (n_bars, 1 or n) are the maintenance margins in each bar, under which the largest
     leverage is that of the lowest bracket. An account fails where its equity at the adverse extreme
     of a bar is at most its margin, and is closed there, with the venue's slippage and fee of
-    liquidations. It begins again at the next open. What is lost beyond its equity is the shortfall,
+    liquidations. It begins again at the next open. What is lost beyond its equity is bad debt,
     which a fund pays that gets the fees. Positions have no effect on prices.
     """
     n, forced = len(sides), venue.liquidation
@@ -152,7 +165,7 @@ def live(
     slippage, fee = find_newest(forced.slippage), find_newest(forced.fee)
     entry, backing = np.full(n, np.nan), np.zeros(n)
     starts, was_called = entries.copy(), np.zeros(n, np.bool_)
-    calls = liquidations = shortfall = held = 0.0
+    calls = liquidations = bad_debt = held = 0.0
     fund, fund_peak, used = 0.0, 0.0, 0.0
     for t in range(len(prices.time)):
         is_new = starts == t
@@ -175,7 +188,7 @@ def live(
             paid = np.clip(left, 0.0, fee * worst[fails])
             liquidations += len(left)
             missing = float(np.sum(np.maximum(-left, 0.0)))
-            shortfall += missing
+            bad_debt += missing
             fund += float(np.sum(paid)) - missing
             fund_peak = max(fund_peak, fund)
             used = max(used, fund_peak - fund)
@@ -186,7 +199,7 @@ def live(
     return {
         "calls": calls / years,
         "liquidations": liquidations / years,
-        "shortfall": shortfall / years,
+        "bad_debt": bad_debt / years,
         "fund_used": used / n,
     }
 
@@ -201,13 +214,16 @@ class MarginComparison(core.SettingsResult):
         By rule: ``mean`` and ``peak`` margin per notional in force on history, ``cost`` (the mean
         over that of the rule without wrappers, less 1), ``peak_to_trough``, ``rise_1d``,
         ``rise_5d``, ``rise_30d`` (the largest relative rises from close to close) and
-        ``points_1d`` ... (in units of notional).
+        ``points_1d`` ... (in units of notional). All are from the day on which every rule has
+        warmed up: the weights of its volatility have halved once.
     coverage : DataFrame
-        By rule and side: non-overlapping ``periods``, ``breaches``, ``expected`` breaches, and the
-        p-values of Kupiec and Christoffersen, NaN with under ten expected.
+        By rule and side, without the venue's own table, whose maintenance margins are not meant to
+        cover a day's loss: non-overlapping ``periods``, ``breaches``, ``expected`` breaches, and
+        the p-values of Kupiec and Christoffersen, NaN with under ten expected.
     accounts : DataFrame
         By rule and where (``"history"`` or ``"paths"``): ``calls``, ``liquidations`` and
-        ``shortfall`` (of notional) per account and year, ``fund_used`` of notional per account.
+        ``bad_debt`` (losses beyond equity, of notional) per account and year, ``fund_used`` of
+        notional per account.
     levels : DataFrame
         The margins at the closes of days by rule.
     """
@@ -236,15 +252,15 @@ class MarginComparison(core.SettingsResult):
     def verdict(self) -> str:
         mean, ratio = self.table["mean"], self.table["peak_to_trough"]
         text = (
-            f"{mean.idxmin()} ties up the least capital, {core.format_percent(float(mean.min()))} "
-            f"of notional on average. {ratio.idxmin()} moves least: its peak is {ratio.min():.2f} "
-            "times its trough"
+            f"{mean.idxmin()} ties up the least, {core.format_percent(float(mean.min()))} of "
+            f"notional on average; {ratio.idxmin()} moves least, by {ratio.min():.2f} from trough "
+            "to peak"
         )
-        lost = self.accounts["shortfall"]
+        lost = self.accounts["bad_debt"]
         if not (lost > 0.0).any():
-            return f"{text}. No account ended with a shortfall."
+            return f"{text}; no account left bad debt."
         worst: Any = lost.idxmax()
-        return f"{text}. {worst[0]} has the largest shortfall, on {worst[1]}."
+        return f"{text}; {worst[0]} leaves the most bad debt, on {worst[1]}."
 
     def list_numbers(self) -> list[Headline]:
         return [
@@ -268,11 +284,11 @@ class MarginComparison(core.SettingsResult):
         lost = {
             "calls": Head("calls", "per account and year", "decimals"),
             "liquidations": Head("liquidations", "per account and year", "decimals"),
-            "shortfall": Head("shortfall", "of notional, per account and year", "percent"),
+            "bad_debt": Head("bad debt", "of notional, per account and year", "percent"),
             "fund_used": Head("fund used", "of notional, per account", "percent"),
         }
-        known = self.accounts.xs("history", level="where")["shortfall"]
-        frontier = pd.DataFrame({"mean": 100.0 * self.table["mean"], "shortfall": 100.0 * known})
+        known = self.accounts.xs("history", level="where")["bad_debt"]
+        frontier = pd.DataFrame({"mean": 100.0 * self.table["mean"], "bad debt": 100.0 * known})
         frontier = frontier.set_index("mean")
         few = "No p-value: too few breaches are expected, under ten."
         return [
@@ -285,7 +301,7 @@ class MarginComparison(core.SettingsResult):
                 ShownTable(self.coverage, labels=Head("rule"), heads=tests),), "both"),
             Part("accounts", "Accounts", self.details, (
                 ShownTable(self.accounts, labels=Head("rule"), heads=lost),
-                ShownChart("frontier", "Capital tied up against shortfall", "On history: % of "
+                ShownChart("frontier", "Capital tied up against bad debt", "On history: % of "
                            "notional on average, and % of notional lost per account and year.",
                            frontier, "points"),
             ), "both"),
@@ -373,8 +389,9 @@ def compare_margin(
 
     Notes
     -----
-    Periods of coverage have the days of the rule. They and rises are counted from the first day on
-    which every rule is known.
+    Periods of coverage have the days of the rule, and are counted from the first day on which every
+    rule is known; the venue's own table, of maintenance margins, has none. Means, peaks and rises
+    are counted from the day on which every rule has warmed up.
     """
     one, venue = read_one_market(engine.read_test(market, fields).plain, "compare_margin")
     COVERAGE.check("coverage", coverage)
@@ -391,13 +408,16 @@ def compare_margin(
     prices = Prices(one.time, *(getattr(one, name)[:, None] for name in names))
     found = {name: measure_levels(each, days, one.time, venue) for name, each in chosen.items()}
     known = ~np.any([np.isnan(each.daily) for each in found.values()], axis=0)
-    if np.count_nonzero(known) < 2:
+    warm_up = max(map(count_warm_up, chosen.values()))
+    is_warm = known & (np.cumsum(known) > warm_up)
+    if np.count_nonzero(is_warm) < 2:
         raise core.DataError(
-            f"compare_margin needs two days on which every rule is known, got {one.n_bars:,} bars "
+            f"compare_margin needs two days on which every rule is known, {warm_up} days after "
+            "the first, got {one.n_bars:,} bars "
             f"of {core.format_duration(one.interval)}"
         )
     closes = one.mark_close[days.rows][known]
-    first = int(np.searchsorted(one.time, days.time[known][0]))  # where all are in force
+    first = int(np.searchsorted(one.time, days.time[is_warm][0]))  # where all are in force
     rows, covered, lost = (list[dict[str, Any]]() for _ in range(3))
     drawn = draw_accounts(accounts, one.n_bars, seed)
     ahead = simulate_paths(one, model, paths=paths, horizon=horizon, seed=seed) if paths else None
@@ -410,11 +430,16 @@ def compare_margin(
             )
             if rule.is_of_volatility:
                 share, period = float(inner.quantile), max(math.ceil(inner.days), 1)
-        daily = levels.daily[known]
+        daily = levels.daily[is_warm]
         plain = float(np.mean(measure_levels(inner, days, one.time, venue).by_bar[first:]))
         own = measure_procyclicality(daily, levels.by_bar[first:])
         rows.append({"rule": name, **own, "cost": own["mean"] / plain - 1.0})
-        covered += [{"rule": name} | row for row in measure_coverage(daily, closes, period, share)]
+        if rule is not None:
+            known_levels = levels.daily[known]
+            covered += [
+                {"rule": name} | row
+                for row in measure_coverage(known_levels, closes, period, share)
+            ]
         outcome = live(prices, levels.by_bar[:, None], venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
@@ -426,7 +451,7 @@ def compare_margin(
     dates = core.utc_index(days.time[known])
     return MarginComparison(
         table=pd.DataFrame(rows).set_index("rule"),
-        coverage=pd.DataFrame(covered).set_index(["rule", "side"]),
+        coverage=pd.DataFrame(covered, columns=COVERED).set_index(["rule", "side"]),
         accounts=pd.DataFrame(lost).set_index(["rule", "where"]),
         levels=pd.DataFrame({name: each.daily[known] for name, each in found.items()}, index=dates),
         settings={
@@ -450,7 +475,8 @@ class MarginCalibration(core.SettingsResult):
     reversals : float
         The share of the paths on which a larger parameter brings a shortfall back, on a grid.
     table : DataFrame
-        By value of the grid: the share of ``paths`` with a shortfall, and the margin ``today``.
+        By value of the grid: the share of ``paths`` with a shortfall, that of ``history``'s windows
+        of the same length, and the margin ``today``.
     crashes : DataFrame
         By crash: its ``move``, and the ``least`` parameter whose margin of today covers it,
         infinite where none does.
@@ -475,8 +501,8 @@ class MarginCalibration(core.SettingsResult):
     @property
     def details(self) -> str:
         text = (
-            "A constant position, long and short, whose loss over the days of the rule from any "
-            "day's close of a path must be within the margin at that close."
+            "A constant position, long and short, opened at any day's close of a path: at no mark "
+            "inside the days of the rule may its loss be over the margin at that close."
         )
         if unknown := self.settings["unknown_days"]:
             share = core.format_percent(unknown)
@@ -489,17 +515,22 @@ class MarginCalibration(core.SettingsResult):
 
     @property
     def verdict(self) -> str:
-        text = (
+        nearest, past = self.settings["nearest"], self.settings["history"]
+        told = core.format_percent(self.settings["shortfall"])
+        share = core.format_percent(nearest["paths"])
+        history = "history is too short"
+        if past is not None:
+            history = f"{core.format_percent(past['share'])} of history's windows"
+        if not math.isfinite(self.value):
+            return (
+                f"No {self.name} leaves a shortfall on at most {told} of the paths; the nearest, "
+                f"{nearest['value']:.5g}, leaves one on {share} of the paths and {history}."
+            )
+        return (
             f"{self.name} {format_parameter(self.value)} ({format_parameter(self.low)} to "
-            f"{format_parameter(self.high)}) leaves a shortfall on "
-            f"at most {core.format_percent(self.settings['shortfall'])} of the paths"
+            f"{format_parameter(self.high)}) leaves a shortfall on {share} of the paths, at most "
+            f"{told}, and {history}."
         )
-        covered = self.crashes["least"].map(math.isfinite)
-        if not covered.all():
-            n = int(np.count_nonzero(~covered))
-            all_of = core.count_nouns(len(covered), "crash", "crashes")
-            return f"{text}; no value covers {n} of {all_of}."
-        return f"{text}; the crashes need up to {format_parameter(self.crashes['least'].max())}."
 
     def list_numbers(self) -> list[Headline]:
         return [
@@ -510,6 +541,7 @@ class MarginCalibration(core.SettingsResult):
 
     def list_parts(self) -> list[Part]:
         heads = {"paths": Head("paths with a shortfall", "", "percent"),
+                 "history": Head("windows of history", "", "percent"),
                  "today": Head("margin today", "of notional", "percent"),
                  "move": Head("move", "", "signed percent")}  # fmt: skip
         return [
@@ -549,6 +581,9 @@ def calibrate_margin(
     **fields: Unpack[BacktestFields],
 ) -> MarginCalibration:
     """Return the least parameter of a margin rule with shortfalls on few paths, by bisection.
+
+    A shortfall is a loss, at any mark within the days of the rule from a day's close, over the
+    margin at that close. The days are those of the rule that is given, also where they are solved.
 
     Parameters
     ----------
@@ -598,7 +633,12 @@ def calibrate_margin(
     failed = np.stack([tries.find_shortfalls(each) for each in grid])
     reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
     today = [tries.find_margin_today(each) for each in grid]
-    table = pd.DataFrame({"paths": failed.mean(axis=1), "today": today}, index=grid)
+    past = [tries.measure_history(each)[0] for each in grid]
+    table = pd.DataFrame(
+        {"paths": failed.mean(axis=1), "history": past, "today": today}, index=grid
+    )
+    nearest = value if math.isfinite(value) else tries.high
+    share, windows = tries.measure_history(nearest)
     moves = {each.name: each.price for each in crashes()}
     needed = {
         name: tries.bisect(lambda x, move=move: tries.find_margin_today(x) >= abs(move))  # type: ignore[misc] # a default
@@ -608,6 +648,9 @@ def calibrate_margin(
         value=value, low=low, high=high, reversals=reversals,
         table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
         settings={"rule": repr(checked), "parameter": tries.name, "shortfall": shortfall,
+                  "nearest": {"value": nearest,
+                              "paths": float(np.mean(tries.find_shortfalls(nearest)))},
+                  "history": {"share": share, "windows": windows} if windows else None,
                   "unknown_days": tries.unknown, "venue": results.describe_venue(venue),
                   "paths": ahead.describe()},
         market=one,
@@ -641,6 +684,31 @@ def find_ranks(count: int, share: float) -> tuple[int, int, int]:
     return math.floor(count * share), most, max(least - 1, 0)
 
 
+def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatArray:
+    """Return the largest move of marks within some days from each day's close, (n_days, n).
+
+    The larger of both sides, as a fraction of the close; ``days`` (n_days,) are closes in ns,
+    ``last`` is the mark before the bars. After the last closes counts what is left of the bars.
+    """
+    ends = np.searchsorted(bars.time, days)  # the first bar after each close
+    n = len(ends)
+    lows, highs = np.full((2, n, bars.low.shape[1]), np.nan)
+    for k, (first, stop) in enumerate(itertools.pairwise([*ends.tolist(), len(bars.time)])):
+        if first < stop:
+            lows[k] = np.min(bars.low[first:stop], axis=0)
+            highs[k] = np.max(bars.high[first:stop], axis=0)
+
+    worst = np.zeros_like(lows)
+    for k in range(n):
+        if ends[k] >= len(bars.time):
+            break
+        close = bars.close[ends[k] - 1] if ends[k] else last
+        ahead = slice(k, k + period)
+        low, high = np.nanmin(lows[ahead], axis=0), np.nanmax(highs[ahead], axis=0)
+        worst[k] = np.maximum(1.0 - low / close, high / close - 1.0)
+    return worst
+
+
 class Tries:
     """The paths on which values of a parameter are tried; every value sees the same ones.
 
@@ -654,13 +722,22 @@ class Tries:
         self.venue, self.rule, self.days = venue, rule, by_rule.read_days(market)
         self.name, self.low, self.high = parameter
         self.unknown = 0.0
-        self.closes, self.parts = [], []
+        innermost: Any = list_rules(rule)[-1][1]
+        self.period = max(math.ceil(innermost.days), 1)
+        last = float(market.mark_close[-1])
+        self.parts: list[tuple[DailyCloses, FloatArray]] = []
         for first in range(0, paths.count, CHUNK):
-            days, _ = join_paths(market, paths, first, min(first + CHUNK, paths.count))
+            days, bars = join_paths(market, paths, first, min(first + CHUNK, paths.count))
             known = int(np.searchsorted(days.time, paths.calendar.time[1]))  # where paths begin
-            self.parts.append(days)
-            self.closes.append(np.exp(np.cumsum(days.returns[known:], axis=0)))
+            worst = find_worst(bars, days.time[known:], self.period, last)
+            self.parts.append((days, worst))
             core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
+
+        # History as paths have it: windows of their length, from each day's close.
+        marks = (getattr(market, f"mark_{name}")[:, None] for name in Prices._fields[1:])
+        bars = Prices(market.time, *marks)
+        self.past = find_worst(bars, self.days.time, self.period, last)[:, 0]
+        self.window = len(self.parts[0][1])
 
     def find_shortfalls(self, value: float) -> core.BoolArray:
         """Return for each path whether a loss is over the margin before it, (n_paths,).
@@ -669,14 +746,8 @@ class Tries:
         """
         rule, found = self.rule.override({self.name: value}), []
         unknown, total = 0, 0
-        period = max(math.ceil(list_rules(rule)[-1][1].days), 1)  # type: ignore[attr-defined]
-        for days, closes in zip(self.parts, self.closes, strict=True):
-            if len(closes) <= period:
-                raise core.ParameterError(
-                    f"horizon must hold more days than the rule, {period}, got {len(closes)}"
-                )
-            levels = measure_levels(rule, days, days.time, self.venue).daily[-len(closes) : -period]
-            worst = np.abs(closes[period:] / closes[:-period] - 1.0)
+        for days, worst in self.parts:
+            levels = measure_levels(rule, days, days.time, self.venue).daily[-len(worst) :]
             found.append(np.any(worst > levels, axis=0))
             unknown += int(np.isnan(levels).sum())
             total += levels.size
@@ -688,6 +759,18 @@ class Tries:
             )
         self.unknown = max(self.unknown, unknown / total)
         return np.concatenate(found)
+
+    def measure_history(self, value: float) -> tuple[float, int]:
+        """Return the share of history's windows with a shortfall, and how many there are."""
+        rule = self.rule.override({self.name: value})
+        levels = measure_levels(rule, self.days, self.days.time, self.venue).daily
+        is_known = ~np.isnan(levels)
+        is_over = (self.past > levels)[is_known]
+        count = len(is_over) - self.window + 1
+        if count < 1:
+            return math.nan, 0
+        windows = np.lib.stride_tricks.sliding_window_view(is_over, self.window)
+        return float(np.mean(windows.any(axis=1))), count
 
     def find_margin_today(self, value: float) -> float:
         rule = self.rule.override({self.name: value})

@@ -160,7 +160,7 @@ class Volatility(DynamicMargin):
     0.94
     """
 
-    lambda_: Annotated[float, core.Range(0.5, 0.9999, "per day")] = 0.97
+    lambda_: Annotated[float, core.Range(0.5, 0.99999, "per day")] = 0.97
     quantile: Annotated[float, core.Range(0.5, 0.99999)] = 0.99
     days: Annotated[float, core.Range(0.01, 365.0, "days", log=True)] = 2.0
     shape: Annotated[str, core.Choice("normal", "empirical")] = "normal"
