@@ -199,7 +199,7 @@ def test_the_side_that_receives_funding_is_not_cut():
     market = funded(0.0005)
     policy = strategies.FundingAware(strategies.Constant(2.0), sensitivity=2.0)
     long = live(market, policy, compile=False).bars["target"]
-    first = 80  # a half-life after the first settlement, at 8 o'clock
+    first = 168  # its half-life, of funding from the first bar on
     assert (long[first:] < 2.0).all()
     assert long[:first].isna().all()
     paid = indicators.funding_forecast(market, 72.0)
