@@ -331,5 +331,4 @@ def report(
     for place in folders:
         target = out or Path()
         target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
-        page = reports.build_page(listing.load_saved(place), objective)
-        typer.echo(str(reports.write_page(page, target, chosen)))
+        typer.echo(str(reports.write_saved_page(place, target, chosen, objective)))

@@ -15,6 +15,7 @@ import numpy as np
 from backtest import core, results
 from backtest.core.code_names import pd
 from backtest.core.number_text import Measured
+from backtest.core.saved_result import CURE
 from backtest.report import render
 from backtest.report.basis import build_basis, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
@@ -33,6 +34,35 @@ def build_page(found: Any, objective: str = "sharpe") -> Page:
     has_bars = manifest.get("data", {}).get("bars")
     making = vars(found).get(core.KEPT)
     return build_head(found, describe_origin(manifest, making) if has_bars else UNTOLD)
+
+
+FORGED = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError,
+          RecursionError)  # fmt: skip
+"""What reading a result whose manifest has other content than was saved may raise."""
+
+
+def write_saved_page(
+    folder: Path,
+    path: Path,
+    format_: str,
+    objective: str = "sharpe",
+) -> Path:
+    """Load a result and write its page; return the path.
+
+    Raises DataError if it cannot be read. Its hashes find accidents; a manifest that somebody
+    wrote may have fitting ones, and any content.
+    """
+    try:
+        page = build_page(results.load_saved(folder), objective)
+        return render.write_page(page, path, format_)
+    except FORGED as error:
+        if isinstance(error, core.BacktestError):
+            raise
+        reason = core.clip(f"{type(error).__name__}: {error}", MAX_NOTE)
+        raise core.DataError(
+            f"{folder}: cannot be shown, its manifest or tables do not describe a result "
+            f"({reason}); {CURE}"
+        ) from error
 
 
 def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
@@ -205,11 +235,10 @@ def write_all(
     for k, entry in enumerate(entries):
         if entry.is_finished and not entry.trouble:
             try:
-                page = build_page(results.load_saved(store / entry.name), objective)
+                page = folder / PAGES / f"{entry.name}.html"
+                write_saved_page(store / entry.name, page, "html", objective)
             except (core.BacktestError, OSError) as error:
                 entries[k] = replace(entry, trouble=name_fault(error, store / entry.name))
-            else:
-                render.write_page(page, folder / PAGES / f"{entry.name}.html", "html")
         core.report_progress(progress, k + 1, len(entries))
     rows = [*map(describe_row, entries)]
     text = render.start_jinja().get_template(INDEX).render(

@@ -1,5 +1,6 @@
 """Nothing is deleted that is not the store's own, and nothing in a store hangs or stops a check."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest.core.saved_result import hash_manifest
 from backtest.results import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
 from tests.kit import ask, call, read_files
@@ -178,3 +180,31 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
             else:
                 make(copy / file)
     check_all(store, capsys, run.name)
+
+
+FORGED = {
+    "an account that is gone": lambda manifest: manifest.pop("account"),
+    "promises of text": lambda manifest: manifest.update(promises="<script>"),
+    "a policy of numbers": lambda manifest: manifest.update(policy=-1),
+    "bars of text": lambda manifest: manifest["data"].update(bars="/etc/passwd"),
+    "a text that is gone": lambda manifest: manifest["policy"].pop("text"),
+    "a margin table that is no number": lambda manifest: manifest.update(margin_table=float("nan")),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_manifest_with_a_fitting_hash_and_other_content_has_no_page(
+    store, run, tmp_path, capsys, what
+):
+    """Before: the report of each was a traceback."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    FORGED[what](manifest)
+    manifest["sha256"] = hash_manifest(manifest)
+    path.write_text(json.dumps(manifest))
+    target = tmp_path / "page.html"
+    code, out, err = call(capsys, "report", run.name, "--out", str(target), "--results", str(store))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not target.exists()
