@@ -11,7 +11,15 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
-from backtest.cli.experiment import Draft, Entry, Key, draft_experiment, find_key, read_flags
+from backtest.cli.experiment import (
+    SWITCHES,
+    Draft,
+    Entry,
+    Key,
+    draft_experiment,
+    find_key,
+    read_flags,
+)
 from backtest.cli.printing import print_json
 from backtest.core import BacktestError, from_plain
 
@@ -42,7 +50,7 @@ def argument(text: str, metavar: str | None = None) -> Any:
 
 AsJson = Annotated[bool, option("Print one JSON object only.", "--json")]
 Report = Annotated[Path | None, option("Write a report: .html, .md or .json.", "--report")]
-Save = Annotated[bool, option("Save the result (default).", "--save/--no-save")]
+Save = Annotated[bool, option("Save the result (default), or only print it.", "--save/--no-save")]
 Verbose = Annotated[bool, option("Also print what was checked and is right.", "--verbose")]
 Results = Annotated[Path, option("The folder of saved results.", "--results")]
 
@@ -169,8 +177,10 @@ def build_function(declared: Command) -> Callable[..., None]:
 def describe_option(key: Key) -> Any:
     metavar = "N" if key.kinds == (int,) else "X" if key.kinds == (float,) else "TEXT"
     if key.kinds == (bool,) or isinstance(key.default, bool):
-        name = f"--no-{key.flag.removeprefix('--')}" if key.default else key.flag
-        return Annotated[bool | None, flag(key.text, name)]
+        if key.default:  # the switch does the opposite of what the key says
+            name = f"--no-{key.flag.removeprefix('--')}"
+            return Annotated[bool | None, flag(SWITCHES[key.name], name)]
+        return Annotated[bool | None, flag(key.text, key.flag)]
     is_told = key.default is None or f"({key.default})" in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
     # a list also of what may be given once, to refuse a second

@@ -218,6 +218,8 @@ TEXTS = {
     "patience": "Evaluations without a gain (of 1/4 standard error) that end the search.",
     "sampler": "auto, gp, sobol, random or grid.",
     "robust": "Whether neighbors must be good too.",
+    "anchored": "Begin every train span where the first one begins.",
+    "jump": "Let the price jump by the shock: nobody trades on its way.",
     "seed": "Seed of all random numbers.",
     "threads": "Number of threads (all cores).",
     "memory": "Memory for the columns of policies.",
@@ -231,6 +233,13 @@ TEXTS = {
     "model": "filtered, stationary or gbm.",
 }
 """Texts of arguments that the command line writes otherwise than Python."""
+
+SWITCHES = {
+    "compile": "Run in plain Python, where a debugger stops.",
+    "equal_risk": "Compare the accounts as they are, at the volatility that each has.",
+    "robust": "Choose the highest value even on a spike.",
+}
+"""What the switch ``--no-NAME`` of a key does, which is on by default."""
 
 PLAIN: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (float,), "bool": (bool,), "Sequence[str]": (list,),
