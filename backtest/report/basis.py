@@ -13,13 +13,14 @@ from backtest.market import split_notes
 from backtest.policies.lookahead import ENOUGH
 from backtest.report import page
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
-from backtest.results import read_tables_in_use
+from backtest.results import find_held, read_tables_in_use
 from backtest.results.listing import Origin
 from backtest.venue import Venue, preset_files
 
 NOT_SETTINGS = (
     "id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions", "venue",
     "account", "policies", "paths", "margin_tables", "parameters", "settings",
+    "held",
 )  # fmt: skip
 TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 APART = ("brackets", "earlier", "in_force")
@@ -72,10 +73,14 @@ def find_settings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 def list_terms(manifest: Mapping[str, Any], *, verbose: bool = True) -> list[Table]:
     """Return venues and account as the fields of their models that are not at their defaults.
 
+    Before them, of sets of parameters, what those hold that the sets do not vary.
     What was checked and found right is left out unless ``verbose``.
     """
     settings = find_settings(manifest)
     terms = [build_pairs("Run", describe_run(manifest, verbose))] if "causality" in manifest else []
+    if held := settings.get("held") or find_held(settings):
+        words = {name: core.format_setting(value) for name, value in held.items()}
+        terms.append(build_pairs("Held", iter(words.items())))
     terms += [build_pairs(f"Venue{of}", describe_venue(manifest, rules))
              for of, rules in list_venues(manifest).items()]  # fmt: skip
     account = settings.get("account") or {}

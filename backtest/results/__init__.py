@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backtest.results.luck import effective_trials, estimate_moments, expected_max_sharpe
     from backtest.results.luck import probabilistic_sharpe, probability_of_backtest_overfitting
     from backtest.results.luck import sharpe_error, simulate_luck
-    from backtest.results.manifest import describe_data, describe_search, describe_venue
+    from backtest.results.manifest import describe_data, describe_search, describe_venue, find_held
     from backtest.results.manifest import hash_source, read_tables_in_use
     from backtest.results.measure_table import RunSpan, find_cost_rates, measure_accounts
     from backtest.results.measure_table import name_measure

@@ -224,3 +224,16 @@ def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
     name = str(manifest["policy"]["name"])
     varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
     return {"policy": name, "title": f"{name} over {varied}"}
+
+
+def find_held(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a policy that its sets do not vary, with their values."""
+    space = manifest.get("space")
+    if manifest.get("kind") == "sweep":  # whose settings are those that no set has
+        return dict(manifest["policy"]["settings"])
+    if not space:
+        return {}
+
+    varied = {each["name"] for each in space["dimensions"]}
+    known = {**manifest["policy"]["settings"], **space["fixed"]}
+    return {name: value for name, value in known.items() if name not in varied}

@@ -17,6 +17,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import count_periods
 from backtest.results.differences import choose_block, draw_histories
+from backtest.results.manifest import find_held
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import LEAST_BULGE, find_knee, is_dominated
 from backtest.search import trials as t
@@ -369,6 +370,7 @@ def build_frontier(
     facts = ("policy", "constraints", "sampler", "seed", "holdout", "searched", "id")
     settings = {name: task.facts[name] for name in facts}
     settings |= {"policy": task.facts["policy"]["name"], "objectives": list(objectives)}
+    settings["held"] = find_held(task.facts)
     settings |= {"sets": len(places), "draws": draws}
     row = 1 + int(np.flatnonzero(listed == chosen)[0])
     return Frontier(

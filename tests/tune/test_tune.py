@@ -13,6 +13,7 @@ import pytest
 import backtest as bt
 from backtest.core.errors import ParameterError
 from backtest.core.json_values import to_plain
+from backtest.report.basis import list_terms
 from backtest.search import Progress
 from backtest.search.problem import describe_objective
 from tests.kit import check_refused, slow
@@ -195,3 +196,18 @@ def test_what_is_bound_to_an_objective_counts():
         assert describe_objective(make(1.0)) == describe_objective(make(1.0))
         assert describe_objective(make(1.0)) != describe_objective(make(2.0))
     assert describe_objective(np.max) != describe_objective(Weighted(1.0))
+
+
+@pytest.mark.parametrize(("policy", "how", "held"), [
+    (Hills, {"space": {"x": (1.0, 9.0)}}, "y 10"),
+    (Hills(y=40.0), {"space": {"x": (1.0, 9.0)}}, "y 40"),
+    (Hills, {"fix": {"y": 20.0}}, "y 20"),
+    (Hills, {}, ""),
+])  # fmt: skip
+def test_a_search_says_what_it_holds_at_which_values(policy, how, held):
+    study = seek(policy, **how)
+    terms = {table.caption: table for table in list_terms(study.manifest)}
+    shown = [" ".join(row) for row in terms["Held"].rows] if held else []
+    assert shown == ([held] if held else [])
+    assert ("Held" in terms) is bool(held)
+    assert f"Held: {held}" in study.summary() or not held
