@@ -130,7 +130,7 @@ CELLS: dict[str, Callable[[Any], object]] = {
 def show_cell(entry: Any, name: str) -> object:
     if name in CELLS:
         return CELLS[name](entry)
-    value = entry.metrics.get(name)
+    value = entry.shown_metrics.get(name)
     if value is None or math.isnan(value):
         return None
     return reports.format_measure(name, value) if name in ABOUT else f"{value:.6g}"
@@ -166,7 +166,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         pairs.append((f"source hash {label}".strip(), each.get("source_hash", "")))
     pairs.append(("data hash", facts["data"]["content_hash"]))
     pairs += [(f"version of {name}", each) for name, each in facts["versions"].items()]
-    pairs += [(name_measure(x), show_cell(entry, x)) for x in entry.metrics]
+    pairs += [(name_measure(x), show_cell(entry, x)) for x in entry.shown_metrics]
     render(pairs, ("of the result", ""))
     if origin.command:
         typer.echo(f"\nrun again by\n{clean(origin.command)}")

@@ -50,7 +50,7 @@ def describe_constant(result: Result) -> tuple[str, str, str]:
 
     note = f"return of {constant.leverage:.2f}x at the same volatility and capital"
     note += f": final equity {core.format_money(constant.final_equity)}"
-    if count_days(result) >= run_record.SHORT:
+    if run_record.shows_growth(count_days(result)):
         growth = float(compound_growth(constant.unit[-1], result.span.years))
         note += f", CAGR {core.format_percent(growth)}"
     return title, "percent", note

@@ -26,7 +26,7 @@ from backtest.results import (
 )
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
-from backtest.results.run_record import describe_short
+from backtest.results.run_record import EXTRAPOLATED, describe_short, shows_growth
 from backtest.search import GrowthTest, Study
 from backtest.sweep import Sweep, find_failed
 
@@ -515,6 +515,15 @@ def list_luck(study: Study) -> list[Shown]:
     return [ShownTable(rows, "Selection bias", heads={"value": Head("value", "", "decimals")})]
 
 
+def find_short_parts(study: Study) -> dict[str, tuple[str, ...]]:
+    """Return the measures that are not shown of the search, and of the holdout."""
+    found = {}
+    for where, days in zip(("search", "holdout"), study.days_of_parts, strict=True):
+        names = () if shows_growth(days) else EXTRAPOLATED
+        found[where] = tuple(name for name in names if name not in study.objective)
+    return found
+
+
 def list_winner(study: Study) -> list[Shown]:
     space, best = study.manifest["space"], study.best
     values, settings = study.best_values if best is not None else {}, {}
@@ -535,8 +544,15 @@ def list_winner(study: Study) -> list[Shown]:
     own = (word.removeprefix("-").partition(" ")[0] for word in words)
     names = [n for n in dict.fromkeys((*COMPARED, *own)) if n in ABOUT and n in known]
     measured = found.loc[names]
+    hidden = find_short_parts(study)
+    for where, of_part in hidden.items():
+        if where in measured:
+            measured.loc[[name for name in of_part if name in names], where] = math.nan
     lines = {
-        f"{name}, {where}": {measure: line.get(measure, math.nan) for measure in COMPARED[1:]}
+        f"{name}, {where}": {
+            measure: math.nan if measure in hidden[where] else line.get(measure, math.nan)
+            for measure in COMPARED[1:]
+        }
         for where, each in zip(("search", "holdout"), parts, strict=False)
         for name, line in each.items()
     }

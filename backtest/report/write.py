@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,10 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     short = run_record.describe_short(data["start"], data["end"]) if found.is_yearly else ""
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
     facts = []
+    hidden = list_hidden(found)
     for each in found.list_numbers():
+        if each.name in hidden:
+            continue
         is_own = each.name in ABOUT and not each.text
         text = Measured(str(each), each.name, each.style) if is_own else str(each)
         facts.append(Fact(each.title, text, each.note))
@@ -100,11 +103,55 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
 def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
     """Return the sections that hold something, but for those that are shown ``elsewhere`` only."""
     parts = [part for part in found.list_parts() if part.shows != elsewhere]
-    written = [(x, [*write_blocks(x.list_blocks(with_charts=with_charts), x.key)]) for x in parts]
+    hidden = list_hidden(found)
+    written = [
+        (x, [*write_blocks(x.list_blocks(with_charts=with_charts), x.key, hidden)]) for x in parts
+    ]
     return [Section(x.key, x.title, x.lead, blocks, x.is_folded) for x, blocks in written if blocks]
 
 
-def write_blocks(blocks: Iterable[core.Shown], key: str) -> Iterator[Block]:
+def list_hidden(found: Any) -> tuple[str, ...]:
+    """Return the measures that are not shown of so few days, unless they were the objective."""
+    account = getattr(found, "result", found)
+    span = getattr(account, "span", None)
+    data = found.manifest.get("data") or {}
+    if span is not None:
+        days = run_record.count_days_between(span.start, int(span.closes[-1]))
+    elif data.get("start") and data.get("end"):
+        days = run_record.count_days_between(data["start"], data["end"])
+    else:
+        return ()
+    if run_record.shows_growth(days):
+        return ()
+
+    # a search by growth has no other score to show
+    settings = found.manifest.get("settings") or found.manifest
+    asked = f"{getattr(found, 'ranked_by', '')} {settings.get('objective')}"
+    asked += f" {settings.get('objectives')}"
+    return tuple(name for name in run_record.EXTRAPOLATED if name not in asked)
+
+
+def hide(shown: core.ShownTable, hidden: Sequence[str]) -> core.ShownTable:
+    """Return a table without the columns, or rows, of the measures that are hidden."""
+    table: Any = shown.table
+    kept = tuple(name for name in shown.columns if name not in hidden)
+    if isinstance(table, Mapping) and shown.has_measures:
+        table = {label: row for label, row in table.items() if label not in hidden}
+    elif isinstance(table, Mapping):
+        table = {
+            label: {name: cell for name, cell in row.items() if name not in hidden}
+            for label, row in table.items()
+        }
+    elif shown.has_measures:
+        table = table.drop(index=[x for x in hidden if x in table.index])
+    else:
+        table = table.drop(columns=[x for x in hidden if x in table.columns])
+    return shown._replace(table=table, columns=kept)
+
+
+def write_blocks(
+    blocks: Iterable[core.Shown], key: str, hidden: Sequence[str] = ()
+) -> Iterator[Block]:
     for shown in blocks:
         if isinstance(shown, str):
             if shown:
@@ -116,7 +163,7 @@ def write_blocks(blocks: Iterable[core.Shown], key: str) -> Iterator[Block]:
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
         elif len(shown.table):
-            yield write_table(shown)
+            yield write_table(hide(shown, hidden) if hidden else shown)
         elif shown.empty:
             yield Paragraph(shown.empty)
 
@@ -211,7 +258,7 @@ def describe_row(entry: results.StoreEntry) -> dict[str, Any]:
     title = core.clip(entry.title or name, MAX_NOTE)
     said = f"damaged: {entry.trouble}" if entry.trouble else results.describe_note(entry)
     note = ", ".join(filter(None, (said, "" if title == name else name)))
-    metrics = {} if entry.trouble else entry.metrics
+    metrics = {} if entry.trouble else entry.shown_metrics
     link = f"{PAGES}/{quote(entry.name, safe='')}.html"
     return {
         "entry": entry, "name": name, "title": title, "note": core.clip(note, MAX_NOTE),

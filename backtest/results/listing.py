@@ -22,6 +22,7 @@ from backtest.results.manifest import describe_search
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import Constraint, order_sets
 from backtest.results.result import RUN
+from backtest.results.run_record import EXTRAPOLATED, count_days_between, shows_growth
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
@@ -150,6 +151,15 @@ class StoreEntry:
     commit: str = ""
     backtest_commit: str = ""
     is_dirty: bool | None = None
+
+    @property
+    def shown_metrics(self) -> dict[str, float]:
+        """The measures that lists show to people: no growth per year of few days."""
+        if not (self.start and self.end):
+            return self.metrics
+        if shows_growth(count_days_between(self.start, self.end)):
+            return self.metrics
+        return {name: x for name, x in self.metrics.items() if name not in EXTRAPOLATED}
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))

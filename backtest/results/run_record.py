@@ -164,13 +164,31 @@ SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
 
 
+FEW = 90.0
+"""Days under which growth per year is not shown to people: 5 % in a week is over 1,100 % a year."""
+EXTRAPOLATED = ("cagr", "calmar")
+"""The measures that extrapolate growth to a year."""
+
+
+def count_days_between(start: Any, end: Any) -> float:
+    first, last = (core.to_nanoseconds(x) if isinstance(x, str) else x for x in (start, end))
+    return float(last - first) / DAY
+
+
+def shows_growth(days: float) -> bool:
+    """Return whether growth per year may be shown to people; data and tables always have it."""
+    return not 0.0 < days < FEW
+
+
 def describe_short(start: Any, end: Any, of: str = "") -> str:
     """Return the sentence that yearly figures of few days are extrapolated, or nothing."""
-    first, last = (core.to_nanoseconds(x) if isinstance(x, str) else x for x in (start, end))
-    days = (last - first) / DAY
-    return (
-        f"Yearly figures{of} are extrapolated from {days:,.1f} days." if 0.0 < days < SHORT else ""
-    )
+    days = count_days_between(start, end)
+    if not 0.0 < days < SHORT:
+        return ""
+    text = f"Yearly figures{of} are extrapolated from {days:,.1f} days."
+    if not shows_growth(days):
+        text += f" CAGR and Calmar{of} are not shown under {FEW:g} days."
+    return text
 
 
 HALF_LIFE = 30 * DAY

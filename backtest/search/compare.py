@@ -20,6 +20,7 @@ from backtest.results import Result, Sampled
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
+from backtest.results.run_record import count_days_between, shows_growth
 from backtest.search import equal_risk as e
 
 MEASURED = (
@@ -463,9 +464,20 @@ class Comparison(core.SavedResult):
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
-        market = e.name_better({e.BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
+        own["total_return"] = self.measure_return(best)
+        lines = {e.BUY_AND_HOLD: self.manifest["market"]}
+        market = e.name_better(lines, own, f"{best}'s", days=self.days)
         text += f" The baseline {best} grew most." * (best == self.baseline)
         return text + f" {core.capitalize(market)}." * bool(market)
+
+    @property
+    def days(self) -> float:
+        data = self.manifest["data"]
+        return count_days_between(data["start"], data["end"])
+
+    def measure_return(self, name: str) -> float:
+        """Return the simple return of an account over the whole time."""
+        return float((1.0 + self.returns[name]).prod()) - 1.0
 
     def describe_volatilities(self) -> str:
         """Return the volatility of the accounts, or the lowest and the highest, as a clause."""
@@ -539,12 +551,15 @@ class Comparison(core.SavedResult):
         return core.clip(self.title, 200)
 
     def list_numbers(self) -> list[Headline]:
-        rows = self.table[["cagr", "sharpe"]].to_dict("index")
-        return [
-            Headline(f"cagr {name}", core.clip(name, 60), rows[name]["cagr"], "percent",
-                     f"per year; Sharpe {core.format_number(rows[name]['sharpe'])}")
-            for name in self.order[:8]
-        ]  # fmt: skip
+        is_yearly = shows_growth(self.days)
+        measure, when = ("cagr", "per year") if is_yearly else ("total_return", "in all")
+        found = []
+        for name in self.order[:8]:
+            growth = float(self.table["cagr"][name]) if is_yearly else self.measure_return(name)
+            note = f"{when}; Sharpe {core.format_number(float(self.table['sharpe'][name]))}"
+            title = core.clip(name, 60)
+            found.append(Headline(f"{measure} {name}", title, growth, "percent", note))
+        return found
 
     def list_parts(self) -> list[Part]:
         others = [name for name in self.names if name != self.baseline]

@@ -17,7 +17,7 @@ from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import compound_growth
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.result import EqualRisk, Result
-from backtest.results.run_record import measure_holding
+from backtest.results.run_record import measure_holding, shows_growth
 
 BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
 """The benchmark lines of an account."""
@@ -263,13 +263,22 @@ def measure_market(result: Result) -> dict[str, float]:
 
 
 def name_better(
-    lines: Mapping[str, Mapping[str, float]], own: Mapping[str, float], whose: str = "its"
+    lines: Mapping[str, Mapping[str, float]],
+    own: Mapping[str, float],
+    whose: str = "its",
+    *,
+    days: float,
 ) -> str:
-    """Return the benchmark lines that grew more than an account, as a clause; empty if none did."""
+    """Return the benchmark lines that grew more than an account, as a clause; empty if none did.
+
+    Of ``days`` too few for growth per year, growth is that of the whole time.
+    """
+    is_yearly = shows_growth(days)
 
     def say(row: Mapping[str, float]) -> str:
-        growth, volatility = map(core.format_percent, (row["cagr"], row["volatility"]))
-        return f"{growth} a year at a volatility of {volatility}"
+        growth = core.format_percent(row["cagr" if is_yearly else "total_return"])
+        when = "a year" if is_yearly else f"in {days:,.0f} days"
+        return f"{growth} {when} at a volatility of {core.format_percent(row['volatility'])}"
 
     better = [f"{name} grew by {say(row)}" for name, row in lines.items()
               if row["cagr"] > own["cagr"]]  # fmt: skip

@@ -19,6 +19,7 @@ from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled
 from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions
+from backtest.results.run_record import count_days_between
 from backtest.search import trials as t
 from backtest.search import winner as w
 from backtest.search.equal_risk import name_better
@@ -96,6 +97,13 @@ class Study(SearchResult):
     def plot(self) -> Any:
         """Return a Plotly figure of the objective over the first two parameters of the search."""
         return self._draw_map()
+
+    @property
+    def days_of_parts(self) -> tuple[float, float]:
+        """The days of the search and of the holdout, 0 without one."""
+        data, searched = self.manifest["data"], self.manifest["searched"]
+        search = count_days_between(data["start"], searched)
+        return search, count_days_between(searched, data["end"])
 
     @property
     def objective(self) -> str:
@@ -388,9 +396,9 @@ class Study(SearchResult):
                 f". But the best set of one half of the time was no better than the median in the "
                 f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
             )
-        for where, lines in zip(PARTS, self.outcome.lines if self.outcome else (), strict=False):
-            better = name_better(lines, lines[w.OWN])
-            text += f". {where.capitalize()}, {better}" * bool(better)
+        for k, lines in enumerate(self.outcome.lines if self.outcome else ()):
+            better = name_better(lines, lines[w.OWN], days=self.days_of_parts[k])
+            text += f". {PARTS[k].capitalize()}, {better}" * bool(better)
         return text
 
     def list_measures(self) -> Mapping[str, float]:

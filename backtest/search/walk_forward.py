@@ -426,7 +426,9 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        better = e.name_better(self.figures["beside"], self.result.metrics)
+        span = self.result.span
+        days = run_record.count_days_between(span.start, int(span.closes[-1]))
+        better = e.name_better(self.figures["beside"], self.result.metrics, days=days)
         said = [better] * bool(better)
         if self.result.metrics["ruined"]:
             ruin = "do not trust it: the re-optimized account was ruined out of sample"

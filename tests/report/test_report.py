@@ -25,6 +25,8 @@ from backtest.report.write import build_page
 from backtest.results import load_saved
 from backtest.results.measure_table import METRICS
 from backtest.results.performance import monthly_returns, worst_drawdowns
+from backtest.results.run_record import EXTRAPOLATED
+from backtest.search.equal_risk import name_better
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sweep_table import Sweep
 from tests.agreement import run_engine, scene, tape
@@ -40,7 +42,7 @@ MOST_BYTES = 3_000_000
 def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result):
     blocks = [each for section in page.sections for each in section.blocks]
     (table,) = (x for x in blocks if isinstance(x, Table) and x.caption == "All measures")
-    assert len(table.rows) == len(METRICS)
+    assert len(table.rows) == len(METRICS) - len(EXTRAPOLATED)  # of 80 days
     rows = {row[0]: row[1] for row in table.rows}
     assert rows["total return"] == format_percent(result.metrics["total_return"])
     assert rows["liquidations"] == f"{result.metrics['liquidations']:.0f}"
@@ -116,6 +118,32 @@ def test_a_run_without_marks_says_so_once(tmp_path, capsys):
     text = " ".join(found[1:]).replace("\n", " ")
     assert text.lower().count("no mark prices") == 1
     assert re.search(r" USDT in 2 days: .* Yearly figures are extrapolated from 2.5 days\.", text)
+
+
+@pytest.mark.parametrize(("days", "is_shown"), [(89, False), (90, True), (120, True)])
+def test_growth_per_year_is_shown_from_90_days_on(days, is_shown):
+    """0.1 % a day is 44 % a year: of few days no number for people, of data it always is one."""
+    close = 100.0 * 1.001 ** np.arange(1, days + 1)
+    result = bt.run(market_of(close, "1D"), Constant(leverage=0.5), compile=False, **AT_BINANCE)
+    page = build_page(result)
+    shown = {fact.label for fact in page.facts}
+    blocks = [each for section in page.sections for each in section.blocks]
+    (table,) = (x for x in blocks if isinstance(x, Table) and x.caption == "All measures")
+    assert ({"CAGR", "Calmar"} <= shown) is is_shown
+    assert ("CAGR" in {row[0] for row in table.rows}) is is_shown
+    assert ("CAGR and Calmar are not shown under 90 days." in page.summary) is not is_shown
+    assert result.metrics["cagr"] > 0.1
+    assert page.collect()["metrics"]["cagr"] == result.metrics["cagr"]
+
+
+def test_a_benchmark_that_grew_more_is_told_by_the_whole_time_of_few_days():
+    """2 % in 20 days against 1 %: per year they would be 43.5 % and 19.9 %."""
+    own = {"total_return": 0.01, "cagr": 1.01 ** (365.25 / 20) - 1.0, "volatility": 0.1}
+    market = {"total_return": 0.02, "cagr": 1.02 ** (365.25 / 20) - 1.0, "volatility": 0.2}
+    few = name_better({"buy and hold": market}, own, days=20.0)
+    assert "grew by 2.00 % in 20 days" in few.replace(HARD_SPACE, " ")
+    assert "a year" not in few
+    assert "43.5" in name_better({"buy and hold": market}, own, days=90.0)
 
 
 def test_a_replay_and_a_stress_test_name_what_they_show(result):
