@@ -91,11 +91,19 @@ class Situation(NamedTuple):
     signal: core.FloatArray | None
 
 
+class Terms(NamedTuple):
+    """The venue and the account that a policy is checked on, in the place of the usual three."""
+
+    venue: venues.Venue
+    account: Account
+
+
 @dataclass(frozen=True, eq=False)
 class ContractTrial:
     cls: type[policies.Policy]
     market: Market
     accounts: tuple[str, ...] = ACCOUNTS
+    terms: Terms | None = None
     known: dict[str, Result] = field(default_factory=dict)  # by situation, of the market as it is
 
     @cached_property
@@ -113,6 +121,8 @@ class ContractTrial:
 
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
+        if self.terms is not None:
+            return (Situation("the account as given", *self.terms, None),)
         terms, costs = dict[str, Any](), dict[str, Any]()
         moves_margin = policies.sets_margin(self.cls)
         if moves_margin:  # of positions with a margin of their own
@@ -189,16 +199,20 @@ class ContractTrial:
 
 
 def choose_trial(
-    policy_class: type[policies.Policy], market: Market | None, accounts: tuple[str, ...]
+    policy_class: type[policies.Policy],
+    market: Market | None,
+    accounts: tuple[str, ...],
+    terms: Terms | None = None,
 ) -> ContractTrial:
     if market is not None:
-        return ContractTrial(policy_class, market.prefix(min(market.n_bars, SAMPLES[-1])), accounts)
+        known = market.prefix(min(market.n_bars, SAMPLES[-1]))
+        return ContractTrial(policy_class, known, accounts, terms)
     for bars in SAMPLES:
         sample = Market.sample(bars=bars)
         sample = sample.with_columns(
             implied_volatility=0.5 + 10.0 * np.log(sample.high / sample.low)
         )
-        trial = ContractTrial(policy_class, sample, accounts)
+        trial = ContractTrial(policy_class, sample, accounts, terms)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -343,7 +357,7 @@ def decide_without(
 
 
 def check_repeatable(trial: ContractTrial) -> str:
-    again = ContractTrial(trial.cls, trial.market, trial.accounts)
+    again = ContractTrial(trial.cls, trial.market, trial.accounts, trial.terms)
     trial.require_same(again.target, trial.target, "the leverage", f"between two runs: {STEADY}")
     return "the same bits twice"
 
@@ -449,16 +463,18 @@ def check_policy(
     market: Market | Markets | None = None,
     *,
     accounts: Sequence[str] = ACCOUNTS,
+    terms: Terms | None = None,
     progress: Callable[[Finding], None] | None = None,
 ) -> list[Finding]:
     """Return what the checks found, of several markets the first failure of each.
 
+    It runs on cross and isolated margin and on an inverse contract, or on ``terms`` alone.
     ``progress`` is called with each finding as it is made.
     """
     given: Mapping[str, Market | None] = {"": None} if market is None else as_markets(market)
     joined: dict[str, Finding] = {}
     for name, label in label_names(given).items():
-        for each in list_findings(policy_class, given[name], accounts, progress):
+        for each in list_findings(policy_class, given[name], accounts, terms, progress):
             if each.passed and each.tried and not joined.get(each.name, each).tried:
                 joined[each.name] = each
             if joined.setdefault(each.name, each).passed and not each.passed:
@@ -471,12 +487,13 @@ def list_findings(
     policy_class: type[policies.Policy],
     market: Market | None,
     accounts: Sequence[str],
+    terms: Terms | None,
     progress: Callable[[Finding], None] | None,
 ) -> list[Finding]:
     if isinstance(policy_class, type) and issubclass(policy_class, policies.Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
-    trial = choose_trial(policy_class, market, tuple(accounts))
+    trial = choose_trial(policy_class, market, tuple(accounts), terms)
     findings = []
     for check in CHECKS:
         try:

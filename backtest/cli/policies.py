@@ -7,16 +7,23 @@ import inspect
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from backtest.baselines.policy_contract import Finding, check_policy
-from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
+from backtest.baselines.policy_contract import Finding, Terms, check_policy
+from backtest.cli.build import (
+    build_experiment,
+    build_test,
+    built_in_policies,
+    load_data,
+    load_policies,
+)
 from backtest.cli.command import AsJson, Text, Texts, argument, command
-from backtest.cli.experiment import draft_experiment
+from backtest.cli.experiment import Entry, draft_experiment, find_key, read_flags
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, count_nouns, pick_value
+from backtest.engine import Backtest
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.signals import resolve_signal
 
@@ -77,47 +84,113 @@ def check(
         Texts, typer.Option(help="A folder or file; repeat for several markets.")
     ] = None,
     instrument: Annotated[Texts, typer.Option(help="Instrument of a folder of several.")] = None,
+    venue: Annotated[Texts, option_of("venue.preset")] = None,
+    capital: Annotated[Texts, option_of("account.capital")] = None,
+    margin: Annotated[Texts, option_of("account.margin")] = None,
+    max_leverage: Annotated[Texts, option_of("account.max_leverage")] = None,
+    settings: Annotated[
+        Texts, typer.Option("--set", help="account.KEY=VALUE or venue.KEY=VALUE; repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the policy checks: above all, that it does not look ahead.
 
-    Without data it is checked on a synthetic market. An account in which it held nothing is "not
-    tried". The exit code is 1 if a check fails, or if no account was tried and the policy does not
-    declare may_hold_nothing.
+    Without data it is checked on a synthetic market. Without a venue and an account, on cross
+    margin, on isolated margin and on an inverse contract; with them, or those of an experiment, on
+    these alone. An account in which it held nothing is "not tried". The exit code is 1 if a check
+    fails, or if no account was tried and the policy does not declare may_hold_nothing.
 
     backtest check my_policy.py:MyPolicy --data btc/
+    backtest check my_policy.py --margin isolated --set account.venue_leverage=20
     backtest check examples/btc-vol-target.toml
     """
-    given = {"data.path": data, "data.instrument": instrument}
-    entries = [(name, texts) for name, texts in given.items() if texts]
-    if policy.endswith(".toml"):
-        if entries:
-            raise ParameterError(
-                f"the policies of an experiment are checked on its own data, got {entries[0][0]}"
-            )
-        test, own, _ = build_experiment(draft_experiment(Path(policy)))
-        whole, overlay = test.plain.market, test.overlay
-        trials = [(type(pick_value(own, x)), x, each) for x, each in label_markets(whole).items()]
-        if overlay is not None:
-            index = as_markets(whole).index(resolve_signal(test.signal, whole))
-            trials.append((type(overlay), "the portfolio index", index))
-    else:
-        markets: dict[str, Any] = {"": None}
-        if entries:
-            markets = label_markets(load_data(draft_experiment(None, entries)))
-        trials = [(x, name, each) for x in load_policies(policy) for name, each in markets.items()]
+    given = {
+        "data.path": data, "data.instrument": instrument, "venue.preset": venue,
+        "account.capital": capital, "account.margin": margin,
+        "account.max_leverage": max_leverage, "policy.settings": settings,
+    }  # fmt: skip
+    entries: list[Entry] = []
+    for place, texts in given.items():
+        entries += read_flags(find_key(place), texts) if texts else []
     found = {}
-    for each, name, market in trials:
+    for each, name, market, terms in list_trials(policy, entries):
         title = f"{each.__name__} on {name}" if name else each.__name__
         if not as_json:
             print_title(title)
-        found[title] = check_policy(each, market, progress=None if as_json else print_finding)
+        progress = None if as_json else print_finding
+        found[title] = check_policy(each, market, terms=terms, progress=progress)
         if not as_json:
             print_title(f"{title}: {judge(found[title])}")
     if as_json:
         print_json({name: [each._asdict() for each in found[name]] for name in found})
     if not all(each.passed for findings in found.values() for each in findings):
         raise typer.Exit(1)
+
+
+class Trial(NamedTuple):
+    """A check to make; ``cls`` is the policy, before it is chosen the name of the instrument."""
+
+    cls: Any
+    label: str
+    market: Market | None
+    terms: Terms | None
+
+
+def option_of(place: str) -> Any:
+    key = find_key(place)
+    return typer.Option(key.flag, help=key.text, metavar="TEXT")
+
+
+def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:
+    for place, _ in entries:
+        if not place.startswith(("data.", "venue.", "account.")):
+            raise ParameterError(
+                "a policy is checked as its class declares it; --set takes account.KEY and "
+                f"venue.KEY, got {place.removeprefix('policy.settings.')}"
+            )
+    if not policy.endswith(".toml"):
+        given = list_given(entries)
+        return [x._replace(cls=each) for each in load_policies(policy) for x in given]
+
+    if on_data := [place for place, _ in entries if place.startswith("data.")]:
+        raise ParameterError(
+            f"the policies of an experiment are checked on its own data, got {on_data[0]}"
+        )
+    test, own, _ = build_experiment(draft_experiment(Path(policy), entries))
+    trials = [x._replace(cls=type(pick_value(own, x.cls))) for x in list_of_test(test)]
+    if test.overlay is not None:
+        whole = test.plain.market
+        index = as_markets(whole).index(resolve_signal(test.signal, whole))
+        trials.append(Trial(type(test.overlay), "the portfolio index", index, None))
+    return trials
+
+
+def list_given(entries: list[Entry]) -> list[Trial]:
+    """Return what a policy is checked on: each market of the data, on the terms if any are given.
+
+    Without data the market is None: the check makes one.
+    """
+    draft, tables = draft_experiment(None, entries), {place.split(".")[0] for place, _ in entries}
+    if tables == {"data"}:
+        markets = label_markets(load_data(draft))
+        return [Trial(None, label, market, None) for label, market in markets.items()]
+    if "data" in tables:
+        return list_of_test(build_test(draft))
+    if not tables:
+        return [Trial(None, "", None, None)]
+    test = build_test(draft)
+    return [Trial(None, "", None, Terms(test.venue, test.account))]
+
+
+def list_of_test(test: Backtest) -> list[Trial]:
+    whole = test.plain.market
+    return [
+        Trial(name, label, market,
+              Terms(pick_value(test.venue, name), test.account.for_instrument(name)))
+        for name, (label, market) in zip(
+            as_markets(whole).names, label_markets(whole).items(), strict=True
+        )
+    ]  # fmt: skip
 
 
 def label_markets(market: Market | Markets) -> dict[str, Market]:

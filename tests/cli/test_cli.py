@@ -16,7 +16,14 @@ from backtest.cli import policies, printing
 from backtest.cli.app import MODULES, build_command
 from backtest.cli.build import build_experiment
 from backtest.cli.compiling import hold_options
-from backtest.cli.experiment import MODELS, TABLES, draft_experiment, read_entry, read_keys
+from backtest.cli.experiment import (
+    MODELS,
+    SWITCHES,
+    TABLES,
+    draft_experiment,
+    read_entry,
+    read_keys,
+)
 from backtest.strategies import VolTarget
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call
 
@@ -162,7 +169,8 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     (folder / "mine.py").write_text(MY_POLICY)
     seen = []
 
-    def find(policy, market, progress=None):
+    def find(policy, market, terms=None, progress=None):
+        assert terms is None
         seen.append((policy.__name__, market))
         passed = policy.__name__ == "Mine"
         found = Finding("sees no future", passed, "" if passed else "column x looks ahead")
@@ -178,6 +186,48 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert seen == [("Mine", None), ("Other", None)]
     assert call(capsys, "check", "mine.py:Mine")[0] == 0
     assert ask(capsys, "check", "mine.py:Other", code=1)["Other"][0]["passed"] is False
+
+
+ISOLATED = ("--margin", "isolated", "--set", "account.venue_leverage=20", "--max-leverage", "7")
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_check_is_on_the_venue_and_the_account_that_a_run_takes(
+    capsys, folder, monkeypatch, is_file
+):
+    """By flags, and by a file whose account flags change: as `run` takes them."""
+    (folder / "mine.py").write_text(MY_POLICY)
+    file = folder / "mine.toml"
+    file.write_text('[policy]\nname = "mine.py:Mine"\n[account]\ncapital = 500.0\n')
+    seen = []
+
+    def find(policy, market, terms=None, progress=None):
+        seen.append(terms)
+        return [Finding("runs", True, "")]
+
+    monkeypatch.setattr(policies, "check_policy", find)
+    target = file if is_file else "mine.py:Mine"
+    venue = ("--venue", "binance-usdm:ETHUSDT", "--set", "venue.fees.taker=0.001")
+    code, _, err = call(capsys, "check", target, *ISOLATED, *venue)
+    assert code == 0, err
+    account = bt.Account(margin="isolated", venue_leverage=20.0, max_leverage=7.0)
+    assert seen[0].account == (account.override({"capital": 500.0}) if is_file else account)
+    preset = bt.Venue.preset("binance-usdm", "ETHUSDT")
+    assert seen[0].venue == preset.override({"fees.taker": 0.001})
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--set", "target=0.4"), "--set takes account.KEY and venue.KEY, got target"),
+    (("--set", "run.start=2023-02-01"), "--set takes account.KEY and venue.KEY, got run.start"),
+    (("--margin", "isolate"), "did you mean 'isolated'"),
+    (("--set", "account.stoploss=0.1"), "stop_loss"),
+    (("--venue", "binance-usdm:NOPE"), "NOPE"),
+])  # fmt: skip
+def test_check_refuses_what_it_does_not_take(capsys, folder, words, said):
+    (folder / "mine.py").write_text(MY_POLICY)
+    code, _, err = call(capsys, "check", "mine.py:Mine", *words)
+    assert code == 2
+    assert said in " ".join(err.split())
 
 
 @pytest.mark.slow
@@ -274,6 +324,25 @@ def test_the_help_of_a_run_and_of_a_search_is_short(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert len(call(capsys, "run", "--help")[1].splitlines()) <= 45
     assert len(call(capsys, "tune", "--help")[1].splitlines()) <= 66
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_switch_says_what_it_does(name):
+    """What turns something off says what is done instead, not what it turns off."""
+    made = build_command(name)
+    for command in getattr(made, "commands", {"": made}).values():
+        for each in command.params:
+            if getattr(each, "is_flag", False):
+                assert not each.help.startswith("Whether"), each.opts
+            if each.opts[0].startswith("--no-"):
+                key = each.opts[0].removeprefix("--no-").replace("-", "_")
+                assert each.help == SWITCHES[key]
+
+
+def test_no_robust_chooses_a_spike(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = " ".join(call(capsys, "tune", "--help")[1].replace("│", " ").split())
+    assert "--no-robust <bool> Choose the highest value even on a spike." in shown
 
 
 def test_help_lists_every_key_of_a_table(capsys):

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import backtest as bt
 from backtest import Market, Policy, Range, strategies
 from backtest.baselines import policy_contract
-from backtest.baselines.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
+from backtest.baselines.policy_contract import ACCOUNTS, CHECKS, Finding, Terms, check_policy
 from backtest.cli.build import built_in_policies
 from backtest.indicators import ewma_volatility
 from backtest.policies.lookahead import rewrite_after
@@ -260,3 +261,21 @@ def test_a_policy_of_the_library_states_its_formula_and_its_source(policy):
     lines = inspect.getdoc(policy).splitlines()
     assert any("=" in line for line in lines[1:])
     assert any("Source:" in line for line in lines[1:])
+
+
+class Bold(bt.Policy):
+    """Asks for twelve times its equity, which an account may forbid."""
+
+    def leverage(self, bar, account):
+        return 12.0
+
+
+def test_a_policy_is_checked_on_the_terms_that_are_given():
+    """12x in an account of 0.5x at most: its mean leverage is near 0.5."""
+    terms = Terms(bt.Venue.preset("binance-usdm", "BTCUSDT"), bt.Account(max_leverage=0.5))
+    found = {x.name: x for x in check_policy(Bold, Market.sample(bars=300), terms=terms)}
+    runs = [name for name in found if name.startswith("runs: ")]
+    assert runs == ["runs: the account as given"]
+    leverage = float(found[runs[0]].detail.rpartition(" ")[2])
+    assert 0.4 < leverage < 0.6
+    assert all(each.passed for each in found.values())
