@@ -179,7 +179,7 @@ def list_given(entries: list[Entry]) -> list[Trial]:
     if not tables:
         return [Trial(None, "", None, None)]
     test = build_test(draft)
-    return [Trial(None, "", None, Terms(test.venue, test.account))]
+    return [Trial(None, "", None, Terms(pick_value(test.venue, ""), test.account))]
 
 
 def list_of_test(test: Backtest) -> list[Trial]:

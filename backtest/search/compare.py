@@ -472,12 +472,13 @@ class Comparison(core.SavedResult):
 
     @property
     def days(self) -> float:
+        """The days over which the accounts are compared."""
         data = self.manifest["data"]
         return count_days_between(data["start"], data["end"])
 
     def measure_return(self, name: str) -> float:
         """Return the simple return of an account over the whole time."""
-        return float((1.0 + self.returns[name]).prod()) - 1.0
+        return float(np.prod(1.0 + self.returns[name].to_numpy())) - 1.0
 
     def describe_volatilities(self) -> str:
         """Return the volatility of the accounts, or the lowest and the highest, as a clause."""
