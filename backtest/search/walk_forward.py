@@ -286,8 +286,12 @@ class SpanEvaluator:
         end = self.stop if stop is None else stop
         return self.whole.evaluate(sets, first=begin, stop=end, **terms)
 
-    def replay(self, values: Mapping[str, object]) -> Result:
-        return self.whole.replay(values, first=self.first, stop=self.stop)
+    def replay(
+        self, values: Mapping[str, object], *, first: int | None = None, stop: int | None = None
+    ) -> Result:
+        begin = self.first if first is None else first
+        end = self.stop if stop is None else stop
+        return self.whole.replay(values, first=begin, stop=end)
 
 
 def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
