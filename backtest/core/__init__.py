@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
-    from backtest.core.code_names import bind_higher, call_later, export_lazily, find_version
-    from backtest.core.code_names import arch, hash_texts, sp
+    from backtest.core.code_names import Carried, bind_higher, call_later, export_lazily
+    from backtest.core.code_names import arch, find_version, hash_texts, sp
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.core.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
     from backtest.core.errors import OutsideWarning, ParameterError, PolicyError, RAISED

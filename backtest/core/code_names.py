@@ -120,6 +120,21 @@ def export_lazily(name: str) -> None:
     module.__class__ = LazyModule
 
 
+class Carried:
+    """Base of what runs again: copies and pickles without its cached properties.
+
+    They hold caches, locks and compiled code, and are made again when they are asked for.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        kinds = type(self)
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(getattr(kinds, name, None), functools.cached_property)
+        }
+
+
 HIGHER: dict[str, str] = {}
 """Modules of higher rooms that lower ones call, by their part; the package binds them."""
 

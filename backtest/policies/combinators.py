@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import dataclasses
 import functools
 import inspect
 import itertools
 import math
+import operator
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, SimpleNamespace
@@ -120,7 +122,24 @@ def make_settings_class(cls: type[Policy]) -> Any:
     return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})
 
 
-class Combinator(Policy):
+class CombinatorClass(type):
+    """The class of combinators: one over some policies is pickled as what it is made of."""
+
+    written: type[Combinator]
+    parts: tuple[CombinedPart, ...]
+
+
+def reduce_class(cls: CombinatorClass) -> str | tuple[Any, ...]:
+    if not cls.parts:
+        return cls.__qualname__
+    policies = tuple(part.policy for part in cls.parts)
+    return operator.methodcaller("over", *policies), (cls.written,)
+
+
+copyreg.pickle(CombinatorClass, reduce_class)
+
+
+class Combinator(Policy, metaclass=CombinatorClass):
     """A policy over other policies, which come first: ``Capped(VolTarget(target=0.6), cap=3.0)``.
 
     A subclass declares its own parameters as any policy does. ``takes`` is the least and the
@@ -212,7 +231,7 @@ class Combinator(Policy):
             wanted = "policy" if most == 1 else "policies"
             wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
             raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
-        return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+        return make_combined_class(cls, policies)
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""

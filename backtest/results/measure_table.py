@@ -38,10 +38,22 @@ V = TypeVar("V")
 
 
 class Measures(dict[str, V]):
-    """Measures by name; an unknown name raises KeyError with the nearest one."""
+    """Measures by name, to be read; an unknown name raises KeyError with the nearest one.
+
+    A dict of its own, as a ``MappingProxyType`` goes into no other process.
+    """
 
     def __missing__(self, name: object) -> Never:
         raise KeyError(f"no measure is called {name!r}{did_you_mean(name, self)}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (dict(self),)
+
+    def _refuse(self, *_: Any, **__: Any) -> Never:
+        raise TypeError("measures can only be read; dict(metrics) is a copy that can be changed")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
 
 FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -204,7 +203,7 @@ class RunRecord(RunData):
         unit, equity = self.of_account("unit"), self.of_account("equity")
         measured = measure_run(self.tally, self.span, unit, float(equity[-1]), self.samples)
         if self.has_one_position and self.manifest.get("overlay") is None:
-            return MappingProxyType(Measures(measured))
+            return Measures(measured)
         ends, bars = np.flatnonzero(self.ends_sample), HALF_LIFE / self.interval
         spread = performance.diversification_ratio(
             *self._compute_weights(bars, ends, collateral=False)
@@ -219,7 +218,7 @@ class RunRecord(RunData):
         # of the account's terms: the tally adds those of the collateral to price and slippage
         measured["price_pnl"] -= measured["collateral_pnl"]
         measured["slippage"] -= measured["conversion"]
-        return MappingProxyType(Measures(measured))
+        return Measures(measured)
 
     @property
     def diversity(self) -> Mapping[str, float]:

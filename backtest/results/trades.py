@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -189,6 +190,14 @@ class Trades(pd.DataFrame):
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trades:
+        # pandas makes its copy with the constructor, a table that knows no run
+        copied = Trades(pd.DataFrame(self, copy=True))
+        memo[id(self)] = copied
+        copied._run = copy.deepcopy(self._run, memo)
+        copied.view = self.view
+        return copied
 
     @property
     def unallocated(self) -> pd.Series:

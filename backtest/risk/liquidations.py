@@ -91,7 +91,7 @@ class PastStarts(NamedTuple):
 
 
 @dataclass(eq=False)
-class PathsRunner:
+class PathsRunner(core.Carried):
     """An account on paths; ``setup`` is the account at the start of each, ``seen`` the first one.
 
     ``warm_up`` says when the policy's columns are known on history. Where paths differ in more than

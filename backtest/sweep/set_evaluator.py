@@ -181,7 +181,7 @@ class EvaluatedBars(NamedTuple):
     returns: bool
 
 
-class Evaluator:
+class Evaluator(core.Carried):
     is_pooled = False  # whether accounts of several markets are
 
     """Runs sets on one market. Accounts begin at bar ``first``; bars before it warm the columns."""
@@ -213,8 +213,11 @@ class Evaluator:
                 f"memory must be a size such as '1GiB' ({', '.join(SIZES)}), got {memory!r}"
             )
         self._room = size / 2 / PANELS
-        make = partial(Panel, varied, self.markets, self._room)
-        self._make_panel = functools.lru_cache(PANELS)(make)
+
+    @functools.cached_property
+    def _make_panel(self) -> Callable[..., Panel]:
+        make = partial(Panel, self.varied, self.markets, self._room)
+        return functools.lru_cache(PANELS)(make)
 
     @property
     def compile(self) -> bool:

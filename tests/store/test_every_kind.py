@@ -1,7 +1,9 @@
 """Results of every kind are saved, loaded, listed and verified, and say the same everywhere."""
 
+import copy
 import json
 import os
+import pickle
 import re
 from collections.abc import Callable
 from functools import cache
@@ -13,11 +15,12 @@ import pytest
 
 import backtest as bt
 from backtest.core.code_names import HIGHER
+from backtest.core.json_values import to_plain
 from backtest.core.saved_result import KINDS, SavedResult
 from backtest.report.render import MAX_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_blocks
 from backtest.results import read_entry
-from backtest.strategies import Constant
+from backtest.strategies import Capped, Constant
 from tests.crowd.test_cascades import make_cascade
 from tests.kit import check_refused, compare_policies, free_venue, read_files, run_python
 from tests.risk.accounts import Hold, free_account
@@ -143,6 +146,49 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
     for path in folder.rglob("*.parquet"):
         path.write_bytes(b"")
     check_refused(lambda: type(one).load(folder), "was changed or truncated", bt.DataError)
+
+
+def make_replay() -> Any:
+    return bt.replay(MARKET, make_run().fills, **PLAIN)
+
+
+def make_combined_sweep() -> Any:
+    combined = Capped.over(Constant)
+    return bt.sweep(MARKET, combined, {"constant_leverage": [0.5, 1.0]}, **PLAIN, compile=False)
+
+
+WAYS = copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))
+OTHERS: dict[str, Callable[[], Any]] = {
+    "surface": lambda: bt.Surface.fit(bt.Chain.sample()),
+    "replay": make_replay,
+    "a sweep of a combined class": make_combined_sweep,
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", [*MAKES, *OTHERS])
+def test_a_result_that_is_copied_or_sent_to_a_process_says_the_same(name, way):
+    one = made(name) if name in MAKES else OTHERS[name]()
+    copied = way(one)
+    assert type(copied) is type(one)
+    assert copied.summary() == one.summary()
+    assert json.dumps(to_plain(copied.to_dict())) == json.dumps(to_plain(one.to_dict()))
+    assert getattr(copied, "manifest", None) == getattr(one, "manifest", None)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["deepcopy", "pickle"])
+def test_copies_run_again_and_their_trades_know_the_run(way):
+    sweep = way(made("sweep"))
+    assert sweep.replay(1).metrics == pytest.approx(made("sweep").replay(1).metrics, nan_ok=True)
+    trades = made("run").trades
+    copied = way(trades)
+    assert copied.equals(trades)
+    assert copied.measures.equals(trades.measures)
+    assert copied.lots("fifo").equals(trades.lots("fifo"))
+    with pytest.raises(TypeError, match="can only be read"):
+        way(made("run").metrics)["sharpe"] = 9.0
+    with pytest.raises(KeyError, match="did you mean 'sharpe'"):
+        way(made("run").metrics)["sharp"]
 
 
 @pytest.mark.parametrize("kind", [*MAKES, "surface"])
