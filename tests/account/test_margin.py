@@ -256,8 +256,12 @@ class Steps(bt.Policy):
 
 
 def make_market(closes=SAFE, settings=(math.nan, 5.0, math.nan, 10.0, math.nan, math.nan), **terms):
-    """Hours at these closes, each opening at the close before; the decision of each close."""
-    close, settings = np.array(closes, dtype=float), list(settings)
+    """Hours at these closes, each opening at the close before; the decision of each close.
+
+    A first setting that is NaN is the account's 10x: a policy is asked once its column is known.
+    """
+    close = np.array(closes, dtype=float)
+    settings = [10.0 if math.isnan(settings[0]) else settings[0], *settings[1:]]
     return market_of(close, start="2024-01-01", setting=settings, terms=terms)
 
 
@@ -355,7 +359,7 @@ class Answers(bt.Policy):
         return self.value
 
 
-@pytest.mark.parametrize("value", [0.0, -math.inf, "10", None, True, (5.0, 1.0)])
+@pytest.mark.parametrize("value", [0.0, -math.inf, "10", None, (5.0, 1.0)])
 def test_an_answer_that_is_no_setting_is_refused(value):
     """Zero, negative or no number: an error that names the method, the value and the bar."""
     policy = type("Bad", (Answers,), {"value": value, "__doc__": "Bad."})()

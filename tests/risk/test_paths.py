@@ -429,7 +429,8 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     runner = PathsRunner(paths, strategies.VolTarget(), test)
     (own,) = runner.setup.observed
     own = own._replace(policy=HalfOnPathsThatRise())
-    found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
+    columns, _ = runner.observe(own, paths.names[0], paths.draw(0, 3))
+    found = columns["sigma"].reshape(3, -1)
     for k in range(3):
         (joined,) = paths.markets_of(paths.draw_all(k, k + 1), 0, k, 2000).values()
         np.testing.assert_array_equal(found[k], own.policy.observe(joined)["sigma"][-paths.width :])

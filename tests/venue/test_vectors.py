@@ -240,7 +240,7 @@ def volatility_estimators(case: dict[str, Any]) -> dict[str, float]:
     market = bt.Market.from_frames(pd.DataFrame(case, index=index))
     per_bar = 1.0 / math.sqrt(indicators.bars_per_year(market))
     return {
-        name.replace("-", "_"): indicators.volatility(market, name, 1e12)[-1] * per_bar
+        name.replace("-", "_"): indicators.volatility(market, name, math.inf)[-1] * per_bar
         for name in ("parkinson", "garman-klass")
     }
 
