@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ class AccountSnapshot(core.Value, kw_only=True):
                 f"a balance must have the total of {currency}, got {core.repr_plain(own)}; "
                 "currency= names another"
             )
-        opened = [each for each in positions if float(each.get("contracts") or 0.0) != 0.0]
+        opened = [row for row in positions if is_open(row)]
         if collateral is not None or any(each.get("marginMode") == "isolated" for each in opened):
             collateral = read_meaning("collateral", collateral, exchange, currency)
         else:  # rows of Bybit have no mode
@@ -226,7 +227,7 @@ class AccountSnapshot(core.Value, kw_only=True):
             for each in opened
         }
         read: dict[str, Any] = {
-            read_meaning("total", total, exchange, currency): float(own["total"]),
+            read_meaning("total", total, exchange, currency): read_total(own["total"], currency),
             "positions": held,
             "counted_by": "ccxt",
         }
@@ -290,18 +291,18 @@ def read_ccxt_position(
         )
     pair, _, settled = symbol.partition(":")
     is_inverse = pair.partition("/")[0] == settled.partition("-")[0] != ""
-    notional = given.get("notional")
+    has_notional = given.get("notional") not in MISSING
     if is_inverse and exchange.lower() in NOTIONAL_IN_QUOTE:
-        notional = None
+        has_notional = False
     return {
-        "quantity": side * abs(float(given["contracts"])),
+        "quantity": side * abs(read_number(given, "contracts")),
         "entry": given.get("entryPrice"),
         "margin": 0.0 if mode == "cross" else read_posted(given, collateral),
         "mode": mode,
-        "contract_size": float(given.get("contractSize") or 0.0) or None,
-        "notional": None if notional is None else abs(float(notional)),
-        "mark_price": float(given.get("markPrice") or 0.0) or None,
-        "liquidation_price": float(given.get("liquidationPrice") or 0.0) or None,
+        "contract_size": read_number(given, "contractSize") or None,
+        "notional": abs(read_number(given, "notional")) if has_notional else None,
+        "mark_price": read_number(given, "markPrice") or None,
+        "liquidation_price": read_liquidation_price(given),
     }
 
 
@@ -309,10 +310,71 @@ def read_posted(given: Mapping[str, Any], collateral: str | None) -> float:
     """Return what is posted for a position of ccxt, without its profit; 0 if that is unknown."""
     if collateral is None:
         return 0.0
-    posted = float(given.get("collateral") or 0.0)
-    if collateral == WITH_PROFIT:
-        posted -= float(given.get("unrealizedPnl") or 0.0)
-    return posted
+    posted = read_number(given, "collateral")
+    if collateral == WITHOUT_PROFIT:
+        return posted
+    if given.get("unrealizedPnl") in MISSING:
+        raise ParameterError(
+            "an isolated position whose collateral contains its profit must have its "
+            f"unrealizedPnl, got {given.get('unrealizedPnl')!r} ({given.get('symbol')}); give it, "
+            "or collateral='wallet' with what is posted"
+        )
+    return posted - read_number(given, "unrealizedPnl")
+
+
+MISSING = (None, "")
+"""What ccxt has in a field that the exchange does not send."""
+
+
+def read_number(row: Mapping[str, Any], field: str) -> float:
+    """Return the number in a field of a row, 0 if it is missing; raise if it is none."""
+    value = row.get(field)
+    if value in MISSING:
+        return 0.0
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ParameterError(
+            f"{field} of a position must be a number, got {value!r} ({row.get('symbol')})"
+        )
+    return number
+
+
+def read_total(value: Any, currency: str) -> float:
+    """Return the total of a balance; raise if it is no number."""
+    try:
+        total = float(value)
+    except (TypeError, ValueError):
+        total = math.nan
+    if not math.isfinite(total):
+        raise ParameterError(f"the total of {currency} must be a number, got {value!r}")
+    return total
+
+
+def read_liquidation_price(row: Mapping[str, Any]) -> float | None:
+    """Return the liquidation price that a row gives; None where exchanges write that none is."""
+    value = row.get("liquidationPrice")
+    if value in MISSING:
+        return None
+    with contextlib.suppress(TypeError, ValueError):
+        if math.isnan(float(value)):
+            return None
+    price = read_number(row, "liquidationPrice")
+    return price if price > 0.0 else None
+
+
+def is_open(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is a position; raise if it is one of an unknown quantity."""
+    if row.get("contracts") not in MISSING:
+        return read_number(row, "contracts") != 0.0
+    if read_number(row, "notional") != 0.0 or read_number(row, "initialMargin") != 0.0:
+        raise ParameterError(
+            f"a position must have its contracts, got {row.get('contracts')!r} with a notional of "
+            f"{row.get('notional')!r} ({row.get('symbol')}); give its quantity as 'contracts'"
+        )
+    return False
 
 
 FLAT = HeldPosition(quantity=0.0)

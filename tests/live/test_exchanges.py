@@ -1,5 +1,6 @@
 """An account as ccxt reports it: contracts, meanings of fields, figures that contradict."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,41 @@ def test_the_guide_shows_the_table_of_fields():
         assert f"| {row.exchanges[0]} | `{row.field}`{money} | {shown} |" in text
         assert row.source in text
     assert {row.field for row in read_account_fields()} == {"total", "collateral"}
+
+
+def test_a_position_of_an_unknown_quantity_is_no_flat_one():
+    """Rows of Deribit may have contracts of None: the order would be one of a flat account."""
+    for value in (None, ""):
+        check_refused(
+            lambda value=value: read(HELD | {"contracts": value, "notional": 6_000.0}),
+            "a position must have its contracts, got",
+        )
+    empty = HELD | {"contracts": None, "notional": None, "initialMargin": None}
+    assert len(read(empty).positions) == 0
+
+
+@pytest.mark.parametrize("field", ["contracts", "contractSize", "notional", "liquidationPrice"])
+def test_a_text_that_is_no_number_is_refused_with_its_field(field):
+    check_refused(
+        lambda: read(HELD | {field: "6,000"}),
+        f"{field} of a position must be a number, got '6,000' (BTC/USDT:USDT)",
+    )
+
+
+def test_a_total_that_is_no_number_is_refused():
+    for value in ("", "10,000", math.nan):
+        check_refused(lambda value=value: read(balance=value), "the total of USDT must be a number")
+
+
+def test_a_liquidation_price_of_none_is_left_out_however_it_is_written():
+    for value in (None, "", 0, "0", -1000.0, math.nan):
+        (position,) = read(HELD | {"liquidationPrice": value}).positions.values()
+        assert position.liquidation_price is None
+
+
+def test_collateral_with_profit_needs_the_profit():
+    row = DOGE | {"unrealizedPnl": None}
+    check_refused(
+        lambda: read(row, collateral="equity"),
+        "whose collateral contains its profit must have its unrealizedPnl, got None",
+    )
