@@ -96,8 +96,8 @@ def check(
     """Run the policy checks: above all, that it does not look ahead.
 
     Without data it is checked on a synthetic market. Without a venue and an account, on cross
-    margin, on isolated margin and on an inverse contract; with them, or those of an experiment, on
-    these alone. An account in which it held nothing is "not tried". The exit code is 1 if a check
+    margin, on isolated margin and on an inverse contract; with them, or those of an experiment,
+    only on these. An account in which it held nothing is "not tried". The exit code is 1 if a check
     fails, or if no account was tried and the policy does not declare may_hold_nothing.
 
     backtest check my_policy.py:MyPolicy --data btc/
@@ -145,7 +145,7 @@ def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:
     for place, _ in entries:
         if not place.startswith(("data.", "venue.", "account.")):
             raise ParameterError(
-                "a policy is checked as its class declares it; --set takes account.KEY and "
+                "a policy is checked as its class declares it; --set accepts account.KEY and "
                 f"venue.KEY, got {place.removeprefix('policy.settings.')}"
             )
     if not policy.endswith(".toml"):

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from backtest.core.code_names import Carried, bind_higher, call_later, export_lazily
     from backtest.core.code_names import arch, find_version, hash_texts, sp
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
-    from backtest.core.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
-    from backtest.core.errors import OutsideWarning, ParameterError, PolicyError, RAISED
+    from backtest.core.errors import HighRateWarning, InfiniteLeverageWarning, LastPriceWarning
+    from backtest.core.errors import (
+        NoFillWarning,
+        OutsideWarning,
+        ParameterError,
+        PolicyError,
+        RAISED,
+    )
     from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
     from backtest.core.errors import did_you_mean, warn_caller
     from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration

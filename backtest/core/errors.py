@@ -64,6 +64,10 @@ class InfiniteLeverageWarning(UserWarning):
     """A policy returned an infinite leverage, most often from a division by zero."""
 
 
+class HighRateWarning(UserWarning):
+    """A fee over 1 % of the notional, or a rate over 100 % a year."""
+
+
 class BandWarning(UserWarning):
     """A band that keeps most targets of an instrument from being traded."""
 

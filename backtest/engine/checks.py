@@ -239,7 +239,7 @@ def warn_of_rates(markets: Markets, venue: Any) -> None:
                     None
                 )
     for text in told:
-        core.warn_caller(text)
+        core.warn_caller(text, core.HighRateWarning)
 
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:

@@ -480,8 +480,8 @@ class RunRecord(RunData):
 
         Of several instruments what the overlay promises. Columns: those of the promise, ``value``,
         its 95 % interval from ``low`` to ``high`` and the ``n`` observations, ``verdict`` (kept,
-        not kept, too early) and the ``n_needed`` to decide where it is too early. Of liquidations
-        the interval is the exact one of a count of which so many were ``expected``.
+        not kept, too early) and the ``n_needed`` to decide where it is too early. For
+        liquidations the interval is the exact one of a count, where ``expected`` is its mean.
         """
         table = pd.DataFrame(judge_promises(self), columns=[*Promise._fields, *JUDGED])
         return table.set_index("name").rename_axis("promise")

@@ -413,8 +413,7 @@ def compare_margin(
     if np.count_nonzero(is_warm) < 2:
         raise core.DataError(
             f"compare_margin needs two days on which every rule is known, {warm_up} days after "
-            "the first, got {one.n_bars:,} bars "
-            f"of {core.format_duration(one.interval)}"
+            f"the first, got {one.n_bars:,} bars of {core.format_duration(one.interval)}"
         )
     closes = one.mark_close[days.rows][known]
     first = int(np.searchsorted(one.time, days.time[is_warm][0]))  # where all are in force

@@ -493,6 +493,7 @@ class WalkForward(v.Validation):
         )
 
     def describe_benchmarks(self) -> str:
+        """Return what stands beside the accounts, and why constant leverage does not, if so."""
         if lack := self.figures["lack"]:
             return f"{BESIDE} There is no constant leverage: {lack}."
         return BESIDE

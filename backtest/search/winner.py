@@ -663,7 +663,7 @@ def deflate_best(
 ) -> dict[str, float]:
     """Return the deflated Sharpe ratio of the last of some trials, and what it is made of.
 
-    ``returns`` (n, k) are those of a sample of ``n_sets``, by sampling period of which ``periods``
+    ``returns`` (n, k) are those of a sample of ``n_sets``, by sampling period; ``periods`` of them
     are a year; ``others`` are sets that were tried elsewhere on some of the same bars.
     """
     luck = results.simulate_luck(returns, n_trials=n_sets)

@@ -89,7 +89,7 @@ MAKES: dict[str, Callable[[], Any]] = {
         PLAIN["venue"], shock={"X": -0.2}, impact=bt.Linear(0.1), volume=1e3,
     ),
     "margin comparison": lambda: bt.compare_margin(
-        MARKET, {"table": None, "ewma": bt.margin_rules.Volatility(days=1.0)}, paths=3,
+        MARKET, {"table": None, "ewma": bt.margin_rules.Volatility(days=1.0, lambda_=0.5)}, paths=3,
         horizon="3d", accounts=20, **PLAIN,
     ),
     "margin calibration": lambda: bt.calibrate_margin(
