@@ -151,7 +151,7 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
         ends = unit[::step]
         return measure_tail(divide(ends[1:], ends[:-1], 1.0) - 1.0, level, name)
     if promise.measure == "volatility":
-        return measure_volatility(run.returns.to_numpy(), run.metrics["volatility"])
+        return measure_volatility(run._sampled, run.metrics["volatility"])
     n = int(np.count_nonzero(run.ends_sample))
     return state_exactly(float(run.metrics[promise.measure]), n=n)
 

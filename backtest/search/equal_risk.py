@@ -170,8 +170,10 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     clock = find_clock(setup.markets)
     seen = clock.pick(signal)
     closes = clock.seen.time + clock.seen.interval
+    # An overlay sees the index of the account's own weights, whatever they are scaled by.
+    weights = clock.pick(setup.signal)
     observed = observe_policies(
-        policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
+        policies, setup.overlay, clock.seen, setup.venues, weights, is_checked=False
     )
     for i, (first, stop) in enumerate(clock.seen.spans.tolist()):
         asked = np.where(closes < decided.first[i], np.nan, seen[i])

@@ -404,7 +404,9 @@ class Study(SearchResult):
     def list_measures(self) -> Mapping[str, float]:
         measured = self._rows.metrics
         best = self.best
-        return {} if best is None else {name: float(best[name]) for name in measured}
+        if best is None:
+            return {}
+        return {name: float(best[name]) for name in measured if name != t.DECIDED}
 
     def to_dict(self) -> dict[str, Any]:
         best = self.best

@@ -320,12 +320,6 @@ def test_each_flag_is_an_argument_and_each_argument_a_flag_or_a_key(name):
     assert arguments - {*flags.values()} - keys - {*tables} <= OBJECTS
 
 
-def test_the_help_of_a_run_and_of_a_search_is_short(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    assert len(call(capsys, "run", "--help")[1].splitlines()) <= 45
-    assert len(call(capsys, "tune", "--help")[1].splitlines()) <= 66
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_a_switch_says_what_it_does(name):
     """What turns something off says what is done instead, not what it turns off."""

@@ -109,7 +109,7 @@ def test_spread_and_depth_scale_the_costs_of_a_liquidation():
     venue = free_venue().override(
         slippage={"rate": 0.0001, "impact": 0.5}, liquidation={"slippage": 0.001, "impact": 0.5}
     )
-    result = held(venue=venue, policy=VolTarget(target=0.5))
+    result = held(venue=venue, policy=VolTarget(target=0.5, half_life=12.0))
     calm, thin = (stress_one(result, over="3h", **x) for x in ({}, {"depth": 0.25, "spread": 3}))
     assert thin["slippage"] == pytest.approx(3 * calm["slippage"], rel=0.02)
     assert thin["impact"] == pytest.approx(2 * calm["impact"], rel=0.02)

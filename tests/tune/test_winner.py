@@ -247,10 +247,11 @@ def judge(*parts, trials=3.0, lines=()):
 
 
 def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(few_draws):
-    own = {"cagr": 0.1, "volatility": 0.4}
-    lines = {"best trial": own, "buy and hold": {"cagr": 0.9, "volatility": 0.8},
-             "constant leverage at equal risk": {"cagr": 0.05, "volatility": 0.4}}  # fmt: skip
-    worse = {**lines, "buy and hold": {"cagr": 0.05, "volatility": 0.8}}
+    own = {"cagr": 0.1, "total_return": 0.1, "volatility": 0.4}
+    less = {"cagr": 0.05, "total_return": 0.05, "volatility": 0.4}
+    more = {"cagr": 0.9, "total_return": 0.4, "volatility": 0.8}
+    lines = {"best trial": own, "buy and hold": more, "constant leverage at equal risk": less}
+    worse = {**lines, "buy and hold": {**less, "volatility": 0.8}}
     found = judge(make_part(0.6, 1_095), make_part(0.2, fills=4), lines=(worse, lines))
     text = found.verdict_text
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
@@ -258,7 +259,7 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     assert "adjusted by 3 independent differences)" in text
     assert "the difference is 20.00 % a year with 4 fills, under 10, too few to judge" in text
     assert "Deflated" not in text  # it stands in the table, beside what it is
-    assert "On the holdout, buy and hold grew by 90.00 % a year at a volatility of 80.00 %" in text
+    assert "On the holdout, buy and hold grew by 40.00 % in 10 days at a volatility of" in text
     assert "constant leverage at equal risk grew" not in text
     assert "n the search" not in text
     assert found.has_evidence
