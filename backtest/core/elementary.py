@@ -243,7 +243,21 @@ def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
 
     def method(self: Float64, other: Any) -> Any:
         found = rule(self, other)
+        if found is NotImplemented and isinstance(other, np.number | np.bool_):
+            found = rule(self, other.item())  # whole numbers of NumPy, which floats do not know
         return found if found is NotImplemented else Float64(found)
+
+    return method
+
+
+def compare(rule: Callable[[Any, Any], Any]) -> Any:
+    """Return a method that compares with any number, of NumPy too, and returns a bool."""
+
+    def method(self: Float64, other: Any) -> Any:
+        found = rule(self, other)
+        if found is NotImplemented and isinstance(other, np.number | np.bool_):
+            return rule(self, other.item())
+        return found
 
     return method
 
@@ -252,6 +266,8 @@ def keep_division(rule: Callable[[Any, Any], Any], by_zero: np.ufunc, *, is_refl
     """Return a method that divides; a division by zero, which Python refuses, is NumPy's."""
 
     def method(self: Float64, other: Any) -> Any:
+        if isinstance(other, np.number | np.bool_):
+            other = other.item()  # whole numbers of NumPy, which floats do not know
         if self if is_reflected else other:
             found = rule(self, other)
             return found if found is NotImplemented else Float64(found)
@@ -274,6 +290,13 @@ class Float64(float):
     __slots__ = ()
     __array_priority__ = -1.0  # before NumPy's scalars, whose comparisons add up to 1; after arrays
 
+    __eq__ = compare(float.__eq__)
+    __ne__ = compare(float.__ne__)
+    __lt__ = compare(float.__lt__)
+    __le__ = compare(float.__le__)
+    __gt__ = compare(float.__gt__)
+    __ge__ = compare(float.__ge__)
+    __hash__ = float.__hash__
     __add__ = keep_class(float.__add__)
     __radd__ = keep_class(float.__radd__)
     __sub__ = keep_class(float.__sub__)

@@ -60,6 +60,12 @@ class EqualRisk(NamedTuple):
     final_equity: float
 
 
+class Lack(NamedTuple):
+    """Why no constant leverage stands beside an account: the end of a sentence."""
+
+    why: str
+
+
 class Result(RunRecord, core.SavedResult):
     """Result of a run. Tables are made on first access.
 
@@ -226,8 +232,8 @@ class Result(RunRecord, core.SavedResult):
         """The constant leverage on the same terms that had the same volatility, within 1 %.
 
         Costs are included, and it holds from the bar at which the policy first decided. It is
-        chosen in hindsight: to compare, not to trade. It takes a few runs and is saved with results
-        of compiled runs. None where :attr:`equal_risk_lack` says why.
+        chosen in hindsight: to compare, not to trade. It takes a few runs and is saved with the
+        result. None where :attr:`equal_risk_lack` says why.
         """
         found = self._constant
         return found if isinstance(found, EqualRisk) else None
@@ -338,18 +344,17 @@ class Result(RunRecord, core.SavedResult):
             table["market_return"] = self.benchmark
         for c, asset in enumerate(self.account.collateral):
             table[f"price of {asset.name}"] = self.asset_marks[:, c]
-        if (constant := self._find_constant()) is not None:
+        if (constant := self.equal_risk) is not None:
             table[EQUAL_RISK] = constant.unit
         events = {name: self.entries[name] for name in ENTRY.names or ()}
         return {"bars": table, "positions": list_positions(self), "events": events}
 
-    def _find_constant(self) -> EqualRisk | None:
-        is_known = self.manifest["compiled"] == "yes" or "_constant" in vars(self)
-        return self.equal_risk if is_known else None
-
     def _write_more(self, folder: Path) -> None:
-        constant, state = self._find_constant(), pack_state(self)
-        if constant is not None:
+        constant = self.equal_risk
+        state = pack_state(self)
+        if constant is None:
+            state[NO_EQUAL_RISK] = self.equal_risk_lack
+        else:
             state[EQUAL_RISK] = [constant.leverage, constant.final_equity]
         core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
@@ -409,6 +414,8 @@ class Result(RunRecord, core.SavedResult):
             traded=read_traded(stored["traded"]),
             options=read_options(stored["options"], wide) if "options" in stored else None,
         )
+        if NO_EQUAL_RISK in stored:
+            vars(made)["_constant"] = Lack(str(stored[NO_EQUAL_RISK]))
         if EQUAL_RISK in stored:
             leverage, final_equity = stored[EQUAL_RISK]
             unit = bars[EQUAL_RISK].to_numpy()
@@ -455,6 +462,8 @@ class CountedResult(NamedTuple):
 
 EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage and final equity."""
+NO_EQUAL_RISK = "no_constant_of_equal_risk"
+"""The entry that says why there is none."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 BY_BAR = ("opened", "entries", "settled", "ages")
 BY_POSITION = Closes._fields[-4:]

@@ -16,7 +16,7 @@ from backtest.market import Market, find_clock
 from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import compound_growth
 from backtest.results.performance import LEAST_DEVIATION
-from backtest.results.result import EqualRisk, Result
+from backtest.results.result import EqualRisk, Lack, Result
 from backtest.results.run_record import measure_holding, shows_growth
 
 BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
@@ -115,12 +115,6 @@ class ConstantLeverage(Policy):
         if held == 0.0 or held * bar.asked < 0.0 or abs(bar.asked - held) > self.band:
             return 1.0
         return math.nan
-
-
-class Lack(NamedTuple):
-    """Why no constant leverage stands beside an account: the end of a sentence."""
-
-    why: str
 
 
 class Decisions(NamedTuple):

@@ -337,3 +337,16 @@ def test_drawn_formulas_have_the_bits_of_plain_python(tmp_path):
             assert found == call(plain, (*map(Float64, row[:3]), row[3])), (text, row)
             n_numbers += 1
     assert n_numbers > 10_000
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.float32, np.float64, np.bool_])
+def test_a_number_of_a_formula_meets_numbers_of_numpy(kind):
+    """Whole numbers of NumPy are no numbers to Python's floats: a comparison was False."""
+    one = Float64(1.0)
+    other = kind(1)
+    assert (one == other) is True
+    assert (one < other) is False
+    assert (one <= other) is True
+    assert (one != other) is False
+    assert type(one + other) is Float64
+    assert (one + other, one - other, one * other, one / other) == (2.0, 0.0, 1.0, 1.0)
