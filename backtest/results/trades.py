@@ -14,6 +14,7 @@ from backtest.account.events import ENDINGS, STOPS, TRADED, TRADES, Entries, Eve
 from backtest.account.money import FILL_COSTS, IN_PRICE, MONEY_TERMS, SIGNS
 from backtest.core.code_names import pd
 from backtest.market import place_on_bars
+from backtest.market.names import find_currency
 from backtest.policies.combinators import SCHEDULED, TOTAL
 from backtest.results import tables, trade_measures
 from backtest.results.attribution import find_periods
@@ -133,7 +134,12 @@ def find_settlement(run: RunRecord) -> str:
 
     # An inverse contract does not settle in the quote currency of its name.
     is_inverse = any(contract.kind == "inverse" for contract in contracts)
-    return "" if is_inverse or run.markets is None else run.markets.currency
+    if is_inverse:
+        return ""
+    if run.markets is not None:
+        return run.markets.currency
+    currencies = {find_currency(name) for name in run.names}  # of a loaded run
+    return currencies.pop() if len(currencies) == 1 else ""
 
 
 def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object_]) -> IntArray:

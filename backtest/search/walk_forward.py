@@ -19,6 +19,7 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result, run_record
+from backtest.results.result import Lack
 from backtest.search import equal_risk as e
 from backtest.search import trials as t
 from backtest.search import validation as v
@@ -157,7 +158,7 @@ def walk_forward(
         skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
         beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
         held = e.hold_at_equal_risk(fixed, like=result)
-        lack = held.why if isinstance(held, e.Lack) else e.explain_distance(held)
+        lack = held.why if isinstance(held, Lack) else e.explain_distance(held)
         if isinstance(held, e.ScaledAccount) and not lack:
             beside[e.CONSTANT] = dict(held.result.metrics)
         broken = problem.goal.list_broken(result.metrics)

@@ -17,6 +17,7 @@ from backtest import core, results
 from backtest.engine import count_periods
 from backtest.results import RUIN, deflated_sharpe, find_far_bounds, name_measure
 from backtest.results.measure_table import ABOUT
+from backtest.results.result import Lack
 from backtest.search import equal_risk
 from backtest.search import trials as t
 from backtest.search.compare import ALIKE
@@ -222,10 +223,10 @@ def run_beside(
     return BenchmarkedPart(lines, returns, returns.shape[1] * span, fills, untested, lack)
 
 
-def find_lack(held: Sequence[equal_risk.ScaledAccount | equal_risk.Lack]) -> str:
+def find_lack(held: Sequence[equal_risk.ScaledAccount | Lack]) -> str:
     """Return why some accounts have no constant leverage at equal risk; empty if all have one."""
     for each in held:
-        if isinstance(each, equal_risk.Lack):
+        if isinstance(each, Lack):
             return each.why
         if why := equal_risk.explain_distance(each):
             return why
