@@ -29,7 +29,7 @@ from backtest.results.record import AccountFields, Closes, OptionFields, Positio
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
-from backtest.results.tables import attribute_money, attribution_table
+from backtest.results.tables import attribute_money, attribution_table, find_settlement
 from backtest.results.tally import flatten_tally, make_tally
 from backtest.results.trade_measures import RollSplit
 from backtest.venue import Option, Venue
@@ -351,7 +351,7 @@ class Result(RunRecord, core.SavedResult):
 
     def _write_more(self, folder: Path) -> None:
         constant = self.equal_risk
-        state = pack_state(self)
+        state = {**pack_state(self), SETTLEMENT: find_settlement(self)}
         if constant is None:
             state[NO_EQUAL_RISK] = self.equal_risk_lack
         else:
@@ -414,6 +414,7 @@ class Result(RunRecord, core.SavedResult):
             traded=read_traded(stored["traded"]),
             options=read_options(stored["options"], wide) if "options" in stored else None,
         )
+        vars(made)[SETTLEMENT] = str(stored[SETTLEMENT])
         if NO_EQUAL_RISK in stored:
             vars(made)["_constant"] = Lack(str(stored[NO_EQUAL_RISK]))
         if EQUAL_RISK in stored:
@@ -462,6 +463,8 @@ class CountedResult(NamedTuple):
 
 EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage and final equity."""
+SETTLEMENT = "settlement"
+"""The entry, and the attribute of a loaded result, of the currency in which it settles."""
 NO_EQUAL_RISK = "no_constant_of_equal_risk"
 """The entry that says why there is none."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")

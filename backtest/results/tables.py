@@ -86,3 +86,19 @@ def attribute_money(
             {name: each[own] for name, each in held.items()},
         )
     return pd.concat(found, names=[starts.name])
+
+
+def find_settlement(run: Any) -> str:
+    """Return the currency in which a run settles, empty if it is unknown."""
+    stored: str | None = vars(run).get("settlement")
+    if stored is not None:  # of a loaded run, which has no markets
+        return stored
+
+    contracts = [venue.contract for venue in run.list_venues()]
+    stated = {contract.settles for contract in contracts} - {None}
+    if stated:
+        return str(stated.pop())
+
+    # An inverse contract does not settle in the quote currency of its name.
+    is_inverse = any(contract.kind == "inverse" for contract in contracts)
+    return "" if is_inverse or run.markets is None else run.markets.currency

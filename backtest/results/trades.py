@@ -14,7 +14,6 @@ from backtest.account.events import ENDINGS, STOPS, TRADED, TRADES, Entries, Eve
 from backtest.account.money import FILL_COSTS, IN_PRICE, MONEY_TERMS, SIGNS
 from backtest.core.code_names import pd
 from backtest.market import place_on_bars
-from backtest.market.names import find_currency
 from backtest.policies.combinators import SCHEDULED, TOTAL
 from backtest.results import tables, trade_measures
 from backtest.results.attribution import find_periods
@@ -115,7 +114,7 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
             "price": price,
             "reference": reference,
             "fee": np.where(is_debt, -own["amount"], fee),
-            "fee_currency": find_settlement(run),
+            "fee_currency": tables.find_settlement(run),
             "kind": [name_fill(run, *each) for each in zip(kinds.tolist(), names, strict=True)],
             "step": own["step"],
         }
@@ -123,23 +122,6 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     is_fill = is_debt | (np.isin(kinds, (*TRADED, Event.CONVERTED)) & (quantity != 0.0))
     found: pd.DataFrame = table[is_fill].reset_index(drop=True)
     return found
-
-
-def find_settlement(run: RunRecord) -> str:
-    """Return the currency in which a run settles, empty if it is unknown."""
-    contracts = [venue.contract for venue in run.list_venues()]
-    stated = {contract.settles for contract in contracts} - {None}
-    if stated:
-        return str(stated.pop())
-
-    # An inverse contract does not settle in the quote currency of its name.
-    is_inverse = any(contract.kind == "inverse" for contract in contracts)
-    if is_inverse:
-        return ""
-    if run.markets is not None:
-        return run.markets.currency
-    currencies = {find_currency(name) for name in run.names}  # of a loaded run
-    return currencies.pop() if len(currencies) == 1 else ""
 
 
 def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object_]) -> IntArray:
