@@ -238,26 +238,25 @@ SHORT = (0.5, 1.5, 2.0, 3.0)
 """The powers that :func:`short_power` has."""
 
 
-def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
-    """Return a method of two numbers whose result, if it is one, stays in :class:`Float64`."""
-
-    def method(self: Float64, other: Any) -> Any:
-        found = rule(self, other)
-        if found is NotImplemented and isinstance(other, np.number | np.bool_):
-            found = rule(self, other.item())  # whole numbers of NumPy, which floats do not know
-        return found if found is NotImplemented else Float64(found)
-
-    return method
-
-
-def compare(rule: Callable[[Any, Any], Any]) -> Any:
-    """Return a method that compares with any number, of NumPy too, and returns a bool."""
+def meet_numpy(rule: Callable[[Any, Any], Any]) -> Any:
+    """Return a rule of floats as a method that also knows the whole numbers of NumPy."""
 
     def method(self: Float64, other: Any) -> Any:
         found = rule(self, other)
         if found is NotImplemented and isinstance(other, np.number | np.bool_):
             return rule(self, other.item())
         return found
+
+    return method
+
+
+def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
+    """Return a method of two numbers whose result, if it is one, stays in :class:`Float64`."""
+    compute = meet_numpy(rule)
+
+    def method(self: Float64, other: Any) -> Any:
+        found = compute(self, other)
+        return found if found is NotImplemented else Float64(found)
 
     return method
 
@@ -290,12 +289,12 @@ class Float64(float):
     __slots__ = ()
     __array_priority__ = -1.0  # before NumPy's scalars, whose comparisons add up to 1; after arrays
 
-    __eq__ = compare(float.__eq__)
-    __ne__ = compare(float.__ne__)
-    __lt__ = compare(float.__lt__)
-    __le__ = compare(float.__le__)
-    __gt__ = compare(float.__gt__)
-    __ge__ = compare(float.__ge__)
+    __eq__ = meet_numpy(float.__eq__)
+    __ne__ = meet_numpy(float.__ne__)
+    __lt__ = meet_numpy(float.__lt__)
+    __le__ = meet_numpy(float.__le__)
+    __gt__ = meet_numpy(float.__gt__)
+    __ge__ = meet_numpy(float.__ge__)
     __hash__ = float.__hash__
     __add__ = keep_class(float.__add__)
     __radd__ = keep_class(float.__radd__)
