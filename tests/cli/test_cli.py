@@ -217,8 +217,8 @@ def test_check_is_on_the_venue_and_the_account_that_a_run_takes(
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("--set", "target=0.4"), "--set takes account.KEY and venue.KEY, got target"),
-    (("--set", "run.start=2023-02-01"), "--set takes account.KEY and venue.KEY, got run.start"),
+    (("--set", "target=0.4"), "--set accepts account.KEY and venue.KEY, got target"),
+    (("--set", "run.start=2023-02-01"), "--set accepts account.KEY and venue.KEY, got run.start"),
     (("--margin", "isolate"), "did you mean 'isolated'"),
     (("--set", "account.stoploss=0.1"), "stop_loss"),
     (("--venue", "binance-usdm:NOPE"), "NOPE"),
