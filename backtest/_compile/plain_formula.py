@@ -1,6 +1,6 @@
 """Formulas as plain Python takes them: their numbers are those of compiled code.
 
-A copy of a formula, and of each function that it calls, sees :class:`Float64` in place of floats:
+A copy of a formula, and of each function that it calls, sees :class:`Number` in place of floats:
 in its constants, in the variables of its module, and as what functions of math and NumPy return.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from backtest._compile.bytecode import catches_errors, find_stored, has_compiled_versions
-from backtest.core.elementary import IN_PLAIN, Float64
+from backtest.core.elementary import IN_PLAIN, Number
 
 
 def make_plain(function: Any) -> Any:
@@ -60,7 +60,7 @@ def as_float64(value: Any) -> Any:
     """Return a value with its floats, also in tuples, as those of formulas."""
     kind = type(value)
     if kind is float or isinstance(value, np.floating):
-        return Float64(value)
+        return Number(value)
     if isinstance(value, (np.bool_, np.integer)):
         return value.item()
     if kind is tuple:
@@ -135,7 +135,7 @@ def see(value: Any) -> Any:
 
 OWNERS: dict[Any, ModuleType] = {"math": math, "numpy": np}
 see_module = functools.cache(SeenModule)
-BUILTINS = {**vars(builtins), "float": Float64}
+BUILTINS = {**vars(builtins), "float": Number}
 
 
 def see_function(original: Any) -> Any:

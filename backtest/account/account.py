@@ -86,7 +86,7 @@ Distance: TypeAlias = Multiple | float | None
 class StopDistance(core.Declaration):
     """A fraction of a price, or a :class:`Multiple`; also written as the text ``"2*atr"``."""
 
-    number: core.Number
+    number: core.Real
     kind: ClassVar[type] = float
     names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit", "fixed"})
 
@@ -148,7 +148,7 @@ def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
     return np.concatenate([[np.nan], values[:-1]])
 
 
-LIMIT = core.Timed(core.Number(0, may_be_infinite=True))
+LIMIT = core.Timed(core.Real(0, may_be_infinite=True))
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
     "same instrument earn what their difference earns, for two fees and, under brackets, the "
@@ -284,11 +284,11 @@ class Account(core.Value, kw_only=True):
     max_leverage: Annotated[Any, ByInstrument(LIMIT)] = inf
     band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     stop_loss: Annotated[Any | None, ByInstrument(StopDistance(INNER_SHARE))] = None
-    margin_call: Annotated[float | None, core.Number(0, 1, open_low=True)] = None
+    margin_call: Annotated[float | None, core.Real(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
     top_up_to: Annotated[float | None, INNER_SHARE] = None
     after_liquidation: Annotated[str, core.Choice("continue", "halt")] = "continue"
-    flows: Annotated[core.FloatSeries | None, core.Timed(core.Number(), constant=False)] = None
+    flows: Annotated[core.FloatSeries | None, core.Timed(core.Real(), constant=False)] = None
     ruin_at: Annotated[float | None, INNER_SHARE] = None
     auto_margin: Annotated[bool, core.Flag()] = False
     fill: Annotated[str, core.Choice("next_open", "next_close", "same_close", "limit")] = (
@@ -305,13 +305,13 @@ class Account(core.Value, kw_only=True):
     collateral: Annotated[Sequence[Collateral], core.AS_TUPLE] = ()
     requirement: Annotated[MarginRule, Requirement()] = Brackets()
     intrabar: Annotated[str, core.Choice("path", "worst")] = "path"
-    max_gross_leverage: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = inf
-    max_overlay: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = inf
+    max_gross_leverage: Annotated[float, core.Real(0, open_low=True, may_be_infinite=True)] = inf
+    max_overlay: Annotated[float, core.Real(0, open_low=True, may_be_infinite=True)] = inf
     negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
     conversion: Annotated[str, core.Choice("listed", "pro_rata")] = "listed"
     offset: Annotated[Any | None, ByInstrument(COST)] = None
     closing: Annotated[str, core.Choice("market", "limit")] = "market"
-    margin_share: Annotated[Any | None, ByInstrument(core.Number(0, 1, open_low=True))] = None
+    margin_share: Annotated[Any | None, ByInstrument(core.Real(0, 1, open_low=True))] = None
 
     @core.checked
     def for_instrument(self, name: str) -> Account:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backtest.core.checked_calls import checked_only, is_path
     from backtest.core.code_names import Carried, bind_higher, call_later, export_lazily
     from backtest.core.code_names import arch, find_version, hash_texts, sp
+    from backtest.core.elementary import Number
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.core.errors import HighRateWarning, InfiniteLeverageWarning, LastPriceWarning
     from backtest.core.errors import (
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
     from backtest.core.errors import did_you_mean, warn_caller
     from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration
-    from backtest.core.fields import Duration, Flag, FloatSeries, Number, Range, Rate, Text, Time
+    from backtest.core.fields import Duration, Flag, FloatSeries, Real, Range, Rate, Text, Time
     from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time
     from backtest.core.fields import to_numbers, to_real
     from backtest.core.json_values import (

@@ -1,7 +1,7 @@
 """Exponential, logarithm, power and the normal distribution, in scalar functions.
 
 They compile to vector instructions. Sources: the reductions of arguments are those of Sun's fdlibm
-(1993); the polynomials are minimax (Remez), computed with 60 digits. :class:`Float64` is the number
+(1993); the polynomials are minimax (Remez), computed with 60 digits. :class:`Number` is the number
 of formulas in plain Python.
 """
 
@@ -241,7 +241,7 @@ SHORT = (0.5, 1.5, 2.0, 3.0)
 def meet_numpy(rule: Callable[[Any, Any], Any]) -> Any:
     """Return a rule of floats as a method that also knows the whole numbers of NumPy."""
 
-    def method(self: Float64, other: Any) -> Any:
+    def method(self: Number, other: Any) -> Any:
         found = rule(self, other)
         if found is NotImplemented and isinstance(other, np.number | np.bool_):
             return rule(self, other.item())
@@ -251,12 +251,12 @@ def meet_numpy(rule: Callable[[Any, Any], Any]) -> Any:
 
 
 def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
-    """Return a method of two numbers whose result, if it is one, stays in :class:`Float64`."""
+    """Return a method of two numbers whose result, if it is one, stays in :class:`Number`."""
     compute = meet_numpy(rule)
 
-    def method(self: Float64, other: Any) -> Any:
+    def method(self: Number, other: Any) -> Any:
         found = compute(self, other)
-        return found if found is NotImplemented else Float64(found)
+        return found if found is NotImplemented else Number(found)
 
     return method
 
@@ -264,22 +264,22 @@ def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
 def keep_division(rule: Callable[[Any, Any], Any], by_zero: np.ufunc, *, is_reflected: bool) -> Any:
     """Return a method that divides; a division by zero, which Python refuses, is NumPy's."""
 
-    def method(self: Float64, other: Any) -> Any:
+    def method(self: Number, other: Any) -> Any:
         if isinstance(other, np.number | np.bool_):
             other = other.item()  # whole numbers of NumPy, which floats do not know
         if self if is_reflected else other:
             found = rule(self, other)
-            return found if found is NotImplemented else Float64(found)
+            return found if found is NotImplemented else Number(found)
         if not isinstance(other, NUMBER):
             return NotImplemented
         pair = (other, self) if is_reflected else (self, other)
         with np.errstate(all="ignore"):
-            return Float64(by_zero(*map(float, pair)))
+            return Number(by_zero(*map(float, pair)))
 
     return method
 
 
-class Float64(float):
+class Number(float):
     """A float of a formula in plain Python: its arithmetic is that of compiled code (IEEE 754).
 
     Comparisons are bools, which add up as whole numbers do. What Python's floats raise or make
@@ -317,14 +317,14 @@ class Float64(float):
         is_known = isinstance(other, NUMBER) and modulus is None
         return raise_to(other, self) if is_known else NotImplemented
 
-    def __neg__(self) -> Float64:
-        return Float64(float.__neg__(self))
+    def __neg__(self) -> Number:
+        return Number(float.__neg__(self))
 
-    def __pos__(self) -> Float64:
+    def __pos__(self) -> Number:
         return self
 
-    def __abs__(self) -> Float64:
-        return Float64(float.__abs__(self))
+    def __abs__(self) -> Number:
+        return Number(float.__abs__(self))
 
     def __round__(self, digits: Any = None) -> Any:
         return float.__round__(self) if digits is None else round_to(self, digits)
@@ -335,25 +335,25 @@ def raise_to(x: Any, y: Any) -> Any:
     if not is_scalar or (isinstance(x, WHOLE) and isinstance(y, WHOLE)):
         return x**y
     if x > 0.0 and y in SHORT:  # the same bits, without the logarithm
-        return Float64(short_power(float(x), float(y), 1.0))
-    return Float64(power(float(x), float(y)))
+        return Number(short_power(float(x), float(y), 1.0))
+    return Number(power(float(x), float(y)))
 
 
 def natural_exp(x: Any) -> Any:
-    return Float64(exp(float(x))) if isinstance(x, NUMBER) else np.exp(x)
+    return Number(exp(float(x))) if isinstance(x, NUMBER) else np.exp(x)
 
 
 def natural_log(x: Any) -> Any:
-    return Float64(log(float(x))) if isinstance(x, NUMBER) else np.log(x)
+    return Number(log(float(x))) if isinstance(x, NUMBER) else np.log(x)
 
 
 def square_root(x: Any) -> Any:
     if not isinstance(x, NUMBER):
         return np.sqrt(x)
     if x >= 0.0:
-        return Float64(math.sqrt(x))
+        return Number(math.sqrt(x))
     with np.errstate(all="ignore"):
-        return Float64(np.sqrt(float(x)))
+        return Number(np.sqrt(float(x)))
 
 
 def larger(x: float, y: float) -> float:
@@ -389,26 +389,26 @@ def bound(x: float, low: float, high: float) -> float:
 def choose_by(condition: Any, x: Any, y: Any) -> Any:
     kinds = (bool, np.bool_, *NUMBER)
     are_scalar = all(isinstance(each, kinds) for each in (condition, x, y))
-    return Float64(pick(condition, x, y)) if are_scalar else np.where(condition, x, y)
+    return Number(pick(condition, x, y)) if are_scalar else np.where(condition, x, y)
 
 
 def keep_within(x: Any, low: Any, high: Any) -> Any:
     are_scalar = all(isinstance(each, NUMBER) for each in (x, low, high))
-    return Float64(bound(x, low, high)) if are_scalar else np.clip(x, low, high)
+    return Number(bound(x, low, high)) if are_scalar else np.clip(x, low, high)
 
 
 def choose_larger(x: Any, y: Any) -> Any:
     are_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
-    return Float64(larger(float(x), float(y))) if are_scalar else np.maximum(x, y)
+    return Number(larger(float(x), float(y))) if are_scalar else np.maximum(x, y)
 
 
 def choose_smaller(x: Any, y: Any) -> Any:
     are_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
-    return Float64(smaller(float(x), float(y))) if are_scalar else np.minimum(x, y)
+    return Number(smaller(float(x), float(y))) if are_scalar else np.minimum(x, y)
 
 
 def find_sign(x: Any) -> Any:
-    return Float64(sign(float(x))) if isinstance(x, NUMBER) else np.sign(x)
+    return Number(sign(float(x))) if isinstance(x, NUMBER) else np.sign(x)
 
 
 POWERS_OF_TEN = tuple(10.0**k for k in range(23))
@@ -429,7 +429,7 @@ def round_scaled(x: float, digits: int) -> float:
 
 def round_to(x: Any, digits: Any) -> Any:
     is_scalar = isinstance(x, (float, np.floating)) and isinstance(digits, WHOLE)
-    return Float64(round_scaled(float(x), int(digits))) if is_scalar else round(x, digits)
+    return Number(round_scaled(float(x), int(digits))) if is_scalar else round(x, digits)
 
 
 REPLACEMENTS: dict[Any, tuple[Callable[..., Any], int]] = {

@@ -155,7 +155,7 @@ def read_number(value: object, *, whole: bool = False) -> float:
 
 
 @dataclass(frozen=True)
-class Number(Declaration):
+class Real(Declaration):
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
@@ -201,8 +201,8 @@ def to_numbers(values: object, name: str) -> np.ndarray:
 
 
 def check_range(name: str, value: object, **bounds: Any) -> float:
-    """Check one number against bounds of :class:`Number`; infinite ones are allowed."""
-    return float(Number(**bounds, may_be_infinite=True).check(name, value))
+    """Check one number against bounds of :class:`Real`; infinite ones are allowed."""
+    return float(Real(**bounds, may_be_infinite=True).check(name, value))
 
 
 if TYPE_CHECKING:
@@ -237,13 +237,13 @@ def check_names(
         raise ParameterError(f"{owner} needs {missing}, which has no default")
 
 
-ANY_NUMBER = Number(may_be_infinite=True)
-POSITIVE = Number(0, open_low=True)
-OVER_ZERO = Number(0, open_low=True, may_be_infinite=True)
-NOT_NEGATIVE = Number(0)
-SHARE = Number(0, 1)
-INNER_SHARE = Number(0, 1, open_low=True, open_high=True)
-COST = Number(0, 1, open_high=True)
+ANY_NUMBER = Real(may_be_infinite=True)
+POSITIVE = Real(0, open_low=True)
+OVER_ZERO = Real(0, open_low=True, may_be_infinite=True)
+NOT_NEGATIVE = Real(0)
+SHARE = Real(0, 1)
+INNER_SHARE = Real(0, 1, open_low=True, open_high=True)
+COST = Real(0, 1, open_high=True)
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Whole(Declaration):
         number = read_number(value)
         if math.isfinite(number):
             read_number(value, whole=True)
-        return int(Number(self.low).read(value))
+        return int(Real(self.low).read(value))
 
 
 class Flag(Declaration):
@@ -299,7 +299,7 @@ class Time(Declaration):
 
 @dataclass(frozen=True)
 class Timed(Declaration):
-    number: Number
+    number: Real
     constant: bool = True
     kind: ClassVar[type] = float
 

@@ -13,8 +13,7 @@ from backtest._compile.bytecode import describe_function, find_code_names, find_
 from backtest._compile.object_code import hold_signals
 from backtest._compile.plain_formula import as_float64, make_plain
 from backtest.account import Account, measure_stop, pick_instrument
-from backtest.core import RAISED, FloatArray, IntArray, ParameterError, repr_plain
-from backtest.core.elementary import Float64
+from backtest.core import RAISED, FloatArray, IntArray, Number, ParameterError, repr_plain
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
@@ -337,13 +336,13 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
         numbers[0] = time / 1e9
         told = numbers.tolist()
         for k in few:  # what the rules read of them
-            told[k] = Float64(told[k])
+            told[k] = Number(told[k])
         if has_venue:
             venue = MarginRules._make(map(as_float64, venue))
         account: Any = make(AccountView, (*told[N_BAR : N_BAR + N_SHOWN], venue))
         own_bar = told[:N_BAR]
         for each in columns:
-            own_bar.append(Float64(each[local]))
+            own_bar.append(Number(each[local]))
         bar, rule, setting = make(bar_type, own_bar), "leverage", math.nan
         try:
             if start is None:
@@ -351,7 +350,7 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
             else:
                 at = deciders.memory_at[i]
                 memory = deciders.memory[at : at + n_memory]
-                decided, kept = formula(own, bar, account, memory_type(*map(Float64, memory.flat)))
+                decided, kept = formula(own, bar, account, memory_type(*map(Number, memory.flat)))
                 value, after = as_number(decided), [*map(as_number, kept)]
                 if len(after) != n_memory:
                     text = f"a memory must keep its length {n_memory}, got {repr_plain(kept)}"

@@ -20,7 +20,7 @@ from backtest.account.events import INSIDE, STOPS, Event
 from backtest.account.money import FILL_COSTS
 from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.records import WINDOW
-from backtest.core import Number, ParameterError, format_percent, format_price, format_time, to_json
+from backtest.core import ParameterError, Real, format_percent, format_price, format_time, to_json
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, AnyPolicy, Backtest, BacktestFields, Setup
@@ -36,8 +36,8 @@ from backtest.policies import AccountView, sets_margin
 from backtest.results import Result
 from backtest.results.tables import price_of
 
-PRICE = Number(0.0, open_low=True)
-RATE = Number(-1.0, 1.0)
+PRICE = Real(0.0, open_low=True)
+RATE = Real(-1.0, 1.0)
 
 
 class Stated(NamedTuple):

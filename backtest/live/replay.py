@@ -330,7 +330,7 @@ class Replay(Result):
             ``term``, ``ours``, ``theirs`` and ``difference`` (theirs less ours) by the open of the
             bar, the first difference first; empty if nothing differs.
         """
-        core.Number(0.0, 1.0).check("tolerance", tolerance)
+        core.Real(0.0, 1.0).check("tolerance", tolerance)
         given: Any = ledger
         if is_series(given):
             given = given.rename("equity").rename_axis("time").to_frame()
@@ -432,7 +432,7 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
     range_tolerance : float
         How far a price without a reference may lie outside the range of its bar, a fraction.
     """
-    core.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
+    core.Real(0.0, 1.0).check("range_tolerance", range_tolerance)
     test = engine.read_test(market, fields).plain
     market, start = test.market, test.start if start is None else start
     markets = as_markets(market)

@@ -14,7 +14,7 @@ import numpy as np
 from backtest import account as accounts
 from backtest import core, policies
 from backtest.account import AccountState, Terms
-from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
+from backtest.core import Choice, Declaration, Flag, FrozenTable, ParameterError, Real, checked
 from backtest.engine import Setup, start_account_state
 from backtest.policies import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.results.tables import value_of
@@ -25,8 +25,8 @@ from backtest.venue.account_fields import (
     read_account_fields,
 )
 
-SIGNED, NOT_NEGATIVE, OVER_ZERO = Number(), Number(0.0), Number(0.0, open_low=True)
-BARS = Number(0.0, may_be_infinite=True)
+SIGNED, NOT_NEGATIVE, OVER_ZERO = Real(), Real(0.0), Real(0.0, open_low=True)
+BARS = Real(0.0, may_be_infinite=True)
 MONEY = ("wallet", "equity")
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.core import Choice, FloatArray, Number, ParameterError, checked, float_if_single
+from backtest.core import Choice, FloatArray, ParameterError, Real, checked, float_if_single
 from backtest.core.code_names import pd, sp
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE, YEAR_DAYS
@@ -66,8 +66,8 @@ def touch_probability(
     farther away by ``0.5826 sigma sqrt(horizon / m)``. Source: Broadie, Glasserman and Kou (1997),
     A continuity correction for discrete barrier options, Mathematical Finance 7(4).
     """
-    check_each("distance", distance, Number(may_be_infinite=True))
-    check_each("drift", drift, Number())
+    check_each("distance", distance, Real(may_be_infinite=True))
+    check_each("drift", drift, Real())
     spread = _find_spread(sigma, horizon)
     freedom = check_each("degrees_of_freedom", degrees_of_freedom, DEGREES, is_nan_allowed=False)
     moved = np.asarray(drift) * np.asarray(horizon)
@@ -122,7 +122,7 @@ def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
     return np.asarray(np.where(half == 0.0, math.inf, 0.0 - factor))
 
 
-DEGREES = Number(2, open_low=True, may_be_infinite=True)
+DEGREES = Real(2, open_low=True, may_be_infinite=True)
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:

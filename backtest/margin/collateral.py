@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 
 from backtest import core
-from backtest.core import Fault, Faults, FloatArray, Number, ParameterError, Text, Value
+from backtest.core import Fault, Faults, FloatArray, ParameterError, Real, Text, Value
 from backtest.core.code_names import pd
 from backtest.core.fields import COST, INNER_SHARE, SHARE, FloatSeries
 from backtest.margin.portfolio_kernels import CollateralTables, compute_value_at_rate
@@ -50,7 +50,7 @@ class Prices(core.Declaration):
         if isinstance(value, str):
             return Text().read(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(Number(0, open_low=True).read(value))
+            return float(Real(0, open_low=True).read(value))
         raise Fault("must be a Market, the name of an instrument of the run, or a number")
 
 
@@ -81,7 +81,7 @@ class Collateral(Value):
     """
 
     name: Annotated[str, Text()]
-    amount: Annotated[float, Number()]
+    amount: Annotated[float, Real()]
     prices: Annotated[StoredMarket | Market | str | float, Prices()]
     rate: Annotated[float | None, SHARE] = None
     tiers: Annotated[Sequence[Sequence[float]] | None, Tiers()] = None
@@ -164,7 +164,7 @@ def pack_collateral(
     )
 
 
-SLOPE = Number(0, 100)
+SLOPE = Real(0, 100)
 
 
 class RateCurve(Value):
@@ -198,7 +198,7 @@ class RateCurve(Value):
     slope1: Annotated[float, SLOPE]
     slope2: Annotated[float, SLOPE]
     optimal: Annotated[float, INNER_SHARE]
-    reserve_factor: Annotated[float, Number(0, 1)] = 0.0
+    reserve_factor: Annotated[float, Real(0, 1)] = 0.0
 
     def borrow(self, utilization: Any) -> Any:
         """Return the borrow rate per year at a utilization, or at each of an array or Series."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.core import Fault, FloatArray, Number, ParameterError, did_you_mean, repr_plain
+from backtest.core import Fault, FloatArray, ParameterError, Real, did_you_mean, repr_plain
 from backtest.core.units import TOLERANCE
 from backtest.core.values import float_if_single
 from backtest.margin import brackets as b
@@ -115,8 +115,8 @@ def scalar_bankruptcy_price(
 
 OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankruptcy_price)
 """What a spot leg has only together with its account."""
-PRICE = Number(0, open_low=True)
-OVER_ZERO = Number(0, open_low=True, may_be_infinite=True)
+PRICE = Real(0, open_low=True)
+OVER_ZERO = Real(0, open_low=True, may_be_infinite=True)
 DEFAULT, REG_T = r.Brackets(), r.Strategy()
 
 
@@ -241,7 +241,7 @@ def _broadcast(
 
 
 def check_each(
-    name: str, value: object, number: Number, *, is_nan_allowed: bool = True
+    name: str, value: object, number: Real, *, is_nan_allowed: bool = True
 ) -> FloatArray:
     given = np.asarray(value)
     with contextlib.suppress(TypeError, ValueError):  # Decimal, or a row of several types
@@ -462,7 +462,7 @@ def read_book(
             f"for {', '.join(missing)}"
         )
     chosen = {name: given[name] for name in names}
-    holds = read_numbers("quantities", quantities, names, Number(), missing=0.0)
+    holds = read_numbers("quantities", quantities, names, Real(), missing=0.0)
     priced = read_numbers("prices", prices, names)
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
@@ -501,7 +501,7 @@ def read_book(
     )
     rows = ([*holds.values()], at_entry, now, [each.amount for each in assets], worth)
     held = Holdings(*(np.array(each, dtype=np.float64) for each in rows))
-    money = Number().check("balance", balance)
+    money = Real().check("balance", balance)
     is_margined = ~packed.spot.are_spot
     return Book(
         names=names,
@@ -536,7 +536,7 @@ def read_numbers(
     noun: str,
     given: Any,
     names: Iterable[str],
-    number: Number = PRICE,
+    number: Real = PRICE,
     missing: float | None = None,
 ) -> dict[str, float]:
     order, is_table = list(names), isinstance(given, Mapping)

@@ -153,7 +153,7 @@ class Brackets(MarginRule, kw_only=True):
 
 EVERY = "*"
 EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
-FROM_ALL = core.Number(-1)
+FROM_ALL = core.Real(-1)
 NUMBERS_OF_ROW = (FROM_ALL, NOT_NEGATIVE, FROM_ALL, NOT_NEGATIVE)
 """Move, weight, and for options move of volatility and relief."""
 Row = tuple[float, ...]
@@ -214,7 +214,7 @@ class NameGroups(core.Declaration):
 @dataclass(frozen=True)
 class Figures(core.Declaration):
     count: int
-    number: core.Number = NOT_NEGATIVE
+    number: core.Real = NOT_NEGATIVE
 
     def read(self, value: Any) -> tuple[float, ...]:
         if not is_list(value) or len(value) != self.count:
@@ -262,7 +262,7 @@ class OptionShocks(core.Value, kw_only=True):
     delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
     futures_range: Annotated[float, OVER_ZERO] = math.inf
     discounts: Annotated[Sequence[float] | None, Figures(6)] = None
-    skew: Annotated[Sequence[float] | None, Figures(8, core.Number())] = None
+    skew: Annotated[Sequence[float] | None, Figures(8, core.Real())] = None
     expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
 
     def faults(self) -> Faults:
@@ -735,7 +735,7 @@ def ask_rule(
             f"{noun} must return a number for any positions, and for none; with {positions!r:.200} "
             f"it raised {type(error).__name__}: {error}"
         ) from error
-    return float(core.Number(0, may_be_infinite=True).check(noun, answer))
+    return float(core.Real(0, may_be_infinite=True).check(noun, answer))
 
 
 class MarginPreset(NamedTuple):

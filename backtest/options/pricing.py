@@ -30,7 +30,7 @@ Settlement = Literal["cash", "coin"]
 
 SIGNS = {"call": 1.0, "put": -1.0}
 RATES = ("rate", "dividend")
-RANGES = dict.fromkeys(RATES, core.Number()) | dict.fromkeys(
+RANGES = dict.fromkeys(RATES, core.Real()) | dict.fromkeys(
     ("forward", "spot", "strike"), POSITIVE
 )
 """What numbers may be; all others are at least 0."""
@@ -223,7 +223,7 @@ def greeks(
         return found
     at_forward = np.asarray(terms.numbers[1])
     held = [
-        check_each(x, 1.0 if position[x] is None else position[x], core.Number())
+        check_each(x, 1.0 if position[x] is None else position[x], core.Real())
         for x in ("quantity", "size")
     ]
     held.append(check_each("spot", at_forward if spot is None else spot, POSITIVE))

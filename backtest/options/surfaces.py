@@ -590,7 +590,7 @@ class Surface(core.Reportable):
         Raises ParameterError if a number is not finite, or years are negative.
         """
         ks, wanted = broadcast(
-            check_each("k", k, core.Number()), check_each("years", years, NOT_NEGATIVE)
+            check_each("k", k, core.Real()), check_each("years", years, NOT_NEGATIVE)
         )
         totals = np.empty(np.shape(ks))
         for each in np.unique(wanted):

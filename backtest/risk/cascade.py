@@ -708,7 +708,7 @@ def shock_crowd(
         )
     known = everyone = replace(crowd, contract=theirs)
     curve = impact.curve(volume, crowd.market, venue.contract)
-    core.Number(-1.0, 10.0, open_low=True).check("shock", shock)
+    core.Real(-1.0, 10.0, open_low=True).check("shock", shock)
     decay = 1.0 if recovery is None else 0.5 ** (MINUTE / core.parse_duration(recovery, "recovery"))
     own = None if me is None else read_own_account(me)
     if own is not None:

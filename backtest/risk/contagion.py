@@ -270,7 +270,7 @@ def spread_losses(
         raise core.ParameterError(
             f"venue and impact must be one for all, or one for each of {', '.join(crowd.names)}"
         )
-    shocks = np.array([core.Number(-1.0, 10.0, open_low=True).check("shock", x)
+    shocks = np.array([core.Real(-1.0, 10.0, open_low=True).check("shock", x)
                        for x in give("shock", shock, 0.0)])  # fmt: skip
     curves = [law.curve(money, None, own.contract) for law, money, own in
               zip(give("impact", impact), give("volume", volume), venues, strict=True)]  # fmt: skip

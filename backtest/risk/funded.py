@@ -160,7 +160,7 @@ def passing_probability(
     market: Market | Markets,
     policy: AnyPolicy,
     *,
-    target: Annotated[float, core.Number(0.0, open_low=True)] = 0.10,
+    target: Annotated[float, core.Real(0.0, open_low=True)] = 0.10,
     max_loss: Annotated[float, INNER_SHARE] = 0.10,
     daily_loss: Annotated[float | None, INNER_SHARE] = 0.05,
     trailing: Literal["close", "intrabar"] | None = None,
@@ -205,11 +205,11 @@ def passing_probability(
     basis = test.account.daily_basis
     days = core.Whole(1).check("days", days)
     rules = Challenge(
-        core.Number(0.0, open_low=True).check("target", target),
+        core.Real(0.0, open_low=True).check("target", target),
         INNER_SHARE.check("max_loss", max_loss),
         None if daily_loss is None else INNER_SHARE.check("daily_loss", daily_loss),
         None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
-        None if locked is None else core.Number().check("locked", locked), basis == "initial",
+        None if locked is None else core.Real().check("locked", locked), basis == "initial",
     )  # fmt: skip
     if rules.locked is not None and rules.trailing is None:
         raise core.ParameterError(

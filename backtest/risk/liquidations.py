@@ -415,7 +415,7 @@ def read_constant_signal(signal: Any, markets: Markets) -> float | dict[str, flo
             "signal must be a number on simulated paths, or one by instrument, columns and rules "
             f"end with the data: got {core.repr_plain(signal)}"
         )
-    bound = core.Range(-1.0, 1.0) if is_one else core.Number()
+    bound = core.Range(-1.0, 1.0) if is_one else core.Real()
     found = {
         name: float(bound.check("signal" if is_one else f"signal of {name}", each))
         for name, each in engine.give_each(signal, markets, one="signal").items()
@@ -877,8 +877,8 @@ def liquidation_risk(
     """
     sure = INNER_SHARE.check("confidence", confidence)
     threads = core.Whole(1).check("threads", threads)
-    rate = core.Number(0.0, 100.0).check("default_rate", default_rate)
-    recovery = core.Number(0.0, 1.0).check("recovery", recovery)
+    rate = core.Real(0.0, 100.0).check("default_rate", default_rate)
+    recovery = core.Real(0.0, 1.0).check("recovery", recovery)
     if recovery > 0.0 and rate == 0.0:
         raise core.ParameterError(
             f"recovery must be left out without default_rate, got {recovery:g}"

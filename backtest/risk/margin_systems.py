@@ -350,7 +350,7 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
     return DailyCloses(ends, rows, returns), Prices(time[1:], *(each.T[1:] for each in marks))
 
 
-COVERAGE, SHORTFALL = core.Number(0.5, 1.0, open_high=True), core.Number(0.0, 0.5, open_low=True)
+COVERAGE, SHORTFALL = core.Real(0.5, 1.0, open_high=True), core.Real(0.0, 0.5, open_low=True)
 
 
 @engine.short_form
@@ -662,7 +662,7 @@ def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
     for prefix, inner in list_rules(rule):
         declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
         for each, declared in declarations.items():
-            if isinstance(declared, core.Number | core.Range) and math.isfinite(declared.high):
+            if isinstance(declared, core.Real | core.Range) and math.isfinite(declared.high):
                 known.append(each)
                 if each == wanted:
                     return prefix + each, declared.low, declared.high

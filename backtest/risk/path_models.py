@@ -170,7 +170,7 @@ def read_drift(drift: Drift, market: Market) -> float:
         raise core.ParameterError(
             f"drift must be a number per year, 'history' or 'shrunk', got {drift[:60]!r}"
         )
-    return float(core.Number().check("drift", drift))
+    return float(core.Real().check("drift", drift))
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
@@ -204,8 +204,8 @@ class GBM(PathModel):
         ``drift - volatility^2 / 2``.
     """
 
-    volatility: Annotated[float, core.Number(0.0, 100.0, open_low=True)]
-    drift: Annotated[float, core.Number()] = 0.0
+    volatility: Annotated[float, core.Real(0.0, 100.0, open_low=True)]
+    drift: Annotated[float, core.Real()] = 0.0
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
@@ -279,7 +279,7 @@ class _Resampled(PathModel):
     same factor, so that its close rises by the drift in the mean over rows.
     """
 
-    block: Annotated[float, core.Number(1.0)]
+    block: Annotated[float, core.Real(1.0)]
 
     is_resampled: ClassVar[bool] = True
 
@@ -306,7 +306,7 @@ class Stationary(_Resampled):
     Source: Politis and Romano (1994), The Stationary Bootstrap, JASA 89(428).
     """
 
-    drift: Annotated[float, core.Number()] = 0.0
+    drift: Annotated[float, core.Real()] = 0.0
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:  # noqa: ARG003 - as its base
@@ -344,11 +344,11 @@ class Filtered(_Resampled):
     Derivative Securities, J. Futures Markets 19(5).
     """
 
-    omega: Annotated[float, core.Number(0.0, open_low=True)]
-    alpha: Annotated[float, core.Number(0.0, 1.0)]
-    beta: Annotated[float, core.Number(0.0, 1.0, open_high=True)]
-    variance_now: Annotated[float, core.Number(0.0, open_low=True)]
-    drift: Annotated[float, core.Number()] = 0.0
+    omega: Annotated[float, core.Real(0.0, open_low=True)]
+    alpha: Annotated[float, core.Real(0.0, 1.0)]
+    beta: Annotated[float, core.Real(0.0, 1.0, open_high=True)]
+    variance_now: Annotated[float, core.Real(0.0, open_low=True)]
+    drift: Annotated[float, core.Real()] = 0.0
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
@@ -515,7 +515,7 @@ def read_funding(funding: object) -> FundingChoice:
             f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
             + core.did_you_mean(funding, [FITTED])
         )
-    return float(core.Number(-MAX_RATE, MAX_RATE).check("funding", funding))
+    return float(core.Real(-MAX_RATE, MAX_RATE).check("funding", funding))
 
 
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:

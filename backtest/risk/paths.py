@@ -601,7 +601,7 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
             found = np.eye(n) if len(returns[0]) < 2 else np.atleast_2d(np.corrcoef(returns))
         found = np.where(np.isfinite(found), found, 0.0)
     elif np.ndim(given) == 0:
-        found = np.full((n, n), core.Number(-1.0, 1.0).check("correlation", given))
+        found = np.full((n, n), core.Real(-1.0, 1.0).check("correlation", given))
     else:
         core.check_shape("correlation", given, (n, n))
         found = np.array(given, dtype=np.float64)

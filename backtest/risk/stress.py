@@ -36,8 +36,8 @@ from backtest.risk.path_models import MONTH
 from backtest.risk.paths import MARKS, PRICES, append_bars, bound_extremes
 from backtest.venue import Venue, has_spread, scale_cost
 
-SCALE = core.Number(0.0)
-MOVE = core.Number(-1.0, open_low=True)
+SCALE = core.Real(0.0)
+MOVE = core.Real(-1.0, open_low=True)
 FILE = Path(__file__).with_name("crashes.toml")
 
 
@@ -108,18 +108,18 @@ class Scenario(core.Value):
     over: Annotated[str | None, core.Duration()] = None
     shape: Annotated[str, core.Choice("bridge", "line", "bar")] = "bridge"
     volatility: Annotated[float, SCALE] = 1.0
-    funding: Annotated[float | None, core.Number(-1.0, 1.0)] = None
+    funding: Annotated[float | None, core.Real(-1.0, 1.0)] = None
     spread: Annotated[float, SCALE] = 1.0
-    depth: Annotated[float, core.Number(0.0, 1e6, open_low=True)] = 1.0
-    margin: Annotated[float, core.Number(0.0, open_low=True)] = 1.0
+    depth: Annotated[float, core.Real(0.0, 1e6, open_low=True)] = 1.0
+    margin: Annotated[float, core.Real(0.0, open_low=True)] = 1.0
     outage: Annotated[str | None, core.Duration()] = None
-    adl: Annotated[float, core.Number(0.0, 1.0)] = 0.0
-    adl_leverage: Annotated[float, core.Number(1.0)] = 20.0
-    venue_default: Annotated[float, core.Number(0.0, 1.0)] = 0.0
+    adl: Annotated[float, core.Real(0.0, 1.0)] = 0.0
+    adl_leverage: Annotated[float, core.Real(1.0)] = 20.0
+    venue_default: Annotated[float, core.Real(0.0, 1.0)] = 0.0
     basis: Annotated[float, MOVE] = 0.0
     implied_volatility: Annotated[float, MOVE] = 0.0
     prices: Annotated[Mapping[str, float] | None, a.ByInstrument(MOVE)] = None
-    correlation: Annotated[float | None, core.Number(-1.0, 1.0)] = None
+    correlation: Annotated[float | None, core.Real(-1.0, 1.0)] = None
     date: Annotated[str | None, core.Time()] = None
     until: Annotated[str | None, core.Time()] = None
     asset: Annotated[str, core.Choice("any", "crypto", "stocks")] = "any"

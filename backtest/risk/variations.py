@@ -402,7 +402,7 @@ def judge_steps(rows: pd.DataFrame, edge: float) -> str:
     return "flat" if bool((rows["change"].abs() <= rows["error"]).all()) else "sloped"
 
 
-MONEY = core.Number(0, open_low=True)
+MONEY = core.Real(0, open_low=True)
 TOLERANCE = 0.01
 """Relative error of the capitals at which a measure is half."""
 HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}

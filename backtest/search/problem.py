@@ -10,14 +10,14 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 from backtest import results
 from backtest._compile.bytecode import name_callable
-from backtest.core import Choice, Number, ParameterError, Value, Whole
+from backtest.core import Choice, ParameterError, Real, Value, Whole
 from backtest.engine import BacktestFields, read_test
 from backtest.policies import Policy
 from backtest.results.measure_table import ABOUT, CORE, PATH
 from backtest.search.trials import Goal, SamplerName
 from backtest.sweep import Accounts, Evaluator, Metrics, Pool, SetRuns, read_runs, read_space
 
-LIMITS = {"trials": Whole(4), "seconds": Number(0.0, open_low=True), "patience": Whole(1)}
+LIMITS = {"trials": Whole(4), "seconds": Real(0.0, open_low=True), "patience": Whole(1)}
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 
@@ -58,8 +58,8 @@ class Robustness(Value, kw_only=True):
     out.
     """
 
-    quantile: Annotated[float, Number(0, 1)] = 0.10
-    width: Annotated[float, Number(0, 0.5, open_low=True)] = 0.10
+    quantile: Annotated[float, Real(0, 1)] = 0.10
+    width: Annotated[float, Real(0, 0.5, open_low=True)] = 0.10
     neighbours: Annotated[int, Whole(1)] = 16
     parts: Annotated[int, Whole(1)] = 4
     candidates: Annotated[int, Whole(1)] = 96

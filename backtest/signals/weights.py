@@ -145,8 +145,8 @@ def risk_budget(
     core.Whole(1).check("every", every)
     half_life = float(core.Range(0.5, 1e9, "bars").check("half_life", half_life))
     require_panel(markets)
-    shares = read_by_name("budgets", budgets, markets, core.Number(0.0, open_low=True))
-    signs = read_by_name("directions", directions, markets, core.Number(-1.0, 1.0))
+    shares = read_by_name("budgets", budgets, markets, core.Real(0.0, open_low=True))
+    signs = read_by_name("directions", directions, markets, core.Real(-1.0, 1.0))
     if any(abs(each) != 1.0 for each in signs.values()):
         raise core.ParameterError(f"directions must be 1 or -1, got {dict(directions or {})}")
 
@@ -211,7 +211,7 @@ def allocate_risk(
 
 
 def read_by_name(
-    name: str, given: Mapping[str, float] | None, markets: Markets, number: core.Number
+    name: str, given: Mapping[str, float] | None, markets: Markets, number: core.Real
 ) -> dict[str, float]:
     if given is None:
         return dict.fromkeys(markets.names, 1.0)

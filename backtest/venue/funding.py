@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from backtest import core
-from backtest.core import Duration, FloatArray, Number, check_broadcast, check_range, checked
+from backtest.core import Duration, FloatArray, Real, check_broadcast, check_range, checked
 from backtest.core.fields import NOT_NEGATIVE
 from backtest.venue import preset_files
 from backtest.venue.contract_value import compute_payment, compute_value
@@ -65,9 +65,9 @@ class FundingTerms(core.Value, kw_only=True):
 
     interval: Annotated[str, Duration()]
     period: Annotated[str | None, Duration()] = None
-    interest: Annotated[float, Number()]
+    interest: Annotated[float, Real()]
     clamp: Annotated[float, NOT_NEGATIVE]
-    cap: Annotated[float, Number(0, may_be_infinite=True)] = math.inf
+    cap: Annotated[float, Real(0, may_be_infinite=True)] = math.inf
     date: str = ""
     source: str = ""
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from backtest import core
-from backtest.core import FloatArray, IntArray, Number, Value
+from backtest.core import FloatArray, IntArray, Real, Value
 from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
 from backtest.core.units import DAY, HOUR
@@ -294,8 +294,8 @@ class Hours(Wrapper):
 
     weekend: Annotated[float, POSITIVE] = 1.5
     night: Annotated[float, POSITIVE] = 1.0
-    evening: Annotated[float, Number(0, 24)] = 22.0
-    morning: Annotated[float, Number(0, 24)] = 6.0
+    evening: Annotated[float, Real(0, 24)] = 22.0
+    morning: Annotated[float, Real(0, 24)] = 6.0
 
     def scale_hours(self, time: IntArray) -> FloatArray:
         hours, weekday = time % DAY / HOUR, (time // DAY + 3) % 7

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from backtest import core
-from backtest.core import Choice, Declaration, Faults, Number, Text, Value, to_nanoseconds
+from backtest.core import Choice, Declaration, Faults, Real, Text, Value, to_nanoseconds
 from backtest.core.code_names import pd
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 
@@ -187,12 +187,12 @@ class OptionPosition(Value):
     """
 
     option: Annotated[Any, OptionField()]
-    quantity: Annotated[float, Number()]
+    quantity: Annotated[float, Real()]
     index: Annotated[float, POSITIVE]
     at: Annotated[str, core.Time()]
     volatility: Annotated[float | None, NOT_NEGATIVE] = None
     forward: Annotated[float | None, POSITIVE] = None
-    rate: Annotated[float, Number(-10, 10)] = 0.0
+    rate: Annotated[float, Real(-10, 10)] = 0.0
     mark: Annotated[float | None, NOT_NEGATIVE] = None
     group: Annotated[str | None, Text()] = None
 
@@ -217,7 +217,7 @@ class OptionPosition(Value):
         return str(self.group or self.option.underlying)
 
 
-CAP = Number(0, 1, open_low=True)
+CAP = Real(0, 1, open_low=True)
 
 
 class OptionCosts(Value, kw_only=True):

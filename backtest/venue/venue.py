@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias, overlo
 import numpy as np
 
 from backtest import core
-from backtest.core import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
+from backtest.core import Cost, DatedCost, Faults, Rate, Real, Timed, Value, checked
 from backtest.core.code_names import is_series
 from backtest.core.fields import COST, NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE
@@ -26,7 +26,7 @@ from backtest.venue import preset_files
 from backtest.venue.margin_rules import ANNOUNCED, IN_FORCE, DynamicMargin, Rule
 from backtest.venue.option_contract import OptionCosts
 
-MAKER = Number(-1, 1, open_low=True, open_high=True)
+MAKER = Real(-1, 1, open_low=True, open_high=True)
 
 
 class FeeTier(Value):
@@ -57,7 +57,7 @@ class ShareOrWord(core.Declaration):
             listed = " or ".join(map(repr, self.words))
             shown = core.repr_given(value) + core.did_you_mean(value, self.words)
             raise core.Fault(f"must be a share from {self.least:g} to 1, or {listed}", shown)
-        return value if isinstance(value, str) else Number(self.least, 1).read(value)
+        return value if isinstance(value, str) else Real(self.least, 1).read(value)
 
 
 ORDERS = (
@@ -133,9 +133,9 @@ class Contract(Value, kw_only=True):
     round_to_tick: Annotated[bool, core.Flag()] = False
     expires: Annotated[str | None, core.Time()] = None
     settles: Annotated[str | None, Currency()] = None
-    haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
-    borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
-    expense: Annotated[float, Number(0, 1)] = 0.0
+    haircut: Annotated[float | None, Real(0, 1, open_high=True)] = None
+    borrow_rate: Annotated[Rate | None, Timed(Real(0, 10))] = None
+    expense: Annotated[float, Real(0, 1)] = 0.0
     assumed: Annotated[Sequence[str], core.AS_TUPLE] = ()
 
     @property
@@ -218,7 +218,7 @@ class Slippage(Value, kw_only=True):
     rate: Annotated[Cost, DatedCost(COST)]
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
     impact_window: Annotated[str, core.Duration()] = "1d"
-    max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
+    max_participation: Annotated[float | None, Real(0, 1, open_low=True)] = None
     spread: Annotated[Cost, DatedCost(COST)] = 0.0
 
 
@@ -546,7 +546,7 @@ def find_spot_faults(venue: Any) -> Faults:
         yield "interest_on", "must be 'balance' for a spot contract: what is borrowed is a balance"
 
 
-_ANNUAL = Timed(Number(-1, 10))
+_ANNUAL = Timed(Real(-1, 10))
 
 
 class Venue(Value, kw_only=True):
@@ -609,7 +609,7 @@ class Venue(Value, kw_only=True):
     borrow_rate: Annotated[Rate, _ANNUAL] = 0.0
     cash_rate: Annotated[Rate, _ANNUAL] = 0.0
     short_rate: Annotated[Rate, _ANNUAL] = 0.0
-    day_count: Annotated[float, Number(360, 366)] = 365.0
+    day_count: Annotated[float, Real(360, 366)] = 365.0
     funding_jitter: Annotated[str, core.Duration()] = "60s"
     isolated_funding: Annotated[str, core.Choice("margin", "wallet")] = "margin"
     maintenance_at: Annotated[str, core.Choice("mark", "entry")] = "mark"
