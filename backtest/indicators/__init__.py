@@ -11,9 +11,10 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.indicators.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
-    from backtest.indicators.estimators import close_to_close_volatility, estimate_covariances
+    from backtest.indicators.estimators import close_to_close_volatility
     from backtest.indicators.estimators import ewma_volatility, find_backcast, garch_volatility
     from backtest.indicators.estimators import har_volatility, implied_volatility, volatility
+    from backtest.indicators.estimators import walk_covariances
     from backtest.indicators.returns import funding_forecast, leverage_skew, log_returns
     from backtest.indicators.returns import long_returns, settled_funding, traded_returns
     from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day

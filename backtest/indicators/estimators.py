@@ -208,14 +208,55 @@ def roll_moments(
     return mean, deviation
 
 
-def estimate_covariances(returns: core.FloatArray, half_life: float) -> core.FloatArray:
-    """Return the covariances (n_bars, n, n) of returns (n_bars, n) at bars that all have."""
-    n = returns.shape[1]
-    is_whole: core.BoolArray = np.all(np.isfinite(returns), axis=1)
-    common = np.where(is_whole[:, None], returns, np.nan)
-    products = (common[:, :, None] * common[:, None, :]).reshape(len(returns), n * n)
-    means = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()
-    return np.asarray(means.reshape(-1, n, n))
+MAX_PRODUCTS = 1_000_000
+"""Products of returns held at once: 8 MB."""
+MAX_HALVINGS = 200.0
+"""Half-lives in a block: its weights grow by 2^200 at most, far from what a float can hold."""
+
+
+class Covariances(NamedTuple):
+    """Covariances (k, n, n) at the wanted bars ``first`` and later, counted among the wanted."""
+
+    first: int
+    values: core.FloatArray
+
+
+def walk_covariances(
+    returns: core.FloatArray, half_life: float, wanted: core.IntArray
+) -> Iterator[Covariances]:
+    """Yield the covariances of returns (n_bars, n) at the ``wanted`` bars, which rise, in order.
+
+    Exponentially weighted means of products, about zero; NaN before the first bar at which all
+    returns are known, and bars at which one is not known only age the others. Memory is bounded
+    by a block of bars, whatever their number.
+    """
+    n_bars, n = returns.shape
+    decay = 0.5 ** (1.0 / half_life)
+    block = max(1, min(MAX_PRODUCTS // n**2, int(MAX_HALVINGS * half_life)))
+    total = np.zeros((n, n))
+    weight = 0.0
+
+    for start in range(0, n_bars, block):
+        rows = returns[start : start + block]
+        is_known: core.BoolArray = np.all(np.isfinite(rows), axis=1)
+        rows = np.where(is_known[:, None], rows, 0.0)
+
+        # Weights relative to the last bar before the block: they grow, and ``age`` scales back.
+        age = decay ** np.arange(1.0, len(rows) + 1.0)
+        growth = is_known / age
+        weights = age * (weight + np.cumsum(growth))
+        products = (growth[:, None] * rows)[:, :, None] * rows[:, None, :]
+        sums = np.cumsum(products, axis=0)
+
+        first, last = np.searchsorted(wanted, (start, start + len(rows)))
+        picked = wanted[first:last] - start
+        if len(picked):
+            weighted = age[picked, None, None] * (total + sums[picked])
+            with np.errstate(invalid="ignore"):
+                yield Covariances(int(first), weighted / weights[picked, None, None])
+
+        total = age[-1] * (total + sums[-1])
+        weight = float(weights[-1])
 
 
 @core.checked

@@ -30,9 +30,7 @@ Settlement = Literal["cash", "coin"]
 
 SIGNS = {"call": 1.0, "put": -1.0}
 RATES = ("rate", "dividend")
-RANGES = dict.fromkeys(RATES, core.Real()) | dict.fromkeys(
-    ("forward", "spot", "strike"), POSITIVE
-)
+RANGES = dict.fromkeys(RATES, core.Real()) | dict.fromkeys(("forward", "spot", "strike"), POSITIVE)
 """What numbers may be; all others are at least 0."""
 
 

@@ -16,7 +16,7 @@ from backtest.account.money import POSITION_TERMS, SIGNS, TERMS
 from backtest.core import as_of
 from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.units import DAY, TOLERANCE
-from backtest.indicators import estimate_covariances, find_day, forecast_liquidation
+from backtest.indicators import find_day, forecast_liquidation, walk_covariances
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
 from backtest.policies import Promise
 from backtest.results import performance, run_options, tables
@@ -194,6 +194,20 @@ HALF_LIFE = 30 * DAY
 """The half-life of the covariances behind risk shares, in ns."""
 
 
+class Exposures(NamedTuple):
+    """Notional over equity, and log returns of marks, both (n_bars, n_positions)."""
+
+    weights: core.FloatArray
+    returns: core.FloatArray
+
+
+class Spread(NamedTuple):
+    """The diversification ratio by bar, and each position's share in the variance."""
+
+    ratio: core.FloatArray
+    shares: core.FloatArray
+
+
 class RunRecord(RunData):
     """Measures and tables of a run, made on first access; files and texts are made of them."""
 
@@ -205,9 +219,7 @@ class RunRecord(RunData):
         if self.has_one_position and self.manifest.get("overlay") is None:
             return Measures(measured)
         ends, bars = np.flatnonzero(self.ends_sample), HALF_LIFE / self.interval
-        spread = performance.diversification_ratio(
-            *self._compute_weights(bars, ends, collateral=False)
-        )
+        spread = self._measure_spread(bars, ends, self._find_exposures(collateral=False)).ratio
         known = bool(np.any(np.isfinite(spread)))
         measured["mean_net_leverage"] = float(pd.Series(self.net_leverage).mean())
         for name in ("collateral_pnl", "conversion"):
@@ -255,10 +267,8 @@ class RunRecord(RunData):
         ends = self.time[self.ends_sample != 0.0]
         return pd.Series(self._sampled, index=core.utc_index(ends), name="return")
 
-    def _compute_weights(
-        self, half_life: float, rows: core.IntArray | slice, *, collateral: bool
-    ) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return notional over equity by row and instrument, and the covariances of returns."""
+    def _find_exposures(self, *, collateral: bool) -> Exposures:
+        """Return what the account holds by instrument, with ``collateral`` by its assets too."""
         marks, notionals = self.marks, self.notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
@@ -270,13 +280,23 @@ class RunRecord(RunData):
                 len(self.time),
             )
             notionals = np.concatenate((notionals, amounts * self.asset_marks), axis=1)
-        equity = self.of_account("equity")[:, None]
-        weights = performance.divide(notionals[rows], equity[rows])
+
+        weights = performance.divide(notionals, self.of_account("equity")[:, None])
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(marks)
         returns = np.diff(logs, axis=0, prepend=logs[:1])
-        known = np.nan_to_num(returns, nan=0.0)
-        return weights, estimate_covariances(known, max(half_life, 1.0))[rows]
+        return Exposures(weights, np.nan_to_num(returns, nan=0.0))
+
+    def _measure_spread(self, half_life: float, rows: core.IntArray, held: Exposures) -> Spread:
+        """Return how the positions spread the risk at some bars, in blocks of bounded memory."""
+        weights = held.weights[rows]
+        ratio = np.empty(len(rows))
+        shares = np.empty(weights.shape)
+        for block in walk_covariances(held.returns, max(half_life, 1.0), rows):
+            span = slice(block.first, block.first + len(block.values))
+            ratio[span] = performance.diversification_ratio(weights[span], block.values)
+            shares[span] = performance.risk_shares(weights[span], block.values)
+        return Spread(ratio, shares)
 
     @cached_property
     def bars(self) -> pd.DataFrame:
@@ -464,13 +484,13 @@ class RunRecord(RunData):
         names = list(self.names)
         if collateral:
             names += [each.name for each in self.account.collateral]
-        weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
-        shares = performance.risk_shares(weights, covariance)
+        held = self._find_exposures(collateral=collateral)
+        spread = self._measure_spread(bars, np.arange(len(self.time)), held)
         table = {
-            "gross_leverage": np.abs(weights).sum(axis=1),
-            "net_leverage": weights.sum(axis=1),
-            "diversification_ratio": performance.diversification_ratio(weights, covariance),
-            **{name: shares[:, i] for i, name in enumerate(names)},
+            "gross_leverage": np.abs(held.weights).sum(axis=1),
+            "net_leverage": held.weights.sum(axis=1),
+            "diversification_ratio": spread.ratio,
+            **{name: spread.shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=core.utc_index(self.time))
 
@@ -537,9 +557,12 @@ class RunRecord(RunData):
         table["time_in_position"] = [*is_held, np.nan, np.nan]
         if len(self.names) > 1:
             span = max(HALF_LIFE / self.interval, 1.0)
-            weights, covariance = self._compute_weights(span, slice(None), collateral=False)
-            for name, each in (("risk_before", np.sign(weights)), ("risk_after", weights)):
-                shares = pd.DataFrame(performance.risk_shares(each, covariance)).mean()
+            held = self._find_exposures(collateral=False)
+            equal = Exposures(np.sign(held.weights), held.returns)
+            rows = np.arange(len(self.time))
+            for name, exposures in (("risk_before", equal), ("risk_after", held)):
+                spread = self._measure_spread(span, rows, exposures)
+                shares = pd.DataFrame(spread.shares).mean()
                 table[name] = [*shares, np.nan, shares.sum()]
         return table
 

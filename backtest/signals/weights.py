@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core.code_names import pd
-from backtest.indicators import estimate_covariances
+from backtest.indicators import walk_covariances
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
 from backtest.signals.rules import SignalRule, compute_signal
 
@@ -77,7 +77,7 @@ def inverse_volatility(
 
         def solve(segment: Segment) -> core.FloatArray:
             variances = known[np.ix_(segment.bars, segment.members)]
-            _check_moves(variances, segment, seen)
+            _check_moves(variances, segment.bars, segment.members, seen)
             inverse = 1.0 / np.sqrt(variances)
             return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
 
@@ -194,18 +194,23 @@ def allocate_risk(
 
     def solve(segment: Segment) -> core.FloatArray:
         members = segment.members
-        covariances = estimate_covariances(returns[:, members], half_life)[segment.bars]
-        _check_moves(np.diagonal(covariances, axis1=1, axis2=2), segment, seen)
-        wanted, found = shares[members] / shares[members].sum(), []
-        for t, covariance in zip(segment.bars.tolist(), covariances, strict=True):
-            found.append(spend_budgets(covariance, wanted))
-            if np.isnan(found[-1]).any():
-                raise core.ParameterError(
-                    "a long combination of the instruments must have risk, got none up to "
-                    f"{core.format_time(int(seen.time[t]))} UTC: leave out one that hedges "
-                    "another fully, or give a longer half_life"
-                )
-        return np.asarray(np.stack(found) * sides[members])
+        budgets_of_members = shares[members] / shares[members].sum()
+        weights = np.empty((len(segment.bars), len(members)))
+
+        for block in walk_covariances(returns[:, members], half_life, segment.bars):
+            bars = segment.bars[block.first : block.first + len(block.values)]
+            variances = np.diagonal(block.values, axis1=1, axis2=2)
+            _check_moves(variances, bars, members, seen)
+
+            for fit, covariance in enumerate(block.values, start=block.first):
+                weights[fit] = spend_budgets(covariance, budgets_of_members)
+                if np.isnan(weights[fit]).any():
+                    raise core.ParameterError(
+                        "a long combination of the instruments must have risk, got none up to "
+                        f"{core.format_time(int(seen.time[segment.bars[fit]]))} UTC: leave out "
+                        "one that hedges another fully, or give a longer half_life"
+                    )
+        return np.asarray(weights * sides[members])
 
     return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
 
@@ -243,12 +248,15 @@ def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core
     return np.full(len(y), np.nan)
 
 
-def _check_moves(variances: core.FloatArray, segment: Segment, markets: Markets) -> None:
+def _check_moves(
+    variances: core.FloatArray, bars: core.IntArray, members: core.IntArray, markets: Markets
+) -> None:
+    """Refuse variances (n_bars, n_members) of which one is 0, or unknown."""
     still = np.argwhere(~(variances > 0.0))
     if len(still):
-        fit, member = (int(each) for each in still[0])
-        name = markets.names[int(segment.members[member])]
-        until = core.format_time(int(markets.time[segment.bars[fit]]))
+        fit, member = (int(place) for place in still[0])
+        name = markets.names[int(members[member])]
+        until = core.format_time(int(markets.time[bars[fit]]))
         raise core.ParameterError(
             f"the price of {name!r} must move, it has not up to {until} UTC; give a longer "
             "half_life"

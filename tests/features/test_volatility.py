@@ -464,3 +464,25 @@ def test_only_ranges_are_calibrated():
     mixed = volatility(market, ["parkinson", "yang-zhang"], 24.0, calibrate=True)
     alone = volatility(market, "yang-zhang", 24.0, calibrate=True)
     np.testing.assert_array_equal(mixed[:, 1], alone)
+
+
+@pytest.mark.parametrize("half_life", [1.0, 20.0, 5_000.0])
+def test_covariances_at_wanted_bars_are_those_of_pandas(half_life, monkeypatch):
+    """Blocks of bars carry one state on; a bar with an unknown return only ages the others."""
+    monkeypatch.setattr(estimators, "MAX_PRODUCTS", 9 * 64)
+    returns = np.random.default_rng(3).normal(0.0, 0.01, (1_000, 3))
+    returns[:4, 2] = np.nan
+    returns[500:520, 0] = np.nan
+    wanted = np.array([0, 3, 4, 63, 64, 505, 700, 999])
+    is_known = np.isfinite(returns).all(axis=1, keepdims=True)
+    known = np.where(is_known, returns, np.nan)
+    products = (known[:, :, None] * known[:, None, :]).reshape(1_000, 9)
+    expected = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()[wanted]
+    blocks = list(estimators.walk_covariances(returns, half_life, wanted))
+    assert [block.first for block in blocks] == np.cumsum([0, *map(len_of, blocks[:-1])]).tolist()
+    found = np.concatenate([block.values for block in blocks])
+    np.testing.assert_allclose(found.reshape(-1, 9), expected, rtol=1e-12, atol=1e-20)
+
+
+def len_of(block):
+    return len(block.values)
