@@ -9,6 +9,7 @@ With ``BACKTEST_FAST_LINK=no``, and with a numba that lacks these parts, numba d
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import os
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import binding
 from llvmlite.binding import Linkage, newpassmanagers, parse_assembly
 from numba.core import config, types
@@ -28,7 +28,8 @@ from numba.core.types import unliteral
 from numba.extending import typeof_impl
 
 from backtest._compile import object_code
-from backtest._compile.object_code import COMPILING, ObjectFile, Struct, Structs
+from backtest._compile.object_code import COMPILING, ObjectFile
+from backtest.core.structs import Column, Struct, Structs
 
 OPTIONS: dict[str, Any] = {
     "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
@@ -81,7 +82,13 @@ def read_kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
 @functools.cache
 def find_layout(kind: type[Struct]) -> Any:
     """Return numba's type of a kind of structs; its name stands in that of each function."""
-    layout = numba.from_dtype(np.dtype(kind))
+    fields: list[tuple[str, Any]] = []
+    size = 0
+    for name, own in kind.fields():
+        inner = find_layout(own) if issubclass(own, Struct) else types.float64
+        fields.append((name, {"type": inner, "offset": size}))
+        size += ctypes.sizeof(own)
+    layout = types.Record(fields, size, aligned=True)
     layout.name = f"Struct({kind.__name__})"
     return layout
 
@@ -89,7 +96,7 @@ def find_layout(kind: type[Struct]) -> Any:
 ARRAY: Any = types.Array
 typeof_impl.register(Struct, lambda record, _: find_layout(record.__class__))
 typeof_impl.register(Structs, lambda records, _: ARRAY(find_layout(records.kind), 1, "C"))
-typeof_impl.register(object_code.Column, lambda *_: ARRAY(types.float64, 1, "A"))
+typeof_impl.register(Column, lambda *_: ARRAY(types.float64, 1, "A"))
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}

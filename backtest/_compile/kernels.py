@@ -14,6 +14,7 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from backtest._compile.object_code import Entry, ObjectFile
+from backtest.core import structs
 from backtest.core.code_names import hash_texts
 
 
@@ -45,6 +46,8 @@ class Mirror(ModuleType):
         value = getattr(self._module, name)
         if isinstance(value, FunctionType):
             value = self._find(name, value)
+        elif is_numbering(value):
+            value = number(value)
         setattr(self, name, value)
         return value
 
@@ -91,8 +94,7 @@ def compile_rules(
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
         space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
-        enums = ((name, x) for name, x in space.items() if isinstance(x, type))
-        space.update({name: number(x) for name, x in enums if issubclass(x, IntEnum)})
+        space.update({name: number(x) for name, x in space.items() if is_numbering(x)})
     return spaces
 
 
@@ -111,10 +113,23 @@ def compile_twin(
     return compiler.compile_entry(function, own, compiler.read_kinds(given))
 
 
-def number(kind: type[IntEnum]) -> ModuleType:
-    """Return the members of an enumeration as plain numbers, for which numba adds no types."""
-    found = ModuleType(kind.__name__)
-    vars(found).update({name: int(each) for name, each in kind.__members__.items()})
+def is_numbering(value: Any) -> bool:
+    """Return whether a value gives whole numbers to names: an enumeration, or a named tuple."""
+    if isinstance(value, type):
+        return issubclass(value, IntEnum)
+    return hasattr(value, "_fields") and all(type(each) is int for each in value)
+
+
+def number(names: Any) -> ModuleType:
+    """Return the numbers of names as constants of a module.
+
+    Of an enumeration numba adds types; of a named tuple it builds the whole at each use, which
+    doubles the seconds of compiling.
+    """
+    is_enumeration = isinstance(names, type)
+    members = names.__members__ if is_enumeration else names._asdict()
+    found = ModuleType(names.__name__ if is_enumeration else type(names).__name__)
+    vars(found).update({name: int(each) for name, each in members.items()})
     return found
 
 
@@ -157,7 +172,9 @@ OF_KERNELS: dict[int, Any] = {}
 @functools.cache
 def read_compiler() -> tuple[str, ...]:
     names = ("compiler", "kernels", "lowering", "object_code")
-    return tuple(Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names)
+    paths = [Path(__file__).with_name(f"{name}.py") for name in names]
+    paths.append(Path(structs.__file__))  # whose layout is in each object
+    return tuple(path.read_text(encoding="utf-8") for path in paths)
 
 
 @functools.cache

@@ -87,7 +87,7 @@ def share_record(_context: Any, record: Any) -> Any:
 @intrinsic
 def view_memory(_context: Any, record: Any) -> Any:
     is_many = isinstance(record, kinds_of.Array)
-    fields = len((record.dtype if is_many else record).fields)
+    fields = (record.dtype if is_many else record).size // 8
     kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")
 
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

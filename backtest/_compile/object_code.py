@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from backtest._compile.trusted_files import UntrustedError, check_folder, read_o
 from backtest.core.atomic_files import write_file
 from backtest.core.code_names import LateModule, find_version, hash_texts
 from backtest.core.fields import Choice
+from backtest.core.structs import Column, Struct, Structs
 
 binding: Any = LateModule("llvmlite.binding")
 MODE = "BACKTEST_COMPILE"
@@ -293,85 +294,6 @@ KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.boo
 RETURNED = {"q": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
 
 
-class Struct(ctypes.Structure):
-    """Numbers with names, in memory that plain Python and compiled code share.
-
-    A derived class has fields that are all float64, see :func:`lay_out`.
-    Compiled code takes a struct by its address, as numba's record of the same layout.
-    """
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(each[0] for each in cls._fields_)
-
-    @classmethod
-    def read(cls, numbers: Any) -> Self:
-        """Return a struct of numbers in the order of the fields."""
-        row: Any = np.array(numbers, dtype=np.float64)
-        return cls.from_buffer_copy(row)
-
-    @property
-    def numbers(self) -> Any:
-        """The memory as an array of shape (fields,)."""
-        memory: Any = self
-        return np.frombuffer(memory)
-
-    def copy(self) -> Self:
-        return type(self).from_buffer_copy(self)
-
-    def tolist(self) -> list[float]:
-        found: list[float] = self.numbers.tolist()
-        return found
-
-    def __repr__(self) -> str:
-        pairs = zip(self.names(), self.tolist(), strict=True)
-        return f"{type(self).__name__}({', '.join(f'{k}={x!r}' for k, x in pairs)})"
-
-
-def lay_out(kind: Any) -> Any:
-    kind._fields_ = [(name, ctypes.c_double) for name in kind.__annotations__]
-    return kind
-
-
-AnyStruct = TypeVar("AnyStruct", bound=Struct)
-
-
-class Column(np.ndarray[Any, np.dtype[np.float64]]):
-    """One field of some structs, of shape (n,); compiled code reads it in strides."""
-
-
-class Structs(list[AnyStruct]):
-    """Structs of one kind in one memory; compiled code takes an array of numba's records.
-
-    ``numbers`` is that memory, of shape (n, fields): zeros, if none is given.
-    """
-
-    def __init__(self, kind: type[AnyStruct], n: int, memory: Any = None) -> None:
-        shape = n, len(kind.names())
-        self.kind, self.numbers = kind, np.zeros(shape) if memory is None else memory.reshape(shape)
-        rows: Any = self.numbers
-        super().__init__(kind.from_buffer(row) for row in rows)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Structs, (self.kind, len(self), self.numbers)
-
-    def copy(self) -> Structs[AnyStruct]:
-        return Structs(self.kind, len(self), self.numbers.copy())
-
-    def column(self, name: str) -> Column:
-        found: Column = self.numbers[:, self.kind.names().index(name)].view(Column)
-        return found
-
-    def tolist(self) -> list[list[float]]:
-        found: list[list[float]] = self.numbers.tolist()
-        return found
-
-
-def view_numbers(record: Struct | Structs[Any]) -> Any:
-    """Return the memory as an array of shape (fields,) or (n, fields), also in compiled code."""
-    return record.numbers
-
-
 class Packed(NamedTuple):
     """An argument as words, and its kinds: letters of numbers, types of arrays."""
 
@@ -395,7 +317,7 @@ def pack(value: Any) -> Packed:
             place = leaf.ctypes.data
             own = (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)
         elif isinstance(leaf, Struct):
-            kind, own = type(leaf).__name__, (ctypes.addressof(leaf),)
+            kind, own = type(leaf).__name__, (leaf.numbers.ctypes.data,)
         elif isinstance(leaf, Structs):
             kind = f"{leaf.kind.__name__}1C"
             n, size = leaf.numbers.shape[0], leaf.numbers.strides[0]

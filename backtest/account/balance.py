@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from backtest import margin
-from backtest._compile.object_code import Structs
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.money import Money
@@ -11,6 +10,7 @@ from backtest.account.options import count_options, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
+from backtest.core.structs import Structs
 from backtest.core.units import TOLERANCE
 from backtest.margin import is_pool_failing as is_short
 

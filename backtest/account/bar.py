@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from backtest._compile.object_code import Structs
 from backtest.account import balance, fills, money, options, payments, price_walk
 from backtest.account import records as r
 from backtest.account.events import Event
@@ -12,6 +11,7 @@ from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, is_too_small, trade
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
 from backtest.core.kernels import inlined
+from backtest.core.structs import Structs
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_value
 
@@ -228,7 +228,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
         balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     payments.answer_calls(bar, t)
     rescale_unit(state, ledger, before)
-    moved = money.total(ledger, money.FLOWS) + money.total(ledger, money.TOP_UP)
+    moved = money.total(ledger, money.MONEY.flows) + money.total(ledger, money.MONEY.top_up)
     if terms.equity_stop > 0.0 and moved != 0.0 and before > 0.0:  # flows leave the stop unchanged
         state.wallet.highest = max(state.wallet.highest * ((before + moved) / before), 0.0)
     if len(feed.days) > 0:
@@ -306,8 +306,8 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
 
 def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: float) -> None:
     """Keep the unit value unchanged by flows: unit = scale (equity + reserve)."""
-    flows = money.total(ledger, money.FLOWS)
-    wealth = equity + state.wallet.reserve + money.total(ledger, money.TOP_UP)
+    flows = money.total(ledger, money.MONEY.flows)
+    wealth = equity + state.wallet.reserve + money.total(ledger, money.MONEY.top_up)
     if flows != 0.0 and has_wealth(wealth, flows):
         state.wallet.scale = state.wallet.unit / (wealth + flows)
 
@@ -370,9 +370,9 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
         position.since += 1.0
         position.since_stop += 1.0
     if len(state.priced) > 0:
-        state.wallet.assets_so_far += money.total(ledger, money.COLLATERAL_PNL)
-        state.wallet.converted_so_far += money.total(ledger, money.CONVERSION)
-    flows = money.total(ledger, money.FLOWS)
+        state.wallet.assets_so_far += money.total(ledger, money.MONEY.collateral_pnl)
+        state.wallet.converted_so_far += money.total(ledger, money.MONEY.conversion)
+    flows = money.total(ledger, money.MONEY.flows)
     if has_wealth(wealth, flows) and state.wallet.is_ruined == 0.0:
         state.wallet.unit = state.wallet.scale * (equity + state.wallet.reserve)
     state.wallet.peak = max(state.wallet.unit, state.wallet.peak)

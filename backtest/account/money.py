@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from backtest._compile.object_code import Struct, Structs, lay_out, view_numbers
 from backtest.core.kernels import inlined
+from backtest.core.structs import Struct, Structs, lay_out, number_fields, view_numbers
 
 
 @lay_out
@@ -19,6 +19,8 @@ class Wallet(Struct):
     ``day_open`` and ``week_open`` are the equity at the first open of the day and of the week with
     the flows since, ``rests`` is 1 until the next day, or 2 until the next week, without orders.
     """
+
+    __slots__ = ()
 
     cash: float
     reserve: float
@@ -42,14 +44,7 @@ class Wallet(Struct):
     rests: float
 
 
-WALLET = Wallet.names()
-(
-    CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, IS_OVER, IS_RUINED, SINCE_POOL, ASSETS_SO_FAR,
-    CONVERTED_SO_FAR,
-) = map(WALLET.index, (
-    "cash", "reserve", "equity", "unit", "peak", "scale", "is_over", "is_ruined", "since_pool",
-    "assets_so_far", "converted_so_far",
-))  # fmt: skip
+WALLET = number_fields("WalletRows", Wallet.names())
 """Rows of a wallet in a block of lanes."""
 
 
@@ -127,49 +122,62 @@ TRADE_TERMS = tuple(term.name for term in MONEY_TERMS if term.in_trades)
 TRADE_COSTS = tuple(name for name in TRADE_TERMS if SIGNS[name] < 0.0)
 
 SUMMED = tuple(term.name for term in MONEY_TERMS if not term.is_of_assets)
-OF_ASSETS = tuple(term.name for term in MONEY_TERMS if term.is_of_assets)
-COUNTED = {
-    "top_up": float, "traded": float, "liquidations": int, "stops": int, "calls": int,
-    "calls_met": int, "calls_failed": int, "liquidated_calls": int, "call_days": float,
-    "take_profits": int, "ambiguous_bars": int, "both_reached": int, "fills": int,
-}  # fmt: skip
-"""What a ledger has beside the terms: money from the reserve, the notional traded, and counts."""
 
-if TYPE_CHECKING:
 
-    class Money(Struct):
-        def __getattr__(self, name: str) -> float: ...
-        def __setattr__(self, name: str, value: float) -> None: ...
+@lay_out
+class Ledger(Struct):
+    """The money of a run by cause, and what it counts.
 
-    class Ledger(tuple[float, ...]):
-        _fields: tuple[str, ...]
+    First the terms but those of assets, then the money from the reserve (``top_up``), the notional
+    ``traded``, and counts. ``call_days`` are those of the calls that ended in a liquidation.
+    """
 
-        def __init__(self, **money: float) -> None: ...
-        def __getattr__(self, name: str) -> float: ...
-        def _asdict(self) -> dict[str, float]: ...
+    __slots__ = ()
 
-else:
+    price_pnl: float
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    interest: float
+    liquidation_loss: float
+    flows: float
+    bad_debt: float
+    top_up: float
+    traded: float
+    liquidations: float
+    stops: float
+    calls: float
+    calls_met: float
+    calls_failed: float
+    liquidated_calls: float
+    call_days: float
+    take_profits: float
+    ambiguous_bars: float
+    both_reached: float
+    fills: float
 
-    @lay_out
-    class Money(Struct):
-        """The money of a bar by cause: of an instrument, of the account, or of all."""
 
-        __annotations__ = dict.fromkeys((*SUMMED, *COUNTED, *OF_ASSETS), float)
+@lay_out
+class Money(Ledger):
+    """The money of a bar by cause: of an instrument, of the account, or of all."""
 
-    Ledger = NamedTuple("Ledger", [*((name, float) for name in SUMMED), *COUNTED.items()])
-    Ledger.__doc__ = "The money of a run by cause, in the order of :class:`Money`."
+    __slots__ = ()
 
-MONEY = Money.names()
-FLOWS, TOP_UP, INTEREST, PRICE_PNL, COLLATERAL_PNL, CONVERSION = map(MONEY.index, (
-    "flows", "top_up", "interest", "price_pnl", "collateral_pnl", "conversion",
-))  # fmt: skip
-TERM_ROWS = tuple(MONEY.index(name) for name in TERMS)
-CARRIED_ROWS = tuple(MONEY.index(name) for name in COSTS if name not in IN_PRICE)
-POSITION_ROWS = tuple(MONEY.index(name) for name in POSITION_TERMS)
-CHANGES = (*(SIGNS[name] for name in SUMMED), 1.0)
+    collateral_pnl: float
+    conversion: float
+
+
+MONEY = number_fields("MoneyRows", Money.names())
+TERM_ROWS = tuple(getattr(MONEY, name) for name in TERMS)
+CARRIED_ROWS = tuple(getattr(MONEY, name) for name in COSTS if name not in IN_PRICE)
+POSITION_ROWS = tuple(getattr(MONEY, name) for name in POSITION_TERMS)
+FIRST_TERMS = Ledger.names()[: len(SUMMED)]
+"""The terms in the order of the first rows."""
+CHANGES = (*(SIGNS[name] for name in FIRST_TERMS), 1.0)
 """Signs of the first rows in the change of equity; the last is that of a top-up."""
-EARNED = tuple(0.0 if name == "flows" else SIGNS[name] for name in SUMMED)
-GAINED = tuple(SIGNS[name] if name in TRADE_TERMS else 0.0 for name in SUMMED)
+EARNED = tuple(0.0 if name == "flows" else SIGNS[name] for name in FIRST_TERMS)
+GAINED = tuple(SIGNS[name] if name in TRADE_TERMS else 0.0 for name in FIRST_TERMS)
 """Signs of the first rows in what a bar earned, and in what a position gained."""
 
 
@@ -203,7 +211,7 @@ def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool)
     Of a fast bar only prices count.
     """
     if is_fast:
-        money.price_pnl = total(ledger, PRICE_PNL)
+        money.price_pnl = total(ledger, MONEY.price_pnl)
         return money.price_pnl
     sum_ledger(ledger, money)
     wallet.turnover += money.traded

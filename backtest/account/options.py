@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from backtest._compile.object_code import Structs
 from backtest.account.events import Event
 from backtest.account.money import Money
 from backtest.account.records import AccountBar, AccountState, Terms, log_event
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
+from backtest.core.structs import Structs
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
 from backtest.margin.option_kernels import NONE

@@ -8,7 +8,7 @@ from backtest import margin
 from backtest.account import balance, liquidation, options
 from backtest.account import records as r
 from backtest.account.events import Event
-from backtest.account.money import FLOWS, INTEREST, TOP_UP, compute_gain, total
+from backtest.account.money import MONEY, compute_gain, total
 from backtest.account.order_limits import hide_others, show_others
 from backtest.account.payments import drop_after_pool_failure
 from backtest.core import FloatArray
@@ -421,7 +421,8 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
         assets -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
         assets += level * scratch.shares[n + c]
     r.log_event(log, t, n + OF_COLLATERAL, Event.CAUSED, assets, 0.0, 0.0)
-    flows = total(ledger, INTEREST) - total(ledger, FLOWS) - total(ledger, TOP_UP)
+    flows = total(ledger, MONEY.interest) - total(ledger, MONEY.flows)
+    flows -= total(ledger, MONEY.top_up)
     r.log_event(log, t, n + OF_FLOWS, Event.CAUSED, flows, 0.0, 0.0)
     left = balance.compute_pool(terms, state) - level * needed
     r.log_event(log, t, n + OF_RULES, Event.CAUSED, left, 0.0, 0.0)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 
 from backtest import margin
-from backtest._compile.object_code import Struct, Structs, lay_out
 from backtest.account.events import Entries, Event
 from backtest.account.money import Money, Wallet
 from backtest.core import BoolArray, FloatArray, IntArray
 from backtest.core.kernels import inlined
+from backtest.core.structs import Struct, Structs, lay_out
 from backtest.margin import MarginRule, MarginRules
 
 CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
@@ -90,6 +90,8 @@ class PositionState(Struct):
     since its last liquidation, ``since_stop`` those since its last stop.
     """
 
+    __slots__ = ()
+
     quantity: float
     entry: float
     margin: float
@@ -118,6 +120,8 @@ class MarginCall(Struct):
     ``ratio`` is that of the last close, ``is_called`` whether it was called there, ``unmet`` the
     bars of an unmet call (-1: none), ``is_open`` whether one goes on, ``called_at`` its time in ns.
     """
+
+    __slots__ = ()
 
     ratio: float
     is_called: float
@@ -155,6 +159,8 @@ class Quote(Struct):
     ``fill``; limit orders were decided at ``decided``, the last close. ``is_listed`` is 1 in the
     span of the instrument, ``is_last`` in its last bar before it is delisted.
     """
+
+    __slots__ = ()
 
     open: float
     low: float

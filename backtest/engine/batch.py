@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
-from backtest._compile.object_code import BUILD, Struct, Structs, read_mode
+from backtest._compile.object_code import BUILD, read_mode
 from backtest.account import AccountState
 from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
+from backtest.core.structs import Struct, Structs
 from backtest.engine import driver
 from backtest.engine import loop as steps
 from backtest.engine import policies as p
@@ -35,7 +36,7 @@ from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
 from backtest.margin import OwnMargin
 from backtest.policies import Policy
-from backtest.results import Tally, read_tally, start_tally
+from backtest.results import Tally, start_tally
 from backtest.results.record import Outcome
 
 Compile: TypeAlias = bool | Literal["now"]
@@ -79,7 +80,7 @@ def is_loop_compiled(*, has_options: bool) -> bool:
     return driver.find_entry("simulate_batch", has_parts=has_options).is_compiled()
 
 
-def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, FloatArray]:
+def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
     """Return the inputs, state, policy table and tally with which a run starts or resumes."""
     inputs, resume = setup.inputs, setup.resume
     deciders = gather_deciders(setup, setup.observed)
@@ -176,7 +177,7 @@ def take(
         kept.append(entries)
     return Outcome(
         state=state,
-        tally=read_tally(counts.tally),
+        tally=counts.tally,
         traded=counts.traded,
         record=tape.record,
         entries=np.concatenate(kept),
@@ -498,7 +499,7 @@ class LaterBars:
 
     @property
     def tally(self) -> Tally:
-        return read_tally(self.counts.tally)
+        return self.counts.tally.copy()
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         loop, (bound,) = self.loop, self.loop.deciders

@@ -12,9 +12,9 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest import account as a
-from backtest._compile.object_code import view_numbers
 from backtest.account import bar  # and with it the modules of all rules
 from backtest.account.records import FLAGS, NUMBERS, InstrumentRules
+from backtest.core.structs import view_numbers
 from backtest.engine import loop
 from backtest.margin import MarginRules, brackets, option_kernels, portfolio_kernels
 from backtest.margin import functions as margin

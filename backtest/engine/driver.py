@@ -13,12 +13,13 @@ import numpy as np
 from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions, bytecode
-from backtest._compile.object_code import Caller, Struct, Structs, flatten
+from backtest._compile.object_code import Caller, flatten
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import new_quotes
 from backtest.core import Progress
+from backtest.core.structs import Struct, Structs
 from backtest.engine import inputs as feeds
 from backtest.engine import loop as loop_steps
 from backtest.engine.compiler import compile_loop, hash_rules
@@ -29,7 +30,7 @@ from backtest.engine.policies import Callbacks, ask_plain
 from backtest.policies import Combinator, Policy, formula_for, written_formulas
 from backtest.results import tables
 from backtest.results.record import Closes, HeldAtCloses, new_closes, new_record
-from backtest.results.tally import TRADED
+from backtest.results.tally import Tally
 
 if TYPE_CHECKING:
     from backtest.results.run_data import RunData
@@ -114,7 +115,7 @@ Pack = Callable[[a.Terms], a.Terms]
 
 
 class Counts(NamedTuple):
-    tally: core.FloatArray
+    tally: Tally
     traded: a.TradedDays | None
     cuts: core.FloatArray = NO_CUTS
 
@@ -139,14 +140,15 @@ def drive(
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger(n), new_quotes(n, assets)
     kept: list[Entries] = []
-    arrays = [*map(view_leaf, flatten(state)), deciders.memory, tally]
+    arrays = [*map(view_leaf, flatten(state)), deciders.memory, tally.numbers]
     arrays += [scratch.ordered, scratch.cuts]
     own, t, trader = TermsInTime(inputs, first, pack), first, inputs.trader
     if trader is not None:
         trader.begin(inputs.feed.options, state, scratch, tape)
     while t < total:
         stop, traded = own.at(t, min(t + chunk, total), traded)
-        saved, before = [each.copy() for each in arrays], tally[TRADED]
+        saved = [each.copy() for each in arrays]
+        before = tally.money.traded
         ordered = [each.copy() for each in trader.listed.legs] if trader is not None else []
         market = (inputs.feed, inputs.clock, inputs.log_returns)
         given = (state, quotes, scratch, ledger, tally)
@@ -174,7 +176,7 @@ def drive(
                     if plain(own.terms, *market, deciders, *last)[1] == DONE:
                         raise OverflowedFormula(report_bad_decision(inputs, reached))
             raise report_bad_decision(inputs, reached)
-        traded = None if traded is None else traded.add(tally[TRADED] - before)
+        traded = None if traded is None else traded.add(tally.money.traded - before)
         t = reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
@@ -234,7 +236,7 @@ def measure_account(
     inputs: AccountInputs,
     state: a.AccountState,
     deciders: Deciders,
-    tally: core.FloatArray,
+    tally: Tally,
     first: int,
     *,
     has_units: bool,

@@ -11,11 +11,11 @@ import numpy as np
 from backtest import account as a
 from backtest import core, margin
 from backtest import venue as v
-from backtest._compile.object_code import Structs
 from backtest.account import records as r
 from backtest.account.money import Wallet
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.code_names import is_series, pd
+from backtest.core.structs import Structs
 from backtest.core.units import DAY
 from backtest.margin import Collateral, MarginRules, pack_brackets
 from backtest.market import Market, Markets, find_clock, find_column, has_gaps

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import account as a
 from backtest import margin, results
-from backtest._compile.object_code import view_numbers
 from backtest.account import records as r
-from backtest.account.money import CARRIED_ROWS, POSITION_ROWS, PRICE_PNL, TERM_ROWS, sum_bar, total
+from backtest.account.money import CARRIED_ROWS, MONEY, POSITION_ROWS, TERM_ROWS, sum_bar, total
 from backtest.account.options import holds_options
 from backtest.account.order_limits import count_over_cap
 from backtest.core.kernels import inlined, of_options
+from backtest.core.structs import view_numbers
 from backtest.core.units import TOLERANCE
-from backtest.results import tally as y
 from backtest.results.tally import FARTHEST, NEAR
 
 if TYPE_CHECKING:
-    from backtest._compile.object_code import Structs
-    from backtest.account.money import Money
+    from backtest.account.money import Money, Wallet
     from backtest.core import FloatArray, IntArray
+    from backtest.core.structs import Structs
     from backtest.results.record import Closes, HeldAtCloses, TermRows
+    from backtest.results.tally import Tally
 
 
 LEAST_RATIO, MOST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE, 1.0 / (1.0 - NEAR) + TOLERANCE
@@ -41,7 +41,7 @@ class CloseFacts(NamedTuple):
 def count_bar(
     bar: a.AccountBar,
     clock: results.Clock,
-    tally: FloatArray,
+    tally: Tally,
     before: FloatArray,
     started: float,
     is_fast: bool,
@@ -54,66 +54,102 @@ def count_bar(
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
     shape (n_bars, n) those of the marks.
     """
-    state, money = bar.state, bar.scratch.money
-    unit, equity = state.wallet.unit, state.wallet.equity
+    state = bar.state
+    money = bar.scratch.money
+    unit = state.wallet.unit
+    equity = state.wallet.equity
+
     results.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
         results.finish_sample(tally, unit)
-    base, is_forced = tally[y.INVERSE], False
+
+    # Log growth of the bar is per unit of the equity that it began with, after deposits.
+    base = tally.inverse
+    is_forced = False
     if is_fast:
-        tally[y.MONEY + PRICE_PNL] += money.price_pnl
+        tally.money.price_pnl += money.price_pnl
     else:
-        moved, sums = money.flows + money.top_up, view_numbers(money)
-        base = base if moved == 0.0 else results.invert(started + moved)
+        moved = money.flows + money.top_up
+        if moved != 0.0:
+            base = results.invert(started + moved)
         is_forced = money.liquidations + money.stops + money.take_profits > 0.0
-        for term in CARRIED_ROWS:
-            tally[y.CARRY] += sums[term] * base
-        for term in range(y.N_TALLY - y.MONEY):
-            tally[y.MONEY + term] += sums[term]
-        note_first(tally, y.FIRST_LIQUIDATION, money.liquidations > 0.0, t)
-        note_first(tally, y.FIRST_RUIN, state.wallet.is_ruined != 0.0, t)
-        note_first(tally, y.FIRST_AMBIGUOUS, money.ambiguous_bars > 0.0, t)
-        note_first(tally, y.FIRST_BOTH, money.both_reached > 0.0, t)
-    if not is_forced:  # what holding contracts, not leverage, did to log growth
-        held = bar.scratch.carried if bar.terms.fill == r.LATE else state.held.quantities
-        drift, grown = 0.0, 1.0
-        for i in range(len(before)):
-            move = log_returns[t, i]
-            if held[i] != 0.0 and not math.isnan(move):
-                scale = held[i] * base
-                drift += scale * (abs(before[i]) * move)
-                grown += scale * (bar.quotes.instruments[i].mark_close - before[i])
-        product = tally[y.DECAY_PRODUCT]
-        if grown > 0.0:
-            tally[y.DECAY_HELD] += drift
-            product *= grown
-        folded = results.fold_product(tally[y.DECAY_LOG], product)
-        tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = folded
-    tally[y.INVERSE] = results.invert(equity)
+        add_money(tally, money, base)
+        note_firsts(tally, money, state.wallet, t)
+    if not is_forced:
+        add_decay(bar, tally, before, base, log_returns, t)
+
+    tally.inverse = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
-    leverage = close.gross * tally[y.INVERSE]
-    tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = results.raise_ratio(
-        tally[y.PEAK_NEEDED],
-        tally[y.PEAK_BACKING],
+    leverage = close.gross * tally.inverse
+    tally.peak_needed, tally.peak_backing = results.raise_ratio(
+        tally.peak_needed,
+        tally.peak_backing,
         close.worst_needed,
         close.worst_backing,
         close.gross > 0.0,
     )
-    tally[y.NEAR_BARS] += 1.0 if close.is_near else 0.0
-    tally[y.OVER_CAP] += 1.0 if is_over_cap(leverage, bar.terms.max_gross_leverage) else 0.0
-    tally[y.LEVERAGE] += leverage
-    tally[y.PEAK_LEVERAGE] = max(tally[y.PEAK_LEVERAGE], leverage)
-    tally[y.INITIAL] += close.initial
-    tally[y.INITIAL_SHARE] += close.initial * tally[y.INVERSE]
-    tally[y.BARS] += 1.0
-    tally[y.EQUITY_SUM] += equity
+    tally.near += 1.0 if close.is_near else 0.0
+    tally.over_cap += 1.0 if is_over_cap(leverage, bar.terms.max_gross_leverage) else 0.0
+    tally.leverage += leverage
+    tally.peak_leverage = max(tally.peak_leverage, leverage)
+    tally.initial += close.initial
+    tally.initial_share += close.initial * tally.inverse
+    tally.bars += 1.0
+    tally.equity += equity
 
 
 @inlined
-def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
-    """Write bar t as the first of its kind, once."""
-    if is_so and tally[row] < 0.0:
-        tally[row] = t
+def add_money(tally: Tally, money: Money, base: float) -> None:
+    """Add the money of a bar to that of the run, and its costs of holding to the log growth."""
+    counted, sums = view_numbers(tally.money), view_numbers(money)
+    for term in CARRIED_ROWS:
+        tally.carry += sums[term] * base
+    for term in range(len(counted)):
+        counted[term] += sums[term]
+
+
+@inlined
+def note_firsts(tally: Tally, money: Money, wallet: Wallet, t: int) -> None:
+    """Write bar t where it is the first of its kind."""
+    tally.first_liquidation = find_first(tally.first_liquidation, money.liquidations > 0.0, t)
+    tally.ruin = find_first(tally.ruin, wallet.is_ruined != 0.0, t)
+    tally.first_ambiguous = find_first(tally.first_ambiguous, money.ambiguous_bars > 0.0, t)
+    tally.first_both = find_first(tally.first_both, money.both_reached > 0.0, t)
+
+
+@inlined
+def find_first(first: float, is_so: bool, t: int) -> float:
+    """Return the first bar of its kind: bar t if it is so and none was before."""
+    if is_so and first < 0.0:
+        return float(t)
+    return first
+
+
+@inlined
+def add_decay(
+    bar: a.AccountBar,
+    tally: Tally,
+    before: FloatArray,
+    base: float,
+    log_returns: FloatArray,
+    t: int,
+) -> None:
+    """Add what holding contracts, not leverage, did to log growth."""
+    held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
+    drift = 0.0
+    grown = 1.0
+    for i in range(len(before)):
+        move = log_returns[t, i]
+        if held[i] != 0.0 and not math.isnan(move):
+            scale = held[i] * base
+            drift += scale * (abs(before[i]) * move)
+            grown += scale * (bar.quotes.instruments[i].mark_close - before[i])
+
+    product = tally.decay_product
+    if grown > 0.0:
+        tally.decay_held += drift
+        product *= grown
+    tally.decay_log, tally.decay_product = results.fold_product(tally.decay_log, product)
 
 
 @inlined
@@ -354,7 +390,7 @@ def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> N
     write(account.reserve, wallet.reserve, t)
     account.unit[t] = wallet.unit
     account.overlay[t] = wallet.overlay
-    write(account.price_pnl, total(ledger, PRICE_PNL), t)
+    write(account.price_pnl, total(ledger, MONEY.price_pnl), t)
     if not is_fast:
         money = bar.scratch.money
         for row in range(len(TERM_ROWS)):
@@ -498,7 +534,7 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     quotes: a.MarketBar,
     scratch: a.Scratch,
     ledger: Structs[Money],
-    tally: FloatArray,
+    tally: Tally,
     tape: RunTape,
     start: int,
     stop: int,
@@ -553,7 +589,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     quotes: a.MarketBar,
     scratch: a.Scratch,
     ledger: Structs[Money],
-    tally: FloatArray,
+    tally: Tally,
     tape: RunTape,
     start: int,
     stop: int,

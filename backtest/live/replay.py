@@ -27,7 +27,7 @@ from backtest.live.state import AccountSnapshot, name_symbols, start_account
 from backtest.market import Market, Markets, as_markets, read_file, rename_known
 from backtest.options import refuse_options
 from backtest.policies import Policy
-from backtest.results import Outcome, Result, read_tally, start_tally
+from backtest.results import Outcome, Result, start_tally
 from backtest.results.tables import value_of
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
@@ -467,7 +467,7 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
     terms = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK)
     counts, entries = drive(bound["simulate_account"], None, *terms)
     outcome = Outcome(
-        state=state, tally=read_tally(counts.tally), traded=counts.traded,
+        state=state, tally=counts.tally, traded=counts.traded,
         record=tape.record, entries=entries, memory=deciders.memory, plain_because="",
         cuts=counts.cuts,
     )  # fmt: skip

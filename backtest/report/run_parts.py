@@ -252,7 +252,7 @@ def write_details(result: Result) -> str:
     firsts = (result.tally.first_ambiguous, result.tally.first_both)
     for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
         if n := metrics[measure]:
-            time = core.format_time(int(result.time[first - result.span.first]))
+            time = core.format_time(int(result.time[int(first) - result.span.first]))
             bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
             texts.append(f"{bars} {doubt}: {cures[measure]}detail= uses shorter bars.")
     return " ".join(texts)

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from backtest.results.record import AccountFields, Outcome, PositionFields
     from backtest.results.result import Result
     from backtest.results.run_options import explain_idle_options
-    from backtest.results.tally import Clock, Tally, add_free, finish_sample, flatten_tally
-    from backtest.results.tally import fold_product, grow_free, invert, is_deeper, mark_drawdown
-    from backtest.results.tally import name_tally, raise_ratio, read_tally, start_tally
+    from backtest.results.tally import Clock, Tally, add_free, finish_sample, fold_product
+    from backtest.results.tally import grow_free, invert, is_deeper, mark_drawdown, raise_ratio
+    from backtest.results.tally import start_tally
     from backtest.results.trades import Trades
 
 export_lazily(__name__)

@@ -14,7 +14,7 @@ from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.results import performance
 from backtest.results.luck import effective_observations, probability_of_skill, sharpe_error
-from backtest.results.tally import Tally, flatten_tally
+from backtest.results.tally import Tally
 
 OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
 
@@ -220,7 +220,7 @@ def measure_run(
     ``unit`` (n_bars,) are values at closes, ``equity`` is that at the end. Money is in the
     settlement currency, times in days, the rest fractions (0.25 is 25 %).
     """
-    many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
+    many = {name: np.array([value]) for name, value in tally.to_dict().items()}
     measured = measure_accounts(many, span, unit[-1:], np.array([equity]))
     found: dict[str, Any] = {name: values[0] for name, values in measured.items()}
     found |= measure_path(tally, span, unit) | measure_returns(samples, span.periods)
@@ -376,20 +376,21 @@ class RunSpan(NamedTuple):
         """Moments that name the closes, ns: the dates of bars of a day or longer, their opens."""
         return self.opens if self.is_daily else self.closes
 
-    def day_of(self, bar: int) -> str:
-        time = self.start if bar < self.first else int(self.named[bar - self.first])
-        if bar >= self.first and not self.is_daily:
+    def day_of(self, bar: float) -> str:
+        row = int(bar) - self.first
+        time = self.start if row < 0 else int(self.named[row])
+        if row >= 0 and not self.is_daily:
             time -= 1
         return format_time(time - time % DAY)
 
-    def describe_close(self, bar: int) -> str:
+    def describe_close(self, bar: float) -> str:
         if self.is_daily:
             return f"on {self.day_of(bar)}"
         return f"at {pd.Timestamp(self.time_of(bar)):%Y-%m-%d %H:%M} UTC"
 
-    def time_of(self, bar: int) -> int:
+    def time_of(self, bar: float) -> int:
         """Return the close of a bar in ns; the start for the bar before the first."""
-        row = bar - self.first
+        row = int(bar) - self.first
         return self.start if row < 0 else int(self.closes[row])
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, ove
 import numpy as np
 
 from backtest import core
-from backtest._compile.object_code import Structs
 from backtest.account import Account, AccountState, no_options, read_traded
 from backtest.account.events import ENTRY
 from backtest.account.money import Wallet
 from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import LateModule, pd
 from backtest.core.saved_result import MANIFEST
+from backtest.core.structs import Structs
 from backtest.market import Market, find_coin
 from backtest.results import attribution as parts
 from backtest.results.attribution import Attribution, Period
@@ -30,7 +30,7 @@ from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
 from backtest.results.tables import attribute_money, attribution_table, find_settlement
-from backtest.results.tally import flatten_tally, make_tally
+from backtest.results.tally import Tally
 from backtest.results.trade_measures import RollSplit
 from backtest.venue import Option, Venue
 
@@ -392,7 +392,7 @@ class Result(RunRecord, core.SavedResult):
                 stored["start"], time + stored["interval"], stored["first"], stored["periods"]
             ),
             spans=np.array(stored["spans"], dtype=np.int64),
-            tally=make_tally(stored["tally"]),
+            tally=Tally.read([stored["tally"][name] for name in Tally.names()]),
             state=AccountState(held=held, options=no_options(), **state),
             memory=np.array(stored["memory"], dtype=np.float64),
             **{name: stored[name] for name in KEPT},
@@ -497,7 +497,7 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
     book = {name: getattr(state, name).tolist() for name in names}
     packed: dict[str, Any] = {
         "book": {**book, "amounts": state.held.amounts, "prices": state.held.prices},
-        "tally": flatten_tally(result.tally),
+        "tally": result.tally.to_dict(),
         **{name: getattr(result, name) for name in KEPT},
         "memory": np.asarray(result.memory, dtype=np.float64),
         "start": result.span.start,

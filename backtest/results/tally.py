@@ -1,22 +1,20 @@
 """Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps.
 
-While bars are taken a tally is an array, with a row for each field of :class:`Tally` and of the
-ledger; read of it, it is a record.
+A run has a :class:`Tally`; in a block of lanes each of its numbers is a row. A new measure is a
+field here, the line that counts it in :func:`backtest.engine.loop.count_bar`, and its row of
+:data:`backtest.results.measure_table.ABOUT`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from backtest.account.money import COUNTED, Ledger
+from backtest.account.money import Ledger
 from backtest.core.kernels import inlined
+from backtest.core.structs import Struct, lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from backtest.core import FloatArray
 
 NEAR = 0.1
@@ -34,26 +32,40 @@ class Clock(NamedTuple):
     risk_free: FloatArray
 
 
-class Tally(NamedTuple):
+@lay_out
+class Tally(Struct):
+    """The sums and extremes of an account, and its money by cause.
+
+    Bars are numbers of bars, -1 where there was none. ``peak`` is the highest unit value so far,
+    ``low`` the lowest after ``low_peak``, which is the deepest drawdown, ``recovered`` the bar that
+    ended it. Of the sampling period in progress: its first unit value and risk-free return. Of
+    those before: their number, ``mean`` and sum of ``squares`` about it, ``downside`` of squares
+    below 0, and ``disutility`` of 1 / growth squared. ``peak_needed`` and ``peak_backing`` are
+    requirement and backing of the highest margin ratio. ``decay_*`` and ``carry`` are sums of log
+    growth, ``inverse`` is 1 / equity at the last close.
+    """
+
+    __slots__ = ()
+
     first_unit: float
     peak: float
     low: float
     low_peak: float
-    peak_bar: int
-    drawdown_peak: int
-    drawdown_trough: int
-    recovered: int
+    peak_bar: float
+    drawdown_peak: float
+    drawdown_trough: float
+    recovered: float
     sample_unit: float
     sample_free: float
-    samples: int
+    samples: float
     mean: float
     squares: float
     excess_mean: float
     excess_squares: float
     downside: float
     disutility: float
-    near: int
-    over_cap: int
+    near: float
+    over_cap: float
     leverage: float
     peak_leverage: float
     peak_needed: float
@@ -64,74 +76,56 @@ class Tally(NamedTuple):
     decay_log: float
     decay_product: float
     carry: float
-    bars: int
+    bars: float
     equity: float
-    first_liquidation: int
-    ruin: int
+    first_liquidation: float
+    ruin: float
     inverse: float
-    first_ambiguous: int
-    first_both: int
+    first_ambiguous: float
+    first_both: float
     money: Ledger
 
 
-(
-    FIRST_UNIT, PEAK_UNIT, LOW, LOW_PEAK, PEAK_BAR, FALL_PEAK, FALL_TROUGH, RECOVERED, SAMPLE_UNIT,
-    SAMPLE_FREE, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE, DISUTILITY,
-    NEAR_BARS, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, INITIAL, INITIAL_SHARE,
-    DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY, BARS, EQUITY_SUM, FIRST_LIQUIDATION, FIRST_RUIN,
-    INVERSE, FIRST_AMBIGUOUS, FIRST_BOTH, MONEY,
-) = range(len(Tally._fields))  # fmt: skip
-FIELDS = (*Tally._fields[:MONEY], *Ledger._fields)
-N_TALLY = len(FIELDS)
-TRADED = FIELDS.index("traded")
-COUNTS = frozenset(
-    name for name, kind in {**get_type_hints(Tally), **COUNTED}.items() if kind is int
-)
-
-
-def start_tally(unit: float, equity: float, t: int) -> FloatArray:
-    tally = np.zeros(N_TALLY)
-    tally[[FIRST_UNIT, PEAK_UNIT, LOW, LOW_PEAK, SAMPLE_UNIT]] = unit
-    tally[[PEAK_BAR, FALL_PEAK, FALL_TROUGH]] = t - 1
-    tally[[RECOVERED, FIRST_LIQUIDATION, FIRST_RUIN, FIRST_AMBIGUOUS, FIRST_BOTH]] = -1.0
-    tally[[PEAK_BACKING, DECAY_PRODUCT]] = 1.0
-    tally[INVERSE] = invert(equity)
-    return tally
-
-
-def name_tally(tally: FloatArray) -> dict[str, float]:
-    numbers = zip(FIELDS, tally.tolist(), strict=True)
-    return {name: int(value) if name in COUNTS else value for name, value in numbers}
-
-
-def read_tally(tally: FloatArray) -> Tally:
-    return make_tally(name_tally(tally))
-
-
-def make_tally(named: Mapping[str, Any]) -> Tally:
-    money = Ledger(**{name: named[name] for name in Ledger._fields})
-    return Tally(**{name: named[name] for name in FIELDS[:MONEY]}, money=money)
-
-
-def flatten_tally(tally: Tally) -> dict[str, float]:
-    named = tally._asdict()
-    money: Ledger = named.pop("money")
-    return named | money._asdict()
+def start_tally(unit: float, equity: float, t: int) -> Tally:
+    """Return the tally of an account before bar t."""
+    before = t - 1.0
+    return Tally(
+        first_unit=unit,
+        peak=unit,
+        low=unit,
+        low_peak=unit,
+        sample_unit=unit,
+        peak_bar=before,
+        drawdown_peak=before,
+        drawdown_trough=before,
+        recovered=-1.0,
+        first_liquidation=-1.0,
+        ruin=-1.0,
+        first_ambiguous=-1.0,
+        first_both=-1.0,
+        peak_backing=1.0,
+        decay_product=1.0,
+        inverse=invert(equity),
+    )
 
 
 @inlined
-def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
+def mark_drawdown(tally: Tally, unit: float, t: int) -> None:
     """Write the unit value of bar t into the peaks and the deepest drawdown of ``tally``."""
-    peak, low, low_peak = tally[PEAK_UNIT], tally[LOW], tally[LOW_PEAK]
-    if unit < peak and not is_deeper(peak, low, low_peak, unit):
+    peak = tally.peak
+    if unit < peak and not is_deeper(peak, tally.low, tally.low_peak, unit):
         return
     if unit >= peak:
-        if low < low_peak and tally[RECOVERED] < 0.0:
-            tally[RECOVERED] = t
-        tally[PEAK_UNIT], tally[PEAK_BAR] = unit, t
-    if is_deeper(max(peak, unit), low, low_peak, unit):
-        tally[LOW], tally[LOW_PEAK] = unit, max(peak, unit)
-        tally[FALL_PEAK], tally[FALL_TROUGH], tally[RECOVERED] = tally[PEAK_BAR], t, -1.0
+        if tally.low < tally.low_peak and tally.recovered < 0.0:
+            tally.recovered = t
+        tally.peak = peak = unit
+        tally.peak_bar = t
+    if is_deeper(peak, tally.low, tally.low_peak, unit):
+        tally.low = unit
+        tally.low_peak = peak
+        tally.drawdown_peak = tally.peak_bar
+        tally.drawdown_trough = t
+        tally.recovered = -1.0
 
 
 @inlined
@@ -140,9 +134,9 @@ def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
 
 
 @inlined
-def add_free(clock: Clock, tally: FloatArray, t: int) -> None:
+def add_free(clock: Clock, tally: Tally, t: int) -> None:
     """Compound the risk-free return of bar t into the current sample of ``tally``."""
-    tally[SAMPLE_FREE] = grow_free(tally[SAMPLE_FREE], clock.risk_free[t])
+    tally.sample_free = grow_free(tally.sample_free, clock.risk_free[t])
 
 
 @inlined
@@ -150,20 +144,27 @@ def grow_free(free: float, rate: float) -> float:
     return free + rate * (1.0 + free)
 
 
-def finish_sample(tally: FloatArray, unit: float) -> None:
+def finish_sample(tally: Tally, unit: float) -> None:
     """Add the current sampling period to the moments of ``tally``, and begin a new one."""
-    began, n = tally[SAMPLE_UNIT], tally[SAMPLES] + 1.0
+    began = tally.sample_unit
+    n = tally.samples + 1.0
     change = unit / began - 1.0 if began > 0.0 else 0.0
-    excess = change - tally[SAMPLE_FREE]
-    step, excess_step = change - tally[MEAN], excess - tally[EXCESS_MEAN]
-    tally[MEAN] += step / n
-    tally[EXCESS_MEAN] += excess_step / n
-    tally[SQUARES] += step * (change - tally[MEAN])
-    tally[EXCESS_SQUARES] += excess_step * (excess - tally[EXCESS_MEAN])
+    excess = change - tally.sample_free
+
+    # Welford's moments: deviations from the mean before, times those from the mean after.
+    step = change - tally.mean
+    excess_step = excess - tally.excess_mean
+    tally.mean += step / n
+    tally.excess_mean += excess_step / n
+    tally.squares += step * (change - tally.mean)
+    tally.excess_squares += excess_step * (excess - tally.excess_mean)
+
     below = min(excess, 0.0)
-    tally[DOWNSIDE] += below * below
-    tally[DISUTILITY] += find_disutility(1.0 + change)
-    tally[SAMPLE_UNIT], tally[SAMPLE_FREE], tally[SAMPLES] = unit, 0.0, n
+    tally.downside += below * below
+    tally.disutility += find_disutility(1.0 + change)
+    tally.sample_unit = unit
+    tally.sample_free = 0.0
+    tally.samples = n
 
 
 def find_disutility(growth: float) -> float:

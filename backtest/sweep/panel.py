@@ -15,7 +15,7 @@ from backtest import core, engine, policies, signals
 from backtest.account import AccountState, without_flows_before
 from backtest.market import Market, Markets, find_clock, read_weights, show_signal
 from backtest.policies import Policy, number_elements, split_name
-from backtest.results import RunSpan, start_tally
+from backtest.results import RunSpan, Tally, start_tally
 from backtest.sweep import sets as s
 from backtest.sweep.lanes.rows import LANES, PriceTable
 from backtest.sweep.sets import OVERLAY, Sets, VariedTest, find_values, take_sets
@@ -334,7 +334,7 @@ class Panel:
             found.append(engine.ObservedPolicy(one, each.market, columns, first, ""))
         return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
 
-    def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, core.FloatArray]:
+    def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, Tally]:
         """Return state, policy table and tally of a parameter set at the first bar."""
         state = engine.start_account_state(setup)
         tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), self.first)

@@ -167,7 +167,9 @@ class Taken(NamedTuple):
         if self.in_blocks + self.one_by_one == 0:
             return ""
         text = f"{self.in_blocks:,} sets were simulated in blocks, {self.one_by_one:,} one by one"
-        shares = {why: n / self.bars for why, n in zip(REASONS, self.alone, strict=True) if n}
+        shares = {
+            why: n / self.bars for why, n in zip(REASONS.values(), self.alone, strict=True) if n
+        }
         listed = ", ".join(f"{100.0 * share:.2g} % for {why}" for why, share in shares.items())
         return text + f"; bars of a block simulated by themselves: {listed}" * bool(listed) + "."
 

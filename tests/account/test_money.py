@@ -1,25 +1,83 @@
 """The wallet, the terms of money and the ledger, and the kinds of events: each said once."""
 
+import copy
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from backtest._compile.object_code import Structs
+from backtest._compile.compiler import find_layout
 from backtest.account import events, money
 from backtest.account.events import ENTRY, EVENTS, Event
-from backtest.account.money import SIGNS, SUMMED, Money, Wallet
+from backtest.account.money import SIGNS, SUMMED, Ledger, Money, Wallet
 from backtest.account.records import MarginCall, PositionState, Quote
+from backtest.core.structs import Struct, Structs
+from backtest.results.tally import Tally
 from tests.scenes import FEE, play, venue_of
 
+STRUCTS = (Wallet, Ledger, Money, PositionState, MarginCall, Quote, Tally)
 
-@pytest.mark.parametrize("kind", [Wallet, Money, PositionState, MarginCall, Quote])
+
+@pytest.mark.parametrize("kind", STRUCTS)
 def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
-    layout = np.dtype(kind)
-    assert layout.names == kind.names()
-    assert {layout[name] for name in layout.names} == {np.dtype(np.float64)}
-    assert [layout.fields[name][1] for name in layout.names] == [*range(0, layout.itemsize, 8)]
+    numbers = np.arange(float(len(kind.names())))
+    made, layout = kind.read(numbers), find_layout(kind)
+    assert layout.size == 8 * len(kind.names())
+    assert made.to_dict() == dict(zip(kind.names(), numbers, strict=True))
+    for name, inner in kind.fields():
+        own = getattr(made, name)
+        first = own.tolist()[0] if issubclass(inner, Struct) else own
+        assert layout.offset(name) == 8 * first
+
+
+@pytest.mark.parametrize("kind", STRUCTS)
+def test_a_misspelt_field_of_a_struct_is_an_error(kind):
+    with pytest.raises(AttributeError, match="fess"):
+        kind().fess = 3.0
+    with pytest.raises(AttributeError, match="fess"):
+        _ = kind().fess
+    with pytest.raises(AttributeError, match="fess"):
+        kind(fess=3.0)
+
+
+def test_every_struct_is_among_those_that_refuse_a_misspelt_field():
+    def list_kinds(kind: type[Struct]) -> set[type[Struct]]:
+        derived = kind.__subclasses__()
+        return {*derived}.union(*map(list_kinds, derived))
+
+    assert list_kinds(Struct) == {*STRUCTS}
+
+
+def test_a_struct_is_copied_and_pickled_with_what_is_inside_it():
+    tally = Tally(peak=2.0)
+    tally.money.fees = 3.0
+    for twin in (tally.copy(), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
+        twin.money.fees += 1.0
+        assert (twin.peak, twin.money.fees, tally.money.fees) == (2.0, 4.0, 3.0)
+
+
+def test_a_misspelt_field_of_a_struct_is_an_error_to_mypy(tmp_path):
+    """The right names pass; each of the four wrong ones is an error in its line."""
+    text = "\n".join([
+        "from backtest.account.money import Ledger, Money",
+        "from backtest.results.tally import Tally",
+        "money = Money(fees=1.0)",
+        "money.fees += Ledger().fees + Tally().money.fees + money.conversion",
+        "money.fess = 3.0",
+        "print(Ledger().conversion)",
+        "Tally().money.fess = 1.0",
+        "Tally().peek = 1.0",
+    ])  # fmt: skip
+    file = tmp_path / "user.py"
+    file.write_text(text)
+    words = ["-m", "mypy", "--strict", "--no-error-summary", "--no-incremental", str(file)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    lines = [int(line.split(":")[1]) for line in done.stdout.splitlines()]
+    assert (lines, done.stderr) == ([5, 6, 7, 8], "")
 
 
 def test_the_sums_of_a_bar_change_equity_by_their_signs():
@@ -43,13 +101,19 @@ def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
     text = Path(money.__file__).read_text(encoding="utf-8")
     tax = 'MoneyTerm("tax", -1.0, "tax", "tax paid", "taxes", "tax", is_cost=True,'
     tax += ' of_positions=True, in_trades=True),\n    MoneyTerm(\n        "funding"'
+    text = text.replace('MoneyTerm(\n        "funding"', tax, 1)
+    with pytest.raises(AttributeError, match="tax"):  # a term without its field
+        exec(text, vars(ModuleType("changed_money")))
     changed = ModuleType("changed_money")
-    exec(text.replace('MoneyTerm(\n        "funding"', tax, 1), vars(changed))
+    exec(
+        text.replace("    funding: float\n", "    tax: float\n    funding: float\n", 1),
+        vars(changed),
+    )
     for names in (changed.COSTS, changed.GROWTH_TERMS, changed.POSITION_TERMS, changed.TRADE_COSTS,
-                  changed.FILL_COSTS, changed.Ledger._fields, changed.Money.names()):  # fmt: skip
+                  changed.FILL_COSTS, changed.Ledger.names(), changed.Money.names()):  # fmt: skip
         assert "tax" in names
     carried = ("fees", "tax", "funding", "interest")  # but not what the price of a fill has
-    assert tuple(map(changed.MONEY.index, carried)) == changed.CARRIED_ROWS
+    assert tuple(getattr(changed.MONEY, name) for name in carried) == changed.CARRIED_ROWS
     assert changed.sum_changes(changed.Money(price_pnl=5.0, tax=2.0)) == 3.0
 
 

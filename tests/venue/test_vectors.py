@@ -15,11 +15,11 @@ import pytest
 
 import backtest as bt
 from backtest import indicators
-from backtest._compile.object_code import Structs
 from backtest.account.balance import sell_collateral
 from backtest.account.events import ENTRY
 from backtest.account.money import Money, Wallet
 from backtest.account.records import EventLog
+from backtest.core.structs import Structs
 from tests.option_books import FREE, hold
 from tests.scenes import INF, NAN, account_of, bracket, happened, isolated, play, total, venue_of
 

@@ -11,7 +11,7 @@ import numpy as np
 from backtest import _compile, engine
 from backtest.account import Terms, find_line, pick_margin, records
 from backtest.account import money as m
-from backtest.account.money import EQUITY, UNIT
+from backtest.account.money import WALLET
 from backtest.account.records import WINDOW, TradedDays
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
@@ -19,7 +19,7 @@ from backtest.engine.loop import ADDRESS, DONE, N_SHOWN
 from backtest.margin import compute_best_leverage, compute_value
 from backtest.policies import Combinator, Policy, find_fields, formula_for, start_memory
 from backtest.results import RunSpan, measure_accounts, sampled_returns, start_tally
-from backtest.results.tally import N_TALLY
+from backtest.results.tally import Tally
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.formulas import find_block
 from backtest.sweep.lanes.loop import NAMES
@@ -139,10 +139,10 @@ def score_block(
     ends = setup.inputs.clock.ends_sample[setup.first :]
     lanes = start_lanes(block, int(ends.sum()))
     account = lanes.account.reshape(-1, LANES)[:, :count]
-    began = account[EQUITY].copy()
+    began = account[WALLET.equity].copy()
     if not run_block(block, lanes, is_stopped):
         return None
-    flat = {name: account[row].copy() for name, row in r.TALLY_ROWS.items()}
+    flat = {name: account[row].copy() for name, row in r.TALLY._asdict().items()}
     flat["bars"] = np.full(count, float(len(ends)))
     wallets, units = account[: r.WALLET_ROWS].T.copy(), lanes.units[:, :count].copy()
     metrics = measure_wallets(names, block.span, flat, wallets, began)
@@ -195,14 +195,14 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         counts=np.zeros(len(r.REASONS), np.int64),
         units=np.zeros((n_samples if block.has_returns else 0, LANES)),
         free=np.zeros(1),
-        tally=np.zeros(N_TALLY),
+        tally=Tally(),
         table=block.table.values,
         is_due=due,
     )
     account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
     numbers, widest = lanes.numbers.reshape(n, -1, LANES), find_widest(inputs)
-    position[:, r.TARGET] = math.nan
-    position[:, [r.LAST_STOP, r.LAST_HIT]] = -math.inf
+    position[:, r.HELD.target] = math.nan
+    position[:, [r.HELD.last_stop, r.HELD.last_hit]] = -math.inf
     groups: dict[int, list[int]] = {}
     for lane, setup in enumerate(block.setups):
         groups.setdefault(id(setup.inputs), []).append(lane)
@@ -211,16 +211,17 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         setup, one = block.setups[places[0]], np.zeros(r.N_ACCOUNT)
         wallet = engine.start_account_state(setup).wallet
         tally = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
-        one[: r.WALLET_ROWS], one[r.TALLY : r.STATE_ROWS] = wallet.numbers, tally
-        one[m.SINCE_POOL] = setup.first - 1.0 - wallet.since_pool
+        one[: r.WALLET_ROWS] = wallet.numbers
+        one[r.FIRST_OF_TALLY : r.STATE_ROWS] = tally.numbers
+        one[WALLET.since_pool] = setup.first - 1.0 - wallet.since_pool
         line = find_line(setup.inputs.terms.ruin_at, wallet.reserve, wallet.paid_in)
-        one[r.LEAST] = find_least(setup.inputs, widest)
-        one[r.LINE] = max(line, one[r.LEAST] - wallet.reserve, 0.0)
-        one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
+        one[r.OWN.least] = find_least(setup.inputs, widest)
+        one[r.OWN.line] = max(line, one[r.OWN.least] - wallet.reserve, 0.0)
+        one[r.OWN.keep], one[r.OWN.is_live] = 1.0, 1.0
         account[:, places] = one[:, None]
         numbers[:, :, places] = setup.inputs.terms.numbers[:, :, None]
-    account[r.IS_LIVE, len(block.setups) :] = 0.0
-    position[:, r.REST, len(block.setups) :] = math.nan
+    account[r.OWN.is_live, len(block.setups) :] = 0.0
+    position[:, r.HELD.rest, len(block.setups) :] = math.nan
     return lanes
 
 
@@ -242,8 +243,10 @@ def find_least(inputs: Any, widest: Sequence[float]) -> float:
     for i in np.flatnonzero(terms.flags[:, HAS_ROUNDING]).tolist():
         tables = [pick_margin(terms, i), *(margin for _, k, margin in inputs.changes if k == i)]
         best = min(compute_best_leverage(each, inputs.feed.initial[0, i]) for each in tables)
-        most = min(best, terms.numbers[i, r.MAX_LEVERAGE])
-        need = max(terms.numbers[i, r.MIN_NOTIONAL], terms.numbers[i, r.LOT] * widest[i])
+        most = min(best, terms.numbers[i, r.NUMBER.max_leverage])
+        need = max(
+            terms.numbers[i, r.NUMBER.min_notional], terms.numbers[i, r.NUMBER.lot] * widest[i]
+        )
         least = max(least, need / most * MORE if most > 0.0 else 0.0)
     return least
 
@@ -323,14 +326,14 @@ class LaneFees:
 
     def charge(self, t: int) -> int:
         """Write the fees of bar t; return the end of its day."""
-        so_far = self.account[r.OF_TRADED].copy()
+        so_far = self.account[r.TALLY.traded].copy()
         days, self.before = self.traded.add(so_far - self.before), so_far
         self.traded, end = engine.start_day(self.day, days, t)
         for fees, places in self.groups:
             found = fees.find(self.traded.past[:, places])
             for own, (taker, _, fee) in zip(self.numbers, found, strict=True):
                 if not np.isnan(fee[0]):
-                    own[r.FEE, places], own[r.TAKER, places] = fee, taker
+                    own[r.NUMBER.fee, places], own[r.NUMBER.taker, places] = fee, taker
         return end
 
 
@@ -366,7 +369,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         stop = stop if fees is None else min(stop, fees.charge(t))
         given = (in_time.packed, *shared, policies, lanes, silent, state, *room, tape)
         span = (t, stop)
-        lanes.cursor[r.IS_WRITTEN] = span in block.table.written
+        lanes.cursor[r.CURSOR.is_written] = span in block.table.written
         t, why = loop(*given, address, setup.first, *span)
         if why != DONE:
             raise BlockFault
@@ -385,11 +388,11 @@ def measure_wallets(
 
     The profit of prices is what else explains the change from the equities ``began``.
     """
-    earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
+    earned = wallets[:, WALLET.equity] - began - sum(numbers[name] for name in GAINS)
     numbers["price_pnl"] = earned + sum(numbers[name] for name in m.GROWTH_TERMS)
-    found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
+    found = measure_accounts(numbers, span, wallets[:, WALLET.unit], wallets[:, WALLET.equity])
     measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
-    for name, row in (("price_pnl", m.ASSETS_SO_FAR), ("slippage", m.CONVERTED_SO_FAR)):
+    for name, row in (("price_pnl", WALLET.assets_so_far), ("slippage", WALLET.converted_so_far)):
         if name in measured:
             measured[name] = measured[name] - wallets[:, row]
     if "price_pnl" in measured:  # nothing was ever held, and what is left is rounding

@@ -16,7 +16,7 @@ from backtest.margin import LEVELS
 from backtest.policies import AccountView, Policy, number_elements
 from backtest.policies.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
-from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET
+from backtest.sweep.lanes.rows import HELD, LANES, N_POSITION
 
 MODULES = (rows, quiet, trades, closes, loop)
 KINDS = (*["pointer"] * 6, *["whole"] * 2)
@@ -130,7 +130,7 @@ def make_ask() -> Any:
                 place = (k * length + local) * policies.stride
                 seen[k * LANES + lane] = read_number(at, place)
         answered: int = call_lanes(
-            policies.addresses[i], lanes.position, (i * N_POSITION + TARGET) * LANES,
+            policies.addresses[i], lanes.position, (i * N_POSITION + HELD.target) * LANES,
             policies.params, policies.params_at[i] * LANES, seen, policies.memory,
             policies.memory_at[i] * LANES, policies.shown, policies.bar, LANES, time,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
-from backtest.account import money as m
+from backtest.account.money import WALLET
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
@@ -59,7 +59,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     shown, quotes, scratch, tape = share(deciders), share(quotes), share(scratch), share(tape)
     times = share(clock)
     quiet.begin_prices(rules, markets, block)
-    if block.cursor[r.IS_WRITTEN] == 0:
+    if block.cursor[r.CURSOR.is_written] == 0:
         quiet.write_table(rules, markets, block, start, stop)
     for t in range(start, stop):
         quiet.write_bar_prices(rules, markets, block, t)
@@ -95,10 +95,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     is_due = lanes.is_due[t] != 0
     if is_due and is_whole(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
-        lanes.found[r.WHOLE] = rare
+        lanes.found[r.REASON.whole] = rare
         r.keep_rare(lanes, rare, n, False)
         return rare
-    event = lanes.cursor[r.EVENT]
+    event = lanes.cursor[r.CURSOR.event]
     has_funding = is_due and event < len(feed.funding_bar) and feed.funding_bar[event] == t
     is_paying = has_funding or (terms.has_interest and t > 0)
     if is_paying:
@@ -107,10 +107,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         if terms.has_interest and t > 0:
             quiet.charge_lanes(terms, feed, lanes, t)
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
-    rare |= lanes.cursor[r.CLOSING]
+    rare |= lanes.cursor[r.CURSOR.closing]
     if rare != 0:
-        rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CLOSING]
-        lanes.found[r.WHOLE], lanes.found[r.OVER] = 0, lanes.cursor[r.CLOSING]
+        rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CURSOR.closing]
+        lanes.found[r.REASON.whole], lanes.found[r.REASON.over] = 0, lanes.cursor[r.CURSOR.closing]
         r.keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
@@ -118,8 +118,8 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         quiet.pay_lanes(terms, feed, lanes, t, 0)
         account = lanes.account
         for lane in range(LANES):
-            account[cell(r.OF_FUNDING, lane)] += account[cell(r.FUNDED, lane)]
-            account[cell(r.OF_INTEREST, lane)] += account[cell(r.CHARGED, lane)]
+            account[cell(r.TALLY.funding, lane)] += account[cell(r.WORK.funded, lane)]
+            account[cell(r.TALLY.interest, lane)] += account[cell(r.WORK.charged, lane)]
     if lanes.moves_stops:
         follow_bests(lanes, n)
     return rare
@@ -128,29 +128,29 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
     is_asking, rare, is_trading = n == 1, 0, False
-    is_asking &= lanes.cursor[r.N_TRADING] >= OFTEN and lanes.kinds[0] <= r.LOTS
-    is_asking &= lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
+    is_asking &= lanes.cursor[r.CURSOR.n_trading] >= OFTEN and lanes.kinds[0] <= r.LOTS
+    is_asking &= lanes.is_pending[0] == 1 and lanes.prices[r.PRICE.is_listed, 0] != 0.0
     is_asking &= terms.max_gross_leverage == math.inf  # else a look would not be for nothing
-    lanes.found[r.EXIT], lanes.found[r.CAPPED], lanes.found[r.ORDER] = 0, 0, 0
-    lanes.cursor[r.ASKING] = r.ALL_GROUPS
+    lanes.found[r.REASON.exit], lanes.found[r.REASON.capped], lanes.found[r.REASON.order] = 0, 0, 0
+    lanes.cursor[r.CURSOR.asking] = r.ALL_GROUPS
     if not is_asking:
         is_asking, rare = quiet.look(terms, lanes, n)
-    lanes.found[r.LOSS] = rare
+    lanes.found[r.REASON.loss] = rare
     if lanes.has_exits or (is_asking and lanes.has_rest):
         quiet.write_rest_of_prices(terms, feed, lanes, t)
     if lanes.has_exits:
-        lanes.found[r.EXIT] = find_exits(terms, lanes, n, False)
+        lanes.found[r.REASON.exit] = find_exits(terms, lanes, n, False)
     if is_asking:
-        is_trading, lanes.found[r.ORDER] = plan_trades(terms, lanes, n)
+        is_trading, lanes.found[r.REASON.order] = plan_trades(terms, lanes, n)
         if lanes.has_exits:
-            lanes.found[r.EXIT] |= find_exits(terms, lanes, n, True)
-    rare |= lanes.found[r.EXIT] | lanes.found[r.ORDER]
-    lanes.cursor[r.N_TRADING] = lanes.cursor[r.N_TRADING] + 1 if is_trading else 0
+            lanes.found[r.REASON.exit] |= find_exits(terms, lanes, n, True)
+    rare |= lanes.found[r.REASON.exit] | lanes.found[r.REASON.order]
+    lanes.cursor[r.CURSOR.n_trading] = lanes.cursor[r.CURSOR.n_trading] + 1 if is_trading else 0
     return is_trading, rare
 
 
 def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
-    flow = lanes.cursor[r.FLOW]
+    flow = lanes.cursor[r.CURSOR.flow]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         return True
     found = False
@@ -162,7 +162,7 @@ def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
 def find_lanes(lanes: Lanes, life: float) -> int:
     found = 0
     for lane in range(LANES):
-        found |= (lanes.account[cell(r.IS_LIVE, lane)] == life) << lane
+        found |= (lanes.account[cell(r.OWN.is_live, lane)] == life) << lane
     return found
 
 
@@ -174,42 +174,42 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     lanes.free[0] = free
     if lanes.is_due[t] == 0:
         return
-    event, flow = lanes.cursor[r.EVENT], lanes.cursor[r.FLOW]
+    event, flow = lanes.cursor[r.CURSOR.event], lanes.cursor[r.CURSOR.flow]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
         event += 1
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         flow += 1
-    lanes.cursor[r.EVENT], lanes.cursor[r.FLOW] = event, flow
+    lanes.cursor[r.CURSOR.event], lanes.cursor[r.CURSOR.flow] = event, flow
 
 
 def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """Let lanes that are ruined or over rest, unless closes would change what they are worth."""
     account, position, closing = lanes.account, lanes.position, 0
     for lane in range(LANES):
-        is_over = account[cell(m.IS_RUINED, lane)] + account[cell(m.IS_OVER, lane)] != 0.0
-        if not is_over or account[cell(r.IS_LIVE, lane)] == 0.0:
+        is_over = account[cell(WALLET.is_ruined, lane)] + account[cell(WALLET.is_over, lane)] != 0.0
+        if not is_over or account[cell(r.OWN.is_live, lane)] == 0.0:
             continue
-        account[cell(r.IS_LIVE, lane)] = r.ENDED
-        unit, money = account[cell(m.UNIT, lane)], account[cell(m.EQUITY, lane)]
-        worth = account[cell(m.SCALE, lane)] * (money + account[cell(m.RESERVE, lane)])
-        is_busy = bool(terms.has_interest) and account[cell(m.CASH, lane)] != 0.0
+        account[cell(r.OWN.is_live, lane)] = r.ENDED
+        unit, money = account[cell(WALLET.unit, lane)], account[cell(WALLET.equity, lane)]
+        worth = account[cell(WALLET.scale, lane)] * (money + account[cell(WALLET.reserve, lane)])
+        is_busy = bool(terms.has_interest) and account[cell(WALLET.cash, lane)] != 0.0
         is_busy = is_busy or abs(worth - unit) > TOLERANCE * unit  # its money was withdrawn
         for i in range(n):
-            position[spot(i, r.TARGET, lane)] = math.nan
-            is_busy = is_busy or position[spot(i, r.QUANTITY, lane)] != 0.0
+            position[spot(i, r.HELD.target, lane)] = math.nan
+            is_busy = is_busy or position[spot(i, r.HELD.quantity, lane)] != 0.0
         closing |= is_busy << lane
-    lanes.cursor[r.CLOSING] = closing
+    lanes.cursor[r.CURSOR.closing] = closing
     for i in range(n):
         for lane in range(LANES):
-            position[spot(i, r.REST, lane)] = find_rest(lanes, i, lane)
+            position[spot(i, r.HELD.rest, lane)] = find_rest(lanes, i, lane)
 
 
 @inlined
 def find_rest(lanes: Lanes, i: int, lane: int) -> float:
     """Return what is added to the target of a lane: 0, or NaN where it decides nothing more."""
-    is_deciding = lanes.account[cell(r.IS_LIVE, lane)] == r.LIVE
-    is_deciding &= lanes.position[spot(i, r.IS_HALTED, lane)] == 0.0
+    is_deciding = lanes.account[cell(r.OWN.is_live, lane)] == r.LIVE
+    is_deciding &= lanes.position[spot(i, r.HELD.is_halted, lane)] == 0.0
     return 0.0 if is_deciding else math.nan
 
 
@@ -217,7 +217,7 @@ def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
     """Let lanes whose columns are not known yet decide nothing: their target will be NaN."""
     for lane in range(LANES):
         rest = find_rest(lanes, i, lane) if local >= policies.known[cell(i, lane)] else math.nan
-        lanes.position[spot(i, r.REST, lane)] = rest
+        lanes.position[spot(i, r.HELD.rest, lane)] = rest
 
 
 def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
@@ -252,7 +252,7 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
                 keep_memory(policies, i, local)
         else:
             for lane in range(LANES):
-                lanes.position[spot(i, r.TARGET, lane)] = math.nan
+                lanes.position[spot(i, r.HELD.target, lane)] = math.nan
     return is_sound
 
 
@@ -271,8 +271,8 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
     account, shown = lanes.account, policies.shown
     days = (time + policies.interval - policies.start) / DAY_NS
     for lane in range(LANES):
-        equity, unit = account[cell(m.EQUITY, lane)], account[cell(m.UNIT, lane)]
-        peak = account[cell(m.PEAK, lane)]
+        equity, unit = account[cell(WALLET.equity, lane)], account[cell(WALLET.unit, lane)]
+        peak = account[cell(WALLET.peak, lane)]
         shown[cell(SEEN_EQUITY, lane)] = equity
         shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
         shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
@@ -281,12 +281,21 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
 
 def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
     account, position, shown = lanes.account, lanes.position, policies.shown
-    unit, is_isolated = abs(lanes.prices[r.CLOSE, i]), terms.rules.brackets.are_isolated[i] != 0
+    unit, is_isolated = (
+        abs(lanes.prices[r.PRICE.close, i]),
+        terms.rules.brackets.are_isolated[i] != 0,
+    )
     for lane in range(LANES):
-        quantity, equity = position[spot(i, r.QUANTITY, lane)], account[cell(m.EQUITY, lane)]
+        quantity, equity = (
+            position[spot(i, r.HELD.quantity, lane)],
+            account[cell(WALLET.equity, lane)],
+        )
         is_shown = (quantity != 0.0) & (equity > 0.0)
-        of_pool, of_its_own = account[cell(m.SINCE_POOL, lane)], position[spot(i, r.LAST_HIT, lane)]
+        of_pool, of_its_own = (
+            account[cell(WALLET.since_pool, lane)],
+            position[spot(i, r.HELD.last_hit, lane)],
+        )
         shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
         shown[cell(SEEN_POSITION, lane)] = quantity
-        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.LAST_STOP, lane)]
+        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.HELD.last_stop, lane)]
         shown[cell(SINCE_LIQUIDATION, lane)] = t - (of_its_own if is_isolated else of_pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
-from backtest.account.money import CASH
+from backtest.account.money import WALLET
 from backtest.core.kernels import inlined
 from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
 from backtest.sweep.lanes import rows as r
@@ -18,17 +18,17 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
-        prices[r.LIMIT, i] = compute_largest_notional(
+        prices[r.PRICE.limit, i] = compute_largest_notional(
             pick_margin(terms, i), math.inf, 0.0, 0.0, feed.initial[0, i], math.inf
         )
-        prices[r.INITIAL_X, i] = feed.initial[0, i]
+        prices[r.PRICE.initial_x, i] = feed.initial[0, i]
         lanes.is_known[i] = 0
         for lane in range(r.LANES):
             rules = r.read_rules(lanes.numbers, kind, table, i, lane)
             ratio = 1.0 + rules.slippage
             cost = (rules.slippage * ratio + rules.fee * ratio) * r.SLACK
-            lanes.position[r.spot(i, r.COST, lane)] = cost
-    lanes.cursor[r.IS_BOUND] = 0
+            lanes.position[r.spot(i, r.HELD.cost, lane)] = cost
+    lanes.cursor[r.CURSOR.is_bound] = 0
 
 
 def write_table(terms: Terms, feed: MarketFeed, lanes: r.Lanes, start: int, stop: int) -> None:
@@ -43,28 +43,28 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: r.Lanes, start: int, stop
             high = compute_value(size, is_inverse, feed.mark_high[t, i])
             close = compute_value(size, is_inverse, feed.mark_close[t, i])
             low, high = min(opened, low, close), max(opened, high, close)
-            table[t, i, r.OF_OPEN], table[t, i, r.OF_CLOSE] = value, close
-            table[t, i, r.OF_WIDEST] = max(abs(low), abs(high), abs(value))
-            table[t, i, r.OF_FAR] = max(value - low, high - value)
+            table[t, i, r.TABLE.open], table[t, i, r.TABLE.close] = value, close
+            table[t, i, r.TABLE.widest] = max(abs(low), abs(high), abs(value))
+            table[t, i, r.TABLE.far] = max(value - low, high - value)
 
 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     prices, table = lanes.prices, lanes.table
-    is_bound = lanes.cursor[r.IS_BOUND] == 1
+    is_bound = lanes.cursor[r.CURSOR.is_bound] == 1
     for i in range(len(lanes.signal)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        prices[r.IS_LISTED, i] = 1.0 if is_listed else 0.0
+        prices[r.PRICE.is_listed, i] = 1.0 if is_listed else 0.0
         if not is_listed:
             continue
-        value, widest = table[t, i, r.OF_OPEN], table[t, i, r.OF_WIDEST]
-        prices[r.OPEN, i], prices[r.AT_OPEN, i] = value, abs(value)
-        prices[r.CLOSE, i] = table[t, i, r.OF_CLOSE]
-        prices[r.WIDEST, i], prices[r.FAR, i] = widest, table[t, i, r.OF_FAR]
-        if not is_bound or lanes.most[i] * widest > prices[r.TOP, i]:
+        value, widest = table[t, i, r.TABLE.open], table[t, i, r.TABLE.widest]
+        prices[r.PRICE.open, i], prices[r.PRICE.at_open, i] = value, abs(value)
+        prices[r.PRICE.close, i] = table[t, i, r.TABLE.close]
+        prices[r.PRICE.widest, i], prices[r.PRICE.far, i] = widest, table[t, i, r.TABLE.far]
+        if not is_bound or lanes.most[i] * widest > prices[r.PRICE.top, i]:
             bound_rates(terms, lanes, i)
-        prices[r.DUE, i] = 0.0
+        prices[r.PRICE.due, i] = 0.0
         bound_moves(lanes, i)
-    lanes.cursor[r.IS_BOUND] = 1
+    lanes.cursor[r.CURSOR.is_bound] = 1
 
 
 def write_before(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
@@ -73,34 +73,36 @@ def write_before(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None
     for i in range(len(lanes.signal)):
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
         before = compute_value(size, is_inverse, feed.mark_close[last, i])
-        lanes.prices[r.BEFORE, i] = lanes.prices[r.OPEN, i] if math.isnan(before) else before
+        lanes.prices[r.PRICE.before, i] = (
+            lanes.prices[r.PRICE.open, i] if math.isnan(before) else before
+        )
 
 
 def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
     for i in range(len(lanes.signal)):
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        prices[r.LAST_LOW, i] = compute_value(size, is_inverse, feed.low[t, i])
-        prices[r.LAST_HIGH, i] = compute_value(size, is_inverse, feed.high[t, i])
-        prices[r.VOLUME, i] = feed.volume[last, i]
-        prices[r.SIGMA, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
-        prices[r.ADV, i] = feed.adv[min(t, len(feed.adv) - 1), i]
-        prices[r.STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
-        prices[r.PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
-        prices[r.TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        prices[r.PRICE.last_low, i] = compute_value(size, is_inverse, feed.low[t, i])
+        prices[r.PRICE.last_high, i] = compute_value(size, is_inverse, feed.high[t, i])
+        prices[r.PRICE.volume, i] = feed.volume[last, i]
+        prices[r.PRICE.sigma, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        prices[r.PRICE.adv, i] = feed.adv[min(t, len(feed.adv) - 1), i]
+        prices[r.PRICE.stop_scale, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        prices[r.PRICE.profit_scale, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        prices[r.PRICE.trail_scale, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
 
 
 def bound_moves(lanes: r.Lanes, i: int) -> None:
     """Bound what a contract can lose and need in the bar, and pay of funding after the open."""
     prices = lanes.prices
-    spare = (prices[r.RATE, i] + 1e-9) * prices[r.WIDEST, i]
-    prices[r.REACH, i] = prices[r.FAR, i] + spare + prices[r.DUE, i]
+    spare = (prices[r.PRICE.rate, i] + 1e-9) * prices[r.PRICE.widest, i]
+    prices[r.PRICE.reach, i] = prices[r.PRICE.far, i] + spare + prices[r.PRICE.due, i]
 
 
 def bound_rates(terms: Terms, lanes: r.Lanes, i: int) -> None:
     """Bound the margin rates of all notionals up to ``TOP``, which that of no lane exceeds."""
     prices, tables = lanes.prices, terms.rules.brackets
-    most = lanes.most[i] * prices[r.WIDEST, i] * r.SLACK
+    most = lanes.most[i] * prices[r.PRICE.widest, i] * r.SLACK
     x, fee = tables.multipliers[i], tables.close_fees[i]
     rate, k, top = scale_rate(tables.rates[i, 0], x, fee), 1, math.inf
     while k < tables.counts[i] and most > tables.floors[i, k]:
@@ -118,36 +120,38 @@ def bound_rates(terms: Terms, lanes: r.Lanes, i: int) -> None:
             k += 1
         if k < tables.counts[i]:
             top = min(top, tables.caps[i, k - 1])
-    prices[r.TOP, i] = top / r.SLACK
-    prices[r.RATE, i] = rate * r.SLACK
-    prices[r.INITIAL_RATE, i] = initial * r.SLACK
+    prices[r.PRICE.top, i] = top / r.SLACK
+    prices[r.PRICE.rate, i] = rate * r.SLACK
+    prices[r.PRICE.initial_rate, i] = initial * r.SLACK
 
 
 def begin_payments(lanes: r.Lanes, n: int) -> None:
     account, position = lanes.account, lanes.position
     for lane in range(r.LANES):
-        account[r.cell(r.CASH_BEFORE, lane)] = account[r.cell(CASH, lane)]
-        account[r.cell(r.COSTS, lane)] = 0.0
-        account[r.cell(r.FUNDED, lane)] = 0.0
-        account[r.cell(r.CHARGED, lane)] = 0.0
+        account[r.cell(r.WORK.cash_before, lane)] = account[r.cell(WALLET.cash, lane)]
+        account[r.cell(r.WORK.costs, lane)] = 0.0
+        account[r.cell(r.WORK.funded, lane)] = 0.0
+        account[r.cell(r.WORK.charged, lane)] = 0.0
     for i in range(n if lanes.has_isolated else 0):
         for lane in range(r.LANES):
-            position[r.spot(i, r.MARGIN_BEFORE, lane)] = position[r.spot(i, r.MARGIN, lane)]
+            position[r.spot(i, r.HELD.margin_before, lane)] = position[
+                r.spot(i, r.HELD.margin, lane)
+            ]
 
 
 def pay_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int, is_open: int) -> None:
     """Pay the settlements at the open of bar t, and bound those after it; or pay those."""
-    event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
+    event, brackets = lanes.cursor[r.CURSOR.event], terms.rules.brackets
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         i, rate = feed.funding_instrument[event], feed.funding_rate[event]
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
+        if lanes.prices[r.PRICE.is_listed, i] != 0.0:
             price = feed.funding_price[event]
             price = feed.mark_open[t, i] if math.isnan(price) else price
             value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
             if feed.funding_is_open[event] == is_open:
                 pay_event(lanes, brackets.are_isolated[i] != 0, value, rate, i)
             elif is_open == 1:
-                lanes.prices[r.DUE, i] += abs(value * rate)
+                lanes.prices[r.PRICE.due, i] += abs(value * rate)
                 bound_moves(lanes, i)
         event += 1
 
@@ -156,14 +160,14 @@ def pay_event(lanes: r.Lanes, is_isolated: bool, value: float, rate: float, i: i
     account, position = lanes.account, lanes.position
     if is_isolated:
         for lane in range(r.LANES):
-            paid = compute_payment(position[r.spot(i, r.QUANTITY, lane)], value, rate)
-            position[r.spot(i, r.MARGIN, lane)] -= paid
-            account[r.cell(r.FUNDED, lane)] += paid
+            paid = compute_payment(position[r.spot(i, r.HELD.quantity, lane)], value, rate)
+            position[r.spot(i, r.HELD.margin, lane)] -= paid
+            account[r.cell(r.WORK.funded, lane)] += paid
         return
     for lane in range(r.LANES):
-        paid = compute_payment(position[r.spot(i, r.QUANTITY, lane)], value, rate)
-        account[r.cell(CASH, lane)] -= paid
-        account[r.cell(r.FUNDED, lane)] += paid
+        paid = compute_payment(position[r.spot(i, r.HELD.quantity, lane)], value, rate)
+        account[r.cell(WALLET.cash, lane)] -= paid
+        account[r.cell(r.WORK.funded, lane)] += paid
 
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
@@ -172,18 +176,20 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     for lane in range(r.LANES):
-        account[r.cell(r.BASE, lane)] = account[r.cell(CASH, lane)]
+        account[r.cell(r.WORK.base, lane)] = account[r.cell(WALLET.cash, lane)]
     for i in range(len(lanes.signal)):
         is_isolated = terms.rules.brackets.are_isolated[i] != 0
         for lane in range(r.LANES):
-            margin = position[r.spot(i, r.MARGIN, lane)]
-            entered = position[r.spot(i, r.QUANTITY, lane)] * position[r.spot(i, r.ENTRY, lane)]
-            account[r.cell(r.BASE, lane)] += margin if is_isolated else entered
+            margin = position[r.spot(i, r.HELD.margin, lane)]
+            entered = (
+                position[r.spot(i, r.HELD.quantity, lane)] * position[r.spot(i, r.HELD.entry, lane)]
+            )
+            account[r.cell(r.WORK.base, lane)] += margin if is_isolated else entered
     for lane in range(r.LANES):
-        base = account[r.cell(r.BASE, lane)]
+        base = account[r.cell(r.WORK.base, lane)]
         interest = -base * (lent_at if base > 0.0 else borrow) * years
-        account[r.cell(r.CHARGED, lane)] = interest
-        account[r.cell(CASH, lane)] -= interest
+        account[r.cell(r.WORK.charged, lane)] = interest
+        account[r.cell(WALLET.cash, lane)] -= interest
 
 
 def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
@@ -191,17 +197,17 @@ def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
     if n > 1:
         rare, asking = value_lanes(lanes, terms.rules.brackets.are_isolated[0] != 0, n), 0
         for i in range(n):
-            is_open = lanes.is_pending[i] == 1 and lanes.prices[r.IS_LISTED, i] != 0.0
+            is_open = lanes.is_pending[i] == 1 and lanes.prices[r.PRICE.is_listed, i] != 0.0
             found = find_groups(lanes, i) if is_open else 0
             lanes.is_asking[i] = 1 if found != 0 else 0
             asking |= found
-        lanes.cursor[r.ASKING] = asking
+        lanes.cursor[r.CURSOR.asking] = asking
         return asking != 0, rare
     if terms.rules.brackets.are_isolated[0]:
         is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, True, False))
     else:
         is_asking, rare = look_at_one(lanes, r.make_kind(False, False, False, False, False))
-    is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
+    is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.PRICE.is_listed, 0] != 0.0
     lanes.is_asking[0] = 1 if is_asking else 0
     return is_asking, rare
 
@@ -211,20 +217,23 @@ def look_at_one(lanes: r.Lanes, kind: r.FillKind) -> tuple[bool, int]:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, asking, is_any = r.quote_open(lanes.prices, 0), lanes.signal[0], 0, False
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    reach_of_one = lanes.prices[r.REACH, 0]
+    reach_of_one = lanes.prices[r.PRICE.reach, 0]
     table = r.Table(1.0, 1.0, 1.0)
     for group in range(r.GROUPS):
         found = False
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
             rules = r.read_rules(numbers, kind, table, 0, lane)
-            quantity = position[r.spot(0, r.QUANTITY, lane)]
-            cash = account[r.cell(CASH, lane)]
-            line, target = account[r.cell(r.LINE, lane)], position[r.spot(0, r.TARGET, lane)]
+            quantity = position[r.spot(0, r.HELD.quantity, lane)]
+            cash = account[r.cell(WALLET.cash, lane)]
+            line, target = (
+                account[r.cell(r.OWN.line, lane)],
+                position[r.spot(0, r.HELD.target, lane)],
+            )
             backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
             if kind.is_isolated:
-                profit = quantity * (quote.fill - position[r.spot(0, r.ENTRY, lane)])
-                backing = position[r.spot(0, r.MARGIN, lane)] + profit
+                profit = quantity * (quote.fill - position[r.spot(0, r.HELD.entry, lane)])
+                backing = position[r.spot(0, r.HELD.margin, lane)] + profit
             worth = cash + backing
             spare = worth - line - lost
             if kind.is_isolated:
@@ -233,10 +242,10 @@ def look_at_one(lanes: r.Lanes, kind: r.FillKind) -> tuple[bool, int]:
             reach = compute_target(rules, quote, worth, target, signal)
             found |= is_outside(rules, worth, reach, quantity * scale)
             is_any |= not spare > 0.0
-            account[r.cell(r.SPARE, lane)] = spare
-            account[r.cell(r.WORTH, lane)] = worth
+            account[r.cell(r.WORK.spare, lane)] = spare
+            account[r.cell(r.WORK.worth, lane)] = worth
         asking |= found << group
-    lanes.cursor[r.ASKING] = asking
+    lanes.cursor[r.CURSOR.asking] = asking
     return asking != 0, find_spent(lanes) if is_any else 0
 
 
@@ -244,61 +253,65 @@ def find_spent(lanes: r.Lanes) -> int:
     """Return as bits the lanes that may lose as much as they can spare."""
     rare = 0
     for lane in range(r.LANES):
-        rare |= (not lanes.account[r.cell(r.SPARE, lane)] > 0.0) << lane
+        rare |= (not lanes.account[r.cell(r.WORK.spare, lane)] > 0.0) << lane
     return rare
 
 
 def value_lanes(lanes: r.Lanes, is_isolated: bool, n: int) -> int:
     account = lanes.account
     for lane in range(r.LANES):
-        account[r.cell(r.WORTH, lane)] = 0.0 if is_isolated else account[r.cell(CASH, lane)]
-        account[r.cell(r.LOST, lane)] = 0.0
-        account[r.cell(r.SPARE, lane)] = math.inf
+        account[r.cell(r.WORK.worth, lane)] = (
+            0.0 if is_isolated else account[r.cell(WALLET.cash, lane)]
+        )
+        account[r.cell(r.WORK.lost, lane)] = 0.0
+        account[r.cell(r.WORK.spare, lane)] = math.inf
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
+        if lanes.prices[r.PRICE.is_listed, i] != 0.0:
             if is_isolated:
                 add_worth_isolated(lanes, i)
             else:
                 add_worth(lanes, i)
     is_any = False
     for lane in range(r.LANES):
-        lost, worth = account[r.cell(r.LOST, lane)], account[r.cell(r.WORTH, lane)]
+        lost, worth = account[r.cell(r.WORK.lost, lane)], account[r.cell(r.WORK.worth, lane)]
         if is_isolated:
-            worth = account[r.cell(CASH, lane)] + worth
-            account[r.cell(r.WORTH, lane)] = worth
-        spare = worth - account[r.cell(r.LINE, lane)] - lost
+            worth = account[r.cell(WALLET.cash, lane)] + worth
+            account[r.cell(r.WORK.worth, lane)] = worth
+        spare = worth - account[r.cell(r.OWN.line, lane)] - lost
         if is_isolated:
-            least = account[r.cell(r.SPARE, lane)]
-            least = least if account[r.cell(CASH, lane)] >= 0.0 else -1.0
+            least = account[r.cell(r.WORK.spare, lane)]
+            least = least if account[r.cell(WALLET.cash, lane)] >= 0.0 else -1.0
             spare = least if least < spare else spare
         is_any |= not spare > 0.0
-        account[r.cell(r.SPARE, lane)] = spare
+        account[r.cell(r.WORK.spare, lane)] = spare
     return find_spent(lanes) if is_any else 0
 
 
 def add_worth(lanes: r.Lanes, i: int) -> None:
     account, position = lanes.account, lanes.position
-    value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
+    value, reach = lanes.prices[r.PRICE.open, i], lanes.prices[r.PRICE.reach, i]
     for lane in range(r.LANES):
-        quantity = position[r.spot(i, r.QUANTITY, lane)]
-        account[r.cell(r.WORTH, lane)] += quantity * value
-        account[r.cell(r.LOST, lane)] += abs(quantity) * reach
+        quantity = position[r.spot(i, r.HELD.quantity, lane)]
+        account[r.cell(r.WORK.worth, lane)] += quantity * value
+        account[r.cell(r.WORK.lost, lane)] += abs(quantity) * reach
 
 
 def add_worth_isolated(lanes: r.Lanes, i: int) -> None:
     """Add what a position that stands alone is worth and may lose; it may not lose its backing."""
     account, position = lanes.account, lanes.position
-    value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
+    value, reach = lanes.prices[r.PRICE.open, i], lanes.prices[r.PRICE.reach, i]
     for lane in range(r.LANES):
-        quantity = position[r.spot(i, r.QUANTITY, lane)]
-        profit = quantity * (value - position[r.spot(i, r.ENTRY, lane)])
-        backing, lost = position[r.spot(i, r.MARGIN, lane)] + profit, abs(quantity) * reach
-        before = account[r.cell(r.WORTH, lane)]
-        account[r.cell(r.WORTH, lane)] = before + position[r.spot(i, r.MARGIN, lane)] + profit
-        account[r.cell(r.LOST, lane)] += lost
+        quantity = position[r.spot(i, r.HELD.quantity, lane)]
+        profit = quantity * (value - position[r.spot(i, r.HELD.entry, lane)])
+        backing, lost = position[r.spot(i, r.HELD.margin, lane)] + profit, abs(quantity) * reach
+        before = account[r.cell(r.WORK.worth, lane)]
+        account[r.cell(r.WORK.worth, lane)] = (
+            before + position[r.spot(i, r.HELD.margin, lane)] + profit
+        )
+        account[r.cell(r.WORK.lost, lane)] += lost
         is_safe = (lost < backing) | (quantity == 0.0)
-        least = account[r.cell(r.SPARE, lane)]
-        account[r.cell(r.SPARE, lane)] = least if is_safe else -1.0
+        least = account[r.cell(r.WORK.spare, lane)]
+        account[r.cell(r.WORK.spare, lane)] = least if is_safe else -1.0
 
 
 def find_groups(lanes: r.Lanes, i: int) -> int:
@@ -312,10 +325,10 @@ def find_groups(lanes: r.Lanes, i: int) -> int:
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
             rules = r.read_rules(numbers, kind, table, i, lane)
-            equity = account[r.cell(r.WORTH, lane)]
-            target = position[r.spot(i, r.TARGET, lane)]
+            equity = account[r.cell(r.WORK.worth, lane)]
+            target = position[r.spot(i, r.HELD.target, lane)]
             reach = compute_target(rules, quote, equity, target, signal)
-            held = position[r.spot(i, r.QUANTITY, lane)] * scale
+            held = position[r.spot(i, r.HELD.quantity, lane)] * scale
             found |= is_outside(rules, equity, reach, held)
         asking |= found << group
     return asking

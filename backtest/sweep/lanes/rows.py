@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest._compile.object_code import view_numbers
 from backtest.account import AccountState, InstrumentRules, Terms, find_line
-from backtest.account.money import PEAK, SINCE_POOL, WALLET
+from backtest.account.money import WALLET
 from backtest.account.records import NUMBERS, Quote
 from backtest.core.kernels import inlined
+from backtest.core.structs import number_fields, view_numbers
 from backtest.margin import MarginRules
-from backtest.results import tally as y
-from backtest.results.tally import N_TALLY
+from backtest.results.tally import Tally
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray, IntArray
@@ -38,64 +37,164 @@ SLACK = 1.0 + 1e-9
 WALLET_ROWS = len(WALLET)
 """The first rows of an account are its wallet (:mod:`backtest.account.records`).
 
-In row ``SINCE_POOL`` stands the bar of the pool's last liquidation. The turnover is the tally's.
+In row ``since_pool`` stands the bar of the pool's last liquidation. The turnover is the tally's.
 """
-LINE, IS_LIVE, KEEP, LEAST, TALLY = range(WALLET_ROWS, WALLET_ROWS + 5)
-STATE_ROWS = TALLY + N_TALLY
-TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
-"""Where the numbers of a tally are; lanes leave its bars, and its highest unit is the wallet's."""
-(
-    LOW, LOW_PEAK, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, INITIAL_SUM,
-    INITIAL_SHARE, EQUITY_SUM, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST, OF_TRADED,
-    OF_FILLS,
-) = map(TALLY_ROWS.__getitem__, (
-    "low", "low_peak", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
-    "initial", "initial_share", "equity", "fees", "slippage", "impact", "funding", "interest",
-    "traded", "fills",
-))  # fmt: skip
-N_ACCOUNT = STATE_ROWS + 14
-(
-    CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, GROSS, NEEDED, POOL,
-    SPARE, ADDING,
-) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
 
-N_POSITION = 14
-HELD_ROWS = 9
-(
-    QUANTITY, ENTRY, MARGIN, TARGET, REST, BEST, LAST_STOP, LAST_HIT, IS_HALTED, MARGIN_BEFORE,
-    WANT, STOP_LOW, STOP_HIGH, COST,
-) = range(N_POSITION)  # fmt: skip
-"""``REST``, which formulas add to the target in the row before, is 0, or NaN where none decides."""
+
+class OwnRows(NamedTuple):
+    """Rows of an account that lanes alone have."""
+
+    line: int
+    is_live: int
+    keep: int
+    least: int
+
+
+OWN = OwnRows._make(range(WALLET_ROWS, WALLET_ROWS + len(OwnRows._fields)))
+FIRST_OF_TALLY = OWN.least + 1
+TALLY = number_fields("TallyRows", Tally.names(), first=FIRST_OF_TALLY)
+"""The rows of a tally; lanes leave its bars, and its highest unit is the wallet's."""
+STATE_ROWS = FIRST_OF_TALLY + len(TALLY)
+
+
+class WorkRows(NamedTuple):
+    """Rows in which a bar is computed."""
+
+    cash_before: int
+    worth: int
+    lost: int
+    costs: int
+    initial: int
+    base: int
+    wanted: int
+    funded: int
+    charged: int
+    gross: int
+    needed: int
+    pool: int
+    spare: int
+    adding: int
+
+
+N_ACCOUNT = STATE_ROWS + len(WorkRows._fields)
+WORK = WorkRows._make(range(STATE_ROWS, N_ACCOUNT))
+
+
+class HeldRows(NamedTuple):
+    """Rows of a position: its state up to ``is_halted``, and room to compute in.
+
+    ``rest``, which formulas add to the target in the row before, is 0, or NaN where none decides.
+    """
+
+    quantity: int
+    entry: int
+    margin: int
+    target: int
+    rest: int
+    best: int
+    last_stop: int
+    last_hit: int
+    is_halted: int
+    margin_before: int
+    want: int
+    stop_low: int
+    stop_high: int
+    cost: int
+
+
+N_POSITION = len(HeldRows._fields)
+HELD = HeldRows._make(range(N_POSITION))
+HELD_ROWS = HELD.is_halted + 1
+
 N_NUMBERS = len(NUMBERS)
+NUMBER = number_fields("NumberRows", NUMBERS)
 
-OF_OPEN, OF_CLOSE, OF_WIDEST, OF_FAR = range(4)
-"""Columns of ``Lanes.table``."""
-N_PRICES = 22
-(
-    OPEN, BEFORE, CLOSE, AT_OPEN, WIDEST, FAR, REACH, TOP, RATE, INITIAL_RATE, LIMIT, IS_LISTED,
-    INITIAL_X, LAST_LOW, LAST_HIGH, VOLUME, SIGMA, ADV, STOP_SCALE, PROFIT_SCALE,
-    TRAIL_SCALE, DUE,
-) = range(N_PRICES)  # fmt: skip
+
+class TableColumns(NamedTuple):
+    """Columns of ``Lanes.table``."""
+
+    open: int
+    close: int
+    widest: int
+    far: int
+
+
+TABLE = TableColumns._make(range(len(TableColumns._fields)))
+
+
+class PriceRows(NamedTuple):
+    """Rows of ``Lanes.prices``: of an instrument in the bar, per contract.
+
+    ``before`` is the close before, ``far`` and ``reach`` bound what a contract can lose, ``top`` is
+    the notional up to which the margin rates ``rate`` and ``initial_rate`` hold, ``due`` bounds
+    funding after the open. ``last_low`` and ``last_high`` are extremes of last prices.
+    """
+
+    open: int
+    before: int
+    close: int
+    at_open: int
+    widest: int
+    far: int
+    reach: int
+    top: int
+    rate: int
+    initial_rate: int
+    limit: int
+    is_listed: int
+    initial_x: int
+    last_low: int
+    last_high: int
+    volume: int
+    sigma: int
+    adv: int
+    stop_scale: int
+    profit_scale: int
+    trail_scale: int
+    due: int
+
+
+N_PRICES = len(PriceRows._fields)
+PRICE = PriceRows._make(range(N_PRICES))
 
 LIVE, ENDED = 1.0, 2.0
-"""What ``IS_LIVE`` says: an ended account stays, and never trades again; 0: there is none."""
+"""What ``is_live`` says: an ended account stays, and never trades again; 0: there is none."""
 
-N_CURSOR = 8
-EVENT, FLOW, SAMPLE, IS_BOUND, CLOSING, N_TRADING, IS_WRITTEN, ASKING = range(N_CURSOR)
-"""Entries of ``Lanes.cursor``: the next settlement, flow and sample; whether bounds hold; as bits
-the ended lanes with something left to close or to earn, which pass every bar alone; how many bars
-in a row some lane traded; whether the table has the bars of the chunk; as bits
-the groups of lanes in which one may trade."""
+
+class CursorEntries(NamedTuple):
+    """Entries of ``Lanes.cursor``.
+
+    The next settlement (``event``), flow and sample. ``is_bound``: bounds hold. ``closing``: as
+    bits the ended lanes with something left to close or to earn, which pass every bar alone.
+    ``n_trading``: how many bars in a row some lane traded. ``is_written``: the table has the bars
+    of the chunk. ``asking``: as bits the groups of lanes in which one may trade.
+    """
+
+    event: int
+    flow: int
+    sample: int
+    is_bound: int
+    closing: int
+    n_trading: int
+    is_written: int
+    asking: int
+
+
+N_CURSOR = len(CursorEntries._fields)
+CURSOR = CursorEntries._make(range(N_CURSOR))
 
 PLAIN, LOTS, ISOLATED, ISOLATED_INVERSE, LINEAR, INVERTED = range(6)
 
-REASONS = (
-    "a flow, or the end of an instrument", "a loss that may take what is there",
-    "a stop in reach", "the limit of gross leverage", "an order that margin may not allow",
-    "a ruined account with something left",
-)  # fmt: skip
+REASONS = {
+    "whole": "a flow, or the end of an instrument",
+    "loss": "a loss that may take what is there",
+    "exit": "a stop in reach",
+    "capped": "the limit of gross leverage",
+    "order": "an order that margin may not allow",
+    "over": "a ruined account with something left",
+}
 """Why lanes pass a bar alone."""
-WHOLE, LOSS, EXIT, CAPPED, ORDER, OVER = range(len(REASONS))
+REASON = number_fields("ReasonRows", REASONS)
 
 
 class Lanes(NamedTuple):
@@ -141,7 +240,7 @@ class Lanes(NamedTuple):
     counts: IntArray
     units: FloatArray
     free: FloatArray
-    tally: FloatArray
+    tally: Tally
     table: FloatArray
     is_due: IntArray
 
@@ -237,14 +336,14 @@ def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
         for row in range(STATE_ROWS):
             lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
         if is_paying:
-            lanes.kept_account[cell(0, lane)] = account[cell(CASH_BEFORE, lane)]
+            lanes.kept_account[cell(0, lane)] = account[cell(WORK.cash_before, lane)]
         for i in range(n):
             for row in range(HELD_ROWS):
                 lanes.kept_position[spot(i, row, lane)] = position[spot(i, row, lane)]
             if is_paying and lanes.has_isolated:
-                before = position[spot(i, MARGIN_BEFORE, lane)]
-                lanes.kept_position[spot(i, MARGIN, lane)] = before
-            position[spot(i, WANT, lane)] = position[spot(i, QUANTITY, lane)]
+                before = position[spot(i, HELD.margin_before, lane)]
+                lanes.kept_position[spot(i, HELD.margin, lane)] = before
+            position[spot(i, HELD.want, lane)] = position[spot(i, HELD.quantity, lane)]
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
@@ -253,32 +352,34 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
         wallet[row] = account[cell(row, lane)]
-    state.wallet.since_pool = t - 1.0 - account[cell(SINCE_POOL, lane)]
-    state.wallet.turnover = account[cell(OF_TRADED, lane)]
+    state.wallet.since_pool = t - 1.0 - account[cell(WALLET.since_pool, lane)]
+    state.wallet.turnover = account[cell(TALLY.traded, lane)]
     for i in range(len(state.positions)):
-        quantity = position[spot(i, QUANTITY, lane)]
+        quantity = position[spot(i, HELD.quantity, lane)]
         state.positions[i].quantity = quantity
-        state.positions[i].entry = position[spot(i, ENTRY, lane)]
-        state.positions[i].marked = lanes.prices[BEFORE, i] if quantity != 0.0 else 0.0
-        state.positions[i].margin = position[spot(i, MARGIN, lane)]
-        state.positions[i].best = position[spot(i, BEST, lane)]
-        state.positions[i].leverage = position[spot(i, TARGET, lane)]
+        state.positions[i].entry = position[spot(i, HELD.entry, lane)]
+        state.positions[i].marked = lanes.prices[PRICE.before, i] if quantity != 0.0 else 0.0
+        state.positions[i].margin = position[spot(i, HELD.margin, lane)]
+        state.positions[i].best = position[spot(i, HELD.best, lane)]
+        state.positions[i].leverage = position[spot(i, HELD.target, lane)]
         state.positions[i].signal = lanes.signal[i]
         state.positions[i].is_pending = lanes.is_pending[i]
-        state.positions[i].is_halted = int(position[spot(i, IS_HALTED, lane)])
+        state.positions[i].is_halted = int(position[spot(i, HELD.is_halted, lane)])
         state.positions[i].factor = 1.0
         state.positions[i].last_funding = lanes.last_funding[i]
         state.positions[i].since = state.wallet.since_pool
         if terms.rules.brackets.are_isolated[i]:
-            state.positions[i].since = t - 1.0 - position[spot(i, LAST_HIT, lane)]
-        state.positions[i].since_stop = t - 1.0 - position[spot(i, LAST_STOP, lane)]
+            state.positions[i].since = t - 1.0 - position[spot(i, HELD.last_hit, lane)]
+        state.positions[i].since_stop = t - 1.0 - position[spot(i, HELD.last_stop, lane)]
         for row in range(N_NUMBERS):
             terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
-    state.cursor[0], state.cursor[1] = lanes.cursor[EVENT], lanes.cursor[FLOW]
-    for row in range(N_TALLY):
-        lanes.tally[row] = account[cell(TALLY + row, lane)]
-    lanes.tally[y.PEAK_UNIT] = account[cell(PEAK, lane)]
-    lanes.tally[y.SAMPLE_FREE], lanes.tally[y.BARS] = lanes.free[0], bars
+    state.cursor[0], state.cursor[1] = lanes.cursor[CURSOR.event], lanes.cursor[CURSOR.flow]
+    tally = view_numbers(lanes.tally)
+    for row in range(len(tally)):
+        tally[row] = account[cell(FIRST_OF_TALLY + row, lane)]
+    lanes.tally.peak = account[cell(WALLET.peak, lane)]
+    lanes.tally.sample_free = lanes.free[0]
+    lanes.tally.bars = bars
 
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
@@ -287,36 +388,28 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
         account[cell(row, lane)] = wallet[row]
-    account[cell(SINCE_POOL, lane)] = t - state.wallet.since_pool
-    reserve, least = state.wallet.reserve, account[cell(LEAST, lane)]
+    account[cell(WALLET.since_pool, lane)] = t - state.wallet.since_pool
+    reserve, least = state.wallet.reserve, account[cell(OWN.least, lane)]
     line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
-    account[cell(LINE, lane)] = max(line, least - reserve, 0.0)
-    for row in range(N_TALLY):
-        account[cell(TALLY + row, lane)] = lanes.tally[row]
-    low, low_peak = lanes.tally[y.LOW], lanes.tally[y.LOW_PEAK]
-    account[cell(KEEP, lane)] = low / low_peak if low_peak > 0.0 else 0.0
+    account[cell(OWN.line, lane)] = max(line, least - reserve, 0.0)
+    tally = view_numbers(lanes.tally)
+    for row in range(len(tally)):
+        account[cell(FIRST_OF_TALLY + row, lane)] = tally[row]
+    low, low_peak = lanes.tally.low, lanes.tally.low_peak
+    account[cell(OWN.keep, lane)] = low / low_peak if low_peak > 0.0 else 0.0
     for i in range(len(state.positions)):
         size = abs(state.positions[i].quantity)
-        position[spot(i, QUANTITY, lane)] = state.positions[i].quantity
-        position[spot(i, ENTRY, lane)] = state.positions[i].entry
-        position[spot(i, MARGIN, lane)] = state.positions[i].margin
-        position[spot(i, BEST, lane)] = state.positions[i].best
-        position[spot(i, LAST_STOP, lane)] = t - state.positions[i].since_stop
-        position[spot(i, LAST_HIT, lane)] = t - state.positions[i].since
-        position[spot(i, IS_HALTED, lane)] = state.positions[i].is_halted
+        position[spot(i, HELD.quantity, lane)] = state.positions[i].quantity
+        position[spot(i, HELD.entry, lane)] = state.positions[i].entry
+        position[spot(i, HELD.margin, lane)] = state.positions[i].margin
+        position[spot(i, HELD.best, lane)] = state.positions[i].best
+        position[spot(i, HELD.last_stop, lane)] = t - state.positions[i].since_stop
+        position[spot(i, HELD.last_hit, lane)] = t - state.positions[i].since
+        position[spot(i, HELD.is_halted, lane)] = state.positions[i].is_halted
         lanes.is_known[i] = 0
         if size > lanes.most[i]:
             lanes.most[i] = size
-            lanes.cursor[IS_BOUND] = 0
-
-
-(
-    LOT, MIN_NOTIONAL, FEE, TAKER, SLIPPAGE, IMPACT, PARTICIPATION, MIN_LEVERAGE, MAX_LEVERAGE,
-    BAND, STOP_LOSS, TAKE_PROFIT, TRAILING_STOP, MARGIN_SHARE,
-) = map(NUMBERS.index, (
-    "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation", "min_leverage",
-    "max_leverage", "band", "stop_loss", "take_profit", "trailing_stop", "margin_share",
-))  # fmt: skip
+            lanes.cursor[CURSOR.is_bound] = 0
 
 
 class FillKind(NamedTuple):
@@ -371,23 +464,23 @@ def read_rules(
             multiplier=1.0,
             initial_multiplier=1.0,
         ),
-        lot=numbers[term(i, LOT, lane)],
-        min_notional=numbers[term(i, MIN_NOTIONAL, lane)],
-        fee=numbers[term(i, FEE, lane)],
-        taker=numbers[term(i, TAKER, lane)],
-        slippage=numbers[term(i, SLIPPAGE, lane)],
-        impact=numbers[term(i, IMPACT, lane)],
-        participation=numbers[term(i, PARTICIPATION, lane)],
+        lot=numbers[term(i, NUMBER.lot, lane)],
+        min_notional=numbers[term(i, NUMBER.min_notional, lane)],
+        fee=numbers[term(i, NUMBER.fee, lane)],
+        taker=numbers[term(i, NUMBER.taker, lane)],
+        slippage=numbers[term(i, NUMBER.slippage, lane)],
+        impact=numbers[term(i, NUMBER.impact, lane)],
+        participation=numbers[term(i, NUMBER.participation, lane)],
         liquidation_mode=0,
         liquidation_fee=0.0,
         liquidation_slippage=0.0,
         step=0.0,
         full_below=0.0,
         is_funded_by_wallet=False,
-        min_leverage=numbers[term(i, MIN_LEVERAGE, lane)],
-        max_leverage=numbers[term(i, MAX_LEVERAGE, lane)],
-        band=numbers[term(i, BAND, lane)],
-        stop_loss=numbers[term(i, STOP_LOSS, lane)],
+        min_leverage=numbers[term(i, NUMBER.min_leverage, lane)],
+        max_leverage=numbers[term(i, NUMBER.max_leverage, lane)],
+        band=numbers[term(i, NUMBER.band, lane)],
+        stop_loss=numbers[term(i, NUMBER.stop_loss, lane)],
         has_limits=False,
         rounds_price=False,
         tick=0.0,
@@ -398,13 +491,13 @@ def read_rules(
         order_fee=0.0,
         liquidation_impact=0.0,
         has_exits=False,
-        take_profit=numbers[term(i, TAKE_PROFIT, lane)],
-        trailing_stop=numbers[term(i, TRAILING_STOP, lane)],
+        take_profit=numbers[term(i, NUMBER.take_profit, lane)],
+        trailing_stop=numbers[term(i, NUMBER.trailing_stop, lane)],
         is_stop_distance=kind.is_stop_distance,
         is_profit_distance=kind.is_profit_distance,
         is_trail_distance=kind.is_trail_distance,
         full_below_health=0.0,
-        margin_share=numbers[term(i, MARGIN_SHARE, lane)],
+        margin_share=numbers[term(i, NUMBER.margin_share, lane)],
     )
 
 
@@ -416,26 +509,26 @@ else:
 
 @inlined
 def quote_open(prices: FloatArray, i: int) -> Quote:
-    value = prices[OPEN, i]
+    value = prices[PRICE.open, i]
     return LaneQuote(
         open=value,
-        low=prices[LAST_LOW, i],
-        high=prices[LAST_HIGH, i],
+        low=prices[PRICE.last_low, i],
+        high=prices[PRICE.last_high, i],
         mark_open=value,
         mark_low=value,
         mark_high=value,
         mark_close=value,
         multiplier=1.0,
-        volume=prices[VOLUME, i],
-        sigma=prices[SIGMA, i],
-        adv=prices[ADV, i],
-        initial=prices[INITIAL_X, i],
+        volume=prices[PRICE.volume, i],
+        sigma=prices[PRICE.sigma, i],
+        adv=prices[PRICE.adv, i],
+        initial=prices[PRICE.initial_x, i],
         limit=math.inf,
         order_fee=0.0,
         fill=value,
-        stop_scale=prices[STOP_SCALE, i],
-        profit_scale=prices[PROFIT_SCALE, i],
-        trail_scale=prices[TRAIL_SCALE, i],
+        stop_scale=prices[PRICE.stop_scale, i],
+        profit_scale=prices[PRICE.profit_scale, i],
+        trail_scale=prices[PRICE.trail_scale, i],
         close=value,
         decided=value,
         is_listed=1.0,

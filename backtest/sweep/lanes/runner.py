@@ -16,9 +16,8 @@ from backtest._compile import COMPILER_LOCK
 from backtest.core import BacktestError, IntArray, list_values
 from backtest.engine import Setup, measure_account, measure_observed
 from backtest.policies import split_name
-from backtest.results import name_tally, sampled_returns
+from backtest.results import sampled_returns
 from backtest.results.measure_table import CORE, STREAMED
-from backtest.results.tally import FIRST_UNIT
 from backtest.sweep import sets as s
 from backtest.sweep.lanes import block as b
 from backtest.sweep.lanes.block import LEAST_LANES
@@ -224,12 +223,12 @@ def score_set(
         return BlockFault()
     except Stopped:
         return None
-    flat = {name: np.array([value]) for name, value in name_tally(tally).items()}
+    flat = {name: np.array([value]) for name, value in tally.to_dict().items()}
     metrics = b.measure_wallets(names, panel.span, flat, state.wallet.numbers[None], began)
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]
-        returns = sampled_returns(units, ends, float(tally[FIRST_UNIT]))
+        returns = sampled_returns(units, ends, tally.first_unit)
     has_traded = bool(flat["traded"][0] > 0.0)
     decided = measure_observed(setup.observed, panel.markets, panel.first, has_traded=has_traded)
     return Scored(metrics, returns[:, None], np.array([decided]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest import account as a
 from backtest.account import position as p
-from backtest.account.money import CASH
+from backtest.account.money import WALLET
 from backtest.account.orders import LARGEST_WORSENING, round_quantity, trade
 from backtest.account.records import FLAGS, Balances, Trade
 from backtest.core.kernels import inlined
@@ -43,7 +43,7 @@ class LaneOrder(NamedTuple):
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what lanes want to hold; return whether any trades, and as bits who may fail."""
     rare = find_capped(terms, lanes, n)
-    lanes.found[r.CAPPED] = rare
+    lanes.found[r.REASON.capped] = rare
     while True:
         is_trading, is_over, is_any = plan_once(terms, lanes, n)
         if not is_over:
@@ -61,11 +61,11 @@ def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
     """
     is_trading, is_over, is_any, is_first = False, False, False, True
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] == 0:
+        if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] == 0:
             add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, is_first, i)
             is_first = False
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] != 0:
+        if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] != 0:
             some, more, found = plan_by_kind(terms, lanes, is_first, i)
             is_trading, is_over, is_any = is_trading or some, is_over or more, is_any or found
             is_first = False
@@ -110,7 +110,7 @@ def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]
 def plan(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
 ) -> tuple[bool, bool, bool]:
-    found, asking = 0, lanes.cursor[r.ASKING]
+    found, asking = 0, lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
@@ -125,24 +125,31 @@ def plan_group(
 ) -> int:
     """Plan the trades of a group; return three answers of :func:`plan_once` as bits."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, limit = r.quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
-    unit, reach_of_one = abs(quote.fill), lanes.prices[r.REACH, i]
-    rate, most = lanes.prices[r.INITIAL_RATE, i], lanes.most[i] * unit
+    quote, signal, limit = (
+        r.quote_open(lanes.prices, i),
+        lanes.signal[i],
+        lanes.prices[r.PRICE.limit, i],
+    )
+    unit, reach_of_one = abs(quote.fill), lanes.prices[r.PRICE.reach, i]
+    rate, most = lanes.prices[r.PRICE.initial_rate, i], lanes.most[i] * unit
     is_trading, is_over, is_any = False, False, False
     for k in range(r.GROUP):
         lane = group * r.GROUP + k
         rules = r.read_rules(numbers, kind, table, i, lane)
-        quantity, worth = position[spot(i, r.QUANTITY, lane)], account[cell(r.WORTH, lane)]
+        quantity, worth = (
+            position[spot(i, r.HELD.quantity, lane)],
+            account[cell(r.WORK.worth, lane)],
+        )
         if kind.is_alone and not kind.is_isolated:  # who trades at every bar was not looked at
-            worth = account[cell(CASH, lane)] + quantity * quote.fill
-        target = position[spot(i, r.TARGET, lane)]
+            worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
+        target = position[spot(i, r.HELD.target, lane)]
         order = size_lane(rules, quote, worth, quantity, target, signal, limit)
         after = round_quantity(rules, quantity, quote, order.wanted)
         reached, moved = abs(after) * unit, abs(after - quantity) * unit
         if kind.has_rounding:
             reached = max(order.size if order.is_adding else 0.0, reached)
             moved = max(abs(order.size - order.held) if order.is_adding else 0.0, moved)
-        cost = position[spot(i, r.COST, lane)]
+        cost = position[spot(i, r.HELD.cost, lane)]
         if kind.has_impact:
             cost = bound_cost(rules, quote, order)
         cost *= moved
@@ -154,8 +161,11 @@ def plan_group(
         is_cut |= order.is_asking & (order.reach == math.inf)
         lost = math.inf if is_cut else lost
         if kind.is_isolated:
-            profit = quantity * (quote.fill - position[spot(i, r.ENTRY, lane)])
-            backing, grown = position[spot(i, r.MARGIN, lane)] + profit, abs(after) - abs(quantity)
+            profit = quantity * (quote.fill - position[spot(i, r.HELD.entry, lane)])
+            backing, grown = (
+                position[spot(i, r.HELD.margin, lane)] + profit,
+                abs(after) - abs(quantity),
+            )
             is_cut = order.reach * r.SLACK > limit
             is_cut |= order.size * rate + cost > worth
             spare = spare_isolated(
@@ -166,8 +176,8 @@ def plan_group(
             initial = reached * rate
             spare = spare_pool(account, kind, order, worth, lost, cost, initial, is_first, lane)
         is_any |= not spare > 0.0
-        account[cell(r.SPARE, lane)], account[cell(r.WANTED, lane)] = spare, reached
-        position[spot(i, r.WANT, lane)] = after
+        account[cell(r.WORK.spare, lane)], account[cell(r.WORK.wanted, lane)] = spare, reached
+        position[spot(i, r.HELD.want, lane)] = after
         is_trading |= after != quantity
         is_over |= reached > most
     return is_trading | (is_over << 1) | (is_any << 2)
@@ -184,13 +194,13 @@ def spare_pool(
     """
     adding = 1.0 if order.is_adding else 0.0
     if not kind.is_alone:
-        lost += 0.0 if is_first else account[cell(r.LOST, lane)]
-        costs += 0.0 if is_first else account[cell(r.COSTS, lane)]
-        initial += 0.0 if is_first else account[cell(r.INITIAL, lane)]
-        adding += 0.0 if is_first else account[cell(r.ADDING, lane)]
-        account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
-        account[cell(r.INITIAL, lane)], account[cell(r.ADDING, lane)] = initial, adding
-    spare = worth - account[cell(r.LINE, lane)] - (lost + costs)
+        lost += 0.0 if is_first else account[cell(r.WORK.lost, lane)]
+        costs += 0.0 if is_first else account[cell(r.WORK.costs, lane)]
+        initial += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
+        adding += 0.0 if is_first else account[cell(r.WORK.adding, lane)]
+        account[cell(r.WORK.lost, lane)], account[cell(r.WORK.costs, lane)] = lost, costs
+        account[cell(r.WORK.initial, lane)], account[cell(r.WORK.adding, lane)] = initial, adding
+    spare = worth - account[cell(r.OWN.line, lane)] - (lost + costs)
     free = worth - costs - initial
     return free if (adding > 0.0) & (not free >= spare) else spare
 
@@ -206,7 +216,7 @@ def spare_isolated(
     ``backing`` is that of the position before it grows by the notional ``grown``: one that shrinks
     keeps its ratio. The sums so far are kept.
     """
-    worth, cash = account[cell(r.WORTH, lane)], account[cell(CASH, lane)]
+    worth, cash = account[cell(r.WORK.worth, lane)], account[cell(WALLET.cash, lane)]
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     least = backing + grown * posted - (1.0 + posted) * cost
     is_rare = (not lost < least) & (grown > 0.0)
@@ -215,23 +225,23 @@ def spare_isolated(
     is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
     least = math.inf
     if not kind.is_alone:
-        least = least if is_first else account[cell(r.SPARE, lane)]
-        lost += 0.0 if is_first else account[cell(r.LOST, lane)]
-        cost += 0.0 if is_first else account[cell(r.COSTS, lane)]
-        taken += 0.0 if is_first else account[cell(r.INITIAL, lane)]
-        account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, cost
-        account[cell(r.INITIAL, lane)] = taken
+        least = least if is_first else account[cell(r.WORK.spare, lane)]
+        lost += 0.0 if is_first else account[cell(r.WORK.lost, lane)]
+        cost += 0.0 if is_first else account[cell(r.WORK.costs, lane)]
+        taken += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
+        account[cell(r.WORK.lost, lane)], account[cell(r.WORK.costs, lane)] = lost, cost
+        account[cell(r.WORK.initial, lane)] = taken
     is_rare |= not taken <= cash
-    spare = -1.0 if is_rare else worth - account[cell(r.LINE, lane)] - (lost + cost)
+    spare = -1.0 if is_rare else worth - account[cell(r.OWN.line, lane)] - (lost + cost)
     return least if least < spare else spare
 
 
 def raise_most(lanes: Lanes, i: int) -> bool:
-    account, largest, asking = lanes.account, 0.0, lanes.cursor[r.ASKING]
+    account, largest, asking = lanes.account, 0.0, lanes.cursor[r.CURSOR.asking]
     for lane in range(LANES):
-        reached = account[cell(r.WANTED, lane)] if r.has_bit(asking, lane // r.GROUP) else 0.0
+        reached = account[cell(r.WORK.wanted, lane)] if r.has_bit(asking, lane // r.GROUP) else 0.0
         largest = max(largest, reached) if reached < math.inf else largest
-    lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[r.AT_OPEN, i])
+    lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[r.PRICE.at_open, i])
     return largest > 0.0
 
 
@@ -287,21 +297,24 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     account, position, prices = lanes.account, lanes.position, lanes.prices
-    reach, rate = prices[r.REACH, i], prices[r.INITIAL_RATE, i] * prices[r.AT_OPEN, i]
+    reach, rate = (
+        prices[r.PRICE.reach, i],
+        prices[r.PRICE.initial_rate, i] * prices[r.PRICE.at_open, i],
+    )
     rate = 0.0 if is_isolated else rate  # what cash must pay for, which is nothing here
-    asking = lanes.cursor[r.ASKING]
+    asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            size = abs(position[spot(i, r.QUANTITY, lane)])
-            lost, initial = account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)]
-            account[cell(r.COSTS, lane)] = 0.0
-            account[cell(r.ADDING, lane)] = 0.0
-            account[cell(r.SPARE, lane)] = math.inf
-            account[cell(r.LOST, lane)] = size * reach + (0.0 if is_first else lost)
-            account[cell(r.INITIAL, lane)] = size * rate + (0.0 if is_first else initial)
+            size = abs(position[spot(i, r.HELD.quantity, lane)])
+            lost, initial = account[cell(r.WORK.lost, lane)], account[cell(r.WORK.initial, lane)]
+            account[cell(r.WORK.costs, lane)] = 0.0
+            account[cell(r.WORK.adding, lane)] = 0.0
+            account[cell(r.WORK.spare, lane)] = math.inf
+            account[cell(r.WORK.lost, lane)] = size * reach + (0.0 if is_first else lost)
+            account[cell(r.WORK.initial, lane)] = size * rate + (0.0 if is_first else initial)
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
@@ -311,12 +324,12 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     if most == math.inf:
         return 0
     for lane in range(LANES):
-        account[cell(r.WANTED, lane)] = 0.0
+        account[cell(r.WORK.wanted, lane)] = 0.0
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
+        if lanes.prices[r.PRICE.is_listed, i] != 0.0:
             add_wanted(lanes, i)
     for lane in range(LANES):
-        is_rare = account[cell(r.WANTED, lane)] > most * account[cell(r.WORTH, lane)]
+        is_rare = account[cell(r.WORK.wanted, lane)] > most * account[cell(r.WORK.worth, lane)]
         rare |= is_rare << lane
     return rare
 
@@ -331,10 +344,10 @@ def add_wanted(lanes: Lanes, i: int) -> None:
     kind, table = make_kind(False, False, False, False, False), Table(1.0, 1.0, 1.0)
     for lane in range(LANES):
         rules = r.read_rules(numbers, kind, table, i, lane)
-        held = abs(position[spot(i, r.QUANTITY, lane)]) * abs(quote.fill)
-        equity, target = account[cell(r.WORTH, lane)], position[spot(i, r.TARGET, lane)]
+        held = abs(position[spot(i, r.HELD.quantity, lane)]) * abs(quote.fill)
+        equity, target = account[cell(r.WORK.worth, lane)], position[spot(i, r.HELD.target, lane)]
         reach = a.compute_target(rules, quote, equity, target, signal)
-        account[cell(r.WANTED, lane)] += reach if is_open & (reach > held) else held
+        account[cell(r.WORK.wanted, lane)] += reach if is_open & (reach > held) else held
 
 
 def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
@@ -366,18 +379,21 @@ def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, asking = r.quote_open(lanes.prices, i), lanes.cursor[r.ASKING]
+    quote, asking = r.quote_open(lanes.prices, i), lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
             rules = r.read_rules(numbers, kind, table, i, lane)
-            quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
-            margin, cash = 0.0, account[cell(CASH, lane)]
-            want, room = position[spot(i, r.WANT, lane)], cash
+            quantity, entry = (
+                position[spot(i, r.HELD.quantity, lane)],
+                position[spot(i, r.HELD.entry, lane)],
+            )
+            margin, cash = 0.0, account[cell(WALLET.cash, lane)]
+            want, room = position[spot(i, r.HELD.want, lane)], cash
             if kind.is_isolated:
-                margin, room = position[spot(i, r.MARGIN, lane)], max(cash, 0.0)
+                margin, room = position[spot(i, r.HELD.margin, lane)], max(cash, 0.0)
                 is_growing = (want * quantity <= 0.0) | (abs(want) > abs(quantity))
                 is_growing &= want != 0.0
                 want = want if (turn == ALL) | (is_growing == (turn == GROWING)) else quantity
@@ -385,36 +401,36 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
             done = trade_lane(rules, a.Balances(room, own), quote, want)
             after = done.balances.position
             if kind.is_isolated:
-                account[cell(CASH, lane)] = cash + (done.balances.cash - room)
-                position[spot(i, r.MARGIN, lane)] = after.margin
+                account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - room)
+                position[spot(i, r.HELD.margin, lane)] = after.margin
             else:
-                account[cell(CASH, lane)] = done.balances.cash
-            account[cell(r.OF_FEES, lane)] += done.fee
-            account[cell(r.OF_SLIPPAGE, lane)] += done.slippage
+                account[cell(WALLET.cash, lane)] = done.balances.cash
+            account[cell(r.TALLY.fees, lane)] += done.fee
+            account[cell(r.TALLY.slippage, lane)] += done.slippage
             if kind.has_impact:
-                account[cell(r.OF_IMPACT, lane)] += done.impact
-            account[cell(r.OF_TRADED, lane)] += abs(done.quantity) * abs(done.value)
-            account[cell(r.OF_FILLS, lane)] += 1.0 if done.quantity != 0.0 else 0.0
+                account[cell(r.TALLY.impact, lane)] += done.impact
+            account[cell(r.TALLY.traded, lane)] += abs(done.quantity) * abs(done.value)
+            account[cell(r.TALLY.fills, lane)] += 1.0 if done.quantity != 0.0 else 0.0
             is_new = quantity * after.quantity <= 0.0
-            best = position[spot(i, r.BEST, lane)]
-            position[spot(i, r.BEST, lane)] = after.entry if is_new else best
-            position[spot(i, r.QUANTITY, lane)] = after.quantity
-            position[spot(i, r.ENTRY, lane)] = after.entry
+            best = position[spot(i, r.HELD.best, lane)]
+            position[spot(i, r.HELD.best, lane)] = after.entry if is_new else best
+            position[spot(i, r.HELD.quantity, lane)] = after.quantity
+            position[spot(i, r.HELD.entry, lane)] = after.entry
 
 
 def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
     position, prices, rare = lanes.position, lanes.prices, 0
     for i in range(n):
-        if prices[r.IS_LISTED, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
+        if prices[r.PRICE.is_listed, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
             continue
         if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
             write_stops(terms, lanes, is_planned, i)
-        low = min(prices[r.OPEN, i], prices[r.LAST_LOW, i])
-        high = max(prices[r.OPEN, i], prices[r.LAST_HIGH, i])
+        low = min(prices[r.PRICE.open, i], prices[r.PRICE.last_low, i])
+        high = max(prices[r.PRICE.open, i], prices[r.PRICE.last_high, i])
         for lane in range(LANES):
-            is_out = low <= position[spot(i, r.STOP_LOW, lane)]
-            is_out |= high >= position[spot(i, r.STOP_HIGH, lane)]
+            is_out = low <= position[spot(i, r.HELD.stop_low, lane)]
+            is_out |= high >= position[spot(i, r.HELD.stop_high, lane)]
             rare |= is_out << lane
     return rare
 
@@ -434,7 +450,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
         is_trail_distance=flags[i, TRAIL_DISTANCE] != 0,
     )
     table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
-    asking = lanes.cursor[r.ASKING] if is_planned else r.ALL_GROUPS
+    asking = lanes.cursor[r.CURSOR.asking] if is_planned else r.ALL_GROUPS
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
@@ -442,9 +458,12 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             lane = group * r.GROUP + k
             rules = r.read_rules(numbers, kind, table, i, lane)
             own = a.Position(
-                position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
+                position[spot(i, r.HELD.quantity, lane)],
+                position[spot(i, r.HELD.entry, lane)],
+                0.0,
+                0.0,
             )
-            best, want = position[spot(i, r.BEST, lane)], position[spot(i, r.WANT, lane)]
+            best, want = position[spot(i, r.HELD.best, lane)], position[spot(i, r.HELD.want, lane)]
             after = trade_lane(rules, a.Balances(0.0, own), quote, want).balances.position
             best = after.entry if is_planned & (own.quantity * after.quantity <= 0.0) else best
             own = after if is_planned else own
@@ -454,8 +473,8 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             aim = widen(p.compute_target_price(rules, own, quote), -side)
             low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
             low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
-            position[spot(i, r.STOP_LOW, lane)] = low
-            position[spot(i, r.STOP_HIGH, lane)] = high
+            position[spot(i, r.HELD.stop_low, lane)] = low
+            position[spot(i, r.HELD.stop_high, lane)] = high
     lanes.is_known[i] = 1
 
 
@@ -472,12 +491,15 @@ def pick(is_there: bool, stop: float, other: float) -> float:
 def follow_bests(lanes: Lanes, n: int) -> None:
     position = lanes.position
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] == 0.0:
+        if lanes.prices[r.PRICE.is_listed, i] == 0.0:
             continue
         quote = r.quote_open(lanes.prices, i)
         for lane in range(LANES):
             own = a.Position(
-                position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
+                position[spot(i, r.HELD.quantity, lane)],
+                position[spot(i, r.HELD.entry, lane)],
+                0.0,
+                0.0,
             )
-            best = position[spot(i, r.BEST, lane)]
-            position[spot(i, r.BEST, lane)] = a.follow_prices(best, own, quote)
+            best = position[spot(i, r.HELD.best, lane)]
+            position[spot(i, r.HELD.best, lane)] = a.follow_prices(best, own, quote)
