@@ -13,6 +13,7 @@ _gc.disable()  # imports leave no garbage, and looking for it takes a sixth of t
 from backtest import margin, measures, signals
 from backtest.account import Account, Multiple
 from backtest.core import AccountingError, BacktestError, BandWarning, Choice, DataError
+from backtest.core import HighRateWarning
 from backtest.core import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning, ParameterError
 from backtest.core import PolicyError, Range, VenueDateWarning, VenueError, WeightWarning
 from backtest.core import bind_higher, export_lazily
@@ -104,18 +105,18 @@ __all__ = [
     "BandWarning", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",
     "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator",
     "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError", "Earlier",
-    "FeeTier", "Fees", "Frontier", "InForce", "InfiniteLeverageWarning", "LastPriceWarning",
-    "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration",
-    "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple",
-    "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks",
-    "ParameterError", "PassingProbability", "Paths", "Policy", "PolicyError", "PresetMargin",
-    "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result", "Robustness",
-    "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy",
-    "Stress", "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue", "VenueDateWarning",
-    "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds", "calculate_book",
-    "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare", "compare_margin",
-    "crashes", "cross_validate", "decide", "decide_every", "folds", "frontier", "funding",
-    "held_leverage", "indicators", "leverage_frontier", "liquidation_risk", "margin",
+    "FeeTier", "Fees", "Frontier", "HighRateWarning", "InForce", "InfiniteLeverageWarning",
+    "LastPriceWarning", "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk",
+    "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage",
+    "Multiple", "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule",
+    "OptionShocks", "ParameterError", "PassingProbability", "Paths", "Policy", "PolicyError",
+    "PresetMargin", "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result",
+    "Robustness", "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard",
+    "Strategy", "Stress", "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue",
+    "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds",
+    "calculate_book", "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare",
+    "compare_margin", "crashes", "cross_validate", "decide", "decide_every", "folds", "frontier",
+    "funding", "held_leverage", "indicators", "leverage_frontier", "liquidation_risk", "margin",
     "margin_preset", "margin_rules", "math", "max_leverage", "measures", "objective", "options",
     "passing_probability", "paths", "quality", "read_fills", "replay", "run", "sensitivity",
     "signals", "simulate_paths", "strategies", "stress", "sweep", "timing_test", "tune",

@@ -16,7 +16,7 @@ from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import AsJson, Output, command, list_flags, option
 from backtest.core import ParameterError, list_records, name_result
-from backtest.results import read_constraints, read_objective, total_violation
+from backtest.results import rank_by_objective, read_constraints, read_objective
 from backtest.results.measure_table import CORE, STREAMED
 from backtest.sweep import ERROR, find_failed, name_parameter, to_plain_value
 
@@ -55,8 +55,8 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     objective, constraints = table.pop("objective", "sharpe"), table.pop("constraints", {})
     measured = CORE if table.get("metrics") == "core" else STREAMED
     nothing = {name: np.zeros(1) for name in measured}
-    read_objective(objective).score(nothing)  # an unknown measure is an error before the sweep
-    total_violation(read_constraints(constraints), nothing)
+    # An unknown measure, or one that the constraints fix, is an error before the sweep.
+    rank_by_objective(nothing, objective, constraints, failed=np.zeros(1, dtype=np.bool_))
     table["space"] = draft.read_entries("sweep", "space", experiment.read_bounds) or None
     test, policy, is_compiled = build_experiment(draft)
     table["compile"] = is_compiled

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         RAISED,
     )
     from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
-    from backtest.core.errors import did_you_mean, warn_caller
+    from backtest.core.errors import describe_high_rate, did_you_mean, warn_caller
+    from backtest.core.errors import warn_of_high_rate
     from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration
     from backtest.core.fields import Duration, Flag, FloatSeries, Real, Range, Rate, Text, Time
     from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time

@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -65,7 +65,7 @@ class InfiniteLeverageWarning(UserWarning):
 
 
 class HighRateWarning(UserWarning):
-    """A fee over 1 % of the notional, or a rate over 100 % a year."""
+    """A fee over 1 %, or a rate over 100 % a year or 10 % at a settlement."""
 
 
 class BandWarning(UserWarning):
@@ -101,6 +101,22 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
+
+
+HIGHEST = {"of the notional": 0.01, "a year": 1.0, "of the notional at a settlement": 0.1}
+"""By what it is of, the fee or rate over which a figure likely is a percentage."""
+
+
+def describe_high_rate(name: str, rate: float, per: str = "a year") -> Iterator[str]:
+    """Yield a warning if a fee or rate likely is a percentage: over 1 %, 100 % a year, or 10 %."""
+    if rate > HIGHEST[per]:
+        shown = f"{rate:.2%}".replace("%", " %")
+        yield f"{name} is {rate:g}, {shown} {per}: rates are fractions, 0.01 is 1 %"
+
+
+def warn_of_high_rate(name: str, rate: float, per: str = "a year") -> None:
+    for text in describe_high_rate(name, rate, per):
+        warn_caller(text, HighRateWarning)
 
 
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -212,34 +213,42 @@ def warn_once(*, is_first: bool) -> Iterator[None]:
         yield
 
 
-HIGH_RATES = {
-    **dict.fromkeys(("fees.taker", "fees.maker"), 0.01),
-    **dict.fromkeys(("borrow_rate", "cash_rate", "short_rate"), 1.0),
-    **dict.fromkeys(("contract.borrow_rate", "contract.expense"), 1.0),
-}
-"""Fees of a trade, and rates of a year, over which a figure likely is a percentage."""
+YEARLY = ("borrow_rate", "cash_rate", "short_rate", "contract.borrow_rate", "contract.expense")
 
 
 def warn_of_rates(markets: Markets, venue: Any) -> None:
     """Warn of fees over 1 % of the notional and of rates over 100 % a year, once each."""
-    told: dict[str, None] = {}
+    warnings_told: dict[str, None] = {}
     for name, market in markets.items():
-        own = core.pick_value(venue, name)
-        for field, most in HIGH_RATES.items():
-            rate = attrgetter(field)(own)
-            if isinstance(rate, str):  # a column of the bars
-                rate = market.columns.get(rate)
-            if rate is None:
-                continue
-            highest = float(np.nanmax(np.asarray(rate, dtype=np.float64)))
-            if highest > most:
-                per = "of the notional" if field.startswith("fees") else "a year"
-                shown = core.format_percent(highest)
-                told[f"{field} is {highest:g}, {shown} {per}: rates are fractions, 0.01 is 1 %"] = (
-                    None
-                )
-    for text in told:
+        for text in describe_high_rates(core.pick_value(venue, name), market):
+            warnings_told[text] = None
+    for text in warnings_told:
         core.warn_caller(text, core.HighRateWarning)
+
+
+def describe_high_rates(venue: Any, market: Market) -> Iterator[str]:
+    fees: dict[str, Any] = {"fees.taker": venue.fees.taker, "fees.maker": venue.fees.maker}
+    for k, tier in enumerate(venue.fees.tiers):
+        fees[f"fees.tiers.{k}.taker"] = tier.taker
+        fees[f"fees.tiers.{k}.maker"] = tier.maker
+    if venue.option_costs is not None:
+        fees["option_costs.fee"] = venue.option_costs.fee
+        fees["option_costs.delivery_fee"] = venue.option_costs.delivery_fee
+    for field, fee in fees.items():
+        yield from core.describe_high_rate(field, find_highest(fee, market), "of the notional")
+
+    for field in YEARLY:
+        highest = find_highest(attrgetter(field)(venue), market)
+        yield from core.describe_high_rate(field, highest)
+
+
+def find_highest(rate: Any, market: Market) -> float:
+    """Return the highest of a rate, a Series of rates or a column of the bars; NaN if unknown."""
+    if isinstance(rate, str):
+        rate = market.columns.get(rate)
+    if rate is None:
+        return math.nan
+    return float(np.nanmax(np.asarray(rate, dtype=np.float64)))
 
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:

@@ -65,6 +65,7 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = "
                 f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
                 "rates are fractions per year: 0.05 is 5 %"
             )
+        core.warn_of_high_rate(name, float(np.max(rate, initial=0.0)))
     is_coin = core.Choice("cash", "coin").check("settlement", settlement) == "coin"
     return Terms(found if found[0].shape else tuple(map(float, found)), is_coin)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from backtest.results.performance import monthly_returns, sampled_returns, value_at_risk
     from backtest.results.performance import worst_drawdowns
     from backtest.results.ranking import Constraint, Objective, ObjectiveLike, check_metric
+    from backtest.results.ranking import check_objective
     from backtest.results.ranking import RUIN, count_cautions, find_cautions, find_far_bounds
     from backtest.results.ranking import is_lost, name_sharpe, rank_by_objective, read_constraints
     from backtest.results.ranking import read_objective, total_violation

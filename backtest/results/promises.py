@@ -17,7 +17,7 @@ from backtest.core.code_names import pd
 from backtest.market import count_bars_per_year
 from backtest.policies import Policy, Promise
 from backtest.results import tables
-from backtest.results.measure_table import METRICS
+from backtest.results.measure_table import ABOUT, LOSSES, METRICS, SHARE, SIZE
 from backtest.results.performance import divide, expected_shortfall, value_at_risk
 
 KEPT = "kept"
@@ -53,7 +53,25 @@ def list_promises(policies: Mapping[str, Policy], overlay: Policy | None) -> lis
                 f"{OWN[1]} or a tail as es_99, got {each.measure!r}"
                 f"{core.did_you_mean(each.measure, known)}"
             )
+        check_promised(type(policy).__name__, each)
     return found
+
+
+def check_promised(policy: str, promise: Promise) -> None:
+    """Raise PolicyError for a bound that no value of the measure has: 25 for a drawdown of 25 %."""
+    domain = LOSSES
+    if promise.measure in OWN:
+        domain = SIZE
+    elif promise.measure in ABOUT:
+        domain = ABOUT[promise.measure].domain
+    low, high = domain
+    if promise.horizon and promise.measure == "liquidations":  # their probability
+        low, high = SHARE
+    if not low <= promise.bound <= high:
+        raise core.PolicyError(
+            f"a bound of {policy}.promises must be a value of its measure, {promise.measure} from "
+            f"{low:g} to {high:g}, got {promise.bound:g}; fractions are not per cent"
+        )
 
 
 def read_tail(measure: str) -> tuple[Any, float] | None:

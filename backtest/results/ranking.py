@@ -18,19 +18,23 @@ MetricArrays: TypeAlias = Mapping[str, core.FloatArray]
 ObjectiveLike: TypeAlias = str | Mapping[str, float] | Callable[[Mapping[str, float]], float]
 
 NEVER = ("time_to_first_liquidation", "ruin_time")
+COUNTED_BY = {"time_to_first_liquidation": "liquidations", "ruin_time": "ruined"}
+"""By measure, the count of what it is the time to: where that is 0, it is NaN."""
 
 _CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
+_BOUNDED = re.compile(r"(\w+)\s*((?:<=|>=|==|<|>).*)")
 
 
 class Objective(NamedTuple):
     """Quantity to maximize.
 
     ``score`` takes the measures as arrays of shape (n_sets,) and returns one score per set; larger
-    is better, NaN means no score.
+    is better, NaN means no score. ``measures`` are those that it adds up, none of a function.
     """
 
     name: str
     score: Callable[[MetricArrays], core.FloatArray]
+    measures: tuple[str, ...] = ()
 
 
 class Constraint(NamedTuple):
@@ -71,11 +75,16 @@ def select_measure(metrics: MetricArrays, name: str) -> core.FloatArray:
 def read_objective(objective: ObjectiveLike) -> Objective:
     if isinstance(objective, str):
         measure = objective.strip().removeprefix("-").strip()
+        if bound := _BOUNDED.fullmatch(measure):
+            raise core.ParameterError(
+                f"an objective must be a measure without a bound, got {objective!r}; "
+                f"constraints={{{bound[1]!r}: {bound[2]!r}}} bounds one"
+            )
         check_metric(measure)
         is_turned = objective.strip().startswith("-") or ABOUT[measure].better < 0
         sign = -1.0 if is_turned else 1.0
         name = f"-{measure}" if is_turned else measure
-        return Objective(name, partial(add_measures, {measure: sign}))
+        return Objective(name, partial(add_measures, {measure: sign}), (measure,))
     if isinstance(objective, Mapping) and objective:
         return _read_sum(objective)
     if not callable(objective):
@@ -127,7 +136,8 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
         size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
         terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
 
-    return Objective(" ".join(terms).removeprefix("+ "), partial(add_measures, dict(weights)))
+    name = " ".join(terms).removeprefix("+ ")
+    return Objective(name, partial(add_measures, dict(weights)), tuple(weights))
 
 
 def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
@@ -184,6 +194,31 @@ def check_domain(constraint: Constraint) -> None:
     raise core.ParameterError(
         f"a constraint must be able to bind, {result} {constraint}: {name} {span}; {cure}"
     )
+
+
+def check_objective(objective: Objective, constraints: Sequence[Constraint]) -> None:
+    """Raise ParameterError if constraints leave an objective one value, or none."""
+    fixed = {each.name: each for each in constraints if is_fixing(each)}
+    for name in objective.measures:
+        counted = fixed.get(COUNTED_BY.get(name, ""))
+        if counted is not None and counted.bound == 0.0:
+            raise core.ParameterError(
+                f"an objective must be known of sets that may be chosen, {name} is not where "
+                f"{counted}; give another measure"
+            )
+    if objective.measures and fixed.keys() >= {*objective.measures}:
+        rules = " and ".join(str(fixed[name]) for name in dict.fromkeys(objective.measures))
+        raise core.ParameterError(
+            f"an objective must differ among sets that may be chosen, {objective.name} is the same "
+            f"in all: {rules}; give another measure, or leave the constraint out"
+        )
+
+
+def is_fixing(constraint: Constraint) -> bool:
+    """Return whether a constraint leaves one value of its measure."""
+    low, high = ABOUT[constraint.name].domain
+    at_edge = {"<=": low, ">=": high}.get(constraint.operator, math.nan)
+    return constraint.operator == "==" or constraint.bound == at_edge
 
 
 FAR_OFF = 10.0
@@ -295,9 +330,11 @@ def rank_by_objective(
     constraints: Mapping[str, str] | None,
     failed: core.BoolArray,
 ) -> core.IntArray:
+    wanted, bounds = read_objective(objective), read_constraints(constraints)
+    check_objective(wanted, bounds)
     return order_sets(
-        read_objective(objective).score(metrics),
-        total_violation(read_constraints(constraints), metrics),
+        wanted.score(metrics),
+        total_violation(bounds, metrics),
         select_measure(metrics, "ruined"),
         select_measure(metrics, "ruin_time"),
         failed,

@@ -878,6 +878,7 @@ def liquidation_risk(
     sure = INNER_SHARE.check("confidence", confidence)
     threads = core.Whole(1).check("threads", threads)
     rate = core.Real(0.0, 100.0).check("default_rate", default_rate)
+    core.warn_of_high_rate("default_rate", rate)
     recovery = core.Real(0.0, 1.0).check("recovery", recovery)
     if recovery > 0.0 and rate == 0.0:
         raise core.ParameterError(

@@ -170,7 +170,9 @@ def read_drift(drift: Drift, market: Market) -> float:
         raise core.ParameterError(
             f"drift must be a number per year, 'history' or 'shrunk', got {drift[:60]!r}"
         )
-    return float(core.Real().check("drift", drift))
+    rate = float(core.Real().check("drift", drift))
+    core.warn_of_high_rate("drift", rate)
+    return rate
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:

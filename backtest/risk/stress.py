@@ -138,6 +138,10 @@ class Scenario(core.Value):
         elif self.date is not None and core.read_time(self.until) <= core.read_time(self.date):
             yield "until", f"must be after date {self.date}"
 
+    def _settle(self) -> None:
+        if self.funding is not None:
+            core.warn_of_high_rate("funding", self.funding, "of the notional at a settlement")
+
 
 @functools.cache
 def crashes() -> tuple[Scenario, ...]:

@@ -229,8 +229,11 @@ def takes_fields(fields: type) -> Callable[[_F], _F]:
 
 
 def read_goal(objective: Objectives, constraints: Any) -> Goal:
+    bounds = results.read_constraints(constraints)
     if isinstance(objective, str) or not isinstance(objective, Sequence):
-        return Goal(results.read_objective(objective), results.read_constraints(constraints))
+        wanted = results.read_objective(objective)
+        results.check_objective(wanted, bounds)
+        return Goal(wanted, bounds)
     names = {each for each in objective if isinstance(each, str)}
     if not 2 <= len(names) == len(objective) <= 3:
         raise ParameterError(
@@ -244,7 +247,9 @@ def read_goal(objective: Objectives, constraints: Any) -> Goal:
                 f"an objective must be a measure with a better direction, got {name!r}"
             )
     first, *others = map(results.read_objective, objective)
-    return Goal(first, results.read_constraints(constraints), tuple(others))
+    for each in (first, *others):
+        results.check_objective(each, bounds)
+    return Goal(first, bounds, tuple(others))
 
 
 def refuse_several(problem: SearchProblem, what: str) -> None:

@@ -205,6 +205,7 @@ class OptionPosition(Value):
 
     def _settle(self) -> None:
         self._set_fields(at=format_day(self.at))
+        core.warn_of_high_rate("rate", self.rate)
 
     @property
     def years(self) -> float:
