@@ -13,6 +13,7 @@ from typing import Any
 from backtest import core
 from backtest.core import DataError, did_you_mean
 from backtest.core.code_names import pd
+from backtest.market.sampled import find_payments
 from backtest.market.tables import (
     FLAGS,
     LEAD,
@@ -80,7 +81,8 @@ def rename_columns(
     Raises DataError if two columns have one name, or the one that is needed has another unit.
     """
     if chosen:
-        return _take_columns(frame, chosen, where)
+        taken = _take_columns(frame, chosen, where)
+        return _add_payments(taken, frame, chosen, where) if role == "funding" else taken
     if frame.columns.tolist() == [str(number) for number in range(frame.shape[1])]:
         names = _HEADLESS.get((role, frame.shape[1]))
         if names is None:
@@ -180,11 +182,14 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
     rate = _only("rate", [known[name] for name in found], where)
     times = [known[name] for name in _SETTLED if name in known]
     payments = [known[name] for name in PAYMENT_NAMES if name in known]
-    if found == ["rate"] and not times and not payments:
-        return frame
     stamps = [known[name] for name in TIME_NAMES if name in known]
     stamps = stamps or [known[name] for name in _SPELLINGS["time"] if name in known]
     stamps = [name for name in stamps if frame[name].notna().any()]
+    if stamps and not payments:
+        payments = find_payments(frame, stamps[0], [rate])
+        times = [name for name in times if name not in payments]
+    if found == ["rate"] and not times and not payments:
+        return frame
 
     # Beside stamps of its own, the time of a settlement that repeats is that of a payment to come.
     is_repeated = bool(times) and 2 * frame[times[0]].duplicated().sum() > len(frame)
@@ -202,6 +207,29 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
     ours = {rate: "rate"} | {known[name]: "mark" for name in marks if name in known}
     ours |= {_only("time", times, where): "time"} if times else {}
     return frame[[*ours]].rename(columns=ours)
+
+
+def _add_payments(
+    taken: pd.DataFrame, frame: pd.DataFrame, chosen: Mapping[str, str], where: str
+) -> pd.DataFrame:
+    """Return chosen columns of funding, with the times of payments if those were not chosen."""
+    if LEAD in chosen or not {"time", "rate"} <= chosen.keys():
+        return taken
+    whole = frame.reset_index(drop=True).assign(**{_STAMPS: taken["time"].array})
+    found = find_payments(whole, _STAMPS, known=())
+    if not found:
+        return taken
+    shown = ", ".join(map(repr, map(str, found)))
+    core.warn_caller(
+        f"the time of payment of a rate in force is read from {shown}, which columns= does not "
+        f"choose ({where}); 'funding.payment' there chooses one"
+    )
+    payments = {f"{LEAD}_{n}": whole[name].array for n, name in enumerate(found)}
+    return taken.assign(**payments)
+
+
+_STAMPS = " stamps"
+"""The chosen stamps, beside all columns of a file."""
 
 
 def find_flag(frame: pd.DataFrame) -> Any:

@@ -6,11 +6,71 @@ with the time of its payment beside it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 
 from backtest import core
-from backtest.core import BoolArray, DataError
-from backtest.market.tables import LEAD, TimedTable
+from backtest.core import BoolArray, DataError, IntArray
+from backtest.core.code_names import pd
+from backtest.core.units import DAY, HOUR
+from backtest.market.tables import JITTER, LEAD, NOTHING, USUAL, TimedTable, nearest_minute
+
+MOST_PAYMENTS = 0.75
+"""The largest share of rows with a payment of their own: the time of a payment repeats until it."""
+LEAST_AHEAD = 0.9
+"""The least share of rows whose payment is not before their stamp: feeds lag for a moment."""
+FARTHEST = DAY + JITTER
+"""How long after a stamp the next payment may be, ns."""
+
+
+def find_payments(frame: pd.DataFrame, stamps: Any, known: Collection[Any]) -> list[Any]:
+    """Return the columns that hold the time of the next payment, whatever their names.
+
+    They are times on whole hours, at the stamp of their row or up to a day later, that repeat.
+    ``stamps`` is the column of stamps, and those ``known`` are not asked.
+    """
+    found, time = [], None
+    for name in frame.columns:
+        if name in known or name == stamps:
+            continue
+        payments = read_repeated(frame[name])
+        if payments is None:
+            continue
+        if time is None:
+            time = core.read_stamps(frame[stamps], name=str(stamps), timezone="UTC", is_file=True)
+            if time.size < 2 or np.median(np.diff(np.sort(time))) >= USUAL:  # settlements
+                return []
+
+        rows, paid = payments
+        ahead = paid - time[rows]
+        if ((ahead >= 0) & (ahead <= FARTHEST)).mean() >= LEAST_AHEAD and ahead.any():
+            found.append(name)
+    return found
+
+
+def read_repeated(values: pd.Series) -> tuple[IntArray, IntArray] | None:
+    """Return rows with a time and the times, UTC ns, if these repeat and lie on whole hours."""
+    if values.dtype.kind == "b":
+        return None
+    is_known = values.notna()
+    if values.dtype.kind in "iuf":
+        is_known &= values != 0
+    elif values.dtype.kind != "M":
+        is_known &= ~values.astype(str).str.strip().isin(NOTHING)
+    rows = np.flatnonzero(is_known.to_numpy(dtype=np.bool_))
+    codes, distinct = pd.factorize(values.iloc[rows])
+    if not rows.size or len(distinct) > MOST_PAYMENTS * rows.size:
+        return None
+
+    try:
+        times = core.read_stamps(pd.Series(distinct), name="", timezone="UTC", is_file=True)
+    except DataError:  # no times
+        return None
+    if (nearest_minute(times) % HOUR).any():
+        return None
+    return rows, np.asarray(times[codes])
 
 
 def settle_rates(table: TimedTable, notes: dict[str, str]) -> TimedTable:

@@ -33,6 +33,20 @@ FEEDS = {
     "Gate": ("time,funding_rate,funding_next_apply", "{s},{rate},{due_s}", "1h"),
     "OKX": ("ts,fundingTime,nextFundingTime,fundingRate", "{ms},{due},{later},{rate}", "10min"),
     "OKX, of one time": ("ts,fundingTime,fundingRate", "{ms},{due},{rate}", "1h"),
+    "KuCoin, of its own name": ("timestamp,value,fundingRate,nextFundingRateTime",
+        "{ms},7,{rate},{due}", "1h"),
+    "nextUpdate": ("ts,rate,nextUpdate", "{ms},{rate},{due}", "5min"),
+    "nextSettleTime, in s beside ms": ("timestamp,fundingRate,nextSettleTime",
+        "{ms},{rate},{due_s}", "1h"),
+    "nextFundingDatetime": ("time,fundingRate,nextFundingDatetime", "{ms},{rate},{due_iso}", "1h"),
+    "fundingDatetime": ("timestamp,datetime,fundingRate,fundingDatetime",
+        "{ms},{iso},{rate},{due_iso}", "15min"),
+    "settlement_time": ("time,symbol,rate,settlement_time", "{s},BTCUSDT,{rate},{due_s}", "1h"),
+    "nextFunding": ("date,funding_rate,nextFunding", "{iso},{rate},{due}", "2h"),
+    "fundingTime, two samples each": ("timestamp,fundingTime,fundingRate", "{ms},{due},{rate}",
+        "4h"),
+    "settleTime": ("timestamp,settleTime,fundingRate,markPrice", "{ms},{due},{rate},100", "1h"),
+    "apply": ("ts,apply,previous,rate,interval_hours", "{us},{due_us},{before},{rate},8", "1h"),
     "texts": ("timestamp,next_funding_time,rate", "{iso},{due_iso},{rate}", "1h"),
 }  # fmt: skip
 """The columns of feeds with the next rate, a row, and how often it is written."""
@@ -119,6 +133,33 @@ def test_frames_and_chosen_columns_have_payments_too(tmp_path):
     names |= {"funding.time": "when", "funding.payment": "due", "funding.rate": "r"}
     with pytest.warns(UserWarning, match="11 settlements of 96 rates"):
         assert Market.load(tmp_path, columns=names).funding_time.size == 11
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_chosen_columns_of_a_rate_in_force_keep_the_time_of_its_payment(tmp_path):
+    write(tmp_path, "when,due,r", "{ms},{due},{rate}", "1h")
+    names = {name: name for name in ("time", "open", "high", "low", "close")}
+    names |= {"funding.time": "when", "funding.rate": "r"}
+    with pytest.warns(UserWarning, match="read from 'due', which columns= does not choose"):
+        assert Market.load(tmp_path, columns=names).funding_time.tolist() == (
+            DUE.as_unit("ns").asi8.tolist()
+        )
+
+
+@pytest.mark.parametrize(("head", "row", "freq"), [
+    ("time,fundingRate,closed", "{iso},{rate},{due_iso}", "8h"),
+    ("time,fundingRate,received", "{ms},{rate},{ms}", "1h"),
+    ("time,fundingRate,previous", "{ms},{rate},{before}", "1h"),
+    ("time,fundingRate,expiry", "{ms},{rate},1735200000000", "1h"),
+    ("time,fundingRate,interval,count", "{ms},{rate},8,1709251200", "1h"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_other_columns_beside_settlements_are_no_payments(tmp_path, head, row, freq):
+    """Settlements every 8 hours, receipts, a payment before, an expiry, counts."""
+    write(tmp_path, head, row, freq)
+    market = Market.load(tmp_path)
+    assert market.funding_time.size == pd.Timedelta("96h") // pd.Timedelta(freq)
+    assert "sampled_rates" not in market.filled
 
 
 def test_a_payment_before_its_stamp_is_refused(tmp_path):
