@@ -396,7 +396,8 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
 def find_stretches(subject: Subject) -> list[Hit]:
     """Find runs of up to 24 bars whose first and last edge jump by over 3 times and back.
 
-    At either end of the data a run has one edge. A jump is that of two closes in a row.
+    At either end of the data a run has one edge. A jump is that of two closes in a row. Which bars
+    are odd is told by the 100 on either side.
     """
     time = subject.time
     closes = subject.table.ordered.columns.get("close", np.zeros(0))
@@ -405,24 +406,30 @@ def find_stretches(subject: Subject) -> list[Hit]:
     if not jumps.size:
         return []
 
-    # Each edge is the bar that it leads to; the ends of the data are edges that fit any.
+    # Jumps alone make levels, so that a trend makes none.
     edges = [0, *jumps.tolist(), closes.size]
-    signs = [0.0, *np.sign(moves[jumps - 1]).tolist(), 0.0]
-    runs = [*itertools.pairwise(edges)]
+    levels = [0.0, *np.cumsum(moves[jumps - 1]).tolist()]
+    level_of_bar = np.repeat(levels, np.diff(edges))
+    offsets = []
+    for level, (first, stop) in zip(levels, itertools.pairwise(edges), strict=True):
+        around = np.sort(level_of_bar[max(first - WINDOW // 2, 0) : stop + WINDOW // 2])
+        usual = around[(around.size - 1) // 2]
+        is_far = stop - first <= NEAR_CLOSES and abs(level - usual) > math.log(UNIT_CHANGE)
+        offsets.append(level - usual if is_far else 0.0)
 
-    # The shortest first: what lies between two stretches is what they jump from.
-    chosen = set[int]()
-    for k in sorted(range(len(runs)), key=lambda run: runs[run][1] - runs[run][0]):
-        is_short = runs[k][1] - runs[k][0] <= NEAR_CLOSES
-        if is_short and signs[k] * signs[k + 1] <= 0.0 and not {k - 1, k + 1} & chosen:
-            chosen.add(k)
-
+    # Odd runs in a row are one stretch, which jumps back where it ends.
     is_inside = np.zeros(closes.size, dtype=np.bool_)
     places = []
-    for first, stop in (runs[k] for k in sorted(chosen)):
+    for is_odd, runs in itertools.groupby(range(len(offsets)), key=lambda run: offsets[run] != 0.0):
+        chosen = [*runs]
+        first, stop = edges[chosen[0]], edges[chosen[-1] + 1]
+        into = moves[first - 1] if first else 0.0
+        out = moves[stop - 1] if stop < closes.size else 0.0
+        if not is_odd or stop - first > NEAR_CLOSES or into * out > 0.0:
+            continue
         is_inside[first:stop] = True
         span = f"{format_time(int(time[first]))} to {format_time(int(time[stop - 1]))}"
-        size = math.exp(moves[first - 1] if first else -moves[stop - 1])
+        size = math.exp(max((offsets[run] for run in chosen), key=abs))
         places.append(f"{span}: {core.count_nouns(stop - first, 'bar')}, {size:.4g} times")
     return find_rows(time, is_inside, places=tuple(places[:LISTED]))
 

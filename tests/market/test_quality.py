@@ -206,6 +206,33 @@ def test_a_crash_a_long_stretch_and_a_change_of_unit_are_no_stretches():
         assert not bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch").count
 
 
+@pytest.mark.parametrize(("begin", "stop"), [
+    (393, 398), (2, 7), (1, 2), (398, 399), (3, 27), (375, 399), (376, 400), (0, 24), (20, 30),
+])  # fmt: skip
+@pytest.mark.parametrize("factor", [5.0, 0.2])
+def test_a_stretch_near_an_end_is_the_odd_bars_not_the_sound_ones_beside_it(begin, stop, factor):
+    bars = SAMPLE.bars().iloc[:400]
+    bars[["open", "high", "low", "close"]] = 100.0
+    bars.iloc[begin:stop, :4] *= factor
+    found = bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch")
+    first = f"{SAMPLE.times[begin]:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+    assert (found.count, found.first) == (stop - begin, first)
+    assert f", {factor:.4g} times" in found.places[0]
+
+
+def test_a_stretch_of_two_levels_is_one_and_a_fall_in_steps_is_none():
+    """Bars 300 to 303 are 5 times, 304 to 309 25 times; a fall by 4, 4 and 4 does not return."""
+    bars = SAMPLE.bars()
+    bars[["open", "high", "low", "close"]] = 100.0
+    bars.iloc[300:310, :4] *= 5.0
+    bars.iloc[304:310, :4] *= 5.0
+    found = bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch")
+    assert (found.count, found.places[0].split(", ")[-1]) == (10, "25 times")
+    for row in (300, 305, 315):
+        bars.iloc[row:, :4] = 100.0 / 4.0 ** (1 + (300, 305, 315).index(row))
+    assert not bt.quality(bt.Market.from_frames(bars)).find("bars", "stretch").count
+
+
 def test_the_shorter_of_two_parts_is_the_stretch():
     """Thirty bars, the last three 10 times the others."""
     bars = SAMPLE.bars().iloc[:30]
