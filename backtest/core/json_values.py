@@ -105,9 +105,12 @@ def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text in a file: UTF-8, or what its byte order mark says. ValueError otherwise."""
+    """Return the text in a file: UTF-8, or what its byte order mark says. ValueError otherwise.
+
+    Files that were joined or written twice have several marks.
+    """
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if is_wide else "utf-8-sig")
+    return content.decode("utf-16" if is_wide else "utf-8").lstrip("\ufeff")
 
 
 def parse_json(content: bytes, path: Path | str) -> Any:

@@ -71,7 +71,8 @@ CLOCKS = (
         name="days of Excel since 1899-12-30",
         per_second=1.0 / 86_400.0,
         origin=-25_569 * 86_400,
-        cure="((time - 25_569) * 86_400).round(), which are s since 1970",
+        cure="((time - 25_569) * 86_400).round(), which are s since 1970 (24_107 in a workbook of "
+        "the date system 1904)",
     ),
 )
 """Sources: learn.microsoft.com, ``DateTime.Ticks``, ``FILETIME``, and the date systems of Excel."""
@@ -113,6 +114,8 @@ def read_stamps(
         # Where most are epochs, what is none is the odd one.
         if 2 * is_number.sum() > len(texts) and not is_number.all():
             raise _unreadable(texts, ~is_number, name, error)
+        if len(texts) and not is_number.any():
+            _refuse_clock(pd.to_numeric(texts, errors="coerce"), texts, name, error)
         given = pd.to_numeric(texts) if len(texts) and is_number.all() else texts
     if given.dtype.kind in "iuf":
         return _read_epochs(given, name, error)
@@ -149,11 +152,7 @@ def read_stamps(
 
 def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
     floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
-    if clock := find_clock(floats):
-        raise error(
-            f"stamps must be epochs since 1970 or texts, got {given.iloc[0]} ({name}, row 0), "
-            f"which are {clock.name}; {clock.cure}"
-        )
+    _refuse_clock(given, given, name, error)
     limit = 2.0**53 if given.dtype.kind == "f" else 2.0**63
     is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
     epochs = np.where(is_bad, 0, given.fillna(0).to_numpy()).astype(np.int64)
@@ -181,6 +180,20 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> uni
     return stamps
 
 
+def _refuse_clock(
+    numbers: pd.Series, given: pd.Series, name: str, error: type[BacktestError]
+) -> None:
+    """Raise if numbers are of another clock; ``given`` are as they were written, 6.38448E+17."""
+    floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    is_text = numbers is not given
+    clock = None if is_text and np.isnan(floats).any() else find_clock(floats)
+    if clock is not None:
+        raise error(
+            f"stamps must be epochs since 1970 or texts, got {given.iloc[0]} ({name}, row 0), "
+            f"which are {clock.name}; {clock.cure}"
+        )
+
+
 def find_clock(numbers: units.FloatArray) -> Clock | None:
     """Return the clock of another program that numbers of shape (n,) are of, if any.
 
@@ -192,7 +205,7 @@ def find_clock(numbers: units.FloatArray) -> Clock | None:
         first = (FIRST_EPOCH // units.SECOND - clock.origin) * clock.per_second
         last = (LAST_EPOCH // units.SECOND - clock.origin) * clock.per_second
         is_inside = bool(((known >= first) & (known < last)).all())
-        is_minutes = known.size > 1 and not (known % units.MINUTE).any()
+        is_minutes = np.unique(known).size > 1 and not (known % units.MINUTE).any()
         if is_inside and not is_minutes:
             return clock
     return None

@@ -157,7 +157,9 @@ def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) ->
     """Return the table in a text, with a header or none: then columns are named by position."""
     from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
 
-    top = codecs.getincrementaldecoder("utf-8-sig")().decode(data[:TOP])
+    while data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
     row = find_header(lines, asked, where)
@@ -743,8 +745,9 @@ def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> Non
     cure = "give now= if they were generated, or correct the stamps"
     if since >= core.moments.FIRST_EPOCH and last - SINCE_1904 <= now + DAY:
         cure = (
-            f"as s since 1904, as old Macs count, they begin at {core.format_time(since)}: "
-            f"time - {SINCE_1904 // SECOND:_} are s since 1970"
+            f"as counted since 1904, as old Macs do, they begin at {core.format_time(since)}: "
+            f"less {SINCE_1904 // SECOND:_} in s, {SINCE_1904 // 10**6:_} in ms and "
+            f"{SINCE_1904 // 1000:_} in us they count from 1970"
         )
     defects.append(
         f"no bar may open after tomorrow, the last opens at {core.format_time(last)} UTC "

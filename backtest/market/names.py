@@ -15,13 +15,15 @@ from backtest.core import DataError, did_you_mean
 from backtest.core.code_names import pd
 from backtest.market.sampled import find_payments
 from backtest.market.tables import (
-    FLAGS,
+    FLAG,
     LEAD,
     PAYMENT_NAMES,
     PRICES,
     TIME_NAMES,
+    is_flag,
     is_payment,
     plain_name,
+    read_flag,
     spell_columns,
 )
 
@@ -66,6 +68,13 @@ _OF_KLINES = {
                      "taker_base_volume"), "taker_buy_volume"),
 }  # fmt: skip
 """What klines carry beside prices and volume, and our names for it."""
+_OF_STREAMS = {
+    "t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume",
+    "q": "quote_volume", "n": "trades", "V": "taker_buy_volume",
+}  # fmt: skip
+"""The letters of Binance's ``kline`` streams; Alpaca, Polygon and Finnhub write the first six."""
+_UNUSED_OF_STREAMS = ("T", "Q", "B", "f", "L", "s", "i", "e", "E")
+"""Close time, taker's quote volume, first and last trade, symbol, interval, event and its time."""
 _UNUSED = re.compile("close_time|taker_(buy_)?quote_.*|ignore")
 _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
 _INSTRUMENT = ("symbol", "ticker", "coin", "pair", "instrument_name", "instid")
@@ -93,6 +102,7 @@ def rename_columns(
             )
         frame = frame.set_axis(list(names), axis=1)
     frame = frame.loc[:, [str(name) != "" for name in frame.columns]]
+    frame = frame if role == "funding" else _rename_letters(frame)
     known = spell_columns(frame, HEADS, where)
     frame, named = _drop_labels(frame, known, where)
     instrument = instrument or named
@@ -237,11 +247,26 @@ def find_flag(frame: pd.DataFrame) -> Any:
 
     ``x`` is one beside the letters of Binance's streams, ``t, T, o, h, l, c``.
     """
-    plain = {plain_name(name): name for name in frame.columns}
-    is_stream = {"t", "o", "h", "l", "c"} <= plain.keys()
-    names = (*FLAGS, "x") if is_stream else FLAGS
-    found = [plain[name] for name in names if name in plain]
-    return found[0] if found and frame[found[0]].dtype.kind in "iufb" else None
+    names = [name for name in frame.columns if is_flag(name)]
+    if {"o", "h", "l", "c", "x"} <= {*map(plain_name, frame.columns)}:
+        found = [name for name in frame.columns if plain_name(name) == "x"]
+        names += [name for name in found if read_flag(frame[name]) is not None]
+    texts = [name for name in names if frame[name].dtype.kind not in "iufb"]
+    flags = [name for name in names if name in texts or read_flag(frame[name]) is not None]
+    return flags[0] if flags else None
+
+
+def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return bars of Binance's streams, or of others that write ``t, o, h, l, c``, by our names."""
+    if not {"t", "o", "h", "l", "c"} <= {*frame.columns}:
+        return frame
+    names = dict(_OF_STREAMS)
+    if find_flag(frame) == "x":
+        names["x"] = FLAG
+    if "s" in frame and frame["s"].astype(str).str.fullmatch(r"[A-Z0-9_:/-]+").all():
+        names["s"] = "symbol"
+    unused = [name for name in frame if name in _UNUSED_OF_STREAMS and name not in names]
+    return frame.drop(columns=unused).rename(columns=names)
 
 
 def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
@@ -266,8 +291,10 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
                 f"{', '.join(known[:12])}, or a position from 0"
             )
     flag = find_flag(frame) if "close" in taken else None
-    if flag is not None and flag not in chosen.values() and not frame[flag].all():
-        taken[flag if plain_name(flag) in FLAGS else FLAGS[0]] = frame[flag]
+    if flag is not None and flag not in chosen.values():
+        finished = read_flag(frame[flag])
+        if finished is None or not (finished == 1.0).all():
+            taken[flag if is_flag(flag) else FLAG] = frame[flag]
 
     # a column of times under our name, or the index that the frame has already
     return pd.DataFrame({name: values.array for name, values in taken.items()},

@@ -326,8 +326,11 @@ def find_unfinished(subject: Subject) -> list[Hit]:
     """Find bars inside the data that a flag says are unfinished, where it is 1 in most."""
     table, found = subject.table.ordered, list[Hit]()
     for name, values in table.columns.items():
-        is_flag = tables.plain_name(name) in tables.FLAGS
-        if is_flag and np.isin(values, (0.0, 1.0)).all() and 2.0 * values.sum() > values.size:
+        if (
+            tables.is_flag(name)
+            and np.isin(values, (0.0, 1.0)).all()
+            and 2.0 * values.sum() > values.size
+        ):
             found += find_rows(table.time, values == 0.0, places=(f"{name} is 0",))
     return found
 
@@ -777,6 +780,11 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
         filling = 0.0 if name in tables.SUMMED else np.nan
         columns[name] = np.where(is_new, flat if name in PRICES else filling, values[row])
     dropped = table.time[table.time < priced.time[0]]
+    if dropped.size:
+        core.warn_caller(
+            f"{core.count_nouns(dropped.size, 'row')} before the first price left out, from "
+            f"{format_time(int(dropped[0]))} UTC: no close is before them ({table.name})"
+        )
     return TimedTable(table.name, time, columns), np.append(dropped, time[is_new])
 
 

@@ -38,9 +38,15 @@ LEAD = "payment"
 """The column of the time from a rate's stamp to its payment, ns."""
 SUMMED = ("volume", "taker_buy_volume", "quote_volume", "trades")
 """Columns that add up over bars; of a bar that was filled in they are 0."""
-FLAGS = ("confirm", "confirmed", "complete", "is_complete", "is_closed", "isclosed", "is_final",
-         "isfinal")  # fmt: skip
+FLAG = "is_closed"
+_FLAG_NAME = re.compile(
+    "(is_?|bar_?|candle_?|kline_?)?(confirm|confirmed|completed?|closed|final|finished|done)"
+)
 """Columns that say whether a bar is finished: OKX, OANDA, Binance's streams and what reads them."""
+_FINISHED = ("1", "1.0", "true", "t", "yes", "y", "done", "closed", "complete", "completed",
+             "final", "finished")  # fmt: skip
+_UNFINISHED = ("0", "0.0", "false", "f", "no", "n", "open", "incomplete", "partial", "pending",
+               "unfinished", "forming", "live")  # fmt: skip
 BY_BARS = "pd.Series(values, index=market.times)"
 """The cure of a Series by anything but time: what is given by position is an array."""
 BY_TIMES = "pd.DataFrame(values, index=markets.times, columns=markets.names)"
@@ -173,7 +179,8 @@ def read_frame(
     for x in known:
         with defects.catch():
             if x in found:
-                columns[x] = to_floats(frame[x], column=x, name=name)
+                read = read_flag_texts if is_text_flag(x, frame) else to_floats
+                columns[x] = read(frame[x], column=x, name=name)
     time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
     if payments:
         due = frame[payments]
@@ -221,18 +228,51 @@ def read_leads(
     return leads
 
 
+def is_flag(name: object) -> bool:
+    """Return whether a column is called as one that says which bars are finished."""
+    return _FLAG_NAME.fullmatch(plain_name(name)) is not None
+
+
+def is_text_flag(name: str, frame: pd.DataFrame) -> bool:
+    return is_flag(name) and frame[name].dtype.kind not in "iufb"
+
+
+def read_flag(values: pd.Series) -> FloatArray | None:
+    """Return 1 of finished bars, 0 of others, NaN of empty cells; None if a column says no such."""
+    if values.dtype.kind in "iufb":
+        flag = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        words = values.astype(str).str.strip().str.lower().where(values.notna(), "")
+        flag = np.select(
+            [words.isin(_FINISHED), words.isin(_UNFINISHED), words == ""], [1.0, 0.0, np.nan], -1.0
+        )
+    return flag if np.isin(flag[~np.isnan(flag)], (0.0, 1.0)).all() else None
+
+
+def read_flag_texts(values: pd.Series, *, column: str, name: str) -> FloatArray:
+    """Return a flag of texts as 1 and 0; raise if one of them is unknown."""
+    flag = read_flag(values)
+    if flag is not None:
+        return flag
+    odd = next(k for k in range(len(values)) if read_flag(values.iloc[k : k + 1]) is None)
+    raise DataError(
+        f"{column} must say which bars are finished, as yes and no, true and false or 1 and 0, got "
+        f"{values.iloc[odd]!r} ({name}, row {odd}); write it so, or leave out the bars that are "
+        "not finished before you drop the column"
+    )
+
+
 def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
     """Return the table of a frame without its last bar, if a flag says that it alone is unfinished.
 
-    A flag is a column of 0 and 1. What it says of other bars is a doubt of the report.
+    A flag is a column of yes and no. What it says of other bars is a doubt of the report.
     """
-    for column in (each for each in frame.columns if plain_name(each) in FLAGS):
-        if frame[column].dtype.kind not in "iufb":
+    for column in filter(is_flag, frame.columns):
+        flag = read_flag(frame[column])
+        if flag is None or table.time.size < 2:
             continue
-        flag = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
-        rows = np.flatnonzero(flag == 0.0)
-        is_alone = rows.size == 1 and bool(((flag == 0.0) | (flag == 1.0)).all())
-        if is_alone and table.time.size > 1 and table.time[rows[0]] == table.time.max():
+        rows = np.flatnonzero(flag != 1.0)  # an empty cell does not say that it is finished
+        if rows.size == 1 and table.time[rows[0]] == table.time.max():
             opened = core.format_time(int(table.time[rows[0]]))
             core.warn_caller(
                 f"the last bar left out, {opened} UTC: {column!r} marks it as unfinished "

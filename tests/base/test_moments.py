@@ -112,6 +112,28 @@ def test_the_clock_of_another_program_is_refused_by_its_name(clock, seconds, kin
     assert np.array_equal(read_stamps(cure(stamps), name="x"), moments * 10**9)
 
 
+@pytest.mark.parametrize("write", [
+    lambda ticks: ticks.astype("float64"), lambda ticks: ticks.map("{:.5E}".format),
+    lambda ticks: ticks.map("{:.17e}".format), lambda ticks: ticks.map("{:.1f}".format),
+    lambda ticks: ticks.map("{:.5E}".format).astype("float64"),
+])  # fmt: skip
+@pytest.mark.parametrize("seconds", [60, 3600, 86_400], ids=str)
+def test_ticks_as_floats_are_refused_by_their_name(write, seconds):
+    """A spreadsheet writes 638,448,480,000,000,000 as 6.38448E+17, the same in many rows."""
+    ticks = pd.Series((1_709_251_200 + seconds * np.arange(40)) * 10**7 + 621_355_968_000_000_000)
+    with pytest.raises(bt.DataError, match=r"\(x, row 0\), which are ticks of .NET"):
+        read_stamps(write(ticks), name="x")
+
+
+def test_days_of_excel_name_both_of_its_date_systems():
+    """2024-03-01 is day 45,352 since 1899-12-30 and 43,890 since 1904-01-01."""
+    with pytest.raises(bt.DataError, match=r"24_107 in a workbook of the date system 1904") as told:
+        read_stamps(pd.Series([43_890.0, 43_890.5]), name="x")
+    assert "25_569" in str(told.value)
+    stamps = read_stamps(pd.Series((43_890.0 - 24_107) * 86_400), name="x")
+    assert pd.Timestamp(stamps[0]) == pd.Timestamp("2024-03-01")
+
+
 def test_one_moment_of_another_clock_is_refused_too():
     """Midnight of 2024-03-01 in ticks of .NET, which is a whole minute of 1990 in ns."""
     with pytest.raises(bt.DataError, match=r"which are ticks of .NET"):

@@ -95,13 +95,15 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert (result.bars["position"].iloc[-100:] <= 0).all()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_files_with_a_byte_order_mark_are_read(capsys, folder, encoding):
-    """Notepad and PowerShell write one: in an experiment, a snapshot, a policy."""
+@pytest.mark.parametrize(("encoding", "mark"), [
+    ("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("utf-8-sig", "\ufeff"),
+])  # fmt: skip
+def test_files_with_a_byte_order_mark_are_read(capsys, folder, encoding, mark):
+    """Notepad and PowerShell write one, joined files two: in an experiment, a snapshot."""
     text = '[data]\npath = "sample"\nto = 2023-01-05\n[policy]\nname = "constant"\n'
-    (folder / "it.toml").write_text(text, encoding=encoding)
+    (folder / "it.toml").write_text(mark + text, encoding=encoding)
     assert ask(capsys, "run", "it.toml", *PLAIN)["policy"] == "Constant(leverage=1.0)"
-    (folder / "it.json").write_text('{"equity": 10000}', encoding=encoding)
+    (folder / "it.json").write_text(mark + '{"equity": 10000}', encoding=encoding)
     decided = call(capsys, "decide", "it.toml", "--snapshot", "it.json", "--no-compile", "--json")
     assert json.loads(decided[1])["equity"]["before"] == 10_000
 

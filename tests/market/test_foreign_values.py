@@ -57,10 +57,15 @@ def test_stamps_since_1904_are_bars_of_the_future_and_named(tmp_path, unit):
     stamps = (HOURS.as_unit("s").asi8 + 2_082_844_800) * CLOCKS_OF_1904[unit]
     lines = [f"{stamp},100,101,99,100,1" for stamp in stamps]
     (tmp_path / "bars.csv").write_text("\n".join(["time,open,high,low,close,volume", *lines]))
-    said = "no bar may open after tomorrow, the last opens at 2089-01-04 23:00 UTC (bars.csv); as s"
-    said += " since 1904, as old Macs count, they begin at 2023-01-01: time - 2_082_844_800 are s"
+    said = "no bar may open after tomorrow, the last opens at 2089-01-04 23:00 UTC (bars.csv); as"
+    said += " counted since 1904, as old Macs do, they begin at 2023-01-01: less 2_082_844_800 in "
+    said += "s, 2_082_844_800_000 in ms and 2_082_844_800_000_000 in us they count from 1970"
     check_refused(lambda: Market.load(tmp_path), said, DataError)
     assert said in bt.quality(tmp_path).defects[0]
+    lines = [line.replace(line.split(",")[0], str(stamp - 2_082_844_800 * CLOCKS_OF_1904[unit]))
+             for line, stamp in zip(lines, stamps, strict=True)]  # fmt: skip
+    (tmp_path / "bars.csv").write_text("\n".join(["time,open,high,low,close,volume", *lines]))
+    assert Market.load(tmp_path).times[0] == HOURS[0]
 
 
 def test_a_last_bar_after_tomorrow_is_a_defect(tmp_path):
@@ -111,7 +116,9 @@ def test_rows_without_a_price_are_missing_bars_and_the_cure_works(tmp_path, cell
 
 def test_empty_rows_at_the_ends_repeat_the_last_close_or_are_left_out(tmp_path):
     write_rows(tmp_path, ",,,,0", at=slice(0, 4))
-    market = Market.load(tmp_path, repair="bar-gaps=flat")
+    said = "4 rows before the first price left out, from 2023-01-01 UTC: no close is before them"
+    with pytest.warns(UserWarning, match=said):
+        market = Market.load(tmp_path, repair="bar-gaps=flat")
     assert (market.n_bars, market.times[0]) == (92, HOURS[4])
     assert "flat: 4 of 96" in market.filled["bar_gaps"]
     write_rows(tmp_path, ",,,,0", at=slice(90, 96))
@@ -149,7 +156,9 @@ def test_mark_rows_without_a_price_are_bars_without_a_mark():
 
 FLAGS = {
     "confirm": ("1", "0"), "complete": ("true", "false"), "is_closed": ("True", "False"),
-    "Is Closed": ("1", "0"),
+    "Is Closed": ("1", "0"), "finished": ("yes", "no"), "closed": ("Y", "N"),
+    "is_final": ("t", "f"), "candle_closed": ("done", "open"), "complete ": ("TRUE", "FALSE"),
+    "barComplete": ("closed", "open"), "is_done": ("complete", "partial"), "final": ("True", ""),
 }  # fmt: skip
 
 
@@ -170,6 +179,61 @@ def test_an_unfinished_last_bar_is_left_out_and_told(tmp_path, flag, is_newest_f
     names = {name: name for name in ("time", "open", "high", "low", "close")}
     with pytest.warns(UserWarning, match=said):
         assert Market.load(tmp_path / "bars.csv", columns=names).n_bars == 95
+
+
+@pytest.mark.parametrize("head", ["time,open,high,low,close,volume\n", ""])
+@pytest.mark.parametrize("marks", [0, 1, 2, 3])
+def test_byte_order_marks_of_a_table_are_no_part_of_it(tmp_path, head, marks):
+    lines = [f"{stamp.isoformat()},100,101,99,100,1" for stamp in HOURS]
+    path = tmp_path / "bars.csv"
+    path.write_text("\ufeff" * marks + head + "\n".join(lines), encoding="utf-8")
+    assert Market.load(path).n_bars == 96
+
+
+def test_a_flag_of_unknown_words_is_refused_and_its_cure_keeps_no_unfinished_bar(tmp_path):
+    lines = [f"{stamp.isoformat()},100,101,99,100,yes" for stamp in HOURS]
+    lines[95] = lines[95].replace("yes", "maybe")
+    (tmp_path / "bars.csv").write_text("\n".join(["time,open,high,low,close,confirm", *lines]))
+    said = "confirm must say which bars are finished, as yes and no, true and false or 1 and 0, got"
+    said += " 'maybe' (bars.csv, row 95); write it so, or leave out the bars that are not finished"
+    check_refused(lambda: Market.load(tmp_path), said, DataError)
+    names = {name: name for name in ("time", "open", "high", "low", "close")}
+    check_refused(lambda: Market.load(tmp_path, columns=names), said, DataError)
+
+
+def test_words_of_an_unfinished_bar_inside_are_a_doubt_in_frames_too():
+    words = np.where(np.isin(np.arange(96), (40, 41, 95)), "no", "yes")
+    report = bt.quality(Market.from_frames(FLAT.assign(confirm=words)))
+    assert report.find("bars", "unfinished").count == 3
+
+
+STREAM = "t,T,s,i,o,c,h,l,v,n,x,q,V,Q"
+
+
+@pytest.mark.parametrize("head", [STREAM, "t,T,o,h,l,c,x", "t,o,h,l,c,v", "t,o,h,l,c,v,n,vw", "t,T,"
+    "o,h,l,c,v,x,e,E"])  # fmt: skip
+def test_the_letters_of_streams_are_read_without_names(tmp_path, head):
+    cells = {"o": 100, "h": 101, "l": 99, "c": 100, "v": 5, "n": 7, "q": 500, "V": 2, "Q": 200,
+             "s": "BTCUSDT", "i": "1h", "x": "true", "e": "kline", "vw": 100.5}  # fmt: skip
+    rows = []
+    for k, stamp in enumerate(HOURS):
+        ms = stamp.value // 10**6
+        row = {**cells, "t": ms, "T": ms + 3_599_999, "E": ms + 5}
+        if k == 95:
+            row |= {"x": "false", "c": 100.9}
+        rows.append(",".join(str(row[name]) for name in head.split(",")))
+    (tmp_path / "stream.csv").write_text("\n".join([head, *rows]))
+    if "x" not in head.split(","):
+        assert Market.load(tmp_path / "stream.csv").n_bars == 96
+        return
+    with pytest.warns(UserWarning, match="the last bar left out, .* 'is_closed' marks it"):
+        market = Market.load(tmp_path / "stream.csv")
+    assert (market.n_bars, market.close[-1], market.high[0]) == (95, 100.0, 101.0)
+    if head == STREAM:
+        assert market.instrument in ("", "BTCUSDT")
+        assert {name: market.columns[name][0] for name in SUMMED[1:]} == {
+            "taker_buy_volume": 2.0, "quote_volume": 500.0, "trades": 7.0,
+        }  # fmt: skip
 
 
 def test_the_x_of_a_stream_says_that_a_bar_is_open(tmp_path):
