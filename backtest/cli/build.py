@@ -24,7 +24,15 @@ from backtest.cli.printing import show_progress
 from backtest.core.code_names import pd
 from backtest.engine import Backtest
 from backtest.margin import RateCurve
-from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
+from backtest.market import (
+    Market,
+    Markets,
+    as_markets,
+    find_clock,
+    find_coin,
+    find_in_folders,
+    is_panel,
+)
 from backtest.market.clock import list_calls
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file, read_weights, weights_to_frame
@@ -280,10 +288,28 @@ FOR_ALL = ("STOCK",)
 """Symbols of presets whose rules hold for every instrument of the venue."""
 
 
+_OF_VENUES = re.compile(r"^P[FI]_|[-_](SWAP|PERPETUAL|PERP)$")
+"""What venues put around the name of a perpetual."""
+
+
 def names_symbol(symbol: str, instrument: str) -> bool:
-    word = re.sub(r"^PF_|[-_](SWAP|PERPETUAL|PERP)$", "", symbol.upper()).replace("XBT", "BTC")
-    plain = re.sub(r"[^A-Z0-9]", "", instrument.upper()).replace("XBT", "BTC")
-    return symbol in FOR_ALL or re.sub(r"[^A-Z0-9]", "", word) in plain
+    """Return whether an instrument is that of a symbol, by whole names.
+
+    ``BTCUSDT`` is that of ``BTC/USDT:USDT``, of ``BTC`` and ``BTC-USD``, but ``WBTCUSDT`` is none
+    of them, and ``ETHFIUSDT`` not ``ETH``.
+    """
+    if symbol in FOR_ALL:
+        return True
+    coin, word = read_coin(symbol)
+    parts = map(read_coin, instrument.split(":"))
+    return any(coin == own and name.startswith(word) for own, name in parts)
+
+
+def read_coin(name: str) -> tuple[str, str]:
+    """Return the coin in a name, and the name in plain letters; XBT is BTC."""
+    plain = _OF_VENUES.sub("", name.upper()).replace("XBT", "BTC")
+    coin = find_coin(plain) or re.split(r"[^A-Z0-9]", plain)[0]
+    return coin, re.sub(r"[^A-Z0-9]", "", plain)
 
 
 def complete_preset(text: str, name: str, market: Market) -> str:

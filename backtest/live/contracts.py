@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.account import Account
 from backtest.core import ParameterError, format_money, format_price, warn_caller
 from backtest.core.code_names import pd
 from backtest.engine import Setup
 from backtest.live.state import AccountSnapshot, HeldPosition
 from backtest.results.tables import value_of
-from backtest.venue import Contract
+from backtest.venue import Contract, Venue
 
 CLOSE = 0.02
 """How far apart two figures of one size or value may be, relative."""
@@ -100,21 +101,21 @@ def describe_size(
 
 
 def count_as_venue(
-    setup: Setup, snapshot: AccountSnapshot
+    account: Account, venues: Mapping[str, Venue], snapshot: AccountSnapshot
 ) -> tuple[AccountSnapshot, list[Caution]]:
     """Return a snapshot in the contracts of the venues, and what was converted or assumed."""
     is_of_ccxt, cautions = snapshot.counted_by == "ccxt", list[Caution]()
     positions, posted = dict[str, HeldPosition](snapshot.positions), 0.0
 
     for name, held in snapshot.positions.items():
-        if name not in setup.venues or held.quantity == 0.0:
+        if name not in venues or held.quantity == 0.0:
             continue
-        is_isolated = setup.account.for_instrument(name).margin == "isolated"
+        is_isolated = account.for_instrument(name).margin == "isolated"
         posted += held.margin if is_isolated else 0.0
         if is_of_ccxt and is_isolated and held.margin == 0.0:
             cautions.append(Caution(f"ccxt has no collateral of {name}, which is isolated"))
         if is_of_ccxt or held.contract_size is not None:
-            positions[name], said = count_position(name, held, setup.venues[name].contract)
+            positions[name], said = count_position(name, held, venues[name].contract)
             cautions += [] if said is None else [said]
 
     wallet = snapshot.wallet
@@ -145,10 +146,10 @@ def count_position(
 def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
     """Return fills of another program in the contracts of the venues; warn of what was converted.
 
-    ``traded`` is the value of each fill, NaN where it is unknown.
+    ``traded`` is the value of each fill, 0 or NaN where it is unknown.
     """
     quantities = fills["quantity"].to_numpy(dtype=np.float64).copy()
-    values = fills["traded"].to_numpy(dtype=np.float64)
+    values = fills["traded"].where(fills["traded"] > 0.0).to_numpy(dtype=np.float64)
     prices = fills["price"].to_numpy(dtype=np.float64)
 
     for name, venue in setup.venues.items():

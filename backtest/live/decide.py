@@ -431,7 +431,7 @@ def decide(
     else:
         if liquidation is not None:
             state = replace(state, liquidation=liquidation)
-        state, of_snapshot = count_as_venue(setup, state)
+        state, of_snapshot = count_as_venue(setup.account, setup.venues, state)
         check_known(setup, state)
         past = np.append(np.zeros(WINDOW - 1), state.traded_30d or 0.0)
         days = TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
@@ -594,7 +594,11 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
     for name, held in snapshot.positions.items():
         if name not in names:
             if held.quantity != 0.0:
-                yield Caution(f"the snapshot has positions in {name}, which is not in the market")
+                known = ", ".join(names)
+                yield Caution(
+                    f"the snapshot has positions in {name}, which is not in the market, {known}; "
+                    f"names= of from_ccxt maps its symbol to {names[0]!r}"
+                )
             continue
         wanted = setup.account.for_instrument(name).margin
         if held.mode not in (None, wanted):

@@ -238,7 +238,8 @@ def check_rows(given: pd.DataFrame, table: pd.DataFrame, names: Any, settled: st
             "fee_currency empty"
         )
     rules: list[tuple[str, str, Any]] = [
-        ("instrument", f"a fill must be of an instrument of the market, {', '.join(names)}",
+        ("instrument", f"a fill must be of an instrument of the market, {', '.join(names)} "
+         f"(read_fills(..., names={{symbol: {names[0]!r}}}) maps symbols)",
          table["instrument"].isin(names) | is_debt),
         ("kind", f"kind must be one of {', '.join(KINDS)}", table["kind"].isin(KINDS)),
         ("quantity", "quantity must be finite and not 0",
@@ -305,7 +306,7 @@ class Replayed(Policy):
 class Replay(Result):
     def reconcile(
         self,
-        ledger: pd.DataFrame | pd.Series | str | Path,
+        ledger: pd.DataFrame | pd.Series | AccountSnapshot | str | Path,
         *,
         tolerance: float = 1e-6,
         timezone: str | None = None,
@@ -314,11 +315,13 @@ class Replay(Result):
 
         Parameters
         ----------
-        ledger : DataFrame, Series, str or Path
+        ledger : DataFrame, Series, AccountSnapshot, str or Path
             A table, or its file: columns ``time``, ``term`` (fees, funding, interest, flows,
             liquidation_loss, or other, which is not compared) and ``amount`` (positive is
             received); or the ``equity`` or the ``balance`` by ``time``, stamped with the close of
-            a bar; or a Series of the equity.
+            a bar; or a Series of the equity. A snapshot is compared with the last close up to its
+            time, by default the last one: its equity, and its quantities in the contracts of the
+            venue.
         tolerance : float
             Differences up to this share of the equity are none.
         timezone : str, optional
@@ -331,6 +334,8 @@ class Replay(Result):
             bar, the first difference first; empty if nothing differs.
         """
         core.Real(0.0, 1.0).check("tolerance", tolerance)
+        if isinstance(ledger, AccountSnapshot):
+            return compare_snapshot(self, ledger, tolerance)
         given: Any = ledger
         if is_series(given):
             given = given.rename("equity").rename_axis("time").to_frame()
@@ -367,6 +372,35 @@ class Replay(Result):
         whole = pd.concat(tables) if tables else pd.DataFrame(columns=["term", "ours", "theirs"])
         whole["difference"] = whole["theirs"] - whole["ours"]
         return whole.sort_index(kind="stable")
+
+
+def compare_snapshot(replay: Replay, snapshot: AccountSnapshot, tolerance: float) -> pd.DataFrame:
+    """Return where the quantities and the equity of a snapshot differ, as ``reconcile`` does."""
+    names, closes = [*replay.names], replay.span.closes
+    stamp = int(closes[-1]) if snapshot.time is None else core.to_nanoseconds(snapshot.time)
+    bar = int(np.searchsorted(closes, stamp, side="right")) - 1
+    if bar < 0 or stamp >= int(closes[-1]) + replay.interval:
+        raise ParameterError(
+            f"a snapshot must be of a time within the replay, from {format_time(int(closes[0]))} "
+            f"to {format_time(int(closes[-1]))}, got {format_time(stamp)}"
+        )
+    core.check_names("a snapshot: the replay", snapshot.positions, names, noun="instrument")
+
+    counted, cautions = count_as_venue(replay.account, replay.venues, snapshot)
+    for caution in cautions:
+        core.warn_caller(caution.text)
+    pairs = []
+    for name, ours in zip(names, replay.of_positions("quantity")[bar].tolist(), strict=True):
+        held = counted.positions.get(name)
+        pairs.append((f"quantity of {name}", ours, 0.0 if held is None else held.quantity))
+    if counted.equity is not None:
+        pairs.append(("equity", float(replay.of_account("equity")[bar]), counted.equity))
+
+    table = pd.DataFrame(pairs, columns=["term", "ours", "theirs"])
+    table["difference"] = table["theirs"] - table["ours"]
+    scale = table[["ours", "theirs"]].abs().max(axis=1)
+    table.index = core.utc_index(replay.time[[bar] * len(table)]).rename("time")
+    return table[(table["difference"].abs() > tolerance * scale.to_numpy()).to_numpy()]
 
 
 def compare(
@@ -442,7 +476,7 @@ def replay(  # type: ignore[misc] # here start may be a snapshot too
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
     setup = engine.set_up(test.replace(start=begin, signal=None, overlay=None), Replayed())
     if isinstance(start, AccountSnapshot):
-        start, cautions = count_as_venue(setup, start)
+        start, cautions = count_as_venue(setup.account, setup.venues, start)
         for caution in cautions:
             core.warn_caller(caution.text)
     facts = place_fills(setup, fills, range_tolerance)

@@ -273,6 +273,12 @@ NOTIONAL_IN_QUOTE = ("bitmex",)
 ``bitmex.parse_position`` takes foreignNotional."""
 
 
+COUNTED_IN_UNITS = ("deribit",)
+"""Exchanges that count contracts in coins, or of inverse ones in the quote currency, and whose
+contractSize is the step of orders: ccxt 4.5.64, ``deribit.parse_position``: size, and the
+contractSize of the market (10 USD of BTC-PERPETUAL); its notional is size_currency, in coins."""
+
+
 def read_ccxt_position(
     given: Mapping[str, Any], collateral: str | None, exchange: str
 ) -> dict[str, Any]:
@@ -292,15 +298,18 @@ def read_ccxt_position(
     pair, _, settled = symbol.partition(":")
     is_inverse = pair.partition("/")[0] == settled.partition("-")[0] != ""
     has_notional = given.get("notional") not in MISSING
+    size = read_number(given, "contractSize")
     if is_inverse and exchange.lower() in NOTIONAL_IN_QUOTE:
         has_notional = False
+    if exchange.lower() in COUNTED_IN_UNITS:
+        size, has_notional = 1.0, has_notional and is_inverse
     return {
         "quantity": side * abs(read_number(given, "contracts")),
         "entry": given.get("entryPrice"),
         "margin": 0.0 if mode == "cross" else read_posted(given, collateral),
         "mode": mode,
-        "contract_size": read_number(given, "contractSize") or None,
-        "notional": abs(read_number(given, "notional")) if has_notional else None,
+        "contract_size": size or None,
+        "notional": (abs(read_number(given, "notional")) or None) if has_notional else None,
         "mark_price": read_number(given, "markPrice") or None,
         "liquidation_price": read_liquidation_price(given),
     }

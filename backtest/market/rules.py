@@ -399,8 +399,8 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
 def find_stretches(subject: Subject) -> list[Hit]:
     """Find runs of up to 24 bars whose first and last edge jump by over 3 times and back.
 
-    At either end of the data a run has one edge. A jump is that of two closes in a row. Which bars
-    are odd is told by the 100 on either side.
+    At either end of the data a run has one edge. A jump is that of two closes in a row. Odd are the
+    bars far from the level of the 100 on either side.
     """
     time = subject.time
     closes = subject.table.ordered.columns.get("close", np.zeros(0))

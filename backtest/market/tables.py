@@ -238,7 +238,7 @@ def is_text_flag(name: str, frame: pd.DataFrame) -> bool:
 
 
 def read_flag(values: pd.Series) -> FloatArray | None:
-    """Return 1 of finished bars, 0 of others, NaN of empty cells; None if a column says no such."""
+    """Return 1 of finished bars, 0 of others, NaN of empty cells; None if it is another column."""
     if values.dtype.kind in "iufb":
         flag = values.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
@@ -256,7 +256,7 @@ def read_flag_texts(values: pd.Series, *, column: str, name: str) -> FloatArray:
         return flag
     odd = next(k for k in range(len(values)) if read_flag(values.iloc[k : k + 1]) is None)
     raise DataError(
-        f"{column} must say which bars are finished, as yes and no, true and false or 1 and 0, got "
+        f"{column} must be yes or no, true or false or 1 or 0 by whether a bar is finished, got "
         f"{values.iloc[odd]!r} ({name}, row {odd}); write it so, or leave out the bars that are "
         "not finished before you drop the column"
     )
@@ -271,7 +271,7 @@ def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
         flag = read_flag(frame[column])
         if flag is None or table.time.size < 2:
             continue
-        rows = np.flatnonzero(flag != 1.0)  # an empty cell does not say that it is finished
+        rows = np.flatnonzero(flag != 1.0)  # an empty cell is no yes
         if rows.size == 1 and table.time[rows[0]] == table.time.max():
             opened = core.format_time(int(table.time[rows[0]]))
             core.warn_caller(

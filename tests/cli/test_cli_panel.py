@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli.app import MODULES
-from backtest.cli.build import Experiment, build_experiment, complete_preset
+from backtest.cli.build import Experiment, build_experiment, complete_preset, names_symbol
 from backtest.cli.command import COMMANDS
 from backtest.cli.experiment import draft_experiment, find_key, read_flags, read_keys
 from backtest.strategies import Constant, VolTarget
@@ -251,3 +251,20 @@ REFUSED = [
 @pytest.mark.parametrize(("make", "words"), REFUSED)
 def test_a_bad_experiment_of_several_is_refused(make, words):
     check_refused(make, words)
+
+
+@pytest.mark.parametrize(("symbol", "instrument", "is_same"), [
+    ("BTCUSDT", "BTCUSDT", True), ("BTCUSDT", "BTC/USDT:USDT", True),
+    ("BTCUSDT", "BTC_USDT_USDT", True), ("BTCUSDT", "btc-usdt", True),
+    ("BTCUSDT", "BINANCE:BTCUSDT", True), ("BTCUSDT", "BTCUSDT_240628", True),
+    ("ETH", "ETHUSDT", True), ("ETH", "ETH", True), ("ETH", "ETH-PERP", True),
+    ("PF_XBTUSD", "BTCUSDT", True), ("XBTUSD", "BTCUSD", True), ("BTC-USD", "BTCUSDT", True),
+    ("BTC-USDT-SWAP", "BTCUSDT", True), ("BTC_USDC-PERPETUAL", "BTCUSDC", True),
+    ("BTC-PERPETUAL", "BTCUSD", True), ("STOCK", "SPY", True), ("BTCUSD_PERP", "BTCUSD", True),
+    ("ETH", "ETHFIUSDT", False), ("OP", "OPENUSDT", False), ("SOL", "SOLVUSDT", False),
+    ("BTCUSDT", "WBTCUSDT", False), ("OP", "TOPUSDT", False), ("ETH", "STETHUSDT", False),
+    ("BTCUSDT", "ETHUSDT", False), ("BTC_USDC-PERPETUAL", "BTCUSDT", False),
+    ("PEPEUSDT", "1000PEPEUSDT", False), ("BTCUSDT", "BTCDOMUSDT", False),
+])  # fmt: skip
+def test_rules_are_those_of_an_instrument_by_whole_names(symbol, instrument, is_same):
+    assert names_symbol(symbol, instrument) is is_same

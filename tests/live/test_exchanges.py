@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from backtest.venue.account_fields import read_account_fields
+from backtest.venue.account_fields import find_meaning, read_account_fields
 from tests.kit import check_refused
 from tests.scenes import account_of, bracket, market_of, venue_of
 
@@ -269,12 +269,90 @@ def test_a_replay_begins_with_the_contracts_of_ccxt():
     )
 
 
+def test_deribit_counts_dollars_or_coins_whatever_size_ccxt_gives():
+    """ccxt fills in the market's contractSize: 10 USD, .0001 BTC; the notional is in coins."""
+    inverse = HELD | {"symbol": "BTC/USD:BTC", "contracts": 6_000.0, "contractSize": 10.0,
+                      "notional": 0.1, "marginMode": None}  # fmt: skip
+    venue = venue_of(contract={"kind": "inverse"})
+    market = name_market(*[60_000.0] * 30, name="BTCUSD")
+    given: dict[str, Any] = {"market": market, "venue": venue, "leverage": 0.0}
+    for changes in ({}, {"notional": None}, {"markPrice": None}, {"contractSize": None}):
+        coins = {"exchange": "deribit", "currency": "BTC"}
+        state = bt.AccountSnapshot.from_ccxt({"BTC": {"total": 1.0}}, [inverse | changes], **coins)
+        decision = decide(state, **given)
+        assert decision.order == {"BTCUSD": -6_000.0}
+        assert decision.may_act
+    wrong = [inverse | {"notional": 0.01}]
+    state = bt.AccountSnapshot.from_ccxt({"BTC": {"total": 1.0}}, wrong, **coins)
+    check_refused(lambda: decide(state, **given), "the notional of BTCUSD at its mark price must")
+
+    linear = HELD | {"symbol": "BTC/USDC:USDC", "contracts": 0.1, "contractSize": 0.0001,
+                     "notional": 0.1, "marginMode": None}  # fmt: skip
+    usdc = {"exchange": "deribit", "currency": "USDC"}
+    state = bt.AccountSnapshot.from_ccxt({"USDC": {"total": 10_000.0}}, [linear], **usdc)
+    decision = decide(state, market=name_market(*[60_000.0] * 30, name="BTCUSDC"))
+    assert decision.order["BTCUSDC"] == pytest.approx(10_000.0 / 60_000.0 - 0.1)
+    assert decision.may_act
+
+
+def test_a_cost_or_notional_of_zero_is_unknown():
+    fills = bt.read_fills([trade(1, amount=0.1, cost=0.0), trade(2, amount=0.1, cost=0)])
+    with pytest.warns(UserWarning, match="the contract size of BTCUSDT is not known"):
+        assert replay(fills, 0.01).fills["quantity"].tolist() == [0.1, 0.1]
+    some = bt.read_fills([trade(1, cost=0.0), trade(2, price=110.0, cost=11.0)])
+    assert replay(some, 1.0).fills["quantity"].tolist() == pytest.approx([0.1, 0.1])
+    (position,) = read(HELD | {"notional": 0.0}).positions.values()
+    assert position.notional is None
+
+
+def test_a_snapshot_is_reconciled_in_the_contracts_of_the_venue():
+    """.1 coin bought at 100 of 1,000 gains 1 from 100 to 110; theirs are contracts of .01."""
+    rows = bt.read_fills([trade(1)])
+    row = HELD | {"entryPrice": 100.0, "markPrice": 110.0, "notional": 11.0}
+    state = read(row, balance=1_001.0, time=START + pd.Timedelta("3h"))
+    for size in (1.0, 0.01):
+        assert replay(rows, size).reconcile(state).empty
+    with pytest.warns(UserWarning, match="10 contracts of 0.01 of BTCUSDT are 0.1 of the venue's"):
+        replay(rows, 1.0).reconcile(state)
+    other = read(row | {"contracts": 12.0, "notional": 13.2}, balance=1_002.0)
+    found = replay(rows, 0.01).reconcile(other)
+    assert found["term"].tolist() == ["quantity of BTCUSDT", "equity"]
+    assert found["difference"].tolist() == pytest.approx([2.0, 1.0])
+    assert found.index.tolist() == [START + pd.Timedelta("3h")] * 2
+    gone = replay(rows, 1.0).reconcile(read(balance=1_001.0))
+    assert gone[["term", "theirs"]].values.tolist() == [["quantity of BTCUSDT", 0.0]]
+    late = read(row, time=START + pd.Timedelta("9h"))
+    check_refused(lambda: replay(rows, 1.0).reconcile(late), "must be of a time within the replay")
+    foreign = read(row | {"symbol": "ETH/USDT:USDT"})
+    check_refused(lambda: replay(rows, 1.0).reconcile(foreign), "has no instrument 'ETHUSDT'")
+
+
+def test_names_is_the_cure_where_symbols_are_not_those_of_the_market():
+    decision = decide(read(HELD | {"symbol": "BTC/USDC:USDC"}))
+    (text,) = [each.text for each in decision.warnings if "BTCUSDC" in each.text]
+    assert "names= of from_ccxt maps its symbol to 'BTCUSDT'" in text
+    assert not decision.may_act
+    fills = bt.read_fills([trade(1, symbol="BTC/USDC:USDC")])
+    said = "read_fills(..., names={symbol: 'BTCUSDT'}) maps symbols"
+    check_refused(lambda: replay(fills, 0.01), said)
+    mapped = bt.read_fills([trade(1, symbol="BTC/USDC:USDC")], names={"BTC/USDC:USDC": "BTCUSDT"})
+    assert replay(mapped, 0.01).fills["quantity"].tolist() == [10.0]
+
+
+@pytest.mark.parametrize("exchange", ["binanceusdm", "binancecoinm", "BYBIT", "gateio", "myokx"])
+def test_other_ids_of_an_exchange_have_its_meanings(exchange):
+    meanings = {row.exchanges for row in read_account_fields() if exchange.lower() in row.exchanges}
+    assert meanings
+    collateral = find_meaning(exchange, "collateral", "USDT")
+    assert collateral == ("equity" if "binance" in exchange else "wallet")
+
+
 def test_the_guide_shows_the_table_of_fields():
     text = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
     for row in read_account_fields():
         shown = "yes" if row.has_profit else "no"
         money = f" ({row.settles})" if row.settles else ""
-        assert f"| {row.exchanges[0]} | `{row.field}`{money} | {shown} |" in text
+        assert f"| {', '.join(row.exchanges)} | `{row.field}`{money} | {shown} |" in text
         assert row.source in text
     assert {row.field for row in read_account_fields()} == {"total", "collateral"}
 

@@ -194,7 +194,7 @@ def test_a_flag_of_unknown_words_is_refused_and_its_cure_keeps_no_unfinished_bar
     lines = [f"{stamp.isoformat()},100,101,99,100,yes" for stamp in HOURS]
     lines[95] = lines[95].replace("yes", "maybe")
     (tmp_path / "bars.csv").write_text("\n".join(["time,open,high,low,close,confirm", *lines]))
-    said = "confirm must say which bars are finished, as yes and no, true and false or 1 and 0, got"
+    said = "confirm must be yes or no, true or false or 1 or 0 by whether a bar is finished, got"
     said += " 'maybe' (bars.csv, row 95); write it so, or leave out the bars that are not finished"
     check_refused(lambda: Market.load(tmp_path), said, DataError)
     names = {name: name for name in ("time", "open", "high", "low", "close")}
