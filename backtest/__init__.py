@@ -2,123 +2,208 @@
 
 ``bt.run(market, policy, venue=venue, account=account)`` takes an account through a market and
 returns its full history: fees, funding, interest, margin calls, liquidations, bad debt.
+
+Every public name stands below, and is imported when it is first used.
 """
 
-import gc as _gc
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
-_was_collecting = _gc.isenabled()
-_gc.disable()  # imports leave no garbage, and looking for it takes a sixth of their time
-
-from backtest import margin, measures, signals
-from backtest.account import Account, Multiple
-from backtest.core import AccountingError, BacktestError, BandWarning, Choice, DataError
-from backtest.core import HighRateWarning
-from backtest.core import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning, ParameterError
-from backtest.core import PolicyError, Range, VenueDateWarning, VenueError, WeightWarning
-from backtest.core import bind_higher, export_lazily
-from backtest.core import public_math as math
-from backtest.engine import Backtest, run
-from backtest.margin import Brackets, Collateral, MarginPreset, OptionShocks, PresetMargin
-from backtest.margin import RateCurve, RequirementRule, ScenarioMargin, Standard, Strategy
-from backtest.margin import margin_preset
-from backtest.market import Market, Markets, Quality, decide_every, quality
-from backtest.policies import AccountView, Bar, Columns, Combinator, OptionRule, Policy, Promise
-from backtest.policies import held_leverage
-from backtest.results import Result
-from backtest.venue import Bracket, Contract, Earlier, Fees, FeeTier, InForce, Liquidation, Option
-from backtest.venue import OptionCosts, OptionPosition, Slippage, Venue, funding, margin_rules
-
 if TYPE_CHECKING:
-    from types import ModuleType
+    from backtest import allocate, indicators, margin, measures, options, paths, signals, strategies
+    from backtest.account.account import Account, Multiple
+    from backtest.backtest import Backtest, run
+    from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError
+    from backtest.core.errors import HighRateWarning, InfiniteLeverageWarning, LastPriceWarning
+    from backtest.core.errors import NoFillWarning
+    from backtest.core.errors import ParameterError, PolicyError, VenueDateWarning, VenueError
+    from backtest.core.errors import WeightWarning
+    from backtest.core.fields import Choice, Range
+    from backtest.live.replay import read_fills
+    from backtest.live.state import AccountSnapshot
+    from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
+    from backtest.margin.calculators import calculate_liquidation
+    from backtest.margin.collateral import Collateral, RateCurve
+    from backtest.margin.requirement_rule import Brackets, MarginPreset, OptionShocks, PresetMargin
+    from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy
+    from backtest.margin.requirement_rule import margin_preset
+    from backtest.market.clock import decide_every
+    from backtest.market.market import Market
+    from backtest.market.markets import Markets
+    from backtest.market.quality import Quality, quality
+    from backtest.options.chain import Chain
+    from backtest.options.surfaces import Surface, Surfaces
+    from backtest.policies.combinators import Combinator, OptionRule, held_leverage
+    from backtest.policies.policy import Bar, Columns, Policy, Promise
+    from backtest.policies.view import AccountView
+    from backtest.results.result import Result
+    from backtest.risk.cascade import Cascade, Linear, SquareRoot
+    from backtest.risk.contagion import BookCrowd, Contagion, cascade
+    from backtest.risk.crowd import Crowd
+    from backtest.risk.funded import PassingProbability
+    from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage
+    from backtest.risk.liquidations import LiquidationRisk
+    from backtest.risk.margin_systems import MarginCalibration, MarginComparison
+    from backtest.risk.paths import Paths, simulate_paths
+    from backtest.risk.stress import Scenario, Stress, crashes, stress
+    from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds
+    from backtest.search.compare import Comparison, compare
+    from backtest.search.cross_validate import CrossValidation
+    from backtest.search.frontier import Frontier
+    from backtest.search.problem import Robustness
+    from backtest.search.study import Study
+    from backtest.search.timing import TimingTest, timing_test
+    from backtest.search.validation import folds
+    from backtest.search.walk_forward import WalkForward
+    from backtest.sweep.sweep_table import Sweep
+    from backtest.venue.option_contract import Option, OptionCosts, OptionPosition
+    from backtest.venue.venue import Bracket, Contract, Earlier, FeeTier, Fees, InForce, Liquidation
+    from backtest.venue.venue import Slippage, Venue
+    from backtest.venue import funding
+    from backtest.venue import margin_rules
+    from backtest.core import public_math as math
 
-    from backtest import allocate, indicators, options, paths
-    from backtest.live import AccountSnapshot, decide, read_fills, replay
-    from backtest.margin import BookCalculation, Calculation, calculate_book, calculate_liquidation
-    from backtest.options import Chain, Surface, Surfaces
-    from backtest.risk import BookCrowd, Bounds, Capacity, Cascade, Contagion, Crowd
-    from backtest.risk import LeverageFrontier, Linear, LiquidationRisk, MarginCalibration
-    from backtest.risk import MarginComparison, MaxLeverage, PassingProbability, Paths, Scenario
-    from backtest.risk import Sensitivity, SquareRoot, Stress, bounds, calibrate_margin, capacity
-    from backtest.risk import cascade, compare_margin, crashes, leverage_frontier, liquidation_risk
-    from backtest.risk import max_leverage, passing_probability, sensitivity, simulate_paths, stress
-    from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
-    from backtest.search import Frontier, TimingTest, cross_validate, folds, frontier, objective
-    from backtest.search import timing_test, tune, walk_forward
-    from backtest.sweep import Sweep, sweep
-
-    strategies: ModuleType
-
-bind_higher(
-    {
-        "listing of options": "backtest.options.option_listing",
-        "manifest": "backtest.results.manifest",
-        "option formulas": "backtest.options.pricing",
-        "equal risk": "backtest.search.equal_risk",
-        "page of a run": "backtest.report.run_parts",
-        "page of a surface": "backtest.report.surface_parts",
-        "page of sets": "backtest.report.set_parts",
-        "report": "backtest.report",
-        "test": "backtest.engine.backtest",
-        "kind of result: run": "backtest.results.result",
-        "kind of result: sweep": "backtest.sweep.sweep_table",
-        "kind of result: comparison": "backtest.search.compare",
-        "kind of result: study": "backtest.search.study",
-        "kind of result: cross-validation": "backtest.search.cross_validate",
-        "kind of result: walk-forward": "backtest.search.walk_forward",
-        "kind of result: timing": "backtest.search.timing",
-        "kind of result: liquidation-risk": "backtest.risk.liquidations",
-        "kind of result: passing-probability": "backtest.risk.funded",
-        "kind of result: max-leverage": "backtest.risk.largest_leverage",
-        "kind of result: bounds": "backtest.risk.variations",
-        "kind of result: margin-calibration": "backtest.risk.margin_systems",
-        "kind of result: margin-comparison": "backtest.risk.margin_systems",
-        "kind of result: capacity": "backtest.risk.variations",
-        "kind of result: sensitivity": "backtest.risk.variations",
-        "kind of result: stress": "backtest.risk.stress",
-        "kind of result: cascade": "backtest.risk.cascade",
-        "kind of result: parameter-sensitivity": "backtest.risk.variations",
-        "kind of result: leverage-frontier": "backtest.risk.largest_leverage",
-        "kind of result: frontier": "backtest.search.frontier",
-        "kind of result: contagion": "backtest.risk.contagion",
-    }
-)
-
-bind_higher({"load": "backtest.cli.build", "save": "backtest.cli.build"}, methods_of=Backtest)
+_NAMES = {
+    "account.account": "Account Multiple",
+    "backtest": "Backtest run",
+    "core.errors": (
+        "AccountingError BacktestError BandWarning DataError HighRateWarning "
+        "InfiniteLeverageWarning LastPriceWarning NoFillWarning ParameterError PolicyError "
+        "VenueDateWarning VenueError WeightWarning"
+    ),
+    "core.fields": "Choice Range",
+    "live.replay": "read_fills",
+    "live.state": "AccountSnapshot",
+    "margin.calculators": "BookCalculation Calculation calculate_book calculate_liquidation",
+    "margin.collateral": "Collateral RateCurve",
+    "margin.requirement_rule": (
+        "Brackets MarginPreset OptionShocks PresetMargin RequirementRule ScenarioMargin "
+        "Standard Strategy margin_preset"
+    ),
+    "market.clock": "decide_every",
+    "market.market": "Market",
+    "market.markets": "Markets",
+    "market.quality": "Quality quality",
+    "options.chain": "Chain",
+    "options.surfaces": "Surface Surfaces",
+    "policies.combinators": "Combinator OptionRule held_leverage",
+    "policies.policy": "Bar Columns Policy Promise",
+    "policies.view": "AccountView",
+    "results.result": "Result",
+    "risk.cascade": "Cascade Linear SquareRoot",
+    "risk.contagion": "BookCrowd Contagion cascade",
+    "risk.crowd": "Crowd",
+    "risk.funded": "PassingProbability",
+    "risk.largest_leverage": "LeverageFrontier MaxLeverage",
+    "risk.liquidations": "LiquidationRisk",
+    "risk.margin_systems": "MarginCalibration MarginComparison",
+    "risk.paths": "Paths simulate_paths",
+    "risk.stress": "Scenario Stress crashes stress",
+    "risk.variations": "Bounds Capacity Sensitivity bounds",
+    "search.compare": "Comparison compare",
+    "search.cross_validate": "CrossValidation",
+    "search.frontier": "Frontier",
+    "search.problem": "Robustness",
+    "search.study": "Study",
+    "search.timing": "TimingTest timing_test",
+    "search.validation": "folds",
+    "search.walk_forward": "WalkForward",
+    "sweep.sweep_table": "Sweep",
+    "venue.option_contract": "Option OptionCosts OptionPosition",
+    "venue.venue": "Bracket Contract Earlier FeeTier Fees InForce Liquidation Slippage Venue",
+}
+"""The public names by the module of the package that has them."""
+_MODULES = {
+    "allocate": "allocate",
+    "funding": "venue.funding",
+    "indicators": "indicators",
+    "margin": "margin",
+    "margin_rules": "venue.margin_rules",
+    "math": "core.public_math",
+    "measures": "measures",
+    "options": "options",
+    "paths": "paths",
+    "signals": "signals",
+    "strategies": "strategies",
+}
+"""Public names that are modules."""
 _METHODS = (
-    "bounds", "calibrate_margin", "capacity", "compare", "compare_margin", "cross_validate",
-    "decide", "frontier", "leverage_frontier", "liquidation_risk", "max_leverage", "objective",
-    "passing_probability", "replay", "run", "sensitivity", "stress", "sweep", "timing_test",
-    "tune", "walk_forward",
+    "calibrate_margin", "capacity", "compare_margin", "cross_validate", "decide", "frontier",
+    "leverage_frontier", "liquidation_risk", "max_leverage", "objective", "passing_probability",
+    "replay", "sensitivity", "sweep", "tune", "walk_forward",
 )  # fmt: skip
-bind_higher(dict.fromkeys(_METHODS, __name__), methods_of=Backtest)
+"""Methods of a test that people look for as functions."""
+_PLACES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-if _was_collecting:
-    _gc.enable()
 
-export_lazily(__name__)
-del bind_higher  # not public
+if not TYPE_CHECKING:  # a type checker reads the imports, and would allow any name here
 
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            value: object = _import_module(f"backtest.{_MODULES[name]}")
+        elif name in _PLACES:
+            value = getattr(_import_module(f"backtest.{_PLACES[name]}"), name)
+        elif name in _METHODS:
+            raise AttributeError(f"bt.{name} is a method: bt.Backtest(market, ...).{name}(...)")
+        else:
+            raise AttributeError(f"module 'backtest' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+_HIGHER = {
+    "listing of options": "backtest.options.option_listing",
+    "manifest": "backtest.results.manifest",
+    "option formulas": "backtest.options.pricing",
+    "equal risk": "backtest.search.equal_risk",
+    "page of a run": "backtest.report.run_parts",
+    "page of a surface": "backtest.report.surface_parts",
+    "page of sets": "backtest.report.set_parts",
+    "report": "backtest.report",
+    "kind of result: run": "backtest.results.result",
+    "kind of result: sweep": "backtest.sweep.sweep_table",
+    "kind of result: comparison": "backtest.search.compare",
+    "kind of result: study": "backtest.search.study",
+    "kind of result: cross-validation": "backtest.search.cross_validate",
+    "kind of result: walk-forward": "backtest.search.walk_forward",
+    "kind of result: timing": "backtest.search.timing",
+    "kind of result: liquidation-risk": "backtest.risk.liquidations",
+    "kind of result: passing-probability": "backtest.risk.funded",
+    "kind of result: max-leverage": "backtest.risk.largest_leverage",
+    "kind of result: bounds": "backtest.risk.variations",
+    "kind of result: margin-calibration": "backtest.risk.margin_systems",
+    "kind of result: margin-comparison": "backtest.risk.margin_systems",
+    "kind of result: capacity": "backtest.risk.variations",
+    "kind of result: sensitivity": "backtest.risk.variations",
+    "kind of result: stress": "backtest.risk.stress",
+    "kind of result: cascade": "backtest.risk.cascade",
+    "kind of result: parameter-sensitivity": "backtest.risk.variations",
+    "kind of result: leverage-frontier": "backtest.risk.largest_leverage",
+    "kind of result: frontier": "backtest.search.frontier",
+    "kind of result: contagion": "backtest.risk.contagion",
+}
+"""Modules of higher rooms that lower ones call, by their part."""
 
 __all__ = [
     "Account", "AccountSnapshot", "AccountView", "AccountingError", "Backtest", "BacktestError",
     "BandWarning", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",
-    "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator",
-    "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError", "Earlier",
-    "FeeTier", "Fees", "Frontier", "HighRateWarning", "InForce", "InfiniteLeverageWarning",
-    "LastPriceWarning", "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk",
-    "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage",
-    "Multiple", "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule",
-    "OptionShocks", "ParameterError", "PassingProbability", "Paths", "Policy", "PolicyError",
-    "PresetMargin", "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result",
-    "Robustness", "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard",
-    "Strategy", "Stress", "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue",
-    "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds",
-    "calculate_book", "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare",
-    "compare_margin", "crashes", "cross_validate", "decide", "decide_every", "folds", "frontier",
-    "funding", "held_leverage", "indicators", "leverage_frontier", "liquidation_risk", "margin",
-    "margin_preset", "margin_rules", "math", "max_leverage", "measures", "objective", "options",
-    "passing_probability", "paths", "quality", "read_fills", "replay", "run", "sensitivity",
-    "signals", "simulate_paths", "strategies", "stress", "sweep", "timing_test", "tune",
-    "walk_forward",
+    "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns",
+    "Combinator", "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError",
+    "Earlier", "FeeTier", "Fees", "Frontier", "HighRateWarning", "InForce",
+    "InfiniteLeverageWarning", "LastPriceWarning", "LeverageFrontier", "Linear", "Liquidation",
+    "LiquidationRisk", "MarginCalibration", "MarginComparison", "MarginPreset", "Market",
+    "Markets", "MaxLeverage", "Multiple", "NoFillWarning", "Option", "OptionCosts",
+    "OptionPosition", "OptionRule", "OptionShocks", "ParameterError", "PassingProbability",
+    "Paths", "Policy", "PolicyError", "PresetMargin", "Promise", "Quality", "Range", "RateCurve",
+    "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin", "Sensitivity",
+    "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
+    "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
+    "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "cascade",
+    "compare", "crashes", "decide_every", "folds", "funding", "held_leverage", "indicators",
+    "margin", "margin_preset", "margin_rules", "math", "measures", "options", "paths", "quality",
+    "read_fills", "run", "signals", "simulate_paths", "strategies", "stress", "timing_test",
 ]  # fmt: skip

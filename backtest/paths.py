@@ -6,12 +6,11 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.risk import GBM, Filtered, LiquidationRisk, MaxLeverage, PathModel
-    from backtest.risk import Paths, Stationary, block_length, liquidation_risk, max_leverage
-    from backtest.risk import simulate_paths
+    from backtest.risk import Paths, Stationary, block_length, simulate_paths
 
 export_lazily(__name__)
 
 __all__ = [
-    "GBM", "Filtered", "LiquidationRisk", "MaxLeverage", "PathModel", "Paths",
-    "Stationary", "block_length", "liquidation_risk", "max_leverage", "simulate_paths",
+    "GBM", "Filtered", "LiquidationRisk", "MaxLeverage", "PathModel", "Paths", "Stationary",
+    "block_length", "simulate_paths",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The hypervolume that ``bt.frontier`` finds, over that of a dense grid and the search together.
+"""The hypervolume that ``Backtest.frontier`` finds, over a dense grid and the search together.
 
     python benchmarks/frontier.py FOLDER... [--seeds 10] [--trials 2000] [--grid 64]
 

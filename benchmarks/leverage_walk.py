@@ -3,8 +3,8 @@
     python benchmarks/leverage_walk.py FOLDER... [--models gbm ...] [--quarters 2021Q1 2023Q3]
 
 FOLDER holds hourly bars, marks and funding of BTCUSDT, ETHUSDT or LTCUSDT. At each quarter's end,
-``bt.max_leverage`` finds the leverage of a book of equal weights at 1 % in 30 days, from the data
-up to it. A book of that leverage is opened and held from every day of the next quarter.
+``Backtest.max_leverage`` finds the leverage of a book of equal weights at 1 % in 30 days, from the
+data up to it. A book of that leverage is opened and held from every day of the next quarter.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ def main() -> None:
     for quarter in pd.period_range(*wanted.quarters, freq="Q"):
         ends = [(quarter + k).end_time.ceil("D").tz_localize("UTC").value for k in range(2)]
         now, later = np.searchsorted(whole.time, ends).tolist()
-        found = bt.max_leverage(
-            whole.prefix(now), venue=venues, account=account, probability=CHANCE,
-            models=wanted.models, paths=wanted.paths,
-        )  # fmt: skip
+        found = bt.Backtest(whole.prefix(now), venue=venues, account=account).max_leverage(
+            probability=CHANCE, models=wanted.models, paths=wanted.paths
+        )
         ahead = whole.prefix(min(later + BARS, whole.n_bars))
         paths = bt.simulate_paths(ahead, "gbm", paths=1, horizon="30d")
         held = scale_policy(None, found.leverage)

@@ -81,8 +81,9 @@ def run_search(seed: int, sharpe: float, edge: float) -> dict[str, Any]:
     """Search once; the mean of better days makes up for being out on the others, and the edge."""
     drift = sharpe * VOLATILITY
     extra = (2.0 * (edge + math.sqrt(0.5) * drift) - drift) / YEAR if edge else 0.0
-    study = bt.tune(make_days(seed, drift, extra), Timing, venue=VENUE, account=ACCOUNT,
-                    trials=TRIALS, sampler="sobol", robust=False, seed=seed)  # fmt: skip
+    study = bt.Backtest(make_days(seed, drift, extra), venue=VENUE, account=ACCOUNT).tune(
+        Timing, trials=TRIALS, sampler="sobol", robust=False, seed=seed
+    )
     verdict = study.verdict
     assert verdict is not None  # noqa: S101 - the search is complete
     found = verdict.growth._asdict()
@@ -92,9 +93,16 @@ def run_search(seed: int, sharpe: float, edge: float) -> dict[str, Any]:
 def run_walk(seed: int, edge: float) -> dict[str, Any]:
     """Walk once in a market without drift; the hint is worth a Sharpe ratio of ``edge``."""
     extra = edge * VOLATILITY * math.sqrt(0.5) * 2.0 / YEAR
-    walk = bt.walk_forward(make_days(seed, 0.0, extra), Timing, venue=VENUE, account=ACCOUNT,
-                           train="365d", test="365d", trials=16, sampler="sobol", robust=False,
-                           seed=seed, space={"phase": (0, 199)})  # fmt: skip
+    walk = bt.Backtest(make_days(seed, 0.0, extra), venue=VENUE, account=ACCOUNT).walk_forward(
+        Timing,
+        train="365d",
+        test="365d",
+        trials=16,
+        sampler="sobol",
+        robust=False,
+        seed=seed,
+        space={"phase": (0, 199)},
+    )
     return {"claim": walk.probabilistic_sharpe > 0.95, "sharpe": walk.result.metrics["sharpe"]}
 
 

@@ -62,10 +62,9 @@ def sweep_of(market: Any, case: Any) -> Callable[[], Any]:
     """Return a function that sweeps a case on one thread."""
 
     def work() -> Any:
-        return bt.sweep(
-            market, case.policy, case.sets, venue=case.venue, account=case.account,
-            metrics=case.metrics, threads=1,
-        )  # fmt: skip
+        return bt.Backtest(market, venue=case.venue, account=case.account).sweep(
+            case.policy, case.sets, metrics=case.metrics, threads=1
+        )
 
     return work
 

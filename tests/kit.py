@@ -20,6 +20,7 @@ import backtest as bt
 from backtest import Market
 from backtest.cli import main, printing
 from backtest.core.errors import BacktestError
+from backtest.engine.conditions import FIELDS
 from backtest.policies.lookahead import rewrite_after
 
 YEAR = 8760
@@ -244,6 +245,17 @@ def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) 
         for name, each in policies.items()
     }
     return bt.compare(results, **{"draws": 99, **rules})
+
+
+def ask_test(method: str, market: Any, *given: Any, **terms: Any) -> Any:
+    """Make a test of a market and those terms that are its fields; call a method with the rest."""
+    fields = {name: terms.pop(name) for name in FIELDS if name in terms}
+    return getattr(bt.Backtest(market, **fields), method)(*given, **terms)
+
+
+def risk_of(paths: bt.Paths, policy: Any, **terms: Any) -> bt.LiquidationRisk:
+    """Return the risk of liquidation of a test of the paths' own history, on these paths."""
+    return ask_test("liquidation_risk", paths.history, policy, paths=paths, **terms)
 
 
 def slow(cases: Iterable[Any]) -> list[Any]:

@@ -154,7 +154,7 @@ def test_a_market_is_markets_of_one(case):
 @holds(levels=st.lists(st.floats(0.2, 9.0), min_size=1, max_size=4, unique=True))
 def test_a_row_of_a_sweep_is_a_run(case, levels):
     market, terms = case.market(), {"venue": venue_of(**COSTS), "account": case.account()}
-    table = bt.sweep(market, Lean, {"level": levels}, signal=case.side, **terms)
+    table = bt.Backtest(market, signal=case.side, **terms).sweep(Lean, {"level": levels})
     for level in levels:
         alone = case.run(market, policy=Lean(level=level))
         row = table.table[table.table["level"] == level].iloc[0]
@@ -164,9 +164,9 @@ def test_a_row_of_a_sweep_is_a_run(case, levels):
 @holds()
 def test_a_replay_of_the_fills_is_the_run(case):
     result = case.run()
-    again = bt.replay(
-        result.backtest.market, result.fills, venue=venue_of(**COSTS), account=case.account()
-    )
+    again = bt.Backtest(
+        bt.Backtest.of(result).market, venue=venue_of(**COSTS), account=case.account()
+    ).replay(result.fills)
     assert_near(again.bars["equity"], equity_of(result))
 
 
@@ -175,8 +175,8 @@ def test_a_decision_is_that_of_the_next_bar(case, bar):
     market, terms = case.market(), {"venue": venue_of(**COSTS), "account": case.account()}
     known, until = market.slice(0, bar + 1), market.slice(0, bar + 2)
     before, after = case.run(known), case.run(until)
-    told = bt.decide(
-        case.policy, known, state=before, at=float(market.open[bar + 1]), signal=case.side, **terms
+    told = bt.Backtest(known, signal=case.side, **terms).decide(
+        case.policy, state=before, at=float(market.open[bar + 1])
     )
     time = after.bars.index[-1]
     filled = after.fills[(after.fills["time"] == time) & (after.fills["kind"] == "order")]
@@ -234,7 +234,7 @@ def test_a_saved_result_and_test_load_as_they_are(case):
     result = case.run()
     with tempfile.TemporaryDirectory() as folder:
         again = bt.Result.load(result.save(folder))
-        test = bt.Backtest.load(result.backtest.save(Path(folder, "test")))
+        test = bt.Backtest.load(bt.Backtest.of(result).save(Path(folder, "test")))
     assert equity_of(again).tolist() == equity_of(result).tolist()
     assert dict(again.metrics) == pytest.approx(dict(result.metrics), rel=0, nan_ok=True)
     assert equity_of(test.run(case.policy, compile=False)).tolist() == equity_of(result).tolist()

@@ -13,10 +13,11 @@ import numpy as np
 
 import backtest as bt
 from backtest.results.measure_table import CORE
-from backtest.search import Study, samplers, tune, winner
+from backtest.search import Study, samplers, winner
 from backtest.sweep import set_runs
 from backtest.sweep.set_evaluator import Rows
 from backtest.sweep.sets import VariedTest, count_sets, read_space
+from tests.kit import ask_test
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)
@@ -174,4 +175,4 @@ def space_of(policy: type[bt.Policy], given: Any = None):
 
 def seek(policy: Any = Hills, **settings) -> Study:
     wanted = {"venue": venue_of(), "account": bt.Account(), "trials": 400, **settings}
-    return tune(wanted.pop("market", MARKET), policy, **wanted)
+    return ask_test("tune", wanted.pop("market", MARKET), policy, **wanted)

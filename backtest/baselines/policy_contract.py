@@ -17,8 +17,8 @@ from backtest import venue as venues
 from backtest.account import Account
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine.backtest import Backtest
 from backtest.engine.batch import Compile, run_account
+from backtest.engine.conditions import Conditions
 from backtest.engine.policies import list_terms
 from backtest.engine.run import run
 from backtest.engine.run_setup import set_up
@@ -177,15 +177,14 @@ class ContractTrial:
     def run(self, market: Market, situation: Situation, *, compiled: Compile = False) -> Result:
         signal, is_coin = situation.signal, situation.venue.contract.kind == "inverse"
         has_options = policies.trades_options(self.cls)
-        return run(
+        conditions = Conditions(
             list_options(market, self.market.end, is_coin=is_coin) if has_options else market,
-            self.policy,
             venue=situation.venue,
             account=situation.account,
             signal=None if signal is None else signal[: market.n_bars],
             calendar="252" if market.sessions else "365",
-            compile=compiled,
         )
+        return run(conditions, self.policy, compile=compiled)
 
     def name_bar(self, t: int) -> str:
         return f"bar {t}, {core.format_time(int(self.market.time[t]))}"
@@ -340,7 +339,7 @@ def decide_without(
 ) -> core.FloatArray:
     """Return the decisions from bar ``first`` on, with some columns in the place of its own."""
     situation = trial.situations[0]
-    test = Backtest(
+    test = Conditions(
         market,
         venue=situation.venue,
         account=situation.account,

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import backtest
 from backtest import core, options
 from backtest.account import Account
+from backtest.backtest import Backtest
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, draft_experiment, flatten
 from backtest.cli.printing import show_progress
 from backtest.core.code_names import pd
-from backtest.engine import Backtest
+from backtest.engine import plain
 from backtest.margin import RateCurve
 from backtest.market import (
     Market,
@@ -87,9 +88,9 @@ def build_test(draft: Draft) -> Backtest:
     venue = apply_lending(draft, build_venues(draft, markets), markets)
     test = Backtest(market, venue=venue, account=account, **given)
     if draft.table("options"):
-        listed = list_options(draft, test.plain.market, test.venue)
-        test = test.plain.replace(market=listed)
-    return test.replace(signal=read_signal(draft, test.plain.market))
+        listed = list_options(draft, plain(test).market, test.venue)
+        test = plain(test).replace(market=listed)
+    return test.replace(signal=read_signal(draft, plain(test).market))
 
 
 TAKEN_AS_THEY_ARE = ("sampling", "decision_interval", "detail", "start", "end")
@@ -573,9 +574,6 @@ def load(path: str | Path) -> Backtest:
     return build_test(draft)
 
 
-vars(load)["as_method"] = staticmethod(load)
-
-
 def save(test: Backtest, path: str | Path) -> Path:
     """Write the test as an experiment that :meth:`Backtest.load` reads, and return its path.
 
@@ -609,8 +607,8 @@ def save(test: Backtest, path: str | Path) -> Path:
     if test.overlay is not None:
         tables["overlay"] = name_policy(test.overlay)
     if not isinstance(signal, signals.SignalRule | int | float | str | None):
-        values: Any = test.plain.signal
-        seen = as_markets(find_clock(test.plain.market).seen)
+        values: Any = plain(test).signal
+        seen = as_markets(find_clock(plain(test).market).seen)
         if isinstance(values, pd.Series):
             frame = values.to_frame(seen.names[0])
         else:

@@ -79,15 +79,16 @@ def run_once() -> None:
     market, constant = Market.sample(bars=100), backtest.strategies.Constant(1.0)
     for each in (market, Markets({"ONE": market, "TWO": market})):
         backtest.run(each, constant, **make_terms(compile="now")).bars  # noqa: B018
-    paths = backtest.simulate_paths(Market.sample(bars=2_000), paths=4, horizon="1d")
-    backtest.liquidation_risk(paths, constant, **make_terms())
+    test = backtest.Backtest(Market.sample(bars=2_000), **make_terms())
+    drawn = backtest.simulate_paths(test.market, paths=4, horizon="1d")
+    test.liquidation_risk(constant, paths=drawn)
 
 
 def sweep_once() -> None:
     test = backtest.Backtest(Market.sample(), **make_terms())
     # as many sets as make a sweep of this market use lanes
     test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, 130)})
-    test.timing_test(backtest.strategies.VolTarget(), shifts=99)
+    backtest.timing_test(test.run(backtest.strategies.VolTarget()), shifts=99)
 
 
 def use_policy(kind: type[Policy]) -> None:

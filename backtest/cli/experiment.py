@@ -145,23 +145,24 @@ One without a text is a field of :class:`backtest.Backtest`, which has it.
 
 FUNCTIONS = {
     "data": ("Markets.load",),
-    "sweep": ("sweep",),
-    "tune": ("tune",),
-    "validate": ("walk_forward", "cross_validate"),
+    "sweep": ("Backtest.sweep",),
+    "tune": ("Backtest.tune",),
+    "validate": ("Backtest.walk_forward", "Backtest.cross_validate"),
     "compare": ("compare",),
     "paths": ("simulate_paths",),
-    "risk": ("liquidation_risk",),
+    "risk": ("Backtest.liquidation_risk",),
     "stress": ("stress",),
-    "sensitivity": ("sensitivity",),
-    "capacity": ("capacity",),
+    "sensitivity": ("Backtest.sensitivity",),
+    "capacity": ("Backtest.capacity",),
     "timing": ("timing_test",),
-    "margin": ("compare_margin", "calibrate_margin"),
+    "margin": ("Backtest.compare_margin", "Backtest.calibrate_margin"),
     "cascade": ("cascade", "Crowd.from_leverage"),
-    "decide": ("decide",),
-    "replay": ("replay",),
+    "decide": ("Backtest.decide",),
+    "replay": ("Backtest.replay",),
 }
 """The functions whose arguments a table holds."""
 TAKEN = {
+    "self",
     *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decision_interval", "detail", "start", "end", "sets", "results", "result"),
     *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price", "since"),

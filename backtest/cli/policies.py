@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from backtest.backtest import Backtest
 from backtest.baselines.policy_contract import Finding, Terms, check_policy
 from backtest.cli.build import (
     build_experiment,
@@ -23,7 +24,7 @@ from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import Entry, draft_experiment, find_key, read_flags
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, count_nouns, pick_value
-from backtest.engine import Backtest
+from backtest.engine import plain
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.signals import resolve_signal
 
@@ -159,7 +160,7 @@ def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:
     test, own, _ = build_experiment(draft_experiment(Path(policy), entries))
     trials = [x._replace(cls=type(pick_value(own, x.cls))) for x in list_of_test(test)]
     if test.overlay is not None:
-        whole = test.plain.market
+        whole = plain(test).market
         index = as_markets(whole).index(resolve_signal(test.signal, whole))
         trials.append(Trial(type(test.overlay), "the portfolio index", index, None))
     return trials
@@ -183,7 +184,7 @@ def list_given(entries: list[Entry]) -> list[Trial]:
 
 
 def list_of_test(test: Backtest) -> list[Trial]:
-    whole = test.plain.market
+    whole = plain(test).market
     return [
         Trial(name, label, market,
               Terms(pick_value(test.venue, name), test.account.for_instrument(name)))

@@ -14,12 +14,13 @@ import pandas as pd
 import typer
 
 import backtest
+from backtest.backtest import Backtest
 from backtest.cli.build import build_experiment, build_node, build_test
 from backtest.cli.command import AsJson, Output, Texts, command, list_flags, option
 from backtest.cli.experiment import Draft, read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.core import Choice, ParameterError
-from backtest.engine import Backtest
+from backtest.engine import plain
 from backtest.market import label_names, unwrap_market
 from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
 from backtest.sweep import count_cores
@@ -141,7 +142,7 @@ def stress(draft: Draft, *, output: Output) -> None:
         return tuple(given) if isinstance(given, list) else read_values(given, name=name)
 
     terms: dict[str, Any] = {"rules": table.get("rules", "run")}
-    terms["data"] = experiment.test.plain.market
+    terms["data"] = plain(experiment.test).market
     terms["ladder"] = draft.read_entries("stress", "ladder", read_axis) or None
     result = experiment.run()
     with show_progress("scenarios", "scenarios") as progress:
@@ -234,7 +235,7 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
         )
     with show_progress("margin rules", "paths" if calibrates else "rules") as progress:
         if calibrates:
-            *_, rule = named.values()
+            rule: Any = [*named.values()][-1]
             output.give_out(test.calibrate_margin(rule, **given, progress=progress))
             return
         found = test.compare_margin(named, **given, progress=progress)
@@ -254,7 +255,8 @@ def draw_paths(draft: Draft, test: Backtest, **more: Any) -> Paths:
         settings["funding"] = None
     elif settings["funding"] == "fitted":
         settings["funding"] = find_capped_funding(test.venue)
-    return backtest.simulate_paths(test.plain.market, settings.pop("model", "filtered"), **settings)
+    market, model = plain(test).market, settings.pop("model", "filtered")
+    return backtest.simulate_paths(market, model, **settings)
 
 
 def find_capped_funding(venue: Any) -> Any:
@@ -341,7 +343,7 @@ def cascade(draft: Draft, *, output: Output) -> None:
     if table.get("adl") == "none":
         table["adl"] = None
     experiment = build_experiment(draft)
-    test: Any = experiment.test.plain
+    test: Any = plain(experiment.test)
     market, venue = test.market, test.venue
     unwrap_market(market, "a cascade needs one market")
     if experiment.test.overlay is not None:

@@ -141,7 +141,7 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
         )
     state = backtest.AccountSnapshot.load(table.pop("snapshot"))
     test, policy, _ = build_experiment(draft)
-    found = backtest.decide(policy, test, **table, state=state)
+    found = test.decide(policy, **table, state=state)
     if as_json:
         print_json(found.to_dict())
     else:

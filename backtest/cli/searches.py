@@ -153,11 +153,12 @@ def tune(
         if search.pop("robust", False):
             raise ParameterError("several objectives take no tune.robust, got true")
         search["objectives"] = search.pop("objective")
-    find = test.frontier if is_frontier else test.tune
     names = objective if is_frontier else [objective] * isinstance(objective, str)
     title = next(iter(names), "score")
     with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
-        study = find(policy, **search, progress=partial(meter.report_search, objective=title))
+        report = partial(meter.report_search, objective=title)
+        find: Any = test.frontier if is_frontier else test.tune
+        study = find(policy, **search, progress=report)
     if is_frontier:
         output.give_out(study)
         return

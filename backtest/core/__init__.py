@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
-    from backtest.core.code_names import Carried, bind_higher, call_later, export_lazily
+    from backtest.core.code_names import Carried, call_later, export_lazily
     from backtest.core.code_names import arch, find_version, hash_texts, sp
     from backtest.core.elementary import Number
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault

@@ -9,7 +9,7 @@ import importlib.metadata
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -135,12 +135,14 @@ class Carried:
         }
 
 
-HIGHER: dict[str, str] = {}
-"""Modules of higher rooms that lower ones call, by their part; the package binds them."""
+def list_higher() -> dict[str, str]:
+    """Return the modules of higher rooms that lower ones call, by their part."""
+    higher: dict[str, str] = vars(sys.modules["backtest"])["_HIGHER"]
+    return higher
 
 
 class Later:
-    """A function of a higher room: ``name`` of the module bound as ``part``, imported when used.
+    """A function of a higher room: ``name`` of the module of ``part``, imported when used.
 
     In a class it is a method, whose text and parameters are those of the function.
     """
@@ -149,21 +151,13 @@ class Later:
         self.part, self.name = part, name
 
     def find(self) -> Any:
-        found = getattr(importlib.import_module(HIGHER[self.part]), self.name)
-        return vars(found).get("as_method", found)
+        return getattr(importlib.import_module(list_higher()[self.part]), self.name)
 
     def __get__(self, instance: object, owner: type) -> Any:
         return self.find().__get__(instance, owner)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         return self.find()(*given, **named)
-
-
-def bind_higher(modules: Mapping[str, str], *, methods_of: type | None = None) -> None:
-    """Name the modules of some parts; each is a method of a class, if one is given."""
-    HIGHER.update(modules)
-    for name in modules if methods_of else ():
-        setattr(methods_of, name, Later(name, name))
 
 
 call_later: Any = Later

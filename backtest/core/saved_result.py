@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from backtest.core.atomic_files import drafted_folder, held_folder, writing
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import HIGHER, call_later, find_version, is_frame, pa, pd, pq
+from backtest.core.code_names import call_later, find_version, is_frame, list_higher, pa, pd, pq
 from backtest.core.errors import DataError
 from backtest.core.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.core.number_text import capitalize
@@ -258,12 +258,12 @@ class Kinds(Mapping[str, Any]):
         self.known: dict[str, Any] = {}
 
     def __getitem__(self, kind: str) -> Any:
-        if kind not in self.known and f"{KIND}{kind}" in HIGHER:
-            importlib.import_module(HIGHER[f"{KIND}{kind}"])
+        if kind not in self.known and f"{KIND}{kind}" in list_higher():
+            importlib.import_module(list_higher()[f"{KIND}{kind}"])
         return self.known[kind]
 
     def __iter__(self) -> Iterator[str]:
-        bound = (part.removeprefix(KIND) for part in HIGHER if part.startswith(KIND))
+        bound = (part.removeprefix(KIND) for part in list_higher() if part.startswith(KIND))
         return iter(dict.fromkeys((*bound, *self.known)))
 
     def __len__(self) -> int:
@@ -396,7 +396,7 @@ class SavedResult(Reportable):
             cls.noun = vars(cls).get("noun", cls.kind)
             usual = f"{cls.kind[:-1]}ies" if cls.kind.endswith("y") else f"{cls.kind}s"
             cls.plural = vars(cls).get("plural", usual)
-            cls.call = vars(cls).get("call", f"bt.{cls.kind.replace('-', '_')}")
+            cls.call = vars(cls).get("call", f"Backtest.{cls.kind.replace('-', '_')}")
             KINDS.known[cls.kind] = cls
 
     @property

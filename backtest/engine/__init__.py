@@ -6,14 +6,14 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.account.records import new_quotes
-    from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run, end_expired
-    from backtest.engine.backtest import read_test, short_form
     from backtest.engine.batch import BatchLoop, Compile, LaneFault, LaterBars, begin, copy_state
     from backtest.engine.batch import is_loop_compiled, is_plain_sooner, lay, list_policies
     from backtest.engine.batch import run_account
     from backtest.engine.checks import check_run, check_settlement, count_periods, give_each
     from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
+    from backtest.engine.conditions import AnyPolicy, Conditions, end_expired, fields, plain
+    from backtest.engine.conditions import recall, restore, setting
     from backtest.engine.driver import Counts, TermsInTime, bind_loop, drive, explain_refusal
     from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision

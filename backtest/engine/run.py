@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,16 +15,15 @@ from backtest.account.events import Entries, Event
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.core import Progress
 from backtest.core.code_names import pd
-from backtest.engine import backtest as b
-from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields
 from backtest.engine.batch import Compile, Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_once
+from backtest.engine.conditions import AnyPolicy, Conditions, cut, end_expired, plain
 from backtest.engine.inputs import start_account_state
 from backtest.engine.policies import ObservedPolicy, observe_overlay, show_terms
 from backtest.engine.run_setup import Setup, set_up_run
 from backtest.indicators import NOTHING_SEEN, forecast_volatility
 from backtest.margin import compute_collateral_value
-from backtest.market import Market, Markets, find_clock, label_names
+from backtest.market import find_clock, label_names
 from backtest.options.option_inputs import schedule_options
 from backtest.policies import Policy, trades_options
 from backtest.policies.lookahead import observe_checked
@@ -57,9 +56,9 @@ def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     return merged
 
 
-def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool = True) -> Result:  # noqa: A002 - as that of bt.run
+def run_switched(test: Conditions, segments: Sequence[Segment], *, compile: bool = True) -> Result:  # noqa: A002 - as that of bt.run
     """Run an account from the first bar of its first segment; each segment has its own policies."""
-    market = b.end_expired(test.market, test.venue)
+    market = end_expired(test.market, test.venue)
     markets, given = m.as_markets(market), resolve_signal(test.signal, market)
     clock, rules = find_clock(markets), [each.rule for each in segments if each.rule is not None]
     weights = [m.read_weights(x.weigh(clock.seen, is_checked=False), clock.seen) for x in rules]
@@ -366,11 +365,10 @@ def find_before(setup: Setup) -> Before:
     )
 
 
-@b.short_form
 @core.record_making
 @core.checked_only("compile", "progress")
 def run(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: AnyPolicy,
     *,
     compile: Compile = True,  # noqa: A002 - the word users know
@@ -378,50 +376,13 @@ def run(
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
     option_quantities: pd.DataFrame | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> Result:
-    """Run an account through a market, or through several, under a policy.
-
-    Parameters
-    ----------
-    market, **fields
-        A market and the fields of a :class:`Backtest`, or the test itself.
-    policy : Policy, or a mapping of names to policies
-        Decides the leverage at each close; filled at the next open. With several instruments, one
-        for all or one for each.
-    compile : bool or "now"
-        False runs the policy in plain Python, for a debugger; the numbers are the same bits. Where
-        nothing is compiled yet, a run of at most 50,000 bars times instruments does not wait for
-        the compiler; with ``"now"`` it does.
-    resume : Result, optional
-        Go on from the last close of an earlier result; ``market`` holds the bars after it and may
-        overlap: a result of this process gives the bars before it, a loaded one needs a market that
-        has them. The new result holds the new bars only.
-    progress : callable, optional
-        Called with bars done and bars in all.
-    benchmark : str, DataFrame, mapping or Series, optional
-        What ``alpha`` and ``beta`` compare with: an instrument, weights by time and instrument
-        (:meth:`Markets.index`), or prices at the closes of the bars that open at the times of a
-        Series. Default: the market; of several instruments the index of what is traded, with the
-        weights abs(s_i) / sum abs(s) of the signal.
-    option_quantities : DataFrame, optional
-        Signed contracts to hold of listed options, by time and contract: the row of a bar is
-        decided at its close and fills at the next open; NaN leaves a contract as it is.
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed, or the resumed market does not join.
-    PolicyError
-        If the policy raises, looks ahead, or returns a negative number or the wrong type.
-    AccountingError
-        If the books do not balance at some bar.
-    """
-    test = b.read_test(market, fields)
+    """Answer :meth:`backtest.Backtest.run`, which documents it."""
     if option_quantities is not None:
-        quoted = schedule_options(test.plain.market, test.cut(option_quantities))
-        test = test.plain.replace(market=quoted)
-    setup = set_up_run(test, policy, resume=resume, benchmark=benchmark)
+        held = cut(conditions, option_quantities)
+        conditions = plain(conditions)
+        conditions = conditions.replace(market=schedule_options(conditions.market, held))
+    setup = set_up_run(conditions, policy, resume=resume, benchmark=benchmark)
     return finish(setup, run_account(setup, is_compiled=compile, progress=progress))
 
 

@@ -12,7 +12,7 @@ from backtest import core
 from backtest.account import Account
 from backtest.core.code_names import is_frame, pd
 from backtest.engine import checks, driver
-from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
+from backtest.engine.conditions import AnyPolicy, Conditions, check_panel, plain, setting
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, read_inputs
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies, show_terms
 from backtest.market import Market, Markets, find_clock, label_names, read_weights, remake
@@ -166,14 +166,14 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
 
 
 def set_up_run(
-    test: Backtest, policy: AnyPolicy, *, resume: Any = None, benchmark: BenchmarkLike = None
+    test: Conditions, policy: AnyPolicy, *, resume: Any = None, benchmark: BenchmarkLike = None
 ) -> Setup:
     earlier = read_resume(resume, test.start)
     setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
     if earlier is not None:
         check_rules(earlier, setup)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
-    rules.warn_of_weights(setup.given, test.plain.setting[0])
+    rules.warn_of_weights(setup.given, setting(plain(test))[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
@@ -187,7 +187,7 @@ class Setup(NamedTuple):
     year.
     """
 
-    test: Backtest
+    test: Conditions
     markets: Markets
     policies: dict[str, Policy]
     overlay: Policy | None
@@ -233,7 +233,7 @@ class Setup(NamedTuple):
 
 
 def set_up(
-    test: Backtest,
+    test: Conditions,
     policy: AnyPolicy,
     *,
     observed: list[ObservedPolicy] | None = None,
@@ -241,18 +241,19 @@ def set_up(
     benchmark: BenchmarkLike = None,
 ) -> Setup:
     """Return a test with a policy as the loop takes it; ``observed`` has its columns, if known."""
-    plain, is_alone = test.plain, isinstance(test.market, Market)
-    markets, venues, account = plain.setting
-    policies, above = assign_policies(policy, markets, plain.overlay)
+    is_alone = isinstance(test.market, Market)
+    own = plain(test)
+    markets, venues, account = setting(own)
+    policies, above = assign_policies(policy, markets, own.overlay)
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
     (alone,) = [*markets.values()] if is_alone else [markets]
-    signal = rules.resolve_signal(plain.signal, alone)
+    signal = rules.resolve_signal(own.signal, alone)
     if resume is not None:
         markets, first = join_resumed(resume, markets)
     else:
-        first = find_first_bar(markets, plain.start)
-        check_bars_left(markets, plain.start)
+        first = find_first_bar(markets, own.start)
+        check_bars_left(markets, own.start)
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
@@ -274,7 +275,7 @@ def set_up(
         observed=observed or observe_policies(policies, above, seen, venues, known),
         inputs=None,
         first=first,
-        periods=checks.count_periods(plain.calendar, plain.sampling, markets, first),
+        periods=checks.count_periods(own.calendar, own.sampling, markets, first),
         resume=resume,
         benchmark=run_record.read_benchmark(benchmark, markets, venues, first),
         given=signal,

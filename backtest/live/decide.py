@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from time import time_ns
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from backtest.account.records import WINDOW
 from backtest.core import ParameterError, Real, format_percent, format_price, format_time, to_json
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
-from backtest.engine import AccountInputs, AnyPolicy, Backtest, BacktestFields, Setup
+from backtest.engine import AccountInputs, AnyPolicy, Conditions, Setup
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.contracts import Caution, compare_liquidations, count_as_venue
@@ -368,11 +368,10 @@ def describe_orders(decision: Decision) -> str:
     return orders if decision.may_act else f"do not act before the warnings are cleared ({orders})"
 
 
-@engine.short_form
 @core.checked_only("state")
 def decide(
+    conditions: Conditions,
     policy: AnyPolicy,
-    market: Market | Markets | Backtest,
     *,
     state: AccountSnapshot | Result,
     at: float | Mapping[str, float] | None = None,
@@ -380,41 +379,9 @@ def decide(
     funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
     now: core.TimeLike | None = None,
     liquidation: str | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> Decision:
-    """Return what a policy decides at the last close of a market, and the order it leads to.
-
-    No order is sent. The account is taken through one more bar that opens at a stated price and
-    stands still there, under the rules of :func:`backtest.run`: flows, interest, the gap check, and
-    the fill with band, limits, lots and margin.
-
-    Raises ParameterError if an argument is not allowed, or the snapshot lacks what the policy
-    reads; PolicyError if the policy raises, looks ahead, or returns a negative number or the wrong
-    type.
-
-    Parameters
-    ----------
-    policy, market, **fields
-        As in :func:`backtest.run`. The market ends with the last closed bar.
-    state : AccountSnapshot or Result
-        The account at the last close. A result that ends earlier is continued to the last close. A
-        policy with a memory needs a result.
-    at : float or mapping of str to float, optional
-        Price of the order, by instrument; default: the last close. It is the next open, or with
-        ``fill="next_close"`` the next close.
-    mark : float or mapping of str to float, optional
-        Mark price at that time. Default: the price, times the last ratio of mark to last price.
-    funding : float, DataFrame, or mapping of str to them, optional
-        Rate of a settlement at the next open, which the position carried in pays, or settlements of
-        the next bar as for :meth:`Market.from_frames`. Default: none.
-    now : str or Timestamp, optional
-        The present, in UTC. Default: the clock, which is read once. The decision has it as ``now``:
-        data that ended over two bars before, of a market with sessions two sessions, are old.
-    liquidation : str, optional
-        ``"ours"`` acts although the liquidation price that a snapshot reports is far from the one
-        computed, and ``"compared"`` does not. Default: what the snapshot says, else ``"compared"``.
-    """
-    test = engine.read_test(market, fields).plain.replace(start=None)
+    """Answer :meth:`backtest.Backtest.decide`, which documents it."""
+    test = engine.plain(conditions).replace(start=None)
     setup = engine.set_up_run(test, policy)
     refuse_options(test.market, "the next order of an account")
     if isinstance(state, Result):
@@ -451,7 +418,7 @@ def decide(
 
 
 def go_on(
-    setup: Setup, result: Result, policy: AnyPolicy, test: Backtest
+    setup: Setup, result: Result, policy: AnyPolicy, test: Conditions
 ) -> tuple[AccountState, TradedDays | None]:
     last = int(setup.markets.time[-1])
     if result.last_time > last:
@@ -460,7 +427,7 @@ def go_on(
             f"ends with {format_time(result.last_time)}"
         )
     if result.last_time < last:
-        result = test.run(policy, resume=result, compile=False)
+        result = engine.run(test, policy, resume=result, compile=False)
     earlier: Any = engine.read_resume(result, None)
     engine.check_rules(earlier, setup)
     return result.state, result.traded

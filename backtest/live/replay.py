@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,10 @@ from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_frame, is_series, pd
-from backtest.engine import BacktestFields, Counts, Setup, drive, finish, new_cuts
+from backtest.engine import Conditions, Counts, Setup, drive, finish, new_cuts
 from backtest.live.contracts import count_as_venue, count_fills
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
-from backtest.market import Market, Markets, as_markets, read_file, rename_known
+from backtest.market import as_markets, read_file, rename_known
 from backtest.options import refuse_options
 from backtest.policies import Policy
 from backtest.results import Outcome, Result, start_tally
@@ -51,7 +51,7 @@ def read_fills(
     names: Mapping[str, str] | None = None,
     timezone: str | None = None,
 ) -> pd.DataFrame:
-    """Return fills as :func:`backtest.replay` takes them.
+    """Return fills as :meth:`backtest.Backtest.replay` takes them.
 
     Raises DataError if columns are missing, a row cannot be read, a trade is there twice, or its
     fees are in several currencies; ParameterError if two symbols would be one instrument.
@@ -430,44 +430,17 @@ def compare(
             yield term, np.arange(n, dtype=np.int64), TERMS[term] * replay.of_account(term), theirs
 
 
-@engine.short_form
 @core.checked_only("fills", "start")
-def replay(  # type: ignore[misc] # here start may be a snapshot too
-    market: Market | Markets,
+def replay(
+    conditions: Conditions,
     fills: pd.DataFrame,
     *,
     start: AccountSnapshot | core.TimeLike | None = None,
     range_tolerance: float = TOLERANCE,
-    **fields: Unpack[BacktestFields],
 ) -> Replay:
-    """Take an account through a market by fills that were really made.
-
-    Funding and interest are those of a run; fills and flows are facts. The replay never acts by
-    itself: it liquidates nothing, closes nothing that is delisted, makes no top-up and refuses no
-    withdrawal. Transfers of a run, with its top-ups, are in :attr:`Result.transfers`.
-
-    Raises ParameterError if an argument is not allowed; DataError if a fill lies outside its bar or
-    the market, or the equity falls below 0 without a row of the kind ``bad_debt``.
-
-    Parameters
-    ----------
-    market, **fields
-        As in :func:`backtest.run`; there is no signal.
-    fills : DataFrame
-        ``time`` (with time zone), ``instrument`` (may be left out of one market), signed
-        ``quantity`` in contracts, ``price``; optionally ``reference`` (the price before slippage),
-        ``fee`` (positive is paid, in the settlement currency), ``fee_currency``, ``kind``
-        (order, stop, liquidation, takeover, expiry, delisting, ruin, conversion, bad_debt) and
-        ``step``, the step of the bar. :attr:`Result.fills` is such a table. Beside ``traded``, the
-        value of a fill in the settlement currency, quantities are another program's contracts,
-        which are converted to those of the venue.
-    start : AccountSnapshot, str or Timestamp, optional
-        The account at its start, or the time. Default: ``account.capital``, flat, at the first bar.
-    range_tolerance : float
-        How far a price without a reference may lie outside the range of its bar, a fraction.
-    """
+    """Answer :meth:`backtest.Backtest.replay`, which documents it."""
     core.Real(0.0, 1.0).check("range_tolerance", range_tolerance)
-    test = engine.read_test(market, fields).plain
+    test = engine.plain(conditions)
     market, start = test.market, test.start if start is None else start
     markets = as_markets(market)
     refuse_options(markets, "a replay of fills")

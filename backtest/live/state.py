@@ -72,7 +72,7 @@ RESTS = ("day", "week")
 
 
 class AccountSnapshot(core.Value, kw_only=True):
-    """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
+    """What an account owns at one moment: where :meth:`backtest.Backtest.decide` starts.
 
     Either ``wallet`` or ``equity`` is given. All money is in the settlement currency.
 
@@ -118,8 +118,8 @@ class AccountSnapshot(core.Value, kw_only=True):
         ``contract_size`` of a position. ``"ccxt"``: of the latter, and ``wallet`` contains what
         isolated positions have posted.
     liquidation : str
-        ``"compared"``: :func:`backtest.decide` does not act where a ``liquidation_price`` of a
-        position is far from ours; ``"ours"``: it only warns.
+        ``"compared"``: :meth:`backtest.Backtest.decide` does not act where a ``liquidation_price``
+        of a position is far from ours; ``"ours"``: it only warns.
 
     Examples
     --------
@@ -184,9 +184,9 @@ class AccountSnapshot(core.Value, kw_only=True):
     ) -> AccountSnapshot:
         """Return the snapshot in what ccxt's ``fetch_balance`` and ``fetch_positions`` return.
 
-        :func:`backtest.decide` and :func:`backtest.replay` convert its quantities, which are
-        contracts of ``contractSize``, and compare what the rows say of notionals and liquidation
-        prices with the rules of the venue.
+        :meth:`backtest.Backtest.decide` and :meth:`backtest.Backtest.replay` convert its
+        quantities, which are contracts of ``contractSize``, and compare what the rows say of
+        notionals and liquidation prices with the rules of the venue.
 
         Raises ParameterError if a field is missing, or not known to contain unrealized profit.
 

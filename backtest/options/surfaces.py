@@ -443,6 +443,7 @@ class Surface(core.Reportable):
     chain: Chain
 
     kind = "surface"
+    call = "bt.Surface.fit"
     plot = call_later("report", "draw_surface")
     list_numbers = call_later(DECLARED, "list_numbers")
     list_parts = call_later(DECLARED, "list_parts")

@@ -86,9 +86,6 @@ class Result(RunRecord, core.SavedResult):
         Data, venues, account, policies, settings and versions that produced this result.
     names, venues, policies, overlay, markets
         Instruments, and what each of them has.
-    backtest : Backtest
-        The test that was run. A loaded result reads the market again from the recorded path;
-        where that fails, ``result.backtest.replace(market=...)`` gives it.
     state, memory
         State of the account at the last close, to resume from.
     """
@@ -106,7 +103,6 @@ class Result(RunRecord, core.SavedResult):
     verdict_text = property(core.call_later(DECLARED, "write_marked_verdict"))
     details = property(core.call_later(DECLARED, "write_details"))
     notices = property(core.call_later(DECLARED, "list_notices"))
-    backtest = property(core.call_later("test", "recall_test"))
 
     @property
     def title(self) -> str:

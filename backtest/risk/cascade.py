@@ -598,6 +598,7 @@ class Cascade(core.SettingsResult):
     me: dict[str, Any] | None = None
 
     kind = "cascade"
+    call = "bt.cascade"
     numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",
                "liquidated", "me")  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple, Unpack
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,8 @@ from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import AnyPolicy, BacktestFields
-from backtest.market import Market, Markets, as_markets
+from backtest.engine import AnyPolicy, Conditions, plain
+from backtest.market import as_markets
 from backtest.risk.liquidations import PathsRunner, describe_terms, estimate
 from backtest.risk.path_models import describe_drift
 from backtest.risk.paths import Paths, simulate_paths
@@ -154,10 +154,9 @@ class PassingProbability(core.SettingsResult):
         ]  # fmt: skip
 
 
-@engine.short_form
 @core.checked_only("paths", "compile", "progress")
 def passing_probability(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: AnyPolicy,
     *,
     target: Annotated[float, core.Real(0.0, open_low=True)] = 0.10,
@@ -170,38 +169,9 @@ def passing_probability(
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: core.Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> PassingProbability:
-    """Return the probability that an account gains a target before it breaks a limit of loss.
-
-    Parameters
-    ----------
-    market, policy, compile, progress, **fields
-        As in :func:`backtest.liquidation_risk`. ``daily_basis`` and ``day`` of the account say what
-        the daily loss is a fraction of, and when a day begins.
-    target, max_loss : float
-        Fractions of the capital.
-    daily_loss : float or None
-        Fraction that a day may lose; the account is closed there, inside the bar. None: no limit.
-        It must be that of the account, if that has one.
-    trailing : str or None
-        None: the maximum loss counts from the capital. ``"close"``: from the highest equity at an
-        end of a day; ``"intrabar"``: from that at any close of a bar.
-    locked : float or None
-        Where the trailing floor stops rising, over the capital: 0 at the capital.
-    days : int
-        Days until the end, after which an account is undecided.
-    paths : Paths, optional
-        By default those of the usual model, ``days`` long; of longer ones the first ``days`` count.
-    threads : int
-        The result does not depend on it.
-
-    Notes
-    -----
-    On history, accounts begin anew at first opens of days, so far apart that they have no bar in
-    common. Of a constant quantity without drift, costs and end, b / (a + b) pass.
-    """
-    test = engine.read_test(market, fields)
+    """Answer :meth:`backtest.Backtest.passing_probability`, which documents it."""
+    test = conditions
     basis = test.account.daily_basis
     days = core.Whole(1).check("days", days)
     rules = Challenge(
@@ -228,7 +198,7 @@ def passing_probability(
         )
     if daily_loss is not None:
         test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
-    drawn = simulate_paths(test.plain.market, horizon=f"{days}d") if paths is None else paths
+    drawn = simulate_paths(plain(test).market, horizon=f"{days}d") if paths is None else paths
     runner = PathsRunner(drawn, policy, test, None, compile)
     zone, capital = test.account.day, runner.account.capital
     passed = np.ceil((drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY).astype(np.int64)

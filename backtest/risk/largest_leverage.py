@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,9 @@ from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import AnyPolicy, Backtest, BacktestFields
+from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.indicators import log_returns
-from backtest.market import Market, Markets, label_names
+from backtest.market import label_names
 from backtest.policies import Combinator, Policy
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
@@ -166,10 +166,9 @@ class MaxLeverage(core.SettingsResult):
         return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
 
-@engine.short_form
 @core.checked_only("compile", "progress", "models")
 def max_leverage(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: AnyPolicy | None = None,
     *,
     probability: float = 0.01,
@@ -181,56 +180,23 @@ def max_leverage(
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> MaxLeverage:
-    """Return the largest leverage whose probability of liquidation stays within a bound.
-
-    Parameters
-    ----------
-    market, **fields
-        The history from whose end paths go on, and the fields of the test, as in
-        :func:`backtest.liquidation_risk`; the leverage stays within the limits of venue and
-        account.
-    policy : Policy, optional
-        By default, a position that is opened once at the leverage and kept; of several instruments
-        one in each, at the leverage times its weight. Otherwise the result is the largest factor on
-        the leverage of this policy, or of those of all instruments.
-    probability : float
-        The bound, in (0, 1); paths times this must be at least 20.
-    horizon : str
-        The time within which liquidations count.
-    models : sequence
-        Models of paths, as :func:`backtest.simulate_paths` takes them.
-    paths, seed, drift, threads, compile, progress
-        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
-
-    Notes
-    -----
-    The answer, the row ``worst``, is the smallest of: every model, from today's volatility and from
-    the mean square of the returns of history; and the leverage at which that share of the accounts
-    was liquidated that were new at each day's first open of history (with a year of data).
-
-    All leverages see the same paths. A grid is scanned upwards on 256 of them to the first that
-    exceeds the bound; then the gap is narrowed on 2,000. Where a model decides, its leverage is
-    confirmed on all paths, and lowered while they exceed the bound. Above the result the
-    probability may fall again, if a policy cuts its position; ``is_monotone`` says so.
-    """
+    """Answer :meth:`backtest.Backtest.max_leverage`, which documents it."""
     chance = INNER_SHARE.check("probability", probability)
     if not models:
         raise core.ParameterError("models must be a list with at least one model, got none")
-    test = engine.read_test(market, fields)
     how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
-    drawn = [simulate_paths(test.plain.market, each, **how, drift=drift) for each in models]
+    drawn = [simulate_paths(plain(conditions).market, each, **how, drift=drift) for each in models]
     if not chance * paths >= LEAST_HITS:
         raise core.ParameterError(
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
             f"{chance:g}, got {paths}"
         )
-    sizes = choose_grid(policy, test, drawn[0])
+    sizes = choose_grid(policy, conditions, drawn[0])
     named = name_models(drawn)
 
     def make(each: Paths, size: float) -> PathsRunner:
-        return PathsRunner(each, scale_policy(policy, size), test, compile=compile)
+        return PathsRunner(each, scale_policy(policy, size), conditions, compile=compile)
 
     bars, span = r.read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
     trials: list[PathTrials] = [
@@ -255,16 +221,16 @@ def max_leverage(
     table.loc["worst"] = table.loc[least]
     label = "leverage" if policy is None else "factor"
     weights = first.list_weights(drawn[0].markets)[:, -1].tolist()
-    settings = r.describe_terms(policy or "one position, held", test) | {
+    settings = r.describe_terms(policy or "one position, held", conditions) | {
         "probability": chance,
         "horizon": horizon,
-        "signal": None if test.signal is None else first.signal,
+        "signal": None if conditions.signal is None else first.signal,
         "weights": dict(zip(drawn[0].names, weights, strict=True)),
         "history": past.describe(rows[HISTORY]["leverage"]) if past.count else None,
         "paths": {name: each.describe() for name, each in named.items()},
     }
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
-    return MaxLeverage(table, grid, settings=settings, market=test.market)
+    return MaxLeverage(table, grid, settings=settings, market=conditions.market)
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
@@ -405,7 +371,7 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float) -> None:
         row |= measure(trials, row["leverage"], count)
 
 
-def choose_grid(policy: AnyPolicy | None, test: Backtest, paths: Paths) -> core.FloatArray:
+def choose_grid(policy: AnyPolicy | None, test: Conditions, paths: Paths) -> core.FloatArray:
     """Return the leverages, or factors on those of a policy, that a search scans, increasing."""
     if policy is not None:
         return np.geomspace(0.1, 20.0, 16)
@@ -505,10 +471,9 @@ class LeverageFrontier(core.SettingsResult):
         ), shows="both")]  # fmt: skip
 
 
-@engine.short_form
 @core.checked_only("compile", "progress", "model")
 def leverage_frontier(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: AnyPolicy | None = None,
     *,
     drift: path_models.Drift,
@@ -518,33 +483,14 @@ def leverage_frontier(
     seed: int = 0,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> LeverageFrontier:
-    """Return median growth and the probability of liquidation by leverage.
-
-    Parameters
-    ----------
-    market, policy, **fields
-        As in :func:`backtest.max_leverage`, whose leverages, or factors on a policy, are tried.
-    drift : float or str
-        Growth of the expected price per year, ``"history"`` or ``"shrunk"``, as in
-        :func:`backtest.simulate_paths`. It must be given; paths without drift stand beside it.
-    horizon : str
-        Length of the simulated time.
-    model, paths, seed, compile, progress
-        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
-
-    Notes
-    -----
-    History has accounts that are new at opens a horizon apart, so that no bar is in two of them.
-    """
-    test = engine.read_test(market, fields)
+    """Answer :meth:`backtest.Backtest.leverage_frontier`, which documents it."""
     how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
-    drawn = [simulate_paths(test.plain.market, model, **how, drift=x) for x in (drift, 0.0)]
-    sizes = choose_grid(policy, test, drawn[0])
+    drawn = [simulate_paths(plain(conditions).market, model, **how, drift=x) for x in (drift, 0.0)]
+    sizes = choose_grid(policy, conditions, drawn[0])
     bars = r.read_horizons(drawn[0], horizon)[horizon]
     years = core.parse_duration(horizon) / YEAR
-    begun = float(test.account.capital + test.account.reserve)
+    begun = float(conditions.account.capital + conditions.account.reserve)
     told = [path_models.describe_drift(each.describe()).partition(";")[0] for each in drawn]
     named = {
         "paths without drift" if x == "no drift" else f"paths with {x}": each
@@ -562,14 +508,14 @@ def leverage_frontier(
 
     for source, each in named.items():
         for size in sizes.tolist():
-            runner = PathsRunner(each, scale_policy(policy, size), test, compile=compile)
+            runner = PathsRunner(each, scale_policy(policy, size), conditions, compile=compile)
             lives = [*runner.run_chunks()]
             hits = [r.find_first(x.liquidations[:, :bars]) < bars for x in lives]
             add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
                 np.concatenate(hits))  # fmt: skip
     begins = np.arange(0, drawn[0].markets.n_bars - bars, bars)  # no bar is in two accounts
     for size in sizes.tolist() if len(begins) else ():
-        runner = PathsRunner(drawn[0], scale_policy(policy, size), test, compile=compile)
+        runner = PathsRunner(drawn[0], scale_policy(policy, size), conditions, compile=compile)
         begins = begins[begins >= runner.warm_up.known]
         if not len(begins):
             continue
@@ -581,8 +527,8 @@ def leverage_frontier(
         add(HISTORY, size, wealth, is_hit)
     label = "leverage" if policy is None else "factor"
     index = pd.MultiIndex.from_tuples(rows, names=["source", label])
-    settings = r.describe_terms(policy or "one position, held", test) | {
+    settings = r.describe_terms(policy or "one position, held", conditions) | {
         "horizon": horizon, "drift": next(iter(named)), "paths": drawn[0].describe(),
     }  # fmt: skip
     table = pd.DataFrame(list(rows.values()), index=index)
-    return LeverageFrontier(table, settings=settings, market=test.market)
+    return LeverageFrontier(table, settings=settings, market=conditions.market)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import AnyPolicy, Backtest, BacktestFields
+from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.indicators import ewma_volatility, log_returns
 from backtest.market import Market, Markets, as_markets, find_clock, label_names, read_weights
 from backtest.policies import trades_options
@@ -100,7 +100,7 @@ class PathsRunner(core.Carried):
 
     paths: Paths
     policy: AnyPolicy
-    test: Backtest
+    test: Conditions
     resume: Result | None = None
     compile: bool = True
 
@@ -657,7 +657,8 @@ class LiquidationRisk(core.SettingsResult):
         """Return the full result of path i, the same bits as in the risk."""
         if self.runner is None:
             raise core.ParameterError(
-                "a risk loaded from files has no paths to run; bt.liquidation_risk makes it again"
+                "a risk loaded from files has no paths to run; Backtest.liquidation_risk makes it "
+                "again"
             )
         count = self.runner.paths.count
         core.Range(-count, count - 1).check("i", i, whole=True)
@@ -815,10 +816,9 @@ def tabulate_horizons(
     return table
 
 
-@engine.short_form
 @core.checked_only("paths", "resume", "compile", "progress")
 def liquidation_risk(
-    market: Market | Markets | Paths,
+    conditions: Conditions,
     policy: AnyPolicy,
     *,
     paths: Paths | None = None,
@@ -830,51 +830,8 @@ def liquidation_risk(
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> LiquidationRisk:
-    """Return the probabilities that an account is lost from now on, by any cause and by each.
-
-    Parameters
-    ----------
-    market, **fields
-        The test, or its fields, as in :func:`backtest.run`. Paths in place of the market stand for
-        their history. The signal is a constant: direction and scale in [-1, 1], 1 by default; of
-        several instruments, direction times weight of each, by default 1/n, or what the result had
-        at its last close; of a table, the last row. Of dated margin tables, the one in force at
-        the start of the paths holds for all bars. A result in the place of the account is
-        ``resume``.
-    policy : Policy
-        Decides at each close, first at the last one of history. Of several instruments, one for
-        all or one for each.
-    paths : Paths, optional
-        From :func:`backtest.simulate_paths`; by default, those of its usual model from the end of
-        the market.
-    resume : Result, optional
-        A result that ended where the paths begin: positions, pending decisions and memory go on.
-        Default: a new account.
-    horizons : sequence of str, optional
-        Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
-    confidence : float
-        Of the intervals of Clopper and Pearson, in (0, 1). n paths show nothing under 3 / n.
-    default_rate, recovery : float
-        How often a venue defaults, per year, and the share of what the account has there that it
-        gets then. Each path ends at an exponential time of its own; the account's reserve is
-        elsewhere. Within T years the probability is 1 - exp(-default_rate T).
-    threads : int
-        The result does not depend on it.
-    compile, progress
-        As in :func:`backtest.run`. It warns if no path filled an order.
-
-    Notes
-    -----
-    ``probability`` is the share of the paths on which the account is liquidated, ruined or lost in
-    a default of the venue. Where the volatility of an instrument held is under 0.75 of that of the
-    last 365 days, it is the larger of that share and history's frequency, with a year of data and
-    for a new account: paths that begin in calm stay calm for too long.
-
-    Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
-    are right: ``risk.paths`` are the paths used.
-    """
+    """Answer :meth:`backtest.Backtest.liquidation_risk`, which documents it."""
     sure = INNER_SHARE.check("confidence", confidence)
     threads = core.Whole(1).check("threads", threads)
     rate = core.Real(0.0, 100.0).check("default_rate", default_rate)
@@ -884,16 +841,10 @@ def liquidation_risk(
         raise core.ParameterError(
             f"recovery must be left out without default_rate, got {recovery:g}"
         )
-    if isinstance(market, Paths):
-        paths, market = market, market.history
-    own: dict[str, Any] = dict(fields)
-    if isinstance(own.get("account"), Result):
-        resume = own["account"]
-        own["account"] = resume.account
-    test = engine.read_test(market, own)
-    paths = simulate_paths(test.plain.market) if paths is None else paths
+    if paths is None:
+        paths = simulate_paths(plain(conditions).market)
     bars = read_horizons(paths, horizons)
-    runner = PathsRunner(paths, policy, test, resume, compile)
+    runner = PathsRunner(paths, policy, conditions, resume, compile)
     if (
         paths.bridge == 1
         and not paths.is_resampled
@@ -952,7 +903,7 @@ def liquidation_risk(
     )
 
 
-def describe_terms(policy: object, test: Backtest) -> dict[str, Any]:
+def describe_terms(policy: object, test: Conditions) -> dict[str, Any]:
     by_name = policy.items() if isinstance(policy, Mapping) else ()
     venue: Any = test.venue
     return {

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from backtest.core import FloatArray, IntArray, Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import Backtest, BacktestFields
+from backtest.engine import Conditions
 from backtest.market import Market, as_markets
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import crashes
@@ -235,7 +235,7 @@ class MarginComparison(core.SettingsResult):
 
     kind = "margin-comparison"
     called = "Margin systems"
-    call = "bt.compare_margin"
+    call = "Backtest.compare_margin"
 
     @property
     def details(self) -> str:
@@ -308,7 +308,7 @@ class MarginComparison(core.SettingsResult):
         ]  # fmt: skip
 
 
-def read_one_market(test: Backtest, name: str) -> tuple[Market, Venue]:
+def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
     """Return the only market of a test, and its venue, whose table nothing moves but the rules."""
     markets = as_markets(test.market)
     if len(markets) > 1:
@@ -353,10 +353,9 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
 COVERAGE, SHORTFALL = core.Real(0.5, 1.0, open_high=True), core.Real(0.0, 0.5, open_low=True)
 
 
-@engine.short_form
 @core.checked_only("progress", "rules")
 def compare_margin(
-    market: Market,
+    conditions: Conditions,
     rules: Mapping[str, Any],
     *,
     coverage: Annotated[float, COVERAGE] = 0.99,
@@ -366,34 +365,9 @@ def compare_margin(
     model: Any = "filtered",
     seed: Annotated[int, core.Whole(0)] = 0,
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> MarginComparison:
-    """Return what margin rules tie up, how they rise, what they cover and what they leave.
-
-    A policy has no part in it: positions are constant, accounts have no effect on prices.
-
-    Parameters
-    ----------
-    market, **fields
-        As in :func:`backtest.run`, of one linear instrument; of the venue its margin table and what
-        a liquidation costs.
-    rules : mapping of str to DynamicMargin or None
-        By name, rules of ``bt.margin_rules``, or None for the venue's table as it is.
-    coverage : float
-        The share of losses that a rule without a quantile of its own shall cover.
-    accounts : int
-        Accounts on history: entries uniform in time, long or short, leverage log-uniform from 1 to
-        the largest that the rule allows at the entry.
-    paths, horizon, model, seed
-        As in :func:`backtest.simulate_paths`, one account on each; 0 paths: history alone.
-
-    Notes
-    -----
-    Periods of coverage have the days of the rule, and are counted from the first day on which every
-    rule is known; the venue's own table, of maintenance margins, has none. Means, peaks and rises
-    are counted from the day on which every rule has warmed up.
-    """
-    one, venue = read_one_market(engine.read_test(market, fields).plain, "compare_margin")
+    """Answer :meth:`backtest.Backtest.compare_margin`, which documents it."""
+    one, venue = read_one_market(engine.plain(conditions), "compare_margin")
     COVERAGE.check("coverage", coverage)
     core.Whole(1).check("accounts", accounts)
     for name, number in (("paths", paths), ("seed", seed)):
@@ -490,7 +464,7 @@ class MarginCalibration(core.SettingsResult):
 
     kind = "margin-calibration"
     called = "Margin calibration"
-    call = "bt.calibrate_margin"
+    call = "Backtest.calibrate_margin"
 
     @property
     def name(self) -> str:
@@ -564,10 +538,9 @@ SOLVED = {"buffer": "share"}
 """Words for parameters of rules."""
 
 
-@engine.short_form
 @core.checked_only("progress", "rule")
 def calibrate_margin(
-    market: Market,
+    conditions: Conditions,
     rule: Any,
     *,
     solve: str = "quantile",
@@ -577,35 +550,9 @@ def calibrate_margin(
     model: Any = "filtered",
     seed: Annotated[int, core.Whole(0)] = 0,
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> MarginCalibration:
-    """Return the least parameter of a margin rule with shortfalls on few paths, by bisection.
-
-    A shortfall is a loss, at any mark within the days of the rule from a day's close, over the
-    margin at that close. The days are those of the rule that is given, also where they are solved.
-
-    Parameters
-    ----------
-    market, **fields
-        As in :func:`backtest.run`, of one linear instrument.
-    rule : DynamicMargin
-        A rule of volatility of ``bt.margin_rules``.
-    solve : str
-        The number to find, ``"quantile"``, ``"days"``, ``"lambda_"``, ``"buffer"`` ...: the first
-        of that name from the outermost rule inwards.
-    shortfall : float
-        The share p of paths that may have a shortfall.
-    paths : int, optional
-        By default 20 / p, the least.
-    horizon, model, seed
-        As in :func:`backtest.simulate_paths`.
-
-    Raises
-    ------
-    DataError
-        If the margin is unknown on over a tenth of the days of the paths. Fewer are left out.
-    """
-    one, venue = read_one_market(engine.read_test(market, fields).plain, "calibrate_margin")
+    """Answer :meth:`backtest.Backtest.calibrate_margin`, which documents it."""
+    one, venue = read_one_market(engine.plain(conditions), "calibrate_margin")
     checked: Any = rule if rule is None else by_rule.Rule().check("rule", rule)
     if rule is None or not checked.is_of_volatility:
         raise core.ParameterError(

@@ -646,6 +646,7 @@ class Stress(core.SettingsResult):
     ladder: pd.DataFrame | None
 
     kind = "stress"
+    call = "bt.stress"
     plural = "stress tests"
     called = "stress test"
 
@@ -804,7 +805,6 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
     return math.nan
 
 
-@engine.after_run
 @core.checked_only("result", "scenarios", "progress", "data", "ladder")
 def stress(
     result: Result,

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import AnyPolicy, BacktestFields, Compile
+from backtest.engine import AnyPolicy, Compile, Conditions, plain
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.policies import split_name
 from backtest.results import Result, find_cost_rates
@@ -127,38 +127,22 @@ class Sensitivity(core.SettingsResult):
         ]  # fmt: skip
 
 
-@engine.short_form
 @core.checked_only("progress", "factors")
 def sensitivity(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: AnyPolicy,
     *,
     factors: Sequence[str] | None = None,
     parameters: bool = False,
     compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> Sensitivity | ParameterSensitivity:
-    """Return how growth changes with one assumption, or one parameter, at a time.
-
-    Parameters
-    ----------
-    market, policy, compile, progress, **fields
-        As in :func:`backtest.run`; several instruments are changed together.
-    factors : sequence of str, optional
-        Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
-        (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
-        ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters); by
-        default all that apply.
-    parameters : bool
-        Whether to change the parameters of the policy, and of a rule of the signal, instead: see
-        :class:`ParameterSensitivity`.
-    """
+    """Answer :meth:`backtest.Backtest.sensitivity`, which documents it."""
     if parameters:
         if factors is not None:
             raise core.ParameterError(f"parameters=True allows no factors, got {factors!r:.60}")
-        return step_parameters(engine.read_test(market, fields), policy, compile, progress)
-    test = engine.read_test(market, fields).plain
+        return step_parameters(conditions, policy, compile, progress)
+    test = plain(conditions)
     markets = as_markets(test.market)
     venues = engine.read_venues(test.venue, markets)
     chosen = choose_factors(factors, markets, venues)
@@ -170,7 +154,7 @@ def sensitivity(
         venue: Any = theirs if isinstance(test.market, Markets) else next(iter(theirs.values()))
         with engine.warn_once(is_first=is_first):
             own = test.replace(market=as_given(changed, test.market), venue=venue, signal=signal)
-            result = own.run(policy, compile=compile)
+            result = engine.run(own, policy, compile=compile)
         return float(result.metrics["cagr"])
 
     first, rows = grow(markets, venues), []
@@ -249,7 +233,7 @@ class ParameterSensitivity(core.SettingsResult):
     kind = "parameter-sensitivity"
     called = "parameter sensitivity"
     is_yearly = True
-    call = "bt.sensitivity"
+    call = "Backtest.sensitivity"
     details = (
         "One parameter is changed at a time. Flat: no change of growth is over its standard error. "
         "Cliff: a step of a tenth ruins the account, or loses over half of its edge on constant "
@@ -306,7 +290,7 @@ class ParameterSensitivity(core.SettingsResult):
 
 
 def step_parameters(
-    test: engine.Backtest, policy: AnyPolicy, is_compiled: Compile, progress: Progress | None
+    test: Conditions, policy: AnyPolicy, is_compiled: Compile, progress: Progress | None
 ) -> ParameterSensitivity:
     if isinstance(policy, Mapping):
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
@@ -473,32 +457,17 @@ class Capacity(core.SettingsResult):
         ]  # fmt: skip
 
 
-@engine.short_form
 @core.checked_only("progress", "capitals")
 def capacity(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: AnyPolicy,
     *,
     capitals: Sequence[float] | None = None,
     compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> Capacity:
-    """Return growth and Sharpe ratio by capital, and the capitals at which they are half.
-
-    Parameters
-    ----------
-    market, policy, compile, progress, **fields
-        As in :func:`backtest.run`. The venue must have costs or limits that depend on size:
-        ``Slippage(impact=...)`` or ``Slippage(max_participation=...)``.
-    capitals : sequence of float, optional
-        Increasing, in money; by default seven decades from the capital of the account, two to each.
-
-    Notes
-    -----
-    What is half is compared with the smallest capital; the first crossing counts, to 1 %.
-    """
-    test = engine.read_test(market, fields).plain
+    """Answer :meth:`backtest.Backtest.capacity`, which documents it."""
+    test = plain(conditions)
     account = test.account
     if account.flows is not None:
         raise core.ParameterError("account.flows must be left out: the capital varies")
@@ -521,7 +490,7 @@ def capacity(
     def measure(capital: float) -> dict[str, float]:
         with engine.warn_once(is_first=capital == grid[0]):
             own = test.replace(account=account.override({"capital": capital}))
-            result = own.run(policy, compile=compile)
+            result = engine.run(own, policy, compile=compile)
         metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
         return {
             "growth": float(metrics["cagr"]),
@@ -581,6 +550,7 @@ class Bounds(core.SettingsResult):
     runs: Mapping[str, Result] | None = None
 
     kind = "bounds"
+    call = "bt.bounds"
     is_yearly = True
     plural = "bounds"
     details = (
@@ -630,7 +600,6 @@ class Bounds(core.SettingsResult):
         ]  # fmt: skip
 
 
-@engine.after_run
 @core.checked_only("progress", "result")
 def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """Return a run under ``Account(intrabar="path")`` and under ``"worst"``, and where they part.

@@ -185,16 +185,6 @@ def compare(
     return Comparison(table, differences, returns, free, manifest, results)
 
 
-def compare_policies(
-    test: engine.Backtest, policies: Mapping[str, engine.AnyPolicy], **how: Any
-) -> Comparison:
-    """Run policies by name, and call :func:`backtest.compare` with the results."""
-    return compare({name: test.run(each) for name, each in policies.items()}, **how)
-
-
-vars(compare)["as_method"] = compare_policies
-
-
 def check_alike(results: Mapping[str, Result]) -> None:
     name, first = next(iter(results.items()))
     terms = describe_terms(first)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias, Unpack
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from backtest.account.money import COSTS
 from backtest.core import Progress, as_of
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.market import Market, Markets
+from backtest.engine import Conditions
 from backtest.policies import Policy
 from backtest.results import annualize_ratios
 from backtest.search import problem as problems
@@ -56,67 +56,20 @@ BARS = {"no better than the median set": "loss", "better": "accent"}
 SPREAD = "the spread of the paths is not an interval"
 
 
-@engine.short_form
 @core.record_making
-@core.checked_only("resume", "progress")
-@problems.takes_fields(problems.SharedFields)
+@core.checked_only("progress")
 def cross_validate(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: type[Policy] | Policy,
+    search: problems.Search,
     *,
-    objective: Any = "sharpe",
     groups: int = 10,
     test_groups: int = 2,
     embargo: int | str | None = None,
-    trials: int = 2_000,
     progress: Progress | None = None,
-    **fields: Unpack[problems.SharedFields],
 ) -> CrossValidation:
-    """Choose the best set on each choice of groups of time, and test it on the others.
-
-    Parameters
-    ----------
-    market, compile, store, resume, **fields
-        As in :func:`backtest.walk_forward`.
-    policy, space, fix, objective, constraints, seed, threads, memory, cluster
-        As in :func:`backtest.tune`. One objective; it and the constraints are measures that add
-        up over groups, as returns, costs, counts and the deepest drawdown do. The space holds
-        parameters of the policy and of the signal.
-    groups, test_groups : int
-        N groups of whole sampling periods, k of them in each test: C(N, k) splits and
-        k/N · C(N, k) paths.
-    embargo : int or str, optional
-        Bars, or a duration, at the beginning of a train group that follows a test group, whose
-        returns do not count, rounded up to whole sampling periods; 1 % of all bars by default.
-        It should be as long as the policy's columns remember: their longest window.
-    trials : int, optional
-        Sets, drawn evenly from the space (scrambled Sobol points).
-    progress : callable, optional
-        Called with the sets run in a group, and all there will be.
-
-    Returns
-    -------
-    CrossValidation
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed, groups are too short, or nothing is there to resume.
-    PolicyError
-        If every set fails.
-    DataError
-        If the folder cannot be written, or another process works in it.
-
-    Notes
-    -----
-    Every set begins with fresh capital in each group; its columns are warmed by the bars before. A
-    split is scored from these accounts: returns one after another, costs and counts as sums, the
-    drawdown as the deepest within a group, ruin in any. Labels do not overlap here, so that nothing
-    is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
-    Machine Learning, chapter 12.
-    """
-    given = {"objective": objective, "trials": trials, "sampler": "sobol", **fields}
-    problem = v.read_validated(market, policy, **given)
+    """Answer :meth:`backtest.Backtest.cross_validate`, which documents it."""
+    problem = v.read_validated(conditions, policy, search)
     problems.refuse_several(problem, "cross_validate")
     if several := {*problems.name_measures(problem.objective, problem.goal)} - KNOWN:
         raise core.ParameterError(
@@ -130,7 +83,7 @@ def cross_validate(
     period = max(core.parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     manifest = problem.describe_search(KIND, groups=cut.n, test_groups=k, embargo=bars)
-    drawn = draw_sets(problem.space, trials, seed=problem.seed)
+    drawn = draw_sets(problem.space, problem.trials or 0, seed=problem.seed)
     sets = take_sets(drawn, find_distinct(drawn))
 
     def make(evaluator: Evaluator, folder: Path | None) -> CrossValidation:
@@ -403,7 +356,7 @@ class CrossValidation(v.Validation):
 
     kind = "cross-validation"
     is_yearly = True
-    call = "bt.cross_validate"
+    call = "Backtest.cross_validate"
     can_be_resumed = True
     table_names = ("splits", "paths", "matrix", "sets")
 

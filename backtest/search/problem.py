@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, TypeAlias, get_args
+
+import numpy as np
 
 from backtest import results
 from backtest._compile.bytecode import name_callable
-from backtest.core import Choice, ParameterError, Real, Value, Whole
-from backtest.engine import BacktestFields, read_test
+from backtest.core import Choice, ParameterError, Real, Value, Whole, is_path, repr_plain
+from backtest.engine import Conditions
 from backtest.policies import Policy
 from backtest.results.measure_table import ABOUT, CORE, PATH
 from backtest.search.trials import Goal, SamplerName
@@ -21,7 +22,6 @@ LIMITS = {"trials": Whole(4), "seconds": Real(0.0, open_low=True), "patience": W
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 Objectives: TypeAlias = results.ObjectiveLike | Sequence[str]
 """One objective, or the names of several measures."""
 
@@ -118,114 +118,113 @@ class SearchProblem(SetRuns):
         )
 
 
-class SharedFields(BacktestFields, total=False):
-    space: Mapping[str, Any] | None
-    fix: Mapping[str, Any] | None
-    constraints: Mapping[str, str] | None
-    seed: int
-    store: str | Path | None
-    resume: bool
-    threads: int | None
-    memory: str
-    cluster: str | None
-    compile: bool
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a search varies, by what it judges, how long it looks, and where it keeps its batches.
+
+    :meth:`backtest.Backtest.tune` documents the fields.
+    """
+
+    objective: Objectives = "sharpe"
+    constraints: Mapping[str, str] | None = None
+    trials: int | None = None
+    seconds: float | None = None
+    patience: int | None = None
+    sampler: SamplerName = "auto"
+    space: Mapping[str, Any] | None = None
+    fix: Mapping[str, Any] | None = None
+    robust: bool | Robustness = False
+    holdout: str | float | None = "25%"
+    seed: int = 0
+    store: str | Path | None = None
+    resume: bool = False
+    accounts: Accounts = "shared"
+    pool: Pool = "mean"
+    threads: int | None = None
+    memory: str = "1GiB"
+    cluster: str | None = None
+    compile: bool = True
 
 
-class SearchFields(SharedFields, total=False):
-    accounts: Accounts
-    pool: Pool
-    trials: int | None
-    seconds: float | None
-    patience: int | None
-    sampler: SamplerName
-    holdout: str | float | None
+def check_search(search: Search) -> dict[str, Any]:
+    """Check what the fields of a search may be by themselves; return its budget as numbers."""
+    Choice(*get_args(SamplerName)).check("sampler", search.sampler)
+    Whole(0).check("seed", search.seed)
+    if not isinstance(search.resume, bool | np.bool_):
+        raise ParameterError(f"resume must be True or False, got {repr_plain(search.resume)}")
+    if search.store is not None and not is_path(search.store):
+        raise ParameterError(
+            f"store must be the path of a folder or None, got {repr_plain(search.store)}"
+        )
+    if not isinstance(search.robust, bool | Robustness):
+        raise ParameterError(
+            f"robust must be True, False or a bt.Robustness, got {search.robust!r}"
+        )
 
-
-OF_SEARCH = SearchFields.__annotations__.keys() - BacktestFields.__annotations__.keys()
-DEFAULTS: Mapping[str, Any] = {
-    "accounts": "shared", "pool": "mean", "sampler": "auto", "holdout": "25%", "seed": 0,
-    "resume": False, "memory": "1GiB", "compile": True,
-}  # fmt: skip
-"""Defaults of what a search takes by name; all others are None."""
+    budget = {name: getattr(search, name) for name in LIMITS}
+    if search.trials is None and search.seconds is None:
+        budget["trials"] = TRIALS
+    for name, limit in LIMITS.items():
+        if budget[name] is not None:
+            budget[name] = limit.check(name, budget[name])
+    return budget
 
 
 def read_search(
-    market: Any,
+    conditions: Conditions,
     policy: type[Policy] | Policy,
+    search: Search,
     *,
-    objective: Objectives = "sharpe",
-    robust: bool | Robustness = False,
     is_searched: bool = True,
-    **fields: Any,
 ) -> SearchProblem:
-    """Read the arguments of a search and of its test; there is no space unless ``is_searched``."""
-    own: dict[str, Any] = {name: fields.pop(name, DEFAULTS.get(name)) for name in OF_SEARCH}
-    test, sampler = read_test(market, fields), own["sampler"]
-    Choice(*get_args(SamplerName)).check("sampler", sampler)
-    Whole(0).check("seed", own["seed"])
-    if own["trials"] is None and own["seconds"] is None:
-        own["trials"] = TRIALS
-    for name, limit in LIMITS.items():
-        if own[name] is not None:
-            own[name] = limit.check(name, own[name])
-    own["store"] = None if own["store"] is None else Path(own["store"])
-    how = {name: own.pop(name) for name in ("accounts", "pool", "compile", "threads", "memory")}
-    runs = read_runs(test, policy, **how)
-    space, fix, constraints = (own.pop(name) for name in ("space", "fix", "constraints"))
-    goal = read_goal(objective, constraints)
-    names = name_measures(objective, goal)
-    if not callable(objective) and (slow := sorted(names & set(PATH))):
+    """Return the problem that a search of a test poses; no space unless ``is_searched``."""
+    budget = check_search(search)
+    runs = read_runs(
+        conditions,
+        policy,
+        accounts=search.accounts,
+        pool=search.pool,
+        compile=search.compile,
+        threads=search.threads,
+        memory=search.memory,
+    )
+
+    goal = read_goal(search.objective, search.constraints)
+    names = name_measures(search.objective, goal)
+    if not callable(search.objective) and (slow := sorted(names & set(PATH))):
         raise ParameterError(
             "objective and constraints must be measures that need no path of an account, got "
             f"{', '.join(slow)}; study.replay().metrics has all"
         )
-    if goal.others and (sampler == "gp" or isinstance(robust, Robustness)):
+    if goal.others and (search.sampler == "gp" or isinstance(search.robust, Robustness)):
         raise ParameterError(
             "several objectives take sampler auto, sobol, random or grid, and no robust, got "
-            f"{sampler} and {robust}"
+            f"{search.sampler} and {search.robust}"
         )
-    found = None
+
+    space = None
     if is_searched:
-        found = read_space(runs.varied, space, fix=fix)
-        runs = runs.fit_to([*(each.name for each in found.dimensions), *found.fixed])
-    if not isinstance(robust, bool | Robustness):
-        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
-    is_robust = bool(robust) and not goal.others
-    rule = robust if isinstance(robust, Robustness) else Robustness()
+        space = read_space(runs.varied, search.space, fix=search.fix)
+        runs = runs.fit_to([*(each.name for each in space.dimensions), *space.fixed])
+
+    is_robust = bool(search.robust) and not goal.others
+    rule = search.robust if isinstance(search.robust, Robustness) else Robustness()
     return SearchProblem(
         **vars(runs),
-        space=found,
+        **budget,
+        space=space,
         goal=goal,
-        objective=objective,
+        objective=search.objective,
         metrics="core" if names <= set(CORE) else "all",
+        sampler=search.sampler,
         robustness=rule if is_robust else PLAIN,
         is_robust=is_robust,
-        **own,
+        seed=search.seed,
+        holdout=search.holdout,
+        store=None if search.store is None else Path(search.store),
+        resume=search.resume,
+        cluster=search.cluster,
     )
-
-
-def takes_fields(fields: type) -> Callable[[_F], _F]:
-    """Show arguments that a function takes by name as :func:`read_search` reads them."""
-
-    def show(function: _F) -> _F:
-        *own, rest = inspect.signature(function).parameters.values()
-        taken, types = {each.name for each in own}, fields.__annotations__
-        more = [
-            rest.replace(
-                name=name,
-                kind=rest.KEYWORD_ONLY,
-                default=DEFAULTS.get(name),
-                annotation=types[name].__forward_arg__,
-            )
-            for name in types
-            if name in OF_SEARCH - taken
-        ]
-        shown: Any = function
-        shown.__signature__ = inspect.Signature([*own, *more, rest])
-        shown.__annotations__ |= {each.name: each.annotation for each in more}
-        return function
-
-    return show
 
 
 def read_goal(objective: Objectives, constraints: Any) -> Goal:

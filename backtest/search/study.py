@@ -1,4 +1,4 @@
-"""Study: the result of :func:`backtest.tune`."""
+"""Study: the result of :meth:`backtest.Backtest.tune`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Study(SearchResult):
     task: w.StudyTask | None = None
 
     kind = "study"
-    call = "bt.tune"
+    call = "Backtest.tune"
     table_names = ("trials",)
     more_files = (OUTCOME,)
     can_be_resumed = True
@@ -258,7 +258,7 @@ class Study(SearchResult):
     def _find_task(self, what: str) -> w.StudyTask:
         if self.task is None:
             raise core.ParameterError(
-                f"{what} needs the market, and a loaded study has none; bt.tune of the same "
+                f"{what} needs the market, and a loaded study has none; Backtest.tune of the same "
                 "arguments with resume=True returns the study with it"
             )
         return self.task
@@ -327,8 +327,8 @@ class Study(SearchResult):
         for name in given:
             if name not in self._rows.metrics:
                 raise core.ParameterError(
-                    f"an objective must have been measured in the study, got {name}; bt.frontier "
-                    "measures it"
+                    f"an objective must have been measured in the study, got {name}; "
+                    "Backtest.frontier measures it"
                 )
         return build_frontier(task, self._rows, goal, list(given), draws)
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import core, engine
+from backtest import core
 from backtest.account import without_flows_before
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import Backtest
+from backtest.engine import Conditions, plain
 from backtest.market import Market, Markets, as_given, find_clock
 from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import Result
@@ -165,6 +165,7 @@ class TimingTest(core.SettingsResult):
     why: str = ""
 
     kind = "timing"
+    call = "bt.timing_test"
     is_yearly = True
     plural = "timing tests"
     details = (
@@ -224,7 +225,6 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     )  # fmt: skip
 
 
-@engine.after_run
 @core.checked_only("progress", "result", "shifts")
 def timing_test(
     result: Result | Study | WalkForward,
@@ -298,8 +298,8 @@ def timing_test(
     return TimingTest(table, growth_p, sharpe_p, *timing, **terms)
 
 
-def cut_test(result: Result) -> Backtest:
-    test: Backtest = result.setup.test.plain
+def cut_test(result: Result) -> Conditions:
+    test: Conditions = plain(result.setup.test)
     whole: Any = result.markets
     markets = whole.slice(core.utc_index(result.time)[0], None)
     account = without_flows_before(test.account, int(result.time[0]))
@@ -310,7 +310,7 @@ def cut_test(result: Result) -> Backtest:
 
 
 def replay_shifts(
-    test: Backtest,
+    test: Conditions,
     decided: Decided,
     rows: core.IntArray,
     progress: core.Progress | None = None,

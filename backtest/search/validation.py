@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.engine import check_bars_left, find_first_bar, mark_samples
+from backtest.engine import Conditions, check_bars_left, find_first_bar, mark_samples
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.results import Result, name_measure
 from backtest.results.measure_table import METRICS
-from backtest.search.problem import SearchProblem, read_search
+from backtest.search.problem import Search, SearchProblem, read_search
 from backtest.search.study import SearchResult
 from backtest.search.trials import find_finished, open_folder
 from backtest.sweep import Evaluator, on_cluster
@@ -78,9 +78,9 @@ def folds(
     market : Market or Markets
         The bars to cut; of several markets, those of their common clock.
     train, test, anchored, gap
-        As in :func:`backtest.walk_forward`.
+        As in :meth:`backtest.Backtest.walk_forward`.
     groups, test_groups, embargo, sampling
-        As in :func:`backtest.cross_validate`, without an embargo by default.
+        As in :meth:`backtest.Backtest.cross_validate`, without an embargo by default.
     start : str or Timestamp, optional
         When accounts begin, in UTC: spans and groups are of the bars that open from then on.
 
@@ -318,13 +318,8 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
     return {str(name): value for name, value in row.items() if name in METRICS}
 
 
-def read_validated(market: object, policy: Any, **search: Any) -> SearchProblem:
-    store = search.get("store")
-    if store is not None and not core.is_path(store):
-        raise core.ParameterError(
-            f"store must be the path of a folder or None, got {core.repr_plain(store)}"
-        )
-    problem = read_search(market, policy, **search)
+def read_validated(conditions: Conditions, policy: Any, search: Search) -> SearchProblem:
+    problem = read_search(conditions, policy, search)
     dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
     if dotted:
         raise core.ParameterError(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import pandas as pd
 from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.market import Market, Markets
+from backtest.engine import Conditions
 from backtest.policies import Policy
 from backtest.results import Result, run_record
 from backtest.results.result import Lack
@@ -24,7 +24,7 @@ from backtest.search import equal_risk as e
 from backtest.search import trials as t
 from backtest.search import validation as v
 from backtest.search.compare import sample_returns, show_accounts
-from backtest.search.problem import Robustness, SearchProblem, SharedFields, takes_fields
+from backtest.search.problem import Search, SearchProblem
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyOutcome, StudyTask, deflate_alone, find_extent
 from backtest.sweep import Evaluator, Rows, Sets, find_different, name_column, take_sets
@@ -53,79 +53,21 @@ BESIDE = (
 )
 
 
-@engine.short_form
 @core.record_making
-@core.checked_only("resume", "progress", "anchored")
-@takes_fields(SharedFields)
+@core.checked_only("progress", "anchored")
 def walk_forward(
-    market: Market | Markets,
+    conditions: Conditions,
     policy: type[Policy] | Policy,
+    search: Search,
     *,
-    objective: Any = "sharpe",
     train: str = "365d",
     test: str = "30d",
     anchored: bool = False,
     gap: str = "0d",
-    trials: int = 2_000,
-    patience: int | None = None,
-    sampler: str = "auto",
-    robust: bool | Robustness = True,
     progress: core.Progress | None = None,
-    **fields: Unpack[SharedFields],
 ) -> WalkForward:
-    """Tune on each train span, trade the test span after it, and judge the whole procedure.
-
-    Parameters
-    ----------
-    market, compile, **fields
-        As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
-        all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
-        overlay.
-    seed, threads, memory, cluster
-        As in :func:`backtest.tune`.
-    policy, space, fix, objective, constraints, patience, sampler, robust
-        As in :func:`backtest.tune`, which searches every train span with the same seed. Of
-        several objectives, each span trades the chosen set of its frontier, and ranks and scores
-        are those of the first. The space holds parameters of the policy and of the signal.
-    train, test : str
-        Lengths of the spans, such as ``"365d"``: at least 200 and 20 bars. The first test span
-        opens ``train + gap`` after the account begins: at ``start``, or with the data. The last
-        one ends with the data.
-    anchored : bool
-        Whether every train span begins where the first one does instead of moving on.
-    gap : str
-        Time between the end of a train span and its test span; a walk trains before it tests, and
-        needs none.
-    trials : int, optional
-        Most sets to evaluate in each fold, neighbors included.
-    store : str or Path, optional
-        Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
-        then, so that a killed walk can be resumed.
-    resume : bool
-        Continue the walk of the same arguments in the store. It ends at the same bytes. A finished
-        walk is loaded from the store.
-    progress : callable, optional
-        Called with the sets evaluated and the most there will be.
-
-    Returns
-    -------
-    WalkForward
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed, a span is too short, or nothing is there to resume.
-    DataError
-        If the folder cannot be written, or another process works in it.
-
-    Notes
-    -----
-    A decision at the last close of a train span fills in the test span: nothing of it is known
-    before. The account's parameters change at the first close of each test span; until then the
-    last decision of the earlier ones holds.
-    """
-    given = {"objective": objective, "trials": trials, "patience": patience, "sampler": sampler}
-    problem = v.read_validated(market, policy, robust=robust, **given, **fields)
+    """Answer :meth:`backtest.Backtest.walk_forward`, which documents it."""
+    problem = v.read_validated(conditions, policy, search)
     market, store = problem.market, problem.store
     spans = v.plan_spans(market, train, test, anchored, gap, first=problem.first)
     table = v.tabulate_spans(market, spans).to_numpy()

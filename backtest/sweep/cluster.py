@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from backtest import core
-from backtest.engine import Backtest
+from backtest.engine import Conditions, fields
 from backtest.policies import Combinator
 from backtest.results.measure_table import STREAMED
 from backtest.sweep import set_evaluator as e
@@ -128,8 +128,8 @@ def compute_block(
         warnings.simplefilter("always")
         if name not in EVALUATORS:
             EVALUATORS.clear()
-            fields, varied, settings = pickle.loads(content)
-            test = Backtest(market, **fields)
+            given, varied, settings = pickle.loads(content)
+            test = Conditions(market, **given)
             EVALUATORS[name] = e.Evaluator(VariedTest(test, *varied), threads=1, **settings)
         found = EVALUATORS[name].evaluate(sets, **wanted)
     return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
@@ -141,7 +141,7 @@ def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
     settings: dict[str, Any] = {"memory": evaluator.memory, "compile": evaluator.compile}
     settings["metrics"] = "all" if evaluator.metrics == STREAMED else "core"
     varied = evaluator.varied
-    content = (varied.test.fields, (varied.policy, varied.names, varied.rule), settings)
+    content = (fields(varied.test), (varied.policy, varied.names, varied.rule), settings)
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
         def reducer_override(self, each: Any) -> Any:

@@ -373,8 +373,7 @@ class Evaluator(core.Carried):
         test = self.varied.build_test(values, **changes)
         policy = self.varied.build_policies(values)
         compile = self.compile if compile is None else compile  # noqa: A001 - as above
-        result: results.Result = test.run(policy, compile=compile)
-        return result
+        return engine.run(test, policy, compile=compile)
 
 
 Pool = Literal["mean", "median", "worst"]

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias, TypeGuard, Unpack, get_args
+from typing import Any, Literal, Self, TypeAlias, TypeGuard, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from backtest import core, engine, results, signals
 from backtest.account import list_shared_settings
 from backtest.account.account import WHOLE
 from backtest.core import Choice, ParameterError, Progress, Whole, checked_only, record_making
-from backtest.engine import Backtest, BacktestFields, count_unfilled, read_test, short_form
+from backtest.engine import Conditions, count_unfilled, plain, setting
 from backtest.market import Market, Markets, as_markets
 from backtest.market.markets import rebuild
 from backtest.policies import Policy
@@ -47,7 +47,7 @@ class SetRuns:
     memory: str
 
     @property
-    def test(self) -> Backtest:
+    def test(self) -> Conditions:
         return self.varied.test
 
     @property
@@ -122,7 +122,7 @@ class SetRuns:
 
 
 def read_runs(
-    test: Backtest,
+    test: Conditions,
     policy: type[Policy] | Policy,
     *,
     accounts: Accounts = "shared",
@@ -143,7 +143,7 @@ def read_runs(
         raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
     if is_separate and test.overlay is not None:
         raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
-    test = test.plain
+    test = plain(test)
     engine.check_bars_left(test.market, test.start)
     market = engine.end_expired(test.market, test.venue)
     if is_separate and test.start is not None:
@@ -162,7 +162,7 @@ def read_runs(
             begins = engine.find_first_bar(one, test.start)
             signal[name] = signals.read_directions(found, own.market, begins).keep_times()
     else:
-        _ = test.setting  # the markets fit one account
+        setting(test)  # the markets fit one account
         signal = signals.resolve_signal(named, market)
         signals.warn_of_weights(signal, as_markets(market))
     engine.warn_of_market(market, test.venue, first)
@@ -195,11 +195,10 @@ def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluato
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
 
-@short_form
 @record_making
 @checked_only("progress")
-def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market | Markets,
+def sweep(  # noqa: PLR0913 - as the method
+    conditions: Conditions,
     policy: type[Policy] | Policy,
     sets: SetsLike,
     *,
@@ -213,66 +212,10 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     cluster: str | None = None,
     progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
 ) -> sweep_table.Sweep:
-    """Run many sets of parameters; each row equals :func:`backtest.run` of its set, to rounding.
-
-    Parameters
-    ----------
-    market, compile, **fields
-        As in :func:`backtest.run`.
-    policy : type or Policy
-        A policy class, or an instance whose settings are used unless sets have others.
-    sets : mapping of arrays, DataFrame or int
-        A mapping gives the product of the values of each name; the last name varies fastest. A
-        table has one set per row; its index is not kept. A number draws that many sets from the
-        declared ranges. Names are the policy's parameters, and fields of the account and venue such
-        as ``account.band``, ``venue.fees.taker``; where ``signal`` is a rule, also its parameters,
-        ``signal.window``. Of several instruments, ``BTCUSDT.target`` is the parameter of one of
-        them, in place of that of all, and ``overlay.target`` one of the overlay.
-        None is a value if a field may be None. A parameter that is not used in a set has its
-        default there.
-    accounts : str
-        ``"separate"`` scores each set in every market in an account of its own: the policy, venue,
-        account and signal are those of each, or tables by name. The table holds the pooled
-        measures, and beside them the Sharpe ratio, return, drawdown and ruin in each market
-        (``"sharpe BTC"``). ``ruined`` counts the markets in which a set was ruined; a set ranks
-        the lower the more they are. ``"shared"`` holds all instruments in one account.
-    pool : str
-        How separate accounts make one measure: ``"mean"``, ``"median"`` or ``"worst"``.
-    metrics : str
-        ``"all"`` measures that need no path, or ``"core"``, which is faster;
-        :meth:`Sweep.detail` has those of the path.
-    space : mapping, optional
-        What to draw from instead of all declared ranges, as in
-        :func:`backtest.sweep.sets.read_space`.
-    seed : int
-        Seed of the draws, which are points of a scrambled Sobol sequence.
-    threads : int, optional
-        Number of threads; default all cores. The numbers do not depend on it.
-    memory : str
-        Limit for the columns of policies, for example ``"1GiB"``. Sets that need more are computed
-        in turns.
-    cluster : str, optional
-        ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
-        :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
-    progress : callable, optional
-        Called with the number of sets done and of all sets.
-
-    Returns
-    -------
-    Sweep
-        After Ctrl-C, with the sets that were done.
-
-    Raises
-    ------
-    ParameterError
-        If an argument or a set is not allowed; lists all defects of the sets.
-    BacktestError
-        If every set fails, with the reason of the first.
-    """
+    """Answer :meth:`backtest.Backtest.sweep`, which documents it."""
     runs = read_runs(
-        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        conditions, policy, accounts=accounts, pool=pool, compile=compile,
         threads=threads, memory=memory,
     )  # fmt: skip
     Choice("all", "core").check("metrics", metrics)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest import core
 from backtest.account import Account, Multiple, check_setting
-from backtest.engine import Backtest
+from backtest.engine import Conditions
 from backtest.market import Market
 from backtest.policies import Policy, change_settings, split_name
 from backtest.signals import SignalRule
@@ -70,7 +70,7 @@ class VariedTest:
     test's signal if sets may vary it.
     """
 
-    test: Backtest
+    test: Conditions
     policy: type[Policy] | Policy
     names: tuple[str, ...] = ()
     rule: SignalRule | None = None
@@ -114,7 +114,7 @@ class VariedTest:
         heads = {split_name(name)[0] for name in names}
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
 
-    def build_test(self, values: Mapping[str, Any], **changes: Any) -> Backtest:
+    def build_test(self, values: Mapping[str, Any], **changes: Any) -> Conditions:
         found = {"venue": self.build_venue(values), "account": self.build_account(values),
                  "overlay": self.build_overlay(values)}  # fmt: skip
         if self.rule is not None:

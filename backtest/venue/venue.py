@@ -117,8 +117,9 @@ class Contract(Value, kw_only=True):
         What longs and shorts pay per year on the notional at the mark open, 0.0095 of a fund that
         costs .95 % a year; booked as interest. The prices must be those before this cost.
     assumed : sequence of str
-        Which of ``lot``, ``tick`` and ``min_notional`` no source gives; :func:`backtest.decide`
-        warns of them. An override of one of them ends its assumption.
+        Which of ``lot``, ``tick`` and ``min_notional`` no source gives;
+        :meth:`backtest.Backtest.decide` warns of them. An override of one of them ends its
+        assumption.
     """
 
     _omitted = frozenset(

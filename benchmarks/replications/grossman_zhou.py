@@ -55,9 +55,11 @@ def grow(close: FloatArray, years: int) -> tuple[pd.DataFrame, list[float]]:
     """Return growth and drawdown of each set on a walk, and what the path says of the floors."""
     market = market_of(close)
     account = bt.Account(capital=1.0)
-    table = bt.sweep(
-        market, DrawdownControl, list_sets(), venue=FREE, account=account, metrics="core"
-    ).table
+    table = (
+        bt.Backtest(market, venue=FREE, account=account)
+        .sweep(DrawdownControl, list_sets(), metrics="core")
+        .table
+    )
     unit = live(market, Constant(leverage=KELLY)).bars["unit"].to_numpy()
     peak = float(unit.max())
     said = [

@@ -44,10 +44,9 @@ def grow_once(years: int, seed: int) -> FloatArray:
     sets = {"leverage": FRACTIONS * MU / SIGMA**2}
     growth = []
     for close in mirrored_walks(n_bars, MU, SIGMA, seed):
-        sweep = bt.sweep(
-            market_of(close), Constant, sets, venue=FREE, account=bt.Account(capital=1.0),
-            metrics="core",
-        )  # fmt: skip
+        sweep = bt.Backtest(market_of(close), venue=FREE, account=bt.Account(capital=1.0)).sweep(
+            Constant, sets, metrics="core"
+        )
         growth.append(np.log(sweep.table["final_equity"].to_numpy()) / years)
     return np.mean(growth, axis=0)
 

@@ -145,7 +145,7 @@ def test_a_live_decision_gives_the_order_that_the_next_bar_places():
     known = MARKET.between(None, row["time"])
     before = bt.run(known, VolTarget(), compile=False, **terms)
     at = float(MARKET.open[t])
-    found = bt.decide(VolTarget(), known, state=before, at=at, mark=at, **terms)
+    found = bt.Backtest(known, **terms).decide(VolTarget(), state=before, at=at, mark=at)
     (name,) = found.order
     assert abs(found.order[name]) == pytest.approx(row["quantity"])
     assert found.fill_price[name] == pytest.approx(row["price"])

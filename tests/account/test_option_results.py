@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.results.option_profit import EXPLAINED
-from tests.kit import Once, bars_market, check_refused, make_venue
+from tests.kit import Once, ask_test, bars_market, check_refused, make_venue
 
 STRANGLE = [
     (99_500, 827.65, 594.45, 16_347.10, 9_981.76, 24_906.76, 0.03),
@@ -191,5 +191,5 @@ def test_options_are_refused_where_nothing_values_them():
     result = example("saved")
     markets, terms = result.markets, {"venue": result.venue, "account": result.account}
     said = "cannot hold options, got 'put'"
-    check_refused(lambda: bt.replay(markets, result.fills, **terms), said)
-    check_refused(lambda: bt.decide(Once(), markets, state=result, **terms), said)
+    check_refused(lambda: ask_test("replay", markets, result.fills, **terms), said)
+    check_refused(lambda: ask_test("decide", markets, Once(), state=result, **terms), said)

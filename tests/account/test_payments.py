@@ -204,7 +204,7 @@ def run_with(**changes: object) -> bt.Result:
 
 def sweep_over(cost: object) -> bt.Sweep:
     terms = {"venue": make_venue(), "account": bt.Account()}
-    return bt.sweep(make_market(), Constant(), {"venue.fees.taker": [5e-4, cost]}, **terms)
+    return bt.Backtest(make_market(), **terms).sweep(Constant(), {"venue.fees.taker": [5e-4, cost]})
 
 
 @pytest.mark.parametrize(("make", "words"), [

@@ -212,10 +212,9 @@ def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_co
     rates = fees["amount"] / fills["amount"]
     assert fees["instrument"].tolist() == ["A", "B"] * 3
     assert rates.tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 5e-4, 1e-3])
-    row = bt.sweep(
-        markets, Halve, pd.DataFrame({"account.band": [0.0]}), venue=venues,
-        account=bt.Account(capital=1_000.0), compile=is_compiled,
-    )  # fmt: skip
+    row = bt.Backtest(markets, venue=venues, account=bt.Account(capital=1_000.0)).sweep(
+        Halve, pd.DataFrame({"account.band": [0.0]}), compile=is_compiled
+    )
     assert row.table["fees"].tolist() == [result.metrics["fees"]]
 
 

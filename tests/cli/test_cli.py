@@ -269,16 +269,17 @@ def test_each_command_has_help_with_examples(capsys, name):
 
 
 ACCOUNT, DATA = (bt.run, bt.Account), (bt.Markets.load, bt.Market.load)
+TEST = bt.Backtest
 SIDES = {
-    "run": ACCOUNT, "compare": (*ACCOUNT, bt.compare), "decide": (*ACCOUNT, bt.decide),
-    "replay": (*ACCOUNT, bt.replay), "sweep": (*ACCOUNT, bt.sweep, bt.Sweep.rank),
-    "tune": (*ACCOUNT, bt.tune), "validate walk-forward": (*ACCOUNT, bt.walk_forward),
-    "validate cross-validate": (*ACCOUNT, bt.cross_validate),
+    "run": ACCOUNT, "compare": (*ACCOUNT, bt.compare), "decide": (*ACCOUNT, TEST.decide),
+    "replay": (*ACCOUNT, TEST.replay), "sweep": (*ACCOUNT, TEST.sweep, bt.Sweep.rank),
+    "tune": (*ACCOUNT, TEST.tune), "validate walk-forward": (*ACCOUNT, TEST.walk_forward),
+    "validate cross-validate": (*ACCOUNT, TEST.cross_validate),
     "validate folds": (*ACCOUNT, bt.folds),
-    "risk": (*ACCOUNT, bt.simulate_paths, bt.liquidation_risk, bt.passing_probability),
+    "risk": (*ACCOUNT, bt.simulate_paths, TEST.liquidation_risk, TEST.passing_probability),
     "paths": (*ACCOUNT, bt.simulate_paths), "stress": (*ACCOUNT, bt.stress),
-    "bounds": (*ACCOUNT, bt.bounds), "capacity": (*ACCOUNT, bt.capacity),
-    "sensitivity": (*ACCOUNT, bt.sensitivity), "timing": (*ACCOUNT, bt.timing_test),
+    "bounds": (*ACCOUNT, bt.bounds), "capacity": (*ACCOUNT, TEST.capacity),
+    "sensitivity": (*ACCOUNT, TEST.sensitivity), "timing": (*ACCOUNT, bt.timing_test),
     "cascade": (*ACCOUNT, bt.cascade, bt.Crowd.from_leverage), "liq": (bt.calculate_liquidation,),
     "options surface": (bt.Chain.load, bt.Chain.select, bt.Surface.fit),
 }  # fmt: skip

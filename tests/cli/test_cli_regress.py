@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.baselines import report_failure, write_markdown
 from backtest.core.errors import DataError
-from tests.kit import call
+from tests.kit import ask_test, call
 
 DAYS = 40
 """Of bars of four hours: 240."""
@@ -220,5 +220,5 @@ def test_a_policy_that_exits_is_a_failed_row():
     venue, market = bt.Venue.preset("binance-usdm", "BTCUSDT"), bt.Market.sample(bars=48)
     terms = {"venue": venue, "account": bt.Account(), "compile": False}
     with pytest.warns(UserWarning, match="Leaver.leverage raised SystemExit"):
-        found = bt.sweep(market, Leaver, {"level": [1.0, 2.0]}, **terms)
+        found = ask_test("sweep", market, Leaver, {"level": [1.0, 2.0]}, **terms)
     assert [*found.table["ruined"].isna()] == [False, True]

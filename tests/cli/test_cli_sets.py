@@ -49,7 +49,7 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
 def test_the_command_line_and_python_agree(capsys):
     found = ask_sweep(capsys, "--draws", "8", "--seed", "3", "--metrics", "core")
     market = bt.Market.sample().between(None, "2023-01-08")
-    swept = bt.sweep(market, VolTarget(), 8, seed=3, metrics="core", **AT_BINANCE)
+    swept = bt.Backtest(market, **AT_BINANCE).sweep(VolTarget(), 8, seed=3, metrics="core")
     assert found["id"] == swept.manifest["id"]
     assert found["path"] is None
     assert found["top"][0]["row"] == swept.best().name

@@ -1,7 +1,8 @@
-"""bt.Backtest: a test described once, its methods and their short forms, and its files."""
+"""bt.Backtest: a test described once, its methods, the short form of a run, and its files."""
 
+import importlib
 import inspect
-import pydoc
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,18 @@ import pytest
 
 import backtest as bt
 from backtest.cli import build
-from backtest.cli.experiment import read_parameters
-from backtest.engine.backtest import FIELDS
+from backtest.engine.conditions import FIELDS
+from backtest.search.problem import Search
 from backtest.strategies import Constant, VolTarget
 from tests.kit import check_refused, simulate_pair
 
 MARKET = bt.Market.sample(bars=240)
 GIVEN = {"venue": "binance-usdm:BTCUSDT", "account": bt.Account(capital=5e3, band=0.1)}
 TEST = bt.Backtest(MARKET, **GIVEN)
-SHORT = ("run", "sweep", "tune", "objective", "walk_forward", "cross_validate", "liquidation_risk",
-         "max_leverage", "sensitivity", "capacity", "decide", "replay")  # fmt: skip
+METHODS = [
+    name for name, each in vars(bt.Backtest).items() if inspect.isfunction(each) and name != "save"
+]
+"""What a test is asked; ``save`` is of its file."""
 
 
 @pytest.mark.parametrize(("call", "said"), [
@@ -30,45 +33,70 @@ SHORT = ("run", "sweep", "tune", "objective", "walk_forward", "cross_validate", 
     (lambda: TEST.replace(signal="no-such-rule"), "signal must be a number"),
     (lambda: TEST.replace(account=bt.Account(venue_leverage=999.0)), "venue_leverage"),
     (lambda: TEST.run(Constant(), venue="x"), "venue is a field of the test"),
-    (lambda: bt.run(TEST, Constant(), band=1), "bt.run has no argument 'band'"),
-    (lambda: bt.sweep(TEST, Constant, {}, account=1), "a test has its own fields, got account"),
+    (lambda: bt.run(MARKET, Constant(), **GIVEN, band=1), "bt.run has no argument 'band'"),
+    (lambda: TEST.tune(Constant, trails=9), "no argument 'trails'; did you mean 'trials'"),
+    (lambda: TEST.tune(Constant, resume=1), "resume must be True or False, got 1"),
+    (lambda: TEST.walk_forward(Constant, store=3), "store must be the path of a folder or None"),
 ])  # fmt: skip
 def test_a_test_is_checked_when_it_is_made(call, said):
     check_refused(call, said)
 
 
-def test_a_method_is_its_short_form():
+def test_the_short_form_of_a_run_is_the_run_of_a_test():
     held = Constant(leverage=2.0)
     cut = {"start": MARKET.times[24], "end": MARKET.times[200], "sampling": "12h"}
     one = TEST.replace(**cut).run(held)
     other = bt.run(MARKET, held, **GIVEN, **cut)
     assert (one.manifest["id"], len(one.time)) == (other.manifest["id"], 176)
-    sets = {"leverage": [1.0, 2.0]}
-    rows = bt.sweep(MARKET, Constant, sets, **GIVEN).table
-    pd.testing.assert_frame_equal(TEST.sweep(Constant, sets).table, rows)
-    result = TEST.run(held)
-    pd.testing.assert_frame_equal(bt.bounds(result).table, TEST.bounds(held).table)
-    drawn = bt.simulate_paths(MARKET, "gbm", paths=4, horizon="1d")
-    found = TEST.liquidation_risk(held, paths=drawn, resume=result).table
-    same = bt.liquidation_risk(drawn, held, **{**GIVEN, "account": result})
-    pd.testing.assert_frame_equal(same.table, found)
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_a_short_form_shows_every_field_and_documents_none(name):
-    function = getattr(bt, name)
-    assert {*FIELDS[1:]} <= {*inspect.signature(function).parameters}
-    assert all(f"{each}:" in pydoc.plain(pydoc.render_doc(function)) for each in FIELDS[1:])
-    fields = {*FIELDS[1:]} - {"start" if name == "replay" else ""}
-    assert not fields & read_parameters(inspect.getdoc(function)).keys()
-    given = {"market": TEST, "policy": None, "state": None, "fills": None, "sets": {}}
-    named = {k: given[k] for k in inspect.signature(function).parameters if k in given}
-    said = r"no argument 'oops'.*overlay.*decision_interval.*end"
-    with pytest.raises(bt.ParameterError, match=said):
-        function(**named, oops=1)
-    own = inspect.signature(getattr(bt.Backtest, name)).parameters
-    assert not {"market", *fields} & own.keys()
-    assert callable(getattr(TEST, name))
+def read_defaults(function):
+    return {name: each.default for name, each in inspect.signature(function).parameters.items()}
+
+
+def test_the_defaults_of_a_run_are_those_of_the_fields_and_of_the_method():
+    """They are written twice, where an editor shows them."""
+    written, method = read_defaults(bt.run), read_defaults(bt.Backtest.run)
+    fields = read_defaults(bt.Backtest)
+    assert {name: written[name] for name in FIELDS} == {name: fields[name] for name in FIELDS}
+    own = {name: each for name, each in written.items() if name not in FIELDS}
+    assert own == {name: each for name, each in method.items() if name != "self"}
+
+
+def test_the_defaults_of_a_method_are_those_of_the_function_that_answers_it():
+    for name in METHODS:
+        code = inspect.getsource(inspect.unwrap(getattr(bt.Backtest, name)))
+        ((module, function),) = re.findall(r"from (backtest[\w.]*) import ([a-z]\w+)", code)
+        answered = read_defaults(getattr(importlib.import_module(module), function))
+        asked = read_defaults(getattr(bt.Backtest, name))
+        shared = answered.keys() & asked.keys()
+        assert {x: asked[x] for x in shared} == {x: answered[x] for x in shared}, name
+
+
+def test_a_search_has_the_defaults_of_tune():
+    """Of ``robust`` alone it has another: validations without it are not robust."""
+    asked = read_defaults(bt.Backtest.tune)
+    record = {name: each for name, each in read_defaults(Search).items() if name != "robust"}
+    assert record == {name: asked[name] for name in record}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_names_what_is_no_argument(name):
+    method = getattr(TEST, name)
+    given = {"policy": None, "policies": {}, "state": None, "fills": None, "sets": {},
+             "rules": {}, "rule": None, "drift": 0.0}  # fmt: skip
+    named = {k: given[k] for k in inspect.signature(method).parameters if k in given}
+    with pytest.raises(bt.ParameterError, match=f"Backtest.{name} has no argument 'oops'"):
+        method(**named, oops=1)
+    field = "venue"
+    with pytest.raises(bt.ParameterError, match=rf"venue is a field .* test.replace\({field}="):
+        method(**named, venue="x")
+
+
+@pytest.mark.parametrize("name", ["tune", "decide", "liquidation_risk", "objective"])
+def test_who_looks_for_a_method_as_a_function_is_shown_the_method(name):
+    with pytest.raises(AttributeError, match=rf"bt.{name} is a method: .*\.{name}\(\.\.\.\)"):
+        getattr(bt, name)
 
 
 def test_a_field_and_a_method_never_share_a_name():
@@ -78,16 +106,11 @@ def test_a_field_and_a_method_never_share_a_name():
         methods = {name for name in dir(type(thing)) if callable(getattr(type(thing), name))}
         assert not methods & vars(thing).keys()
     assert not {*FIELDS} & {each for each in dir(bt.Backtest) if callable(getattr(TEST, each))}
-    verbs = [name for name in bt.__all__ if hasattr(getattr(bt, name), "as_method")]
-    assert {"run", "decide", "stress"} <= {*verbs}
-    assert all(callable(getattr(TEST, name)) for name in verbs)
 
 
 def test_decide_is_a_verb_of_a_test():
     state, now = bt.AccountSnapshot(equity=5e3), MARKET.times[-1] + pd.Timedelta("1h")
     decision = TEST.decide(Constant(leverage=2.0), state=state, now=now)
-    same = bt.decide(Constant(leverage=2.0), TEST, state=state, now=now)
-    assert decision.order == same.order
     assert decision.order[MARKET.instrument] > 0.0
 
 
@@ -134,14 +157,16 @@ def test_a_result_keeps_its_test_and_a_loaded_one_reads_its_market_again(tmp_pat
     wave = pd.Series(np.sin(np.arange(240.0)), MARKET.times)
     test = TEST.replace(market=bt.Market.load(folder), signal=wave, start="2023-01-02")
     result = test.run(Constant())
-    assert result.backtest is test
+    assert bt.Backtest.of(result) is test
     loaded = bt.Result.load(result.save(tmp_path / "results"))
-    again = loaded.backtest.run(Constant())
+    again = bt.Backtest.of(loaded).run(Constant())
     assert again.metrics["final_equity"] == result.metrics["final_equity"]
     MARKET.slice(0, 239).save(tmp_path / "other")
     (folder / "bars.parquet").write_bytes((tmp_path / "other" / "bars.parquet").read_bytes())
-    bare = loaded.backtest
-    check_refused(lambda: bare.run(Constant()), "result.backtest.replace(market=", bt.DataError)
+    bare = bt.Backtest.of(loaded)
+    check_refused(
+        lambda: bare.run(Constant()), "bt.Backtest.of(result).replace(market=", bt.DataError
+    )
     found = bare.replace(market=MARKET).run(Constant())
     assert found.metrics["final_equity"] == result.metrics["final_equity"]
     assert "not read" in repr(bare)

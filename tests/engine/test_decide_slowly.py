@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.core.errors import BacktestError
 from backtest.market.clock import find_clock
-from tests.kit import check_refused, free_venue
+from tests.kit import ask_test, check_refused, free_venue
 
 HOUR = 3_600_000_000_000
 FOUR = 4 * HOUR
@@ -183,8 +183,8 @@ def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
     at_close, between = market.prefix(398 // 4 * 4 - 2), market.prefix(200)
     snapshot = bt.AccountSnapshot(equity=10_000.0)
     terms = {"venue": VENUE, "account": ACCOUNT, "state": snapshot, "decision_interval": "4h"}
-    assert list(bt.decide(Reading(), at_close, **terms).leverage.values()) == [3.0]
-    held = bt.decide(Reading(), between, **terms)
+    assert list(bt.Backtest(at_close, **terms).decide(Reading()).leverage.values()) == [3.0]
+    held = bt.Backtest(between, **terms).decide(Reading())
     assert np.isnan([*held.leverage.values()]).all()
     assert "every 4h" in str(held.warnings)
 
@@ -208,8 +208,12 @@ def test_searches_and_validations_take_the_clock():
     market = bt.Market.sample(bars=1200).slice(2, 1199)
     terms: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "decision_interval": "4h"}
     given = {**terms, "trials": 8, "space": {"target": (0.5, 1.9)}}
-    study = bt.tune(market, bt.strategies.VolTarget, holdout="20%", **given)
+    study = ask_test("tune", market, bt.strategies.VolTarget, holdout="20%", **given)
     assert bt.run(market, study.best_policy, **terms).manifest["data"]["decision_interval"] == "4h"
-    walk = bt.walk_forward(market, bt.strategies.VolTarget, train="20d", test="10d", **given)
+    walk = ask_test(
+        "walk_forward", market, bt.strategies.VolTarget, train="20d", test="10d", **given
+    )
     assert set(walk.result.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
-    assert bt.cross_validate(market, bt.strategies.VolTarget, groups=4, **given) is not None
+    assert (
+        ask_test("cross_validate", market, bt.strategies.VolTarget, groups=4, **given) is not None
+    )

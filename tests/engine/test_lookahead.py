@@ -14,7 +14,7 @@ from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts, observ
 from backtest.signals.rules import NOT_CHECKED, describe_signal_check
 from backtest.strategies import VolTarget
 from tests.hidden_peeks import LONGEST, POLICIES
-from tests.kit import check_refused, free_venue, market_of
+from tests.kit import ask_test, check_refused, free_venue, market_of
 from tests.peeks import HONEST, MARKET, PEEKS, find_tolerance, log_returns, observing
 
 FEW = {"late mean": 13, "unknown": 0}
@@ -146,7 +146,7 @@ class Worded(bt.Policy):
 ])  # fmt: skip
 def test_a_sweep_checks_every_word_and_both_ends_of_numbers(sets: Any):
     with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
-        bt.sweep(SHORT, Worded, sets, **TERMS)
+        ask_test("sweep", SHORT, Worded, sets, **TERMS)
 
 
 class Middling(bt.Policy):
@@ -162,13 +162,13 @@ class Middling(bt.Policy):
 @pytest.mark.slow
 def test_a_sweep_checks_its_winner():
     with pytest.raises(bt.PolicyError, match="Middling looks ahead: column 'x'"):
-        bt.sweep(SHORT, Middling, {"bars": [1.0, 50.0, 100.0]}, **TERMS)
+        ask_test("sweep", SHORT, Middling, {"bars": [1.0, 50.0, 100.0]}, **TERMS)
 
 
 @pytest.mark.parametrize("fix", [{"word": "now"}, {"bars": 10.0}])
 def test_a_search_checks_the_ends_of_its_space_before_it_begins(fix: Any):
     with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
-        bt.tune(SHORT, Worded, fix=fix, trials=8, **TERMS)
+        ask_test("tune", SHORT, Worded, fix=fix, trials=8, **TERMS)
 
 
 def test_the_manifest_and_the_summary_say_how_columns_and_signal_were_checked():

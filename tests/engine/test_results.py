@@ -533,7 +533,7 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
     with pytest.warns(bt.BandWarning, match="the band of . is 0.3 times .* median target of 0.5"):
         run(Hold(), band=0.3)
     terms = {"venue": make_venue(), "account": bt.Account(), "overlay": Hold()}
-    sweep = bt.sweep(bt.Markets(STILL), Hold, {"account.band": [0.1, 0.3]}, **terms)
+    sweep = bt.Backtest(bt.Markets(STILL), **terms).sweep(Hold, {"account.band": [0.1, 0.3]})
     assert sweep.table["final_equity"].tolist() == [10_000.0, 10_000.0]
 
 
@@ -592,7 +592,7 @@ def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
 def test_a_sweep_says_how_many_sets_have_no_fill():
     terms = {"venue": BINANCE, "account": bt.Account()}
     with pytest.warns(bt.NoFillWarning, match="1 of 2 parameter sets filled no order"):
-        bt.sweep(MARKET, Constant, {"leverage": [0.0, 1.0]}, **terms)
+        bt.Backtest(MARKET, **terms).sweep(Constant, {"leverage": [0.0, 1.0]})
 
 
 @pytest.mark.slow
@@ -602,7 +602,7 @@ def test_last_prices_are_warned_of_once_per_call():
     terms = {"venue": BINANCE, "account": bt.Account()}
     for act in [
         lambda: bt.run(market, Constant(1.0), **terms),
-        lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, **terms),
+        lambda: bt.Backtest(market, **terms).sweep(Constant, {"leverage": [0.5, 1.0]}),
     ]:
         with pytest.warns(bt.LastPriceWarning) as caught:
             act()

@@ -19,7 +19,7 @@ from backtest.strategies import Capped, Cppi, VolTarget
 from tests import kit
 from tests.agreement import Swinging, trust_data
 from tests.cases import PRICES, make_exit_case, make_full_case
-from tests.kit import call, check_refused
+from tests.kit import ask_test, call, check_refused
 from tests.scenes import Follow, account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -140,7 +140,8 @@ def run_to(whole: Whole, t: int) -> Any:
 
 def decide_like(whole: Whole, t: int) -> Any:
     state = run_to(whole, t)
-    return bt.decide(Reading(), **whole.prefix(t), **whole.terms, state=state, **whole.stated(t))
+    given = {**whole.prefix(t), **whole.terms, **whole.stated(t)}
+    return ask_test("decide", given.pop("market"), Reading(), state=state, **given)
 
 
 def is_gap(whole: Whole, t: int, decision: Any) -> bool:
@@ -192,7 +193,7 @@ def decide(state: Any = None, market: Any = MARKET, policy: Any = None, **terms:
     markets = market.market if isinstance(market, bt.Backtest) else market
     end = pd.Timestamp(int(markets.time[-1]) + markets.interval, tz="UTC")
     given["now"] = given["now"] or end
-    return bt.decide(policy or Follow(), market, **given)
+    return ask_test("decide", market, policy or Follow(), **given)
 
 
 def snapshot(**fields: Any) -> bt.AccountSnapshot:
@@ -248,11 +249,11 @@ def test_the_clock_is_read_where_no_time_is_stated():
     """Data of years ago never may act, in Python as at the command line; the time is kept."""
     before = pd.Timestamp.now(tz="UTC")
     terms = {"venue": venue_of(), "account": account_of(), "state": snapshot()}
-    decision = bt.decide(Follow(), MARKET, **terms)
+    decision = bt.Backtest(MARKET, **terms).decide(Follow())
     assert before <= decision.now <= pd.Timestamp.now(tz="UTC")
     assert not decision.may_act
     assert "more than 2 bars of 1h" in str(decision.warnings[0])
-    stated = bt.decide(Follow(), MARKET, **terms, now="2024-01-02T06:30")
+    stated = bt.Backtest(MARKET, **terms).decide(Follow(), now="2024-01-02T06:30")
     assert stated.may_act
     assert stated.to_dict()["now"] == "2024-01-02T06:30:00+00:00"
 
@@ -430,7 +431,7 @@ def held(**fields: Any) -> bt.AccountSnapshot:
 def replay(market: Any = MARKET, **changes: Any) -> Any:
     """Replay one fill with some of its fields changed; None leaves a field out."""
     row = {name: x for name, x in {**FILL, **changes}.items() if x is not None}
-    return bt.replay(market, pd.DataFrame([row]), venue=venue_of(), account=account_of())
+    return bt.Backtest(market, venue=venue_of(), account=account_of()).replay(pd.DataFrame([row]))
 
 
 def of_ccxt(*positions: Any, **more: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant
 from backtest.venue.account_fields import find_meaning, read_account_fields
-from tests.kit import check_refused
+from tests.kit import ask_test, check_refused
 from tests.scenes import account_of, bracket, market_of, venue_of
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def decide(state: Any, price: float = 60_000.0, leverage: float = 1.0, **more: A
     given = {"venue": venue_of(), "account": account_of()} | more
     market = given.pop("market", None) or name_market(*[price] * 30)
     end = market.times[-1] + pd.Timedelta("1h")
-    return bt.decide(Constant(leverage), market, state=state, now=end, **given)
+    return ask_test("decide", market, Constant(leverage), state=state, now=end, **given)
 
 
 def sized(size: float, **more: Any) -> bt.Venue:
@@ -230,7 +230,7 @@ def trade(hours: int, **changes: Any) -> dict[str, Any]:
 
 def replay(fills: pd.DataFrame, size: float, **more: Any) -> Any:
     market = name_market(100.0, 100.0, 110.0, 110.0)
-    return bt.replay(market, fills, venue=sized(size), account=account_of(), **more)
+    return ask_test("replay", market, fills, venue=sized(size), account=account_of(), **more)
 
 
 def test_the_cost_of_fills_shows_the_size_of_their_contracts(tmp_path):

@@ -15,6 +15,7 @@ from backtest.strategies import VolTarget
 from tests import kit
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_exit_case, make_full_case, make_limit_case
+from tests.kit import ask_test
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -41,7 +42,7 @@ def replay_case(case: Any) -> tuple[Any, Any]:
     given.pop("signal")
     changes = {"flows": run.transfers if len(run.transfers) else None, "reserve": 0.0}
     given["account"] = replace(given["account"], **changes, top_up_to=None)
-    return run, bt.replay(fills=run.fills, **given)
+    return run, ask_test("replay", given.pop("market"), run.fills, **given)
 
 
 def read_term(result: Any, name: str) -> np.ndarray:
@@ -86,7 +87,9 @@ def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
 
 def replay(fills: pd.DataFrame, market: Any = MARKET, **terms: Any) -> Any:
     """Replay fills of an account of 1,000 without costs of its own."""
-    return bt.replay(market, fills, **({"venue": venue_of(), "account": account_of()} | terms))
+    return ask_test(
+        "replay", market, fills, **{"venue": venue_of(), "account": account_of()} | terms
+    )
 
 
 def test_two_fills_by_hand():
@@ -125,18 +128,22 @@ def test_a_fill_left_out_is_found_at_its_bar():
     run, market, terms = run_sample()
     fills = run.fills
     equity = pd.Series(run.of_account("equity"), index=run.bars.index + pd.Timedelta("1h"))
-    assert bt.replay(market, fills, **terms).reconcile(equity).empty
+    assert bt.Backtest(market, **terms).replay(fills).reconcile(equity).empty
     for k in (0, 9, len(fills) - 2):
-        found = bt.replay(market, fills.drop(index=k), **terms).reconcile(equity, tolerance=1e-9)
+        found = (
+            bt.Backtest(market, **terms)
+            .replay(fills.drop(index=k))
+            .reconcile(equity, tolerance=1e-9)
+        )
         assert found.index[0] == fills["time"][k]
     doubled = pd.concat([fills, fills.iloc[[3]]])
-    found = bt.replay(market, doubled, **terms).reconcile(equity, tolerance=1e-9)
+    found = bt.Backtest(market, **terms).replay(doubled).reconcile(equity, tolerance=1e-9)
     assert found.index[0] == fills["time"][3]
 
 
 def test_the_term_of_a_ledger_that_differs_is_named():
     run, market, terms = run_sample()
-    again = bt.replay(market, run.fills, **terms)
+    again = bt.Backtest(market, **terms).replay(run.fills)
     events = run.events[run.events["kind"].isin(["fee", "funding"])]
     term = events["kind"].astype(str).replace("fee", "fees")
     ledger = pd.DataFrame({"time": events["time"], "term": term, "amount": -events["amount"]})
@@ -172,7 +179,7 @@ def test_fills_and_ledgers_are_read_in_every_unit(factor):
     market = bt.Market.sample(bars=6)
     stamp = int(market.time[1]) // 10**9 * factor
     row = {"time": [stamp], "quantity": [0.1], "price": [market.open[1]], "fee": [2.0]}
-    again = bt.replay(market, bt.read_fills(pd.DataFrame(row)), **LIVE)
+    again = ask_test("replay", market, bt.read_fills(pd.DataFrame(row)), **LIVE)
     assert again.metrics["fees"] == 2.0
     ledger = pd.DataFrame({"time": [stamp], "term": ["fees"], "amount": [-2.0]})
     assert again.reconcile(ledger).query("term == 'fees'").empty
@@ -220,7 +227,7 @@ def test_files_of_fills_and_ledgers_have_a_zone_or_are_given_one(tmp_path):
     kit.check_refused(lambda: bt.read_fills(fills), "timezone='UTC' reads them as UTC")
     found = bt.read_fills(fills, timezone="Etc/GMT-1")
     assert found["time"][0] == market.times[1]
-    again = bt.replay(market, found, **LIVE)
+    again = ask_test("replay", market, found, **LIVE)
     kit.check_refused(lambda: again.reconcile(ledger), "timezone='UTC' reads them as UTC")
     assert "fees" not in again.reconcile(ledger, timezone="Etc/GMT-1")["term"].tolist()
 
@@ -231,7 +238,9 @@ def replay_fee(name: str, venue: str | bt.Venue, cost: float, currency: str) -> 
     market = bt.Market.from_frames(market.bars(), instrument=name)
     own = trade(timestamp=int(START.timestamp() * 1_000) + 3_600_000, symbol=name, side="buy",
                 amount=600.0, price=60_000.0, fee={"cost": cost, "currency": currency})  # fmt: skip
-    found = bt.replay(market, bt.read_fills([own]), venue=venue, account=bt.Account(capital=1e9))
+    found = bt.Backtest(market, venue=venue, account=bt.Account(capital=1e9)).replay(
+        bt.read_fills([own])
+    )
     return found.metrics["fees"]
 
 
@@ -278,7 +287,7 @@ def test_the_fills_of_a_run_written_and_read_back_are_its_account(tmp_path):
     assert set(run.fills["fee_currency"]) == {"USDT"}
     for name, fills in (("own.csv", run.fills), ("bare.csv", run.fills.assign(fee_currency=""))):
         fills.to_csv(tmp_path / name, index=False)
-        again = bt.replay(market, bt.read_fills(tmp_path / name), **terms)
+        again = bt.Backtest(market, **terms).replay(bt.read_fills(tmp_path / name))
         assert np.array_equal(again.of_account("equity"), run.of_account("equity"))
 
 
@@ -328,7 +337,7 @@ def test_a_liquidation_at_the_gap_is_replayed_after_the_interest():
     signal = pd.DataFrame({"A": 1.0, "B": -0.6}, index=markets.times)
     run = bt.run(markets, kit.Hold(5.0), signal=signal, **given, compile=False)
     assert run.fills["step"].tolist() == [5, 5, 4, 4]
-    again = bt.replay(markets, run.fills, **given)
+    again = bt.Backtest(markets, **given).replay(run.fills)
     for name in ("equity", "interest"):
         assert again.of_account(name) == pytest.approx(run.of_account(name), abs=1e-9)
     assert again.fills["step"].tolist() == [5, 5, 4, 4]

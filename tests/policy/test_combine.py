@@ -167,7 +167,9 @@ def test_compiled_it_gives_the_bits_of_plain_python():
 @pytest.mark.slow
 def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
     values = {"lowest_vol_target_target": [0.3, 0.6], "lowest_cppi_multiplier": [2.0, 8.0]}
-    table = bt.sweep(MARKET, DEEP, values, venue=AT_BINANCE["venue"], account=ACCOUNT).table
+    table = (
+        bt.Backtest(MARKET, venue=AT_BINANCE["venue"], account=ACCOUNT).sweep(DEEP, values).table
+    )
     for row in table.itertuples():
         inner = VolTarget(row.lowest_vol_target_target), Cppi(row.lowest_cppi_multiplier)
         assert row.final_equity == live(Smoothed(Lowest(*inner), up=2.0)).metrics["final_equity"]

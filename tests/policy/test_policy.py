@@ -432,7 +432,7 @@ def test_plain_python_uses_our_functions():
 def test_compiled_code_and_lanes_have_the_bits_of_plain_python(cls):
     compiled(cls())
     powers = np.linspace(0.5, 3.0, 70)
-    swept = bt.sweep(MARKET, cls, {"power": powers}, venue=VENUE, account=bt.Account())
+    swept = bt.Backtest(MARKET, venue=VENUE, account=bt.Account()).sweep(cls, {"power": powers})
     for k in (0, 33, 69):
         alone = live(cls(power=float(powers[k])))
         assert swept.table["final_equity"].iloc[k] == alone.metrics["final_equity"]

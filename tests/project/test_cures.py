@@ -134,8 +134,8 @@ ROWS = [
     Row("from_frame(markets, frame.shift(1), carry=True)", "live(markets, signal=frame)",
         HELD.format("frame", "s", "frame"),
         f"live(markets, signal={HELD.format('frame', 's', 'frame')})"),
-    Row("fills must have the columns", "bt.replay(market, pd.DataFrame({'x': [1]}), venue=VENUE, "
-        "account=bt.Account())", "bt.read_fills"),
+    Row("fills must have the columns", "bt.Backtest(market, venue=VENUE, account=bt.Account())"
+        ".replay(pd.DataFrame({'x': [1]}))", "bt.read_fills"),
     Row("each market must have a name of its own", "bt.Markets.load('a/btc', 'b/btc')",
         "bt.Markets({name: Market.load(...), ...})",
         "bt.Markets({name: bt.Market.load(f'{name}/btc') for name in 'ab'})"),
@@ -156,8 +156,9 @@ ROWS = [
         "class P(bt.Policy):\n    x: Annotated[float, bt.Range(0, 2)] = 1.0\nP.parameters()"),
     Row("model must be a model of bt.paths", "bt.simulate_paths(market, 'nope')", "bt.paths",
         "bt.simulate_paths(market, bt.paths.GBM(volatility=0.5), paths=2, horizon='1d')"),
-    Row("robust must be True, False", "bt.tune(market, VolTarget, space={'target': (0.1, 1.0)}, "
-        "venue=VENUE, account=bt.Account(), robust=2)", "bt.Robustness", "bt.Robustness()"),
+    Row("robust must be True, False", "bt.Backtest(market, venue=VENUE, account=bt.Account())"
+        ".tune(VolTarget, space={'target': (0.1, 1.0)}, robust=2)", "bt.Robustness",
+        "bt.Robustness()"),
     Row("contract.kind must be margined", "bt.margin.liquidation_price(SPOT, 1.0, 3e4, 1e3)",
         "bt.calculate_book"),
     Row("a preset is a venue, a colon", "live(venue='nope')", "'backtest venues' lists them",

@@ -15,9 +15,17 @@ from backtest.baselines import baseline as trace
 from backtest.baselines.verdict import count_statuses, list_tables
 from backtest.core.errors import DataError, ParameterError
 from backtest.results.measure_table import METRICS
-from backtest.search.walk_forward import walk_forward
 from backtest.strategies import Constant
-from tests.kit import AT_BINANCE, Hold, ask, call, check_refused, make_venue, simulate_pair
+from tests.kit import (
+    AT_BINANCE,
+    Hold,
+    ask,
+    ask_test,
+    call,
+    check_refused,
+    make_venue,
+    simulate_pair,
+)
 from tests.store.conftest import SEARCH, SPANS
 from tests.validation.worlds import POLICY, Lever, make_market
 
@@ -471,7 +479,7 @@ def test_names_of_files_are_harmless():
 
 @pytest.fixture(scope="module")
 def walk():
-    return walk_forward(make_market(90), Lever, **SEARCH, **SPANS)
+    return ask_test("walk_forward", make_market(90), Lever, **SEARCH, **SPANS)
 
 
 @pytest.fixture(scope="module")

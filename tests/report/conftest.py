@@ -45,7 +45,7 @@ def html(page):
 def sweep():
     values = {"target": np.linspace(0.1, 1.5, 5), "half_life": [12.0, 24.0, 72.0]}
     values["account.band"] = [0.0, 0.1]
-    return bt.sweep(bt.Market.sample(bars=24 * 5), VolTarget, values, **AT_BINANCE)
+    return bt.Backtest(bt.Market.sample(bars=24 * 5), **AT_BINANCE).sweep(VolTarget, values)
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ def test_a_benchmark_that_grew_more_is_told_by_the_whole_time_of_few_days():
 def test_a_replay_and_a_stress_test_name_what_they_show(result):
     """A replay has no policy; 0.5x has no break-even; a ladder has its axis."""
     calm = live(Constant(leverage=0.5), days=8)
-    again = bt.replay(calm.markets, calm.fills, venue=calm.venue, account=calm.account)
+    again = bt.Backtest(calm.markets, venue=calm.venue, account=calm.account).replay(calm.fills)
     assert build_page(again).title == "Replay of fills"
     fall = [bt.Scenario("fall", price=-0.1, over="2h")]
     shocked = bt.stress(calm, fall, ladder={"price": (-0.3, 0.3, 3)})

@@ -29,7 +29,7 @@ from backtest.risk.liquidations import (
 from backtest.risk.path_models import read_drift
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
-from tests.kit import check_refused, market_of
+from tests.kit import ask_test, check_refused, market_of, risk_of
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
@@ -75,7 +75,7 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
     how = {"horizons": (f"{days}d",), "confidence": 1 - 1e-4 / 21}
     for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
         wanted, paths = known(lever, days), gbm_paths(paths=10_000, horizon=f"{days}d")
-        row = bt.liquidation_risk(paths, Hold(lever), **TERMS, **how).table.iloc[0]
+        row = risk_of(paths, Hold(lever), **TERMS, **how).table.iloc[0]
         low, high = row.p_liquidation_simulation_low, row.p_liquidation_simulation_high
         assert low <= wanted <= high, lever
 
@@ -84,7 +84,7 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
 def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
     paths, ways = gbm_paths(paths=300, horizon="2d"), ((True, 1), (True, 3), (False, 1))
     terms = [{**TERMS, "compile": flag, "threads": threads} for flag, threads in ways]
-    first, *rest = (bt.liquidation_risk(paths, Hold(30.0), **each) for each in terms)
+    first, *rest = (risk_of(paths, Hold(30.0), **each) for each in terms)
     for other in rest:
         assert first.table.equals(other.table)
         assert first.fan.equals(other.fan)
@@ -99,7 +99,7 @@ def test_the_interval_is_that_of_clopper_and_pearson():
 
 @pytest.mark.slow
 def test_the_report_of_a_risk_says_what_happened():
-    risk = bt.liquidation_risk(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
+    risk = risk_of(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
     last = risk.table.iloc[-1]
     hazard = risk.hazard
     assert hazard["at_risk"].iloc[0] == 2000
@@ -110,7 +110,7 @@ def test_the_report_of_a_risk_says_what_happened():
     assert path["price"].iloc[-1] < 1.0
     assert 0.0 < path["equity"].iloc[-1] < 1000.0
     assert math.isnan(last.p_margin_call)
-    quiet = bt.liquidation_risk(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
+    quiet = risk_of(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
     check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
     assert "No path lost the account within 1d: 50 paths show nothing under 6 %." in said
@@ -154,7 +154,7 @@ def daily(n: int = 400, fall: int = 200) -> bt.Market:
 def test_history_is_counted_from_every_day_by_hand():
     """10x die in a fall of 15 %: opened on its day or the day before, 2 of 398 with two days."""
     paths = bt.simulate_paths(daily(), models.GBM(volatility=0.1), paths=5, horizon="2d")
-    risk = bt.liquidation_risk(paths, Hold(10.0), **TERMS)
+    risk = risk_of(paths, Hold(10.0), **TERMS)
     row = risk.table.loc["2d"]
     assert row["history"] == pytest.approx(2 / 398)
     assert row[["history_starts", "history_apart"]].tolist() == [398, 199]
@@ -171,7 +171,7 @@ def test_history_is_counted_from_every_day_by_hand():
     )
     assert risk.table.loc["1d", "history"] == pytest.approx(1 / 399)
     short = bt.simulate_paths(daily(300), models.GBM(volatility=0.1), paths=5, horizon="2d")
-    risk = bt.liquidation_risk(short, Hold(10.0), **TERMS)
+    risk = risk_of(short, Hold(10.0), **TERMS)
     assert risk.verdict.endswith("; history: too short.")
     assert risk.table[[*PAST]].isna().all(axis=None)
     assert "What history did" not in risk.summary()
@@ -191,7 +191,7 @@ def test_in_calm_the_larger_of_model_and_history_is_the_probability():
     market, model = calm_days(), models.GBM(volatility=0.05)
     assert measure_calm(market) == pytest.approx(0.2 / 1.9, rel=0.05)
     paths = bt.simulate_paths(market, model, paths=5, horizon="2d")
-    risk = bt.liquidation_risk(paths, Hold(8.0), **TERMS, default_rate=1.0)
+    risk = risk_of(paths, Hold(8.0), **TERMS, default_rate=1.0)
     row = risk.table.loc["2d"]
     assert [*risk.table][:2] == ["probability", "model_probability"]
     default = 1.0 - math.exp(-2 / 365)
@@ -210,14 +210,14 @@ def test_outside_of_calm_and_for_an_account_that_goes_on_the_model_decides():
     wild, calm = calm_days().prefix(400), calm_days()
     model = models.GBM(volatility=0.05)
     paths = bt.simulate_paths(wild, model, paths=5, horizon="2d")
-    risk = bt.liquidation_risk(paths, Hold(8.0), **TERMS)
+    risk = risk_of(paths, Hold(8.0), **TERMS)
     assert risk.table.loc["2d", "history"] > 0.0
     assert risk.table.loc["2d", "probability"] == 0.0
 
     # The account that goes on is another than those that history began anew.
     before = bt.run(calm, Hold(1.5), **TERMS)
     paths = bt.simulate_paths(calm, model, paths=5, horizon="2d")
-    resumed = bt.liquidation_risk(paths, Hold(8.0), **{**TERMS, "account": before})
+    resumed = risk_of(paths, Hold(8.0), **{**TERMS, "account": before.account}, resume=before)
     assert resumed.table.loc["2d", "probability"] == 0.0
     assert "history knows no account that goes on" in resumed.details
 
@@ -234,7 +234,7 @@ def test_the_probability_counts_every_cause_and_no_cause_is_hidden():
     drawn = gbm_paths(paths=400, horizon="30d")
     account = free_account(margin_call=0.8, reserve=100.0, top_up_to=0.5)
     terms = {**TERMS, "account": account, "default_rate": 5.0}
-    risk = bt.liquidation_risk(drawn, Hold(0.0), **terms)
+    risk = risk_of(drawn, Hold(0.0), **terms)
     row = risk.table.loc["30d"]
     assert row["probability"] == row["p_default"] > 0.25
     chance = f"{100.0 * row['p_default']:.3g} %"
@@ -274,11 +274,13 @@ def test_accounts_that_trade_options_are_refused():
     paths, rule = gbm_paths(paths=4, horizon="1d"), TailHedge(Constant(2.0))
     said = r"(?s)trade options, got .*TailHedge.*bt\.stress"
     with pytest.raises(bt.ParameterError, match=said):
-        bt.liquidation_risk(paths, rule, **TERMS)
+        risk_of(paths, rule, **TERMS)
     with pytest.raises(bt.ParameterError, match=said):
-        bt.liquidation_risk(paths, Hold(2.0), overlay=rule, **TERMS)
+        risk_of(paths, Hold(2.0), overlay=rule, **TERMS)
     with pytest.raises(bt.ParameterError, match=said):
-        bt.max_leverage(still_market(), rule, **TERMS, models=[models.GBM(volatility=SIGMA)])
+        bt.Backtest(still_market(), **TERMS).max_leverage(
+            rule, models=[models.GBM(volatility=SIGMA)]
+        )
     with pytest.raises(bt.ParameterError, match=r"(?s)no prices of options, got 'PUT'.*bt\.stress"):
         bt.simulate_paths(make_markets(), "gbm")
 
@@ -294,12 +296,12 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
         result = bt.run(markets, Constant(0.5), option_quantities=puts, **given)
         history, model = bt.Markets({"BTC": markets["BTC"]}), models.GBM(volatility=SIGMA)
         paths = bt.simulate_paths(history, model, paths=4, horizon="4h", funding=None)
-        terms = {**given, "account": result}
+        terms = {**given, "resume": result}
         if is_held:
             with pytest.raises(bt.ParameterError, match=r"(?s)a result that holds PUT.*bt\.stress"):
-                bt.liquidation_risk(paths, Constant(0.5), **terms)
+                risk_of(paths, Constant(0.5), **terms)
         else:
-            found = bt.liquidation_risk(paths, Constant(0.5), **terms)
+            found = risk_of(paths, Constant(0.5), **terms)
             assert found.table["equity_50"].notna().all()
 
 
@@ -308,7 +310,7 @@ def test_it_finds_the_leverage_of_the_closed_form():
     # without drift of the log price, 5 % in 7 days: |ln x| = -sigma sqrt(T) Phi^-1(0.025), and the
     # price of liquidation x = (L - 1) / (0.995 L), so L = 1 / (1 - 0.995 x)
     how = {"probability": 0.05, "horizon": "7d", "models": [models.GBM(volatility=0.8, drift=0.32)]}
-    found = bt.max_leverage(still_market(), **TERMS, **how, paths=4000, seed=1)
+    found = ask_test("max_leverage", still_market(), **TERMS, **how, paths=4000, seed=1)
     x = math.exp(-touch_distance(0.05, 0.8, 7 / 365))
     # the error of p is sqrt(0.05 * 0.95 / 4000) = 0.0034, 7 % of it; that of L some 3 %
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * x), rel=0.04)
@@ -322,7 +324,7 @@ def test_it_finds_the_leverage_of_the_closed_form():
 @pytest.mark.slow
 def test_the_worst_model_decides():
     how = {"probability": 0.1, "horizon": "2d", "models": [models.GBM(0.3), models.GBM(1.5)]}
-    found = bt.max_leverage(still_market(), **TERMS, **how, paths=1000)
+    found = ask_test("max_leverage", still_market(), **TERMS, **how, paths=1000)
     assert list(found.table.index) == ["gbm", "gbm 2", "worst"]
     assert found.leverage == found.table.loc["gbm 2", "leverage"]
     assert found.leverage < 0.5 * found.table.loc["gbm", "leverage"]
@@ -371,7 +373,7 @@ def test_models_of_todays_volatility_also_start_at_the_long_run_one():
 def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     """Two of 398 starts of two days see a fall of 15 %, which a calm model does not."""
     how = {"probability": 0.004, "horizon": "2d", "models": [models.GBM(0.05)]}
-    found = bt.max_leverage(daily(), **TERMS, **how, paths=5000)
+    found = ask_test("max_leverage", daily(), **TERMS, **how, paths=5000)
     assert found.bound_by == "history"
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * 0.85), rel=0.01)
     assert found.leverage < 1 / (1 - 0.995 * 0.85) < found.table.loc["gbm", "leverage"]
@@ -380,7 +382,7 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     assert "history's own frequency, 0 % there (0 of 199 apart: at most 1.5 %)." in said
     assert "Weights: signal 1. " in said
     how |= {"probability": 0.4, "models": [models.GBM(2.0)]}
-    short = bt.max_leverage(daily(300), **TERMS, **how, paths=50)
+    short = ask_test("max_leverage", daily(300), **TERMS, **how, paths=50)
     assert "; the bound is gbm, " in short.verdict
     assert "History is too short to count" in short.details
 
@@ -406,7 +408,7 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     given = {"venue": free_venue(), "account": account}
     before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3})
     paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
-    risk = bt.liquidation_risk(paths, policy, **{**given, "account": before})
+    risk = risk_of(paths, policy, **given, resume=before)
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         joined = paths.markets_of(paths.draw_all(i, i + 1), 0, i, 10**6)
@@ -420,24 +422,26 @@ def ended() -> bt.Result:
     return bt.run(market, Hold(2.0), **TERMS)
 
 
-def risk_of(**given) -> object:
+def risk_with(**given) -> object:
     given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **given}
-    return bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
+    return risk_of(given.pop("paths"), given.pop("policy"), **given)
 
 
 def risk_of_two(**given) -> object:
     market = bt.Markets({"A": sample(), "B": sample(1)})
-    return risk_of(paths=bt.simulate_paths(market, WILD, paths=2, horizon="2h"), **given)
+    return risk_with(paths=bt.simulate_paths(market, WILD, paths=2, horizon="2h"), **given)
 
 
 def most(**given) -> object:
-    return bt.max_leverage(still_market(), **TERMS, **{"models": [models.GBM(0.5)], **given})
+    return ask_test(
+        "max_leverage", still_market(), **TERMS, **{"models": [models.GBM(0.5)], **given}
+    )
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [
-    (lambda: risk_of(horizons=("8d",)), bt.ParameterError, "horizons must lie"),
-    (lambda: risk_of(confidence=math.nan), bt.ParameterError, "confidence must be a number"),
-    (lambda: risk_of(policy=Hold), bt.ParameterError, "add ()"),
+    (lambda: risk_with(horizons=("8d",)), bt.ParameterError, "horizons must lie"),
+    (lambda: risk_with(confidence=math.nan), bt.ParameterError, "confidence must be a number"),
+    (lambda: risk_with(policy=Hold), bt.ParameterError, "add ()"),
     (lambda: most(probability=0.0), bt.ParameterError, "probability must be"),
     (lambda: most(probability=math.nan), bt.ParameterError, "probability must be a number"),
     (lambda: most(probability=0.001, paths=1000), bt.ParameterError, "at least 20"),
@@ -445,7 +449,7 @@ def most(**given) -> object:
     (lambda: most(models="gbm"), bt.ParameterError, "models must be"),
     (lambda: risk_of_two(signal={"A": 0.5}), bt.ParameterError, "signal must be one for all"),
     (lambda: risk_of_two(account=5), bt.ParameterError, "account must be"),
-    (lambda: risk_of_two(account=ended()), bt.DataError, "must begin where the result ended"),
+    (lambda: risk_of_two(resume=ended()), bt.DataError, "must begin where the result ended"),
     (lambda: risk_of_two(policy={"A": Hold(1.0)}), bt.ParameterError, "none for B"),
     (lambda: risk_of_two(venue={"A": free_venue()}), bt.ParameterError, "none for B"),
 ])  # fmt: skip
@@ -462,7 +466,7 @@ def test_a_risk_without_a_fill_says_so(names):
     policy = Constant(leverage=5.0)
     paths = bt.simulate_paths(market, CALM, paths=20, horizon="12h")
     with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
-        risk = bt.liquidation_risk(paths, policy, **terms)
+        risk = risk_of(paths, policy, **terms)
     assert "band" in risk.settings["no_fill"]
     assert "! No order was filled on any path: " in risk.summary()
 
@@ -476,10 +480,10 @@ def test_the_largest_leverage_is_one_that_can_be_opened():
     ]
     venue = free_venue().override(brackets=brackets)
     account = free_account(capital=4_000.0)
-    found = bt.max_leverage(still_market(), venue=venue, account=account, **GIVEN)
+    found = ask_test("max_leverage", still_market(), venue=venue, account=account, **GIVEN)
     assert found.leverage == pytest.approx(4.0)
     dear = venue.override({"fees.taker": 0.006, "slippage.rate": 0.004})
-    found = bt.max_leverage(still_market(), venue=dear, account=account, **GIVEN)
+    found = ask_test("max_leverage", still_market(), venue=dear, account=account, **GIVEN)
     assert found.leverage == pytest.approx(4.0 / 1.04)
     assert found.table.loc["gbm", "is_limited"]
 
@@ -544,14 +548,14 @@ def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     given = {"venue": tiered(), "account": free_account()}
     before = bt.run(sample(), Flip(), **given)
     paths = draw(sample(), horizon="1d", paths=2)
-    given |= {"account": before}
-    risk = bt.liquidation_risk(paths, Flip(), **given)
+    given |= {"resume": before}
+    risk = risk_of(paths, Flip(), **given)
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
     other = {**given, "overlay": Constant(leverage=0.5)}
     said = "overlay must match the result, None"
-    check_refused(lambda: bt.liquidation_risk(paths, Flip(), **other), said, bt.ParameterError)
+    check_refused(lambda: risk_of(paths, Flip(), **other), said, bt.ParameterError)
 
 
 class Flip(bt.Policy):
@@ -563,12 +567,12 @@ class Flip(bt.Policy):
 
 def test_an_overlay_scales_the_only_position_too():
     halved = {**TERMS, "overlay": Constant(leverage=0.5)}
-    half = bt.liquidation_risk(draw(sample()), Constant(leverage=4.0), **halved)
-    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **TERMS)
+    half = risk_of(draw(sample()), Constant(leverage=4.0), **halved)
+    two = risk_of(draw(sample()), Constant(leverage=2.0), **TERMS)
     assert np.allclose(half.fan, two.fan, **SAME)
     before = bt.run(sample(), Cppi(), **halved)
-    goes_on = {**halved, "account": before}  # with the equity that the policy remembers
-    risk = bt.liquidation_risk(draw(sample()), Cppi(), **goes_on)
+    goes_on = {**halved, "resume": before}  # with the equity that the policy remembers
+    risk = risk_of(draw(sample()), Cppi(), **goes_on)
     assert np.array_equal(next(risk.runner.run_chunks()).wealth[0], risk.run(0).bars["equity"])
 
 
@@ -578,7 +582,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     monkeypatch.setattr(largest_leverage, "choose_grid", lambda *_: sizes)
     market = kit.market_of(100.0 * 1.001 ** np.arange(240), "1h", start="2023-01-01")
     how = {"horizon": "24h", "model": models.GBM(volatility=0.5), "paths": 12}
-    found = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **TERMS, **how)
+    found = ask_test("leverage_frontier", market, Constant(1.0), **TERMS, drift=0.4, **how)
     sources = ["paths with a drift of +40.00 % per year", "paths without drift", "history"]
     assert list(found.table.index.levels[0]) == sorted(sources)
     for source, drift in zip(sources, (0.4, 0.0), strict=False):
@@ -595,7 +599,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert "+40.00 %" in found.heading
     assert "opens a horizon apart" in found.details
     how = {**how, "horizon": "240h"}
-    longer = bt.leverage_frontier(market, Constant(1.0), drift=0.4, **TERMS, **how)
+    longer = ask_test("leverage_frontier", market, Constant(1.0), **TERMS, drift=0.4, **how)
     assert "History has no row: it is no longer than 240h." in longer.details
     high = found.table["p_liquidation_simulation_high"].iloc[0]
     assert high == pytest.approx(1 - 0.025 ** (1 / 12))
@@ -621,10 +625,16 @@ def test_a_venue_defaults_at_an_exponential_time():
     """Flat accounts: within T years it is 1 - exp(-rate T); 40 % of what is there remains."""
     drawn = gbm_paths(paths=200, horizon="3d")
     account = bt.Account(capital=1_000.0, reserve=250.0, margin_call=0.8, top_up_to=0.5)
-    found = bt.liquidation_risk(
-        drawn, Hold(0.0), venue=TERMS["venue"], account=account, horizons=("1d", "3d"),
-        default_rate=60.0, recovery=0.4, confidence=1 - 1e-6,
-    )  # fmt: skip
+    found = risk_of(
+        drawn,
+        Hold(0.0),
+        venue=TERMS["venue"],
+        account=account,
+        horizons=("1d", "3d"),
+        default_rate=60.0,
+        recovery=0.4,
+        confidence=1 - 1e-6,
+    )
     for days, (_, row) in zip((1, 3), found.table.iterrows(), strict=True):
         wanted = 1.0 - math.exp(-60.0 * days / 365)
         assert row.p_default_simulation_low <= wanted <= row.p_default_simulation_high
@@ -632,8 +642,8 @@ def test_a_venue_defaults_at_an_exponential_time():
     assert found.table.equity_05.iloc[-1] == pytest.approx(250.0 + 0.4 * 1_000.0)
     assert found.table.equity_95.iloc[-1] == 1_250.0
     assert "default of the venue" in found.summary()
-    assert "p_default" not in bt.liquidation_risk(drawn, Hold(0.0), **TERMS).table
+    assert "p_default" not in risk_of(drawn, Hold(0.0), **TERMS).table
     check_refused(
-        lambda: bt.liquidation_risk(drawn, Hold(1.0), **TERMS, recovery=0.5),
+        lambda: risk_of(drawn, Hold(1.0), **TERMS, recovery=0.5),
         "recovery must be left out without default_rate",
     )

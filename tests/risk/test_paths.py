@@ -17,7 +17,7 @@ from backtest.results import find_block_length
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.paths import factor_correlation
-from tests.kit import YEAR, bars_market, check_refused, slow
+from tests.kit import YEAR, bars_market, check_refused, risk_of, slow
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
 NAMES = ["filtered", "gbm", *slow(["stationary"])]
@@ -616,7 +616,7 @@ def test_short_histories_have_simpler_processes_and_say_so(settled):
     none = bt.simulate_paths(bt.Market.from_frames(settled.bars()), GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
     terms = {"venue": free_venue(), "account": free_account()}
-    assert "funding: none" in bt.liquidation_risk(none, Hold(5.0), **terms).summary()
+    assert "funding: none" in risk_of(none, Hold(5.0), **terms).summary()
 
 
 def test_a_number_is_a_constant_none_is_none_and_terms_cap(settled):

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.risk.variations import find_half, scale_moves
 from backtest.strategies import Constant
 from tests import kit
-from tests.kit import check_refused
+from tests.kit import ask_test, check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
 TERMS = {"account": free_account()}
@@ -38,7 +38,7 @@ def rising(rate: float = 0.001) -> bt.Market:
 def test_twice_the_funding_eats_the_rise():
     # a long earns 0.1 % a day of its entry and pays rate * price: with half the rise paid as
     # funding, doubling the rate eats about all of it
-    found = bt.sensitivity(rising(0.0005), Hold(2.0), **FREE, factors=["funding"])
+    found = bt.Backtest(rising(0.0005), **FREE).sensitivity(Hold(2.0), factors=["funding"])
     table = found.table.loc["funding"]
     assert found.base > 0.0
     assert table.loc[0.5, "change_of_growth"] > 0.0 > table.loc[2.0, "change_of_growth"]
@@ -49,17 +49,17 @@ def test_a_number_is_a_signal_as_in_a_run():
     """It was refused: a market alone was run as several instruments."""
     given = {"venue": costly(), "signal": 0.5, **TERMS}
     growth = bt.run(RISING, Constant(2.0), **given).metrics["cagr"]
-    assert bt.sensitivity(RISING, Constant(2.0), **given, factors=["fees"]).base == growth
-    table = bt.capacity(RISING, Constant(2.0), **given, capitals=[1e3, 1e4]).table
+    assert bt.Backtest(RISING, **given).sensitivity(Constant(2.0), factors=["fees"]).base == growth
+    table = bt.Backtest(RISING, **given).capacity(Constant(2.0), capitals=[1e3, 1e4]).table
     assert table.loc[1e3, "growth"] == growth
 
 
 @pytest.mark.slow
 def test_only_what_applies_is_changed_by_default():
-    found = bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS)
+    found = bt.Backtest(rising(), venue=free_venue(), **TERMS).sensitivity(Hold(2.0))
     assert "rates" not in found.table.index.get_level_values("factor")
     charged = free_venue(interest_on="balance", cash_rate=0.02)
-    one = bt.sensitivity(rising(), Hold(0.0), venue=charged, **TERMS, factors=["rates"])
+    one = bt.Backtest(rising(), venue=charged, **TERMS).sensitivity(Hold(0.0), factors=["rates"])
     # nothing held: the account earns 2 % a year, and 3 % with 100 bp more
     assert one.table.loc[("rates", 0.01), "growth"] == pytest.approx(0.0304, abs=1e-3)
 
@@ -70,11 +70,11 @@ def test_margin_is_not_scaled_for_a_spot_leg():
     pair = bt.Markets({"COIN": RISING, "PERP": RISING}, currency="USDT")
     venues, signal = {"COIN": spot, "PERP": own}, {"COIN": 0.5, "PERP": -0.5}
     given = {**TERMS, "signal": signal, "factors": ["margin"]}
-    found = bt.sensitivity(pair, Constant(1.0), venue=venues, **given)
+    found = bt.Backtest(pair, venue=venues, **given).sensitivity(Constant(1.0))
     assert len(found.table) == 2
     assert "Margin stays that of COIN: a spot leg has none." in " ".join(found.summary().split())
     with pytest.raises(bt.ParameterError, match="a factor must be"):
-        bt.sensitivity(RISING, Constant(1.0), venue=spot, **TERMS, factors=["margin"])
+        bt.Backtest(RISING, venue=spot, **TERMS).sensitivity(Constant(1.0), factors=["margin"])
 
 
 def test_volatility_scales_moves_and_keeps_their_mean():
@@ -95,7 +95,7 @@ def costly(impact: float = 1.0, most: float | None = None) -> bt.Venue:
 def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
     """Four times the capital: twice the cost of each trade, as a share of the equity."""
     grid = [1.0, 1e4, 4e4, 16e4]
-    found = bt.capacity(RISING, Constant(2.0), venue=costly(0.1), capitals=grid, **OF_1000)
+    found = bt.Backtest(RISING, venue=costly(0.1), **OF_1000).capacity(Constant(2.0), capitals=grid)
     one, four, sixteen = found.table["impact"].iloc[1:]
     assert four / one == pytest.approx(2.0, rel=0.02)
     assert sixteen / four == pytest.approx(2.0, rel=0.02)
@@ -103,7 +103,7 @@ def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
 
 def test_the_capital_at_which_growth_is_half_is_a_root():
     grid = [1e3, 1e8, 1e10]
-    found = bt.capacity(RISING, Constant(2.0), venue=costly(), capitals=grid, **OF_1000)
+    found = bt.Backtest(RISING, venue=costly(), **OF_1000).capacity(Constant(2.0), capitals=grid)
     growths = []
     for capital in (grid[0], found.half_growth):
         account = bt.Account(capital=capital)
@@ -125,9 +125,11 @@ def test_the_first_crossing_is_found_to_one_per_cent_and_none_is_unknown():
 
 
 def test_participation_alone_holds_a_large_account_back():
-    small, large = bt.capacity(
-        RISING, Constant(2.0), venue=costly(0.0, 0.01), capitals=[1e3, 1e7], **OF_1000
-    ).table["mean_leverage"]
+    small, large = (
+        bt.Backtest(RISING, venue=costly(0.0, 0.01), **OF_1000)
+        .capacity(Constant(2.0), capitals=[1e3, 1e7])
+        .table["mean_leverage"]
+    )
     assert small == pytest.approx(2.0, rel=0.05)
     assert large < 0.5 * small
 
@@ -190,11 +192,13 @@ def test_the_terms_of_the_run_are_kept():
 
 
 def sensitivity_to(factors):
-    return lambda: bt.sensitivity(rising(), Hold(2.0), **FREE, factors=factors)
+    return lambda: bt.Backtest(rising(), **FREE).sensitivity(Hold(2.0), factors=factors)
 
 
 def capacity_of(**terms):
-    return lambda: bt.capacity(RISING, Constant(2.0), **{"venue": costly(), **OF_1000, **terms})
+    return lambda: ask_test(
+        "capacity", RISING, Constant(2.0), **{"venue": costly(), **OF_1000, **terms}
+    )
 
 
 @pytest.mark.parametrize(("call", "words"), [
@@ -269,10 +273,12 @@ class Fragile(bt.Policy):
 
 def test_a_step_that_fails_has_its_error_and_one_at_a_bound_is_marked():
     market, calls = bt.Market.sample(bars=40), []
-    found = bt.sensitivity(
-        market, Fragile(), venue=free_venue(), account=free_account(), compile=False,
-        parameters=True, progress=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
+    found = bt.Backtest(market, venue=free_venue(), account=free_account()).sensitivity(
+        Fragile(),
+        compile=False,
+        parameters=True,
+        progress=lambda done, total: calls.append((done, total)),
+    )
     faults = found.table["fault"]
     assert "ValueError: cap too large" in faults["cap", "4"]
     assert (faults.drop(("cap", "4")) == "").all()
@@ -287,7 +293,9 @@ def test_a_step_that_fails_has_its_error_and_one_at_a_bound_is_marked():
 def test_parameters_of_the_signals_rule_are_stepped_too():
     market = bt.Market.sample(bars=300)
     terms = {**FREE, "signal": "breakout:24", "parameters": True}
-    found = bt.sensitivity(market, Constant(1.0), **terms)
+    found = ask_test("sensitivity", market, Constant(1.0), **terms)
     assert [int(x) for x in found.table.loc["signal.window"].index] == [18, 22, 26, 30]
     both = {**terms, "factors": ["fees"]}
-    check_refused(lambda: bt.sensitivity(market, Constant(1.0), **both), "allows no factors")
+    check_refused(
+        lambda: ask_test("sensitivity", market, Constant(1.0), **both), "allows no factors"
+    )

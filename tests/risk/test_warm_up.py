@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.engine.conditions import plain
 from backtest.risk import warm_up
 from backtest.risk.funded import live_past
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.stress import StressedAccount
 from backtest.strategies import Constant, VolTarget
-from tests.kit import check_refused, free_venue
+from tests.kit import check_refused, free_venue, risk_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 HOURS = bt.Market.sample(bars=200)
@@ -40,7 +41,7 @@ def _short(monkeypatch):
 
 def run_paths(market, policy, *, horizon="5h", **changes):
     test = bt.Backtest(market, **{**TERMS, **changes})
-    paths = bt.simulate_paths(test.plain.market, "gbm", paths=3, horizon=horizon, seed=1)
+    paths = bt.simulate_paths(plain(test).market, "gbm", paths=3, horizon=horizon, seed=1)
     return PathsRunner(paths, policy, test, compile=False)
 
 
@@ -111,8 +112,8 @@ def test_a_column_that_is_unknown_where_paths_begin_is_refused():
     days = bt.Market.sample(bars=24 * 100)
     policy = VolTarget(estimator="har")
     calls = (
-        lambda: bt.liquidation_risk(days, policy, compile=False, **TERMS),
-        lambda: bt.passing_probability(days, policy, compile=False, **TERMS),
+        lambda: risk_of(days, policy, **TERMS, compile=False),
+        lambda: bt.Backtest(days, **TERMS).passing_probability(policy, compile=False),
     )
     for call in calls:
         check_refused(call, "where paths begin: 'sigma' of VolTarget(", bt.DataError)

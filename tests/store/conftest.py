@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     short = bt.Market.sample(bars=24 * 5)
     live(VolTarget()).save(store)
     live(Constant(leverage=1.0)).save(store)
-    bt.sweep(short, VolTarget, {"target": [0.2, 0.4]}, **AT_BINANCE).save(store)
+    bt.Backtest(short, **AT_BINANCE).sweep(VolTarget, {"target": [0.2, 0.4]}).save(store)
     both = {"vol-target": VolTarget(), "constant": Constant()}
     compare_policies(bt.Market.sample(bars=24 * 40), both, draws=99, **AT_BINANCE).save(store)
     with pytest.MonkeyPatch.context() as patch:

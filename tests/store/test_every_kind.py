@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.code_names import HIGHER
+from backtest.core.code_names import list_higher
 from backtest.core.json_values import to_plain
 from backtest.core.result_parts import ShownTable
 from backtest.core.saved_result import KINDS, SavedResult
@@ -23,7 +23,15 @@ from backtest.report.write import build_page, hide, list_hidden, write_blocks
 from backtest.results import read_entry
 from backtest.strategies import Capped, Constant
 from tests.crowd.test_cascades import make_cascade
-from tests.kit import check_refused, compare_policies, free_venue, read_files, run_python
+from tests.kit import (
+    ask_test,
+    check_refused,
+    compare_policies,
+    free_venue,
+    read_files,
+    risk_of,
+    run_python,
+)
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
 from tests.store.conftest import SEARCH, SPANS
@@ -38,7 +46,7 @@ SPACES = re.compile(r"[\s\u00a0]+")
 
 def make_risk(lever: float) -> SavedResult:
     drawn = bt.simulate_paths(MARKET, bt.paths.GBM(volatility=2.0), paths=20, horizon="6h")
-    return bt.liquidation_risk(drawn, Hold(lever), **TERMS)
+    return risk_of(drawn, Hold(lever), **TERMS)
 
 
 def make_run() -> SavedResult:
@@ -57,63 +65,79 @@ GROUPS = {"groups": 2, "test_groups": 1, "embargo": 0}
 MAKES: dict[str, Callable[[], Any]] = {
     "risk": lambda: make_risk(40.0),
     "a risk without a typical path": lambda: make_risk(0.0),
-    "largest leverage": lambda: bt.max_leverage(
-        MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34
+    "largest leverage": lambda: bt.Backtest(MARKET, **TERMS).max_leverage(
+        probability=0.6, horizon="3h", models=["gbm"], paths=34
     ),
-    "leverage-frontier": lambda: bt.leverage_frontier(
-        MARKET, **TERMS, drift=0.2, horizon="3h", model="gbm", paths=8
+    "leverage-frontier": lambda: bt.Backtest(MARKET, **TERMS).leverage_frontier(
+        drift=0.2, horizon="3h", model="gbm", paths=8
     ),
     "stress": lambda: bt.stress(make_run(), [FALL], ladder=LADDER),
     "bounds": lambda: bt.bounds(make_run()),
-    "sensitivity": lambda: bt.sensitivity(
-        MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"]
+    "sensitivity": lambda: bt.Backtest(MARKET, **PLAIN).sensitivity(
+        Constant(leverage=2.0), factors=["funding"]
     ),
-    "parameter-sensitivity": lambda: bt.sensitivity(
-        MARKET, Constant(leverage=2.0), **PLAIN, parameters=True
+    "parameter-sensitivity": lambda: bt.Backtest(MARKET, **PLAIN).sensitivity(
+        Constant(leverage=2.0), parameters=True
     ),
-    "capacity": lambda: bt.capacity(MARKET, Constant(leverage=2.0), **DEEP, capitals=[1e3, 1e8]),
+    "capacity": lambda: bt.Backtest(MARKET, **DEEP).capacity(
+        Constant(leverage=2.0), capitals=[1e3, 1e8]
+    ),
     "timing test": lambda: bt.TimingTest(
-        pd.DataFrame({"log_growth": [0.3, 0.1, -0.2], "sharpe": [1.0, 0.5, -0.5]},
-                     index=pd.Index([0.0, 30.0, 31.0], name="shift")),
-        1 / 3, 1 / 3, 0.1, 0.2, settings={"policy": "Constant()"}, market=MARKET,
+        pd.DataFrame(
+            {"log_growth": [0.3, 0.1, -0.2], "sharpe": [1.0, 0.5, -0.5]},
+            index=pd.Index([0.0, 30.0, 31.0], name="shift"),
+        ),
+        1 / 3,
+        1 / 3,
+        0.1,
+        0.2,
+        settings={"policy": "Constant()"},
+        market=MARKET,
     ),
-    "passing probability": lambda: bt.passing_probability(
-        MARKET, Hold(2.0), **TERMS, days=1,
+    "passing probability": lambda: bt.Backtest(MARKET, **TERMS).passing_probability(
+        Hold(2.0),
+        days=1,
         paths=bt.simulate_paths(MARKET, bt.paths.GBM(volatility=2.0), paths=8, horizon="1d"),
     ),
     "cascade": make_cascade,
     "contagion": lambda: bt.cascade(
         bt.BookCrowd.from_positions(
             pd.DataFrame([("a", "X", "long", 1.0, 100.0)], columns=[*BOOK]),
-            {"a": 10.0}, {"X": 100.0, "Y": 50.0},
+            {"a": 10.0},
+            {"X": 100.0, "Y": 50.0},
         ),
-        PLAIN["venue"], shock={"X": -0.2}, impact=bt.Linear(0.1), volume=1e3,
+        PLAIN["venue"],
+        shock={"X": -0.2},
+        impact=bt.Linear(0.1),
+        volume=1e3,
     ),
-    "margin comparison": lambda: bt.compare_margin(
-        MARKET, {"table": None, "ewma": bt.margin_rules.Volatility(days=1.0, lambda_=0.5)}, paths=3,
-        horizon="3d", accounts=20, **PLAIN,
+    "margin comparison": lambda: bt.Backtest(MARKET, **PLAIN).compare_margin(
+        {"table": None, "ewma": bt.margin_rules.Volatility(days=1.0, lambda_=0.5)},
+        paths=3,
+        horizon="3d",
+        accounts=20,
     ),
-    "margin calibration": lambda: bt.calibrate_margin(
-        MARKET, bt.margin_rules.Volatility(days=1.0), shortfall=0.5, horizon="3d", **PLAIN
+    "margin calibration": lambda: bt.Backtest(MARKET, **PLAIN).calibrate_margin(
+        bt.margin_rules.Volatility(days=1.0), shortfall=0.5, horizon="3d"
     ),
     "run": make_run,
-    "sweep": lambda: bt.sweep(MARKET, Modes, SETS, **PLAIN),
-    "study": lambda: bt.tune(
-        MARKET, Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol", robust=False,
-        sampling="1h", **PLAIN,
+    "sweep": lambda: bt.Backtest(MARKET, **PLAIN).sweep(Modes, SETS),
+    "study": lambda: bt.Backtest(MARKET, sampling="1h", **PLAIN).tune(
+        Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol", robust=False
     ),
-    "frontier": lambda: bt.frontier(
-        MARKET, Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol", sampling="1h",
-        **PLAIN,
+    "frontier": lambda: bt.Backtest(MARKET, sampling="1h", **PLAIN).frontier(
+        Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol"
     ),
     "comparison": lambda: compare_policies(
         MARKET, {"calm": Constant(leverage=1.0), "bold": Constant(leverage=5.0)}, **PLAIN
     ),
-    "walk": lambda: bt.walk_forward(worlds.make_market(90), worlds.Lever, **SEARCH, **SPANS),
-    "cross-validation": lambda: bt.cross_validate(
-        worlds.make_market(110), worlds.Lever, **SEARCH, **GROUPS
+    "walk": lambda: ask_test(
+        "walk_forward", worlds.make_market(90), worlds.Lever, **SEARCH, **SPANS
     ),
-}  # fmt: skip
+    "cross-validation": lambda: ask_test(
+        "cross_validate", worlds.make_market(110), worlds.Lever, **SEARCH, **GROUPS
+    ),
+}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -150,12 +174,14 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
 
 
 def make_replay() -> Any:
-    return bt.replay(MARKET, make_run().fills, **PLAIN)
+    return bt.Backtest(MARKET, **PLAIN).replay(make_run().fills)
 
 
 def make_combined_sweep() -> Any:
     combined = Capped.over(Constant)
-    return bt.sweep(MARKET, combined, {"constant_leverage": [0.5, 1.0]}, **PLAIN, compile=False)
+    return bt.Backtest(MARKET, **PLAIN).sweep(
+        combined, {"constant_leverage": [0.5, 1.0]}, compile=False
+    )
 
 
 WAYS = copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))
@@ -266,4 +292,4 @@ def test_every_kind_is_tested():
 def test_the_package_names_the_module_of_every_kind():
     for name in MAKES:
         kind = made(name).kind
-        assert HIGHER.get(f"kind of result: {kind}") == type(made(name)).__module__
+        assert list_higher().get(f"kind of result: {kind}") == type(made(name)).__module__

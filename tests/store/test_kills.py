@@ -16,7 +16,7 @@ from backtest.core.errors import DataError
 from backtest.core.json_values import to_plain
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
-from tests.kit import slow
+from tests.kit import ask_test, slow
 from tests.store.conftest import SEARCH, SPANS
 from tests.validation.worlds import TERMS, Lever, make_market, read_all
 
@@ -33,13 +33,15 @@ def is_there(store: Path, kind: str) -> bool:
 
 def walk(store: Path) -> object:
     resume = is_there(store, "walk-forward")
-    return bt.walk_forward(make_market(90), Lever, **SEARCH, **SPANS, store=store, resume=resume)
+    return ask_test(
+        "walk_forward", make_market(90), Lever, **SEARCH, **SPANS, store=store, resume=resume
+    )
 
 
 def search(store: Path) -> object:
     is_begun = any(store.glob("*-study-*/manifest.json"))
     how = {"sampler": "sobol", "robust": False}
-    return bt.tune(make_market(60), Lever, **SEARCH, **how, store=store, resume=is_begun)
+    return ask_test("tune", make_market(60), Lever, **SEARCH, **how, store=store, resume=is_begun)
 
 
 def save(store: Path) -> object:

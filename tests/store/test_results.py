@@ -11,7 +11,7 @@ from backtest import results
 from backtest.core.units import DAY
 from backtest.search import Study
 from backtest.strategies import Constant
-from tests.kit import call, check_refused, slow
+from tests.kit import ask_test, call, check_refused, slow
 from tests.store.conftest import SEARCH, SPANS, folder_of, live, spoil
 from tests.tuning import seek, stand_in
 from tests.validation.worlds import Lever, make_market
@@ -145,7 +145,7 @@ def test_the_report_of_a_damaged_manifest_is_a_sentence(store, capsys, value):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_to_the_provenance_of_the_accounts_of_a_walk_is_found(tmp_path, capsys):
     """Before: verify overlooked it."""
-    bt.walk_forward(make_market(90), Lever, **SEARCH, **SPANS, store=tmp_path)
+    ask_test("walk_forward", make_market(90), Lever, **SEARCH, **SPANS, store=tmp_path)
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 0
     names = ("*/accounts/result/provenance.json", "*/provenance.json")
     paths = [next(tmp_path.glob(name)) for name in names]

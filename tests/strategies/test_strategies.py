@@ -14,7 +14,7 @@ from backtest import indicators, strategies
 from backtest.margin.brackets import read_rules
 from backtest.results import calibration
 from backtest.strategies.margin_buffer import find_notional
-from tests.kit import YEAR, bars_market, check_refused, free_venue, live, market_of, walk
+from tests.kit import YEAR, ask_test, bars_market, check_refused, free_venue, live, market_of, walk
 
 STEPS: dict[str, Any] = {"levels": (3.0, 1.5, 0.5), "band": 0.2}
 PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -482,7 +482,7 @@ def test_fixed_risk_stays_where_the_stop_comes_before_the_liquidation():
 def test_a_sweep_of_the_stop_sizes_each_set_by_its_own():
     given = {"venue": free_venue(), "account": bt.Account(stop_loss=0.5), "compile": False}
     market, sets = bt.Market.sample(bars=60), {"account.stop_loss": [0.02, 0.05]}
-    rows = bt.sweep(market, strategies.FixedRisk, sets, **given).table
+    rows = ask_test("sweep", market, strategies.FixedRisk, sets, **given).table
     for stop, row in zip((0.02, 0.05), rows.to_dict("records"), strict=True):
         own = {**given, "account": bt.Account(stop_loss=stop)}
         assert (

@@ -6,6 +6,7 @@ import numpy as np
 
 import backtest as bt
 from backtest import Choice, Range
+from tests.kit import ask_test
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
@@ -33,7 +34,7 @@ class Modes(bt.Policy):
 
 def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
-    return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
+    return ask_test("sweep", given.pop("market", MARKET), policy, sets, **given)
 
 
 def are_equal(name: str, one: float, other: float, capital: float) -> bool:

@@ -355,7 +355,9 @@ def test_rows_of_isolated_accounts_that_impact_cuts_are_runs(sign):
     venue = BINANCE.override({"slippage.impact": 3.0, "contract.lot": 0.0})
     account = bt.Account(capital=1e8, margin="isolated", venue_leverage=3.0)
     terms = {"venue": venue, "account": account, "signal": sign * np.ones(BARS)}
-    table = bt.sweep(SAMPLE, Constant, {"leverage": np.linspace(0.5, 6.0, 6)}, **terms).table
+    table = (
+        bt.Backtest(SAMPLE, **terms).sweep(Constant, {"leverage": np.linspace(0.5, 6.0, 6)}).table
+    )
     for _, row in table.iterrows():
         run = bt.run(SAMPLE, Constant(row["leverage"]), **terms)
         for name in ("price_pnl", "fees", "impact", "final_equity"):

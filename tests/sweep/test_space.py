@@ -14,7 +14,7 @@ from backtest.indicators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest, check_sets, draw_sets, grid, read_space
-from tests.kit import Hold, check_refused, make_venue, simulate_pair
+from tests.kit import Hold, ask_test, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
 PAIR = simulate_pair(80)
@@ -234,7 +234,7 @@ def test_draws_fill_the_space_and_depend_on_the_seed_alone():
 
 @pytest.mark.slow
 def test_a_sweep_varies_one_instrument_and_the_overlay():
-    sweep = bt.sweep(PAIR, Hold, GRID, overlay=OVERLAY, **OF_PAIR)
+    sweep = ask_test("sweep", PAIR, Hold, GRID, overlay=OVERLAY, **OF_PAIR)
     assert len(sweep.table) == 8
     for _, row in sweep.table.iloc[::3].iterrows():
         policies = {"AAA": Hold(float(row["AAA.level"])), "BBB": Hold(float(row["level"]))}
@@ -249,7 +249,7 @@ def test_a_sweep_varies_one_instrument_and_the_overlay():
 def test_a_search_finds_and_returns_them():
     space = {"AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
     how = {"objective": "total_return", "trials": 4, "sampler": "grid", "overlay": OVERLAY}
-    study = bt.tune(PAIR, Hold(1.0), space=space, **how, **OF_PAIR)
+    study = ask_test("tune", PAIR, Hold(1.0), space=space, **how, **OF_PAIR)
     best = study.best_values
     policies, overlay = study.best_policy, study.best_overlay
     assert policies["AAA"] == Hold(best["AAA.level"])
@@ -273,7 +273,7 @@ class Peek(bt.signals.SignalRule):
 def test_sets_whose_rule_is_refused_fail_with_the_reason():
     sets = {"signal.fast": [5, 60], "signal.slow": [50, 90]}
     with pytest.warns(UserWarning, match="1 of 4 sets failed"):
-        found = bt.sweep(MARKET, Constant(leverage=1.0), sets, signal="ma-cross", **TERMS)
+        found = bt.Backtest(MARKET, signal="ma-cross", **TERMS).sweep(Constant(leverage=1.0), sets)
     failed = found.table[found.table["error"] != ""]
     assert failed[["signal.fast", "signal.slow"]].to_numpy().tolist() == [[60, 50]]
     assert "fast must be below slow 50, got 60" in failed["error"].iloc[0]
@@ -283,15 +283,15 @@ def test_sets_whose_rule_is_refused_fail_with_the_reason():
 def test_a_rule_that_looks_ahead_with_some_parameters_is_refused():
     policy = Constant(leverage=1.0)
     with pytest.raises(bt.PolicyError, match="peek:3"):
-        bt.sweep(MARKET, policy, {"signal.bars": [0, 3]}, signal=Peek(), **TERMS)
+        bt.Backtest(MARKET, signal=Peek(), **TERMS).sweep(policy, {"signal.bars": [0, 3]})
 
 
 def sweep_pair(sets: Any, overlay: Any = None) -> bt.Sweep:
-    return bt.sweep(PAIR, Hold(1.0), sets, overlay=overlay, **OF_PAIR)
+    return ask_test("sweep", PAIR, Hold(1.0), sets, overlay=overlay, **OF_PAIR)
 
 
 def sweep_rule(signal: Any, name: str) -> bt.Sweep:
-    return bt.sweep(MARKET, VolTarget, {name: [0, 5]}, signal=signal, **TERMS)
+    return bt.Backtest(MARKET, signal=signal, **TERMS).sweep(VolTarget, {name: [0, 5]})
 
 
 @pytest.mark.parametrize(("make", "words"), [

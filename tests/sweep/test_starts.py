@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.results.measure_table import PATH
 from backtest.strategies import Constant, VolTarget
-from tests.kit import check_refused, free_venue
+from tests.kit import ask_test, check_refused, free_venue
 from tests.sweep.sweeps import LEAN, are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -44,13 +44,13 @@ def test_a_row_from_a_start_is_the_run_from_that_start(kind, compiled):
         terms["decision_interval"] = "4h"
     if kind == "two markets":
         market = bt.Markets({"BTC": MARKET, "ETH": OTHER.slice(100, 500)})
-    found = bt.sweep(market, VolTarget, SETS, compile=bool(compiled), **terms)
+    found = ask_test("sweep", market, VolTarget, SETS, compile=bool(compiled), **terms)
     assert_rows_are_runs(found, market, VolTarget, compile=compiled, **terms)
 
 
 def test_the_first_bar_after_a_start_is_warm():
     """VolTarget knows its volatility at the start: it fills at the second bar, as the run does."""
-    found = bt.sweep(MARKET, VolTarget, SETS, compile=False, **TERMS)
+    found = bt.Backtest(MARKET, **TERMS).sweep(VolTarget, SETS, compile=False)
     assert (found.table["fills"] > 0).all()
     assert found.replay(3).fills["time"].iloc[0] == MARKET.times[208]
     assert found.manifest["data"]["start"] == "2023-01-09 15:00"
@@ -58,7 +58,7 @@ def test_the_first_bar_after_a_start_is_warm():
 
 
 def test_a_row_run_again_is_the_run_to_its_id():
-    found = bt.sweep(MARKET, VolTarget, SETS, compile=False, **TERMS)
+    found = bt.Backtest(MARKET, **TERMS).sweep(VolTarget, SETS, compile=False)
     alone = bt.run(MARKET, VolTarget(target=0.9, half_life=150.0), compile=False, **TERMS)
     assert found.replay(3).manifest["id"] == alone.manifest["id"]
     detail = found.detail(3).iloc[0]
@@ -68,9 +68,9 @@ def test_a_row_run_again_is_the_run_to_its_id():
 
 def test_separate_accounts_begin_at_the_start_and_ended_markets_are_left_out():
     markets = {"BTC": MARKET, "ETH": OTHER.slice(100, 500), "OLD": OTHER.slice(0, 208)}
-    found = bt.sweep(markets, VolTarget, SETS, accounts="separate", compile=False, **TERMS)
+    found = bt.Backtest(markets, **TERMS).sweep(VolTarget, SETS, accounts="separate", compile=False)
     for name in ("BTC", "ETH"):
-        own = bt.sweep(markets[name], VolTarget, SETS, compile=False, **TERMS).table
+        own = bt.Backtest(markets[name], **TERMS).sweep(VolTarget, SETS, compile=False).table
         assert found.table[f"sharpe {name}"].tolist() == own["sharpe"].tolist()
     assert "sharpe OLD" not in found.table  # one bar is left of it
 
@@ -84,21 +84,21 @@ def test_weeks_of_sessions_are_counted_from_the_start():
     market = bt.Market.from_frames(bars, interval="7d", sessions=True)
     terms = {"venue": free_venue(), "account": bt.Account(), "calendar": "252"}
     terms["start"] = market.times[150]
-    found = bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, compile=False, **terms)
+    found = ask_test("sweep", market, Constant, {"leverage": [0.5, 1.0]}, compile=False, **terms)
     assert_rows_are_runs(found, market, Constant, compile=False, **terms)
 
 
 def test_flows_are_those_from_the_start_on():
     flows = pd.Series([500.0, 700.0], index=MARKET.times[[250, 300]])
     terms = {**TERMS, "account": bt.Account(flows=flows)}
-    found = bt.sweep(MARKET, VolTarget, SETS, compile=False, **terms)
+    found = ask_test("sweep", MARKET, VolTarget, SETS, compile=False, **terms)
     assert (found.table["flows"] == 1200.0).all()
     assert_rows_are_runs(found, MARKET, VolTarget, compile=False, **terms)
     early = bt.Account(flows=pd.Series([500.0], index=MARKET.times[[50]]))
-    for how in (bt.run, bt.sweep):
-        given = (VolTarget(),) if how is bt.run else (VolTarget, SETS)
+    test = bt.Backtest(MARKET, **{**TERMS, "account": early})
+    for method, given in ((test.run, (VolTarget(),)), (test.sweep, (VolTarget, SETS))):
         with pytest.raises(bt.ParameterError, match="flows must not lie before the first bar"):
-            how(MARKET, *given, compile=False, **{**TERMS, "account": early})
+            method(*given, compile=False)
 
 
 @pytest.mark.parametrize("kind", ["series", "array", "of the bars from there"])
@@ -106,14 +106,16 @@ def test_a_signal_may_be_unknown_before_the_start(kind):
     values = np.where(np.arange(500) < 207, np.nan, 0.5)
     signal = {"series": pd.Series(values, MARKET.times).dropna(), "array": values}.get(kind)
     terms = {**TERMS, "signal": values[207:] if signal is None else signal}
-    found = bt.sweep(MARKET, VolTarget, SETS, compile=False, **terms)
+    found = ask_test("sweep", MARKET, VolTarget, SETS, compile=False, **terms)
     assert_rows_are_runs(found, MARKET, VolTarget, compile=False, **terms)
     if kind == "series":
         many = {"A": MARKET, "B": OTHER}
-        apart = bt.sweep(many, VolTarget, SETS, accounts="separate", compile=False, **terms)
+        apart = ask_test(
+            "sweep", many, VolTarget, SETS, accounts="separate", compile=False, **terms
+        )
         assert apart.table["sharpe A"].tolist() == found.table["sharpe"].tolist()
         sets = {"trials": 4, "robust": False, "sampler": "sobol", "compile": False}
-        study = bt.tune(MARKET, VolTarget, **sets, **terms)
+        study = ask_test("tune", MARKET, VolTarget, **sets, **terms)
         seen = MARKET.prefix(study.task.split)
         known = {**terms, "signal": terms["signal"][: seen.times[-1]]}
         alone = bt.run(seen, study.best_policy, compile=False, **known)
@@ -123,13 +125,17 @@ def test_a_signal_may_be_unknown_before_the_start(kind):
 def test_a_start_that_leaves_one_bar_is_refused():
     terms = {**TERMS, "start": MARKET.times[-1], "compile": False}
     said = "a run needs at least 2 bars, for the first never trades, got 1 from start"
-    check_refused(lambda: bt.sweep(MARKET, VolTarget, SETS, **terms), said, bt.ParameterError)
+    check_refused(
+        lambda: ask_test("sweep", MARKET, VolTarget, SETS, **terms), said, bt.ParameterError
+    )
     check_refused(lambda: bt.folds(MARKET, start=MARKET.times[-1]), said, bt.ParameterError)
 
 
 def test_steps_of_parameters_count_years_from_the_start():
     """Growth per year of the policy as given is that of its run."""
-    found = bt.sensitivity(MARKET, VolTarget(target=0.9), parameters=True, compile=False, **TERMS)
+    found = bt.Backtest(MARKET, **TERMS).sensitivity(
+        VolTarget(target=0.9), parameters=True, compile=False
+    )
     result = bt.run(MARKET, VolTarget(target=0.9), compile=False, **TERMS)
     years = (500 - 207) / (365.0 * 24.0)
     growth = math.log1p(result.metrics["total_return"]) / years

@@ -17,7 +17,7 @@ from backtest.sweep import set_runs
 from backtest.sweep.lanes.runner import find_ends
 from backtest.sweep.set_evaluator import PooledEvaluator, run_one_by_one
 from backtest.sweep.sets import VariedTest, cut_rows_at, group_rows
-from tests.kit import call, check_refused
+from tests.kit import ask_test, call, check_refused
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 POOLS = {"mean": np.mean, "median": np.median, "worst": np.min}
@@ -199,7 +199,9 @@ MARKETS = make_markets(BTC=400, ETH=480, LTC=360)
 
 def sweep_apart(market, **more):
     terms = {"venue": VENUE, "account": bt.Account(), **more}
-    return bt.sweep(market, bt.strategies.Constant, {"leverage": [0.5, 2.0, 60.0]}, **terms)
+    return ask_test(
+        "sweep", market, bt.strategies.Constant, {"leverage": [0.5, 2.0, 60.0]}, **terms
+    )
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +276,7 @@ def test_sets_that_numpy_cannot_allocate_are_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(set_runs, "build_sets", lambda *_, **__: np.empty(2**59))
     said = "sweep needs more memory than there is: Unable to allocate 4.00 EiB"
     terms = {"venue": VENUE, "account": bt.Account()}
-    check_refused(lambda: bt.sweep(MARKET, Constant, {"leverage": [1.0]}, **terms), said)
+    check_refused(lambda: ask_test("sweep", MARKET, Constant, {"leverage": [1.0]}, **terms), said)
     words = ("--policy", "constant", "--vary", "leverage=1,2", "--no-save")
     code, _, err = call(capsys, "sweep", *words)
     assert code == 2
@@ -306,9 +308,9 @@ def test_copies_of_a_market_count_as_one():
     """The deflated Sharpe ratio of four copies is that of one, as are trials and scores."""
     terms = {"venue": VENUE, "account": bt.Account(), "trials": 40, "seed": 1}
     market = bt.Market.sample(bars=1_500)
-    one = bt.tune(market, bt.strategies.VolTarget, **terms).verdict
+    one = ask_test("tune", market, bt.strategies.VolTarget, **terms).verdict
     copies = dict.fromkeys("ABCD", market)
-    found = bt.tune(copies, bt.strategies.VolTarget, accounts="separate", **terms).verdict
+    found = ask_test("tune", copies, bt.strategies.VolTarget, accounts="separate", **terms).verdict
     np.testing.assert_allclose(
         [found.deflated_sharpe, found.effective_trials, found.score, found.holdout_score],
         [one.deflated_sharpe, one.effective_trials, one.score, one.holdout_score],

@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.core.errors import ParameterError
 from backtest.strategies import Constant, VolTarget
-from tests.kit import Hold, check_refused, make_venue, simulate_pair
+from tests.kit import Hold, ask_test, check_refused, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -35,8 +35,8 @@ SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
     (APART, VolTarget, {"accounts": "separate", "pool": "worst"}, {"target": (0.1, 1.0)}),
 ], ids=["one account", "a varied rule", "separate accounts"])  # fmt: skip
 def test_scores_are_those_of_a_search(market, policy, given, space):
-    table = bt.tune(market, policy, **TERMS, **given, **SEARCH, space=space).table
-    score = bt.objective(market, policy, **TERMS, **given)
+    table = ask_test("tune", market, policy, **TERMS, **given, **SEARCH, space=space).table
+    score = ask_test("objective", market, policy, **TERMS, **given)
     scores = [score({name: row[name] for name in space}) for row in table.to_dict("records")]
     assert scores == table["score"].tolist()
 
@@ -48,7 +48,7 @@ def test_scores_are_those_of_a_search(market, policy, given, space):
     ({"objective": lambda measures: math.nan}, 1.0, math.nan),
 ], ids=["a broken constraint", "ruin", "no order filled", "not defined"])  # fmt: skip
 def test_what_has_no_score_is_minus_infinity_or_nan(given, leverage, score):
-    found = bt.objective(MARKET, Constant, **{**TERMS, **given})({"leverage": leverage})
+    found = ask_test("objective", MARKET, Constant, **{**TERMS, **given})({"leverage": leverage})
     assert found == pytest.approx(score, nan_ok=True)
 
 
@@ -56,15 +56,17 @@ def test_what_has_no_score_is_minus_infinity_or_nan(given, leverage, score):
     ({}, {"leverage": -1.0}, "leverage"),
     ({}, {"lever": 1.0}, "leverage"),
     ({}, 1.0, "mapping"),
-    ({"objective": ["sharpe", "cagr"]}, {}, "bt.objective needs one objective, got 2"),
+    ({"objective": ["sharpe", "cagr"]}, {}, "Backtest.objective needs one objective, got 2"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(given, values, problem):
-    check_refused(lambda: bt.objective(MARKET, Constant, **TERMS, **given)(values), problem)
+    check_refused(
+        lambda: ask_test("objective", MARKET, Constant, **TERMS, **given)(values), problem
+    )
 
 
 def seek_pair(markets=MARKETS, **settings):
     wanted = {"space": SPACE, "trials": 6, "robust": False, **PAIR, **settings}
-    return bt.tune(markets, wanted.pop("policy", Hold), **wanted)
+    return ask_test("tune", markets, wanted.pop("policy", Hold), **wanted)
 
 
 @pytest.mark.slow

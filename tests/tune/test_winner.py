@@ -14,13 +14,13 @@ import backtest as bt
 from backtest.core.errors import ParameterError
 from backtest.core.units import DAY
 from backtest.policies.lookahead import rewrite_after
-from backtest.search import Robustness, Study, samplers, tune, winner
+from backtest.search import Robustness, Study, samplers, winner
 from backtest.search.tune import find_split
 from backtest.search.winner import StudyOutcome, check_growth, count_trials
 from backtest.strategies import VolTarget
 from backtest.sweep import set_runs
 from tests import tuning
-from tests.kit import bars_market, check_refused, free_venue
+from tests.kit import ask_test, bars_market, check_refused, free_venue
 
 pytestmark = pytest.mark.usefixtures("made_up")
 JUDGED = winner.CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
@@ -277,7 +277,7 @@ def test_a_search_has_rows_for_its_benchmarks_in_the_search_and_on_the_holdout(m
     monkeypatch.undo()
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
     market = tuning.MARKET.resample("4h")
-    study = tune(market, VolTarget, **terms, trials=4, sampler="sobol")
+    study = ask_test("tune", market, VolTarget, **terms, trials=4, sampler="sobol")
     split, close = find_split(market, "25%"), market.mark_close
     spans = ((0, split), (split, market.n_bars))
     for (first, stop), lines in zip(spans, study.outcome.lines, strict=True):
@@ -316,7 +316,7 @@ def test_timing_at_random_in_a_rising_market_is_no_skill(monkeypatch):
         close = 100.0 * np.exp(np.cumsum(steps))
         market = bars_market(np.concatenate(([100.0], close[:-1])), close, "D")
         how = {"trials": 32, "sampler": "sobol", "robust": False, "seed": seed}
-        study = tune(market, Timing, venue=free_venue(), account=bt.Account(), **how)
+        study = ask_test("tune", market, Timing, venue=free_venue(), account=bt.Account(), **how)
         assert not study.has_evidence
         deflated.append(study.verdict.deflated_sharpe)
     assert max(deflated) < 0.95  # it is of the difference from constant leverage
@@ -407,7 +407,9 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
     poisoned = rewrite_after(clean, 719, np.random.default_rng(0))
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
     both = ((clean, 1), (poisoned, 2))
-    one, other = (tune(x, VolTarget, **terms, trials=40, threads=threads) for x, threads in both)
+    one, other = (
+        ask_test("tune", x, VolTarget, **terms, trials=40, threads=threads) for x, threads in both
+    )
     pd.testing.assert_frame_equal(one.table, other.table)
     assert one.best_values == other.best_values
     assert one.outcome.holdout != other.outcome.holdout

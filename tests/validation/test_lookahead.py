@@ -7,6 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.sweep.set_evaluator import Evaluator
+from tests.kit import ask_test, risk_of
 from tests.validation.worlds import ACCOUNT, VENUE, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # short spans
@@ -45,26 +46,37 @@ class PeekingFar(Peeking):
 
 def risk(policy: type[bt.Policy], **given: Any) -> Any:
     paths = bt.simulate_paths(MARKET, "gbm", paths=20, horizon="5d")
-    return bt.liquidation_risk(paths, policy(), **TERMS, **given)
+    return risk_of(paths, policy(), **TERMS, **given)
 
 
 WINGS = {
-    "sweep": lambda policy, **given: bt.sweep(MARKET, policy, SPACE, **TERMS, **given),
-    "sweep of several": lambda policy, **given: bt.sweep(PANEL, policy, SPACE, **TERMS, **given),
-    "tune": lambda policy, **given: bt.tune(MARKET, policy, **TERMS, **LEAN, **given),
-    "walk": lambda policy, **given: bt.walk_forward(
-        MARKET, policy, **TERMS, **LEAN, train="90d", test="60d", **given
+    "sweep": lambda policy, **given: ask_test("sweep", MARKET, policy, SPACE, **TERMS, **given),
+    "sweep of several": lambda policy, **given: ask_test(
+        "sweep", PANEL, policy, SPACE, **TERMS, **given
     ),
-    "cross-validation": lambda policy, **given: bt.cross_validate(
-        MARKET, policy, **TERMS, **SEARCH, groups=4, **given
+    "tune": lambda policy, **given: ask_test("tune", MARKET, policy, **TERMS, **LEAN, **given),
+    "walk": lambda policy, **given: ask_test(
+        "walk_forward", MARKET, policy, **TERMS, **LEAN, train="90d", test="60d", **given
+    ),
+    "cross-validation": lambda policy, **given: ask_test(
+        "cross_validate", MARKET, policy, **TERMS, **SEARCH, groups=4, **given
     ),
 }
 """Calls that try many sets."""
 SINGLES = {
     "risk on paths": risk,
-    "sensitivity": lambda policy, **given: bt.sensitivity(MARKET, policy(), **TERMS, **given),
-    "max_leverage": lambda policy, **given: bt.max_leverage(
-        MARKET, policy(), **TERMS, models=("gbm",), paths=2000, horizon="2d", **given
+    "sensitivity": lambda policy, **given: ask_test(
+        "sensitivity", MARKET, policy(), **TERMS, **given
+    ),
+    "max_leverage": lambda policy, **given: ask_test(
+        "max_leverage",
+        MARKET,
+        policy(),
+        **TERMS,
+        models=("gbm",),
+        paths=2000,
+        horizon="2d",
+        **given,
     ),
     "run to be stressed": lambda policy, **given: bt.stress(
         bt.run(MARKET, policy(), **TERMS, **given)

@@ -11,10 +11,9 @@ import backtest as bt
 from backtest import results
 from backtest.cli import main
 from backtest.core import UNFINISHED
-from backtest.search.walk_forward import walk_forward
 from backtest.sweep import Evaluator, count_sets
 from tests.kills import NEVER, die_at
-from tests.kit import check_refused, slow
+from tests.kit import ask_test, check_refused, slow
 from tests.validation.worlds import POLICY, TERMS, Lever, make_market, read_all
 
 pytestmark = [
@@ -82,7 +81,7 @@ def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, wo
 
 
 def walk(store: Path, **more):
-    return walk_forward(MARKET, Lever, **TERMS, **SMALL, **SPACE, store=store, **more)
+    return ask_test("walk_forward", MARKET, Lever, **TERMS, **SMALL, **SPACE, store=store, **more)
 
 
 def kill_this_process(done, total):
@@ -109,7 +108,7 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     market = make_market(160)
 
     def validate(store, **more):
-        return bt.cross_validate(market, Lever, **TERMS, **some, store=store, **more)
+        return ask_test("cross_validate", market, Lever, **TERMS, **some, store=store, **more)
 
     made = validate(tmp_path / "whole")
     begun = tmp_path / "killed"

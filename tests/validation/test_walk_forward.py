@@ -16,9 +16,9 @@ from backtest.policies.lookahead import rewrite_after
 from backtest.results.luck import probability_of_skill
 from backtest.search import deflate_alone
 from backtest.search.validation import estimate_overfitting, find_rank
-from backtest.search.walk_forward import count_ways, walk_forward
+from backtest.search.walk_forward import count_ways
 from backtest.strategies import Constant
-from tests.kit import bars_market, check_refused, make_venue, simulate_pair
+from tests.kit import ask_test, bars_market, check_refused, make_venue, simulate_pair
 from tests.validation.worlds import ACCOUNT, TERMS, VENUE, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
@@ -36,7 +36,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def walk(store):
-    return walk_forward(MARKET, Lever, **TERMS, **SMALL, store=store)
+    return ask_test("walk_forward", MARKET, Lever, **TERMS, **SMALL, store=store)
 
 
 def test_a_walk_has_the_rows_and_columns_of_the_page(walk):
@@ -68,7 +68,7 @@ def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
 def test_a_walk_from_a_start_trains_and_tests_from_there():
     """It begins on day 30 of 110: 50 days to train, tests of 20 days and of the last 10."""
     start = MARKET.times[4 * 30]
-    late = walk_forward(MARKET, Lever, **TERMS, **SMALL, start=start)
+    late = ask_test("walk_forward", MARKET, Lever, **TERMS, **SMALL, start=start)
     days = (late.folds[["train_start", "test_start", "test_end"]] - MARKET.times[0]).to_numpy()
     assert (days / np.timedelta64(1, "D")).tolist() == [[30, 80, 100], [50, 100, 110]]
     row = late.folds.iloc[0]
@@ -80,7 +80,7 @@ def test_a_walk_from_a_start_trains_and_tests_from_there():
 
 def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
     only = {"space": {"size": [1.5]}, "fix": {"window": 5}}
-    walk = walk_forward(MARKET, Lever, **TERMS, **SMALL, **only)
+    walk = ask_test("walk_forward", MARKET, Lever, **TERMS, **SMALL, **only)
     policy = Lever(size=1.5, window=5)
     alone = bt.run(MARKET, policy, **TERMS, start=walk.folds["test_start"].iloc[0])
     assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
@@ -93,8 +93,8 @@ def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
 @pytest.mark.slow
 def test_one_fold_is_a_search_with_that_holdout():
     common = {"trials": 8, "robust": True, "seed": 3}
-    walk = walk_forward(MARKET, Lever, **TERMS, train="80d", test="30d", **common)
-    study = bt.tune(MARKET, Lever, **TERMS, **common, holdout="30d")
+    walk = ask_test("walk_forward", MARKET, Lever, **TERMS, train="80d", test="30d", **common)
+    study = ask_test("tune", MARKET, Lever, **TERMS, **common, holdout="30d")
     row = walk.folds.iloc[0]
     assert {"size": row["size"], "window": row["window"]} == study.best_values
     assert row["in_sample"] == study.verdict.score
@@ -106,8 +106,8 @@ def test_one_fold_is_a_search_with_that_holdout():
 @pytest.mark.slow
 def test_a_fold_of_two_objectives_trades_the_knee_of_its_frontier():
     common = {"trials": 8, "objective": ["cagr", "max_drawdown"]}
-    walk = walk_forward(MARKET, Lever, **TERMS, train="80d", test="30d", **common)
-    study = bt.tune(MARKET, Lever, **TERMS, holdout="30d", **common)
+    walk = ask_test("walk_forward", MARKET, Lever, **TERMS, train="80d", test="30d", **common)
+    study = ask_test("tune", MARKET, Lever, **TERMS, holdout="30d", **common)
     row, found = walk.folds.iloc[0], study.frontier(draws=5)
     for name in ("size", "window"):
         assert row[name] == study.best_values[name] == found.points.loc[found.knee, name]
@@ -117,7 +117,7 @@ def test_a_fold_of_two_objectives_trades_the_knee_of_its_frontier():
 def test_other_bars_after_a_fold_change_nothing_up_to_it(walk):
     stop = MARKET.times.searchsorted(walk.folds["test_end"].iloc[1])
     other = rewrite_after(MARKET, stop - 1, np.random.default_rng(1))
-    again = walk_forward(other, Lever, **TERMS, **SMALL)
+    again = ask_test("walk_forward", other, Lever, **TERMS, **SMALL)
     pd.testing.assert_frame_equal(again.folds.iloc[:2], walk.folds.iloc[:2], check_exact=True)
     n = stop - (MARKET.n_bars - len(walk.result.close))
     for one, other in zip(again.result.record[:2], walk.result.record[:2], strict=True):
@@ -185,7 +185,9 @@ def test_the_accounts_of_a_stored_walk_are_loaded_and_checked(walk, store):
     ({"constraints": {"sharpe": ">= 100"}}, "first train span"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
-    check_refused(lambda: walk_forward(MARKET, Lever, **TERMS, **{**SMALL, **given}), match)
+    check_refused(
+        lambda: ask_test("walk_forward", MARKET, Lever, **TERMS, **{**SMALL, **given}), match
+    )
 
 
 def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
@@ -194,7 +196,7 @@ def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
     market = market.with_columns(mood=turns)
     forms = (turns, pd.Series(turns, index=market.times), "mood", -1.0, np.full(len(turns), -1.0))
     how = {**TERMS, **SMALL, "objective": "total_return"}
-    walks = [walk_forward(market, Lever, **how, signal=each) for each in forms]
+    walks = [ask_test("walk_forward", market, Lever, **how, signal=each) for each in forms]
     assert all(each.folds["size"].nunique() > 1 for each in walks)
     ends = [each.result.metrics["final_equity"] for each in walks]
     assert ends[:3] == [ends[0]] * 3 != ends[3:] == [ends[3]] * 2
@@ -207,7 +209,9 @@ def fallen():
     bars.loc[bars.index[300:], ["open", "high", "low", "close"]] *= 0.5
     terms = {**TERMS, "account": bt.Account(capital=10_000.0, max_leverage=1.0)}
     keep = {"max_drawdown": f"<= {FALLEN}"}
-    return bt.walk_forward(bt.Market.from_frames(bars), Lever, **terms, **SMALL, constraints=keep)
+    return ask_test(
+        "walk_forward", bt.Market.from_frames(bars), Lever, **terms, **SMALL, constraints=keep
+    )
 
 
 def make_walk(fallen, *, skill=0.4, pbo=0.4, **figures):
@@ -329,7 +333,7 @@ def plant() -> bt.Market:
 def test_the_verdict_of_a_walk_tells_luck_from_skill(policy, word):
     terms = {"venue": VENUE.override(fees={"taker": 1e-4, "maker": 1e-4}), "account": ACCOUNT}
     how = {"train": "365d", "test": "120d", **PLANTED}
-    fallen = bt.walk_forward(plant(), policy, **terms, **how)
+    fallen = ask_test("walk_forward", plant(), policy, **terms, **how)
     print(fallen)  # noqa: T201 - the page of validations quotes it
     assert fallen.verdict.startswith(word)
 
@@ -346,7 +350,7 @@ RULE_TERMS = {**PAIR_TERMS, "venue": make_venue(taker=0.001)}
 
 
 def test_the_account_lives_through_the_winners_of_all_folds():
-    walk = bt.walk_forward(MARKETS, Lever, **PAIR_TERMS, **PAIR_SMALL)
+    walk = ask_test("walk_forward", MARKETS, Lever, **PAIR_TERMS, **PAIR_SMALL)
     switches = walk.result.manifest["policy"]["switches"]
     assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
     assert walk.result.record.n_bars == walk.fixed.record.n_bars == 240
@@ -362,7 +366,7 @@ def test_a_walk_begins_before_an_instrument_is_listed():
     late = bt.Markets({"AAA": MARKETS["AAA"], "BBB": MARKETS["AAA"].slice(200, 480)})
     terms = {**PAIR_TERMS, "venue": make_venue()}
     search = {**PAIR_SMALL, "robust": True, "overlay": Lever(0.5, 2)}
-    walk = bt.walk_forward(late, Lever, **terms, **search)
+    walk = ask_test("walk_forward", late, Lever, **terms, **search)
     assert walk.manifest["overlay"] == repr(Lever(0.5, 2))
     assert f"under {Lever(0.5, 2)!r} " in " ".join(walk.summary().split())
     assert walk.result.overlay == Lever(0.5, 2)

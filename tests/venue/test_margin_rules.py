@@ -17,7 +17,7 @@ from backtest.margin.brackets import read_rules
 from backtest.margin.collateral import StoredMarket
 from backtest.margin.requirement_rule import MarginRule, find_asset, list_presets
 from backtest.strategies import Constant
-from tests.kit import check_refused
+from tests.kit import ask_test, check_refused
 from tests.option_books import FREE, SHARES, hold, stock_option
 from tests.scenes import bracket, market_of, venue_of
 from tests.venue import test_vectors as vectors
@@ -561,8 +561,12 @@ def test_a_venue_is_given_as_the_name_of_a_preset_everywhere():
         return [
             bt.run(market, Constant(), venue=venue, **terms).manifest["id"],
             bt.run(bt.Markets({"A": market}), Constant(), venue={"A": venue}, **terms).metrics,
-            bt.sweep(market, Constant(), {"leverage": [1.0]}, venue=venue, **terms).manifest["id"],
-            bt.sensitivity(market, Constant(), venue=venue, factors=["fees"], **terms).summary(),
+            ask_test(
+                "sweep", market, Constant(), {"leverage": [1.0]}, venue=venue, **terms
+            ).manifest["id"],
+            ask_test(
+                "sensitivity", market, Constant(), venue=venue, factors=["fees"], **terms
+            ).summary(),
             bt.calculate_liquidation(venue, side="long", entry=30_000, leverage=10),
             bt.margin.liquidation_price(venue, 1.0, 30_000, 3_000),
             bt.margin.requirement(venue, 1.0, 30_000),

@@ -294,9 +294,11 @@ class Early(bt.Policy):
 
 @pytest.mark.parametrize("call", [
     lambda *given, **terms: bt.run(*given, Early(), **terms),
-    lambda *given, **terms: bt.sweep(*given, Early, {"share": [0.2, 0.4]}, **terms),
-    lambda *given, **terms: bt.tune(*given, Early, trials=4, **terms),
-    lambda *given, **terms: bt.walk_forward(*given, Early, train="10h", test="10h", **terms),
+    lambda market, **terms: bt.Backtest(market, **terms).sweep(Early, {"share": [0.2, 0.4]}),
+    lambda market, **terms: bt.Backtest(market, **terms).tune(Early, trials=4),
+    lambda market, **terms: bt.Backtest(market, **terms).walk_forward(
+        Early, train="10h", test="10h"
+    ),
 ], ids=["run", "sweep", "tune", "walk_forward"])  # fmt: skip
 def test_two_currencies_are_refused_before_a_policy_is_asked(call):
     venues = {"A": COIN, "B": TETHER}

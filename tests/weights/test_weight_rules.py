@@ -11,7 +11,7 @@ from backtest.core.errors import PolicyError
 from backtest.signals import weights
 from backtest.signals.rules import describe_signal_check
 from backtest.strategies import Constant
-from tests.kit import check_refused, free_venue, market_of
+from tests.kit import ask_test, check_refused, free_venue, market_of
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
@@ -272,7 +272,7 @@ TERMS = {"venue": free_venue(), "account": bt.Account()}
 def test_budgets_vary_in_sets_as_in_runs():
     rule = bt.allocate.RiskBudget({"A": 0.5, "B": 0.3, "C": 0.2}, half_life=48.0)
     wanted = {"signal.budgets.B": [0.1, 0.3, 0.9], "signal.half_life": [24.0, 48.0]}
-    swept = bt.sweep(LATER, Constant(leverage=2.0), wanted, signal=rule, **TERMS)
+    swept = bt.Backtest(LATER, signal=rule, **TERMS).sweep(Constant(leverage=2.0), wanted)
     for _, row in swept.table.iterrows():
         budgets = {"A": 0.5, "B": row["signal.budgets.B"], "C": 0.2}
         own = bt.allocate.RiskBudget(budgets, half_life=row["signal.half_life"])
@@ -290,7 +290,7 @@ def test_budgets_are_by_name_whatever_the_order_of_instruments():
     np.testing.assert_allclose(two[[*"ABC"]], one, rtol=1e-9, atol=1e-12)
     sets = {"signal.budgets.A": [0.2, 0.8]}
     tables = [
-        bt.sweep(each, Constant(), sets, signal=bt.allocate.RiskBudget(own), **TERMS).table
+        bt.Backtest(each, signal=bt.allocate.RiskBudget(own), **TERMS).sweep(Constant(), sets).table
         for each, own in ((LATER, budgets), (other, {name: budgets[name] for name in "BCA"}))
     ]
     np.testing.assert_allclose(tables[0]["total_return"], tables[1]["total_return"], rtol=1e-9)
@@ -300,11 +300,13 @@ def test_searches_choose_budgets():
     rule = bt.allocate.RiskBudget({"A": 0.5, "B": 0.3, "C": 0.2})
     terms = {"signal": rule, "trials": 4, "sampler": "sobol", **TERMS}
     space = {"signal.budgets.A": (0.1, 0.9)}
-    study = bt.tune(LATER, Constant(), space=space, robust=False, **terms)
+    study = ask_test("tune", LATER, Constant(), space=space, robust=False, **terms)
     chosen = study.best_values["signal.budgets.A"]
     assert study.best_signal == bt.allocate.RiskBudget({"A": chosen, "B": 0.3, "C": 0.2})
-    assert "signal.budgets.A" in bt.frontier(LATER, Constant(), space=space, **terms).points
-    steps = bt.sensitivity(LATER, Constant(), signal=rule, parameters=True, **TERMS)
+    assert (
+        "signal.budgets.A" in ask_test("frontier", LATER, Constant(), space=space, **terms).points
+    )
+    steps = bt.Backtest(LATER, signal=rule, **TERMS).sensitivity(Constant(), parameters=True)
     assert {f"signal.budgets.{name}" for name in "ABC"} < {*steps.verdicts.index}
 
 
@@ -319,7 +321,7 @@ def test_searches_choose_budgets():
 def test_budgets_of_a_rule_that_cannot_be_are_refused(budgets, sets, words):
     def sweep():
         rule = bt.allocate.RiskBudget(budgets)
-        return bt.sweep(LATER, Constant(), sets, signal=rule, **TERMS)
+        return bt.Backtest(LATER, signal=rule, **TERMS).sweep(Constant(), sets)
 
     check_refused(sweep, words)
 

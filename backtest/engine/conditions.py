@@ -1,0 +1,311 @@
+"""The conditions of a test: data, rules, account, and what is decided when.
+
+Functions of the rooms take them first, and alone. Users make a ``bt.Backtest``, which is these
+conditions with the questions that can be asked of them as methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeAlias, TypeVar
+
+from backtest import core
+from backtest.account import Account
+from backtest.account.account import BY_INSTRUMENT
+from backtest.core.code_names import pd
+from backtest.core.units import DAY
+from backtest.engine import checks
+from backtest.engine.policies import check_overlay
+from backtest.margin import ScenarioMargin
+from backtest.market import Market, Markets, Weights, as_given, as_markets, read_source, with_clock
+from backtest.policies import Policy
+from backtest.signals.rules import SignalRule, cut_rows, read_named
+from backtest.venue import Venue, VenueLike, read_venue
+
+_T = TypeVar("_T")
+_C = TypeVar("_C", bound="Conditions")
+
+AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
+SignalLike: TypeAlias = "Weights | pd.Series | float | str | SignalRule"
+DetailLike: TypeAlias = "Market | Mapping[str, Market] | str | Path | None"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conditions:
+    """What a test of policies is made of; ``bt.Backtest`` documents the fields.
+
+    They are checked when they are made, and do not change: :meth:`replace` returns others.
+    """
+
+    market: Market | Markets
+    _: KW_ONLY
+    venue: VenueLike
+    account: Account
+    signal: SignalLike = None
+    overlay: Policy | None = None
+    calendar: str = "365"
+    sampling: str = "1d"
+    decision_interval: str | None = None
+    detail: DetailLike = None
+    start: core.TimeLike | None = None
+    end: core.TimeLike | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.account, Account):
+            raise core.ParameterError(
+                f"account must be an Account, got {core.repr_plain(self.account)}"
+            )
+        markets = as_markets(self.market)
+        if isinstance(self.venue, str) and ":" not in self.venue and len(markets.names) > 1:
+            raise core.VenueError(
+                f"venue must be of each instrument, got {self.venue!r}; "
+                f"bt.Venue.preset({self.venue!r}, {[*markets.names]})"
+            )
+        held = {"market": as_given(markets, self.market), "venue": read_venue(self.venue)}
+        held["overlay"] = check_overlay(self.overlay)
+        vars(self).update(held)
+        if plain(self) is self:
+            core.Choice("365", "252").check("calendar", self.calendar)
+            if markets.sessions and self.calendar != "252":
+                raise core.ParameterError(
+                    "calendar must be '252' for a market with sessions, got '365'"
+                )
+            period = core.parse_duration(self.sampling, "sampling")
+            if self.calendar == "252" and period != DAY:
+                raise core.ParameterError(
+                    "sampling must be '1d' with calendar='252', which counts sessions, got "
+                    f"{self.sampling!r}"
+                )
+            last, start = int(markets.time[-1]), self.start
+            if start is not None and core.to_nanoseconds(start, "start") > last:
+                raise core.ParameterError(
+                    f"start must lie before the last bar, {core.format_time(last)} UTC, got {start}"
+                )
+            read_named(self.signal, self.market)
+            try:
+                setting(self)
+            except core.ParameterError:
+                if not fits_apart(self):
+                    raise
+
+    def __repr__(self) -> str:
+        venue = ", ".join(dict.fromkeys(map(repr, core.list_values(self.venue))))
+        return f"<{type(self).__name__} of {self.market!r} on {venue:.60}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in FIELDS}
+
+    def __setstate__(self, fields: dict[str, Any]) -> None:
+        vars(self).update(fields)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the test with other fields."""
+        return replace(self, **changes)
+
+
+def keep(name: str) -> Callable[[Callable[[_C], _T]], Callable[[_C], _T]]:
+    """Compute what follows from conditions once, and keep it with them under a private name."""
+
+    def wrap(find: Callable[[_C], _T]) -> Callable[[_C], _T]:
+        @functools.wraps(find)
+        def call(conditions: _C) -> _T:
+            kept: dict[str, Any] = vars(conditions).setdefault("_kept", {})
+            if name not in kept:
+                kept[name] = find(conditions)
+            found: _T = kept[name]
+            return found
+
+        return call
+
+    return wrap
+
+
+def fields(conditions: Conditions) -> dict[str, Any]:
+    """Return the fields beside the market, by name."""
+    return {name: vars(conditions)[name] for name in FIELDS[1:]}
+
+
+def is_plain(conditions: Conditions) -> bool:
+    """Return whether policies decide at each close of the market as it is given."""
+    return (
+        conditions.decision_interval is None
+        and conditions.detail is None
+        and conditions.end is None
+    )
+
+
+def plain(conditions: _C) -> _C:
+    """Return the same by the bars of the account, without ``detail``, ``end`` and clock."""
+    if isinstance(conditions.market, Unread):
+        raise core.DataError(
+            f"{conditions.market.why}; give it: bt.Backtest.of(result).replace(market=...)"
+        )
+    return conditions if is_plain(conditions) else make_plain(conditions)
+
+
+@keep("plain")
+def make_plain(conditions: _C) -> _C:
+    clock = conditions.decision_interval, conditions.detail
+    whole = with_clock(conditions.market, *clock)
+    changes = {"market": whole, "decision_interval": None, "detail": None, "end": None}
+    if conditions.end is not None:
+        before_end = as_markets(conditions.market).slice(None, conditions.end)
+        changes["market"] = with_clock(as_given(before_end, conditions.market), *clock)
+        changes["signal"] = cut_rows(conditions.signal, whole, changes["market"])
+    return replace(conditions, **changes)
+
+
+def cut(conditions: Conditions, rows: _T) -> _T:
+    """Return the rows of a table by time that are of bars before ``end``."""
+    if conditions.end is None or rows is None:
+        return rows
+    whole = with_clock(conditions.market, conditions.decision_interval, conditions.detail)
+    before_end: _T = cut_rows(rows, whole, plain(conditions).market)
+    return before_end
+
+
+def fits_apart(conditions: Conditions) -> bool:
+    """Return whether each of several instruments fits an account of its own."""
+    markets = as_markets(conditions.market)
+    if len(markets) < 2:
+        return False
+    try:
+        for name, market in markets.items():
+            account = conditions.account.for_instrument(name)
+            check_panel(as_markets(market), account, core.pick_value(conditions.venue, name))
+    except (core.ParameterError, KeyError):  # a table has none of an instrument
+        return False
+    return True
+
+
+@keep("setting")
+def setting(conditions: Conditions) -> tuple[Markets, dict[str, Venue], Account]:
+    """Return the markets, the venue of each, and the account, after checking them together."""
+    markets = as_markets(end_expired(conditions.market, conditions.venue))
+    return markets, *check_panel(markets, conditions.account, conditions.venue)
+
+
+class Unread:
+    """Stands for the market of a loaded result that could not be read again, and says why."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __repr__(self) -> str:
+        return "a market that was not read"
+
+
+FIELDS = tuple(each.name for each in dataclasses.fields(Conditions))
+
+
+_make: Any = core.checked_only("calendar")(Conditions.__init__)
+
+
+@functools.wraps(_make)
+def make_conditions(self: object, *given: Any, **named: Any) -> None:
+    needed = ("market", "venue", "account")[len(given[:1]) :]
+    core.check_names("bt.Backtest", named, FIELDS, needed)
+    _make(self, *given, **named)
+
+
+Conditions.__init__ = make_conditions  # type: ignore[method-assign] # as it was, with other errors
+
+
+def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[str, Venue], Account]:
+    """Return the venue of each market and the account, checked against each other."""
+    venues = checks.read_venues(venue, markets)
+    account = drop_other_instruments(account, markets)
+    account = replace(account, requirement=account.requirement.resolve(markets.names))
+    checks.check_run(markets, venues, account)
+    return venues, account
+
+
+def drop_other_instruments(account: Account, markets: Markets) -> Account:
+    gone = {name for name in markets.last_opens if name not in markets}
+    if not gone:
+        return account
+    changes: dict[str, Any] = {}
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        if isinstance(value, core.FrozenTable):
+            changes[field] = {name: each for name, each in value.items() if name not in gone}
+    rule = account.requirement
+    if isinstance(rule, ScenarioMargin):
+        groups = {*rule.list_groups([*markets.last_opens])}
+        rule = rule.without(gone)
+        lost = groups - {*rule.list_groups([n for n in markets.last_opens if n not in gone])}
+        changes["requirement"] = rule
+        changes["collateral"] = [
+            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
+            for each in account.collateral
+        ]
+    return replace(account, **changes)
+
+
+def end_expired(market: Any, venue: Any) -> Any:
+    if not isinstance(market, Markets):
+        return market
+    found = {}
+    for name in market:
+        given = venue.get(name) if isinstance(venue, Mapping) else venue
+        expires = given.contract.expires if isinstance(given, Venue) else None
+        if expires is not None:
+            found[name] = core.to_nanoseconds(expires)
+    return market.end_at(found) if found else market
+
+
+def recall(result: Any) -> Conditions:
+    """Return the conditions of a result: of a loaded one, as its files say them.
+
+    Its market is loaded again from the recorded path, if that holds the same data; else it is an
+    :class:`Unread`. Raises DataError if it had an overlay or longer bars to decide on with a
+    signal, which a loaded result does not hold.
+    """
+    if result.setup is not None:
+        run_under: Conditions = result.setup.test
+        return run_under
+    manifest, names = result.manifest, result.names
+    if "overlay" in manifest:
+        raise core.DataError(
+            f"a loaded result does not hold its overlay, {manifest['overlay']['text']}: give a new "
+            "bt.Backtest"
+        )
+    data, is_one = manifest["data"], len(names) == 1
+    kind, _, number = manifest["signal"].partition(" ")
+    signal: SignalLike = float(number) if kind == "constant" else None
+    if kind != "constant" and manifest["signal"] != "equal weights":
+        if "decision_interval" in data:
+            raise core.DataError(
+                "a loaded result does not hold the signal of decision_interval=, "
+                f"{manifest['signal']:.60}: give a new bt.Backtest"
+            )
+        frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*names])
+        signal = frame.iloc[:, 0] if is_one else frame
+    recorded: dict[str, Any] = {
+        "venue": result.venues[names[0]] if is_one else result.venues,
+        "account": result.account,
+        "signal": signal,
+        "calendar": manifest["calendar"],
+        "sampling": manifest["sampling"],
+        "start": core.utc_index(result.time)[0],
+    }
+    market: Any
+    try:
+        rows = {names[0]: data} if is_one else data["instruments"]
+        read = {x: read_source(row["source"], row["content_hash"]) for x, row in rows.items()}
+        market = read[names[0]] if is_one else Markets(read)
+    except core.BacktestError as error:
+        known = dict.fromkeys(FIELDS) | recorded | {"market": Unread(str(error))}
+        return restore(Conditions, known)
+    return Conditions(market, **recorded)
+
+
+def restore(kind: type[_C], known: Mapping[str, Any]) -> _C:
+    """Return conditions of fields that were checked before, or whose market could not be read."""
+    made = kind.__new__(kind)
+    made.__setstate__({name: known[name] for name in FIELDS})
+    return made
