@@ -183,8 +183,8 @@ def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
     at_close, between = market.prefix(398 // 4 * 4 - 2), market.prefix(200)
     snapshot = bt.AccountSnapshot(equity=10_000.0)
     terms = {"venue": VENUE, "account": ACCOUNT, "state": snapshot, "decision_interval": "4h"}
-    assert list(bt.Backtest(at_close, **terms).decide(Reading()).leverage.values()) == [3.0]
-    held = bt.Backtest(between, **terms).decide(Reading())
+    assert list(ask_test("decide", at_close, Reading(), **terms).leverage.values()) == [3.0]
+    held = ask_test("decide", between, Reading(), **terms)
     assert np.isnan([*held.leverage.values()]).all()
     assert "every 4h" in str(held.warnings)
 

@@ -249,11 +249,11 @@ def test_the_clock_is_read_where_no_time_is_stated():
     """Data of years ago never may act, in Python as at the command line; the time is kept."""
     before = pd.Timestamp.now(tz="UTC")
     terms = {"venue": venue_of(), "account": account_of(), "state": snapshot()}
-    decision = bt.Backtest(MARKET, **terms).decide(Follow())
+    decision = ask_test("decide", MARKET, Follow(), **terms)
     assert before <= decision.now <= pd.Timestamp.now(tz="UTC")
     assert not decision.may_act
     assert "more than 2 bars of 1h" in str(decision.warnings[0])
-    stated = bt.Backtest(MARKET, **terms).decide(Follow(), now="2024-01-02T06:30")
+    stated = ask_test("decide", MARKET, Follow(), **terms, now="2024-01-02T06:30")
     assert stated.may_act
     assert stated.to_dict()["now"] == "2024-01-02T06:30:00+00:00"
 

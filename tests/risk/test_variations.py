@@ -70,7 +70,7 @@ def test_margin_is_not_scaled_for_a_spot_leg():
     pair = bt.Markets({"COIN": RISING, "PERP": RISING}, currency="USDT")
     venues, signal = {"COIN": spot, "PERP": own}, {"COIN": 0.5, "PERP": -0.5}
     given = {**TERMS, "signal": signal, "factors": ["margin"]}
-    found = bt.Backtest(pair, venue=venues, **given).sensitivity(Constant(1.0))
+    found = ask_test("sensitivity", pair, Constant(1.0), venue=venues, **given)
     assert len(found.table) == 2
     assert "Margin stays that of COIN: a spot leg has none." in " ".join(found.summary().split())
     with pytest.raises(bt.ParameterError, match="a factor must be"):

@@ -14,7 +14,6 @@ from backtest.search.cross_validate import (
     choose_winners,
     combine_parts,
     count_independent,
-    cross_validate,
     sum_moments,
 )
 from backtest.search.validation import (
@@ -24,7 +23,7 @@ from backtest.search.validation import (
     plan_spans,
     split_groups,
 )
-from tests.kit import check_refused
+from tests.kit import ask_test, check_refused
 from tests.validation.worlds import TERMS, Lever, make_market
 
 HOURS = bt.Market.sample(bars=24 * 100)
@@ -128,7 +127,7 @@ def test_spans_that_cannot_be_are_refused(given, match):
 
 @pytest.fixture(scope="module")
 def found():
-    return cross_validate(MARKET, Lever, **TERMS, **SMALL, embargo=0)
+    return ask_test("cross_validate", MARKET, Lever, **TERMS, **SMALL, embargo=0)
 
 
 def run_group(row, group, **changes):
@@ -147,7 +146,7 @@ def test_the_matrix_has_the_objective_of_a_fresh_account_in_each_group(found):
 def test_groups_after_a_start_are_warmed_by_the_bars_before_it():
     """From bar 202 of 1,280: half a day and 269 whole ones, in four groups 68, 68, 67 and 67."""
     begins, four = 202, {"groups": 4, "test_groups": 2, "trials": 6}
-    late = cross_validate(MARKET, Lever, **TERMS, **four, start=MARKET.times[begins])
+    late = ask_test("cross_validate", MARKET, Lever, **TERMS, **four, start=MARKET.times[begins])
     edges = split_groups(MARKET, 4, 2, "1d", first=begins)[0].edges.tolist()
     assert edges == [begins, begins + 270, begins + 542, begins + 810, 1_280]
     assert late.figures["embargo_bars"] == 11  # 1 % of 1,078, rounded up
@@ -256,7 +255,7 @@ def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sampl
 
 def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
     """The usual one is 1 % of all bars, here of 1,280: 13, in the fourth day of 4 bars each."""
-    usual = cross_validate(MARKET, Lever, **TERMS, **SMALL)
+    usual = ask_test("cross_validate", MARKET, Lever, **TERMS, **SMALL)
     assert (usual.figures["embargo_bars"], usual.figures["embargo_samples"]) == (13, 4)
     split = usual.splits.iloc[0]  # tested on groups 0 and 1: group 2 is embargoed
     runs = [run_group(split, group) for group in (2, 3, 4, 5)]
@@ -275,4 +274,4 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
-        cross_validate(MARKET, Lever, **TERMS, **{**SMALL, **given})
+        ask_test("cross_validate", MARKET, Lever, **TERMS, **{**SMALL, **given})
