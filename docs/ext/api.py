@@ -28,7 +28,8 @@ MODULES = {
 """The public modules by the name under which users know them."""
 ROOMS = {
     "account": "Account", "market": "Markets and data", "venue": "Venues", "margin": "Margin",
-    "policies": "Policies", "signals": "Signals", "backtest": "Tests and runs", "results": "Results",
+    "policies": "Policies", "signals": "Signals", "backtest": "Tests",
+    "results": "Results",
     "sweep": "Sweeps", "search": "Tuning, validation and comparisons", "live": "Live accounts",
     "risk": "Paths, risk, stress, bounds, capacity, cascades", "options": "Options",
     "core": "Parameters, errors and warnings",
