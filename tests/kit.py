@@ -249,7 +249,8 @@ def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) 
 
 def ask_test(method: str, market: Any, *given: Any, **terms: Any) -> Any:
     """Make a test of a market and those terms that are its fields; call a method with the rest."""
-    fields = {name: terms.pop(name) for name in FIELDS if name in terms}
+    taken = {"start"} if method == "replay" else set()  # its start may be a snapshot
+    fields = {name: terms.pop(name) for name in FIELDS if name in terms.keys() - taken}
     return getattr(bt.Backtest(market, **fields), method)(*given, **terms)
 
 
