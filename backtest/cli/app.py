@@ -20,40 +20,9 @@ from backtest import core
 from backtest._compile.object_code import read_mode
 from backtest.cli import printing
 from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
+from backtest.cli.first_screen import COMMANDS as SCREEN
+from backtest.cli.first_screen import new_app
 
-RARE = {
-    "capacity": "risks",
-    "sensitivity": "risks",
-    "timing": "searches",
-    "cascade": "risks",
-    "margin": "risks",
-    "paths": "risks",
-    "replay": "runs",
-    "policies": "policies",
-    "compile": "compiling",
-    "help": "app",
-}
-MODULES = {
-    "run": "runs",
-    "compare": "runs",
-    "tune": "searches",
-    "sweep": "searches",
-    "validate": "searches",
-    "risk": "risks",
-    "stress": "risks",
-    "bounds": "risks",
-    "check": "policies",
-    "data": "data",
-    "venues": "venues",
-    "liq": "venues",
-    "options": "data",
-    "decide": "runs",
-    "report": "results",
-    "results": "results",
-    "regress": "regress",
-    **RARE,
-}
-"""The module of each command, in the order of the first screen."""
 GROUPS = {
     "validate": "Test a way of choosing parameters on the data after each choice.",
     "data": """Fetch, import and inspect market data, in the layout that commands read with --data.
@@ -82,16 +51,16 @@ GROUPS = {
 
 class CommandGroup(typer.core.TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - of the base class
-        return list(MODULES)
+        return list(SCREEN)
 
     def get_command(self, ctx: Any, name: str) -> Any:  # noqa: ARG002
-        if name in MODULES and name not in self.commands:
+        if name in SCREEN and name not in self.commands:
             self.commands[name] = build_command(name)
         return self.commands.get(name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in MODULES and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}" + core.did_you_mean(args[0], MODULES))
+        if args and args[0] not in SCREEN and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}" + core.did_you_mean(args[0], SCREEN))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -103,14 +72,16 @@ class CommandGroup(typer.core.TyperGroup):
 
 
 def build_command(name: str) -> Any:
-    import_module(f"backtest.cli.{MODULES[name]}")
-    panel = "More" if name in RARE else None
+    row = SCREEN[name]
+    import_module(f"backtest.cli.{row.module}")
     made = typer.Typer(name=name, add_completion=False, rich_markup_mode="rich")
     for full, declared in COMMANDS.items():
         first, _, rest = full.partition(" ")
         if first == name:
             text = format_help(declared.function.__doc__ or "")
-            made.command(rest or name, help=text, rich_help_panel=panel)(build_function(declared))
+            made.command(rest or name, help=text, rich_help_panel=row.panel)(
+                build_function(declared)
+            )
     if name in GROUPS:
         made.callback(help=format_help(GROUPS[name]))(lambda: None)
     return typer.main.get_command(made)
@@ -137,35 +108,7 @@ def show_keys(
         printing.render(keys, ("key", "default or type", "meaning"))
 
 
-app = typer.Typer(
-    name="backtest",
-    cls=CommandGroup,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def show_version(is_wanted: bool) -> None:
-    if is_wanted:
-        typer.echo(f"backtest {core.find_version('leverage-backtest')}")
-        raise typer.Exit
-
-
-def backtest(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    """Backtest leverage policies: fees, funding, margin and liquidation at every bar.
-
-    backtest run --policy cppi --set multiplier=4 --data btc/
-    backtest tune examples/btc-vol-target.toml --constraints 'max_drawdown<=0.4'
-    """
-
-
-app.callback(help=format_help(backtest.__doc__ or ""))(backtest)
+app = new_app(CommandGroup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,8 @@ from backtest.cli import printing
 from backtest.cli.command import AsJson, Files, Report, Text, Texts, argument, command, flag
 from backtest.cli.experiment import split_pair
 from backtest.core import DataError, ParameterError, format_duration, format_time
-from backtest.market import Market, quality
+from backtest.market import Market
+from backtest.market.quality import quality
 from backtest.market.rules import KINDS
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS

@@ -15,10 +15,11 @@ EXAMPLES = "[bold]Examples[/bold]"
 def list_pages() -> dict[str, str]:
     import typer
 
-    from backtest.cli.app import MODULES, app
+    from backtest.cli.app import app
+    from backtest.cli.first_screen import COMMANDS
 
     tree: Any = typer.main.get_command(app)
-    found = [tree.get_command(None, name) for name in MODULES]
+    found = [tree.get_command(None, name) for name in COMMANDS]
     text = "\n".join(part for command in found for part in write_command(command, "backtest", 2))
     links = " ".join(f"[`{c.name}`](#backtest-{c.name})" for c in found)
     return {"commands": f"# Commands\n\n{links}\n\n{text}"}

@@ -12,8 +12,8 @@ import pytest
 
 import backtest as bt
 from backtest.baselines.policy_contract import Finding
-from backtest.cli import policies, printing
-from backtest.cli.app import MODULES, build_command
+from backtest.cli import app, main, policies, printing
+from backtest.cli.app import build_command
 from backtest.cli.build import build_experiment
 from backtest.cli.compiling import hold_options
 from backtest.cli.experiment import (
@@ -24,8 +24,9 @@ from backtest.cli.experiment import (
     read_entry,
     read_keys,
 )
+from backtest.cli.first_screen import COMMANDS
 from backtest.strategies import VolTarget
-from tests.kit import AT_BINANCE, MY_POLICY, ask, call
+from tests.kit import AT_BINANCE, MY_POLICY, ask, call, run_python
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15")
@@ -259,7 +260,26 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     assert other["id"] != identity  # the settings of the file belong to its rule
 
 
-@pytest.mark.parametrize("name", MODULES)
+def test_the_first_screen_is_that_of_all_commands(capsys):
+    """It imports none of them; the bytes are those of the commands themselves."""
+    assert main(["--help"]) == 0
+    early = capsys.readouterr().out
+    assert app.main(["--help"]) == 0
+    assert early == capsys.readouterr().out
+    for name, row in COMMANDS.items():
+        help_text = build_command(name).help
+        assert help_text.partition("\n\n")[0] == row.sentence
+
+
+def test_the_first_screen_and_the_version_import_no_command():
+    code = "import sys; from backtest.cli import main; main(['--version']); main([]); "
+    code += "loaded = {'numpy', 'pandas', 'pydantic', 'backtest.cli.app'} & {*sys.modules}; "
+    code += "print(sorted(loaded))"
+    lines = run_python(code).splitlines()
+    assert (lines[0].split()[0], lines[-1]) == ("backtest", "[]")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_examples(capsys, name):
     code, out, _ = call(capsys, name, "--help")
     assert code == 0
@@ -323,7 +343,7 @@ def test_each_flag_is_an_argument_and_each_argument_a_flag_or_a_key(name):
     assert arguments - {*flags.values()} - keys - {*tables} <= OBJECTS
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_switch_says_what_it_does(name):
     """What turns something off says what is done instead, not what it turns off."""
     made = build_command(name)

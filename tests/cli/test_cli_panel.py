@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli.app import MODULES
 from backtest.cli.build import Experiment, build_experiment, complete_preset, names_symbol
 from backtest.cli.command import COMMANDS
 from backtest.cli.experiment import draft_experiment, find_key, read_flags, read_keys
+from backtest.cli.first_screen import COMMANDS as SCREEN
 from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 
@@ -55,7 +55,7 @@ def build(text: str = "", **flags: Any) -> Experiment:
 
 
 def test_a_flag_has_a_whole_sentence_of_its_own():
-    for module in {*MODULES.values()}:
+    for module in {row.module for row in SCREEN.values()}:
         import_module(f"backtest.cli.{module}")
     for name, declared in COMMANDS.items():
         keys = {*(declared.keys or "").split()}
