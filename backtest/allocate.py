@@ -8,11 +8,17 @@ compared with the one of a panel that ends earlier, as signals are.
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.signals import RiskBudget, equal, fitted, inverse_volatility, risk_budget
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "signals": "RiskBudget equal fitted inverse_volatility risk_budget",
+    })  # fmt: skip
 
 __all__ = ["RiskBudget", "equal", "fitted", "inverse_volatility", "risk_budget"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,7 +7,7 @@ are conventions.
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.strategies.average import Average
@@ -40,8 +40,39 @@ if TYPE_CHECKING:
     from backtest.strategies.tail_risk import TailRisk
     from backtest.strategies.trend_vol import TrendVol
     from backtest.strategies.vol_target import VolTarget
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "strategies.average": "Average",
+        "strategies.capped": "Capped",
+        "strategies.carry": "Carry",
+        "strategies.collar": "Collar",
+        "strategies.constant": "Constant",
+        "strategies.cooldown": "Cooldown",
+        "strategies.covered_call": "CoveredCall",
+        "strategies.cppi": "Cppi",
+        "strategies.delta_hedge": "DeltaHedge",
+        "strategies.drawdown_control": "DrawdownControl",
+        "strategies.fixed_risk": "FixedRisk",
+        "strategies.funding_aware": "FundingAware",
+        "strategies.health_target": "HealthTarget",
+        "strategies.implied_vol_target": "ImpliedVolTarget",
+        "strategies.kelly": "Kelly",
+        "strategies.ladder": "Ladder",
+        "strategies.leverage_loop": "LeverageLoop",
+        "strategies.liquidation_distance": "LiquidationDistance",
+        "strategies.liquidation_probability": "LiquidationProbability",
+        "strategies.long_volatility": "LongVolatility",
+        "strategies.lowest": "Lowest",
+        "strategies.margin_buffer": "MarginBuffer",
+        "strategies.regime": "Regime",
+        "strategies.scheduled": "Scheduled",
+        "strategies.sharpe_scaling": "SharpeScaling",
+        "strategies.smoothed": "Smoothed",
+        "strategies.tail_hedge": "TailHedge",
+        "strategies.tail_risk": "TailRisk",
+        "strategies.trend_vol": "TrendVol",
+        "strategies.vol_target": "VolTarget",
+    })  # fmt: skip
 
 __all__ = [
     "Average",
@@ -75,3 +106,7 @@ __all__ = [
     "TrendVol",
     "VolTarget",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

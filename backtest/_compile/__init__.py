@@ -11,7 +11,7 @@ linking and optimizing to numba, and ``compile=False`` leaves all of it out.
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest._compile.compiler import jit
@@ -24,5 +24,19 @@ if TYPE_CHECKING:
     from backtest._compile.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile
     from backtest._compile.object_code import describe_processor, find_lasting_folder
     from backtest._compile.object_code import load_or_compile
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "_compile.compiler": "jit",
+        "_compile.kernels": (
+            "bind_functions compile_functions compile_module compile_rules compile_twin "
+            "list_sources read_checks read_compiler return_always"
+        ),
+        "_compile.lowering": (
+            "compile_text find_lowest import_source locate_function make_call make_loop_call "
+            "read_number register_overload register_power share_record view_memory"
+        ),
+        "_compile.object_code": (
+            "COMPILER_LOCK Caller Entry ObjectFile describe_processor find_lasting_folder "
+            "load_or_compile"
+        ),
+    })  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.account.account import Account, ByInstrument, Multiple, check_setting, find_factor
@@ -30,5 +30,33 @@ if TYPE_CHECKING:
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
     from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "account.account": (
+            "Account ByInstrument Multiple check_setting find_factor is_fixed_distance "
+            "is_price_distance list_shared_settings measure_stop read_scale without_flows_before"
+        ),
+        "account.balance": (
+            "compute_account_equity compute_balance compute_excess compute_needed compute_pool "
+            "count_cross is_under_limit mark_to_ledger pick_balances put_balances value_at"
+        ),
+        "account.bar": "may_use_fast_path open_bar process_bar set_quotes take_fast_path",
+        "account.money": "clear_ledger",
+        "account.options": "close_options is_walking price_options",
+        "account.orders": "compute_square_root_impact compute_target fill is_outside move_margin",
+        "account.payments": (
+            "charge_interest compute_pool_backing compute_pool_needed compute_pool_ratio "
+            "write_settings"
+        ),
+        "account.pool_liquidation": (
+            "find_segment find_value_with_options is_far_with_options is_moved_by measure_shares"
+        ),
+        "account.position": "charge compute_entry compute_root find_line follow_prices",
+        "account.price_walk": "aim_at_leg choose_turns find_stop stop_position",
+        "account.records": (
+            "AccountBar AccountState Balances EventLog InstrumentRules MarketBar MarketFeed "
+            "OptionFeed Position Quote Scratch Terms TradedDays has_stops is_held is_isolated "
+            "is_spot log_event make_option_feed no_options pick_instrument pick_margin "
+            "pick_position read_traded share"
+        ),
+    })  # fmt: skip

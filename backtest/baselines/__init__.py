@@ -6,7 +6,7 @@ The command line has ``backtest regress record`` and ``check``; tests have the p
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.baselines.baseline import Baseline, check_mode, check_unique_names, find_baselines
@@ -15,7 +15,20 @@ if TYPE_CHECKING:
     from backtest.baselines.verdict import RegressVerdict, combine_exit_codes, compare_baselines
     from backtest.baselines.verdict import list_allowed, report_failure, SKIPPED
     from backtest.baselines.verdict import write_markdown, write_text
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "baselines.baseline": (
+            "Baseline check_mode check_unique_names choose_bands find_baselines load_baseline "
+            "name_baseline rewrite_baseline save_baseline take_baseline"
+        ),
+        "baselines.verdict": (
+            "RegressVerdict SKIPPED combine_exit_codes compare_baselines list_allowed "
+            "report_failure write_markdown write_text"
+        ),
+    })  # fmt: skip
 
 __all__ = ["Baseline", "RegressVerdict", "compare_baselines"]
+
+
+def __dir__() -> list[str]:
+    return __all__

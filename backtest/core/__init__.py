@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core.code_names import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.core import atomic_files, black_kernels, elementary, errors, moments, number_text
@@ -13,18 +13,13 @@ if TYPE_CHECKING:
     from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
-    from backtest.core.code_names import Carried, call_later, export_lazily
+    from backtest.core.code_names import Carried, call_later
     from backtest.core.code_names import arch, find_version, hash_texts, sp
     from backtest.core.elementary import Number
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.core.errors import HighRateWarning, InfiniteLeverageWarning, LastPriceWarning
-    from backtest.core.errors import (
-        NoFillWarning,
-        OutsideWarning,
-        ParameterError,
-        PolicyError,
-        RAISED,
-    )
+    from backtest.core.errors import NoFillWarning, OutsideWarning, ParameterError, PolicyError
+    from backtest.core.errors import RAISED
     from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
     from backtest.core.errors import describe_high_rate, did_you_mean, warn_caller
     from backtest.core.errors import warn_of_high_rate
@@ -32,13 +27,8 @@ if TYPE_CHECKING:
     from backtest.core.fields import Duration, Flag, FloatSeries, Real, Range, Rate, Text, Time
     from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time
     from backtest.core.fields import to_numbers, to_real
-    from backtest.core.json_values import (
-        decode_text,
-        from_plain,
-        parse_json,
-        read_object,
-        read_small,
-    )
+    from backtest.core.json_values import decode_text, from_plain, parse_json, read_object
+    from backtest.core.json_values import read_small
     from backtest.core.json_values import repr_given, repr_plain, to_json, to_plain
     from backtest.core.moments import Stamps, as_dates, as_of, by_dates, check_timezone
     from backtest.core.moments import read_stamps, to_nanoseconds, warn_of_outside
@@ -59,5 +49,58 @@ if TYPE_CHECKING:
     from backtest.core.units import utc_index
     from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, find_declarations
     from backtest.core.values import float_if_single, freeze, list_changed, list_values, pick_value
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "core": (
+            "atomic_files black_kernels elementary errors moments number_text public_math units"
+        ),
+        "core.atomic_files": (
+            "LockHeldError drafted_folder hold_lock_file is_lock_held keep_tables replace_file "
+            "write_file writing"
+        ),
+        "core.black_kernels": "Greeks scalar_greeks scalar_price",
+        "core.checked_calls": (
+            "check_broadcast check_shape checked checked_fields checked_only is_path"
+        ),
+        "core.code_names": "Carried arch call_later find_version hash_texts sp",
+        "core.elementary": "Number",
+        "core.errors": (
+            "AccountingError BacktestError BandWarning DataError Fault HighRateWarning "
+            "InfiniteLeverageWarning LastPriceWarning NoFillWarning OutsideWarning ParameterError "
+            "PolicyError RAISED VenueDateWarning VenueError WeightWarning describe_fault "
+            "describe_high_rate did_you_mean warn_caller warn_of_high_rate"
+        ),
+        "core.fields": (
+            "ANY_NUMBER Choice Condition Cost DatedCost Declaration Duration Flag FloatSeries "
+            "Range Rate Real Text Time Timed Whole check_names check_range read_number read_time "
+            "to_numbers to_real"
+        ),
+        "core.json_values": (
+            "decode_text from_plain parse_json read_object read_small repr_given repr_plain "
+            "to_json to_plain"
+        ),
+        "core.moments": (
+            "Stamps as_dates as_of by_dates check_timezone read_stamps to_nanoseconds "
+            "warn_of_outside"
+        ),
+        "core.number_text": (
+            "Head capitalize clip count_nouns escape_directions format_bps format_cell "
+            "format_chance format_money format_number format_percent format_price "
+            "format_probability format_round_money format_setting format_signed format_value "
+            "keep_units"
+        ),
+        "core.result_parts": "Headline NOTHING Panel Part Shown ShownChart ShownTable",
+        "core.saved_result": (
+            "KEPT Making Reportable SavedResult SettingsResult UNFINISHED compute_id damage_error "
+            "discard_folder find_versions hash_file list_records name_folder name_result "
+            "read_json_file read_provenance record_making recording_command write_json_file"
+        ),
+        "core.units": (
+            "BoolArray DAY FloatArray IntArray Progress TimeLike format_duration format_time "
+            "parse_duration report_progress utc_index"
+        ),
+        "core.values": (
+            "AS_TUPLE Faults FrozenTable Value find_declarations float_if_single freeze "
+            "list_changed list_values pick_value"
+        ),
+    })  # fmt: skip

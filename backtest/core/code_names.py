@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -67,57 +65,26 @@ def is_frame(value: object) -> TypeIs[pd.DataFrame]:
     return "pandas" in sys.modules and isinstance(value, pd.DataFrame)
 
 
-class LazyModule(ModuleType):
-    """A module whose public names are imported at their first use.
+def find_lazily(module: str, places: Mapping[str, str]) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a module whose names are imported at their first use.
 
-    A class, where ``__getattr__`` of a module (PEP 562) would not do: importing the module
-    ``backtest.sweep`` must not hide the function of that name.
+    ``places`` has the names by the module of the package that defines them.
     """
-
-    __all__: Collection[str]
-    _places: dict[str, str]
-
-    def __getattr__(self, name: str) -> Any:
-        place = self._places.get(name, self.__name__ if name in self.__all__ else "")
-        if not place:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if place == self.__name__:
-            return importlib.import_module(f"{place}.{name}")
-        found = getattr(importlib.import_module(place), name)
-        self.__dict__[name] = found
-        return found
-
-    def __setattr__(self, name: str, value: object) -> None:
-        is_module = isinstance(value, ModuleType)
-        if not is_module or self._places.get(name, self.__name__) == self.__name__:
-            super().__setattr__(name, value)
-
-    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
-        return importlib.import_module, (self.__name__,)
-
-    def __dir__(self) -> Iterable[str]:
-        return sorted({*self.__dict__, *self.__all__})
-
-
-def export_lazily(name: str) -> None:
-    """Let a module import at first use what its ``if TYPE_CHECKING:`` imports of this package.
-
-    ``__all__`` is that list where none is written; other names of it are modules.
-    """
-    module = sys.modules[name]
-    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
-    shown = [each for each in tree.body if isinstance(each, ast.If)]
-    places = {
-        alias.name: str(found.module)
-        for found in (line for each in shown for line in each.body)
-        if isinstance(found, ast.ImportFrom) and str(found.module).startswith("backtest")
-        for alias in found.names
+    defined = {
+        name: f"backtest.{place}" for place, names in places.items() for name in names.split()
     }
-    for each in ("TYPE_CHECKING", "export_lazily"):  # not its own
-        module.__dict__.pop(each, None)
-    module.__dict__.setdefault("__all__", sorted(places))
-    module.__dict__["_places"] = places
-    module.__class__ = LazyModule
+
+    def find(name: str) -> object:
+        if name not in defined:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        if defined[name] == module:
+            value: object = importlib.import_module(f"{module}.{name}")
+        else:
+            value = getattr(importlib.import_module(defined[name]), name)
+        vars(sys.modules[module])[name] = value
+        return value
+
+    return find
 
 
 class Carried:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.account.records import new_quotes
@@ -28,11 +28,49 @@ if TYPE_CHECKING:
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
     from backtest.engine.policies import measure_observed, observe_overlay, observe_policies
     from backtest.engine.policies import show_terms
-    from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
+    from backtest.engine.run import Segment, count_unfilled, finish, merge_segments
     from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules
     from backtest.engine.run_setup import find_first_bar, is_same_account, join_resumed
     from backtest.engine.run_setup import read_resume, read_signals, set_up
     from backtest.engine.run_setup import set_up_again, set_up_like, set_up_run
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "account.records": "new_quotes",
+        "engine.batch": (
+            "BatchLoop Compile LaneFault LaterBars begin copy_state is_loop_compiled "
+            "is_plain_sooner lay list_policies run_account"
+        ),
+        "engine.checks": (
+            "check_run check_settlement count_periods give_each read_venues warn_of_flows "
+            "warn_of_market warn_once"
+        ),
+        "engine.compiler": "compile_core compile_general_rules hash_rules",
+        "engine.conditions": "AnyPolicy Conditions end_expired fields plain recall restore setting",
+        "engine.driver": (
+            "Counts TermsInTime bind_loop drive explain_refusal find_entry find_terms "
+            "measure_account new_bar new_cuts new_ledger new_scratch new_tape report_bad_decision"
+        ),
+        "engine.formulas": (
+            "MARGIN_NUMBERS Place bind_compiled find_address make_recipe read_parameter "
+            "write_decide write_settings"
+        ),
+        "engine.inputs": (
+            "AccountInputs earn_cash mark_samples measure_years pack_terms read_assets "
+            "start_account_state start_day"
+        ),
+        "engine.loop": (
+            "DAY_OPEN Deciders LIQUIDATED RUINED RunTape WEALTH find_failure_value is_over_cap "
+            "look_at_close"
+        ),
+        "engine.policies": (
+            "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "
+            "flatten_columns flatten_memory flatten_settings gather_deciders measure_decided "
+            "measure_observed observe_overlay observe_policies show_terms"
+        ),
+        "engine.run": "Segment count_unfilled finish merge_segments run_again run_switched",
+        "engine.run_setup": (
+            "Setup append_last_bar check_bars_left check_rules find_first_bar is_same_account "
+            "join_resumed read_resume read_signals set_up set_up_again set_up_like set_up_run"
+        ),
+    })  # fmt: skip

@@ -7,7 +7,7 @@ array of shape (k,) gives columns of shape (n_bars, k).
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.indicators.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
@@ -23,11 +23,32 @@ if TYPE_CHECKING:
     from backtest.indicators.trends import Drift, Regimes, Sharpe, atr, average_wilder
     from backtest.indicators.trends import learned_regimes, rolling_drift, rolling_sharpe
     from backtest.indicators.trends import trend_sign, trend_strength, true_range
-    from backtest.indicators.warm_up import warm_up
+    from backtest.indicators.needed_bars import warm_up
     from backtest.margin.calculators import touch_distance, touch_probability
     from backtest.market.clock import bars_per_year
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "indicators.estimators": (
+            "VOLATILITY_ESTIMATORS WEIGHTED_ESTIMATORS close_to_close_volatility ewma_volatility "
+            "find_backcast garch_volatility har_volatility implied_volatility volatility "
+            "walk_covariances"
+        ),
+        "indicators.needed_bars": "warm_up",
+        "indicators.returns": (
+            "funding_forecast leverage_skew log_returns long_returns settled_funding "
+            "traded_returns"
+        ),
+        "indicators.tails": (
+            "NOTHING_SEEN TAIL_MODELS Tail find_day forecast_liquidation forecast_reach "
+            "forecast_volatility tail_losses"
+        ),
+        "indicators.trends": (
+            "Drift Regimes Sharpe atr average_wilder learned_regimes rolling_drift rolling_sharpe "
+            "trend_sign trend_strength true_range"
+        ),
+        "margin.calculators": "touch_distance touch_probability",
+        "market.clock": "bars_per_year",
+    })  # fmt: skip
 
 __all__ = [
     "TAIL_MODELS", "VOLATILITY_ESTIMATORS", "WEIGHTED_ESTIMATORS", "Drift", "Regimes", "Sharpe",
@@ -38,3 +59,7 @@ __all__ = [
     "touch_probability", "traded_returns", "trend_sign", "trend_strength", "true_range",
     "volatility", "warm_up",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

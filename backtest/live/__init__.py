@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
-    from backtest.live.decide import decide
-    from backtest.live.replay import read_fills, replay
+    from backtest.live.replay import read_fills
     from backtest.live.state import AccountSnapshot
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "live.replay": "read_fills",
+        "live.state": "AccountSnapshot",
+    })  # fmt: skip

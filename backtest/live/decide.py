@@ -25,6 +25,7 @@ from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, AnyPolicy, Conditions, Setup
 from backtest.engine.loop import DAY_NS, N_SHOWN
+from backtest.engine.run import run
 from backtest.live import state as snapshots
 from backtest.live.contracts import Caution, compare_liquidations, count_as_venue
 from backtest.live.state import AccountSnapshot, check_known
@@ -427,7 +428,7 @@ def go_on(
             f"ends with {format_time(result.last_time)}"
         )
     if result.last_time < last:
-        result = engine.run(test, policy, resume=result, compile=False)
+        result = run(test, policy, resume=result, compile=False)
     earlier: Any = engine.read_resume(result, None)
     engine.check_rules(earlier, setup)
     return result.state, result.traded

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
@@ -40,10 +40,48 @@ if TYPE_CHECKING:
     from backtest.margin.requirement_rule import number_each, number_groups, pack_brackets
     from backtest.margin.requirement_rule import pack_option_rules, pack_spot
     from backtest.venue.contract_value import compute_payment, compute_value
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "margin.brackets": (
+            "LEVELS MarginRules compute_affordable compute_best_leverage compute_initial "
+            "compute_largest_notional compute_liquidation_value compute_maintenance compute_price "
+            "compute_setting compute_step_floor read_rules"
+        ),
+        "margin.calculators": (
+            "BookCalculation Calculation calculate_book calculate_liquidation find_touch_factor "
+            "touch_probability"
+        ),
+        "margin.collateral": "Collateral RateCurve check_collateral",
+        "margin.functions": (
+            "bankruptcy_price collateral_value initial largest_notional liquidation_price "
+            "maintenance option_value requirement strategy_deposit survivable_notional"
+        ),
+        "margin.option_kernels": (
+            "OptionPool OptionPositions OptionRules bound_asset_slope bound_linear_slope "
+            "bound_option_slope compute_counted_rate compute_counted_value compute_option_delta "
+            "compute_option_requirement compute_option_value compute_options_value fill_option "
+            "is_vega_small"
+        ),
+        "margin.portfolio_kernels": (
+            "Holdings PortfolioRules Segment Waypoint aim compute_collateral_value "
+            "compute_full_backing compute_full_value compute_haircut compute_haircuts "
+            "compute_portfolio_backing compute_portfolio_requirement compute_value_at_rate "
+            "fill_shares find_failure find_failure_ratio find_maintenance find_own_maintenance "
+            "is_pool_failing is_spot_leg move_holdings pick_rules scale_rate"
+        ),
+        "margin.requirement_rule": (
+            "Brackets MarginPreset MarginRule OptionShocks OwnMargin PresetMargin Requirement "
+            "RequirementRule ScenarioMargin Standard Strategy check_moves list_presets "
+            "margin_preset number_each number_groups pack_brackets pack_option_rules pack_spot"
+        ),
+        "venue.contract_value": "compute_payment compute_value",
+    })  # fmt: skip
 
 __all__ = [
     "bankruptcy_price", "collateral_value", "initial", "largest_notional", "liquidation_price",
     "maintenance", "option_value", "requirement", "strategy_deposit", "survivable_notional",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

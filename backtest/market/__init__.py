@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.market.clock import PolicyClock, SESSIONS, bars_per_year, count_bars_per_year
@@ -14,12 +14,36 @@ if TYPE_CHECKING:
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
     from backtest.market.names import Currency, find_coin, find_currency, split_pair
-    from backtest.market.quality import Quality, quality
+    from backtest.market.quality import Quality
     from backtest.market.rules import split_notes
     from backtest.market.sessions import find_later_sessions
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars
     from backtest.market.tables import read_dates, rename_known, to_floats
     from backtest.market.weight_frame import CARRIED, CARRY, Weights, check_bars, name_columns
     from backtest.market.weight_frame import read_raw_weights, read_weights, weights_to_frame
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "market.clock": (
+            "PolicyClock SESSIONS bars_per_year count_bars_per_year decide_every describe_clock "
+            "find_clock has_gaps read_source show_signal with_clock"
+        ),
+        "market.fetch": "Fetched fetch_market read_request",
+        "market.files": "find_in_folders is_panel read_file suffix_of",
+        "market.market": "Market find_column trust_fields",
+        "market.markets": (
+            "Markets Panel as_given as_markets detach label_names remake require_panel "
+            "unwrap_market"
+        ),
+        "market.names": "Currency find_coin find_currency split_pair",
+        "market.quality": "Quality",
+        "market.rules": "split_notes",
+        "market.sessions": "find_later_sessions",
+        "market.tables": (
+            "BY_BARS Defects cadence nearest_minute place_on_bars read_dates rename_known "
+            "to_floats"
+        ),
+        "market.weight_frame": (
+            "CARRIED CARRY Weights check_bars name_columns read_raw_weights read_weights "
+            "weights_to_frame"
+        ),
+    })  # fmt: skip

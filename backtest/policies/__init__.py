@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.policies.combinators import Combinator, OptionRule, held_leverage, list_written
@@ -16,5 +16,15 @@ if TYPE_CHECKING:
     from backtest.policies.policy import margin_formula_for, number_elements, return_parameter
     from backtest.policies.policy import sets_margin, split_name, start_memory, trades_options
     from backtest.policies.view import AccountView
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "_compile.bytecode": "find_fields may_read_of_account",
+        "policies.combinators": "Combinator OptionRule held_leverage list_written written_formulas",
+        "policies.lookahead": "Causality observe observe_together start_check takes_arrays",
+        "policies.policy": (
+            "Bar Columns Parameter Parameterized Policy Promise change_settings check_settings "
+            "find_rule_fault format_title formula_for formula_of freeze margin_formula_for "
+            "number_elements return_parameter sets_margin split_name start_memory trades_options"
+        ),
+        "policies.view": "AccountView",
+    })  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.results import trades
@@ -43,5 +43,45 @@ if TYPE_CHECKING:
     from backtest.results.tally import grow_free, invert, is_deeper, mark_drawdown, raise_ratio
     from backtest.results.tally import start_tally
     from backtest.results.trades import Trades
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "results": "trades",
+        "results.attribution": "AccountHistory Attribution attribute attribute_by find_periods",
+        "results.differences": (
+            "Differences STATISTICS Sampled compare_pairs find_block_length holm pair_differences"
+        ),
+        "results.listing": (
+            "Filter StoreEntry choose_deletions count_kinds delete_chosen describe_note "
+            "describe_origin find_folder list_folders list_results load_saved open_folder "
+            "read_entry read_kinds read_time_or_age read_usable sort_entries verify_folder"
+        ),
+        "results.luck": (
+            "Overfitting SharpeMoments deflated_sharpe deflated_sharpe_of_returns "
+            "effective_observations effective_trials estimate_moments expected_max_sharpe "
+            "probabilistic_sharpe probability_of_backtest_overfitting sharpe_error simulate_luck"
+        ),
+        "results.manifest": (
+            "describe_data describe_search describe_venue find_held hash_source "
+            "read_tables_in_use"
+        ),
+        "results.measure_table": "RunSpan find_cost_rates measure_accounts name_measure",
+        "results.option_profit": "OptionQuotes OptionTerms compute_prices compute_volatilities",
+        "results.performance": (
+            "Calibration MarketFit annualize_ratios calibration certainty_equivalent "
+            "compound_growth expected_shortfall fit_market max_drawdown monthly_returns "
+            "sampled_returns value_at_risk worst_drawdowns"
+        ),
+        "results.ranking": (
+            "Constraint Objective ObjectiveLike RUIN check_metric check_objective count_cautions "
+            "find_cautions find_far_bounds is_lost name_sharpe rank_by_objective read_constraints "
+            "read_objective total_violation"
+        ),
+        "results.record": "AccountFields Outcome PositionFields",
+        "results.result": "Result",
+        "results.run_options": "explain_idle_options",
+        "results.tally": (
+            "Clock Tally add_free finish_sample fold_product grow_free invert is_deeper "
+            "mark_drawdown raise_ratio start_tally"
+        ),
+        "results.trades": "Trades",
+    })  # fmt: skip

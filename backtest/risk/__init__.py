@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.risk.cascade import Cascade, Linear, SquareRoot
-    from backtest.risk.contagion import BookCrowd, Contagion, cascade
+    from backtest.risk.contagion import BookCrowd, Contagion
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability, passing_probability
     from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage, leverage_frontier
@@ -17,8 +17,24 @@ if TYPE_CHECKING:
     from backtest.risk.path_models import Filtered, GBM, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
-    from backtest.risk.stress import Scenario, Stress, crashes, stress
+    from backtest.risk.stress import Scenario, Stress, crashes
     from backtest.risk.variations import Bounds, Capacity, ParameterSensitivity, Sensitivity
     from backtest.risk.variations import bounds, capacity, sensitivity
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "risk.cascade": "Cascade Linear SquareRoot",
+        "risk.contagion": "BookCrowd Contagion",
+        "risk.crowd": "Crowd",
+        "risk.funded": "PassingProbability passing_probability",
+        "risk.largest_leverage": "LeverageFrontier MaxLeverage leverage_frontier max_leverage",
+        "risk.liquidations": "LiquidationRisk PathsRunner liquidation_risk",
+        "risk.margin_systems": "MarginCalibration MarginComparison calibrate_margin compare_margin",
+        "risk.path_models": (
+            "Filtered GBM PathModel Stationary block_length describe_drift summarize_funding"
+        ),
+        "risk.paths": "Paths simulate_paths",
+        "risk.stress": "Scenario Stress crashes",
+        "risk.variations": (
+            "Bounds Capacity ParameterSensitivity Sensitivity bounds capacity sensitivity"
+        ),
+    })  # fmt: skip

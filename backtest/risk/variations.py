@@ -21,6 +21,7 @@ from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import AnyPolicy, Compile, Conditions, plain
+from backtest.engine.run import run
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.policies import split_name
 from backtest.results import Result, find_cost_rates
@@ -154,7 +155,7 @@ def sensitivity(
         venue: Any = theirs if isinstance(test.market, Markets) else next(iter(theirs.values()))
         with engine.warn_once(is_first=is_first):
             own = test.replace(market=as_given(changed, test.market), venue=venue, signal=signal)
-            result = engine.run(own, policy, compile=compile)
+            result = run(own, policy, compile=compile)
         return float(result.metrics["cagr"])
 
     first, rows = grow(markets, venues), []
@@ -490,7 +491,7 @@ def capacity(
     def measure(capital: float) -> dict[str, float]:
         with engine.warn_once(is_first=capital == grid[0]):
             own = test.replace(account=account.override({"capital": capital}))
-            result = engine.run(own, policy, compile=compile)
+            result = run(own, policy, compile=compile)
         metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
         return {
             "growth": float(metrics["cagr"]),

@@ -2,19 +2,31 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
-    from backtest.search.compare import Comparison, LEAST_SAMPLES, compare, walk_differences
-    from backtest.search.cross_validate import CrossValidation, cross_validate
+    from backtest.search.compare import Comparison, LEAST_SAMPLES, walk_differences
+    from backtest.search.cross_validate import CrossValidation
     from backtest.search.frontier import Frontier
     from backtest.search.problem import Robustness
     from backtest.search.study import Study
     from backtest.search.timing import TimingTest, timing_test
     from backtest.search.trials import Progress
-    from backtest.search.tune import frontier, objective, tune
+    from backtest.search.tune import objective
     from backtest.search.validation import folds
-    from backtest.search.walk_forward import WalkForward, walk_forward
+    from backtest.search.walk_forward import WalkForward
     from backtest.search.winner import GrowthTest, deflate_alone
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "search.compare": "Comparison LEAST_SAMPLES walk_differences",
+        "search.cross_validate": "CrossValidation",
+        "search.frontier": "Frontier",
+        "search.problem": "Robustness",
+        "search.study": "Study",
+        "search.timing": "TimingTest timing_test",
+        "search.trials": "Progress",
+        "search.tune": "objective",
+        "search.validation": "folds",
+        "search.walk_forward": "WalkForward",
+        "search.winner": "GrowthTest deflate_alone",
+    })  # fmt: skip

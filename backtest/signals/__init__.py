@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.signals.rules import Bollinger, Breakout, MaCross, Rsi, Sides, SignalRule
@@ -10,10 +10,21 @@ if TYPE_CHECKING:
     from backtest.signals.rules import from_series, from_vectorbt, join_checks, read_directions
     from backtest.signals.rules import read_named, read_rule, resolve_signal, warn_of_weights
     from backtest.signals.weights import RiskBudget, equal, fitted, inverse_volatility, risk_budget
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "signals.rules": (
+            "Bollinger Breakout MaCross Rsi Sides SignalRule cut_rows describe_signal_check "
+            "from_frame from_function from_series from_vectorbt join_checks read_directions "
+            "read_named read_rule resolve_signal warn_of_weights"
+        ),
+        "signals.weights": "RiskBudget equal fitted inverse_volatility risk_budget",
+    })  # fmt: skip
 
 __all__ = [
     "Bollinger", "Breakout", "MaCross", "Rsi", "Sides", "SignalRule", "from_frame", "from_function",
     "from_series", "from_vectorbt",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
@@ -13,5 +13,17 @@ if TYPE_CHECKING:
     from backtest.sweep.sweep_table import ERROR, Sweep, find_different, find_failed, name_column
     from backtest.sweep.sweep_table import name_parameter, order_columns
     from backtest.sweep.lanes.runner import count_cores
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "sweep.cluster": "on_cluster",
+        "sweep.lanes.runner": "count_cores",
+        "sweep.set_evaluator": "Evaluator Metrics Pool Rows describe_decided",
+        "sweep.set_runs": "Accounts SetRuns read_runs sweep",
+        "sweep.sets": (
+            "Dimension Sets Space VariedTest check_sets count_sets draw_cube draw_sets read_space "
+            "take_sets to_plain_value"
+        ),
+        "sweep.sweep_table": (
+            "ERROR Sweep find_different find_failed name_column name_parameter order_columns"
+        ),
+    })  # fmt: skip

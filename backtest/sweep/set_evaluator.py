@@ -13,6 +13,7 @@ import numpy as np
 
 from backtest import core, engine, policies, results, signals
 from backtest.account import without_flows_before
+from backtest.engine.run import run
 from backtest.margin import OwnMargin
 from backtest.market import as_markets
 from backtest.results.measure_table import ABOUT, CORE, OPTION_COSTS, PATH, STREAMED
@@ -373,7 +374,7 @@ class Evaluator(core.Carried):
         test = self.varied.build_test(values, **changes)
         policy = self.varied.build_policies(values)
         compile = self.compile if compile is None else compile  # noqa: A001 - as above
-        return engine.run(test, policy, compile=compile)
+        return run(test, policy, compile=compile)
 
 
 Pool = Literal["mean", "median", "worst"]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import export_lazily
+from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.venue.margin_rules import DynamicMargin, Rule
@@ -13,5 +13,14 @@ if TYPE_CHECKING:
     from backtest.venue.venue import check_no_column, choose_multipliers, find_charged, find_newest
     from backtest.venue.venue import has_spread, list_dated, pick_cost, read_newest, read_venue
     from backtest.venue.venue import scale_cost
-
-export_lazily(__name__)
+else:
+    __getattr__ = find_lazily(__name__, {
+        "venue.funding": "FundingTerms terms",
+        "venue.margin_rules": "DynamicMargin Rule",
+        "venue.option_contract": "Option OptionCosts OptionPosition require_costs",
+        "venue.venue": (
+            "Bracket Contract Earlier FeeTier Fees InForce InUse Liquidation Slippage Venue "
+            "VenueLike agree_settlement check_no_column choose_multipliers find_charged "
+            "find_newest has_spread list_dated pick_cost read_newest read_venue scale_cost"
+        ),
+    })  # fmt: skip

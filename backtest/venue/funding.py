@@ -89,3 +89,10 @@ def terms(venue: str, symbol: str, at: core.TimeLike | None = None) -> FundingTe
     if "funding" not in found:
         return None
     return FundingTerms.from_dict(found["funding"][0], where=f"{venue}:{symbol}.funding")
+
+
+__all__ = ["FundingTerms", "payment", "terms"]
+
+
+def __dir__() -> list[str]:
+    return __all__

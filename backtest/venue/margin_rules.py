@@ -388,3 +388,19 @@ KINDS: Mapping[str, type[DynamicMargin]] = {
     "years": Floor,
 }
 """The rules by a field that each alone has."""
+
+
+__all__ = [
+    "Buffer",
+    "DynamicMargin",
+    "Floor",
+    "Hours",
+    "OpenInterest",
+    "OpenInterestTier",
+    "Stressed",
+    "Volatility",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import indicators
 from backtest.indicators import warm_up
-from backtest.indicators.warm_up import NEEDED
+from backtest.indicators.needed_bars import NEEDED
 
 HALF_LIVES = (0.3, 2.0, 71.5, 72.0, 72.5, 300.0)
 RANGES = {"calm_bars": 100.0, "stress_bars": 50.0}

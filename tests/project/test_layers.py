@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 
 import backtest as bt
-from backtest import core, engine, indicators
+from backtest import indicators
 from tests.kit import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,10 @@ DOORS = {
     ("backtest.backtest", "backtest.cli.build"): "a test is read from its file, and written to it",
 }
 """Imports of higher rooms, in the body of a method that a user calls, each with its reason."""
+NAMESPACES = (
+    *(bt, bt.allocate, bt.funding, bt.indicators, bt.margin, bt.margin_rules, bt.math, bt.measures),
+    *(bt.options, bt.paths, bt.signals, bt.strategies),
+)
 PUBLIC = (bt, bt.indicators, bt.paths, bt.options, bt.allocate, bt.measures, bt.strategies, bt.math)
 
 
@@ -177,7 +181,7 @@ def test_the_package_is_pickled_by_name():
     assert pickle.loads(cloudpickle.dumps(bt)) is bt
 
 
-@pytest.mark.parametrize("module", [bt, core, engine], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", NAMESPACES, ids=lambda module: module.__name__)
 def test_a_module_exports_what_it_lists(module):
     assert all(hasattr(module, name) for name in module.__all__)
     assert {*module.__all__} <= {*dir(module)}
@@ -185,23 +189,51 @@ def test_a_module_exports_what_it_lists(module):
         _ = module.oops
 
 
-@pytest.mark.parametrize("module", [bt], ids=lambda x: x.__name__)
+@pytest.mark.parametrize("module", NAMESPACES, ids=lambda x: x.__name__)
 def test_a_namespace_shows_what_is_its_own(module):
     assert sorted(dir(module)) == sorted(module.__all__)
 
 
+def read_checked(path: Path) -> dict[str, str]:
+    """Return the names that a file imports for type checkers, with their places."""
+    (block,) = (
+        each
+        for each in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING"
+    )
+    return {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
 def test_the_public_names_are_imported_where_type_checkers_read_them():
     """Two lists in one file: the imports that checkers read, and the table of the first use."""
-    read = {}
-    tree = ast.parse(PUBLIC_NAMES.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("backtest"):
-            for alias in node.names:
-                read[alias.asname or alias.name] = f"{node.module}.{alias.name}"
     used = {name: f"backtest.{module}.{name}" for name, module in vars(bt)["_PLACES"].items()}
     used |= {name: f"backtest.{module}" for name, module in vars(bt)["_MODULES"].items()}
-    assert read == used
+    assert read_checked(PUBLIC_NAMES) == used
     assert sorted(used) == sorted(bt.__all__)
+
+
+LAZY = [name for name, path in MODULES.items() if "find_lazily(__name__" in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_the_names_of_a_room_are_imported_where_type_checkers_read_them(name):
+    """No module of a room may have the name of a function: it would hide it once imported."""
+    (table,) = (
+        ast.literal_eval(node.args[1])
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "find_lazily"
+    )
+    used = {
+        each: f"backtest.{place}.{each}" for place, names in table.items() for each in names.split()
+    }
+    assert read_checked(MODULES[name]) == used
+    functions = [each for each, place in used.items() if place != f"{name}.{each}"]
+    assert not {f"{name}.{each}" for each in functions} & MODULES.keys()
 
 
 def test_importing_the_package_loads_no_library():
