@@ -1,7 +1,7 @@
 """The regression gate: record runs as baselines, and check that later runs give the same.
 
 The command line has ``backtest regress record`` and ``check``; tests have the pytest fixture
-``backtest_regression``. docs/live.md explains their use.
+``backtest_regression``. docs/regression.md explains their use.
 """
 
 from typing import TYPE_CHECKING

@@ -52,7 +52,7 @@ _RATES = {"rate": "", "realizedrate": "fundingrate", "relativefundingrate": "fun
           "lastfundingrate": "", "fundingrate": "", "funding_rate": ""}  # fmt: skip
 """Names of the fraction that a settlement paid, and of what stands beside it but is not that.
 
-Sources: ccxt 4.5.64, ``fetch_funding_rate_history`` of each exchange; docs/data.md has the table.
+Sources: ccxt 4.5.64, ``fetch_funding_rate_history`` of each exchange; docs/venues.md has the table.
 """
 
 _OTHER_UNIT = re.compile("%|percent|pct|daily|annual|year|ap[ry]|8_?h")

@@ -145,7 +145,7 @@ FUNDING = {
     "Kraken": "timestamp,fundingRate,relativeFundingRate\n{iso},7.32,0.00012\n",
     "ccxt": "symbol,fundingRate,timestamp,datetime\nBTC/USDT:USDT,0.00012,{ms},{iso}\n",
 }
-"""A settlement in the columns of each venue: see the sources in docs/data.md."""
+"""A settlement in the columns of each venue: see the sources in docs/venues.md."""
 
 
 @pytest.mark.parametrize("venue", FUNDING)
