@@ -211,7 +211,7 @@ def roll_moments(
 MAX_PRODUCTS = 1_000_000
 """Products of returns held at once: 8 MB."""
 MAX_HALVINGS = 200.0
-"""Half-lives in a block: its weights grow by 2^200 at most, far from what a float can hold."""
+"""How many half-lives a block has: its weights grow by 2^200 at most, far below the largest."""
 
 
 class Covariances(NamedTuple):

@@ -17,7 +17,6 @@ from backtest.engine import count_unfilled
 from backtest.report.page import format_measure, format_span, list_heads
 from backtest.report.write import draw_chart
 from backtest.results import (
-    check_metric,
     count_cautions,
     find_cautions,
     find_far_bounds,
@@ -99,8 +98,7 @@ class Explored(NamedTuple):
 def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
     objective, metrics = objective or sweep.ranked_by, sweep.metrics
     order = sweep.rank(objective, sweep.ranked_where)
-    if isinstance(objective, str):
-        check_metric(objective)
+    if isinstance(objective, str) and objective in metrics:
         name, values, better = objective, metrics[objective], ABOUT[objective].better or 1
     else:
         score = read_objective(objective)

@@ -251,7 +251,7 @@ def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core
 def _check_moves(
     variances: core.FloatArray, bars: core.IntArray, members: core.IntArray, markets: Markets
 ) -> None:
-    """Refuse variances (n_bars, n_members) of which one is 0, or unknown."""
+    """Refuse variances (n_bars, n_members) if one is 0 or unknown."""
     still = np.argwhere(~(variances > 0.0))
     if len(still):
         fit, member = (int(place) for place in still[0])

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.report.set_parts import explore_sweep
 from backtest.results import check_objective, find_far_bounds, read_constraints, read_objective
 from backtest.results.measure_table import ABOUT
 from backtest.strategies import Constant
@@ -113,6 +114,14 @@ def test_an_objective_that_constraints_fix_is_an_error(objective, constraints, w
 ])  # fmt: skip
 def test_an_objective_that_may_differ_is_accepted(objective, constraints):
     check_objective(read_objective(objective), read_constraints(constraints))
+
+
+def test_a_report_of_a_sweep_is_ranked_by_a_measure_turned_round():
+    rows = TEST.sweep(Constant, {"leverage": [0.5, 1.0]}, compile=False)
+    explored = explore_sweep(rows, "-max_drawdown")
+    assert explored.name == "-max_drawdown"
+    assert explored.values.tolist() == (-rows.metrics["max_drawdown"]).tolist()
+    check_refused(lambda: explore_sweep(rows, "sharp"), "there is no measure 'sharp'")
 
 
 def test_an_objective_is_checked_in_python_in_files_and_as_a_flag(capsys, tmp_path):
