@@ -69,6 +69,13 @@ class Struct(Memory):
     def to_dict(self) -> dict[str, float]:
         return dict(zip(self.names(), self.tolist(), strict=True))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return bool(np.array_equal(self.numbers, other.numbers, equal_nan=True))
+
+    __hash__ = None  # type: ignore[assignment] # its numbers change
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).read, (self.tolist(),)
 

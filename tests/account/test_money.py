@@ -56,7 +56,9 @@ def test_a_struct_is_copied_and_pickled_with_what_is_inside_it():
     tally = Tally(peak=2.0)
     tally.money.fees = 3.0
     for twin in (tally.copy(), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
+        assert twin == tally
         twin.money.fees += 1.0
+        assert twin != tally
         assert (twin.peak, twin.money.fees, tally.money.fees) == (2.0, 4.0, 3.0)
 
 
