@@ -23,6 +23,7 @@ from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
 from backtest.report.basis import describe_filled
 from backtest.report.page import list_heads, name_unit
+from backtest.report.rate_notes import list_rate_notes
 from backtest.results import compound_growth, name_sharpe, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
@@ -219,6 +220,7 @@ def list_notices(result: Result) -> Iterator[str]:
             "before, its columns were not known yet; earlier data, or bt.run(start=...), warm them "
             "up"
         )
+    yield from list_rate_notes(result)
     if later := data.get("flows_after_the_end"):
         yield f"flows after the last bar, ignored: {later}"
 
