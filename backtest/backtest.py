@@ -105,7 +105,8 @@ class Backtest(Conditions):
     overlay : Policy, optional
         Scales all targets of several instruments; its market is ``markets.index(signal)``.
     calendar : str
-        ``"365"`` days a year, or ``"252"`` sessions.
+        ``"365"`` days a year, or ``"252"`` sessions; ``"auto"``, the default, is sessions for a
+        market that has them, where nothing else is right, and days for others.
     sampling : str
         The period over which returns are sampled, ``"1d"`` by default.
     decision_interval : str, optional
@@ -1350,7 +1351,7 @@ def run(
     account: Account,
     signal: SignalLike = None,
     overlay: Policy | None = None,
-    calendar: str = "365",
+    calendar: str = "auto",
     sampling: str = "1d",
     decision_interval: str | None = None,
     detail: DetailLike = None,

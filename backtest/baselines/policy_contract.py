@@ -182,7 +182,6 @@ class ContractTrial:
             venue=situation.venue,
             account=situation.account,
             signal=None if signal is None else signal[: market.n_bars],
-            calendar="252" if market.sessions else "365",
         )
         return run(conditions, self.policy, compile=compiled)
 
@@ -344,7 +343,6 @@ def decide_without(
         venue=situation.venue,
         account=situation.account,
         signal=None if situation.signal is None else situation.signal[: market.n_bars],
-        calendar="252" if market.sessions else "365",
         start=market.times[first],
     )
     setup = set_up(test, trial.policy)

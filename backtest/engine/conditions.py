@@ -47,7 +47,7 @@ class Conditions:
     account: Account
     signal: SignalLike = None
     overlay: Policy | None = None
-    calendar: str = "365"
+    calendar: str = "auto"
     sampling: str = "1d"
     decision_interval: str | None = None
     detail: DetailLike = None
@@ -67,9 +67,11 @@ class Conditions:
             )
         held = {"market": as_given(markets, self.market), "venue": read_venue(self.venue)}
         held["overlay"] = check_overlay(self.overlay)
+        if self.calendar == "auto":
+            held["calendar"] = "252" if markets.sessions else "365"
         vars(self).update(held)
         if plain(self) is self:
-            core.Choice("365", "252").check("calendar", self.calendar)
+            core.Choice("365", "252", "auto").check("calendar", self.calendar)
             if markets.sessions and self.calendar != "252":
                 raise core.ParameterError(
                     "calendar must be '252' for a market with sessions, got '365'"
@@ -103,7 +105,12 @@ class Conditions:
         vars(self).update(fields)
 
     def replace(self, **changes: Any) -> Self:
-        """Return the test with other fields."""
+        """Return the test with other fields.
+
+        In another market with sessions, years count by sessions unless ``calendar`` is given.
+        """
+        if "market" in changes and as_markets(changes["market"]).sessions:
+            changes.setdefault("calendar", "auto")
         return replace(self, **changes)
 
 

@@ -340,6 +340,16 @@ def daily():
     return live(days, Constant(1.0), calendar="252")
 
 
+def test_years_count_by_the_sessions_of_a_market_that_has_them(daily):
+    days = sessions(interval="1d", sessions=True)
+    assert live(days, Constant(1.0)).manifest["calendar"] == daily.manifest["calendar"] == "252"
+    hours = bt.Backtest(bt.Market.sample(bars=48), **AT_BINANCE)
+    assert hours.calendar == "365"
+    assert hours.replace(market=days).calendar == "252"
+    with pytest.raises(bt.ParameterError, match="calendar must be '252' for a market with ses"):
+        hours.replace(market=days, calendar="365")
+
+
 def test_business_days_are_named_by_their_sessions(daily):
     """The close of Friday, midnight of Saturday, is called Friday."""
     text = words(daily.summary())
