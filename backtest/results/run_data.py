@@ -373,7 +373,7 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
     highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
     rows = np.flatnonzero(unit >= highs[:-1])
     if not len(rows):
-        return run.before.stands + sum_gains(run, slice(0, stop))
+        return add_gains(run, slice(0, stop), run.before.stands)
     high = int(rows[-1])
     closes, n = run.read_closes(slice(high, high + 1)), len(run.names)
     stands = np.zeros(n + 3)
@@ -381,22 +381,28 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
     stands[: n + 1] = run.account.requirement.level * shares
     stands[np.flatnonzero(run.are_isolated)] = 0.0
     stands[n + OF_RULES] = closes.distance[0]
-    return stands + sum_gains(run, slice(high + 1, stop))
+    return add_gains(run, slice(high + 1, stop), stands)
 
 
-def sum_gains(run: RunData, rows: slice) -> FloatArray:
-    """Return what each cause gained in some bars, of shape (n + 3,); of rules it is not known."""
-    n, found = len(run.names), np.zeros(len(run.names) + 3)
+def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
+    """Return ``stands`` (n + 3,) and what each cause gained in some bars; of rules it is not known.
+
+    Gains are added bar by bar, so that a run in parts, which begins with the stands of the part
+    before, has the bits of the whole.
+    """
+    n = len(run.names)
     held, account = run.record.take(rows).positions, run.record.take(rows).account
     gains = held.price_pnl - sum(getattr(held, name) for name in TRADE_COSTS)
     if run.options is not None:
         own = run.options.record
         net: Any = sum(SIGNS[name] * getattr(own, name) for name in OPTION_TERMS)
         gains = gains + run.options.sum_by_underlying(net[rows], n)
-    found[:n] = np.where(run.are_isolated, 0.0, gains.sum(axis=0))
-    found[n + OF_COLLATERAL] = (account.collateral_pnl - account.conversion).sum()
-    found[n + OF_FLOWS] = (account.flows - account.interest).sum()
-    return found
+    found = np.zeros((len(account.flows) + 1, n + 3))
+    found[0] = stands
+    found[1:, :n] = np.where(run.are_isolated, 0.0, gains)
+    found[1:, n + OF_COLLATERAL] = account.collateral_pnl - account.conversion
+    found[1:, n + OF_FLOWS] = account.flows - account.interest
+    return np.asarray(np.add.accumulate(found)[-1])
 
 
 def find_causes(run: RunData) -> dict[str, Any]:

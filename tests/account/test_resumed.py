@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account.events import Event
 from backtest.baselines import take_baseline
 from backtest.baselines.policy_contract import Probe
 from backtest.engine.run import Segment, merge_segments, run_switched
 from backtest.strategies import Cppi, VolTarget
 from tests.agreement import place_of, run_engine, trust_data
-from tests.cases import PortfolioCase
+from tests.cases import PortfolioCase, make_full_case
 from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
 from tests.oracle.test_engine import KINDS
 from tests.scenes import account_of, venue_of
@@ -65,6 +66,19 @@ def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypa
         assert both.tobytes() == whole.record.values.tobytes()
         assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
         assert tail.memory.tobytes() == whole.memory.tobytes()
+
+
+def test_the_causes_of_a_liquidation_are_those_of_the_whole_run(monkeypatch):
+    """What each cause gained before the first part ended is added in the order of bars."""
+    trust_data(monkeypatch)
+    case = make_full_case(14)
+    whole = run_engine(case, is_compiled=False)
+    head = run_engine(case, is_compiled=False, stop=find_stop(case))
+    tail = run_engine(case, is_compiled=False, resume=head)
+    causes = whole.entries["value"][whole.entries["kind"] == Event.CAUSED]
+    assert len(causes) > 0
+    both = np.concatenate([head.entries, tail.entries])
+    assert both.tobytes() == whole.entries.tobytes()
 
 
 MARKETS = simulate_pair(90)
