@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from backtest.market import Market, Markets, as_given, as_markets
 from backtest.policies import split_name
 from backtest.results import Result, find_cost_rates
 from backtest.results.differences import choose_block, resampling_error
+from backtest.results.run_record import shows_growth
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import scale_margin, scale_slippage
@@ -79,16 +80,51 @@ STEPS = {"rates": (-0.01, 0.01), "funding shift": (-1e-4, 1e-4), "volatility": (
 """Of the other factors, half and double."""
 
 
+class ShownGrowth(NamedTuple):
+    """How people see growth: per year, or of the whole time where that is under 90 days.
+
+    Tables and JSON have growth per year in any case. ``years`` is None where people see it too.
+    """
+
+    years: float | None
+    when: str
+
+    @property
+    def is_yearly(self) -> bool:
+        return self.years is None
+
+    def compound(self, growth: Any) -> Any:
+        """Return compound growth per year as it is shown."""
+        return growth if self.years is None else (1.0 + growth) ** self.years - 1.0
+
+    def logarithmic(self, growth: Any) -> Any:
+        """Return log growth per year, or its error, as it is shown."""
+        return growth if self.years is None else growth * self.years
+
+
+def choose_shown_growth(days: float) -> ShownGrowth:
+    if shows_growth(days):
+        return ShownGrowth(None, "per year")
+    return ShownGrowth(days / YEAR_DAYS, f"in {core.count_nouns(round(days), 'day')}")
+
+
+def count_account_days(test: Conditions) -> float:
+    """Return the days from the first bar of the account to the last of the market."""
+    first = engine.find_first_bar(test.market, test.start)
+    return float(test.market.end - int(test.market.time[first])) / DAY
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Sensitivity(core.SettingsResult):
     """Results under single changed assumptions.
 
     ``table`` has a row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth``
-    against ``base``, that of the unchanged run.
+    against ``base``, that of the unchanged run. The account lived for ``days``.
     """
 
     table: pd.DataFrame
     base: float
+    days: float
 
     kind = "sensitivity"
     is_yearly = True
@@ -102,12 +138,15 @@ class Sensitivity(core.SettingsResult):
 
     @property
     def note(self) -> str:
-        return f"growth {core.format_percent(self.base)} a year"
+        shown = choose_shown_growth(self.days)
+        return f"growth {core.format_percent(shown.compound(self.base))} {shown.when}"
 
     @property
     def verdict(self) -> str:
-        change = self.table["change_of_growth"].dropna()
-        text = f"Growth is {core.format_percent(self.base)} a year as run"
+        shown = choose_shown_growth(self.days)
+        change = self._show_table(shown)["change_of_growth"].dropna()
+        base = core.format_percent(shown.compound(self.base))
+        text = f"Growth is {base} {shown.when} as run"
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
         most: Any = change.abs().idxmax()
@@ -115,17 +154,35 @@ class Sensitivity(core.SettingsResult):
         return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
-        return [Headline("growth", "growth as run", self.base, "percent", "per year")]
+        shown = choose_shown_growth(self.days)
+        growth = shown.compound(self.base)
+        name = "growth" if shown.is_yearly else "total_return"
+        return [Headline(name, "growth as run", growth, "percent", shown.when)]
 
     def list_parts(self) -> list[Part]:
-        caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
+        shown = choose_shown_growth(self.days)
+        table = self._show_table(shown)
+        caption = (
+            f"Change of growth, % {shown.when}, for the lowest step (orange) and the highest "
+            "(blue)."
+        )
+        heads = {
+            "step": Head("step"),
+            "growth": Head("growth", shown.when, "percent"),
+            "change_of_growth": Head("change of growth", shown.when, "signed percent"),
+        }
         return [
             Part("factors", "By factor", "Steps are multiples, or shifts.", (
-                ShownChart("tornado", "Tornado", caption, 100.0 * self.table["change_of_growth"],
+                ShownChart("tornado", "Tornado", caption, 100.0 * table["change_of_growth"],
                            "tornado"),
-                ShownTable(self.table, labels=Head("factor"), heads={"step": Head("step")}),
+                ShownTable(table, labels=Head("factor"), heads=heads),
             ), shows="both")
         ]  # fmt: skip
+
+    def _show_table(self, shown: ShownGrowth) -> pd.DataFrame:
+        growth = shown.compound(self.table["growth"])
+        change = growth - shown.compound(self.base)
+        return self.table.assign(growth=growth, change_of_growth=change)
 
 
 @core.checked_only("progress", "factors")
@@ -176,7 +233,8 @@ def sensitivity(
         described["unmargined"] = spot
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
     table = table.set_index(["factor", "step"])
-    return Sensitivity(table, first, settings=described, market=test.market)
+    days = count_account_days(test)
+    return Sensitivity(table, first, days, settings=described, market=test.market)
 
 
 def choose_factors(
@@ -224,12 +282,15 @@ class ParameterSensitivity(core.SettingsResult):
     base, edge : float
         Log growth per year as run, and less that of constant leverage at equal risk: 0 where the
         returns are those of constant leverage.
+    days : float
+        How long the account lived.
     """
 
     table: pd.DataFrame
     verdicts: pd.DataFrame
     base: float
     edge: float
+    days: float
 
     kind = "parameter-sensitivity"
     called = "parameter sensitivity"
@@ -264,28 +325,34 @@ class ParameterSensitivity(core.SettingsResult):
         return (*(bound if clipped else ()), *failed)
 
     def list_numbers(self) -> list[Headline]:
+        shown = choose_shown_growth(self.days)
+        base, edge = (shown.logarithmic(each) for each in (self.base, self.edge))
+        of = "" if shown.is_yearly else "_of_days"
         return [
-            Headline("base", "log growth as run", self.base, "growth", "per year"),
-            Headline("edge", "edge on constant leverage", self.edge, "growth",
-                     "log growth per year, at equal risk"),
+            Headline(f"base{of}", "log growth as run", base, "growth", shown.when),
+            Headline(f"edge{of}", "edge on constant leverage", edge, "growth",
+                     f"log growth {shown.when}, at equal risk"),
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        change = 100.0 * self.table["change"].replace(-np.inf, np.nan)
+        shown = choose_shown_growth(self.days)
+        yearly = {name: self.table[name] for name in ("growth", "change", "error")}
+        table = self.table.assign(**{name: shown.logarithmic(x) for name, x in yearly.items()})
+        change = 100.0 * table["change"].replace(-np.inf, np.nan)
         heads = {
             "step": Head("step", "of the value", "signed percent"),
             "is_clipped": Head("at its bound", "", "claim"),
-            "growth": Head("log growth", "per year", "growth"),
+            "growth": Head("log growth", shown.when, "growth"),
             "change": Head("change", "of growth", "growth"),
             "error": Head("its error", "paired bootstrap", "percent"),
             "max_drawdown": Head("max drawdown", "", "percent"),
             "ruined": Head("ruined", "", "claim"),
         }
-        caption = "Change of log growth, % a year, for the lowest value and the highest."
+        caption = f"Change of log growth, % {shown.when}, for the lowest value and the highest."
         return [Part("parameters", "By parameter", "", (
             ShownTable(self.verdicts, labels=Head("parameter"), heads={"value": Head("value")}),
             ShownChart("tornado", "Tornado", caption, change, "tornado"),
-            ShownTable(self.table.drop(columns="fault"), "Steps", labels=Head("parameter"),
+            ShownTable(table.drop(columns="fault"), "Steps", labels=Head("parameter"),
                        heads=heads),
         ), shows="both")]  # fmt: skip
 
@@ -348,8 +415,8 @@ def step_parameters(
         columns=["value", "verdict"],
     ).rename_axis("parameter")
     return ParameterSensitivity(
-        table, judged, float(growth[0]), edge, settings=describe_terms(policy, test),
-        market=test.market,
+        table, judged, float(growth[0]), edge, years * YEAR_DAYS,
+        settings=describe_terms(policy, test), market=test.market,
     )  # fmt: skip
 
 
@@ -407,11 +474,14 @@ class Capacity(core.SettingsResult):
     half_growth, half_sharpe : float
         The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
         capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
+    days : float
+        How long the accounts lived.
     """
 
     table: pd.DataFrame
     half_growth: float
     half_sharpe: float
+    days: float
 
     kind = "capacity"
     is_yearly = True
@@ -436,24 +506,36 @@ class Capacity(core.SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         first, at = self.table.iloc[0], core.format_round_money(float(self.table.index[0]))
-        money, growth, sharpe = "round money", float(first["growth"]), float(first["sharpe"])
+        shown, money = choose_shown_growth(self.days), "round money"
+        growth, sharpe = shown.compound(float(first["growth"])), float(first["sharpe"])
         return [
             Headline("half_growth", "growth halves at", self.half_growth, money),
             Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money),
-            Headline("growth", "growth", growth, "percent", f"per year, at {at}"),
+            Headline(
+                "growth" if shown.is_yearly else "total_return",
+                "growth",
+                growth,
+                "percent",
+                f"{shown.when}, at {at}",
+            ),
             Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {at}"),
         ]
 
     def list_parts(self) -> list[Part]:
         lead = "A dotted line marks the capital at which a measure is half of the first."
-        heads = {"final_equity": Head("final equity", "multiple of the capital", "multiple")}
+        shown = choose_shown_growth(self.days)
+        table = self.table.assign(growth=shown.compound(self.table["growth"]))
+        heads = {
+            "growth": Head("growth", shown.when, "percent"),
+            "final_equity": Head("final equity", "multiple of the capital", "multiple"),
+        }
         return [
             Part("capitals", "By capital", lead, (
-                ShownChart("capacity-growth", "Growth", "% a year.", 100.0 * self.table["growth"],
+                ShownChart("capacity-growth", "Growth", f"% {shown.when}.", 100.0 * table["growth"],
                            "points", x="capital", log="x", marks=(self.half_growth,)),
                 ShownChart("capacity-sharpe", "Sharpe ratio", "", self.table["sharpe"], "points",
                            x="capital", log="x", marks=(self.half_sharpe,)),
-                ShownTable(self.table, labels=Head("capital", "money", "count"), heads=heads),
+                ShownTable(table, labels=Head("capital", "money", "count"), heads=heads),
             ), shows="both")
         ]  # fmt: skip
 
@@ -509,7 +591,8 @@ def capacity(
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
     settings = describe_terms(policy, test)
-    return Capacity(table, growth, sharpe, settings=settings, market=test.market)
+    days = count_account_days(test)
+    return Capacity(table, growth, sharpe, days, settings=settings, market=test.market)
 
 
 def find_half(

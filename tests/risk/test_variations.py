@@ -77,6 +77,25 @@ def test_margin_is_not_scaled_for_a_spot_leg():
         bt.Backtest(RISING, venue=spot, **TERMS).sensitivity(Constant(1.0), factors=["margin"])
 
 
+def test_growth_of_under_90_days_is_shown_of_the_whole_time_and_kept_per_year_in_tables():
+    """12 days: (1 + growth a year) ** (12 / 365) - 1 is the return of the run."""
+    given = {"venue": costly(), "signal": 0.5, **TERMS}
+    total = bt.run(RISING, Constant(2.0), **given).metrics["total_return"]
+    found = bt.sensitivity(RISING, Constant(2.0), **given, factors=["fees"])
+    capacity = bt.capacity(RISING, Constant(2.0), **given, capitals=[1e3, 1e4])
+    steps = bt.sensitivity(RISING, Constant(2.0), **given, parameters=True)
+    assert found.verdict.startswith(f"Growth is {100.0 * total:.2f} % in 12 days as run")
+    (own,) = found.list_numbers()
+    of_capital = capacity.list_numbers()[2]
+    assert own.value == pytest.approx(total)
+    assert of_capital.value == pytest.approx(total, rel=1e-2)
+    assert of_capital.note == "in 12 days, at 1,000"
+    assert steps.list_numbers()[0].value == pytest.approx(math.log1p(total))
+    for each in (found, capacity, steps):
+        assert "per year" not in each.summary().replace("costs, per year", "")
+    assert found.to_dict()["base"] == pytest.approx((1.0 + total) ** (365.0 / 12.0) - 1.0)
+
+
 def test_volatility_scales_moves_and_keeps_their_mean():
     market = bt.Market.sample(bars=500)
     wild = scale_moves(market, 1.5)
