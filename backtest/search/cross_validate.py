@@ -19,11 +19,11 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Conditions
 from backtest.policies import Policy
-from backtest.results import annualize_ratios
+from backtest.results import RUIN, annualize_ratios
 from backtest.search import problem as problems
 from backtest.search import validation as v
 from backtest.search.compare import compound_free
-from backtest.search.trials import Journal, find_distinct
+from backtest.search.trials import Goal, Journal, find_distinct
 from backtest.sweep import Evaluator, count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.sweep.sets import Sets
 from backtest.venue import Venue
@@ -31,7 +31,7 @@ from backtest.venue import Venue
 KIND = "cross-validation"
 CHUNK = 256
 """Sets that are run at a time, which is what a kill can lose."""
-RETURNS, FAILED = "sampled returns", "has failed"
+RETURNS, FAILED, DECIDED = "sampled returns", "has failed", "share of bars decided on"
 PANELS, PANEL_SETS = 200, 50
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
 MOST_COMPARED = 500
@@ -112,7 +112,7 @@ def cross_validate(
         splits = choose_winners(insides, outsides)
         rows = splits.pop("row").to_numpy()
         objective, empty = problem.goal.objective, int(np.sum(rows < 0))
-        text = f"{empty} of {len(rows)} splits have no set that satisfies all constraints"
+        text = describe_empty(problem.goal, runs, empty, len(rows)) if empty else ""
         matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
         splits.insert(0, "groups", tests)
         for name in problem.names:
@@ -136,7 +136,7 @@ def cross_validate(
                 "mean_rank": float(splits["rank"].mean()),
                 "median_in_sample": float(known["in_sample"]),
                 "median_out_of_sample": float(known["out_of_sample"]),
-                "warnings": [text] * bool(empty),
+                "warnings": [text] if text else [],
             },
             manifest=manifest,
         )
@@ -145,11 +145,36 @@ def cross_validate(
 
 
 class GroupRuns(NamedTuple):
-    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
+    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets).
+
+    ``decided`` are the shares of its bars on which they decided.
+    """
 
     metrics: dict[str, core.FloatArray]
     returns: core.FloatArray
     failed: core.BoolArray
+    decided: core.FloatArray
+
+
+def describe_empty(goal: Goal, runs: Sequence[GroupRuns], n_empty: int, n_splits: int) -> str:
+    """Say why splits have no best set: constraints, orders, or columns that are not known."""
+    name = goal.objective.name.removeprefix("-")
+    text = f"{n_empty:,} of {n_splits:,} splits have no set with a finite {name}"
+    if any(each != RUIN for each in goal.constraints):
+        text += " that satisfies all constraints"
+
+    turnovers = np.array([each.metrics["turnover"] for each in runs])  # (n_groups, n_sets)
+    undecided = np.array([each.decided for each in runs]) == 0.0
+    unfilled = (turnovers == 0.0) & ~undecided
+    accounts = f"of {turnovers.size:,} accounts, of a set in a group each"
+    if undecided.any():
+        text += (
+            f"; {np.sum(undecided):,} {accounts}, never decided, since their columns were not "
+            "known before its end: too long a warm-up; give more bars, or shorter windows"
+        )
+    if unfilled.any():
+        text += f"; {np.sum(unfilled):,} {accounts}, filled no order: run one of them to see why"
+    return text
 
 
 def run_groups(
@@ -170,7 +195,8 @@ def run_groups(
             rows = evaluator.evaluate(some, first=begin, stop=end, returns=True).finish()
             failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
             returns = np.where(failed, 0.0, rows.returns).T.copy()
-            tables.append(pd.DataFrame({**rows.metrics, RETURNS: [*returns], FAILED: failed}))
+            beside = {RETURNS: [*returns], FAILED: failed, DECIDED: rows.shares}
+            tables.append(pd.DataFrame({**rows.metrics, **beside}))
             journal.write_table(tables[-1])
         chunks.append(tables)
         core.report_progress(progress, min(first + CHUNK, n), n)
@@ -178,10 +204,11 @@ def run_groups(
     for parts in zip(*chunks, strict=True):
         table = pd.concat(parts, ignore_index=True)
         each, failed = table.pop(RETURNS), table.pop(FAILED).to_numpy()
+        decided = table.pop(DECIDED).to_numpy()
         length = max(map(len, each))
         returns = np.stack([np.pad(one, (0, length - len(one))) for one in each], axis=1)
         metrics = {str(name): table[name].to_numpy() for name in table}
-        found.append(GroupRuns(metrics, returns, failed))
+        found.append(GroupRuns(metrics, returns, failed, decided))
     return found
 
 

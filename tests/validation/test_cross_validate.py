@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,8 @@ from backtest.search.validation import (
     plan_spans,
     split_groups,
 )
-from tests.kit import ask_test, check_refused
+from backtest.strategies import VolTarget
+from tests.kit import AT_BINANCE, ask_test, check_refused
 from tests.validation.worlds import TERMS, Lever, make_market
 
 HOURS = bt.Market.sample(bars=24 * 100)
@@ -224,6 +226,30 @@ def test_overfitting_is_certain_if_columns_are_demeaned_and_0_if_one_is_always_b
     better = judge_panel(common, n, k)
     assert estimate_overfitting(better["rank"], n) == 0.0
     assert set(better["row"]) == {7}
+
+
+class Idle(bt.Policy):
+    level: Annotated[float, bt.Range(0.0, 1.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return math.nan * self.level
+
+
+@pytest.mark.parametrize(("policy", "space", "reason"), [
+    (Idle, {"level": (0.1, 0.9)},
+     "6 of 6 splits have no set with a finite sharpe; 16 of 16 accounts, of a set in a group each, "
+     "filled no order: run one of them to see why"),
+    (VolTarget, {"half_life": (800.0, 900.0)},
+     "3 of 6 splits have no set with a finite sharpe; 12 of 16 accounts, of a set in a group each, "
+     "never decided, since their columns were not known before its end: too long a warm-up; give "
+     "more bars, or shorter windows"),
+])  # fmt: skip
+def test_a_split_without_a_best_set_says_why(policy, space, reason):
+    """Four groups of 240 hours: half-lives of over 720 are known in the last alone."""
+    market = bt.Market.sample(bars=24 * 40)
+    given = {"groups": 4, "test_groups": 2, "trials": 4, "space": space, "compile": False}
+    result = bt.Backtest(market, **AT_BINANCE).cross_validate(policy, **given)
+    assert result.figures["warnings"] == [reason]
 
 
 @pytest.mark.parametrize(("n", "k", "spread"), [(10, 5, 0.17), (10, 2, 0.23)])
