@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
     from backtest.engine.policies import measure_observed, observe_overlay, observe_policies
-    from backtest.engine.policies import show_terms
+    from backtest.engine.policies import find_first_value, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments
     from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules
@@ -66,7 +66,7 @@ else:
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "
             "flatten_columns flatten_memory flatten_settings gather_deciders measure_decided "
-            "measure_observed observe_overlay observe_policies show_terms"
+            "find_first_value measure_observed observe_overlay observe_policies show_terms"
         ),
         "engine.run": "Segment count_unfilled finish merge_segments run_again run_switched",
         "engine.run_setup": (

@@ -104,10 +104,8 @@ def list_first_values(
 
     Bars are those that the policy sees, from the first one of its instrument on.
     """
-    found: dict[Column, int | None] = {}
-    for place, own in enumerate(observed):
-        for name, column in own.columns.items():
-            is_known = ~np.isnan(column)
-            first = int(is_known.argmax())
-            found[place, name] = first if is_known[first] else None
-    return found
+    return {
+        (place, name): engine.find_first_value(column)
+        for place, own in enumerate(observed)
+        for name, column in own.columns.items()
+    }

@@ -1,7 +1,7 @@
 """A policy is asked from the bar on at which each of its columns has had a value (§4)."""
 
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import pytest
 import backtest as bt
 from backtest.engine.policies import find_first_value, find_warm_up
 from backtest.strategies import Capped, Constant, Lowest
+from tests.agreement import Counting
 from tests.kit import AT_BINANCE
 
 BARS, KNOWN = 200, 30
@@ -32,19 +33,16 @@ class Eager(bt.Policy):
         return min(2.0, 0.5 / bar.one)
 
 
-class Asked(NamedTuple):
-    times: float
+class Counted(Counting):
+    """Answer 2 over how often it was asked."""
 
+    known: Annotated[int, bt.Range(0, 10_000, "bars")] = KNOWN
 
-class Counted(Eager):
-    """Answer how often it was asked, in hundredths."""
-
-    def start(self):
-        return Asked(times=0.0)
-
-    def leverage(self, bar, account, memory):
-        times = memory.times + 1.0
-        return min(2.0, 0.01 * times / bar.one), Asked(times=times)
+    def observe(self, market):
+        return {
+            "target": 2.0 * begin_at(market, self.known),
+            "never": np.full(market.n_bars, np.nan),
+        }
 
 
 class Gap(Eager):
@@ -87,7 +85,7 @@ def test_the_first_value_is_found_wherever_it_is(first):
 
 def test_memory_stays_as_it_began_until_the_policy_is_asked():
     target = find_targets(Counted())
-    np.testing.assert_allclose(target[KNOWN:], 0.01 * np.arange(1, BARS - KNOWN + 1), rtol=1e-12)
+    np.testing.assert_array_equal(target[KNOWN:], 2.0 / np.arange(1, BARS - KNOWN + 1))
 
 
 def test_what_is_unknown_later_is_left_to_the_formula():
@@ -140,10 +138,10 @@ def test_longer_bars_of_the_policy_are_counted_in_those():
 def test_what_the_history_knows_is_known_at_the_start_of_a_run():
     market = bt.Market.sample(bars=BARS)
     later = find_targets(Counted(), start=market.times[KNOWN + 10])
-    assert later[:2].tolist() == pytest.approx([0.01, 0.02])
+    assert later[:2].tolist() == [2.0, 1.0]
     sooner = find_targets(Counted(), start=market.times[KNOWN - 10])
     assert np.isnan(sooner[:10]).all()
-    assert sooner[10] == 0.01
+    assert sooner[10] == 2.0
 
 
 @pytest.mark.parametrize("cut", [KNOWN, KNOWN + 20])
