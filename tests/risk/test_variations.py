@@ -80,10 +80,11 @@ def test_margin_is_not_scaled_for_a_spot_leg():
 def test_growth_of_under_90_days_is_shown_of_the_whole_time_and_kept_per_year_in_tables():
     """12 days: (1 + growth a year) ** (12 / 365) - 1 is the return of the run."""
     given = {"venue": costly(), "signal": 0.5, **TERMS}
-    total = bt.run(RISING, Constant(2.0), **given).metrics["total_return"]
-    found = bt.sensitivity(RISING, Constant(2.0), **given, factors=["fees"])
-    capacity = bt.capacity(RISING, Constant(2.0), **given, capitals=[1e3, 1e4])
-    steps = bt.sensitivity(RISING, Constant(2.0), **given, parameters=True)
+    test, policy = bt.Backtest(RISING, **given), Constant(2.0)
+    total = test.run(policy).metrics["total_return"]
+    found = test.sensitivity(policy, factors=["fees"])
+    capacity = test.capacity(policy, capitals=[1e3, 1e4])
+    steps = test.sensitivity(policy, parameters=True)
     assert found.verdict.startswith(f"Growth is {100.0 * total:.2f} % in 12 days as run")
     (own,) = found.list_numbers()
     of_capital = capacity.list_numbers()[2]
