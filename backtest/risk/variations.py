@@ -119,7 +119,7 @@ class Sensitivity(core.SettingsResult):
     """Results under single changed assumptions.
 
     ``table`` has a row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth``
-    against ``base``, that of the unchanged run. The account lived for ``days``.
+    against ``base``, that of the unchanged run. ``days`` is how long the account ran.
     """
 
     table: pd.DataFrame
@@ -283,7 +283,7 @@ class ParameterSensitivity(core.SettingsResult):
         Log growth per year as run, and less that of constant leverage at equal risk: 0 where the
         returns are those of constant leverage.
     days : float
-        How long the account lived.
+        How long the account ran.
     """
 
     table: pd.DataFrame
@@ -475,7 +475,7 @@ class Capacity(core.SettingsResult):
         The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
         capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
     days : float
-        How long the accounts lived.
+        How long the accounts ran.
     """
 
     table: pd.DataFrame
