@@ -50,15 +50,15 @@ def write_saved_page(
     """Load a result and write its page; return the path.
 
     Raises DataError if it cannot be read. Its hashes find accidents; a manifest that somebody
-    wrote may have fitting ones, and any content.
+    wrote may have fitting ones, and any content. Faults on several lines become one sentence.
     """
     try:
         page = build_page(results.load_saved(folder), objective)
         return render.write_page(page, path, format_)
-    except FORGED as error:
-        if isinstance(error, core.BacktestError):
+    except (*FORGED, core.BacktestError) as error:
+        if isinstance(error, core.BacktestError) and "\n" not in str(error):
             raise
-        reason = core.clip(f"{type(error).__name__}: {error}", MAX_NOTE)
+        reason = core.clip(" ".join(f"{type(error).__name__}: {error}".split()), MAX_NOTE)
         raise core.DataError(
             f"{folder}: cannot be shown, its manifest or tables do not describe a result "
             f"({reason}); {CURE}"

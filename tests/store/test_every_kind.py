@@ -1,11 +1,13 @@
 """Results of every kind are saved, loaded, listed and verified, and say the same everywhere."""
 
 import copy
+import functools
 import json
 import os
 import pickle
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from html import unescape
 from typing import Any
@@ -17,9 +19,15 @@ import backtest as bt
 from backtest.core.code_names import list_higher
 from backtest.core.json_values import to_plain
 from backtest.core.result_parts import ShownTable
-from backtest.core.saved_result import KINDS, SavedResult
+from backtest.core.saved_result import KINDS, SEAL, SavedResult, hash_manifest
 from backtest.report.render import MAX_SHOWN, write_html, write_text
-from backtest.report.write import build_page, hide, list_hidden, write_blocks
+from backtest.report.write import (
+    build_page,
+    hide,
+    list_hidden,
+    write_blocks,
+    write_saved_page,
+)
 from backtest.results import read_entry
 from backtest.strategies import Capped, Constant
 from tests.crowd.test_cascades import make_cascade
@@ -216,6 +224,48 @@ def test_copies_run_again_and_their_trades_know_the_run(way):
         way(made("run").metrics)["sharpe"] = 9.0
     with pytest.raises(KeyError, match="did you mean 'sharpe'"):
         way(made("run").metrics)["sharp"]
+
+
+ODD = (
+    None, -1, 0, 1, True, 1e300, -1e300, 10**30, "", "x", "x" * 3000, [], [1], [None], {},
+    {"x": None}, "2024-13-45", "1970-01-01", "9999-12-31", "nan", ["a", "b"],
+)  # fmt: skip
+
+
+def list_places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if not isinstance(tree, dict | list):
+        return
+    for key in tree if isinstance(tree, dict) else range(min(len(tree), 5)):
+        yield (*above, key)
+        yield from list_places(tree[key], (*above, key))
+
+
+def forge(manifest: Any, draws: random.Random) -> Any:
+    """Return a manifest with one to three odd values, and the hash that fits it."""
+    forged = copy.deepcopy(manifest)
+    for _ in range(draws.choice([1, 1, 2, 3])):
+        *above, last = draws.choice([*list_places(forged)])
+        part = functools.reduce(lambda tree, key: tree[key], above, forged)
+        part[last] = copy.deepcopy(draws.choice(ODD))
+    return {**forged, SEAL: hash_manifest(forged)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n_draws", [2, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", MAKES)
+def test_the_page_of_a_forged_manifest_is_a_page_or_one_sentence(name, n_draws, tmp_path):
+    folder = made(name).save(tmp_path)
+    path, draws = folder / "manifest.json", random.Random(name)
+    manifest = json.loads(path.read_text())
+    for _ in range(n_draws):
+        forged = forge(manifest, draws)
+        path.write_text(json.dumps(forged))
+        said = ""
+        try:
+            write_saved_page(folder, tmp_path / "page.html", "html")
+        except bt.BacktestError as error:
+            said = str(error)
+        assert "\n" not in said
 
 
 @pytest.mark.parametrize("kind", [*MAKES, "surface"])
