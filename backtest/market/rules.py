@@ -19,7 +19,7 @@ import numpy as np
 from backtest import core
 from backtest.core import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.core.code_names import pd
-from backtest.core.units import DAY, HOUR
+from backtest.core.units import DAY, HOUR, SECOND
 from backtest.market import tables
 from backtest.market.tables import (
     PRICES,
@@ -583,6 +583,23 @@ def find_sampled(subject: Subject) -> list[Hit]:
     return [Hit(time[changes], places=(f"{text}, all at multiples of 4 hours",))]
 
 
+FIRST_OPEN_DAILY = 1_230_940_800 * SECOND
+"""2009-01-03, the first block of Bitcoin: no market before it was open each day."""
+SINCE_2001 = 978_307_200 * SECOND
+"""2001-01-01, from which Cocoa and Core Data of Apple count seconds."""
+
+
+def find_early_bars(subject: Subject) -> list[Hit]:
+    """Find bars of a market that never closes, all older than any such market."""
+    time = subject.time
+    never_closes = not subject.sessions and subject.interval is not None and subject.interval <= DAY
+    if not never_closes or not time.size or int(time[-1]) >= FIRST_OPEN_DAILY:
+        return []
+    shown = format_time(int(time[0]) + SINCE_2001)
+    place = f"as seconds since 2001, as Apple counts, they begin at {shown} UTC: time + 978_307_200"
+    return find_rows(time, np.ones(time.size, dtype=np.bool_), places=(place,))
+
+
 def find_settlement_gaps(subject: Subject) -> list[Hit]:
     holes = tables.missing_settlements(subject.once, *subject.span)
     if not holes:
@@ -671,6 +688,7 @@ RULES = (
          lambda s: find_rows(s.time, s.get("high") == s.get("low"))),
     Rule("without volume", _BARS, DOUBT,
          lambda s: find_rows(s.time, ~(s.get("volume", 1.0) > 0.0))),
+    Rule("seconds since 2001?", _BARS, DOUBT, find_early_bars),
     Rule("the rate in force, sampled?", _FUNDING, DOUBT, find_sampled),
     Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True)),
     Rule("off the hour", _FUNDING, DOUBT, find_off_hour),

@@ -242,6 +242,19 @@ def test_the_shorter_of_two_parts_is_the_stretch():
     assert (found.count, found.first) == (3, "2023-01-02 03:00")
 
 
+@pytest.mark.parametrize("freq", ["h", "D"])
+def test_seconds_since_2001_are_a_doubt(freq):
+    """Read as seconds since 1970 they are of 1993, when every market closed."""
+    times = pd.date_range("2024-03-01", periods=96, freq=freq, tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), times)
+    assert not bt.quality(bt.Market.from_frames(bars)).find("bars", "seconds since 2001?").count
+
+    bars.index = times - pd.Timedelta(seconds=978_307_200)
+    found = bt.quality(bt.Market.from_frames(bars)).find("bars", "seconds since 2001?")
+    assert found.count == 96
+    assert "they begin at 2024-03-01 UTC: time + 978_307_200" in found.places[0]
+
+
 @pytest.mark.slow
 def test_real_markets_and_the_six_crashes_have_no_stretch_and_no_more_outliers(real):
     """What the rules found before they saw both ends: rows of bars and marks by market."""
