@@ -12,7 +12,7 @@ from backtest.risk.funded import live_past
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.stress import StressedAccount
 from backtest.strategies import Constant, VolTarget
-from tests.kit import check_refused, free_venue, risk_of
+from tests.kit import check_refused, free_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 HOURS = bt.Market.sample(bars=200)
@@ -112,7 +112,7 @@ def test_a_column_that_is_unknown_where_paths_begin_is_refused():
     days = bt.Market.sample(bars=24 * 100)
     policy = VolTarget(estimator="har")
     calls = (
-        lambda: risk_of(days, policy, **TERMS, compile=False),
+        lambda: bt.Backtest(days, **TERMS).liquidation_risk(policy, compile=False),
         lambda: bt.Backtest(days, **TERMS).passing_probability(policy, compile=False),
     )
     for call in calls:
