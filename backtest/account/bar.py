@@ -143,8 +143,9 @@ def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
 @inlined
 def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     """Return whether instrument i would fill an order; writes its kind, before and reach."""
-    state, scratch = bar.state, bar.scratch
-    scratch.kind[i] = r.LEFT
+    plan = bar.scratch.plans[i]
+    state = bar.state
+    plan.kind = r.NO_TARGET
     if not fills.is_deciding(state, bar.quotes, i):
         return False
     if fills.is_ending(state, i):
@@ -152,11 +153,11 @@ def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     is_asking, _, held, reach = fills.measure_target(bar, equity, i)
     if not is_asking:
         return False
-    scratch.kind[i], scratch.before[i], scratch.reach[i] = r.KEPT, held, reach
+    plan.kind, plan.notional_held, plan.target = r.IN_BAND, held, reach
     rules = r.pick_instrument(bar.terms, i)
     if reach == math.inf or not is_outside(rules, equity, reach, held):
         return reach == math.inf
-    scratch.kind[i] = r.SMALL
+    plan.kind = r.SMALL
     return not is_too_small(rules, abs(bar.quotes.instruments[i].fill), reach, held)
 
 
@@ -192,7 +193,7 @@ def process_bar(bar: r.AccountBar, t: int) -> None:
     step[0] = 8
     if terms.fill == r.LATE:
         for i in range(len(state.positions)):
-            bar.scratch.carried[i] = state.positions[i].quantity
+            bar.scratch.walk[i].carried = state.positions[i].quantity
             if bar.quotes.instruments[i].is_last == 1:
                 state.positions[i].is_pending = 0
         if t > 0:
@@ -332,7 +333,7 @@ def follow_bests(bar: r.AccountBar) -> None:
     """Advance the best value u of trailing stops by this bar; 0 where nothing is held."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.positions)):
-        is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
+        is_fresh = terms.fill == r.RESTING and bar.scratch.plans[i].opened_now == 1.0
         position, quote = state.positions[i], quotes.instruments[i]
         if not r.is_held(state, i):
             position.best = 0.0

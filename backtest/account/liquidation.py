@@ -135,7 +135,7 @@ def find_step(bar: r.AccountBar, i: int) -> float:
     held, value = position.quantity, state.positions[i].value
     pool = balance.compute_pool(terms, state)
     balances = r.Balances(pool - held * value, position)
-    if is_step_whole(rules, balances, value, abs(scratch.start[i])):
+    if is_step_whole(rules, balances, value, abs(scratch.walk[i].quantity_at_start)):
         return held
     if rules.full_below_health > 0.0:  # assets and debts of the health factor, and debt in cash
         assets, debts = margin.compute_collateral_value(terms.rules.collateral, state.held), 0.0

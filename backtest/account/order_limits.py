@@ -19,7 +19,8 @@ BAND_SLACK = 0.1
 
 
 def classify_order(scratch: r.Scratch, i: int) -> int:
-    return r.INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else r.REDUCE
+    plan = scratch.plans[i]
+    return r.INCREASE if plan.target > max(plan.notional_held, 0.0) else r.REDUCE
 
 
 def scale_targets(bar: r.AccountBar, equity: float) -> None:
@@ -27,33 +28,36 @@ def scale_targets(bar: r.AccountBar, equity: float) -> None:
     state, scratch, most = bar.state, bar.scratch, bar.terms.max_gross_leverage * equity
     wanted, rest = 0.0, 0.0
     for i in range(len(state.positions)):
-        if scratch.kind[i] == r.KEPT:
-            scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
-            wanted += scratch.reach[i]
+        plan = scratch.plans[i]
+        if plan.kind == r.IN_BAND:
+            plan.target = most if plan.target == math.inf else plan.target
+            wanted += plan.target
         elif r.is_held(state, i):
             rest += compute_notional(state, bar.quotes, i)
     if wanted > 0.0 and wanted + rest > most:
         factor = max(most - rest, 0.0) / wanted
         for i in range(len(state.positions)):
-            scratch.reach[i] *= factor
+            scratch.plans[i].target *= factor
 
 
 def narrow_bands(bar: r.AccountBar, equity: float) -> None:
     """Take positions out of their bands where these carry gross notional over its cap."""
     state, scratch, total = bar.state, bar.scratch, 0.0
     for i in range(len(state.positions)):
-        if scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE:
-            total += scratch.reach[i]
+        plan = scratch.plans[i]
+        if plan.kind in (r.REDUCE, r.INCREASE):
+            total += plan.target
         elif r.is_held(state, i):
             total += compute_notional(state, bar.quotes, i)
     most = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
     if total > most:
         for i in range(len(state.positions)):
-            if scratch.kind[i] == r.KEPT and abs(scratch.before[i]) > scratch.reach[i]:
-                scratch.steps[i, OVER] = LEFT_OVER
+            plan = scratch.plans[i]
+            if plan.kind == r.IN_BAND and abs(plan.notional_held) > plan.target:
+                plan.cap_and_band = BAND_KEPT
                 if total > (1.0 + BAND_SLACK) * most:
-                    scratch.kind[i] = classify_order(scratch, i)
-                    scratch.steps[i, OVER] = TAKEN
+                    plan.kind = classify_order(scratch, i)
+                    plan.cap_and_band = BAND_OVERRULED
 
 
 def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
@@ -71,17 +75,10 @@ CAUSES = (
     BAND_OVER_CAP,
 ) = range(15)  # fmt: skip
 COUNT, ASKED, HELD, CUT, DISTANCE, DAYS, NEXT_DAY = range(7)
-N_SUMS, N_STEPS = 7, 8
+N_SUMS = 7
 """Sums of a cause, as leverage: the last axis of ``Scratch.cuts``."""
-LIMITED, UNIT, START, SIZED, PLANNED, REACHED, OVER, OVER_SHARE = range(8)
-"""An order on its way to a fill: the last axis of ``Scratch.steps``.
-
-The notional that its margin allows; the value of a contract, and contracts before, as the limits
-leave them, in whole lots, and after the fill; what the cap of gross leverage made of its band; the
-notional over its share of equity.
-"""
-TAKEN, LEFT_OVER = 1.0, 2.0
-"""What may stand in ``OVER``: taken out of its band, or kept although gross is over the cap."""
+BAND_OVERRULED, BAND_KEPT = 1.0, 2.0
+"""Values of ``cap_and_band``: taken out of its band, or kept though gross is over the cap."""
 LEAST_LEVERAGE = r.NUMBERS.index("min_leverage")
 LEAST = 1e-9
 """A limit binds if it moves a target by more than this share of it."""
@@ -98,38 +95,42 @@ class Decision(NamedTuple):
 
 def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
     """Cut the target of an increase to the margin that its share allows; return whether it is."""
-    scratch, rules = bar.scratch, r.pick_instrument(bar.terms, i)
+    plan = bar.scratch.plans[i]
+    rules = r.pick_instrument(bar.terms, i)
     if rules.margin_share == math.inf:
         return False
     most = margin.compute_largest_notional(
         r.pick_margin(bar.terms, i),
-        rules.margin_share * (equity - scratch.fee[i]),
-        scratch.before[i],
-        rules.margin_share * scratch.cost[i],
+        rules.margin_share * (equity - plan.fee),
+        plan.notional_held,
+        rules.margin_share * plan.cost,
         bar.quotes.instruments[i].initial,
-        scratch.reach[i],
+        plan.target,
     )
-    reach = max(min(scratch.reach[i], most), scratch.before[i], 0.0)
-    scratch.steps[i, OVER_SHARE] = scratch.reach[i] - reach
-    scratch.reach[i] = reach
-    return bool(scratch.steps[i, OVER_SHARE] > 0.0)
+    reach = max(min(plan.target, most), plan.notional_held, 0.0)
+    plan.cut_by_share = plan.target - reach
+    plan.target = reach
+    return bool(plan.cut_by_share > 0.0)
 
 
 def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
-    """Write the steps of an order to its fill, in contracts, into scratch.steps."""
-    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
-    steps, before, size = scratch.steps, scratch.before[i], scratch.reach[i]
-    if scratch.kind[i] == r.INCREASE:
-        size = scratch.kept[i] + factor * scratch.added[i]
+    """Write the steps of an order to its fill, in contracts, into its plan."""
+    plan = bar.scratch.plans[i]
+    state, quotes = bar.state, bar.quotes
+    before, size = plan.notional_held, plan.target
+    if plan.kind == r.INCREASE:
+        size = plan.notional_kept + factor * plan.notional_added
         size = before if size <= before and before > 0.0 else size
-    elif scratch.kind[i] == r.UNPLACED:
+    elif plan.kind == r.UNPLACED:
         size = before
     unit = abs(quotes.instruments[i].fill)
-    steps[i, UNIT], steps[i, START], steps[i, SIZED] = unit, before / unit, size / unit
-    steps[i, REACHED] = scratch.side[i] * state.positions[i].quantity
-    steps[i, PLANNED] = steps[i, REACHED]
-    if bar.terms.fill == r.RESTING and not math.isnan(scratch.wanted[i]):
-        steps[i, PLANNED] = scratch.side[i] * scratch.wanted[i]
+    plan.contract_notional = unit
+    plan.quantity_held = before / unit
+    plan.quantity_allowed = size / unit
+    plan.quantity_filled = plan.side * state.positions[i].quantity
+    plan.quantity_rounded = plan.quantity_filled
+    if bar.terms.fill == r.RESTING and not math.isnan(plan.resting_quantity):
+        plan.quantity_rounded = plan.side * plan.resting_quantity
 
 
 def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
@@ -137,21 +138,22 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
     for i in range(len(state.positions)):
+        plan = scratch.plans[i]
         position = state.positions[i]
-        level, signal, is_kept = position.leverage, position.signal, scratch.kind[i] == r.KEPT
-        over = 0.0 if is_kept else scratch.steps[i, OVER_SHARE]
-        reach = scratch.reach[i] + over
-        overlay, before = state.wallet.overlay, scratch.before[i]
+        level, signal, is_kept = position.leverage, position.signal, plan.kind == r.IN_BAND
+        over = 0.0 if is_kept else plan.cut_by_share
+        reach = plan.target + over
+        overlay, before = state.wallet.overlay, plan.notional_held
         stated = 0.0
         if signal != 0.0:
             stated = abs(signal) * level * equity * overlay
         is_counted = stated < math.inf and (signal != 0.0 or before != 0.0)
-        if scratch.kind[i] == r.LEFT or inverse == 0.0 or not is_counted:
+        if plan.kind == r.NO_TARGET or inverse == 0.0 or not is_counted:
             continue
-        reached = before if is_kept else scratch.steps[i, REACHED] * scratch.steps[i, UNIT]
+        reached = before if is_kept else plan.quantity_filled * plan.contract_notional
         decision = Decision(stated, reached, inverse, time)
         add_cut(scratch, decision, i, ALL, stated - reached)
-        if scratch.steps[i, OVER] == TAKEN:
+        if plan.cap_and_band == BAND_OVERRULED:
             add_cut(scratch, decision, i, CAP_OVER_BAND, 0.0)  # the band is overruled: no cut
         if stated != reach:
             level = max(level, terms.numbers[i, LEAST_LEVERAGE])
@@ -172,7 +174,7 @@ def count_over_cap(bar: r.AccountBar, gross: float) -> None:
     """Count a close above the cap of gross leverage if bands had left it there at the fills."""
     scratch, n, is_left = bar.scratch, len(bar.scratch.cuts) - 1, False
     for i in range(n):
-        is_left = is_left or scratch.steps[i, OVER] == LEFT_OVER
+        is_left = is_left or scratch.plans[i].cap_and_band == BAND_KEPT
     most = bar.terms.max_gross_leverage * bar.state.wallet.equity
     if is_left and gross > most * (1.0 + TOLERANCE):
         scratch.cuts[n if n > 1 else 0, BAND_OVER_CAP, COUNT] += 1.0
@@ -180,29 +182,30 @@ def count_over_cap(bar: r.AccountBar, gross: float) -> None:
 
 def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
     """Add what margin, wallet, volume, lots and minimum took of an order to the cuts."""
-    scratch, steps = bar.scratch, bar.scratch.steps
-    unit, reach, limited = steps[i, UNIT], scratch.reach[i], steps[i, LIMITED]
-    sized, planned = steps[i, SIZED] * unit, steps[i, PLANNED] * unit
-    if scratch.kind[i] == r.INCREASE or scratch.kind[i] == r.UNPLACED:
+    plan = bar.scratch.plans[i]
+    scratch = bar.scratch
+    unit, reach, limited = plan.contract_notional, plan.target, plan.allowed_by_margin
+    sized, planned = plan.quantity_allowed * unit, plan.quantity_rounded * unit
+    if plan.kind in (r.INCREASE, r.UNPLACED):
         size = sized
-        if scratch.kind[i] == r.INCREASE:
-            size = scratch.kept[i] + scratch.added[i]
+        if plan.kind == r.INCREASE:
+            size = plan.notional_kept + plan.notional_added
         of_margin = VENUE_LEVERAGE if r.pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
-        taken = size - sized if scratch.kind[i] == r.INCREASE else 0.0
+        taken = size - sized if plan.kind == r.INCREASE else 0.0
         count_cut(scratch, decision, i, of_margin, reach - limited + taken)
-        rest = WALLET if scratch.kind[i] == r.INCREASE else UNFILLED
+        rest = WALLET if plan.kind == r.INCREASE else UNFILLED
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
         rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].volume
-        held, part, left = steps[i, START], rules.participation * volume, steps[i, SIZED]
+        held, part, left = plan.quantity_held, rules.participation * volume, plan.quantity_allowed
         if abs(left - held) > part:
             left = held + (part if left > held else -part)
-        slow = steps[i, SIZED] - left
+        slow = plan.quantity_allowed - left
         whole = math.copysign(truncate(rules, abs(left)), left)
         dust = max(1e-6 * rules.lot, TOLERANCE * abs(held))
         is_small = abs(left - held) * unit < rules.min_notional
         is_small |= dust < abs(whole - held) and abs(whole - held) * unit < rules.min_notional
-        is_skipped = is_small and abs(steps[i, PLANNED] - held) <= dust
+        is_skipped = is_small and abs(plan.quantity_rounded - held) <= dust
         count_cut(scratch, decision, i, PARTICIPATION, slow * unit)
         cause = MIN_NOTIONAL if is_skipped else LOT
         count_cut(scratch, decision, i, cause, sized - slow * unit - planned)
@@ -248,7 +251,7 @@ def fit_increases(bar: r.AccountBar) -> float:
     free -= compute_all_uncounted(bar, -2)
     count, only, fixed, is_whole = 0, 0, 0.0, is_joint(terms, state)
     for i in range(len(state.positions)):
-        if scratch.kind[i] == r.INCREASE:
+        if scratch.plans[i].kind == r.INCREASE:
             count, only = count + 1, i
         elif not is_whole and r.is_held(state, i) and not r.is_isolated(terms, i):
             quote = quotes.instruments[i]
@@ -256,9 +259,10 @@ def fit_increases(bar: r.AccountBar) -> float:
             fixed += margin.compute_initial(r.pick_margin(terms, i), notional, quote.initial)
     if count == 1 and not is_whole and not r.is_isolated(terms, only):
         rules, initial = r.pick_margin(terms, only), quotes.instruments[only].initial
-        before, cost = scratch.before[only], scratch.cost[only]
-        rest = free - fixed - scratch.fee[only]
-        kept, added = scratch.kept[only], scratch.added[only]
+        plan = scratch.plans[only]
+        before, cost = plan.notional_held, plan.cost
+        rest = free - fixed - plan.fee
+        kept, added = plan.notional_kept, plan.notional_added
         wanted = kept + added
         limit = margin.compute_largest_notional(rules, rest, before, cost, initial, wanted)
         if limit >= wanted or added == 0.0:
@@ -283,9 +287,10 @@ def compute_all_uncounted(bar: r.AccountBar, turned: int) -> float:
     """Return the profit of cross positions that backs no order, less those that turn."""
     terms, state, scratch, total = bar.terms, bar.state, bar.scratch, 0.0
     for i in range(len(state.positions)):
+        plan = scratch.plans[i]
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.pick_instrument(terms, i)
-            is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
+            is_flip = plan.kind == r.INCREASE and plan.notional_held < 0.0 and turned == -2
             if not is_flip and i != turned:
                 position, value = r.pick_position(state, i), state.positions[i].value
                 total += compute_uncounted(rules, position, value)
@@ -298,12 +303,13 @@ def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) ->
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
     for i in range(len(state.positions)):
-        if scratch.kind[i] == r.INCREASE:
-            size = scratch.kept[i] + factor * scratch.added[i]
+        plan = scratch.plans[i]
+        if plan.kind == r.INCREASE:
+            size = plan.notional_kept + factor * plan.notional_added
             if r.is_isolated(terms, i):
-                taken += factor * scratch.added[i] * scratch.taken[i] - scratch.returned[i]
+                taken += factor * plan.notional_added * plan.cost_of_balance - plan.returned_by_flip
                 continue
-            costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
+            costs += plan.cost * (size - plan.notional_held) + plan.fee
             if not is_whole and size > 0.0:
                 initial = bar.quotes.instruments[i].initial
                 needed += margin.compute_initial(r.pick_margin(terms, i), size, initial)
@@ -316,18 +322,19 @@ def try_initial(bar: r.AccountBar, factor: float) -> float:
     """Return the initial margin of the account with increases times a factor; restores it."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
+        plan = scratch.plans[i]
         position = state.positions[i]
-        scratch.start[i] = position.quantity
-        if scratch.kind[i] == r.INCREASE:
-            size = scratch.kept[i] + factor * scratch.added[i]
-            position.quantity = scratch.side[i] * size / abs(bar.quotes.instruments[i].fill)
+        scratch.walk[i].quantity_aside = position.quantity
+        if plan.kind == r.INCREASE:
+            size = plan.notional_kept + factor * plan.notional_added
+            position.quantity = plan.side * size / abs(bar.quotes.instruments[i].fill)
     outlay = options.try_options(terms, state, factor)
     needed = compute_needed(terms, state, True) + outlay
     needed += margin.compute_haircuts(terms.rules, state.held)
     if options.holds_options(state):
         needed -= compute_counted(terms, state)
     for i in range(len(state.positions)):
-        state.positions[i].quantity = scratch.start[i]
+        state.positions[i].quantity = scratch.walk[i].quantity_aside
     for k in range(len(state.options.before)):
         state.options.positions.quantities[k] = state.options.before[k]
     return needed
@@ -379,16 +386,16 @@ def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: flo
     """Write the account as some contracts of instrument i alone; keeps the rest in scratch."""
     for j in range(len(state.positions)):
         position = state.positions[j]
-        scratch.hidden[j] = position.quantity
+        scratch.walk[j].quantity_aside = position.quantity
         position.quantity = quantity if j == i else 0.0
     for c in range(len(state.held.amounts)):
-        scratch.kept_assets[c] = state.held.amounts[c]
+        scratch.assets[c].amount_aside = state.held.amounts[c]
         state.held.amounts[c] = 0.0
 
 
 def show_others(state: r.AccountState, scratch: r.Scratch) -> None:
     """Write back what :func:`hide_others` kept."""
     for j in range(len(state.positions)):
-        state.positions[j].quantity = scratch.hidden[j]
+        state.positions[j].quantity = scratch.walk[j].quantity_aside
     for c in range(len(state.held.amounts)):
-        state.held.amounts[c] = scratch.kept_assets[c]
+        state.held.amounts[c] = scratch.assets[c].amount_aside

@@ -404,13 +404,14 @@ def find_reduction(bar: r.AccountBar) -> float:
     """Return the largest factor of all cross positions whose margin ratio is met, by bisection."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.positions)):
-        scratch.start[i] = state.positions[i].quantity
+        plan = scratch.plans[i]
+        scratch.walk[i].quantity_aside = state.positions[i].quantity
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
             side = -1.0 if state.positions[i].quantity > 0.0 else 1.0
             worsening = orders.round_worsening(rules, quote.fill, side, rules.slippage)
-            scratch.cost[i] = orders.compute_cost(rules, side, worsening)
-            scratch.fee[i] = orders.compute_order_fee(rules, quote)
+            plan.cost = orders.compute_cost(rules, side, worsening)
+            plan.fee = orders.compute_order_fee(rules, quote)
     low, high = 0.0, 1.0
     if spare(terms, state, scratch, 1.0) >= 0.0:
         return 1.0
@@ -431,15 +432,16 @@ def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: flo
     if holds_options(state):
         backing += balance.compute_counted(terms, state)
     for i in range(len(state.positions)):
-        if scratch.start[i] != 0.0 and not r.is_isolated(terms, i):
+        plan, quantity = scratch.plans[i], scratch.walk[i].quantity_aside
+        if quantity != 0.0 and not r.is_isolated(terms, i):
             position = state.positions[i]
-            notional = abs(scratch.start[i] * position.value)
-            backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
-            position.quantity = factor * scratch.start[i]
+            notional = abs(quantity * position.value)
+            backing -= plan.cost * ((1.0 - factor) * notional) + plan.fee
+            position.quantity = factor * quantity
     needed = terms.rules.level * balance.compute_needed(terms, state, False)
     backing -= margin.compute_haircuts(terms.rules, state.held)
     for i in range(len(state.positions)):
-        state.positions[i].quantity = scratch.start[i]
+        state.positions[i].quantity = scratch.walk[i].quantity_aside
     return terms.grace_ratio * backing - needed
 
 
@@ -504,21 +506,23 @@ def change_settings(bar: r.AccountBar, t: int) -> None:
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     for i in range(len(state.positions)):
-        scratch.kind[i], scratch.reach[i] = 0, 0.0
+        plan = scratch.plans[i]
+        plan.kind, plan.target = 0, 0.0
         is_bound = is_ending(state, i) or not is_deciding(state, quotes, i)
         if state.positions[i].asked > 0.0 and r.is_isolated(bar.terms, i) and not is_bound:
             choose_setting(bar, i)
     for i in range(len(state.positions)):
-        if scratch.reach[i] < 0.0:
+        if scratch.plans[i].target < 0.0:
             shift_margin(bar, t, i, False)
     for i in range(len(state.positions)):
-        if scratch.reach[i] > 0.0:
+        if scratch.plans[i].target > 0.0:
             shift_margin(bar, t, i, True)
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:
-    """Write the venue leverage of a position, and the money to move into scratch.reach."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    """Write the venue leverage of a position, and the money to move into its plan."""
+    plan = bar.scratch.plans[i]
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     position = state.positions[i]
     rules, asked = r.pick_margin(terms, i), position.asked
     quote = quotes.instruments[i]
@@ -528,14 +532,14 @@ def choose_setting(bar: r.AccountBar, i: int) -> None:
         if notional <= rules.caps[k]:
             most = max(most, rules.leverages[k] / quote.initial)
     setting = min(asked, max(most, position.setting))
-    scratch.kind[i] = 1 if setting != position.setting else 0
+    plan.kind = 1 if setting != position.setting else 0
     position.setting = setting
     terms.rules.brackets.settings[i] = setting
     if r.is_held(state, i):
         entry = abs(position.quantity * position.entry)
         wanted = entry / (asked if asked < math.inf else setting)
         moved = wanted - position.margin
-        scratch.reach[i] = moved if abs(moved) > TOLERANCE * entry else 0.0
+        plan.target = moved if abs(moved) > TOLERANCE * entry else 0.0
 
 
 def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
@@ -543,7 +547,8 @@ def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
 
     Logs what moved, and what a new setting could not move.
     """
-    terms, state, scratch, log = bar.terms, bar.state, bar.scratch, bar.log
+    plan = bar.scratch.plans[i]
+    terms, state, log = bar.terms, bar.state, bar.log
     position, quote = state.positions[i], bar.quotes.instruments[i]
     if is_adding:
         free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
@@ -553,17 +558,17 @@ def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
         needed = abs(position.quantity * quote.fill) / setting - profit
         needed = max(needed, abs(position.quantity * position.entry) / setting)
         free = max(position.margin - needed, 0.0)
-    moved = min(abs(scratch.reach[i]), free)
+    moved = min(abs(plan.target), free)
     position.margin += moved if is_adding else -moved
     state.wallet.cash -= moved if is_adding else -moved
     was_refused = position.refused_adding if is_adding else position.refused_returning
-    refused = abs(scratch.reach[i]) - moved
+    refused = abs(plan.target) - moved
     if moved > 0.0:
         kind = Event.MARGIN_ADDED if is_adding else Event.MARGIN_RETURNED
         r.log_event(log, t, i, kind, quote.fill, 0.0, moved)
-    if refused <= TOLERANCE * abs(scratch.reach[i]):
+    if refused <= TOLERANCE * abs(plan.target):
         was_refused = 0.0
-    elif scratch.kind[i] == 1 and was_refused == 0.0:
+    elif plan.kind == 1 and was_refused == 0.0:
         r.log_event(log, t, i, Event.MARGIN_REFUSED, quote.fill, 0.0, refused)
         was_refused = 1.0
     if is_adding:

@@ -186,13 +186,13 @@ def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
         return 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
-        scratch.hidden[i], position.quantity = position.quantity, 0.0
+        scratch.walk[i].quantity_aside, position.quantity = position.quantity, 0.0
     for j in range(len(own.targets)):
         own.before[j] = own.positions.quantities[j]
         own.positions.quantities[j] = own.before[j] if j == k else 0.0
     found = balance.compute_with_options(terms, state, False)
     for i in range(len(state.positions)):
-        state.positions[i].quantity = scratch.hidden[i]
+        state.positions[i].quantity = scratch.walk[i].quantity_aside
     for j in range(len(own.targets)):
         own.positions.quantities[j] = own.before[j]
     return found
@@ -272,13 +272,13 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
     brackets, positions = terms.rules.brackets, bar.state.options.positions
     for k in range(len(positions.strikes) if terms.intrabar == r.WORST else 0):
         i = terms.options.instruments[k]
-        size, step = brackets.sizes[i], scratch.mark_end[i] - scratch.mark[i]
+        size, step = brackets.sizes[i], scratch.walk[i].mark_end - scratch.walk[i].mark
         if positions.quantities[k] == 0.0 or step == 0.0:
             continue
         value = size * positions.strikes[k]
         if brackets.are_inverse[i]:
             value = -size / positions.strikes[k]
-        place = (value - scratch.mark[i]) / step
+        place = (value - scratch.walk[i].mark) / step
         if after * (1.0 + TOLERANCE) < place < crossed:
             crossed = place
     return crossed
@@ -291,12 +291,12 @@ def bound_fall(bar: r.AccountBar) -> float:
     pool = margin.OptionPool(packed, state.held, positions, terms.options.rules)
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            change = scratch.mark_end[i] - scratch.mark[i]
+            change = scratch.walk[i].mark_end - scratch.walk[i].mark
             gain = 0.0 if r.is_spot(terms, i) else max(state.positions[i].quantity * change, 0.0)
             fall += abs(change) * margin.bound_linear_slope(packed, state.held, i) - 2.0 * gain
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
-            step = abs(scratch.price_end[c] - scratch.price[c])
+            step = abs(scratch.assets[c].price_end - scratch.assets[c].price)
             fall += step * margin.bound_asset_slope(packed, state.held, c)
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
@@ -341,7 +341,7 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
     first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
     if step < 0:
         first, second = UP[-step - 1], UP[-step]
-    base = margin.Waypoint(scratch.last, scratch.kept_assets)
+    base = margin.Waypoint(scratch.value_aside, scratch.price_aside)
     margin.aim(terms.rules, base, i, first, margin.Waypoint(scratch.mark, scratch.price))
     margin.aim(terms.rules, base, i, second, margin.Waypoint(scratch.mark_end, scratch.price_end))
 
@@ -349,9 +349,9 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
     """Keep the values u and prices from before a search."""
     for i in range(len(state.positions)):
-        scratch.last[i] = state.positions[i].value
+        scratch.walk[i].value_aside = state.positions[i].value
     for c in range(len(state.held.prices)):
-        scratch.kept_assets[c] = state.held.prices[c]
+        scratch.assets[c].price_aside = state.held.prices[c]
 
 
 @of_options(returns=False)
@@ -375,12 +375,12 @@ def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float)
             left = compute_left(bar, 0.0)
         place, left = follow_segment(bar, left) if left > 0.0 else (0.0, left)
         if place <= 1.0:
-            value = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
+            value = scratch.walk[i].mark + place * (scratch.walk[i].mark_end - scratch.walk[i].mark)
             break
     for j in range(len(state.positions)):
-        state.positions[j].value = scratch.last[j]
+        state.positions[j].value = scratch.walk[j].value_aside
     for c in range(len(state.held.prices)):
-        state.held.prices[c] = scratch.kept_assets[c]
+        state.held.prices[c] = scratch.assets[c].price_aside
     options.price_options(bar.terms, state, state.held.values)
     return float(value)
 
@@ -520,10 +520,10 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     options.price_options(terms, state, state.held.values)
     log_causes(bar, t)
     for i in range(len(state.positions)):
-        scratch.start[i] = 0.0
+        scratch.walk[i].quantity_at_start = 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             position = state.positions[i]
-            scratch.start[i] = position.quantity
+            scratch.walk[i].quantity_at_start = position.quantity
             balance.mark_to_ledger(state, i, position.value, ledger)
     for k in range(len(state.options.targets)):
         state.options.started[k] = state.options.positions.quantities[k]
@@ -592,26 +592,28 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
     for i in range(len(state.positions)):
-        scratch.cost[i], scratch.taken[i] = 0.0, 0.0
+        plan = scratch.plans[i]
+        plan.cost, plan.cost_of_balance = 0.0, 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            scratch.reach[i] = state.positions[i].quantity
-            cost, notional, fee = close_part(bar, i, scratch.reach[i])
-            scratch.cost[i], scratch.taken[i], scratch.fee[i] = cost, notional, fee
-            asked += scratch.fee[i]
-            gross += scratch.taken[i]
-            ledger[i].traded += scratch.taken[i]
+            plan.target = state.positions[i].quantity
+            cost, notional, fee = close_part(bar, i, plan.target)
+            plan.cost, plan.cost_of_balance, plan.fee = cost, notional, fee
+            asked += plan.fee
+            gross += plan.cost_of_balance
+            ledger[i].traded += plan.cost_of_balance
     asked_of_options, premiums = close_options_of_pool(bar)
     asked, gross = asked + asked_of_options, gross + premiums
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     left = max(balance.compute_balance(terms, state), 0.0) + balance.compute_proceeds(terms, state)
     is_all = asked * (1.0 + TOLERANCE) < left
     for i in range(len(state.positions)):
-        if scratch.taken[i] > 0.0:
-            fee = scratch.fee[i] if is_all else left * (scratch.taken[i] / gross)
+        plan = scratch.plans[i]
+        if plan.cost_of_balance > 0.0:
+            fee = plan.fee if is_all else left * (plan.cost_of_balance / gross)
             state.wallet.cash -= fee
-            loss = scratch.cost[i] + fee
+            loss = plan.cost + fee
             ledger[i].liquidation_loss += loss
-            r.log_liquidation(log, t, i, state.positions[i].marked, -scratch.reach[i], loss)
+            r.log_liquidation(log, t, i, state.positions[i].marked, -plan.target, loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(bar, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))

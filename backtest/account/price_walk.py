@@ -100,10 +100,10 @@ def find_stop_on_segment(bar: r.AccountBar) -> float:
 
 def compute_drawn(bar: r.AccountBar, place: float) -> float:
     """Return the equity above its floor at a part of the segment; writes values there."""
-    terms, state, scratch, values = bar.terms, bar.state, bar.scratch, bar.scratch.failure
+    terms, state, scratch, values = bar.terms, bar.state, bar.scratch, bar.scratch.between
     pool_liquidation.value_on_segment(bar, place)
     for i in range(len(values)):
-        values[i] = move(scratch.last[i], scratch.last_end[i], place)
+        values[i] = move(scratch.walk[i].last, scratch.walk[i].last_end, place)
     equity = balance.compute_equity_at(terms, state, values, state.held.prices)
     return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
 
@@ -170,7 +170,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
         if r.is_isolated(terms, i):
             may_fail = r.is_held(state, i) and quote.is_listed == 1
             is_hit = may_fail and liquidate_isolated(bar, t, i, quote.mark_open, False)
-        bar.scratch.kind[i] = 1 if is_hit else 0
+        bar.scratch.walk[i].is_hit = 1 if is_hit else 0
         is_any_hit = is_any_hit or is_hit
     level = math.nan
     if had_only_position:
@@ -178,7 +178,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
     elif terms.has_floor and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
         close_account(bar, t, quotes.open, quotes.asset_mark_open)
     for i in range(len(state.positions)):
-        is_waiting = is_any_hit and bar.scratch.kind[i] == 1
+        is_waiting = is_any_hit and bar.scratch.walk[i].is_hit == 1
         quote = quotes.instruments[i]
         may_stop = r.is_held(state, i) and quote.is_listed == 1 and r.has_stops(terms, i)
         if may_stop and not is_waiting:
@@ -423,8 +423,8 @@ def walk(bar: r.AccountBar, t: int) -> None:
     if is_filling:
         take_late_profits(bar, t)
         for i in range(len(state.positions)):
-            if scratch.fresh[i] == 1.0 and r.is_held(state, i):
-                position, now = state.positions[i], scratch.last[i]
+            if scratch.plans[i].opened_now == 1.0 and r.is_held(state, i):
+                position, now = state.positions[i], scratch.walk[i].last
                 is_long, best = position.quantity > 0.0, position.best
                 position.best = max(best, now) if is_long else min(best, now)
     if is_ambiguous and state.wallet.pool_failed == 0.0:
@@ -436,15 +436,15 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     if terms.has_floor:
         return False
-    for i in range(len(scratch.last)):
+    for i in range(len(scratch.walk)):
         if r.is_held(state, i):
             if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
                 return False
             if r.has_stops(terms, i) and is_stop_near(bar, i):
                 return False
-        scratch.mark_end[i] = scratch.mark[i]
-    for c in range(len(scratch.price)):
-        scratch.price_end[c] = scratch.price[c]
+        scratch.walk[i].mark_end = scratch.walk[i].mark
+    for c in range(len(scratch.assets)):
+        scratch.assets[c].price_end = scratch.assets[c].price
     left = pool_liquidation.compute_left(bar, 0.0)
     for leg in range(3):
         aim_at_leg(quotes, scratch, leg)
@@ -456,28 +456,29 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
 
 def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
     """Write the opens as the values at which the walk stands."""
-    for i in range(len(scratch.last)):
+    for i in range(len(scratch.walk)):
         quote = quotes.instruments[i]
-        scratch.last[i], scratch.mark[i] = quote.open, quote.mark_open
-    for c in range(len(scratch.price)):
-        scratch.price[c] = quotes.assets[c].mark_open
+        scratch.walk[i].last = quote.open
+        scratch.walk[i].mark = quote.mark_open
+    for c in range(len(scratch.assets)):
+        scratch.assets[c].price = quotes.assets[c].mark_open
 
 
 def choose_turns(bar: r.AccountBar) -> None:
     """Write whether each price goes to its low first, once for the bar."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    n, is_worst = len(scratch.last), terms.intrabar == r.WORST
+    n, is_worst = len(scratch.walk), terms.intrabar == r.WORST
     is_low = is_low_first(terms, state, quotes, EVERY)
     for i in range(n):
         if is_worst:
             is_low = is_low_first(terms, state, quotes, terms.markets[i])
             if r.is_isolated(terms, i):
                 is_low = state.positions[i].quantity >= 0.0
-        scratch.turn[i] = 1.0 if is_low else 0.0
-    for c in range(len(scratch.price)):
+        scratch.walk[i].goes_low_first = 1.0 if is_low else 0.0
+    for c in range(len(scratch.assets)):
         if is_worst:
             is_low = is_low_first(terms, state, quotes, terms.markets[n + c])
-        scratch.asset_turn[c] = 1.0 if is_low else 0.0
+        scratch.assets[c].goes_low_first = 1.0 if is_low else 0.0
 
 
 def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, market: int) -> bool:
@@ -511,18 +512,26 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
 
 def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
     """Write the values u at the end of leg 0, 1 or 2 of the walk."""
-    for i in range(len(scratch.last)):
-        is_low = (scratch.turn[i] == 1.0) == (leg == 0)
-        quote = quotes.instruments[i]
-        scratch.last_end[i] = quote.low if is_low else quote.high
-        scratch.mark_end[i] = quote.mark_low if is_low else quote.mark_high
+    for i in range(len(scratch.walk)):
+        prices, quote = scratch.walk[i], quotes.instruments[i]
+        is_low = (prices.goes_low_first == 1.0) == (leg == 0)
         if leg == 2:
-            scratch.last_end[i], scratch.mark_end[i] = quote.close, quote.mark_close
-    for c in range(len(scratch.price)):
-        is_low = (scratch.asset_turn[c] == 1.0) == (leg == 0)
-        scratch.price_end[c] = quotes.assets[c].mark_low if is_low else quotes.assets[c].mark_high
+            prices.last_end = quote.close
+            prices.mark_end = quote.mark_close
+        elif is_low:
+            prices.last_end = quote.low
+            prices.mark_end = quote.mark_low
+        else:
+            prices.last_end = quote.high
+            prices.mark_end = quote.mark_high
+
+    for c in range(len(scratch.assets)):
+        asset, quote = scratch.assets[c], quotes.assets[c]
+        is_low = (asset.goes_low_first == 1.0) == (leg == 0)
         if leg == 2:
-            scratch.price_end[c] = quotes.assets[c].mark_close
+            asset.price_end = quote.mark_close
+        else:
+            asset.price_end = quote.mark_low if is_low else quote.mark_high
 
 
 def is_failing_at_adverse(bar: r.AccountBar) -> bool:
@@ -531,24 +540,24 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
     if terms.intrabar == r.WORST or balance.count_cross(terms, state) == 0:
         return False
     has_options = is_walking(terms, state)
-    for i in range(len(scratch.mark)):
-        scratch.mark_end[i] = scratch.mark[i]
+    for i in range(len(scratch.walk)):
+        scratch.walk[i].mark_end = scratch.walk[i].mark
         quote = quotes.instruments[i]
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             position = r.pick_position(state, i)
-            scratch.last_end[i] = p.find_adverse(position, quote.low, quote.high)
+            scratch.walk[i].last_end = p.find_adverse(position, quote.low, quote.high)
             adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
             kind, place, _ = find_stop_place(bar, i)
             place = 1.0 if kind == p.NOTHING else min(place, 1.0)
-            scratch.mark_end[i] = move(scratch.mark[i], adverse, place)
+            scratch.walk[i].mark_end = move(scratch.walk[i].mark, adverse, place)
         elif has_options and pool_liquidation.is_moved_by(terms, state, i):
             at_low = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)[0]
             at_high = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)[0]
-            scratch.mark_end[i] = quote.mark_low if at_low <= at_high else quote.mark_high
-    for c in range(len(scratch.price)):
+            scratch.walk[i].mark_end = quote.mark_low if at_low <= at_high else quote.mark_high
+    for c in range(len(scratch.assets)):
         is_long = state.held.amounts[c] > 0.0
         low, high = quotes.assets[c].mark_low, quotes.assets[c].mark_high
-        scratch.price_end[c] = low if is_long else high
+        scratch.assets[c].price_end = low if is_long else high
     balance.value_at(state, scratch.mark_end, scratch.price_end)
     if has_options:
         options.price_options(terms, state, state.held.values)
@@ -564,9 +573,9 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
         return not math.isnan(goal)
     adverse = p.find_adverse(r.pick_position(state, i), quote.mark_low, quote.mark_high)
     if r.is_isolated(terms, i):
-        scratch.mark_end[i] = adverse
+        scratch.walk[i].mark_end = adverse
         return find_own_failure(bar, i) <= 1.0
-    ratio = adverse / scratch.mark[i]
+    ratio = adverse / scratch.walk[i].mark
     ratio = 1.0 / ratio if terms.rules.brackets.are_inverse[i] else ratio
     segment = pool_liquidation.find_segment(bar)
     margin.aim(terms.rules, segment.start, i, ratio, segment.end)
@@ -578,7 +587,7 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     for i in range(len(state.positions)):
         rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-        if scratch.fresh[i] == 0.0 or not r.is_held(state, i) or not rules.has_exits:
+        if scratch.plans[i].opened_now == 0.0 or not r.is_held(state, i) or not rules.has_exits:
             continue
         side = 1.0 if state.positions[i].quantity > 0.0 else -1.0
         goal = p.compute_target_price(rules, r.pick_position(state, i), quote)
@@ -603,7 +612,7 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
             options.book_profits(state, bar.ledger)
             close_account(bar, t, scratch.last, scratch.price)
         elif event.what == ALONE:
-            liquidate_isolated(bar, t, who, scratch.mark[who], True)
+            liquidate_isolated(bar, t, who, scratch.walk[who].mark, True)
         elif event.what == FILLED:
             fill_resting(bar, t, who)
         else:
@@ -613,11 +622,13 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
 
 def advance(scratch: r.Scratch, place: float) -> None:
     """Move the values u and prices to a part of the segment."""
-    for i in range(len(scratch.last)):
-        scratch.last[i] = move(scratch.last[i], scratch.last_end[i], place)
-        scratch.mark[i] = move(scratch.mark[i], scratch.mark_end[i], place)
-    for c in range(len(scratch.price)):
-        scratch.price[c] = move(scratch.price[c], scratch.price_end[c], place)
+    for i in range(len(scratch.walk)):
+        prices = scratch.walk[i]
+        prices.last = move(prices.last, prices.last_end, place)
+        prices.mark = move(prices.mark, prices.mark_end, place)
+    for c in range(len(scratch.assets)):
+        asset = scratch.assets[c]
+        asset.price = move(asset.price, asset.price_end, place)
 
 
 @inlined
@@ -675,7 +686,8 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
     """Return at which part of the segment an isolated position fails; 2 if it does not."""
     rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].multiplier
     balances = r.Balances(0.0, r.pick_position(bar.state, i))
-    start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
+    prices = bar.scratch.walk[i]
+    start, end = prices.mark, prices.mark_end
     if p.is_failing(rules, balances, start, x):
         return 0.0
     if not p.is_failing(rules, balances, end, x):
@@ -689,11 +701,12 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
     """Return the stop that acts first on the segment, at which part, and its value u; 2 if none."""
     scratch, side = bar.scratch, p.find_side(r.pick_position(bar.state, i))
-    start, end, nearest, at = scratch.last[i], scratch.last_end[i], 2.0, math.nan
+    start, end = scratch.walk[i].last, scratch.walk[i].last_end
+    nearest, at = 2.0, math.nan
     found, stop, goal = find_reached(bar, i, min(start, end), max(start, end), math.nan)
     if found != p.NOTHING:
         nearest, at = p.place_stop(side, start, end, stop)
-    may_profit = scratch.fresh[i] == 0.0 or bar.terms.fill != r.RESTING
+    may_profit = scratch.plans[i].opened_now == 0.0 or bar.terms.fill != r.RESTING
     if may_profit and not math.isnan(goal):
         place, value = p.place_stop(-side, start, end, goal)
         if place < nearest - SAME_PLACE:

@@ -311,7 +311,7 @@ class OptionState(NamedTuple):
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
-LEFT, REDUCE, INCREASE, KEPT, UNPLACED, SMALL = range(6)
+NO_TARGET, REDUCE, INCREASE, IN_BAND, UNPLACED, SMALL = range(6)
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
 
@@ -499,59 +499,138 @@ def new_quotes(n: int, assets: int) -> MarketBar:
 COLUMNS = ("open", "fill", "mark_open", "mark_close")
 
 
-class Scratch(NamedTuple):
-    """Arrays to compute in, because compiled rules allocate nothing.
+@lay_out
+class OrderPlan(Struct):
+    """An order of an instrument on its way from a target to a fill.
 
-    Orders of shape (n,): the ``side``, the signed notional ``before`` on that side, the notional
-    ``kept`` and ``added``, the ``cost`` per unit of notional, the money ``taken`` from the balance
-    per unit (margin and fee of an isolated order, the fee of a cross order) and what the flip of an
-    isolated order ``returned``. The walk: last and mark values now and at the next waypoint, and
-    the prices of collateral. ``start`` are quantities at the start of a liquidation, ``shares`` of
-    shape (n + C,) Euler shares. ``hidden`` and ``kept_assets`` are left out for a moment.
-    ``failure`` is the u at which each position fails, ``carried`` what was held before fills at the
-    close. ``rate`` is the fee rate of an order. Limit orders: the quantity ``wanted`` (NaN: none
-    rests), the u of the ``limit`` and that ``through`` which the price must go, and whether an
-    order of this bar opened (1) or increased (2) the position (``fresh``). ``turn`` and
-    ``asset_turn`` say whether a price goes to its low first. ``ordered`` are contracts to hold
-    instead of a leverage (NaN: none). ``steps`` of shape (n, 7) are those of an order to its fill,
-    ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not counted), see
-    :mod:`.order_cuts`.
+    ``kind`` is one of :data:`NO_TARGET` and those beside it. On the ``side`` of the order, as
+    notional: what is held, the ``target`` that the limits of leverage leave, what of an increase is
+    held already (``notional_kept``) and what it adds. ``target_contracts`` are signed contracts to
+    hold instead of a leverage, NaN if none are asked for. ``cost`` and ``cost_of_balance`` are what
+    a unit of notional costs the equity and takes from the balance: margin and fee of an isolated
+    order, the fee of a cross order; ``returned_by_flip`` is what closing the opposite position
+    returns to it. ``fee`` is fixed, ``fee_rate`` that of notional, ``worsening`` the price
+    concession. Of a limit order: the contracts to hold after it (NaN: none rests), the u of its
+    limit, and that which the price must go through. ``opened_now`` is 1 if an order of this bar
+    opened the position, 2 if one increased it.
+
+    Its stages: the notional that its margin allows; the value of a contract, ``contract_notional``;
+    contracts on its side before it, as the limits leave them, in whole lots, and after the fill.
+    ``cap_and_band`` is what the cap of gross leverage made of its band, ``cut_by_share`` the
+    notional over its share of the equity.
     """
 
-    side: FloatArray
-    before: FloatArray
-    kept: FloatArray
-    added: FloatArray
-    cost: FloatArray
-    fee: FloatArray
-    taken: FloatArray
-    returned: FloatArray
-    reach: FloatArray
-    kind: IntArray
-    saved: FloatArray
+    __slots__ = ()
+
+    kind: float
+    side: float
+    notional_held: float
+    notional_kept: float
+    notional_added: float
+    target: float
+    target_contracts: float
+    cost: float
+    cost_of_balance: float
+    returned_by_flip: float
+    fee: float
+    fee_rate: float
+    worsening: float
+    resting_quantity: float
+    limit_value: float
+    beyond_limit: float
+    opened_now: float
+    allowed_by_margin: float
+    contract_notional: float
+    quantity_held: float
+    quantity_allowed: float
+    quantity_rounded: float
+    quantity_filled: float
+    cap_and_band: float
+    cut_by_share: float
+
+
+@lay_out
+class Walk(Struct):
+    """An instrument on the way of prices through a bar, and what of it is put aside.
+
+    Last and mark values u now and at the next waypoint, and the last one ``between`` them.
+    ``goes_low_first`` and ``is_hit`` (liquidated at the open) are flags. ``failure`` is the u at
+    which the position fails, as found at the close, ``carried`` the contracts held before fills at
+    the close, ``quantity_at_start`` those at the start of a liquidation. ``quantity_aside`` and
+    ``value_aside`` are those of the account while a trial has others in their place.
+    """
+
+    __slots__ = ()
+
+    last: float
+    last_end: float
+    between: float
+    mark: float
+    mark_end: float
+    goes_low_first: float
+    is_hit: float
+    failure: float
+    carried: float
+    quantity_at_start: float
+    quantity_aside: float
+    value_aside: float
+
+
+@lay_out
+class AssetWalk(Struct):
+    """The price of a collateral on its way, and its amount and price while a trial has others."""
+
+    __slots__ = ()
+
+    price: float
+    price_end: float
+    goes_low_first: float
+    amount_aside: float
+    price_aside: float
+
+
+class Scratch(NamedTuple):
+    """Room to compute in, because compiled rules allocate nothing.
+
+    The arrays are columns of the walk, ``price*`` of that of collateral. ``shares`` of shape
+    (n + C,) are Euler shares, ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not
+    counted), see :mod:`.order_limits`, and ``money`` the sums of the bar.
+    """
+
+    plans: Structs[OrderPlan]
+    walk: Structs[Walk]
+    assets: Structs[AssetWalk]
     last: FloatArray
     last_end: FloatArray
+    between: FloatArray
     mark: FloatArray
     mark_end: FloatArray
+    value_aside: FloatArray
+    carried: FloatArray
     price: FloatArray
     price_end: FloatArray
-    start: FloatArray
+    price_aside: FloatArray
     shares: FloatArray
-    kept_assets: FloatArray
-    hidden: FloatArray
-    failure: FloatArray
-    carried: FloatArray
-    rate: FloatArray
-    wanted: FloatArray
-    limit: FloatArray
-    through: FloatArray
-    fresh: FloatArray
-    turn: FloatArray
-    asset_turn: FloatArray
-    ordered: FloatArray
-    steps: FloatArray
     cuts: FloatArray
     money: Money
+
+
+STAGES = OrderPlan.names()[OrderPlan.names().index("allowed_by_margin") :]
+OF_WALK = ("last", "last_end", "between", "mark", "mark_end", "value_aside", "carried")
+OF_ASSETS = ("price", "price_end", "price_aside")
+
+
+def new_scratch(n: int, assets: int, cuts: FloatArray) -> Scratch:
+    """Return room for n instruments and some collateral; no contracts are asked for."""
+    plans, walk, prices = Structs(OrderPlan, n), Structs(Walk, n), Structs(AssetWalk, assets)
+    for name in ("target_contracts", *STAGES):
+        plans.column(name)[:] = math.nan
+    columns = {name: walk.column(name) for name in OF_WALK}
+    columns |= {name: prices.column(name) for name in OF_ASSETS}
+    shares = np.zeros(n + assets)
+    return Scratch(
+        plans=plans, walk=walk, assets=prices, shares=shares, cuts=cuts, money=Money(), **columns
+    )
 
 
 def share(record: Any) -> Any:

@@ -14,9 +14,10 @@ from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions, bytecode
 from backtest._compile.object_code import Caller, flatten
+from backtest.account import records
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
-from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
+from backtest.account.order_limits import CAUSES, N_SUMS
 from backtest.account.records import new_quotes
 from backtest.core import Progress
 from backtest.core.structs import Struct, Structs
@@ -41,17 +42,7 @@ NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
 
 
 def new_scratch(n: int, assets: int, cuts: core.FloatArray = NO_CUTS) -> a.Scratch:
-    sizes = dict.fromkeys(("price", "price_end", "kept_assets", "asset_turn"), assets)
-    sizes["shares"] = n + assets
-    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in a.Scratch._fields}
-    orders: dict[str, Any] = {
-        "kind": np.zeros(n, np.int64),
-        "ordered": np.full(n, np.nan),
-        "steps": np.full((n, N_STEPS), np.nan),
-        "cuts": cuts,
-        "money": Money(),
-    }
-    return a.Scratch(**{**found, **orders})
+    return records.new_scratch(n, assets, cuts)
 
 
 def new_cuts(n: int) -> core.FloatArray:
@@ -141,7 +132,7 @@ def drive(
     ledger, quotes = new_ledger(n), new_quotes(n, assets)
     kept: list[Entries] = []
     arrays = [*map(view_leaf, flatten(state)), deciders.memory, tally.numbers]
-    arrays += [scratch.ordered, scratch.cuts]
+    arrays += [scratch.plans.column("target_contracts"), scratch.cuts]
     own, t, trader = TermsInTime(inputs, first, pack), first, inputs.trader
     if trader is not None:
         trader.begin(inputs.feed.options, state, scratch, tape)

@@ -158,7 +158,7 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
-    """Return exposure and margin at the close; writes liquidation values u into scratch.failure."""
+    """Return exposure and margin at the close; writes the u at which positions fail."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = a.count_cross(terms, state) > 0
@@ -168,7 +168,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     initial, is_near = a.compute_needed(terms, state, True), False
     for i in range(len(state.positions)):
-        scratch.failure[i] = math.nan
+        scratch.walk[i].failure = math.nan
         if a.is_held(state, i):
             notional = abs(state.positions[i].quantity) * abs(quotes.instruments[i].mark_close)
             gross += notional
@@ -180,7 +180,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
                 )
         if is_any_near(bar, i, backing - needed, has_prices):
             value = find_failure_value(bar, i, backing - needed)
-            scratch.failure[i] = value
+            scratch.walk[i].failure = value
             mark = quotes.instruments[i].mark_close
             ratio = value / mark if mark > 0.0 else mark / value
             is_near = is_near or LEAST_RATIO <= ratio <= MOST_RATIO  # NaN is far
@@ -260,9 +260,9 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         base = excess + own - quantity * value
         return margin.compute_liquidation_value(rules, quantity, held.entries[i], base, x)
     for j in range(len(state.positions)):
-        scratch.mark[j] = held.values[j]
+        scratch.walk[j].mark = held.values[j]
     for c in range(len(held.prices)):
-        scratch.price[c] = held.prices[c]
+        scratch.assets[c].price = held.prices[c]
     ratio = margin.find_failure_ratio(a.find_segment(bar), i)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
@@ -297,7 +297,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         closes.requirement[row], closes.initial[row] = close.needed, close.initial
         write_posted(bar, closes.posted[row], needed)
         for i in range(n):
-            closes.failure[row, i] = scratch.failure[i]
+            closes.failure[row, i] = scratch.walk[i].failure
 
 
 def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
@@ -823,7 +823,7 @@ def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
     if deciders.wants_account[i] == WHOLE:
         shown[SHOWN_MAINTENANCE] = margin.find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
-        shown[SHOWN_PRICE] = margin.compute_price(size, is_inverse, bar.scratch.failure[i])
+        shown[SHOWN_PRICE] = margin.compute_price(size, is_inverse, bar.scratch.walk[i].failure)
 
 
 def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -> None:

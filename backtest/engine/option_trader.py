@@ -255,8 +255,8 @@ class OptionTrader:
     ) -> float:  # fmt: skip
         leverage: float = decide(deciders, venue, i, time, local, *few)
         t = int(self.cursor[0])
-        if i < len(self.scratch.ordered):
-            self.scratch.ordered[i] = np.nan
+        if i < len(self.scratch.plans):
+            self.scratch.plans[i].target_contracts = np.nan
         if t + 1 < len(self.markets.time):
             rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
             account = AccountView._make((*deciders.shown[:N_SHOWN].flat, rules))
@@ -290,7 +290,8 @@ class OptionTrader:
                 if not is_own or contract != name:
                     self.write(trade, leg, contract, quantity, chain, t)
                 elif not math.isnan(quantity):
-                    self.scratch.ordered[trade.i], state.positions[trade.i].is_pending = quantity, 1
+                    self.scratch.plans[trade.i].target_contracts = quantity
+                    state.positions[trade.i].is_pending = 1
                     listed.legs.hedged.add(trade.i)
         except core.Fault as wrong:
             raise core.PolicyError(

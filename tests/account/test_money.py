@@ -14,12 +14,21 @@ from backtest._compile.compiler import find_layout
 from backtest.account import events, money
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import SIGNS, SUMMED, Ledger, Money, Wallet
-from backtest.account.records import MarginCall, PositionState, Quote
+from backtest.account.records import (
+    AssetWalk,
+    MarginCall,
+    OrderPlan,
+    PositionState,
+    Quote,
+    Walk,
+)
 from backtest.core.structs import Struct, Structs
 from backtest.results.tally import Tally
 from tests.scenes import FEE, play, venue_of
 
-STRUCTS = (Wallet, Ledger, Money, PositionState, MarginCall, Quote, Tally)
+STRUCTS = (
+    Wallet, Ledger, Money, PositionState, MarginCall, Quote, OrderPlan, Walk, AssetWalk, Tally,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", STRUCTS)
