@@ -506,23 +506,23 @@ def change_settings(bar: r.AccountBar, t: int) -> None:
         return
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        plan.kind, plan.target = 0, 0.0
+        scratch.walk[i].margin_moved = 0.0
+        scratch.walk[i].is_new_setting = 0.0
         is_bound = is_ending(state, i) or not is_deciding(state, quotes, i)
         if state.positions[i].asked > 0.0 and r.is_isolated(bar.terms, i) and not is_bound:
             choose_setting(bar, i)
     for i in range(len(state.positions)):
-        if scratch.plans[i].target < 0.0:
+        if scratch.walk[i].margin_moved < 0.0:
             shift_margin(bar, t, i, False)
     for i in range(len(state.positions)):
-        if scratch.plans[i].target > 0.0:
+        if scratch.walk[i].margin_moved > 0.0:
             shift_margin(bar, t, i, True)
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:
-    """Write the venue leverage of a position, and the money to move into its plan."""
-    plan = bar.scratch.plans[i]
+    """Write the venue leverage of a position, and the margin to move."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
+    own = bar.scratch.walk[i]
     position = state.positions[i]
     rules, asked = r.pick_margin(terms, i), position.asked
     quote = quotes.instruments[i]
@@ -532,14 +532,14 @@ def choose_setting(bar: r.AccountBar, i: int) -> None:
         if notional <= rules.caps[k]:
             most = max(most, rules.leverages[k] / quote.initial)
     setting = min(asked, max(most, position.setting))
-    plan.kind = 1 if setting != position.setting else 0
+    own.is_new_setting = 1.0 if setting != position.setting else 0.0
     position.setting = setting
     terms.rules.brackets.settings[i] = setting
     if r.is_held(state, i):
         entry = abs(position.quantity * position.entry)
         wanted = entry / (asked if asked < math.inf else setting)
         moved = wanted - position.margin
-        plan.target = moved if abs(moved) > TOLERANCE * entry else 0.0
+        own.margin_moved = moved if abs(moved) > TOLERANCE * entry else 0.0
 
 
 def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
@@ -547,8 +547,8 @@ def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
 
     Logs what moved, and what a new setting could not move.
     """
-    plan = bar.scratch.plans[i]
     terms, state, log = bar.terms, bar.state, bar.log
+    own = bar.scratch.walk[i]
     position, quote = state.positions[i], bar.quotes.instruments[i]
     if is_adding:
         free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
@@ -558,17 +558,18 @@ def shift_margin(bar: r.AccountBar, t: int, i: int, is_adding: bool) -> None:
         needed = abs(position.quantity * quote.fill) / setting - profit
         needed = max(needed, abs(position.quantity * position.entry) / setting)
         free = max(position.margin - needed, 0.0)
-    moved = min(abs(plan.target), free)
+    wanted = abs(own.margin_moved)
+    moved = min(wanted, free)
     position.margin += moved if is_adding else -moved
     state.wallet.cash -= moved if is_adding else -moved
     was_refused = position.refused_adding if is_adding else position.refused_returning
-    refused = abs(plan.target) - moved
+    refused = wanted - moved
     if moved > 0.0:
         kind = Event.MARGIN_ADDED if is_adding else Event.MARGIN_RETURNED
         r.log_event(log, t, i, kind, quote.fill, 0.0, moved)
-    if refused <= TOLERANCE * abs(plan.target):
+    if refused <= TOLERANCE * wanted:
         was_refused = 0.0
-    elif plan.kind == 1 and was_refused == 0.0:
+    elif own.is_new_setting == 1.0 and was_refused == 0.0:
         r.log_event(log, t, i, Event.MARGIN_REFUSED, quote.fill, 0.0, refused)
         was_refused = 1.0
     if is_adding:

@@ -592,28 +592,31 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
     for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        plan.cost, plan.cost_of_balance = 0.0, 0.0
+        own = scratch.walk[i]
+        own.notional_closed = 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            plan.target = state.positions[i].quantity
-            cost, notional, fee = close_part(bar, i, plan.target)
-            plan.cost, plan.cost_of_balance, plan.fee = cost, notional, fee
-            asked += plan.fee
-            gross += plan.cost_of_balance
-            ledger[i].traded += plan.cost_of_balance
+            own.quantity_closed = state.positions[i].quantity
+            cost, notional, fee = close_part(bar, i, own.quantity_closed)
+            own.cost_closed = cost
+            own.notional_closed = notional
+            own.fee_closed = fee
+            asked += fee
+            gross += notional
+            ledger[i].traded += notional
     asked_of_options, premiums = close_options_of_pool(bar)
     asked, gross = asked + asked_of_options, gross + premiums
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     left = max(balance.compute_balance(terms, state), 0.0) + balance.compute_proceeds(terms, state)
     is_all = asked * (1.0 + TOLERANCE) < left
     for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        if plan.cost_of_balance > 0.0:
-            fee = plan.fee if is_all else left * (plan.cost_of_balance / gross)
+        own = scratch.walk[i]
+        if own.notional_closed > 0.0:
+            fee = own.fee_closed if is_all else left * (own.notional_closed / gross)
             state.wallet.cash -= fee
-            loss = plan.cost + fee
+            loss = own.cost_closed + fee
             ledger[i].liquidation_loss += loss
-            r.log_liquidation(log, t, i, state.positions[i].marked, -plan.target, loss)
+            value = state.positions[i].marked
+            r.log_liquidation(log, t, i, value, -own.quantity_closed, loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(bar, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))

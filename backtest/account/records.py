@@ -557,7 +557,9 @@ class Walk(Struct):
     ``goes_low_first`` and ``is_hit`` (liquidated at the open) are flags. ``failure`` is the u at
     which the position fails, as found at the close, ``carried`` the contracts held before fills at
     the close, ``quantity_at_start`` those at the start of a liquidation. ``quantity_aside`` and
-    ``value_aside`` are those of the account while a trial has others in their place.
+    ``value_aside`` are those of the account while a trial has others in their place. Of a pool that
+    is closed at once: contracts, notional, cost and fee of this position. Of a change of the venue
+    leverage: the margin to post, negative to return, and whether the setting is new.
     """
 
     __slots__ = ()
@@ -574,6 +576,12 @@ class Walk(Struct):
     quantity_at_start: float
     quantity_aside: float
     value_aside: float
+    quantity_closed: float
+    notional_closed: float
+    cost_closed: float
+    fee_closed: float
+    margin_moved: float
+    is_new_setting: float
 
 
 @lay_out

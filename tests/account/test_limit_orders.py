@@ -149,3 +149,34 @@ def test_a_live_decision_gives_the_order_that_the_next_bar_places():
     (name,) = found.order
     assert abs(found.order[name]) == pytest.approx(row["quantity"])
     assert found.fill_price[name] == pytest.approx(row["price"])
+
+
+def test_a_liquidation_after_a_fill_leaves_what_limits_took_of_the_order():
+    """The pool of two is closed in the bar in which its orders fill: its target is still 7.5x each.
+
+    10,000 buy 75,000 of each at the limit of 99, all that was asked, though 80 then liquidates
+    both. The orders of the next bar, at 79.2, rest: 7.5x is unfilled.
+    """
+    hours = pd.date_range("2024-01-01", periods=3, freq="h", tz="UTC")
+    bars = {
+        "open": [100.0, 100.0, 80.0],
+        "high": [100.0, 100.0, 80.0],
+        "low": [100.0, 80.0, 80.0],
+        "close": [100.0, 80.0, 80.0],
+    }
+    frame = pd.DataFrame(bars, index=hours).assign(volume=1e6)
+    market = bt.Market.from_frames(frame, mark=frame.drop(columns="volume"))
+    markets = bt.Markets({"a": market, "b": market}, currency="USDT")
+    venue = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.02, max_leverage=25, liquidation_fee=0.0
+    )
+    account = bt.Account(margin="cross", fill="limit", offset=0.01)
+    result = bt.run(markets, Constant(leverage=15.0), venue=venue, account=account, compile=False)
+    assert (result.events["kind"] == "liquidation").sum() == 2
+
+    for name in ("a", "b"):
+        cuts = result.target_cuts().loc[name]
+        assert cuts.index.tolist() == ["all", "unfilled"]
+        assert cuts.loc["all", ["decisions", "mean_held"]].tolist() == pytest.approx([2, 7.5 / 2])
+        unfilled = cuts.loc["unfilled", ["decisions", "mean_shortfall"]]
+        assert unfilled.tolist() == pytest.approx([1, 7.5])
