@@ -13,7 +13,6 @@ from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
 from backtest.core.kernels import inlined
 from backtest.core.structs import Structs
 from backtest.core.units import TOLERANCE
-from backtest.margin import compute_value
 
 HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
 
@@ -90,38 +89,25 @@ def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
 
 def set_opens(bar: r.AccountBar, t: int) -> None:
     """Write what decides whether an order fills: listing, opens and limits."""
-    feed, quotes = bar.feed, bar.quotes
-    brackets = bar.terms.rules.brackets
     for i in range(len(bar.state.positions)):
-        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        quote = quotes.instruments[i]
-        quote.is_listed = 1 if is_listed else 0
-        if is_listed:
-            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quote.open = compute_value(size, is_inverse, feed.open[t, i])
+        quote = bar.quotes.instruments[i]
+        if r.read_open(bar.terms, bar.feed, quote, t, i):
             quote.fill = quote.open
-            quote.limit = feed.limit[min(t, len(feed.limit) - 1), i]
 
 
 def set_rest(bar: r.AccountBar, t: int) -> bool:
     """Write the other prices of what is held; False if they need the general bar."""
-    feed, state, quotes = bar.feed, bar.state, bar.quotes
-    brackets = bar.terms.rules.brackets
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     for i in range(len(state.positions)):
         quote = quotes.instruments[i]
         if quote.is_listed == 0:
             continue
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        quote.mark_close = compute_value(size, is_inverse, feed.mark_close[t, i])
+        r.read_mark_close(terms, feed, quote, t, i)
         if state.positions[i].quantity == 0.0:
             continue
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
-        quote.low = compute_value(size, is_inverse, feed.low[t, i])
-        quote.high = compute_value(size, is_inverse, feed.high[t, i])
-        quote.mark_open = compute_value(size, is_inverse, feed.mark_open[t, i])
-        quote.mark_low = compute_value(size, is_inverse, feed.mark_low[t, i])
-        quote.mark_high = compute_value(size, is_inverse, feed.mark_high[t, i])
+        r.read_extremes(terms, feed, quote, t, i)
         is_inside = quote.low <= quote.open <= quote.high
         if not (is_inside and quote.mark_low <= quote.mark_open <= quote.mark_high):
             return False
@@ -256,43 +242,33 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     """Write the quotes of bar t as values u, and the multipliers and costs of its date."""
-    last, brackets = max(t - 1, 0), terms.rules.brackets
-    at = t if terms.fill == r.LATE else last  # the close that decides, or at which it fills
+    last = max(t - 1, 0)
+    decided_at = t if terms.fill == r.LATE else last  # the close that decides, or that fills
     is_at_close = terms.fill in (r.LATE, r.EARLY)
     for i in range(len(quotes.instruments)):
-        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
         quote = quotes.instruments[i]
-        quote.is_listed = 1 if is_listed else 0
         quote.is_last = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
-        if not is_listed:
+        if not r.read_open(terms, feed, quote, t, i):
             continue
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        quote.open = compute_value(size, is_inverse, feed.open[t, i])
-        quote.low = compute_value(size, is_inverse, feed.low[t, i])
-        quote.high = compute_value(size, is_inverse, feed.high[t, i])
-        quote.close = compute_value(size, is_inverse, feed.close[t, i])
-        quote.mark_open = compute_value(size, is_inverse, feed.mark_open[t, i])
-        quote.mark_low = compute_value(size, is_inverse, feed.mark_low[t, i])
-        quote.mark_high = compute_value(size, is_inverse, feed.mark_high[t, i])
-        quote.mark_close = compute_value(size, is_inverse, feed.mark_close[t, i])
+        r.read_extremes(terms, feed, quote, t, i)
+        r.read_mark_close(terms, feed, quote, t, i)
+        r.read_multipliers(terms, feed, quote, t, i)
+        r.read_scales(feed, quote, t, i)
+        quote.close = r.read_value(terms, feed.close, t, i)
         quote.volume = feed.volume[last, i]
-        quote.multiplier = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
-        quote.initial = feed.initial[min(t, len(feed.initial) - 1), i]
-        quote.sigma = feed.sigma[min(t, len(feed.sigma) - 1), i]
-        quote.adv = feed.adv[min(t, len(feed.adv) - 1), i]
-        quote.limit = feed.limit[min(t, len(feed.limit) - 1), i]
-        quote.order_fee = feed.order_fee[min(t, len(feed.order_fee) - 1), i]
-        quote.stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
-        quote.profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
-        quote.trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        quote.sigma = r.at_column(feed.sigma, t, i)
+        quote.adv = r.at_column(feed.adv, t, i)
+        quote.order_fee = r.at_column(feed.order_fee, t, i)
         if len(feed.costs) > 1:
             r.write_costs(terms, feed.costs[t], i)
-        brackets.multipliers[i] = quote.multiplier
-        brackets.initial_multipliers[i] = quote.initial
-        quote.fill, quote.decided = quote.open, quote.open
-        if terms.fill != r.AT_OPEN and feed.span[i, 0] <= at < feed.span[i, 1]:
-            quote.decided = compute_value(size, is_inverse, feed.close[at, i])
+
+        # Where orders fill: at the open, or at the close that decided them.
+        quote.fill = quote.open
+        quote.decided = quote.open
+        if terms.fill != r.AT_OPEN and feed.span[i, 0] <= decided_at < feed.span[i, 1]:
+            quote.decided = r.read_value(terms, feed.close, decided_at, i)
             quote.fill = quote.decided if is_at_close else quote.open
+
     for c in range(len(quotes.assets)):
         asset = quotes.assets[c]
         asset.open = feed.asset_open[c, t]
@@ -302,7 +278,7 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         asset.mark_close = feed.asset_mark_close[c, t]
         asset.fill = asset.open
         if is_at_close:
-            asset.fill = feed.asset_close[c, at]
+            asset.fill = feed.asset_close[c, decided_at]
 
 
 def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: float) -> None:

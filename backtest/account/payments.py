@@ -153,10 +153,10 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
     """
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
-    years = feed.years[min(t, len(feed.years) - 1)]
-    borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
-    cash = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
-    short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
+    years = r.at(feed.years, t)
+    borrow = r.at(feed.borrow_rate, before)
+    cash = r.at(feed.cash_rate, before)
+    short = r.at(feed.short_rate, before)
     base, lent = state.wallet.cash, 0.0
     for i in range(len(state.positions)):
         if r.is_isolated(terms, i):
@@ -180,7 +180,7 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         held, rate = state.positions[i].quantity, terms.expenses[i]
         if r.is_spot(terms, i) and held < 0.0:
-            rate += feed.coin_rate[min(before, len(feed.coin_rate) - 1), i]
+            rate += r.at_column(feed.coin_rate, before, i)
         quote = bar.quotes.instruments[i]
         interest = abs(held * quote.mark_open) * rate * years if held != 0.0 else 0.0
         if interest != 0.0:

@@ -376,11 +376,11 @@ def keep_distances(bar: r.AccountBar) -> None:
         first, last = feed.span[i, 0], feed.span[i, 1] - 1
         t = first + np.searchsorted(feed.time[first:last], int(opened))
         if terms.fixed[0, i] == 1:
-            quote.stop_scale = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+            quote.stop_scale = r.at_column(feed.stop_scale, t, i)
         if terms.fixed[1, i] == 1:
-            quote.profit_scale = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+            quote.profit_scale = r.at_column(feed.profit_scale, t, i)
         if terms.fixed[2, i] == 1:
-            quote.trail_scale = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+            quote.trail_scale = r.at_column(feed.trail_scale, t, i)
 
 
 SAME_PLACE = 1e-12

@@ -485,6 +485,68 @@ class MarketBar(NamedTuple):
     asset_mark_close: FloatArray
 
 
+@inlined
+def at(rows: Any, t: int) -> Any:
+    """Return what a feed has in bar t, or the only number that it has for all bars."""
+    return rows[min(t, len(rows) - 1)]
+
+
+@inlined
+def at_column(rows: Any, t: int, i: int) -> Any:
+    """Return the same of column i; compiled code cannot hand a row back."""
+    return rows[min(t, len(rows) - 1), i]
+
+
+@inlined
+def read_value(terms: Terms, prices: FloatArray, t: int, i: int) -> float:
+    """Return a price of the feed as a value u."""
+    tables = terms.rules.brackets
+    return margin.compute_value(tables.sizes[i], tables.are_inverse[i], prices[t, i])
+
+
+@inlined
+def read_open(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) -> bool:
+    """Write whether an instrument is listed in bar t, and then its open and its limit."""
+    is_listed: bool = feed.span[i, 0] <= t < feed.span[i, 1]
+    quote.is_listed = 1.0 if is_listed else 0.0
+    if is_listed:
+        quote.open = read_value(terms, feed.open, t, i)
+        quote.limit = at_column(feed.limit, t, i)
+    return is_listed
+
+
+@inlined
+def read_extremes(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
+    """Write the last and mark prices of bar t between its open and its close."""
+    quote.low = read_value(terms, feed.low, t, i)
+    quote.high = read_value(terms, feed.high, t, i)
+    quote.mark_open = read_value(terms, feed.mark_open, t, i)
+    quote.mark_low = read_value(terms, feed.mark_low, t, i)
+    quote.mark_high = read_value(terms, feed.mark_high, t, i)
+
+
+@inlined
+def read_mark_close(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
+    quote.mark_close = read_value(terms, feed.mark_close, t, i)
+
+
+@inlined
+def read_multipliers(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
+    """Write the multipliers of margin in bar t into a quote and into the margin tables."""
+    quote.multiplier = at_column(feed.multiplier, t, i)
+    quote.initial = at_column(feed.initial, t, i)
+    terms.rules.brackets.multipliers[i] = quote.multiplier
+    terms.rules.brackets.initial_multipliers[i] = quote.initial
+
+
+@inlined
+def read_scales(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
+    """Write what the distances of stops are multiplied by in bar t."""
+    quote.stop_scale = at_column(feed.stop_scale, t, i)
+    quote.profit_scale = at_column(feed.profit_scale, t, i)
+    quote.trail_scale = at_column(feed.trail_scale, t, i)
+
+
 def new_quotes(n: int, assets: int) -> MarketBar:
     """Return quotes of n instruments and of some collateral, NaN until a bar is written."""
     instruments, others = Structs(Quote, n), Structs(Quote, assets)

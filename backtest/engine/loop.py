@@ -325,17 +325,12 @@ def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
 def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     """Write what the account held at the close of bar t, and its marks."""
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
-    brackets = terms.rules.brackets
     state.wallet.cash = held.cash[row]
     for i in range(len(state.positions)):
         quote = quotes.instruments[i]
         if feed.span[i, 0] <= t < feed.span[i, 1]:
-            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quote.mark_close = margin.compute_value(size, is_inverse, feed.mark_close[t, i])
-            quote.multiplier = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
-            brackets.multipliers[i] = quote.multiplier
-            initial = feed.initial[min(t, len(feed.initial) - 1), i]
-            brackets.initial_multipliers[i] = initial
+            r.read_mark_close(terms, feed, quote, t, i)
+            r.read_multipliers(terms, feed, quote, t, i)
         position = state.positions[i]
         position.value = quote.mark_close
         position.quantity = held.quantity[row, i]
@@ -679,12 +674,11 @@ def is_any_set(flags: IntArray) -> bool:
 
 def remember_marks(bar: a.AccountBar, tape: RunTape, t: int, is_first: bool) -> None:
     """Keep the mark closes of the last bar as values u in tape.before."""
-    brackets, marks, last = bar.terms.rules.brackets, bar.feed.mark_close, max(t - 1, 0)
+    last = max(t - 1, 0)
     for i in range(len(tape.before)):
         tape.before[i] = bar.quotes.instruments[i].mark_close
         if is_first:
-            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            tape.before[i] = margin.compute_value(size, is_inverse, marks[last, i])
+            tape.before[i] = r.read_value(bar.terms, bar.feed.mark_close, last, i)
 
 
 @inlined
@@ -754,8 +748,8 @@ def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int,
     position = state.positions[i]
     position.leverage, position.is_pending = math.nan, 0
     position.asked = math.nan
-    position.signal = feed.signal[min(t, len(feed.signal) - 1), i]
-    if deciders.tradable[min(t, len(deciders.tradable) - 1), i] == 0:
+    position.signal = r.at_column(feed.signal, t, i)
+    if r.at_column(deciders.tradable, t, i) == 0:
         return
     local = k - deciders.firsts[i]
     if len(deciders.rows) > 1 and (local < 0 or local >= deciders.lengths[i]):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
 from backtest.account.money import WALLET
+from backtest.account.records import at_column
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
@@ -234,8 +235,8 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
     if policies.wants_account:
         show_accounts(policies, lanes, feed.time[t])
     for i in range(n):
-        lanes.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
-        lanes.is_pending[i] = policies.tradable[min(t, len(policies.tradable) - 1), i]
+        lanes.signal[i] = at_column(feed.signal, t, i)
+        lanes.is_pending[i] = at_column(policies.tradable, t, i)
         local = t - policies.firsts[i]
         if 0 <= local <= policies.latest[i]:
             hold_back(policies, lanes, i, local)

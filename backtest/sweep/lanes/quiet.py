@@ -6,6 +6,7 @@ import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
 from backtest.account.money import WALLET
+from backtest.account.records import at, at_column, read_value
 from backtest.core.kernels import inlined
 from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
 from backtest.sweep.lanes import rows as r
@@ -33,15 +34,14 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
 
 def write_table(terms: Terms, feed: MarketFeed, lanes: r.Lanes, start: int, stop: int) -> None:
     """Write the prices of bars that all blocks share, in the settlement currency per contract."""
-    table, brackets = lanes.table, terms.rules.brackets
+    table = lanes.table
     for t in range(start, stop):
         for i in range(len(lanes.signal)):
-            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            value = compute_value(size, is_inverse, feed.open[t, i])
-            opened = compute_value(size, is_inverse, feed.mark_open[t, i])
-            low = compute_value(size, is_inverse, feed.mark_low[t, i])
-            high = compute_value(size, is_inverse, feed.mark_high[t, i])
-            close = compute_value(size, is_inverse, feed.mark_close[t, i])
+            value = read_value(terms, feed.open, t, i)
+            opened = read_value(terms, feed.mark_open, t, i)
+            low = read_value(terms, feed.mark_low, t, i)
+            high = read_value(terms, feed.mark_high, t, i)
+            close = read_value(terms, feed.mark_close, t, i)
             low, high = min(opened, low, close), max(opened, high, close)
             table[t, i, r.TABLE.open], table[t, i, r.TABLE.close] = value, close
             table[t, i, r.TABLE.widest] = max(abs(low), abs(high), abs(value))
@@ -69,27 +69,25 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> 
 
 def write_before(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     """Write what a contract was worth at the close before bar t, at its open if it is the first."""
-    brackets, last = terms.rules.brackets, max(t - 1, 0)
+    last = max(t - 1, 0)
     for i in range(len(lanes.signal)):
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        before = compute_value(size, is_inverse, feed.mark_close[last, i])
+        before = read_value(terms, feed.mark_close, last, i)
         lanes.prices[r.PRICE.before, i] = (
             lanes.prices[r.PRICE.open, i] if math.isnan(before) else before
         )
 
 
 def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
-    prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
+    prices, last = lanes.prices, max(t - 1, 0)
     for i in range(len(lanes.signal)):
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        prices[r.PRICE.last_low, i] = compute_value(size, is_inverse, feed.low[t, i])
-        prices[r.PRICE.last_high, i] = compute_value(size, is_inverse, feed.high[t, i])
+        prices[r.PRICE.last_low, i] = read_value(terms, feed.low, t, i)
+        prices[r.PRICE.last_high, i] = read_value(terms, feed.high, t, i)
         prices[r.PRICE.volume, i] = feed.volume[last, i]
-        prices[r.PRICE.sigma, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
-        prices[r.PRICE.adv, i] = feed.adv[min(t, len(feed.adv) - 1), i]
-        prices[r.PRICE.stop_scale, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
-        prices[r.PRICE.profit_scale, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
-        prices[r.PRICE.trail_scale, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        prices[r.PRICE.sigma, i] = at_column(feed.sigma, t, i)
+        prices[r.PRICE.adv, i] = at_column(feed.adv, t, i)
+        prices[r.PRICE.stop_scale, i] = at_column(feed.stop_scale, t, i)
+        prices[r.PRICE.profit_scale, i] = at_column(feed.profit_scale, t, i)
+        prices[r.PRICE.trail_scale, i] = at_column(feed.trail_scale, t, i)
 
 
 def bound_moves(lanes: r.Lanes, i: int) -> None:
@@ -172,9 +170,9 @@ def pay_event(lanes: r.Lanes, is_isolated: bool, value: float, rate: float, i: i
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
     account, position, before = lanes.account, lanes.position, max(t - 1, 0)
-    years = feed.years[min(t, len(feed.years) - 1)]
-    borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
-    lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
+    years = at(feed.years, t)
+    borrow = at(feed.borrow_rate, before)
+    lent_at = at(feed.cash_rate, before)
     for lane in range(r.LANES):
         account[r.cell(r.WORK.base, lane)] = account[r.cell(WALLET.cash, lane)]
     for i in range(len(lanes.signal)):
