@@ -457,36 +457,78 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
 
 def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
     """Test margin calls of all pools at the close; writes calls, ledger and log (step 8)."""
+    if bar.terms.margin_call == 0.0:
+        return
+    for pool in range(len(bar.state.positions) + 1):
+        if is_pool(bar.terms, pool):
+            close_call(bar, t, pool, is_lost)
+
+
+def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
+    """Take the call of a pool over a close: what is open ends or goes on, or a call begins."""
     terms, state = bar.terms, bar.state
-    for pool in range(len(state.positions) + 1):
-        if terms.margin_call != 0.0 and is_pool(terms, pool):
-            call, ratio = state.calls[pool], compute_pool_ratio(bar, pool)
-            was_over = call.ratio >= terms.margin_call * (1.0 - TOLERANCE)
-            was_over = was_over and not is_pool_forced(terms, state, pool)
-            is_called = not (is_pool_under(terms, ratio) or was_over)
-            unmet = 0.0 if is_called else -1.0
-            if was_over and not is_pool_under(terms, ratio) and call.unmet >= 0.0:
-                unmet = call.unmet + 1.0
-            money, is_under = bar.ledger[pool], is_pool_under(terms, ratio)
-            is_open = call.is_open == 1 and not money.calls_met + money.calls_failed > 0.0
-            is_hit, called_at = money.liquidations > 0.0, call.called_at
-            is_failed = is_open and (is_hit or is_lost)
-            is_met = is_open and is_under and not is_failed
-            if is_hit and money.calls_met == 0.0 and not math.isnan(called_at):
-                money.liquidated_calls += 1.0
-                money.call_days += (bar.feed.time[t] - called_at) / DAY
-            if is_hit or is_under or money.calls_met > 0.0:
-                called_at = math.nan
-            if is_met or is_failed:
-                end_call(bar, t, pool, is_met, ratio)
-            if is_called:
-                called_at = 1.0 * bar.feed.time[t]
-                money.calls += 1.0
-                log_call(bar, t, pool, Event.CALLED, ratio)
-            is_left = is_open and not (is_failed or is_met)
-            call.is_open = 1 if is_called or is_left else 0
-            call.is_called = 1 if is_called else 0
-            call.ratio, call.unmet, call.called_at = ratio, unmet, called_at
+    call = state.calls[pool]
+    ratio = compute_pool_ratio(bar, pool)
+    is_under = is_pool_under(terms, ratio)
+    was_over = call.ratio >= terms.margin_call * (1.0 - TOLERANCE)
+    was_over = was_over and not is_pool_forced(terms, state, pool)
+
+    # How long ago it was called is known until the pool is liquidated or under the ratio again.
+    is_hit = bar.ledger[pool].liquidations > 0.0
+    if is_hit:
+        count_liquidated_call(bar, t, pool)
+    if is_hit or is_under or bar.ledger[pool].calls_met > 0.0:
+        call.called_at = math.nan
+
+    if is_open_at_close(bar, pool):
+        answer_at_close(bar, t, pool, is_hit or is_lost, is_under, ratio)
+    else:
+        call.is_open = 0.0
+
+    call.is_called = 0.0
+    if is_under:
+        call.unmet = -1.0
+    elif was_over:
+        call.unmet = call.unmet + 1.0 if call.unmet >= 0.0 else -1.0
+    else:
+        begin_call(bar, t, pool, ratio)
+    call.ratio = ratio
+
+
+@inlined
+def is_open_at_close(bar: r.AccountBar, pool: int) -> bool:
+    """Return whether a call goes on that nothing in this bar has ended."""
+    money = bar.ledger[pool]
+    return bar.state.calls[pool].is_open == 1.0 and not money.calls_met + money.calls_failed > 0.0
+
+
+def count_liquidated_call(bar: r.AccountBar, t: int, pool: int) -> None:
+    """Count a call that no margin has met and that ended in a liquidation, and its days."""
+    money, called_at = bar.ledger[pool], bar.state.calls[pool].called_at
+    if money.calls_met == 0.0 and not math.isnan(called_at):
+        money.liquidated_calls += 1.0
+        money.call_days += (bar.feed.time[t] - called_at) / DAY
+
+
+def answer_at_close(
+    bar: r.AccountBar, t: int, pool: int, has_failed: bool, is_under: bool, ratio: float
+) -> None:
+    """End an open call that has failed, or is met; else it stays open."""
+    call = bar.state.calls[pool]
+    if has_failed or is_under:
+        end_call(bar, t, pool, not has_failed, ratio)
+        call.is_open = 0.0
+
+
+def begin_call(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:
+    """Call a pool that is over the ratio and was not at the last close."""
+    call = bar.state.calls[pool]
+    call.is_open = 1.0
+    call.is_called = 1.0
+    call.unmet = 0.0
+    call.called_at = 1.0 * bar.feed.time[t]
+    bar.ledger[pool].calls += 1.0
+    log_call(bar, t, pool, Event.CALLED, ratio)
 
 
 def write_settings(terms: r.Terms, state: r.AccountState) -> None:
