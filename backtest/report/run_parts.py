@@ -160,8 +160,14 @@ def write_marked_verdict(result: Result) -> str:
         f"most {say('max_drawdown', 'percent')} below its peak, "
         f"{words.get(hits, f'was liquidated {count} times')}"
         f"{pulled * bool(victims)}, and {'paid' if cost >= 0.0 else 'received'} "
-        f"{core.format_money(abs(cost))} in fees, slippage, funding and interest."
+        f"{core.format_money(abs(cost))} in {name_costs()}."
     )
+
+
+def name_costs() -> str:
+    """Return the words of all costs, as in "fees, slippage and funding"."""
+    *others, last = [term.words for term in MONEY_TERMS if term.is_cost]
+    return f"{', '.join(others)} and {last}"
 
 
 def find_currency(result: Result) -> str:
