@@ -155,39 +155,6 @@ def __dir__() -> list[str]:
     return __all__
 
 
-_HIGHER = {
-    "listing of options": "backtest.options.option_listing",
-    "manifest": "backtest.results.manifest",
-    "option formulas": "backtest.options.pricing",
-    "equal risk": "backtest.search.equal_risk",
-    "page of a run": "backtest.report.run_parts",
-    "page of a surface": "backtest.report.surface_parts",
-    "page of sets": "backtest.report.set_parts",
-    "report": "backtest.report",
-    "kind of result: run": "backtest.results.result",
-    "kind of result: sweep": "backtest.sweep.sweep_table",
-    "kind of result: comparison": "backtest.search.compare",
-    "kind of result: study": "backtest.search.study",
-    "kind of result: cross-validation": "backtest.search.cross_validate",
-    "kind of result: walk-forward": "backtest.search.walk_forward",
-    "kind of result: timing": "backtest.search.timing",
-    "kind of result: liquidation-risk": "backtest.risk.liquidations",
-    "kind of result: passing-probability": "backtest.risk.funded",
-    "kind of result: max-leverage": "backtest.risk.largest_leverage",
-    "kind of result: bounds": "backtest.risk.variations",
-    "kind of result: margin-calibration": "backtest.risk.margin_systems",
-    "kind of result: margin-comparison": "backtest.risk.margin_systems",
-    "kind of result: capacity": "backtest.risk.variations",
-    "kind of result: sensitivity": "backtest.risk.variations",
-    "kind of result: stress": "backtest.risk.stress",
-    "kind of result: cascade": "backtest.risk.cascade",
-    "kind of result: parameter-sensitivity": "backtest.risk.variations",
-    "kind of result: leverage-frontier": "backtest.risk.largest_leverage",
-    "kind of result: frontier": "backtest.search.frontier",
-    "kind of result: contagion": "backtest.risk.contagion",
-}
-"""Modules of higher rooms that lower ones call, by their part."""
-
 __all__ = [
     "Account", "AccountSnapshot", "AccountView", "AccountingError", "Backtest", "BacktestError",
     "BandWarning", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",

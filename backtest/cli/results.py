@@ -18,8 +18,8 @@ from backtest.cli.command import RESULTS, AsJson, Results, Text, Texts, argument
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
-from backtest.core.saved_result import KINDS
 from backtest.results import listing, name_measure, read_constraints
+from backtest.results.listing import KINDS
 from backtest.results.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MAX_NAMED = 8, 12, 20

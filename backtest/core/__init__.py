@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
-    from backtest.core.code_names import Carried, call_later
+    from backtest.core.code_names import Carried
     from backtest.core.code_names import arch, find_version, hash_texts, sp
     from backtest.core.elementary import Number
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from backtest.core.number_text import format_signed, format_value, keep_units
     from backtest.core.result_parts import Headline, NOTHING, Panel, Part, Shown, ShownChart
     from backtest.core.result_parts import ShownTable
-    from backtest.core.saved_result import KEPT, Making, Reportable, SavedResult, SettingsResult
+    from backtest.core.saved_result import KEPT, Making, Reportable, SavedResult
     from backtest.core.saved_result import UNFINISHED, compute_id, damage_error, discard_folder
     from backtest.core.saved_result import find_versions, hash_file, list_records, name_folder
     from backtest.core.saved_result import name_result, read_json_file, read_provenance
@@ -62,7 +62,7 @@ else:
         "core.checked_calls": (
             "check_broadcast check_shape checked checked_fields checked_only is_path"
         ),
-        "core.code_names": "Carried arch call_later find_version hash_texts sp",
+        "core.code_names": "Carried arch find_version hash_texts sp",
         "core.elementary": "Number",
         "core.errors": (
             "AccountingError BacktestError BandWarning DataError Fault HighRateWarning "
@@ -91,7 +91,7 @@ else:
         ),
         "core.result_parts": "Headline NOTHING Panel Part Shown ShownChart ShownTable",
         "core.saved_result": (
-            "KEPT Making Reportable SavedResult SettingsResult UNFINISHED compute_id damage_error "
+            "KEPT Making Reportable SavedResult UNFINISHED compute_id damage_error "
             "discard_folder find_versions hash_file list_records name_folder name_result "
             "read_json_file read_provenance record_making recording_command write_json_file"
         ),

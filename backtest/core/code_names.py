@@ -100,31 +100,3 @@ class Carried:
             for name, value in vars(self).items()
             if not isinstance(getattr(kinds, name, None), functools.cached_property)
         }
-
-
-def list_higher() -> dict[str, str]:
-    """Return the modules of higher rooms that lower ones call, by their part."""
-    higher: dict[str, str] = vars(sys.modules["backtest"])["_HIGHER"]
-    return higher
-
-
-class Later:
-    """A function of a higher room: ``name`` of the module of ``part``, imported when used.
-
-    In a class it is a method, whose text and parameters are those of the function.
-    """
-
-    def __init__(self, part: str, name: str) -> None:
-        self.part, self.name = part, name
-
-    def find(self) -> Any:
-        return getattr(importlib.import_module(list_higher()[self.part]), self.name)
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        return self.find().__get__(instance, owner)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self.find()(*given, **named)
-
-
-call_later: Any = Later

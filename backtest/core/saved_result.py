@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import inspect
 import json
 import os
@@ -16,8 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -26,9 +23,9 @@ import numpy.typing as npt
 
 from backtest.core.atomic_files import drafted_folder, held_folder, writing
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import call_later, find_version, is_frame, list_higher, pa, pd, pq
+from backtest.core.code_names import find_version, is_frame, pa, pd, pq
 from backtest.core.errors import DataError
-from backtest.core.json_values import from_plain, parse_json, read_small, to_json, to_plain
+from backtest.core.json_values import parse_json, read_small, to_plain
 from backtest.core.number_text import capitalize
 from backtest.core.result_parts import Headline, Part
 
@@ -247,30 +244,6 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
 
 MAX_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""
-KIND = "kind of result: "
-"""What the part of a kind begins with in the table of :func:`bind_higher`."""
-
-
-class Kinds(Mapping[str, Any]):
-    """The classes of saved results by their kinds; a class enters itself when it is imported."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, Any] = {}
-
-    def __getitem__(self, kind: str) -> Any:
-        if kind not in self.known and f"{KIND}{kind}" in list_higher():
-            importlib.import_module(list_higher()[f"{KIND}{kind}"])
-        return self.known[kind]
-
-    def __iter__(self) -> Iterator[str]:
-        bound = (part.removeprefix(KIND) for part in list_higher() if part.startswith(KIND))
-        return iter(dict.fromkeys((*bound, *self.known)))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-KINDS = Kinds()
 
 
 class Reportable:
@@ -284,9 +257,6 @@ class Reportable:
     called: ClassVar[str] = ""
     is_yearly: ClassVar[bool] = False
     """Whether it shows figures per year of all its data."""
-    _write_report = call_later("report", "write_report")
-    _write_summary = call_later("report", "write_summary")
-    _write_cell = call_later("report", "write_cell")
 
     @property
     def title(self) -> str:
@@ -340,7 +310,9 @@ class Reportable:
 
         With ``verbose`` also what was checked and is as it should be.
         """
-        return str(self._write_summary(verbose=verbose))
+        from backtest.report.write import write_summary  # noqa: PLC0415 - only when it is shown
+
+        return write_summary(self, verbose=verbose)
 
     @property
     def folder_title(self) -> str:
@@ -364,11 +336,14 @@ class Reportable:
         DataError
             If the file cannot be written.
         """
-        written: Path = self._write_report(Path(path), format)
-        return written
+        from backtest.report.write import write_report  # noqa: PLC0415 - only when it is shown
+
+        return write_report(self, Path(path), format)
 
     def _repr_html_(self) -> str:
-        return str(self._write_cell())
+        from backtest.report.write import write_cell  # noqa: PLC0415 - only when it is shown
+
+        return str(write_cell(self))
 
 
 class SavedResult(Reportable):
@@ -397,7 +372,6 @@ class SavedResult(Reportable):
             usual = f"{cls.kind[:-1]}ies" if cls.kind.endswith("y") else f"{cls.kind}s"
             cls.plural = vars(cls).get("plural", usual)
             cls.call = vars(cls).get("call", f"Backtest.{cls.kind.replace('-', '_')}")
-            KINDS.known[cls.kind] = cls
 
     @property
     def note(self) -> str:
@@ -505,91 +479,12 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
 
 
-describe_history = call_later("manifest", "describe_history")
 EMPTY = ("none",)
 """Columns of the table that stands for one that is None."""
 
 
 def fill_absent(table: pd.DataFrame | None) -> pd.DataFrame:
     return pd.DataFrame(columns=EMPTY, dtype="float64") if table is None else table
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class SettingsResult(SavedResult):
-    """Base of results that are made of tables, settings and a few ``numbers``, attributes all.
-
-    Other fields, such as paths or a market, are not saved: a loaded result has None there.
-    """
-
-    numbers: ClassVar[tuple[str, ...]]
-    settings: dict[str, Any]
-    market: Any = None
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        kinds = cls.__annotations__.items()
-        cls.table_names = tuple(name for name, kind in kinds if kind.startswith("pd.DataFrame"))
-        numbers = tuple(name for name, kind in kinds if kind in {"float", "int", "str"})
-        cls.numbers = vars(cls).get("numbers", numbers)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.note}>"
-
-    def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market, as the manifest of a run describes them."""
-        found: Mapping[str, Any] = describe_history(self.market)
-        return found
-
-    @property
-    def title(self) -> str:
-        """What the result is about, for lists."""
-        return str(self.settings.get("policy", ""))
-
-    @classmethod
-    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        title = str(manifest["title"])
-        return {"policy": title.partition("(")[0], "title": title, "note": str(manifest["note"])}
-
-    @cached_property
-    def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for
-        """Everything that the numbers depend on and their layout, with an ``id``."""
-        content = {}
-        for name in self.table_names:
-            text = fill_absent(getattr(self, name)).to_csv(lineterminator="\n")
-            content[name] = hashlib.sha256(text.encode()).hexdigest()
-        manifest = to_plain(
-            {
-                "kind": self.kind,
-                "data": self.describe_data(),
-                "settings": self.settings,
-                "outcome": {name: getattr(self, name) for name in self.numbers},
-                "content": content,
-                "title": self.title,
-                "note": self.note,
-                "versions": find_versions(),
-            }
-        )
-        return {"id": compute_id(manifest), **manifest}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
-        shown = [name for name in self.table_names if name not in self.long_tables]
-        data: dict[str, Any] = to_json(
-            {
-                "verdict": self.verdict,
-                "numbers": {each.name: each.value for each in self.list_numbers()},
-                **{name: getattr(self, name) for name in self.numbers},
-                **{name: list_records(getattr(self, name)) for name in shown},
-            }
-        )
-        return {**data, "settings": self.manifest["settings"]}
-
-    @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
-        outcome = {"settings": from_plain(manifest["settings"]), **from_plain(manifest["outcome"])}
-        made = cls(**tables, **outcome)
-        vars(made)["manifest"] = manifest  # what was saved, not what is left of it
-        return made
 
 
 LIBRARIES = (

@@ -21,8 +21,6 @@ from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"
 
-read_listing = core.call_later("listing of options", "read_listing")
-
 
 class Panel(NamedTuple):
     """Prices of shape (n_instruments, n_bars), NaN outside the spans, and funding by settlement.
@@ -195,6 +193,8 @@ class Markets(BarClock, Mapping[str, Market]):
         has_more = any(each is not None for each in more)
         is_plain = isinstance(given, Mapping) and all(isinstance(x, Market) for x in given.values())
         if isinstance(given, Mapping) and (has_more or not is_plain):
+            from backtest.options.option_listing import read_listing  # noqa: PLC0415 - where options are
+
             markets, listing = read_listing(given, *more[:3], max_age)
         check_markets(markets)
         source = f"Markets({', '.join(map(repr, given))})"

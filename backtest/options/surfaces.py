@@ -19,9 +19,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from backtest import _compile, core
-from backtest.core import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, check_range
 from backtest.core.code_names import pd, sp
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
+from backtest.core.result_parts import Headline, Part
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin.functions import check_each
 from backtest.market import Market
@@ -374,7 +375,6 @@ def build_ssvi(x: FloatArray) -> list[SVI]:
     return smiles
 
 
-DECLARED = "page of a surface"
 """Where the figures, tables and charts are declared."""
 Model = Literal["svi", "ssvi"]
 Measure = Literal["atm", "skew", "vix"]
@@ -444,11 +444,37 @@ class Surface(core.Reportable):
 
     kind = "surface"
     call = "bt.Surface.fit"
-    plot = call_later("report", "draw_surface")
-    list_numbers = call_later(DECLARED, "list_numbers")
-    list_parts = call_later(DECLARED, "list_parts")
-    to_dict = call_later(DECLARED, "collect")
-    about = property(call_later(DECLARED, "describe_quotes"))
+
+    def plot(self) -> Any:
+        """Return the volatilities of the surface as a Plotly figure."""
+        from backtest.report.write import draw_surface  # noqa: PLC0415 - only when it is shown
+
+        return draw_surface(self)
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        from backtest.report.surface_parts import list_numbers  # noqa: PLC0415 - only when it is shown
+
+        return list_numbers(self)
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        from backtest.report.surface_parts import list_parts  # noqa: PLC0415 - only when it is shown
+
+        return list_parts(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the surface as data for JSON."""
+        from backtest.report.surface_parts import collect  # noqa: PLC0415 - only when it is shown
+
+        return collect(self)
+
+    @property
+    def about(self) -> str:
+        """What the surface was fitted to, in a sentence."""
+        from backtest.report.surface_parts import describe_quotes  # noqa: PLC0415 - only when it is shown
+
+        return describe_quotes(self)
 
     @classmethod
     @core.checked

@@ -176,7 +176,7 @@ def find_currency(result: Result) -> str:
     return said.pop() if len(said) == 1 else ""
 
 
-def write_sentences(find: Callable[[Result], Iterator[str]]) -> Callable[[Result], Any]:
+def write_sentences(find: Callable[[Result], Iterator[str]]) -> Callable[[Result], tuple[str, ...]]:
     return lambda result: tuple(f"{core.capitalize(text)}." for text in find(result))
 
 

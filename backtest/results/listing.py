@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import pkgutil
 import re
 import shlex
 from collections import Counter
@@ -28,7 +29,36 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 LEFTOVER, UNKNOWN = "leftover", "unknown"
+KINDS = {
+    "run": "backtest.results.result:Result",
+    "sweep": "backtest.sweep.sweep_table:Sweep",
+    "comparison": "backtest.search.compare:Comparison",
+    "study": "backtest.search.study:Study",
+    "cross-validation": "backtest.search.cross_validate:CrossValidation",
+    "walk-forward": "backtest.search.walk_forward:WalkForward",
+    "timing": "backtest.search.timing:TimingTest",
+    "liquidation-risk": "backtest.risk.liquidations:LiquidationRisk",
+    "passing-probability": "backtest.risk.funded:PassingProbability",
+    "max-leverage": "backtest.risk.largest_leverage:MaxLeverage",
+    "bounds": "backtest.risk.variations:Bounds",
+    "margin-calibration": "backtest.risk.margin_systems:MarginCalibration",
+    "margin-comparison": "backtest.risk.margin_systems:MarginComparison",
+    "capacity": "backtest.risk.variations:Capacity",
+    "sensitivity": "backtest.risk.variations:Sensitivity",
+    "stress": "backtest.risk.stress:Stress",
+    "cascade": "backtest.risk.cascade:Cascade",
+    "parameter-sensitivity": "backtest.risk.variations:ParameterSensitivity",
+    "leverage-frontier": "backtest.risk.largest_leverage:LeverageFrontier",
+    "frontier": "backtest.search.frontier:Frontier",
+    "contagion": "backtest.risk.contagion:Contagion",
+}
+"""The classes of saved results by their kind, imported when a folder of one is read."""
 Saved: TypeAlias = core.SavedResult
+
+
+def find_kind(kind: str) -> Any:
+    """Return the class of a kind of saved results."""
+    return pkgutil.resolve_name(KINDS[kind])
 
 
 def is_begun(folder: Path) -> bool:
@@ -44,7 +74,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(manifest, dict):
         raise core.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
     kind = manifest.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in s.KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise core.DataError(
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
@@ -52,7 +82,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if is_begun(folder):
         try:
             own = f"{s.UNFINISHED}{s.name_result(manifest)}"
-            name = own if s.KINDS[kind].can_be_resumed else ""
+            name = own if find_kind(kind).can_be_resumed else ""
         except (KeyError, TypeError, AttributeError):
             name = ""
         if folder.resolve().name != name:
@@ -68,7 +98,7 @@ def load_saved(folder: Path) -> Saved:
             f"{folder}: must be finished to be loaded; run it again with resume=True"
         )
     kind, _ = open_folder(folder)
-    found: Saved = s.KINDS[kind].load(folder)
+    found: Saved = find_kind(kind).load(folder)
     return found
 
 
@@ -195,13 +225,13 @@ def try_entry(folder: Path) -> StoreEntry:
             "is_synthetic": bool(data.get("synthetic")),
         }
         if is_begun(folder):
-            note, busy = s.KINDS[kind]._read_progress(folder, manifest), core.is_lock_held(lock)
+            note, busy = find_kind(kind)._read_progress(folder, manifest), core.is_lock_held(lock)
             facts |= {**describe_search(manifest), "note": note, "is_finished": False,
                       "is_busy": busy}  # fmt: skip
         else:
-            for name, fault in s.find_faults(folder, manifest, s.KINDS[kind], with_hashes=False):
+            for name, fault in s.find_faults(folder, manifest, find_kind(kind), with_hashes=False):
                 return StoreEntry(folder.name, kind, f"{name}: {fault}; {s.CURE}", **disk)
-            facts |= s.KINDS[kind]._read_line(folder, manifest)
+            facts |= find_kind(kind)._read_line(folder, manifest)
             facts |= summarize_making(core.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except core.BacktestError as error:
@@ -230,7 +260,7 @@ def describe_note(entry: StoreEntry) -> str:
 
 def count_kinds(entries: Iterable[StoreEntry]) -> str:
     counts = Counter(each.kind for each in entries)
-    plurals = {name: str(saved.plural) for name, saved in s.KINDS.items()}
+    plurals = {name: str(find_kind(name).plural) for name in KINDS}
     plurals[LEFTOVER] = f"{LEFTOVER}s"
     return ", ".join(f"{n:,} {kind if n == 1 else plurals.get(kind, kind)}"
                      for kind, n in counts.items()) or "none"  # fmt: skip
@@ -298,7 +328,7 @@ def normalize_name(text: str) -> str:
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(core.Choice(*s.KINDS).check("kind", each) for each in texts)
+    return tuple(core.Choice(*KINDS).check("kind", each) for each in texts)
 
 
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
@@ -351,13 +381,17 @@ UNTOLD = Origin()
 def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> Origin:
     argv = making.argv if making else ()
     if not argv:
-        kind = s.KINDS.get(str(manifest.get("kind")))
+        kind = str(manifest.get("kind"))
         one = {"": manifest["policy"]} if "policy" in manifest else {}
         policies = manifest.get("policies") or one
         names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
         module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
         source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
-        parts = ["bt.run" if kind is None else kind.call, f"{names}{module}", str(source)]
+        parts = [
+            find_kind(kind).call if kind in KINDS else "bt.run",
+            f"{names}{module}",
+            str(source),
+        ]
         return Origin("", (f"made in Python: {', '.join(filter(None, parts))}",))
     files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
     remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
@@ -411,12 +445,12 @@ def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
 
 
 def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from s.find_faults(folder, manifest, s.KINDS[kind])
+    yield from s.find_faults(folder, manifest, find_kind(kind))
     try:
         core.read_provenance(folder, str(manifest.get("id")))
     except core.BacktestError as error:
         yield locate_fault(error, folder)
-    for inner in s.KINDS[kind].inner:
+    for inner in find_kind(kind).inner:
         for account in sorted((folder / inner).iterdir()):
             for name, what in verify_folder(account).faults:
                 yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
@@ -424,7 +458,7 @@ def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 
 def list_foreign(folder: Path, kind: str) -> list[str]:
-    saved = s.KINDS[kind]
+    saved = find_kind(kind)
     own = (*saved.files(), *saved.inner, s.MANIFEST, s.PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
@@ -493,7 +527,7 @@ def find_reason_to_keep(folder: Path) -> str:
         if is_begun(folder) and not any(folder.iterdir()):
             return ""
         kind, manifest = open_folder(folder)
-        files = {*s.KINDS[kind].files()}
+        files = {*find_kind(kind).files()}
         is_known = is_begun(folder) or {*manifest.get("files", ())} == files
         if not is_known or not ID.fullmatch(str(manifest.get("id"))):
             return f"its {s.MANIFEST} does not describe a result"

@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.core import BoolArray, FloatArray, Greeks, IntArray, call_later
+from backtest.core import BoolArray, FloatArray, Greeks, IntArray
 from backtest.core.black_kernels import SCALES
 
-FORMULAS = "option formulas"
-"""The module of :mod:`backtest.options` that prices options."""
 EXPLAINED = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rest")
 STEPS = 80
 """Bisections that find a forward to the last places of a float."""
@@ -78,19 +76,25 @@ def compute_greeks(terms: OptionTerms, options: IntArray, state: FloatArray) -> 
     ``options`` (m,) are places in the terms; ``state`` (3, m) has forward, volatility and years. A
     volatility of NaN counts as 0: a mark at a bound has none.
     """
-    return evaluate_rows(call_later(FORMULAS, "greeks"), terms, options, state)
+    from backtest.options.pricing import greeks  # noqa: PLC0415 - only with options
+
+    return evaluate_rows(greeks, terms, options, state)
 
 
 def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
     """Return the prices per unit of the underlying, of shape (m,)."""
-    return np.asarray(evaluate_rows(call_later(FORMULAS, "price"), terms, options, state)[0])
+    from backtest.options.pricing import price  # noqa: PLC0415 - only with options
+
+    return np.asarray(evaluate_rows(price, terms, options, state)[0])
 
 
 def compute_volatilities(
     terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
 ) -> FloatArray:
+    from backtest.options.pricing import implied_volatility  # noqa: PLC0415 - only with options
+
     def invert(kind: Any, forward: Any, strike: Any, years: Any, mark: Any, *rest: Any) -> Any:
-        return call_later(FORMULAS, "implied_volatility")(kind, mark, forward, strike, years, *rest)
+        return implied_volatility(kind, mark, forward, strike, years, *rest)
 
     state = np.stack([forward, marks, years])
     return np.asarray(evaluate_rows(invert, terms, options, state)[0])

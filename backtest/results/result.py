@@ -17,6 +17,7 @@ from backtest.account.events import ENTRY
 from backtest.account.money import Wallet
 from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import LateModule, pd
+from backtest.core.result_parts import Headline, Part
 from backtest.core.saved_result import MANIFEST
 from backtest.core.structs import Structs
 from backtest.market import Market, find_coin
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 else:  # it loads pandas
     run_trades = LateModule("backtest.results.trades")
 
-DECLARED = "page of a run"
 """Where the figures, tables and charts of a run are declared."""
 Split: TypeAlias = Period | Literal["instrument"]
 
@@ -93,16 +93,58 @@ class Result(RunRecord, core.SavedResult):
     kind, noun = RUN, "result"
     layout, more_files = FORMAT, FILES
     table_names = ("bars", "positions", "events")
-    _draw = core.call_later("report", "draw_run")
-    _find_equal_risk = core.call_later("equal risk", "find_equal_risk")
-    list_numbers = core.call_later(DECLARED, "list_numbers")
-    list_parts = core.call_later(DECLARED, "list_parts")
-    list_assumptions = core.call_later(DECLARED, "list_assumptions")
-    to_dict = core.call_later(DECLARED, "collect_run")
-    verdict = property(core.call_later(DECLARED, "write_verdict"))
-    verdict_text = property(core.call_later(DECLARED, "write_marked_verdict"))
-    details = property(core.call_later(DECLARED, "write_details"))
-    notices = property(core.call_later(DECLARED, "list_notices"))
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        from backtest.report.run_parts import list_numbers  # noqa: PLC0415 - only when it is shown
+
+        return list_numbers(self)
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        from backtest.report.run_parts import list_parts  # noqa: PLC0415 - only when it is shown
+
+        return list_parts(self)
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return what the numbers assume beside the rules of the account, in sentences."""
+        from backtest.report.run_parts import list_assumptions  # noqa: PLC0415 - only when it is shown
+
+        return list_assumptions(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        from backtest.report.run_parts import collect_run  # noqa: PLC0415 - only when it is shown
+
+        return collect_run(self)
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence."""
+        from backtest.report.run_parts import write_verdict  # noqa: PLC0415 - only when it is shown
+
+        return write_verdict(self)
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict with its figures marked, as pages show it."""
+        from backtest.report.run_parts import write_marked_verdict  # noqa: PLC0415 - only when it is shown
+
+        return write_marked_verdict(self)
+
+    @property
+    def details(self) -> str:
+        """What the reader must know beside the verdict, in sentences."""
+        from backtest.report.run_parts import write_details  # noqa: PLC0415 - only when it is shown
+
+        return write_details(self)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number."""
+        from backtest.report.run_parts import list_notices  # noqa: PLC0415 - only when it is shown
+
+        return list_notices(self)
 
     @property
     def title(self) -> str:
@@ -247,7 +289,9 @@ class Result(RunRecord, core.SavedResult):
     @cached_property
     def _constant(self) -> Any:
         """The constant leverage at equal risk, or why there is none."""
-        return self._find_equal_risk()
+        from backtest.search.equal_risk import find_equal_risk  # noqa: PLC0415 - runs it again
+
+        return find_equal_risk(self)
 
     @property
     def limit_orders(self) -> pd.DataFrame:
@@ -306,7 +350,9 @@ class Result(RunRecord, core.SavedResult):
 
         Long runs are thinned; the extremes of every pixel are kept.
         """
-        return self._draw()
+        from backtest.report.write import draw_run  # noqa: PLC0415 - only when it is shown
+
+        return draw_run(self)
 
     @core.checked
     def save(self, folder: str | Path = "results") -> Path:
@@ -465,7 +511,7 @@ NO_EQUAL_RISK = "no_constant_of_equal_risk"
 """The entry that says why there is none."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 BY_BAR = ("opened", "entries", "settled", "ages")
-BY_POSITION = Closes._fields[-4:]
+BY_POSITION: tuple[str, ...] = Closes._fields[-4:]
 
 
 def list_positions(result: RunRecord) -> dict[str, core.FloatArray]:

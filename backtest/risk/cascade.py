@@ -23,6 +23,7 @@ from backtest.core.units import DAY, MINUTE, TOLERANCE
 from backtest.margin import compute_maintenance, read_rules
 from backtest.market import Market
 from backtest.results import Result
+from backtest.results.settings_result import SettingsResult
 from backtest.results.tables import price_of, value_of
 from backtest.risk.crowd import ARRAYS_OF_CROWD, Crowd, find_liquidation_prices, find_price
 from backtest.venue import Contract, Venue, read_newest, read_venue
@@ -551,7 +552,7 @@ class Books:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Cascade(core.SettingsResult):
+class Cascade(SettingsResult):
     """The outcome of :func:`backtest.cascade`.
 
     Attributes

@@ -21,6 +21,7 @@ from backtest.core import FloatArray
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.results import Result
+from backtest.results.settings_result import SettingsResult
 from backtest.risk.cascade import PAYERS, Books, Cascade, Impact, read_terms, shock_crowd
 from backtest.risk.crowd import Crowd, check_columns, find_price, read_column, read_sides
 from backtest.venue import Venue, read_venue
@@ -150,7 +151,7 @@ def measure_radius(spread: FloatArray, accounts: int) -> float:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Contagion(core.SettingsResult):
+class Contagion(SettingsResult):
     """The outcome of :func:`backtest.cascade` over several markets.
 
     Attributes

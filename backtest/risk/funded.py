@@ -17,6 +17,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.market import as_markets
+from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import PathsRunner, describe_terms, estimate
 from backtest.risk.path_models import describe_drift
 from backtest.risk.paths import Paths, simulate_paths
@@ -80,7 +81,7 @@ def judge(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PassingProbability(core.SettingsResult):
+class PassingProbability(SettingsResult):
     """The probability that an account reaches a target before its limits of loss.
 
     Attributes

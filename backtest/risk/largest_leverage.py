@@ -22,6 +22,7 @@ from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.indicators import log_returns
 from backtest.market import label_names
 from backtest.policies import Combinator, Policy
+from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
 from backtest.risk.liquidations import PastStarts, PathsRunner
@@ -58,7 +59,7 @@ class Scaled(Combinator):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaxLeverage(core.SettingsResult):
+class MaxLeverage(SettingsResult):
     """Largest leverage, or factor on a policy, at a probability of liquidation.
 
     Attributes
@@ -399,7 +400,7 @@ def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LeverageFrontier(core.SettingsResult):
+class LeverageFrontier(SettingsResult):
     """Growth against the probability of liquidation, by leverage or by factor on a policy.
 
     Attributes

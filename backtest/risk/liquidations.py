@@ -24,6 +24,7 @@ from backtest.indicators import ewma_volatility, log_returns
 from backtest.market import Market, Markets, as_markets, find_clock, label_names, read_weights
 from backtest.policies import trades_options
 from backtest.results import Result
+from backtest.results.settings_result import SettingsResult
 from backtest.risk import warm_up
 from backtest.risk.path_models import HALF_LIFE, count_per_year, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths, simulate_paths
@@ -598,7 +599,7 @@ WEALTH = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LiquidationRisk(core.SettingsResult):
+class LiquidationRisk(SettingsResult):
     """Risk of losing an account on many paths.
 
     Attributes

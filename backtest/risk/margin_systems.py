@@ -18,6 +18,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Conditions
 from backtest.market import Market, as_markets
+from backtest.results.settings_result import SettingsResult
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import crashes
 from backtest.venue import Venue, choose_multipliers, find_newest
@@ -205,7 +206,7 @@ def live(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MarginComparison(core.SettingsResult):
+class MarginComparison(SettingsResult):
     """What margin rules tie up, how they rise, what they cover, and what accounts lose under them.
 
     Attributes
@@ -437,7 +438,7 @@ def compare_margin(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MarginCalibration(core.SettingsResult):
+class MarginCalibration(SettingsResult):
     """The least parameter of a margin rule that leaves no shortfall on all but a share of paths.
 
     Attributes

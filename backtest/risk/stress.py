@@ -30,6 +30,7 @@ from backtest.core.units import DAY, HOUR
 from backtest.engine import find_failure_value
 from backtest.market import Market, Markets, as_markets, find_coin, remake
 from backtest.results import Result
+from backtest.results.settings_result import SettingsResult
 from backtest.results.tables import value_of
 from backtest.risk import warm_up
 from backtest.risk.path_models import MONTH
@@ -624,7 +625,7 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stress(core.SettingsResult):
+class Stress(SettingsResult):
     """Outcome of scenarios.
 
     Attributes

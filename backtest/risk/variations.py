@@ -27,6 +27,7 @@ from backtest.policies import split_name
 from backtest.results import Result, find_cost_rates
 from backtest.results.differences import choose_block, resampling_error
 from backtest.results.run_record import shows_growth
+from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import scale_margin, scale_slippage
@@ -115,7 +116,7 @@ def count_account_days(test: Conditions) -> float:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity(core.SettingsResult):
+class Sensitivity(SettingsResult):
     """Results under single changed assumptions.
 
     ``table`` has a row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth``
@@ -263,7 +264,7 @@ LOST_EDGE = 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ParameterSensitivity(core.SettingsResult):
+class ParameterSensitivity(SettingsResult):
     """Results with one parameter changed at a time.
 
     Attributes
@@ -461,7 +462,7 @@ HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Capacity(core.SettingsResult):
+class Capacity(SettingsResult):
     """Growth and Sharpe ratio of a policy at different capitals.
 
     Attributes
@@ -620,7 +621,7 @@ SHOWN = ("final_equity", "cagr", "max_drawdown", "liquidations")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bounds(core.SettingsResult):
+class Bounds(SettingsResult):
     """A run under ``intrabar="path"`` and under ``"worst"``, and the bars in which they part.
 
     ``table`` has final equity, growth, deepest fall and liquidations of both ``runs``. ``bars``

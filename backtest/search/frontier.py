@@ -20,6 +20,7 @@ from backtest.results.differences import choose_block, draw_histories
 from backtest.results.manifest import find_held
 from backtest.results.measure_table import ABOUT, name_measure
 from backtest.results.ranking import LEAST_BULGE, find_knee, is_dominated
+from backtest.results.settings_result import SettingsResult
 from backtest.search import trials as t
 from backtest.search.winner import FEW_FILLS, StudyTask, describe_lack
 from backtest.sweep import Evaluator, Sets, Space, draw_cube, name_column, take_sets
@@ -142,7 +143,7 @@ DRAWS = 500
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Frontier(core.SettingsResult):
+class Frontier(SettingsResult):
     """Sets that no other set of a search beats in every objective.
 
     Attributes

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from backtest import core
 from backtest.account import Account
+from backtest.core.result_parts import Headline, Part
 from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled
 from backtest.policies import Policy
@@ -31,7 +32,6 @@ from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE, STAGE, VIOLATION
 from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
-DECLARED = "page of sets"
 """Where the figures, tables and charts are declared."""
 PARTS = "in the search", "on the holdout"
 EVEN = 0.5
@@ -81,13 +81,44 @@ class Study(SearchResult):
     more_files = (OUTCOME,)
     can_be_resumed = True
 
-    _draw_map = core.call_later(DECLARED, "draw_study_map")
-    list_numbers = core.call_later(DECLARED, "list_study_numbers")
-    list_parts = core.call_later(DECLARED, "list_study_parts")
-    list_assumptions = core.call_later(DECLARED, "list_study_assumptions")
-    heading = property(core.call_later(DECLARED, "write_study_title"))
-    details = property(core.call_later(DECLARED, "write_study_details"))
-    notices = property(core.call_later(DECLARED, "list_study_notices"))
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        from backtest.report.set_parts import list_study_numbers  # noqa: PLC0415 - only when it is shown
+
+        return list_study_numbers(self)
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        from backtest.report.set_parts import list_study_parts  # noqa: PLC0415 - only when it is shown
+
+        return list_study_parts(self)
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return what the numbers assume beside the rules of the account, in sentences."""
+        from backtest.report.set_parts import list_study_assumptions  # noqa: PLC0415 - only when it is shown
+
+        return list_study_assumptions(self)
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        from backtest.report.set_parts import write_study_title  # noqa: PLC0415 - only when it is shown
+
+        return write_study_title(self)
+
+    @property
+    def details(self) -> str:
+        """What the reader must know beside the verdict, in sentences."""
+        from backtest.report.set_parts import write_study_details  # noqa: PLC0415 - only when it is shown
+
+        return write_study_details(self)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number."""
+        from backtest.report.set_parts import list_study_notices  # noqa: PLC0415 - only when it is shown
+
+        return tuple(list_study_notices(self))
 
     @property
     def complete(self) -> bool:
@@ -96,7 +127,9 @@ class Study(SearchResult):
 
     def plot(self) -> Any:
         """Return a Plotly figure of the objective over the first two parameters of the search."""
-        return self._draw_map()
+        from backtest.report.set_parts import draw_study_map  # noqa: PLC0415 - only when it is shown
+
+        return draw_study_map(self)
 
     @property
     def days_of_parts(self) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from backtest.engine import Conditions, plain
 from backtest.market import Market, Markets, as_given, find_clock
 from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import Result
+from backtest.results.settings_result import SettingsResult
 from backtest.search.study import Study
 from backtest.search.walk_forward import WalkForward
 from backtest.signals import SignalRule
@@ -141,7 +142,7 @@ def find_shifts(decided: Decided, most: int) -> core.IntArray:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TimingTest(core.SettingsResult):
+class TimingTest(SettingsResult):
     """What shifted copies of the decided targets earned, beside those at their own time.
 
     Attributes

@@ -14,6 +14,7 @@ import pandas as pd
 
 from backtest import core
 from backtest.core import Progress
+from backtest.core.result_parts import Headline, Part
 from backtest.results import (
     ObjectiveLike,
     Result,
@@ -81,7 +82,6 @@ def name_parameter(column: str) -> str:
     return column.removeprefix("policy.")
 
 
-DECLARED = "page of sets"
 """Where the figures, tables and charts are declared."""
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
@@ -116,12 +116,38 @@ class Sweep(core.SavedResult):
     """The objective by which the page ranks the sets."""
     ranked_where: ClassVar[Mapping[str, str]] = core.NOTHING
     """The constraints that it ranks them under."""
-    list_numbers = core.call_later(DECLARED, "list_sweep_numbers")
-    list_parts = core.call_later(DECLARED, "list_sweep_parts")
-    list_assumptions = core.call_later(DECLARED, "list_sweep_assumptions")
-    _draw_map = core.call_later(DECLARED, "draw_sweep_map")
-    verdict = property(core.call_later(DECLARED, "write_sweep_verdict"))
-    notices = property(core.call_later(DECLARED, "list_sweep_notices"))
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        from backtest.report.set_parts import list_sweep_numbers  # noqa: PLC0415 - only when it is shown
+
+        return list_sweep_numbers(self)
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        from backtest.report.set_parts import list_sweep_parts  # noqa: PLC0415 - only when it is shown
+
+        return list_sweep_parts(self)
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return what the numbers assume beside the rules of the account, in sentences."""
+        from backtest.report.set_parts import list_sweep_assumptions  # noqa: PLC0415 - only when it is shown
+
+        return tuple(list_sweep_assumptions(self))
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence."""
+        from backtest.report.set_parts import write_sweep_verdict  # noqa: PLC0415 - only when it is shown
+
+        return write_sweep_verdict(self)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number."""
+        from backtest.report.set_parts import list_sweep_notices  # noqa: PLC0415 - only when it is shown
+
+        return tuple(list_sweep_notices(self))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -195,7 +221,9 @@ class Sweep(core.SavedResult):
         core.Choice(*self.parameters).check("x", x)
         core.Choice(*(name for name in self.parameters if name != x)).check("y", y)
         core.Choice(*self.metrics).check("metric", metric)
-        return self._draw_map(x, y, metric)
+        from backtest.report.set_parts import draw_sweep_map  # noqa: PLC0415 - only when it is shown
+
+        return draw_sweep_map(self, x, y, metric)
 
     @core.checked
     def replay(self, row: int) -> Result:

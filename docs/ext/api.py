@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import backtest as bt
-from backtest.core.code_names import Later
 from docs.ext.markdown import write_table
 
 MODULES = {
@@ -150,11 +149,6 @@ def list_methods(cls: type) -> Iterator[tuple[str, Any]]:
     for name in dir(cls):
         found: Any = inspect.getattr_static(cls, name)
         found = unwrap(found)
-        if isinstance(
-            found, Later
-        ):  # of a higher room; without words it has those of a class above
-            above = [unwrap(vars(each)[name]) for each in cls.__mro__[1:] if name in vars(each)]
-            found = next((each for each in (found.find(), *above) if each.__doc__), found.find())
         module = getattr(inspect.unwrap(found), "__module__", None) if callable(found) else None
         is_ours = str(module).startswith("backtest") and not inspect.isclass(found)
         if is_ours and not name.startswith("_"):

@@ -33,9 +33,20 @@ OUTSIDE = ("allocate", "measures", "paths", "backtest", "", "strategies", "__mai
 
 ORDER = (*(name for name in ROOMS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")
 """The command line stands on the public names; all others stand below them."""
+WRITE, RUN_PARTS = "backtest.report.write", "backtest.report.run_parts"
+SET_PARTS = "backtest.report.set_parts"
 DOORS = {
     ("backtest", "backtest.strategies"): "policies stand on the public names, and are one of them",
     ("backtest.backtest", "backtest.cli.build"): "a test is read from its file, and written to it",
+    ("backtest.core.saved_result", WRITE): "result.report(), summary() and the cell of a notebook",
+    ("backtest.market.markets", "backtest.options.option_listing"): "bt.Markets lists options",
+    ("backtest.options.surfaces", WRITE): "surface.plot()",
+    ("backtest.options.surfaces", "backtest.report.surface_parts"): "the page of a surface",
+    ("backtest.results.result", WRITE): "result.plot()",
+    ("backtest.results.result", RUN_PARTS): "the page of a run",
+    ("backtest.results.result", "backtest.search.equal_risk"): "result.equal_risk runs it again",
+    ("backtest.search.study", SET_PARTS): "the page of a study",
+    ("backtest.sweep.sweep_table", SET_PARTS): "the page of a sweep",
 }
 """Imports of higher rooms, in the body of a method that a user calls, each with its reason."""
 NAMESPACES = (

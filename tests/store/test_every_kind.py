@@ -16,10 +16,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.code_names import list_higher
 from backtest.core.json_values import to_plain
 from backtest.core.result_parts import ShownTable
-from backtest.core.saved_result import KINDS, SEAL, SavedResult, hash_manifest
+from backtest.core.saved_result import SEAL, SavedResult, hash_manifest
 from backtest.report.render import MAX_SHOWN, write_html, write_text
 from backtest.report.write import (
     build_page,
@@ -29,6 +28,7 @@ from backtest.report.write import (
     write_saved_page,
 )
 from backtest.results import read_entry
+from backtest.results.listing import KINDS
 from backtest.strategies import Capped, Constant
 from tests.crowd.test_cascades import make_cascade
 from tests.kit import (
@@ -342,4 +342,5 @@ def test_every_kind_is_tested():
 def test_the_package_names_the_module_of_every_kind():
     for name in MAKES:
         kind = made(name).kind
-        assert list_higher().get(f"kind of result: {kind}") == type(made(name)).__module__
+        cls = type(made(name))
+        assert KINDS[kind] == f"{cls.__module__}:{cls.__name__}"

@@ -1,0 +1,94 @@
+"""Results that are made of tables, settings and a few numbers: all but runs and searches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from backtest import core
+from backtest.core.saved_result import fill_absent
+from backtest.results.manifest import describe_history
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SettingsResult(core.SavedResult):
+    """Base of results that are made of tables, settings and a few ``numbers``, attributes all.
+
+    Other fields, such as paths or a market, are not saved: a loaded result has None there.
+    """
+
+    numbers: ClassVar[tuple[str, ...]]
+    settings: dict[str, Any]
+    market: Any = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        kinds = cls.__annotations__.items()
+        cls.table_names = tuple(name for name, kind in kinds if kind.startswith("pd.DataFrame"))
+        numbers = tuple(name for name, kind in kinds if kind in {"float", "int", "str"})
+        cls.numbers = vars(cls).get("numbers", numbers)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.note}>"
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market, as the manifest of a run describes them."""
+        return describe_history(self.market)
+
+    @property
+    def title(self) -> str:
+        """What the result is about, for lists."""
+        return str(self.settings.get("policy", ""))
+
+    @classmethod
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        title = str(manifest["title"])
+        return {"policy": title.partition("(")[0], "title": title, "note": str(manifest["note"])}
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for
+        """Everything that the numbers depend on and their layout, with an ``id``."""
+        content = {}
+        for name in self.table_names:
+            text = fill_absent(getattr(self, name)).to_csv(lineterminator="\n")
+            content[name] = hashlib.sha256(text.encode()).hexdigest()
+        manifest = core.to_plain(
+            {
+                "kind": self.kind,
+                "data": self.describe_data(),
+                "settings": self.settings,
+                "outcome": {name: getattr(self, name) for name in self.numbers},
+                "content": content,
+                "title": self.title,
+                "note": self.note,
+                "versions": core.find_versions(),
+            }
+        )
+        return {"id": core.compute_id(manifest), **manifest}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
+        shown = [name for name in self.table_names if name not in self.long_tables]
+        data: dict[str, Any] = core.to_json(
+            {
+                "verdict": self.verdict,
+                "numbers": {each.name: each.value for each in self.list_numbers()},
+                **{name: getattr(self, name) for name in self.numbers},
+                **{name: core.list_records(getattr(self, name)) for name in shown},
+            }
+        )
+        return {**data, "settings": self.manifest["settings"]}
+
+    @classmethod
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
+        outcome = {
+            "settings": core.from_plain(manifest["settings"]),
+            **core.from_plain(manifest["outcome"]),
+        }
+        made = cls(**tables, **outcome)
+        vars(made)["manifest"] = manifest  # what was saved, not what is left of it
+        return made
