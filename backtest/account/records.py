@@ -527,6 +527,7 @@ def read_extremes(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) 
 
 @inlined
 def read_mark_close(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
+    """Write the mark close of bar t into a quote, as a value u."""
     quote.mark_close = read_value(terms, feed.mark_close, t, i)
 
 
