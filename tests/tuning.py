@@ -125,7 +125,7 @@ class MadeUp:
 
 
 class Drawn:
-    """Stands in for a sampler: batches of 32, of which it keeps the eight best to draw near."""
+    """Stands in for a sampler: batches of 32; it keeps the eight best to draw near."""
 
     batch = 32
 

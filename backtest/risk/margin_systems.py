@@ -669,6 +669,7 @@ class Tries:
         self.venue, self.rule, self.days = venue, rule, by_rule.read_days(market)
         self.name, self.low, self.high = parameter
         self.unknown = 0.0
+        self.shortfalls: dict[float, core.BoolArray] = {}
         innermost: Any = list_rules(rule)[-1][1]
         self.period = max(math.ceil(innermost.days), 1)
         last = float(market.mark_close[-1])
@@ -691,6 +692,8 @@ class Tries:
 
         Days of unknown margin are left out; over a tenth of the days of all paths is an error.
         """
+        if value in self.shortfalls:
+            return self.shortfalls[value]
         rule, found = self.rule.override({self.name: value}), []
         unknown, total = 0, 0
         for days, worst in self.parts:
@@ -705,7 +708,8 @@ class Tries:
                 "history, or a rule that needs fewer days"
             )
         self.unknown = max(self.unknown, unknown / total)
-        return np.concatenate(found)
+        self.shortfalls[value] = np.concatenate(found)
+        return self.shortfalls[value]
 
     def measure_history(self, value: float) -> tuple[float, int]:
         """Return the share of history's windows with a shortfall, and how many there are."""

@@ -152,7 +152,7 @@ class Volatility(DynamicMargin):
     days : float
         Days that a position needs to be closed.
     shape : str
-        ``"normal"`` or ``"empirical"``.
+        ``"empirical"`` or ``"normal"``, whose tails are too thin for coins.
 
     Examples
     --------
@@ -163,7 +163,7 @@ class Volatility(DynamicMargin):
     lambda_: Annotated[float, core.Range(0.5, 0.99999, "per day")] = 0.97
     quantile: Annotated[float, core.Range(0.5, 0.99999)] = 0.99
     days: Annotated[float, core.Range(0.01, 365.0, "days", log=True)] = 2.0
-    shape: Annotated[str, core.Choice("normal", "empirical")] = "normal"
+    shape: Annotated[str, core.Choice("empirical", "normal")] = "empirical"
 
     is_of_volatility: ClassVar[bool] = True
 
@@ -183,11 +183,53 @@ class Volatility(DynamicMargin):
             return np.full(returns.shape, root * NormalDist().inv_cdf(self.quantile))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = returns[1:] / self.compute_volatility(returns)[:-1]
-        past = pd.DataFrame(np.where(np.isfinite(ratios), ratios, np.nan)).expanding()
-        low, high = past.quantile(1.0 - self.quantile), past.quantile(self.quantile)
+        ratios = np.where(np.isfinite(ratios), ratios, np.nan)
+        low = compute_expanding_quantile(ratios, 1.0 - self.quantile)
+        high = compute_expanding_quantile(ratios, self.quantile)
         found = np.full(returns.shape, np.nan)
-        found[1:] = root * np.maximum(-low.to_numpy(), high.to_numpy()).reshape(ratios.shape)
+        found[1:] = root * np.maximum(-low, high)
         return found
+
+
+def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
+    """Return the quantile of the values so far at each row, (n_days,) or (n_days, n_paths).
+
+    NaN does not count. Paths have their history in common, which is sorted once: of it only the
+    values around the quantile can change places with those of a path.
+    """
+    columns = values if values.ndim == 2 else values[:, None]
+    first = columns[:, :1]
+    is_common = ((columns == first) | (np.isnan(columns) & np.isnan(first))).all(axis=1)
+    n_common = int(np.argmin(is_common)) if not is_common.all() else len(columns)
+    if np.isnan(columns[n_common:]).any():  # a path without a volatility: rare, and slow
+        found = pd.DataFrame(columns).expanding().quantile(share).to_numpy()
+        return np.asarray(found).reshape(values.shape)
+
+    found = np.empty_like(columns)
+    history = first[:n_common, 0]
+    known = pd.Series(history).expanding().quantile(share).to_numpy()
+    found[:n_common] = known[:, None]
+
+    ordered = np.sort(history[~np.isnan(history)])
+    for t in range(n_common, len(columns)):
+        found[t] = find_joint_quantile(ordered, columns[n_common : t + 1], share)
+    return found.reshape(values.shape)
+
+
+def find_joint_quantile(ordered: FloatArray, values: FloatArray, share: float) -> FloatArray:
+    """Return the quantile of sorted values and those of each column together, (n_paths,)."""
+    n_own = len(values)
+    place = share * (len(ordered) + n_own - 1)
+    rank = math.floor(place)
+
+    # A value of history moves up by at most those of the column, and never down.
+    lowest = max(rank - n_own, 0)
+    near = ordered[lowest : rank + 2]
+    shape = (len(near), values.shape[1])
+    mixed = np.sort(np.concatenate([np.broadcast_to(near[:, None], shape), values]), axis=0)
+    below = mixed[rank - lowest]
+    above = mixed[min(rank + 1 - lowest, len(mixed) - 1)]
+    return np.asarray(below + (place - rank) * (above - below))
 
 
 class OpenInterestTier(Value):

@@ -290,7 +290,7 @@ def test_an_equity_of_a_billionth_of_the_capital_is_none():
 
 
 def test_a_withdrawal_brings_ruin_no_nearer():
-    # 1,000 grow to 1,500, of which 1,200 are withdrawn: 200 of the 1,000 count as still paid in
+    # 1,000 grow to 1,500, and 1,200 are withdrawn: 200 of the 1,000 count as still paid in
     flows = series({4: -1200.0})
     bars = (100, 100, (100, 110, 100, 110), 110, 110)
     targets = (5.0, NAN, 0.0, 1.0, NAN)

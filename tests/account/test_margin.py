@@ -130,7 +130,7 @@ HAND: Hand = {
         later(100, 100, 120, 120, targets=(5.0, INF, NAN), signal=[1.0, -1.0, -1.0, -1.0],
               venue=LOSSES),
         {"position": [0, 50, -16 * 2000 / 120, -16 * 2000 / 120]}),
-    **{  # 20 contracts rise from 100 to 200: funding of 1,280 leaves 1,720, of which 2,000 profit
+    **{  # 20 contracts rise from 100 to 200: funding of 1,280 leaves 1,720, with 2,000 profit
         f"an infinite leverage asks for nothing where less than nothing counts, {margin}": (
             later(100, 100, 200, 200, targets=(2.0, NAN, INF, INF), signal=[1.0, 1.0, 0.5, 0.5],
                   account=account_of(margin=margin, venue_leverage=2.0), venue=LOSSES,

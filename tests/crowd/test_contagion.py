@@ -121,7 +121,7 @@ def test_coins_are_sold_after_the_positions():
 
 def test_coins_of_several_markets_lose_the_same_share():
     """By hand, without impact: long 10 A with a coin of A and one of B fails at A = 900 / 10.5. It
-    then owes 10 x (100 - A), of which both coins together, worth A + 100, pay the share."""
+    then owes 10 x (100 - A). Both coins together, worth A + 100, pay their share of it."""
     crowd = crowd_of([(1, "A", "long", 10, 100)], {1: 0.0}, coins={1: {"A": 1.0, "B": 1.0}})
     terms = {"shock": {"A": -0.2}, "impact": bt.Linear(0.0), "volume": 1_000.0}
     hit = bt.cascade(crowd, FREE, haircuts={"B": 0.0}, **terms)

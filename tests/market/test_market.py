@@ -361,7 +361,7 @@ def weekdays() -> pd.DataFrame:
 
 
 def test_a_day_bounds_bars_whatever_hour_they_begin(tmp_path):
-    """Bars of 8 h from 2023-01-02 08:00 to 2023-01-06 08:00: twelve, of which six open in two days.
+    """Bars of 8 h from 2023-01-02 08:00 to 2023-01-06 08:00: twelve; six open in two days.
     The days are clipped; the day before, or a whole day after, is refused."""
     bars = SAMPLE.resample("8h").bars().loc["2023-01-02 08:00":"2023-01-06 00:00"]
     whole = Market.from_frames(bars)

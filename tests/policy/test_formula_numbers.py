@@ -157,7 +157,7 @@ class Squared(bt.Policy):
 
 
 class Hashed(bt.Policy):
-    """Products of 31 and 32 bits, of which the second has up to 94."""
+    """Products of 31 and 32 bits; the second product has up to 94 bits."""
 
     def leverage(self, bar, account):
         return (int(bar.time) * 2654435761 * 2654435761 >> 33) % 1000 / 1000

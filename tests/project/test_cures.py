@@ -211,7 +211,7 @@ UNTRIED = (
     "groups of instruments may be named", "unfinished writes",
     "an objective must have been measured in the study",
 )  # fmt: skip
-"""Words of messages of which only the names and commands are checked."""
+"""Messages whose names and commands alone are checked."""
 NOT_RAISED = (
     "backtest {}", "\n    backtest ", "backtest data import --repair \\1", "or TABLE.KEY=VALUE",
     "as --snapshot of",

@@ -331,7 +331,7 @@ def test_the_worst_model_decides():
 
 
 class Tables:
-    """Accounts of which as many are liquidated as a size says, 1 in 1,000 at 2x, as its cube."""
+    """The share of accounts that is liquidated grows as the cube of the size: 1 in 1,000 at 2x."""
 
     name, rough, count = "tables", 1000, 10_000
 

@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -25,6 +26,7 @@ from tests.venue.test_margin_by_rule import days_of
 
 Q = NormalDist().inv_cdf(0.99)
 VENUE = venue_of(brackets=[bracket(leverage=100.0, rate=0.001)])
+Normal = partial(Volatility, shape="normal")
 
 
 def compare(market, rules, venue=VENUE, **more):
@@ -38,7 +40,7 @@ def swing(size, days):
 
 
 def test_constant_volatility_ties_up_a_constant_margin():
-    found = compare(days_of(swing(0.02, 60)), {"flat": None, "ewma": Volatility(days=1.0)})
+    found = compare(days_of(swing(0.02, 60)), {"flat": None, "ewma": Normal(days=1.0)})
     row = found.table.loc["ewma"]
     assert row["mean"] == pytest.approx(Q * 0.02, rel=1e-12)
     assert row["peak_to_trough"] == pytest.approx(1.0, rel=1e-12)
@@ -54,7 +56,7 @@ def test_two_states_of_volatility_rise_by_their_closed_form():
     """After n days of a volatility r times the old one: m grows by sqrt(l^n + (1 - l^n) r^2)."""
     decay, r = 0.7, 3.0
     market = days_of([*swing(0.01, 120), *swing(0.03, 120)])
-    row = compare(market, {"ewma": Volatility(lambda_=decay, days=1.0)}).table.loc["ewma"]
+    row = compare(market, {"ewma": Normal(lambda_=decay, days=1.0)}).table.loc["ewma"]
     for n in (1, 5, 30):
         wanted = math.sqrt(decay**n + (1.0 - decay**n) * r * r)
         assert row[f"rise_{n}d"] == pytest.approx(wanted - 1.0, rel=1e-9)
@@ -149,7 +151,7 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     days, share = 10, 0.1
     model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
     how = {"paths": 1500, "horizon": f"{days}d", "model": model, "seed": 1}
-    found = test.calibrate_margin(Volatility(lambda_=0.9999, days=1.0), shortfall=share, **how)
+    found = test.calibrate_margin(Normal(lambda_=0.9999, days=1.0), shortfall=share, **how)
     wanted = 1.0 - 0.25 * (1.0 - (1.0 - share) ** (1.0 / days))
     assert found.low < found.value < found.high
     # 10 % of 1,500 paths have a standard error of 0.8 %, of 1 - F one of 8 %: 0.0002.
@@ -213,10 +215,10 @@ def test_the_first_days_of_a_volatility_are_no_procyclicality():
     """A first return of 0.1 % and then 2 %: the trough of 0.1 % is warm-up, not a margin."""
     moves = swing(0.02, 90)
     moves[0] = 0.001
-    row = compare(days_of(moves), {"ewma": Volatility(days=1.0)}).table.loc["ewma"]
+    row = compare(days_of(moves), {"ewma": Normal(days=1.0)}).table.loc["ewma"]
     # After 23 days (the half-life of .97) the mean square has over half of its weight at 2 %.
     assert row["peak_to_trough"] < 1.05
-    assert margin_systems.count_warm_up(Buffer(Volatility(days=1.0))) == 23
+    assert margin_systems.count_warm_up(Buffer(Normal(days=1.0))) == 23
     assert margin_systems.count_warm_up(None) == 0
 
 

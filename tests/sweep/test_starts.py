@@ -76,7 +76,7 @@ def test_separate_accounts_begin_at_the_start_and_ended_markets_are_left_out():
 
 
 def test_weeks_of_sessions_are_counted_from_the_start():
-    """300 weekly bars, of which every second is missing before bar 150: periods a year differ."""
+    """300 weekly bars; every second one is missing before bar 150: periods a year differ."""
     close = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0.0, 0.02, 450)))
     kept = np.concatenate((np.arange(0, 300, 2), np.arange(300, 450)))
     times = pd.date_range("2000-01-03", periods=450, freq="7D", tz="UTC")[kept]

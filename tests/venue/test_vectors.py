@@ -31,7 +31,7 @@ DISPUTED = {
     "here who held the position at the stamp pays (§2, step 2), so the payment is tested on a "
     "position carried into it, and the opening at the stamp is tested to pay nothing"
 }
-"""Cases of which only the arithmetic is taken over, and why; none is left out."""
+"""Cases that are used for their arithmetic alone, and why; none is left out."""
 FILE = Path(__file__).parents[1] / "data" / "portfolio_vectors.json"
 PORTFOLIO_CASES: dict[str, Any] = {case["id"]: case for case in json.loads(FILE.read_text())}
 
