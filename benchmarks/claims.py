@@ -1,6 +1,6 @@
 """What is claimed of risk, and what came: BTC, ETH and LTC by the hour. Prints tables.
 
-    python benchmarks/claims.py FOLDER... [--parts paths column ranges margin] [--step 16]
+    python benchmarks/claims.py FOLDER... [--parts paths column ranges margin split] [--step 16]
 
 Each FOLDER holds hourly bars and mark prices of BTCUSDT, ETHUSDT or LTCUSDT. Nothing after a date
 is used for what is forecast at it. Intervals are of 90 %, by a bootstrap of blocks of 6 weeks.
@@ -14,8 +14,9 @@ position was liquidated, where the market is calm (volatility under 0.75 of the 
 ``ranges``: estimators of volatility over the realized, as the root of a ratio of mean squares: of
 the whole of a coin, and the extremes over its quarters; with ``calibrate`` likewise.
 ``margin``: at the end of each quarter, the margin that ``Backtest.calibrate_margin`` finds from the
-year before by the days of a normal quantile of 99 %, broken on 2 % of the paths of 30 days: in how
-many of the next 90 windows of 30 days do marks break it, from any of their days, long or short?
+year before by the days of the default rule, broken on 2 % of the paths of 30 days: in how many of the
+next 90 windows of 30 days do marks break it, from any of their days, long or short? ``split``
+calibrates on all days before a date, and counts the windows of all days after it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from backtest.indicators import ewma_volatility, log_returns, volatility
 from backtest.indicators.tails import NOTHING_SEEN, forecast_liquidation, forecast_volatility
 from backtest.risk.liquidations import CALM, measure_calm
 
-PARTS = ("paths", "column", "ranges", "margin")
+PARTS = ("paths", "column", "ranges", "margin", "split")
+SPLITS = ("2021-07-01", "2022-01-01", "2023-01-01")
 LEVERS, COLUMN_LEVERS = (3.0, 5.0, 10.0), (5.0, 10.0, 20.0)
 DAYS = (1, 7, 30)
 YEAR_BARS = 365 * 24
@@ -159,6 +161,20 @@ def judge_margin(market: bt.Market, end: pd.Timestamp) -> dict[str, Any] | None:
             "broken": int(np.sum(windows)), "value": found.value}  # fmt: skip
 
 
+def judge_split(market: bt.Market, end: str) -> dict[str, Any]:
+    """Return how many windows of all days after a date break the margin of all days before it."""
+    k = int(np.searchsorted(market.times, pd.Timestamp(end, tz="UTC")))
+    rule = bt.margin_rules.Volatility(days=1.0)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
+    test = bt.Backtest(market.slice(0, k), venue=venue, account=bt.Account())
+    found = test.calibrate_margin(rule, solve="days", shortfall=0.02, paths=1000, seed=1)
+    broken = find_broken_days(market, rule.override(days=found.value), venue, k_days=k // 24)
+    windows = np.lib.stride_tricks.sliding_window_view(broken, 30).any(axis=1)
+    return {"coin": market.instrument, "before": end, "value": found.value,
+            "windows": len(windows), "broken": int(windows.sum()),
+            "share": float(windows.mean())}  # fmt: skip
+
+
 def find_broken_days(market: bt.Market, rule: Any, venue: bt.Venue, k_days: int) -> FloatArray:
     """Return whether marks of the day after each close break the margin at it, from a day on."""
     from backtest.risk.margin_systems import measure_levels  # noqa: PLC0415 - of this part alone
@@ -204,6 +220,10 @@ def main() -> None:
                 table = tabulate_sides(rows, ["today", "column"])
             elif part == "ranges":
                 table = pd.DataFrame(itertools.chain(*map(measure_ranges, markets)))
+            elif part == "split":
+                table = pd.DataFrame(itertools.starmap(
+                    judge_split, itertools.product(markets, SPLITS)
+                ))  # fmt: skip
             else:
                 ends = pd.date_range(wanted.start, wanted.end, freq="QS", tz="UTC")
                 pairs = itertools.product(markets, ends)

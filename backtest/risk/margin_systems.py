@@ -254,8 +254,7 @@ class MarginComparison(SettingsResult):
         mean, ratio = self.table["mean"], self.table["peak_to_trough"]
         text = (
             f"{mean.idxmin()} ties up the least, {core.format_percent(float(mean.min()))} of "
-            f"notional on average; {ratio.idxmin()} moves least, by {ratio.min():.2f} from trough "
-            "to peak"
+            f"notional; {ratio.idxmin()} moves least, {ratio.min():.2f} times from trough to peak"
         )
         lost = self.accounts["bad_debt"]
         if not (lost > 0.0).any():
@@ -274,11 +273,17 @@ class MarginComparison(SettingsResult):
             "mean": Head("mean", "of notional", "percent"),
             "peak": Head("peak", "of notional", "percent"),
             "cost": Head("cost", "over the rule inside", "signed percent"),
-            "peak_to_trough": Head("peak / trough", "", "decimals"),
-            **{f"rise_{n}d": Head(f"rise, {n} d", "", "percent") for n in RISES},
-            **{f"points_{n}d": Head(f"rise, {n} d", "of notional", "percent") for n in RISES},
+            "peak_to_trough": Head("peak / trough", "", "turns"),
+            **{
+                f"rise_{n}d": Head(f"rise, {n} d", "of the margin", "signed percent") for n in RISES
+            },
+            **{
+                f"points_{n}d": Head(f"rise, {n} d", "of notional", "signed percent") for n in RISES
+            },
         }
-        tests = {
+        tests = {name: Head(name, "count", "count") for name in ("periods", "breaches")}
+        tests["expected"] = Head("expected", "count", "decimals")
+        tests |= {
             name: Head(f"{name.removesuffix('_p').capitalize()} p", "", "p-value")
             for name in ("kupiec_p", "christoffersen_p")
         }
@@ -439,13 +444,16 @@ def compare_margin(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MarginCalibration(SettingsResult):
-    """The least parameter of a margin rule that leaves no shortfall on all but a share of paths.
+    """The least parameter of a margin rule with shortfalls on few paths, and in history as few.
 
     Attributes
     ----------
-    value, low, high : float
-        The parameter, the (1 - shortfall) order statistic of the paths' own least ones, and the
-        ends of its binomial 95 % interval; infinite beyond the largest value of the parameter.
+    value : float
+        The larger of two: the (1 - shortfall) order statistic of the paths' own least ones, and the
+        least one with a shortfall in at most that share of history's windows. Infinite beyond the
+        largest value of the parameter.
+    low, high : float
+        The ends of the binomial 95 % interval of that of the paths alone.
     reversals : float
         The share of the paths on which a larger parameter brings a shortfall back, on a grid.
     table : DataFrame
@@ -478,6 +486,15 @@ class MarginCalibration(SettingsResult):
             "A constant position, long and short, opened at any day's close of a path: at no mark "
             "inside the days of the rule may its loss be over the margin at that close."
         )
+        told = core.format_percent(self.settings["shortfall"])
+        text += f" At most {told} of the paths, and of history's windows, may have a shortfall."
+        past = self.settings["history"]
+        if past is None:
+            text += " History is too short for windows of this length."
+        else:
+            text += f" History has {past['windows']:,} windows of this length, from every day."
+        if not math.isfinite(self.value) and not self.name.endswith("days"):
+            text += ' A margin grows without a bound with days: solve="days" finds those.'
         if unknown := self.settings["unknown_days"]:
             share = core.format_percent(unknown)
             text += f" The margin is not known on {share} of these days, which are left out."
@@ -492,41 +509,59 @@ class MarginCalibration(SettingsResult):
         nearest, past = self.settings["nearest"], self.settings["history"]
         told = core.format_percent(self.settings["shortfall"])
         share = core.format_percent(nearest["paths"])
-        history = "history is too short"
+        found = f"on {share} of the paths"
         if past is not None:
-            history = f"{core.format_percent(past['share'])} of history's windows"
+            found += f" and {core.format_percent(past['share'])} of history's windows"
         if not math.isfinite(self.value):
             return (
-                f"No {self.name} leaves a shortfall on at most {told} of the paths; the nearest, "
-                f"{nearest['value']:.5g}, leaves one on {share} of the paths and {history}."
+                f"No {self.name} leaves a shortfall on at most {told}; the nearest, "
+                f"{nearest['value']:.5g}, leaves one {found}."
             )
-        return (
-            f"{self.name} {format_parameter(self.value)} ({format_parameter(self.low)} to "
-            f"{format_parameter(self.high)}) leaves a shortfall on {share} of the paths, at most "
-            f"{told}, and {history}."
-        )
+        return f"{self.name} {format_parameter(self.value)} leaves a shortfall {found}."
 
     def list_numbers(self) -> list[Headline]:
+        unit = self.settings["unit"]
+        interval = ""
+        if math.isfinite(self.value):
+            interval = (
+                f" {format_parameter(self.low)} to {format_parameter(self.high)} by the paths "
+                "alone, a 95 % interval"
+            )
         return [
-            Headline("value", self.name, self.value, "number",
-                     f"{format_parameter(self.low)} to {format_parameter(self.high)}"),
+            Headline("value", self.name, self.value, "number", f"{unit}{interval}".strip(),
+                     text=format_parameter(self.value)),
             Headline("reversals", "not monotone", self.reversals, "percent", "of the paths"),
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        heads = {"paths": Head("paths with a shortfall", "", "percent"),
-                 "history": Head("windows of history", "", "percent"),
+        unit = self.settings["unit"]
+        heads = {"paths": Head("shortfall", "of the paths", "percent"),
+                 "history": Head("shortfall", "of history's windows", "percent"),
                  "today": Head("margin today", "of notional", "percent"),
-                 "move": Head("move", "", "signed percent")}  # fmt: skip
+                 "move": Head("move", "of the price", "signed percent")}  # fmt: skip
+        least = [format_parameter(x) for x in self.crashes["least"]]
+        needed = self.crashes.assign(least=least)
+        heads["least"] = Head(self.name, unit)
         return [
             Part("grid", "By value", "", (
                 ShownChart("grid", "Paths with a shortfall", "% of the paths.",
                            100.0 * self.table["paths"], "points", marks=(self.value,)),
-                ShownTable(self.table, labels=Head(self.name), heads=heads),
+                ShownTable(self.table, labels=Head(self.name, unit), heads=heads),
             ), "both"),
             Part("crashes", "Crashes", "The least value whose margin of today covers the move.", (
-                ShownTable(self.crashes, labels=Head("crash"), heads=heads),), "both"),
+                ShownTable(needed, labels=Head("crash"), heads=heads),), "both"),
         ]  # fmt: skip
+
+
+def find_unit(name: str) -> str:
+    """Return the unit of a parameter of a rule."""
+    units = {
+        "days": "days",
+        "lambda_": "per day",
+        "share": "of the margin",
+        "quantile": "of losses",
+    }
+    return units.get(name.rpartition(".")[2], "")
 
 
 def format_parameter(value: float) -> str:
@@ -568,10 +603,12 @@ def calibrate_margin(
     parameter = find_parameter(checked, solve)
     ahead = simulate_paths(one, model, paths=count, horizon=horizon, seed=seed)
     tries = Tries(one, venue, checked, parameter, ahead, progress)
-    value, low, high = (
+    by_paths, low, high = (
         tries.bisect(lambda x, rank=rank: int(np.sum(tries.find_shortfalls(x))) <= rank)  # type: ignore[misc] # a default
         for rank in find_ranks(count, shortfall)
     )
+    by_history = tries.bisect(lambda x: not tries.measure_history(x)[0] > shortfall)
+    value = max(by_paths, by_history)
     grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
     if tries.low < value < tries.high:  # denser where the solution is
         steps = 0.5 ** np.arange(1, GRID // 2 + 1)
@@ -594,7 +631,8 @@ def calibrate_margin(
     return MarginCalibration(
         value=value, low=low, high=high, reversals=reversals,
         table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
-        settings={"rule": repr(checked), "parameter": tries.name, "shortfall": shortfall,
+        settings={"rule": repr(checked), "parameter": tries.name, "unit": find_unit(tries.name),
+                  "shortfall": shortfall,
                   "nearest": {"value": nearest,
                               "paths": float(np.mean(tries.find_shortfalls(nearest)))},
                   "history": {"share": share, "windows": windows} if windows else None,

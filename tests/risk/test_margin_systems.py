@@ -189,7 +189,7 @@ def test_a_crash_on_the_last_day_of_history_is_no_shortfall_of_paths():
     market = days_of([*swing(0.02, 100), -0.5], per_day=1)
     test = bt.Backtest(market, venue=VENUE, account=bt.Account())
     model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
-    rule = Volatility(lambda_=0.9999, days=1.0)
+    rule = Normal(lambda_=0.9999, days=1.0)
     found = test.calibrate_margin(rule, shortfall=0.5, horizon="5d", model=model, seed=1)
     assert found.value < 0.99
 
@@ -235,26 +235,48 @@ def test_every_number_of_a_rule_is_solved_or_its_nearest_is_named(solve):
     nearest = found.settings["nearest"]
     if math.isfinite(found.value):
         assert nearest["paths"] <= 0.2
-        assert found.verdict.startswith(f"{found.name} {found.value:.5g} (")
-        assert " of the paths, at most 20.00 %, and " in found.verdict
+        assert found.settings["history"]["share"] <= 0.2
+        said = f"{found.name} {found.value:.5g} leaves a shortfall on "
     else:
-        assert nearest["paths"] > 0.2
-        assert found.verdict.startswith(f"No {found.name} leaves a shortfall on at most 20.00 % of")
-    assert "of history's windows." in found.verdict
+        assert max(nearest["paths"], found.settings["history"]["share"]) > 0.2
+        said = f"No {found.name} leaves a shortfall on at most 20.00 %; the nearest, "
+    assert found.verdict.startswith(said)
+    assert " of the paths and " in found.verdict
+    assert found.verdict.endswith("of history's windows.")
+
+
+def test_days_are_found_at_defaults_of_rule_and_model():
+    found = calibrate(Volatility(), solve="days")
+    assert math.isfinite(found.value)
+    assert found.settings["nearest"]["paths"] <= 0.2
+    assert "days" in str(found.list_numbers()[0].note)
 
 
 def test_where_no_value_suffices_the_nearest_is_named():
-    """Margins of 0.03 days of a volatility of 2 % a day: any quantile up to .99999 is broken."""
+    """Margins of 0.011 days of a volatility: any quantile up to .99999 is broken."""
     found = calibrate(Volatility(days=0.001 + 0.01), shortfall=0.5)
     share = found.settings["nearest"]["paths"]
     assert share > 0.5
     assert found.settings["nearest"]["value"] == 0.99999
     past = found.settings["history"]["share"]
     assert found.verdict == (
-        f"No quantile leaves a shortfall on at most 50.00 % of the paths; the nearest, 0.99999, "
-        f"leaves one on {100 * share:.2f} % of the paths and {100 * past:.2f} % of history's "
-        "windows."
+        f"No quantile leaves a shortfall on at most 50.00 %; the nearest, 0.99999, leaves one on "
+        f"{100 * share:.2f} % of the paths and {100 * past:.2f} % of history's windows."
     )
+
+
+def test_a_value_holds_in_history_too_where_paths_are_calmer():
+    """Every tenth day of 6 % among 1 %: paths of 0.5 % a day need less than history did."""
+    moves = swing(0.01, 200)
+    moves[::10] = 0.06
+    test = bt.Backtest(days_of(moves, per_day=1), venue=VENUE, account=bt.Account())
+    calm = bt.paths.GBM(volatility=0.005 * math.sqrt(365.0), drift=0.0)
+    rule = Normal(lambda_=0.9999, days=1.0)
+    how = {"shortfall": 0.1, "horizon": "20d", "model": calm, "seed": 1}
+    found = test.calibrate_margin(rule, solve="days", **how)
+    assert found.settings["nearest"]["paths"] == 0.0
+    assert found.settings["history"]["share"] <= 0.1
+    assert found.value > found.high
 
 
 @pytest.mark.parametrize(("count", "share"), [(40, 0.5), (60, 0.4), (500, 0.04)])
