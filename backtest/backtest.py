@@ -1205,7 +1205,7 @@ class Backtest(Conditions):
         seed: int = 0,
         progress: Progress | None = None,
     ) -> MarginCalibration:
-        """Return the least parameter of a margin rule with shortfalls on few paths, by bisection.
+        """Return the least parameter of a margin rule with few shortfalls, by bisection.
 
         The test has one linear instrument. A shortfall is a loss, at any mark within the days of
         the rule from a day's close, over the margin at that close. The days are those of the rule
@@ -1219,7 +1219,7 @@ class Backtest(Conditions):
             The number to find, ``"quantile"``, ``"days"``, ``"lambda_"``, ``"buffer"`` ...: the
             first of that name from the outermost rule inwards.
         shortfall : float
-            The share p of paths that may have a shortfall.
+            The share p of paths, and of history's windows of their length, that may have one.
         paths : int, optional
             By default 20 / p, the least.
         horizon, model, seed

@@ -14,9 +14,9 @@ position was liquidated, where the market is calm (volatility under 0.75 of the 
 ``ranges``: estimators of volatility over the realized, as the root of a ratio of mean squares: of
 the whole of a coin, and the extremes over its quarters; with ``calibrate`` likewise.
 ``margin``: at the end of each quarter, the margin that ``Backtest.calibrate_margin`` finds from the
-year before by the days of the default rule, broken on 2 % of the paths of 30 days: in how many of the
-next 90 windows of 30 days do marks break it, from any of their days, long or short? ``split``
-calibrates on all days before a date, and counts the windows of all days after it.
+year before by the days of the default rule, told 2 %: in how many of the next 90 windows of 30 days
+do marks break it, from any of their days, long or short? ``split`` calibrates on all days before a
+date, and counts the windows of all days after it.
 """
 
 from __future__ import annotations

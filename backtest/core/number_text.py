@@ -118,7 +118,7 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "p-value": "{:.3f}".format,
     "chance": format_chance,
     "probability": format_probability,
-    "money": format_money,
+    "money": lambda amount: "unlimited" if amount == math.inf else format_money(amount),
     "price": format_price,
     "points": lambda fraction: f"{100.0 * fraction + 0.0:,.1f}",
     "whole": "{:.0f}".format,

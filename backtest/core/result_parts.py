@@ -12,6 +12,9 @@ from backtest.core.number_text import NOT_AVAILABLE, STYLES, Head
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
+MONEY = "Money is in the currency in which the venue settles."
+"""What stands under tables with money."""
+
 
 class Headline(NamedTuple):
     name: str

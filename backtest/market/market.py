@@ -474,9 +474,10 @@ class Market(BarClock):
         """Return longer bars, aligned to UTC (weeks begin on Monday).
 
         open is the first, high the highest, low the lowest, close and further columns the last;
-        volume, ``taker_buy_volume``, ``quote_volume`` and ``trades`` are sums; mark prices
-        likewise. All funding events inside are kept. An incomplete group at either end is dropped
-        and noted in ``filled["resample"]``.
+        volume, ``taker_buy_volume`` (what takers bought of it, in the same unit), ``quote_volume``
+        (quote currency) and ``trades`` (a count) are sums; mark prices likewise. All funding events
+        inside are kept. An incomplete group at either end is dropped and noted in
+        ``filled["resample"]``.
 
         In a market with sessions a group is the bars that open in the same stretch of UTC time; it
         is stamped where the stretch begins. The first group is complete if it begins no later in

@@ -67,7 +67,11 @@ _OF_KLINES = {
     **dict.fromkeys(("taker_buy_volume", "taker_buy_base_volume", "taker_buy_base_asset_volume",
                      "taker_base_volume"), "taker_buy_volume"),
 }  # fmt: skip
-"""What klines carry beside prices and volume, and our names for it."""
+"""What klines carry beside prices and volume, and our names for it.
+
+``quote_volume`` is in the quote currency, ``trades`` a count, and ``taker_buy_volume`` the part of
+``volume`` that takers bought, in the unit of ``volume``: none is negative.
+"""
 _OF_STREAMS = {
     "t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume",
     "q": "quote_volume", "n": "trades", "V": "taker_buy_volume",

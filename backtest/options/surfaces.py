@@ -550,21 +550,27 @@ class Surface(core.Reportable):
 
     @property
     def verdict(self) -> str:
-        """What the surface shows, in one or two sentences."""
+        """What the surface shows, in a sentence."""
         tenor = self.headline_tenor
-        arbitrage = self.arbitrage()
-        butterflies = int(arbitrage["butterfly"].sum())
+        butterflies = int(self.arbitrage()["butterfly"].sum())
         skew = self.skew(tenor)
         sides = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
         expiries = core.count_nouns(len(self.fits), "expiry", "expiries")
         days = f"{YEAR_DAYS * tenor:.3g} days"
         return (
             f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {sides[0]} "
-            f"{100 * abs(skew):.1f} points above {sides[1]}. {100 * self.inside:.1f} % of "
-            f"{core.count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} within "
-            f"{WIDTH:g} standard deviations contain the fit between bid and ask, widened by "
-            f"{100 * WIDENING:g} points; butterfly arbitrage in {butterflies} of {expiries}; "
-            f"{describe_crossings(arbitrage)}."
+            f"{100 * abs(skew):.1f} points above {sides[1]}; butterfly arbitrage in {butterflies} "
+            f"of {expiries}."
+        )
+
+    @property
+    def details(self) -> str:
+        """How well the fit meets the quotes, and what arbitrage is left between expiries."""
+        quotes = core.count_nouns(int(self.fits["quotes"].sum()), "two-sided quote")
+        return (
+            f"{100 * self.inside:.1f} % of {quotes} within {WIDTH:g} standard deviations contain "
+            f"the fit between bid and ask, widened by {100 * WIDENING:g} points. "
+            f"{core.capitalize(describe_crossings(self.arbitrage()))}."
         )
 
     @property

@@ -118,13 +118,19 @@ class Page:
     title: str
     notices: Sequence[str]
     marked_summary: str
+    details: str
     facts: Sequence[Fact]
     write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
 
     @property
-    def summary(self) -> str:
+    def verdict(self) -> str:
         return strip_marks(self.marked_summary)
+
+    @property
+    def summary(self) -> str:
+        """The verdict, and what must be known beside it."""
+        return " ".join(filter(None, (self.verdict, strip_marks(self.details))))
 
     @property
     def subtitle(self) -> str:

@@ -63,12 +63,14 @@ MAX_SHOWN = 12
 
 
 def write_terminal(page: Page, sections: Sequence[Section]) -> str:
-    """Return a page as lines of 80 characters: verdict, figures, and the sections of a summary."""
+    """Return a page as lines of 80 characters: verdict, figures, details, and some sections."""
     parts: list[Any] = [wrap(core.clip(page.title, MAX_TITLE)), wrap(page.subtitle)]
     parts += [wrap(f"! {notice}") for notice in page.notices]
-    parts += ["", wrap(page.summary)]
+    parts += ["", wrap(page.verdict)]
     if page.facts:
         parts += ["", lay_out(Table("", FACTS, tuple(page.facts)))[0]]
+    if page.details:
+        parts += ["", wrap(page.details)]
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Paragraph):

@@ -346,6 +346,7 @@ def write_study_title(study: Study) -> str:
 def write_study_details(study: Study) -> str:
     if study.best_trial < 0:
         return ""
+    remarks = " ".join(map(core.capitalize, study.list_remarks()))
     explored, verdict = explore_study(study), study.verdict
     values = ", ".join(f"{x} = {core.format_value(each)}" for x, each in study.best_values.items())
     found = format_explored(explored, explored.values[study.best_trial])
@@ -366,7 +367,7 @@ def write_study_details(study: Study) -> str:
     if pool := study.manifest.get("pool"):
         count = len(study.manifest["data"]["instruments"])
         text += f" Accounts: one in each of {count} markets; measures are their {pool}."
-    return text
+    return f"{remarks} {text}".lstrip()
 
 
 def list_study_notices(study: Study) -> Iterator[str]:

@@ -18,7 +18,7 @@ from backtest import core
 from backtest.core import FloatArray, IntArray
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.number_text import Head
-from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.result_parts import MONEY, Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, MINUTE, TOLERANCE
 from backtest.margin import compute_maintenance, read_rules
 from backtest.market import Market
@@ -644,22 +644,30 @@ class Cascade(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         shock, n = core.format_percent(self.shock), f"of {len(self.accounts):,} accounts"
-        beyond = "losses beyond what backed the accounts"
+        beyond = "money: losses beyond what backed the accounts"
         return [
             Headline("move", "final move", self.move, "percent", f"shock {shock}"),
-            Headline("multiplier", "multiplier", self.multiplier, "decimals",
+            Headline("multiplier", "multiplier", self.multiplier, "turns",
                      "final move over shock"),
             Headline("reproduction", "reproduction", self.reproduction, "decimals",
-                     "unstable from 1 on"),
+                     "forced notional by each unit of it; unstable from 1 on"),
             Headline("liquidated", "liquidated", self.liquidated, "count", n),
-            Headline("deficit", "deficit", self.deficit, "count", beyond),
+            Headline("deficit", "deficit", self.deficit, "money", beyond),
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
-                  "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
-        heads = {name: Head(title, "", "count") for name, title in titles.items()}
-        note = "Notionals at the price before the shock."
+        titles = {"long": "longs", "short": "shorts", "adl": "deleveraged",
+                  "insurance": "fund", "deficit": "deficit"}  # fmt: skip
+        heads = {
+            "price": Head("price", "quoted", "price"),
+            "accounts": Head("accounts", "liquidated", "count"),
+            **{name: Head(title, "money", "money") for name, title in titles.items()},
+        }
+        note = (
+            "Longs, shorts and deleveraged are closed notionals at the price before the shock, "
+            "all positive; the fund is what is left of it, the deficit what bankrupt accounts "
+            f"lacked. {MONEY}"
+        )
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
         paid["share"] = paid["money"] / max(self.deficit, 1e-300)
@@ -678,12 +686,15 @@ class Cascade(SettingsResult):
                 ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
                            "is infinite.", fund, "steps", x="round", y="money", size="half",
                            height=280),
-                ShownTable(self.rounds, "Rounds", note, Head("round", "", "count"), heads,
-                           ("price", *heads), most=60),
+                ShownTable(self.rounds, "Rounds", "", Head("round", "", "count"), heads,
+                           tuple(heads), most=60),
+                note,
             ), shows="both"),
             Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
                  (ShownTable(paid, "Who paid", labels=Head("payer"),
-                             heads={"money": Head("money", "", "count")}),), shows="both"),
+                             heads={"money": Head("paid", "money", "money"),
+                                    "share": Head("share", "of the deficit", "percent")}),),
+                 shows="both"),
         ]  # fmt: skip
 
 

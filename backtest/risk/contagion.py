@@ -19,7 +19,7 @@ import pandas as pd
 from backtest import core
 from backtest.core import FloatArray
 from backtest.core.number_text import Head
-from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.result_parts import MONEY, Headline, Part, ShownChart, ShownTable
 from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.cascade import PAYERS, Books, Cascade, Impact, read_terms, shock_crowd
@@ -223,10 +223,11 @@ class Contagion(SettingsResult):
         numbers = [
             Headline("caused", "caused by one unit", float(self.caused.max()), "decimals",
                      f"units of forced flow, forced in {self.caused.idxmax()}"),
-            Headline("radius", "spectral radius", self.radius, "decimals", "grows over 1"),
+            Headline("radius", "spectral radius", self.radius, "decimals",
+                     "of units caused by each unit; grows over 1"),
             Headline("liquidated", "liquidated", self.liquidated, "count", n),
-            Headline("deficit", "deficit", self.deficit, "count",
-                     "money, beyond what backed them"),
+            Headline("deficit", "deficit", self.deficit, "money",
+                     "money: losses beyond what backed them"),
         ]  # fmt: skip
         return [each for each in numbers if not each.is_unknown]
 
@@ -235,16 +236,18 @@ class Contagion(SettingsResult):
         prices = self.rounds[[f"price {name}" for name in names]]
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
         paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
-        count = {"money": Head("money", "", "count")}
-        money = {str(name): Head(str(name), "money lost", "count") for name in names}
+        count = {"money": Head("paid", "money", "money")}
+        money = {str(name): Head(str(name), "money lost", "money") for name in names}
         units = {str(name): Head(str(name), "units", "decimals") for name in names}
+        sign = f"Losses are positive, gains negative. {MONEY}"
         spread = pd.concat([self.spread, self.caused.to_frame("over all markets").T])
         return [
             Part("rounds", "The rounds", "Round 0 is only the shock.", (
                 ShownChart("rounds", "Prices after each round", "% of the price after the shock.",
                            moves, "points", has_legend=True),
-                ShownTable(self.losses, "Losses by round and market", labels=Head("round"),
-                           heads=money),
+                ShownTable(self.losses, "Losses by round and market",
+                           labels=Head("round", "", "count"), heads=money),
+                sign,
             ), "both"),
             Part("spread", "What forced flow causes", "Forced flow in a market (row) for each unit "
                  "forced in another (column).", (

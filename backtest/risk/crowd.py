@@ -220,10 +220,12 @@ class Crowd:
         """Return how differently longs and shorts are leveraged, and where they are liquidated.
 
         ``leverage`` is the mean leverage of longs less that of shorts, at entry, weighted by the
-        open interest of each account at the price now. ``liquidations`` is the log of the notional
-        that is liquidated down to ``within`` (a fraction) below the price now over that up to as
-        far above it, of bankruptcy prices without a venue; infinite where one side has none, NaN
-        where both have none. The map of both is :meth:`ladder`.
+        open interest of each account at the price now: in x, positive where longs are the more
+        leveraged. ``liquidations`` is the natural log of the notional that is liquidated down to
+        ``within`` (a fraction) below the price now over that up to as far above it, of bankruptcy
+        prices without a venue: a number without unit, positive where more is liquidated below;
+        infinite where one side has none, NaN where both have none. The map of both is
+        :meth:`ladder`.
         """
         core.check_range("within", within, low=0.0, high=10.0, open_low=True)
         size, held = self.notional(price), np.abs(self.leverage)

@@ -109,26 +109,24 @@ class PassingProbability(SettingsResult):
     @property
     def verdict(self) -> str:
         row: Any = self.table.loc["paths"]
-        text = ""
+        low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
+        text = (
+            f"The account passes with a probability of {core.format_percent(float(row['passed']))} "
+            f"({low} to {high})"
+        )
         if "history" in self.table.index:
             past: Any = self.table.loc["history"]
             share = core.format_percent(float(past["passed"]))
-            text = f"; of {past['n']:.0f} starts in history {share}"
-        low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
-        return (
-            f"The account passes with a probability of {core.format_percent(float(row['passed']))} "
-            f"({low} to {high} of the simulation){text}. It fails by the daily loss with "
-            f"{core.format_percent(float(row['daily_loss']))}, by the maximum loss with "
-            f"{core.format_percent(float(row['max_loss']))}, and is undecided with "
-            f"{core.format_percent(float(row['undecided']))}."
-        )
+            text += f"; in history {share} of {core.count_nouns(int(past['n']), 'start')} passed"
+        return f"{text}."
 
     @property
     def details(self) -> str:
         drawn = self.settings["paths"]
         return (
             f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}. "
-            "Target and maximum loss are tested at closes of bars, the daily loss inside them."
+            "The interval is of 95 %, of the simulation alone. Target and maximum loss are tested "
+            "at closes of bars, the daily loss inside them."
         )
 
     def list_numbers(self) -> list[Headline]:
@@ -140,7 +138,7 @@ class PassingProbability(SettingsResult):
 
     def list_parts(self) -> list[Part]:
         heads = {
-            "n": Head("n", "", "count"), "days": Head("median", "days to pass", "number"),
+            "n": Head("accounts", "", "count"), "days": Head("median", "days to pass", "number"),
             **{name: Head(name.replace("_", " "), "share", "percent") for name in OUTCOMES},
             **{name: Head(name, "of passed", "percent") for name in ("low", "high")},
         }  # fmt: skip

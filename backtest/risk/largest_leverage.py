@@ -428,23 +428,31 @@ class LeverageFrontier(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        texts, size = [], self.table.index.names[1]
-        for source, rows in self.table.groupby(level=0, sort=False):
-            best: Any = rows["growth"].idxmax()
-            at = rows.loc[best]
-            texts.append(
-                f"{best[1]:.3g} on {source} ({core.format_chance(at['p_liquidation'])} liquidated)"
-            )
-        return f"The median account grows most at a {size} of {', '.join(texts)}."
+        source, _ = self.table.index[0]
+        size = self.table.index.names[1]
+        best = self.find_best(str(source))
+        chance = core.format_chance(self.table.loc[(source, best), "p_liquidation"])
+        return (
+            f"The median account grows most at a {size} of {best:.3g} on {source}; {chance} of "
+            "accounts are liquidated there."
+        )
+
+    def find_best(self, source: str) -> float:
+        """Return the leverage, or factor, at which the median account of a source grows most."""
+        rows = self.table["growth"].xs(source, level=0)
+        best: Any = rows.idxmax()
+        return float(best)
 
     @property
     def details(self) -> str:
         past = "History's accounts are new at opens a horizon apart."
         if HISTORY not in self.table.index.get_level_values(0):
             past = f"History has no row: it is no longer than {self.settings['horizon']}."
+        sources = list(dict.fromkeys(self.table.index.get_level_values(0)))
+        others = [f"{self.find_best(name):.3g} on {name}" for name in sources[1:]]
         return (
-            "The drift is an assumption: without one, the median only falls with leverage, and "
-            f"that of history is mostly noise. {past}"
+            f"It grows most at {', '.join(others)}. The drift is an assumption: without one, the "
+            f"median only falls with leverage, and that of history is mostly noise. {past}"
         )
 
     def list_parts(self) -> list[Part]:

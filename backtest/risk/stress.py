@@ -25,7 +25,7 @@ from backtest.account.account import STOPS
 from backtest.account.money import COSTS, TRADE_COSTS
 from backtest.core import Progress
 from backtest.core.number_text import Head
-from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.result_parts import MONEY, Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, HOUR
 from backtest.engine import find_failure_value
 from backtest.market import Market, Markets, as_markets, find_coin, remake
@@ -658,15 +658,24 @@ class Stress(SettingsResult):
     @property
     def verdict(self) -> str:
         dead, total = int(self.table["liquidated"].sum()), len(self.table)
+        loss = self.table["loss"]
+        most = float(loss.max())
         return (
-            f"{dead} of {total} scenarios liquidate the account. The worst, "
-            f"{self.table['loss'].idxmax()}, loses {self.table['loss'].max():,.2f}."
+            f"{dead} of {total} scenarios liquidate the account; the worst, {loss.idxmax()}, "
+            f"{'loses' if most >= 0.0 else 'gains'} {core.format_money(abs(most))} of "
+            f"{core.format_money(self.worth)}."
         )
 
     @property
+    def worth(self) -> float:
+        """What the account was worth at the last close of the run, in money."""
+        return float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
+
+    @property
     def details(self) -> str:
-        before = core.format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
-        worth = f"The account was worth {before} at the last close of the run."
+        worth = (
+            f"The account was worth {core.format_money(self.worth)} at the last close of the run."
+        )
         return " ".join([worth, *self.settings["tables"]])
 
     @property
@@ -692,7 +701,7 @@ class Stress(SettingsResult):
             "lost_to_adl": Head("ADL loss", "money", "money"),
             "lost_to_default": Head("default loss", "money", "money"),
             "margin_calls": Head("margin calls", "", "count"),
-            "break_even": Head("break-even move", "policy trading", "percent"),
+            "break_even": Head("break-even move", "policy trading", "signed percent"),
             "bars": Head("bars", "", "count"), "from": Head("bars from"),
             "rules": Head("margin table of"),
         }  # fmt: skip
@@ -701,9 +710,11 @@ class Stress(SettingsResult):
         shown = self.table[[*front, *rest.columns[(rest != 0).any()]]]  # not what never came
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
-        ladder: tuple[ShownChart | ShownTable, ...] = ()
+        ladder: tuple[ShownChart | ShownTable | str, ...] = ()
         if self.ladder is not None:
             names = [str(name) for name in self.ladder.index.names[:2]]
+            axes = [str(name) for name in self.ladder.index.names]
+            units = ", ".join(f"{name} ({find_unit(name)})" for name in axes)
             kind, losses = "heat", self.ladder["loss"]
             if len(names) == 1:
                 kind, losses = "line", losses.set_axis(losses.index.get_level_values(0))
@@ -714,9 +725,11 @@ class Stress(SettingsResult):
                            y="money" * (kind == "line"), height=340),
                 ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
                            heads={"loss": heads["loss"]}),
+                f"Units of the axes: {units}. A fall is negative.",
             )  # fmt: skip
         of = ", ".join(f"{name} in {scenario}" for scenario, name in self.settings["leads"].items())
         told = f"Break-even: the move of {of}; the others move as in the scenario. " * bool(of)
+        told += f"Losses and costs are positive, gains negative. {MONEY} "
         told += (
             "Distance: the smallest distance of the mark from the liquidation price; a stop or an "
             "order may close the position before. On the way to the break-even move the policy "
@@ -738,6 +751,11 @@ class Stress(SettingsResult):
             "Policies continue to decide at the closes of a scenario, with the last signal. Rows "
             "marked data or history replay those bars; other rows are built from their figures.",
         )
+
+
+def find_unit(axis: str) -> str:
+    """Return the unit of an axis of the ladder."""
+    return "x of today" if axis in ("volatility", "spread", "depth", "margin") else "fraction"
 
 
 LARGEST_RISE, LARGEST_FALL = math.log(64.0), 36.7

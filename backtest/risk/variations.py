@@ -152,7 +152,8 @@ class Sensitivity(SettingsResult):
             return f"{text}, and no factor changes it."
         most: Any = change.abs().idxmax()
         moved = core.format_percent(float(change.loc[most]), is_signed=True)
-        return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
+        step = format_step(*most)
+        return f"{text}. It depends most on {most[0]}: {step} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
         shown = choose_shown_growth(self.days)
@@ -172,11 +173,14 @@ class Sensitivity(SettingsResult):
             "growth": Head("growth", shown.when, "percent"),
             "change_of_growth": Head("change of growth", shown.when, "signed percent"),
         }
+        written = table.reset_index(level=1)
+        written["step"] = [format_step(str(name), x) for name, x in written["step"].items()]
         return [
-            Part("factors", "By factor", "Steps are multiples, or shifts.", (
+            Part("factors", "By factor", "Steps are multiples (x), or shifts.", (
                 ShownChart("tornado", "Tornado", caption, 100.0 * table["change_of_growth"],
                            "tornado"),
-                ShownTable(table, labels=Head("factor"), heads=heads),
+                ShownTable(written, labels=Head("factor"), heads=heads),
+                "A change of growth is growth with the step less growth as run.",
             ), shows="both")
         ]  # fmt: skip
 
@@ -184,6 +188,15 @@ class Sensitivity(SettingsResult):
         growth = shown.compound(self.table["growth"])
         change = growth - shown.compound(self.base)
         return self.table.assign(growth=growth, change_of_growth=change)
+
+
+def format_step(factor: str, step: float) -> str:
+    """Write a step of a factor with its unit: a multiple, or a shift in basis points."""
+    if factor == "rates":
+        return f"{1e4 * step:+g} bp a year"
+    if factor == "funding shift":
+        return f"{1e4 * step:+g} bp a settlement"
+    return f"{step:g}x"
 
 
 @core.checked_only("progress", "factors")
@@ -344,8 +357,8 @@ class ParameterSensitivity(SettingsResult):
             "step": Head("step", "of the value", "signed percent"),
             "is_clipped": Head("at its bound", "", "claim"),
             "growth": Head("log growth", shown.when, "growth"),
-            "change": Head("change", "of growth", "growth"),
-            "error": Head("its error", "paired bootstrap", "percent"),
+            "change": Head("change", "of log growth", "growth"),
+            "error": Head("its error", "of log growth, paired bootstrap", "percent"),
             "max_drawdown": Head("max drawdown", "", "percent"),
             "ruined": Head("ruined", "", "claim"),
         }
@@ -524,11 +537,14 @@ class Capacity(SettingsResult):
 
     def list_parts(self) -> list[Part]:
         lead = "A dotted line marks the capital at which a measure is half of the first."
+        of_equity = "of equity per year"
         shown = choose_shown_growth(self.days)
         table = self.table.assign(growth=shown.compound(self.table["growth"]))
         heads = {
             "growth": Head("growth", shown.when, "percent"),
-            "final_equity": Head("final equity", "multiple of the capital", "multiple"),
+            "impact": Head("impact", of_equity, "percent"),
+            "costs": Head("costs", of_equity, "percent"),
+            "final_equity": Head("final equity", "of the capital", "multiple"),
         }
         return [
             Part("capitals", "By capital", lead, (

@@ -449,16 +449,23 @@ class Comparison(core.SavedResult):
             f"Against {self.baseline}, {self.describe_volatilities()}, with "
             f"{self.confidence:.0%} confidence,"
         )
-        found = f"these differ by more than noise. {core.capitalize('; '.join(parts))}."
-        text = f"{start} {found if parts else 'nothing differs by more than noise.'}"
+        found = f"these differ by more than noise: {'; '.join(parts)}."
+        return f"{start} {found if parts else 'nothing differs by more than noise.'}"
+
+    @property
+    def details(self) -> str:
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
         own["total_return"] = self.measure_return(best)
         lines = {e.BUY_AND_HOLD: self.manifest["market"]}
         market = e.name_better(lines, own, f"{best}'s", days=self.days)
-        text += f" The baseline {best} grew most." * (best == self.baseline)
-        return text + f" {core.capitalize(market)}." * bool(market)
+        texts = []
+        if best == self.baseline:
+            texts.append(f"The baseline {best} grew most.")
+        if market:
+            texts.append(f"{core.capitalize(market)}.")
+        return " ".join(texts)
 
     @property
     def days(self) -> float:

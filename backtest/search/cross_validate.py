@@ -399,7 +399,7 @@ class CrossValidation(v.Validation):
             return "no verdict: there is nothing to choose among"
         lost = (
             f"in {float(pbo):.0%} of {len(self.splits)} splits the chosen set was no better than "
-            "the median set, where half is expected by chance"
+            "the median (half by chance)"
         )
         if pbo > v.EVEN:
             return f"choosing the best set adds nothing: {lost}"

@@ -202,14 +202,14 @@ class Frontier(SettingsResult):
         """What the chosen set is, for a sentence: the knee, or why it is another one."""
         if self.has_knee:
             return "the knee"
-        return f"the set with the best {name_measure(self.objectives[0])}, as there is no knee,"
+        return f"there is no knee: the set with the best {name_measure(self.objectives[0])}"
 
     @property
     def verdict(self) -> str:
         text = f"{core.capitalize(self.chosen_name)} has {self.describe(self.knee)} in the search"
         if self.has_holdout:
             text += f", and {self.describe(self.knee, 'holdout_')} on the holdout"
-        return f"{text}; no other set beats it in every objective."
+        return f"{text}."
 
     def describe(self, row: int, where: str = "") -> str:
         """Return the objectives of a row of ``points``; ``where="holdout_"`` on the holdout."""
@@ -245,6 +245,7 @@ class Frontier(SettingsResult):
     @property
     def details(self) -> str:
         return (
+            "No other set of the search beats a set of the frontier in every objective. "
             f"The frontier was chosen among {self.settings['sets']:,} sets on the same bars, and "
             "its measures there are not deflated for this selection; the holdout was never "
             "searched. Shares are of histories that were resampled for all sets together."

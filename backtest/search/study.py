@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -415,24 +415,37 @@ class Study(SearchResult):
             return "no verdict yet: the study is not finished"
         if self.best is None:
             return f"no best trial: {self.warnings[0]}"
+        return describe_growth(verdict.growth)
+
+    def list_remarks(self) -> Iterator[str]:
+        """Yield what stands under the figures of the verdict, in sentences."""
+        verdict = self.verdict
+        if verdict is None or self.best is None:
+            return
         growth = verdict.growth
-        text = (
-            f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"
-        )
+        if not growth.untested:
+            trials = core.count_nouns(round(growth.trials), "independent difference")
+            sets = format_sets(verdict.trials + verdict.other_trials)
+            yield (
+                f"p is adjusted by {trials} among {sets}; {w.SIGNIFICANT} or less, and a gain on "
+                "the holdout, would be evidence."
+            )
         if not math.isnan(growth.holdout_difference):
-            gap = core.format_percent(growth.holdout_difference)
+            gap = core.format_percent(growth.holdout_difference, is_signed=True)
             fills = core.count_nouns(growth.holdout_fills, "fill")
-            few = f", under {w.FEW_FILLS}, too few to judge" * (growth.holdout_fills < w.FEW_FILLS)
-            text += f". On the holdout the difference is {gap} a year with {fills}{few}"
+            text = f"On the holdout the difference is {gap} a year with {fills}"
+            if growth.holdout_fills < w.FEW_FILLS:
+                text += f", under {w.FEW_FILLS}, too few to judge"
+            yield f"{text}."
         if growth.is_evidence and verdict.overfitting > EVEN:
-            text += (
-                f". But the best set of one half of the time was no better than the median in the "
-                f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
+            yield (
+                "The best set of one half of the time was no better than the median in the other "
+                f"half in {100.0 * verdict.overfitting:.0f} % of the splits."
             )
         for k, lines in enumerate(self.outcome.lines if self.outcome else ()):
             better = name_better(lines, lines[w.OWN], days=self.days_of_parts[k])
-            text += f". {PARTS[k].capitalize()}, {better}" * bool(better)
-        return text
+            if better:
+                yield f"{PARTS[k].capitalize()}, {better}."
 
     def list_measures(self) -> Mapping[str, float]:
         measured = self._rows.metrics
@@ -496,18 +509,10 @@ def describe_growth(growth: w.GrowthTest) -> str:
     against = "beats constant leverage at equal risk"
     if growth.untested:
         return f"no evidence that the best trial {against}: not tested, {growth.untested}"
-    p, trials = core.format_probability(growth.p_adjusted), growth.trials
-    number = (
-        f"its log growth over constant leverage is "
-        f"{core.format_percent(growth.difference)} a year (p {p}, adjusted by "
-        f"{core.count_nouns(round(trials), 'independent difference')}"
-    )
-    if growth.is_evidence:
-        return f"evidence that the best trial {against}: {number})"
-    return (
-        f"no evidence that the best trial {against}: {number}; {w.SIGNIFICANT} or less, and a gain "
-        "on the holdout, would be evidence)"
-    )
+    gain = core.format_percent(growth.difference, is_signed=True)
+    number = f"{gain} of log growth a year, p {core.format_probability(growth.p_adjusted)}"
+    claim = "evidence" if growth.is_evidence else "no evidence"
+    return f"{claim} that the best trial {against}: {number}"
 
 
 def format_sets(n: int) -> str:

@@ -373,48 +373,56 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        span = self.result.span
-        days = run_record.count_days_between(span.start, int(span.closes[-1]))
-        better = e.name_better(self.figures["beside"], self.result.metrics, days=days)
-        said = [better] * bool(better)
         if self.result.metrics["ruined"]:
-            ruin = "do not trust it: the re-optimized account was ruined out of sample"
-            return ". ".join([ruin, *map(core.capitalize, said)])
+            return "do not trust it: the re-optimized account was ruined out of sample"
         pbo, count, ways = self.pbo, self.chance, int(self.figures["ways"])
         number = core.format_probability(self.probabilistic_sharpe)
-        number = f"probabilistic Sharpe ratio {number} out of sample"
+        ratio = f"probabilistic Sharpe ratio {number}"
+        number = f"{ratio} out of sample"
         if ways > 1:
             number += f", deflated by {ways} ways of choosing"
-        words = f"chosen sets were {{}} the median, where {count.expected:g} are expected by chance"
+        words = f"chosen sets were {{}} the median ({count.expected:g} by chance)"
         lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
         won = f"{count.found} of {count.n} {words.format('better than')}"
         gains, single = "the policy gains out of sample", "a single set leaves nothing to choose"
         if self.probabilistic_sharpe < v.EVIDENCE:
             text = (
-                f"no evidence that re-optimizing finds what lasts: {number}, and {v.EVIDENCE} or "
-                f"more would be evidence; {lost if count.n else single}"
+                f"no evidence that re-optimizing finds what lasts: {number}; "
+                f"{lost if count.n else single}"
             )
         elif math.isnan(pbo):
             text = f"evidence of a gain out of sample, {number}; {single}"
         elif pbo > v.EVEN:
-            text = f"{gains}, but choosing its parameters adds nothing: {number}, yet {lost}"
+            text = f"{gains}, but choosing its parameters adds nothing: {ratio}, yet {lost}"
         elif pbo.high >= v.EVEN:
-            text = (
-                f"{gains}, and it is not clear that choosing its parameters adds anything: "
-                f"{number}; {won}, and as many or more with probability "
-                f"{core.format_probability(count.p_value)}"
-            )
+            text = f"{gains}, and choosing its parameters may add nothing: {ratio}; {won}"
         else:
             text = f"evidence that it lasts: {number}, and {won}"
-        if pbo > v.EVEN:
-            said = [
-                f"the choice is no better than chance: the overfitting probability is {pbo:.2f}",
-                *said,
-            ]
-        if rules := self.figures["broken"]:
-            broken = ", ".join(f"{k} (it came to {value:.4g})" for k, value in rules.items())
-            said = [f"out of sample the account broke a constraint of the search: {broken}", *said]
-        return ". ".join([text, *map(core.capitalize, said)])
+        return text
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        rules = self.figures["broken"]
+        if not rules:
+            return super().notices
+        broken = ", ".join(f"{k} (it came to {value:.4g})" for k, value in rules.items())
+        text = f"Out of sample the account broke a constraint of the search: {broken}."
+        return (text, *super().notices)
+
+    def list_remarks(self) -> Iterator[str]:
+        """Yield what stands under the figures of the verdict, in sentences."""
+        if self.pbo > v.EVEN:
+            yield (
+                "The choice is no better than chance: the overfitting probability is "
+                f"{self.pbo:.2f}."
+            )
+        elif self.chance.n and self.pbo.high >= v.EVEN:
+            chance = core.format_probability(self.chance.p_value)
+            yield f"By chance as many chosen sets or more are better with probability {chance}."
+        span = self.result.span
+        days = run_record.count_days_between(span.start, int(span.closes[-1]))
+        if better := e.name_better(self.figures["beside"], self.result.metrics, days=days):
+            yield f"{core.capitalize(better)}."
 
     @property
     def note(self) -> str:
@@ -430,10 +438,9 @@ class WalkForward(v.Validation):
         inside, outside = map(core.format_percent, found)
         span = self.result.span
         short = run_record.describe_short(span.start, span.closes[-1], " out of sample")
-        return (
-            f"{self.describe_search()} Log growth per year was {inside} in sample and {outside} "
-            f"out of sample. {short}".rstrip()
-        )
+        remarks = " ".join(self.list_remarks())
+        growth = f"Log growth per year was {inside} in sample and {outside} out of sample."
+        return " ".join(filter(None, (remarks, self.describe_search(), growth, short)))
 
     def describe_benchmarks(self) -> str:
         """Return what stands beside the accounts, and why constant leverage does not, if so."""

@@ -308,12 +308,12 @@ def test_a_verdict_names_buy_and_hold_and_the_baseline_where_they_grew_more(plai
     own = float(plain.table.loc[best, "cagr"])
     grown = float((1.0 + plain.returns[best]).prod()) - 1.0  # the days are too few for a year
     market = {**plain.manifest["market"], "cagr": own + 0.1, "total_return": grown + 0.1}
-    told = dataclasses.replace(plain, manifest={**plain.manifest, "market": market}).verdict
+    told = dataclasses.replace(plain, manifest={**plain.manifest, "market": market}).details
     assert f"Buy and hold grew by {100.0 * (grown + 0.1):.2f} % in " in told
     assert f"more than {best}'s {100.0 * grown:.2f} % in " in told
     market["cagr"] = own - 0.1
     first = {**plain.manifest, "market": market, "baseline": best}
-    told = dataclasses.replace(plain, manifest=first).verdict
+    told = dataclasses.replace(plain, manifest=first).details
     assert told.endswith(f"The baseline {best} grew most.")
     close = MARKET.mark_close
     assert plain.manifest["market"]["total_return"] == pytest.approx(close[-1] / close[0] - 1.0)

@@ -255,9 +255,11 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     found = judge(make_part(0.6, 1_095), make_part(0.2, fills=4), lines=(worse, lines))
     text = found.verdict_text
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
-    assert "its log growth over constant leverage is 50.00 % a year (p " in text
-    assert "adjusted by 3 independent differences)" in text
-    assert "the difference is 20.00 % a year with 4 fills, under 10, too few to judge" in text
+    assert ": +50.00 % of log growth a year, p " in text
+    assert len(text.split()) <= 30
+    text = " ".join(found.list_remarks())
+    assert "adjusted by 3 independent differences" in text
+    assert "the difference is +20.00 % a year with 4 fills, under 10, too few to judge" in text
     assert "Deflated" not in text  # it stands in the table, beside what it is
     assert "On the holdout, buy and hold grew by 40.00 % in 10 days at a volatility of" in text
     assert "constant leverage at equal risk grew" not in text

@@ -230,16 +230,17 @@ def test_chance_alone_by_hand(walk):
 
 
 @pytest.mark.parametrize(("skill", "pbo", "words"), [
-    (0.4, 0.4, "2 of 5 chosen sets were no better than the median, where"),
-    (0.99, 0.8, "yet 2 of 5 chosen sets were no better than the median, where"),
-    (0.99, 0.4, "3 of 5 chosen sets were better than the median, where"),
+    (0.4, 0.4, "2 of 5 chosen sets were no better than the median (2.5"),
+    (0.99, 0.8, "yet 2 of 5 chosen sets were no better than the median (2.5"),
+    (0.99, 0.4, "3 of 5 chosen sets were better than the median (2.5 by chance)"),
     (0.4, 0.56, "The choice is no better than chance: the overfitting probability is 0.56"),
     (0.99, 0.56, "The choice is no better than chance: the overfitting probability is 0.56"),
 ])  # fmt: skip
 def test_a_verdict_says_what_chance_would_give(fallen, skill, pbo, words):
     made = make_walk(fallen, skill=skill, pbo=pbo)
-    assert words in made.verdict
-    assert ("than chance:" in made.verdict) == (pbo > 0.5)
+    assert words in f"{made.verdict}. {made.details}"
+    assert ("than chance:" in made.details) == (pbo > 0.5)
+    assert len(made.verdict.split()) <= 32
     assert made.chance[:3] == (3, 5, 2.5)
 
 
@@ -247,7 +248,7 @@ def test_sets_of_folds_do_not_deflate_what_they_never_saw_but_other_walks_do(wal
     returns = walk.result.returns.to_numpy()
     assert walk.probabilistic_sharpe == pytest.approx(probability_of_skill(returns), rel=1e-12)
     found = format_probability(walk.probabilistic_sharpe)
-    assert f"probabilistic Sharpe ratio {found} out of sample, and" in walk.verdict
+    assert f"probabilistic Sharpe ratio {found} out of sample; " in walk.verdict
     assert "deflated" not in walk.verdict
     facts = {**walk.manifest, "searched": str(walk.folds["test_start"].iloc[0])}
     other = {**facts, "id": "trained for longer"}
@@ -255,7 +256,7 @@ def test_sets_of_folds_do_not_deflate_what_they_never_saw_but_other_walks_do(wal
     assert count_ways(None, other) == 1
     assert deflate_alone(returns, 2) < deflate_alone(returns, 1) == walk.probabilistic_sharpe
     two = replace(walk, figures={**walk.figures, "ways": 2})
-    assert "out of sample, deflated by 2 ways of choosing, and 0.95" in two.verdict
+    assert "out of sample, deflated by 2 ways of choosing; " in two.verdict
 
 
 def test_a_verdict_names_the_benchmark_that_grew_more(fallen):
@@ -264,21 +265,21 @@ def test_a_verdict_names_the_benchmark_that_grew_more(fallen):
         "buy and hold": {"cagr": own["cagr"] + 0.5, "total_return": 0.6, "volatility": 0.8},
         "constant leverage at equal risk": {"cagr": own["cagr"] - 0.1, "volatility": 0.4},
     }
-    told = make_walk(fallen, beside=lines).verdict
-    assert re.search(r"\. Buy and hold grew by 60.00 % in \d+ days at a volatility of 80.00", told)
+    told = make_walk(fallen, beside=lines).details
+    assert re.search(r"\bBuy and hold grew by 60.00 % in \d+ days at a volatility of 80.00", told)
     assert "onstant leverage" not in told
     lines["buy and hold"]["cagr"] = own["cagr"] - 0.2
-    assert "uy and hold" not in make_walk(fallen, beside=lines).verdict
+    assert "uy and hold" not in make_walk(fallen, beside=lines).details
 
 
-def test_a_constraint_that_the_account_broke_stands_in_the_verdict(fallen, tmp_path):
+def test_a_constraint_that_the_account_broke_is_a_notice(fallen, tmp_path):
     """30 % were asked, more came, and the page said so nowhere."""
     fall = fallen.result.metrics["max_drawdown"]
     assert fall > FALLEN
     assert fallen.figures["broken"] == {"max_drawdown <= 0.3": fall}
-    assert f"max_drawdown <= 0.3 (it came to {fall:.4g})" in fallen.verdict
-    assert fallen.verdict in bt.WalkForward.load(fallen.save(tmp_path)).verdict
-    assert "broke" not in make_walk(fallen).verdict
+    assert f"max_drawdown <= 0.3 (it came to {fall:.4g})" in fallen.notices[0]
+    assert fallen.notices == bt.WalkForward.load(fallen.save(tmp_path)).notices
+    assert "broke" not in "".join(make_walk(fallen).notices)
 
 
 def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(walk, fallen):
