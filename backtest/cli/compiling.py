@@ -88,7 +88,7 @@ def sweep_once() -> None:
     test = backtest.Backtest(Market.sample(), **make_terms())
     # as many sets as make a sweep of this market use lanes
     test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, 130)})
-    backtest.timing_test(test.run(backtest.strategies.VolTarget()), shifts=99)
+    backtest.timing_test(test.run(backtest.strategies.VolTarget()))
 
 
 def use_policy(kind: type[Policy]) -> None:

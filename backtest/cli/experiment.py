@@ -191,7 +191,6 @@ TEXTS = {
     "cascade.seed": "Seed of the accounts.",
     "cascade.leverage": "Leverage of accounts: loguniform:1:50, uniform:1:20 or constant:10.",
     "factors": "rates, funding, funding shift, fees, slippage, margin, volatility (all).",
-    "shifts": "Most shifts in time, at least 99.",
     "margin.accounts": "Number of accounts, which begin at drawn times.",
     "drift": "Growth of the expected price per year: a number, history or shrunk (none).",
     "correlation": "Correlation of instruments in parametric models (of history).",

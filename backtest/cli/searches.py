@@ -108,13 +108,13 @@ def test_timing(found: Any, output: Output) -> Any:
     return done
 
 
-@command("timing", list_flags("timing", "shifts threads"))
+@command("timing", list_flags("timing", "threads"))
 def timing(draft: experiment.Draft, *, output: Output) -> None:
     """Test whether the timing of the leverage earned the result, by shifts of it in time.
 
     For a policy with tuned parameters use `backtest tune --timing`, which tests the holdout.
 
-    backtest timing --policy vol-target --shifts 999
+    backtest timing --policy vol-target
     backtest timing examples/btc-vol-target.toml --report timing.html
     """
     test, policy, is_compiled = build_experiment(draft)

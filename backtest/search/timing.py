@@ -10,27 +10,30 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.account import without_flows_before
+from backtest.account import Account, without_flows_before
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.core.units import DAY
 from backtest.engine import Conditions, plain
 from backtest.market import Market, Markets, as_given, find_clock
 from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
+from backtest.search.shifts import (
+    FEW_FILLS,
+    LEAST_SHIFTS,
+    MOST_SECONDS,
+    DayCircle,
+    choose_every,
+    expect_seconds,
+    find_circle,
+    find_p,
+)
 from backtest.search.study import Study
 from backtest.search.walk_forward import WalkForward
 from backtest.signals import SignalRule
 from backtest.sweep.set_runs import read_runs
 
-LEAST_SHIFTS = 99
-"""Shifts below which p is not computed: it could not be below 1 %."""
-LEAST_DISTANCE = 30 * DAY
-NEGLIGIBLE = 0.05
-"""Autocorrelation of the targets that is taken as none."""
 BINS = 40
-TIE = 1e-12
 
 Rows = Annotated[int, core.Range(0, 100_000_000, "decisions")]
 
@@ -39,13 +42,13 @@ class Decided(NamedTuple):
     """Targets of a run at the ``closes`` (n,), in ns, at which its policies decided.
 
     ``leverage`` (with the overlay; NaN keeps the position) and ``signal`` have shape
-    (n, n_instruments). ``unit`` are the decisions in a day, or in a week if there are sessions.
+    (n, n_instruments). ``circle`` has the days from the first decision on.
     """
 
     closes: core.IntArray
     leverage: core.FloatArray
     signal: core.FloatArray
-    unit: int
+    circle: DayCircle
     names: tuple[str, ...]
 
     @property
@@ -57,11 +60,12 @@ class Decided(NamedTuple):
         closes, n = market.time + market.interval, len(self.closes)
         rows = np.searchsorted(self.closes, closes)
         is_known = self.closes[np.minimum(rows, n - 1)] == closes
-        return np.where(is_known, (rows - shift) % n, n)
+        shifted = np.append(self.circle.shift(shift), n)
+        return np.asarray(shifted[np.where(is_known, rows, n)])
 
 
 def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
-    """Return a policy and a signal that play recorded targets, ``shift`` decisions later."""
+    """Return a policy and a signal that play recorded targets, ``shift`` days later."""
     nothing = np.full((1, len(decided.names)), np.nan)
     leverage, signal = (np.vstack([each, nothing]) for each in (decided.leverage, decided.signal))
 
@@ -110,105 +114,121 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
         with np.errstate(invalid="ignore"):
             leverage = np.where(above == 0.0, 0.0, leverage * above)
     signal = np.broadcast_to(result.quotes.signal, (len(result.time), len(result.names)))[rows]
-    unit = max(DAY // clock.seen.interval, 1)
-    if market.sessions:
-        weeks = max((closes[-1] - closes[0]) / (7 * DAY), 1.0)
-        unit = max(round(len(closes) / weeks), 1)
-    return Decided(closes, leverage, signal, int(unit), result.names)
+
+    # Before its first decision an account is flat, and so is each shifted one, for as long.
+    is_decided = (~np.isnan(leverage)).any(axis=1)
+    circle = find_circle(
+        closes,
+        clock.seen.interval,
+        first=int(np.argmax(is_decided)),
+        is_session=bool(market.sessions),
+    )
+    return Decided(closes, leverage, signal, circle, result.names)
 
 
-def find_memory(target: core.FloatArray) -> int:
-    """Return the first lag with an |autocorrelation| below .05, the largest over instruments."""
-    lags = [0]
-    for column in pd.DataFrame(target).ffill().bfill().fillna(0.0).to_numpy().T:
-        away = np.clip(column, -1e6, 1e6)
-        away = away - away.mean()
-        if np.ptp(column) == 0.0:
-            continue
-        padded = np.fft.rfft(away, 2 * len(away))
-        products = np.fft.irfft(padded * padded.conj())[: len(away)]
-        lags.append(int(np.argmax(np.abs(products) < NEGLIGIBLE * products[0])) or len(away))
-    return max(lags)
+def fold_signal(decided: Decided, account: Account) -> Decided:
+    """Return the same targets with a constant signal, where it has one side in each instrument.
 
-
-def find_shifts(decided: Decided, most: int) -> core.IntArray:
-    n, unit = len(decided.closes), decided.unit
-    days = (decided.closes[-1] - decided.closes[0]) / max(n - 1, 1)
-    least = max(math.ceil(LEAST_DISTANCE / days), find_memory(decided.target))
-    first, last = math.ceil(least / unit), (n - least) // unit
-    count = max(last - first + 1, 0)
-    chosen = np.rint(np.linspace(first, last, min(count, most))).astype(np.int64)
-    return np.unique(chosen) * unit
+    Accounts of one signal are simulated side by side, which is many times as fast.
+    """
+    least = [account.for_instrument(name).min_leverage for name in decided.names]
+    sides = np.max(decided.signal, axis=0) + np.min(decided.signal, axis=0)
+    is_flat = decided.signal == 0.0
+    has_one_side = bool((is_flat | (decided.signal == sides)).all())
+    if not has_one_side or (is_flat.any() and any(least)):
+        return decided
+    leverage = np.where(is_flat, 0.0, decided.leverage)
+    return decided._replace(leverage=leverage, signal=np.broadcast_to(sides, leverage.shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TimingTest(SettingsResult):
-    """What shifted copies of the decided targets earned, beside those at their own time.
+    """What the decided targets earned at other times, beside those at their own time.
 
     Attributes
     ----------
     table : DataFrame
-        By ``shift`` in days, 0 first: ``log_growth`` (minus infinity at ruin) and ``sharpe``.
-    p_growth, p_sharpe : float
-        (1 + number of shifts that reach the unshifted one) / (shifts + 1); NaN if not computed.
+        By ``shift`` in days (sessions, in a market with sessions), 0 first: ``log_growth``, minus
+        infinity at ruin.
+    p_growth : float
+        The share of shifts, the unshifted one among them, that grow at least as much as it; NaN if
+        not tested.
     leverage_timing, timing_error : float
         That term of the attribution of the run, in log growth, and its standard error; NaN of
         several instruments.
+    days : int
+        The whole days (sessions) of the decisions, which is the number of different shifts.
+    every : int
+        1 if all shifts were tested, k if every k-th was, because all would take over 20 s.
     why : str
-        Why nothing was computed, or empty.
+        Why it was not tested, or empty.
     """
 
     table: pd.DataFrame
     p_growth: float
-    p_sharpe: float
     leverage_timing: float
     timing_error: float
+    days: int
+    every: int = 1
     why: str = ""
 
     kind = "timing"
     call = "bt.timing_test"
     is_yearly = True
     plural = "timing tests"
-    details = (
-        "Each shift plays the decided targets at another time, from fresh capital, with all costs. "
-        "Under the null the targets are independent of returns and of volatility; the attribution "
-        "measures only the timing of returns, so a small p with a leverage timing within its "
-        "error is timing of volatility."
-    )
+
+    @property
+    def details(self) -> str:
+        """What was compared, and which shifts."""
+        shown = "all shifts by whole days"
+        if self.every > 1:
+            shown = (
+                f"one in {self.every} of the {self.days:,} shifts by whole days, as all would take "
+                f"over {MOST_SECONDS:g} s"
+            )
+        return (
+            f"Compared were {shown}. Each plays the decided targets at another time, from fresh "
+            "capital, with all costs, so its mean leverage is the same. Under the null the targets "
+            "are independent of returns and of volatility; the attribution measures only the "
+            "timing of returns, so a small p with a leverage timing within its error is timing of "
+            "volatility."
+        )
 
     @property
     def note(self) -> str:
-        return self.why or f"p {self.p_growth:.3f} of {len(self.table) - 1} shifts"
+        return self.why or f"p {self.p_growth:.3f} of {len(self.table)} shifts"
 
     @property
     def verdict(self) -> str:
         if self.why:
             return core.capitalize(f"{self.why}.")
-        n = len(self.table) - 1
+        n = len(self.table)
+        reached = round(self.p_growth * n)
         return (
-            f"The same leverage at another time did as well with p = {self.p_growth:.2g} in growth "
-            f"and {self.p_sharpe:.2g} in the Sharpe ratio, of {n} shifts."
+            f"The same leverage at another time grew as much with p = {self.p_growth:.2g}: "
+            f"{reached:,} of {n:,} shifts, the unshifted one among them."
         )
 
     def list_numbers(self) -> list[Headline]:
         error = f"log growth, error {self.timing_error:.3f}"
-        shifts = float(max(len(self.table) - 1, 0))
+        told = "by whole days"
+        if self.every > 1:
+            told = f"one in {self.every} of {self.days:,} whole days"
         return [
             Headline("p_growth", "p of growth", self.p_growth, "decimals", "one-sided"),
-            Headline("p_sharpe", "p of the Sharpe ratio", self.p_sharpe, "decimals"),
             Headline("leverage_timing", "leverage timing", self.leverage_timing, "decimals", error),
-            Headline("shifts", "shifts", shifts, "count"),
+            Headline("shifts", "shifts", float(len(self.table)), "count", told),
         ]
 
     def list_parts(self) -> list[Part]:
-        own, titles = self.table.iloc[:1], {"log_growth": "Log growth", "sharpe": "Sharpe ratio"}
-        titles = titles if len(self.table) > 1 else {}
-        charts = (draw_histogram(self.table, name, title) for name, title in titles.items())
+        charts = []
+        if len(self.table) > 1:
+            charts.append(draw_histogram(self.table, "log_growth", "Log growth"))
         return [
             Part("shifts", "Shifts in time", "The dotted line is the unshifted replay.", (
                 *charts,
-                ShownTable(own, caption="The unshifted replay", labels=Head("shift", "days"),
-                           heads={"log_growth": Head("log growth"), "sharpe": Head("Sharpe")}),
+                ShownTable(self.table.iloc[:1], caption="The unshifted replay",
+                           labels=Head("shift", "days"), heads={"log_growth": Head("log growth")}),
             ), shows="both")
         ]  # fmt: skip
 
@@ -216,7 +236,9 @@ class TimingTest(SettingsResult):
 def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     values = table[name].to_numpy()
     known = values[np.isfinite(values)]
-    counts, edges = np.histogram(known[1:], BINS, (known.min(), known.max()))
+    others = values[1:][np.isfinite(values[1:])]
+    edges_of = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    counts, edges = np.histogram(others, BINS, edges_of)
     middle = pd.Index((edges[:-1] + edges[1:]) / 2.0, name=title)
     found = pd.DataFrame({"shifts": counts}, index=middle)
     mark = (float(values[0]),) if np.isfinite(values[0]) else ()
@@ -226,11 +248,10 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     )  # fmt: skip
 
 
-@core.checked_only("progress", "result", "shifts")
+@core.checked_only("progress", "result")
 def timing_test(
     result: Result | Study | WalkForward,
     *,
-    shifts: int = 999,
     threads: int | None = None,
     progress: core.Progress | None = None,
 ) -> TimingTest:
@@ -241,8 +262,6 @@ def timing_test(
     result : Result, Study or WalkForward
         A run; of a study the best set on its holdout, of a walk the account through its test
         spans. The span on which a set was chosen is never tested.
-    shifts : int
-        Most shifts, at least 99.
     threads : int, optional
         Number of threads (all cores).
     progress : callable, optional
@@ -256,47 +275,80 @@ def timing_test(
     Notes
     -----
     g is the decided signed target: leverage times signal times overlay; NaN keeps the position.
-    Shifts k are whole days (weeks, in a market with sessions), equally spaced, and further from 0
-    and from n than 30 days and the first lag at which the autocorrelation of g is
-    within 0.05 of 0. Each g[(t - k) mod n],
-    k = 0 too, is replayed from fresh capital through the account, open-loop: what the policy saw
-    of its account, and margin settings that it decided, do not come again.
-    p = (1 + #{T_k >= T_0}) / (B + 1), for log growth and for the Sharpe ratio. Below 99 shifts
-    nothing is computed.
+    The m whole days from its first decision on (sessions, in a market with sessions) are a circle,
+    and each of its shifts by 0 to m - 1 days is replayed from fresh capital through the account,
+    with fees, funding and margin, open-loop: what the policy saw of its account, and margin
+    settings that it decided, do not come again. All shifts hold the same leverages, so they are
+    compared at equal mean leverage. Where all are expected to take over 20 s, by the number of
+    bars, every k-th is replayed. p is the share of shifts, that by 0 among them, that grow at least
+    as much as the unshifted one: exact if returns are exchangeable in time and independent of g.
+    Shifts by a few days less than m give a leverage that follows prices knowledge of days to come,
+    which costs power where the memory of g is long. Not tested are accounts with under 10 fills,
+    with a constant leverage, and with under 20 shifts.
     """
-    core.Whole(LEAST_SHIFTS).check("shifts", shifts)
     found = result.result if isinstance(result, WalkForward) else result
     found = found.replay_holdout() if isinstance(found, Study) else found
     if found.options is not None or found.setup is None:
         what = "a loaded one: run it again" if found.setup is None else "one that traded options"
         raise core.ParameterError(f"a timing test replays the targets of a run, got {what}")
     test = cut_test(found)
-    decided = read_decided(found, test.market)
-    rows, why = find_shifts(decided, shifts), ""
-    target = pd.DataFrame(decided.target).ffill().bfill()
-    if bool((target.nunique() <= 1).all()):
-        why = "the leverage is constant: it has no timing"
-    elif len(rows) < LEAST_SHIFTS:
-        why = (
-            f"not computed: {(decided.closes[-1] - decided.closes[0]) / DAY:,.0f} days allow "
-            f"{len(rows)} shifts that are far enough, and {LEAST_SHIFTS} are needed; test a longer "
-            "span"
-        )
-    settings = {
-        "policy": found.manifest["policy"]["text"], "run": found.manifest["id"], "shifts": shifts,
-    }  # fmt: skip
-    terms: dict[str, Any] = {"settings": settings, "market": test.market}
+    decided = fold_signal(read_decided(found, test.market), test.account)
+    is_compiled = found.manifest["compiled"] == "yes"
+    chosen, every = choose_shifts(decided, test.market, is_compiled=is_compiled)
+
     timing = math.nan, math.nan
     if found.has_one_position:
         split = found.attribution()
         timing = float(split.leverage_timing), float(split.timing_error)
+    n_days = decided.circle.n_days
+    settings = {"policy": found.manifest["policy"]["text"], "run": found.manifest["id"]}
+    terms: dict[str, Any] = {"settings": settings, "market": test.market}
+    why = explain_untested(found, decided, len(chosen))
     if why:
-        empty = pd.DataFrame({"log_growth": [], "sharpe": []}, index=pd.Index([], name="shift"))
-        return TimingTest(empty, math.nan, math.nan, *timing, why, **terms)
-    runs = {"compile": found.manifest["compiled"] == "yes", "threads": threads}
-    table = replay_shifts(test, decided, np.append(0, rows), progress, **runs)
-    growth_p, sharpe_p = (find_p(table[name].to_numpy()) for name in ("log_growth", "sharpe"))
-    return TimingTest(table, growth_p, sharpe_p, *timing, **terms)
+        empty = pd.DataFrame({"log_growth": []}, index=pd.Index([], name="shift"))
+        return TimingTest(empty, math.nan, *timing, n_days, why=why, **terms)
+
+    table = replay_shifts(test, decided, chosen, progress, compile=is_compiled, threads=threads)
+    p_growth = find_p(table["log_growth"].to_numpy())
+    return TimingTest(table, p_growth, *timing, n_days, every, **terms)
+
+
+def choose_shifts(
+    decided: Decided, market: Market | Markets, *, is_compiled: bool
+) -> tuple[core.IntArray, int]:
+    """Return the shifts that are replayed, in days, 0 first, and k if they are every k-th."""
+    n_days = decided.circle.n_days
+    has_moving_signal = moves(decided.signal)
+    seconds = expect_seconds(
+        market.n_bars,
+        len(decided.names),
+        is_compiled=is_compiled,
+        in_lanes=not has_moving_signal,
+        has_own_signal=has_moving_signal,
+    )
+    every = choose_every(n_days, seconds)
+    return np.arange(0, n_days, every), every
+
+
+def moves(signal: core.FloatArray) -> bool:
+    return bool(np.any(signal != signal[0]))
+
+
+def explain_untested(result: Result, decided: Decided, n_shifts: int) -> str:
+    """Return why an account is not tested, or nothing."""
+    target = pd.DataFrame(decided.target).ffill().bfill()
+    if bool((target.nunique() <= 1).all()):
+        return "the leverage is constant: it has no timing"
+    fills = int(result.metrics["fills"])
+    if fills < FEW_FILLS:
+        return f"not tested: {core.count_nouns(fills, 'fill')}, under {FEW_FILLS} are too few"
+    if n_shifts < LEAST_SHIFTS:
+        days = core.count_nouns(decided.circle.n_days, "whole day")
+        return (
+            f"not tested: {days} give {core.count_nouns(n_shifts, 'shift')}, and p cannot be .05 "
+            f"under {LEAST_SHIFTS}; test a longer span"
+        )
+    return ""
 
 
 def cut_test(result: Result) -> Conditions:
@@ -313,34 +365,27 @@ def cut_test(result: Result) -> Conditions:
 def replay_shifts(
     test: Conditions,
     decided: Decided,
-    rows: core.IntArray,
+    days: core.IntArray,
     progress: core.Progress | None = None,
     **how: Any,
 ) -> pd.DataFrame:
     policy, rule = make_replayed(decided)
-    sets: dict[str, Any] = {"shift": rows}
+    sets: dict[str, Any] = {"shift": days}
     signal: Any = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
-    if np.any(decided.signal != decided.signal[0]):
-        sets["signal.shift"], signal = rows, rule()
+    if moves(decided.signal):
+        sets["signal.shift"], signal = days, rule()
     elif not isinstance(test.market, Markets):
         signal = signal[decided.names[0]]
     if len(decided.names) > 1:
         whole = enumerate(decided.names)
-        sets |= {f"{name}.instrument": np.full(len(rows), i) for i, name in whole}
+        sets |= {f"{name}.instrument": np.full(len(days), i) for i, name in whole}
     runs = read_runs(test.replace(signal=signal), policy, **how)
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, progress=progress).finish()
     if failed := [each for each in found.errors if each]:
         raise core.PolicyError(f"a replay of the targets failed: {failed[0]}")
-    metrics, days = found.metrics, (decided.closes[rows] - decided.closes[0]) / DAY
+    metrics = found.metrics
     is_ruined = metrics["ruined"] > 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.where(is_ruined, -np.inf, np.log1p(metrics["total_return"]))
-    sharpe = np.where(is_ruined | np.isnan(metrics["sharpe"]), -np.inf, metrics["sharpe"])
-    index = pd.Index(days, name="shift")
-    return pd.DataFrame({"log_growth": growth, "sharpe": sharpe}, index=index)
-
-
-def find_p(values: core.FloatArray) -> float:
-    least = values[0] - TIE * max(abs(values[0]), 1.0) if np.isfinite(values[0]) else -np.inf
-    return float((1 + np.count_nonzero(values[1:] >= least)) / len(values))
+    return pd.DataFrame({"log_growth": growth}, index=pd.Index(days, name="shift"))

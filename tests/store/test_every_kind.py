@@ -91,14 +91,11 @@ MAKES: dict[str, Callable[[], Any]] = {
         Constant(leverage=2.0), capitals=[1e3, 1e8]
     ),
     "timing test": lambda: bt.TimingTest(
-        pd.DataFrame(
-            {"log_growth": [0.3, 0.1, -0.2], "sharpe": [1.0, 0.5, -0.5]},
-            index=pd.Index([0.0, 30.0, 31.0], name="shift"),
-        ),
-        1 / 3,
+        pd.DataFrame({"log_growth": [0.3, 0.1, -0.2]}, index=pd.Index([0, 1, 2], name="shift")),
         1 / 3,
         0.1,
         0.2,
+        3,
         settings={"policy": "Constant()"},
         market=MARKET,
     ),
