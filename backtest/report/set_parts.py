@@ -27,6 +27,7 @@ from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
 from backtest.results.run_record import EXTRAPOLATED, describe_short, shows_growth
 from backtest.search import GrowthTest, Study
+from backtest.search.signal_shifts import SignalTest
 from backtest.sweep import Sweep, find_failed
 
 NO_HOLDOUT = (
@@ -476,6 +477,7 @@ def list_luck(study: Study) -> list[Shown]:
     growth = GrowthTest() if verdict is None else verdict.growth
     if verdict is None or study.best_trial < 0:
         return ["No verdict: the study is unfinished, or no set can be chosen."]
+    signal = verdict.signal or SignalTest()
     policies = ", ".join(verdict.other_policies)
     candidates = 0 if study.outcome is None else len(study.outcome.candidates)
     median = verdict.plain_plateau
@@ -490,6 +492,8 @@ def list_luck(study: Study) -> list[Shown]:
                                               "equal risk, over search and holdout"),
         "p-value, adjusted": (growth.p_adjusted, "probability", "of that difference, for its "
                               f"{growth.trials:,.0f} independent differences"),
+        "p-value of shifts in time": (signal.p_value, "probability", "share of "
+                                      f"{signal.shifts:,} shifts whose best set is as good"),
         "independent trials": (verdict.effective_trials, "count",
                                "by how these differences correlate"),
         "expected maximum Sharpe": (verdict.lucky_sharpe, "decimals",

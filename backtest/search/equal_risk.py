@@ -12,7 +12,7 @@ import numpy as np
 from backtest import core
 from backtest.engine import run_again
 from backtest.engine.policies import observe_policies
-from backtest.market import Market, find_clock
+from backtest.market import Market, find_clock, read_weights
 from backtest.policies import AccountView, Bar, Columns, Policy
 from backtest.results import compound_growth
 from backtest.results.performance import LEAST_DEVIATION
@@ -179,6 +179,13 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     )
 
 
+def hold_market(setup: Any) -> Any:
+    """Return the setup of an account that is long in all of its market, without its signal."""
+    clock = find_clock(setup.markets)
+    weights = clock.hold(read_weights(None, clock.seen))
+    return setup.change(signal=weights, given=None)
+
+
 def explain_lack(result: Any) -> str:
     """Return why constant leverage cannot have the risk of an account; empty if it can."""
     if result.options is not None:
@@ -191,7 +198,12 @@ def explain_lack(result: Any) -> str:
 
 
 def hold_at_equal_risk(
-    result: Any, like: Any = None, *, volatility: float | None = None, exact: float = EXACT
+    result: Any,
+    like: Any = None,
+    *,
+    volatility: float | None = None,
+    exact: float = EXACT,
+    is_unsignalled: bool = False,
 ) -> ScaledAccount | Lack:
     """Return a constant leverage on the terms of an account, at its annual volatility or another.
 
@@ -199,7 +211,8 @@ def hold_at_equal_risk(
     the bar at which the policy first decided. Its band is that of the account, times its own mean
     gross leverage over that of the policy. The scale is known only afterwards: to compare, not to
     trade. ``like`` is the account whose volatility and decisions it has, where that cannot be run
-    again: the one of a walk, whose parameters changed on the way.
+    again: the one of a walk, whose parameters changed on the way. ``is_unsignalled``: it is long in
+    every instrument, with equal weights, whatever the signal is.
     """
     like = result if like is None else like
     if result.setup is None:
@@ -207,6 +220,7 @@ def hold_at_equal_risk(
     if why := explain_lack(like):
         return Lack(why)
 
+    setup = hold_market(result.setup) if is_unsignalled else result.setup
     decided = read_decisions(like)
     target = like.metrics["volatility"] if volatility is None else volatility
     since = int(decided.first.min())
@@ -216,7 +230,7 @@ def hold_at_equal_risk(
         share = 1.0
         if last.result is not like and decided.gross > 0.0:
             share = measure_gross(last.result, since) * scale / last.scale / decided.gross
-        return run_again(result, set_up_constant(result.setup, scale, decided, share))
+        return run_again(result, set_up_constant(setup, scale, decided, share))
 
     begun = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
     first = run_at(1.0, begun)

@@ -26,6 +26,7 @@ from backtest.search import winner as w
 from backtest.search.equal_risk import name_better
 from backtest.search.frontier import DRAWS, Frontier, build_frontier, measure_importance
 from backtest.search.problem import read_goal
+from backtest.search.signal_shifts import SIGNIFICANT
 from backtest.signals import SignalRule
 from backtest.sweep import ERROR, name_column, order_columns, take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE, STAGE, VIOLATION
@@ -401,9 +402,10 @@ class Study(SearchResult):
         """Whether the best trial beats constant leverage at equal risk by more than noise.
 
         Its log growth is higher over search and holdout, with a p-value of at most 0.05 that is
-        adjusted for the independent trials, and higher on the holdout if there is one.
+        adjusted for the independent trials, and higher on the holdout if there is one. Of a signal
+        that was searched, at most 5 % of its shifts in time have a set with as high an objective.
         """
-        return self.verdict is not None and self.verdict.growth.is_evidence
+        return self.verdict is not None and self.verdict.is_evidence
 
     @property
     def verdict_text(self) -> str:
@@ -415,7 +417,7 @@ class Study(SearchResult):
             return "no verdict yet: the study is not finished"
         if self.best is None:
             return f"no best trial: {self.warnings[0]}"
-        return describe_growth(verdict.growth)
+        return describe_evidence(verdict)
 
     def list_remarks(self) -> Iterator[str]:
         """Yield what stands under the figures of the verdict, in sentences."""
@@ -423,13 +425,7 @@ class Study(SearchResult):
         if verdict is None or self.best is None:
             return
         growth = verdict.growth
-        if not growth.untested:
-            trials = core.count_nouns(round(growth.trials), "independent difference")
-            sets = format_sets(verdict.trials + verdict.other_trials)
-            yield (
-                f"p is adjusted by {trials} among {sets}; {w.SIGNIFICANT} or less, and a gain on "
-                "the holdout, would be evidence."
-            )
+        yield from describe_test(verdict)
         if not math.isnan(growth.holdout_difference):
             gap = core.format_percent(growth.holdout_difference, is_signed=True)
             fills = core.count_nouns(growth.holdout_fills, "fill")
@@ -437,7 +433,7 @@ class Study(SearchResult):
             if growth.holdout_fills < w.FEW_FILLS:
                 text += f", under {w.FEW_FILLS}, too few to judge"
             yield f"{text}."
-        if growth.is_evidence and verdict.overfitting > EVEN:
+        if verdict.is_evidence and verdict.overfitting > EVEN:
             yield (
                 "The best set of one half of the time was no better than the median in the other "
                 f"half in {100.0 * verdict.overfitting:.0f} % of the splits."
@@ -505,8 +501,44 @@ class Study(SearchResult):
         return f"{sum(len(k) for k in tables if k['stage'][0] != t.PART):,} sets"
 
 
-def describe_growth(growth: w.GrowthTest) -> str:
-    against = "beats constant leverage at equal risk"
+def describe_evidence(verdict: w.Verdict) -> str:
+    """Return whether the best trial beats its benchmark at equal risk, by which p-value."""
+    signal = verdict.signal
+    if signal is None or signal.untested:
+        benchmark = w.UNSIGNALLED if verdict.is_unsignalled else "constant leverage at equal risk"
+        return describe_growth(verdict.growth, benchmark)
+    gain = core.format_percent(signal.gain, is_signed=True)
+    number = f"{gain} of log growth a year, p {core.format_probability(signal.p_value)}"
+    claim = "evidence" if signal.is_evidence else "no evidence"
+    return f"{claim} that the best trial beats {signal.benchmark}: {number}"
+
+
+def describe_test(verdict: w.Verdict) -> Iterator[str]:
+    """Yield how the p-value of a verdict was found, in sentences."""
+    growth, signal = verdict.growth, verdict.signal
+    if signal is not None and not signal.untested:
+        reached = round(signal.p_value * signal.shifts)
+        shown = f"{reached:,} of {signal.shifts:,} shifts in time"
+        if signal.every > 1:
+            shown += f" (one in {signal.every} of the days)"
+        yield (
+            f"The best of {format_sets(verdict.trials)} does as well in {shown}, the unshifted one "
+            f"among them; {SIGNIFICANT} or less, and a gain, would be evidence."
+        )
+        return
+    if signal is not None:
+        yield f"Shifts of the signal in time were not tested: {signal.untested}."
+    if not growth.untested:
+        trials = core.count_nouns(round(growth.trials), "independent difference")
+        sets = format_sets(verdict.trials + verdict.other_trials)
+        yield (
+            f"p is adjusted by {trials} among {sets}; {SIGNIFICANT} or less, and a gain on "
+            "the holdout, would be evidence."
+        )
+
+
+def describe_growth(growth: w.GrowthTest, benchmark: str) -> str:
+    against = f"beats {benchmark}"
     if growth.untested:
         return f"no evidence that the best trial {against}: not tested, {growth.untested}"
     gain = core.format_percent(growth.difference, is_signed=True)

@@ -22,9 +22,10 @@ from backtest.search import equal_risk
 from backtest.search import trials as t
 from backtest.search.compare import ALIKE
 from backtest.search.problem import Robustness, SearchProblem
+from backtest.search.signal_shifts import SIGNIFICANT, SignalTest, judge_signals
 from backtest.sweep import check_sets, count_sets, describe_decided, draw_cube, take_sets
 from backtest.sweep.set_evaluator import Evaluator, pool_measure
-from backtest.sweep.sets import Dimension, Sets, Space, find_active
+from backtest.sweep.sets import SIGNAL, Dimension, Sets, Space, find_active
 
 BY_ROBUST, BY_KEPT, BY_SCORE, BY_KNEE = "robust_score", "kept", "score", "knee"
 BY_FIRST = "first objective"
@@ -148,8 +149,8 @@ def score_candidates(
 
 
 OWN = "best trial"
-SIGNIFICANT = 0.05
-"""The largest adjusted p-value that is evidence."""
+UNSIGNALLED = "the unsignalled market at equal risk"
+"""The benchmark of a search of a signal's parameters."""
 LEAST_RETURNS, FEW_FILLS = 30, 10
 """The least returns for a test; fewer fills than this in the holdout say little."""
 FIRST_DRAWS, MOST_DRAWS, DRAWS_PER_TRIAL = 999, 50_000, 100
@@ -161,7 +162,8 @@ class BenchmarkedPart(NamedTuple):
 
     ``returns`` (2, n) are those of the trial and of a constant leverage at equal risk by sampling
     period, of separate accounts their mean. ``untested`` says why they cannot be compared, if so,
-    ``lack`` why there is no constant leverage.
+    ``lack`` why there is no constant leverage. ``takes_sides`` says whether the policy itself was
+    in and out of the market by the columns that it observes.
     """
 
     lines: dict[str, dict[str, float]]
@@ -170,6 +172,7 @@ class BenchmarkedPart(NamedTuple):
     fills: int
     untested: str
     lack: str = ""
+    takes_sides: bool = False
 
 
 class GrowthTest(NamedTuple):
@@ -193,14 +196,33 @@ class GrowthTest(NamedTuple):
         return is_more and self.p_adjusted <= SIGNIFICANT
 
 
+def takes_sides(run: results.Result) -> bool:
+    """Return whether a policy that observes columns decided to be in the market, and out of it."""
+    setup: Any = run.setup
+    if not any(each.columns for each in setup.observed[: len(run.names)]):
+        return False
+    decided = run.of_positions("target")
+    return bool((decided == 0.0).any() and (decided > 0.0).any())
+
+
 def run_beside(
-    evaluator: Evaluator, values: Mapping[str, Any], pool: Any, first: int, stop: int
+    evaluator: Evaluator,
+    values: Mapping[str, Any],
+    pool: Any,
+    first: int,
+    stop: int,
+    *,
+    is_unsignalled: bool,
 ) -> BenchmarkedPart:
+    """Run the best trial, and on the same bars buy and hold and constant leverage at equal risk.
+
+    ``is_unsignalled`` says that constant leverage holds the market, whatever the signal is.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were given before the search
         found: Any = evaluator.replay(values, first=first, stop=stop)
     runs = [*found.values()] if isinstance(found, Mapping) else [found]
-    held = [equal_risk.hold_at_equal_risk(run) for run in runs]
+    held = [equal_risk.hold_at_equal_risk(run, is_unsignalled=is_unsignalled) for run in runs]
     constants = [each for each in held if isinstance(each, equal_risk.ScaledAccount)]
     rows = {OWN: [each.metrics for each in runs]}
     rows[equal_risk.BUY_AND_HOLD] = [*map(equal_risk.measure_market, runs)]
@@ -220,7 +242,10 @@ def run_beside(
                 line[measure] = float(pool_measure(measure, column, pool)[0])
     span = runs[0].span.years / len(runs[0].returns)
     fills = sum(int((each.events["kind"] == "fill").sum()) for each in runs)
-    return BenchmarkedPart(lines, returns, returns.shape[1] * span, fills, untested, lack)
+    has_sides = any(map(takes_sides, runs))
+    return BenchmarkedPart(
+        lines, returns, returns.shape[1] * span, fills, untested, lack, takes_sides=has_sides
+    )
 
 
 def find_lack(held: Sequence[equal_risk.ScaledAccount | Lack]) -> str:
@@ -300,6 +325,21 @@ class Verdict(NamedTuple):
     """Sets that were evaluated on the holdout so far; None if no store counts them."""
     other_policies: tuple[str, ...] = ()
     growth: GrowthTest = GrowthTest()
+    signal: SignalTest | None = None
+    """Of a search of a signal; None if none was searched."""
+    is_unsignalled: bool = False
+    """Whether it is compared with the market, as parameters of the signal were searched."""
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether the best trial beats its benchmark at equal risk by more than noise.
+
+        Of a signal by its shifts in time; where these were not tested, and of other searches, by
+        the test of growth.
+        """
+        if self.signal is None or self.signal.untested:
+            return self.growth.is_evidence
+        return self.signal.is_evidence
 
 
 class StudyOutcome(NamedTuple):
@@ -319,7 +359,9 @@ class StudyOutcome(NamedTuple):
     """Why there is no constant leverage among the lines of each; empty where there is."""
 
     def to_dict(self) -> dict[str, Any]:
+        signal = self.verdict.signal
         verdict = {**self.verdict._asdict(), "growth": self.verdict.growth._asdict()}
+        verdict["signal"] = None if signal is None else signal._asdict()
         return dict(core.to_plain({**self._asdict(), "verdict": verdict}))
 
 
@@ -337,6 +379,11 @@ class StudyTask(NamedTuple):
     @property
     def has_holdout(self) -> bool:
         return bool(self.split < self.whole.market.n_bars)
+
+    @property
+    def searches_signal(self) -> bool:
+        """Whether parameters of the signal's rule vary."""
+        return any(name.startswith(SIGNAL) for name in self.problem.names)
 
     def read(self, values: Mapping[str, Any]) -> Sets:
         return check_sets(self.whole.varied, {name: [value] for name, value in values.items()})
@@ -403,11 +450,12 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
     parts = list_benchmarked(task, values, 1 + bool(holdout))
+    luck = measure_luck(task, trials, best, others, parts)
     verdict = Verdict(
         trials=len(t.find_distinct(trials.sets)),
         other_trials=others,
         other_policies=policies,
-        **measure_luck(task, trials, best, others, parts),
+        **luck,
         score=float(trials.scores[best]),
         robust_score=float(candidates.robust[place]),
         plateau=float(candidates.plateau[place]),
@@ -416,6 +464,8 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
         looks=count_looks(task),
+        signal=find_signal_test(task, trials, best, parts, luck["growth"]),
+        is_unsignalled=task.searches_signal,
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
     told += [*find_far_bounds(goal.constraints, trials.metrics)]
@@ -453,7 +503,48 @@ def list_benchmarked(
     searched = task.seen.first, task.seen.market.n_bars
     held_out = task.split, task.whole.market.n_bars
     spans = [searched, held_out]
-    return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
+    return [
+        run_beside(
+            task.whole, values, task.problem.pool, *span, is_unsignalled=task.searches_signal
+        )
+        for span in spans[:count]
+    ]
+
+
+def find_signal_test(
+    task: StudyTask,
+    trials: t.Batch,
+    best: int,
+    parts: Sequence[BenchmarkedPart],
+    growth: GrowthTest,
+) -> SignalTest | None:
+    """Return whether the best of the signals that were searched times the market, if any were.
+
+    They are the rule of the signal, or what a policy observes that is in the market and out of it.
+    """
+    is_of_signal = task.searches_signal
+    if not (is_of_signal or any(part.takes_sides for part in parts[:1])):
+        return None
+    evaluator = task.problem.build_evaluator(task.seen.market)
+    found = judge_signals(evaluator, task.problem.goal, trials, best, is_of_signal=is_of_signal)
+    if not growth.untested:
+        benchmark = UNSIGNALLED if is_of_signal else equal_risk.CONSTANT
+        return found._replace(gain=growth.difference, benchmark=benchmark)
+    return found._replace(gain=measure_gain(parts), benchmark="the market at 1x and cash")
+
+
+def measure_gain(parts: Sequence[BenchmarkedPart]) -> float:
+    """Return the log growth a year of the best trial less that of its market, or of cash if higher.
+
+    The benchmark where no account at equal risk can be had: in a market that fell to nothing.
+    """
+    years = sum(each.years for each in parts)
+    with np.errstate(divide="ignore"):  # minus infinity at ruin
+        own = sum(float(np.log1p(each.returns[0]).sum()) for each in parts)
+        held = sum(
+            float(np.log1p(each.lines[equal_risk.BUY_AND_HOLD]["total_return"])) for each in parts
+        )
+    return (own - max(held, 0.0)) / years
 
 
 def describe_lack(task: StudyTask, trials: t.Batch, n: int, goal: t.Goal) -> str:

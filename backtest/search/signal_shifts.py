@@ -1,0 +1,282 @@
+"""Whether the best of some signals times the market: shifts in time that each choose anew."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import core, engine, results
+from backtest.core.units import DAY
+from backtest.market import find_clock
+from backtest.search import shifts
+from backtest.search import trials as t
+from backtest.sweep import Evaluator, count_sets, take_sets
+from backtest.sweep.lanes.block import LEAST_LANES
+from backtest.sweep.lanes.rows import LANES
+from backtest.sweep.lanes.runner import SetTask, count_cores, score_task
+from backtest.sweep.panel import Panel, Scored, list_ends
+from backtest.sweep.set_evaluator import PooledEvaluator, Rows, put_rows, start_rows
+from backtest.sweep.sets import SIGNAL, Sets, group_rows, number_rows
+
+PATIENT_SECONDS = 120.0
+"""As long as so many seconds are expected, the least number of shifts is tested."""
+SIGNIFICANT = 0.05
+"""The largest p-value that is evidence."""
+
+
+class SignalTest(NamedTuple):
+    """Share of the shifts in time whose best set has the objective of the best unshifted one.
+
+    ``shifts`` are those that were tested, the unshifted one among them: one in ``every`` of those
+    by whole days (sessions). ``memory`` are the days for which the signal remembers prices; a shift
+    by fewer days backward would know them in advance, and is left out. ``untested`` says why there
+    is no p-value, if so.
+    """
+
+    p_value: float = math.nan
+    shifts: int = 0
+    every: int = 1
+    memory: int = 0
+    untested: str = ""
+    gain: float = math.nan
+    """Log growth a year of the best trial less that of its benchmark, over search and holdout."""
+    benchmark: str = ""
+    """The benchmark, with its risk."""
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether the best trial gained, and chance does as well in at most 5 % of the shifts."""
+        return self.p_value <= SIGNIFICANT and self.gain > 0.0
+
+
+class Shift(NamedTuple):
+    """A shift of signals, or of the columns that policies observe, against prices, in days."""
+
+    days: int
+    memory: int
+    is_of_signal: bool
+
+    def find_rows(self, circle: shifts.DayCircle) -> core.IntArray:
+        """Return the row that each row takes its values from.
+
+        Columns that are known later have fewer days; they are shifted by other days than none, and
+        never by fewer backward than are remembered.
+        """
+        n_shifts = circle.n_days - 1 - self.memory
+        if n_shifts < 1:
+            return circle.shift(0)
+        return circle.shift(1 + (self.days - 1) % n_shifts)
+
+
+class ShiftedPanel(Panel):
+    """A panel whose signal, or whose columns, come some days later than they do in another one."""
+
+    def __init__(self, panel: Panel, shift: Shift) -> None:
+        vars(self).update(vars(panel))
+        self.panel = panel
+        self.shift = shift
+        self._lock = threading.RLock()
+        self._terms, self._flat = OrderedDict(), OrderedDict()
+        if shift.is_of_signal:
+            clock = find_clock(self.markets)
+            circle = find_market_circle(self.seen, clock.at(self.first))
+            weights = panel.weights[:, shift.find_rows(circle)]
+            self.weights = np.where(self.seen.tradable(), weights, 0.0)
+            self._fed: core.FloatArray | None = None
+
+    def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
+        if not self.shift.is_of_signal:
+            return super().set_up(values)
+        panel, key = self.panel, ("at its own time", *values.items())
+        setup = panel._find(panel._terms, key, lambda: panel.set_up(values), LANES)
+        return self._shift_signal(setup)
+
+    def _shift_signal(self, setup: engine.Setup) -> engine.Setup:
+        clock, feed = find_clock(self.markets), setup.inputs.feed
+        if self._fed is None:
+            at = slice(None) if clock.is_every else clock.find_closes()
+            self._fed = feed.signal.copy()
+            self._fed[at] = np.nan_to_num(self.weights.T)
+        inputs = setup.inputs._replace(feed=feed._replace(signal=self._fed))
+        return setup._replace(inputs=inputs, signal=clock.hold(self.weights))
+
+    def _observe(
+        self, policy: Any, values: Mapping[str, Any], seen: Sequence[dict[Any, Any]] = ()
+    ) -> list[engine.ObservedPolicy]:
+        observed = super()._observe(policy, values, seen)
+        if self.shift.is_of_signal:
+            return observed
+        n = len(self.columns)  # after which comes the overlay
+        return [*map(self._shift_columns, observed[:n]), *observed[n:]]
+
+    def _shift_columns(self, own: engine.ObservedPolicy) -> engine.ObservedPolicy:
+        market = own.market
+        begins = find_clock(self.markets).at(self.first) - own.first
+        first = max(begins, engine.find_warm_up(own.columns).bar, 0)
+        if first >= market.n_bars:
+            return own
+        rows = self.shift.find_rows(find_market_circle(market, first))
+        return own._replace(columns={name: each[rows] for name, each in own.columns.items()})
+
+
+def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:
+    closes = np.asarray(seen.time) + seen.interval
+    return shifts.find_circle(closes, seen.interval, first=first, is_session=bool(seen.sessions))
+
+
+class ShiftedEvaluator(Evaluator):
+    """An evaluator of the same accounts, with signals or columns that come some days later."""
+
+    def __init__(self, base: Evaluator, shift: Shift) -> None:
+        vars(self).update(vars(base))
+        self.base = base
+        self.shift = shift
+        self.has_checked = True
+
+    def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
+        return ShiftedPanel(self.base._find_panel(values, first, stop), self.shift)
+
+    def replay(
+        self,
+        values: Mapping[str, object],
+        *,
+        first: int | None = None,
+        stop: int | None = None,
+        compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
+    ) -> results.Result:
+        begin = self.first if first is None else first
+        setup = self._find_panel(values, begin, stop).set_up(values)
+        is_compiled = self.compile if compile is None else compile
+        outcome = engine.run_account(setup, is_compiled=is_compiled, progress=None)
+        return engine.finish(setup, outcome)
+
+
+def shift_evaluator(base: Evaluator, shift: Shift) -> Evaluator:
+    if not isinstance(base, PooledEvaluator):
+        return ShiftedEvaluator(base, shift)
+    pooled = copy(base)
+    pooled.members = {name: ShiftedEvaluator(each, shift) for name, each in base.members.items()}
+    return pooled
+
+
+def judge_signals(
+    evaluator: Evaluator, goal: t.Goal, trials: t.Batch, best: int, *, is_of_signal: bool
+) -> SignalTest:
+    """Return how often the best of all trials is as good where signals come at another time.
+
+    Each shift runs all sets, and takes the best that satisfies the constraints: the distribution of
+    the maximum, so that p needs no correction for the number of trials. ``is_of_signal`` says
+    whether the signal is shifted, whose parameters were searched, or the columns of the policy.
+    """
+    if evaluator.markets.options:
+        return SignalTest(untested="options are not shifted in time")
+    rows = [k for k in t.find_distinct(trials.sets).tolist() if not trials.errors[k]]
+    sets = take_sets(trials.sets, np.array(rows))
+    shown = [take_sets(trials.sets, best), *list_ends(sets)]
+    memory = max(measure_memory(evaluator, each, is_of_signal=is_of_signal) for each in shown)
+    chosen = choose_shifts(evaluator, len(rows), memory, is_of_signal=is_of_signal)
+    if isinstance(chosen, str):
+        return SignalTest(untested=chosen, memory=memory)
+
+    days, every = chosen
+    own = np.where(t.is_feasible(trials), trials.scores, -np.inf)[rows]
+    highest = np.concatenate([[own.max()], np.full(len(days), -np.inf)])
+    names = [name for name in sets if name.startswith(SIGNAL)]
+    codes = number_rows({name: sets[name] for name in names}, count_sets(sets))
+    moved = [Shift(day, memory, is_of_signal) for day in days.tolist()]
+    for group in group_rows(codes):  # of one signal, which is read once
+        some = take_sets(sets, group)
+        for place, found in enumerate(run_shifted(evaluator, some, moved), 1):
+            highest[place] = max(highest[place], find_highest(goal, found))
+    return SignalTest(shifts.find_p(highest), len(highest), every, memory)
+
+
+def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Iterator[Rows]:
+    """Yield the measures of sets of one signal at each shift.
+
+    A few sets are simulated one by one in threads, as a sweep would; many of them by sweeps.
+    """
+    n = count_sets(sets)
+    is_swept = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
+    if is_swept and engine.is_loop_compiled(has_options=False):
+        panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
+        tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, each), False) for each in moved]
+        with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
+            names = evaluator.metrics
+            parts = [*pool.map(lambda task: score_task(names, task, lambda: False), tasks)]
+    else:
+        parts = [[] for _ in moved]
+    for each, part in zip(moved, parts, strict=True):
+        rows = start_rows(sets, evaluator.measured)
+        for places, found in part:
+            if isinstance(found, Scored):
+                errors = [""] * len(places)
+                done = np.ones(len(places), dtype=np.bool_)
+                put_rows(rows, places, Rows(found.metrics, {}, errors, done, found.decided))
+        if not rows.done.all():  # none, or one whose run gives the reason
+            rows = shift_evaluator(evaluator, each).evaluate(sets).finish()
+        yield rows
+
+
+def find_highest(goal: t.Goal, rows: Any) -> float:
+    """Return the highest score that satisfies the constraints; minus infinity without any."""
+    scores, violation = goal.score(rows.metrics, np.array([bool(each) for each in rows.errors]))
+    kept = scores[(violation == 0.0) & np.isfinite(scores)]
+    return float(kept.max()) if len(kept) else -math.inf
+
+
+def measure_memory(evaluator: Evaluator, values: Mapping[str, Any], *, is_of_signal: bool) -> int:
+    """Return for how many days the signal of a set remembers, or what its policy decides."""
+    days = 0
+    runs: Any = evaluator.replay(values)
+    for run in [*runs.values()] if isinstance(runs, Mapping) else [runs]:
+        clock = find_clock(run.markets)
+        shape = len(run.time), len(run.names)
+        signal = np.broadcast_to(run.quotes.signal, shape)
+        decided = signal if is_of_signal else run.of_positions("target")
+        closes = run.markets.time + run.markets.interval
+        if not clock.is_every:
+            closes = closes[clock.find_closes()]
+        is_close = np.isin(run.span.closes, closes)
+        lag = shifts.find_memory(decided[is_close]) * clock.seen.interval
+        days = max(days, -(-lag // DAY))
+    return int(days)
+
+
+def choose_shifts(
+    evaluator: Evaluator, n_sets: int, memory: int, *, is_of_signal: bool
+) -> tuple[core.IntArray, int] | str:
+    """Return the shifts in days, without that by 0, and k if they are every k-th; or why none."""
+    seen = find_clock(evaluator.markets).seen
+    first = find_clock(evaluator.markets).at(evaluator.first)
+    n_days = find_market_circle(seen, first).n_days
+    n_shifts = max(n_days - 1 - memory, 0)
+    least = shifts.LEAST_SHIFTS - 1
+    if n_shifts < least:
+        return (
+            f"{core.count_nouns(n_days, 'day')} less {memory:,} that the signal remembers give "
+            f"fewer than {least} shifts; search more days"
+        )
+
+    seconds = n_sets * shifts.expect_seconds(
+        evaluator.markets.n_bars - evaluator.first,
+        len(evaluator.markets),
+        is_compiled=evaluator.compile,
+        in_lanes=not is_of_signal,
+        has_own_signal=False,
+    )
+    every = min(shifts.choose_every(n_shifts, seconds), n_shifts // least)
+    if seconds * (n_shifts // every) > PATIENT_SECONDS:
+        most = int(n_sets * PATIENT_SECONDS / (seconds * least))
+        return (
+            f"{least} shifts of {n_sets:,} sets would take over {PATIENT_SECONDS:g} s; search at "
+            f"most {most:,} sets, or longer bars"
+        )
+    return np.arange(every, n_shifts + 1, every), every
