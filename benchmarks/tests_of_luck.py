@@ -7,7 +7,7 @@
 1 and a memory of 0.97 (slow) or 0.8 a day; with ``skill``, the logarithm of the leverage has that
 correlation with the next return. Counted are p of at most .05.
 ``signals``: 1,095 days at an annual volatility of 60 %, and 16 crossings of moving averages that
-``bt.tune`` chooses among; they are noise, or their returns follow one of the crossings, which earns
+a search chooses among; they are noise, or their returns follow one of the crossings, which earns
 a Sharpe ratio of 3 by it before costs. Counted are searches whose verdict is evidence, and p of at
 most .05. ``--seconds`` is the time after which one shift in k is tested.
 Each share has its 95 % interval, of Clopper and Pearson (1934).
@@ -85,7 +85,7 @@ def measure_timing(draws: int, memory: float, known: float) -> dict[str, Any]:
     noises = make_noise("persistent", (draws + 1) // 2, DAYS, rng).reshape(-1, DAYS)[:draws]
     found = []
     for noise in noises:
-        run = bt.run(make_planned(noise, memory, known, rng), Planned(), **TERMS)
+        run = bt.Backtest(make_planned(noise, memory, known, rng), **TERMS).run(Planned())
         found.append(bt.timing_test(run).p_growth <= 0.05)
     return {"memory": memory, "skill": known, **count_share(found)}
 
@@ -114,9 +114,10 @@ def measure_searches(count: int, sharpe: float) -> dict[str, Any]:
     claims, small, tested = [], [], []
     space = {"signal.fast": FAST, "signal.slow": SLOW}
     for seed in range(count):
-        study = bt.tune(
-            make_market(seed, sharpe), Constant(leverage=1.0), signal=MaCross(*PLANTED),
-            space=space, sampler="grid", robust=False, trials=len(FAST) * len(SLOW), **TERMS,
+        test = bt.Backtest(make_market(seed, sharpe), signal=MaCross(*PLANTED), **TERMS)
+        study = test.tune(
+            Constant(leverage=1.0), space=space, sampler="grid", robust=False,
+            trials=len(FAST) * len(SLOW),
         )  # fmt: skip
         signal = study.verdict.signal
         claims.append(study.has_evidence)
