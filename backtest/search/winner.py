@@ -530,7 +530,7 @@ def find_signal_test(
     if not growth.untested:
         benchmark = UNSIGNALLED if is_of_signal else equal_risk.CONSTANT
         return found._replace(gain=growth.difference, benchmark=benchmark)
-    return found._replace(gain=measure_gain(parts), benchmark="the market at 1x and cash")
+    return found._replace(gain=measure_gain(parts), benchmark="buy and hold, and cash")
 
 
 def measure_gain(parts: Sequence[BenchmarkedPart]) -> float:
