@@ -87,8 +87,8 @@ so that the same inputs have the same p on every machine.
 """
 OF_SIGNAL = 3e-6
 """Seconds for reading a signal of its own, by bar and instrument."""
-OF_ACCOUNT = 5e-3
-"""Seconds for setting an account up that is not in a lane."""
+OF_ACCOUNT, OF_PLAIN = 5e-3, 0.05
+"""Seconds for setting an account up that is not in a lane: compiled, and in plain Python."""
 
 
 def expect_seconds(
@@ -97,7 +97,7 @@ def expect_seconds(
     """Return how long an account takes, about, so that all machines choose the same shifts."""
     bars = n_bars * n_markets
     if not is_compiled:
-        return OF_ACCOUNT + PLAIN * bars
+        return OF_PLAIN + PLAIN * bars
     if in_lanes:
         return LANE * bars
     rate = LOOP
