@@ -13,7 +13,7 @@ from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest
 from tests.agreement import trust_data
-from tests.kit import bars_market, make_venue
+from tests.kit import bars_market, flat, make_market, make_venue
 from tests.sweep.sweeps import MONEY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
@@ -253,6 +253,33 @@ def test_many_sets_of_few_bars_take_lanes(n_sets, in_blocks, monkeypatch):
     )
     sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, n_sets)})
     assert sweep.evaluator.taken[:2] == (in_blocks, n_sets - in_blocks)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_cap_of_gross_leverage_overrules_bands_in_lanes(n):
+    """A short of 1x at 100 is 1.5x of what is left at 120. The band of 0.9, of both together, keeps
+    it, the cap of 1.2 does not, which it passes by over a tenth."""
+    bars = [flat(close) for close in (100, 100, 100, 120, 120, 120)]
+    names = ["A", "B"][:n]
+    markets = bt.Markets(dict.fromkeys(names, make_market(bars)), currency="USDT")
+    account = bt.Account(capital=1_000.0, band=0.9 / n, max_gross_leverage=1.2)
+    test = bt.Backtest(
+        markets,
+        venue=make_venue(taker=0.001),
+        account=account,
+        signal=dict.fromkeys(names, -1.0 / n),
+    )
+    sizes = np.array([1.0, 2.0, 3.0, 4.0])
+
+    sweep = test.sweep(Constant, {"account.capital": 1_000.0 * sizes})
+    run = test.run(Constant(), compile=False)
+
+    assert sweep.evaluator.taken.in_blocks == 4
+    assert run.metrics["fills"] == 2.0 * n
+    assert sweep.table["fills"].tolist() == [2.0 * n] * 4
+    final = pytest.approx(run.metrics["final_equity"] * sizes, rel=1e-12)
+    assert sweep.table["final_equity"].to_numpy() == final
 
 
 class Together(bt.Policy):

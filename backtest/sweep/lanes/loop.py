@@ -18,7 +18,13 @@ from backtest.sweep.lanes import quiet
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, spot
-from backtest.sweep.lanes.trades import fill_trades, find_exits, follow_bests, plan_trades
+from backtest.sweep.lanes.trades import (
+    fill_trades,
+    find_exits,
+    find_overruled,
+    follow_bests,
+    plan_trades,
+)
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
@@ -145,6 +151,9 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
         is_trading, lanes.found[r.REASON.order] = plan_trades(terms, lanes, n)
         if lanes.has_exits:
             lanes.found[r.REASON.exit] |= find_exits(terms, lanes, n, True)
+    else:
+        lanes.found[r.REASON.capped] = find_overruled(terms, lanes, n)
+        rare |= lanes.found[r.REASON.capped]
     rare |= lanes.found[r.REASON.exit] | lanes.found[r.REASON.order]
     lanes.cursor[r.CURSOR.n_trading] = lanes.cursor[r.CURSOR.n_trading] + 1 if is_trading else 0
     return is_trading, rare

@@ -334,6 +334,14 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     return rare
 
 
+def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
+    """Return as bits the lanes whose bands keep more than the cap of gross leverage lets them."""
+    for i in range(n):
+        if lanes.is_pending[i] == 1 and lanes.prices[r.PRICE.is_listed, i] != 0.0:
+            return find_capped(terms, lanes, n)
+    return 0
+
+
 def add_wanted(lanes: Lanes, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, is_open = (
