@@ -33,6 +33,7 @@ from backtest.strategies import Capped, Constant
 from tests.crowd.test_cascades import make_cascade
 from tests.kit import (
     ask_test,
+    call,
     check_refused,
     compare_policies,
     free_venue,
@@ -263,6 +264,30 @@ def test_the_page_of_a_forged_manifest_is_a_page_or_one_sentence(name, n_draws, 
         except bt.BacktestError as error:
             said = str(error)
         assert "\n" not in said
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MAKES)
+def test_the_command_refuses_a_forged_manifest_in_one_sentence(name, tmp_path, capsys):
+    """Of the first draw that makes no page."""
+    folder = made(name).save(tmp_path)
+    path, draws = folder / "manifest.json", random.Random(name)
+    manifest = json.loads(path.read_text())
+    page = tmp_path / "page.html"
+
+    def is_refused() -> bool:
+        path.write_text(json.dumps(forge(manifest, draws)))
+        try:
+            write_saved_page(folder, page, "html")
+        except bt.BacktestError:
+            return True
+        return False
+
+    assert any(is_refused() for _ in range(100))
+    code, out, told = call(capsys, "report", folder, "--out", page)
+    assert (code, out) == (2, ""), told
+    assert told.startswith("error: ")
+    assert len(told.splitlines()) == 1, told
 
 
 @pytest.mark.parametrize("kind", [*MAKES, "surface"])
