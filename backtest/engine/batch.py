@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
+from backtest._compile import COMPILER_LOCK
 from backtest._compile.object_code import BUILD, read_mode
 from backtest.account import AccountState
 from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
@@ -388,6 +389,7 @@ class BatchLoop:
             known=laid.deciders.known.copy(),
         )
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
+        has_overflowed = self.has_overflowed  # read before the loop, which is written before it
         loop = self.loop
         if loop.pack is not None and not loop.plain_because:
             names = ("addresses", "wants_table", "wants_account", "wants_bar")
@@ -399,7 +401,7 @@ class BatchLoop:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     loop = bind_policies(
-                        self.setup, bound, is_compiled=True, has_overflowed=self.has_overflowed
+                        self.setup, bound, is_compiled=True, has_overflowed=has_overflowed
                     )
                 (bound,) = loop.deciders
         inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
@@ -430,7 +432,7 @@ class BatchLoop:
             if why != DONE:
                 raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
 
-        is_called_back = self.has_overflowed or loop.pack is None
+        is_called_back = has_overflowed or loop.pack is None
 
         def go(places: IntArray) -> None:
             if not is_called_back and self.has_overflowed:
@@ -447,13 +449,21 @@ class BatchLoop:
         return go
 
     def call_back(self) -> None:
-        """Let policies of users decide in plain Python from now on."""
-        self.has_overflowed = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.loop = bind_policies(
-                self.setup, self.deciders, is_compiled=True, has_overflowed=True
-            )
+        """Let policies of users decide in plain Python from now on, in any thread."""
+        with COMPILER_LOCK:
+            if self.has_overflowed:
+                return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # told where the lanes end, see tell_overflow
+                self.loop = bind_policies(
+                    self.setup, self.deciders, is_compiled=True, has_overflowed=True
+                )
+            self.has_overflowed = True
+
+    def tell_overflow(self) -> None:
+        """Warn if whole numbers of a policy went beyond 64 bits; not in a thread of lanes."""
+        if self.has_overflowed and self.loop.plain_because:
+            core.warn_caller(f"the lanes ran in plain Python: {self.loop.plain_because}")
 
     def live_one(
         self, loop: driver.BoundLoop, given: tuple[Any, ...], tape: RunTape, place: IntArray, k: int
@@ -493,7 +503,6 @@ class LaterBars:
         self.deciders.memory[:] = memory
         self.counts = driver.Counts(tally, traded)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
-        self.has_overflowed = False
         self.tape = driver.new_tape(len(setup.markets), 0, setup.first, 0)
         self.tape.is_on[0] = 0
 

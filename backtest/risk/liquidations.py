@@ -178,6 +178,7 @@ class PathsRunner(core.Carried):
             loop = engine.BatchLoop(setup, is_compiled=self.compile)
         try:
             yield from loop.live_from(begins, width)
+            loop.tell_overflow()
         except engine.LaneFault as fault:
             first = int(begins[fault.lane])
             own = setup.change(first=first, started=int(markets.time[first]))
@@ -216,6 +217,7 @@ class PathsRunner(core.Carried):
             for lives in live(self.run_block, firsts, [min(k + size, total) for k in firsts]):
                 core.report_progress(progress, lives.first + len(lives.wealth), total)
                 yield lives
+        self.loop.tell_overflow()
 
     @functools.cached_property
     def loop(self) -> engine.BatchLoop:

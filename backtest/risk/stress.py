@@ -525,24 +525,48 @@ class StressedAccount:
                 options.volatilities_open[begin:] *= scale
                 options.volatilities_close[begin:] *= scale
                 options.marks_open[begin:], options.marks_close[begin:] = np.nan, np.nan
+        inputs = [quiet] * outage + [setup.inputs]
+        is_compiled = bool(result.manifest["compiled"] == "yes")
+        try:
+            return self.pass_on(setup, inputs, is_compiled=is_compiled, is_search=is_search)
+        except engine.OverflowedFormula:
+            core.warn_caller(
+                f"scenario {scenario.name!r} ran in plain Python: whole numbers beyond 64 bits are "
+                "not supported in compiled code"
+            )
+            return self.pass_on(setup, inputs, is_compiled=False, is_search=is_search)
+
+    def pass_on(
+        self,
+        setup: engine.Setup,
+        inputs: Sequence[engine.AccountInputs],
+        *,
+        is_compiled: bool,
+        is_search: bool,
+    ) -> tuple[engine.LaterBars, float]:
+        """Do so with the inputs of each bar, of which the last are those of all further ones."""
+        result = self.result
         steps = engine.LaterBars(
             setup,
             engine.copy_state(result.state),
             np.asarray(result.memory),
             result.traded,
-            is_compiled=bool(result.manifest["compiled"] == "yes"),
+            is_compiled=is_compiled,
         )
-        least, stop, total = math.inf, setup.first, setup.markets.n_bars
+        least = math.inf
+        stop = setup.first
+        total = setup.markets.n_bars
         while stop < total:
-            t, is_out = stop, stop < setup.first + outage
-            inputs = quiet if is_out else setup.inputs
+            t = stop
+            is_out = t - setup.first < len(inputs) - 1
+            own = inputs[t - setup.first] if is_out else inputs[-1]
             stop = total if is_search and not is_out else t + 1
             if is_out:  # orders that would fill while the venue is out are lost
                 for position in steps.state.positions:
                     position.leverage, position.is_pending = np.nan, 0.0
             if not is_search:
-                least = min(least, steps.measure(measure_distance, inputs, t))
-            steps.pass_bars(inputs, t, stop)
+                least = min(least, steps.measure(measure_distance, own, t))
+            steps.pass_bars(own, t, stop)
         return steps, least if math.isfinite(least) else math.nan
 
 
