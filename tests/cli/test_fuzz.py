@@ -25,8 +25,10 @@ def stop_at(function: Any) -> Any:
 
 def stop_all(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
     for name in names:
-        for owner in (bt, bt.Backtest) if hasattr(bt.Backtest, name) else (bt,):
-            monkeypatch.setattr(owner, name, stop_at(getattr(owner, name)))
+        if name in bt.__all__:
+            monkeypatch.setattr(bt, name, stop_at(getattr(bt, name)))
+        if hasattr(bt.Backtest, name):
+            monkeypatch.setattr(bt.Backtest, name, stop_at(getattr(bt.Backtest, name)))
 
 
 # What each table is read by, and what it needs beside the key that is spoilt.
