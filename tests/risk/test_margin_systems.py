@@ -342,20 +342,32 @@ def draw_garch(chains, steps, seed, alpha, beta, burn):
 
 
 @pytest.mark.slow
-def test_the_buffer_that_makes_margins_stable_is_that_of_brute_force():
-    """The quantile of all losses over the mean of the margins that follow the volatility."""
+@pytest.mark.parametrize("shape", ["normal", "empirical"])
+def test_the_buffer_that_makes_margins_stable_is_that_of_brute_force(shape):
+    """The quantile of all losses over the mean of the margins that follow the volatility.
+
+    These are a quantile of one side times the volatility: the normal one, or, as they are known a
+    day before, that of returns over the volatility of the day before.
+    """
     decay, terms = 0.9, {"alpha": 0.1, "beta": 0.85, "burn": 300}
-    losses, margins, total, weight = [], [], 0.0, 0.0
+    losses, ratios, volatilities = [], [], []
+    total = weight = volatility = 0.0
     for t, move in enumerate(draw_garch(2_000, 1_000, 11, **terms)):
         losses.append(np.abs(move))
-        total, weight = decay * total + move**2, decay * weight + 1.0
         if t > 200:
-            margins.append(Q * np.sqrt(total / weight))
-    wanted = np.quantile(losses, 0.98) / np.mean(margins)
+            ratios.append(np.abs(move) / volatility)
+        total = decay * total + move**2
+        weight = decay * weight + 1.0
+        volatility = np.sqrt(total / weight)
+        if t > 200:
+            volatilities.append(volatility)
+    factor = Q if shape == "normal" else np.quantile(ratios, 0.98)
+    wanted = np.quantile(losses, 0.98) / (factor * np.mean(volatilities))
+
     history = np.concatenate([*draw_garch(1, 60_000, 13, **terms)])
     rules = {
-        "stable": Volatility(lambda_=0.9999, days=1.0, shape="empirical"),
-        "sensitive": Volatility(lambda_=decay, days=1.0),
+        "stable": Volatility(lambda_=0.9999, days=1.0),
+        "sensitive": Volatility(lambda_=decay, days=1.0, shape=shape),
     }
     found = compare(days_of(history, per_day=1), rules)
     buffer = found.levels["stable"].iloc[-1] / found.table.loc["sensitive", "mean"]
