@@ -15,13 +15,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else [*arguments]
     if first_screen.is_simple(given):
         try:
-            code = first_screen.show(given)
+            if first_screen.is_drawn_here(given):
+                first_screen.show(given)
+            else:
+                from backtest.cli.terminal_screen import show_colored  # noqa: PLC0415 - as above
+
+                show_colored()
             sys.stdout.flush()
         except OSError as error:
             from backtest.cli.printing import report_system_error  # noqa: PLC0415 - as above
 
             return report_system_error(error)
-        return code
+        return 0
 
     from backtest.cli.app import main as run_command  # noqa: PLC0415 - as above
 

@@ -21,7 +21,7 @@ from backtest._compile.object_code import read_mode
 from backtest.cli import printing
 from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
 from backtest.cli.first_screen import COMMANDS as SCREEN
-from backtest.cli.first_screen import new_app
+from backtest.cli.terminal_screen import new_app
 
 GROUPS = {
     "validate": "Test a way of choosing parameters on the data after each choice.",

@@ -1,14 +1,16 @@
-"""The first screen of ``backtest``, and its version, without importing a command."""
+"""The first screen of ``backtest``, and its version, without importing a command.
+
+Where no colors are wanted, it is written here, without the libraries that draw it on a terminal:
+they take three times as long to import as all the rest. A test holds both to the same bytes.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated, NamedTuple
-
-import typer
-import typer.core
-
-from backtest.core.code_names import find_version
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 
 class Row(NamedTuple):
@@ -125,34 +127,21 @@ TEXT = """Backtest leverage policies: fees, funding, margin and liquidation at e
 [bold]Examples[/bold]
 backtest run --policy cppi --set multiplier=4 --data btc/
 backtest tune examples/btc-vol-target.toml --constraints 'max_drawdown<=0.4'"""
-
-
-def show_version(is_wanted: bool) -> None:
-    if is_wanted:
-        typer.echo(f"backtest {find_version('leverage-backtest')}")
-        raise typer.Exit
-
-
-def backtest(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    """Take the options of ``backtest`` itself; ``TEXT`` is its help."""
-
-
-def new_app(group: type[typer.core.TyperGroup] | None = None) -> typer.Typer:
-    """Return the app of ``backtest`` without its commands."""
-    app = typer.Typer(
-        name="backtest",
-        cls=group,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback(help=TEXT)(backtest)
-    return app
+OPTIONS = {
+    "--version                     <bool>": "Print the version.",
+    "--install-completion          <bool>": "Install completion for the current shell.",
+    "--show-completion             <bool>": "Show completion for the current shell, to copy it or "
+    "customize the installation.",
+    "--help                -h      <bool>": "Show this message and exit.",
+}
+"""The options of ``backtest`` itself, in the columns of their names, short names and types."""
+DRAWN_BY_RICH = (
+    *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TERMINAL_WIDTH"),
+    *("JUPYTER_COLUMNS", "JUPYTER_LINES"),
+)
+"""Variables of the environment by which the library chooses colors or a width."""
+USUAL_WIDTH = 80
+"""Columns where there is no terminal; on fewer, the library shortens the names of options."""
 
 
 def is_simple(arguments: list[str]) -> bool:
@@ -163,11 +152,84 @@ def is_simple(arguments: list[str]) -> bool:
     )  # fmt: skip
 
 
-def show(arguments: list[str]) -> int:
+def is_drawn_here(arguments: list[str]) -> bool:
+    """Return whether the output has no colors, and the columns that the screen needs."""
+    return arguments == ["--version"] or (is_plain() and find_width() >= USUAL_WIDTH)
+
+
+def show(arguments: list[str]) -> None:
     """Print the first screen, or the version; a command is its first sentence."""
-    app = new_app()
-    for name, row in COMMANDS.items():
-        app.command(name, help=row.sentence, rich_help_panel=row.panel)(lambda: None)
-    tree = typer.main.get_command(app)
-    tree(args=arguments or ["--help"], prog_name="backtest", standalone_mode=False)
-    return 0
+    is_version = arguments == ["--version"]
+    lines = [format_version()] if is_version else list_lines(find_width())
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def format_version() -> str:
+    from backtest.core.code_names import find_version  # noqa: PLC0415 - the screen needs none
+
+    return f"backtest {find_version('leverage-backtest')}"
+
+
+def is_plain() -> bool:
+    """Return whether the output is a file or a pipe, and nothing asks for colors in it."""
+    is_asked = any(name in os.environ for name in DRAWN_BY_RICH)
+    return not (sys.stdout.isatty() or is_asked or sys.platform == "win32")
+
+
+def find_width() -> int:
+    """Return the columns of the terminal of this process, as the library finds them."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        return int(columns)
+
+    # standard input or errors may be a terminal where the output is none
+    for descriptor in range(3):
+        try:
+            return os.get_terminal_size(descriptor).columns or USUAL_WIDTH
+        except OSError:
+            continue
+    return USUAL_WIDTH
+
+
+def list_lines(width: int) -> list[str]:
+    sentence, _, examples = TEXT.partition("\n\n\b\n")
+    inside = width - 2
+    texts = [
+        "",
+        "Usage: backtest [OPTIONS] COMMAND [ARGS]...",
+        "",
+        *textwrap.wrap(sentence, inside, break_on_hyphens=False),
+        "",
+        "",
+        *(
+            line
+            for example in examples.replace("[bold]", "").replace("[/bold]", "").splitlines()
+            for line in textwrap.wrap(example, inside, break_on_hyphens=False)
+        ),
+        "",
+    ]
+    lines = [f" {text}".ljust(width) for text in texts]
+
+    # boxes: the options, then the commands of each panel
+    lines += draw_box("Options", OPTIONS, width)
+    for panel in dict.fromkeys(row.panel for row in COMMANDS.values()):
+        named = {
+            name.ljust(NAME_WIDTH): row.sentence
+            for name, row in COMMANDS.items()
+            if row.panel == panel
+        }
+        lines += draw_box(panel or "Commands", named, width)
+    return [*lines, ""]
+
+
+NAME_WIDTH = max(map(len, COMMANDS))
+
+
+def draw_box(title: str, rows: Mapping[str, str], width: int) -> Iterator[str]:
+    yield f"╭─ {title} ".ljust(width - 1, "─") + "╮"
+    for head, sentence in rows.items():
+        room = width - len(head) - 6
+        for number, text in enumerate(textwrap.wrap(sentence, room, break_on_hyphens=False)):
+            shown = head if number == 0 else " " * len(head)
+            yield f"│ {shown}  {text.ljust(room)} │"
+    yield "╰".ljust(width - 1, "─") + "╯"

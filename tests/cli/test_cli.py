@@ -260,21 +260,32 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     assert other["id"] != identity  # the settings of the file belong to its rule
 
 
-def test_the_first_screen_is_that_of_all_commands(capsys):
+@pytest.mark.parametrize(
+    "environment",
+    [{"COLUMNS": width} for width in ("79", "80", "81", "83", "100", "117", "300")]
+    + [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1", "COLUMNS": "70"}],
+    ids=str,
+)
+def test_the_first_screen_is_that_of_all_commands(capsys, monkeypatch, environment):
     """It imports none of them; the bytes are those of the commands themselves."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     assert main(["--help"]) == 0
     early = capsys.readouterr().out
     assert app.main(["--help"]) == 0
     assert early == capsys.readouterr().out
-    for name, row in COMMANDS.items():
-        help_text = build_command(name).help
-        assert help_text.partition("\n\n")[0] == row.sentence
+    assert ("\x1b[" in early) == ("COLUMNS" not in environment or environment["COLUMNS"] == "70")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_on_the_first_screen_has_its_first_sentence(name):
+    assert build_command(name).help.partition("\n\n")[0] == COMMANDS[name].sentence
 
 
 def test_the_first_screen_and_the_version_import_no_command():
     code = "import sys; from backtest.cli import main; main(['--version']); main([]); "
-    code += "loaded = {'numpy', 'pandas', 'pydantic', 'backtest.cli.app'} & {*sys.modules}; "
-    code += "print(sorted(loaded))"
+    code += "loaded = {'numpy', 'pandas', 'pydantic', 'typer', 'rich', 'backtest.cli.app'}; "
+    code += "print(sorted(loaded & {*sys.modules}))"
     lines = run_python(code).splitlines()
     assert (lines[0].split()[0], lines[-1]) == ("backtest", "[]")
 
