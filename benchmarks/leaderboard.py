@@ -28,7 +28,7 @@ from timing import read_flags
 
 import backtest as bt
 from backtest import strategies
-from backtest.cli.build import built_in_policies
+from backtest.cli.policy_names import built_in_policies
 from backtest.core import Choice
 from backtest.engine import Segment, run_switched
 from backtest.policies import sets_margin, trades_options

@@ -16,12 +16,11 @@ from backtest.baselines.policy_contract import Finding, Terms, check_policy
 from backtest.cli.build import (
     build_experiment,
     build_test,
-    built_in_policies,
     load_data,
-    load_policies,
 )
 from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import Entry, draft_experiment, find_key, read_flags
+from backtest.cli.policy_names import built_in_policies, load_policies
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, count_nouns, pick_value
 from backtest.engine import plain

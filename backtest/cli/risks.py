@@ -15,9 +15,10 @@ import typer
 
 import backtest
 from backtest.backtest import Backtest
-from backtest.cli.build import build_experiment, build_node, build_test
+from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Output, Texts, command, list_flags, option
 from backtest.cli.experiment import Draft, read_values
+from backtest.cli.policy_names import build_node
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.core import Choice, ParameterError
 from backtest.engine import plain

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli.build import read_policy
+from backtest.cli.policy_names import read_policy
 from backtest.core.errors import DataError
 from backtest.core.saved_result import PROVENANCE, Making, find_commit, read_provenance
 from backtest.results import read_entry, verify_folder
