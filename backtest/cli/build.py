@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -553,7 +554,9 @@ def name_policy(policy: Policy) -> dict[str, Any]:
     file = inspect.getsourcefile(cls)
     if file is None or hasattr(type(policy), "written"):
         raise core.ParameterError(f"an overlay must be of a file to be saved, got {policy!r}")
-    return {"name": f"{Path(file).resolve()}:{cls.__name__}", "settings": policy.settings()}
+    is_packaged = bool(sys.modules[cls.__module__].__package__)  # may import what is beside it
+    place = cls.__module__ if is_packaged else Path(file).resolve()
+    return {"name": f"{place}:{cls.__name__}", "settings": policy.settings()}
 
 
 def write_entries(table: Mapping[str, Any]) -> Iterator[str]:

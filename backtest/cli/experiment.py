@@ -67,7 +67,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "instrument": ((str, list), "Instrument of a folder of several."),
     },
     "policy": {
-        "name": (str, "A policy (vol-target), or FILE.py:ClassName."),
+        "name": (str, "A policy (vol-target), FILE.py:Class or package.module:Class."),
         "settings": (dict, "NAME=VALUE of the policy, or TABLE.KEY=VALUE "
                      "(see `backtest help`); repeatable."),
     },

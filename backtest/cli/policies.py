@@ -20,7 +20,7 @@ from backtest.cli.build import (
 )
 from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import Entry, draft_experiment, find_key, read_flags
-from backtest.cli.policy_names import built_in_policies, load_policies
+from backtest.cli.policy_names import built_in_policies, list_installed, load_policies
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, count_nouns, pick_value
 from backtest.engine import plain
@@ -38,10 +38,15 @@ def policies(
 ) -> None:
     """List the policies: name, one line, and parameters with default, range and unit.
 
+    Those of installed packages are listed by name and place alone, from the entry points
+    backtest.policies; nothing of them is imported.
+
     backtest policies vol-target           [dim]# its formula and its source[/dim]
     backtest policies my_policy.py --json
+    backtest policies desk.policies:Steady
     """
     found = load_policies(policy) if policy else built_in_policies()
+    installed = {} if policy else list_installed()
     if as_json:
         rows = []
         for each in found:
@@ -52,6 +57,7 @@ def policies(
                 parameters.append({**facts, **limits})
             head = {"name": each.title(), "class": each.__name__, "summary": each.summary()}
             rows.append({**head, "parameters": parameters})
+        rows += [{"name": name, "policy": value} for name, value in installed.items()]
         print_json(rows)
         return
     for index, each in enumerate(found):
@@ -68,6 +74,10 @@ def policies(
             lines.append((parameter.name, "" if default is None else str(default), values, unit))
         if lines:
             render(lines, ("parameter", "default", "range", "unit"))
+    if installed:
+        typer.echo("")
+        print_title("of installed packages")
+        render([*installed.items()], ("name", "--policy"))
 
 
 @command("check")
@@ -75,8 +85,8 @@ def check(
     policy: Annotated[
         str,
         argument(
-            "A built-in policy, FILE.py (all its policies), FILE.py:Class, or FILE.toml (the "
-            "policies of an experiment, on its data)."
+            "A built-in policy, FILE.py (all its policies), FILE.py:Class, package.module:Class, "
+            "or FILE.toml (the policies of an experiment, on its data)."
         ),
     ],
     *,

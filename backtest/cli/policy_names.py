@@ -1,10 +1,13 @@
-"""Read the policies that a text names: built-in ones, those of files, and calls of them."""
+"""Read the policies that a text names: built-in ones, of files and modules, and calls of them."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.metadata
 import importlib.util
 import math
+import pkgutil
 import re
 import sys
 import traceback
@@ -24,29 +27,67 @@ def built_in_policies() -> list[type[Policy]]:
     return sorted(found, key=lambda policy: policy.title())
 
 
+GROUP = "backtest.policies"
+"""The entry points by which an installed package says which policies it has."""
+OF_MODULE = re.compile(r"((?:[^\W\d]\w*\.)*[^\W\d]\w*):([^\W\d]\w*)")
+"""``package.module:Class``."""
+
+
+def list_installed() -> dict[str, str]:
+    """Return what installed packages declare, by name, as ``--policy`` takes it; import nothing."""
+    declared = importlib.metadata.entry_points(group=GROUP)
+    return {entry.name: entry.value.partition("[")[0].strip() for entry in sorted(declared)}
+
+
 def load_policies(text: str) -> list[type[Policy]]:
-    """Return the policy of a name, an expression or ``FILE.py:Class``, or all of ``FILE.py``."""
+    """Return the policy of a name, an expression or ``PLACE:Class``, or all of ``FILE.py``.
+
+    A place is ``FILE.py`` or ``package.module``.
+    """
     if "(" in text:
         return [type(read_policy(text, {}))]
     path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
-    if not (name or text.endswith(".py")):
-        return [find_built_in(text)]
-    file = Path(f"{path}.py" if name else text)
+    if name or text.endswith(".py"):
+        return load_from_file(Path(f"{path}.py" if name else text), name)
+    if of_module := OF_MODULE.fullmatch(text):
+        return load_from_module(*of_module.groups())
+    return [find_built_in(text)]
+
+
+def load_from_file(file: Path, name: str) -> list[type[Policy]]:
     if not file.is_file():
         near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
     module = import_file(file)
-    classes = [each for each in vars(module).values() if isinstance(each, type)]
-    own = [each for each in classes if each.__module__ == module.__name__]
-    known = {each.__name__: each for each in own if issubclass(each, Policy)}
+    known = find_policies(module)
+    own = {key: each for key, each in known.items() if each.__module__ == module.__name__}
+    return pick_policies(own, "file", str(file), name)
+
+
+def load_from_module(place: str, name: str) -> list[type[Policy]]:
+    known = find_policies(import_named(place))
+    return pick_policies(known, "module", place, name)
+
+
+def find_policies(module: ModuleType) -> dict[str, type[Policy]]:
+    return {
+        name: each
+        for name, each in vars(module).items()
+        if isinstance(each, type) and issubclass(each, Policy) and each is not Policy
+    }
+
+
+def pick_policies(
+    known: Mapping[str, type[Policy]], noun: str, place: str, name: str
+) -> list[type[Policy]]:
     if not known:
         raise core.ParameterError(
-            f"a policy's file must define a policy, {file} defines none; write class "
+            f"a policy's {noun} must define a policy, {place} defines none; write class "
             "MyPolicy(bt.Policy) with leverage(self, bar, account)"
         )
     if not name:
         return [*known.values()]
-    return [known[core.Choice(*known).check(f"the policy of {file}", name)]]
+    return [known[core.Choice(*known).check(f"the policy of {place}", name)]]
 
 
 def load_policy(text: str) -> type[Policy]:
@@ -58,6 +99,10 @@ def load_policy(text: str) -> type[Policy]:
             f"{text}:{names[0]}"
         )
     return found[0]
+
+
+PLACES = re.compile(rf"(?P<text>'[^']*'|\"[^\"]*\")|[^\s(),=]+\.py:\w+|{OF_MODULE.pattern}")
+"""Classes of files and modules in calls of policies, and texts, in which a colon is none."""
 
 
 def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
@@ -77,7 +122,7 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
     def find_class(name: str) -> type[Policy]:
         return classes.get(name) or find_built_in(name)
 
-    plain = re.sub(r"[^\s(),=]+\.py:\w+", name_class, text)
+    plain = PLACES.sub(lambda found: found[0] if found["text"] else name_class(found), text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Python warns of is an error below
@@ -92,13 +137,51 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 def find_built_in(name: str) -> type[Policy]:
     known = {format_title(each): each for each in backtest.strategies.__all__}
     if name not in (*known, *backtest.strategies.__all__):
+        installed = list_installed()
         near = core.did_you_mean(name.lower(), known)
+        cure = "`backtest policies` lists them"
+        if name in installed:
+            cure = f"an installed package has it as {installed[name]}"
         raise core.ParameterError(
-            f"policy must be a known name or a file, got {name!r:.200}{near}; `backtest policies` "
-            "lists them"
+            "policy must be a known name, FILE.py:Class or package.module:Class, got "
+            f"{name!r:.200}{near}; {cure}"
         )
     found: type[Policy] = getattr(backtest.strategies, known.get(name, name))
     return found
+
+
+def import_named(name: str) -> ModuleType:
+    """Import a module that is installed, or stands in the working directory."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if missing != name and not name.startswith(f"{missing}."):
+            raise refuse_import("module", name, find_source(name), error) from error
+    except core.RAISED as error:
+        raise refuse_import("module", name, find_source(name), error) from error
+
+    # near names among the modules that stand beside it
+    parent, _, last = missing.rpartition(".")
+    paths = getattr(sys.modules.get(parent), "__path__", None) if parent else None
+    beside = [each.name for each in pkgutil.iter_modules(paths)]
+    near = core.did_you_mean(last, beside)
+    raise core.ParameterError(
+        "a policy's module must be installed, or in the working directory, "
+        f"{missing!r:.200} is not{near}"
+    )
+
+
+def find_source(name: str) -> Path | None:
+    """Return the file of a module that raised, None where its package did already."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except core.RAISED:
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
 def import_file(file: Path) -> ModuleType:
@@ -111,17 +194,25 @@ def import_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except core.RAISED as error:
         del sys.modules[name]
-        frames, text = traceback.extract_tb(error.__traceback__), str(error)
-        lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
-        if isinstance(error, SyntaxError):
-            lines, text = [error.lineno], error.msg
-        where = f"{file}:{lines[-1]}" if lines else str(file)
-        reason = f"{where}: {error}"
-        if not isinstance(error, core.BacktestError):
-            kind = type(error).__name__
-            reason = f"a policy's file must be importable, {where} raised {kind}: {text}"
-        raise core.PolicyError(reason) from error
+        raise refuse_import("file", str(file), file, error) from error
     return module
+
+
+def refuse_import(noun: str, place: str, file: Path | None, error: BaseException) -> Exception:
+    """Return the error of a file or module of policies that raised one, with its last line."""
+    frames, text, lines = traceback.extract_tb(error.__traceback__), str(error), list[int | None]()
+    if file is not None:
+        lines = [
+            frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()
+        ]
+    if isinstance(error, SyntaxError):
+        lines, text = [error.lineno], error.msg
+    where = f"{place}:{lines[-1]}" if lines else place
+    if isinstance(error, core.BacktestError):
+        return core.PolicyError(f"{where}: {error}")
+    return core.PolicyError(
+        f"a policy's {noun} must be importable, {where} raised {type(error).__name__}: {text}"
+    )
 
 
 def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:

@@ -15,6 +15,7 @@ from backtest.cli import build, experiment
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, Output, command
 from backtest.cli.experiment import Draft
+from backtest.cli.policy_names import OF_MODULE
 from backtest.cli.printing import print_json, show_progress
 from backtest.core import ParameterError, did_you_mean, list_records
 from backtest.core.code_names import pd
@@ -55,7 +56,8 @@ def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.
         if key.name == "name":
             label, equals, policy = text.partition("=")
             if "(" in label or not equals:
-                path, _, own = text.strip().partition(".py:")
+                separator = ":" if OF_MODULE.fullmatch(text.strip()) else ".py:"
+                path, _, own = text.strip().partition(separator)
                 label = format_title(own.partition("(")[0]) if own else Path(path).name
                 label, policy = label if own else label.removesuffix(".py"), text
             yield f"compare.policies.{label.strip()}.name", policy.strip()

@@ -42,7 +42,7 @@ REFUSED = [
     ("run account.toml", "account.capital: must be over 0, got -3\naccount.bnd: "),
     ("run venue.toml", "venue.fees.takr: "),
     # policies
-    ("run --policy vol-targt", "policy must be a known name or a file, got 'vol-targt'; did you"),
+    ("run --policy vol-targt", "package.module:Class, got 'vol-targt'; did you"),
     ("run --policy raises.py", "raises.py:3 raised ZeroDivisionError"),
     ("run --policy leaves.py", "leaves.py:3 raised SystemExit"),
     ("run --policy range.py", "range.py:3: "),
