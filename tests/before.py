@@ -2,22 +2,25 @@
 
 ``python -m tests.before`` from the root of the repository writes that file anew. Do so in the
 commit that changes a number on purpose, and say there which, before and after.
+``python -m tests.before --measures`` renews the names of measures alone: a run gets those that the
+file lacks, and loses those that it no longer has. All other numbers stay as they are.
 
 The runs are the examples, and the first accounts of each kind that the oracle simulates too.
 
 What is kept of a run are its measures, to 17 digits, and its events; of many events the first, and
 totals of all. :func:`differences` says where a run is not *equal*: money, prices and quantities
-within 1e-9 of the larger of equity and turnover so far, measures within 1e-9 of themselves or
-1e-12, the same events in the same order.
+within 1e-9 of the larger of equity and turnover so far, measures that both sides know within 1e-9
+of themselves or 1e-12, the same events in the same order.
 """
 
 import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,8 +43,6 @@ EXAMPLES = ROOT / "examples"
 TOLERANCE, LEAST = 1e-9, 1e-12
 FITTED = dict.fromkeys(("options.toml", "tail-hedge.toml"), 1e-6)
 """Tolerances of runs on fitted surfaces: the fit stops where another processor rounds otherwise."""
-NEW_MEASURES: tuple[str, ...] = ()
-"""Measures that came after the file was written; it gets them when it is written anew."""
 MOST, FIRST = 300, 150
 """A run of more events than the first keeps as many as the second, and totals by kind and month."""
 SEEDS = 8
@@ -149,9 +150,8 @@ def differences(
 
 
 def compare_measures(was: dict[str, Any], now: dict[str, Any], tolerance: float) -> Iterator[str]:
-    for key in sorted(({*was} ^ {*now}) - {*NEW_MEASURES}):
-        yield f"{key}: {was.get(key, 'none')} before, {now.get(key, 'none')} now"
-    for key in was.keys() & now.keys():
+    """Yield where measures that both sides know differ; names are :func:`find_moved_names`'s."""
+    for key in sorted(was.keys() & now.keys()):
         before, after = float(was[key]), float(now[key])
         if not math.isclose(before, after, rel_tol=tolerance, abs_tol=LEAST) and not (
             math.isnan(before) and math.isnan(after)
@@ -211,15 +211,52 @@ def is_near(before: float, after: float, scale: float, tolerance: float) -> bool
     return abs(before - after) <= tolerance * scale + LEAST
 
 
-def main() -> None:
+def find_moved_names(was: Iterable[str], now: Iterable[str]) -> str:
+    """Return which measures a run of the file lacks, and which it no longer has; and the cure."""
+    new = sorted({*now} - {*was})
+    gone = sorted({*was} - {*now})
+    if not new and not gone:
+        return ""
+
+    parts = []
+    if new:
+        parts.append(f"lacks {', '.join(new)}")
+    if gone:
+        parts.append(f"still has {', '.join(gone)}")
+    cure = "python -m tests.before --measures"
+    return f"tests/data/before.json {' and '.join(parts)}; renew its measures by: {cure}"
+
+
+def renew_measures(was: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return a run of the file with the measures that it has now; known ones keep their values."""
+    measures = {name: was["metrics"].get(name, value) for name, value in now["metrics"].items()}
+    return {**was, "metrics": measures}
+
+
+def write(runs: dict[str, dict[str, Any]], file: Path) -> None:
+    """Write described runs into a file, an event a line."""
     lines = []
-    for name, make in list_runs().items():
-        kept = describe(run_quietly(make))
-        events = ",\n   ".join(json.dumps(row) for row in kept.pop("events"))
-        head = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in kept.items())
+    for name, kept in runs.items():
+        events = ",\n   ".join(json.dumps(row) for row in kept["events"])
+        head = "".join(
+            f'  "{key}": {json.dumps(value)},\n' for key, value in kept.items() if key != "events"
+        )
         lines.append(f' {json.dumps(name)}: {{\n{head}  "events": [\n   {events}]}}')
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    is_measures_only = arguments == ["--measures"]
+    if arguments and not is_measures_only:
+        raise SystemExit("usage: python -m tests.before [--measures]")
+
+    runs = {}
+    for name, make in list_runs().items():
+        now = describe(run_quietly(make))
+        is_renewed = is_measures_only and name in WAS
+        runs[name] = renew_measures(WAS[name], now) if is_renewed else now
+    write(runs, FILE)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
