@@ -2,7 +2,8 @@
 # make test: check format, lint and types, and run the tests except those marked slow; they use the core compiled
 #   into backtest/_built, once for each state of its sources. Rooms that need no core are tested while it compiles.
 # make test-all: the same with the slow tests, which compile what they run.
-# make docs: build the site of docs/ into build/docs, and check its links; needs no network once .venv is there.
+# make docs: draw the pictures, make the reference, build the site of docs/ into build/docs, and check its links; needs
+#   no network once .venv is there. Without Chromium, the picture of the README stays as it is.
 # make wheel: build the wheel of this platform with its compiled core, and try it in an empty environment.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
@@ -41,6 +42,7 @@ test-all: test
 
 # a warning is an error; -E: blocks run again, as the code that they run may have changed
 docs: .venv/installed-docs
+	BACKTEST_COMPILE=auto $(bin)/python -m docs.ext.pictures
 	$(bin)/python -m sphinx -W --keep-going -E -q -j auto docs build/docs
 	$(bin)/python -m docs.ext.links build/docs
 

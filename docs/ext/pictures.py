@@ -1,6 +1,25 @@
-"""The drawings of the page of concepts, as SVG: a bar with its steps, and an account by price."""
+"""The pictures of pages: two drawings of the page of concepts, and the report of an account.
+
+python -m docs.ext.pictures draws them again; make docs does too. The report needs Chromium (Debian:
+apt install chromium) and Playwright; where one is missing, its picture stays as it is.
+"""
 
 from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WIDTH = 1280
+"""Width of the window that shows the report, in pixels."""
+STILL = "#equity .chart[data-chart] svg"
+"""What is there once the chart of the first section is drawn."""
 
 STYLE = (
     "text{font:15px sans-serif;fill:#888}line,path,rect{stroke:#888;"
@@ -76,3 +95,59 @@ def draw_account() -> str:
         line(x(liquidation), y(0), x(liquidation), y(RATE * liquidation), "red"),
         text(x(liquidation), y(0) + 18, f"liquidation {liquidation:.2f}", "", "middle"),
     ])  # fmt: skip
+
+
+def write_report(path: Path) -> None:
+    """Write the report of an account at 5x, which is liquidated, on the sample."""
+    import backtest as bt
+    from backtest.report.render import write_html
+    from backtest.report.write import build_page
+    from backtest.strategies import Constant
+
+    account = bt.Account(capital=10_000.0, margin="isolated", venue_leverage=5.0)
+    result = bt.run(
+        bt.Market.sample(), Constant(5.0), venue="binance-usdm:BTCUSDT", account=account
+    )
+    path.write_text(write_html(build_page(result)), encoding="utf-8")
+
+
+def picture_report(file: Path) -> str:
+    """Take the picture of the report into a file; return why not, or an empty text."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return "Playwright is not installed"
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        return "Chromium is not installed"
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
+        page_file = Path(folder) / "report.html"
+        write_report(page_file)
+        browser = started.chromium.launch(executable_path=chromium, args=[*FLAGS])
+        page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
+        page.goto(page_file.as_uri())
+        page.wait_for_selector(STILL)
+
+        # The identity of the run is that of this checkout: the picture must not depend on it.
+        page.add_style_tag(content=".kind code, #theme { visibility: hidden }")
+        box = page.locator("#equity").bounding_box()
+        if box is None:
+            raise RuntimeError("the report has no section #equity")
+        height = box["y"] + box["height"]
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
+        page.screenshot(path=file, full_page=True, clip=clip)
+        browser.close()
+    return ""
+
+
+def main() -> None:
+    for name, drawing in draw_all().items():
+        (PICTURES / name).write_text(drawing, encoding="utf-8")
+    missing = picture_report(PICTURES / "run.png")
+    if missing:
+        sys.stdout.write(f"docs/pictures/run.png stays as it is: {missing}\n")
+
+
+if __name__ == "__main__":
+    main()
