@@ -1,7 +1,4 @@
-"""The pages that are made from the code; nothing on them is written twice.
-
-python -m docs.ext.pages writes those of docs/reference, which are committed; make docs does too.
-"""
+"""The pages that are made from the code, which only the site has; ``make docs`` writes them."""
 
 from __future__ import annotations
 
@@ -10,11 +7,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.ext import api, commands, gallery, pictures, venues
+from docs.ext import api, commands, gallery, venues
+from docs.ext.links import REPOSITORY
 from docs.ext.markdown import write_table
 
-NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
-PICTURES = Path(__file__).parents[1] / "pictures"
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 
 
 def list_keys() -> dict[str, str]:
@@ -39,6 +37,18 @@ def list_cells() -> dict[str, str]:
     return {"notebook": "---\nshared: true\n---\n\n" + "\n\n".join(parts) + "\n"}
 
 
+def write_readme(text: str) -> str:
+    """Return the README as a page of ``docs/generated``: links lead to pages, else to files."""
+    text = text.replace("](docs/", "](../")
+    return re.sub(r"\]\((?![./#]|https?:)", f"]({REPOSITORY}", text)
+
+
+def list_committed() -> dict[str, str]:
+    """Return the pages of ``docs/generated``: the notebook and the README, which are committed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return list_cells() | {"readme": write_readme(readme)}
+
+
 GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
     api.list_pages, commands.list_pages, list_keys, venues.list_pages, gallery.list_pages,
 )  # fmt: skip
@@ -46,7 +56,7 @@ GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
 
 
 def list_reference() -> dict[str, str]:
-    """Return the pages of ``docs/reference``, which are committed, by name without ``.md``."""
+    """Return the pages of ``docs/reference`` by name without ``.md``."""
     pages = {name: text for generate in GENERATORS for name, text in generate().items()}
     return {name: re.sub(r"[ \t]+$", "", text, flags=re.M) for name, text in pages.items()}
 
@@ -60,9 +70,3 @@ def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_pages(Path(__file__).parents[1] / "reference", list_reference())
-    for file, drawing in pictures.draw_all().items():
-        (PICTURES / file).write_text(drawing, encoding="utf-8")

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 PARTS = ("api", "policies", "venues")
 """Pages of the reference that list others."""
+ON_SITE = {
+    "](../strategies/)": "](reference/policies.md)",
+    "](../backtest/venue/presets/)": "](reference/venues.md)",
+}
+"""Folders to which pages link in a clone, and the made page that the site has of each."""
 PLOTLY = "plotly.min.js"
 
 
@@ -39,7 +44,7 @@ def generate_pages(app: Sphinx, _config: object) -> None:
     from docs.ext import pages
 
     with progress_message("generating pages"):
-        pages.write_pages(Path(app.srcdir) / "generated", pages.list_cells())
+        pages.write_pages(Path(app.srcdir) / "generated", pages.list_committed())
         pages.write_pages(Path(app.srcdir) / "reference", pages.list_reference())
 
 
@@ -53,7 +58,10 @@ def show_reference(_app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def link_repository(_app: Sphinx, _name: str, source: list[str]) -> None:
+    """Lead links that leave the folder of pages to the made pages, or to the repository."""
     if not _name.startswith("reference/"):
+        for folder, page in ON_SITE.items():
+            source[0] = source[0].replace(folder, page)
         above = "](" + "../" * (1 + _name.count("/"))
         source[0] = source[0].replace(above, f"]({REPOSITORY}")
 

@@ -34,7 +34,6 @@ GROUPS = ("data", "options", "regress", "results", "validate")
 EXAMPLES = ROOT / "examples"
 PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 GIT = "leverage-backtest @ git+https://github.com/leverage-backtest/leverage-backtest@"
-REFERENCE = ROOT / "docs" / "reference"
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
 HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
@@ -237,7 +236,7 @@ def test_five_bars_by_hand_are_what_the_account_does(folder):
 
 
 def test_the_drawings_are_what_the_code_draws():
-    """Else ``python -m docs.ext.pages`` draws them again."""
+    """Else ``python -m docs.ext.pictures`` draws them again."""
     for name, drawing in pictures.draw_all().items():
         assert (ROOT / "docs" / "pictures" / name).read_text("utf-8") == drawing
 
@@ -255,22 +254,47 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_reference_is_what_the_code_says():
-    """Else ``python -m docs.ext.pages`` writes it again."""
+def test_pages_of_the_reference_are_made_and_lead_to_each_other():
     made = pages.list_reference()
-    files = {path.relative_to(REFERENCE).with_suffix("").as_posix(): path.read_text("utf-8")
-             for path in REFERENCE.rglob("*.md")}  # fmt: skip
-    assert files.keys() == made.keys()
-    assert [name for name, text in made.items() if files[name] != text] == []
+    assert {"api", "commands", "keys", "policies", "venues"} <= made.keys()
+    for name, text in made.items():
+        for link in re.findall(r"\]\(([\w./-]+)\.md\)", text):
+            target = os.path.normpath(Path(name).parent / link)
+            assert target in made, f"{name}: {link}"
 
 
-def test_pages_read_in_a_clone_are_all_there():
-    """No page includes what only the site has, and each link to a page leads to one."""
-    for page in [*SITE, *REFERENCE.rglob("*.md")]:
-        text = page.read_text("utf-8")
-        assert "{include}" not in text
-        for link in re.findall(r"\]\(([\w./-]+\.md)(?:#[\w-]*)?\)", text):
-            assert (page.parent / link).is_file(), f"{page.name}: {link}"
+def list_anchors(page):
+    """Return the anchors of the headings of a page, as forges and the site make them."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    heads = [re.sub(r"[`*]", "", head) for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_each_link_of_a_page_read_in_a_clone_leads_somewhere(page):
+    """To a file or folder of the repository, and to a heading of it; no page includes another."""
+    text = page.read_text("utf-8")
+    assert "{include}" not in text
+    for link in re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
+    ):
+        if re.match(r"https?:|mailto:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in list_anchors(target), link
+
+
+def test_the_readme_leads_to_pages_of_the_site_and_else_to_the_repository():
+    text = (
+        "[a](docs/risk.md#paths) ![b](docs/pictures/run.png) [c](LICENSE) [d](https://e.f) [g](#h)"
+    )
+    assert pages.write_readme(text) == (
+        "[a](../risk.md#paths) ![b](../pictures/run.png) "
+        f"[c]({links.REPOSITORY}LICENSE) [d](https://e.f) [g](#h)"
+    )
 
 
 @pytest.mark.slow
