@@ -89,6 +89,8 @@ OF_SIGNAL = 3e-6
 """Seconds for reading a signal of its own, by bar and instrument."""
 OF_ACCOUNT, OF_PLAIN = 5e-3, 0.05
 """Seconds for setting an account up that is not in a lane: compiled, and in plain Python."""
+OF_BLOCK = 0.03
+"""Seconds for setting up the lanes of one shift, whatever the number of sets."""
 
 
 def expect_seconds(

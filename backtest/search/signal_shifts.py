@@ -47,13 +47,19 @@ class SignalTest(NamedTuple):
     untested: str = ""
     gain: float = math.nan
     """Log growth a year of the best trial less that of its benchmark, over search and holdout."""
+    holdout_gain: float = math.nan
+    """The same on the holdout alone; NaN without one."""
     benchmark: str = ""
     """The benchmark, with its risk."""
 
     @property
     def is_evidence(self) -> bool:
-        """Whether the best trial gained, and chance does as well in at most 5 % of the shifts."""
-        return self.p_value <= SIGNIFICANT and self.gain > 0.0
+        """Whether the best trial gained, and chance does as well in at most 5 % of the shifts.
+
+        The shifts are of the search; on the holdout it must have gained too, if there is one.
+        """
+        has_gained = self.gain > 0.0 and not self.holdout_gain <= 0.0
+        return has_gained and self.p_value <= SIGNIFICANT
 
 
 class Shift(NamedTuple):
@@ -78,10 +84,11 @@ class Shift(NamedTuple):
 class ShiftedPanel(Panel):
     """A panel whose signal, or whose columns, come some days later than they do in another one."""
 
-    def __init__(self, panel: Panel, shift: Shift) -> None:
+    def __init__(self, panel: Panel, shift: Shift, n_shifts: int) -> None:
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
+        self.repeats = n_shifts
         self._lock = threading.RLock()
         self._terms, self._flat = OrderedDict(), OrderedDict()
         if shift.is_of_signal:
@@ -134,14 +141,16 @@ def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:
 class ShiftedEvaluator(Evaluator):
     """An evaluator of the same accounts, with signals or columns that come some days later."""
 
-    def __init__(self, base: Evaluator, shift: Shift) -> None:
+    def __init__(self, base: Evaluator, shift: Shift, n_shifts: int) -> None:
         vars(self).update(vars(base))
         self.base = base
         self.shift = shift
+        self.n_shifts = n_shifts
         self.has_checked = True
 
     def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
-        return ShiftedPanel(self.base._find_panel(values, first, stop), self.shift)
+        panel = self.base._find_panel(values, first, stop)
+        return ShiftedPanel(panel, self.shift, self.n_shifts)
 
     def replay(
         self,
@@ -158,11 +167,14 @@ class ShiftedEvaluator(Evaluator):
         return engine.finish(setup, outcome)
 
 
-def shift_evaluator(base: Evaluator, shift: Shift) -> Evaluator:
+def shift_evaluator(base: Evaluator, shift: Shift, n_shifts: int) -> Evaluator:
+    """Return an evaluator whose signals or columns are shifted, as in ``n_shifts`` of its kind."""
     if not isinstance(base, PooledEvaluator):
-        return ShiftedEvaluator(base, shift)
+        return ShiftedEvaluator(base, shift, n_shifts)
     pooled = copy(base)
-    pooled.members = {name: ShiftedEvaluator(each, shift) for name, each in base.members.items()}
+    pooled.members = {
+        name: ShiftedEvaluator(each, shift, n_shifts) for name, each in base.members.items()
+    }
     return pooled
 
 
@@ -207,7 +219,8 @@ def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Ite
     is_swept = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
     if is_swept and engine.is_loop_compiled(has_options=False):
         panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
-        tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, each), False) for each in moved]
+        panels = [ShiftedPanel(panel, each, len(moved)) for each in moved]
+        tasks = [SetTask(np.arange(n), sets, each, False) for each in panels]
         with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
             names = evaluator.metrics
             parts = [*pool.map(lambda task: score_task(names, task, lambda: False), tasks)]
@@ -221,7 +234,7 @@ def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Ite
                 done = np.ones(len(places), dtype=np.bool_)
                 put_rows(rows, places, Rows(found.metrics, {}, errors, done, found.decided))
         if not rows.done.all():  # none, or one whose run gives the reason
-            rows = shift_evaluator(evaluator, each).evaluate(sets).finish()
+            rows = shift_evaluator(evaluator, each, len(moved)).evaluate(sets).finish()
         yield rows
 
 
@@ -265,13 +278,16 @@ def choose_shifts(
             f"fewer than {least} shifts; search more days"
         )
 
+    in_lanes = not is_of_signal and n_sets >= LEAST_LANES
     seconds = n_sets * shifts.expect_seconds(
         evaluator.markets.n_bars - evaluator.first,
         len(evaluator.markets),
         is_compiled=evaluator.compile,
-        in_lanes=not is_of_signal,
+        in_lanes=in_lanes,
         has_own_signal=False,
     )
+    if in_lanes:
+        seconds += shifts.OF_BLOCK
     every = min(shifts.choose_every(n_shifts, seconds), n_shifts // least)
     if seconds * (n_shifts // every) > PATIENT_SECONDS:
         most = int(n_sets * PATIENT_SECONDS / (seconds * least))

@@ -403,7 +403,8 @@ class Study(SearchResult):
 
         Its log growth is higher over search and holdout, with a p-value of at most 0.05 that is
         adjusted for the independent trials, and higher on the holdout if there is one. Of a signal
-        that was searched, at most 5 % of its shifts in time have a set with as high an objective.
+        that was searched, the p-value is the share of its shifts in time whose best set has as high
+        an objective.
         """
         return self.verdict is not None and self.verdict.is_evidence
 
@@ -523,7 +524,7 @@ def describe_test(verdict: w.Verdict) -> Iterator[str]:
             shown += f" (one in {signal.every} of the days)"
         yield (
             f"The best of {format_sets(verdict.trials)} does as well in {shown}, the unshifted one "
-            f"among them; {SIGNIFICANT} or less, and a gain, would be evidence."
+            f"among them; {SIGNIFICANT} or less, with a gain on the holdout too, would be evidence."
         )
         return
     if signal is not None:

@@ -177,7 +177,7 @@ def search_folds(
         own = None if folder is None else folder / f"fold-{k:05d}"
         seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
         held_out: Any = SpanEvaluator(whole, spans[0].train, span.stop)
-        task = StudyTask(problem, seen, held_out, span.test, {"id": ""})
+        task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, is_judged=False)
         journal = t.Journal(own)
         examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=report)
         outcome = search_and_choose(task, examiner)

@@ -375,6 +375,8 @@ class StudyTask(NamedTuple):
     facts: Mapping[str, Any]
     """The manifest. Notes in the store are made of it."""
     store: Path | None = None
+    is_judged: bool = True
+    """Whether growth and signals are tested: not in a fold, whose walk is judged as a whole."""
 
     @property
     def has_holdout(self) -> bool:
@@ -464,7 +466,9 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
         looks=count_looks(task),
-        signal=find_signal_test(task, trials, best, parts, luck["growth"]),
+        signal=find_signal_test(task, trials, best, parts, luck["growth"])
+        if task.is_judged
+        else None,
         is_unsignalled=task.searches_signal,
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
@@ -527,10 +531,17 @@ def find_signal_test(
         return None
     evaluator = task.problem.build_evaluator(task.seen.market)
     found = judge_signals(evaluator, task.problem.goal, trials, best, is_of_signal=is_of_signal)
-    if not growth.untested:
-        benchmark = UNSIGNALLED if is_of_signal else equal_risk.CONSTANT
-        return found._replace(gain=growth.difference, benchmark=benchmark)
-    return found._replace(gain=measure_gain(parts), benchmark="buy and hold, and cash")
+    if growth.untested:
+        return found._replace(
+            gain=measure_gain(parts),
+            holdout_gain=measure_gain(parts[1:]) if parts[1:] else math.nan,
+            benchmark="buy and hold, and cash",
+        )
+    return found._replace(
+        gain=growth.difference,
+        holdout_gain=growth.holdout_difference,
+        benchmark=UNSIGNALLED if is_of_signal else equal_risk.CONSTANT,
+    )
 
 
 def measure_gain(parts: Sequence[BenchmarkedPart]) -> float:
@@ -718,8 +729,9 @@ def measure_luck(
         own = rows.returns[:, -1]
         ratio = results.annualize_ratios(own.mean(), own.std(ddof=1), periods)
         found["sharpe"] = float(np.nan_to_num(ratio))
-    growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
-    found["growth"] = check_growth(parts, growing, task.problem.seed)
+    if task.is_judged:
+        growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+        found["growth"] = check_growth(parts, growing, task.problem.seed)
     if len(rows.returns) < 4:
         return found
 

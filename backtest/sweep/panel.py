@@ -223,7 +223,12 @@ def list_ends(sets: Sets) -> list[dict[str, Any]]:
 
 
 class Panel:
-    """Data that sets share which have the same signal and the same bars."""
+    """Data that sets share which have the same signal and the same bars.
+
+    ``repeats`` counts the panels of a kind, in each of which the same sets are simulated.
+    """
+
+    repeats = 1
 
     def __init__(
         self,

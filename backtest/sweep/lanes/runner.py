@@ -125,7 +125,8 @@ def split(
     order = np.lexsort([*map(s.find_codes, keys)]) if keys else np.arange(count_sets(sets))
     n_bars = len(panel.span.closes)
     fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
-    fits = fits and count_sets(sets) * (n_bars + SET_BARS) >= LEAST_BAR_SETS
+    bars_in_all = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
+    fits = fits and bars_in_all >= LEAST_BAR_SETS
     for rows in s.cut_rows_at(order, find_ends(order, apart)):
         setup, limit = None, 0
         if fits and len(rows) >= LEAST_LANES:
