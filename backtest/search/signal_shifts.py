@@ -84,7 +84,7 @@ class Shift(NamedTuple):
 class ShiftedPanel(Panel):
     """A panel whose signal, or whose columns, come some days later than they do in another one."""
 
-    def __init__(self, panel: Panel, shift: Shift, n_shifts: int) -> None:
+    def __init__(self, panel: Panel, shift: Shift, n_shifts: int = 1) -> None:
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
@@ -141,7 +141,7 @@ def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:
 class ShiftedEvaluator(Evaluator):
     """An evaluator of the same accounts, with signals or columns that come some days later."""
 
-    def __init__(self, base: Evaluator, shift: Shift, n_shifts: int) -> None:
+    def __init__(self, base: Evaluator, shift: Shift, n_shifts: int = 1) -> None:
         vars(self).update(vars(base))
         self.base = base
         self.shift = shift

@@ -95,8 +95,9 @@ def test_a_method_names_what_is_no_argument(name):
 
 @pytest.mark.parametrize("name", ["tune", "decide", "liquidation_risk", "objective"])
 def test_who_looks_for_a_method_as_a_function_is_shown_the_method(name):
-    with pytest.raises(AttributeError, match=rf"bt.{name} is a method: .*\.{name}\(\.\.\.\)"):
+    with pytest.raises(AttributeError) as raised:
         getattr(bt, name)
+    assert str(raised.value) == f"bt.{name} is a method: bt.Backtest(market, ...).{name}(...)"
 
 
 def test_a_field_and_a_method_never_share_a_name():

@@ -187,6 +187,8 @@ SEEN_BY = {
     "other options and": "cli/test_cli_sets.py",
     "must hold whole lots, of": "cli/test_cli_data.py",
     "must be 0 with": "test_bad_values.py",
+    " is a method: bt.Backtest(market, ...).": "engine/test_backtest.py",
+    "bt.Backtest.of(result).replace(market=": "engine/test_backtest.py",
     "compiling the engine once on this": "account/test_compiled.py",
     "bt.Range(low, high)] =": "engine/test_contract.py",
     "must be a subclass of": "engine/test_contract.py",
@@ -194,7 +196,6 @@ SEEN_BY = {
     "trade options, got": "risk/test_liquidation_risk.py",
     "no prices of options, got": "risk/test_liquidation_risk.py",
     "an account with limit orders: pass detail=": "risk/test_variations.py",
-    "resume=True returns the study with it": "tune/test_study_storage.py",
     "options need portfolio": "venue/test_margin_rules.py",
     "needs the volatility": "venue/test_margin_rules.py",
     "must be a rule of bt.margin_rules": "venue/test_margin_by_rule.py",
@@ -206,17 +207,14 @@ UNTRIED = (
     "give bt.Markets({'BTC': market", "for options settled in coins", "needs a spread in volatil",
     "trades options must not be combined", "settles at a mark price of its underlying",
     "a snapshot must have a surface", "a market must be in the currency",
-    "gave other numbers before", "A sweep has no holdout", "accepts its own results,",
-    "a risk loaded from files", "every set failed in a group",
+    "gave other numbers before", "A sweep has no holdout",     "every set failed in a group",
     "groups of instruments may be named", "unfinished writes",
-    "an objective must have been measured in the study",
 )  # fmt: skip
 """Messages whose names and commands alone are checked."""
 NOT_RAISED = (
     "backtest {}", "\n    backtest ", "backtest data import --repair \\1", "or TABLE.KEY=VALUE",
     "as --snapshot of",
-    "\nbacktest run {}", "The money of a run by cause", "Run a policy, and call",
-    "probability of backtest overfitting",
+    "[bold]Examples[/bold]", "\nbacktest run {}",     "probability of backtest overfitting",
 )  # fmt: skip
 """Words of docstrings, help and names, whose commands :mod:`tests.project.test_pages` reads."""
 

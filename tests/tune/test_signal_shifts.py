@@ -153,9 +153,11 @@ def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
     )
     assert [*describe_test(verdict)] == [
         "The best of 9 parameter sets does as well in 1 of 40 shifts in time (one in 2 of the "
-        "days), the unshifted one among them; 0.05 or less, with a gain on the holdout too, would be evidence."
+        "days), the unshifted one among them; 0.05 or less, with a gain on the holdout too, would "
+        "be evidence."
     ]
     assert not verdict._replace(signal=found._replace(gain=-0.1)).is_evidence
+    assert not verdict._replace(signal=found._replace(holdout_gain=-0.1)).is_evidence
     large = verdict._replace(signal=found._replace(p_value=0.075))
     assert not large.is_evidence
     assert describe_evidence(large).startswith("no evidence that the best trial beats the unsig")
