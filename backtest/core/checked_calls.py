@@ -41,6 +41,10 @@ class Admitted(NamedTuple):
     error: type[BacktestError] = ParameterError
 
 
+CHECKED: dict[str, Callable[[], Mapping[str, Admitted]]] = {}
+"""What the arguments of each checked function may be, read at its first call."""
+
+
 def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Wrap a function so that its arguments are checked against its annotations."""
     return checked_only(*inspect.signature(function).parameters)(function)
@@ -52,6 +56,7 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
         order = [each.name for each in parameters if each.kind in BY_PLACE]
         order += [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
         find_asked = functools.cache(lambda: find_admitted(function, names))
+        CHECKED[f"{function.__module__}.{function.__qualname__}"] = find_asked
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -78,8 +83,7 @@ def read_one(
         return value
     found = admitted.read(value)
     if found is REFUSED:
-        call = function.__qualname__.removesuffix(".__init__")
-        call = f"bt.{call}" if hasattr(sys.modules["backtest"], call.partition(".")[0]) else call
+        call = name_call(function)
         rule = f"{call}: {name} must be {admitted.noun}"
         kind = inspect.signature(function).parameters[name].kind
         is_listed = isinstance(value, list | tuple) and kind is inspect.Parameter.VAR_POSITIONAL
@@ -88,15 +92,39 @@ def read_one(
     return found
 
 
+def name_call(function: Callable[..., Any]) -> str:
+    """Return a function as users call it: ``bt.stress``, ``bt.Backtest.sweep``, ``bt.math.ema``."""
+    call = function.__qualname__.removesuffix(".__init__")
+    head, package = call.partition(".")[0], sys.modules["backtest"]
+    if head in package.__all__:
+        return f"bt.{call}"
+    if head in package._METHODS:
+        return f"bt.Backtest.{call}"
+    for name, place in package._MODULES.items():
+        namespace = sys.modules.get(f"backtest.{place}")
+        if head in getattr(namespace, "__all__", ()):
+            return f"bt.{name}.{call}"
+    return call
+
+
 def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
-    public = vars(sys.modules["backtest"])
-    names: dict[str, Any] = defaultdict(lambda: Any, {"Path": Path, **public, **vars(units)})
+    """Return what the arguments of these names may be.
+
+    Raises TypeError, which names function and argument, if an annotation cannot be read.
+    """
+    names: dict[str, Any] = defaultdict(lambda: Any, {"Path": Path, **vars(units)})
     names |= {**vars(builtins), **function.__globals__}
-    written = {name: each for name, each in function.__annotations__.items() if name in asked}
-    holder = types.SimpleNamespace(__annotations__=written)
     parameters, found = inspect.signature(function).parameters, {}
-    for name, hint in typing.get_type_hints(holder, {}, names, include_extras=True).items():
-        admitted = read_hint(hint)
+    for name in asked:
+        if name not in function.__annotations__:
+            continue
+        holder = types.SimpleNamespace(__annotations__={name: function.__annotations__[name]})
+        try:
+            hint = typing.get_type_hints(holder, {}, names, include_extras=True)[name]
+            admitted = read_hint(hint)
+        except Exception as error:
+            title = f"{function.__module__}.{function.__qualname__}"
+            raise TypeError(f"{title}: the annotation of {name} is none: {error}") from error
         if admitted is not None:
             is_optional = parameters[name].default is None and admitted.read(None) is REFUSED
             found[name] = join_admitted([admitted, ABSENT]) if is_optional else admitted
