@@ -114,6 +114,11 @@ COMMANDS = {
         "Compile the core for this processor, so that no run waits for the compiler.",
         panel="More",
     ),
+    "schema": Row(
+        "schema",
+        "Print the JSON schema of an experiment's TOML, by which editors complete and check it.",
+        panel="More",
+    ),
     "help": Row(
         "app",
         "List the tables of an experiment, or every key of one, for --set TABLE.KEY=VALUE.",

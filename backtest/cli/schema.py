@@ -1,0 +1,86 @@
+"""``backtest schema``: what an experiment may hold, for editors that complete and check it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import Any
+
+from backtest.cli.command import command
+from backtest.cli.experiment import MODELS, TABLES, Key, read_keys
+from backtest.cli.printing import print_json
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+"""The draft that editors of TOML read."""
+KINDS = {
+    str: "string", int: "integer", float: "number", bool: "boolean", list: "array",
+    dict: "object", dt.date: "string",
+}  # fmt: skip
+"""Types of TOML by those of JSON; a time is text there."""
+
+
+@command("schema")
+def schema() -> None:
+    """Print the JSON schema of an experiment's TOML, by which editors complete and check it.
+
+    The first line of an experiment names it: #:schema experiment.schema.json
+
+    backtest schema > experiment.schema.json
+    """
+    print_json(make_schema())
+
+
+def make_schema() -> dict[str, Any]:
+    tables = {name: describe_table(name) for name in sorted({*TABLES, *MODELS})}
+    policy, venue = tables["policy"], tables["venue"]
+
+    # by instrument, each a whole table: [policy.BTCUSDT], [venue.BTCUSDT]
+    one_policy = {**policy, "additionalProperties": False}
+    one_venue = {**venue, "additionalProperties": False}
+    policy["additionalProperties"] = {
+        "allOf": [{"$ref": "#/definitions/policy"}, {"required": ["name"]}]
+    }
+    venue["additionalProperties"] = {"$ref": "#/definitions/venue"}
+    tables["compare"]["properties"]["policies"]["additionalProperties"] = {
+        "$ref": "#/definitions/policy"
+    }
+    return {
+        "$schema": DRAFT,
+        "title": "An experiment of backtest",
+        "type": "object",
+        "properties": tables,
+        "additionalProperties": False,
+        "definitions": {"policy": one_policy, "venue": one_venue},
+    }
+
+
+def describe_table(table: str) -> dict[str, Any]:
+    """Return the schema of a table; keys of a model with dots are tables in it."""
+    whole: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+    for key in read_keys(table).values():
+        *outer, name = key.name.split(".")
+        holder = whole
+        for each in outer:
+            part = {"properties": {}, "additionalProperties": False}
+            holder = holder["properties"].setdefault(each, part)
+        holder["properties"][name] = describe_key(key)
+    return whole
+
+
+def describe_key(key: Key) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": key.text} if key.text else {}
+    names = list(dict.fromkeys(KINDS[kind] for kind in key.kinds))
+    if names:
+        described["type"] = names[0] if len(names) == 1 else names
+    if isinstance(key.default, str | int) or is_finite(key.default):
+        described["default"] = key.default
+
+    # the items of a list are what may also stand alone: one path, or several
+    inner = [name for name in names if name != "array"]
+    if "array" in names and inner:
+        described["items"] = {"type": inner}
+    return described
+
+
+def is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)  # JSON has no other numbers
