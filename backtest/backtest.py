@@ -112,7 +112,7 @@ class Backtest(Conditions):
     decision_interval : str, optional
         The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
         market's interval. Policies, columns and signal see these bars alone, and the account is
-        simulated on the bars of the market; see docs/accounting.md. Default: policies decide at
+        simulated on the bars of the market; see docs/intervals.md. Default: policies decide at
         each close.
     detail : Market, Markets, mapping of str to Market, str or Path, optional
         Shorter bars of the same instruments, or their folder. The account is simulated on them

@@ -18,7 +18,7 @@ class LiquidationDistance(Policy):
     is held, the setting is that of a position of the target at the close, on the side that needs
     more. The wallet may be too small for the distance.
 
-    Source: own construction, from the liquidation price of the venue (docs/accounting.md).
+    Source: own construction, from the liquidation price of the venue (docs/margin-rules.md).
     """
 
     fails_when: ClassVar[str] = (

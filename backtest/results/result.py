@@ -172,7 +172,7 @@ class Result(RunRecord, core.SavedResult):
 
         Notes
         -----
-        See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
+        See docs/orders.md, section 4, for the causes. A leverage of NaN is no decision.
 
         Asked is ``signal * leverage * overlay``, held the position after the fill, both at the
         price of the fill. The loop counts what each limit takes where it makes the order.

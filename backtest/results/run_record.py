@@ -320,8 +320,8 @@ class RunRecord(RunData):
         Prices of an option are those of one contract in the settlement currency, its notional is
         its delta in money, the ``liquidation_price`` is that of its underlying, and it has no share
         and no target. Options have columns of their own, of instruments NaN but for ``delta``:
-        ``value`` of the position, the Greeks in money (docs/options.md), implied ``volatility``,
-        ``days`` to expiry and ``surface_age`` in days.
+        ``value`` of the position, the Greeks in money (docs/options-runs.md), implied
+        ``volatility``, ``days`` to expiry and ``surface_age`` in days.
         """
         held, names, options = self.record.held, np.array(self.names, dtype=object), self.options
         equity, bars = self.of_account("equity")[:, None], np.arange(len(self.time))[:, None]

@@ -28,7 +28,7 @@ LEAST_RETURNS = 100
 """Returns that a fit needs."""
 HALF_LIFE, REVERSION = 3.0, 20.0
 """Days in which half of a shock leaves the volatility of ``Filtered``, and in which the volatility
-comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
+comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/paths.md."""
 STATE = 0.8
 """The part of the log distance of today's variance from that of history which paths start with. On
 BTC, ETH and LTC, of 1, 7 and 30 days at 3x, 5x and 10x, 14 of 18 forecasts of 2020 and 2021 (every

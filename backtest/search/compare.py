@@ -35,7 +35,7 @@ TITLES = {
 }
 COVERAGE = (
     "on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference of log "
-    "growth and Sharpe ratio in 93 to 97 % of cases (docs/sweeps.md)"
+    "growth and Sharpe ratio in 93 to 97 % of cases (docs/accuracy.md)"
 )
 LEAST_MEASURED = 500
 """Periods of a comparison under which nobody measured the coverage."""

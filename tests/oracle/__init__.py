@@ -1,9 +1,9 @@
 """The accounting rules once more, in exact decimals: the oracle that the engine is held to.
 
-Written from the rules alone (docs/accounting.md, whose sections the docstrings name, and
-docs/portfolio.md), for any number of positions. It imports nothing of ``backtest``. Read
-``account.py`` first: it has the state and the steps of a bar in their order. Each other file has
-some of the steps, one small method per rule.
+Written from the rules alone (docs/accounting.md and the pages to which it leads, whose sections
+the docstrings name, and docs/portfolio.md), for any number of positions. It imports nothing of
+``backtest``. Read ``account.py`` first: it has the state and the steps of a bar in their order.
+Each other file has some of the steps, one small method per rule.
 
 Where there is a choice, it goes another way than a fast engine would. Maintenance is the integral
 of the marginal rates, not a maximum of lines. Roots are found by halving. Positions are revalued

@@ -1,4 +1,4 @@
-"""Margin of positions and options: each, by strategies, in scenarios (docs/options.md).
+"""Margin of positions and options: each, by strategies, in scenarios (docs/options-margin.md).
 
 The cheapest pairing is the optimum of a linear program, whose first basis has every short naked.
 Values of options come from the case: a function of the price

@@ -396,7 +396,7 @@ def test_every_call_that_the_help_of_the_command_prints_answers(
 @pytest.mark.slow
 def test_every_call_that_the_page_prints_answers():
     """Of the form test.calibrate_margin(rule, ...): on the sample, with the rule of the page."""
-    page = (Path(__file__).parents[2] / "docs" / "risk.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "margin-systems.md").read_text(encoding="utf-8")
     calls = re.findall(r"`(test\.calibrate_margin\([^`]*\))`", page)
     assert calls
     test = bt.Backtest(bt.Market.sample(), venue="binance-usdm:BTCUSDT", account=bt.Account())
