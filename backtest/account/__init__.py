@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
     from backtest.account.balance import compute_needed, compute_pool, count_cross, is_under_limit
     from backtest.account.balance import mark_to_ledger, pick_balances, put_balances, value_at
+    from backtest.account.bar import count_quiet_decisions, plan_quietly
     from backtest.account.bar import may_use_fast_path, open_bar, process_bar, set_quotes
     from backtest.account.bar import take_fast_path
     from backtest.account.money import clear_ledger
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from backtest.account.payments import compute_pool_ratio, write_settings
     from backtest.account.pool_liquidation import find_segment, find_value_with_options
     from backtest.account.pool_liquidation import is_far_with_options, is_moved_by, measure_shares
+    from backtest.account.quiet import Bracket, InitialBracket, One, Prices, close_quietly
+    from backtest.account.quiet import compute_equity_of_one, compute_in_bracket, fill_at_open
+    from backtest.account.quiet import finish_at_close, find_bracket, find_initial_bracket
+    from backtest.account.quiet import find_quiet_end, follow_bracket, follow_initial_bracket
+    from backtest.account.quiet import is_quiet_alone, is_sound_alone, may_be_quiet, open_quietly
+    from backtest.account.quiet import pick_prices, value_one
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
     from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
@@ -40,7 +47,10 @@ else:
             "compute_account_equity compute_balance compute_excess compute_needed compute_pool "
             "count_cross is_under_limit mark_to_ledger pick_balances put_balances value_at"
         ),
-        "account.bar": "may_use_fast_path open_bar process_bar set_quotes take_fast_path",
+        "account.bar": (
+            "count_quiet_decisions may_use_fast_path open_bar plan_quietly process_bar "
+            "set_quotes take_fast_path"
+        ),
         "account.money": "clear_ledger",
         "account.options": "close_options is_walking price_options",
         "account.orders": "compute_square_root_impact compute_target fill is_outside move_margin",
@@ -53,6 +63,12 @@ else:
         ),
         "account.position": "charge compute_entry compute_root find_line follow_prices",
         "account.price_walk": "aim_at_leg choose_turns find_stop stop_position",
+        "account.quiet": (
+            "Bracket InitialBracket One Prices close_quietly compute_equity_of_one "
+            "compute_in_bracket fill_at_open finish_at_close find_bracket "
+            "find_initial_bracket find_quiet_end follow_bracket follow_initial_bracket "
+            "is_quiet_alone is_sound_alone may_be_quiet open_quietly pick_prices value_one"
+        ),
         "account.records": (
             "AccountBar AccountState Balances EventLog InstrumentRules MarketBar MarketFeed "
             "OptionFeed Position Quote Scratch Terms TradedDays has_stops is_held is_isolated "

@@ -129,22 +129,39 @@ def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
 @inlined
 def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     """Return whether instrument i would fill an order; writes its kind, before and reach."""
-    plan = bar.scratch.plans[i]
-    state = bar.state
-    plan.kind = r.NO_TARGET
-    if not fills.is_deciding(state, bar.quotes, i):
+    state, quote = bar.state, bar.quotes.instruments[i]
+    bar.scratch.plans[i].kind = r.NO_TARGET
+    if quote.is_listed == 0:
         return False
-    if fills.is_ending(state, i):
-        return r.is_held(state, i)
-    is_asking, _, held, reach = fills.measure_target(bar, equity, i)
+    rules = r.pick_instrument(bar.terms, i)
+    return plan_quietly(
+        rules, state.wallet, state.positions[i], quote, bar.scratch.plans[i], equity
+    )
+
+
+@inlined
+def plan_quietly(
+    rules: r.InstrumentRules,
+    wallet: money.Wallet,
+    position: r.PositionState,
+    quote: r.Quote,
+    plan: r.OrderPlan,
+    equity: float,
+) -> bool:
+    """Return whether what was decided of a position would fill; writes kind, before and reach."""
+    plan.kind = r.NO_TARGET
+    if position.is_pending == 0.0 or wallet.is_ruined != 0.0:
+        return False
+    if position.is_halted == 1.0 or wallet.is_over != 0.0:
+        return bool(position.quantity != 0.0)
+    is_asking, _, held, reach = fills.measure_order(rules, wallet, position, quote, equity)
     if not is_asking:
         return False
     plan.kind, plan.notional_held, plan.target = r.IN_BAND, held, reach
-    rules = r.pick_instrument(bar.terms, i)
     if reach == math.inf or not is_outside(rules, equity, reach, held):
         return reach == math.inf
     plan.kind = r.SMALL
-    return not is_too_small(rules, abs(bar.quotes.instruments[i].fill), reach, held)
+    return not is_too_small(rules, abs(quote.fill), reach, held)
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
@@ -165,9 +182,18 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
 
 def process_bar(bar: r.AccountBar, t: int) -> None:
     """Take the account through bar t: the eight steps of accounting 2, in order."""
-    terms, state = bar.terms, bar.state
-    before, wealth = state.wallet.equity, state.wallet.equity + state.wallet.reserve
+    wallet = bar.state.wallet
+    before, wealth = wallet.equity, wallet.equity + wallet.reserve
     open_bar(bar, t, before)
+    finish_bar(bar, t, before, wealth)
+
+
+def finish_bar(bar: r.AccountBar, t: int, before: float, wealth: float) -> None:
+    """Take an account from its fills at the open to the close: the way of the prices, and step 8.
+
+    ``before`` and ``wealth`` are the equity at the last close, without and with the reserve.
+    """
+    terms, state = bar.terms, bar.state
     step = bar.log.step
     step[0] = 7
     price_walk.walk(bar, t)
@@ -255,9 +281,7 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         r.read_multipliers(terms, feed, quote, t, i)
         r.read_scales(feed, quote, t, i)
         quote.close = r.read_value(terms, feed.close, t, i)
-        quote.volume = feed.volume[last, i]
-        quote.sigma = r.at_column(feed.sigma, t, i)
-        quote.adv = r.at_column(feed.adv, t, i)
+        r.read_known(feed, quote, t, i)
         quote.order_fee = r.at_column(feed.order_fee, t, i)
         if len(feed.costs) > 1:
             r.write_costs(terms, feed.costs[t], i)

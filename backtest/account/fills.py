@@ -8,6 +8,7 @@ from backtest import margin
 from backtest.account import balance, options, order_limits, orders
 from backtest.account import records as r
 from backtest.account.events import Event
+from backtest.account.money import Wallet
 from backtest.account.position import compute_backing, compute_profit, worsen
 from backtest.core.kernels import inlined
 
@@ -107,8 +108,19 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
 def measure_target(bar: r.AccountBar, equity: float, i: int) -> tuple[bool, float, float, float]:
     """Return whether there is a target, its side, and notional held and wanted on that side."""
     rules, quote = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i]
-    position, overlay = bar.state.positions[i], bar.state.wallet.overlay
-    leverage, signal = position.leverage, position.signal
+    return measure_order(rules, bar.state.wallet, bar.state.positions[i], quote, equity)
+
+
+@inlined
+def measure_order(
+    rules: r.InstrumentRules,
+    wallet: Wallet,
+    position: r.PositionState,
+    quote: r.Quote,
+    equity: float,
+) -> tuple[bool, float, float, float]:
+    """Return the same of one position, of its rules and its quote."""
+    leverage, signal, overlay = position.leverage, position.signal, wallet.overlay
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not equity > orders.compute_order_fee(rules, quote):
         return False, 1.0, 0.0, 0.0
@@ -299,7 +311,7 @@ def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool
     position = state.positions[i]
     if wanted == position.quantity:
         return
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
+    rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
     before = balance.pick_balances(terms, state, i)
     done = orders.fill(rules, before, quote, wanted, rules.fee)
     balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)

@@ -548,6 +548,14 @@ def read_scales(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
     quote.trail_scale = at_column(feed.trail_scale, t, i)
 
 
+@inlined
+def read_known(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
+    """Write what orders of bar t know of the market: volume and volatility up to the last close."""
+    quote.volume = feed.volume[max(t - 1, 0), i]
+    quote.sigma = at_column(feed.sigma, t, i)
+    quote.adv = at_column(feed.adv, t, i)
+
+
 def new_quotes(n: int, assets: int) -> MarketBar:
     """Return quotes of n instruments and of some collateral, NaN until a bar is written."""
     instruments, others = Structs(Quote, n), Structs(Quote, assets)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
     from backtest.engine.loop import DAY_OPEN, LIQUIDATED, RUINED, WEALTH, Deciders, RunTape
-    from backtest.engine.loop import find_failure_value, is_over_cap, look_at_close
+    from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
@@ -46,6 +46,7 @@ else:
             "check_run check_settlement count_periods give_each read_venues warn_of_flows "
             "warn_of_market warn_once"
         ),
+        "engine.closes": "find_failure_value is_over_cap look_at_close",
         "engine.compiler": "compile_core compile_general_rules hash_rules",
         "engine.conditions": "AnyPolicy Conditions end_expired fields plain recall restore setting",
         "engine.driver": (
@@ -62,8 +63,7 @@ else:
             "start_account_state start_day"
         ),
         "engine.loop": (
-            "DAY_OPEN Deciders LIQUIDATED RUINED RunTape WEALTH find_failure_value is_over_cap "
-            "look_at_close"
+            "DAY_OPEN Deciders LIQUIDATED RUINED RunTape WEALTH"
         ),
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "

@@ -12,10 +12,10 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest import account as a
-from backtest.account import bar  # and with it the modules of all rules
+from backtest.account import bar, quiet  # and with them the modules of all rules
 from backtest.account.records import FLAGS, NUMBERS, InstrumentRules
 from backtest.core.structs import view_numbers
-from backtest.engine import loop
+from backtest.engine import closes, loop
 from backtest.margin import MarginRules, brackets, option_kernels, portfolio_kernels
 from backtest.margin import functions as margin
 from backtest.options import implied_kernels, pricing
@@ -31,7 +31,7 @@ CORE = (
 MODULES = (
     portfolio_kernels, core.elementary, core.black_kernels, option_kernels, a.money, a.records,
     a.options, a.balance, a.pool_liquidation, a.order_limits, a.fills, a.payments, a.price_walk,
-    bar, loop,
+    bar, quiet, closes, loop,
 )  # fmt: skip
 """Rules of the account, and the loop."""
 

@@ -1,4 +1,4 @@
-"""The loop over the bars of an account, and the close of a bar: what is shown and recorded."""
+"""The loop over the bars of an account: what happens in each, what is shown and recorded."""
 
 from __future__ import annotations
 
@@ -8,263 +8,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest import account as a
 from backtest import margin, results
 from backtest.account import records as r
-from backtest.account.money import CARRIED_ROWS, MONEY, POSITION_ROWS, TERM_ROWS, sum_bar, total
+from backtest.account.money import MONEY, POSITION_ROWS, TERM_ROWS, sum_bar, total
 from backtest.account.options import holds_options
 from backtest.account.order_limits import count_over_cap
 from backtest.core.kernels import inlined, of_options
 from backtest.core.structs import view_numbers
-from backtest.core.units import TOLERANCE
-from backtest.results.tally import FARTHEST, NEAR
+from backtest.engine.closes import (
+    CloseFacts,
+    QuietBar,
+    count_bar,
+    count_quietly,
+    look_at_close,
+    look_at_one_close,
+    measure_gross,
+)
 
 if TYPE_CHECKING:
-    from backtest.account.money import Money, Wallet
+    from backtest.account.money import Money
+    from backtest.account.records import PositionState
     from backtest.core import FloatArray, IntArray
     from backtest.core.structs import Structs
     from backtest.results.record import Closes, HeldAtCloses, TermRows
     from backtest.results.tally import Tally
-
-
-LEAST_RATIO, MOST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE, 1.0 / (1.0 - NEAR) + TOLERANCE
-
-
-class CloseFacts(NamedTuple):
-    gross: float
-    backing: float
-    needed: float
-    worst_backing: float
-    worst_needed: float
-    is_near: bool
-    initial: float
-
-
-@inlined
-def count_bar(
-    bar: a.AccountBar,
-    clock: results.Clock,
-    tally: Tally,
-    before: FloatArray,
-    started: float,
-    is_fast: bool,
-    close: CloseFacts,
-    log_returns: FloatArray,
-    t: int,
-) -> None:
-    """Add bar t to the tally.
-
-    ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n_bars, n) those of the marks.
-    """
-    state = bar.state
-    money = bar.scratch.money
-    unit = state.wallet.unit
-    equity = state.wallet.equity
-
-    results.add_free(clock, tally, t)
-    if clock.ends_sample[t] != 0.0:
-        results.finish_sample(tally, unit)
-
-    # Log growth of the bar is per unit of the equity that it began with, after deposits.
-    base = tally.inverse
-    is_forced = False
-    if is_fast:
-        tally.money.price_pnl += money.price_pnl
-    else:
-        moved = money.flows + money.top_up
-        if moved != 0.0:
-            base = results.invert(started + moved)
-        is_forced = money.liquidations + money.stops + money.take_profits > 0.0
-        add_money(tally, money, base)
-        note_firsts(tally, money, state.wallet, t)
-    if not is_forced:
-        add_decay(bar, tally, before, base, log_returns, t)
-
-    tally.inverse = results.invert(equity)
-    results.mark_drawdown(tally, unit, t)
-    leverage = close.gross * tally.inverse
-    tally.peak_needed, tally.peak_backing = results.raise_ratio(
-        tally.peak_needed,
-        tally.peak_backing,
-        close.worst_needed,
-        close.worst_backing,
-        close.gross > 0.0,
-    )
-    tally.near += 1.0 if close.is_near else 0.0
-    tally.over_cap += 1.0 if is_over_cap(leverage, bar.terms.max_gross_leverage) else 0.0
-    tally.leverage += leverage
-    tally.peak_leverage = max(tally.peak_leverage, leverage)
-    tally.initial += close.initial
-    tally.initial_share += close.initial * tally.inverse
-    tally.bars += 1.0
-    tally.equity += equity
-
-
-@inlined
-def add_money(tally: Tally, money: Money, base: float) -> None:
-    """Add the money of a bar to that of the run, and its costs of holding to the log growth."""
-    counted, sums = view_numbers(tally.money), view_numbers(money)
-    for term in CARRIED_ROWS:
-        tally.carry += sums[term] * base
-    for term in range(len(counted)):
-        counted[term] += sums[term]
-
-
-@inlined
-def note_firsts(tally: Tally, money: Money, wallet: Wallet, t: int) -> None:
-    """Write bar t where it is the first of its kind."""
-    tally.first_liquidation = find_first(tally.first_liquidation, money.liquidations > 0.0, t)
-    tally.ruin = find_first(tally.ruin, wallet.is_ruined != 0.0, t)
-    tally.first_ambiguous = find_first(tally.first_ambiguous, money.ambiguous_bars > 0.0, t)
-    tally.first_both = find_first(tally.first_both, money.both_reached > 0.0, t)
-
-
-@inlined
-def find_first(first: float, is_so: bool, t: int) -> float:
-    """Return the first bar of its kind: bar t if it is so and none was before."""
-    if is_so and first < 0.0:
-        return float(t)
-    return first
-
-
-@inlined
-def add_decay(
-    bar: a.AccountBar,
-    tally: Tally,
-    before: FloatArray,
-    base: float,
-    log_returns: FloatArray,
-    t: int,
-) -> None:
-    """Add what holding contracts, not leverage, did to log growth."""
-    held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
-    drift = 0.0
-    grown = 1.0
-    for i in range(len(before)):
-        move = log_returns[t, i]
-        if held[i] != 0.0 and not math.isnan(move):
-            scale = held[i] * base
-            drift += scale * (abs(before[i]) * move)
-            grown += scale * (bar.quotes.instruments[i].mark_close - before[i])
-
-    product = tally.decay_product
-    if grown > 0.0:
-        tally.decay_held += drift
-        product *= grown
-    tally.decay_log, tally.decay_product = results.fold_product(tally.decay_log, product)
-
-
-@inlined
-def is_over_cap(leverage: float, cap: float) -> bool:
-    return leverage > cap * (1.0 + TOLERANCE)
-
-
-def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
-    """Return exposure and margin at the close; writes the u at which positions fail."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    gross, needed, backing = 0.0, 0.0, 1.0
-    has_pool = a.count_cross(terms, state) > 0
-    if has_pool:
-        needed = a.compute_pool_needed(bar, len(state.positions))
-        backing = a.compute_pool(terms, state)
-    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
-    initial, is_near = a.compute_needed(terms, state, True), False
-    for i in range(len(state.positions)):
-        scratch.walk[i].failure = math.nan
-        if a.is_held(state, i):
-            notional = abs(state.positions[i].quantity) * abs(quotes.instruments[i].mark_close)
-            gross += notional
-            if a.is_isolated(terms, i):
-                initial += state.positions[i].margin
-                own, held = a.compute_pool_needed(bar, i), a.compute_pool_backing(terms, state, i)
-                worst_needed, worst_backing = results.raise_ratio(
-                    worst_needed, worst_backing, own, held, True
-                )
-        if is_any_near(bar, i, backing - needed, has_prices):
-            value = find_failure_value(bar, i, backing - needed)
-            scratch.walk[i].failure = value
-            mark = quotes.instruments[i].mark_close
-            ratio = value / mark if mark > 0.0 else mark / value
-            is_near = is_near or LEAST_RATIO <= ratio <= MOST_RATIO  # NaN is far
-    return CloseFacts(
-        gross=gross,
-        backing=backing,
-        needed=needed,
-        worst_backing=worst_backing,
-        worst_needed=worst_needed,
-        is_near=is_near,
-        initial=initial,
-    )
-
-
-def measure_gross(bar: a.AccountBar) -> CloseFacts:
-    """Return the gross notional at the close, and no margin."""
-    state, gross = bar.state, 0.0
-    for i in range(len(state.positions)):
-        if a.is_held(state, i):
-            gross += abs(state.positions[i].quantity) * abs(bar.quotes.instruments[i].mark_close)
-    return CloseFacts(
-        gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False,
-        initial=0.0,
-    )  # fmt: skip
-
-
-def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
-    terms, state = bar.terms, bar.state
-    if a.is_walking(terms, state) and not a.is_isolated(terms, i):
-        if not a.is_moved_by(terms, state, i):
-            return False
-        return has_prices or not a.is_far_with_options(bar, i, excess)
-    if not a.is_held(state, i):
-        return False
-    position = state.positions[i]
-    notional = abs(position.quantity) * abs(position.value)
-    return has_prices or not is_far(terms, state, i, notional, excess)
-
-
-@inlined
-def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
-    """Return whether a bound shows that no price near by liquidates instrument i."""
-    level = terms.rules.level
-    if a.is_isolated(terms, i):
-        level = 1.0
-        position = state.positions[i]
-        profit = position.quantity * (position.value - position.entry)
-        excess = position.margin + profit - margin.find_own_maintenance(terms.rules, state.held, i)
-    return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
-
-
-def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
-
-    ``excess`` is D = M - level R of the pool now.
-    """
-    terms, state, scratch, quote = bar.terms, bar.state, bar.scratch, bar.quotes.instruments[i]
-    if a.is_isolated(terms, i):
-        balances = a.Balances(0.0, a.pick_position(state, i))
-        return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quote.multiplier)
-    held, value = state.held, state.positions[i].value
-    if a.is_walking(terms, state):  # the nearer one, up or down
-        left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
-        down = a.find_value_with_options(bar, i, False, left)
-        up = a.find_value_with_options(bar, i, True, left)
-        size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
-        price = margin.compute_price(size, is_inverse, value)
-        of_down = price - margin.compute_price(size, is_inverse, down)
-        of_up = margin.compute_price(size, is_inverse, up) - price
-        return down if math.isnan(up) or of_down < of_up else up
-    if not terms.rules.has_scenarios and terms.rules.level == 1.0:
-        rules = a.pick_margin(terms, i)
-        own = margin.find_own_maintenance(terms.rules, held, i)
-        quantity, x = held.quantities[i], quote.multiplier
-        if a.is_spot(terms, i) and quantity > 0.0:
-            quantity *= 1.0 - terms.rules.spot.haircuts[i]
-        base = excess + own - quantity * value
-        return margin.compute_liquidation_value(rules, quantity, held.entries[i], base, x)
-    for j in range(len(state.positions)):
-        scratch.walk[j].mark = held.values[j]
-    for c in range(len(held.prices)):
-        scratch.assets[c].price = held.prices[c]
-    ratio = margin.find_failure_ratio(a.find_segment(bar), i)
-    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
 def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
@@ -596,17 +361,24 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     )  # fmt: skip
     bar = a.share(bar)
     has_fast_path = begin_bars(terms, feed, deciders, state)
+    is_quiet = has_fast_path and may_pass_quietly(bar, deciders)
     is_recorded, was_fast = tape.is_on[0] == 1, False
     has_prices = is_any_set(deciders.wants_price)
     lives, is_counted = tape.lanes.lives, len(tape.lanes.places) == 0
     money = scratch.money
     has_close = is_counted or wants_close(deciders)
-    for t in range(start, stop):
+    t = start
+    while t < stop:
+        if is_quiet and t > start:
+            t, why = pass_quiet(bar, clock, log_returns, deciders, tally, tape, t, stop)
+            if why != DONE or t == stop:
+                return t, why
         tape.cursor[0] = t
         equity = state.wallet.equity
         if is_counted:
             remember_marks(bar, tape, t, t == start)
-        may_be = has_fast_path and t > start  # the first bar writes the whole quotes
+        # The first bar writes the whole quotes.
+        may_be = has_fast_path and not is_quiet and t > start
         is_fast = may_be and a.take_fast_path(bar, t, was_fast)
         was_fast = is_fast
         if not is_fast:
@@ -625,11 +397,270 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
             write_life(bar, lives, is_fast, t)
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
-        if len(tape.units) > 0:
-            tape.units[t - tape.cursor[1]] = state.wallet.unit
-        if is_recorded:
-            record_account(bar, tape, is_fast, t - tape.cursor[1])
+        write_row(bar, tape, is_recorded, is_fast, t)
+        t += 1
     return stop, DONE
+
+
+def may_pass_quietly(bar: a.AccountBar, deciders: Deciders) -> bool:
+    """Return whether :func:`pass_quiet` knows the account, and each close asks its policy alone."""
+    is_each_close = len(deciders.rows) <= 1 and deciders.asks[1] == 0
+    return bool(is_each_close and a.may_be_quiet(bar.terms, bar.feed, bar.state))
+
+
+LEFT, QUIET, FILLED, WHOLE = range(4)
+"""How a bar was taken: not at all, without a fill, with one, or with one and the general steps."""
+
+
+class Wants(NamedTuple):
+    """What is asked of each bar: records, the tally, causes of cuts, margin, failing prices."""
+
+    is_recorded: bool
+    is_counted: bool
+    has_cuts: bool
+    has_close: bool
+    has_prices: bool
+
+
+def pass_quiet(
+    bar: a.AccountBar,
+    clock: results.Clock,
+    log_returns: FloatArray,
+    deciders: Deciders,
+    tally: Tally,
+    tape: RunTape,
+    t: int,
+    stop: int,
+) -> tuple[int, int]:
+    """Take one position through quiet bars and fills, as :mod:`backtest.account.quiet` has them.
+
+    Returns the bar that may not be quiet, with nothing changed by it, or ``stop``, and why it
+    stopped. An order that fills may be followed by anything: then the general steps end its bar.
+    """
+    terms, state = bar.terms, bar.state
+    is_isolated: bool = a.is_isolated(terms, 0)
+    one = a.share(
+        a.One(
+            wallet=state.wallet,
+            position=state.positions[0],
+            quote=bar.quotes.instruments[0],
+            plan=bar.scratch.plans[0],
+            size=terms.rules.brackets.sizes[0],
+            is_inverse=terms.rules.brackets.are_inverse[0],
+            is_isolated=is_isolated,
+            has_stop=terms.flags[0, r.HAS_STOP] == 1,
+            level=1.0 if is_isolated else terms.rules.level,
+        )
+    )
+    wants = Wants(
+        is_recorded=tape.is_on[0] == 1,
+        is_counted=len(tape.lanes.places) == 0,
+        has_cuts=len(bar.scratch.cuts) > 0,
+        has_close=len(tape.lanes.places) == 0 or wants_close(deciders),
+        has_prices=deciders.wants_price[0] != 0,
+    )
+    prices, rules = a.pick_prices(bar.feed), a.pick_instrument(terms, 0)
+    asking, columns, clock = pick_asking(bar.feed, deciders, 0), pick_columns(tape), pick(clock)
+    end = a.find_quiet_end(bar, t, stop)
+    notional = abs(one.position.quantity) * abs(one.position.value)
+    bracket, initial = a.find_bracket(terms, notional), a.find_initial_bracket(terms, notional)
+
+    t = max(t, 0)  # so that compiled code need not look for places counted from the end
+    while t < end:
+        before: float = one.wallet.equity
+        mark_before: float = one.quote.mark_close
+        how, mark, profit = take_quietly(bar, rules, one, prices, bracket, t)
+        if how == LEFT:
+            break
+        tape.cursor[0] = t
+        if how != QUIET and wants.is_recorded and tape.log.written[0] > len(tape.log.entries):
+            return t, FULL
+        notional = abs(one.position.quantity) * abs(mark)
+        bracket = a.follow_bracket(terms, bracket, notional)
+        initial = a.follow_initial_bracket(terms, initial, notional)
+        if not balance_quietly(bar, one, before, profit, how, notional):
+            return t, BROKEN
+        if wants.has_cuts and how == QUIET:
+            a.count_quiet_decisions(bar, t, a.compute_equity_of_one(one, one.quote.open))
+
+        close = look_quietly(bar, one, wants, bracket, initial, how, notional)
+        tape.pool[0], tape.pool[1] = close.needed, close.backing
+        if wants.is_counted and how == QUIET:
+            quiet = QuietBar(
+                quantity=one.position.quantity, mark_before=mark_before, mark=mark, profit=profit,
+                equity=one.wallet.equity, unit=one.wallet.unit,
+            )  # fmt: skip
+            count_quietly(clock, tally, log_returns, quiet, close, t)
+        elif wants.is_counted:
+            tape.before[0] = mark_before
+            count_bar(bar, clock, tally, tape.before, before, False, close, log_returns, t)
+        if tape.lanes.lives.shape[1] > 0:
+            write_life(bar, tape.lanes.lives, how == QUIET, t)
+
+        if not decide_quietly(bar, deciders, asking, one, close, t):
+            return t, NEGATIVE
+        write_row(bar, tape, wants.is_recorded and how != QUIET, False, t)
+        if wants.is_recorded and how == QUIET:
+            record_quietly(columns, one, profit, t - tape.cursor[1])
+        t += 1
+    return t, DONE
+
+
+@inlined
+def take_quietly(
+    bar: a.AccountBar,
+    rules: a.InstrumentRules,
+    one: a.One,
+    prices: a.Prices,
+    bracket: a.Bracket,
+    t: int,
+) -> tuple[int, float, float]:
+    """Take the account through bar t; return how, the mark u at its close, and the profit.
+
+    The profit is that of the mark, without what fills and the general steps booked.
+    """
+    terms, position = bar.terms, one.position
+    mark = a.value_one(one, prices.mark_close, t)
+
+    # Steps 1 to 4 have nothing to do, if no price of the bar makes what is held fail or stop.
+    opened = a.open_quietly(one, prices, t)
+    is_filling = a.plan_quietly(rules, one.wallet, position, one.quote, one.plan, opened)
+    has_reductions = terms.grace >= 0.0  # which come before fills
+    if is_filling and has_reductions:
+        return LEFT, mark, 0.0
+    if not a.is_quiet_alone(terms, rules, one, prices, bracket, t):
+        return LEFT, mark, 0.0
+
+    # 5. and 7. The order fills. What is held then is another position, and must be quiet again.
+    before: float = one.wallet.equity
+    is_calm = True
+    if is_filling:
+        a.fill_at_open(bar, t, opened)
+        is_calm = position.quantity != 0.0
+        is_calm = is_calm and a.is_quiet_alone(terms, rules, one, prices, bracket, t)
+
+    # 8. The account is marked at the close.
+    equity = a.compute_equity_of_one(one, mark)
+    if is_calm and a.is_sound_alone(terms, one, equity):
+        return FILLED if is_filling else QUIET, mark, a.close_quietly(one, mark, equity)
+    if not is_filling:
+        return LEFT, mark, 0.0
+    a.finish_at_close(bar, t, before)
+    return WHOLE, mark, 0.0
+
+
+@inlined
+def balance_quietly(
+    bar: a.AccountBar, one: a.One, before: float, profit: float, how: int, gross: float
+) -> bool:
+    """Write the sums of a bar that was taken; return whether its books balance."""
+    change = profit
+    if how != QUIET:
+        bar.ledger[0].price_pnl += profit
+        change = sum_bar(bar.ledger, bar.scratch.money, one.wallet, False)
+    wallet, after = one.wallet, one.wallet.equity
+    scale = max(before, after, gross, abs(wallet.cash), wallet.paid_in, wallet.turnover)
+    is_right = abs(after - before - change) <= IDENTITY_TOLERANCE * scale
+    if how == QUIET and not is_right:  # for what is said of it
+        a.clear_ledger(bar.ledger)
+        bar.ledger[0].price_pnl = profit
+    return is_right
+
+
+@inlined
+def look_quietly(
+    bar: a.AccountBar,
+    one: a.One,
+    wants: Wants,
+    bracket: a.Bracket,
+    initial: a.InitialBracket,
+    how: int,
+    notional: float,
+) -> CloseFacts:
+    """Return what is at the close of a bar that was taken, as far as it is asked for."""
+    if not wants.has_close:
+        return measure_gross(bar)
+    if how == WHOLE or wants.has_prices:
+        return look_at_close(bar, wants.has_prices)
+    return look_at_one_close(bar, one, bracket, initial, notional)
+
+
+@inlined
+def decide_quietly(
+    bar: a.AccountBar, deciders: Deciders, asking: Asking, one: a.One, close: CloseFacts, t: int
+) -> bool:
+    """Write what the policy decides at close t; return False if it is not allowed."""
+    if asking.wants_account != 0:
+        days = (asking.time[t] + deciders.interval - deciders.start[0]) / DAY_NS
+        show_account_totals(bar, deciders, close, days)
+    is_done = one.wallet.is_ruined + one.wallet.is_over != 0.0
+    decide_as(bar, deciders, asking, one.position, is_done, 0, t, t)
+    return not one.position.leverage < 0.0
+
+
+@inlined
+def write_row(bar: a.AccountBar, tape: RunTape, is_recorded: bool, is_fast: bool, t: int) -> None:
+    """Write the unit value and the record of bar t, where they are asked for."""
+    if len(tape.units) > 0:
+        tape.units[t - tape.cursor[1]] = bar.state.wallet.unit
+    if is_recorded:
+        record_account(bar, tape, is_fast, t - tape.cursor[1])
+
+
+@inlined
+def pick(clock: results.Clock) -> results.Clock:
+    """Return the same clock, by value: its arrays stay in registers."""
+    return results.Clock(
+        ends_sample=clock.ends_sample, log_return=clock.log_return, risk_free=clock.risk_free
+    )
+
+
+class Columns(NamedTuple):
+    """Columns of the record that a quiet bar writes, of shape (n_bars,) and (n_bars, 1)."""
+
+    equity: FloatArray
+    cash: FloatArray
+    reserve: FloatArray
+    unit: FloatArray
+    overlay: FloatArray
+    price_pnl: FloatArray
+    quantity: FloatArray
+    entry: FloatArray
+    margin: FloatArray
+    target: FloatArray
+
+
+@inlined
+def pick_columns(tape: RunTape) -> Columns:
+    account, positions = tape.record.account, tape.record.positions
+    return Columns(
+        equity=account.equity,
+        cash=account.cash,
+        reserve=account.reserve,
+        unit=account.unit,
+        overlay=account.overlay,
+        price_pnl=account.price_pnl,
+        quantity=positions.quantity,
+        entry=positions.entry,
+        margin=positions.margin,
+        target=positions.target,
+    )
+
+
+@inlined
+def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> None:
+    """Write one bar in which nothing filled: what is held, and its profit."""
+    wallet, position = one.wallet, one.position
+    columns.equity[row] = wallet.equity
+    columns.unit[row] = wallet.unit
+    columns.overlay[row] = wallet.overlay
+    write(columns.cash, wallet.cash, row)
+    write(columns.reserve, wallet.reserve, row)
+    write(columns.price_pnl, profit, row)
+    write_of(columns.quantity, position.quantity, row, 0)
+    write_of(columns.entry, position.entry, row, 0)
+    write_of(columns.margin, position.margin, row, 0)
+    write_of(columns.target, position.leverage, row, 0)
 
 
 def write_life(bar: a.AccountBar, lives: FloatArray, is_fast: bool, t: int) -> None:
@@ -741,31 +772,75 @@ def hold_count(since: float) -> float:
     return since - 1.0 if since > 0.0 else -1.0
 
 
+class Asking(NamedTuple):
+    """What decides whether a policy is asked at a close, and what it is shown."""
+
+    signal: FloatArray
+    tradable: IntArray
+    time: IntArray
+    first: int
+    known: int
+    wants_account: int
+    wants_bar: int
+    sets_margin: int
+
+
+@inlined
+def pick_asking(feed: a.MarketFeed, deciders: Deciders, i: int) -> Asking:
+    return Asking(
+        signal=feed.signal[:, i],
+        tradable=deciders.tradable[:, i],
+        time=deciders.seen_time if len(deciders.rows) > 1 else feed.time,
+        first=deciders.firsts[i],
+        known=deciders.known[i],
+        wants_account=deciders.wants_account[i],
+        wants_bar=deciders.wants_bar[i],
+        sets_margin=deciders.sets_margin[i],
+    )
+
+
 @inlined
 def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
-    """Write what the policy of instrument i decides at close t."""
-    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
-    position = state.positions[i]
-    position.leverage, position.is_pending = math.nan, 0
+    """Write what the policy of instrument i decides at close t, at which its bar k closes."""
+    asking, position = pick_asking(bar.feed, deciders, i), bar.state.positions[i]
+    local = k - asking.first
+    has_no_bar = len(deciders.rows) > 1 and (local < 0 or local >= deciders.lengths[i])
+    decide_as(bar, deciders, asking, position, is_done or has_no_bar, i, t, k)
+    if has_no_bar:
+        position.is_pending = 0
+
+
+@inlined
+def decide_as(
+    bar: a.AccountBar,
+    deciders: Deciders,
+    asking: Asking,
+    position: PositionState,
+    is_done: bool,
+    i: int,
+    t: int,
+    k: int,
+) -> None:
+    position.leverage = math.nan
+    position.is_pending = 0
     position.asked = math.nan
-    position.signal = r.at_column(feed.signal, t, i)
-    if r.at_column(deciders.tradable, t, i) == 0:
-        return
-    local = k - deciders.firsts[i]
-    if len(deciders.rows) > 1 and (local < 0 or local >= deciders.lengths[i]):
+    position.signal = r.at(asking.signal, t)
+    if r.at(asking.tradable, t) == 0:
         return
     position.is_pending = 1
     if is_done or position.is_halted == 1:
         return
+
     # 4. Until each of its columns has had a value, the policy decides nothing.
-    if local < deciders.known[i]:
+    local = k - asking.first
+    if local < asking.known:
         return
-    if deciders.wants_account[i] != 0:
+    if asking.wants_account != 0:
         show_position(bar, deciders, i)
-    if deciders.wants_bar[i] == 1:
+    if asking.wants_bar == 1:
         show_bar(bar, deciders, i, t, k)
-    position.leverage = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)
-    if deciders.sets_margin[i] == 1:
+    position.leverage = ask(deciders, bar.terms, bar.quotes, i, asking.time[k], local)
+    if asking.sets_margin == 1:
         position.asked = deciders.shown[SETTING]
 
 

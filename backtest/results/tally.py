@@ -1,7 +1,7 @@
 """Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps.
 
 A run has a :class:`Tally`; in a block of lanes each of its numbers is a row. A new measure is a
-field here, the line that counts it in :func:`backtest.engine.loop.count_bar`, and its row of
+field here, the line that counts it in :func:`backtest.engine.closes.count_bar`, and its row of
 :data:`backtest.results.measure_table.ABOUT`.
 """
 

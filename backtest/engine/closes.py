@@ -1,0 +1,371 @@
+"""The close of a bar: exposure, margin and failing prices of an account, and its tally."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest import account as a
+from backtest import margin, results
+from backtest.account import records as r
+from backtest.account.money import CARRIED_ROWS
+from backtest.account.price_walk import CAUTION
+from backtest.core.kernels import inlined
+from backtest.core.structs import view_numbers
+from backtest.core.units import TOLERANCE
+from backtest.results.tally import FARTHEST, NEAR
+
+if TYPE_CHECKING:
+    from backtest.account.money import Money, Wallet
+    from backtest.core import FloatArray
+    from backtest.results.tally import Tally
+
+LEAST_RATIO, MOST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE, 1.0 / (1.0 - NEAR) + TOLERANCE
+
+
+class CloseFacts(NamedTuple):
+    gross: float
+    backing: float
+    needed: float
+    worst_backing: float
+    worst_needed: float
+    is_near: bool
+    initial: float
+
+
+class QuietBar(NamedTuple):
+    """The contracts held in a quiet bar, their marks u, their profit, and what the account has."""
+
+    quantity: float
+    mark_before: float
+    mark: float
+    profit: float
+    equity: float
+    unit: float
+
+
+@inlined
+def count_bar(
+    bar: a.AccountBar,
+    clock: results.Clock,
+    tally: Tally,
+    before: FloatArray,
+    started: float,
+    is_fast: bool,
+    close: CloseFacts,
+    log_returns: FloatArray,
+    t: int,
+) -> None:
+    """Add bar t to the tally.
+
+    ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
+    shape (n_bars, n) those of the marks.
+    """
+    state = bar.state
+    money = bar.scratch.money
+    unit = state.wallet.unit
+    equity = state.wallet.equity
+
+    results.add_free(clock, tally, t)
+    if clock.ends_sample[t] != 0.0:
+        results.finish_sample(tally, unit)
+
+    # Log growth of the bar is per unit of the equity that it began with, after deposits.
+    base = tally.inverse
+    is_forced = False
+    if is_fast:
+        tally.money.price_pnl += money.price_pnl
+    else:
+        moved = money.flows + money.top_up
+        if moved != 0.0:
+            base = results.invert(started + moved)
+        is_forced = money.liquidations + money.stops + money.take_profits > 0.0
+        add_money(tally, money, base)
+        note_firsts(tally, money, state.wallet, t)
+    if not is_forced:
+        add_decay(bar, tally, before, base, log_returns, t)
+    count_close(tally, unit, equity, close, bar.terms.max_gross_leverage, t)
+
+
+@inlined
+def count_close(
+    tally: Tally, unit: float, equity: float, close: CloseFacts, cap: float, t: int
+) -> None:
+    """Add what the account is at the close of bar t to the tally."""
+    tally.inverse = results.invert(equity)
+    results.mark_drawdown(tally, unit, t)
+    leverage = close.gross * tally.inverse
+    tally.peak_needed, tally.peak_backing = results.raise_ratio(
+        tally.peak_needed,
+        tally.peak_backing,
+        close.worst_needed,
+        close.worst_backing,
+        close.gross > 0.0,
+    )
+    tally.near += 1.0 if close.is_near else 0.0
+    tally.over_cap += 1.0 if is_over_cap(leverage, cap) else 0.0
+    tally.leverage += leverage
+    tally.peak_leverage = max(tally.peak_leverage, leverage)
+    tally.initial += close.initial
+    tally.initial_share += close.initial * tally.inverse
+    tally.bars += 1.0
+    tally.equity += equity
+
+
+@inlined
+def add_money(tally: Tally, money: Money, base: float) -> None:
+    """Add the money of a bar to that of the run, and its costs of holding to the log growth."""
+    counted, sums = view_numbers(tally.money), view_numbers(money)
+    for term in CARRIED_ROWS:
+        tally.carry += sums[term] * base
+    for term in range(len(counted)):
+        counted[term] += sums[term]
+
+
+@inlined
+def note_firsts(tally: Tally, money: Money, wallet: Wallet, t: int) -> None:
+    """Write bar t where it is the first of its kind."""
+    tally.first_liquidation = find_first(tally.first_liquidation, money.liquidations > 0.0, t)
+    tally.ruin = find_first(tally.ruin, wallet.is_ruined != 0.0, t)
+    tally.first_ambiguous = find_first(tally.first_ambiguous, money.ambiguous_bars > 0.0, t)
+    tally.first_both = find_first(tally.first_both, money.both_reached > 0.0, t)
+
+
+@inlined
+def find_first(first: float, is_so: bool, t: int) -> float:
+    """Return the first bar of its kind: bar t if it is so and none was before."""
+    if is_so and first < 0.0:
+        return float(t)
+    return first
+
+
+@inlined
+def add_decay(
+    bar: a.AccountBar,
+    tally: Tally,
+    before: FloatArray,
+    base: float,
+    log_returns: FloatArray,
+    t: int,
+) -> None:
+    """Add what holding contracts, not leverage, did to log growth."""
+    held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
+    drift = 0.0
+    grown = 1.0
+    for i in range(len(before)):
+        move = log_returns[t, i]
+        if held[i] != 0.0 and not math.isnan(move):
+            scale = held[i] * base
+            drift += scale * (abs(before[i]) * move)
+            grown += scale * (bar.quotes.instruments[i].mark_close - before[i])
+    multiply_decay(tally, drift, grown)
+
+
+@inlined
+def multiply_decay(tally: Tally, drift: float, grown: float) -> None:
+    """Add the drift of what is held, and take its growth into the product."""
+    product = tally.decay_product
+    if grown > 0.0:
+        tally.decay_held += drift
+        product *= grown
+    tally.decay_log, tally.decay_product = results.fold_product(tally.decay_log, product)
+
+
+@inlined
+def count_quietly(
+    clock: results.Clock,
+    tally: Tally,
+    log_returns: FloatArray,
+    quiet: QuietBar,
+    close: CloseFacts,
+    t: int,
+) -> None:
+    """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does."""
+    results.add_free(clock, tally, t)
+    if clock.ends_sample[t] != 0.0:
+        results.finish_sample(tally, quiet.unit)
+    tally.money.price_pnl += quiet.profit
+    drift = 0.0
+    grown = 1.0
+    move = log_returns[t, 0]
+    if quiet.quantity != 0.0 and not math.isnan(move):
+        scale = quiet.quantity * tally.inverse
+        drift += scale * (abs(quiet.mark_before) * move)
+        grown += scale * (quiet.mark - quiet.mark_before)
+    multiply_decay(tally, drift, grown)
+    count_close(tally, quiet.unit, quiet.equity, close, math.inf, t)
+
+
+@inlined
+def is_over_cap(leverage: float, cap: float) -> bool:
+    return leverage > cap * (1.0 + TOLERANCE)
+
+
+def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
+    """Return exposure and margin at the close; writes the u at which positions fail."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    gross, needed, backing = 0.0, 0.0, 1.0
+    has_pool = a.count_cross(terms, state) > 0
+    if has_pool:
+        needed = a.compute_pool_needed(bar, len(state.positions))
+        backing = a.compute_pool(terms, state)
+    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
+    initial, is_near = a.compute_needed(terms, state, True), False
+    for i in range(len(state.positions)):
+        scratch.walk[i].failure = math.nan
+        if a.is_held(state, i):
+            notional = abs(state.positions[i].quantity) * abs(quotes.instruments[i].mark_close)
+            gross += notional
+            if a.is_isolated(terms, i):
+                initial += state.positions[i].margin
+                own, held = a.compute_pool_needed(bar, i), a.compute_pool_backing(terms, state, i)
+                worst_needed, worst_backing = results.raise_ratio(
+                    worst_needed, worst_backing, own, held, True
+                )
+        if is_any_near(bar, i, backing - needed, has_prices):
+            value = find_failure_value(bar, i, backing - needed)
+            scratch.walk[i].failure = value
+            mark = quotes.instruments[i].mark_close
+            ratio = value / mark if mark > 0.0 else mark / value
+            is_near = is_near or LEAST_RATIO <= ratio <= MOST_RATIO  # NaN is far
+    return CloseFacts(
+        gross=gross,
+        backing=backing,
+        needed=needed,
+        worst_backing=worst_backing,
+        worst_needed=worst_needed,
+        is_near=is_near,
+        initial=initial,
+    )
+
+
+@inlined
+def may_fail_near(terms: a.Terms, one: a.One, bracket: a.Bracket, backing: float) -> bool:
+    """Return whether a price within :data:`NEAR` of the close may make one position fail; a bound.
+
+    Backing less requirement is concave in u and over 0 at the close, so it is over 0 up to the
+    farthest price near by, if it is there.
+    """
+    quantity, value = one.position.quantity, one.position.value
+    ratio = LEAST_RATIO - TOLERANCE
+    if quantity < 0.0:
+        ratio = MOST_RATIO + TOLERANCE
+    farthest = value / ratio if one.is_inverse else value * ratio
+    notional = abs(quantity * farthest)
+    left = backing + quantity * (farthest - value)
+    left -= one.level * a.compute_in_bracket(terms, bracket, notional)
+    return not left > CAUTION * max(notional, abs(quantity * value))
+
+
+@inlined
+def look_at_one_close(
+    bar: a.AccountBar,
+    one: a.One,
+    bracket: a.Bracket,
+    initial: a.InitialBracket,
+    notional: float,
+) -> CloseFacts:
+    """Return the same as :func:`look_at_close` of one position, whose brackets are known."""
+    position = one.position
+    bar.scratch.walk[0].failure = math.nan
+    if position.quantity == 0.0:
+        return CloseFacts(
+            gross=0.0, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False,
+            initial=position.margin if one.is_isolated else 0.0,
+        )  # fmt: skip
+
+    backing = one.wallet.cash + position.quantity * position.value
+    if one.is_isolated:
+        backing = position.margin + position.quantity * (position.value - position.entry)
+    needed = one.level * (bracket.rate * notional - bracket.amount)
+    is_near = False
+    if not backing - needed > (FARTHEST - 1.0) * (1.0 + one.level) * notional:
+        is_near = may_fail_near(bar.terms, one, bracket, backing)
+    if is_near:
+        return look_at_close(bar, False)
+
+    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, True)
+    posted = notional * initial.multiplier / initial.leverage
+    if one.is_isolated:
+        backing, needed, posted = 1.0, 0.0, position.margin  # of the cross pool
+    return CloseFacts(
+        gross=notional,
+        backing=backing,
+        needed=needed,
+        worst_backing=worst_backing,
+        worst_needed=worst_needed,
+        is_near=False,
+        initial=posted,
+    )
+
+
+def measure_gross(bar: a.AccountBar) -> CloseFacts:
+    """Return the gross notional at the close, and no margin."""
+    state, gross = bar.state, 0.0
+    for i in range(len(state.positions)):
+        if a.is_held(state, i):
+            gross += abs(state.positions[i].quantity) * abs(bar.quotes.instruments[i].mark_close)
+    return CloseFacts(
+        gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False,
+        initial=0.0,
+    )  # fmt: skip
+
+
+def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
+    terms, state = bar.terms, bar.state
+    if a.is_walking(terms, state) and not a.is_isolated(terms, i):
+        if not a.is_moved_by(terms, state, i):
+            return False
+        return has_prices or not a.is_far_with_options(bar, i, excess)
+    if not a.is_held(state, i):
+        return False
+    position = state.positions[i]
+    notional = abs(position.quantity) * abs(position.value)
+    return has_prices or not is_far(terms, state, i, notional, excess)
+
+
+@inlined
+def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
+    """Return whether a bound shows that no price near by liquidates instrument i."""
+    level = terms.rules.level
+    if a.is_isolated(terms, i):
+        level = 1.0
+        position = state.positions[i]
+        profit = position.quantity * (position.value - position.entry)
+        excess = position.margin + profit - margin.find_own_maintenance(terms.rules, state.held, i)
+    return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
+
+
+def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
+    """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
+
+    ``excess`` is D = M - level R of the pool now.
+    """
+    terms, state, scratch, quote = bar.terms, bar.state, bar.scratch, bar.quotes.instruments[i]
+    if a.is_isolated(terms, i):
+        balances = a.Balances(0.0, a.pick_position(state, i))
+        return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quote.multiplier)
+    held, value = state.held, state.positions[i].value
+    if a.is_walking(terms, state):  # the nearer one, up or down
+        left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
+        down = a.find_value_with_options(bar, i, False, left)
+        up = a.find_value_with_options(bar, i, True, left)
+        size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
+        price = margin.compute_price(size, is_inverse, value)
+        of_down = price - margin.compute_price(size, is_inverse, down)
+        of_up = margin.compute_price(size, is_inverse, up) - price
+        return down if math.isnan(up) or of_down < of_up else up
+    if not terms.rules.has_scenarios and terms.rules.level == 1.0:
+        rules = a.pick_margin(terms, i)
+        own = margin.find_own_maintenance(terms.rules, held, i)
+        quantity, x = held.quantities[i], quote.multiplier
+        if a.is_spot(terms, i) and quantity > 0.0:
+            quantity *= 1.0 - terms.rules.spot.haircuts[i]
+        base = excess + own - quantity * value
+        return margin.compute_liquidation_value(rules, quantity, held.entries[i], base, x)
+    for j in range(len(state.positions)):
+        scratch.walk[j].mark = held.values[j]
+    for c in range(len(held.prices)):
+        scratch.assets[c].price = held.prices[c]
+    ratio = margin.find_failure_ratio(a.find_segment(bar), i)
+    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)

@@ -1,0 +1,110 @@
+"""Quiet bars, taken in one pass, have the bits of the general steps of a bar."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.engine import loop
+from backtest.strategies import Constant, VolTarget
+
+SIMPLE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+)
+BRACKETS = bt.Venue(
+    contract=bt.Contract(kind="linear", size=1.0, lot=0.001, tick=0.01, min_notional=5.0),
+    brackets=[
+        bt.Bracket(floor=0.0, cap=5e3, max_leverage=100.0, maintenance_rate=0.004),
+        bt.Bracket(floor=5e3, cap=2e4, max_leverage=50.0, maintenance_rate=0.01),
+        bt.Bracket(floor=2e4, cap=1e9, max_leverage=10.0, maintenance_rate=0.05),
+    ],
+    fees=bt.Fees(taker=5e-4, maker=0.0, maker_share=0.0),
+    slippage=bt.Slippage(rate=1e-4),
+    liquidation=bt.Liquidation(mode="close", fee=0.0125, slippage=0.0),
+)
+INVERSE = bt.Venue(
+    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.5, min_notional=0.0),
+    brackets=[bt.Bracket(floor=0.0, cap=1e9, max_leverage=100.0, maintenance_rate=0.005)],
+    fees=bt.Fees(taker=5e-4, maker=0.0, maker_share=0.0),
+    slippage=bt.Slippage(rate=1e-4),
+    liquidation=bt.Liquidation(mode="close", fee=0.0125, slippage=0.0),
+)
+
+
+class Careful(bt.Policy):
+    """Hold less while the account is down, its margin is short, or its liquidation is near."""
+
+    most: Annotated[float, bt.Range(0.1, 9.0)] = 3.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return half of the most in danger, else the most."""
+        is_short = account.margin_ratio > 0.016 or account.drawdown > 0.01
+        if is_short or bar.close < account.liquidation_price * 1.4:
+            return self.most * 0.5
+        return self.most
+
+
+ACCOUNTS: dict[str, tuple[bt.Policy, bt.Venue, bt.Account]] = {
+    "a band": (VolTarget(), SIMPLE, bt.Account(band=0.02)),
+    "a fill at every bar": (VolTarget(), SIMPLE, bt.Account(band=0.0)),
+    "no trade": (Constant(), SIMPLE, bt.Account(band=5.0)),
+    "three brackets": (Constant(15.0), BRACKETS, bt.Account(band=0.3)),
+    "liquidations": (Constant(90.0), SIMPLE, bt.Account(band=1.0)),
+    "limits of leverage": (
+        VolTarget(target=2.0), BRACKETS, bt.Account(band=0.05, max_leverage=3.0, min_leverage=1.5),
+    ),
+    "stops": (VolTarget(), SIMPLE, bt.Account(band=0.0, stop_loss=0.003)),
+    "isolated": (
+        VolTarget(), SIMPLE, bt.Account(band=0.0, margin="isolated", venue_leverage=10.0),
+    ),
+    "isolated, near its liquidation": (
+        Constant(30.0), BRACKETS, bt.Account(band=0.2, margin="isolated", venue_leverage=45.0),
+    ),
+    "inverse": (VolTarget(target=0.8), INVERSE, bt.Account(band=0.0, capital=1.0)),
+    "a policy that reads its margin": (Careful(), BRACKETS, bt.Account(band=0.02)),
+    "orders too small": (VolTarget(target=0.8), BRACKETS, bt.Account(band=0.0, capital=100.0)),
+    "a limit of the day's loss": (VolTarget(), SIMPLE, bt.Account(band=0.02, daily_loss=0.02)),
+}  # fmt: skip
+
+
+def list_bytes(account: tuple[bt.Policy, bt.Venue, bt.Account], signal: float) -> dict[str, Any]:
+    policy, venue, own = account
+    market = bt.Market.sample(bars=500, interval="15m")
+    result = bt.run(market, policy, venue=venue, account=own, signal=signal, compile=False)
+    record = result.record
+    columns = {**record.account._asdict(), **record.positions._asdict()}
+    found: dict[str, Any] = {name: np.asarray(x).tobytes() for name, x in columns.items()}
+    found["entries"] = np.asarray(result.entries).tobytes()
+    return found | {name: repr(value) for name, value in dict(result.metrics).items()}
+
+
+def take_general_steps(_terms: Any, _feed: Any, deciders: Any, state: Any) -> bool:
+    loop.begin_peak(deciders, state)
+    return False
+
+
+@pytest.mark.parametrize("signal", [1.0, -1.0], ids=["long", "short"])
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_quiet_bars_have_the_bits_of_the_general_steps(
+    name: str, signal: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = list_bytes(ACCOUNTS[name], signal)
+    monkeypatch.setattr(loop, "begin_bars", take_general_steps)
+    general = list_bytes(ACCOUNTS[name], signal)
+    assert quiet == general
+
+
+@pytest.mark.parametrize("name", [name for name in ACCOUNTS if "day" not in name])
+def test_accounts_of_one_position_pass_quietly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above compares two ways only where the first one is taken."""
+    answers: list[bool] = []
+    may_pass = loop.may_pass_quietly
+
+    def note(*given: Any) -> bool:
+        answers.append(may_pass(*given))
+        return answers[-1]
+
+    monkeypatch.setattr(loop, "may_pass_quietly", note)
+    list_bytes(ACCOUNTS[name], 1.0)
+    assert answers == [True]
