@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 import backtest as bt
+from backtest.account.money import MONEY_TERMS
 from backtest.cli import main
 from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
 from backtest.core.result_parts import ShownTable
@@ -373,3 +374,12 @@ def test_columns_with_what_can_ruin_are_never_hidden():
     widths = [3 + GAP, *[14 + GAP] * 7, 6 + GAP]
     assert choose_columns(table.columns, widths) == [0, 1, 2, 3, 4, 8]
     assert choose_columns(table.columns, [40, *[80] * 7, 60]) == [0, 8]
+
+
+def test_the_sentence_of_costs_names_each_term_that_is_one(monkeypatch):
+    costs = [term.words for term in MONEY_TERMS if term.is_cost]
+    assert run_parts.name_costs() == f"{', '.join(costs[:-1])} and {costs[-1]}"
+    tax = MONEY_TERMS[0]._replace(words="taxes", is_cost=True)
+    price = MONEY_TERMS[0]._replace(words="price", is_cost=False)
+    monkeypatch.setattr(run_parts, "MONEY_TERMS", (*MONEY_TERMS, tax, price))
+    assert run_parts.name_costs() == f"{', '.join(costs)} and taxes"
