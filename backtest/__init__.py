@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds
     from backtest.search.compare import Comparison, compare
     from backtest.search.cross_validate import CrossValidation
+    from backtest.search.equal_risk import equal_risk
     from backtest.search.frontier import Frontier
     from backtest.search.problem import Robustness
     from backtest.search.study import Study
@@ -102,6 +103,7 @@ _NAMES = {
     "risk.variations": "Bounds Capacity Sensitivity bounds",
     "search.compare": "Comparison compare",
     "search.cross_validate": "CrossValidation",
+    "search.equal_risk": "equal_risk",
     "search.frontier": "Frontier",
     "search.problem": "Robustness",
     "search.study": "Study",
@@ -170,7 +172,8 @@ __all__ = [
     "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
     "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
     "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "cascade",
-    "compare", "crashes", "decide_every", "folds", "funding", "held_leverage", "indicators",
-    "margin", "margin_preset", "margin_rules", "math", "measures", "options", "paths", "quality",
-    "read_fills", "run", "signals", "simulate_paths", "strategies", "stress", "timing_test",
+    "compare", "crashes", "decide_every", "equal_risk", "folds", "funding", "held_leverage",
+    "indicators", "margin", "margin_preset", "margin_rules", "math", "measures", "options", "paths",
+    "quality", "read_fills", "run", "signals", "simulate_paths", "strategies", "stress",
+    "timing_test",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from backtest.core.units import DAY
 from backtest.report.charts import is_wide
 from backtest.results import find_periods, monthly_returns, run_record, tables, worst_drawdowns
 from backtest.results.promises import compare_liquidations
+from backtest.results.result import EqualRisk
 
 if TYPE_CHECKING:
     from backtest.results import Result
@@ -99,7 +100,7 @@ def draw_story(result: Result) -> ShownChart:
     table[held] = start * unit
     lines = ["account", held]
     caption = f"The account at each close. {core.capitalize(held)}: price only, no costs."
-    if (constant := result.equal_risk) is not None:
+    if isinstance(constant := result._constant, EqualRisk):
         own = f"constant {constant.leverage:.2f}x"
         table[own], lines = start * constant.unit, [*lines, own]
         caption += (
@@ -107,7 +108,7 @@ def draw_story(result: Result) -> ShownChart:
             "chosen in hindsight."
         )
     else:
-        caption += f" No constant leverage stands beside it: {result.equal_risk_lack}."
+        caption += f" No constant leverage stands beside it: {constant.why}."
     falls, last = find_drawdowns(result).iloc[:NAMED], table.index[-1]
     ends = falls["recovery"].fillna(last).clip(upper=last)
     spans = [

@@ -29,6 +29,7 @@ from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import judge_promises, split_volatility
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
+from backtest.results.result import Lack
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
 from backtest.results.trade_measures import ROLL_COSTS, measure_round_trips
@@ -45,9 +46,9 @@ PREMIUMS = "options_cost_annual"
 def describe_constant(result: Result) -> tuple[str, str, str]:
     """Return title, style and note of the return of constant leverage at equal risk."""
     title = "Constant leverage"
-    constant = result.equal_risk
-    if constant is None:
-        return title, "percent", f"none at equal risk: {result.equal_risk_lack}"
+    constant = result._constant
+    if isinstance(constant, Lack):
+        return title, "percent", f"none at equal risk: {constant.why}"
 
     note = f"return of {constant.leverage:.2f}x at the same volatility and capital"
     note += f": final equity {core.format_money(constant.final_equity)}"
@@ -89,8 +90,8 @@ def list_numbers(result: Result) -> list[Headline]:
             f"{core.format_number(trips['profit_factor'])}; in the market at "
             f"{core.format_percent(trips['time_in_market'])} of closes"
         )
-    constant = result.equal_risk
-    growth = math.nan if constant is None else float(constant.unit[-1]) - 1.0
+    constant = result._constant
+    growth = math.nan if isinstance(constant, Lack) else float(constant.unit[-1]) - 1.0
     values = {
         **metrics,
         "constant_return": growth,

@@ -265,30 +265,9 @@ class Result(RunRecord, core.SavedResult):
         sampled = pd.Series(returns, self.returns.index, name="return")
         return CountedResult(bars, sampled, Measures(measured))
 
-    @property
-    def equal_risk(self) -> EqualRisk | None:
-        """The constant leverage on the same terms that had the same volatility, within 1 %.
-
-        Costs are included, and it holds from the bar at which the policy first decided. It is
-        chosen in hindsight: to compare, not to trade. It takes a few runs and is saved with the
-        result. None where :attr:`equal_risk_lack` says why.
-        """
-        found = self._constant
-        return found if isinstance(found, EqualRisk) else None
-
-    @property
-    def equal_risk_lack(self) -> str:
-        """Why :attr:`equal_risk` is None, as the end of a sentence; empty if it is not.
-
-        A ruined or loaded account, one that held nothing or options, and one whose volatility no
-        constant leverage reaches without a liquidation.
-        """
-        found = self._constant
-        return "" if isinstance(found, EqualRisk) else str(found.why)
-
     @cached_property
-    def _constant(self) -> Any:
-        """The constant leverage at equal risk, or why there is none."""
+    def _constant(self) -> EqualRisk | Lack:
+        """The constant leverage of :func:`backtest.equal_risk`, saved with the result."""
         from backtest.search.equal_risk import find_equal_risk  # noqa: PLC0415 - runs it again
 
         return find_equal_risk(self)
@@ -386,16 +365,16 @@ class Result(RunRecord, core.SavedResult):
             table["market_return"] = self.benchmark
         for c, asset in enumerate(self.account.collateral):
             table[f"price of {asset.name}"] = self.asset_marks[:, c]
-        if (constant := self.equal_risk) is not None:
+        if isinstance(constant := self._constant, EqualRisk):
             table[EQUAL_RISK] = constant.unit
         events = {name: self.entries[name] for name in ENTRY.names or ()}
         return {"bars": table, "positions": list_positions(self), "events": events}
 
     def _write_more(self, folder: Path) -> None:
-        constant = self.equal_risk
+        constant = self._constant
         state = {**pack_state(self), SETTLEMENT: find_settlement(self)}
-        if constant is None:
-            state[NO_EQUAL_RISK] = self.equal_risk_lack
+        if isinstance(constant, Lack):
+            state[NO_EQUAL_RISK] = constant.why
         else:
             state[EQUAL_RISK] = [constant.leverage, constant.final_equity]
         core.write_json_file(state, folder / STATE)

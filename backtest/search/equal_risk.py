@@ -247,6 +247,30 @@ def explain_distance(held: ScaledAccount) -> str:
     return f"no constant leverage was found within {NEAR:.0%} of its volatility".replace("%", " %")
 
 
+@core.checked
+def equal_risk(result: Result) -> EqualRisk:
+    """Return the constant leverage on the terms of an account that had its volatility, within 1 %.
+
+    Costs are included, and it holds from the bar at which the policy first decided. It is chosen in
+    hindsight: to compare, not to trade. It takes a few runs, and is saved with the result.
+
+    Parameters
+    ----------
+    result : Result
+        An account, run or loaded.
+
+    Raises
+    ------
+    ParameterError
+        If there is none, saying why: a ruined account, one that held nothing or options, and one
+        whose volatility no constant leverage reaches without a liquidation.
+    """
+    held = result._constant
+    if isinstance(held, Lack):
+        raise core.ParameterError(f"no constant leverage has the risk of this account: {held.why}")
+    return held
+
+
 def find_equal_risk(result: Any) -> EqualRisk | Lack:
     """Return the constant leverage with the account's volatility, within 1 %, or why there is none.
 

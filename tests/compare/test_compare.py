@@ -298,8 +298,7 @@ def test_constant_leverage_opens_less_than_its_band_and_follows_a_signal_that_tu
 def test_an_account_without_constant_leverage_says_why(policy, why):
     terms = {"account": bt.Account(max_leverage=200.0), "compile": False}
     result = run(policy, MARKET.prefix(120), **terms)
-    assert result.equal_risk is None
-    assert result.equal_risk_lack == why
+    check_refused(lambda: bt.equal_risk(result), why, bt.ParameterError)
     assert why in " ".join(result.summary().split())
 
 

@@ -44,7 +44,10 @@ DOORS = {
     ("backtest.options.surfaces", "backtest.report.surface_parts"): "the page of a surface",
     ("backtest.results.result", WRITE): "result.plot()",
     ("backtest.results.result", RUN_PARTS): "the page of a run",
-    ("backtest.results.result", "backtest.search.equal_risk"): "result.equal_risk runs it again",
+    (
+        "backtest.results.result",
+        "backtest.search.equal_risk",
+    ): "the line of equal risk on a page",
     ("backtest.search.study", SET_PARTS): "the page of a study",
     ("backtest.sweep.sweep_table", SET_PARTS): "the page of a sweep",
 }

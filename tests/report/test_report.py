@@ -81,17 +81,21 @@ def test_every_measure_on_a_page_is_the_result_own(kind, result, html):
 
 def test_the_line_of_equal_risk_is_saved_with_the_result(tmp_path):
     result = live(VolTarget(target=0.5), days=40)
-    constant = result.equal_risk
+    constant = bt.equal_risk(result)
     sampled = np.append(1.0, constant.unit[result.ends_sample != 0.0])
     volatility = np.std(sampled[1:] / sampled[:-1] - 1.0, ddof=1) * math.sqrt(365)
     assert volatility == pytest.approx(result.metrics["volatility"], rel=0.01)
     loaded = load_saved(result.save(tmp_path))
-    assert loaded.equal_risk.leverage == constant.leverage
-    assert loaded.equal_risk.unit.tolist() == constant.unit.tolist()
+    again = bt.equal_risk(loaded)
+    assert again.leverage == constant.leverage
+    assert again.unit.tolist() == constant.unit.tolist()
     assert write_html(build_page(loaded)) == write_html(build_page(result))
     names = [trace["name"] for trace in build_page(loaded).charts[0].figure["data"]]
     assert names[:3] == ["account", "buy and hold", f"constant {constant.leverage:.2f}x"]
-    assert live(Constant(leverage=0.0), days=2).equal_risk is None
+    idle = live(Constant(leverage=0.0), days=2)
+    check_refused(
+        lambda: bt.equal_risk(idle), "this account: the account held nothing", bt.ParameterError
+    )
 
 
 def test_a_run_names_its_five_deepest_drawdowns_and_its_rolling_window(page, result):
