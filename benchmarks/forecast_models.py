@@ -17,7 +17,7 @@ horizon's days as degrees of freedom; ``student4 3d`` has 4 for every horizon.
 
 ``filtered:0.65`` is ``filtered`` with another power of the distance of today's variance from the
 year's. ``--bias`` prints told minus came by horizon and leverage, on calm days (volatility below
-0.75 of the year's) and others, with 90 % intervals of a bootstrap of blocks of 6 weeks; and how
+0.75 of the year's) and others, with 95 % intervals of a bootstrap of blocks of 6 weeks; and how
 large the variance was over that of ``normal 3d``.
 
 ``--together`` prints how often a coin is in its worst 1 and 0.1 % of hours if another is.
@@ -250,21 +250,38 @@ def tabulate_together(history: bt.Markets, count: int) -> pd.DataFrame:
     return pd.DataFrame(found, index=["worst 1 %", "worst 0.1 %"]).T
 
 
+class Weeks:
+    """Resampled calendar weeks, in blocks of 6: what persists for weeks stays together."""
+
+    def __init__(self, weeks: pd.Series) -> None:
+        self.places = {week: i for i, week in enumerate(sorted(weeks.unique()))}
+        count = len(self.places)
+        starts = np.random.default_rng(0).integers(0, count, (RESAMPLES, -(-count // BLOCK_WEEKS)))
+        blocks = (starts[:, :, None] + np.arange(BLOCK_WEEKS)) % count
+        self.drawn = blocks.reshape(RESAMPLES, -1)
+
+    def resample(self, weeks: pd.Series, values: Any) -> FloatArray:
+        """Return the sums of some values over the drawn weeks, (RESAMPLES,)."""
+        places = weeks.map(self.places).to_numpy()
+        by_week = np.bincount(places, np.asarray(values, np.float64), len(self.places))
+        return np.asarray(by_week[self.drawn].sum(axis=1))
+
+
+def find_interval(drawn: FloatArray) -> list[float]:
+    """Return the middle 95 % of what was drawn; draws without a value do not count."""
+    return [round(float(x), 4) for x in np.nanquantile(drawn, (0.025, 0.975))]
+
+
 def tabulate_bias(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Return told minus came by calm, horizon and leverage, each with its bootstrap interval."""
     cells = []
-    weeks = {week: i for i, week in enumerate(sorted(rows["week"].unique()))}
-    starts = np.random.default_rng(0).integers(
-        0, len(weeks), (RESAMPLES, -(-len(weeks) // BLOCK_WEEKS))
-    )
-    drawn = ((starts[:, :, None] + np.arange(BLOCK_WEEKS)) % len(weeks)).reshape(RESAMPLES, -1)
+    weeks = Weeks(rows["week"])
     for (calm, days, lever), part in rows.groupby(["calm", "days", rows["lever"].abs()]):
-        places = part["week"].map(weeks).to_numpy()
-        counts = np.bincount(places, minlength=len(weeks))[drawn].sum(axis=1)
+        counts = weeks.resample(part["week"], np.ones(len(part)))
         for name in names:
             gap = (part[name] - part["outcome"]).to_numpy(dtype=np.float64)
-            sums = np.bincount(places, gap, len(weeks))[drawn].sum(axis=1)
-            low, high = np.quantile(sums[counts > 0] / counts[counts > 0], (0.05, 0.95))
+            with np.errstate(invalid="ignore"):
+                low, high = find_interval(weeks.resample(part["week"], gap) / counts)
             is_right = abs(gap.mean()) <= 0.03 or low <= 0.0 <= high
             cells.append(("calm" if calm else "other", days, lever, name, len(part),
                           part[name].mean(), part["outcome"].mean(), gap.mean(), low, high,

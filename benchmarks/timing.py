@@ -1,4 +1,4 @@
-"""What benchmarks share: their command line, JSON, and time: works in turn, the least of each."""
+"""What benchmarks share: their command line, JSON, shares, and time: the least of works in turn."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ def read_flags(about: str | None, *places: str, **defaults: Any) -> argparse.Nam
 def print_json(report: Any) -> None:
     """Print what was found."""
     sys.stdout.write(json.dumps(report, indent=1, default=str) + "\n")
+
+
+def count_share(claims: list[bool]) -> dict[str, Any]:
+    """Return a share, its number, and its 95 % interval (Clopper and Pearson 1934)."""
+    from scipy.stats import beta  # noqa: PLC0415 - a second, only where shares are counted
+
+    n = len(claims)
+    k = int(sum(claims))
+    low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
+    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
+    return {"n": n, "count": k, "share": k / n, "interval": [round(low, 4), round(high, 4)]}
 
 
 def list_engines() -> list[str]:
