@@ -37,7 +37,7 @@ CALM = 0.75
 """Volatility of today over that of the last 365 days, under which a market is calm. There paths
 forecast .147 and .188 came on unseen markets, since calm ends without a warning; the larger of
 the paths' share and history's frequency was right within its error. On BTC, ETH and LTC of 2021 to
-2023, years that calmed down, it was too high (docs/accuracy.md)."""
+2023, years that calmed down, it was too high (docs/forecasts.md)."""
 ONE_SIDED = 0.95
 """Confidence of the largest probability that starts apart leave possible."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
