@@ -16,6 +16,7 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest.core.code_names import pd
+from backtest.core.one_thread import one_thread
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.indicators import kernels
 from backtest.indicators import returns as r
@@ -404,7 +405,7 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
         return None
     scale = SCALE / deviation
     model = core.arch.arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
-    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
+    with one_thread(), np.errstate(all="ignore"):  # it may try parameters without a likelihood
         result = model.fit(disp="off", show_warning=False)
     omega, alpha, beta = (float(each) for each in result.params)
     fit = GarchFit(omega / scale**2, alpha, beta)
@@ -486,7 +487,8 @@ def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int)
     scaled = inputs / scale
     squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
     products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
-    inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
+    with one_thread():
+        inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
     fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)
     return np.asarray(fits / scale)
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from backtest import core
 from backtest.core.code_names import sp
+from backtest.core.one_thread import one_thread
 from backtest.core.units import TOLERANCE
 from backtest.results.performance import LEAST_DEVIATION
 
@@ -321,7 +322,8 @@ def simulate_luck(returns: core.FloatArray, *, n_trials: int | None = None) -> T
     core.check_range("n_trials", total, low=k, open_high=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(k)[:MOST_TRIALS]
-    draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])
+    with one_thread():
+        draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])
     n, highest = match_draws(draws)
     half = len(order) // 2
     expected = expected_max_sharpe(n, 1.0)  # 0 up to 1.26 trials

@@ -15,6 +15,7 @@ import numpy as np
 
 from backtest import _compile, core
 from backtest.core.code_names import sp
+from backtest.core.one_thread import one_thread
 from backtest.core.units import DAY, HOUR, YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
@@ -554,12 +555,14 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
     target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
-    weights, _ = sp.optimize.nnls((means - centers) / unit, (target - np.mean(target)) / unit)
+    with one_thread():
+        weights, _ = sp.optimize.nnls((means - centers) / unit, (target - np.mean(target)) / unit)
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
-    constant = float(np.mean(target) - centers @ weights)
-    residuals, known = target - constant - means @ weights, tuple(map(float, weights))
+    constant, known = float(np.mean(target) - centers @ weights), tuple(map(float, weights))
     x = np.column_stack([np.ones(len(means)), means - centers])
-    root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
+    with one_thread():
+        residuals = target - constant - means @ weights
+        root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
     residuals = residuals[-(LONG_HISTORY // grid.every) :]
     recent = rates[-len(residuals) :]
     values, counts = np.unique(np.round(recent, 12), return_counts=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import _compile, core, engine
+from backtest.core.one_thread import one_thread
 from backtest.core.units import DAY
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, as_given, as_markets, trust_fields
@@ -578,7 +579,12 @@ class Paths:
 
 
 def factor_correlation(correlation: core.FloatArray) -> core.FloatArray:
-    c = np.asarray(correlation, dtype=np.float64)
+    with one_thread():
+        return decompose_correlation(np.asarray(correlation, dtype=np.float64))
+
+
+def decompose_correlation(c: core.FloatArray) -> core.FloatArray:
+    """Return the lower factor L of a correlation C = L L'; raises ParameterError if it is none."""
     is_matrix = bool(np.isfinite(c).all() and np.allclose(c, c.T, atol=1e-12))
     is_matrix = is_matrix and bool(np.allclose(np.diag(c), 1.0))
     if not is_matrix or float(np.linalg.eigvalsh(c).min()) < -SLACK:

@@ -21,6 +21,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc, rankdata
 
 from backtest.core import FloatArray, IntArray
+from backtest.core.one_thread import one_thread
 from backtest.results.ranking import is_dominated
 from backtest.sweep import Dimension, Space
 
@@ -375,7 +376,6 @@ class GaussianProcess:
 
     def _propose(self) -> FloatArray:
         from skopt import Optimizer, space  # noqa: PLC0415 - takes a second to import
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - as above
 
         n = len(self._known.cube)
         best, latest = self._known.sort()[:LATEST], np.arange(max(n - LATEST, 0), n)
@@ -385,7 +385,7 @@ class GaussianProcess:
         axes = [space.Categorical(k) if k else space.Real(0.0, 1.0) for k in levels]
         terms = {"n_initial_points": 1, "acq_func": "LCB", "acq_optimizer": "sampling"}
         optimizer = Optimizer(axes, "GP", random_state=(self._seed + n) % 2**32, **terms)
-        with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits anywhere
+        with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             optimizer.tell(some.cube.tolist(), losses.tolist())
             return np.array(optimizer.ask())
