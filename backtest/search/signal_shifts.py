@@ -48,7 +48,7 @@ class SignalTest(NamedTuple):
     gain: float = math.nan
     """Log growth a year of the best trial less that of its benchmark, over search and holdout."""
     holdout_gain: float = math.nan
-    """The same on the holdout alone; NaN without one."""
+    """The same on the holdout alone, of a policy in and out of the market; else NaN."""
     benchmark: str = ""
     """The benchmark, with its risk."""
 
@@ -56,7 +56,7 @@ class SignalTest(NamedTuple):
     def is_evidence(self) -> bool:
         """Whether the best trial gained, and chance does as well in at most 5 % of the shifts.
 
-        The shifts are of the search; on the holdout it must have gained too, if there is one.
+        The shifts are of the search. A policy must have gained on the holdout too.
         """
         has_gained = self.gain > 0.0 and not self.holdout_gain <= 0.0
         return has_gained and self.p_value <= SIGNIFICANT

@@ -402,9 +402,10 @@ class Study(SearchResult):
         """Whether the best trial beats constant leverage at equal risk by more than noise.
 
         Its log growth is higher over search and holdout, with a p-value of at most 0.05 that is
-        adjusted for the independent trials, and higher on the holdout if there is one. Of a signal
-        that was searched, the p-value is the share of its shifts in time whose best set has as high
-        an objective.
+        adjusted for the independent trials, and higher on the holdout if there is one. Of a policy
+        in and out of the market by its columns, and of the rule of a signal, the p-value is the
+        share of shifts in time whose best set has as high an objective; of a rule, a gain over
+        search and holdout together is enough.
         """
         return self.verdict is not None and self.verdict.is_evidence
 
@@ -522,9 +523,10 @@ def describe_test(verdict: w.Verdict) -> Iterator[str]:
         shown = f"{reached:,} of {signal.shifts:,} shifts in time"
         if signal.every > 1:
             shown += f" (one in {signal.every} of the days)"
+        gain = "and a gain" if math.isnan(signal.holdout_gain) else "with a gain on the holdout too"
         yield (
             f"The best of {format_sets(verdict.trials)} does as well in {shown}, the unshifted one "
-            f"among them; {SIGNIFICANT} or less, with a gain on the holdout too, would be evidence."
+            f"among them; {SIGNIFICANT} or less, {gain}, would be evidence."
         )
         return
     if signal is not None:

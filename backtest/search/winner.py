@@ -532,16 +532,16 @@ def find_signal_test(
     evaluator = task.problem.build_evaluator(task.seen.market)
     found = judge_signals(evaluator, task.problem.goal, trials, best, is_of_signal=is_of_signal)
     if growth.untested:
-        return found._replace(
-            gain=measure_gain(parts),
-            holdout_gain=measure_gain(parts[1:]) if parts[1:] else math.nan,
-            benchmark="buy and hold, and cash",
-        )
-    return found._replace(
-        gain=growth.difference,
-        holdout_gain=growth.holdout_difference,
-        benchmark=UNSIGNALLED if is_of_signal else equal_risk.CONSTANT,
-    )
+        gains = measure_gain(parts), measure_gain(parts[1:]) if parts[1:] else math.nan
+        benchmark = "buy and hold, and cash"
+    else:
+        gains = growth.difference, growth.holdout_difference
+        benchmark = UNSIGNALLED if is_of_signal else equal_risk.CONSTANT
+
+    # Of the rule of a signal the gain in all is enough: a gain on the holdout too, which is a
+    # quarter of the bars, would find a planted Sharpe ratio of 3 in 7 of 10, not in 9.
+    holdout_gain = math.nan if is_of_signal else gains[1]
+    return found._replace(gain=gains[0], holdout_gain=holdout_gain, benchmark=benchmark)
 
 
 def measure_gain(parts: Sequence[BenchmarkedPart]) -> float:

@@ -153,8 +153,7 @@ def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
     )
     assert [*describe_test(verdict)] == [
         "The best of 9 parameter sets does as well in 1 of 40 shifts in time (one in 2 of the "
-        "days), the unshifted one among them; 0.05 or less, with a gain on the holdout too, would "
-        "be evidence."
+        "days), the unshifted one among them; 0.05 or less, and a gain, would be evidence."
     ]
     assert not verdict._replace(signal=found._replace(gain=-0.1)).is_evidence
     assert not verdict._replace(signal=found._replace(holdout_gain=-0.1)).is_evidence
