@@ -78,6 +78,8 @@ class Range(Declaration):
     length : int
         Of a parameter that is a list, ``Annotated[tuple[float, ...], Range(0, 10, length=3)]``: how
         many numbers it has, each in the range; 0 for a single number.
+    searched : bool
+        Whether a search that names no space varies it; if not, only one whose space names it does.
     """
 
     low: float
@@ -86,6 +88,7 @@ class Range(Declaration):
     log: bool = False
     when: Condition = None
     length: int = 0
+    searched: bool = True
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and not self.low > 0):
@@ -99,6 +102,7 @@ class Range(Declaration):
         parts += ["log=True"] if self.log else []
         parts += [f"when={self.when!r}"] if self.when else []
         parts += [f"length={self.length}"] if self.length else []
+        parts += [] if self.searched else ["searched=False"]
         return f"Range({', '.join(parts)})"
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.indicators.estimators import close_to_close_volatility
     from backtest.indicators.estimators import ewma_volatility, find_backcast, garch_volatility
     from backtest.indicators.estimators import har_volatility, implied_volatility, volatility
-    from backtest.indicators.estimators import walk_covariances
+    from backtest.indicators.estimators import volatility_feedback, walk_covariances
     from backtest.indicators.returns import funding_forecast, leverage_skew, log_returns
     from backtest.indicators.returns import long_returns, settled_funding, traded_returns
     from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day
@@ -31,7 +31,7 @@ else:
         "indicators.estimators": (
             "VOLATILITY_ESTIMATORS WEIGHTED_ESTIMATORS close_to_close_volatility ewma_volatility "
             "find_backcast garch_volatility har_volatility implied_volatility volatility "
-            "walk_covariances"
+            "volatility_feedback walk_covariances"
         ),
         "indicators.needed_bars": "warm_up",
         "indicators.returns": (
@@ -57,7 +57,7 @@ __all__ = [
     "implied_volatility", "learned_regimes", "leverage_skew", "log_returns", "long_returns",
     "rolling_drift", "rolling_sharpe", "settled_funding", "tail_losses", "touch_distance",
     "touch_probability", "traded_returns", "trend_sign", "trend_strength", "true_range",
-    "volatility", "warm_up",
+    "volatility", "volatility_feedback", "warm_up",
 ]  # fmt: skip
 
 

@@ -181,6 +181,67 @@ def weighted_root(
 
 
 @core.checked
+def volatility_feedback(
+    market: Market,
+    sigma: core.FloatArray,
+    target: OneOrMany,
+    gain: OneOrMany,
+    half_life: OneOrMany,
+    power: OneOrMany = 1.0,
+) -> core.FloatArray:
+    """Return the factor by which a volatility target corrects its forecast for its own error.
+
+    ``sigma``: the volatility forecast at each close, per sqrt(year), (n_bars,) or (n_bars, k).
+    ``target``: per sqrt(year), over 0. ``gain``: per bar, from 0 (the factor stays 1) to 1.
+    ``half_life``: bars, over 0, of the volatility that came. ``power``: that of target / sigma.
+    From 0.5 to 2, 1 until a half-life of bars has been held; only closes count.
+
+    Notes
+    -----
+    kappa_t = clip(kappa_{t-1} (1 + gain (1 - s_t / target)), 0.5, 2): s_t is the exponentially
+    weighted volatility of L_{t-1} r_t, r the log returns and L_t = (kappa_t target / sigma_t)^power
+    the leverage decided at each close. Bars after a sigma that is unknown or 0 do not count. No
+    account is read: what limits, bands and fills change is not seen. Source: Devanathan et al.
+    (2026), arXiv 2603.01298, for feedback from the volatility that came.
+
+    Examples
+    --------
+    >>> market = Market.sample(bars=500)
+    >>> sigma = ewma_volatility(market, 24.0)
+    >>> factor = volatility_feedback(market, sigma, target=0.4, gain=0.05, half_life=24.0)
+    >>> float(factor[40]), bool(0.5 <= factor[-1] <= 2.0)
+    (1.0, True)
+    """
+    r.check_lanes("target", target, low=0.0, open_low=True)
+    r.check_lanes("gain", gain, low=0.0, high=1.0)
+    r.check_lanes("power", power)
+    if np.shape(sigma)[:1] != (market.n_bars,):
+        raise core.ParameterError(
+            f"sigma must have one number per bar, {market.n_bars}, got an array of shape "
+            f"{np.shape(sigma)}"
+        )
+    forecasts = np.asarray(sigma, dtype=np.float64).reshape(market.n_bars, -1)
+    lanes = r.broadcast(target, power, gain, half_life, forecasts[0], market.close[0])
+    targets, powers, gains, half_lives, _, _ = lanes
+    shape = (market.n_bars, len(targets))
+    returns = r.log_returns(market).reshape(market.n_bars, -1)
+    factor = np.empty(shape)
+    _compile.compile_module(kernels).feedback_lanes(
+        np.ascontiguousarray(returns),
+        np.ascontiguousarray(np.broadcast_to(forecasts, shape)),
+        targets,
+        powers,
+        gains,
+        r.find_decay(half_lives),
+        r.count_needed(half_lives),
+        np.array(np.broadcast_to(bars_per_year(market), market.n_bars)),
+        factor,
+    )
+    of_lanes = (target, gain, half_life, power, np.asarray(sigma)[0], market.close[0])
+    return r.shape_as(factor, *of_lanes)
+
+
+@core.checked
 def close_to_close_volatility(market: Market, window: OneOrMany) -> core.FloatArray:
     """Return the sample standard deviation of the last ``window`` log returns.
 

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from backtest.core import FloatArray, IntArray
+from backtest.core.elementary import power as raise_to_power
 from backtest.core.kernels import kernel
 
 START = 20
@@ -22,6 +23,8 @@ MIN_RATIO = 2.0
 MIN_VARIANCE = 1e-20
 """Least variance of one bar's return: below it the price does not move."""
 MAX_EXPONENT = 700.0
+LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
+"""Bounds of the factor of feedback: half and twice the leverage without it."""
 
 
 @kernel
@@ -51,6 +54,51 @@ def ewma_lanes(
             out[t, j] = weighted[j] * (1.0 / weight[j]) * scale[t]
     for j in range(k):
         out[: min(needed[j] - 1, n), j] = math.nan
+
+
+@kernel
+def feedback_lanes(
+    returns: FloatArray,
+    sigma: FloatArray,
+    target: FloatArray,
+    power: FloatArray,
+    gain: FloatArray,
+    decay: FloatArray,
+    needed: IntArray,
+    scale: FloatArray,
+    out: FloatArray,
+) -> None:
+    """Write the factor that corrects a volatility target by its own error to ``out`` (n_bars, k).
+
+    ``returns`` (n_bars, k), or (n_bars, 1) of all, are those of the market, ``sigma`` (n_bars, k)
+    the volatility that is forecast, ``scale`` (n_bars,) the bars per year; the others are by lane.
+    A bar counts if a leverage was decided at the close before: where sigma was known and not 0.
+    """
+    n, k = out.shape
+    has_own = returns.shape[1] > 1
+    for j in range(k):
+        factor = 1.0
+        leverage = math.nan
+        weighted = 0.0
+        weight = 0.0
+        known = 0
+        for t in range(n):
+            held_return = leverage * (returns[t, j] if has_own else returns[t, 0])
+            if math.isfinite(held_return):
+                weighted = decay[j] * weighted + held_return * held_return
+                weight = decay[j] * weight + 1.0
+                known += 1
+
+                # Before a half-life of bars the volatility that came is too uncertain to learn of.
+                if known >= needed[j] and gain[j] > 0.0:
+                    realized = math.sqrt(weighted * (1.0 / weight) * scale[t])
+                    factor *= 1.0 + gain[j] * (1.0 - realized / target[j])
+                    factor = min(max(factor, LEAST_FACTOR), MOST_FACTOR)
+
+            leverage = math.nan
+            if sigma[t, j] > 0.0:
+                leverage = raise_to_power(target[j] / (sigma[t, j] / factor), power[j])
+            out[t, j] = factor
 
 
 @kernel

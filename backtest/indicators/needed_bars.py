@@ -188,5 +188,6 @@ NEEDED: dict[str, Callable[[Settings, Interval], Any]] = {
     "trend_strength": count_strength,
     "true_range": count_none,
     "volatility": count_volatility,
+    "volatility_feedback": count_none,
 }
 """The bars before the first value of each indicator."""

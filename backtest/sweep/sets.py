@@ -567,6 +567,7 @@ def read_space(
             )
     settings, fixed = varied.settings, dict(fix or {})
     free = [each for each in list_parameters(varied.policy_class) if each.name not in fixed]
+    free = [each for each in free if getattr(each.space, "searched", True)]
     spaces = {each.name: [False, True] if each.kind is bool else each.space for each in free}
     wanted = spaces if given is None else dict(given)
     faults = [*find_unknown(settings, {**wanted, **fixed})]

@@ -13,6 +13,7 @@ from backtest.indicators.needed_bars import NEEDED
 
 HALF_LIVES = (0.3, 2.0, 71.5, 72.0, 72.5, 300.0)
 RANGES = {"calm_bars": 100.0, "stress_bars": 50.0}
+FEEDBACK = {"target": 0.4, "gain": 0.1, "half_life": 24.0}
 TAIL = {"level": 0.9, "window": 300, "half_life": 72.0}
 CASES: list[tuple[str, dict[str, Any], int]] = [
     *(("ewma_volatility", {"half_life": h}, max(2, math.ceil(h))) for h in HALF_LIVES),
@@ -45,6 +46,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     *((name, {}, 1) for name in ("log_returns", "long_returns", "traded_returns")),
     *((name, {}, 0) for name in ("settled_funding", "true_range", "implied_volatility")),
     ("leverage_skew", {"column": "ratio"}, 0),
+    ("volatility_feedback", {"sigma": np.ones(3500), **FEEDBACK}, 0),
 ]
 
 

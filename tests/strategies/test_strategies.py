@@ -2,7 +2,7 @@
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,135 @@ def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     result = live(market, strategies.VolTarget(target=0.4, half_life=200.0), sampling="1h")
     assert result.metrics["volatility"] == pytest.approx(0.4, rel=0.015)
     assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
+
+
+class PlainTarget(bt.Policy):
+    """A volatility target that learns nothing."""
+
+    target: Annotated[float, bt.Range(0.05, 2.0)] = 0.4
+
+    def observe(self, market: bt.Market) -> bt.Columns:
+        """Return the volatility of a half-life of 24 bars."""
+        return {"sigma": indicators.ewma_volatility(market, 24.0)}
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return target over sigma."""
+        return self.target / bar.sigma
+
+
+def test_a_volatility_target_without_feedback_learns_nothing_to_the_bit():
+    market = bt.Market.sample(bars=400)
+    plain = live(market, PlainTarget(), compile=False).bars
+    policy = strategies.VolTarget(half_life=24.0, feedback=0.0)
+    learning = live(market, policy, compile=False).bars
+    for column in ("target", "equity"):
+        assert learning[column].to_numpy().tobytes() == plain[column].to_numpy().tobytes()
+    assert {*policy.observe(market)} == {"sigma"}
+
+
+def test_feedback_is_its_recursion_by_hand():
+    """Returns of +-x by bar, and a forecast of 0.8 of what comes: 1.25 times the target is earned.
+
+    Known from the second held bar on: kappa is 1 + 0.1 (1 - 1.25) = 0.975, then 0.975 (1 + 0.1
+    (1 - s)) with s^2 = (1.25^2 + 1.25^2 + (1.25 * 0.975)^2) / 3, all bars weighing alike."""
+    market = market_of(100.0 * np.exp(0.01 * (np.arange(6) % 2)))
+    came = 0.01 * math.sqrt(YEAR)
+    sigma = np.full(6, 0.8 * came)
+    kappa = indicators.volatility_feedback(market, sigma, 0.4, 0.1, math.inf)
+    third = math.sqrt((2.0 * 1.25**2 + (1.25 * 0.975) ** 2) / 3.0)
+    expected = [1.0, 1.0, 0.975, 0.975 * (1.0 + 0.1 * (1.0 - third))]
+    np.testing.assert_allclose(kappa[:4], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("bias", "factor"), [
+    (0.8, 0.8), (1.0, 1.0), (1.5, 1.5), (3.0, 2.0), (0.3, 0.5),
+])  # fmt: skip
+def test_feedback_finds_the_bias_of_a_forecast_within_its_bounds(bias: float, factor: float):
+    """Held is kappa target / (bias came), which is the target where kappa is the bias."""
+    market = market_of(100.0 * np.exp(0.01 * (np.arange(3000) % 2)))
+    sigma = np.full(3000, bias * 0.01 * math.sqrt(YEAR))
+    kappa = indicators.volatility_feedback(market, sigma, 0.4, 0.02, 5.0)
+    assert kappa[-1] == pytest.approx(factor, rel=1e-9)
+
+
+def test_bars_after_an_unknown_or_no_volatility_teach_nothing():
+    market = market_of(100.0 * np.exp(0.01 * (np.arange(40) % 2)))
+    sigma = np.full(40, 0.8 * 0.01 * math.sqrt(YEAR))
+    whole = indicators.volatility_feedback(market, sigma, 0.4, 0.1, 2.0)
+    sigma[20] = math.nan
+    sigma[21] = 0.0
+    kappa = indicators.volatility_feedback(market, sigma, 0.4, 0.1, 2.0)
+    assert kappa[20] == kappa[21] == kappa[22] == whole[20]
+    assert kappa[23] != kappa[22]
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_feedback_sees_the_leverage_that_the_policy_decides(power: float):
+    """The recursion over the targets of the run itself, by another hand."""
+    market = bt.Market.sample(bars=600)
+    policy = strategies.VolTarget(0.5, 24.0, power, feedback=0.05)
+    kappa = policy.observe(market)["kappa"]
+    target = live(market, policy, compile=False).bars["target"].to_numpy()
+    earned = (target[:-1] * np.diff(np.log(market.close)))[24:]
+    factor = 1.0
+    for n in range(24, len(earned) + 1):
+        weights = 0.5 ** (np.arange(n)[::-1] / 24.0)
+        realized = math.sqrt(YEAR * np.average(earned[:n] ** 2, weights=weights))
+        factor = float(np.clip(factor * (1.0 + 0.05 * (1.0 - realized / 0.5)), 0.5, 2.0))
+        assert kappa[24 + n] == pytest.approx(factor, rel=1e-9)
+    assert 0.5 < factor < 2.0
+
+
+def test_feedback_of_lanes_of_parts_and_of_sweeps_is_that_of_one():
+    market = bt.Market.sample(bars=300)
+    gains = np.array([0.0, 0.02, 0.5])
+    lives = np.array([12.0, 24.5, 60.0])
+    sigma = indicators.ewma_volatility(market, lives)
+    lanes = indicators.volatility_feedback(market, sigma, 0.4, gains, lives)
+    for k in range(3):
+        one = indicators.volatility_feedback(market, sigma[:, k], 0.4, gains[k], lives[k])
+        assert one.tobytes() == lanes[:, k].tobytes()
+    cut = indicators.volatility_feedback(market.prefix(200), sigma[:200], 0.4, gains, lives)
+    assert cut.tobytes() == lanes[:200].tobytes()
+    test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
+    sweep = test.sweep(
+        strategies.VolTarget, {"feedback": gains, "half_life": [24.0]}, compile=False
+    )
+    table = sweep.table
+    for gain in gains.tolist():
+        run = test.run(strategies.VolTarget(half_life=24.0, feedback=gain), compile=False)
+        row = table[table["feedback"] == gain].iloc[0]
+        assert row["final_equity"] == pytest.approx(run.metrics["final_equity"], rel=1e-12)
+
+
+def test_feedback_mends_a_range_that_is_always_too_wide():
+    """Wicks of 0.3 % and more forecast too much: held is too little, until kappa has learned it."""
+    market = walk(20_000, 0.0, 0.6, seed=11)
+    wicks = bars_market(
+        market.open, market.close,
+        high=1.003 * np.maximum(market.open, market.close),
+        low=np.minimum(market.open, market.close) / 1.003,
+    )  # fmt: skip
+    terms: dict[str, Any] = {"half_life": 100.0, "estimator": "parkinson"}
+    plain = live(wicks, strategies.VolTarget(**terms), sampling="1h", compile=False)
+    learning = strategies.VolTarget(**terms, feedback=0.01)
+    mended = live(wicks, learning, sampling="1h", compile=False)
+    assert plain.metrics["volatility"] < 0.37
+    assert mended.metrics["volatility"] == pytest.approx(0.4, rel=0.03)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"gain": 1.5}, "gain"), ({"gain": -0.1}, "gain"), ({"target": 0.0}, "target"),
+    ({"sigma": np.ones(3)}, r"sigma must have one number per bar, 40, got .* \(3,\)"),
+    ({"half_life": 0.0}, "half_life"),
+])  # fmt: skip
+def test_bad_feedback_is_refused(change: dict[str, Any], words: str):
+    market = bt.Market.sample(bars=40)
+    good = {"sigma": np.ones(40), "target": 0.4, "gain": 0.1, "half_life": 10.0}
+    with pytest.raises(bt.ParameterError, match=words):
+        indicators.volatility_feedback(market, **{**good, **change})
+    with pytest.raises(bt.ParameterError, match=r"VolTarget.feedback must be 0 to 1"):
+        strategies.VolTarget(feedback=1.5)
 
 
 def decide(policy: bt.Policy, **columns: float) -> float:

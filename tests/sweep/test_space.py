@@ -165,6 +165,7 @@ def test_a_space_is_all_declared_ranges_unless_told_otherwise():
     assert space.fixed == {"power": 2.0}
     assert len(space_of(VolTarget, power=2, estimator="ewma").dimensions) == 2
     assert len(space_of(VolTarget, power=2, estimator="garch").dimensions) == 1
+    assert read_space(vary(VolTarget), {"feedback": (0.0, 0.1)}).dimensions[0].name == "feedback"
 
 
 def test_a_space_reads_bounds_ranges_options_and_fields():
