@@ -18,7 +18,7 @@ import pytest
 from backtest.cli import main
 from benchmarks import ports
 from docs.ext import blocks, links, pages, pictures
-from tests.kit import ask, call
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,15 +118,20 @@ def test_every_command_of_the_page_runs(desk, capsys):
     assert list(desk.glob("sweep-cppi-*.md"))
 
 
+STALE = (
+    "the baseline is stale: record it again, in examples/policy-repo, with "
+    "backtest regress check --update --reason '...'"
+)
+
+
 def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
     monkeypatch.chdir(desk / "examples" / "policy-repo")
-    (found,) = ask(capsys, "regress", "check")["baselines"]
+    ended, out, err = call(capsys, "regress", "check", "--json")
+    assert ended == 0, f"{out}{err}\n{STALE}"
+    (found,) = json.loads(out)["baselines"]
     named = [each["name"] for each in found["changes"] if each["kind"] != "engine"]
     is_other_python = any(each.startswith("python ") for each in found["platform"])
-    assert named in ([], ["policy.source_hash"] if is_other_python else []), (
-        "the baseline is stale: record it again, in examples/policy-repo, with "
-        "backtest regress check --update"
-    )
+    assert named in ([], ["policy.source_hash"] if is_other_python else []), STALE
     policy = Path("policies/steady.py")
     policy.write_text(policy.read_text().replace("1.0 - 2.0 * account", "0.99 - 2.0 * account"))
     code, out, _ = call(capsys, "regress", "check")
