@@ -103,8 +103,8 @@ def test_the_sums_of_a_bar_change_equity_by_their_signs():
     flows = sum(own.flows for own in ledger)
     assert money.earn(ledger) == pytest.approx(by_hand - flows, rel=1e-12)
     one = ledger[0]
-    costs = one.fees + one.slippage + one.impact + one.funding + one.liquidation_loss
-    assert money.compute_gain(ledger, 0) == pytest.approx(one.price_pnl - costs, rel=1e-12)
+    gain = sum(SIGNS[name] * getattr(one, name) for name in money.TRADE_TERMS)
+    assert money.compute_gain(ledger, 0) == pytest.approx(gain, rel=1e-12)
 
 
 def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
@@ -123,8 +123,11 @@ def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
     for names in (changed.COSTS, changed.GROWTH_TERMS, changed.POSITION_TERMS, changed.TRADE_COSTS,
                   changed.FILL_COSTS, changed.Ledger.names(), changed.Money.names()):  # fmt: skip
         assert "tax" in names
-    carried = ("fees", "tax", "funding", "interest")  # but not what the price of a fill has
-    assert tuple(getattr(changed.MONEY, name) for name in carried) == changed.CARRIED_ROWS
+    rows = changed.MONEY._asdict()
+    assert {rows[name] for name in ("fees", "tax", "funding", "interest")} <= {
+        *changed.CARRIED_ROWS
+    }
+    assert {rows["slippage"], rows["impact"]}.isdisjoint(changed.CARRIED_ROWS)  # of fills' prices
     assert changed.sum_changes(changed.Money(price_pnl=5.0, tax=2.0)) == 3.0
 
 
