@@ -103,8 +103,8 @@ HELD = "bt.signals.from_{}(market{}, {}.shift(1), carry=True)"
 ROWS = [
     Row("an account has one net position", "bt.Account(hedge_mode=True)",
         "bt.Markets({'long': market, 'short': market})"),
-    Row("policy must be a known name, FILE.py", "cli('run --policy nope')", "backtest policies"),
-    Row("a policy's file must define a policy", "cli('run --policy none.py')",
+    Row("`backtest policies` lists them", "cli('run --policy nope')", "backtest policies"),
+    Row("defines none; write class MyPolicy", "cli('run --policy none.py')",
         "class MyPolicy(bt.Policy)",
         "class MyPolicy(bt.Policy):\n    def leverage(self, bar, account): return 1.0"),
     Row("a comparison needs two policies", "cli('compare --policy vol-target')",
