@@ -63,11 +63,15 @@ class SignalTest(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """A shift of signals, or of the columns that policies observe, against prices, in days."""
+    """A shift of signals, or of the columns that policies observe, against prices, in days.
+
+    It is one of ``count`` that the same sets are simulated at.
+    """
 
     days: int
     memory: int
     is_of_signal: bool
+    count: int = 1
 
     def find_rows(self, circle: shifts.DayCircle) -> core.IntArray:
         """Return the row that each row takes its values from.
@@ -84,11 +88,11 @@ class Shift(NamedTuple):
 class ShiftedPanel(Panel):
     """A panel whose signal, or whose columns, come some days later than they do in another one."""
 
-    def __init__(self, panel: Panel, shift: Shift, n_shifts: int = 1) -> None:
+    def __init__(self, panel: Panel, shift: Shift) -> None:
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
-        self.repeats = n_shifts
+        self.repeats = shift.count
         self._lock = threading.RLock()
         self._terms, self._flat = OrderedDict(), OrderedDict()
         if shift.is_of_signal:
@@ -141,16 +145,14 @@ def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:
 class ShiftedEvaluator(Evaluator):
     """An evaluator of the same accounts, with signals or columns that come some days later."""
 
-    def __init__(self, base: Evaluator, shift: Shift, n_shifts: int = 1) -> None:
+    def __init__(self, base: Evaluator, shift: Shift) -> None:
         vars(self).update(vars(base))
         self.base = base
         self.shift = shift
-        self.n_shifts = n_shifts
         self.has_checked = True
 
     def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
-        panel = self.base._find_panel(values, first, stop)
-        return ShiftedPanel(panel, self.shift, self.n_shifts)
+        return ShiftedPanel(self.base._find_panel(values, first, stop), self.shift)
 
     def replay(
         self,
@@ -167,14 +169,11 @@ class ShiftedEvaluator(Evaluator):
         return engine.finish(setup, outcome)
 
 
-def shift_evaluator(base: Evaluator, shift: Shift, n_shifts: int) -> Evaluator:
-    """Return an evaluator whose signals or columns are shifted, as in ``n_shifts`` of its kind."""
+def shift_evaluator(base: Evaluator, shift: Shift) -> Evaluator:
     if not isinstance(base, PooledEvaluator):
-        return ShiftedEvaluator(base, shift, n_shifts)
+        return ShiftedEvaluator(base, shift)
     pooled = copy(base)
-    pooled.members = {
-        name: ShiftedEvaluator(each, shift, n_shifts) for name, each in base.members.items()
-    }
+    pooled.members = {name: ShiftedEvaluator(each, shift) for name, each in base.members.items()}
     return pooled
 
 
@@ -202,7 +201,7 @@ def judge_signals(
     highest = np.concatenate([[own.max()], np.full(len(days), -np.inf)])
     names = [name for name in sets if name.startswith(SIGNAL)]
     codes = number_rows({name: sets[name] for name in names}, count_sets(sets))
-    moved = [Shift(day, memory, is_of_signal) for day in days.tolist()]
+    moved = [Shift(day, memory, is_of_signal, count=len(days)) for day in days.tolist()]
     for group in group_rows(codes):  # of one signal, which is read once
         some = take_sets(sets, group)
         for place, found in enumerate(run_shifted(evaluator, some, moved), 1):
@@ -219,8 +218,7 @@ def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Ite
     is_swept = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
     if is_swept and engine.is_loop_compiled(has_options=False):
         panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
-        panels = [ShiftedPanel(panel, each, len(moved)) for each in moved]
-        tasks = [SetTask(np.arange(n), sets, each, False) for each in panels]
+        tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, each), False) for each in moved]
         with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
             names = evaluator.metrics
             parts = [*pool.map(lambda task: score_task(names, task, lambda: False), tasks)]
@@ -234,7 +232,7 @@ def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Ite
                 done = np.ones(len(places), dtype=np.bool_)
                 put_rows(rows, places, Rows(found.metrics, {}, errors, done, found.decided))
         if not rows.done.all():  # none, or one whose run gives the reason
-            rows = shift_evaluator(evaluator, each, len(moved)).evaluate(sets).finish()
+            rows = shift_evaluator(evaluator, each).evaluate(sets).finish()
         yield rows
 
 

@@ -466,9 +466,7 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(goal.objective.score(seen)[0]) if seen else math.nan,
         looks=count_looks(task),
-        signal=find_signal_test(task, trials, best, parts, luck["growth"])
-        if task.is_judged
-        else None,
+        signal=find_signal_test(task, trials, best, parts, luck["growth"]),
         is_unsignalled=task.searches_signal,
     )
     told += [*list_warnings(task, trials, best, verdict, parts)]
@@ -527,7 +525,8 @@ def find_signal_test(
     They are the rule of the signal, or what a policy observes that is in the market and out of it.
     """
     is_of_signal = task.searches_signal
-    if not (is_of_signal or any(part.takes_sides for part in parts[:1])):
+    is_asked = is_of_signal or any(part.takes_sides for part in parts[:1])
+    if not (task.is_judged and is_asked):
         return None
     evaluator = task.problem.build_evaluator(task.seen.market)
     found = judge_signals(evaluator, task.problem.goal, trials, best, is_of_signal=is_of_signal)
@@ -724,7 +723,10 @@ def measure_luck(
     test = evaluator.varied.test
     periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
 
-    found: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
+    found: dict[str, Any] = {
+        "sharpe": float(trials.metrics["sharpe"][best]),
+        "growth": GrowthTest(),
+    }
     if evaluator.is_pooled and len(rows.returns) > 1:
         own = rows.returns[:, -1]
         ratio = results.annualize_ratios(own.mean(), own.std(ddof=1), periods)
