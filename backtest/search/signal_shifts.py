@@ -65,13 +65,13 @@ class SignalTest(NamedTuple):
 class Shift(NamedTuple):
     """A shift of signals, or of the columns that policies observe, against prices, in days.
 
-    It is one of ``count`` that the same sets are simulated at.
+    It is one of ``n_shifts`` at which the same sets are simulated.
     """
 
     days: int
     memory: int
     is_of_signal: bool
-    count: int = 1
+    n_shifts: int = 1
 
     def find_rows(self, circle: shifts.DayCircle) -> core.IntArray:
         """Return the row that each row takes its values from.
@@ -92,7 +92,7 @@ class ShiftedPanel(Panel):
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
-        self.repeats = shift.count
+        self.repeats = shift.n_shifts
         self._lock = threading.RLock()
         self._terms, self._flat = OrderedDict(), OrderedDict()
         if shift.is_of_signal:
@@ -201,7 +201,7 @@ def judge_signals(
     highest = np.concatenate([[own.max()], np.full(len(days), -np.inf)])
     names = [name for name in sets if name.startswith(SIGNAL)]
     codes = number_rows({name: sets[name] for name in names}, count_sets(sets))
-    moved = [Shift(day, memory, is_of_signal, count=len(days)) for day in days.tolist()]
+    moved = [Shift(day, memory, is_of_signal, n_shifts=len(days)) for day in days.tolist()]
     for group in group_rows(codes):  # of one signal, which is read once
         some = take_sets(sets, group)
         for place, found in enumerate(run_shifted(evaluator, some, moved), 1):
