@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from backtest.account.payments import compute_pool_ratio, write_settings
     from backtest.account.pool_liquidation import find_segment, find_value_with_options
     from backtest.account.pool_liquidation import is_far_with_options, is_moved_by, measure_shares
-    from backtest.account.quiet import Bracket, InitialBracket, One, Prices, close_quietly
+    from backtest.account.quiet import InitialBracket, One, Prices, close_quietly
     from backtest.account.quiet import compute_equity_of_one, compute_in_bracket, fill_at_open
-    from backtest.account.quiet import finish_at_close, find_bracket, find_initial_bracket
+    from backtest.account.quiet import finish_at_close, find_initial_bracket
     from backtest.account.quiet import find_quiet_end, follow_bracket, follow_initial_bracket
     from backtest.account.quiet import is_quiet_alone, is_sound_alone, may_be_quiet, open_quietly
     from backtest.account.quiet import pick_prices, value_one
@@ -64,8 +64,8 @@ else:
         "account.position": "charge compute_entry compute_root find_line follow_prices",
         "account.price_walk": "aim_at_leg choose_turns find_stop stop_position",
         "account.quiet": (
-            "Bracket InitialBracket One Prices close_quietly compute_equity_of_one "
-            "compute_in_bracket fill_at_open finish_at_close find_bracket "
+            "InitialBracket One Prices close_quietly compute_equity_of_one "
+            "compute_in_bracket fill_at_open finish_at_close "
             "find_initial_bracket find_quiet_end follow_bracket follow_initial_bracket "
             "is_quiet_alone is_sound_alone may_be_quiet open_quietly pick_prices value_one"
         ),

@@ -53,15 +53,6 @@ class Prices(NamedTuple):
     limit: FloatArray
 
 
-class Bracket(NamedTuple):
-    """Maintenance margin of notionals over ``above`` and up to ``most``: rate * N - amount."""
-
-    rate: float
-    amount: float
-    above: float
-    most: float
-
-
 class InitialBracket(NamedTuple):
     """Initial margin of notionals over ``above`` and up to ``most``: N * multiplier / leverage."""
 
@@ -110,23 +101,6 @@ def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
 
 
 @inlined
-def find_bracket(terms: r.Terms, notional: float) -> Bracket:
-    """Return the bracket of maintenance margin in which a notional lies."""
-    tables = terms.rules.brackets
-    x, fee = tables.multipliers[0], tables.close_fees[0]
-    rate: float = margin.scale_rate(tables.rates[0, 0], x, fee)
-    amount, above, k = 0.0, -1.0, 1
-    while k < tables.counts[0] and notional > tables.floors[0, k]:
-        after = margin.scale_rate(tables.rates[0, k], x, fee)
-        amount += tables.floors[0, k] * (after - rate)
-        rate = after
-        above = tables.floors[0, k]
-        k += 1
-    most = tables.floors[0, k] if k < tables.counts[0] else math.inf
-    return Bracket(rate, amount, above, most)
-
-
-@inlined
 def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
     """Return the bracket of initial margin in which a notional lies."""
     tables = terms.rules.brackets
@@ -143,11 +117,13 @@ def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
 
 
 @inlined
-def follow_bracket(terms: r.Terms, bracket: Bracket, notional: float) -> Bracket:
+def follow_bracket(
+    terms: r.Terms, bracket: margin.MarginBracket, notional: float
+) -> margin.MarginBracket:
     """Return the bracket of a notional, if it may be another one than it was."""
     if bracket.above < notional <= bracket.most:
         return bracket
-    return find_bracket(terms, notional)
+    return margin.find_bracket(terms.rules.brackets, 0, notional)
 
 
 @inlined
@@ -161,7 +137,7 @@ def follow_initial_bracket(
 
 
 @inlined
-def compute_in_bracket(terms: r.Terms, bracket: Bracket, notional: float) -> float:
+def compute_in_bracket(terms: r.Terms, bracket: margin.MarginBracket, notional: float) -> float:
     """Return the maintenance margin of a notional, which need not lie in the bracket."""
     if bracket.above < notional <= bracket.most:
         return bracket.rate * notional - bracket.amount
@@ -206,7 +182,7 @@ def is_quiet_alone(
     rules: r.InstrumentRules,
     one: One,
     prices: Prices,
-    bracket: Bracket,
+    bracket: margin.MarginBracket,
     t: int,
 ) -> bool:
     """Return whether no price of bar t can liquidate or stop the position; a bound.

@@ -240,7 +240,9 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
 
 @inlined
-def may_fail_near(terms: a.Terms, one: a.One, bracket: a.Bracket, backing: float) -> bool:
+def may_fail_near(
+    terms: a.Terms, one: a.One, bracket: margin.MarginBracket, backing: float
+) -> bool:
     """Return whether a price within :data:`NEAR` of the close may make one position fail; a bound.
 
     Backing less requirement is concave in u and over 0 at the close, so it is over 0 up to the
@@ -261,7 +263,7 @@ def may_fail_near(terms: a.Terms, one: a.One, bracket: a.Bracket, backing: float
 def look_at_one_close(
     bar: a.AccountBar,
     one: a.One,
-    bracket: a.Bracket,
+    bracket: margin.MarginBracket,
     initial: a.InitialBracket,
     notional: float,
 ) -> CloseFacts:

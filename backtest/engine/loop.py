@@ -463,7 +463,8 @@ def pass_quiet(
     asking, columns, clock = pick_asking(bar.feed, deciders, 0), pick_columns(tape), pick(clock)
     end = a.find_quiet_end(bar, t, stop)
     notional = abs(one.position.quantity) * abs(one.position.value)
-    bracket, initial = a.find_bracket(terms, notional), a.find_initial_bracket(terms, notional)
+    bracket = margin.find_bracket(terms.rules.brackets, 0, notional)
+    initial = a.find_initial_bracket(terms, notional)
 
     t = max(t, 0)  # so that compiled code need not look for places counted from the end
     while t < end:
@@ -512,7 +513,7 @@ def take_quietly(
     rules: a.InstrumentRules,
     one: a.One,
     prices: a.Prices,
-    bracket: a.Bracket,
+    bracket: margin.MarginBracket,
     t: int,
 ) -> tuple[int, float, float]:
     """Take the account through bar t; return how, the mark u at its close, and the profit.
@@ -572,7 +573,7 @@ def look_quietly(
     bar: a.AccountBar,
     one: a.One,
     wants: Wants,
-    bracket: a.Bracket,
+    bracket: margin.MarginBracket,
     initial: a.InitialBracket,
     how: int,
     notional: float,

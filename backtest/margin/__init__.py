@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from backtest.margin.option_kernels import compute_counted_value, compute_option_delta
     from backtest.margin.option_kernels import compute_option_requirement, compute_option_value
     from backtest.margin.option_kernels import compute_options_value, fill_option, is_vega_small
-    from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, Segment, Waypoint, aim
+    from backtest.margin.portfolio_kernels import Holdings, MarginBracket, PortfolioRules, Segment
+    from backtest.margin.portfolio_kernels import Waypoint, aim, find_bracket
     from backtest.margin.portfolio_kernels import compute_collateral_value, compute_full_backing
     from backtest.margin.portfolio_kernels import compute_full_value, compute_haircut
     from backtest.margin.portfolio_kernels import compute_haircuts, compute_portfolio_backing
@@ -63,11 +64,11 @@ else:
             "is_vega_small"
         ),
         "margin.portfolio_kernels": (
-            "Holdings PortfolioRules Segment Waypoint aim compute_collateral_value "
+            "Holdings MarginBracket PortfolioRules Segment Waypoint aim compute_collateral_value "
             "compute_full_backing compute_full_value compute_haircut compute_haircuts "
             "compute_portfolio_backing compute_portfolio_requirement compute_value_at_rate "
-            "fill_shares find_failure find_failure_ratio find_maintenance find_own_maintenance "
-            "is_pool_failing is_spot_leg move_holdings pick_rules scale_rate"
+            "fill_shares find_bracket find_failure find_failure_ratio find_maintenance "
+            "find_own_maintenance is_pool_failing is_spot_leg move_holdings pick_rules scale_rate"
         ),
         "margin.requirement_rule": (
             "Brackets MarginPreset MarginRule OptionShocks OwnMargin PresetMargin Requirement "

@@ -289,16 +289,34 @@ def scale_rate(rate: float, multiplier: float, close_fee: float) -> float:
     return min(1.0, multiplier * rate + close_fee)
 
 
+class MarginBracket(NamedTuple):
+    """Maintenance margin of notionals over ``above`` and up to ``most``: rate * N - amount."""
+
+    rate: float
+    amount: float
+    above: float
+    most: float
+
+
 @inlined
-def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
+def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracket:
+    """Return the bracket of maintenance margin in which a notional of instrument i lies."""
     x, fee = tables.multipliers[i], tables.close_fees[i]
-    rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1
+    rate, amount, above, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, -1.0, 1
     while k < tables.counts[i] and notional > tables.floors[i, k]:
         after = scale_rate(tables.rates[i, k], x, fee)
         amount += tables.floors[i, k] * (after - rate)
         rate = after
+        above = tables.floors[i, k]
         k += 1
-    return rate * notional - amount
+    most = tables.floors[i, k] if k < tables.counts[i] else math.inf
+    return MarginBracket(rate, amount, above, most)
+
+
+@inlined
+def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
+    bracket = find_bracket(tables, i, notional)
+    return bracket.rate * notional - bracket.amount
 
 
 def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
