@@ -276,8 +276,10 @@ class Backtest(Conditions):
         ParameterError
             If an argument is not allowed.
 
-        Notes ----- Differences of log growth, Sharpe ratio, volatility and expected shortfall of
-        sampled returns are tested by the stationary bootstrap: see
+        Notes
+        -----
+        Differences of log growth, Sharpe ratio, volatility and expected shortfall of sampled
+        returns are tested by the stationary bootstrap: see
         :func:`backtest.results.differences.compare_pairs`. A ruined account has a log growth of
         -inf and ranks below all that were not ruined, without a test: returns after the ruin carry
         no information, and resampling one history cannot estimate how likely ruin was.
@@ -812,11 +814,13 @@ class Backtest(Conditions):
         DataError
             If the folder cannot be written, or another process works in it.
 
-        Notes ----- Every set begins with fresh capital in each group; its columns are warmed by the
-        bars before. A split is scored from these accounts: returns one after another, costs and
-        counts as sums, the drawdown as the deepest within a group, ruin in any. Labels do not
-        overlap here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado
-        (2018), Advances in Financial Machine Learning, chapter 12.
+        Notes
+        -----
+        Every set begins with fresh capital in each group; its columns are warmed by the bars
+        before. A split is scored from these accounts: returns one after another, costs and counts
+        as sums, the drawdown as the deepest within a group, ruin in any. Labels do not overlap
+        here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
+        Advances in Financial Machine Learning, chapter 12.
         """
         from backtest.search.cross_validate import cross_validate
         from backtest.search.problem import Search
@@ -892,11 +896,12 @@ class Backtest(Conditions):
         compile, progress
             As in :meth:`run`. It warns if no path filled an order.
 
-        Notes ----- ``probability`` is the share of the paths on which the account is liquidated,
-        ruined or lost in a default of the venue. Where the volatility of an instrument held is
-        under 0.75 of that of the last 365 days, it is the larger of that share and history's
-        frequency, with a year of data and for a new account: paths that begin in calm stay calm for
-        too long.
+        Notes
+        -----
+        ``probability`` is the share of the paths on which the account is liquidated, ruined or lost
+        in a default of the venue. Where the volatility of an instrument held is under 0.75 of that
+        of the last 365 days, it is the larger of that share and history's frequency, with a year of
+        data and for a new account: paths that begin in calm stay calm for too long.
 
         Where a policy has columns and paths a bridge of one step, bars get four steps, so that
         ranges are right: ``risk.paths`` are the paths used.
@@ -952,10 +957,12 @@ class Backtest(Conditions):
         paths, seed, drift, threads, compile, progress
             As in :func:`backtest.simulate_paths` and :meth:`liquidation_risk`.
 
-        Notes ----- The answer, the row ``worst``, is the smallest of: every model, from today's
-        volatility and from the mean square of the returns of history; and the leverage at which
-        that share of the accounts was liquidated that were new at each day's first open of history
-        (with a year of data).
+        Notes
+        -----
+        The answer, the row ``worst``, is the smallest of: every model, from today's volatility and
+        from the mean square of the returns of history; and the leverage at which that share of the
+        accounts was liquidated that were new at each day's first open of history (with a year of
+        data).
 
         All leverages see the same paths. A grid is scanned upwards on 256 of them to the first that
         exceeds the bound; then the gap is narrowed on 2,000. Where a model decides, its leverage is
@@ -1005,8 +1012,10 @@ class Backtest(Conditions):
         model, paths, seed, compile, progress
             As in :func:`backtest.simulate_paths` and :meth:`liquidation_risk`.
 
-        Notes ----- History has accounts that are new at opens a horizon apart, so that no bar is in
-        two of them.
+        Notes
+        -----
+        History has accounts that are new at opens a horizon apart, so that no bar is in two of
+        them.
         """
         from backtest.risk.largest_leverage import leverage_frontier
 
@@ -1063,9 +1072,10 @@ class Backtest(Conditions):
         threads : int
             The result does not depend on it.
 
-        Notes ----- On history, accounts begin anew at first opens of days, so far apart that they
-        have no bar in common. Of a constant quantity without drift, costs and end, b / (a + b)
-        pass.
+        Notes
+        -----
+        On history, accounts begin anew at first opens of days, so far apart that they have no bar
+        in common. Of a constant quantity without drift, costs and end, b / (a + b) pass.
         """
         from backtest.risk.funded import passing_probability
 
@@ -1174,9 +1184,11 @@ class Backtest(Conditions):
         paths, horizon, model, seed
             As in :func:`backtest.simulate_paths`, one account on each; 0 paths: history alone.
 
-        Notes ----- Periods of coverage have the days of the rule, and are counted from the first
-        day on which every rule is known; the venue's own table, of maintenance margins, has none.
-        Means, peaks and rises are counted from the day on which every rule has warmed up.
+        Notes
+        -----
+        Periods of coverage have the days of the rule, and are counted from the first day on which
+        every rule is known; the venue's own table, of maintenance margins, has none. Means, peaks
+        and rises are counted from the day on which every rule has warmed up.
         """
         from backtest.risk.margin_systems import compare_margin
 
