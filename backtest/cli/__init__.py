@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``backtest ARGUMENTS``, by default those of the process, and return its exit code."""
-    from backtest.cli import first_screen  # noqa: PLC0415 - a command is imported to be run
-
     given = sys.argv[1:] if arguments is None else [*arguments]
-    if first_screen.is_simple(given):
+    show = find_early(given)
+    if show is not None:
         try:
-            if first_screen.is_drawn_here(given):
-                first_screen.show(given)
-            else:
-                from backtest.cli.terminal_screen import show_colored  # noqa: PLC0415 - as above
-
-                show_colored()
+            show(given)
             sys.stdout.flush()
         except OSError as error:
-            from backtest.cli.printing import report_system_error  # noqa: PLC0415 - as above
+            from backtest.cli.printing import report_system_error  # noqa: PLC0415 - as below
 
             return report_system_error(error)
         return 0
 
-    from backtest.cli.app import main as run_command  # noqa: PLC0415 - as above
+    from backtest.cli.app import main as run_command  # noqa: PLC0415 - imported to run a command
 
     return run_command(arguments)
+
+
+def find_early(given: list[str]) -> Callable[[list[str]], None] | None:
+    """Return what shows the first screen, the version or a help without importing a command."""
+    is_bare = given in ([], ["--version"])
+    is_utf = str(getattr(sys.stdout, "encoding", None)).lower().startswith("utf")
+    if not is_utf or not (is_bare or given[-1] in ("-h", "--help")):
+        return None
+
+    from backtest.cli import first_screen  # noqa: PLC0415 - imported to be shown
+
+    if first_screen.is_drawn_here(given):
+        return first_screen.show
+
+    from backtest.cli import terminal_screen  # noqa: PLC0415 - loads the library of commands
+
+    return terminal_screen.show_help if terminal_screen.is_help(given) else None

@@ -1,15 +1,17 @@
 """The first screen of ``backtest``, and its version, without importing a command.
 
-Where no colors are wanted, it is written here, without the libraries that draw it on a terminal:
-they take three times as long to import as all the rest. A test holds both to the same bytes.
+It is written here, with the colors of a terminal, without the libraries that draw the help of
+commands: they take five times as long to import as all the rest. A test holds both to the same
+bytes. What these libraries do otherwise, on few columns or by variables, is left to them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 
@@ -142,30 +144,33 @@ OPTIONS = {
 """The options of ``backtest`` itself, in the columns of their names, short names and types."""
 DRAWN_BY_RICH = (
     *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TERMINAL_WIDTH"),
-    *("JUPYTER_COLUMNS", "JUPYTER_LINES"),
+    *("JUPYTER_COLUMNS", "JUPYTER_LINES", "NO_COLOR"),
 )
 """Variables of the environment by which the library chooses colors or a width."""
 USUAL_WIDTH = 80
 """Columns where there is no terminal; on fewer, the library shortens the names of options."""
 
 
-def is_simple(arguments: list[str]) -> bool:
-    """Return whether arguments ask for the first screen or the version, of a stream in UTF-8."""
-    encoding = str(getattr(sys.stdout, "encoding", None))
-    return encoding.lower().startswith("utf") and arguments in (
-        [], ["-h"], ["--help"], ["--version"]
-    )  # fmt: skip
-
-
 def is_drawn_here(arguments: list[str]) -> bool:
-    """Return whether the output has no colors, and the columns that the screen needs."""
-    return arguments == ["--version"] or (is_plain() and find_width() >= USUAL_WIDTH)
+    """Return whether arguments ask for the version, or the screen as it is usually shown.
+
+    It needs its columns, and no variable that chooses colors.
+    """
+    if arguments == ["--version"]:
+        return True
+    if arguments not in ([], ["-h"], ["--help"]):
+        return False
+    is_asked = any(name in os.environ for name in DRAWN_BY_RICH)
+    is_odd = sys.stdout.isatty() and os.environ.get("TERM") in ("dumb", "unknown")
+    return not (is_asked or is_odd or sys.platform == "win32") and find_width() >= USUAL_WIDTH
 
 
 def show(arguments: list[str]) -> None:
     """Print the first screen, or the version; a command is its first sentence."""
-    is_version = arguments == ["--version"]
-    lines = [format_version()] if is_version else list_lines(find_width())
+    if arguments == ["--version"]:
+        lines = [format_version()]
+    else:
+        lines = list_lines(find_width(), paint if sys.stdout.isatty() else leave_plain)
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -173,12 +178,6 @@ def format_version() -> str:
     from backtest.core.code_names import find_version  # noqa: PLC0415 - the screen needs none
 
     return f"backtest {find_version('leverage-backtest')}"
-
-
-def is_plain() -> bool:
-    """Return whether the output is a file or a pipe, and nothing asks for colors in it."""
-    is_asked = any(name in os.environ for name in DRAWN_BY_RICH)
-    return not (sys.stdout.isatty() or is_asked or sys.platform == "win32")
 
 
 def find_width() -> int:
@@ -196,45 +195,100 @@ def find_width() -> int:
     return USUAL_WIDTH
 
 
-def list_lines(width: int) -> list[str]:
+Painter = Callable[[str, str], str]
+"""Takes a style and a text, and returns what is written to show it."""
+BOLD, DIM, HEADING, CYAN, DIM_CYAN = "1", "2", "1;2", "1;36", "1;2;36"
+GREEN, YELLOW, DIM_YELLOW = "1;32", "1;33", "1;2;33"
+FLAG = re.compile(r"(?<!\w)(?:-(?P<first>-\w+)(?P<more>(?:-\w+)*)|(?P<short>-\w+)|<(?P<type>\w+)>)")
+"""An option, ``--from-run``, a short one, or a type, ``<bool>``; each is painted in parts."""
+
+
+def paint(style: str, text: str) -> str:
+    """Return text in a style of terminals, by its numbers."""
+    return f"\x1b[{style}m{text}\x1b[0m"
+
+
+def leave_plain(style: str, text: str) -> str:  # noqa: ARG001 - as paint
+    return text
+
+
+def paint_flags(text: str, draw: Painter, *, around: str = "", option: str = CYAN) -> str:
+    """Return text whose options and types are painted; ``around`` is the style of the rest."""
+    painted, end = "", 0
+    for flag in FLAG.finditer(text):
+        before = text[end : flag.start()]
+        painted += draw(around, before) if around else before
+        painted += paint_flag(flag, draw, option)
+        end = flag.end()
+    after = text[end:]
+    return painted + (draw(around, after) if around and after else after)
+
+
+def paint_flag(flag: re.Match[str], draw: Painter, option: str) -> str:
+    if flag["type"]:
+        return draw(DIM_YELLOW, "<") + draw(YELLOW, flag["type"]) + draw(DIM_YELLOW, ">")
+    if flag["short"]:
+        return draw(GREEN, flag["short"])
+    more = draw(option, flag["more"]) if flag["more"] else ""
+    return draw(option, "-") + draw(option, flag["first"]) + more
+
+
+def list_lines(width: int, draw: Painter) -> list[str]:
     sentence, _, examples = TEXT.partition("\n\n\b\n")
     inside = width - 2
-    texts = [
-        "",
-        "Usage: backtest [OPTIONS] COMMAND [ARGS]...",
-        "",
-        *textwrap.wrap(sentence, inside, break_on_hyphens=False),
-        "",
-        "",
-        *(
-            line
-            for example in examples.replace("[bold]", "").replace("[/bold]", "").splitlines()
-            for line in textwrap.wrap(example, inside, break_on_hyphens=False)
-        ),
-        "",
+    usage = "backtest [OPTIONS] COMMAND [ARGS]..."
+    lines = [
+        draw(BOLD, " " * width),
+        draw(BOLD, " ")
+        + draw(YELLOW, "Usage: ")
+        + draw(BOLD, usage)
+        + draw(BOLD, " " * (inside - len("Usage: ") - len(usage)))
+        + draw(BOLD, " "),
+        draw(BOLD, " " * width),
     ]
-    lines = [f" {text}".ljust(width) for text in texts]
+    texts = [*textwrap.wrap(sentence, inside, break_on_hyphens=False), "", ""]
+    lines += [f" {text}".ljust(width) for text in texts]
+
+    heading, *commands = examples.splitlines()
+    title = heading.removeprefix("[bold]").removesuffix("[/bold]")
+    lines.append(f" {draw(HEADING, title)}" + " " * (width - 1 - len(title)))
+    for command in commands:
+        for text in textwrap.wrap(command, inside, break_on_hyphens=False):
+            painted = paint_flags(text, draw, around=DIM, option=DIM_CYAN)
+            lines.append(f" {painted}" + " " * (width - 1 - len(text)))
+    lines.append(" " * width)
 
     # boxes: the options, then the commands of each panel
-    lines += draw_box("Options", OPTIONS, width)
+    rows = [(paint_flags(head, draw) + " ", len(head), text) for head, text in OPTIONS.items()]
+    lines += draw_box("Options", rows, width, draw)
     for panel in dict.fromkeys(row.panel for row in COMMANDS.values()):
-        named = {
-            name.ljust(NAME_WIDTH): row.sentence
+        rows = [
+            (draw(CYAN, name.ljust(NAME_WIDTH)) + draw(CYAN, " "), NAME_WIDTH, row.sentence)
             for name, row in COMMANDS.items()
             if row.panel == panel
-        }
-        lines += draw_box(panel or "Commands", named, width)
+        ]
+        lines += draw_box(panel or "Commands", rows, width, draw, later=CYAN)
     return [*lines, ""]
 
 
 NAME_WIDTH = max(map(len, COMMANDS))
 
 
-def draw_box(title: str, rows: Mapping[str, str], width: int) -> Iterator[str]:
-    yield f"╭─ {title} ".ljust(width - 1, "─") + "╮"
-    for head, sentence in rows.items():
-        room = width - len(head) - 6
-        for number, text in enumerate(textwrap.wrap(sentence, room, break_on_hyphens=False)):
-            shown = head if number == 0 else " " * len(head)
-            yield f"│ {shown}  {text.ljust(room)} │"
-    yield "╰".ljust(width - 1, "─") + "╯"
+def draw_box(
+    title: str, rows: list[tuple[str, int, str]], width: int, draw: Painter, *, later: str = ""
+) -> Iterator[str]:
+    """Yield the lines of a panel; a row is its head, painted, the columns of it, and a sentence.
+
+    ``later`` is the style of what stands under a head.
+    """
+    line = "─" * (width - len(title) - 6)
+    yield draw(DIM, "╭─") + draw(DIM, f" {title} ") + draw(DIM, line) + draw(DIM, "─╮")
+    side = draw(DIM, "│")
+    for head, head_width, sentence in rows:
+        room = width - head_width - 6
+        under = " " * (head_width + 1)
+        start = head
+        for text in textwrap.wrap(sentence, room, break_on_hyphens=False):
+            yield f"{side} {start} {paint_flags(text, draw)}{' ' * (room - len(text))} {side}"
+            start = draw(later, under) if later else under
+    yield draw(DIM, "╰" + "─" * (width - 2) + "╯")

@@ -1,13 +1,33 @@
-"""The app of ``backtest`` without its commands, and its first screen drawn for a terminal."""
+"""The help of commands, drawn from a table of them without importing a command.
+
+``help.json`` has what the commands say of themselves, and is written by ``python -m
+tests.help_table``; a test holds what is drawn from it to the bytes of the commands.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from backtest.cli.first_screen import COMMANDS, TEXT, format_version
+
+TABLE = Path(__file__).with_name("help.json")
+TYPES: dict[str, Any] = {
+    str(each): each
+    for each in (
+        *(bool, int, float, str, Path, list[str], list[Path]),
+        *(bool | None, int | None, float | None, str | None, Path | None),
+        *(list[str] | None, list[Path] | None),
+    )
+}
+"""The types that parameters of commands have, by the names that the table has for them."""
 
 
 def show_version(is_wanted: bool) -> None:
@@ -38,10 +58,75 @@ def new_app(group: type[typer.core.TyperGroup] | None = None) -> typer.Typer:
     return app
 
 
-def show_colored() -> None:
-    """Print the first screen by the library that draws the help of commands."""
+@cache
+def read_table() -> dict[str, Any]:
+    """Return the table of helps: commands by their full names, and their parameters."""
+    table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return table
+
+
+def is_help(arguments: list[str]) -> bool:
+    """Return whether arguments are the full name of a command, and the flag of its help."""
+    asks = arguments[-1:] in (["-h"], ["--help"])
+    return asks and (len(arguments) == 1 or " ".join(arguments[:-1]) in read_table()["commands"])
+
+
+def show_help(arguments: list[str]) -> None:
+    """Print the first screen, or the help of a command, by the library that parses commands."""
     app = new_app()
-    for name, row in COMMANDS.items():
-        app.command(name, help=row.sentence, rich_help_panel=row.panel)(lambda: None)
-    tree = typer.main.get_command(app)
-    tree(args=["--help"], prog_name="backtest", standalone_mode=False)
+    if len(arguments) > 1:
+        add_command(app, arguments[0])
+    else:
+        for name, row in COMMANDS.items():
+            app.command(name, help=row.sentence, rich_help_panel=row.panel)(lambda: None)
+
+    # the library is not asked to parse, for which it would load another one
+    tree: Any = typer.main.get_command(app)
+    context = typer.Context(tree, info_name=tree.name, **tree.context_settings)
+    for name in arguments[:-1]:
+        tree = tree.commands[name]
+        context = typer.Context(tree, info_name=name, parent=context)
+    typer.echo(tree.get_help(context))
+
+
+def add_command(app: typer.Typer, name: str) -> None:
+    """Add a command that can show its help, and do nothing else."""
+    commands = read_table()["commands"]
+    text = commands[name]["help"]
+    inner = {
+        full.removeprefix(f"{name} "): command
+        for full, command in commands.items()
+        if full.startswith(f"{name} ")
+    }
+    if not inner:
+        app.command(name, help=text)(build_stub(commands[name]["parameters"]))
+        return
+
+    group = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    group.callback(help=text)(lambda: None)
+    for each, command in inner.items():
+        group.command(each, help=command["help"])(build_stub(command["parameters"]))
+    app.add_typer(group, name=name)
+
+
+def build_stub(names: list[str]) -> Callable[..., None]:
+    """Return a function of these parameters of the table, of which only the help is asked."""
+    known = read_table()["parameters"]
+    parameters = [build_parameter(known[name]) for name in names]
+
+    def stub(**_: Any) -> None:
+        raise NotImplementedError
+
+    stub.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    stub.__annotations__ = {each.name: each.annotation for each in parameters}
+    return stub
+
+
+def build_parameter(row: dict[str, Any]) -> inspect.Parameter:
+    make: Any = typer.Argument if row["is_argument"] else typer.Option
+    return inspect.Parameter(
+        row["name"],
+        inspect.Parameter.KEYWORD_ONLY,
+        default=row.get("default", inspect.Parameter.empty),
+        annotation=Annotated[TYPES[row["type"]], make(*row["flags"], **row["about"])],
+    )

@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.baselines.policy_contract import Finding
-from backtest.cli import app, main, policies, printing
+from backtest.cli import app, main, policies, printing, terminal_screen
 from backtest.cli.app import build_command
 from backtest.cli.build import build_experiment
 from backtest.cli.compiling import hold_options
@@ -26,6 +26,7 @@ from backtest.cli.experiment import (
 )
 from backtest.cli.first_screen import COMMANDS
 from backtest.strategies import VolTarget
+from tests.help_table import write_table
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call, run_python
 
 ROOT = Path(__file__).parents[2]
@@ -260,21 +261,42 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     assert other["id"] != identity  # the settings of the file belong to its rule
 
 
+WIDTHS = [{"COLUMNS": width} for width in ("79", "80", "81", "83", "100", "117", "300")]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True], ids=["file", "terminal"])
 @pytest.mark.parametrize(
     "environment",
-    [{"COLUMNS": width} for width in ("79", "80", "81", "83", "100", "117", "300")]
-    + [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1", "COLUMNS": "70"}],
+    [*WIDTHS, {"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}, {"TERM": "dumb"},
+     {"TTY_COMPATIBLE": "1", "COLUMNS": "70"}],
     ids=str,
-)
-def test_the_first_screen_is_that_of_all_commands(capsys, monkeypatch, environment):
+)  # fmt: skip
+def test_the_first_screen_is_that_of_all_commands(capsys, monkeypatch, environment, is_terminal):
     """It imports none of them; the bytes are those of the commands themselves."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     assert main(["--help"]) == 0
     early = capsys.readouterr().out
     assert app.main(["--help"]) == 0
     assert early == capsys.readouterr().out
-    assert ("\x1b[" in early) == ("COLUMNS" not in environment or environment["COLUMNS"] == "70")
+
+
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "COLUMNS": "110"}], ids=str)
+@pytest.mark.parametrize("name", terminal_screen.read_table()["commands"])
+def test_the_help_of_a_command_is_that_of_the_command(capsys, monkeypatch, name, environment):
+    """It is drawn from a table, without importing the command; the bytes are its own."""
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert main([*name.split(), "--help"]) == 0
+    early = capsys.readouterr().out
+    assert app.main([*name.split(), "--help"]) == 0
+    assert early == capsys.readouterr().out
+
+
+def test_the_table_of_helps_says_what_the_commands_say():
+    written = terminal_screen.TABLE.read_text("utf-8")
+    assert written == write_table(), "renew the table: python -m tests.help_table"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -288,6 +310,13 @@ def test_the_first_screen_and_the_version_import_no_command():
     code += "print(sorted(loaded & {*sys.modules}))"
     lines = run_python(code).splitlines()
     assert (lines[0].split()[0], lines[-1]) == ("backtest", "[]")
+
+
+def test_the_help_of_a_command_loads_the_library_that_draws_it_alone():
+    code = "import sys; from backtest.cli import main; main(['tune', '--help']); "
+    code += "loaded = {'numpy', 'pandas', 'pydantic', 'backtest.cli.app', 'backtest.core'}; "
+    code += "print(sorted(loaded & {*sys.modules}))"
+    assert run_python(code).splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
