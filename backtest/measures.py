@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backtest.results import expected_max_sharpe, expected_shortfall, fit_market
     from backtest.results import holm, max_drawdown, monthly_returns, probabilistic_sharpe
     from backtest.results import probability_of_backtest_overfitting, sharpe_error
-    from backtest.results import value_at_risk, worst_drawdowns
+    from backtest.results import turning_points, value_at_risk, worst_drawdowns
 else:
     __getattr__ = find_lazily(__name__, {
         "results": (
@@ -26,7 +26,8 @@ else:
             "compare_pairs compound_growth deflated_sharpe deflated_sharpe_of_returns "
             "effective_observations effective_trials estimate_moments expected_max_sharpe "
             "expected_shortfall fit_market holm max_drawdown monthly_returns probabilistic_sharpe "
-            "probability_of_backtest_overfitting sharpe_error value_at_risk worst_drawdowns"
+            "probability_of_backtest_overfitting sharpe_error turning_points "
+            "value_at_risk worst_drawdowns"
         ),
     })  # fmt: skip
 
@@ -37,7 +38,7 @@ __all__ = [
     "deflated_sharpe_of_returns", "effective_observations", "effective_trials", "estimate_moments",
     "expected_max_sharpe", "expected_shortfall", "fit_market", "holm", "max_drawdown",
     "monthly_returns", "probabilistic_sharpe", "probability_of_backtest_overfitting",
-    "sharpe_error", "value_at_risk", "worst_drawdowns",
+    "sharpe_error", "turning_points", "value_at_risk", "worst_drawdowns",
 ]  # fmt: skip
 
 

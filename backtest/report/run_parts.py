@@ -24,7 +24,7 @@ from backtest.report import run_charts
 from backtest.report.basis import describe_filled
 from backtest.report.page import list_heads, name_unit
 from backtest.report.rate_notes import list_rate_notes
-from backtest.results import compound_growth, name_sharpe, run_record
+from backtest.results import compound_growth, name_sharpe, phases, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import judge_promises, split_volatility
@@ -345,6 +345,8 @@ def list_parts(result: Result) -> list[Part]:
                 lambda: list_charts(result))] if result.options is not None else []),
         Part("trades", "Trades", "After all costs; the year is the year of exit.",
              lambda: list_trades(result)),
+        Part("phases", "Market phases", "When it gained, and what it paid then.",
+             lambda: list_phases(result)),
         Part("targets", "Targets",
              "How far each limit kept the account from its target leverage.",
              lambda: [tabulate_targets(result)], "both" if has_cuts else "page",
@@ -426,6 +428,52 @@ def tabulate_capital(result: Result) -> ShownTable:
     )
     return ShownTable(shown, "Use of capital", note, Head("instrument"),
                       list_heads("percent", shown, "") | money)  # fmt: skip
+
+
+PHASE_TITLES = {
+    "volatility": ("Volatility of 30 days", "percent"),
+    "trend": ("Trend of 90 days", "decimals"),
+    "drawdown": ("Fall from the high of up to 365 days", "percent"),
+    "bull_bear": ("Bull and bear markets", "decimals"),
+}
+
+
+def list_phases(result: Result) -> Iterator[Shown]:
+    """Return a table of each way to name phases that tells at least two apart."""
+    columns = phases.list_columns(result)
+    labeled = [name for name in columns if name not in phases.BUILT_IN]
+    for column in (*phases.BUILT_IN, *labeled):
+        title, style = PHASE_TITLES.get(column, (column, "decimals"))
+        if column in labeled and not phases.has_labels(columns[column], column):
+            continue
+        if column == phases.BULL_BEAR and not phases.has_months(result.time):
+            continue
+        table = result.measures_by(column)
+        if len(table.drop(index=phases.NOT_YET, errors="ignore")) > 1:
+            yield tabulate_phases(table, title, style)
+
+
+def tabulate_phases(table: pd.DataFrame, title: str, style: str) -> ShownTable:
+    heads = {
+        "from": Head("from", "", style),
+        "to": Head("to", "", style),
+        "bars": Head("bars", "", "count"),
+        "share": Head("time", "share", "percent"),
+        "log_growth": Head("log growth", "", "growth"),
+        "volatility": Head("volatility", "a year", "percent"),
+        "sharpe": Head("Sharpe", "a year", "decimals"),
+        "sharpe_error": Head("its error", "±", "decimals"),
+        "max_drawdown": Head("worst drawdown", "inside", "percent"),
+        "mean_leverage": Head("leverage", "mean", "turns"),
+        "funding": Head("funding", "paid", "money"),
+        "fees": Head("fees", "paid", "money"),
+        "liquidations": Head("liquidations", "", "count"),
+        "p_value": Head("p-value", "growth as elsewhere", "p-value"),
+    }
+    texts = list(table.attrs["says"])
+    if "from" in table:
+        texts.append("Each phase has as many bars of this run, so its edges are its own.")
+    return ShownTable(table, title, " ".join(texts), Head("market"), heads)
 
 
 FACTORS = {

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from backtest.results.ranking import RUIN, count_cautions, find_cautions, find_far_bounds
     from backtest.results.ranking import is_lost, name_sharpe, rank_by_objective, read_constraints
     from backtest.results.ranking import read_objective, total_violation
+    from backtest.results.phases import turning_points
     from backtest.results.record import AccountFields, Outcome, PositionFields
     from backtest.results.result import Result
     from backtest.results.run_options import explain_idle_options
@@ -76,6 +77,7 @@ else:
             "find_cautions find_far_bounds is_lost name_sharpe rank_by_objective read_constraints "
             "read_objective total_violation"
         ),
+        "results.phases": "turning_points",
         "results.record": "AccountFields Outcome PositionFields",
         "results.result": "Result",
         "results.run_options": "explain_idle_options",

@@ -26,6 +26,7 @@ from backtest.results.attribution import Attribution, Period
 from backtest.results.measure_table import Measures, RunSpan, Samples, measure_returns
 from backtest.results.option_profit import OptionQuotes, OptionTerms
 from backtest.results.performance import annualize_ratios, compound_growth, divide, sampled_returns
+from backtest.results.phases import describe_phases, find_phases, measure_phases
 from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
@@ -313,6 +314,38 @@ class Result(RunRecord, core.SavedResult):
         if by is None or by == "instrument":
             return attribution_table(*money)
         return attribute_money(*money, parts.find_periods(self.time, by))
+
+    @core.checked
+    def measures_by(self, column: str | pd.Series, bins: int | None = None) -> pd.DataFrame:
+        """Return what the account did in each phase of a market, a row each.
+
+        ``column`` is ``"volatility"`` (of 30 days, per sqrt(year)), ``"trend"`` (return of 90 days
+        over its standard deviation), ``"drawdown"`` (fall from the high of up to 365 days),
+        ``"bull_bear"`` (:func:`bt.measures.turning_points`; from 48 months on), a column of the
+        market (of several instruments ``"BTCUSDT.column"``), or a Series by the opens of the bars.
+        The price is the mark, of several instruments the benchmark. A bar belongs to the phase
+        that was known at its open, but for ``"bull_bear"``, which is known only afterwards.
+
+        Texts, booleans and at most twelve different whole numbers are labels: a phase each. Other
+        numbers are cut into ``bins`` phases, 3 by default, of the same number of the run's bars.
+        Their edges are ``from`` and ``to``. The row ``not yet known`` has the bars without a value.
+
+        Columns: ``bars``; ``share`` of them; ``log_growth`` of the unit value; ``volatility``,
+        ``sharpe`` and ``sharpe_error`` of the returns per sampling period, cut where the phase
+        changes; ``max_drawdown``, the worst at closes within one stretch of the phase;
+        ``mean_leverage`` (gross); ``funding`` and ``fees`` (money, paid is positive);
+        ``liquidations``; ``p_value`` by a block bootstrap that the growth per time is that of the
+        other phases, corrected for the number of phases. Bars, growth, money and liquidations add
+        up to the run. ``attrs["says"]`` has what the table says, in sentences.
+
+        ParameterError for another name, ``bins`` of labels, or a Series that lacks a bar.
+        """
+        if bins is not None:
+            core.Range(2, 100).check("bins", bins, whole=True)
+        phases = find_phases(self, column, bins)
+        table = measure_phases(self, phases)
+        table.attrs["says"] = describe_phases(table, is_hindsight=phases.is_hindsight)
+        return table
 
     def __repr__(self) -> str:
         metrics = self.metrics

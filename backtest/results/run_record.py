@@ -577,11 +577,15 @@ class RunRecord(RunData):
 
 def sample_risk_free(result: RunRecord) -> core.FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
+    return np.diff(accumulate_risk_free(result)[result.ends_sample != 0.0], prepend=0.0)
+
+
+def accumulate_risk_free(result: RunRecord) -> core.FloatArray:
+    """Return the sum of the risk-free rates of the bars so far, of shape (n_bars,)."""
     venue, time = result.venues[result.names[0]], result.time
     rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
     lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
-    total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
-    return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
+    return np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
 
 
 def find_start(result: RunRecord) -> float:
