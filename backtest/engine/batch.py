@@ -15,6 +15,7 @@ from backtest import core
 from backtest._compile import COMPILER_LOCK
 from backtest._compile.object_code import BUILD, read_mode
 from backtest.account import AccountState
+from backtest.account.events import Entries
 from backtest.account.records import TradedDays, new_quotes, start_options, view_holdings
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.core.structs import Struct, Structs
@@ -56,25 +57,38 @@ def run_account(
     progress: core.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    read_mode()  # a wrong word is refused where nothing compiles, too
     run = partial(take, setup, progress=progress, switches=switches)
-    if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
-        return run(is_compiled=False)
-    if not is_loop_compiled(has_options=bool(setup.markets.options)):
-        n = (len(setup.inputs.feed.time) - setup.first) * len(setup.markets)
-        if is_compiled != "now" and is_plain_sooner(n):
-            return run(is_compiled=False)._replace(plain_because="")
-        if BUILD.folder is None:  # `backtest compile` says what it does
-            text = (
-                "compiling the engine once on this machine, about 60 s; later runs take 2 s "
-                "(backtest compile does it beforehand)"
-            )
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # without a stderr
-                print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
+    choice = choose_loop(setup, is_compiled=is_compiled)
+    if choice != "compiled":
+        outcome = run(is_compiled=False)
+        return outcome._replace(plain_because="") if choice == "sooner" else outcome
     try:
         return run(is_compiled=True)
     except driver.OverflowedFormula:
         return run(is_compiled=True, has_overflowed=True)
+
+
+def choose_loop(setup: Setup, *, is_compiled: Compile) -> Literal["compiled", "plain", "sooner"]:
+    """Return which loop an account takes; ``"sooner"`` is plain Python where nothing is compiled.
+
+    Says on stderr that the engine is compiled first, where it is.
+    """
+    read_mode()  # a wrong word is refused where nothing compiles, too
+    if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
+        return "plain"
+    if is_loop_compiled(has_options=bool(setup.markets.options)):
+        return "compiled"
+    n = (len(setup.inputs.feed.time) - setup.first) * len(setup.markets)
+    if is_compiled != "now" and is_plain_sooner(n):
+        return "sooner"
+    if BUILD.folder is None:  # `backtest compile` says what it does
+        text = (
+            "compiling the engine once on this machine, about 60 s; later runs take 2 s "
+            "(backtest compile does it beforehand)"
+        )
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # without a stderr
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
+    return "compiled"
 
 
 def is_loop_compiled(*, has_options: bool) -> bool:
@@ -134,61 +148,113 @@ def take(
     switches: Sequence[Switch] = (),
     has_overflowed: bool = False,
 ) -> Outcome:
-    inputs, state, deciders, tally = begin(setup)
-    parts, legs = [Switch(setup.first, setup.observed), *switches], Legs({}, {}, set())
-    traders = [make_trader(setup, each.observed, legs) for each in parts]
-    asked = []
-    for k, (part, trader) in enumerate(zip(parts, traders, strict=True)):
-        own = gather_deciders(setup, part.observed) if k else deciders
-        own = own if trader is None else trader.bind(own)
-        asked.append((own, list_policies(part.observed)))
-    has_orders = any(traders)
-    if has_orders:  # which policies write
-        options = inputs.feed.options
-        options = options._replace(targets=options.targets.copy())
-        inputs = inputs._replace(feed=inputs.feed._replace(options=options))
-    has_own = isinstance(setup.account.requirement, OwnMargin)
-    loop = driver.bind_loop(
-        asked,
-        is_compiled=is_compiled,
-        has_own=has_own,
-        has_orders=has_orders,
-        has_overflowed=has_overflowed,
+    whole = AccountRun(
+        setup, is_compiled=is_compiled, switches=switches, has_overflowed=has_overflowed
     )
-    n, total, first = len(state.positions), len(inputs.feed.time), setup.first
-    chunk = driver.PLAIN_CHUNK if loop.plain_because else driver.CHUNK
-    k = len(state.options.targets)
-    room = 4 * n * min(chunk, total) + driver.LOGGED + 4 * k
-    tape = driver.new_tape(n, total - first, first, room, k)
-    traded = None if setup.resume is None else setup.resume.traded
-    counts, kept = driver.Counts(tally, traded, driver.new_cuts(n)), []
-    stops = [*(each.bar for each in switches), total]
-    for (own, _), bound, part, trader, stop in zip(
-        asked, loop.deciders, parts, traders, stops, strict=True
-    ):
-        if len(own.rows) > 1:
-            own.memory[-1] = deciders.memory[-1]
-        if own.asks[n]:  # the overlay goes on
-            own.memory[own.memory_at[n] :] = deciders.memory[deciders.memory_at[n] :]
-        deciders = own
-        given = (state, own, bound, counts, part.bar, stop, tape, chunk, progress)
-        counts, entries = driver.drive(
-            loop.simulate, loop.pack, inputs._replace(trader=trader), *given
+    whole.advance(len(setup.inputs.feed.time), progress)
+    return whole.find_outcome()
+
+
+class AccountRun:
+    """An account of a setup on its way through the bars; ``drive`` takes it from bar to bar.
+
+    From the bar of each switch on, other policies decide: the part after it has a drive of its own.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        is_compiled: bool,
+        switches: Sequence[Switch] = (),
+        has_overflowed: bool = False,
+    ) -> None:
+        self.setup = setup
+        inputs, self.state, deciders, tally = begin(setup)
+        self.parts = [Switch(setup.first, setup.observed), *switches]
+        self.legs = Legs({}, {}, set())
+        self.traders = [make_trader(setup, each.observed, self.legs) for each in self.parts]
+        asked = []
+        for k, (part, trader) in enumerate(zip(self.parts, self.traders, strict=True)):
+            own = gather_deciders(setup, part.observed) if k else deciders
+            own = own if trader is None else trader.bind(own)
+            asked.append((own, list_policies(part.observed)))
+        self.deciders = [own for own, _ in asked]
+        self.memory = deciders
+        has_orders = any(self.traders)
+        if has_orders:  # which policies write
+            options = inputs.feed.options
+            options = options._replace(targets=options.targets.copy())
+            inputs = inputs._replace(feed=inputs.feed._replace(options=options))
+        self.inputs = inputs
+        self.loop = driver.bind_loop(
+            asked,
+            is_compiled=is_compiled,
+            has_own=isinstance(setup.account.requirement, OwnMargin),
+            has_orders=has_orders,
+            has_overflowed=has_overflowed,
         )
-        kept.append(entries)
-    return Outcome(
-        state=state,
-        tally=counts.tally,
-        traded=counts.traded,
-        record=tape.record,
-        entries=np.concatenate(kept),
-        memory=deciders.memory,
-        plain_because=loop.plain_because,
-        cuts=counts.cuts,
-        is_compiled=loop.pack is not None,
-        legs={number: leg for number, (_, leg) in legs.owners.items()},
-        hedged=frozenset(legs.hedged),
-    )
+        n, total, first = len(self.state.positions), len(inputs.feed.time), setup.first
+        self.chunk = driver.PLAIN_CHUNK if self.loop.plain_because else driver.CHUNK
+        k = len(self.state.options.targets)
+        room = 4 * n * min(self.chunk, total) + driver.LOGGED + 4 * k
+        self.tape = driver.new_tape(n, total - first, first, room, k)
+        traded = None if setup.resume is None else setup.resume.traded
+        self.counts = driver.Counts(tally, traded, driver.new_cuts(n))
+        self.stops = [*(each.bar for each in switches), total]
+        self.entries: list[Entries] = []
+        self.part = 0
+        self.drive = self.begin_part()
+
+    def begin_part(self) -> driver.Drive:
+        """Return what drives the account through the bars of its part, with what it remembers."""
+        own, before = self.deciders[self.part], self.memory
+        n = len(self.state.positions)
+        if len(own.rows) > 1:
+            own.memory[-1] = before.memory[-1]
+        if own.asks[n]:  # the overlay goes on
+            own.memory[own.memory_at[n] :] = before.memory[before.memory_at[n] :]
+        self.memory = own
+        return driver.Drive(
+            self.loop.simulate,
+            self.loop.pack,
+            self.inputs._replace(trader=self.traders[self.part]),
+            self.state,
+            own,
+            self.loop.deciders[self.part],
+            self.counts,
+            self.parts[self.part].bar,
+            self.tape,
+            self.chunk,
+        )
+
+    def advance(self, stop: int, progress: core.Progress | None = None) -> None:
+        """Take the account through its bars up to bar ``stop``."""
+        while self.drive.t < stop:
+            end = self.stops[self.part]
+            self.drive.advance(min(stop, end), progress)
+            if self.drive.t == end and self.part + 1 < len(self.parts):
+                self.counts = self.drive.counts
+                self.entries.append(self.drive.take_entries())
+                self.part += 1
+                self.drive = self.begin_part()
+
+    def find_outcome(self) -> Outcome:
+        """Return where the account ended."""
+        counts = self.drive.counts
+        return Outcome(
+            state=self.state,
+            tally=counts.tally,
+            traded=counts.traded,
+            record=self.tape.record,
+            entries=np.concatenate([*self.entries, self.drive.take_entries()]),
+            memory=self.memory.memory,
+            plain_because=self.loop.plain_because,
+            cuts=counts.cuts,
+            is_compiled=self.loop.pack is not None,
+            legs={number: leg for number, (_, leg) in self.legs.owners.items()},
+            hedged=frozenset(self.legs.hedged),
+        )
 
 
 MOST_PLAIN = 50_000

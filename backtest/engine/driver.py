@@ -111,6 +111,126 @@ class Counts(NamedTuple):
     cuts: core.FloatArray = NO_CUTS
 
 
+class Drive:
+    """An account on its way through the bars, which stops at a bar and goes on from there.
+
+    ``state`` and ``tape`` are written, ``counts`` are those so far. ``t`` is the next bar. The bars
+    at which it stops change no number.
+    """
+
+    def __init__(
+        self,
+        simulate: Callable[..., Any],
+        pack: Pack | None,
+        inputs: AccountInputs,
+        state: a.AccountState,
+        deciders: Deciders,
+        bound: Deciders,
+        counts: Counts,
+        first: int,
+        tape: RunTape,
+        chunk: int = CHUNK,
+    ) -> None:
+        n = len(state.positions)
+        assets = len(state.priced)
+        self.simulate = simulate
+        self.is_compiled = pack is not None
+        self.inputs = inputs
+        self.state = state
+        self.deciders = deciders
+        self.bound = bound
+        self.counts = counts
+        self.first = first
+        self.t = first
+        self.tape = tape
+        self.chunk = chunk
+        self.scratch = new_scratch(n, assets, counts.cuts)
+        self.ledger = new_ledger(n)
+        self.quotes = new_quotes(n, assets)
+        self.terms = TermsInTime(inputs, first, pack)
+        self.entries: list[Entries] = []
+
+        # What is put back before bars are taken once more.
+        self.arrays = [*map(view_leaf, flatten(state)), deciders.memory, counts.tally.numbers]
+        self.arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
+        if inputs.trader is not None:
+            inputs.trader.begin(inputs.feed.options, state, self.scratch, tape)
+
+    def advance(self, stop: int, progress: Progress | None = None) -> None:
+        """Take the account through its bars up to bar ``stop``."""
+        while self.t < stop:
+            self.advance_chunk(min(stop, self.t + self.chunk))
+            core.report_progress(progress, self.t - self.first, stop - self.first)
+
+    def advance_chunk(self, stop: int) -> None:
+        """Take the account through bars up to ``stop``, or to where its terms change."""
+        t = self.t
+        inputs = self.inputs
+        trader = inputs.trader
+        tally = self.counts.tally
+        stop, traded = self.terms.at(t, stop, self.counts.traded)
+        saved = [array.copy() for array in self.arrays]
+        traded_before = tally.money.traded
+        legs = [] if trader is None else [leg.copy() for leg in trader.listed.legs]
+
+        reached, why = self.call(self.bound, t, stop)
+        if why != DONE:
+            equity, ledger = self.state.wallet.equity, self.ledger.copy()
+            for array, copy in zip(self.arrays, saved, strict=True):
+                array[...] = copy
+            self.tape.log.written[0] = 0
+            if trader is not None:
+                trader.put_back(legs)
+        if why == FULL:  # again, with room
+            self.tape = self.tape._replace(log=new_event_log(2 * len(self.tape.log.entries)))
+            return
+        if why in (BROKEN, NEGATIVE):
+            self.call(self.bound, t, reached)  # once more, to the bar before
+            if why == BROKEN:
+                change = float(equity - self.state.wallet.equity)
+                raise report_imbalance(change, ledger, inputs, reached)
+            raise self.find_decision_error(reached)
+
+        if traded is not None:
+            traded = traded.add(tally.money.traded - traded_before)
+        self.counts = self.counts._replace(traded=traded)
+        self.t = reached
+        written = self.tape.log.written[0]
+        self.entries.append(self.tape.log.entries[:written].copy())
+        self.tape.log.written[0] = 0
+
+    def call(self, bound: Deciders, t: int, stop: int) -> tuple[int, int]:
+        """Call the loop from bar t to ``stop``; return the bar that it reached, and why."""
+        inputs = self.inputs
+        with np.errstate(all="ignore"):
+            reached, why = self.simulate(
+                self.terms.packed, inputs.feed, inputs.clock, inputs.log_returns, bound,
+                self.state, self.quotes, self.scratch, self.ledger, self.counts.tally, self.tape,
+                t, stop,
+            )  # fmt: skip
+        return reached, why
+
+    def find_decision_error(self, t: int) -> core.PolicyError:
+        """Return the error of a decision that is not allowed at close t, from the bar before it."""
+        error = report_bad_decision(self.inputs, t)
+        if self.deciders.methods == 0 or not self.is_compiled:
+            return error
+
+        # In plain Python the policy itself may raise, or whole numbers may be larger.
+        inputs = self.inputs
+        with np.errstate(all="ignore"):
+            _, why = find_simulate(is_compiled=False)(
+                self.terms.terms, inputs.feed, inputs.clock, inputs.log_returns, self.deciders,
+                self.state, self.quotes, self.scratch, self.ledger, self.counts.tally, self.tape,
+                t, t + 1,
+            )  # fmt: skip
+        return OverflowedFormula(str(error)) if why == DONE else error
+
+    def take_entries(self) -> Entries:
+        """Return the log of all bars so far."""
+        return np.concatenate(self.entries)
+
+
 def drive(
     simulate: Callable[..., Any],
     pack: Pack | None,
@@ -126,53 +246,9 @@ def drive(
     progress: Progress | None = None,
 ) -> tuple[Counts, Entries]:
     """Run the loop up to bar ``total``; writes ``state`` and ``tape``, returns counts and log."""
-    n, assets = len(state.positions), len(state.priced)
-    tally, traded, cuts = counts
-    scratch = new_scratch(n, assets, cuts)
-    ledger, quotes = new_ledger(n), new_quotes(n, assets)
-    kept: list[Entries] = []
-    arrays = [*map(view_leaf, flatten(state)), deciders.memory, tally.numbers]
-    arrays += [scratch.plans.column("target_contracts"), scratch.cuts]
-    own, t, trader = TermsInTime(inputs, first, pack), first, inputs.trader
-    if trader is not None:
-        trader.begin(inputs.feed.options, state, scratch, tape)
-    while t < total:
-        stop, traded = own.at(t, min(t + chunk, total), traded)
-        saved = [each.copy() for each in arrays]
-        before = tally.money.traded
-        ordered = [each.copy() for each in trader.listed.legs] if trader is not None else []
-        market = (inputs.feed, inputs.clock, inputs.log_returns)
-        given = (state, quotes, scratch, ledger, tally)
-        with np.errstate(all="ignore"):
-            reached, why = simulate(own.packed, *market, bound, *given, tape, t, stop)
-        if why != DONE:
-            after, entered = state.wallet.equity, ledger.copy()
-            for each, copy in zip(arrays, saved, strict=True):
-                each[...] = copy
-            tape.log.written[0] = 0
-            if trader is not None:
-                trader.put_back(ordered)
-        if why == FULL:  # again, with room
-            tape = tape._replace(log=new_event_log(2 * len(tape.log.entries)))
-            continue
-        if why in (BROKEN, NEGATIVE):
-            with np.errstate(all="ignore"):  # once more, to the bar before
-                simulate(own.packed, *market, bound, *given, tape, t, reached)
-                if why == BROKEN:
-                    change = float(after - state.wallet.equity)
-                    raise report_imbalance(change, entered, inputs, reached)
-                if deciders.methods != 0 and pack is not None:  # the policy itself may raise
-                    plain = find_simulate(is_compiled=False)
-                    last = (*given, tape, reached, reached + 1)
-                    if plain(own.terms, *market, deciders, *last)[1] == DONE:
-                        raise OverflowedFormula(report_bad_decision(inputs, reached))
-            raise report_bad_decision(inputs, reached)
-        traded = None if traded is None else traded.add(tally.money.traded - before)
-        t = reached
-        kept.append(tape.log.entries[: tape.log.written[0]].copy())
-        tape.log.written[0] = 0
-        core.report_progress(progress, t - first, total - first)
-    return Counts(tally, traded, cuts), np.concatenate(kept)
+    whole = Drive(simulate, pack, inputs, state, deciders, bound, counts, first, tape, chunk)
+    whole.advance(total, progress)
+    return whole.counts, whole.take_entries()
 
 
 class OverflowedFormula(core.PolicyError):
