@@ -9,7 +9,9 @@ class Cooldown(Combinator):
     """Stay out for a while after a stop or a liquidation, then follow a policy again.
 
     L = 0 at the closes of ``bars`` bars, starting with the bar of the event, else the leverage of
-    the policy. A partial liquidation counts too. A pause of 0 bars has no effect.
+    the policy. A partial liquidation counts too. A pause of 0 bars has no effect. It waits by bars,
+    for its own policy; ``Account(after_stop="7d")`` keeps the whole account out until a time after
+    an equity stop, and limits of loss do until the next day or week.
     Source: common practice of pausing after a loss, made exact here.
     """
 

@@ -39,7 +39,7 @@ KINDS = (
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
     "margin_returned", "margin_refused", "time_stop",
     "trailing_stop", "equity_stop", "daily_loss", "weekly_loss", "take_profit", "delisted",
-    "conversion", "expiry",
+    "conversion", "expiry", "pause",
 )  # fmt: skip
 AT_EDGES = ("available", "initial_margin")
 """What a bracket sets, which rounding chooses where the notional is its cap."""

@@ -7,7 +7,8 @@ from backtest.core.code_names import find_lazily
 if TYPE_CHECKING:
     from backtest.account.account import Account, ByInstrument, Multiple, check_setting, find_factor
     from backtest.account.account import is_fixed_distance, is_price_distance, list_shared_settings
-    from backtest.account.account import measure_stop, read_scale, without_flows_before
+    from backtest.account.account import find_pause_ends, measure_stop, read_scale
+    from backtest.account.account import without_flows_before
     from backtest.account.records import AccountBar, AccountState, Balances, EventLog
     from backtest.account.records import InstrumentRules, MarketBar, MarketFeed, OptionFeed
     from backtest.account.records import Position, Quote, Scratch, Terms, TradedDays, has_stops
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 else:
     __getattr__ = find_lazily(__name__, {
         "account.account": (
-            "Account ByInstrument Multiple check_setting find_factor is_fixed_distance "
-            "is_price_distance list_shared_settings measure_stop read_scale without_flows_before"
+            "Account ByInstrument Multiple check_setting find_factor find_pause_ends "
+            "is_fixed_distance is_price_distance list_shared_settings measure_stop read_scale "
+            "without_flows_before"
         ),
         "account.balance": (
             "compute_account_equity compute_balance compute_excess compute_needed compute_pool "

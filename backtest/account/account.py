@@ -148,6 +148,25 @@ def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
     return np.concatenate([[np.nan], values[:-1]])
 
 
+NEXT_MONTH = "next month"
+
+
+class AfterStop(core.Declaration):
+    """What follows an equity stop: one of a few words, or the duration of a pause."""
+
+    words: ClassVar[tuple[str, ...]] = ("continue", "halt", NEXT_MONTH)
+
+    def read(self, value: Any) -> str:
+        if isinstance(value, str) and value in self.words:
+            return value
+        try:
+            return core.Duration().read(value)
+        except core.Fault:
+            given = core.repr_given(value) + core.did_you_mean(value, self.words)
+            rule = f"must be {', '.join(self.words)}, or a duration such as '7d'"
+            raise core.Fault(rule, given) from None
+
+
 LIMIT = core.Timed(core.Real(0, may_be_infinite=True))
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
@@ -229,6 +248,11 @@ class Account(core.Value, kw_only=True):
     equity_stop : float or None
         Close when the equity is this fraction under its highest at a close since the start or the
         last equity stop.
+    after_stop : str
+        What follows an equity stop: ``"continue"`` trades on at once; ``"halt"`` never trades
+        again; ``"7d"``, a duration from the open of its bar, or ``"next month"`` orders nothing
+        before that time. The highest equity starts anew then. It also follows where something else
+        leaves the account flat at or under the level of the stop.
     daily_loss, weekly_loss : float or None
         Close everything where the loss since the first open of the day, or of the week (from
         Monday), is this fraction of the base; no order fills before the first open of the next one.
@@ -236,7 +260,7 @@ class Account(core.Value, kw_only=True):
         The base of both: the equity at that first open (``"day"``), with the flows since, or what
         was paid in (``"initial"``: capital, reserve and deposits).
     day : str
-        The time zone whose midnight begins a day, such as ``"Europe/Prague"``.
+        The time zone whose midnight begins a day and a month, such as ``"Europe/Prague"``.
     max_holding : str or None
         Close a position at the first open at which it was held this long, such as ``"7d"``, from
         flat to flat: an increase does not restart the time, a flip does.
@@ -273,7 +297,7 @@ class Account(core.Value, kw_only=True):
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
             "negative_limit", "conversion", "max_holding", "offset", "closing",
-            "daily_loss", "weekly_loss", "daily_basis", "day", "margin_share",
+            "daily_loss", "weekly_loss", "daily_basis", "day", "margin_share", "after_stop",
         }
     )  # fmt: skip
 
@@ -297,6 +321,7 @@ class Account(core.Value, kw_only=True):
     take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
     trailing_stop: Annotated[Distance, StopDistance(INNER_SHARE)] = None
     equity_stop: Annotated[float | None, INNER_SHARE] = None
+    after_stop: Annotated[str, AfterStop()] = "continue"
     daily_loss: Annotated[float | None, INNER_SHARE] = None
     weekly_loss: Annotated[float | None, INNER_SHARE] = None
     daily_basis: Annotated[str, core.Choice("day", "initial")] = "day"
@@ -335,10 +360,7 @@ class Account(core.Value, kw_only=True):
 
     def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
-        if self.daily_loss is None and self.weekly_loss is None:
-            for name, default in (("daily_basis", "day"), ("day", "UTC")):
-                if getattr(self, name) != default:
-                    yield name, "is used only with daily_loss or weekly_loss, 0.05 for example"
+        yield from self._find_faults_of_equity_limits()
         if self.day != "UTC" and self.day not in find_zones():
             yield "day", f"must be a time zone, 'Europe/Prague' for example, got {self.day!r}"
         yield from self._find_faults_of_fills_and_collateral()
@@ -352,6 +374,17 @@ class Account(core.Value, kw_only=True):
         elif goal is not None and called_at is not None and not goal < called_at:
             rule = f"must be below margin_call {called_at:g}, or it does not end the call"
             yield "top_up_to", rule
+
+    def _find_faults_of_equity_limits(self) -> core.Faults:
+        if self.after_stop != "continue" and self.equity_stop is None:
+            yield "after_stop", "is used only with equity_stop, 0.1 for example"
+        if self.daily_loss is not None or self.weekly_loss is not None:
+            return
+        rule = "is used only with daily_loss or weekly_loss, 0.05 for example"
+        if self.daily_basis != "day":
+            yield "daily_basis", rule
+        if self.day != "UTC" and self.after_stop != NEXT_MONTH:
+            yield "day", f"{rule}, or with after_stop='next month'"
 
     def _find_margin_faults(self) -> core.Faults:
         most = float(np.min(self.max_leverage))
@@ -390,6 +423,25 @@ class Account(core.Value, kw_only=True):
 def list_shared_settings(account: Account) -> list[str]:
     given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), core.FrozenTable)]
     return given + [name for name in WHOLE if getattr(account, name) != getattr(Account, name)]
+
+
+def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
+    """Return when an account trades again that an equity stop closes in bars, ns.
+
+    Infinite if it never does. ``opens`` of shape (n_bars,) are those of the bars.
+    """
+    if account.after_stop == "continue":
+        return np.asarray(opens, dtype=np.float64)
+    if account.after_stop == "halt":
+        return np.full(len(opens), inf)
+    if account.after_stop != NEXT_MONTH:
+        return np.asarray(opens + core.parse_duration(account.after_stop), dtype=np.float64)
+    local = core.utc_index(opens).tz_convert(account.day).tz_localize(None)
+    begins = (local.to_period("M") + 1).to_timestamp()
+    # A midnight that clocks skip is the time that they show next, one that they repeat the first.
+    first = np.ones(len(opens), dtype=bool)
+    stamps = begins.tz_localize(account.day, ambiguous=first, nonexistent="shift_forward")
+    return np.asarray(stamps.as_unit("ns").asi8, dtype=np.float64)
 
 
 def without_flows_before(account: Account, start: int) -> Account:

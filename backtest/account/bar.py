@@ -221,6 +221,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     money.clear_ledger(ledger)
     state.wallet.pool_failed = 0.0
     price_walk.begin_day(bar, t)
+    price_walk.keep_pause(bar, t)
     step = bar.log.step
     step[0] = 0
     if terms.fill == r.EARLY and t > 0:
@@ -364,7 +365,7 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     payments.close_calls(bar, t, is_lost)
     state.wallet.is_converting = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
     state.wallet.equity = equity
-    price_walk.follow_highest(terms, state, equity)
+    price_walk.follow_highest(bar, t, equity)
     state.wallet.since_pool += 1.0
     for i in range(len(state.positions)):
         position = state.positions[i]

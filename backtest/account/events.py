@@ -94,6 +94,7 @@ class Event(IntEnum):
     DELISTED = Kind("delisted", is_trade=True, ended="delisting")
     EXPIRED = Kind("expiry", is_trade=True)
     UNQUOTED = Kind("unquoted")
+    PAUSED = Kind("pause", Mark("pause after an equity stop", *CROSSED), has_price=False)
     CAUSED = Kind("")
 
 

@@ -18,6 +18,8 @@ class Wallet(Struct):
     equity since the start or the last equity stop, ``turnover`` what was traded so far.
     ``day_open`` and ``week_open`` are the equity at the first open of the day and of the week with
     the flows since, ``rests`` is 1 until the next day, or 2 until the next week, without orders.
+    ``paused_until``, in ns, is the time before which nothing is ordered after an equity stop; 0 if
+    there is no such pause, infinite if it does not end.
     """
 
     __slots__ = ()
@@ -42,6 +44,7 @@ class Wallet(Struct):
     day_open: float
     week_open: float
     rests: float
+    paused_until: float
 
 
 WALLET = number_fields("WalletRows", Wallet.names())

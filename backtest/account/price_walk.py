@@ -11,6 +11,7 @@ from backtest import margin
 from backtest.account import balance, options, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
+from backtest.account.events import Event
 from backtest.account.fills import fill_resting, find_fill_place, is_any_reached
 from backtest.account.options import holds_options, is_walking
 from backtest.account.orders import trade
@@ -72,6 +73,27 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
         wallet.rests = 2.0
     if wallet.rests > 0.0:
         drop_orders(state)
+
+
+def begin_pause(bar: r.AccountBar, t: int) -> None:
+    """Note until when nothing is ordered, once all that an equity stop closes is closed."""
+    wallet, pause_ends = bar.state.wallet, bar.feed.pause_ends
+    if len(pause_ends) == 0 or wallet.paused_until != 0.0 or balance.count_open(bar.state) > 0:
+        return
+    wallet.paused_until = pause_ends[t]
+    r.log_event(bar.log, t, -1, Event.PAUSED, 1.0, 0.0, 0.0)
+
+
+def keep_pause(bar: r.AccountBar, t: int) -> None:
+    """Drop orders while a pause lasts. After it the highest equity starts anew."""
+    wallet = bar.state.wallet
+    if wallet.paused_until == 0.0:
+        return
+    if bar.feed.time[t] < wallet.paused_until:
+        drop_orders(bar.state)
+        return
+    wallet.paused_until = 0.0
+    wallet.highest = wallet.equity
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
@@ -148,12 +170,19 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
     return not least > compute_stop_level(terms, state) + CAUTION * gross
 
 
-def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
-    """Write the highest equity so far; a used-up stop starts anew once all is closed."""
-    if terms.equity_stop > 0.0:
-        is_under = equity <= compute_floor(terms, state, 0) * (1.0 + p.USED_UP)
-        is_anew = is_under and balance.count_open(state) == 0
-        state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
+def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
+    """Write the highest equity so far; a used-up stop starts anew once all is closed.
+
+    Whatever closed it, the account pauses as after the stop.
+    """
+    terms, state = bar.terms, bar.state
+    if terms.equity_stop == 0.0:
+        return
+    is_under = equity <= compute_floor(terms, state, 0) * (1.0 + p.USED_UP)
+    is_anew = is_under and balance.count_open(state) == 0
+    state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
+    if is_anew:
+        begin_pause(bar, t)
 
 
 def check_gap(bar: r.AccountBar, t: int) -> None:
@@ -237,15 +266,18 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     if kind != p.PROFIT:
         position.since_stop = -1.0
     if kind == p.DRAW:
-        drop_after_equity_stop(state, floor)
+        drop_after_equity_stop(bar, t, floor)
 
 
-def drop_after_equity_stop(state: r.AccountState, floor: int) -> None:
+def drop_after_equity_stop(bar: r.AccountBar, t: int, floor: int) -> None:
     """Drop all orders; after the loss of a day or a week (``floor``) none fills until the next."""
+    state = bar.state
     drop_orders(state)
     for i in range(len(state.positions)):
         state.positions[i].since_stop = -1.0
     state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
+    if floor == 0:
+        begin_pause(bar, t)
 
 
 def drop_orders(state: r.AccountState) -> None:
@@ -264,7 +296,7 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
     options.stop_options(bar, t, p.DRAW + floor)
-    drop_after_equity_stop(state, floor)
+    drop_after_equity_stop(bar, t, floor)
     if floor == 0:
         state.wallet.highest = balance.compute_equity_at(bar.terms, state, values, prices)
 

@@ -414,7 +414,8 @@ class MarketFeed(NamedTuple):
     of the account, per year, of shape (n_bars or 1,). ``costs`` of shape (n_bars, 6, n) are
     :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
     ``days`` of shape (n_bars, 2) number the day and the week of each open; of no bars without
-    limits of loss.
+    limits of loss. ``pause_ends`` of shape (n_bars,) are when an account that an equity stop closes
+    in a bar trades again, ns; of no bars where it goes on at once.
     """
 
     open: FloatArray
@@ -462,6 +463,7 @@ class MarketFeed(NamedTuple):
     flow_amount: FloatArray
     time: IntArray
     days: IntArray
+    pause_ends: FloatArray
     options: OptionFeed
 
 

@@ -421,6 +421,13 @@ def number_days(markets: Markets, account: a.Account) -> IntArray:
     return np.stack([days, (days + 3) // 7], axis=1)  # 1970 began on a Thursday
 
 
+def find_pause_ends(markets: Markets, account: a.Account) -> FloatArray:
+    """Return when an account that an equity stop closes in a bar trades again, ns; or no rows."""
+    if account.after_stop == "continue":
+        return np.zeros(0)
+    return a.find_pause_ends(account, markets.time)
+
+
 def read_feed(setup: Any, own: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     markets, venues, account, first = setup.markets, setup.venues, setup.account, setup.first
@@ -468,6 +475,7 @@ def read_feed(setup: Any, own: Mapping[str, a.Account], signal: FloatArray) -> a
         flow_bar=flow_bar,
         flow_amount=flow_amount,
         days=number_days(markets, account),
+        pause_ends=find_pause_ends(markets, account),
         coin_rate=coin_rate,
         funding_time=panel.funding_time[kept].astype(np.int64),
         funding_bar=panel.funding_bar[kept].astype(np.int64),

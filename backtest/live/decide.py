@@ -470,6 +470,7 @@ def answer(
         cuts=tuple(cut for each in orders.values() for cut in each.cuts),
         warnings=(
             *cautions,
+            *find_pause(setup, state),
             *find_blocked(setup, orders, leverage, ratios[0]),
             *find_excess(orders, target, after),
         ),
@@ -575,6 +576,14 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
     read = end if snapshot.time is None else core.to_nanoseconds(snapshot.time)
     if read < end - setup.markets.interval:
         yield Caution(f"the snapshot is of {format_time(read)}, before the last bar")
+
+
+def find_pause(setup: Setup, state: AccountState) -> Iterator[Caution]:
+    """Yield that an equity stop pauses the account, if it does at the next open."""
+    until = state.wallet.paused_until
+    if until > int(setup.markets.time[-1]) + setup.markets.interval:
+        end = "for good" if math.isinf(until) else f"until {format_time(int(until))}"
+        yield Caution(f"an equity stop pauses the account {end}: nothing is ordered", stops=False)
 
 
 def find_blocked(setup: Setup, orders: Any, leverage: Any, ratio: float) -> Iterator[Caution]:

@@ -101,6 +101,9 @@ class AccountSnapshot(core.Value, kw_only=True):
         Equity at the first open of this day, and of this week, with the flows since.
     rests : str, optional
         ``"day"`` or ``"week"`` after its limit of loss, until whose end nothing is ordered.
+    paused_until : str or Timestamp, optional
+        Time before which nothing is ordered after an equity stop, as the account's ``after_stop``
+        says; after one that halts, ``halted`` is True instead.
     bars_since_liquidation, bars_since_stop : float, optional
         Bars since these events of the account; infinite: never.
     started : str or Timestamp, optional
@@ -140,6 +143,7 @@ class AccountSnapshot(core.Value, kw_only=True):
     day_open: Annotated[float | None, NOT_NEGATIVE] = None
     week_open: Annotated[float | None, NOT_NEGATIVE] = None
     rests: Annotated[str | None, core.Choice(*RESTS)] = None
+    paused_until: Annotated[str | None, core.Time()] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
     bars_since_stop: Annotated[float | None, BARS] = None
     started: Annotated[str | None, core.Time()] = None
@@ -540,6 +544,8 @@ def write_wallet(
     wallet.day_open = equity if snapshot.day_open is None else snapshot.day_open
     wallet.week_open = equity if snapshot.week_open is None else snapshot.week_open
     wallet.rests = 0.0 if snapshot.rests is None else 1.0 + RESTS.index(snapshot.rests)
+    if snapshot.paused_until is not None:
+        wallet.paused_until = float(core.to_nanoseconds(snapshot.paused_until))
     wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
     wallet.is_over = 1.0 if snapshot.halted else 0.0
     if snapshot.overlay is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest import core, results
+from backtest.account.account import find_pause_ends
 from backtest.account.events import Event
 from backtest.account.money import COSTS, MONEY_TERMS
 from backtest.core.code_names import pd
@@ -253,6 +254,8 @@ def write_details(result: Result) -> str:
             f"{', '.join(f'at {core.format_percent(x)} {w}' for w, x in parts.items() if x)}."
         )
         texts += [f"The cap forced {taken:,} trades inside their bands."] if taken else []
+    if stops := describe_equity_stops(result):
+        texts.append(stops)
     if result.account.fill == "limit":
         texts.append(f"Limit orders: {results.trades.describe_limit_orders(result.limit_orders)}.")
     # how many bars hang on the way of prices inside them, and where to look
@@ -265,6 +268,50 @@ def write_details(result: Result) -> str:
             bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
             texts.append(f"{bars} {doubt}: {cures[measure]}detail= uses shorter bars.")
     return " ".join(texts)
+
+
+def describe_equity_stops(result: Result) -> str:
+    """Return how often the equity stop acted, and for how long the account stayed out."""
+    is_stop = result.entries["kind"] == Event.EQUITY_STOPPED
+    times = len(np.unique(result.entries["bar"][is_stop]))
+    pauses = find_pauses(result)
+    if times == 0 and pauses.empty:
+        return ""
+    often = "once" if times == 1 else f"{times:,} times"
+    text = f"The equity stop acted {often}"
+    if pauses.empty:
+        return f"{text}."
+    share = core.format_percent(float(pauses["days"].sum()) / count_days(result))
+    return f"{text}; the account stayed out {share} of the time."
+
+
+def find_pauses(result: Result) -> pd.DataFrame:
+    """Return when the account stayed out after equity stops, a row per pause.
+
+    From the open of the bar in which it began, ``until`` NaT where it does not end in the run, and
+    the ``days`` between, at most up to the end of the run.
+    """
+    begun = result.entries["bar"][result.entries["kind"] == Event.PAUSED]
+    opens = result.time[begun - result.span.first]
+    last = int(result.span.closes[-1])
+    ends = np.minimum(find_pause_ends(result.account, opens), last)
+    table = pd.DataFrame({
+        "from": core.utc_index(opens),
+        "until": pd.to_datetime(ends.astype(np.int64), utc=True),
+        "days": (ends - opens) / DAY,
+    })  # fmt: skip
+    table["until"] = table["until"].where(ends < last)
+    return table
+
+
+def list_pauses(result: Result) -> list[Shown]:
+    pauses = find_pauses(result)
+    if pauses.empty:
+        return []
+    shown = pauses.set_index("from")
+    shown["until"] = ["end" if pd.isna(x) else f"{x:%Y-%m-%d %H:%M}" for x in pauses["until"]]
+    heads = {"until": Head("until", "UTC"), "days": Head("days", "", "decimals")}
+    return [ShownTable(shown, labels=Head("from", "UTC"), heads=heads)]
 
 
 @write_sentences
@@ -334,6 +381,8 @@ def list_parts(result: Result) -> list[Part]:
              lambda: run_charts.list_positions(result)),
         Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
+        Part("pauses", "Pauses after equity stops", describe_equity_stops(result),
+             lambda: list_pauses(result), "both"),
         Part("exposure", "Book", "What was held, and which instruments carried risk and profit.",
              lambda: [] if result.has_one_position
              else [*run_charts.list_exposure(result), tabulate_capital(result)]),

@@ -255,6 +255,132 @@ def find_stops(run):
     return [(run.bars.index.get_loc(row.time), row.kind, row.price) for row in stops.itertuples()]
 
 
+SAWS = [100.0, 100.0, (100, 100, 90, 92), 90.0, 90.0, (90, 90, 80, 82), *[80.0] * 3]
+"""At 2x 1,000 buy 20 at 100. A stop of 10 % acts at 95."""
+
+
+def list_pauses(run):
+    events = run.events[run.events["kind"] == "pause"]
+    return [run.bars.index.get_loc(time) for time in events["time"]]
+
+
+def test_after_its_equity_stop_an_account_goes_on_at_once():
+    """At 95 all is closed at 900; it buys 1,800 / 90 at the next open. 90 x .9 at 85.5: 810."""
+    run = limited(SAWS, equity_stop=0.1, after_stop="continue")
+    assert find_stops(run) == [(2, "equity_stop", 95.0), (5, "equity_stop", 85.5)]
+    assert run.bars["position"].iloc[[2, 3, 5]].tolist() == pytest.approx([0, 20, 0])
+    assert list_pauses(run) == []
+    plain = limited(SAWS, equity_stop=0.1)
+    assert run.record.values.tobytes() == plain.record.values.tobytes()
+
+
+@pytest.mark.parametrize(("after", "bought"), [
+    ("16h", 4),  # bar 2 opens at 16:00, so the first order fills at 08:00, bar 4
+    ("17h", 5),  # bars open each 8 hours: the first at or after 09:00
+    ("1d", 5),
+    ("halt", None),
+])  # fmt: skip
+def test_a_pause_after_an_equity_stop_ends_at_the_first_open_at_its_time(after, bought):
+    """The highest starts anew there, at 900."""
+    run = limited([*SAWS[:5], *[90.0] * 4], equity_stop=0.1, after_stop=after)
+    held = run.bars["position"].to_numpy()
+    expected = np.full(9, 20.0)
+    expected[[0, 2]] = 0.0
+    expected[3:bought] = 0.0
+    assert held.tolist() == pytest.approx(expected.tolist())
+    assert list_pauses(run) == [2]
+    assert run.bars["equity"].iloc[2:].tolist() == pytest.approx([900.0] * 7)
+
+
+@pytest.mark.parametrize(("zone", "bought"), [("UTC", 93), ("Asia/Tokyo", 92)])
+def test_next_month_begins_at_midnight_of_the_zone(zone, bought):
+    """93 bars of eight hours from the first of January: Tokyo's February begins at 15:00 of the
+    31st of January, and the next bar opens at 16:00."""
+    terms = {"after_stop": "next month", "day": zone}
+    run = limited([*SAWS[:3], *[90.0] * 92], equity_stop=0.1, **terms)
+    assert np.flatnonzero(run.bars["position"].to_numpy()).tolist() == [1, *range(bought, 95)]
+
+
+def test_after_a_pause_the_peak_starts_anew_with_interest_and_flows():
+    """900 earn interest in a pause of 30 days, and 100 are withdrawn at its end: the next stop acts
+    at 90 % of what is there, not of the old high."""
+    index = utc([START + day * 24 * HOUR for day in range(34)])
+    rows = [100.0, 100.0, (100, 100, 90, 92), *[100.0] * 30, (100, 100, 80, 90)]
+    frame = pd.DataFrame(np.array([np.broadcast_to(each, 4) for each in rows]), index=index,
+                         columns=("open", "high", "low", "close"))  # fmt: skip
+    market = bt.Market.from_frames(frame).with_columns(target=[2.0] * 32 + [math.nan] * 2)
+    account = bt.Account(capital=1000.0, equity_stop=0.1, after_stop="30d",
+                         flows=pd.Series([-100.0], index=index[32:33]))  # fmt: skip
+    venue = kit.free_venue().override(interest_on="balance", cash_rate=0.365)
+    run = bt.run(market, Follow(), venue=venue, account=account, compile=False)
+    before, after = run.bars["equity"].iloc[[31, 32]]
+    assert before > 920.0
+    interest = run.bars["interest"].iloc[33]
+    (_, (bar, kind, price)) = find_stops(run)
+    assert (bar, kind) == (33, "equity_stop")
+    held = run.bars["position"].iloc[32]
+    # the highest is the equity at the close of bar 32, at least that of bar 31 less the flow
+    assert price == pytest.approx(100.0 - (after - interest - 0.9 * after) / held, rel=1e-9)
+
+
+def test_whatever_leaves_an_account_flat_at_its_equity_stop_it_pauses():
+    """A gap takes 400 of margin: no equity stop acts, and what is left is under its level."""
+    gap = [100.0, 100.0, 70.0, *[70.0] * 4]
+    terms = {"equity_stop": 0.1, "targets": (2.0,), "margin": "isolated", "venue_leverage": 5.0}
+    run = limited(gap, **terms, after_stop="halt")
+    assert run.metrics["liquidations"] == 1.0
+    assert find_stops(run) == []
+    assert list_pauses(run) == [2]
+    assert not run.bars["position"].iloc[2:].any()
+    on = limited(gap, **terms)
+    assert on.bars["position"].iloc[3] > 0.0
+
+
+def test_a_halt_is_the_run_cut_at_that_bar_and_held_in_cash():
+    market = bt.Market.sample(bars=1500)
+    terms = {"venue": "binance-usdm:BTCUSDT", "compile": False}
+    policy = kit.Hold(level=5.0)
+    stop = {"equity_stop": 0.1}
+    halted = bt.run(market, policy, account=bt.Account(**stop, after_stop="halt"), **terms)
+    going = bt.run(market, policy, account=bt.Account(**stop), **terms)
+    (bar,) = list_pauses(halted)
+    times = going.events.loc[going.events["kind"] == "equity_stop", "time"]
+    assert len(times) > 10
+    cut = bt.run(market.prefix(bar + 1), policy, account=bt.Account(**stop), **terms)
+    assert halted.record.values[: bar + 1].tobytes() == cut.record.values.tobytes()
+    equity = halted.bars["equity"].to_numpy()
+    assert set(equity[bar:]) == {equity[bar]}
+    assert halted.metrics["stops"] == cut.metrics["stops"] == 1.0
+
+
+def test_several_positions_pause_together_and_a_resumed_run_goes_on_with_the_pause():
+    """At 1x each, A at 90 has lost 10 %: both close in bar 3, which opens at 03:00, until 07:00."""
+    falling = market_of(*[100.0] * 3, (100, 100, 70, 80), *[80.0] * 6)
+    markets = bt.Markets({"A": falling, "B": market_of(*[50.0] * 10)})
+    account = scenes.account_of(equity_stop=0.1, after_stop="4h")
+    terms = {"venue": venue_of(), "account": account, "compile": False}
+    policies = {"A": kit.Hold(level=1.0), "B": kit.Hold(level=1.0)}
+    whole = bt.run(markets, policies, **terms)
+    held = np.abs(whole.record.positions.quantity).sum(axis=1)
+    assert np.flatnonzero(held == 0.0).tolist() == [0, 3, 4, 5, 6]
+    head = bt.run(markets.prefix(5), policies, **terms)
+    tail = bt.run(markets, policies, resume=head, **terms)
+    both = np.concatenate([head.record.values, tail.record.values])
+    assert both.tobytes() == whole.record.values.tobytes()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"after_stop": "halt"}, "after_stop: is used only with equity_stop, 0.1 for example"),
+    ({"equity_stop": 0.1, "after_stop": "stop"}, "continue, halt, next month, or a duration"),
+    ({"equity_stop": 0.1, "after_stop": "hallt"}, "did you mean 'halt'?"),
+    ({"equity_stop": 0.1, "after_stop": "0d"}, "or a duration such as '7d'"),
+    ({"equity_stop": 0.1, "after_stop": 7}, "or a duration such as '7d', got 7"),
+    ({"equity_stop": 0.1, "after_stop": "7d", "day": "Asia/Tokyo"}, "after_stop='next month'"),
+])  # fmt: skip
+def test_what_follows_an_equity_stop_is_checked(given, message):
+    kit.check_refused(lambda: bt.Account(**given), message)
+
+
 def test_a_daily_loss_closes_all_until_the_next_day():
     """Bought 20 at 100. Tuesday begins at 1,000: 5 % are lost at 97.5. At Wednesday's open, 96, the
     target of 2x is 1,900 / 96 = 19.79 contracts."""

@@ -17,6 +17,7 @@ class Account(Walk):
         for t in range(len(self.clock)):
             self.begin(t)
             self.turn_pages()
+            self.stay_out()
             self.fill_early()  # 0
             self.step_1_flows()
             self.pay_funding(self.at_open[t])  # 2
@@ -68,6 +69,7 @@ class Account(Walk):
         has_stop = self.equity_stop is not None and not self.held
         if has_stop and equity <= (ONE - self.equity_stop) * self.highest * (ONE + REMAINDER):
             self.highest = equity
+            self.leave()
         self.highest = max(self.highest, equity)
 
     def test_ruin(self, point: Point) -> None:

@@ -32,6 +32,8 @@ class Liquidations(Options):
             each.pending = None
         if kind.removesuffix("_loss") in self.loss_limits and self.idle_for != "weekly":
             self.idle_for = kind.removesuffix("_loss")
+        if kind == "equity_stop":
+            self.leave()
 
     def close_account(self, point: Point) -> None:
         """The equity stop: all at their last prices; the highest starts anew at what is left."""
@@ -40,6 +42,7 @@ class Liquidations(Options):
             self.close_by_stop(kind, each, point.lasts[each.rank])
         if kind == "equity_stop":
             self.highest = self.last_equity(point)
+            self.leave()
 
     # ----- an isolated position -----
 

@@ -80,6 +80,8 @@ class State:
         stop = getattr(account, "equity_stop", None)
         self.equity_stop = None if stop is None else exact(stop)
         limits = {name: getattr(account, f"{name}_loss", None) for name in ("daily", "weekly")}
+        self.after_stop = getattr(account, "after_stop", "continue")
+        self.out_until: float | None = None  # ns; before it nothing is ordered
         self.loss_limits = {name: exact(each) for name, each in limits.items() if each is not None}
         self.is_of_initial = getattr(account, "daily_basis", "day") == "initial"
         self.zone = ZoneInfo(getattr(account, "day", "UTC"))
@@ -137,6 +139,33 @@ class State:
         if self.idle_for:
             for each in self.positions:
                 each.pending = None
+
+    def leave(self) -> None:
+        """§5: a flat account that the equity stop has closed stays out, by its ``after_stop``."""
+        is_flat = not any(each.quantity != 0 for each in (*self.positions, *self.options))
+        if self.after_stop == "continue" or self.out_until is not None or not is_flat:
+            return
+        if self.after_stop == "halt":
+            self.out_until = math.inf
+        elif self.after_stop == "next month":
+            today = datetime.fromtimestamp(self.stamp // 1_000_000_000, self.zone)
+            year, month = divmod(12 * today.year + today.month, 12)
+            first = datetime(year, month + 1, 1, tzinfo=self.zone)
+            self.out_until = int(first.timestamp()) * 1_000_000_000
+        else:
+            self.out_until = self.stamp + nanoseconds(self.after_stop)
+        self.log("pause", None, ZERO, ZERO)
+
+    def stay_out(self) -> None:
+        """Drop what is decided before that time; then the highest equity starts anew."""
+        if self.out_until is None:
+            return
+        if self.stamp < self.out_until:
+            for each in (*self.positions, *self.options):
+                each.pending = None
+            return
+        self.out_until = None
+        self.highest = self.highest_before = self.out.equity[-1]
 
     def look_at_limits(self) -> None:
         """A flat account that has lost as much already pauses too, the longer of both."""

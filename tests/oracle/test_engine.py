@@ -273,3 +273,25 @@ def test_limits_of_loss_equal_the_oracle(make, monkeypatch):
         out = assert_agrees(case, f"{make.__name__}({seed})", is_compiled=False)
         acted.update(event.kind for event in out.events if event.kind.endswith("_loss"))
     assert acted["daily_loss"] > 3, acted
+
+
+@pytest.mark.parametrize("block", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [
+    cases.make_case, cases.make_exit_case, cases.make_portfolio_case, cases.make_mode_case,
+    cases.make_limit_case, cases.make_full_case, cases.make_spot_case,
+], ids=lambda make: make.__name__)  # fmt: skip
+def test_pauses_after_equity_stops_equal_the_oracle(make, block, monkeypatch):
+    """Drawn accounts that stay out for good, for hours or days, or until the next month."""
+    trust_data(monkeypatch)
+    pauses = 0
+    for seed in range(16 if block else 2):
+        case, rng = make(seed), np.random.default_rng([96, seed])
+        limits = {
+            "equity_stop": float(np.exp(rng.uniform(np.log(0.002), np.log(0.2)))),
+            "after_stop": ("6h", "halt", "next month", "2d")[seed % 4],
+            "day": "UTC",
+        }
+        case = replace(case, account={**case.account, **limits})
+        out = assert_agrees(case, f"{make.__name__}({seed})", is_compiled=False)
+        pauses += sum(event.kind == "pause" for event in out.events)
+    assert pauses > 0

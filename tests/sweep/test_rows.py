@@ -141,6 +141,12 @@ EXITS = draw(
 ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
     "stops of all kinds": (Remembers, BINANCE, STOPS, EXITS),
     "stops, filled at the next close": (Remembers, BINANCE, STOPS | {"fill": "next_close"}, EXITS),
+    "pauses after equity stops": (
+        Scaled, BINANCE, {"equity_stop": 0.1, "after_stop": "2d"},
+        draw(6, scale=(2.0, 6.0), account__equity_stop=(0.02, 0.1))
+        | {"account.after_stop": np.array(["continue", "halt", "12h", "next month", "2d", "halt"],
+                                          dtype=object)},
+    ),
     "loans, filled at the same close": (
         Remembers, BINANCE.override(interest_on="loan", borrow_rate=0.08, cash_rate=0.02),
         {"fill": "same_close", "stop_loss": 0.1},
