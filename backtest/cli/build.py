@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from backtest import core, options
 from backtest.account import Account
 from backtest.backtest import Backtest
+from backtest.cli import venue_choice
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, draft_experiment, flatten
 from backtest.cli.policy_names import read_policy
 from backtest.cli.printing import show_progress
@@ -242,13 +243,17 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     data, table = draft.table("data"), dict(draft.table("venue"))
     paths = list_texts(data.get("path", SAMPLE))
     has_names = not is_sample(paths)  # samples have no symbol
-    if has_names and is_panel([*map(Path, paths)], list_texts(data.get("instrument", []))):
+    is_several = is_panel([*map(Path, paths)], list_texts(data.get("instrument", [])))
+    table = venue_choice.choose_listings(table, markets, has_files=has_names)
+    if has_names and is_several and "listing" not in table:
         given = table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
         if given and ":" not in given:
             for name, market in markets.items():
                 own = table.get(name, {})
                 if not isinstance(own, Mapping):
                     raise core.ParameterError(f"venue.{name}: must be a table, got {own!r:.60}")
+                if "listing" in own:
+                    continue
                 preset = complete_preset(own.get("preset", given), name, market)
                 table[name] = {**own, "preset": preset}
     table.setdefault("preset", DEFAULT_VENUE)
@@ -257,7 +262,7 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     )
     for name, market in markets.items() if has_names else ():
         terms, instrument = core.pick_value(venue, name).in_force, market.instrument
-        symbol = "" if terms is None else terms.preset.rpartition(":")[2]
+        symbol = "" if terms is None else terms.symbol
         if terms is None or market.synthetic or names_symbol(symbol, instrument or name):
             continue
         text = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
@@ -274,7 +279,10 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
 
 
 def build_venue(entries: Mapping[str, Any]) -> Venue:
-    table = {name: entry for name, entry in entries.items() if name != "preset"}
+    chosen = ("preset", venue_choice.BESIDE, *venue_choice.OF_LISTING)
+    table = {name: entry for name, entry in entries.items() if name not in chosen}
+    if "listing" in entries:
+        return venue_choice.read_entries(entries).override(table)
     if not entries["preset"]:
         return Venue.from_dict(table)
     return Venue.preset(*preset_files.parse_name(entries["preset"])).override(table)
@@ -528,7 +536,7 @@ def find_files(market: Any) -> dict[str, Any] | None:
 def name_venues(venue: Any) -> dict[str, Any]:
     if isinstance(venue, Mapping):
         return {"preset": "", **{name: name_venues(each) for name, each in venue.items()}}
-    preset = "" if venue.in_force is None else venue.in_force.preset
+    preset = "" if venue.in_force is None or venue.in_force.like else venue.in_force.preset
     for text in (preset, f"{preset}@latest") if preset else ():
         known = Venue.preset(*preset_files.parse_name(text))
         changed = find_changed(known.to_dict(), venue.to_dict())

@@ -18,6 +18,7 @@ from backtest.cli.command import AsJson, Files, Report, Text, Texts, argument, c
 from backtest.cli.experiment import split_pair
 from backtest.core import DataError, ParameterError, format_duration, format_time
 from backtest.market import Market
+from backtest.market.names import LISTING_FILE
 from backtest.market.quality import quality
 from backtest.market.rules import KINDS
 from backtest.options import Chain, Surface
@@ -95,11 +96,14 @@ def fetch(
             printing.print_paragraph(counts)
             for gap in facts["gaps"]:
                 printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
+            printing.print_paragraph(f"listing: {facts.get('listing', 'none')}")
     if as_json:
         found = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
         printing.print_json(found[0] if len(found) == 1 else {"folder": str(out), "markets": found})
     else:
-        typer.echo(f"\nbacktest run {' '.join(f'--data {each}' for each in folders)}")
+        has_listings = all((each / LISTING_FILE).exists() for each in folders)
+        venue = " --venue auto" if has_listings else ""
+        typer.echo(f"\nbacktest run {' '.join(f'--data {each}' for each in folders)}{venue}")
 
 
 REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KINDS.items())

@@ -71,7 +71,13 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "settings": (dict, "NAME=VALUE of the policy, or TABLE.KEY=VALUE "
                      "(see `backtest help`); repeatable."),
     },
-    "venue": {"preset": (str, "NAME:SYMBOL, such as binance-usdm:BTCUSDT.")},
+    "venue": {
+        "preset": (str, "NAME:SYMBOL (binance-usdm:BTCUSDT), file:PATH#SYMBOL, or auto."),
+        "listing": (str, "A file or folder of what the venue lists, in place of a preset."),
+        "symbol": (str, "The symbol in the listing (that of the data)."),
+        "like": (str, "The preset of the rules that the listing leaves out (binance-usdm)."),
+        "date": (TIME, "The day of a listing without one, or of which a folder's table is."),
+    },
     "lending": {"utilization": ((), "Share of deposits lent out, or a column of the bars.")},
     "overlay": {
         "name": (str, "A policy that scales all positions of several markets together."),
@@ -598,6 +604,10 @@ def anchor(value: Any, folder: Path, name: str = "") -> Any:
     table, _, key = name.partition(".")
     if table in ("policy", "overlay", "compare") and key.endswith("name"):
         return re.sub(r"[^\s(),=]+\.py\b", find_policy, value)
+    if table == "venue" and key.rpartition(".")[2] == "preset" and value.startswith("file:"):
+        return f"file:{folder / value.removeprefix('file:')}"
+    if table == "venue" and key.rpartition(".")[2] == "listing":
+        return str(folder / value)
     is_preset = table == "venue" and key.endswith("preset") and re.search(r"\.(json|toml):", value)
     return str(folder / value) if is_preset or name in PATHS else value
 

@@ -265,7 +265,7 @@ def find_capped_funding(venue: Any) -> Any:
         return {name: find_capped_funding(each) for name, each in venue.items()}
     if not isinstance(venue, Venue) or venue.in_force is None:
         return "fitted"
-    name, _, symbol = venue.in_force.preset.rpartition(":")
+    name, _, symbol = (venue.in_force.like or venue.in_force.preset).rpartition(":")
     terms = backtest.funding.terms(name, symbol)
     return "fitted" if terms is None or math.isinf(terms.cap) else terms
 

@@ -10,9 +10,10 @@ import typer
 from backtest.cli.command import AsJson, Text, argument, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE, read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.core import format_percent
+from backtest.core import ParameterError, format_percent
 from backtest.margin import calculate_liquidation, list_presets
-from backtest.venue import Venue, preset_files
+from backtest.venue import FundingTerms, Venue, listing, preset_files
+from backtest.venue import read_terms as read_funding_terms
 from backtest.venue import terms as funding_terms
 
 MARGINS_HELP = "List the margin rules of whole accounts instead, with the source of each figure."
@@ -20,8 +21,15 @@ MARGINS_HELP = "List the margin rules of whole accounts instead, with the source
 
 @command("venues")
 def venues(
-    venue: Annotated[Text, argument("Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL.")] = None,
+    venue: Annotated[
+        Text, argument("Show one: NAME:SYMBOL[@DATE], FILE.json:SYMBOL, or 'read' and a listing.")
+    ] = None,
+    file: Annotated[
+        Text, argument("After 'read': a file or folder of what a venue lists.", "LISTING")
+    ] = None,
     *,
+    symbol: Annotated[Text, flag("The symbol of the listing to show.")] = None,
+    like: Annotated[Text, flag("The preset of what the listing leaves out (binance-usdm).")] = None,
     at: Annotated[Text, flag("The day whose tables are shown (default: the newest).")] = None,
     margins: Annotated[bool, flag(MARGINS_HELP, "--margins")] = False,
     as_json: AsJson = False,
@@ -32,8 +40,15 @@ def venues(
     calculates liquidation prices by its rules.
 
     backtest venues binance-usdm:BTCUSDT --at 2021-05-19 --json
+    backtest venues read tiers.json --symbol PNUT/USDT:USDT --like binance-usdm
     backtest venues --margins
     """
+    if venue == "read":
+        show_listing(file, symbol, like, at, as_json=as_json)
+        return
+    for name, given in (("LISTING", file), ("--symbol", symbol), ("--like", like)):
+        if given is not None:
+            raise ParameterError(f"{name} belongs to `backtest venues read`, got {given!r}")
     if venue is not None:
         show(venue, at, as_json=as_json)
         return
@@ -63,6 +78,45 @@ def venues(
         print_paragraph(f"margin tables of {', '.join(first.dates)}: {first.source}")
 
 
+def show_listing(
+    file: str | None, symbol: str | None, like: str | None, at: str | None, *, as_json: bool
+) -> None:
+    if file is None or symbol is None:
+        lacking = "a file or folder" if file is None else "--symbol"
+        raise ParameterError(
+            f"`backtest venues read` needs {lacking}: backtest venues read tiers.json --symbol "
+            "BTC/USDT:USDT"
+        )
+    rules = Venue.read(file, symbol, like or listing.DEFAULT_LIKE, at)
+    funding = read_funding_terms(file, symbol, like or listing.DEFAULT_LIKE, at)
+    source: Any = rules.in_force
+    if as_json:
+        print_json({"venue": rules.to_dict(), "funding": funding and funding.to_dict()})
+        return
+    print_title(f"{source.preset}, {source.since or 'of a day that is not known'}")
+    print_paragraph(f"Of the listing: {', '.join(source.listed)}. All others: {source.like}.")
+    if rules.contract.unknown:
+        print_paragraph(f"Unknown: {', '.join(rules.contract.unknown)}.")
+    print_groups(rules, funding)
+    print_margin_tables(rules)
+
+
+def print_groups(rules: Venue, funding: FundingTerms | None) -> None:
+    content = rules.to_dict() | {"funding": {} if funding is None else funding.to_dict()}
+    rest = {x: each for x, each in content.items() if not isinstance(each, (dict, list))}
+    for group, facts in {**content, "rules": rest}.items():
+        if isinstance(facts, dict) and facts and group != "in_force":
+            print_paragraph(f"{group}: " + ", ".join(f"{x} {each}" for x, each in facts.items()))
+
+
+def print_margin_tables(rules: Venue) -> None:
+    for since, brackets in zip(rules.days(), rules.tables(), strict=True):
+        typer.echo(f"\nmargin table from {since or 'an unknown day'}")
+        fields = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
+        rows = [[getattr(each, x) for x in fields] for each in brackets]
+        render(rows, fields, shares=("maintenance_rate",))
+
+
 def show(venue: str, at: str | None, *, as_json: bool) -> None:
     name = preset_files.parse_name(venue)
     day = name.at if at is None else preset_files.read_day(at)
@@ -81,16 +135,8 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
         })  # fmt: skip
         return
     print_title(f"{name.venue}:{name.symbol}" + (f"@{day}" if day else ""))
-    content = rules.to_dict() | {"funding": {} if funding is None else funding.to_dict()}
-    rest = {x: each for x, each in content.items() if not isinstance(each, (dict, list))}
-    for group, facts in {**content, "rules": rest}.items():
-        if isinstance(facts, dict) and facts:
-            print_paragraph(f"{group}: " + ", ".join(f"{x} {each}" for x, each in facts.items()))
-    for since, brackets in zip(rules.days(), rules.tables(), strict=True):
-        typer.echo(f"\nmargin table from {since}")
-        fields = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
-        rows = [[getattr(each, x) for x in fields] for each in brackets]
-        render(rows, fields, shares=("maintenance_rate",))
+    print_groups(rules, funding)
+    print_margin_tables(rules)
     print_paragraph(f"All margin tables: {', '.join(dates)}.")
     for each in origins:
         is_late = day not in (None, preset_files.LATEST) and day < each.date
@@ -153,7 +199,7 @@ def liq(
     del numbers["probabilities"]
     for name in ("distance", "volatility"):
         numbers[name] = None if numbers[name] is None else format_percent(numbers[name])
-    digits = max(0, math.ceil(-math.log10(rules.contract.tick) - 1e-9))
+    digits = max(0, math.ceil(-math.log10(rules.contract.tick or 1e-6) - 1e-9))
     for name in ("liquidation_price", "bankruptcy_price"):
         numbers[name] = "none" if math.isnan(numbers[name]) else f"{numbers[name]:,.{digits}f}"
     numbers |= {f"liquidated in {days}": format_percent(x) for days, x in odds.items()}

@@ -74,6 +74,8 @@ def blend(taker: Any, maker: Any, maker_share: float) -> Any:
     return taker * (1.0 - maker_share) + maker * maker_share
 
 
+UNKNOWN_TICK = 1e-6
+"""How far beyond a limit the price must trade where no tick is known: a touch fills nothing."""
 MODES = {"close": r.CLOSE, "takeover": r.TAKEOVER, "partial": r.PARTIAL}
 
 
@@ -85,14 +87,15 @@ def read_instrument_rules(
     )
     contract, share = venue.contract, venue.profit_share()
     most, limit = venue.slippage.max_participation, account.max_leverage
+    lot = contract.order_step
     least = contract.min_notional or 0.0
     step, per_order = venue.liquidation.step, venue.fees.per_order
     return a.InstrumentRules(
         has_stop=account.stop_loss is not None,
         has_impact=venue.slippage.impact > 0.0,
-        has_rounding=contract.lot > 0.0 or least > 0.0 or most is not None,
+        has_rounding=lot > 0.0 or least > 0.0 or most is not None,
         margin=margin,
-        lot=contract.lot,
+        lot=lot,
         min_notional=least,
         fee=blend(taker, maker, venue.fees.maker_share),
         taker=taker,
@@ -117,7 +120,7 @@ def read_instrument_rules(
         is_trail_distance=a.is_price_distance(account.trailing_stop),
         has_limits=is_series(limit),
         rounds_price=contract.round_to_tick,
-        tick=contract.tick,
+        tick=contract.tick or UNKNOWN_TICK,
         has_auto_margin=account.auto_margin,
         has_profit_share=share < 1.0,
         has_order_fee=bool(np.any(np.asarray(per_order) > 0.0)),
@@ -131,7 +134,7 @@ def read_instrument_rules(
 
 def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[str, Any]:
     """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,)."""
-    lowest, tick = float(market.low.min()), venue.contract.tick
+    lowest, tick = float(market.low.min()), venue.contract.tick or UNKNOWN_TICK
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
             f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}"

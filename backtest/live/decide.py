@@ -461,7 +461,7 @@ def answer(
         venue_leverage=dict(zip(names, state.positions.column("asked").tolist(), strict=True)),
         target=target,
         order={
-            name: write_in_lots(each.size, setup.venues[name].contract.lot)
+            name: write_in_lots(each.size, setup.venues[name].contract.order_step)
             for name, each in orders.items()
         },
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
@@ -509,25 +509,25 @@ def find_age(markets: Markets, now: int) -> Iterator[Caution]:
         yield Caution(f"the data end at {format_time(end)}, {age} ago, more than {FRESH} {unit}")
 
 
-def find_assumed(setup: Setup) -> Iterator[Caution]:
+def find_unknown(setup: Setup) -> Iterator[Caution]:
     """Yield what no source says of the orders that each venue accepts, with the cure."""
     for name, venue in setup.venues.items():
-        contract = venue.contract
-        if contract.assumed:
-            values = ", ".join(f"{x} ({getattr(contract, x):.12g})" for x in contract.assumed)
-            changes = ", ".join(f'"contract.{x}": ...' for x in contract.assumed)
-            yield Caution(
-                f"no source gives {values} of {name}: the venue may round or refuse the order; "
-                f"venue.override({{{changes}}}) with the figures of its listing, "
-                f"or --set venue.contract.{contract.assumed[0]}=...",
-                stops=False,
-            )
+        unknown = venue.contract.unknown
+        if not unknown:
+            continue
+        changes = ", ".join(f'"contract.{step}": ...' for step in unknown)
+        yield Caution(
+            f"no source gives {', '.join(unknown)} of {name}: the venue may round or refuse the "
+            f"order; venue.override({{{changes}}}) with the figures of its listing, or --set "
+            f"venue.contract.{unknown[0]}=...",
+            stops=False,
+        )
 
 
 def find_cautions(setup: Setup, stated: Stated, now: int) -> Iterator[Caution]:
     markets = setup.markets
     yield from find_age(markets, now)
-    yield from find_assumed(setup)
+    yield from find_unknown(setup)
     if find_clock(markets).rows[-1] < 0:
         every = core.format_duration(markets.decision_interval)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)

@@ -19,6 +19,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,12 @@ from backtest.core import DataError, ParameterError, format_time
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.market import files as f
-from backtest.market.names import rename_columns
+from backtest.market.fetch_listing import (
+    fetch_archive_listing,
+    read_exchange_listing,
+    save_listing,
+)
+from backtest.market.names import LISTING_FILE, rename_columns
 from backtest.market.quality import quality
 from backtest.market.tables import SCHEMAS, SUMMED, Defects, read_frame
 
@@ -379,19 +385,8 @@ def fetch_market(
     facts = {**identity, "instrument": request.symbol, "from": format_time(start)}
     until = request.end or today
     if is_archive:
-        address = (base_url or ARCHIVE_URL).rstrip("/")
-        stamina = import_or_refuse("stamina")
-        hooks = stamina.instrumentation
-        others = hooks.get_on_retry_hooks()  # of the caller, who may retry other things
-        hooks.set_on_retry_hooks(
-            [lambda retry: notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")]
-        )
-        try:
-            with import_or_refuse("httpx").Client(timeout=20.0) as web:
-                pages = Archive(web, stamina.retry_context, address, request, now).pages
-                return fetch_kinds(folder, request, facts, pages, start, until, report)
-        finally:
-            hooks.set_on_retry_hooks(others)
+        span = (start, until)
+        return fetch_from_archive(folder, request, facts, span, now, base_url, report, notice)
     if client is None:
         retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
         settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
@@ -421,7 +416,56 @@ def fetch_market(
     chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
     facts["instrument"] = str(chosen["id"])
     pages = Exchange(client, request, str(chosen["symbol"])).pages
-    return fetch_kinds(folder, request, facts, pages, start, until, report)
+    fetched = fetch_kinds(folder, request, facts, pages, start, until, report)
+    return add_listing(fetched, partial(read_exchange_listing, client, source, chosen, now))
+
+
+def fetch_from_archive(
+    folder: Path,
+    request: Request,
+    facts: dict[str, Any],
+    span: tuple[int, int],
+    now: int,
+    base_url: str | None,
+    report: Callable[[int, int], None] | None,
+    notice: Callable[[str], None],
+) -> Fetched:
+    address = (base_url or ARCHIVE_URL).rstrip("/")
+    stamina = import_or_refuse("stamina")
+    hooks = stamina.instrumentation
+    others = hooks.get_on_retry_hooks()  # of the caller, who may retry other things
+    hooks.set_on_retry_hooks(
+        [lambda retry: notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")]
+    )
+    try:
+        with import_or_refuse("httpx").Client(timeout=20.0) as web:
+            pages = Archive(web, stamina.retry_context, address, request, now).pages
+            fetched = fetch_kinds(folder, request, facts, pages, *span, report)
+            listing = partial(
+                fetch_archive_listing,
+                web,
+                request.source,
+                request.symbol,
+                base_url=base_url,
+                now=now,
+            )
+            return add_listing(fetched, listing)
+    finally:
+        hooks.set_on_retry_hooks(others)
+
+
+def add_listing(fetched: Fetched, ask: Callable[[], Mapping[str, Any]]) -> Fetched:
+    """Save what the venue lists today beside the bars; note in the facts what came of it."""
+    try:
+        listing = ask()
+    except DataError as error:
+        noted = f"none: {error}"
+    else:
+        save_listing(fetched.folder, listing)
+        noted = f"{LISTING_FILE} of {listing['time']}, {listing['source']}"
+    facts = {**fetched.facts, "listing": noted}
+    write_json(fetched.folder / FACTS, facts)
+    return fetched._replace(facts=facts)
 
 
 def fetch_kinds(

@@ -305,6 +305,9 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
                         index=None if "time" in taken else frame.index)  # fmt: skip
 
 
+LISTING_FILE = "venue.json"
+"""What a venue lists of an instrument, which a fetch saves beside its bars."""
+
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "EUR", "GBP", "JPY", "BTC", "ETH", "BNB")
 _LISTED = """
 AAVE ACH ADA AGLD ALGO ANKR ANT APE API3 APT AR ARB ARKM ASTR ATOM AUDIO AVAX AXS BAL BAND BAT
@@ -359,6 +362,6 @@ def find_coin(instrument: str) -> str:
 
 class Currency(core.Declaration):
     def read(self, value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{2,12}", value):
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{1,12}", value):
             raise core.Fault("must be a currency in capital letters, 'USDT' for example")
         return value

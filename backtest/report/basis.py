@@ -141,12 +141,29 @@ def walk_venues(owner: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Map
 
 def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[str, str]]:
     venue = Venue.from_dict(rules)
-    yield "rules", "of your own" if venue.in_force is None else venue.in_force.preset
+    yield "rules", name_rules(venue)
+    if venue.contract.unknown:
+        yield "unknown", f"{', '.join(venue.contract.unknown)}: no source gives them"
     for table in find_tables(manifest, venue):
         count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
         day = "" if table.since is None else f" of {table.since}"
         yield "margin", f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
-    yield from (each for each in core.list_changed(venue) if not each[0].startswith(APART))
+    apart = (*APART, *(f"contract.{step}" for step in venue.contract.unknown))
+    yield from (each for each in core.list_changed(venue) if not each[0].startswith(apart))
+
+
+def name_rules(venue: Venue) -> str:
+    """Return where the rules come from; of a listing, what of them, and what of which preset."""
+    source = venue.in_force
+    if source is None:
+        return "of your own"
+    if source.like is None:
+        return source.preset
+    day = source.since or "a day that is not known"
+    return (
+        f"{', '.join(source.listed)} of the listing {source.preset} of {day}; all others of "
+        f"{source.like}"
+    )
 
 
 def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
@@ -201,6 +218,8 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
             "The rules are not from a preset: they were given with the run, without dates and "
             "sources."
         )
+    if venue["in_force"].get("like"):
+        return Paragraph(f"The rules: {name_rules(Venue.from_dict(venue))}.")
     if preset not in {each.name for each in preset_files.available()}:
         return Paragraph(f"The rules come from {preset}; its file has their dates and sources.")
     name, symbol, _ = preset_files.parse_name(preset)

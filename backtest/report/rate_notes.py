@@ -115,7 +115,8 @@ def name_assumed(venue: Venue) -> str:
     if venue.in_force is None:
         return ""
     try:
-        preset = Venue.preset(*venue.in_force.preset.split(":", 1))
+        name = venue.in_force.like or venue.in_force.preset
+        preset = Venue.preset(*name.split(":", 1))
     except core.BacktestError:  # a file of one's own that is gone
         return ""
     names = [

@@ -181,6 +181,8 @@ def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -
         return "; ".join(filter(None, (misfit, changed)))
     if venue.in_force is None:
         return "of no preset"
+    if venue.in_force.since is None:
+        return f"the listing {venue.in_force.preset} has no day; give date="
     return "prices are synthetic" if market.synthetic else "in force"
 
 

@@ -6,7 +6,7 @@ from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.venue.margin_rules import DynamicMargin, Rule
-    from backtest.venue.funding import FundingTerms, terms
+    from backtest.venue.funding import FundingTerms, read_terms, terms
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, require_costs
     from backtest.venue.venue import Bracket, Contract, Earlier, FeeTier, Fees, InForce, InUse
     from backtest.venue.venue import Liquidation, Slippage, Venue, VenueLike, agree_settlement
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backtest.venue.venue import scale_cost
 else:
     __getattr__ = find_lazily(__name__, {
-        "venue.funding": "FundingTerms terms",
+        "venue.funding": "FundingTerms read_terms terms",
         "venue.margin_rules": "DynamicMargin Rule",
         "venue.option_contract": "Option OptionCosts OptionPosition require_costs",
         "venue.venue": (

@@ -10,7 +10,7 @@ import numpy as np
 from backtest import core
 from backtest.core import Duration, FloatArray, Real, check_broadcast, check_range, checked
 from backtest.core.fields import NOT_NEGATIVE
-from backtest.venue import preset_files
+from backtest.venue import listing, preset_files
 from backtest.venue.contract_value import compute_payment, compute_value
 from backtest.venue.venue import Contract
 
@@ -58,7 +58,9 @@ class FundingTerms(core.Value, kw_only=True):
     period : str, optional
         Default: the interval.
     cap : float
-        The largest payment of one interval, of either sign.
+        The largest payment of one interval, of either sign; infinite if it is not known.
+    floor : float, optional
+        The least payment of one interval, negative. Default: that of the cap.
     date, source : str
         The day from which the terms hold (or on which they were read), and their source.
     """
@@ -68,11 +70,19 @@ class FundingTerms(core.Value, kw_only=True):
     interest: Annotated[float, Real()]
     clamp: Annotated[float, NOT_NEGATIVE]
     cap: Annotated[float, Real(0, may_be_infinite=True)] = math.inf
+    floor: Annotated[float | None, Real(high=0, may_be_infinite=True)] = None
     date: str = ""
     source: str = ""
 
+    _omitted = frozenset({"floor"})
+
     def _settle(self) -> None:
         self._set_fields(period=self.period or self.interval)
+
+    @property
+    def least(self) -> float:
+        """The least payment of one interval: the floor, or the cap of the other sign."""
+        return -self.cap if self.floor is None else self.floor
 
 
 @checked
@@ -91,7 +101,40 @@ def terms(venue: str, symbol: str, at: core.TimeLike | None = None) -> FundingTe
     return FundingTerms.from_dict(found["funding"][0], where=f"{venue}:{symbol}.funding")
 
 
-__all__ = ["FundingTerms", "payment", "terms"]
+def read_terms(
+    source: Any,
+    symbol: str,
+    like: str = listing.DEFAULT_LIKE,
+    date: core.TimeLike | None = None,
+) -> FundingTerms | None:
+    """Return how the venue of a listing computes its funding; None if its preset does not say.
+
+    Interval, cap and floor are those of Binance's ``fundingInfo`` where the listing has them for
+    the symbol, which it has only of adjusted symbols; interest and clamp are those of the preset
+    ``like``. Arguments are those of :meth:`backtest.Venue.read`.
+    """
+    newest = listing.find_listings(source, symbol, date)[-1]
+    _, name = listing.read_like(like, newest)
+    venue, _, like_symbol = name.rpartition(":")
+    general = terms(venue, like_symbol)
+    row = newest.funding
+    if general is None or row is None:
+        return general
+
+    place = f"{newest.name}: {symbol}.funding"
+    hours = listing.read_number(row, "fundingIntervalHours", place)
+    cap = listing.read_number(row, "adjustedFundingRateCap", place)
+    floor = listing.read_number(row, "adjustedFundingRateFloor", place)
+    return general.override({
+        "interval": general.interval if hours is None else f"{hours:g}h",
+        "cap": general.cap if cap is None else cap,
+        "floor": floor,
+        "date": newest.day or "",
+        "source": f"{newest.name}: interval, cap and floor; {name}: interest and clamp",
+    })  # fmt: skip
+
+
+__all__ = ["FundingTerms", "payment", "read_terms", "terms"]
 
 
 def __dir__() -> list[str]:

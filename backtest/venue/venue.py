@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from operator import attrgetter
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
@@ -22,7 +23,7 @@ from backtest.core.code_names import is_series
 from backtest.core.fields import COST, NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE
 from backtest.market import Currency, Market, find_coin, find_currency
-from backtest.venue import preset_files
+from backtest.venue import listing, preset_files
 from backtest.venue.margin_rules import ANNOUNCED, IN_FORCE, DynamicMargin, Rule
 from backtest.venue.option_contract import OptionCosts
 
@@ -81,6 +82,26 @@ class ReductionOrder(core.Declaration):
 
 STEPS = ("lot", "tick", "min_notional")
 """What a venue's own listing says of an order's size and price."""
+UNKNOWN = "unknown"
+"""How files write a step that no source gives: TOML has no null, and 0 means no rounding."""
+USUAL: Any = "usual"
+"""The smallest order where none is stated: 5 in the quote currency, none of inverse contracts."""
+
+
+@dataclass(frozen=True)
+class Step(core.Declaration):
+    """A step that a listing states, None where it is unknown."""
+
+    rule: Real
+    words: Collection[str] = (UNKNOWN,)
+    kind: ClassVar[type] = float
+
+    def read(self, value: Any) -> Any:
+        if value is None or value == UNKNOWN:
+            return None
+        if isinstance(value, str) and value in self.words:
+            return value
+        return self.rule.read(value)
 
 
 class Contract(Value, kw_only=True):
@@ -93,13 +114,16 @@ class Contract(Value, kw_only=True):
         ``"spot"`` (the coin itself, paid in the quote currency when it is bought).
     size : float
         Base units per contract if linear or spot, quote units per contract if inverse.
-    lot : float
-        Step of quantity, in contracts; 0 means no rounding.
-    tick : float
-        Step of price, in price also for inverse contracts.
-    min_notional : float
-        Smallest order that does not close a position, in the settlement currency. Default: 5 in
-        the quote currency, none if inverse.
+    lot : float or None
+        Step of quantity, in contracts; 0 means no rounding. None: no source gives it, quantities
+        are not rounded, and :meth:`backtest.Backtest.decide` warns.
+    tick : float or None
+        Step of price, in price also for inverse contracts; None if no source gives it.
+    min_notional : float or None
+        Smallest order that does not close a position, in the settlement currency; None if no source
+        gives it. Default: 5 in the quote currency, none if inverse.
+    min_quantity : float
+        Smallest order in contracts. Where it is over the lot, quantities are whole multiples of it.
     round_to_tick : bool
         Whether the prices of fills and stops are rounded to the tick, against the trader.
     expires : str, optional
@@ -116,46 +140,54 @@ class Contract(Value, kw_only=True):
     expense : float
         What longs and shorts pay per year on the notional at the mark open, 0.0095 of a fund that
         costs .95 % a year; booked as interest. The prices must be those before this cost.
-    assumed : sequence of str
-        Which of ``lot``, ``tick`` and ``min_notional`` no source gives;
-        :meth:`backtest.Backtest.decide` warns of them. An override of one of them ends its
-        assumption.
+
+    Files write ``"unknown"`` for None.
     """
 
     _omitted = frozenset(
-        {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense", "assumed"}
+        {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense", "min_quantity"}
     )
 
     kind: Annotated[str, core.Choice("linear", "inverse", "spot")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
-    lot: Annotated[float, NOT_NEGATIVE] = 0.001
-    tick: Annotated[float, POSITIVE] = 0.1
-    min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+    lot: Annotated[float | None, Step(NOT_NEGATIVE)] = 0.001
+    tick: Annotated[float | None, Step(POSITIVE)] = 0.1
+    min_notional: Annotated[float | None, Step(NOT_NEGATIVE, (UNKNOWN, USUAL))] = USUAL
     round_to_tick: Annotated[bool, core.Flag()] = False
     expires: Annotated[str | None, core.Time()] = None
     settles: Annotated[str | None, Currency()] = None
     haircut: Annotated[float | None, Real(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Real(0, 10))] = None
     expense: Annotated[float, Real(0, 1)] = 0.0
-    assumed: Annotated[Sequence[str], core.AS_TUPLE] = ()
+    min_quantity: Annotated[float, NOT_NEGATIVE] = 0.0
 
     @property
     def is_spot(self) -> bool:
         """Whether it is paid when it is bought, and needs no margin by brackets."""
         return self.kind == "spot"
 
+    @property
+    def order_step(self) -> float:
+        """The quantity of which orders are whole multiples, in contracts; 0 for any quantity."""
+        return max(self.lot or 0.0, self.min_quantity)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Which of lot, tick and min_notional no source gives."""
+        return tuple(name for name in STEPS if getattr(self, name) is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as data for JSON or TOML; a step that is not known is ``"unknown"``."""
+        return {**super().to_dict(), **dict.fromkeys(self.unknown, UNKNOWN)}
+
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
-        completed = changes
-        if self.assumed:
-            still = [name for name in self.assumed if name not in changes]
-            completed = {"assumed": still, **changes}
+        # A least notional of the quote currency is none of the coin.
         is_other = (self.kind == "inverse") != (changes.get("kind", self.kind) == "inverse")
-        return {"min_notional": None, **completed} if is_other else completed
+        return {"min_notional": USUAL, **changes} if is_other else changes
 
     def faults(self) -> Faults:
-        for name in self.assumed:
-            if name not in STEPS:
-                yield "assumed", f"must name some of {', '.join(STEPS)}"
+        if self.round_to_tick and self.tick is None:
+            yield "tick", "must be known with round_to_tick"
         for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
             is_given = getattr(self, name) is not None
             if self.is_spot and not is_given:
@@ -164,7 +196,7 @@ class Contract(Value, kw_only=True):
                 yield name, f"is of spot contracts only, the kind is {self.kind!r}"
 
     def _settle(self) -> None:
-        if self.min_notional is None:
+        if self.min_notional == USUAL:
             self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
 
 
@@ -463,15 +495,26 @@ def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
 
 
 class InForce(Value, kw_only=True):
-    """The preset and the days that the brackets of a venue come from.
+    """The preset or listing, and the days, that the brackets of a venue come from.
 
     ``since`` is the day on which the oldest table came into force or, if no source says that, was
-    read, ``until`` that of the preset's next table, if any.
+    read, None if a listing has no day; ``until`` that of the preset's next table, if any. Of a
+    listing, ``preset`` is its file and symbol, ``tiers.json#BTCUSDT``, ``listed`` what it states,
+    and ``like`` the preset of all other rules.
     """
 
+    _omitted = frozenset({"like", "listed"})
+
     preset: Annotated[str, core.Text()]
-    since: Annotated[str, core.Time()]
+    since: Annotated[str | None, core.Time()] = None
     until: Annotated[str | None, core.Time()] = None
+    like: Annotated[str | None, core.Text()] = None
+    listed: Annotated[Sequence[str], core.AS_TUPLE] = ()
+
+    @property
+    def symbol(self) -> str:
+        """The venue's name of the instrument."""
+        return self.preset.rpartition("#" if self.like else ":")[2]
 
 
 class Earlier(Value, kw_only=True):
@@ -730,6 +773,48 @@ class Venue(Value, kw_only=True):
         return cls.from_dict(preset_files.read_preset(venue, name, at), where=f"{venue}:{symbol}")
 
     @classmethod
+    def read(
+        cls,
+        source: str | Path | Mapping[str, Any] | Sequence[Any],
+        symbol: str,
+        like: str = listing.DEFAULT_LIKE,
+        date: core.TimeLike | None = None,
+    ) -> Self:
+        """Return the rules of a symbol from what an exchange or a tool lists.
+
+        The listing gives the contract, the brackets and, if it states them, the fees. Slippage,
+        liquidation, other rules and what it leaves out are those of a preset. ``in_force`` and the
+        summary say which is which. The amounts of brackets are recomputed and compared.
+
+        Raises VenueError if the symbol is not listed, ParameterError with the field of each fault.
+
+        Parameters
+        ----------
+        source : str, Path, mapping or sequence
+            A JSON file, or what is in it: ccxt's ``load_markets()`` or ``fetch_leverage_tiers()``,
+            freqtrade's tiers, Binance's ``exchangeInfo`` or ``leverageBracket``, a table with
+            ``markets`` and ``tiers``, or a list of files. A folder of dated listings is a margin
+            table by date.
+        symbol : str
+            The name that ccxt or the venue writes, ``"PNUT/USDT:USDT"`` or ``"PNUTUSDT"``.
+        like : str
+            A preset, ``"binance-usdm"``, or one of its symbols, ``"bybit-linear:BTCUSDT"``.
+        date : str or Timestamp, optional
+            The day of a listing that has none. Of a folder: the day whose table is used for all
+            bars, or ``"latest"``.
+
+        Examples
+        --------
+        >>> tier = {"minNotional": 0, "maxNotional": 5000, "maxLeverage": 50}
+        >>> tiers = {"PNUT/USDT:USDT": [{**tier, "maintenanceMarginRate": 0.015}]}
+        >>> venue = Venue.read(tiers, "PNUT/USDT:USDT", date="2026-09-29")
+        >>> venue.brackets[0].max_leverage, venue.contract.lot, venue.in_force.like
+        (50.0, None, 'binance-usdm:BTCUSDT')
+        """
+        content = listing.read_listing(source, symbol, like=like, date=date)
+        return cls.from_dict(content, where=content["in_force"]["preset"])
+
+    @classmethod
     @checked
     def simple(
         cls,
@@ -831,7 +916,7 @@ class Venue(Value, kw_only=True):
         Empty if all of it is covered, or if the brackets are of no preset.
         """
         table, parts = self.in_force, []
-        if table is not None and start < core.to_nanoseconds(table.since):
+        if table is not None and table.since and start < core.to_nanoseconds(table.since):
             parts.append(f"but the run uses it from {core.format_time(start)[:10]} on")
         if table is not None and table.until and end > core.to_nanoseconds(table.until):
             parts.append(f"it was replaced on {table.until}, before the run ends")
@@ -903,8 +988,14 @@ VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 def read_venue(given: Any) -> Any:
     """Return venues with the rules of its preset in place of each text ``NAME:SYMBOL[@DAY]``.
 
-    Anything else stays as it is. Raises VenueError if there is no such preset.
+    Of a text ``file:PATH#SYMBOL?like=NAME`` they are those of a listing. Anything else stays as it
+    is. Raises VenueError if there is no such preset or listing.
     """
     if isinstance(given, Mapping):
         return {name: read_venue(each) for name, each in given.items()}
-    return Venue.preset(*preset_files.parse_name(given)) if isinstance(given, str) else given
+    if not isinstance(given, str):
+        return given
+    if given.startswith(listing.SCHEME):
+        name = listing.parse_listing_name(given)
+        return Venue.read(name.path, name.symbol, name.like, name.date)
+    return Venue.preset(*preset_files.parse_name(given))

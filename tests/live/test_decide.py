@@ -306,10 +306,11 @@ def test_the_hours_of_sessions_are_old_as_late_in_the_session_after_next():
 
 
 def test_steps_of_orders_that_no_source_gives_are_said_with_the_cure():
-    venue = bt.Venue.preset("binance-usdm", "DOGEUSDT")
+    venue = bt.Venue.preset("binance-usdm", "EOSUSDT")
+    assert venue.contract.unknown == ("lot", "tick", "min_notional")
     decision = decide(venue=venue)
     (caution,) = decision.warnings
-    assert "no source gives lot (0), tick (1e-06), min_notional (5) of market" in str(caution)
+    assert "no source gives lot, tick, min_notional of market" in str(caution)
     assert decision.may_act
     cure = {"contract.lot": 1.0, "contract.tick": 1e-5, "contract.min_notional": 5.0}
     assert all(f'"{name}": ...' in str(caution) for name in cure)
@@ -319,7 +320,8 @@ def test_steps_of_orders_that_no_source_gives_are_said_with_the_cure():
     (some,) = decide(venue=venue.override({"contract.lot": 1.0})).warnings
     assert "no source gives tick" in str(some)
     assert decide(venue=bt.Venue.preset("binance-usdm", "BTCUSDT")).warnings == ()
-    check_refused(lambda: bt.Contract(assumed=["size"]), "must name some of lot, tick")
+    check_refused(lambda: bt.Contract(lot="none"), "contract.lot: must be a number")
+    check_refused(lambda: bt.Contract(tick=None, round_to_tick=True), "must be known with round")
 
 
 def test_a_limit_of_margin_that_leaves_nothing_stops():

@@ -63,7 +63,7 @@ def test_every_field_of_account_and_venue_may_vary():
     for part in ("fees", "slippage", "liquidation", "contract"):
         kind = type(getattr(VENUE, part))
         fields |= {f"venue.{part}.{each.name}" for each in dataclasses.fields(kind)}
-    fixed = {"contract.kind", "contract.expires", "contract.settles", "contract.assumed"}
+    fixed = {"contract.kind", "contract.expires", "contract.settles"}
     fixed |= {"fees.tiers"}
     fixed = {"account.collateral", "account.flows", *(f"venue.{each}" for each in fixed)}
     assert fields - names == fixed

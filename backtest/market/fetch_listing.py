@@ -1,0 +1,85 @@
+"""The venue's own listing of an instrument on the day of a fetch: ``venue.json`` beside the bars.
+
+What a venue tells anybody is stored as it answers: contracts, and of ccxt the margin tiers where
+they need no key. :meth:`backtest.Venue.read` reads the file. A listing that cannot be had is noted
+in ``fetch.json`` and never stops a fetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest import core
+from backtest.core import format_time
+from backtest.market.names import LISTING_FILE
+
+APIS = {
+    "binance-archive": ("https://fapi.binance.com", "/fapi/v1/"),
+    "binance-archive-coinm": ("https://dapi.binance.com", "/dapi/v1/"),
+}
+"""Where the venue of an archive answers, and its paths; a mirror of the archive may have them.
+Source: Binance, USD-M and COIN-M Futures, General Info (read 2026-11-29)."""
+ENDPOINTS = ("exchangeInfo", "leverageBracket", "fundingInfo")
+"""The second needs the key of an account at the venue: without one it is left out."""
+LIKE = {
+    "binance-archive": "binance-usdm", "binance-archive-coinm": "binance-coinm",
+    "binance": "binance-usdm", "binance-coinm": "binance-coinm", "bybit": "bybit-linear",
+    "okx": "okx", "hyperliquid": "hyperliquid", "bitmex": "bitmex", "deribit": "deribit",
+}  # fmt: skip
+"""The preset of the rules that no listing says, by source."""
+
+
+def fetch_archive_listing(
+    web: Any, source: str, symbol: str, *, base_url: str | None, now: int
+) -> dict[str, Any]:
+    """Return what Binance lists of a symbol; DataError with the reason if it does not answer."""
+    home, path = APIS[source]
+    address = (base_url or home).rstrip("/")
+    parts: dict[str, Any] = {}
+    for endpoint in ENDPOINTS:
+        rows = ask_endpoint(web, f"{address}{path}{endpoint}", symbol)
+        if rows:
+            parts[endpoint] = {"symbols": rows} if endpoint == "exchangeInfo" else rows
+    if "exchangeInfo" not in parts:
+        raise core.DataError(f"{path}exchangeInfo of the venue has no {symbol}")
+    return {**describe_listing(source, f"{address}{path}", now), **parts}
+
+
+def ask_endpoint(web: Any, url: str, symbol: str) -> list[Any]:
+    """Return the rows of a symbol at an endpoint, none where it is refused or not there."""
+    try:
+        answer = web.get(url)
+        content = answer.json() if answer.status_code == 200 else []
+    except Exception as error:  # httpx and JSON raise classes of their own
+        raise core.DataError(f"the listing cannot be read, {type(error).__name__}") from error
+    rows = content.get("symbols", []) if isinstance(content, Mapping) else content
+    return [row for row in rows if isinstance(row, Mapping) and row.get("symbol") == symbol]
+
+
+def read_exchange_listing(
+    client: Any, source: str, market: Mapping[str, Any], now: int
+) -> dict[str, Any]:
+    """Return a market of ccxt with its tiers, if the exchange gives these without a key."""
+    symbol = str(market["symbol"])
+    found = {**describe_listing(source, f"ccxt, {source}", now), "markets": {symbol: dict(market)}}
+    if market.get("inverse") and source == "bybit":
+        found["like"] = "bybit-inverse"
+    ask = getattr(client, "fetch_leverage_tiers", None)
+    if ask is None:
+        return {**found, "tiers_missing": "this ccxt has no fetch_leverage_tiers of it"}
+    try:
+        tiers = ask([symbol])
+    except Exception as error:  # ccxt raises classes of its own
+        return {**found, "tiers_missing": f"{type(error).__name__}: {str(error)[:120]}"}
+    return {**found, "tiers": {symbol: tiers[symbol]} if symbol in tiers else {}}
+
+
+def describe_listing(source: str, address: str, now: int) -> dict[str, Any]:
+    return {"time": f"{format_time(now)}Z", "source": address, "like": LIKE[source]}
+
+
+def save_listing(folder: Path, listing: Mapping[str, Any]) -> None:
+    with core.replace_file(folder / LISTING_FILE) as draft:
+        core.write_json_file(core.to_plain(listing), draft)

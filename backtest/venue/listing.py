@@ -1,0 +1,653 @@
+"""A venue from its own listing: what exchanges and tools write of an instrument, read as rules.
+
+A listing says what a contract is, its margin brackets and perhaps its fees; how the venue
+liquidates, and what it leaves out, comes from a preset (``like``). Read are ccxt's unified
+``load_markets()`` and ``fetch_leverage_tiers()``, freqtrade's file of tiers (the same), Binance's
+``exchangeInfo``, ``leverageBracket`` and ``fundingInfo``, and tables that have several of them by
+name. A folder of dated listings is one margin table by date.
+
+Words of this module: an *answer* is one file or mapping; its *parts* are tables of rows by symbol
+(markets, symbols, tiers, funding); a *listing* is what the answers of one day say of one symbol.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backtest import core
+from backtest.core import VenueError
+from backtest.venue import preset_files
+
+SCHEME = "file:"
+"""Begins the text of a listing where a venue is expected; no preset has this name."""
+DEFAULT_LIKE = "binance-usdm"
+MARKETS, SYMBOLS, TIERS, FUNDING = "markets", "symbols", "tiers", "funding"
+NAMED_PARTS = {
+    "markets": MARKETS, "tiers": TIERS,
+    "exchangeInfo": SYMBOLS, "exchange_info": SYMBOLS,
+    "leverageBracket": TIERS, "leverage_bracket": TIERS,
+    "fundingInfo": FUNDING, "funding_info": FUNDING,
+}  # fmt: skip
+"""Names under which a table has several answers, that of a fetch among them."""
+SHAPES = (
+    "ccxt's load_markets() or fetch_leverage_tiers(), freqtrade's tiers, Binance's exchangeInfo, "
+    "leverageBracket or fundingInfo, or a table with markets and tiers"
+)
+IN_SIZES = {
+    "minSz": "OKX", "maxSz": "OKX", "numNonContractUnits": "Kraken", "contracts": "Kraken",
+    "riskIncrVol": "MEXC", "min_size": "HTX", "max_size": "HTX", "minSize": "KuCoin",
+    "maxSize": "KuCoin", "quantity": "HashKey",
+}  # fmt: skip
+"""Fields by which exchanges bound tiers in contracts or coins, whatever ccxt calls them: ccxt
+4.5.64, ``parse_market_leverage_tiers`` of each. At no single price are they notionals."""
+AMOUNTS = ("cum", "maintAmt", "mmDeduction")
+"""What venues and tools call the cumulative amount of a bracket: Binance, freqtrade, Bybit."""
+
+
+class Answer(NamedTuple):
+    """A file or mapping: its name, its content, and the day of its stamp, None without one."""
+
+    name: str
+    content: Any
+    day: str | None
+
+
+class Listing(NamedTuple):
+    """What the answers of one day say of one symbol; each part is None or empty if they do not."""
+
+    name: str
+    day: str | None
+    symbol: str
+    market: Mapping[str, Any] | None
+    entry: Mapping[str, Any] | None
+    tiers: Sequence[Mapping[str, Any]] | None
+    funding: Mapping[str, Any] | None
+
+
+class ListingName(NamedTuple):
+    """A parsed ``file:PATH#SYMBOL?like=NAME&date=DAY``."""
+
+    path: str
+    symbol: str
+    like: str
+    date: str | None
+
+
+def parse_listing_name(text: str) -> ListingName:
+    """Return the parts of ``file:PATH#SYMBOL?like=NAME&date=DAY``; only the path is needed."""
+    address, _, options = text.removeprefix(SCHEME).partition("?")
+    path, _, symbol = address.partition("#")
+    given = {}
+    for option in filter(None, options.split("&")):
+        name, _, value = option.partition("=")
+        core.Choice("like", "date").check("an option of a listing", name)
+        given[name] = value
+    if not path:
+        raise VenueError(
+            f"a listing must name its file, got {text!r}; "
+            f"'{SCHEME}tiers.json#BTC/USDT:USDT?like={DEFAULT_LIKE}' for example"
+        )
+    return ListingName(path, symbol, given.get("like") or DEFAULT_LIKE, given.get("date"))
+
+
+# What a listing says, as the fields of a venue.
+
+
+def read_listing(
+    source: Any, symbol: str, *, like: str = DEFAULT_LIKE, date: core.TimeLike | None = None
+) -> dict[str, Any]:
+    """Return the content of a venue, for ``Venue.from_dict``; VenueError if it cannot be read."""
+    listings = find_listings(source, symbol, date)
+    newest = listings[-1]
+    preset, like_name = read_like(like, newest)
+    like_contract = preset.pop("contract")
+
+    contract, stated = read_contract(newest, like_contract, like_name)
+    listed = ["brackets", *(f"contract.{name}" for name in stated)]
+    fees = preset.pop("fees")
+    if own_fees := read_fees(newest):
+        fees = {**{name: fees[name] for name in fees if name not in ("tiers",)}, **own_fees}
+        listed.append("fees")
+
+    tables = [(each.day, read_brackets(each)) for each in listings]
+    return {
+        **preset,
+        "contract": contract,
+        "fees": fees,
+        "brackets": tables[-1][1],
+        "earlier": [
+            {"until": after, "brackets": brackets}
+            for (_, brackets), (after, _) in itertools.pairwise(tables)
+        ],
+        "in_force": {
+            "preset": f"{newest.name}#{name_plainly(newest.symbol)}",
+            "since": tables[0][0],
+            "like": like_name,
+            "listed": listed,
+        },
+    }
+
+
+def read_like(like: str, listing: Listing) -> tuple[dict[str, Any], str]:
+    """Return the newest groups of a preset and its name; of the listing's symbol where it has it.
+
+    Without a margin table: that is the listing's.
+    """
+    venue, colon, symbol = str(like).partition(":")
+    if not colon or venue.endswith(preset_files.SUFFIXES):
+        venue, symbol = str(like), ""
+    known = preset_files.read_tables(venue)
+    plain = name_plainly(listing.symbol)
+    symbol = symbol or (plain if plain in known else next(iter(known)))
+    preset = preset_files.read_preset(venue, symbol, preset_files.LATEST)
+    for name in ("brackets", "in_force", "earlier"):
+        preset.pop(name, None)
+    return preset, f"{Path(venue).stem}:{symbol}"
+
+
+# Files and folders.
+
+
+def find_listings(source: Any, symbol: str, date: core.TimeLike | None = None) -> list[Listing]:
+    """Return what a source says of a symbol, one entry a day, the oldest first.
+
+    A ``date`` is the day of a source that has none, and chooses the table of a folder.
+    """
+    day = preset_files.read_day(date)
+    answers = open_answers(source)
+    is_folder = isinstance(source, str | Path) and Path(source).is_dir()
+    if is_folder:
+        return choose_listing(find_dated(answers, symbol, str(source)), day)
+
+    own_days = sorted({each.day for each in answers if each.day is not None})
+    if day not in (None, preset_files.LATEST) and own_days and own_days != [day]:
+        raise VenueError(
+            f"date must be left out where the listing says its own, {own_days[-1]}, got {day} "
+            f"({answers[0].name})"
+        )
+    stamped = own_days[-1] if own_days else None
+    if day not in (None, preset_files.LATEST):
+        stamped = day
+    return [join_answers(answers, symbol, stamped)]
+
+
+def find_dated(answers: Sequence[Answer], symbol: str, folder: str) -> list[Listing]:
+    """Return the listings of a folder by day; a day without the symbol is left out."""
+    if undated := [each.name for each in answers if each.day is None]:
+        raise VenueError(
+            f"a listing of a folder must have a day in its name or content, got {undated[0]!r}; "
+            f"name it 2026-01-31.json for example ({folder})"
+        )
+    listings, refusals = [], []
+    by_day = itertools.groupby(sorted(answers, key=lambda each: str(each.day)), lambda x: x.day)
+    for day, group in by_day:
+        try:
+            listings.append(join_answers([*group], symbol, day))
+        except UnlistedError as error:
+            refusals.append(error)
+    if not listings:
+        raise refusals[-1]
+    return listings
+
+
+def choose_listing(listings: list[Listing], day: str | None) -> list[Listing]:
+    """Return the listing in force on a day, as presets choose: all of them without a day."""
+    if day is None:
+        return listings
+    if day == preset_files.LATEST:
+        return listings[-1:]
+    begun = [each for each in listings if str(each.day) <= day]
+    return [begun[-1] if begun else listings[0]]
+
+
+def open_answers(source: Any) -> list[Answer]:
+    """Return the answers in a file, a folder, a mapping, or a list of paths."""
+    if isinstance(source, str | Path):
+        return open_path(Path(source))
+    is_list = isinstance(source, list | tuple)
+    if is_list and source and all(isinstance(each, str | Path) for each in source):
+        return [answer for each in source for answer in open_path(Path(each))]
+    if isinstance(source, Mapping) or is_list:
+        return [Answer("a mapping", source, find_day(source))]
+    raise VenueError(f"a listing must be a path, {SHAPES}, got {core.repr_plain(source)}")
+
+
+def open_path(path: Path) -> list[Answer]:
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.suffix == ".json")
+        if not files:
+            raise VenueError(f"a folder of listings must have files .json, {path} has none")
+        return [answer for each in files for answer in open_path(each)]
+    if not path.is_file():
+        raise VenueError(f"listing {str(path)!r} does not exist in {Path.cwd()}")
+    content = core.read_json_file(path)
+    in_name = re.search(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)", path.name)
+    day = find_day(content) or (in_name and read_text_day(in_name[0]))
+    return [Answer(path.name, content, day)]
+
+
+def find_day(content: Any) -> str | None:
+    """Return the day of the stamp in an answer: its time, date or serverTime."""
+    if not isinstance(content, Mapping):
+        return None
+    for name in ("time", "date", "serverTime"):
+        stamp = content.get(name)
+        if isinstance(stamp, str):
+            return read_text_day(stamp)
+        if isinstance(stamp, int | float) and not isinstance(stamp, bool):
+            return core.format_time(int(stamp) * 1_000_000)[:10]
+    for name in NAMED_PARTS:
+        if isinstance(content.get(name), Mapping) and (day := find_day(content[name])):
+            return day
+    return None
+
+
+def read_text_day(text: str) -> str:
+    try:
+        return dt.date.fromisoformat(text[:10]).isoformat()
+    except ValueError as error:
+        raise VenueError(f"the day of a listing must be as 2026-01-31, got {text!r}") from error
+
+
+# The shapes of answers.
+
+
+def split_parts(answer: Answer) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each part of an answer: its kind, and its rows by the symbol that it writes."""
+    content = answer.content
+    is_table = isinstance(content, Mapping)
+    named = [name for name in NAMED_PARTS if is_table and content.get(name) is not None]
+    for name in named:
+        kind = NAMED_PARTS[name]
+        yield kind, read_rows(content[name], kind, f"{answer.name}: {name}")
+    if named:
+        return
+
+    if is_table and isinstance(content.get("symbols"), list):
+        yield SYMBOLS, read_rows(content, SYMBOLS, answer.name)
+        return
+    if is_table and isinstance(content.get("brackets"), list):
+        content = [content]
+    found = find_kind(content)
+    if found is None:
+        raise VenueError(f"a listing must be {SHAPES}, got none of them ({answer.name})")
+    yield found, read_rows(content, found, answer.name)
+
+
+def read_rows(content: Any, kind: str, where: str) -> Mapping[str, Any]:
+    """Return the rows of a part by the symbol that it writes; of tiers, a list of them each."""
+    if kind == SYMBOLS and isinstance(content, Mapping):
+        content = content.get("symbols", [])
+    if isinstance(content, Mapping):
+        return content
+    if not isinstance(content, list | tuple):
+        raise VenueError(f"{where}: must be a table or a list, got {core.repr_plain(content)}")
+    if kind != TIERS:
+        return index_rows(content, where)
+    if content and "maintenanceMarginRate" in content[0]:
+        return {str(content[0].get("symbol") or ""): content}
+    return {name: read_binance_brackets(x) for name, x in index_rows(content, where).items()}
+
+
+def find_kind(content: Any) -> str | None:
+    """Return the kind of part that rows are, by the fields of the first; None if of no kind."""
+    rows = [*content.values()] if isinstance(content, Mapping) else content
+    first = next(iter(rows), None) if isinstance(rows, list | tuple) else None
+    if isinstance(content, Mapping) and isinstance(first, list | tuple):
+        return TIERS  # of a symbol without tiers it is said that it has none
+    if not isinstance(first, Mapping):
+        return None
+    for kind, fields in (
+        (TIERS, ("brackets", "maintenanceMarginRate")),
+        (FUNDING, ("fundingIntervalHours", "adjustedFundingRateCap")),
+        (MARKETS, ("precision", "contractSize", "limits")),
+        (SYMBOLS, ("filters",)),
+    ):
+        is_of_kind = any(name in first for name in fields)
+        if is_of_kind and not (kind == TIERS and isinstance(content, Mapping)):
+            return kind
+    return None
+
+
+def index_rows(rows: Sequence[Any], where: str) -> dict[str, Any]:
+    index: dict[str, Any] = {}
+    for row in rows:
+        if not isinstance(row, Mapping) or not isinstance(row.get("symbol"), str):
+            raise VenueError(f"each row of a listing must have a symbol, got {row!r:.80} ({where})")
+        index[row["symbol"]] = row
+    return index
+
+
+def read_binance_brackets(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of Binance's ``leverageBracket`` under ccxt's names, the rows as their info.
+
+    Those of COIN-M bound quantities of the coin: ``qtyFloor``, which settles.
+    """
+    adjusted = row.get("notionalCoef", 1)
+    if float(adjusted) != 1.0:
+        raise VenueError(
+            f"{row.get('symbol')}.notionalCoef: must be 1, the brackets of other accounts, got "
+            f"{adjusted}: give the table of the venue"
+        )
+    return [
+        {
+            "tier": each.get("bracket"),
+            "minNotional": each.get("notionalFloor", each.get("qtyFloor")),
+            "maxNotional": each.get("notionalCap", each.get("qtyCap")),
+            "maintenanceMarginRate": each.get("maintMarginRatio"),
+            "maxLeverage": each.get("initialLeverage"),
+            "info": each,
+        }
+        for each in row["brackets"]
+    ]
+
+
+# One symbol.
+
+
+class UnlistedError(VenueError):
+    """A symbol that a listing does not have."""
+
+
+def join_answers(answers: Sequence[Answer], symbol: str, day: str | None) -> Listing:
+    """Return what answers of one day say of a symbol, by whichever of its names each writes."""
+    parts: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for kind, rows in split_parts(answer):
+            parts.setdefault(kind, {}).update(rows)
+
+    names = find_names(parts, symbol)
+    found = {kind: pick_row(rows, names) for kind, rows in parts.items()}
+    of_contract = [kind for kind in (MARKETS, SYMBOLS, TIERS) if found.get(kind) is not None]
+    if not of_contract:
+        raise UnlistedError(describe_unlisted(parts, symbol, answers[0].name))
+
+    market = found.get(MARKETS)
+    if market is not None and market.get("spot"):
+        raise VenueError(f"symbol must be of a contract, {symbol!r} is a spot market")
+    return Listing(
+        name=answers[0].name,
+        day=day,
+        symbol=symbol,
+        market=market,
+        entry=found.get(SYMBOLS),
+        tiers=found.get(TIERS),
+        funding=found.get(FUNDING),
+    )
+
+
+def name_plainly(symbol: str) -> str:
+    """Return ``BTCUSDT`` for ccxt's ``BTC/USDT:USDT``, and other names as they are."""
+    pair, _, settled = symbol.partition(":")
+    _, dash, expiry = settled.partition("-")
+    return pair.replace("/", "") + dash + expiry if "/" in symbol else symbol
+
+
+def find_names(parts: Mapping[str, Mapping[str, Any]], symbol: str) -> list[str]:
+    """Return the names of a symbol, the one asked for first: ccxt's, the venue's own and plain."""
+    names = [symbol]
+    for market in parts.get(MARKETS, {}).values():
+        own = [str(market.get("symbol")), str(market.get("id"))]
+        is_same = symbol in own or name_plainly(own[0]) == name_plainly(symbol)
+        if is_same and not market.get("spot"):
+            names += own
+    return [*dict.fromkeys([*names, *map(name_plainly, names)])]
+
+
+def pick_row(rows: Mapping[str, Any], names: Sequence[str]) -> Any:
+    for name in names:
+        if name in rows:
+            return rows[name]
+    plain = [row for key, row in rows.items() if ":" in key and name_plainly(key) in names]
+    if not plain and "" in rows:  # tiers of one symbol, which do not name it
+        return rows[""]
+    return plain[0] if plain else None
+
+
+def describe_unlisted(parts: Mapping[str, Mapping[str, Any]], symbol: str, where: str) -> str:
+    known = [*dict.fromkeys(key for rows in parts.values() for key in rows)]
+    by_plain = {name_plainly(key).upper(): key for key in known}
+    near = difflib.get_close_matches(name_plainly(symbol).upper(), by_plain, n=3, cutoff=0.5)
+    names = ", ".join(repr(by_plain[each]) for each in near)
+    nearest = f"; the nearest are {names}" if names else f"; it has {len(known):,} others"
+    return f"symbol must be listed in {where}, got {symbol!r}{nearest}"
+
+
+# The rules.
+
+
+def read_number(row: Mapping[str, Any], name: str, place: str) -> float | None:
+    """Return the number in a field of a row, which may be text; None if it is not stated."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise VenueError(f"{place}.{name}: must be a number, got {value!r}") from None
+
+
+def read_brackets(listing: Listing) -> list[dict[str, Any]]:
+    """Return the margin table as the fields of brackets, with the venue's own amounts.
+
+    The amounts are compared with those of floors and rates where the venue is checked.
+    """
+    place = f"{listing.name}: {listing.symbol}.brackets"
+    if not listing.tiers:
+        raise VenueError(
+            f"{place}: are needed, the listing has no tiers of it; give fetch_leverage_tiers() or "
+            "leverageBracket beside it, under 'tiers' and 'markets' of one table"
+        )
+    brackets = []
+    for k, row in enumerate(listing.tiers):
+        refuse_sizes(row, f"{place}.{k}")
+        fields = {
+            name: read_number(row, theirs, f"{place}.{k}")
+            for name, theirs in (
+                ("floor", "minNotional"), ("cap", "maxNotional"), ("max_leverage", "maxLeverage"),
+                ("maintenance_rate", "maintenanceMarginRate"),
+            )
+        }  # fmt: skip
+        for name in ("max_leverage", "maintenance_rate"):
+            if fields[name] is None:
+                raise VenueError(f"{place}.{k}.{name}: is needed, the listing has none")
+        if fields["floor"] is None and k == 0:
+            fields["floor"] = 0.0
+        if fields["cap"] is None and k == len(listing.tiers) - 1:
+            fields["cap"] = math.inf
+        brackets.append({**fields, "amount": read_amount(row, f"{place}.{k}")})
+    return [{name: each for name, each in row.items() if each is not None} for row in brackets]
+
+
+def read_amount(row: Mapping[str, Any], place: str) -> float | None:
+    info = row.get("info")
+    for fields in (row, info if isinstance(info, Mapping) else {}):
+        for name in AMOUNTS:
+            if (amount := read_number(fields, name, place)) is not None:
+                return amount
+    return None
+
+
+def refuse_sizes(row: Mapping[str, Any], place: str) -> None:
+    """Refuse tiers that bound contracts or coins: ccxt calls them notionals all the same."""
+    info = row.get("info")
+    for name, exchange in IN_SIZES.items():
+        if isinstance(info, Mapping) and name in info:
+            raise VenueError(
+                f"{place}.floor: must be a notional, {exchange} bounds tiers in contracts or coins "
+                f"({name}); give venue.override(brackets=[bt.Bracket(...)]) at a price of yours"
+            )
+
+
+def read_fees(listing: Listing) -> dict[str, float]:
+    """Return the fee rates that a market of ccxt states, nothing if it states one or none."""
+    market = listing.market or {}
+    place = f"{listing.name}: {listing.symbol}"
+    rates = {name: read_number(market, name, place) for name in ("taker", "maker")}
+    if any(rate is None for rate in rates.values()):
+        return {}
+    return {name: float(rate) for name, rate in rates.items() if rate is not None}
+
+
+def read_contract(
+    listing: Listing, like: Mapping[str, Any], like_name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of the contract, and the names of those that the listing states.
+
+    What it does not state comes from the preset if that is of the same symbol, and is unknown
+    otherwise; a contract's size must be known, or be the same in all of the preset.
+    """
+    stated = read_stated(listing)
+    if stated.get("kind") is None:
+        stated["kind"] = find_kind_by_name(listing)
+    known = {name: value for name, value in stated.items() if value is not None}
+
+    venue, _, like_symbol = like_name.rpartition(":")
+    if like_symbol == name_plainly(listing.symbol):
+        return {**like, **known}, [*known]
+    contract: dict[str, Any] = dict.fromkeys(("lot", "tick", "min_notional"), "unknown")
+    contract["kind"] = like["kind"]
+    if "size" not in known:
+        contract["size"] = find_common_size(listing, venue, known.get("kind", like["kind"]))
+    return {**contract, **known}, [*known]
+
+
+def find_common_size(listing: Listing, venue: str, kind: str) -> float:
+    """Return the size that all contracts of a kind have in a preset; refuse if they differ."""
+    contracts = []
+    if venue in preset_files.find_files():
+        tables = [read() for read in preset_files.read_tables(venue).values()]
+        contracts = [each.contract[-1] for each in tables]
+    sizes = {each["size"] for each in contracts if each["kind"] == kind}
+    if len(sizes) != 1:
+        raise VenueError(
+            f"{listing.name}: {listing.symbol}.contract.size: is needed, the tiers do not say it; "
+            "give load_markets() or exchangeInfo beside them"
+        )
+    return float(sizes.pop())
+
+
+def find_kind_by_name(listing: Listing) -> str | None:
+    """Return whether ccxt's name of a contract settles in the coin; None for other names."""
+    for name in (listing.symbol, *(str(row.get("symbol")) for row in listing.tiers or ())):
+        pair, colon, settled = name.partition(":")
+        if "/" in pair and colon:
+            is_inverse = settled.partition("-")[0] == pair.partition("/")[0]
+            return "inverse" if is_inverse else "linear"
+    return None
+
+
+def find_settlement(listing: Listing) -> str | None:
+    for name in (listing.symbol, *(str(row.get("symbol")) for row in listing.tiers or ())):
+        settled = name.partition(":")[2].partition("-")[0]
+        if settled:
+            return settled
+    return None
+
+
+def read_stated(listing: Listing) -> dict[str, Any]:
+    """Return what the listing says of the contract, None where it says nothing."""
+    place = f"{listing.name}: {listing.symbol}"
+    if listing.entry is not None:
+        return read_entry(listing.entry, place)
+    if listing.market is not None:
+        return read_market(listing.market, place)
+    return {"settles": find_settlement(listing)}
+
+
+def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the contract of a symbol of Binance's ``exchangeInfo``."""
+    settles, base = entry.get("marginAsset"), entry.get("baseAsset")
+    size = read_number(entry, "contractSize", place)
+    expires = None
+    if entry.get("contractType") not in ("PERPETUAL", None, "") and entry.get("deliveryDate"):
+        expires = core.format_time(int(entry["deliveryDate"]) * 1_000_000)
+    return {
+        "kind": "inverse" if settles == base else "linear",
+        "size": 1.0 if size is None else size,
+        "settles": settles,
+        "expires": expires,
+        **read_filters(entry.get("filters") or (), place),
+    }
+
+
+def read_filters(filters: Iterable[Mapping[str, Any]], place: str) -> dict[str, Any]:
+    """Return the steps in the filters of a symbol of Binance; the coarser of limit and market."""
+    by_type = {str(each.get("filterType")): each for each in filters}
+    lots, least = [], []
+    for name in ("LOT_SIZE", "MARKET_LOT_SIZE"):
+        fields = by_type.get(name, {})
+        lots.append(read_number(fields, "stepSize", f"{place}.{name}"))
+        least.append(read_number(fields, "minQty", f"{place}.{name}"))
+    ticks = by_type.get("PRICE_FILTER", {})
+    order = by_type.get("MIN_NOTIONAL", by_type.get("NOTIONAL", {}))
+    stated = {
+        "lot": find_largest(lots),
+        "tick": read_number(ticks, "tickSize", f"{place}.PRICE_FILTER"),
+        "min_quantity": find_largest(least),
+    }
+    for name in ("notional", "minNotional"):
+        if stated.get("min_notional") is None:
+            stated["min_notional"] = read_number(order, name, f"{place}.MIN_NOTIONAL")
+    return stated
+
+
+def find_largest(values: Iterable[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return max(known) if known else None
+
+
+def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the contract of a market of ccxt."""
+    info = market.get("info") if isinstance(market.get("info"), Mapping) else {}
+    size = read_number(market, "contractSize", place)
+    if "min_trade_amount" in (info or {}):
+        size = 1.0  # Deribit counts units, and its contractSize is the step of orders
+    limits = market.get("limits") or {}
+    stated: dict[str, Any] = {
+        "kind": "inverse" if market.get("inverse") else "linear",
+        "size": size,
+        "settles": market.get("settle"),
+        "expires": find_expiry(market),
+        **read_precision(market, limits, place),
+        "min_quantity": read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount"),
+        "min_notional": read_number(limits.get("cost") or {}, "min", f"{place}.limits.cost"),
+    }
+    filters = info.get("filters") if info else None
+    if isinstance(filters, list):
+        raw = read_filters([each for each in filters if isinstance(each, Mapping)], place)
+        stated |= {name: value for name, value in raw.items() if value is not None}
+    return stated
+
+
+def find_expiry(market: Mapping[str, Any]) -> str | None:
+    expiry = market.get("expiry")
+    return None if not expiry else core.format_time(int(expiry) * 1_000_000)
+
+
+def read_precision(
+    market: Mapping[str, Any], limits: Mapping[str, Any], place: str
+) -> dict[str, float | None]:
+    """Return the lot and the tick of a market of ccxt, whose precision may count decimals.
+
+    A step over the smallest order, or of 0, is none: the precision is a number of decimals then,
+    that of prices too.
+    """
+    precision = market.get("precision") or {}
+    amount = read_number(precision, "amount", f"{place}.precision")
+    price = read_number(precision, "price", f"{place}.precision")
+    least = read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount")
+    counts = amount == 0.0 or (amount is not None and least is not None and 0 < least < amount)
+    if not counts:
+        return {"lot": amount, "tick": price}
+    return {
+        "lot": None if amount is None else 10.0**-amount,
+        "tick": None if price is None else 10.0**-price,
+    }
