@@ -104,7 +104,9 @@ def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> p
             )
         table = opened.read() if kind == ".parquet" else opened.read_all()
         table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
-        frame: pd.DataFrame = table.to_pandas()
+        # Each column is freed as soon as it is converted, or is the column of the frame.
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
     return frame
 
 
