@@ -23,7 +23,7 @@ from backtest.engine.policies import ObservedPolicy, observe_overlay, show_terms
 from backtest.engine.run_setup import Setup, set_up_run
 from backtest.indicators import NOTHING_SEEN, forecast_volatility
 from backtest.margin import compute_collateral_value
-from backtest.market import find_clock, label_names
+from backtest.market import Market, find_clock, label_names
 from backtest.options.option_inputs import schedule_options
 from backtest.policies import Policy, trades_options
 from backtest.policies.lookahead import observe_checked
@@ -340,16 +340,31 @@ def explain(
     return no_fill
 
 
+TRAIL = "trail"
+
+
+def find_trail(market: Market, seen: int) -> core.FloatArray:
+    """Return what the forecast of volatility remembers of the first bars of a market.
+
+    It is kept, as a search begins many runs at the same bar.
+    """
+    kept = vars(market)["facts"]
+    last = kept.get(TRAIL)
+    if last is not None and last[0] == seen:
+        return np.array(last[1])
+    history = market.time[:seen], market.close[:seen], market.interval
+    trail = forecast_volatility(NOTHING_SEEN, *history, is_session=market.sessions)[1]
+    kept[TRAIL] = seen, trail
+    return np.array(trail)
+
+
 def find_before(setup: Setup) -> Before:
     resume, markets, n = setup.resume, setup.markets, len(setup.markets)
     if resume is None:
         trails = []
         for market, (listed, gone) in zip(markets.values(), markets.spans.tolist(), strict=True):
             seen = max(min(setup.first, gone) - listed, 0)
-            history = market.time[:seen], market.close[:seen], market.interval
-            trails.append(
-                forecast_volatility(NOTHING_SEEN, *history, is_session=market.sessions)[1]
-            )
+            trails.append(find_trail(market, seen))
         held = start_account_state(setup).held
         backing = compute_collateral_value(setup.inputs.terms.rules.collateral, held)
         stands = np.append(np.zeros(n + 2), setup.account.capital + backing)
