@@ -104,7 +104,9 @@ def trust_data(monkeypatch: Any) -> None:
     """Leave out the check that columns do not look ahead: they are the market's own. Rates of
     funding are larger here than anywhere."""
     sound = lookahead.Causality(cuts=1_000_000, has_columns=True)
-    trusted = SimpleNamespace(causality=sound, run=lambda observe: observe())
+    trusted = SimpleNamespace(
+        causality=sound, run=lambda observe: observe(), run_briefly=lambda observe, _: observe()
+    )
     monkeypatch.setattr(lookahead, "start_check", lambda *_: trusted)
     monkeypatch.setattr(rules, "HIGHEST_RATE", 1.0)
 

@@ -14,12 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest._compile.bytecode import format_location
+from backtest._compile.bytecode import describe_function, format_location
 from backtest.core import RAISED, BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.core.units import DAY
 from backtest.market import Market, Markets, detach
 from backtest.policies.combinators import list_written
-from backtest.policies.policy import Columns, Policy, change_settings, check_columns
+from backtest.policies.policy import (
+    Columns,
+    Policy,
+    change_settings,
+    check_columns,
+    number_elements,
+)
 
 KNOWN = 32
 """Last rows of a part; one of them must be known for its end to count as a cut."""
@@ -42,7 +48,10 @@ ENOUGH = 20
 """Cuts after which a peek that shows at half of the cuts is missed once in a million times."""
 TOLERANCE = Policy.tolerance
 OURS = ("backtest", "strategies", "builtins")
-OBSERVED = "observed"
+OBSERVED, CHECKED = "observed", "checked"
+"""Facts of a market: the columns of the last policy, and the kinds of policies checked in full."""
+FEWEST = 3
+"""Cuts that must count where a policy of a checked kind is checked with other numbers."""
 
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
@@ -56,10 +65,17 @@ Observe = Callable[[Any], Columns | None]
 
 
 class Causality(NamedTuple):
+    """At how many cuts columns were checked.
+
+    ``is_of_kind`` says that these were the cuts of a policy of the same code with other numbers,
+    and that this one was checked at the largest moves.
+    """
+
     cuts: int
     has_columns: bool
     unseen: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    is_of_kind: bool = False
 
     @property
     def is_weak(self) -> bool:
@@ -70,6 +86,8 @@ class Causality(NamedTuple):
         text = "no columns to check"
         if self.has_columns and self.cuts > 0:
             text = describe_cuts("columns", self.cuts)
+            if self.is_of_kind:
+                text += " with other numbers, and with these at the largest moves"
         elif self.has_columns:
             unseen = f": {', '.join(self.unseen)} known in too few bars" if self.unseen else ""
             text = f"columns not checked{unseen}"
@@ -132,11 +150,35 @@ def observe_checked(
     last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and effort == 1 and last is not None and last[0] == key:
         return dict(last[1]), last[2]
-    check = start_check(policy, market, effort)
-    columns = check.run(lambda: observe(change_settings(policy, {}), market))
+
+    def observe_whole() -> Columns:
+        return observe(change_settings(policy, {}), market)
+
+    columns, causality = check_once(policy, market, observe_whole, effort=effort)
     if key is not None:
-        kept[OBSERVED] = key, dict(columns), check.causality
-    return dict(columns), check.causality
+        kept[OBSERVED] = key, dict(columns), causality
+    return dict(columns), causality
+
+
+def check_once(
+    policy: Policy, market: Market, observe_whole: Callable[[], Columns], *, effort: int = 1
+) -> tuple[Columns, Causality]:
+    """Return the columns of the whole market, and how they were checked for looking ahead.
+
+    The first policy of some code is checked in full, those with other numbers at the largest moves.
+    """
+    check = start_check(policy, market, effort)
+    kind = find_kind(policy, market) if effort == 1 else None
+    kinds: dict[object, Causality] = vars(market)["facts"].setdefault(CHECKED, {})
+    if kind in kinds:
+        columns = check.run_briefly(observe_whole, kinds[kind])
+        if columns is not None:
+            return columns, check.causality
+
+    columns = check.run(observe_whole)
+    if kind is not None and check.causality.cuts >= ENOUGH:
+        kinds[kind] = check.causality
+    return columns, check.causality
 
 
 def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadCheck:
@@ -159,10 +201,32 @@ def find_tolerance(policy: Policy) -> float:
 def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
     """Return what columns depend on but bars; None of a user's policy, or if the signal varies."""
     cls, signal = type(policy), market.signal
-    is_ours = all(base.__module__.partition(".")[0] in OURS for base in cls.__mro__)
-    if getattr(policy, "parts", ()) or not is_ours or np.any(signal != signal[0]):
+    if getattr(policy, "parts", ()) or not is_ours(cls) or np.any(signal != signal[0]):
         return None
     return cls, cls.observe, float(signal[0]), repr(policy)
+
+
+def is_ours(cls: type[Policy]) -> bool:
+    return all(base.__module__.partition(".")[0] in OURS for base in cls.__mro__)
+
+
+def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
+    """Return what columns depend on but bars and numbers: code, choices, the names of all values.
+
+    None if the signal varies, or the code refers to what may change, as a table does.
+    """
+    cls, signal = type(policy), market.signal
+    if getattr(policy, "parts", ()) or np.any(signal != signal[0]):
+        return None
+    source = ""
+    if not is_ours(cls):
+        code = describe_function(cls.observe, {})
+        if not code.is_complete or vars(policy).keys() != policy.parameters().keys():
+            return None
+        source = code.text
+    values = number_elements(policy.settings())
+    choices = tuple((k, None if type(x) in {int, float} else x) for k, x in values.items())
+    return cls, cls.observe, source, policy.tolerance, float(signal[0]), choices
 
 
 class Part(NamedTuple):
@@ -222,6 +286,49 @@ class LookAheadCheck:
         given = tuple(self.market.columns) if isinstance(self.market, Market) else ()
         self.causality = Causality(min(counts.values(), default=0), bool(columns), unseen, given)
         return columns
+
+    def run_briefly(
+        self, observe_whole: Callable[[], Columns], of_kind: Causality
+    ) -> Columns | None:
+        """Return the columns of the whole market, compared with those of beginnings of it.
+
+        The beginnings end before the largest moves of prices and funding; ``of_kind`` is the full
+        check of a policy of the same code. None if too few of them show a value of each column.
+        """
+        self._observe_whole = observe_whole
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parts = [self._observe(0, stop) for stop in self._find_largest_moves()]
+        if len(parts) < FEWEST or None in parts:
+            return None
+
+        columns = observe_whole()
+        whole = Part(0, self.market.n_bars, columns)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for part in parts:
+                self._compare(part, whole)  # type: ignore[arg-type] # none is None
+        known = [name for name, column in columns.items() if is_any_known(column)]
+        if any(len(self.cuts.get(name, ())) < FEWEST for name in known):
+            return None
+        self.causality = of_kind._replace(is_of_kind=True)
+        return columns
+
+    def _find_largest_moves(self) -> list[int]:
+        """Return the bars of the largest moves, but for the beginning, at which columns warm up."""
+        first = max(2, self.market.n_bars // 4)
+        moves = np.diff(np.log(self._close[first - 1 :]))
+        if len(moves) < FEWEST:
+            return []
+        places = {int(moves.argmax()), int(moves.argmin())}
+        for place in np.argsort(-np.abs(moves), kind="stable"):
+            if len(places) == FEWEST:
+                break
+            places.add(int(place))
+        funded = self._funding_changes[first:]
+        if funded.any():
+            places.add(int(funded.argmax()))
+        return sorted(first + place for place in places)
 
     def _find_warm_up(self) -> list[Part]:
         """Return parts that begin with the market, up to one in which every column is known."""

@@ -180,13 +180,12 @@ class Columns:
         shown = number_elements(policy.settings())
         if self._find_key(shown) in self._checked:
             return self._checked[self._find_key(shown)]
-        check = policies.start_check(policy, self.market)
-        seen = check.run(observe_whole)
+        seen, causality = policies.check_once(policy, self.market, observe_whole)
         if failed:
             return None
         self._keep(values, dict(seen))
-        self._checked[self._find_key(shown)] = check.causality
-        return check.causality
+        self._checked[self._find_key(shown)] = causality
+        return causality
 
     def _observe_alone(self, values: Mapping[str, Any]) -> Observed:
         policy = self.build(values)

@@ -243,6 +243,8 @@ class Evaluator(core.Carried):
         return self._evaluate(sets, EvaluatedBars(begin, stop, returns), progress)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
+        if self._is_swept():
+            self.check_causal(sets, wanted.first, wanted.stop)
         if self._is_swept() and not self._is_plain_sooner(sets, wanted):
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
@@ -309,7 +311,6 @@ class Evaluator(core.Carried):
         rows = start_rows(sets, self.metrics)
         faulty = []  # the run of each set gives the reason
         first, stop, returns = wanted
-        self.check_causal(sets, first, stop)
         scored = score_sets(
             self.metrics, sets, lambda own: self._find_panel(own, first, stop),
             self.threads or count_cores(), self._room, returns=returns,

@@ -8,6 +8,7 @@ import pytest
 from scipy import signal as filters
 
 import backtest as bt
+from backtest import engine
 from backtest.core.fields import Choice, Range
 from backtest.policies import lookahead
 from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts, observe_checked
@@ -285,3 +286,60 @@ def test_other_parameters_signals_and_own_policies_are(looked):
     ):
         look(policy, seen)
     assert len(looked) == 9
+
+
+class Lagged(bt.Policy):
+    """A policy of the user whose code is known, and whose lag may be negative."""
+
+    lag: Annotated[int, Range(-10, 10, "bars")] = 3
+    kind: Annotated[str, Choice("close", "volume", "funding")] = "close"
+
+    def observe(self, market: Any) -> Any:
+        rates = np.append(market.funding_rate, market.funding_rate[-1])
+        values = market.close if self.kind == "close" else market.volume
+        if self.kind == "funding":
+            values = rates[np.searchsorted(market.funding_time, market.time)]
+        rows = np.arange(market.n_bars) - self.lag
+        return {"x": values[np.clip(rows, 0, market.n_bars - 1)]}
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if bar.x > 0.0 else 0.5
+
+
+@pytest.mark.parametrize("lag", [-1, -2, -7])
+@pytest.mark.parametrize("n_bars", [600, 3_000])
+def test_a_lag_that_turns_negative_is_found_after_others_were_checked(lag, n_bars, monkeypatch):
+    market = bt.Market.sample(bars=n_bars)
+    full = observe_checked(Lagged(), market)[1]
+    assert not full.is_of_kind
+    assert full.cuts >= ENOUGH
+    with monkeypatch.context() as patch:
+        patch.setattr(lookahead.LookAheadCheck, "run", None)
+        columns, brief = observe_checked(Lagged(lag=5), market)
+    assert columns["x"][5:].tolist() == market.close[:-5].tolist()
+    said = f"columns checked at {full.cuts} cuts with other numbers, and with these at the"
+    assert str(brief).startswith(said)
+    with pytest.raises(bt.PolicyError, match="Lagged looks ahead: column 'x'"):
+        observe_checked(Lagged(lag=lag), market)
+
+
+def test_other_choices_are_checked_in_full():
+    market = bt.Market.sample(bars=600)
+    for kind in ("close", "volume", "close"):
+        assert not observe_checked(Lagged(kind=kind), market)[1].is_of_kind
+        assert observe_checked(Lagged(kind=kind, lag=4), market)[1].is_of_kind
+        market = market.prefix(599) if kind == "volume" else market
+
+
+def test_columns_that_warm_up_past_the_largest_moves_are_checked_in_full():
+    """A half-life of 400 bars is known at the end of the market alone: too few cuts count."""
+    market = bt.Market.sample(bars=600)
+    assert not look(VolTarget(half_life=20.0), market)[1].is_of_kind
+    assert look(VolTarget(half_life=30.0), market)[1].is_of_kind
+    assert not look(VolTarget(half_life=550.0), market)[1].is_of_kind
+
+
+def test_a_sweep_without_a_compiled_core_refuses_what_looks_ahead(monkeypatch):
+    monkeypatch.setattr(engine, "is_loop_compiled", lambda **_: False)
+    with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
+        ask_test("sweep", SHORT, Worded, {"word": ["past", "now", "next"]}, **TERMS)

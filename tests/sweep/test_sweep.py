@@ -64,13 +64,13 @@ def test_equal_sets_are_run_once_and_keep_their_rows():
 
 def test_columns_are_checked_once_for_what_observe_reads(monkeypatch):
     """In each sweep once for equal values of what it reads."""
-    checked, check = [], policies.start_check
+    checked, check = [], policies.check_once
 
-    def count(policy, market):
+    def count(policy, *given):
         checked.append(repr(policy))
-        return check(policy, market)
+        return check(policy, *given)
 
-    monkeypatch.setattr(policies, "start_check", count)
+    monkeypatch.setattr(policies, "check_once", count)
     market = MARKET.prefix(300)
     for sets, policy, n in (
         ({"target": [0.2, 0.4]}, VolTarget, 1), ({"half_life": [24.0, 72.0]}, VolTarget, 3),
