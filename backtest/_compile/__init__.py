@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest._compile.lowering import register_power, share_record, view_memory
     from backtest._compile.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile
     from backtest._compile.object_code import describe_processor, find_lasting_folder
-    from backtest._compile.object_code import load_or_compile
+    from backtest._compile.object_code import find_object, load_or_compile
 else:
     __getattr__ = find_lazily(__name__, {
         "_compile.compiler": "jit",
@@ -37,6 +37,6 @@ else:
         ),
         "_compile.object_code": (
             "COMPILER_LOCK Caller Entry ObjectFile describe_processor find_lasting_folder "
-            "load_or_compile"
+            "find_object load_or_compile"
         ),
     })  # fmt: skip

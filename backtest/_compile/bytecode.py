@@ -388,7 +388,7 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
     """Return the fields that a formula reads of an argument, with ``*`` if it may read others."""
     code = rule.__code__
     name = code.co_varnames[place]
-    steps = list(dis.get_instructions(code))
+    steps = list_steps(code)
     found = {"*"} if name in code.co_cellvars else set()
     around = zip([steps[0], *steps[:-1]], steps, [*steps[1:], steps[-1]], strict=True)
     for before, step, after in around:
@@ -406,6 +406,11 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
         else:
             found.add("*")
     return frozenset(found)
+
+
+@functools.cache
+def list_steps(code: types.CodeType) -> tuple[dis.Instruction, ...]:
+    return tuple(dis.get_instructions(code))
 
 
 def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:

@@ -24,7 +24,7 @@ from backtest.policies import Combinator, Policy, number_elements
 from backtest.risk.largest_leverage import HoldOnce
 from backtest.search.equal_risk import ConstantLeverage
 from backtest.sweep.lanes.block import find_read
-from backtest.sweep.lanes.formulas import locate_lane_formula
+from backtest.sweep.lanes.formulas import locate_lane_formula, write_lane_formula
 from backtest.sweep.panel import Columns
 
 Into = Annotated[
@@ -105,7 +105,8 @@ def use_policy(kind: type[Policy]) -> None:
     read = find_read(policy, columns)
     for varied in (*([name] for name in numbers[:2]), numbers):
         own, names = any(name in observed.reads for name in varied), frozenset(varied)
-        locate_lane_formula(policy, columns, names, names, read, has_own_columns=own)
+        recipe = write_lane_formula(policy, columns, names, names, read, has_own_columns=own)
+        locate_lane_formula(recipe)
 
 
 def hold_options(*, plain: bool = False) -> None:

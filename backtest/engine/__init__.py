@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from backtest.engine.driver import explain_refusal
     from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
-    from backtest.engine.formulas import MARGIN_NUMBERS, Place, bind_compiled, find_address
-    from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
+    from backtest.engine.formulas import MARGIN_NUMBERS, Place, Recipe, bind_compiled, find_address
+    from backtest.engine.formulas import make_recipe, read_parameter
+    from backtest.engine.formulas import write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
     from backtest.engine.loop import DAY_OPEN, LIQUIDATED, RUINED, WEALTH, Deciders, RunTape
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
     from backtest.engine.policies import measure_observed, observe_overlay, observe_policies
-    from backtest.engine.policies import find_first_value, show_terms
+    from backtest.engine.policies import find_first_value, list_terms, show_terms
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments
     from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules
@@ -55,7 +56,7 @@ else:
             "report_bad_decision"
         ),
         "engine.formulas": (
-            "MARGIN_NUMBERS Place bind_compiled find_address make_recipe read_parameter "
+            "MARGIN_NUMBERS Place Recipe bind_compiled find_address make_recipe read_parameter "
             "write_decide write_settings"
         ),
         "engine.inputs": (
@@ -68,7 +69,8 @@ else:
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "
             "flatten_columns flatten_memory flatten_settings gather_deciders measure_decided "
-            "find_first_value measure_observed observe_overlay observe_policies show_terms"
+            "find_first_value list_terms measure_observed observe_overlay observe_policies "
+            "show_terms"
         ),
         "engine.run": "Segment count_unfilled finish merge_segments run_again run_switched",
         "engine.run_setup": (

@@ -312,6 +312,7 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     return formula
 
 
+@functools.cache
 def find_rule_fault(rule: Any, n: int) -> str:
     """Return why something is no method that returns a number for ``n`` arguments, or nothing."""
     if not isinstance(rule, FunctionType):

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +96,7 @@ class ShiftedPanel(Panel):
         self.repeats = shift.n_shifts
         self._lock = threading.RLock()
         self._terms, self._flat = OrderedDict(), OrderedDict()
+        self._shifted: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
         if shift.is_of_signal:
             clock = find_clock(self.markets)
             circle = find_market_circle(self.seen, clock.at(self.first))
@@ -118,23 +120,36 @@ class ShiftedPanel(Panel):
         inputs = setup.inputs._replace(feed=feed._replace(signal=self._fed))
         return setup._replace(inputs=inputs, signal=clock.hold(self.weights))
 
-    def _observe(
-        self, policy: Any, values: Mapping[str, Any], seen: Sequence[dict[Any, Any]] = ()
+    def _observe(self, policy: Any, values: Mapping[str, Any]) -> list[engine.ObservedPolicy]:
+        return self._shift(super()._observe(policy, values))
+
+    def _observe_alike(
+        self, policy: Any, own: Mapping[str, Any], observed_together: Sequence[dict[Any, Any]]
     ) -> list[engine.ObservedPolicy]:
-        observed = super()._observe(policy, values, seen)
+        return self._shift(super()._observe_alike(policy, own, observed_together))
+
+    def _shift(self, observed: list[engine.ObservedPolicy]) -> list[engine.ObservedPolicy]:
         if self.shift.is_of_signal:
             return observed
-        n = len(self.columns)  # after which comes the overlay
-        return [*map(self._shift_columns, observed[:n]), *observed[n:]]
+        shifted: list[engine.ObservedPolicy] = []
+        for k, own in enumerate(observed):
+            if k == len(self.columns):  # the overlay, and what follows, stays
+                return [*shifted, *observed[k:]]
+            # Sets that share columns share the shifted ones.
+            make = partial(self._shift_columns, own)
+            _, columns = self._find(self._shifted, (k, id(own.columns)), make, LANES)
+            shifted.append(own._replace(columns=columns))
+        return shifted
 
-    def _shift_columns(self, own: engine.ObservedPolicy) -> engine.ObservedPolicy:
+    def _shift_columns(self, own: engine.ObservedPolicy) -> tuple[Any, Any]:
+        """Return the columns of a policy, so that their id is not used again, and shifted ones."""
         market = own.market
         begins = find_clock(self.markets).at(self.first) - own.first
         first = max(begins, engine.find_warm_up(own.columns).bar, 0)
         if first >= market.n_bars:
-            return own
+            return own.columns, own.columns
         rows = self.shift.find_rows(find_market_circle(market, first))
-        return own._replace(columns={name: each[rows] for name, each in own.columns.items()})
+        return own.columns, {name: each[rows] for name, each in own.columns.items()}
 
 
 def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -270,6 +270,8 @@ class Panel:
         self._tables: Kept[PriceTable] = OrderedDict()
         self._deciders: Kept[engine.Deciders] = OrderedDict()
         self._flat: Kept[FlatColumns] = OrderedDict()
+        self.rooms = threading.local()
+        """What the blocks of one thread use one after another."""
 
     def _find(self, kept: Kept[_T], key: Hashable, make: Callable[[], _T], most: int) -> _T:
         """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
@@ -293,10 +295,6 @@ class Panel:
         for name, columns in zip(self.seen.names, self.columns, strict=True):
             columns.check_causal(find_values(values, name))
 
-    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> list[dict[Any, Observed]]:
-        pairs = zip(self.seen.names, self.columns, strict=True)
-        return [each.observe_together([find_own(one, k) for one in sets]) for k, each in pairs]
-
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         policy, account = self.varied.build_policies(values), self.varied.build_account(values)
         changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
@@ -313,27 +311,65 @@ class Panel:
         venue = self.varied.build_venue(values)
         return engine.set_up_like(self._pattern, venue, account, observed)
 
-    def set_up_lane(
-        self, like: engine.Setup, values: Mapping[str, Any], seen: list[dict[Any, Observed]]
-    ) -> engine.Setup:
-        policy = self.varied.build_policy(values)
-        observed = self._observe(policy, values, seen)
-        terms = tuple((name, value) for name, value in values.items() if split_name(name)[0])
-        if terms:
-            like = self._find(self._terms, terms, lambda: self.set_up(values), LANES)
-        observed = engine.show_terms(observed, like.account, like.venues)
-        return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
+    def set_up_lanes(
+        self, like: engine.Setup, sets: Sequence[Mapping[str, Any]]
+    ) -> list[engine.Setup]:
+        """Return the setups of sets like that of another one, whose policy serves all markets.
+
+        Sets have the same names. Of each, only the numbers that it changes are checked.
+        """
+        own_names, term_names = self._split_names(sets[0])
+        own_sets = [{name: values[name] for name in own_names} for values in sets]
+        observed_together = [each.observe_together(own_sets) for each in self.columns]
+        pattern, reads_terms = like.observed[0].policy, self._reads_terms(like)
+        above = like.observed[len(self.columns) :]
+
+        setups = []
+        for values, own in zip(sets, own_sets, strict=True):
+            # Account and venue: those of the other set, unless sets vary them.
+            terms = tuple((name, values[name]) for name in term_names)
+            setup = like
+            if terms:
+                setup = self._find(self._terms, terms, partial(self.set_up, values), LANES)
+
+            policy = self.varied.change_policy(pattern, own)
+            observed = self._observe_alike(policy, own, observed_together)
+            observed += above
+            if reads_terms:
+                observed = engine.show_terms(observed, setup.account, setup.venues)
+            policies_by_name = dict.fromkeys(self.markets.names, policy)
+            setups.append(setup._replace(policies=policies_by_name, observed=observed))
+        return setups
+
+    @staticmethod
+    def _split_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return the names of the policy's parameters, and those of terms and signals."""
+        own = [name for name in names if not split_name(name)[0]]
+        return own, [name for name in names if split_name(name)[0]]
+
+    def _reads_terms(self, like: engine.Setup) -> bool:
+        return any(any(engine.list_terms(type(each.policy))) for each in like.observed)
+
+    def _observe_alike(
+        self,
+        policy: Policy,
+        own: Mapping[str, Any],
+        observed_together: Sequence[dict[Any, Observed]],
+    ) -> list[engine.ObservedPolicy]:
+        """Return the columns of one policy in each market."""
+        firsts = self.seen.spans[:, 0].tolist()
+        return [
+            engine.ObservedPolicy(policy, each.market, each.of_one(own, seen), first, "")
+            for each, seen, first in zip(self.columns, observed_together, firsts, strict=True)
+        ]
 
     def _observe(
-        self,
-        policy: Policy | Mapping[str, Policy],
-        values: Mapping[str, Any],
-        seen: Sequence[dict[Any, Observed]] = (),
+        self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
     ) -> list[engine.ObservedPolicy]:
         found = []
         for k, (each, name) in enumerate(zip(self.columns, self.seen.names, strict=True)):
             one, own = core.pick_value(policy, name), find_own(values, name)
-            columns = each.of_one(own, seen[k] if seen else {})
+            columns = each.of_one(own)
             first = int(self.seen.spans[k, 0])
             found.append(engine.ObservedPolicy(one, each.market, columns, first, ""))
         return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
@@ -342,6 +378,10 @@ class Panel:
         """Return state, policy table and tally of a parameter set at the first bar."""
         state = engine.start_account_state(setup)
         tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), self.first)
+        return state, self.find_deciders(setup), tally
+
+    def find_deciders(self, setup: engine.Setup) -> engine.Deciders:
+        """Return the policy table of a parameter set."""
         n, width = len(self.markets), setup.inputs.terms.rules.brackets.floors.shape[1]
         is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
         shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed
@@ -372,7 +412,7 @@ class Panel:
         own["params"], _ = engine.flatten_settings(observed)
         own["memory"], _ = engine.flatten_memory(observed)
         own |= {"columns": flat.columns, "known": flat.known}
-        return state, pattern._replace(methods=0, **own), tally
+        return pattern._replace(methods=0, **own)
 
     def find_table(self, setup: engine.Setup) -> PriceTable:
         brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape

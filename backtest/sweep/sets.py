@@ -130,6 +130,10 @@ class VariedTest:
         own = {name: value for name, value in values.items() if not split_name(name)[0]}
         return change_settings(self.policy, self._read(own, ""))
 
+    def change_policy(self, policy: Policy, values: Mapping[str, Any]) -> Policy:
+        """Return a policy of another set with the parameters of this one, all of them its own."""
+        return change_settings(policy, self._read(values, ""))
+
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
         above, own = self.test.overlay, self._read(values, f"{OVERLAY}.")
         return change_settings(above, own) if above and own else above

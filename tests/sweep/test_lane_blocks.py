@@ -245,14 +245,26 @@ def test_bars_that_sets_take_alone_are_counted_by_reason():
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(("n_sets", "in_blocks"), [(90, 0), (110, 110)])
-def test_many_sets_of_few_bars_take_lanes(n_sets, in_blocks, monkeypatch):
+def test_many_sets_of_few_bars_wait_for_the_compiler(n_sets, in_blocks, monkeypatch):
     """To set up a run costs as much as 10,000 bars: 110 x 10,048 are over a million, 90 are not."""
     monkeypatch.setattr(runner, "LEAST_BAR_SETS", 1_000_000)
+    monkeypatch.setattr(runner, "is_formula_compiled", lambda _: False)
+    assert count_taken(n_sets) == (in_blocks, n_sets - in_blocks)
+
+
+@pytest.mark.compiled
+def test_few_sets_take_lanes_whose_formula_is_compiled(monkeypatch):
+    monkeypatch.setattr(runner, "LEAST_BAR_SETS", 1_000_000)
+    assert count_taken(8) == (8, 0)
+
+
+def count_taken(n_sets):
+    """Return how many sets of 48 bars were simulated in blocks, and how many one by one."""
     test = bt.Backtest(
         bt.Market.sample(bars=48), venue="binance-usdm:BTCUSDT", account=bt.Account()
     )
     sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, n_sets)})
-    assert sweep.evaluator.taken[:2] == (in_blocks, n_sets - in_blocks)
+    return sweep.evaluator.taken[:2]
 
 
 @pytest.mark.compiled

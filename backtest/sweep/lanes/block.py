@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest import _compile, engine
+from backtest._compile.object_code import flatten
 from backtest.account import Terms, find_line, pick_margin, records
 from backtest.account import money as m
 from backtest.account.money import WALLET
 from backtest.account.records import WINDOW, TradedDays
 from backtest.core import FloatArray, IntArray
-from backtest.engine.driver import CHUNK
+from backtest.engine.driver import CHUNK, view_leaf
 from backtest.engine.loop import ADDRESS, DONE, N_SHOWN
 from backtest.margin import compute_best_leverage, compute_value
-from backtest.policies import Combinator, Policy, find_fields, formula_for, start_memory
+from backtest.policies import (
+    Combinator,
+    Policy,
+    find_fields,
+    formula_for,
+    number_elements,
+    start_memory,
+)
 from backtest.results import RunSpan, measure_accounts, sampled_returns, start_tally
 from backtest.results.tally import Tally
 from backtest.sweep.lanes import rows as r
@@ -104,7 +113,13 @@ def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
 
 
 class Block(NamedTuple):
+    """Sets side by side; ``varied`` are the values that differ, by name, one for each set.
+
+    ``rooms`` has what the blocks of a thread use one after another.
+    """
+
     setups: Sequence[engine.Setup]
+    varied: Mapping[str, Sequence[Any]]
     deciders: engine.Deciders
     addresses: Sequence[int]
     columns: Sequence[Sequence[FloatArray]]
@@ -113,6 +128,7 @@ class Block(NamedTuple):
     has_returns: bool
     is_full: bool
     table: PriceTable
+    rooms: threading.local
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
@@ -269,7 +285,7 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
     n_columns = np.array([len(each.columns) for each in policies], np.int64)
     return LanePolicies(
         addresses=np.array(block.addresses, np.int64),
-        params=stack_lanes([engine.flatten_settings(list(panel))[0] for panel in panels]),
+        params=lay_params(block),
         params_at=deciders.params_at,
         memory=stack_lanes(memories),
         memory_at=np.cumsum([0, *widths]).astype(np.int64),
@@ -291,6 +307,23 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         interval=deciders.interval,
         start=int(deciders.start[0]),
     )
+
+
+def lay_params(block: Block) -> FloatArray:
+    """Return the parameters of all lanes: those of the first, and what sets vary."""
+    observed = list(block.setups[0].observed)
+    numbers, begins = engine.flatten_settings(observed)
+    rows = make_aligned((len(numbers) + 1) * LANES)
+    table = rows.reshape(-1, LANES)
+    table[:-1] = numbers[:, None]
+
+    names = [*number_elements(observed[0].policy.settings())]
+    for place, name in enumerate(names):
+        values = block.varied.get(name, ())
+        if len(values):
+            table[begins + place, : len(values)] = values
+            table[begins + place, len(values) :] = values[-1]
+    return rows
 
 
 def find_warm_ups(setups: Sequence[engine.Setup], n: int) -> list[list[engine.WarmUp]]:
@@ -337,40 +370,99 @@ class LaneFees:
         return end
 
 
-def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
-    setup = block.setups[0]
-    inputs, total = setup.inputs, len(setup.inputs.feed.time)
-    n, brackets = inputs.feed.open.shape[1], inputs.terms.rules.brackets
+class Room:
+    """Account and records in which a lane passes a bar alone; its arguments are packed once.
+
+    The blocks of a thread whose inputs are the same object use it one after another.
+    """
+
+    def __init__(self, block: Block) -> None:
+        setup = block.setups[0]
+        self.inputs = setup.inputs
+        self.first = setup.first
+        n = self.inputs.feed.open.shape[1]
+        self.in_time = start_terms(self.inputs, self.first)
+
+        tape = engine.new_tape(n, 0, setup.first, 0)
+        tape.is_on[0] = 0
+        state = engine.start_account_state(setup)
+        records = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
+        self.of_account = (silence(block.deciders, n), state, *records, tape)
+        self.take = _compile.Caller(find_block())
+        self.address = 0
+
+        brackets = self.in_time.terms.rules.brackets
+        written = (self.in_time.terms.numbers, brackets.multipliers, brackets.initial_multipliers)
+        views = map(view_leaf, flatten((*self.of_account, *written)))
+        self.begun = [(view, view.copy()) for view in views if isinstance(view, np.ndarray)]
+
+    def begin(self) -> None:
+        """Write the numbers with which each block begins."""
+        for view, numbers in self.begun:
+            view[...] = numbers
+        if self.inputs.changes:  # the tables of the last block are those of its last day
+            self.in_time = start_terms(self.inputs, self.first)
+
+    def find_address(self, shared: tuple[Any, ...], tally: Tally) -> int:
+        """Return the address of the loop of a run, for arguments of these kinds."""
+        if self.address == 0:
+            silent, *account, tape = self.of_account
+            terms = engine.pack_terms(self.in_time.terms)
+            simulate = engine.find_entry("simulate_batch", has_parts=False)
+            run_of = (silent, *account, tally, tape)
+            self.address, _ = simulate(terms, *shared, *run_of, 0, ADDRESS)
+        return self.address
+
+
+def find_room(block: Block) -> Room:
+    """Return the room of this thread, another one if it is of other inputs."""
+    kept: Room | None = getattr(block.rooms, "room", None)
+    if kept is None or kept.inputs is not block.setups[0].inputs:
+        kept = block.rooms.room = Room(block)
+    return kept
+
+
+def start_terms(inputs: Any, first: int) -> engine.TermsInTime:
+    """Return the terms of a lane's account in time; what bars write into is a copy."""
+    brackets = inputs.terms.rules.brackets
     copied = ("multipliers", "initial_multipliers")
     own = brackets._replace(**{name: getattr(brackets, name).copy() for name in copied})
     rules = inputs.terms.rules._replace(brackets=own)
     terms = inputs.terms._replace(numbers=inputs.terms.numbers.copy(), rules=rules)
-    inputs = inputs._replace(terms=terms, fees=None)
-    in_time = engine.TermsInTime(inputs, setup.first, engine.pack_terms)
-    fees = LaneFees(block, lanes) if setup.inputs.fees is not None else None
-    policies, none = gather_policies(block, n), np.zeros(n + 1, np.int64)
-    nothing: Any = {"asks": none, "wants_price": none[:n].copy(), "wants_account": none.copy()}
-    nothing |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
-    silent = block.deciders._replace(**nothing)  # a lane that passes a bar alone decides nothing
-    state = engine.start_account_state(setup)
-    tape = engine.new_tape(n, 0, setup.first, 0)
-    tape.is_on[0] = 0
-    room = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
+    return engine.TermsInTime(inputs._replace(terms=terms, fees=None), first, engine.pack_terms)
+
+
+def silence(deciders: engine.Deciders, n: int) -> engine.Deciders:
+    """Return policies that decide nothing, for a lane that passes a bar alone."""
+    none = np.zeros(n + 1, np.int64)
+    return deciders._replace(
+        asks=none,
+        wants_price=none[:n].copy(),
+        wants_account=none.copy(),
+        wants_bar=none.copy(),
+        tradable=np.zeros((1, n), np.int64),
+    )
+
+
+def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
+    setup = block.setups[0]
+    inputs, total = setup.inputs, len(setup.inputs.feed.time)
+    room = find_room(block)
+    room.begin()
+    fees = LaneFees(block, lanes) if inputs.fees is not None else None
+    policies = gather_policies(block, inputs.feed.open.shape[1])
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
-    run_of = (silent, state, *room, lanes.tally, tape)
-    simulate = engine.find_entry("simulate_batch", has_parts=False)
-    address, _ = simulate(engine.pack_terms(terms), *shared, *run_of, 0, ADDRESS)
-    loop = _compile.Caller(find_block())
+    address = room.find_address(shared, lanes.tally)
     t = setup.first
     while t < total:
         if is_stopped():
             return False
-        stop, _ = in_time.at(t, min(t + CHUNK, total), None)
+        stop, _ = room.in_time.at(t, min(t + CHUNK, total), None)
         stop = stop if fees is None else min(stop, fees.charge(t))
-        given = (in_time.packed, *shared, policies, lanes, silent, state, *room, tape)
         span = (t, stop)
         lanes.cursor[r.CURSOR.is_written] = span in block.table.written
-        t, why = loop(*given, address, setup.first, *span)
+        given = (room.in_time.packed, *shared, policies, lanes, *room.of_account)
+        t, why = room.take(*given, address, setup.first, *span)
         if why != DONE:
             raise BlockFault
         block.table.written.add(span)

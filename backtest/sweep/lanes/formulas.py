@@ -32,7 +32,7 @@ def find_block() -> _compile.Entry:
     return _compile.Entry("take_block", own, compile_block)
 
 
-def locate_lane_formula(
+def write_lane_formula(
     policy: Policy,
     columns: tuple[str, ...],
     varied: frozenset[str],
@@ -40,8 +40,8 @@ def locate_lane_formula(
     read: frozenset[str],
     *,
     has_own_columns: bool,
-) -> int:
-    """Return the address of the formula that decides for all lanes of an instrument.
+) -> engine.Recipe:
+    """Return the recipe of the formula that decides for all lanes of an instrument.
 
     Of its parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
     constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
@@ -90,10 +90,20 @@ def locate_lane_formula(
         depth=2,
     )
 
-    recipe = engine.make_recipe(
+    return engine.make_recipe(
         policy, columns, lambda memory, _: engine.write_decide(memory, place), "lanes"
     )
+
+
+def locate_lane_formula(recipe: engine.Recipe) -> int:
+    """Return the address of a formula of lanes, compiled if no folder has it."""
     return engine.find_address(recipe, KINDS, has_counts=False)
+
+
+def is_formula_compiled(recipe: engine.Recipe) -> bool:
+    """Return whether a folder has the formula of a recipe."""
+    named = f"{recipe.name}-{engine.hash_rules()}"
+    return recipe.is_complete and _compile.find_object(named) is not None
 
 
 def at_row(k: int) -> str:

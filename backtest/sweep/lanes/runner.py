@@ -21,7 +21,12 @@ from backtest.results.measure_table import CORE, STREAMED
 from backtest.sweep import sets as s
 from backtest.sweep.lanes import block as b
 from backtest.sweep.lanes.block import LEAST_LANES
-from backtest.sweep.lanes.formulas import locate_lane_formula
+from backtest.sweep.lanes.formulas import (
+    find_block,
+    is_formula_compiled,
+    locate_lane_formula,
+    write_lane_formula,
+)
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.panel import BlockFault, Panel, Scored
 from backtest.sweep.sets import Sets, count_sets, take_sets
@@ -54,13 +59,18 @@ class Stopped(Exception):  # noqa: N818 - no error
 
 
 class SetTask(NamedTuple):
-    """Sets to be scored; ``setup`` is that of the first if they make a block."""
+    """Sets to be scored; ``setup`` is that of the first if they make a block.
+
+    A block that does not wait for the compiler is scored set by set if its policy's formula for
+    lanes is not compiled.
+    """
 
     rows: IntArray
     sets: Sets
     panel: Panel
     has_returns: bool
     setup: Setup | None = None
+    waits_for_compiler: bool = True
 
 
 Found = tuple[IntArray, Scored | BlockFault | None]
@@ -120,13 +130,14 @@ def split(
     apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
     shared = [sets[name] for name in sets if name in own_terms and sets[name].dtype != object]
     apart += [each > 0.0 for each in shared]
-    own = [sets[name] for name in reads if name in sets]
-    keys = [*reversed(own), *apart]
+    read = [sets[name] for name in reads if name in sets]
+    keys = [*reversed(read), *apart]
     order = np.lexsort([*map(s.find_codes, keys)]) if keys else np.arange(count_sets(sets))
     n_bars = len(panel.span.closes)
     fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
     bars_in_all = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
-    fits = fits and bars_in_all >= LEAST_BAR_SETS
+    is_worth_compiling = bars_in_all >= LEAST_BAR_SETS
+    fits = fits and (is_worth_compiling or find_block().is_compiled())
     for rows in s.cut_rows_at(order, find_ends(order, apart)):
         setup, limit = None, 0
         if fits and len(rows) >= LEAST_LANES:
@@ -139,13 +150,14 @@ def split(
         groups: Iterable[IntArray] = [rows]
         size = max(most, LEAST_LANES)
         if 0 < limit < size:  # whose columns have room at once
-            ends = find_ends(rows, own)
+            ends = find_ends(rows, read)
             groups = s.cut_rows_at(rows, np.append(ends[limit - 1 : -1 : limit], ends[-1]))
         for part in (group[k : k + size] for group in groups for k in range(0, len(group), size)):
             is_block = setup is not None and len(part) >= LEAST_LANES
             like = setup if is_block else None
             for some in [part] if is_block else part[:, None]:
-                yield SetTask(some, take_sets(sets, some), panel, has_returns, like)
+                own = take_sets(sets, some)
+                yield SetTask(some, own, panel, has_returns, like, is_worth_compiling)
 
 
 def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
@@ -179,25 +191,31 @@ def score_lanes(
     names: tuple[str, ...], task: SetTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
     panel = task.panel
-    sets = [take_sets(task.sets, k) for k in range(len(task.rows))]
-    seen = panel.observe_together(sets)
-    setups = [panel.set_up_lane(like, values, seen) for values in sets]
+    columns_of_sets = [each.tolist() for each in task.sets.values()]
+    sets = [dict(zip(task.sets, row, strict=True)) for row in zip(*columns_of_sets, strict=True)]
+    setups = panel.set_up_lanes(like, sets)
     first, *others = {id(each.inputs): each for each in setups}.values()
     if not all(b.is_same(b.list_shared(first), b.list_shared(each)) for each in others):
         raise BlockFault
-    _, deciders, _ = panel.begin(like)
+
     columns = b.join_columns(setups)
-    varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
+    pairs = zip(task.sets, columns_of_sets, strict=True)
+    varied = {name: values for name, values in pairs if len({*values}) > 1}
     own, asked = b.has_own_columns(columns), frozenset(task.sets)
-    shown = [(each.policy, tuple(each.columns)) for each in setups[0].observed]
     with COMPILER_LOCK:
-        formulas = [
-            locate_lane_formula(*each, varied, asked, b.find_read(*each), has_own_columns=own)
-            for each in shown
-        ]
+        formulas = []
+        for each in setups[0].observed:
+            shown = each.policy, tuple(each.columns)
+            read = b.find_read(*shown)
+            recipe = write_lane_formula(*shown, frozenset(varied), asked, read, has_own_columns=own)
+            if not (task.waits_for_compiler or is_formula_compiled(recipe)):
+                raise BlockFault
+            formulas.append(locate_lane_formula(recipe))
+
     block = b.Block(
         setups=setups,
-        deciders=deciders,
+        varied=varied,
+        deciders=panel.find_deciders(like),
         addresses=formulas,
         columns=columns,
         warm_ups=b.find_warm_ups(setups, len(panel.markets)),
@@ -205,6 +223,7 @@ def score_lanes(
         has_returns=task.has_returns,
         is_full=bool(EXPOSED & {*names}),
         table=panel.find_table(first),
+        rooms=panel.rooms,
     )
     return b.score_block(names, block, is_stopped)
 
