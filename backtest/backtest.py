@@ -160,9 +160,9 @@ class Backtest(Conditions):
         Tables of policies and jobs, such as ``[policy]`` and ``[tune]``, are left aside, with a
         warning. Raises ParameterError if the file is no experiment.
         """
-        from backtest.cli.build import load
+        from backtest.experiments.files import load
 
-        return restore(cls, vars(load(path)))
+        return load(path, cls)
 
     def save(self, path: str | Path) -> Path:
         """Write the test as an experiment that :meth:`load` reads, and return its path.
@@ -172,7 +172,7 @@ class Backtest(Conditions):
         as Parquet. Raises ParameterError if something cannot be written: options, or an overlay of
         no file.
         """
-        from backtest.cli.build import save
+        from backtest.experiments.files import save
 
         return save(self, path)
 

@@ -28,9 +28,9 @@ from timing import read_flags
 
 import backtest as bt
 from backtest import strategies
-from backtest.cli.policy_names import built_in_policies
 from backtest.core import Choice
 from backtest.engine import Segment, run_switched
+from backtest.experiments.policy_names import built_in_policies
 from backtest.policies import sets_margin, trades_options
 from backtest.results import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 

@@ -96,14 +96,14 @@ def show_keys(
     backtest help account
     """
     from backtest.cli import experiment  # noqa: PLC0415 - loads the package
+    from backtest.experiments.tables import MODELS, describe_kinds  # noqa: PLC0415 - as above
 
-    known = (*experiment.TABLES, *experiment.MODELS)
+    known = (*experiment.TABLES, *MODELS)
     if table is None:
         typer.echo("\n".join(known))
     else:
         core.Choice(*known).check("the table", table)
-        describe = experiment.describe_kinds
-        keys = [(x.name, describe(x.kinds) if x.default is None else str(x.default), x.text)
+        keys = [(x.name, describe_kinds(x.kinds) if x.default is None else str(x.default), x.text)
                 for x in experiment.read_keys(table).values()]  # fmt: skip
         printing.render(keys, ("key", "default or type", "meaning"))
 

@@ -13,15 +13,16 @@ import typer
 
 from backtest.cli.experiment import (
     SWITCHES,
-    Draft,
     Entry,
-    Key,
     draft_experiment,
     find_key,
+    name_flag,
     read_flags,
 )
 from backtest.cli.printing import print_json
 from backtest.core import BacktestError, from_plain
+from backtest.experiments.draft import Draft
+from backtest.experiments.tables import Key
 
 Text: TypeAlias = str | None
 Texts: TypeAlias = list[str] | None
@@ -144,7 +145,7 @@ def build_function(declared: Command) -> Callable[..., None]:
     def call(**given: Any) -> None:
         entries: list[Entry] = []
         # --set names one entry in full, so it overrides a flag for the same entry
-        for key in sorted(keys, key=lambda each: each.flag == "--set"):
+        for key in sorted(keys, key=lambda each: name_flag(each) == "--set"):
             value = given.pop(key.place.replace(".", "_"))
             if isinstance(value, bool):
                 entries.append((key.place, value != bool(key.default)))
@@ -178,10 +179,10 @@ def describe_option(key: Key) -> Any:
     metavar = "N" if key.kinds == (int,) else "X" if key.kinds == (float,) else "TEXT"
     if key.kinds == (bool,) or isinstance(key.default, bool):
         if key.default:  # the switch does the opposite of what the key says
-            name = f"--no-{key.flag.removeprefix('--')}"
+            name = f"--no-{name_flag(key).removeprefix('--')}"
             return Annotated[bool | None, flag(SWITCHES[key.name], name)]
-        return Annotated[bool | None, flag(key.text, key.flag)]
+        return Annotated[bool | None, flag(key.text, name_flag(key))]
     is_told = key.default is None or f"({key.default})" in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
     # a list also of what may be given once, to refuse a second
-    return Annotated[Texts, flag(text, key.flag, metavar=metavar)]
+    return Annotated[Texts, flag(text, name_flag(key), metavar=metavar)]

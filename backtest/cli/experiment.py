@@ -1,48 +1,31 @@
-"""An experiment: the tables of its file, their keys, and the values of flags and entries.
+"""The tables of jobs, whose keys come from the functions that do them, and the values of flags.
 
-The keys come from the signatures of the functions that use them.
+The tables that describe a test are those of :mod:`backtest.experiments`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import inspect
 import re
 import shlex
-import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import backtest
 from backtest import core
-from backtest.margin import RateCurve
+from backtest.experiments import tables
+from backtest.experiments.draft import Draft, put, read_experiment
+from backtest.experiments.tables import JOBS, MODELS, Key, read_arguments, refuse_faults
 
-TIME = (str, dt.date)
+TABLES = (*tables.TABLES, *JOBS)
+"""The tables of an experiment that are no model."""
 RULE_TABLES = ("signal", "allocate")
-
-
-class Key(NamedTuple):
-    """A key of a table; ``kinds`` are the types of its value in a file, none if any will do."""
-
-    table: str
-    name: str
-    kinds: tuple[type, ...]
-    text: str
-    default: Any = None
-
-    @property
-    def place(self) -> str:
-        return f"{self.table}.{self.name}"
-
-    @property
-    def flag(self) -> str:
-        return FLAGS.get(self.place, f"--{self.name.replace('_', '-')}")
 
 
 EXAMPLES = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
@@ -58,55 +41,12 @@ FLAGS = {
 }
 """Flags that are called otherwise than their key."""
 
+
+def name_flag(key: Key) -> str:
+    return FLAGS.get(key.place, f"--{key.name.replace('_', '-')}")
+
+
 OWN: dict[str, dict[str, tuple[Any, ...]]] = {
-    "data": {
-        "path": ((str, list), "Folder or file ('sample'); repeatable."),
-        "from": (TIME, "First bar to read, UTC."),
-        "to": (TIME, "End of the last bar, UTC."),
-        "resample": (str, "Combine bars into longer ones, e.g. 1d."),
-        "instrument": ((str, list), "Instrument of a folder of several."),
-    },
-    "policy": {
-        "name": (str, "A policy (vol-target), FILE.py:Class or package.module:Class."),
-        "settings": (dict, "NAME=VALUE of the policy, or TABLE.KEY=VALUE "
-                     "(see `backtest help`); repeatable."),
-    },
-    "venue": {
-        "preset": (str, "NAME:SYMBOL (binance-usdm:BTCUSDT), file:PATH#SYMBOL, or auto."),
-        "listing": (str, "A file or folder of what the venue lists, in place of a preset."),
-        "symbol": (str, "The symbol in the listing (that of the data)."),
-        "like": (str, "The preset of the rules that the listing leaves out (binance-usdm)."),
-        "date": (TIME, "The day of a listing without one, or of which a folder's table is."),
-    },
-    "lending": {"utilization": ((), "Share of deposits lent out, or a column of the bars.")},
-    "overlay": {
-        "name": (str, "A policy that scales all positions of several markets together."),
-        "settings": (dict, "Parameters of the overlay."),
-    },
-    "run": {
-        "start": (TIME,),
-        "end": (TIME,),
-        "signal": ((float, str), "From -1 to 1 (1), a column, or rsi:14:30:70."),
-        "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
-        "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
-        "carry_weights": (bool, "Each row of weights holds from its time until the next."),
-        "allocate": (str, "Several markets: 'equal', 'inverse-volatility', 'risk-budget'."),
-        "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
-        "decision_interval": (str, "Bars at whose closes policies decide, such as 4h (all bars)."),
-        "detail": (str,),
-        "sampling": (str,),
-        "calendar": ((str, int),),
-        "compile": (bool, "Whether to compile; off for a debugger.", True),
-    },
-    "options": {
-        "contracts": ((str, list, dict),
-                      "Listed options, such as BTC-26JUN26-60000-P."),
-        "chains": (str, "A file or folder of quotes, to which surfaces are fitted, or 'sample'."),
-        "quantities": (str, "A file of signed contracts to hold, by time and option."),
-        "settlement": (str, "Settlement of the quotes, 'cash' or 'coin' (known for Deribit's)."),
-        "quote_age": (str, "How long a quote is the mark of its option (one bar)."),
-        "max_age": (str, "Largest age of the last surface (14d)."),
-    },
     "sweep": {
         "values": (dict, "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat."),
         "draws": (int, "Draw this many parameter sets instead (1024, if nothing varies)."),
@@ -144,13 +84,9 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "ledger": (str, "A CSV of the venue's ledger, or of the equity, to compare with."),
     },
 }  # fmt: skip
-"""Keys that are no argument of the function of their table, or are written otherwise.
-
-One without a text is a field of :class:`backtest.Backtest`, which has it.
-"""
+"""Keys that are no argument of the function of their table, or are written otherwise."""
 
 FUNCTIONS = {
-    "data": ("Markets.load",),
     "sweep": ("Backtest.sweep",),
     "tune": ("Backtest.tune",),
     "validate": ("Backtest.walk_forward", "Backtest.cross_validate"),
@@ -171,28 +107,12 @@ TAKEN = {
     "self",
     *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decision_interval", "detail", "start", "end", "sets", "results", "result"),
-    *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price", "since"),
-    *("until", "instruments"),
+    *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price"),
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
 
-MODELS: dict[str, Any] = {
-    "venue": backtest.Venue,
-    "account": backtest.Account,
-    "lending": RateCurve,
-}
-"""Tables of a model, which checks its own fields."""
-TABLES = tuple(each for each in dict.fromkeys([*OWN, *FUNCTIONS]) if each not in MODELS)
-
 TEXTS = {
-    "currency": "Settlement currency of several markets, if their names differ in it.",
-    "interval": "Interval of the bars to read from a folder of several.",
-    "timezone": "Time zone of stamps that have none.",
-    "mark_gaps": "'last': fill missing mark prices with last prices.",
-    "funding_gaps": "'zero': treat missing funding as none.",
-    "sessions": "The market closes: bars may be missing.",
-    "data.now": "The present, by which bars after tomorrow are refused (the clock).",
     "cascade.accounts": "Number of accounts.",
     "cascade.seed": "Seed of the accounts.",
     "cascade.leverage": "Leverage of accounts: loguniform:1:50, uniform:1:20 or constant:10.",
@@ -247,86 +167,42 @@ SWITCHES = {
 }
 """What the switch ``--no-NAME`` of a key does, which is on by default."""
 
-PLAIN: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "float": (float,), "bool": (bool,), "Sequence[str]": (list,),
-    "Sequence[float]": (list,), "TimeLike": TIME,
-}  # fmt: skip
-
 
 @cache
 def read_keys(table: str) -> dict[str, Key]:
-    found, fields = {}, read_parameters(inspect.getdoc(backtest.Backtest) or "")
-    for name, (kinds, *told) in OWN.get(table, {}).items():
-        own = told or [fields.get(name, "")]  # no docstring under -OO
-        found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *own)
-    for function in FUNCTIONS.get(table, ()):
+    """Return the keys of a table: of a job, or of what describes a test."""
+    if table not in JOBS:
+        return read_test_keys(table)
+    keys = {
+        name: Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), text)
+        for name, (kinds, text) in OWN.get(table, {}).items()
+    }
+    for function in FUNCTIONS[table]:
         target = attrgetter(function)(backtest)
-        texts = read_parameters(inspect.getdoc(target) or "")
-        for name, each in inspect.signature(target).parameters.items():
-            taken = name in TAKEN or (name == "paths" and table != "paths")
-            taken = taken or "Result" in str(each.annotation)
-            if not taken or (table, name) in KEPT:
-                text = TEXTS.get(f"{table}.{name}") or TEXTS.get(name, texts.get(name)) or ""
-                default = None if each.default is each.empty else each.default
-                kinds = read_kinds(str(each.annotation))
-                found.setdefault(name, Key(table, name, kinds, text, default))
-    for key in list_fields(MODELS[table], table, "") if table in MODELS else ():
-        found.setdefault(key.name, key)
-    return found
+        parameters = inspect.signature(target).parameters
+        for key in read_arguments(table, target, TEXTS):
+            is_object = "Result" in str(parameters[key.name].annotation)
+            is_taken = key.name in TAKEN or (key.name == "paths" and table != "paths")
+            if not (is_taken or is_object) or (table, key.name) in KEPT:
+                keys.setdefault(key.name, key)
+    return keys
 
 
-def read_kinds(annotation: str) -> tuple[type, ...]:
-    found: tuple[type, ...] = ()
-    for each in annotation.split(" | "):
-        kinds = (dict,) if each.startswith("Mapping[str, ") else PLAIN.get(each, ())
-        if not kinds and each != "None":
-            return ()
-        found += kinds
-    return found
-
-
-def read_parameters(text: str) -> dict[str, str]:
-    """Return the first sentence about each parameter in a docstring of numpydoc."""
-    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
-    found = {}
-    for names, body in re.findall(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", section, re.M):
-        sentence = re.split(r"(?<=[\w)])[.;:] ", " ".join(body.split()))[0].rstrip(".:")
-        plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", sentence).replace("``", "")
-        found.update(dict.fromkeys(names.split(", "), f"{plain[:1].upper()}{plain[1:]}."))
-    return found
-
-
-def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
-    texts = read_parameters(inspect.getdoc(model) or "")
-    for name, field in model.__dataclass_fields__.items():
-        part = getattr(backtest, str(field.type).partition(" ")[0], None)
-        if isinstance(part, type) and issubclass(part, core.Value):
-            yield from list_fields(part, table, f"{prefix}{name}.")
-        else:
-            default = field.default if isinstance(field.default, (int, float, str)) else None
-            yield Key(table, f"{prefix}{name}", (), texts.get(name, ""), default)
+def read_test_keys(table: str) -> dict[str, Key]:
+    """Return the keys of a table that describes a test; fields of it have their own texts."""
+    keys = tables.read_keys(table)
+    if table != "run":
+        return keys
+    texts = tables.read_parameters(inspect.getdoc(backtest.Backtest) or "")
+    return {
+        name: key if key.text else key._replace(text=texts.get(name, ""))
+        for name, key in keys.items()
+    }
 
 
 def find_key(name: str) -> Key:
     table, _, key = name.partition(".")
     return read_keys(table)[key]
-
-
-KIND_TEXTS = {str: "text", int: "a whole number", float: "a number", bool: "true or false",
-              list: "a list", dict: "a table", dt.date: "a time"}  # fmt: skip
-
-
-def has_kind(value: object, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, list) and list in kinds:
-        inner = tuple(each for each in kinds if each is not list)
-        return all(has_kind(each, inner) for each in value)
-    if not kinds or isinstance(value, bool):
-        return not kinds or bool in kinds
-    return isinstance(value, (*kinds, int) if float in kinds else kinds)
-
-
-def describe_kinds(kinds: tuple[type, ...]) -> str:
-    return " or ".join(KIND_TEXTS[each] for each in kinds)
 
 
 WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
@@ -428,28 +304,10 @@ def read_bound(text: str) -> tuple[str, str]:
     return match[1], match[2].strip()
 
 
-Tables = dict[str, dict[str, Any]]
 Entry = tuple[str, Any]
 """The dotted name of a key, such as ``account.band``, and its value."""
-SAMPLE = "sample"
-DEFAULT_VENUE = "binance-usdm:BTCUSDT"
-PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.quantities",
-         "decide.snapshot", "replay.fills", "replay.begin", "replay.ledger")  # fmt: skip
 RAW = ("settings", "policies", "space", "values", "ladder", "constraints")
 """Tables in tables whose entries stay text: their functions parse ranges, bounds and settings."""
-
-
-class Draft(NamedTuple):
-    tables: Tables
-    flags: tuple[str, ...] = ()
-    file: Path | None = None
-
-    def table(self, name: str) -> dict[str, Any]:
-        return self.tables.get(name, {})
-
-    def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
-        entries = flatten(self.table(table).get(key, {}))
-        return {name: read(entry, name=f"{table}.{key}.{name}") for name, entry in entries.items()}
 
 
 def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
@@ -458,7 +316,7 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
     An entry that replaces the policy, the venue, the signal or the sets of the file also drops
     their settings.
     """
-    tables = {} if file is None else read_experiment(file)
+    tables = {} if file is None else read_experiment(file, read_keys)
     given = list(entries)
     for name, value in given:
         table, _, key = name.partition(".")
@@ -474,29 +332,8 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
             tables.get(table, {}).pop(each, None)
     for name, value in given:
         put(tables, name.split("."), value)
-    refuse_faults(tables)
+    refuse_faults(tables, read_keys)
     return Draft(tables, tuple(name for name, _ in given), file)
-
-
-def put(tables: dict[str, Any], names: list[str], value: Any) -> None:
-    for each in names[:-1]:
-        held = tables.get(each)
-        if isinstance(held, list) and names[-1].isdecimal():  # a number of a list
-            tables[each] = {str(k): value for k, value in enumerate(held)}
-        elif not isinstance(held, dict):
-            tables[each] = {}
-        tables = tables[each]
-    tables[names[-1]] = value
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
@@ -506,19 +343,19 @@ def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
     seen: set[str] = set()
     for text in texts:
         if key.place == "policy.settings":
-            yield read_entry(*split_pair(key.flag, text, "target=0.4"))
+            yield read_entry(*split_pair(name_flag(key), text, "target=0.4"))
             continue
         if key.name == "constraints":
             measure, bound = read_bound(text)
             entry: Entry = (f"{key.place}.{measure}", bound)
         elif key.kinds == (dict,):
-            name, value = split_pair(key.flag, text, EXAMPLES.get(key.name, "target=0.1:1"))
+            name, value = split_pair(name_flag(key), text, EXAMPLES.get(key.name, "target=0.1:1"))
             entry = read_entry(f"{key.place}.{name}", value)
         else:
             entry = read_entry(key.place, text)
         if entry[0] in seen:
             raise core.ParameterError(
-                f"{key.flag} must have each entry once, {entry[0]} was given twice"
+                f"{name_flag(key)} must have each entry once, {entry[0]} was given twice"
             )
         seen.add(entry[0])
         yield entry
@@ -555,102 +392,3 @@ def read_text(key: Key, text: str) -> Any:
         return text
     value = parse_typed(text)
     return text if value is None and str in key.kinds else value
-
-
-def read_experiment(file: Path) -> Tables:
-    if file.suffix == ".py" or not file.is_file():
-        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        fault = "is not one" if file.exists() else f"does not exist{near}"
-        raise core.ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} {fault}; use --data for "
-            "data and --policy for a policy"
-        )
-    try:
-        tables = tomllib.loads(core.decode_text(core.read_small(file)))
-    except (ValueError, RecursionError) as error:
-        raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
-    for name, value in flatten(tables).items():
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
-        if isinstance(value, str) and "\0" in value:
-            raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
-    refuse_faults(tables)
-    for name in ("policy", "overlay"):
-        table = tables.get(name, {"name": ""})
-        if "name" not in table and not any(map(is_policy, table.values())):
-            raise core.ParameterError(f"{name}.name: is needed")
-    venue = tables.get("venue", {})
-    for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
-        if isinstance(each, dict) and "contract" in each:
-            each.setdefault("preset", "")
-    anchored: Tables = anchor(tables, file.parent)
-    return anchored
-
-
-def anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Return an entry with its paths, which are relative to the folder of the experiment."""
-
-    def find_policy(found: re.Match[str]) -> str:
-        beside = folder / found[0]  # or else from the working directory
-        return found[0] if Path(found[0]).exists() and not beside.exists() else str(beside)
-
-    if isinstance(value, dict):
-        start = f"{name}." if name else ""
-        return {key: anchor(each, folder, start + key) for key, each in value.items()}
-    if isinstance(value, list):
-        return [anchor(each, folder, name) for each in value]
-    if not isinstance(value, str) or value.partition(":")[0] == SAMPLE:
-        return value
-    table, _, key = name.partition(".")
-    if table in ("policy", "overlay", "compare") and key.endswith("name"):
-        return re.sub(r"[^\s(),=]+\.py\b", find_policy, value)
-    if table == "venue" and key.rpartition(".")[2] == "preset" and value.startswith("file:"):
-        return f"file:{folder / value.removeprefix('file:')}"
-    if table == "venue" and key.rpartition(".")[2] == "listing":
-        return str(folder / value)
-    is_preset = table == "venue" and key.endswith("preset") and re.search(r"\.(json|toml):", value)
-    return str(folder / value) if is_preset or name in PATHS else value
-
-
-def refuse_faults(tables: Mapping[str, Any]) -> None:
-    known, faults = [*TABLES, *MODELS], list[str]()
-    for name, table in tables.items():
-        if name not in known:
-            faults.append(f"{name}: an experiment has no such table{suggest(name, known)}")
-        elif not isinstance(table, dict):
-            faults.append(f"{name}: must be a table, got {table!r:.60}")
-        elif name in TABLES:
-            faults += list_table_faults(name, table, read_keys(name))
-        else:
-            own = {f"{name}.{key}": each for key, each in table.items() if isinstance(each, dict)}
-            for place, each in {name: table, **own}.items():
-                if not isinstance(each.get("preset", ""), str):
-                    faults.append(f"{place}.preset: must be text, got {each['preset']!r:.60}")
-    if faults:
-        raise core.ParameterError("\n".join(dict.fromkeys(faults)))
-
-
-def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterator[str]:
-    for name, value in table.items():
-        place = f"{title}.{name}"
-        if title == "policy" and name not in keys and is_policy(value):
-            yield from list_table_faults(place, value, keys)
-        elif name not in keys:
-            own = f"; parameters belong in {title}.settings" if "settings" in keys else ""
-            yield f"{place}: no such key{suggest(name, keys)}{own}"
-        elif not has_kind(value, keys[name].kinds):
-            yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
-        elif place == "compare.policies":
-            for label, each in value.items():
-                if isinstance(each, dict):
-                    yield from list_table_faults(f"{place}.{label}", each, read_keys("policy"))
-                else:
-                    yield f"{place}.{label}: must be a table, got {each!r:.60}"
-
-
-def suggest(name: str, known: Collection[str]) -> str:
-    return core.did_you_mean(name, known) or f"; known are {', '.join(known)}"
-
-
-def is_policy(entry: object) -> bool:
-    return isinstance(entry, dict) and "name" in entry

@@ -13,17 +13,18 @@ import typer
 
 from backtest.backtest import Backtest
 from backtest.baselines.policy_contract import Finding, Terms, check_policy
-from backtest.cli.build import (
-    build_experiment,
-    build_test,
-    load_data,
-)
+from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Text, Texts, argument, command
-from backtest.cli.experiment import Entry, draft_experiment, find_key, read_flags
-from backtest.cli.policy_names import built_in_policies, list_installed, load_policies
+from backtest.cli.experiment import Entry, draft_experiment, find_key, name_flag, read_flags
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, count_nouns, pick_value
 from backtest.engine import plain
+from backtest.experiments.build import load_data
+from backtest.experiments.policy_names import (
+    built_in_policies,
+    list_installed,
+    load_policies,
+)
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.signals import resolve_signal
 
@@ -148,7 +149,7 @@ class Trial(NamedTuple):
 
 def option_of(place: str) -> Any:
     key = find_key(place)
-    return typer.Option(key.flag, help=key.text, metavar="TEXT")
+    return typer.Option(name_flag(key), help=key.text, metavar="TEXT")
 
 
 def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:

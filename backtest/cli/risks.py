@@ -17,11 +17,12 @@ import backtest
 from backtest.backtest import Backtest
 from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Output, Texts, command, list_flags, option
-from backtest.cli.experiment import Draft, read_values
-from backtest.cli.policy_names import build_node
+from backtest.cli.experiment import read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.core import Choice, ParameterError
 from backtest.engine import plain
+from backtest.experiments.draft import Draft
+from backtest.experiments.policy_names import build_node
 from backtest.market import label_names, unwrap_market
 from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
 from backtest.sweep import count_cores

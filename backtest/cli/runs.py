@@ -11,15 +11,15 @@ from typing import Any
 import typer
 
 import backtest
-from backtest.cli import build, experiment
-from backtest.cli.build import build_experiment
+from backtest.cli import experiment
+from backtest.cli.build import build_experiment, build_policies, build_test
 from backtest.cli.command import AsJson, Output, command
-from backtest.cli.experiment import Draft
-from backtest.cli.policy_names import OF_MODULE
 from backtest.cli.printing import print_json, show_progress
 from backtest.core import ParameterError, did_you_mean, list_records
 from backtest.core.code_names import pd
-from backtest.market import as_markets
+from backtest.experiments.draft import Draft, flatten, put
+from backtest.experiments.policy_names import OF_MODULE
+from backtest.experiments.tables import MODELS, Key
 from backtest.policies import format_title
 
 IN_SUMMARY = (
@@ -44,11 +44,11 @@ def run(draft: Draft, *, output: Output) -> None:
     output.give_out(build_experiment(draft).run())
 
 
-RESERVED = (*experiment.TABLES, *experiment.MODELS, *experiment.RULE_TABLES)
+RESERVED = (*experiment.TABLES, *MODELS, *experiment.RULE_TABLES)
 """Names that ``--set`` reads as tables, and not as labels of policies."""
 
 
-def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.Entry]:
+def read_compared(key: Key, texts: list[str]) -> Iterator[experiment.Entry]:
     if key.place not in ("policy.name", "policy.settings"):
         yield from experiment.read_flags(key, texts)
         return
@@ -62,7 +62,7 @@ def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.
                 label, policy = label if own else label.removesuffix(".py"), text
             yield f"compare.policies.{label.strip()}.name", policy.strip()
             continue
-        name, value = experiment.split_pair(key.flag, text, "cppi.multiplier=5")
+        name, value = experiment.split_pair(experiment.name_flag(key), text, "cppi.multiplier=5")
         whose, dot, setting = name.partition(".")
         if not dot:
             raise ParameterError(
@@ -101,8 +101,8 @@ def compare(draft: Draft, *, output: Output) -> None:
                 f"{', '.join(tables) or 'got none'}{did_you_mean(label, tables)}"
             )
         tables[label] = deepcopy(tables.get(label, {}))
-        for key, value in experiment.flatten(table).items():
-            experiment.put(tables[label], key.split("."), value)
+        for key, value in flatten(table).items():
+            put(tables[label], key.split("."), value)
     if len(tables) < 2:
         raise ParameterError(
             f"a comparison needs two policies or more, got {', '.join(tables) or 'none'}; "
@@ -110,12 +110,10 @@ def compare(draft: Draft, *, output: Output) -> None:
         )
     test, _, is_compiled = build_experiment(draft)
     settings = {name: x for name, x in draft.table("compare").items() if name != "policies"}
-    names, found = as_markets(test.market).names, {}
+    found = {}
     with show_progress("running", "policies") as progress:
         for done, (label, table) in enumerate(tables.items(), start=1):
-            policy = build.by_instrument(
-                "policy", table, names, ("name", "settings"), build.build_policy
-            )
+            policy = build_policies(table, test)
             found[label] = test.run(policy, compile=is_compiled)
             progress(done, len(tables))
     with show_progress("comparing", "steps") as progress:
@@ -167,7 +165,7 @@ def replay(draft: Draft, *, output: Output) -> None:
         raise ParameterError(
             "replay.fills is needed, a table of time, instrument, quantity, price and fee"
         )
-    test = build.build_test(draft)
+    test = build_test(draft)
     if "begin" in table:
         table["start"] = backtest.AccountSnapshot.load(table.pop("begin"))
     zone, ledger = draft.table("data").get("timezone"), table.pop("ledger", None)

@@ -7,8 +7,9 @@ import math
 from typing import Any
 
 from backtest.cli.command import command
-from backtest.cli.experiment import MODELS, TABLES, Key, read_keys
+from backtest.cli.experiment import TABLES, read_keys
 from backtest.cli.printing import print_json
+from backtest.experiments.tables import MODELS, Key
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors of TOML read."""

@@ -13,9 +13,11 @@ import typer
 
 import backtest
 from backtest.cli import experiment, printing
-from backtest.cli.build import build_experiment, load_data, name_policies
+from backtest.cli.build import build_experiment, name_policies
 from backtest.cli.command import AsJson, Output, command, list_flags, option
 from backtest.core import ParameterError, list_records, name_result
+from backtest.experiments.build import load_data
+from backtest.experiments.draft import Draft, flatten
 from backtest.results import rank_by_objective, read_constraints, read_objective
 from backtest.results.measure_table import CORE, STREAMED
 from backtest.sweep import ERROR, find_failed, name_parameter, to_plain_value
@@ -33,7 +35,7 @@ TOP = 10
 
 
 @command("sweep", list_flags("sweep", SWEPT))
-def sweep(draft: experiment.Draft, *, output: Output) -> None:
+def sweep(draft: Draft, *, output: Output) -> None:
     """Run many sets of parameters on one market, and rank them.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
@@ -109,7 +111,7 @@ def test_timing(found: Any, output: Output) -> Any:
 
 
 @command("timing", list_flags("timing", "threads"))
-def timing(draft: experiment.Draft, *, output: Output) -> None:
+def timing(draft: Draft, *, output: Output) -> None:
     """Test whether the timing of the leverage earned the result, by shifts of it in time.
 
     For a policy with tuned parameters use `backtest tune --timing`, which tests the holdout.
@@ -125,9 +127,7 @@ def timing(draft: experiment.Draft, *, output: Output) -> None:
 
 
 @command("tune", list_flags("tune", f"{TUNED} resume"))
-def tune(
-    draft: experiment.Draft, *, output: Output, gate: Gate = False, timing: Timing = False
-) -> None:
+def tune(draft: Draft, *, output: Output, gate: Gate = False, timing: Timing = False) -> None:
     """Search for good parameters, and estimate the selection bias of the result.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
@@ -187,10 +187,10 @@ def noting_resume(output: Output) -> Iterator[None]:
         raise
 
 
-def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
+def read_search(draft: Draft, table: str) -> dict[str, Any]:
     found = dict(draft.table(table))
     found["space"] = draft.read_entries(table, "space", experiment.read_bounds) or None
-    found["fix"] = experiment.flatten(found.get("fix", {}))
+    found["fix"] = flatten(found.get("fix", {}))
     return found
 
 
@@ -200,7 +200,7 @@ OWN = {"walk_forward": f"{SPANS} sampler robust patience", "cross_validate": GRO
 
 
 @command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler patience"))
-def walk_forward(draft: experiment.Draft, *, output: Output, timing: Timing = False) -> None:
+def walk_forward(draft: Draft, *, output: Output, timing: Timing = False) -> None:
     """Tune on each train span, trade the test span after it, and judge the procedure.
 
     backtest validate walk-forward --train 180d --test 30d
@@ -209,7 +209,7 @@ def walk_forward(draft: experiment.Draft, *, output: Output, timing: Timing = Fa
 
 
 @command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
-def cross_validate(draft: experiment.Draft, *, output: Output) -> None:
+def cross_validate(draft: Draft, *, output: Output) -> None:
     """Choose the best set on each choice of groups of time, and test it on the others.
 
     backtest validate cross-validate --groups 8 --trials 500
@@ -218,7 +218,7 @@ def cross_validate(draft: experiment.Draft, *, output: Output) -> None:
 
 
 @command("validate folds", list_flags("validate", f"{SPANS} {GROUPS}"))
-def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
+def folds(draft: Draft, *, as_json: AsJson = False) -> None:
     """Print the spans of a walk, or with --groups those of a cross-validation.
 
     backtest validate folds --train 180d
@@ -235,9 +235,7 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
         printing.render(found.reset_index())
 
 
-def give_out_validation(
-    draft: experiment.Draft, how: str, output: Output, *, timing: bool = False
-) -> None:
+def give_out_validation(draft: Draft, how: str, output: Output, *, timing: bool = False) -> None:
     with noting_resume(output):
         found = run_validation(draft, how, store=output.store)
     folder = None if output.store is None else output.store / name_result(found.manifest)
@@ -245,7 +243,7 @@ def give_out_validation(
     output.give_out(found, None, more, folder=folder)
 
 
-def run_validation(draft: experiment.Draft, how: str = "walk_forward", **more: Any) -> Any:
+def run_validation(draft: Draft, how: str = "walk_forward", **more: Any) -> Any:
     """Validate by ``[validate]``, by walk-forward unless ``how`` is another method."""
     others = {name for other in OWN.keys() - {how} for name in OWN[other].split()}
     search = read_search(draft, "validate")

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from backtest.cli.command import AsJson, Text, argument, command, flag
-from backtest.cli.experiment import DEFAULT_VENUE, read_list
+from backtest.cli.experiment import read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, format_percent
+from backtest.experiments.tables import DEFAULT_VENUE
 from backtest.margin import calculate_liquidation, list_presets
 from backtest.venue import FundingTerms, Venue, listing, preset_files
 from backtest.venue import read_terms as read_funding_terms

@@ -16,7 +16,8 @@ NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 
 
 def list_keys() -> dict[str, str]:
-    from backtest.cli.experiment import TABLES, describe_kinds, read_keys
+    from backtest.cli.experiment import TABLES, read_keys
+    from backtest.experiments.tables import describe_kinds
 
     parts = []
     for table in TABLES:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli.policy_names import read_policy
 from backtest.core.errors import DataError
 from backtest.core.saved_result import PROVENANCE, Making, find_commit, read_provenance
+from backtest.experiments.policy_names import read_policy
 from backtest.results import read_entry, verify_folder
 from backtest.strategies import Constant
 from tests.kit import AT_BINANCE, MY_POLICY, check_refused

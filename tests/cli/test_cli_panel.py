@@ -9,10 +9,17 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli.build import Experiment, build_experiment, complete_preset, names_symbol
+from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import COMMANDS
-from backtest.cli.experiment import draft_experiment, find_key, read_flags, read_keys
+from backtest.cli.experiment import (
+    draft_experiment,
+    find_key,
+    name_flag,
+    read_flags,
+    read_keys,
+)
 from backtest.cli.first_screen import COMMANDS as SCREEN
+from backtest.experiments.build import complete_preset, names_symbol
 from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 
@@ -48,7 +55,7 @@ def build(text: str = "", **flags: Any) -> Experiment:
     if file is not None:
         file.write_text(text)
     tables = ("run", "data", "policy", "venue", "account")
-    keys = {x.flag.strip("-"): x for table in tables for x in read_keys(table).values()}
+    keys = {name_flag(x).strip("-"): x for table in tables for x in read_keys(table).values()}
     typed = {x: each if isinstance(each, list) else [each] for x, each in flags.items()}
     entries = [entry for name, texts in typed.items() for entry in read_flags(keys[name], texts)]
     return build_experiment(draft_experiment(file, entries))

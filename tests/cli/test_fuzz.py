@@ -9,7 +9,8 @@ import pytest
 import typer
 
 import backtest as bt
-from backtest.cli.experiment import MODELS, TABLES, read_keys
+from backtest.cli.experiment import TABLES, read_keys
+from backtest.experiments.tables import MODELS
 from tests.kit import call
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli.build import build_test
-from backtest.cli.experiment import Draft
+from backtest.experiments.draft import Draft
 from tests.kit import ask, call, check_refused
 from tests.venue.test_listing import DAY, ENTRY, FILE, PNUT, TIERS
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli import build
 from backtest.engine.conditions import FIELDS
+from backtest.experiments import files
 from backtest.search.problem import Search
 from backtest.strategies import Constant, VolTarget
-from tests.kit import check_refused, simulate_pair
+from tests.kit import check_refused, run_python, simulate_pair
 
 MARKET = bt.Market.sample(bars=240)
 GIVEN = {"venue": "binance-usdm:BTCUSDT", "account": bt.Account(capital=5e3, band=0.1)}
@@ -141,10 +141,33 @@ def test_a_test_is_loaded_as_it_was_saved(tmp_path):
         assert runs[0]["final_equity"] == runs[1]["final_equity"]
 
 
+def test_a_test_is_loaded_without_the_tables_of_jobs_and_refused_with_an_unknown_one(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[data]\nto = '2023-01-08'\n[tune]\ntirals = 9\n")
+    with pytest.warns(UserWarning, match=r"mine\.toml: \[tune\] are no part of a test"):
+        loaded = bt.Backtest.load(file)  # what tune has belongs to the command
+    assert type(loaded) is bt.Backtest
+    file.write_text("[dta]\nto = '2023-01-08'\n[tune]\ntrials = 9\n")
+    with pytest.raises(bt.ParameterError, match=r"dta: an experiment has no such table; did"):
+        bt.Backtest.load(file)
+    file.write_text("[data]\nuntil = '2023-01-08'\n")
+    with pytest.raises(bt.ParameterError, match=r"data\.until: no such key"):
+        bt.Backtest.load(file)
+
+
+def test_loading_and_saving_a_test_needs_no_command_line(tmp_path):
+    code = "import sys, backtest as bt; test = bt.Backtest.load({0!r}); test.save({1!r}); "
+    code += "print([x for x in sys.modules if x.startswith(('backtest.cli', 'typer'))])"
+    file = tmp_path / "mine.toml"
+    file.write_text("[data]\nto = '2023-01-08'\n")
+    assert run_python(code.format(str(file), str(tmp_path / "again.toml"))) == "[]"
+    assert "sample" in (tmp_path / "again.toml").read_text()
+
+
 def test_a_part_of_the_data_is_saved_by_loading_it_once(tmp_path, monkeypatch):
     MARKET.save(tmp_path / "hours")
-    loads, load = [], build.load_data
-    monkeypatch.setattr(build, "load_data", lambda draft: loads.append(draft) or load(draft))
+    loads, load = [], files.load_data
+    monkeypatch.setattr(files, "load_data", lambda draft: loads.append(draft) or load(draft))
     whole = bt.Market.load(tmp_path / "hours")
     for k, part in enumerate((whole.slice(10, 210), whole, whole.between("2023-01-02"), MARKET)):
         path = TEST.replace(market=part).save(tmp_path / f"{k}.toml")

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, PolicyError
-from backtest.cli.policy_names import read_policy
+from backtest.experiments.policy_names import read_policy
 from backtest.results.manifest import hash_source
 from backtest.strategies import (
     Average,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli.policy_names import list_installed, load_policies, read_policy
 from backtest.core.errors import ParameterError, PolicyError
+from backtest.experiments.policy_names import list_installed, load_policies, read_policy
 from backtest.strategies import Capped
 from tests.kit import MY_POLICY, call, check_refused
 

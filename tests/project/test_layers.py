@@ -22,8 +22,8 @@ PUBLIC_NAMES = ROOT / "backtest" / "__init__.py"
 
 ROOMS = (
     *("core", "_compile", "market", "venue", "margin", "account", "policies", "indicators"),
-    *("options", "signals", "results", "engine", "live", "sweep", "search", "risk", "baselines"),
-    *("report", "cli"),
+    *("options", "signals", "results", "engine", "experiments", "live", "sweep", "search", "risk"),
+    *("baselines", "report", "cli"),
 )
 """The folders of the package. Each imports only those before it."""
 
@@ -37,7 +37,7 @@ WRITE, RUN_PARTS = "backtest.report.write", "backtest.report.run_parts"
 SET_PARTS = "backtest.report.set_parts"
 DOORS = {
     ("backtest", "backtest.strategies"): "policies stand on the public names, and are one of them",
-    ("backtest.backtest", "backtest.cli.build"): "a test is read from its file, and written to it",
+    ("backtest.experiments.policy_names", "backtest.strategies"): "policies by name, as in files",
     ("backtest.core.saved_result", WRITE): "result.report(), summary() and the cell of a notebook",
     ("backtest.market.markets", "backtest.options.option_listing"): "bt.Markets lists options",
     ("backtest.options.surfaces", WRITE): "surface.plot()",

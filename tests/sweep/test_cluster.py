@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli.policy_names import load_policy
+from backtest.experiments.policy_names import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster

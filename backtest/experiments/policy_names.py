@@ -17,20 +17,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import backtest
 from backtest import core
 from backtest.policies import Policy, check_settings, format_title
-
-
-def built_in_policies() -> list[type[Policy]]:
-    found = (getattr(backtest.strategies, name) for name in backtest.strategies.__all__)
-    return sorted(found, key=lambda policy: policy.title())
-
 
 GROUP = "backtest.policies"
 """The entry points by which an installed package says which policies it has."""
 OF_MODULE = re.compile(r"((?:[^\W\d]\w*\.)*[^\W\d]\w*):([^\W\d]\w*)")
 """``package.module:Class``."""
+
+
+def built_in_policies() -> list[type[Policy]]:
+    from backtest import strategies  # noqa: PLC0415 - they stand on the public names
+
+    found = (getattr(strategies, name) for name in strategies.__all__)
+    return sorted(found, key=lambda policy: policy.title())
 
 
 def list_installed() -> dict[str, str]:
@@ -135,8 +135,10 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 
 
 def find_built_in(name: str) -> type[Policy]:
-    known = {format_title(each): each for each in backtest.strategies.__all__}
-    if name not in (*known, *backtest.strategies.__all__):
+    from backtest import strategies  # noqa: PLC0415 - they stand on the public names
+
+    known = {format_title(each): each for each in strategies.__all__}
+    if name not in (*known, *strategies.__all__):
         installed = list_installed()
         near = core.did_you_mean(name.lower(), known)
         cure = "`backtest policies` lists them"
@@ -146,7 +148,7 @@ def find_built_in(name: str) -> type[Policy]:
             "policy must be a known name, FILE.py:Class or package.module:Class, got "
             f"{name!r:.200}{near}; {cure}"
         )
-    found: type[Policy] = getattr(backtest.strategies, known.get(name, name))
+    found: type[Policy] = getattr(strategies, known.get(name, name))
     return found
 
 

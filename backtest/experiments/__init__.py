@@ -1,0 +1,1 @@
+"""Tests as tables of TOML: read from files, checked, built, and written."""

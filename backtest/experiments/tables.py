@@ -1,0 +1,247 @@
+"""The tables of an experiment: their keys, from the signatures of what reads them, and faults."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from backtest import core
+from backtest.account import Account
+from backtest.margin import RateCurve
+from backtest.market import Markets
+from backtest.venue import Venue
+
+TIME = (str, dt.date)
+SAMPLE = "sample"
+DEFAULT_VENUE = "binance-usdm:BTCUSDT"
+
+
+class Key(NamedTuple):
+    """A key of a table; ``kinds`` are the types of its value in a file, none if any will do."""
+
+    table: str
+    name: str
+    kinds: tuple[type, ...]
+    text: str = ""
+    default: Any = None
+
+    @property
+    def place(self) -> str:
+        return f"{self.table}.{self.name}"
+
+
+OWN: dict[str, dict[str, tuple[Any, ...]]] = {
+    "data": {
+        "path": ((str, list), "Folder or file ('sample'); repeatable."),
+        "from": (TIME, "First bar to read, UTC."),
+        "to": (TIME, "End of the last bar, UTC."),
+        "resample": (str, "Combine bars into longer ones, e.g. 1d."),
+        "instrument": ((str, list), "Instrument of a folder of several."),
+    },
+    "policy": {
+        "name": (str, "A policy (vol-target), FILE.py:Class or package.module:Class."),
+        "settings": (dict, "NAME=VALUE of the policy, or TABLE.KEY=VALUE "
+                     "(see `backtest help`); repeatable."),
+    },
+    "venue": {
+        "preset": (str, "NAME:SYMBOL (binance-usdm:BTCUSDT), file:PATH#SYMBOL, or auto."),
+        "listing": (str, "A file or folder of what the venue lists, in place of a preset."),
+        "symbol": (str, "The symbol in the listing (that of the data)."),
+        "like": (str, "The preset of the rules that the listing leaves out (binance-usdm)."),
+        "date": (TIME, "The day of a listing without one, or of which a folder's table is."),
+    },
+    "lending": {"utilization": ((), "Share of deposits lent out, or a column of the bars.")},
+    "overlay": {
+        "name": (str, "A policy that scales all positions of several markets together."),
+        "settings": (dict, "Parameters of the overlay."),
+    },
+    "run": {
+        "start": (TIME,),
+        "end": (TIME,),
+        "signal": ((float, str), "From -1 to 1 (1), a column, or rsi:14:30:70."),
+        "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
+        "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
+        "carry_weights": (bool, "Each row of weights holds from its time until the next."),
+        "allocate": (str, "Several markets: 'equal', 'inverse-volatility', 'risk-budget'."),
+        "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
+        "decision_interval": (str, "Bars at whose closes policies decide, such as 4h (all bars)."),
+        "detail": (str,),
+        "sampling": (str,),
+        "calendar": ((str, int),),
+        "compile": (bool, "Whether to compile; off for a debugger.", True),
+    },
+    "options": {
+        "contracts": ((str, list, dict),
+                      "Listed options, such as BTC-26JUN26-60000-P."),
+        "chains": (str, "A file or folder of quotes, to which surfaces are fitted, or 'sample'."),
+        "quantities": (str, "A file of signed contracts to hold, by time and option."),
+        "settlement": (str, "Settlement of the quotes, 'cash' or 'coin' (known for Deribit's)."),
+        "quote_age": (str, "How long a quote is the mark of its option (one bar)."),
+        "max_age": (str, "Largest age of the last surface (14d)."),
+    },
+}  # fmt: skip
+"""Keys that are no argument of the function of their table, or are written otherwise.
+
+One without a text is a field of :class:`backtest.Backtest`, which has it.
+"""
+MODELS: dict[str, Any] = {"venue": Venue, "account": Account, "lending": RateCurve}
+"""Tables of a model, which checks its own fields."""
+TABLES = tuple(name for name in OWN if name not in MODELS)
+"""The other tables that describe a test, and its policies."""
+JOBS = (
+    *("sweep", "compare", "paths", "risk", "stress", "cascade", "decide", "replay", "tune"),
+    *("validate", "sensitivity", "capacity", "timing", "margin"),
+)
+"""Tables of what a command does with a test, which knows their keys."""
+OF_LOAD = {"paths", "instruments", "since", "until"}
+"""Arguments of ``Markets.load`` that have other names in ``[data]``."""
+TEXTS = {
+    "currency": "Settlement currency of several markets, if their names differ in it.",
+    "interval": "Interval of the bars to read from a folder of several.",
+    "timezone": "Time zone of stamps that have none.",
+    "mark_gaps": "'last': fill missing mark prices with last prices.",
+    "funding_gaps": "'zero': treat missing funding as none.",
+    "sessions": "The market closes: bars may be missing.",
+    "now": "The present, by which bars after tomorrow are refused (the clock).",
+}
+"""Texts of arguments of ``Markets.load`` that an experiment writes otherwise than Python."""
+
+ReadKeys = Callable[[str], Mapping[str, "Key"]]
+
+PLAIN: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "float": (float,), "bool": (bool,), "Sequence[str]": (list,),
+    "Sequence[float]": (list,), "TimeLike": TIME,
+}  # fmt: skip
+
+
+@cache
+def read_keys(table: str) -> dict[str, Key]:
+    """Return the keys of a table that describes a test, or its policies."""
+    keys = {
+        name: Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *text)
+        for name, (kinds, *text) in OWN.get(table, {}).items()
+    }
+    if table == "data":
+        for key in read_arguments(table, Markets.load, TEXTS):
+            if key.name not in OF_LOAD:
+                keys.setdefault(key.name, key)
+    for key in list_fields(MODELS[table], table, "") if table in MODELS else ():
+        keys.setdefault(key.name, key)
+    return keys
+
+
+def read_arguments(table: str, function: Any, texts: Mapping[str, str]) -> Iterator[Key]:
+    """Yield the arguments of a function as keys of a table, with these texts or its own."""
+    documented = read_parameters(inspect.getdoc(function) or "")
+    for name, each in inspect.signature(function).parameters.items():
+        text = texts.get(f"{table}.{name}") or texts.get(name, documented.get(name)) or ""
+        default = None if each.default is each.empty else each.default
+        yield Key(table, name, read_kinds(str(each.annotation)), text, default)
+
+
+def read_kinds(annotation: str) -> tuple[type, ...]:
+    found: tuple[type, ...] = ()
+    for each in annotation.split(" | "):
+        kinds = (dict,) if each.startswith("Mapping[str, ") else PLAIN.get(each, ())
+        if not kinds and each != "None":
+            return ()
+        found += kinds
+    return found
+
+
+def read_parameters(text: str) -> dict[str, str]:
+    """Return the first sentence about each parameter in a docstring of numpydoc."""
+    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    found = {}
+    for names, body in re.findall(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", section, re.M):
+        sentence = re.split(r"(?<=[\w)])[.;:] ", " ".join(body.split()))[0].rstrip(".:")
+        plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", sentence).replace("``", "")
+        found.update(dict.fromkeys(names.split(", "), f"{plain[:1].upper()}{plain[1:]}."))
+    return found
+
+
+def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
+    """Yield the fields of a model, and those of models in it, with dots between the names."""
+    texts = read_parameters(inspect.getdoc(model) or "")
+    known = vars(sys.modules[model.__module__])
+    for name, field in model.__dataclass_fields__.items():
+        part = known.get(str(field.type).partition(" ")[0])
+        if isinstance(part, type) and issubclass(part, core.Value):
+            yield from list_fields(part, table, f"{prefix}{name}.")
+        else:
+            default = field.default if isinstance(field.default, (int, float, str)) else None
+            yield Key(table, f"{prefix}{name}", (), texts.get(name, ""), default)
+
+
+KIND_TEXTS = {str: "text", int: "a whole number", float: "a number", bool: "true or false",
+              list: "a list", dict: "a table", dt.date: "a time"}  # fmt: skip
+
+
+def has_kind(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, list) and list in kinds:
+        inner = tuple(each for each in kinds if each is not list)
+        return all(has_kind(each, inner) for each in value)
+    if not kinds or isinstance(value, bool):
+        return not kinds or bool in kinds
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
+
+
+def describe_kinds(kinds: tuple[type, ...]) -> str:
+    return " or ".join(KIND_TEXTS[each] for each in kinds)
+
+
+def refuse_faults(tables: Mapping[str, Any], read_job: ReadKeys | None = None) -> None:
+    """Raise ParameterError with all faults of an experiment's tables, if there are any.
+
+    ``read_job`` gives the keys of a job's table, which is not looked into without it.
+    """
+    known = [*TABLES, *JOBS, *MODELS]
+    faults: list[str] = []
+    for name, table in tables.items():
+        if name not in known:
+            faults.append(f"{name}: an experiment has no such table{suggest(name, known)}")
+        elif not isinstance(table, dict):
+            faults.append(f"{name}: must be a table, got {table!r:.60}")
+        elif name in TABLES:
+            faults += list_table_faults(name, table, read_keys(name))
+        elif name in JOBS:
+            keys = None if read_job is None else read_job(name)
+            faults += [] if keys is None else list_table_faults(name, table, keys)
+        else:
+            own = {f"{name}.{key}": each for key, each in table.items() if isinstance(each, dict)}
+            for place, each in {name: table, **own}.items():
+                if not isinstance(each.get("preset", ""), str):
+                    faults.append(f"{place}.preset: must be text, got {each['preset']!r:.60}")
+    if faults:
+        raise core.ParameterError("\n".join(dict.fromkeys(faults)))
+
+
+def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterator[str]:
+    for name, value in table.items():
+        place = f"{title}.{name}"
+        if title == "policy" and name not in keys and is_policy(value):
+            yield from list_table_faults(place, value, keys)
+        elif name not in keys:
+            own = f"; parameters belong in {title}.settings" if "settings" in keys else ""
+            yield f"{place}: no such key{suggest(name, keys)}{own}"
+        elif not has_kind(value, keys[name].kinds):
+            yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
+        elif place == "compare.policies":
+            for label, each in value.items():
+                if isinstance(each, dict):
+                    yield from list_table_faults(f"{place}.{label}", each, read_keys("policy"))
+                else:
+                    yield f"{place}.{label}: must be a table, got {each!r:.60}"
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    return core.did_you_mean(name, known) or f"; known are {', '.join(known)}"
+
+
+def is_policy(entry: object) -> bool:
+    return isinstance(entry, dict) and "name" in entry
