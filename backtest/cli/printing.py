@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -133,31 +134,86 @@ def render(
     """
     if not columns:
         columns, rows = list(map(str, rows.columns)), rows.to_numpy(dtype=object).tolist()
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     rows = [list(row) for row in rows]
-    for name, cells in zip(columns, zip(*rows, strict=True) if rows else columns, strict=True):
-        is_right = bool(rows) and all(map(is_number, cells))
+    cells = [[clean(write_cell(each, is_share=name in shares))
+              for name, each in zip(columns, row, strict=True)] for row in rows]  # fmt: skip
+    if fold:
+        cells = fold_cells(cells, columns, fold)
+
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    console = rich.console.Console(width=get_width() if fold else None)
+    heads = [name.replace("_", " ") for name in columns]
+    is_right = [
+        bool(rows) and all(map(is_number, values))
+        for values in (zip(*rows, strict=True) if rows else columns)
+    ]
+    widths = measure_columns(heads, cells)
+    fits = sum(widths) + len(GAP) * (len(widths) - 1) <= console.width
+    is_simple = fits and not any("\t" in cell for row in cells for cell in row)
+    for name, head, right, width in zip(columns, heads, is_right, widths, strict=True):
         table.add_column(
-            name.replace("_", " "),
-            justify="right" if is_right else "left",
+            head,
+            justify="right" if right else "left",
             overflow="fold",
             no_wrap=bool(fold) and name not in fold,
+            width=width if is_simple else None,
         )
-    written = [[clean(write_cell(each, is_share=name in shares))
-                for name, each in zip(columns, row, strict=True)] for row in rows]  # fmt: skip
-    widths = {name: 3 + max(map(len, (name, *cells)))
-              for name, *cells in zip(columns, *written, strict=True)}  # fmt: skip
+
+    # what fits is written here: of ten thousand rows the library takes ten seconds
+    if not is_simple:
+        for row in cells:
+            table.add_row(*map(rich.text.Text, row))
+    console.print(table)
+    if is_simple and cells:
+        typer.echo("\n".join(write_rows(cells, widths, is_right)))
+
+
+GAP = "   "
+"""What stands between two columns."""
+
+
+def fold_cells(
+    cells: list[list[str]], columns: Sequence[str], fold: Sequence[str]
+) -> list[list[str]]:
+    """Return cells, those of ``fold`` in several lines where the terminal is too narrow."""
+    widths = {name: 3 + max(map(len, (name, *texts)))
+              for name, *texts in zip(columns, *cells, strict=True)}  # fmt: skip
     kept = sum(width for name, width in widths.items() if name not in fold)
     room = max(16, (get_width() - kept) // max(len({*fold} & {*columns}), 1))
-    for row in written:
-        texts = (fold_words(text, room) if name in fold else text
-                 for name, text in zip(columns, row, strict=True))  # fmt: skip
-        table.add_row(*map(rich.text.Text, texts))
-    rich.console.Console(width=get_width() if fold else None).print(table)
+    return [
+        [fold_words(text, room) if name in fold else text
+         for name, text in zip(columns, row, strict=True)]
+        for row in cells
+    ]  # fmt: skip
+
+
+def measure_columns(heads: list[str], cells: list[list[str]]) -> list[int]:
+    """Return the widest line of each column, in columns of the terminal."""
+    return [
+        max(measure_line(line) for text in column for line in text.split("\n"))
+        for column in zip(heads, *cells, strict=True)
+    ]
+
+
+def measure_line(text: str) -> int:
+    return len(text) if text.isascii() else int(rich.cells.cell_len(text))
+
+
+def write_rows(cells: list[list[str]], widths: list[int], is_right: list[bool]) -> Iterator[str]:
+    """Yield the lines of a table; a cell may have several."""
+    for row in cells:
+        for texts in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
+            padded = []
+            for text, width, right in zip(texts, widths, is_right, strict=True):
+                space = " " * (width - measure_line(text))
+                padded.append(space + text if right else text + space)
+            yield GAP.join(padded)
 
 
 def fold_words(text: str, room: int) -> str:
     """Break text at spaces and after the brackets of calls."""
+    if len(text) + text.count("(") <= room and text.isprintable() and "( " not in text:
+        return text
     lines = textwrap.wrap(re.sub(r"(?<=\w)\(", "( ", text), room, break_on_hyphens=False)
     return "\n".join(lines).replace("( ", "(")
 

@@ -130,7 +130,7 @@ CELLS: dict[str, Callable[[Any], object]] = {
 def show_cell(entry: Any, name: str) -> object:
     if name in CELLS:
         return CELLS[name](entry)
-    value = entry.shown_metrics.get(name)
+    value = entry.find_shown(name)
     if value is None or math.isnan(value):
         return None
     return reports.format_measure(name, value) if name in ABOUT else f"{value:.6g}"

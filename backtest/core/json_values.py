@@ -27,8 +27,13 @@ def to_json(value: Any) -> Any:
     return to_plain(value, lambda _: None)
 
 
+PLAIN = frozenset((str, int, bool, type(None)))
+
+
 def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> Any:
-    if isinstance(value, Mapping):
+    if type(value) in PLAIN:  # most of what is in files
+        return value
+    if isinstance(value, dict | Mapping):
         return {str(name): to_plain(item, write_special) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(item, write_special) for item in value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import pkgutil
@@ -24,6 +25,14 @@ from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import Constraint, order_sets
 from backtest.results.result import RUN
 from backtest.results.run_record import EXTRAPOLATED, count_days_between, shows_growth
+from backtest.results.store_index import (
+    SMALLEST,
+    Row,
+    is_settled,
+    read_index,
+    stamp_folder,
+    write_index,
+)
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
@@ -109,7 +118,8 @@ def name_fault(error: Exception, folder: Path) -> str:
 
 def list_folders(store: Path) -> list[str]:
     try:
-        names = [each.name for each in store.iterdir() if each.is_dir()]
+        with os.scandir(store) as inside:
+            names = [each.name for each in inside if each.is_dir()]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -182,22 +192,67 @@ class StoreEntry:
     backtest_commit: str = ""
     is_dirty: bool | None = None
 
+    def find_shown(self, name: str) -> float | None:
+        """Return a measure as lists show it to people: no growth per year of few days."""
+        if name in EXTRAPOLATED and self.is_short:
+            return None
+        return self.metrics.get(name)
+
     @property
     def shown_metrics(self) -> dict[str, float]:
-        """The measures that lists show to people: no growth per year of few days."""
-        if not (self.start and self.end):
-            return self.metrics
-        if shows_growth(count_days_between(self.start, self.end)):
-            return self.metrics
-        return {name: x for name, x in self.metrics.items() if name not in EXTRAPOLATED}
+        """The measures that :meth:`find_shown` returns, by name."""
+        hidden = EXTRAPOLATED if self.is_short else ()
+        return {name: value for name, value in self.metrics.items() if name not in hidden}
+
+    @property
+    def is_short(self) -> bool:
+        is_dated = bool(self.start and self.end)
+        return is_dated and not shows_growth(count_days_between(self.start, self.end))
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
 
+INDEXED = tuple(each.name for each in dataclasses.fields(StoreEntry) if each.name != "metrics")
+"""The fields that the index has in this order, beside the measures."""
+
+
 def list_results(store: Path) -> list[StoreEntry]:
-    entries = (read_entry(store / name) for name in list_folders(store))
+    """Return an entry for each folder of a store; a large store has an index of them."""
+    names = list_folders(store)
+    if len(names) < SMALLEST:
+        entries = [read_entry(store / name) for name in names]
+    else:
+        entries = list_indexed(store, names)
     return [each for each in entries if not each.trouble or (store / each.name).is_dir()]
+
+
+def list_indexed(store: Path, names: Sequence[str]) -> list[StoreEntry]:
+    """Return the entries of folders, of those alone read that changed since the index was made."""
+    entries: list[StoreEntry] = []
+    known, rows = read_index(store), dict[str, Row]()
+    is_changed = False
+    for name in names:
+        stamp = stamp_folder(os.path.join(store, name))  # noqa: PTH118 - of ten thousand folders
+        row = known.get(name)
+        if stamp is not None and row is not None and row.digest == stamp.digest:
+            rows[name] = row
+            fields = dict(zip(INDEXED, row.fields, strict=True))
+            entries.append(StoreEntry(**fields, metrics=row.metrics))
+            continue
+
+        # stamped before it is read: what changes meanwhile is read again the next time
+        entry = read_entry(store / name)
+        entries.append(entry)
+        is_whole = entry.is_finished and not entry.trouble
+        is_whole &= all(type(value) is float for value in entry.metrics.values())
+        if is_whole and stamp is not None and is_settled(stamp):
+            values = [getattr(entry, each) for each in INDEXED]
+            rows[name] = Row(stamp.digest, values, entry.metrics)
+            is_changed = True
+    if is_changed or len(rows) < len(known):
+        write_index(store, rows)
+    return entries
 
 
 def read_entry(folder: Path) -> StoreEntry:
@@ -310,17 +365,21 @@ class Filter(NamedTuple):
 
     def matches(self, entry: StoreEntry) -> bool:
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
-        named = ("ruined", *(bound.name for bound in self.bounds))
-        known = {name: np.array([entry.metrics.get(name, math.nan)]) for name in named}
+        is_named = not self.policy or normalize_name(self.policy) in normalize_name(entry.policy)
         return (
             not entry.trouble
             and (not self.kinds or entry.kind in self.kinds)
-            and normalize_name(self.policy) in normalize_name(entry.policy)
+            and is_named
             and any(self.text.casefold() in word.casefold() for word in words)
-            and all(bound.violation(known)[0] == 0.0 for bound in self.bounds)
+            and (not self.bounds or self.is_within_bounds(entry))
             and (self.since is None or entry.saved >= self.since)
             and (self.before is None or entry.saved < self.before)
         )
+
+    def is_within_bounds(self, entry: StoreEntry) -> bool:
+        named = ("ruined", *(bound.name for bound in self.bounds))
+        known = {name: np.array([entry.metrics.get(name, math.nan)]) for name in named}
+        return all(bound.violation(known)[0] == 0.0 for bound in self.bounds)
 
 
 def normalize_name(text: str) -> str:
