@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.baselines.policy_contract import Finding
-from backtest.cli import app, main, policies, printing, terminal_screen
+from backtest.cli import app, experiment, main, policies, printing, terminal_screen
 from backtest.cli.app import build_command
 from backtest.cli.build import build_experiment
 from backtest.cli.compiling import hold_options
@@ -25,6 +25,7 @@ from backtest.cli.experiment import (
     read_keys,
 )
 from backtest.cli.first_screen import COMMANDS
+from backtest.experiments.tables import JOBS
 from backtest.strategies import VolTarget
 from tests.help_table import write_table
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call, run_python
@@ -292,6 +293,10 @@ def test_the_help_of_a_command_is_that_of_the_command(capsys, monkeypatch, name,
     early = capsys.readouterr().out
     assert app.main([*name.split(), "--help"]) == 0
     assert early == capsys.readouterr().out
+
+
+def test_the_jobs_that_files_may_hold_are_those_of_the_commands():
+    assert {*JOBS} == {*experiment.OWN, *experiment.FUNCTIONS}
 
 
 def test_the_table_of_helps_says_what_the_commands_say():
