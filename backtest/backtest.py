@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backtest.engine.conditions import AnyPolicy, DetailLike, SignalLike
     from backtest.live.decide import Decision
     from backtest.live.replay import Replay
+    from backtest.live.shadow import Shadow
     from backtest.live.state import AccountSnapshot
     from backtest.market import Market, Markets
     from backtest.policies import Policy
@@ -1352,6 +1353,60 @@ class Backtest(Conditions):
         from backtest.live.replay import replay
 
         return replay(self, fills, start=start, range_tolerance=range_tolerance)
+
+    @near_names
+    def shadow(
+        self,
+        policy: AnyPolicy,
+        fills: pd.DataFrame,
+        snapshots: Sequence[AccountSnapshot],
+        *,
+        flows: pd.Series[float] | pd.DataFrame | str | Path | None = None,
+        range_tolerance: float = 0.005,
+        store: str | Path | None = None,
+        experiment: str = "",
+    ) -> Shadow:
+        """Compare a live account with what its policy would have done, and say where they part.
+
+        The difference in equity is the sum of parts, each of one account less the one before it:
+        deposits, timing, sizes, orders (missed and extra), prices, fees, funding, and what is
+        unexplained up to the last snapshot. Fills belong to the policy's orders by instrument and
+        side within one decision interval. Everything runs in plain Python.
+
+        Raises ParameterError or DataError if fills, snapshots or flows are not as described.
+
+        Parameters
+        ----------
+        fills : DataFrame
+            The account's fills, as those of :meth:`replay`; ones outside the snapshots are left
+            out.
+        snapshots : sequence of AccountSnapshot
+            The account at the start and at the end, and at times between, each with its time; one
+            is compared with the last close up to it.
+        flows : Series, DataFrame, str or Path, optional
+            Deposits by UTC time; or a ledger of ``time``, ``term`` (flows, funding, others are left
+            out) and ``amount`` (positive is received). Without funding in it, the modeled funding
+            stands.
+        range_tolerance : float
+            How far a fill may lie outside the range of its bar, as in :meth:`replay`.
+        store : str or Path, optional
+            A folder of results: its ``shadow/ledger.parquet`` gets a row for each day, and a drift
+            is judged from twenty days on.
+        experiment : str
+            The name in that ledger. Default: that of the policy.
+        """
+        from backtest.live.shadow import shadow
+
+        return shadow(
+            self,
+            policy,
+            fills,
+            snapshots,
+            flows=flows,
+            range_tolerance=range_tolerance,
+            store=store,
+            experiment=experiment,
+        )
 
 
 @near_names

@@ -78,6 +78,11 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "impact": (str, "Impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT."),
     },
     "decide": {"snapshot": (str, "The account, as the JSON of its fields.")},
+    "shadow": {
+        "fills": (str, "The account's fills: a CSV table, or the JSON of ccxt."),
+        "snapshot": ((str, list), "The account: at the end, and before that at any times; repeat."),
+        "flows": (str, "Deposits, or the venue's ledger with its funding: a CSV."),
+    },
     "replay": {
         "fills": (str, "The fills: a CSV table, or the JSON of ccxt."),
         "begin": (str, "The account at the start, as --snapshot of `backtest decide` (flat)."),
@@ -101,6 +106,7 @@ FUNCTIONS = {
     "cascade": ("cascade", "Crowd.from_leverage"),
     "decide": ("Backtest.decide",),
     "replay": ("Backtest.replay",),
+    "shadow": ("Backtest.shadow",),
 }
 """The functions whose arguments a table holds."""
 TAKEN = {
@@ -108,6 +114,7 @@ TAKEN = {
     *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decision_interval", "detail", "start", "end", "sets", "results", "result"),
     *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price"),
+    "snapshots",
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
@@ -337,7 +344,7 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
 
 
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
-    if key.name in ("path", "instrument", "objective") and len(texts) > 1:
+    if key.name in ("path", "instrument", "objective", "snapshot") and len(texts) > 1:
         yield key.place, texts
         return
     seen: set[str] = set()

@@ -63,6 +63,9 @@ COMMANDS = {
     "decide": Row(
         "runs", "Show what a policy decides at the last close, and the order that it leads to."
     ),
+    "shadow": Row(
+        "shadows", "Compare a live account with what its policy would have done, and say why."
+    ),
     "report": Row(
         "results",
         "Write a report: one file that works offline, with charts, tables and assumptions.",

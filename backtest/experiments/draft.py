@@ -13,7 +13,8 @@ from backtest.experiments.tables import SAMPLE, ReadKeys, is_policy, refuse_faul
 
 Tables = dict[str, dict[str, Any]]
 PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.quantities",
-         "decide.snapshot", "replay.fills", "replay.begin", "replay.ledger")  # fmt: skip
+         "decide.snapshot", "replay.fills", "replay.begin", "replay.ledger", "shadow.fills",
+         "shadow.snapshot", "shadow.flows")  # fmt: skip
 """Keys that are paths, from the folder of the experiment."""
 
 

@@ -30,8 +30,11 @@ of venues depend on other positions and orders."""
 
 
 class Caution(NamedTuple):
+    """What must be known before an order is sent; ``instrument`` is empty if it is of them all."""
+
     text: str
     stops: bool = True
+    instrument: str = ""
 
     def __str__(self) -> str:
         return self.text

@@ -26,6 +26,7 @@ from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, AnyPolicy, Conditions, Setup
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.engine.run import run
+from backtest.live import book
 from backtest.live import state as snapshots
 from backtest.live.contracts import Caution, compare_liquidations, count_as_venue
 from backtest.live.state import AccountSnapshot, check_known
@@ -313,6 +314,7 @@ class Decision:
     account: pd.DataFrame
     equity: tuple[float, float]
     margin_ratio: tuple[float, float]
+    orders: pd.DataFrame
 
     @property
     def may_act(self) -> bool:
@@ -326,6 +328,7 @@ class Decision:
             "cuts": [each._asdict() for each in self.cuts],
             "warnings": [each._asdict() for each in self.warnings],
             "account": self.account.to_dict(orient="index"),
+            "orders": self.orders.to_dict(orient="index"),
             "equity": dict(zip(("before", "after"), self.equity, strict=True)),
             "margin_ratio": dict(zip(("before", "after"), self.margin_ratio, strict=True)),
         }
@@ -356,6 +359,8 @@ class Decision:
         lines.append(f"  equity {before} -> {after}, margin ratio {low} -> {high}")
         for title, texts in (("cut", self.cuts), ("warning", self.warnings)):
             lines += [f"  {title}: {each}" for each in texts]
+        if len(self.orders) > 1:
+            lines += ["", book.write_table(self.orders), ""]
         return "\n".join([*lines, "  no order was sent"])
 
 
@@ -454,29 +459,32 @@ def answer(
         for field in ("position", "leverage", "liquidation_price")
         for when, views in (("before", before), ("after", after))
     }
+    warnings = (
+        *cautions,
+        *find_blocked(setup, orders, leverage, ratios[0]),
+        *find_excess(orders, target, after),
+    )
+    sizes = {
+        name: write_in_lots(each.size, setup.venues[name].contract.order_step)
+        for name, each in orders.items()
+    }
+    prices = {n: find_price(m, n, stated)[0] for n, m in setup.markets.items()}
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         now=pd.Timestamp(now, tz="UTC"),
         leverage=leverage,
         venue_leverage=dict(zip(names, state.positions.column("asked").tolist(), strict=True)),
         target=target,
-        order={
-            name: write_in_lots(each.size, setup.venues[name].contract.order_step)
-            for name, each in orders.items()
-        },
-        price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
+        order=sizes,
+        price=prices,
         fill_price={n: float(price_of(setup.venues[n].contract, orders[n].value)) for n in names},
         costs={name: each.costs for name, each in orders.items()},
         cuts=tuple(cut for each in orders.values() for cut in each.cuts),
-        warnings=(
-            *cautions,
-            *find_pause(setup, state),
-            *find_blocked(setup, orders, leverage, ratios[0]),
-            *find_excess(orders, target, after),
-        ),
+        warnings=warnings,
         account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
         equity=(float(before[0].equity), equity),
         margin_ratio=(ratios[0], ratios[1]),
+        orders=book.tabulate_orders(setup, orders, sizes, prices, leverage, warnings),
     )
 
 
@@ -521,6 +529,7 @@ def find_unknown(setup: Setup) -> Iterator[Caution]:
             f"order; venue.override({{{changes}}}) with the figures of its listing, or --set "
             f"venue.contract.{unknown[0]}=...",
             stops=False,
+            instrument=name,
         )
 
 
@@ -593,12 +602,12 @@ def find_blocked(setup: Setup, orders: Any, leverage: Any, ratio: float) -> Iter
         yield Caution(f"the margin ratio {said}")
     for name, order in orders.items():
         if order.is_forced:
-            yield Caution(
-                f"{name} is stopped or liquidated at this price, which drops the decision"
-            )
+            text = f"{name} is stopped or liquidated at this price, which drops the decision"
+            yield Caution(text, instrument=name)
         causes = [cut.cause for cut in order.cuts if cut.cause in BY_MARGIN]
         if causes and order.size == 0.0 and not math.isnan(leverage[name]):
-            yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}")
+            text = f"the order of {name} was cut to 0 by {', '.join(causes)}"
+            yield Caution(text, instrument=name)
 
 
 def find_excess(
@@ -613,13 +622,15 @@ def find_excess(
         if leverage > OVERSHOOT * decided:
             yield Caution(
                 f"the order leaves {format_leverage(leverage)} of {name}, over {OVERSHOOT:g} times "
-                f"the {format_leverage(decided)} decided"
+                f"the {format_leverage(decided)} decided",
+                instrument=name,
             )
         notional = leverage * view.equity
         if notional > order.limit * (1.0 + 1e-6):
             yield Caution(
                 f"the order leaves a notional of {core.format_money(notional)} of {name}, over the "
-                f"{core.format_money(order.limit)} that the margin table of the venue allows"
+                f"{core.format_money(order.limit)} that the margin table of the venue allows",
+                instrument=name,
             )
 
 

@@ -168,9 +168,23 @@ class AccountSnapshot(core.Value, kw_only=True):
     @classmethod
     @checked
     def load(cls, path: str | Path) -> AccountSnapshot:
-        """Return the snapshot in a JSON file."""
+        """Return the snapshot in a JSON file: its fields, or the answers of ccxt.
+
+        These are ``balance`` and ``positions``, of a whole account, with the other arguments of
+        :meth:`from_ccxt` beside them: ``exchange``, ``currency``, ``names``, fields of a snapshot.
+        """
         file = Path(path)
-        return cls.from_dict(core.read_json_file(file), where=file.name)
+        return cls.from_content(core.read_json_file(file), where=file.name)
+
+    @classmethod
+    def from_content(cls, content: Any, *, where: str) -> AccountSnapshot:
+        """Return the snapshot in the content of a file, as :meth:`load` does."""
+        is_of_ccxt = isinstance(content, Mapping) and {"balance", "positions"} <= {*content}
+        if not is_of_ccxt:
+            return cls.from_dict(content, where=where)
+        rest = dict(content)
+        balance, positions = rest.pop("balance"), rest.pop("positions")
+        return cls.from_ccxt(balance, positions, **rest)
 
     @classmethod
     @checked

@@ -1,0 +1,69 @@
+"""``backtest shadow``: a live account beside its policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import backtest
+from backtest.cli.build import build_experiment, name_policies
+from backtest.cli.command import Output, command
+from backtest.cli.printing import print_json, show_progress
+from backtest.core import ParameterError, read_json_file
+from backtest.experiments.draft import Draft
+from backtest.live import ledger
+
+
+@command(
+    "shadow",
+    "run.decision_interval shadow.fills shadow.snapshot shadow.flows shadow.range_tolerance",
+)
+def shadow(draft: Draft, *, output: Output) -> None:
+    """Compare a live account with what its policy would have done, and say why.
+
+    The difference is the sum of parts: deposits, timing, sizes, orders, prices, fees, funding, and
+    what is unexplained. Each call writes its days into shadow/ledger.parquet of the results; from
+    twenty days on a drift is said. With one snapshot the account began flat, with its capital.
+
+    backtest shadow live.toml --fills trades.json --snapshot monday.json --snapshot tuesday.json
+    backtest shadow live.toml --fills trades.csv --snapshot account.json --report shadow.html
+    """
+    table: dict[str, Any] = dict(draft.table("shadow"))
+    for name, example in (("fills", "trades.csv"), ("snapshot", "account.json")):
+        if name not in table:
+            raise ParameterError(f"shadow.{name} is needed, --{name} {example} for example")
+    test, policy, _ = build_experiment(draft)
+    zone = draft.table("data").get("timezone")
+    fills = backtest.read_fills(table.pop("fills"), timezone=zone)
+    snapshots = read_snapshots(table.pop("snapshot"))
+    named = draft.file.stem if draft.file is not None else name_policies(policy)
+    with show_progress("following both accounts"):
+        found = test.shadow(
+            policy,
+            fills,
+            snapshots,
+            store=output.store,
+            **{"experiment": named, **table},
+        )
+    if output.report is not None:
+        found.report(output.report)
+    saved = None if output.store is None else str(ledger.find_ledger(output.store))
+    if output.as_json:
+        print_json({"ledger": saved, **found.to_dict()})
+        return
+    lines = [found.summary(verbose=output.verbose)]
+    lines += [] if output.report is None else [f"report: {output.report}"]
+    lines += [] if saved is None else [f"ledger: {saved}"]
+    typer.echo("\n\n".join(lines))
+
+
+def read_snapshots(given: str | list[str]) -> list[backtest.AccountSnapshot]:
+    """Return the snapshots in JSON files, each of one or of a list of them."""
+    snapshots = []
+    for path in [given] if isinstance(given, str) else given:
+        content = read_json_file(Path(path))
+        rows = content if isinstance(content, list) else [content]
+        snapshots += [backtest.AccountSnapshot.from_content(row, where=path) for row in rows]
+    return snapshots

@@ -1,0 +1,746 @@
+"""``shadow()``: a live account beside what its policy would have done, and where the two part.
+
+Between the policy's account and the live one stand six more, each of them with one thing more of
+the live account. All are replays of tables of fills by the accounting of a run, so a part of the
+difference is the equity of one account less that of the one before it:
+
+====================  ===========================================================================
+``deposits``          the policy's account, with what was paid in and out
+``timing``            its orders, at the bars in which the account's fills were made
+``sizes``             with the quantities of these fills
+``orders``            without the orders that the account missed, and with those it made besides
+``prices``            at the account's prices, in place of the modeled ones
+``fees``              with the account's fees
+``funding``           with the account's funding, where its ledger says it
+``unexplained``       up to the snapshot
+====================  ===========================================================================
+
+Words: an *order* is a fill of the policy's account, a *fill* one of the live account. An order has
+the fills of its instrument and side that were made within one decision interval of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import _compile, core, engine
+from backtest import account as accounts
+from backtest.account import TradedDays
+from backtest.account.records import WINDOW
+from backtest.core import FloatArray, IntArray, ParameterError, format_money, format_time
+from backtest.core.code_names import is_series, pd
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.engine import AnyPolicy, Conditions, Counts, Setup, drive, finish, new_cuts
+from backtest.live import decide as decisions
+from backtest.live import ledger as ledgers
+from backtest.live import replay as replays
+from backtest.live import state as states
+from backtest.live.contracts import count_as_venue, count_fills
+from backtest.live.state import AccountSnapshot, start_account
+from backtest.market import Markets, as_markets
+from backtest.options import refuse_options
+from backtest.results import Outcome, Result, start_tally
+from backtest.results.manifest import describe_history
+from backtest.results.tables import value_of
+
+PARTS = ("deposits", "timing", "sizes", "orders", "prices", "fees", "funding", "unexplained")
+"""The differences in the order of their accounts."""
+MEANINGS = {
+    "deposits": "what was paid in, and what the policy made of it",
+    "timing": "fills in other bars than the policy's orders",
+    "sizes": "other quantities: lots, cuts, partial fills",
+    "orders": "orders that were missed, and fills that no order asked for",
+    "prices": "fills at other prices than modeled",
+    "fees": "other fees than modeled",
+    "funding": "other funding than modeled",
+    "unexplained": "up to the equity of the snapshot",
+}
+LARGE = 1e-6
+"""The share of the equity over which an unexplained difference is named first."""
+CHUNK = 4_096
+
+
+class Live(NamedTuple):
+    """What the live account did within the bars of a shadow: fills, transfers and snapshots.
+
+    ``fills`` are completed, in contracts of the venue. ``deposits`` and ``funding`` are amounts by
+    stamp, positive is received; funding is None where no ledger says it.
+    """
+
+    fills: pd.DataFrame
+    deposits: pd.Series[float] | None
+    funding: pd.Series[float] | None
+    snapshots: Sequence[AccountSnapshot]
+
+
+class Matched(NamedTuple):
+    """The rows of fills that belong to each order, and the fills that belong to none."""
+
+    by_order: list[list[int]]
+    extra: list[int]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shadow(core.Reportable):
+    """A live account beside its policy.
+
+    Attributes
+    ----------
+    parts : mapping of str to float
+        The parts of the difference, in the settlement currency; they add up to ``account`` less
+        ``policy``. ``unexplained`` is the last.
+    policy, account : float
+        The equity of the policy's account, without deposits, and of the last snapshot.
+    bars : DataFrame
+        By the close of each bar: ``policy``, the equity of each account after it by the name of its
+        part, and ``account`` at snapshots, otherwise NaN.
+    days : DataFrame
+        By day, UTC: ``policy`` and ``account`` at its last close, and the change of each part.
+    missed, extra : DataFrame
+        Orders of the policy that no fill belongs to, and fills that belong to no order.
+    differing : mapping of str to tuple
+        Quantities by instrument that differ at the last snapshot: by the fills, and in it.
+    drift : str
+        From twenty days of a ledger on, a drift over two standard errors, as a sentence.
+    """
+
+    parts: Mapping[str, float]
+    policy: float
+    account: float
+    bars: pd.DataFrame
+    days: pd.DataFrame
+    missed: pd.DataFrame
+    extra: pd.DataFrame
+    differing: Mapping[str, tuple[float, float]]
+    name: str
+    fills_hash: str
+    described: Mapping[str, Any]
+    drift: str = ""
+
+    kind = "shadow"
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether the parts account for the snapshot to a millionth of its equity."""
+        return abs(self.parts["unexplained"]) <= LARGE * abs(self.account)
+
+    @property
+    def verdict(self) -> str:
+        difference = self.account - self.policy
+        named = sorted(self.parts, key=lambda part: -abs(self.parts[part]))
+        told = [part for part in named if abs(self.parts[part]) > LARGE * abs(self.account)]
+        if not self.is_explained:
+            told = ["unexplained", *(part for part in told if part != "unexplained")]
+        if not told:
+            return f"The account is its policy's: {format_money(self.account)}."
+
+        listed = ", ".join(f"{part} {write_money(self.parts[part])}" for part in told)
+        return (
+            f"The account ends at {format_money(self.account)}, {write_money(difference)} from its "
+            f"policy: {listed}."
+        )
+
+    @property
+    def details(self) -> str:
+        counts = (
+            f"{core.count_nouns(len(self.missed), 'order')} missed, "
+            f"{core.count_nouns(len(self.extra), 'fill')} without an order."
+        )
+        return f"{counts} {self.drift}".strip()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return tuple(
+            f"The fills leave {ours:.12g} contracts of {name}, the last snapshot has "
+            f"{theirs:.12g}: fills are missing, or were not of this account"
+            for name, (ours, theirs) in self.differing.items()
+        )
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The data and the rules; a shadow is not saved, its days are in the ledger."""
+        return {"id": self.fills_hash, "kind": self.kind, **self.described}
+
+    def list_numbers(self) -> list[Headline]:
+        return [
+            Headline("account", "account", self.account, "money", "the last snapshot"),
+            Headline("policy", "policy", self.policy, "money", "its account, without deposits"),
+            Headline("difference", "difference", self.account - self.policy, "money"),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        rows = {
+            name: {"amount": amount, "meaning": MEANINGS[name]}
+            for name, amount in self.parts.items()
+        }
+        heads = {"amount": Head("amount", "", "money"), "meaning": Head("meaning")}
+        money = {name: Head(name, "", "money") for name in ("policy", "account", *PARTS)}
+        paths = self.bars[["policy", "account"]].astype(float)
+        paths["account"] = paths["account"].interpolate(method="index")
+        steps = self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]]
+        return [
+            Part("parts", "Parts of the difference", "Each is one account less the one before.", (
+                ShownTable(rows, labels=Head("part"), heads=heads),
+            ), shows="both"),
+            Part("paths", "Both accounts", "Equity at the close of each bar.", (
+                ShownChart("paths", "Equity", "The live account is known at its snapshots.", paths,
+                           has_legend=True),
+                ShownChart("steps", "Parts", "What each part has come to.", steps,
+                           has_legend=True),
+            )),
+            Part("days", "Days", "The change of each part by day.", (
+                ShownTable(self.days, labels=Head("day"), heads=money),
+            )),
+            Part("missed", "Orders that were missed", "Of the policy, without a fill.", (
+                ShownTable(self.missed), ShownTable(self.extra, "Fills without an order"),
+            ), is_folded=True),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        return (
+            "Modeled prices are the open of the bar, worsened by the venue's slippage; modeled "
+            "fees are those of the venue.",
+            "The policy's memory begins anew at the first snapshot.",
+            "The policy is simulated without top-ups of the account's reserve.",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the shadow as data for JSON."""
+        return dict(
+            core.to_json(
+                {
+                    "verdict": self.verdict,
+                    "policy": self.policy,
+                    "account": self.account,
+                    "parts": dict(self.parts),
+                    "days": core.list_records(self.days.reset_index()),
+                    "missed": core.list_records(self.missed),
+                    "extra": core.list_records(self.extra),
+                    "differing": {name: [*pair] for name, pair in self.differing.items()},
+                    "drift": self.drift,
+                }
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"<Shadow: {self.verdict}>"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def write_money(amount: float) -> str:
+    sign = "-" if amount < 0.0 else "+"
+    return f"{sign}{format_money(abs(amount))}"
+
+
+@core.checked_only("fills")
+def shadow(
+    conditions: Conditions,
+    policy: AnyPolicy,
+    fills: pd.DataFrame,
+    snapshots: Sequence[AccountSnapshot],
+    *,
+    flows: pd.Series[float] | pd.DataFrame | str | Path | None = None,
+    range_tolerance: float = replays.TOLERANCE,
+    store: str | Path | None = None,
+    experiment: str = "",
+) -> Shadow:
+    """Answer :meth:`backtest.Backtest.shadow`, which documents it."""
+    core.Real(0.0, 1.0).check("range_tolerance", range_tolerance)
+    test = engine.plain(conditions)
+    refuse_options(as_markets(test.market), "a shadow of an account")
+    first, last, ordered = find_span(test, snapshots)
+    test = test.replace(market=cut_market(test, last + 1), start=None, end=None)
+    live = read_live(test, fills, ordered, flows, first)
+
+    # The policy's account, without and with what was paid in.
+    with_flows = test.replace(account=dataclasses.replace(test.account, flows=live.deposits))
+    without = run_policy(
+        test.replace(account=dataclasses.replace(test.account, flows=None)),
+        policy, live.snapshots[0], first,
+    )  # fmt: skip
+    model = without
+    if live.deposits is not None:
+        model = run_policy(with_flows, policy, live.snapshots[0], first)
+
+    # Each table of fills has one thing more of the live account.
+    orders = model.fills.drop(columns="traded", errors="ignore")
+    setup = engine.set_up(with_flows.replace(signal=None, overlay=None), replays.Replayed())
+    interval = setup.markets.decision_interval or setup.markets.interval
+    matched = match_fills(orders, live.fills, interval)
+    tables = [orders, *build_tables(setup, orders, live.fills, matched)]
+    start = dataclasses.replace(live.snapshots[0], time=format_stamp(setup.markets.time[first]))
+    replayed = [
+        run_replay(with_flows.replace(signal=None, overlay=None), table, start, range_tolerance)
+        for table in tables
+    ]
+    found = compare_accounts(setup, without, replayed, live, first)
+    made = dataclasses.replace(
+        found,
+        name=experiment or describe_policy(policy),
+        missed=orders.iloc[[k for k, rows in enumerate(matched.by_order) if not rows]],
+        extra=live.fills.iloc[matched.extra],
+        fills_hash=hash_fills(live.fills),
+        described=describe(test, policy),
+    )
+    if store is None:
+        return made
+    return dataclasses.replace(made, drift=ledgers.record(Path(store), made))
+
+
+# What the live account did.
+
+
+def find_span(
+    test: Conditions, snapshots: Sequence[AccountSnapshot]
+) -> tuple[int, int, list[AccountSnapshot]]:
+    """Return the first bar after the first snapshot, the last closed by the last, and all by time.
+
+    A snapshot is of the last close up to its time. Before a single one the account was flat, with
+    its capital, at the start of the test.
+    """
+    markets = as_markets(test.market)
+    is_list = isinstance(snapshots, Sequence) and not isinstance(snapshots, str)
+    if not is_list or not snapshots:
+        raise ParameterError(
+            "snapshots must be a list, the account at the start and at the end, got "
+            f"{core.repr_plain(snapshots)}"
+        )
+    for k, each in enumerate(snapshots):
+        if not isinstance(each, AccountSnapshot) or each.time is None:
+            raise ParameterError(
+                f"snapshots must have a time each, got {core.repr_plain(each)} (number {k})"
+            )
+    if len(snapshots) == 1:
+        snapshots = [begin_flat(test, markets), *snapshots]
+    ordered = sorted(snapshots, key=lambda each: core.to_nanoseconds(str(each.time)))
+    stamps = [core.to_nanoseconds(str(each.time)) for each in ordered]
+    closes = markets.time + markets.interval
+    first = int(np.searchsorted(closes, stamps[0], side="right"))
+    last = int(np.searchsorted(closes, stamps[-1], side="right")) - 1
+    if first < 1 or last < first:
+        raise ParameterError(
+            "snapshots must span a bar of the market, after its first one, from "
+            f"{format_time(int(closes[0]))} to {format_time(int(closes[-1]))}, got "
+            f"{format_time(stamps[0])} to {format_time(stamps[-1])}"
+        )
+    if stamps[-1] >= int(closes[-1]) + markets.interval:
+        raise ParameterError(
+            f"the last snapshot must be within the data, which end at "
+            f"{format_time(int(closes[-1]))}, got {format_time(stamps[-1])}"
+        )
+    return first, last, ordered
+
+
+def begin_flat(test: Conditions, markets: Markets) -> AccountSnapshot:
+    """Return the account at the start of a test: flat, with its capital."""
+    first = 1
+    if test.start is not None:
+        stamp = core.to_nanoseconds(test.start, "start")
+        first = max(1, int(np.searchsorted(markets.time, stamp)))
+    opened = markets.time[min(first, markets.n_bars - 1)]
+    return AccountSnapshot(equity=test.account.capital, time=format_stamp(opened))
+
+
+def cut_market(test: Conditions, stop: int) -> Any:
+    markets = as_markets(test.market)
+    cut = markets.prefix(stop)
+    return cut if isinstance(test.market, Markets) else next(iter(cut.values()))
+
+
+def read_live(
+    test: Conditions,
+    fills: pd.DataFrame,
+    snapshots: Sequence[AccountSnapshot],
+    flows: Any,
+    first: int,
+) -> Live:
+    """Return what the live account did from a bar on, in contracts of the venues."""
+    plain = test.replace(signal=None, overlay=None)
+    setup = engine.set_up(plain, replays.Replayed())
+    names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
+    settled = engine.check_settlement(setup.markets, setup.venues)
+    table = replays.complete_fills(fills, names, settled)
+    if "traded" in fills:
+        table = count_fills(setup, table)
+    table = table.drop(columns=["traded", "value", "filled"])
+
+    start, end = int(setup.markets.time[first]), int(setup.markets.time[-1])
+    end += setup.markets.interval
+    stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
+    is_inside = (stamps >= start) & (stamps < end)
+    core.warn_of_outside("fills lie outside the snapshots and are left out", stamps, start, end)
+    table = table[is_inside].assign(time=core.utc_index(stamps[is_inside]))
+    table = table.sort_values("time", kind="stable", ignore_index=True)
+
+    counted = []
+    for each in snapshots:
+        own, cautions = count_as_venue(setup.account, setup.venues, each)
+        for caution in cautions:
+            core.warn_caller(caution.text)
+        counted.append(own)
+    deposits, funding = read_flows(flows, start, end)
+    return Live(table, deposits, funding, counted)
+
+
+def read_flows(flows: Any, start: int, end: int) -> tuple[Any, Any]:
+    """Return deposits and funding by time within a span, each None where nothing says it.
+
+    ``flows`` are deposits by time, or a ledger of ``time``, ``term`` and ``amount``.
+    """
+    if flows is None:
+        return None, None
+    if is_series(flows):
+        stamps = core.read_stamps(flows.index, name="flows", error=ParameterError)
+        return keep_inside(flows.to_numpy(dtype=np.float64), stamps, start, end), None
+    table, is_file = replays.open_table(flows, "flows")
+    missing = [name for name in ("time", "amount") if name not in table]
+    if missing:
+        raise ParameterError(
+            f"flows must have time, term and amount, got no {', '.join(missing)} in "
+            f"{', '.join(map(str, table.columns))}"
+        )
+    terms = table.get("term", pd.Series("flows", index=table.index)).astype(str).to_numpy()
+    for term in sorted({*terms}):
+        core.Choice(*replays.TERMS, "other").check("term", term)
+    stamps = core.read_stamps(table["time"], name="flows", is_file=is_file, error=ParameterError)
+    amounts = pd.to_numeric(table["amount"], errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(amounts).all():
+        k = int(np.argmin(np.isfinite(amounts)))
+        raise ParameterError(
+            f"amount must be a finite number, got {table['amount'].iloc[k]!r} (row {k} of flows)"
+        )
+    found = []
+    for term in ("flows", "funding"):
+        is_own = terms == term
+        found.append(keep_inside(amounts[is_own], stamps[is_own], start, end))
+    return found[0], found[1]
+
+
+def keep_inside(amounts: FloatArray, stamps: IntArray, start: int, end: int) -> Any:
+    is_inside = (stamps >= start) & (stamps < end)
+    if not is_inside.any():
+        return None
+    index = core.utc_index(stamps[is_inside])
+    return pd.Series(amounts[is_inside], index=index).groupby(level=0).sum()
+
+
+def hash_fills(fills: pd.DataFrame) -> str:
+    text = fills[["time", "instrument", "quantity", "price", "fee"]].to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(test: Conditions, policy: AnyPolicy) -> dict[str, Any]:
+    """Return the data and the rules of a shadow, as the manifests of other results have them."""
+    markets = as_markets(test.market)
+    alone = next(iter(markets.values())) if len(markets) == 1 else markets
+    venues = {name: core.pick_value(test.venue, name).to_dict() for name in markets.names}
+    return {
+        "data": describe_history(alone),
+        "settings": {
+            "policy": describe_policy(policy),
+            "account": test.account.to_dict(),
+            "venue": venues if len(markets) > 1 else next(iter(venues.values())),
+        },
+        "versions": core.find_versions(),
+    }
+
+
+def describe_policy(policy: AnyPolicy) -> str:
+    return ", ".join(dict.fromkeys(type(each).__name__ for each in core.list_values(policy)))
+
+
+def format_stamp(stamp: Any) -> str:
+    return f"{format_time(int(stamp))}Z"
+
+
+# The policy's account.
+
+
+def run_policy(
+    test: Conditions, policy: AnyPolicy, snapshot: AccountSnapshot, first: int
+) -> Result:
+    """Return the run of a policy from a bar on that begins with the account of a snapshot.
+
+    It decides at the close before the bar, as it did for the live account.
+    """
+    markets = as_markets(test.market)
+    begin = core.utc_index(markets.time)[first]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the market as a whole, which a replay gives too
+        setup = engine.set_up_run(test.replace(start=begin), policy)
+    before = setup._replace(markets=markets.prefix(first))
+    states.check_known(before, snapshot)
+    traded = find_traded(setup, snapshot, first)
+    terms = engine.find_terms(setup.inputs, first - 1, traded)
+    started = start_account(before, snapshot, terms)
+    with np.errstate(all="ignore"):
+        decided = decisions.ask(before, started, traded)
+    return drive_policy(setup, decided, first)
+
+
+def find_traded(setup: Setup, snapshot: AccountSnapshot, first: int) -> TradedDays | None:
+    if setup.inputs.fees is None:
+        return None
+    past = np.append(np.zeros(WINDOW - 1), snapshot.traded_30d or 0.0)
+    return TradedDays(int(setup.markets.time[first - 1]) // DAY, 0.0, past)
+
+
+def drive_policy(setup: Setup, state: accounts.AccountState, first: int) -> Result:
+    """Take a state through the bars from the first one on, in plain Python."""
+    n, total = len(setup.markets), setup.markets.n_bars
+    deciders = engine.gather_deciders(setup, setup.observed)
+    bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
+    tape = engine.new_tape(n, total - first, first, 64 * n * CHUNK)
+    tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
+    counts = Counts(tally, None, new_cuts(n))
+    terms = (setup.inputs, state, deciders, deciders, counts, first, total, tape, CHUNK)
+    with np.errstate(all="ignore"):
+        counts, entries = drive(bound["simulate_account"], None, *terms)
+    outcome = Outcome(
+        state=state, tally=counts.tally, traded=counts.traded, record=tape.record, entries=entries,
+        memory=deciders.memory, plain_because="", cuts=counts.cuts,
+    )  # fmt: skip
+    return finish(setup, outcome)
+
+
+def run_replay(
+    test: Conditions, table: pd.DataFrame, start: AccountSnapshot, range_tolerance: float
+) -> Result:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each table would say the same of the market
+        return replays.replay(test, table, start=start, range_tolerance=range_tolerance)
+
+
+# Orders and fills.
+
+
+def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Matched:
+    """Return which fills belong to which order: same instrument and side, within one interval.
+
+    Greedy in time: the earliest order takes the fills of its interval, and none has two.
+    """
+    stamps = pd.DatetimeIndex(fills["time"]).as_unit("ns").asi8
+    sides = np.sign(fills["quantity"].to_numpy(dtype=np.float64))
+    names = fills["instrument"].to_numpy()
+    is_free = (fills["kind"] != "bad_debt").to_numpy(copy=True)
+    by_order: list[list[int]] = [[] for _ in range(len(orders))]
+
+    times = pd.DatetimeIndex(orders["time"]).as_unit("ns").asi8
+    for k in np.argsort(times, kind="stable").tolist():
+        order: Any = orders.iloc[k]
+        if order["kind"] == "bad_debt":
+            continue
+        is_own = is_free & (names == order["instrument"]) & (sides == np.sign(order["quantity"]))
+        is_own &= (stamps >= times[k]) & (stamps < times[k] + interval)
+        by_order[k] = np.flatnonzero(is_own).tolist()
+        is_free &= ~is_own
+    return Matched(by_order, np.flatnonzero(is_free).tolist())
+
+
+class Modeled(NamedTuple):
+    """How an order was filled: the worsening of its price, and its fee over its notional."""
+
+    worsening: float
+    fee_rate: float
+
+
+def build_tables(
+    setup: Setup, orders: pd.DataFrame, fills: pd.DataFrame, matched: Matched
+) -> list[pd.DataFrame]:
+    """Return the fills of the accounts after the policy's: timing, sizes, orders, prices, fees."""
+    timed, sized, unmatched = [], [], []
+    for k, rows in enumerate(matched.by_order):
+        order: Any = orders.iloc[k]
+        if not rows:
+            unmatched.append(order.to_dict())
+            continue
+        quantities = fills["quantity"].to_numpy(dtype=np.float64)[rows]
+        shares = quantities / quantities.sum()
+        for row, share in zip(rows, shares.tolist(), strict=True):
+            fill: Any = fills.iloc[row]
+            moved = move_order(setup, order, fill)
+            timed.append(scale_order(moved, order["quantity"] * share, order["quantity"]))
+            sized.append(scale_order(moved, fill["quantity"], order["quantity"]))
+
+    extra = [model_fill(setup, fills.iloc[row]) for row in matched.extra]
+    chosen = [row for rows in matched.by_order for row in rows] + matched.extra
+    joined = [*sized, *extra]
+    priced, charged = [], []
+    for row, modeled in zip(chosen, joined, strict=True):
+        fill = fills.iloc[row].to_dict()
+        priced.append({**fill, "fee": modeled["fee"]})
+        charged.append(fill)
+    tables = [[*timed, *unmatched], [*sized, *unmatched], joined, priced, charged]
+    return [collect_rows(each, orders) for each in tables]
+
+
+def collect_rows(rows: list[dict[str, Any]], like: pd.DataFrame) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=[*like.columns])
+    table["time"] = pd.DatetimeIndex(table["time"]).tz_convert("UTC") if rows else like["time"][:0]
+    return table.sort_values("time", kind="stable", ignore_index=True)
+
+
+def find_bar(setup: Setup, time: Any) -> int:
+    stamp = int(pd.Timestamp(time).as_unit("ns").value)
+    return int(np.searchsorted(setup.markets.time, stamp, side="right")) - 1
+
+
+def move_order(setup: Setup, order: Any, fill: Any) -> dict[str, Any]:
+    """Return an order in the bar of a fill, at its open, worsened as the order was."""
+    bar = find_bar(setup, fill["time"])
+    moved: dict[str, Any] = {**order.to_dict()}
+    is_asset = order["instrument"] not in setup.markets.names
+    if is_asset or bar == find_bar(setup, order["time"]):
+        return moved
+    i = setup.markets.names.index(order["instrument"])
+    reference = float(setup.inputs.feed.open[bar, i])
+    price = reference * (order["price"] / order["reference"])
+    contract = setup.venues[order["instrument"]].contract
+    ratio = abs(float(value_of(contract, price)) / float(value_of(contract, order["price"])))
+    return {
+        **moved,
+        "time": core.utc_index(setup.markets.time[bar : bar + 1])[0],
+        "price": price,
+        "reference": reference,
+        "fee": order["fee"] * ratio,
+        "step": -1,
+    }
+
+
+def scale_order(order: Mapping[str, Any], quantity: float, whole: float) -> dict[str, Any]:
+    """Return an order of another quantity, with its fee in proportion."""
+    return {**order, "quantity": quantity, "fee": order["fee"] * (quantity / whole)}
+
+
+def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
+    """Return a fill as it would be modeled: at the open of its bar, by the venue's costs."""
+    if fill["instrument"] not in setup.markets.names:  # collateral, which is sold as it is
+        return dict(fill.to_dict())
+    bar = find_bar(setup, fill["time"])
+    i = setup.markets.names.index(fill["instrument"])
+    rules = accounts.pick_instrument(setup.inputs.terms, i)
+    reference = float(setup.inputs.feed.open[bar, i])
+    worsening = 0.0 if math.isnan(rules.slippage) else rules.slippage
+    price = reference * (1.0 + math.copysign(worsening, fill["quantity"]))
+    value = abs(float(value_of(setup.venues[fill["instrument"]].contract, price)))
+    fee = 0.0 if math.isnan(rules.fee) else rules.fee
+    return {
+        **fill.to_dict(),
+        "time": core.utc_index(setup.markets.time[bar : bar + 1])[0],
+        "price": price,
+        "reference": reference,
+        "fee": fee * abs(fill["quantity"]) * value,
+        "kind": "order",
+        "step": -1,
+    }
+
+
+# The accounts side by side.
+
+
+def compare_accounts(
+    setup: Setup, without: Result, replayed: Sequence[Result], live: Live, first: int
+) -> Shadow:
+    """Return the shadow of the accounts: that of the policy, its replays, and the snapshots."""
+    time = setup.markets.time[first:]
+    closes = time + setup.markets.interval
+    paths = {"policy": np.asarray(without.of_account("equity"))}
+    for name, each in zip(PARTS[:-2], replayed, strict=True):
+        paths[name] = np.asarray(each.of_account("equity"))
+    if live.deposits is None:  # the same account: its run and its replay are equal
+        paths["policy"] = paths["deposits"]
+    paths["funding"] = paths["fees"] + count_funding(replayed[-1], live, time)
+
+    known = np.full(len(time), np.nan)
+    for snapshot in live.snapshots[1:]:
+        stamp = core.to_nanoseconds(str(snapshot.time))
+        bar = int(np.searchsorted(closes, stamp, side="right")) - 1
+        known[bar] = value_snapshot(setup, snapshot, first + bar)
+    paths["account"] = known
+
+    bars = pd.DataFrame(paths, index=core.utc_index(closes).rename("time"))
+    ends = {name: float(values[-1]) for name, values in paths.items()}
+    names = ("policy", *PARTS[:-1], "account")
+    parts = {part: ends[names[k + 1]] - ends[names[k]] for k, part in enumerate(PARTS)}
+    return Shadow(
+        parts=parts,
+        policy=ends["policy"],
+        account=ends["account"],
+        bars=bars,
+        days=sum_days(bars),
+        missed=pd.DataFrame(),
+        extra=pd.DataFrame(),
+        differing=compare_quantities(setup, replayed[-1], live.snapshots[-1]),
+        name="",
+        fills_hash="",
+        described={},
+    )
+
+
+def count_funding(replayed: Result, live: Live, time: IntArray) -> FloatArray:
+    """Return by bar how much more funding the ledger received than was modeled; 0 without one."""
+    if live.funding is None:
+        return np.zeros(len(time))
+    stamps = pd.DatetimeIndex(live.funding.index).as_unit("ns").asi8
+    bars = np.searchsorted(time, stamps, side="right") - 1
+    received = np.bincount(bars, weights=live.funding.to_numpy(), minlength=len(time))
+    modeled = -np.asarray(replayed.of_account("funding"))
+    return np.cumsum(received - modeled)
+
+
+def value_snapshot(setup: Setup, snapshot: AccountSnapshot, bar: int) -> float:
+    """Return the equity of a snapshot; of one with a wallet, with profits at the marks of a bar."""
+    if snapshot.equity is not None:
+        return snapshot.equity
+    own = setup._replace(markets=setup.markets.prefix(bar + 1))
+    terms = engine.find_terms(setup.inputs, bar, find_traded(setup, snapshot, bar + 1))
+    return float(start_account(own, snapshot, terms).wallet.equity)
+
+
+def compare_quantities(
+    setup: Setup, replayed: Result, snapshot: AccountSnapshot
+) -> dict[str, tuple[float, float]]:
+    """Return the quantities that differ, by instrument: of the fills, and of a snapshot."""
+    found = {}
+    held = np.asarray(replayed.of_positions("quantity"))[-1].tolist()
+    for name, ours in zip(setup.markets.names, held, strict=True):
+        position = snapshot.positions.get(name)
+        theirs = 0.0 if position is None else position.quantity
+        if abs(ours - theirs) > LARGE * max(abs(ours), abs(theirs)):
+            found[name] = (ours, theirs)
+    return found
+
+
+def sum_days(bars: pd.DataFrame) -> pd.DataFrame:
+    """Return by UTC day both accounts at its last close, and the change of each part.
+
+    What is unexplained changes at snapshots only; a close at midnight is of the day before.
+    """
+    names = ["policy", *PARTS[:-1], "account"]
+    steps = pd.DataFrame({
+        part: bars[names[k + 1]] - bars[names[k]] for k, part in enumerate(PARTS)
+    })  # fmt: skip
+    steps["unexplained"] = steps["unexplained"].ffill().fillna(0.0)
+    stamps = pd.DatetimeIndex(bars.index).as_unit("ns").asi8
+    day = core.utc_index((stamps - 1) // DAY * DAY).rename("day")
+    at_end = steps.groupby(day).last()
+    changes = at_end.diff().fillna(at_end.iloc[:1])
+    levels = bars[["policy", "account"]].groupby(day).last()
+    return pd.concat([levels, changes], axis=1)
