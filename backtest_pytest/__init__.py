@@ -33,7 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--backtest-baselines",
         metavar="FOLDER",
-        help="folder of baselines, from the rootdir (default: 'baselines' beside each test)",
+        default="baselines",
+        help="folder of baselines, from the rootdir (default: baselines, as of `backtest regress`)",
     )
 
 
@@ -63,7 +64,7 @@ def backtest_regression(request: pytest.FixtureRequest) -> Regression:
     folder = config.getoption("--backtest-baselines")
     return Regression(
         root=config.rootpath,
-        folder=config.rootpath / folder if folder else request.path.parent / "baselines",
+        folder=config.rootpath / folder,
         test=request.node.nodeid,
         default_name=request.node.name,
         reason=config.getoption("--backtest-reason"),

@@ -242,6 +242,25 @@ def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
     return f"{count_nouns(len(verdicts), 'baseline')}: {listed}"
 
 
+ALWAYS_SHOWN = ("total_return", "cagr", "sharpe", "max_drawdown", "final_equity")
+"""The measures that a verdict shows whether they moved or not, in this order."""
+
+
+def list_headline(verdict: RegressVerdict) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Return the measures that are always shown, and whether each is inside its band."""
+    by_name = {each.name: each for each in verdict.metrics}
+    rows: list[Sequence[str]] = []
+    for name in ALWAYS_SHOWN:
+        if name not in by_name:
+            continue
+        move = by_name[name]
+        change = format_move(move.was, move.now)
+        if move.was == move.now:
+            change = (change[0], change[1], "")
+        rows.append((name, *change, str(move.tolerance), "" if move.is_inside else "moved"))
+    return ("measure", "baseline", "now", "change", "tolerance", ""), rows
+
+
 def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[Sequence[str]]]]:
     """Yield the measures that moved by more than their noise, and the first bar that differs."""
     rows: list[Sequence[str]] = []
@@ -318,8 +337,9 @@ def write_text(verdicts: Sequence[RegressVerdict]) -> str:
             lines += textwrap.wrap(f"{subject}: {text}", WIDTH, subsequent_indent="    ",
                                    break_long_words=False, break_on_hyphens=False)  # fmt: skip
         is_told = verdict.status != SAME or bool(verdict.accepted)
-        for heads, rows in list_tables(verdict):
-            if rows and is_told:
+        tables = [list_headline(verdict), *(list_tables(verdict) if is_told else ())]
+        for heads, rows in tables:
+            if rows:
                 table = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
                 lines += [f"  {each}".rstrip() for each in table.splitlines()]
     if len(verdicts) > 1:

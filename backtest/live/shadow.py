@@ -391,6 +391,7 @@ def read_live(
 
     counted = []
     for each in snapshots:
+        core.check_names("a snapshot: the market", each.positions, names, noun="instrument")
         own, cautions = count_as_venue(setup.account, setup.venues, each)
         for caution in cautions:
             core.warn_caller(caution.text)

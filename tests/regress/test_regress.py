@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest import baselines, core
 from backtest.baselines import baseline as trace
-from backtest.baselines.verdict import count_statuses, list_tables
+from backtest.baselines.verdict import count_statuses, list_headline, list_tables
 from backtest.core.errors import DataError, ParameterError
 from backtest.results.measure_table import METRICS
 from backtest.strategies import Constant
@@ -343,6 +343,21 @@ def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
     grown = grow(np.full(400, 0.002), was)  # and yet it was closed at its line of ruin
     assert trace.compare_returns(whole, grown, is_ruined=True).verdict == "worse"
     assert trace.compare_returns(grown, whole, was_ruined=True).verdict == "better"
+
+
+def test_a_verdict_always_shows_the_five_headline_measures(was):
+    """Also where nothing moved; a measure that a walk does not have is left out."""
+    verdict = baselines.compare_baselines(was, was)
+    text = baselines.write_text([verdict])
+    names = ("total_return", "cagr", "sharpe", "max_drawdown", "final_equity")
+    assert [row[0] for row in list_headline(verdict)[1]] == [*names]
+    assert all(name in text for name in names)
+    shifted = {**was.metrics, "sharpe": was.metrics["sharpe"] * 1.1}
+    moved = baselines.compare_baselines(was, replace(was, metrics=shifted))
+    assert [row[0] for row in list_headline(moved)[1] if row[-1] == "moved"] == ["sharpe"]
+    fewer = {"sharpe": was.metrics["sharpe"]}
+    walked = baselines.compare_baselines(*[replace(was, metrics=fewer)] * 2)
+    assert [row[0] for row in list_headline(walked)[1]] == ["sharpe"]
 
 
 def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(was):

@@ -1,0 +1,278 @@
+"""A live account beside its policy: each part by hand, and accounts that are their policy's."""
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.live import ledger
+from backtest.live.shadow import PARTS, Shadow
+from backtest.strategies import Constant, VolTarget
+from tests.kit import Hold, ask, call, check_refused
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+HOURS = pd.date_range("2024-01-01", periods=6, freq="1h", tz="UTC")
+OPENS = [100.0, 100.0, 110.0, 120.0, 120.0, 125.0]
+CLOSES = [100.0, 110.0, 120.0, 120.0, 125.0, 125.0]
+
+
+def make_test(**more: Any) -> bt.Backtest:
+    """Six hours, a policy that holds 1x of 1,000: fee 0.1 %, no slippage, whole lots of one."""
+    bars = pd.DataFrame(
+        {"open": OPENS, "high": np.maximum(OPENS, CLOSES) + 1, "low": np.minimum(OPENS, CLOSES) - 1,
+         "close": CLOSES, "volume": 1e6},
+        index=HOURS,
+    )  # fmt: skip
+    market = bt.Market.from_frames(bars, instrument="X", now="2030-01-01")
+    venue = bt.Venue.simple(
+        taker=0.001, slippage=0.0, maintenance_rate=0.01, max_leverage=20.0, liquidation_fee=0.0,
+        lot=1.0,
+    )  # fmt: skip
+    account = bt.Account(capital=1_000.0, band=0.9)  # one order: what is held is never adjusted
+    return bt.Backtest(market, venue=venue, account=account, **more)
+
+
+START = bt.AccountSnapshot(equity=1_000.0, time="2024-01-01T01:00Z")
+
+
+def end_at(equity: float, quantity: float, entry: float) -> bt.AccountSnapshot:
+    held = {"X": {"quantity": quantity, "entry": entry}} if quantity else {}
+    return bt.AccountSnapshot(equity=equity, positions=held, time="2024-01-01T06:00Z")
+
+
+def fill(hour: float, quantity: float, price: float, fee: float) -> dict[str, Any]:
+    return {"time": HOURS[0] + pd.Timedelta(hours=hour), "quantity": quantity, "price": price,
+            "fee": fee}  # fmt: skip
+
+
+def follow(*fills: dict[str, Any], end: bt.AccountSnapshot, **more: Any) -> Shadow:
+    columns = ["time", "quantity", "price", "fee"]
+    table = pd.DataFrame([*fills], columns=columns)
+    table["time"] = pd.DatetimeIndex(table["time"]).tz_convert("UTC") if fills else HOURS[:0]
+    return make_test().shadow(Hold(1.0), table, [START, end], **more)
+
+
+# The policy buys 10 at 100 at 01:00, pays 1, and ends with 1000 - 1 + 10 * (125 - 100) = 1249.
+POLICY = 1_249.0
+
+
+@pytest.mark.parametrize(("fills", "equity", "expected"), [
+    # The same fill: nothing.
+    ([fill(1, 10, 100, 1.0)], 1249.0, {}),
+    # Within the hour at 104 (the range is 99 to 111): 10 * 4 worse.
+    ([fill(1.5, 10, 104, 1.0)], 1209.0, {"prices": -40.0}),
+    # Two parts of it: fees of .5 and .6 in place of 1.
+    ([fill(1, 4, 100, 0.5), fill(1.2, 6, 100, 0.6)], 1248.9, {"fees": -0.1}),
+    # Six: 4 less of 25 profit, .4 less of fee.
+    ([fill(1, 6, 100, 0.6)], 1149.4, {"sizes": -99.6}),
+    # None: the order was missed; without it 1,000.
+    ([], 1000.0, {"orders": -249.0}),
+    # A second one at 03:00, at 120: 2 * 5 profit less .24 of fee.
+    ([fill(1, 10, 100, 1.0), fill(3, 2, 120, 0.24)], 1258.76, {"orders": 9.76}),
+    # The snapshot has 7 less than the fills explain.
+    ([fill(1, 10, 100, 1.0)], 1242.0, {"unexplained": -7.0}),
+    # All at once: 8 in place of 10 (-49.8 as sizes), at 103 (-24), for 1.1 (-.3), 1 missing.
+    ([fill(1.5, 8, 103, 1.1)], 1173.9,
+     {"sizes": -49.8, "prices": -24.0, "fees": -0.3, "unexplained": -1.0}),
+])  # fmt: skip
+def test_each_part_by_hand(fills, equity, expected):
+    quantity = sum(each["quantity"] for each in fills)
+    found = follow(*fills, end=end_at(equity, quantity, 100.0))
+    assert found.policy == pytest.approx(POLICY, abs=1e-9)
+    for part in PARTS:
+        assert found.parts[part] == pytest.approx(expected.get(part, 0.0), abs=1e-9), part
+    assert sum(found.parts.values()) == pytest.approx(equity - POLICY, abs=1e-9)
+    assert not found.differing
+
+
+def test_a_fill_in_a_later_bar_of_the_interval_is_timing():
+    """With decisions every 2 hours the order at 02:00 has the fill at 03:00, at the open of 120.
+
+    The policy buys 8 at 110 (1000 / 110.11 is 9.08: nine), pays .99 and ends with
+    1000 - .99 + 9 * 15 = 1134.01. At 120: fee 9 * .12 = 1.08 and 9 * 5 of profit: 1043.92.
+    """
+    test = make_test().replace(decision_interval="2h")
+    table = pd.DataFrame([fill(3, 9, 120.0, 1.08)])
+    begin = bt.AccountSnapshot(equity=1_000.0, time="2024-01-01T02:00Z")
+    found = test.shadow(Hold(1.0), table, [begin, end_at(1043.92, 9.0, 120.0)])
+    assert found.policy == pytest.approx(1134.01, abs=1e-9)
+    assert found.parts["timing"] == pytest.approx(1043.92 - 1134.01, abs=1e-9)
+    assert sum(abs(found.parts[part]) for part in PARTS if part != "timing") < 1e-9
+    assert len(found.missed) == len(found.extra) == 0
+
+
+def test_deposits_are_a_part_of_their_own():
+    """100 at 04:00 stay in cash: the band keeps the position."""
+    flows = pd.Series([100.0], index=[HOURS[4]])
+    one = fill(1, 10, 100, 1.0)
+    found = follow(one, end=end_at(1349.0, 10.0, 100.0), flows=flows)
+    assert found.parts["deposits"] == pytest.approx(100.0, abs=1e-9)
+    assert abs(found.parts["unexplained"]) < 1e-9
+    late = pd.Series([100.0], index=[HOURS[5] + pd.Timedelta(hours=5)])
+    assert follow(one, end=end_at(1249.0, 10.0, 100.0), flows=late).parts["deposits"] == 0.0
+
+
+def test_funding_of_a_ledger_replaces_what_was_modeled():
+    """The market has none, the ledger says that 3 were paid and 1 received."""
+    rows = {"time": [HOURS[2], HOURS[4]], "term": "funding", "amount": [-3.0, 1.0]}
+    found = follow(fill(1, 10, 100, 1.0), end=end_at(1247.0, 10.0, 100.0), flows=pd.DataFrame(rows))
+    assert found.parts["funding"] == pytest.approx(-2.0, abs=1e-9)
+    assert abs(found.parts["unexplained"]) < 1e-9
+    check_refused(
+        lambda: follow(end=end_at(1.0, 0.0, 1.0), flows=pd.DataFrame({**rows, "term": "fundng"})),
+        "did you mean 'funding'", bt.ParameterError,
+    )  # fmt: skip
+
+
+def test_what_is_unexplained_is_named_first():
+    found = follow(fill(1.5, 10, 104, 1.0), end=end_at(1208.0, 10.0, 104.0))
+    assert "from its policy: unexplained -1, prices -40.00." in found.verdict
+    assert not found.is_explained
+    same = follow(fill(1, 10, 100, 1.0), end=end_at(1249.0, 10.0, 100.0))
+    assert same.verdict == "The account is its policy's: 1,249.00."
+
+
+def test_quantities_that_the_fills_do_not_give_are_a_notice():
+    found = follow(fill(1, 10, 100, 1.0), end=end_at(1249.0, 8.0, 100.0))
+    assert found.differing == {"X": (10.0, 8.0)}
+    assert "The fills leave 10 contracts of X" in found.notices[0]
+    assert "The fills leave 10 contracts of X" in " ".join(found.summary().split())
+
+
+def take_snapshot(result: bt.Result, bar: int) -> bt.AccountSnapshot:
+    held = {}
+    for i, name in enumerate(result.names):
+        quantity = float(result.of_positions("quantity")[bar, i])
+        if quantity:
+            entry = float(result.of_positions("entry")[bar, i])
+            held[name] = {"quantity": quantity, "entry": entry}
+    time = pd.Timestamp(int(result.span.closes[bar]), tz="UTC").isoformat()
+    equity = float(result.of_account("equity")[bar])
+    return bt.AccountSnapshot(equity=equity, positions=held, time=time, peak_equity=equity)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_account_that_is_its_policys_has_no_parts(seed):
+    """Also with positions, funding and several snapshots: its fills are those of the run."""
+    rng = np.random.default_rng(seed)
+    market = bt.Market.sample(bars=260, seed=seed)
+    test = bt.Backtest(
+        market,
+        venue="binance-usdm:BTCUSDT",
+        account=bt.Account(capital=float(rng.uniform(5e3, 5e4)), band=float(rng.uniform(0, 0.1))),
+    )
+    policy = VolTarget(target=float(rng.uniform(0.3, 1.2)))
+    whole = test.run(policy, compile=False)
+    bars = [int(rng.integers(110, 160)), 200, len(whole.time) - 1]
+    snapshots = [take_snapshot(whole, bar) for bar in bars]
+    fills = whole.fills
+    found = test.shadow(policy, fills[fills["time"] >= snapshots[0].time], snapshots)
+    scale = 1e-9 * found.account
+    assert all(abs(each) <= scale for each in found.parts.values()), found.parts
+    assert not len(found.missed)
+    assert not len(found.extra)
+    known = found.bars["account"].dropna()
+    assert len(known) == 2
+    np.testing.assert_allclose(known, found.bars.loc[known.index, "policy"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("snapshots", "said"), [
+    ([], "snapshots must be a list"), (7, "snapshots must be a list"),
+    ([START, bt.AccountSnapshot(equity=1.0)], "must have a time each"),
+    ([START, bt.AccountSnapshot(equity=1.0, time="2024-01-01T06:00Z",
+                                positions={"Y": {"quantity": 1.0, "entry": 1.0}})],
+     "has no instrument 'Y'"),
+    ([START, START], "must span a bar of the market"),
+    ([bt.AccountSnapshot(equity=1.0, time="2023-12-31"), START], "must span a bar"),
+    ([START, bt.AccountSnapshot(equity=1.0, time="2025-01-01")], "must be within the data"),
+])  # fmt: skip
+def test_snapshots_that_span_nothing_are_refused(snapshots, said):
+    table = pd.DataFrame([fill(1, 10, 100.0, 1.0)])
+    check_refused(lambda: make_test().shadow(Hold(1.0), table, snapshots), said, bt.ParameterError)
+
+
+def test_fills_outside_the_snapshots_are_left_out_and_said():
+    one, outside = fill(1, 10, 100, 1.0), fill(0.5, 1, 100, 0.1)
+    with pytest.warns(UserWarning, match="fills lie outside the snapshots"):
+        found = follow(outside, one, end=end_at(1249.0, 10.0, 100.0))
+    assert abs(sum(found.parts.values())) < 1e-9
+
+
+def test_each_call_writes_its_days_and_other_fills_replace_them(tmp_path):
+    end = end_at(1249.0, 10.0, 100.0)
+    follow(fill(1, 10, 100, 1.0), end=end, store=tmp_path, experiment="live")
+    rows = ledger.read_ledger(tmp_path)
+    assert rows[["experiment", "day"]].to_numpy().tolist() == [["live", "2024-01-01"]]
+    assert rows["account"].tolist() == [1249.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # the same fills again say nothing
+        follow(fill(1, 10, 100, 1.0), end=end, store=tmp_path, experiment="live")
+    with pytest.warns(UserWarning, match="other fills replace 1 day of live"):
+        follow(fill(1, 10, 101, 1.0), end=end, store=tmp_path, experiment="live")
+    follow(fill(1, 10, 100, 1.0), end=end, store=tmp_path, experiment="other")
+    rows = ledger.read_ledger(tmp_path)
+    assert rows["experiment"].tolist() == ["live", "other"]
+    assert rows["prices"].tolist() == pytest.approx([-10.0, 0.0])
+    ledger.find_ledger(tmp_path).write_bytes(b"no parquet")
+    check_refused(lambda: ledger.read_ledger(tmp_path), "must be the ledger of", bt.DataError)
+
+
+@pytest.mark.parametrize(("drifts", "said"), [
+    ([-1e-4] * 19, ""),  # too few days
+    ([-1e-4, -2e-4] * 10, "Over 20 days the account drifts from its policy by -1.5"),
+    ([1e-3, -1e-3] * 15, ""),  # no drift
+    ([1e-4] * 25, "no variation"),
+])  # fmt: skip
+def test_a_drift_over_two_standard_errors_is_one_sentence(drifts, said):
+    """-1 and -2 bp by turns: mean -1.5 bp, standard error .5 / sqrt(19) = .115 bp."""
+    parts = dict.fromkeys(("timing", "sizes", "orders", "fees", "funding", "unexplained"), 0.0)
+    rows = pd.DataFrame([{**parts, "prices": 1e4 * x, "policy": 1e4} for x in drifts])
+    text = ledger.describe_drift(rows)
+    assert (said in text) if said else text == ""
+    assert text.count(".") <= 5
+    assert not math.isnan(len(text))
+
+
+def test_a_command_follows_an_account_and_writes_its_page(tmp_path, capsys):
+    test = make_test()
+    test.market.save(tmp_path / "x")
+    (tmp_path / "live.toml").write_text(
+        """
+[data]
+path = "x"
+[policy]
+name = "constant"
+settings = { leverage = 1.0 }
+[venue]
+contract = { lot = 1.0, tick = 1e-8, min_notional = 0.0 }
+brackets = [{ floor = 0, cap = inf, max_leverage = 20, maintenance_rate = 0.01 }]
+fees = { taker = 0.001, maker = 0.001 }
+slippage = { rate = 0.0 }
+liquidation = { fee = 0.0, slippage = 0.0 }
+[account]
+capital = 1000
+band = 0.9
+""",
+        encoding="utf-8",
+    )
+    pd.DataFrame([fill(1, 10, 100, 1.0)]).to_csv(tmp_path / "fills.csv", index=False)
+    rows = [START.to_dict(), end_at(1248.0, 10.0, 100.0).to_dict()]
+    (tmp_path / "account.json").write_text(json.dumps(rows), encoding="utf-8")
+    words = ("shadow", tmp_path / "live.toml", "--fills", tmp_path / "fills.csv", "--snapshot",
+             tmp_path / "account.json", "--results", tmp_path / "results")  # fmt: skip
+    shown = ask(capsys, *words)
+    assert shown["parts"]["unexplained"] == pytest.approx(-1.0)
+    assert Path(shown["ledger"]).exists()
+    code, out, _ = call(capsys, *words, "--report", tmp_path / "page.html")
+    assert code == 0
+    assert "unexplained -1" in " ".join(out.split())
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(MEANING in page for MEANING in ("Both accounts", "Parts of the difference"))
+    assert call(capsys, *words[:2])[0] == 2
+    assert Constant(1.0).leverage is not None
