@@ -117,8 +117,21 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
 
 def takes_arrays(policy: Policy) -> bool:
     """Return whether the class that defines ``observe`` declares that it takes arrays."""
-    owner = next(each for each in type(policy).__mro__ if "observe" in vars(each))
+    return is_of_arrays(type(policy))
+
+
+def is_of_arrays(cls: type[Policy]) -> bool:
+    owner = next(each for each in cls.__mro__ if "observe" in vars(each))
     return bool(vars(owner).get("takes_arrays", False))
+
+
+def parts_take_arrays(policy: Policy) -> bool:
+    """Return whether a policy takes arrays, or all policies that it combines."""
+    cls: Any = type(policy)
+    parts = getattr(cls, "parts", ())
+    if not parts or cls.written.observe is not Policy.observe:
+        return is_of_arrays(cls)
+    return all(is_of_arrays(part.policy) for part in parts)
 
 
 def observe_together(

@@ -196,9 +196,17 @@ def max_leverage(
     sizes = choose_grid(policy, conditions, drawn[0])
     named = name_models(drawn)
 
-    def make(each: Paths, size: float) -> PathsRunner:
-        return PathsRunner(each, scale_policy(policy, size), conditions, compile=compile)
+    begun: dict[int, PathsRunner] = {}
 
+    def make(each: Paths, size: float) -> PathsRunner:
+        """Return the account of a size; what does not depend on the size is made once."""
+        scaled = scale_policy(policy, size)
+        if id(each) not in begun:
+            begun[id(each)] = PathsRunner(each, scaled, conditions, compile=compile)
+            return begun[id(each)]
+        return begun[id(each)].with_policy(scaled)
+
+    core.report_progress(progress, 0, len(named) + 1)
     bars, span = r.read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
     trials: list[PathTrials] = [
         PathTrials(name, each, functools.partial(make, each), bars, span, threads)
@@ -516,15 +524,20 @@ def leverage_frontier(
         core.report_progress(progress, len(rows), total)
 
     for source, each in named.items():
+        first: PathsRunner | None = None
         for size in sizes.tolist():
-            runner = PathsRunner(each, scale_policy(policy, size), conditions, compile=compile)
+            scaled = scale_policy(policy, size)
+            if first is None:
+                first = PathsRunner(each, scaled, conditions, compile=compile)
+            runner = first.with_policy(scaled)
             lives = [*runner.run_chunks()]
             hits = [r.find_first(x.liquidations[:, :bars]) < bars for x in lives]
             add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
                 np.concatenate(hits))  # fmt: skip
     begins = np.arange(0, drawn[0].markets.n_bars - bars, bars)  # no bar is in two accounts
+    first = PathsRunner(drawn[0], scale_policy(policy, sizes[0]), conditions, compile=compile)
     for size in sizes.tolist() if len(begins) else ():
-        runner = PathsRunner(drawn[0], scale_policy(policy, size), conditions, compile=compile)
+        runner = first.with_policy(scale_policy(policy, size))
         begins = begins[begins >= runner.warm_up.known]
         if not len(begins):
             continue

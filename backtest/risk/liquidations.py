@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -91,6 +94,34 @@ class PastStarts(NamedTuple):
         return dict(zip(PAST, found, strict=True))
 
 
+PathColumns: TypeAlias = tuple[list[dict[str, core.FloatArray]], core.IntArray]
+KEPT_BYTES = 1 << 28
+"""Bytes of columns of paths that are kept for policies which observe the same ones."""
+
+
+class KeptBlocks:
+    """Columns of blocks of paths, which runners that differ only in a policy's size share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, int], PathColumns] = OrderedDict()
+        self._size = 0
+
+    def find(self, block: tuple[int, int], make: Callable[[], PathColumns]) -> PathColumns:
+        """Return the columns of a block; threads that need the same one wait for it."""
+        with self._lock:
+            if block not in self._kept:
+                self._kept[block] = made = make()
+                self._size += measure_bytes(made)
+                while self._size > KEPT_BYTES and len(self._kept) > 1:
+                    self._size -= measure_bytes(self._kept.popitem(last=False)[1])
+            return self._kept[block]
+
+
+def measure_bytes(columns: PathColumns) -> int:
+    return sum(each.nbytes for own in columns[0] for each in own.values())
+
+
 @dataclass(eq=False)
 class PathsRunner(core.Carried):
     """An account on paths; ``setup`` is the account at the start of each, ``seen`` the first one.
@@ -130,9 +161,27 @@ class PathsRunner(core.Carried):
         observed = warm_up.observe_history(chosen, above, history, self.venues, weights)
         warm_up.check_known(observed, history, history.n_bars - 1, "paths")
         self.warm_up = warm_up.measure_warm_up(observed, history)
+        self.blocks: KeptBlocks | None = None
         bars = self.paths.first_bars
         self.seen = self.join(bars, 0, 0)
         self.setup, self.is_own = self.begin(bars)
+
+    def with_policy(self, policy: AnyPolicy) -> PathsRunner:
+        """Return the runner of a policy that observes the same columns as this one's.
+
+        They are neither observed nor checked again, and both share those of blocks of paths.
+        """
+        self.blocks = self.blocks or KeptBlocks()
+        runner = copy(self)
+        vars(runner).pop("loop", None)  # which has the formula of this one's policy
+        chosen, _ = engine.assign_policies(policy, self.paths.markets, None)
+        names = self.paths.names
+        own = self.setup.observed[: len(names)]
+        observed = [x._replace(policy=chosen[name]) for x, name in zip(own, names, strict=True)]
+        observed += self.setup.observed[len(names) :]
+        runner.policy = policy
+        runner.setup = self.setup._replace(policies=chosen, observed=observed)
+        return runner
 
     def find_past(self, bars: int) -> PastStarts:
         """Return what happened to the account, new at each day's first open of history.
@@ -279,10 +328,9 @@ class PathsRunner(core.Carried):
             if self.is_own:
                 laid = engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
             else:
-                columns, known = [], np.zeros((n, len(paths.names)), np.int64)
-                for i, (name, own) in enumerate(zip(paths.names, self.setup.observed, strict=True)):
-                    seen, known[:, i] = self.observe(own, name, bars[name])
-                    columns.append(seen)
+                make = functools.partial(self.observe_block, bars, n)
+                kept = self.blocks
+                columns, known = make() if kept is None else kept.find((first, stop), make)
                 drawn = self.draw_fields(bars, n)
                 laid = engine.lay(self.setup, n, columns, known, **drawn)
             try:
@@ -293,6 +341,15 @@ class PathsRunner(core.Carried):
         closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
         lives = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         return PathLives(first, *lives, closes=closes)  # type: ignore[misc] # its fields
+
+    def observe_block(self, bars: Mapping[str, PathBars], n: int) -> PathColumns:
+        """Return the columns of the policies along n paths, and when each is asked (n, names)."""
+        names = self.paths.names
+        columns, known = [], np.zeros((n, len(names)), np.int64)
+        for i, (name, own) in enumerate(zip(names, self.setup.observed, strict=True)):
+            seen, known[:, i] = self.observe(own, name, bars[name])
+            columns.append(seen)
+        return columns, known
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
@@ -377,7 +434,7 @@ def describe_apart(hits: int, apart: int, high: float) -> str:
 def observe_paths(policy: policies.Policy, paths: PathMarkets) -> list[dict[str, core.FloatArray]]:
     """Return the columns of some paths: observed together where the first and last are the same."""
     lanes = range(len(paths.rows["close"]))
-    if not policies.takes_arrays(policy):
+    if not policies.parts_take_arrays(policy):
         return [policies.observe(policy, paths.pick(k)) for k in lanes]
     alone = {k: policies.observe(policy, paths.pick(k)) for k in (0, lanes[-1])}
     seen = policies.observe_together(lambda: policy.observe(paths.join()), alone, len(lanes))

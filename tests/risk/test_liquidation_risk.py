@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -501,6 +502,19 @@ def costly() -> bt.Venue:
     return free_venue().override({"fees.taker": 5e-4, "slippage.rate": 2e-4})
 
 
+class Noted(bt.Policy):
+    """Hold what the last move says, and note how many bars were observed."""
+
+    observed: ClassVar[list[int]] = []
+
+    def observe(self, market):
+        self.observed.append(market.n_bars)
+        return {"size": np.abs(np.diff(market.close, prepend=market.close[0])) / market.close}
+
+    def leverage(self, bar, account):
+        return 50.0 * bar.size
+
+
 @pytest.mark.parametrize(("policy", "account", "happens"), [
     (Hold(20.0), {}, "liquidations"),
     (Constant(leverage=15.0), {"margin": "isolated", "venue_leverage": 20.0}, "liquidations"),
@@ -525,6 +539,25 @@ def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, acco
     for mine, theirs in zip(lives[1:6], two[1:6], strict=True):
         assert np.allclose(mine, theirs, **SAME)
     assert np.array_equal(lives.closes[0], two.closes[0])
+
+
+@pytest.mark.parametrize("inner", [VolTarget(half_life=20.0), Noted()])
+def test_runners_of_two_sizes_share_columns_and_keep_the_numbers_of_their_own(inner, monkeypatch):
+    """A policy that takes arrays of paths, and one that observes them one by one."""
+    monkeypatch.setattr(Noted, "observed", [])
+    given = {"venue": costly(), "account": free_account()}
+    both = draw(bt.Markets({"A": sample(), "B": sample(1)}))
+    terms = {"signal": {"A": 1.0, "B": -1.0}, **given}
+    first = begin(both, Scaled(inner, factor=2.0), **terms)
+    second = first.with_policy(Scaled(inner, factor=9.0))
+    first.run_block(0, 4)
+    n_observed = len(Noted.observed)
+    lives = second.run_block(0, 4)
+    assert len(Noted.observed) == n_observed
+    alone = begin(both, Scaled(inner, factor=9.0), **terms).run_block(0, 4)
+    for mine, theirs in zip(lives[1:], alone[1:], strict=True):
+        assert np.array_equal(mine, theirs)
+    assert not np.array_equal(lives.wealth, first.run_block(0, 4).wealth)
 
 
 class Short(bt.Policy):
