@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from backtest.search.timing import TimingTest, timing_test
     from backtest.search.validation import folds
     from backtest.search.walk_forward import WalkForward
+    from backtest.signals.kelly_weights import rck_weights
     from backtest.sweep.sweep_table import Sweep
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition
     from backtest.venue.venue import Bracket, Contract, Earlier, FeeTier, Fees, InForce, Liquidation
@@ -110,6 +111,7 @@ _NAMES = {
     "search.timing": "TimingTest timing_test",
     "search.validation": "folds",
     "search.walk_forward": "WalkForward",
+    "signals.kelly_weights": "rck_weights",
     "sweep.sweep_table": "Sweep",
     "venue.option_contract": "Option OptionCosts OptionPosition",
     "venue.venue": "Bracket Contract Earlier FeeTier Fees InForce Liquidation Slippage Venue",
@@ -174,6 +176,6 @@ __all__ = [
     "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "cascade",
     "compare", "crashes", "decide_every", "equal_risk", "folds", "funding", "held_leverage",
     "indicators", "margin", "margin_preset", "margin_rules", "math", "measures", "options", "paths",
-    "quality", "read_fills", "run", "signals", "simulate_paths", "strategies", "stress",
-    "timing_test",
+    "quality", "rck_weights", "read_fills", "run", "signals", "simulate_paths", "strategies",
+    "stress", "timing_test",
 ]  # fmt: skip

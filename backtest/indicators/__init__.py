@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from backtest.indicators.tails import forecast_liquidation, forecast_reach, forecast_volatility
     from backtest.indicators.tails import tail_losses
     from backtest.indicators.trends import Drift, Regimes, Sharpe, atr, average_wilder
-    from backtest.indicators.trends import learned_regimes, rolling_drift, rolling_sharpe
+    from backtest.indicators.trends import floored_kelly, learned_regimes, rolling_drift
+    from backtest.indicators.trends import rolling_sharpe
     from backtest.indicators.trends import trend_sign, trend_strength, true_range
     from backtest.indicators.needed_bars import warm_up
     from backtest.margin.calculators import touch_distance, touch_probability
@@ -43,8 +44,8 @@ else:
             "forecast_volatility tail_losses"
         ),
         "indicators.trends": (
-            "Drift Regimes Sharpe atr average_wilder learned_regimes rolling_drift rolling_sharpe "
-            "trend_sign trend_strength true_range"
+            "Drift Regimes Sharpe atr average_wilder floored_kelly learned_regimes rolling_drift "
+            "rolling_sharpe trend_sign trend_strength true_range"
         ),
         "margin.calculators": "touch_distance touch_probability",
         "market.clock": "bars_per_year",
@@ -53,7 +54,7 @@ else:
 __all__ = [
     "TAIL_MODELS", "VOLATILITY_ESTIMATORS", "WEIGHTED_ESTIMATORS", "Drift", "Regimes", "Sharpe",
     "Tail", "atr", "bars_per_year", "close_to_close_volatility", "ewma_volatility",
-    "forecast_reach", "funding_forecast", "garch_volatility", "har_volatility",
+    "floored_kelly", "forecast_reach", "funding_forecast", "garch_volatility", "har_volatility",
     "implied_volatility", "learned_regimes", "leverage_skew", "log_returns", "long_returns",
     "rolling_drift", "rolling_sharpe", "settled_funding", "tail_losses", "touch_distance",
     "touch_probability", "traded_returns", "trend_sign", "trend_strength", "true_range",

@@ -9,7 +9,7 @@ import keyword
 import math
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -110,6 +110,9 @@ class Parameter(NamedTuple):
 class Parameterized:
     """The base of frozen dataclasses whose fields are parameters with a range or a choice."""
 
+    instead_of: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Parameters that are left out where another one is given, whose default is that it is not."""
+
     def __post_init__(self) -> None:
         for parameter in self.parameters().values():
             value = check_value(type(self), parameter, getattr(self, parameter.name))
@@ -162,6 +165,7 @@ def freeze(cls: Any) -> None:
     @functools.wraps(build)
     def __init__(self: Any, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
         check_settings(cls, settings, len(args))
+        check_left_out(cls, args, settings)
         build(self, *args, **settings)
 
     cls.__init__ = __init__
@@ -442,6 +446,27 @@ def check_settings(
     core.check_names(cls.__name__, settings, known, needed, noun="parameter")
 
 
+def check_left_out(
+    cls: type[Parameterized], args: Sequence[object], settings: Mapping[str, object]
+) -> None:
+    """Raise ParameterError if two parameters are given of which one replaces the other.
+
+    A copy with changes, or a policy that is read back, gives every parameter, as no caller does.
+    """
+    fields = list_fields(cls)
+    names = [field.name for field in fields]
+    given = dict(zip(names, args, strict=False)) | dict(settings)
+    if len(given) == len(names):
+        return
+    for field in fields:
+        for name in [name for name, other in cls.instead_of.items() if other == field.name]:
+            if name in given and given.get(field.name, field.default) != field.default:
+                raise core.ParameterError(
+                    f"{cls.__name__}.{name} must be left out where {field.name} is given, got "
+                    f"{given[name]}"
+                )
+
+
 def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> object:
     """Return a value as it is held: of a list, a tuple of its numbers."""
     if parameter.is_table and isinstance(value, Mapping) and value:
@@ -467,7 +492,7 @@ def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> o
 
 def check_one(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
     name = f"{cls.__name__}.{parameter.name}"
-    if parameter.space is None:
+    if parameter.space is None or parameter.kind is bool:
         return core.Flag().check(name, value)
     checked = parameter.space.check(name, value, whole=parameter.kind is int)
     if parameter.kind is int and isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:

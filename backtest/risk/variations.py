@@ -32,8 +32,8 @@ from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import scale_margin, scale_slippage
 from backtest.search import equal_risk
-from backtest.sweep import check_sets, read_runs
-from backtest.sweep.sets import SIGNAL
+from backtest.sweep import VariedTest, check_sets, read_runs
+from backtest.sweep.sets import SIGNAL, find_condition
 from backtest.venue import Venue, scale_cost
 
 LEAST_CHANGE = 0.00005
@@ -381,7 +381,8 @@ def step_parameters(
         name: each for name, each in runs.varied.settings.items()
         if name.startswith(SIGNAL) or not split_name(name)[0]
     }  # fmt: skip
-    steps = [(name, *step) for name, each in own.items() for step in list_steps(each)]
+    used = {name: each for name, each in own.items() if is_in_use(runs.varied, name)}
+    steps = [(name, *step) for name, each in used.items() for step in list_steps(each)]
     if not steps:
         raise core.ParameterError(f"parameters=True needs a parameter, {policy!r:.60} has none")
     today = {name: each.value for name, each in own.items()}
@@ -436,6 +437,17 @@ def step_parameters(
 
 def write_value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def is_in_use(varied: VariedTest, name: str) -> bool:
+    """Return whether a parameter has an effect, and is not one that is off until it is set."""
+    parameter = varied.policy_class.parameters().get(name)
+    if parameter is None:
+        return True
+    is_off = varied.settings[name].value == parameter.default
+    if is_off and not getattr(parameter.space, "searched", True):
+        return False
+    return not find_condition(name, {}, varied.settings, {})[1]
 
 
 def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
+    from backtest.signals.kelly_weights import rck_weights
     from backtest.signals.rules import Bollinger, Breakout, MaCross, Rsi, Sides, SignalRule
     from backtest.signals.rules import cut_rows, describe_signal_check, from_frame, from_function
     from backtest.signals.rules import from_series, from_vectorbt, join_checks, read_directions
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from backtest.signals.weights import RiskBudget, equal, fitted, inverse_volatility, risk_budget
 else:
     __getattr__ = find_lazily(__name__, {
+        "signals.kelly_weights": "rck_weights",
         "signals.rules": (
             "Bollinger Breakout MaCross Rsi Sides SignalRule cut_rows describe_signal_check "
             "from_frame from_function from_series from_vectorbt join_checks read_directions "

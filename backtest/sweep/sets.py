@@ -168,7 +168,8 @@ def list_parameters(
     )
     for each in (part for one in own for part in one.list_elements()):
         space: Any = core.Flag() if each.space is None else each.space
-        check = partial(space.check, whole=True) if each.kind is int else space.check
+        flag = core.Flag().check if each.kind is bool else space.check
+        check = partial(space.check, whole=True) if each.kind is int else flag
         value = dataclasses.MISSING if each.default is None else each.default
         yield Setting(f"{prefix}{each.name}", each.kind, space, check, value, may_be_none=False)
 
