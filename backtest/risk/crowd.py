@@ -25,6 +25,43 @@ from backtest.venue import Contract, Venue, read_venue
 MOST_ACCOUNTS = 10_000_000
 COLUMNS = ("side", "quantity", "entry", "collateral")
 ARRAYS_OF_CROWD = ("quantity", "entry", "collateral", "equity")
+LEAST_SKEW = 0.005
+"""A difference of leverage below it, in x, is shown as none."""
+
+
+class Skew(dict[str, float]):
+    """The numbers of :meth:`Crowd.skew` by name; ``str`` says them in a sentence, with units."""
+
+    def __init__(self, within: float, **numbers: float) -> None:
+        super().__init__(numbers)
+        self.span = within
+
+    def __str__(self) -> str:
+        return f"{self._say_leverage()}; {self._say_liquidations()}."
+
+    def _say_leverage(self) -> str:
+        gap = self["leverage"]
+        if math.isnan(gap):
+            return "Only one side is held, so leverage has no skew"
+        if abs(gap) < LEAST_SKEW:
+            return "Longs and shorts have the same leverage"
+        side = "more" if gap > 0.0 else "less"
+        return f"Longs have {abs(gap):.2f}x {side} leverage than shorts ({gap:+.2f}x)"
+
+    def _say_liquidations(self) -> str:
+        ratio = self["liquidations"]
+        span = f"within {100.0 * self.span:g} % of the price"
+        if math.isnan(ratio):
+            return f"nothing is liquidated {span}"
+        near, far = ("below", "above") if ratio > 0.0 else ("above", "below")
+        if math.isinf(ratio):
+            return f"{span} all that is liquidated is {near} it (log ratio {ratio:+.2f})"
+        if abs(ratio) < LEAST_SKEW:
+            return f"{span} as much is liquidated below it as above (log ratio {ratio:+.2f})"
+        times = f"{math.exp(abs(ratio)):,.2f} times the notional"
+        return f"{span} {times} is liquidated {near} it that is {far} (log ratio {ratio:+.2f})"
+
+
 ROUNDS = 64
 """How often an entry is drawn again if the account would not have survived since."""
 
@@ -216,7 +253,7 @@ class Crowd:
     @core.checked
     def skew(
         self, venue: Venue | str | None = None, *, within: float = 0.05, price: float | None = None
-    ) -> dict[str, float]:
+    ) -> Skew:
         """Return how differently longs and shorts are leveraged, and where they are liquidated.
 
         ``leverage`` is the mean leverage of longs less that of shorts, at entry, weighted by the
@@ -224,8 +261,8 @@ class Crowd:
         leveraged. ``liquidations`` is the natural log of the notional that is liquidated down to
         ``within`` (a fraction) below the price now over that up to as far above it, of bankruptcy
         prices without a venue: a number without unit, positive where more is liquidated below;
-        infinite where one side has none, NaN where both have none. The map of both is
-        :meth:`ladder`.
+        infinite where one side has none, NaN where both have none. ``str`` of what is returned says
+        both in a sentence. The map of both is :meth:`ladder`.
         """
         core.check_range("within", within, low=0.0, high=10.0, open_low=True)
         size, held = self.notional(price), np.abs(self.leverage)
@@ -239,7 +276,7 @@ class Crowd:
         ratio = math.copysign(math.inf, long - short) if long != short else math.nan
         if min(long, short) > 0.0:
             ratio = math.log(long / short)
-        return {"leverage": means[0] - means[1], "liquidations": ratio}
+        return Skew(within, leverage=means[0] - means[1], liquidations=ratio)
 
     @core.checked
     def ladder(self, venue: Venue | str | None = None, *, price: float | None = None,

@@ -464,6 +464,23 @@ def test_the_skew_of_leverage_by_hand():
     assert near == {"leverage": pytest.approx(8.75 - 2.0), "liquidations": math.inf}
     assert wide["liquidations"] == pytest.approx(math.log(400.0 / 200.0))
     assert math.isnan(crowd.skew(within=0.01)["liquidations"])
+    assert str(near) == (
+        "Longs have 6.75x more leverage than shorts (+6.75x); within 15 % of the price all that is "
+        "liquidated is below it (log ratio +inf)."
+    )
+    assert str(wide).endswith(
+        "within 60 % of the price 2.00 times the notional is liquidated below it that is above "
+        "(log ratio +0.69)."
+    )
+    assert "nothing is liquidated within 1 % of the price" in str(crowd.skew(within=0.01))
+    shorts = bt.Crowd.from_positions(frame[frame["side"] == "short"], price=100.0).skew(within=0.6)
+    assert str(shorts) == (
+        "Only one side is held, so leverage has no skew; within 60 % of the price all that is "
+        "liquidated is above it (log ratio -inf)."
+    )
+    turned = frame.assign(side=["short", "short", "long"])
+    less = bt.Crowd.from_positions(turned, price=100.0).skew(within=0.6)
+    assert str(less).startswith("Longs have 6.75x less leverage than shorts (-6.75x); ")
 
 
 def test_a_ratio_of_longs_to_shorts_is_a_log_ratio():

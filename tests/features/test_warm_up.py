@@ -74,7 +74,8 @@ def test_of_several_values_the_longest_counts(market):
 def test_every_public_indicator_of_a_market_is_known():
     others = {
         "TAIL_MODELS", "VOLATILITY_ESTIMATORS", "WEIGHTED_ESTIMATORS", "Drift", "Regimes",
-        "Sharpe", "Tail", "bars_per_year", "touch_distance", "touch_probability", "warm_up",
+        "Sharpe", "Tail", "bars_per_year", "floored_kelly", "touch_distance",
+        "touch_probability", "warm_up",
     }  # fmt: skip
     assert {*indicators.__all__} - others == {*NEEDED}
 
