@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
     from backtest.margin.calculators import calculate_liquidation
     from backtest.margin.collateral import Collateral, RateCurve
-    from backtest.margin.requirement_rule import Brackets, MarginPreset, OptionShocks, PresetMargin
+    from backtest.margin.presets import MarginPreset, margin_preset
+    from backtest.margin.requirement_rule import Brackets, OptionShocks, PresetMargin
     from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy
-    from backtest.margin.requirement_rule import margin_preset
     from backtest.market.clock import decide_every
     from backtest.market.market import Market
     from backtest.market.markets import Markets
@@ -78,9 +78,9 @@ _NAMES = {
     "live.state": "AccountSnapshot",
     "margin.calculators": "BookCalculation Calculation calculate_book calculate_liquidation",
     "margin.collateral": "Collateral RateCurve",
+    "margin.presets": "MarginPreset margin_preset",
     "margin.requirement_rule": (
-        "Brackets MarginPreset OptionShocks PresetMargin RequirementRule ScenarioMargin "
-        "Standard Strategy margin_preset"
+        "Brackets OptionShocks PresetMargin RequirementRule ScenarioMargin Standard Strategy"
     ),
     "market.clock": "decide_every",
     "market.market": "Market",

@@ -12,7 +12,7 @@ from backtest.core.kernels import inlined, of_options
 from backtest.core.structs import Structs
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
-from backtest.margin.option_kernels import NONE
+from backtest.margin.option_values import NONE
 
 
 @inlined

@@ -202,7 +202,7 @@ class OptionFeed(NamedTuple):
     Of shape (K,): ``signs`` (1 for a call, -1 for a put), ``strikes``, ``sizes`` (units of the
     underlying per contract), ``are_coin`` (settled in coins), ``instruments`` (index of the
     underlying among the n instruments), ``expiries`` and ``pairs`` (as in
-    :class:`backtest.margin.option_kernels.OptionPositions`), ``expiry_times`` (UTC ns), ``rates``
+    :class:`backtest.margin.option_values.OptionPositions`), ``expiry_times`` (UTC ns), ``rates``
     (continuous discount rates per year). Fees per unit of the underlying are ``fee_rates`` (of the
     price of the underlying, in coins of 1), at most ``fee_caps`` of the premium; those of expiry
     are ``delivery_rates`` and ``delivery_caps`` of the payoff. ``ticks`` are per unit, in the

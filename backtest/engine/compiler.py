@@ -16,7 +16,14 @@ from backtest.account import bar, quiet  # and with them the modules of all rule
 from backtest.account.records import FLAGS, NUMBERS, InstrumentRules
 from backtest.core.structs import view_numbers
 from backtest.engine import closes, loop
-from backtest.margin import MarginRules, brackets, option_kernels, portfolio_kernels
+from backtest.margin import (
+    MarginRules,
+    brackets,
+    option_kernels,
+    option_values,
+    portfolio_kernels,
+    strategy_kernels,
+)
 from backtest.margin import functions as margin
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
@@ -29,9 +36,9 @@ CORE = (
 )  # fmt: skip
 """Rules of one position: inlined into what calls them."""
 MODULES = (
-    portfolio_kernels, core.elementary, core.black_kernels, option_kernels, a.money, a.records,
-    a.options, a.balance, a.pool_liquidation, a.order_limits, a.fills, a.payments, a.price_walk,
-    bar, quiet, closes, loop,
+    portfolio_kernels, core.elementary, core.black_kernels, option_values, strategy_kernels,
+    option_kernels, a.money, a.records, a.options, a.balance, a.pool_liquidation, a.order_limits,
+    a.fills, a.payments, a.price_walk, bar, quiet, closes, loop,
 )  # fmt: skip
 """Rules of the account, and the loop."""
 

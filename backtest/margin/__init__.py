@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from backtest.margin.functions import largest_notional, liquidation_price, maintenance
     from backtest.margin.functions import option_value, requirement, strategy_deposit
     from backtest.margin.functions import survivable_notional
-    from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
+    from backtest.margin.presets import MarginPreset, list_presets, margin_preset
     from backtest.margin.option_kernels import bound_asset_slope, bound_linear_slope
-    from backtest.margin.option_kernels import bound_option_slope, compute_counted_rate
-    from backtest.margin.option_kernels import compute_counted_value, compute_option_delta
-    from backtest.margin.option_kernels import compute_option_requirement, compute_option_value
-    from backtest.margin.option_kernels import compute_options_value, fill_option, is_vega_small
+    from backtest.margin.option_kernels import bound_option_slope, compute_option_requirement
+    from backtest.margin.option_kernels import fill_option
+    from backtest.margin.option_packing import check_moves, number_groups, pack_option_rules
+    from backtest.margin.option_values import OptionPool, OptionPositions, OptionRules
+    from backtest.margin.option_values import compute_counted_rate, compute_counted_value
+    from backtest.margin.option_values import compute_option_delta, compute_option_value
+    from backtest.margin.option_values import compute_options_value, is_vega_small
     from backtest.margin.portfolio_kernels import Holdings, MarginBracket, PortfolioRules, Segment
     from backtest.margin.portfolio_kernels import Waypoint, aim, find_bracket
     from backtest.margin.portfolio_kernels import compute_collateral_value, compute_full_backing
@@ -34,12 +37,10 @@ if TYPE_CHECKING:
     from backtest.margin.brackets import compute_largest_notional, compute_liquidation_value
     from backtest.margin.brackets import compute_maintenance, compute_price, compute_setting
     from backtest.margin.brackets import compute_step_floor, read_rules
-    from backtest.margin.requirement_rule import Brackets, MarginPreset, MarginRule, OptionShocks
-    from backtest.margin.requirement_rule import OwnMargin, PresetMargin, Requirement
-    from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy
-    from backtest.margin.requirement_rule import check_moves, list_presets, margin_preset
-    from backtest.margin.requirement_rule import number_each, number_groups, pack_brackets
-    from backtest.margin.requirement_rule import pack_option_rules, pack_spot
+    from backtest.margin.requirement_rule import Brackets, MarginRule, OptionShocks, OwnMargin
+    from backtest.margin.requirement_rule import PresetMargin, Requirement, RequirementRule
+    from backtest.margin.requirement_rule import ScenarioMargin, Standard, Strategy
+    from backtest.margin.rule_tables import number_each, pack_brackets, pack_spot
     from backtest.venue.contract_value import compute_payment, compute_value
 else:
     __getattr__ = find_lazily(__name__, {
@@ -57,11 +58,15 @@ else:
             "bankruptcy_price collateral_value initial largest_notional liquidation_price "
             "maintenance option_value requirement strategy_deposit survivable_notional"
         ),
+        "margin.presets": "MarginPreset list_presets margin_preset",
         "margin.option_kernels": (
-            "OptionPool OptionPositions OptionRules bound_asset_slope bound_linear_slope "
-            "bound_option_slope compute_counted_rate compute_counted_value compute_option_delta "
-            "compute_option_requirement compute_option_value compute_options_value fill_option "
-            "is_vega_small"
+            "bound_asset_slope bound_linear_slope bound_option_slope compute_option_requirement "
+            "fill_option"
+        ),
+        "margin.option_packing": "check_moves number_groups pack_option_rules",
+        "margin.option_values": (
+            "OptionPool OptionPositions OptionRules compute_counted_rate compute_counted_value "
+            "compute_option_delta compute_option_value compute_options_value is_vega_small"
         ),
         "margin.portfolio_kernels": (
             "Holdings MarginBracket PortfolioRules Segment Waypoint aim compute_collateral_value "
@@ -71,10 +76,10 @@ else:
             "find_own_maintenance is_pool_failing is_spot_leg move_holdings pick_rules scale_rate"
         ),
         "margin.requirement_rule": (
-            "Brackets MarginPreset MarginRule OptionShocks OwnMargin PresetMargin Requirement "
-            "RequirementRule ScenarioMargin Standard Strategy check_moves list_presets "
-            "margin_preset number_each number_groups pack_brackets pack_option_rules pack_spot"
+            "Brackets MarginRule OptionShocks OwnMargin PresetMargin Requirement RequirementRule "
+            "ScenarioMargin Standard Strategy"
         ),
+        "margin.rule_tables": "number_each pack_brackets pack_spot",
         "venue.contract_value": "compute_payment compute_value",
     })  # fmt: skip
 

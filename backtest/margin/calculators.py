@@ -20,7 +20,7 @@ from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.margin import functions as margin_functions
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin.functions import DEFAULT, Assets, Book, Numbers, Options, check_each, read_book
-from backtest.margin.option_kernels import compute_option_delta, compute_options_value
+from backtest.margin.option_values import compute_option_delta, compute_options_value
 from backtest.margin.requirement_rule import MarginRule, OwnMargin, RequirementRule
 from backtest.venue.contract_value import compute_value
 from backtest.venue.venue import Venue, read_venue

@@ -20,14 +20,17 @@ from backtest.core import Fault, FloatArray, ParameterError, Real, did_you_mean,
 from backtest.core.units import TOLERANCE
 from backtest.core.values import float_if_single
 from backtest.margin import brackets as b
-from backtest.margin import option_kernels
+from backtest.margin import option_kernels, option_values, strategy_kernels
+from backtest.margin import option_packing as o
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin import requirement_rule as r
 from backtest.margin.brackets import MarginRules, read_rules
 from backtest.margin.collateral import Collateral
-from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
+from backtest.margin.option_values import OptionPool, OptionPositions, OptionRules
 from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
+from backtest.margin.preset_tables import find_asset
 from backtest.margin.requirement_rule import MarginRule, RequirementRule
+from backtest.margin.rule_tables import pack_spot
 from backtest.venue.contract_value import compute_value
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.venue import Venue, agree_settlement, read_venue
@@ -289,8 +292,8 @@ class Book:
     def list_linked(self, group: str) -> list[str]:
         pairs = zip(self.given, self.option_groups, strict=True)
         labels = {each.label for each, own in pairs if own == group}
-        assets = {*map(r.find_asset, (group, *labels))}
-        return [each for each in self.names if each in labels or r.find_asset(each) in assets]
+        assets = {*map(find_asset, (group, *labels))}
+        return [each for each in self.names if each in labels or find_asset(each) in assets]
 
     def move(self, moving: Collection[str], ratio: float) -> Book:
         """Return the book with the prices of instruments, and groups of options, times a ratio."""
@@ -309,7 +312,7 @@ class Book:
         return replace(self, held=held, options=options._replace(marks=marks))
 
     def option_value(self) -> float:
-        return float(option_kernels.compute_counted_value(self.option_rules, self.options))
+        return float(option_values.compute_counted_value(self.option_rules, self.options))
 
     def backing(self) -> float:
         held = kernels.compute_portfolio_backing(self.packed, self.held, self.cash)
@@ -485,12 +488,12 @@ def read_book(
     checked: MarginRule = r.Requirement().check("rule", rule)
     known = checked.resolve(names, labels)
     if listed:
-        r.check_options(listed, known, rules)
-    groups, numbers = r.number_groups(known, labels, names)
+        o.check_options(listed, known, rules)
+    groups, numbers = o.number_groups(known, labels, names)
     packed = known.pack(rules, assets, underlyings=groups)
-    packed = packed._replace(spot=r.pack_spot([each.contract.haircut for each in chosen.values()]))
-    of_options = r.pack_options(listed, numbers)
-    option_rules = r.pack_option_rules(known, of_options, groups, names)
+    packed = packed._replace(spot=pack_spot([each.contract.haircut for each in chosen.values()]))
+    of_options = o.pack_options(listed, numbers)
+    option_rules = o.pack_option_rules(known, of_options, groups, names)
     quoted = of_options.marks.copy()
     option_kernels.fill_options(of_options, option_rules)
     of_options.marks[:] = np.where(np.isnan(quoted), of_options.values, quoted)
@@ -589,7 +592,7 @@ def strategy_deposit(
     needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
-    return float(needed + option_kernels.compute_premiums(book.pool()) - book.option_value())
+    return float(needed + strategy_kernels.compute_premiums(book.pool()) - book.option_value())
 
 
 def option_value(options: Options, rule: MarginRule | str) -> float:

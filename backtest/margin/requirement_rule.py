@@ -7,50 +7,26 @@ from __future__ import annotations
 
 import functools
 import math
-import re
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from backtest import core
-from backtest.core import Fault, Faults, FloatArray, IntArray, ParameterError, repr_plain
+from backtest.core import Fault, Faults, FloatArray, ParameterError, repr_plain
 from backtest.core.fields import NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
-from backtest.margin import option_kernels, portfolio_kernels
-from backtest.margin.brackets import LEVELS, MarginRules, compute_price
+from backtest.margin import portfolio_kernels
+from backtest.margin.brackets import MarginRules, compute_price
 from backtest.margin.collateral import Collateral, pack_collateral, pack_rows
-from backtest.margin.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
-from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
-from backtest.market import split_pair
-from backtest.venue import preset_files
-from backtest.venue.option_contract import OptionPosition
-from backtest.venue.preset_files import Group, choose_table
+from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables
+from backtest.margin.preset_tables import find_asset, find_margins, group_by_asset
+from backtest.margin.rule_tables import index_names, number_each, pack_brackets, pack_spot
+from backtest.venue.preset_files import Group
 
 Names = Sequence[str]
 Assets = Sequence[Collateral]
 OWN_RULES: Any = portfolio_kernels.OWN_RULES
-FLAGS = ("inverse", "isolated", "valued_at_entry")
-NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")
-
-
-def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_kernels.BracketTables:
-    def read(name: str, kind: type = np.float64) -> Any:
-        return np.array([getattr(each, name) for each in rules], dtype=kind)
-
-    rows = {name: pack_rows([getattr(each, name) for each in rules], width) for name in LEVELS}
-    flags = {f"are_{name}": read(f"is_{name}", np.bool_) for name in FLAGS}
-    numbers = {f"{name}s": read(name) for name in NUMBERS}
-    packed: dict[str, Any] = {name: row for name, (_, row) in rows.items()}
-    return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
-
-
-def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
-    are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
-    rates = np.array([each or 0.0 for each in haircuts], dtype=np.float64)
-    return SpotTables(bool(are_spot.any()), are_spot, rates)
 
 
 @runtime_checkable
@@ -507,156 +483,6 @@ class Strategy(MarginRule, kw_only=True):
     loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
 
 
-def number_groups(
-    rule: MarginRule, labels: Names, names: Names
-) -> tuple[tuple[str, ...], IntArray]:
-    """Return the names of groups in order, and the number of the group of each label."""
-    groups = rule.list_groups(names)
-    of_names = {name: group for group, members in groups.items() for name in members}
-    names_of_groups = [of_names.get(each, each) for each in labels]
-    order = tuple(dict.fromkeys([*groups, *names_of_groups]))
-    return order, index_names(names_of_groups, order)
-
-
-def index_names(wanted: Sequence[object], order: Sequence[object]) -> IntArray:
-    places = {each: k for k, each in enumerate(order)}
-    return np.array([places[each] for each in wanted], dtype=np.int64)
-
-
-def number_each(keys: Sequence[object]) -> IntArray:
-    return index_names(keys, list(dict.fromkeys(keys)))
-
-
-def pack_options(given: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
-    options, years = [each.option for each in given], [each.years for each in given]
-    strikes = [float(each.strike) for each in options]
-    expiries = list(zip(groups.tolist(), years, strict=True))
-    numbers: dict[str, Any] = {
-        "signs": [each.sign for each in options],
-        "strikes": strikes,
-        "sizes": [each.size for each in options],
-        "years": years,
-        "rates": [each.rate for each in given],
-        "volatilities": [each.volatility for each in given],
-        "bases": [(each.forward or each.index) / each.index for each in given],
-        "indices": [each.index for each in given],
-        "quantities": [each.quantity for each in given],
-        "values": [math.nan] * len(given),
-        "marks": [None if each.mark is None else each.mark * each.option.size for each in given],
-    }
-    return OptionPositions(
-        are_coin=np.array([each.is_coin for each in options], dtype=np.bool_),
-        groups=groups,
-        expiries=number_each(expiries),
-        pairs=number_each(list(zip(expiries, strikes, strict=True))),
-        **{name: np.array(each, dtype=np.float64) for name, each in numbers.items()},
-    )
-
-
-def pack_option_rules(
-    rule: MarginRule, options: OptionPositions, groups: Names, names: Names
-) -> OptionRules:
-    scenarios = rule if isinstance(rule, ScenarioMargin) else None
-    kinds = {
-        ScenarioMargin: option_kernels.BY_SCENARIOS,
-        Standard: option_kernels.PER_OPTION,
-        Strategy: option_kernels.BY_STRATEGIES,
-    }
-    shocks, order = NO_SHOCKS if scenarios is None else scenarios.options, list(names)
-    moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
-    n, rows = len(options.signs), moves.shape[1]
-    numbers = ("days", "least_days", "least_volatility")
-    terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
-    packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
-    packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
-    own = rule if isinstance(rule, Standard | Strategy) else None
-    counted = option_kernels.NET if scenarios else option_kernels.NONE
-    if getattr(rule, "option_value", "none") == "long":
-        counted = option_kernels.LONG
-    n_expiries = int(options.expiries.max(initial=-1)) + 1
-    places = [order.index(each) if each in order else -1 for each in groups]
-    return OptionRules(
-        kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
-        counted=counted,
-        underlyings=np.array(places, dtype=np.int64),
-        shocks=ShockTables(
-            moves=moves,
-            logs=np.log1p(moves),
-            roots=np.sqrt(1.0 + moves),
-            volatilities=volatilities,
-            reliefs=reliefs,
-            **packed,
-        ),
-        rates=OptionRates(**{x: float(getattr(own, x, 0.0)) for x in OptionRates._fields}),
-        scratch=option_kernels.OptionScratch(
-            table=np.zeros((n, rows + 4)),
-            sums=np.zeros((n_expiries, rows + 4)),
-            totals=np.zeros(n_expiries),
-            nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
-            matches=np.zeros((n, n + 1)),
-            rows=np.zeros((5, n + 1)),
-            paths=np.zeros((2, n + 1), dtype=np.int64),
-        ),
-    )
-
-
-def check_options(
-    options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
-) -> None:
-    if not isinstance(rule, ScenarioMargin | Standard | Strategy):
-        raise ParameterError(
-            f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
-        )
-    coin = [each.option.name for each in options if each.option.is_coin]
-    currencies = {f"{x.option.underlying} coins" if x.option.is_coin else "cash" for x in options}
-    if len(currencies) > 1:
-        listed = ", ".join(sorted(currencies))
-        raise ParameterError(f"options of one balance must settle in one currency, got {listed}")
-    if coin and isinstance(rule, Strategy):
-        raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
-    for name, own in rules.items():
-        if own.is_inverse != bool(coin):
-            kinds = "in coins beside a linear" if coin else "in cash beside an inverse"
-            raise ParameterError(
-                "options and contracts of one balance must settle in one currency, got "
-                f"{options[0].option.name} {kinds} contract, {name}"
-            )
-    first: dict[str, OptionPosition] = {}
-    for each in options:
-        other = first.setdefault(each.label, each)
-        for field in ("index", "at"):
-            one, two = getattr(other, field), getattr(each, field)
-            if one != two:
-                raise ParameterError(
-                    f"options of one underlying must have one {field}, got {one} for "
-                    f"{other.option.name} and {two} for {each.option.name}"
-                )
-        if isinstance(rule, ScenarioMargin) and each.volatility is None:
-            raise ParameterError(
-                "portfolio margin needs the volatility of each option, got none for "
-                f"{each.option.name}; bt.options.implied_volatility finds it from a mark"
-            )
-    if isinstance(rule, ScenarioMargin):
-        check_moves(rule)
-
-
-def check_moves(rule: ScenarioMargin) -> None:
-    moves = [row[0] for rows in rule.moves.values() for row in rows]  # type: ignore[union-attr]
-    if min(moves) <= -1.0:
-        raise ParameterError(f"moves of an index with options must be over -1, got {min(moves):g}")
-
-
-QUOTES = re.compile(r"[-_/]?(USDT|USDC|BUSD|FDUSD|USD|PERP|SWAP).*")
-ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
-
-
-def find_asset(instrument: str) -> str:
-    whole = instrument.upper()
-    coin, quote = split_pair(whole)
-    asset = coin if "USD" in quote else QUOTES.sub("", whole) or whole
-    return ALIASES.get(asset, asset)
-
-
 def list_given(noun: str, given: Any, kind: type) -> tuple[Any, ...]:
     listed = (given,) if isinstance(given, kind) else given
     is_list = isinstance(listed, list | tuple)
@@ -738,91 +564,6 @@ def ask_rule(
     return float(core.Real(0, may_be_infinite=True).check(noun, answer))
 
 
-class MarginPreset(NamedTuple):
-    """The margin rules of an account at a venue, from a day on.
-
-    ``date`` is the day from which the table holds (or on which it was read), ``dates`` those of all
-    tables, the oldest first. ``exact`` and ``leaves_out`` say what a run reproduces and what not.
-    ``rates`` are those of collateral by asset, ``slippage`` is of its exchange. ``negative_limit``
-    and ``conversion`` are for the :class:`Account`, ``call_grace_days`` for ``Venue.call_grace``,
-    which counts bars.
-    """
-
-    name: str
-    date: str
-    source: str
-    dates: tuple[str, ...]
-    requirement: MarginRule
-    title: str
-    exact: str
-    leaves_out: str
-    figures: Sequence[Mapping[str, str]]
-    rates: Mapping[str, float]
-    slippage: float = 0.0
-    negative_limit: float | None = None
-    conversion: str | None = None
-    call_grace_days: int | None = None
-
-
-@core.checked_only("name", "at")
-def margin_preset(
-    name: str,
-    instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    at: core.TimeLike | None = None,
-) -> MarginPreset:
-    """Return the margin rules of an account at a venue or clearing house.
-
-    Raises VenueError if there is no such preset, or it has no moves for a group.
-
-    Parameters
-    ----------
-    name : str
-        A preset: ``backtest venues --margins`` lists them with their figures and sources.
-    instruments : sequence of str, or Mapping
-        The instruments of the account. Those of one coin form a group: ``"BTCUSDT"``,
-        ``"BTC-PERPETUAL"`` and ``"btc"`` that of ``"BTC"``. A mapping gives those of each group.
-        Default: the requirement finds those of its account itself.
-    at : str or Timestamp, optional
-        The day in UTC. Default: the newest table. A day before the first gives the first.
-
-    Examples
-    --------
-    >>> preset = margin_preset("binance-multi-assets", at="2022-07-06")
-    >>> preset.negative_limit, preset.rates["ADA"], preset.requirement
-    (10000.0, 0.9, PresetMargin(preset='binance-multi-assets', at='2022-07-06'))
-    """
-    content, table = find_margins(name, at)
-    is_any = isinstance(instruments, Sequence | Mapping) and not instruments
-    rule: MarginRule = PresetMargin(preset=name, at=preset_files.read_day(at))
-    if not is_any:
-        rule = make_rule(name, table, group_by_asset(instruments))
-    known, dates = {"rates": {}, **content, **table}, [each["date"] for each in content["tables"]]
-    fields: dict[str, Any] = {x: known[x] for x in MarginPreset._fields if x in known}
-    fields |= {"name": name, "dates": tuple(dates), "requirement": rule}
-    return MarginPreset(**fields)
-
-
-def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:
-    """Return a margin preset, and its table in force at a time."""
-    presets = load_margins()
-    if name not in presets:
-        raise core.VenueError(
-            f"there are no margin rules {repr_plain(name)}{core.did_you_mean(str(name), presets)}; "
-            f"known are {', '.join(presets)}"
-        )
-    content = presets[name]
-    return content, choose_table(content["tables"], preset_files.read_day(at))[0]
-
-
-@functools.cache
-def load_margins() -> dict[str, Group]:
-    return tomllib.loads(Path(__file__).with_name("margin_presets.toml").read_text("utf-8"))
-
-
-def list_presets() -> list[MarginPreset]:
-    return [margin_preset(name) for name in load_margins()]
-
-
 def make_rule(
     name: str, table: Group, groups: Mapping[str, Names], underlyings: Names = ()
 ) -> MarginRule:
@@ -843,19 +584,6 @@ def make_rule(
             )
     scenarios = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
     return MarginRule.from_dict({**given, "moves": scenarios, "groups": groups or None})
-
-
-def group_by_asset(instruments: Names | Mapping[str, Names]) -> dict[str, tuple[str, ...]]:
-    if isinstance(instruments, Mapping):
-        return {str(group): tuple(names) for group, names in instruments.items()}
-    if isinstance(instruments, str) or not isinstance(instruments, Sequence):
-        raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
-    groups: dict[str, tuple[str, ...]] = {}
-    for each in instruments:
-        name = core.Text().check("instruments", each)
-        asset = find_asset(name)
-        groups[asset] = (*groups.get(asset, ()), name)
-    return groups
 
 
 class PresetMargin(MarginRule, kw_only=True):

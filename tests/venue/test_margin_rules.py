@@ -15,7 +15,9 @@ import backtest as bt
 from backtest.core.errors import BacktestError
 from backtest.margin.brackets import read_rules
 from backtest.margin.collateral import StoredMarket
-from backtest.margin.requirement_rule import MarginRule, find_asset, list_presets
+from backtest.margin.preset_tables import find_asset
+from backtest.margin.presets import list_presets
+from backtest.margin.requirement_rule import MarginRule
 from backtest.strategies import Constant
 from tests.kit import ask_test, check_refused
 from tests.option_books import FREE, SHARES, hold, stock_option
