@@ -9,6 +9,21 @@ leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``
 multiplier ``x`` scales the rates (capped at 1; the amounts follow) and divides the leverages. The
 functions of maintenance margin take the maintenance multiplier, those of initial margin the
 initial one. Maintenance margin and the liquidation value are also those of arrays of shape (n,).
+
+Words of this room:
+
+- *value*: u, what one contract is worth in the settlement currency; *price*: what the market quotes
+- *notional*: contracts times the value, without sign; *exposure*: the same with the sign
+- *rate*, *amount*: of a bracket: the maintenance margin is ``rate * notional - amount``
+- *setting*: the leverage set at the venue, 0 if the venue gives each order the best
+- *pool*: the cross positions of an account, with the collateral that they share
+- *backing*: what stands behind the pool: cash, profits, and collateral at its rates
+- *requirement*: what the rule asks of the pool: its maintenance margin, or its initial margin
+- *level*: the pool fails where the backing is at most ``level`` times the requirement
+- *move*, *row*: a relative change of the price, and a scenario with its move, weight and shock
+- *loss*: of a group or product in a row; positive if money is lost
+- *haircut*: the share of a long spot leg that backs nothing
+- *sound*, *failing*: two places of a search between which the pool fails
 """
 
 from __future__ import annotations
@@ -82,32 +97,44 @@ def choose(condition: Any, yes: float, no: float) -> float:
 def compute_price(size: float, is_inverse: bool, value: float) -> float:
     """Return the price at which one contract is worth ``value``; NaN if there is none."""
     known = choose(value != 0.0, value, math.nan)
-    return -size / known if is_inverse else known / size
+    if is_inverse:
+        return -size / known
+    return known / size
 
 
 def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
+    """Return the maintenance rate of bracket k under a multiplier, at most 1."""
     rate = multiplier * rules.rates[k] + rules.close_fee
     return choose(rate < 1.0, rate, 1.0)
 
 
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return the maintenance margin of a notional, or of each of an array."""
     rate = compute_rate(rules, 0, multiplier)
-    amount, last = 0.0, rate
+    last_rate = rate
+    amount = 0.0
+
+    # Without a break, since the notionals of an array lie in different brackets.
     for k in range(1, len(rules.floors)):
-        after, is_over = compute_rate(rules, k, multiplier), notional > rules.floors[k]
-        amount = choose(is_over, amount + rules.floors[k] * (after - last), amount)
-        rate = choose(is_over, after, rate)
-        last = after
+        next_rate = compute_rate(rules, k, multiplier)
+        is_over = notional > rules.floors[k]
+        amount = choose(is_over, amount + rules.floors[k] * (next_rate - last_rate), amount)
+        rate = choose(is_over, next_rate, rate)
+        last_rate = next_rate
     return rate * notional - amount
 
 
 def compute_setting(rules: MarginRules, multiplier: float) -> float:
+    """Return the leverage set at the venue, at most what its first bracket allows."""
     return min(rules.setting, rules.leverages[0] / multiplier)
 
 
 def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
-    most = rules.leverages[0] / multiplier
-    return rules.setting if 0.0 < rules.setting < most else most
+    """Return the largest leverage of any order: the setting, or that of the first bracket."""
+    largest = rules.leverages[0] / multiplier
+    if 0.0 < rules.setting < largest:
+        return rules.setting
+    return largest
 
 
 def compute_largest_notional(
@@ -115,32 +142,54 @@ def compute_largest_notional(
 ) -> float:
     """Return the largest notional that some equity allows, or one of at least ``enough``."""
     if rules.setting > 0.0:
-        setting, most = compute_setting(rules, multiplier), 0.0
-        for k in range(len(rules.caps)):
-            is_allowed = rules.leverages[k] / multiplier >= setting * (1.0 - TOLERANCE)
-            most = max(most, rules.caps[k] if is_allowed else 0.0)
-        return min(most, compute_after_cost(setting, equity, held, cost))
-    best = 0.0
+        setting = compute_setting(rules, multiplier)
+        cap = compute_cap(rules, setting, multiplier)
+        return min(cap, compute_after_cost(setting, equity, held, cost))
+
+    # The venue gives each order the bracket that allows it most.
+    largest = 0.0
     for k in range(len(rules.caps)):
-        leverage, cap = rules.leverages[k] / multiplier, rules.caps[k]
-        best = max(best, min(cap, compute_after_cost(leverage, equity, held, cost)))
-        if best >= enough:
+        leverage = rules.leverages[k] / multiplier
+        after_cost = compute_after_cost(leverage, equity, held, cost)
+        largest = max(largest, min(rules.caps[k], after_cost))
+        # No order asks for more, so the other brackets are not needed.
+        if largest >= enough:
             break
-    return best
+    return largest
+
+
+def compute_cap(rules: MarginRules, setting: float, multiplier: float) -> float:
+    """Return the largest notional that the venue allows at a leverage; 0 if it allows none."""
+    largest = 0.0
+    for k in range(len(rules.caps)):
+        # A setting that equals the leverage of a bracket is allowed, give or take rounding.
+        if rules.leverages[k] / multiplier >= setting * (1.0 - TOLERANCE):
+            largest = max(largest, rules.caps[k])
+    return largest
 
 
 def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
+    """Return the notional N that equity less the cost of getting there carries.
+
+    It solves ``N = leverage (equity - cost (N - held))``; infinite where a larger order
+    frees more than it needs.
+    """
     slope = 1.0 + cost * leverage
+    of_equity = math.inf
+    of_held = 0.0
     if leverage == math.inf:
-        of_equity, of_held = (1.0 / cost, 1.0) if cost > 0.0 else (math.inf, 0.0)
+        # No margin is needed: the equity is all spent on the cost of the order.
+        if cost > 0.0:
+            of_equity = 1.0 / cost
+            of_held = 1.0
     elif slope > 0.0:
-        of_equity, of_held = leverage / slope, cost * (leverage / slope)
-    else:
-        of_equity, of_held = math.inf, 0.0
+        of_equity = leverage / slope
+        of_held = cost * (leverage / slope)
     return max(0.0, of_equity * equity + of_held * held)
 
 
 def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return the initial margin of a notional: by the setting, or by its bracket."""
     if rules.setting > 0.0:
         return notional / compute_setting(rules, multiplier)
     leverage = rules.leverages[0]
@@ -150,6 +199,7 @@ def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> f
 
 
 def compute_step_floor(rules: MarginRules, notional: float) -> float:
+    """Return the floor of the bracket in which a notional lies; one on a floor is below it."""
     floor = 0.0
     for k in range(1, len(rules.floors)):
         if notional <= rules.floors[k]:
@@ -163,15 +213,18 @@ def compute_affordable(
 ) -> float:
     """Return the contracts, at most ``size``, whose maintenance the backing left covers."""
     allowed = size
-    amount, last = 0.0, 0.0
+    amount = 0.0
+    last_rate = 0.0
     for k in range(len(rules.floors)):
         rate = compute_rate(rules, k, multiplier)
         if k > 0:
-            amount += rules.floors[k] * (rate - last)
-        last = rate
-        slope = rate * value - cost
-        if slope > 0.0:
-            allowed = min(allowed, (amount + spared) / slope)
+            amount += rules.floors[k] * (rate - last_rate)
+        last_rate = rate
+
+        # The maintenance margin is the largest of its brackets, so that each is a limit.
+        needed = rate * value - cost
+        if needed > 0.0:
+            allowed = min(allowed, (amount + spared) / needed)
     return allowed
 
 
@@ -179,24 +232,34 @@ def compute_affordable(
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:
-    """Return the u at which ``base + q u = MM``; NaN if no price liquidates."""
+    """Return the u at which ``base + q u = MM``; NaN if no price liquidates.
+
+    Of the roots of all brackets it is the one that the price meets first: the highest of a long,
+    the lowest of a short.
+    """
     size = abs(quantity)
     side = choose(quantity > 0.0, 1.0, -1.0)
+    # The sign of all values: those of inverse contracts are negative.
     sign = -1.0 if rules.is_inverse else 1.0
     if rules.is_valued_at_entry:
         needed = compute_maintenance(rules, size * abs(entry), multiplier)
         root = side * (needed - base) / choose(size > 0.0, size, 1.0)
         return choose((size > 0.0) & (root * sign > 0.0), root, math.nan)
-    best, highest = math.nan, -math.inf
-    amount, last = 0.0, 0.0
+
+    first_met = math.nan
+    highest = -math.inf
+    amount = 0.0
+    last_rate = 0.0
     for k in range(len(rules.floors)):
         rate = compute_rate(rules, k, multiplier)
         if k > 0:
-            amount += rules.floors[k] * (rate - last)
-        last = rate
+            amount += rules.floors[k] * (rate - last_rate)
+        last_rate = rate
+
+        # A bracket without a positive slope has no root; 1 keeps its quotient finite.
         slope = size * (1.0 - side * sign * rate)
         root = -side * (base + amount) / choose(slope > 0.0, slope, 1.0)
         is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
-        best = choose(is_nearer, root, best)
+        first_met = choose(is_nearer, root, first_met)
         highest = choose(is_nearer, side * root, highest)
-    return best
+    return first_met

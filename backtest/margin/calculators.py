@@ -8,7 +8,7 @@ horizons are in years. Numbers and arrays broadcast as in numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -70,23 +70,39 @@ def touch_probability(
     check_each("drift", drift, Real())
     spread = _find_spread(sigma, horizon)
     freedom = check_each("degrees_of_freedom", degrees_of_freedom, DEGREES, is_nan_allowed=False)
-    moved = np.asarray(drift) * np.asarray(horizon)
-    far, away, s, freedom = np.broadcast_arrays(distance, moved, spread, freedom)
-    if np.any((away != 0.0) & np.isfinite(freedom)):
+    drifted = np.asarray(drift) * np.asarray(horizon)
+    signed, upward, spread, freedom = np.broadcast_arrays(distance, drifted, spread, freedom)
+    if np.any((upward != 0.0) & np.isfinite(freedom)):
         raise ParameterError("drift must be 0 with finite degrees_of_freedom")
-    away, a = np.where(far < 0.0, away, -away), np.abs(far)
+
+    # a and v of the formula: the distance, and the drift away from the level.
+    far = np.abs(signed)
+    away = np.where(signed < 0.0, upward, -upward)
+    normal = _touch_normal(far, away, spread)
     with np.errstate(all="ignore"):
-        # exp(-z1^2) erfcx(z2) in the tails, where the product would be a huge number by a tiny one
-        first, second = (a + away) / (s * math.sqrt(2.0)), (a - away) / (s * math.sqrt(2.0))
-        near = np.exp(-first * first) * sp.special.erfcx(np.maximum(second, 0.0))
-        beyond = np.exp(-2.0 * away * a / (s * s)) * sp.special.erfc(np.minimum(second, 0.0))
-        chance = 0.5 * (sp.special.erfc(first) + np.where(second >= 0.0, near, beyond))
-        fat = 2.0 * sp.special.stdtr(freedom, -a / s * np.sqrt(freedom / (freedom - 2.0)))
-    chance = np.where(np.isinf(freedom), chance, fat)
-    chance = np.where(np.isinf(a) | (s == 0.0), 0.0, chance)
-    chance = np.where((a == 0.0) | ((s == 0.0) & (a + away <= 0.0)), 1.0, chance)
-    is_unknown = np.isnan(far) | np.isnan(away) | np.isnan(s)
+        fat = 2.0 * sp.special.stdtr(freedom, -far / spread * np.sqrt(freedom / (freedom - 2.0)))
+    chance = np.where(np.isinf(freedom), normal, fat)
+
+    # What the formulas divide by zero: no spread, and a level that is there already.
+    chance = np.where(np.isinf(far) | (spread == 0.0), 0.0, chance)
+    is_reached = (far == 0.0) | ((spread == 0.0) & (far + away <= 0.0))
+    chance = np.where(is_reached, 1.0, chance)
+    is_unknown = np.isnan(signed) | np.isnan(away) | np.isnan(spread)
     return float_if_single(np.where(is_unknown, np.nan, np.minimum(chance, 1.0)))
+
+
+def _touch_normal(far: FloatArray, away: FloatArray, spread: FloatArray) -> FloatArray:
+    """Return the probability of touching a level under the normal distribution."""
+    with np.errstate(all="ignore"):
+        against = (far + away) / (spread * math.sqrt(2.0))
+        along = (far - away) / (spread * math.sqrt(2.0))
+
+        # exp(-z1^2) erfcx(z2) in the tails, where the product would be a huge number by a tiny one
+        in_tail = np.exp(-against * against) * sp.special.erfcx(np.maximum(along, 0.0))
+        shift = np.exp(-2.0 * away * far / (spread * spread))
+        elsewhere = shift * sp.special.erfc(np.minimum(along, 0.0))
+        reflected = np.where(along >= 0.0, in_tail, elsewhere)
+        return np.asarray(0.5 * (sp.special.erfc(against) + reflected))
 
 
 @checked
@@ -114,6 +130,7 @@ def touch_distance(
 
 
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
+    """Return how many standard deviations away a level is that is touched with a probability."""
     half = 0.5 * check_each("probability", probability, SHARE, is_nan_allowed=False)
     freedom = check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
     with np.errstate(invalid="ignore"):
@@ -208,71 +225,104 @@ def calculate_liquidation(
     (3000.0, 120.0, 27108.43)
     """
     Choice("long", "short").check("side", side)
-    sign = 1.0 if side == "long" else -1.0
     Choice("isolated", "cross").check("margin", margin)
     for name, value in (("entry", entry), ("leverage", leverage), ("capital", capital),
                         ("quantity", quantity), ("volatility", volatility),
                         ("multiplier", multiplier)):  # fmt: skip
         if value is not None:
             POSITIVE.check(name, value)
-    own: Venue = read_venue(venue)
-    is_inverse = own.contract.kind == "inverse"
-    unit = abs(compute_value(own.contract.size, is_inverse, entry))
-    if quantity is not None:
-        size = float(quantity)
-    elif capital is not None:
-        size = capital * leverage / unit
-    else:
-        size = (1.0 if is_inverse else float(entry)) / unit
-    notional = size * unit
-    room, largest = notional * (1.0 - TOLERANCE), own.brackets[-1].cap
-    if room > largest:
-        name = "quantity" if quantity is not None or capital is None else "capital"
-        raise ParameterError(
-            f"{name} must give a notional of at most {largest:,.12g}, where the venue's table "
-            f"ends, got {notional:,.12g}"
-        )
-    allowed = next(row.max_leverage / multiplier for row in own.brackets if row.cap >= room)
-    if leverage * (1.0 - TOLERANCE) > allowed:
-        raise ParameterError(
-            f"leverage must be at most {allowed:g} for a notional of {notional:,.12g}, "
-            f"got {leverage:g}"
-        )
+    rules: Venue = read_venue(venue)
+    sign = 1.0 if side == "long" else -1.0
+
+    contracts = _find_contracts(rules, entry, leverage, capital, quantity)
+    notional = contracts * _find_contract_notional(rules, entry)
+    sized_by = "quantity" if quantity is not None or capital is None else "capital"
+    _check_leverage(rules, notional, leverage, multiplier, sized_by)
+
     initial = notional / leverage
-    collateral = initial if margin == "isolated" or capital is None else float(capital)
     if capital is not None and capital * (1.0 + TOLERANCE) < initial:
         raise ParameterError(
             f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}"
         )
-    price = margin_functions.liquidation_price(own, sign * size, entry, collateral, multiplier)
+    collateral = initial
+    if margin == "cross" and capital is not None:
+        collateral = float(capital)
+
+    price = margin_functions.liquidation_price(
+        rules, sign * contracts, entry, collateral, multiplier
+    )
     distance = math.log(price / entry) if price > 0.0 else math.nan
     sigma = math.nan if volatility is None else float(volatility)
-    known = math.inf if math.isnan(distance) else distance
+    # Without a price that liquidates, the level is infinitely far: its probability is 0.
+    level = math.inf if math.isnan(distance) else distance
     return Calculation(
         side=side,
         margin=margin,
         entry=float(entry),
         leverage=float(leverage),
-        quantity=sign * size,
+        quantity=sign * contracts,
         notional=notional,
         collateral=collateral,
         initial_margin=initial,
-        maintenance_margin=margin_functions.maintenance(own, notional, multiplier),
+        maintenance_margin=margin_functions.maintenance(rules, notional, multiplier),
         liquidation_price=price,
-        bankruptcy_price=margin_functions.bankruptcy_price(own, sign * size, entry, collateral),
+        bankruptcy_price=margin_functions.bankruptcy_price(
+            rules, sign * contracts, entry, collateral
+        ),
         distance=price / entry - 1.0,
         volatility=sigma,
         daily_sigmas=abs(distance) / (sigma / math.sqrt(YEAR_DAYS)),
         probabilities={
-            float(n): float(touch_probability(known, sigma, n / YEAR_DAYS)) for n in days
+            float(n): float(touch_probability(level, sigma, n / YEAR_DAYS)) for n in days
         },
     )
+
+
+def _find_contract_notional(rules: Venue, entry: float) -> float:
+    is_inverse = rules.contract.kind == "inverse"
+    return abs(compute_value(rules.contract.size, is_inverse, entry))
+
+
+def _find_contracts(
+    rules: Venue, entry: float, leverage: float, capital: float | None, quantity: float | None
+) -> float:
+    """Return contracts, without sign: those given, those of a capital, or one coin."""
+    if quantity is not None:
+        return float(quantity)
+    contract_notional = _find_contract_notional(rules, entry)
+    if capital is not None:
+        return capital * leverage / contract_notional
+    coin = 1.0 if rules.contract.kind == "inverse" else float(entry)
+    return coin / contract_notional
+
+
+def _check_leverage(
+    rules: Venue, notional: float, leverage: float, multiplier: float, sized_by: str
+) -> None:
+    """Raise ParameterError if the venue does not allow a leverage for a notional."""
+    # A notional or a leverage on the edge of a bracket is inside, give or take rounding.
+    least_notional = notional * (1.0 - TOLERANCE)
+    largest = rules.brackets[-1].cap
+    if least_notional > largest:
+        raise ParameterError(
+            f"{sized_by} must give a notional of at most {largest:,.12g}, where the venue's table "
+            f"ends, got {notional:,.12g}"
+        )
+    bracket = next(row for row in rules.brackets if row.cap >= least_notional)
+    allowed = bracket.max_leverage / multiplier
+    if leverage * (1.0 - TOLERANCE) > allowed:
+        raise ParameterError(
+            f"leverage must be at most {allowed:g} for a notional of {notional:,.12g}, "
+            f"got {leverage:g}"
+        )
 
 
 SQUARINGS = 5
 """Times the ratio of a price is squared, from 2 and from 1/2 on."""
 FARTHEST, SCAN = 0.9, 32
 """The largest move that is searched with options, and the prices that are tested up to it."""
+FINEST, FINEST_OF_OPTIONS = 1e-14, 1e-12
+"""Relative tolerance of the ratio at which a book fails; values of options are less exact."""
 
 
 class BookCalculation(NamedTuple):
@@ -349,47 +399,68 @@ def calculate_book(
         venues, quantities, prices, rule, balance=balance, entries=entries, collateral=collateral,
         collateral_prices=collateral_prices, options=options,
     )  # fmt: skip
-    needed, backing = book.requirement(), book.backing()
-    threshold, held, of_assets = book.packed.level * needed, book.held, 0.0
-    shares = np.full(len(book.names), math.nan)
-    if not book.given and not isinstance(book.rule, OwnMargin):
-        parts = np.zeros(len(book.names) + len(held.amounts))
-        kernels.fill_shares(book.packed, held, parts)
-        shares, of_assets = parts[: len(shares)], float(parts[len(shares) :].sum())
-    backed = float(kernels.compute_collateral_value(book.packed.collateral, held))
-    equity = float(kernels.compute_full_backing(book.packed, held, book.cash)) - backed
-    equity += kernels.compute_full_value(held) + compute_options_value(book.options)
-    positions, of_options = tabulate_positions(book, shares), tabulate_options(book)
+    backing = book.backing()
+    requirement = book.requirement()
+    threshold = book.packed.level * requirement
+    equity = _compute_equity(book)
+    shares, collateral_share = _find_shares(book)
+
+    positions = tabulate_positions(book, shares)
     nearest = positions[["down", "up"]].abs().min(axis=1).dropna()
-
-    def divide(amount: float) -> float:
-        return 0.0 if amount == 0.0 else amount / equity if equity > 0.0 else math.inf
-
+    option_table = tabulate_options(book)
+    exposures = option_table.groupby("group")["exposure"].sum().abs()
+    margin_ratio = 0.0
+    if not book.is_flat():
+        margin_ratio = threshold / backing if backing > 0.0 else math.inf
     return BookCalculation(
         balance=book.balance,
         equity=equity,
         backing=backing,
-        collateral=backed,
-        requirement=needed,
-        collateral_share=of_assets,
+        collateral=float(kernels.compute_collateral_value(book.packed.collateral, book.held)),
+        requirement=requirement,
+        collateral_share=collateral_share,
         initial=book.requirement(is_initial=True),
         level=book.packed.level,
-        margin_ratio=0.0 if book.is_flat() else threshold / backing if backing > 0.0 else math.inf,
+        margin_ratio=margin_ratio,
         distance=backing - threshold,
         is_failing=book.is_failing(),
-        gross_leverage=divide(float(positions["notional"].abs().sum())),
-        net_leverage=divide(float(positions["notional"].sum())),
+        gross_leverage=_compute_leverage(float(positions["notional"].abs().sum()), equity),
+        net_leverage=_compute_leverage(float(positions["notional"].sum()), equity),
         positions=positions,
         moves=tabulate_moves(book),
         first=None if nearest.empty else str(nearest.idxmin()),
-        options=of_options,
+        options=option_table,
         option_value=book.option_value(),
-        options_leverage=divide(float(of_options.groupby("group")["exposure"].sum().abs().sum())),
+        options_leverage=_compute_leverage(float(exposures.sum()), equity),
     )
 
 
+def _compute_equity(book: Book) -> float:
+    """Return the equity of a book: all it has, with collateral in full and options at marks."""
+    counted = float(kernels.compute_collateral_value(book.packed.collateral, book.held))
+    equity = float(kernels.compute_full_backing(book.packed, book.held, book.cash)) - counted
+    return equity + (kernels.compute_full_value(book.held) + compute_options_value(book.options))
+
+
+def _find_shares(book: Book) -> tuple[FloatArray, float]:
+    """Return the Euler share of each position, and of all collateral; NaN if there are none."""
+    count = len(book.names)
+    if book.listed or isinstance(book.rule, OwnMargin):
+        return np.full(count, math.nan), 0.0
+    shares = np.zeros(count + len(book.held.amounts))
+    kernels.fill_shares(book.packed, book.held, shares)
+    return shares[:count], float(shares[count:].sum())
+
+
+def _compute_leverage(notional: float, equity: float) -> float:
+    if notional == 0.0:
+        return 0.0
+    return notional / equity if equity > 0.0 else math.inf
+
+
 def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
-    held, moves = book.held, [find_moves(book, (name,)) for name in book.names]
+    held = book.held
+    moves = [find_moves(book, (name,)) for name in book.names]
     columns = {
         "quantity": held.quantities,
         "price": book.prices,
@@ -401,14 +472,17 @@ def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
         "up": [up for _, up in moves],
     }
     table = pd.DataFrame(columns, pd.Index(book.names, name="instrument"), dtype=np.float64)
+
+    # The liquidation price is that of the nearer move.
     is_down = table["up"].isna() | (table["down"].abs() <= table["up"])
-    table["liquidation_price"] = table["price"] * (1.0 + table["down"].where(is_down, table["up"]))
+    nearer = table["down"].where(is_down, table["up"])
+    table["liquidation_price"] = table["price"] * (1.0 + nearer)
     return table
 
 
 def tabulate_options(book: Book) -> pd.DataFrame:
-    held, count = book.options, range(len(book.given))
-    delta = held.quantities * [compute_option_delta(held, k) for k in count]
+    held = book.options
+    delta = held.quantities * [compute_option_delta(held, i) for i in range(len(book.listed))]
     columns = {
         "group": book.option_groups,
         "quantity": held.quantities,
@@ -419,22 +493,24 @@ def tabulate_options(book: Book) -> pd.DataFrame:
         "delta": delta,
         "exposure": delta * np.where(held.are_coin, 1.0, held.indices),
     }
-    names = [str(each.option.name) for each in book.given]
+    names = [str(position.option.name) for position in book.listed]
     return pd.DataFrame(columns, pd.Index(names, name="option", dtype=object))
 
 
 def tabulate_moves(book: Book) -> pd.DataFrame:
     names = book.names
-    moved = tuple(dict.fromkeys(book.option_groups))
+    indices = tuple(dict.fromkeys(book.option_groups))
     rows: dict[str, tuple[Any, ...]] = {}
     for group, members in book.rule.list_groups(names).items():
-        if len(members) > 1 and set(members) != set(names) and group not in moved:
+        # A group of one or of all is told by the positions, or by the last row.
+        is_part = len(members) > 1 and set(members) != set(names)
+        if is_part and group not in indices:
             rows[f"group {group}"] = members, *find_moves(book, members)
-    for group in moved:
+    for group in indices:
         linked = tuple(book.list_linked(group))
         rows[f"index {group}"] = linked, *find_moves(book, (group, *linked))
-    if len(names) + len(moved) > 1:
-        rows["all"] = names, *find_moves(book, (*names, *moved))
+    if len(names) + len(indices) > 1:
+        rows["all"] = names, *find_moves(book, (*names, *indices))
     index = pd.Index([*rows], name="name", dtype=object)
     return pd.DataFrame([*rows.values()], index, ["instruments", "down", "up"])
 
@@ -446,19 +522,32 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
     if book.is_failing():
         return 0.0, 0.0
 
+    # Without options the distance is concave in the ratio, so that far steps find a failure.
+    if not book.listed:
+        powers = [2**k for k in range(SQUARINGS)]
+        down = find_failing_move(book, moving, [0.5**power for power in powers], FINEST)
+        up = find_failing_move(book, moving, [2.0**power for power in powers], FINEST)
+        return down, up
+
+    # With options it may fail and recover: many steps, denser near the price.
+    steps = [FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)]
+    down = find_failing_move(book, moving, [1.0 - step for step in steps], FINEST_OF_OPTIONS)
+    up = find_failing_move(book, moving, [1.0 + step for step in steps], FINEST_OF_OPTIONS)
+    return down, up
+
+
+def find_failing_move(
+    book: Book, moving: Sequence[str], ratios: Sequence[float], tolerance: float
+) -> float:
+    """Return the move before the first of some ratios at which a book fails; NaN if none does."""
+
     def left(ratio: float) -> float:
         return book.move(moving, ratio).distance()
 
-    def search(ratios: Iterable[float], rtol: float) -> float:
-        sound = 1.0
-        for ratio in ratios:
-            if left(ratio) <= 0.0:
-                return float(sp.optimize.brentq(left, sound, ratio, xtol=1e-300, rtol=rtol)) - 1.0
-            sound = ratio
-        return math.nan
-
-    if not book.given:
-        down, up = (search((x**2**k for k in range(SQUARINGS)), 1e-14) for x in (0.5, 2.0))
-        return down, up
-    reach = [FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)]
-    return search((1.0 - x for x in reach), 1e-12), search((1.0 + x for x in reach), 1e-12)
+    sound = 1.0
+    for ratio in ratios:
+        if left(ratio) <= 0.0:
+            root = sp.optimize.brentq(left, sound, ratio, xtol=1e-300, rtol=tolerance)
+            return float(root) - 1.0
+        sound = ratio
+    return math.nan

@@ -26,10 +26,13 @@ class Tiers(core.Declaration):
 
 
 def read_tier(row: Any) -> Tier:
+    """Return floor, cap and rate of a tier."""
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
         rule = "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example"
         raise Fault(rule, core.repr_plain(row))
-    floor, cap, rate = (math.inf if each == "inf" else each for each in row)
+
+    # TOML and JSON write infinity as a text.
+    floor, cap, rate = (math.inf if number == "inf" else number for number in row)
     try:
         return float(core.read_number(floor)), float(core.read_number(cap)), float(SHARE.read(rate))
     except Fault as fault:
@@ -91,14 +94,16 @@ class Collateral(Value):
     def faults(self) -> Faults:
         if (self.rate is None) == (self.tiers is None):
             yield "rate", "must be given, or tiers, and not both"
-        before: Sequence[float] = (0.0, 0.0, 1.0)
-        for k, row in enumerate(self.tiers or ()):
-            if row[0] != before[1]:
-                rule = f"must begin at {before[1]:.12g}, where the one before it ends"
-                yield f"tiers.{k}", rule
-            elif not row[1] > row[0] or row[2] > before[2]:
+
+        last_cap = 0.0
+        last_rate = 1.0
+        for k, (floor, cap, rate) in enumerate(self.tiers or ()):
+            if floor != last_cap:
+                yield f"tiers.{k}", f"must begin at {last_cap:.12g}, where the one before it ends"
+            elif not cap > floor or rate > last_rate:
                 yield f"tiers.{k}", "must end over its floor, and rates must fall"
-            before = row
+            last_cap = cap
+            last_rate = rate
 
     def value_at(self, price: float) -> float:
         """Return what it counts for at a price, in the settlement currency."""
@@ -126,41 +131,50 @@ class Collateral(Value):
 def check_collateral(
     collateral: Sequence[Collateral], instruments: Sequence[str], currency: str
 ) -> None:
-    for each in collateral:
-        if currency and each.name == currency:
+    """Raise ParameterError if an asset is the account's money, or its prices are not in the run."""
+    for asset in collateral:
+        if currency and asset.name == currency:
             raise ParameterError(
                 f"collateral must not be the money in which the account settles, got {currency!r}; "
                 "add it to the capital"
             )
-        if isinstance(each.prices, str) and each.prices not in instruments:
+        if isinstance(asset.prices, str) and asset.prices not in instruments:
             raise ParameterError(
-                f"prices of collateral {each.name!r} must be a Market or name an instrument of the "
-                f"run, got {each.prices!r}{core.did_you_mean(each.prices, instruments)}"
+                f"prices of collateral {asset.name!r} must be a Market or name an instrument of "
+                f"the run, got {asset.prices!r}{core.did_you_mean(asset.prices, instruments)}"
             )
 
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[core.IntArray, FloatArray]:
     """Return the lengths of rows, and the rows padded with their last number to one width."""
     counts = np.array([len(row) for row in rows], dtype=np.int64)
-    most = max([width, *(len(row) for row in rows)])
-    padded = [[*row, *[row[-1] if row else math.nan] * (most - len(row))] for row in rows]
-    return counts, np.array(padded, dtype=np.float64).reshape(len(rows), most)
+    longest = int(counts.max(initial=width))
+    padded = np.full((len(rows), longest), math.nan)
+    for k, row in enumerate(rows):
+        if row:
+            padded[k, :] = row[-1]
+            padded[k, : len(row)] = row
+    return counts, padded
 
 
 def pack_collateral(
     collateral: Sequence[Collateral], groups: Sequence[str] = ()
 ) -> CollateralTables:
-    tiers = [each.tiers or [(0.0, math.inf, float(each.rate or 0.0))] for each in collateral]
-    columns = [pack_rows([[row[k] for row in rows] for rows in tiers]) for k in range(3)]
-    floors, caps, rates = (rows for _, rows in columns)
+    """Return the rates of assets as arrays; a single rate is a tier without an end."""
+    tiers = [asset.tiers or [(0.0, math.inf, float(asset.rate or 0.0))] for asset in collateral]
+    counts, floors = pack_rows([[floor for floor, _, _ in rows] for rows in tiers])
+    _, caps = pack_rows([[cap for _, cap, _ in rows] for rows in tiers])
+    _, rates = pack_rows([[rate for _, _, rate in rows] for rows in tiers])
+
     places = {group: k for k, group in enumerate(groups)}
+    of_groups = [places.get(asset.cancels_risk or "", -1) for asset in collateral]
     return CollateralTables(
-        counts=columns[0][0],
+        counts=counts,
         floors=floors,
         caps=caps,
         rates=rates,
-        groups=np.array([places.get(x.cancels_risk or "", -1) for x in collateral], dtype=np.int64),
-        slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
+        groups=np.array(of_groups, dtype=np.int64),
+        slippages=np.array([asset.slippage for asset in collateral], dtype=np.float64),
     )
 
 
@@ -206,6 +220,7 @@ class RateCurve(Value):
         bad = used[~((used >= 0.0) & (used <= 1.0))]
         if bad.size:
             raise ParameterError(f"utilization must be from 0 to 1, got {float(bad.flat[0]):g}")
+
         low = self.base + self.slope1 * np.minimum(utilization, self.optimal) / self.optimal
         over = np.maximum(utilization - self.optimal, 0.0) / (1.0 - self.optimal)
         return core.float_if_single(low + self.slope2 * over)
@@ -225,11 +240,11 @@ class RateCurve(Value):
         if not isinstance(utilization, str):
             used: Any = core.ANY_NUMBER.check("utilization", utilization)
         elif utilization in columns:
-            known = columns[utilization]
-            used = pd.Series([*known[:1], *known[:-1]], core.utc_index(market.time))
+            # The close of a bar is known from the next open on.
+            closes = columns[utilization]
+            used = pd.Series([*closes[:1], *closes[:-1]], core.utc_index(market.time))
         else:
-            raise core.DataError(
-                f"market must have a column {utilization!r}, has {', '.join(columns) or 'none'}"
-                + core.did_you_mean(utilization, columns)
-            )
+            listed = ", ".join(columns) or "none"
+            hint = core.did_you_mean(utilization, columns)
+            raise core.DataError(f"market must have a column {utilization!r}, has {listed}{hint}")
         return {"borrow_rate": self.borrow(used), "cash_rate": self.supply(used)}

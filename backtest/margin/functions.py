@@ -50,39 +50,49 @@ def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -
 
 
 def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
-    if not leverage < math.inf:
-        best = 0.0
-        for k in range(len(rules.caps)):
-            most = equity * rules.leverages[k] / rules.initial_multiplier
-            best = max(best, min(rules.caps[k], most))
-        return best
-    cap = 0.0
+    if leverage < math.inf:
+        cap = b.compute_cap(rules, leverage, rules.initial_multiplier)
+        return max(0.0, min(cap, equity * leverage))
+
+    # The best setting for the order.
+    largest = 0.0
     for k in range(len(rules.caps)):
-        if rules.leverages[k] / rules.initial_multiplier >= leverage * (1.0 - TOLERANCE):
-            cap = rules.caps[k]
-    return max(0.0, min(cap, equity * leverage))
+        carried = equity * rules.leverages[k] / rules.initial_multiplier
+        largest = max(largest, min(rules.caps[k], carried))
+    return largest
 
 
 def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
     if equity <= 0.0:
         return 0.0
+    # The move of the value of a contract, of which an inverse one goes the other way.
     move = 1.0 / ratio if rules.is_inverse else ratio
-    lost, backing = abs(1.0 - move), equity
-    if rules.is_isolated:
-        setting = b.compute_setting(rules, rules.initial_multiplier)
-        lost, backing = lost - 1.0 / setting, 0.0
+    lost = abs(1.0 - move)
+    if not rules.is_isolated:
+        return find_survivable(rules, backing=equity, lost=lost, move=move)
+
+    # Isolated, the posted margin grows with the notional, and is all that backs it.
+    setting = b.compute_setting(rules, rules.initial_multiplier)
+    notional = find_survivable(rules, backing=0.0, lost=lost - 1.0 / setting, move=move)
+    return min(notional, equity * setting)
+
+
+def find_survivable(rules: MarginRules, backing: float, lost: float, move: float) -> float:
+    """Return the largest N with ``N lost + MM(move N) <= backing``."""
     tested = 1.0 if rules.is_valued_at_entry else move
     rate = b.compute_rate(rules, 0, rules.multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
+        # The bracket before holds the root if the floor of this one is over it.
         if rules.floors[k] * (lost + rate * tested) > (backing + amount) * tested:
             break
-        after = b.compute_rate(rules, k, rules.multiplier)
-        amount += rules.floors[k] * (after - rate)
-        rate = after
+        next_rate = b.compute_rate(rules, k, rules.multiplier)
+        amount += rules.floors[k] * (next_rate - rate)
+        rate = next_rate
     slope = lost + rate * tested
-    notional = math.inf if slope <= 0.0 else (backing + amount) / slope
-    return min(notional, equity * setting) if rules.is_isolated else notional
+    if slope <= 0.0:
+        return math.inf
+    return (backing + amount) / slope
 
 
 def scalar_liquidation_price(
@@ -102,8 +112,12 @@ def scalar_liquidation_price(
     root = b.compute_liquidation_value(rules, quantity, value, base, multiplier)
     if not math.isnan(root):
         return b.compute_price(rules.size, rules.is_inverse, root)
+
+    # No price on the way: it fails where it stands, give or take rounding, or nowhere.
     needed = b.compute_maintenance(rules, abs(quantity * value), multiplier)
-    return entry if backing <= needed * (1.0 + TOLERANCE) else math.nan
+    if backing <= needed * (1.0 + TOLERANCE):
+        return entry
+    return math.nan
 
 
 def scalar_bankruptcy_price(
@@ -113,7 +127,9 @@ def scalar_bankruptcy_price(
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry) - collateral / quantity
     price = b.compute_price(rules.size, rules.is_inverse, value)
-    return price if price > 0.0 else math.nan
+    if price > 0.0:
+        return price
+    return math.nan
 
 
 OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankruptcy_price)
@@ -182,9 +198,16 @@ def liquidation_price(
         collateral at its rates, and maintenance margin.
     """
     check_each("entry", entry, OVER_ZERO, is_nan_allowed=False)
-    x = _read(multiplier, venue)
-    others = (other_backing, other_maintenance)
-    return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, x, *others)
+    return _broadcast(
+        scalar_liquidation_price,
+        venue,
+        quantity,
+        entry,
+        collateral,
+        _read(multiplier, venue),
+        other_backing,
+        other_maintenance,
+    )
 
 
 def survivable_notional(venue: Venue | MarginRules | str, equity: Numeric, ratio: Numeric) -> Any:
@@ -226,48 +249,56 @@ def _read(multiplier: Numeric | None, venue: Venue | MarginRules | str) -> Numer
 def _broadcast(
     function: Callable[..., float], venue: Venue | MarginRules | str, *numbers: Numeric
 ) -> Any:
-    venue = read_venue(venue) if isinstance(venue, str) else venue
-    if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
-        raise ParameterError(f"venue must be a Venue, got {repr_plain(venue)}")
-    rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
-    if not isinstance(venue, MarginRules) and venue.contract.is_spot and function in OF_PRICES:
-        raise ParameterError(
-            "contract.kind must be margined, as the price that fails a spot leg is one of its "
-            "whole account, got 'spot'; bt.calculate_book needs the account"
-        )
+    """Return the scalar function of each of some broadcast numbers, under the rules of a venue."""
+    rules: Any = read_venue(venue) if isinstance(venue, str) else venue
+    if not isinstance(rules, MarginRules):
+        if not hasattr(rules, "brackets"):
+            raise ParameterError(f"venue must be a Venue, got {repr_plain(rules)}")
+        if rules.contract.is_spot and function in OF_PRICES:
+            raise ParameterError(
+                "contract.kind must be margined, as the price that fails a spot leg is one of its "
+                "whole account, got 'spot'; bt.calculate_book needs the account"
+            )
+        rules = read_rules(rules)
+
     try:
-        arrays = np.broadcast_arrays(*(np.asarray(each, dtype=np.float64) for each in numbers))
+        arrays = np.broadcast_arrays(*(np.asarray(part, dtype=np.float64) for part in numbers))
     except (TypeError, ValueError, OverflowError) as error:
         problem = f"arguments must be numbers, or arrays of shapes that fit: {error}"
         raise ParameterError(problem) from error
-    return float_if_single(np.vectorize(partial(function, rules), otypes=[np.float64])(*arrays))
+    scalar = np.vectorize(partial(function, rules), otypes=[np.float64])
+    return float_if_single(scalar(*arrays))
 
 
 def check_each(
     name: str, value: object, number: Real, *, is_nan_allowed: bool = True
 ) -> FloatArray:
-    given = np.asarray(value)
-    with contextlib.suppress(TypeError, ValueError):  # Decimal, or a row of several types
-        given = given.astype(np.float64) if given.dtype.kind == "O" else given
-    if given.dtype.kind not in "iuf":
+    """Return a number or an array as floats; raise ParameterError for the first out of range."""
+    array = np.asarray(value)
+    if array.dtype.kind == "O":
+        with contextlib.suppress(TypeError, ValueError):  # Decimal, or a row of several types
+            array = array.astype(np.float64)
+    if array.dtype.kind not in "iuf":
         raise ParameterError(f"{name} must be numbers, got {repr_plain(value)}")
-    numbers = given.astype(np.float64)
+
+    numbers = array.astype(np.float64)
     bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
     if bad.size:
         try:
             number.read(float(bad.flat[0]))
         except Fault as fault:
-            count = f" in {bad.size} of {numbers.size} places" if numbers.size > 1 else ""
-            raise ParameterError(f"{name} {fault}, got {bad.flat[0]:g}{count}") from None
+            places = f" in {bad.size} of {numbers.size} places" if numbers.size > 1 else ""
+            raise ParameterError(f"{name} {fault}, got {bad.flat[0]:g}{places}") from None
     return numbers
 
 
 @dataclass(frozen=True)
-class Book:
+class Book:  # REPLACE
     """Cross positions on one collateral, by arrays in the order of ``names``, and options.
 
     ``cash`` is the balance less margined positions at their entries. ``followed`` is the instrument
-    whose price each collateral has, empty if none. ``offsets`` is mark less value of each option.
+    whose price each collateral has, empty if none. ``listed`` are the options as they were given,
+    ``options`` their arrays; ``offsets`` is mark less value of each.
     """
 
     names: tuple[str, ...]
@@ -279,7 +310,7 @@ class Book:
     balance: float
     cash: float
     followed: tuple[str, ...]
-    given: tuple[OptionPosition, ...]
+    listed: tuple[OptionPosition, ...]
     groups: tuple[str, ...]
     options: OptionPositions
     option_rules: OptionRules
@@ -287,13 +318,17 @@ class Book:
 
     @property
     def option_groups(self) -> list[str]:
-        return [self.groups[g] for g in self.options.groups.tolist()]
+        """The name of the group of each option."""
+        return [self.groups[number] for number in self.options.groups.tolist()]
 
     def list_linked(self, group: str) -> list[str]:
-        pairs = zip(self.given, self.option_groups, strict=True)
-        labels = {each.label for each, own in pairs if own == group}
+        """Return the instruments that move with the index of a group of options."""
+        labels = set()
+        for position, own_group in zip(self.listed, self.option_groups, strict=True):
+            if own_group == group:
+                labels.add(position.label)
         assets = {*map(find_asset, (group, *labels))}
-        return [each for each in self.names if each in labels or find_asset(each) in assets]
+        return [name for name in self.names if name in labels or find_asset(name) in assets]
 
     def move(self, moving: Collection[str], ratio: float) -> Book:
         """Return the book with the prices of instruments, and groups of options, times a ratio."""
@@ -303,11 +338,15 @@ class Book:
         held = self.held._replace(
             values=self.held.values * factors**powers, prices=self.held.prices * of_assets
         )
+
+        # An index moves with its group, and with any instrument that is linked to it.
         linked = {group: {group, *self.list_linked(group)} for group in {*self.option_groups}}
         are_moved = [not linked[group].isdisjoint(moving) for group in self.option_groups]
         indices = self.options.indices * np.where(are_moved, ratio, 1.0)
         options = self.options._replace(indices=indices, values=self.options.values.copy())
         option_kernels.fill_options(options, self.option_rules)
+
+        # Marks keep their distance to the model's values.
         marks = np.maximum(0.0, options.values + self.offsets)
         return replace(self, held=held, options=options._replace(marks=marks))
 
@@ -315,18 +354,23 @@ class Book:
         return float(option_values.compute_counted_value(self.option_rules, self.options))
 
     def backing(self) -> float:
-        held = kernels.compute_portfolio_backing(self.packed, self.held, self.cash)
-        return float(held) + self.option_value()
+        of_positions = kernels.compute_portfolio_backing(self.packed, self.held, self.cash)
+        return float(of_positions) + self.option_value()
 
-    def requirement(self, at: FloatArray | None = None, *, is_initial: bool = False) -> float:
-        """Return R; ``at`` has the values at which scenarios count gross notional."""
+    def requirement(
+        self, gross_values: FloatArray | None = None, *, is_initial: bool = False
+    ) -> float:
+        """Return R; scenarios count gross notional at ``gross_values``, if there are any."""
         pool = self.pool()
         option_kernels.fill_options(self.options, self.option_rules)
-        if at is None or not self.packed.has_scenarios or self.packed.own > 0:
+        if gross_values is None or not self.packed.has_scenarios or self.packed.own > 0:
             return float(option_kernels.compute_option_requirement(pool, is_initial))
-        counted, loss = self.held._replace(values=at), option_kernels.compute_option_loss(pool)
+
+        # Only the loss is at the prices themselves.
+        loss = option_kernels.compute_option_loss(pool)
         charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
-        return charge + kernels.combine_scenarios(self.packed, counted, loss, is_initial)
+        held = self.held._replace(values=gross_values)
+        return charge + kernels.combine_scenarios(self.packed, held, loss, is_initial)
 
     def pool(self) -> OptionPool:
         return OptionPool(self.packed, self.held, self.options, self.option_rules)
@@ -398,11 +442,15 @@ def requirement(
 
 
 def read_index(book: Book, index: Numbers | None) -> FloatArray | None:
+    """Return the contract values at index prices; None without them."""
     if index is None:
         return None
-    prices, brackets = read_numbers("index", index, book.names), book.packed.brackets
-    rows = zip(brackets.sizes, brackets.are_inverse, prices.values(), strict=True)
-    return np.array([compute_value(*row) for row in rows])
+    prices = read_numbers("index", index, book.names)
+    brackets = book.packed.brackets
+    values = []
+    for i, price in enumerate(prices.values()):
+        values.append(compute_value(brackets.sizes[i], brackets.are_inverse[i], price))
+    return np.array(values)
 
 
 def initial(
@@ -438,7 +486,8 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     """
     assets = r.list_given("collateral", collateral, Collateral)
     worth = list_worth(assets, prices, {})
-    return float(sum(each.value_at(price) for each, price in zip(assets, worth, strict=True)))
+    counted = [asset.value_at(price) for asset, price in zip(assets, worth, strict=True)]
+    return float(sum(counted))
 
 
 def read_book(
@@ -454,107 +503,157 @@ def read_book(
     options: Options = (),
     venue_leverage: Numbers | None = None,
 ) -> Book:
+    """Return the book of what a user names: positions, collateral and options under a rule."""
+    chosen = read_venues(venues, quantities, prices)
+    names = tuple(chosen)
+    held_contracts = read_numbers("quantities", quantities, names, Real(), missing=0.0)
+    prices_now = read_numbers("prices", prices, names)
+    rules = {name: read_rules(venue) for name, venue in chosen.items()}
+    agree_settlement({name: venue.contract for name, venue in chosen.items()})
+    if venue_leverage is not None:
+        rules = set_leverage(rules, venue_leverage)
+
+    assets = r.list_given("collateral", collateral, Collateral)
+    followed = list_followed(assets, names)
+    worth = list_worth(assets, collateral_prices, prices_now)
+
+    listed = r.list_given("options", options, OptionPosition)
+    labels = [position.label for position in listed]
+    declared: MarginRule = r.Requirement().check("rule", rule)
+    resolved = declared.resolve(names, labels)
+    if listed:
+        o.check_options(listed, resolved, rules)
+    groups, group_numbers = o.number_groups(resolved, labels, names)
+
+    packed = resolved.pack(rules, assets, underlyings=groups)
+    haircuts = [venue.contract.haircut for venue in chosen.values()]
+    packed = packed._replace(spot=pack_spot(haircuts))
+    option_arrays = o.pack_options(listed, group_numbers)
+    option_rules = o.pack_option_rules(resolved, option_arrays, groups, names)
+
+    # An option without a mark has its value by the model.
+    option_kernels.fill_options(option_arrays, option_rules)
+    is_unmarked = np.isnan(option_arrays.marks)
+    option_arrays.marks[is_unmarked] = option_arrays.values[is_unmarked]
+
+    entered = prices_now if entries is None else read_numbers("entries", entries, names)
+    held = Holdings(
+        quantities=np.array([*held_contracts.values()], dtype=np.float64),
+        entries=value_contracts(rules, entered),
+        values=value_contracts(rules, prices_now),
+        amounts=np.array([asset.amount for asset in assets], dtype=np.float64),
+        prices=np.array(worth, dtype=np.float64),
+    )
+    money = Real().check("balance", balance)
+    is_margined = ~packed.spot.are_spot
+    return Book(
+        names=names,
+        rule=resolved,
+        packed=packed,
+        held=held,
+        prices=np.array([*prices_now.values()]),
+        entries=np.array([*entered.values()]),
+        balance=money,
+        cash=money - float(np.sum(held.quantities * held.entries * is_margined)),
+        followed=followed,
+        listed=listed,
+        groups=groups,
+        options=option_arrays,
+        option_rules=option_rules,
+        offsets=option_arrays.marks - option_arrays.values,
+    )
+
+
+def read_venues(venues: Venues, quantities: Numbers, prices: Numbers) -> dict[str, Venue]:
+    """Return the venue of each instrument: by name, or one for all that are named.
+
+    A single instrument has no name: it is "0".
+    """
     venues = read_venue(venues)
-    tables: Any = [each for each in (venues, quantities, prices) if isinstance(each, Mapping)]
-    names = tuple(map(str, tables[0] if tables else "0"))  # a single instrument has no name
-    given: Any = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
-    missing = [name for name in names if not hasattr(given.get(name), "brackets")]
+    tables: Any = [table for table in (venues, quantities, prices) if isinstance(table, Mapping)]
+    names = tuple(map(str, tables[0] if tables else "0"))
+    by_name: Any = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
+    missing = [name for name in names if not hasattr(by_name.get(name), "brackets")]
     if missing:
         raise ParameterError(
             f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
             f"for {', '.join(missing)}"
         )
-    chosen = {name: given[name] for name in names}
-    holds = read_numbers("quantities", quantities, names, Real(), missing=0.0)
-    priced = read_numbers("prices", prices, names)
-    rules = {name: read_rules(venue) for name, venue in chosen.items()}
-    agree_settlement({name: venue.contract for name, venue in chosen.items()})
-    if venue_leverage is not None:
-        is_table = isinstance(venue_leverage, Mapping)
-        every = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
-        settings = read_numbers("venue_leverage", every, names)
-        rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
-    assets = r.list_given("collateral", collateral, Collateral)
-    followed = tuple(each.prices if isinstance(each.prices, str) else "" for each in assets)
-    for each, instrument in zip(assets, followed, strict=True):
+    return {name: by_name[name] for name in names}
+
+
+def set_leverage(
+    rules: Mapping[str, MarginRules], venue_leverage: Numbers
+) -> dict[str, MarginRules]:
+    """Return rules with the leverage set at the venue, one for all or one for each."""
+    by_name: Any = venue_leverage
+    if not isinstance(venue_leverage, Mapping):
+        by_name = dict.fromkeys(rules, venue_leverage)
+    settings = read_numbers("venue_leverage", by_name, rules)
+    return {name: row._replace(setting=settings[name]) for name, row in rules.items()}
+
+
+def list_followed(assets: Sequence[Collateral], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the instrument whose price each asset has, empty if none."""
+    followed = tuple(asset.prices if isinstance(asset.prices, str) else "" for asset in assets)
+    for asset, instrument in zip(assets, followed, strict=True):
         if instrument and instrument not in names:
             raise ParameterError(
-                f"prices of collateral {each.name!r} must be a number or an instrument of the "
+                f"prices of collateral {asset.name!r} must be a number or an instrument of the "
                 f"book, {', '.join(names)}, got {instrument!r}"
             )
-    worth = list_worth(assets, collateral_prices, priced)
-    listed = r.list_given("options", options, OptionPosition)
-    labels = [each.label for each in listed]
-    checked: MarginRule = r.Requirement().check("rule", rule)
-    known = checked.resolve(names, labels)
-    if listed:
-        o.check_options(listed, known, rules)
-    groups, numbers = o.number_groups(known, labels, names)
-    packed = known.pack(rules, assets, underlyings=groups)
-    packed = packed._replace(spot=pack_spot([each.contract.haircut for each in chosen.values()]))
-    of_options = o.pack_options(listed, numbers)
-    option_rules = o.pack_option_rules(known, of_options, groups, names)
-    quoted = of_options.marks.copy()
-    option_kernels.fill_options(of_options, option_rules)
-    of_options.marks[:] = np.where(np.isnan(quoted), of_options.values, quoted)
-    entered = priced if entries is None else read_numbers("entries", entries, names)
-    at_entry, now = (
-        [compute_value(rules[name].size, rules[name].is_inverse, each[name]) for name in names]
-        for each in (entered, priced)
-    )
-    rows = ([*holds.values()], at_entry, now, [each.amount for each in assets], worth)
-    held = Holdings(*(np.array(each, dtype=np.float64) for each in rows))
-    money = Real().check("balance", balance)
-    is_margined = ~packed.spot.are_spot
-    return Book(
-        names=names,
-        rule=known,
-        packed=packed,
-        held=held,
-        prices=np.array([*priced.values()]),
-        entries=np.array([*entered.values()]),
-        balance=money,
-        cash=money - float(np.sum(held.quantities * held.entries * is_margined)),
-        followed=followed,
-        given=listed,
-        groups=groups,
-        options=of_options,
-        option_rules=option_rules,
-        offsets=of_options.marks - of_options.values,
-    )
+    return followed
+
+
+def value_contracts(rules: Mapping[str, MarginRules], prices: Mapping[str, float]) -> FloatArray:
+    """Return the value u of a contract of each instrument at a price."""
+    values = [compute_value(row.size, row.is_inverse, prices[name]) for name, row in rules.items()]
+    return np.array(values, dtype=np.float64)
 
 
 def list_worth(
-    assets: Sequence[Collateral], prices: Numbers | None, priced: Mapping[str, float]
+    assets: Sequence[Collateral], prices: Numbers | None, instrument_prices: Mapping[str, float]
 ) -> list[float]:
+    """Return the price of each asset: the given one, that of its instrument, or its own."""
     if prices is not None:
-        given = read_numbers("prices", prices, [each.name for each in assets])
-        return [given[each.name] for each in assets]
-    followed = [each.prices if isinstance(each.prices, str) else "" for each in assets]
-    pairs = zip(assets, followed, strict=True)
-    return [priced[name] if name in priced else each.last_price() for each, name in pairs]
+        by_name = read_numbers("prices", prices, [asset.name for asset in assets])
+        return [by_name[asset.name] for asset in assets]
+    worth = []
+    for asset in assets:
+        if isinstance(asset.prices, str) and asset.prices in instrument_prices:
+            worth.append(instrument_prices[asset.prices])
+        else:
+            worth.append(asset.last_price())
+    return worth
 
 
 def read_numbers(
     noun: str,
-    given: Any,
+    numbers: Any,
     names: Iterable[str],
     number: Real = PRICE,
     missing: float | None = None,
 ) -> dict[str, float]:
-    order, is_table = list(names), isinstance(given, Mapping)
-    numbers = dict(given) if is_table else dict.fromkeys(order[:1], given)
-    unknown = [name for name in numbers if name not in order]
-    absent = [name for name in order if name not in numbers]
+    """Return a number for each name, from a table or, for a single name, from a number.
+
+    ``missing`` stands where a table leaves a name out; None: it may not.
+    """
+    order = list(names)
+    is_table = isinstance(numbers, Mapping)
+    by_name = dict(numbers) if is_table else dict.fromkeys(order[:1], numbers)
+    unknown = [name for name in by_name if name not in order]
+    absent = [name for name in order if name not in by_name]
     if unknown or (absent and (missing is None or not is_table)):
         hint = did_you_mean(unknown[0], order) if unknown else ""
         raise ParameterError(
             f"{noun} must have one number for each of {', '.join(order)}, "
-            f"got {repr_plain(given)}{hint}"
+            f"got {repr_plain(numbers)}{hint}"
         )
-    return {
-        name: float(number.check(f"{noun}.{name}", numbers.get(name, missing))) for name in order
-    }
+
+    checked = {}
+    for name in order:
+        checked[name] = float(number.check(f"{noun}.{name}", by_name.get(name, missing)))
+    return checked
 
 
 def strategy_deposit(
@@ -586,13 +685,14 @@ def strategy_deposit(
     680.0
     """
     book = read_book(venues, quantities, prices, rule, options=options)
-    if not book.given or not isinstance(book.rule, r.Strategy):
-        got = type(book.rule).__name__ if book.given else "no options"
+    if not book.listed or not isinstance(book.rule, r.Strategy):
+        got = type(book.rule).__name__ if book.listed else "no options"
         raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
     needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
-    return float(needed + strategy_kernels.compute_premiums(book.pool()) - book.option_value())
+    premiums = strategy_kernels.compute_premiums(book.pool())
+    return float(needed + premiums - book.option_value())
 
 
 def option_value(options: Options, rule: MarginRule | str) -> float:

@@ -22,94 +22,165 @@ from backtest.margin.option_values import (
     OptionPositions,
     OptionRules,
     ShockTables,
+    compute_forward,
     compute_option_delta,
     compute_option_value,
     compute_otm,
+    find_cash_price,
     is_first,
 )
 from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
 from backtest.margin.strategy_kernels import find_way
 
+N_AFTER = 4
+
+
+LOW_SKEW, HIGH_SKEW, RISE, FALL = range(N_AFTER)
+
+
+SKEW_CAP, SKEW_CAP_SLOPE, ABSOLUTE_CAP, ABSOLUTE_CAP_SLOPE = range(4)
+
+
+LEAST_WIDTH, WIDTH_SCALE, SKEW_LEVEL, SKEW_LEVEL_SLOPE = range(4, 8)
+
 
 def compute_skewed_volatility(
     options: OptionPositions, i: int, shocks: ShockTables, is_absolute: bool
 ) -> float:
+    """Return the volatility of option i under a turn of the smile, linear or absolute."""
+    skew = shocks.skew
     root = math.sqrt(options.years[i])
-    first = 2 if is_absolute else 0
-    cap = shocks.skew[first] + shocks.skew[first + 1] * root
-    level = shocks.skew[6] + shocks.skew[7] * root
-    width = max(shocks.skew[4], root * shocks.skew[5] * level)
-    k = -b.log_ratio(options.indices[i] * options.bases[i], options.strikes[i])
-    k = abs(k) if is_absolute else k
-    turn = k * cap / width if width > 0.0 else 0.0
-    turn = min(cap, turn) if k >= 0.0 else max(-cap, turn)
+    row = ABSOLUTE_CAP if is_absolute else SKEW_CAP
+    cap = skew[row] + skew[row + 1] * root
+    level = skew[SKEW_LEVEL] + skew[SKEW_LEVEL_SLOPE] * root
+    width = max(skew[LEAST_WIDTH], root * skew[WIDTH_SCALE] * level)
+
+    # The turn grows with the distance from the money, up to the cap.
+    distance = -b.log_ratio(compute_forward(options, i), options.strikes[i])
+    if is_absolute:
+        distance = abs(distance)
+    turn = distance * cap / width if width > 0.0 else 0.0
+    turn = min(cap, turn) if distance >= 0.0 else max(-cap, turn)
     return float(options.volatilities[i] * max(0.0, 1.0 + turn))
 
 
 def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    shocks, table, g = rules.shocks, rules.scratch.table, options.groups[i]
-    forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
-    time, distance = math.sqrt(options.years[i]), b.log_ratio(forward, strike)
+    """Write the value of option i in each scenario into ``scratch.table``.
+
+    What does not change with the scenario is computed once: it is the price of
+    ``b.scalar_price`` taken apart, at a forward and a volatility that move.
+    """
+    shocks = rules.shocks
+    table = rules.scratch.table
+    group = options.groups[i]
+    forward = compute_forward(options, i)
+    strike = options.strikes[i]
+    root = math.sqrt(options.years[i])
+    distance = b.log_ratio(forward, strike)
     discount = options.sizes[i] * math.exp(-options.rates[i] * options.years[i])
     middle = math.sqrt(forward) * math.sqrt(strike)
-    days, scale = DAYS_PER_YEAR * options.years[i], 1.0
-    power = shocks.power[0 if days <= shocks.days else 1]
-    if power != 0.0:
-        scale = float((shocks.days / max(days, shocks.least_days)) ** power)
+    scale = compute_shock_scale(shocks, options.years[i])
+
     for k in range(shocks.moves.shape[1]):
-        volatility, shock = options.volatilities[i], shocks.volatilities[g, k]
-        if shock != 0.0:
-            volatility *= max(0.0, 1.0 + shock * scale)
-        if shock > 0.0:
-            volatility = max(volatility, shocks.least_volatility)
-        moved = forward * (1.0 + shocks.moves[g, k])
+        shock = shocks.volatilities[group, k]
+        volatility = shock_volatility(shocks, options.volatilities[i], shock, scale)
+
+        moved = forward * (1.0 + shocks.moves[group, k])
         value = max(0.0, options.signs[i] * (moved - strike))
-        s = volatility * time
-        if s > 0.0:
-            x = -abs(distance + shocks.logs[g, k])
-            value += middle * shocks.roots[g, k] * b.normalized_price(x, s)
+        deviation = volatility * root
+        if deviation > 0.0:
+            x = -abs(distance + shocks.logs[group, k])
+            value += middle * shocks.roots[group, k] * b.normalized_price(x, deviation)
         table[i, k] = discount * value / moved if options.are_coin[i] else discount * value
+
+
+def compute_shock_scale(shocks: ShockTables, years: float) -> float:
+    """Return by what a move of volatility is multiplied for a time to expiry."""
+    days = DAYS_PER_YEAR * years
+    power = shocks.power[0 if days <= shocks.days else 1]
+    if power == 0.0:
+        return 1.0
+    return float((shocks.days / max(days, shocks.least_days)) ** power)
+
+
+def shock_volatility(shocks: ShockTables, volatility: float, shock: float, scale: float) -> float:
+    """Return a volatility after a shock; one that rises has at least the lowest of the rule."""
+    if shock != 0.0:
+        volatility *= max(0.0, 1.0 + shock * scale)
+    if shock > 0.0:
+        volatility = max(volatility, shocks.least_volatility)
+    return volatility
 
 
 def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
     """Return the discount factor of a scenario for an option value (not below 0: a long)."""
-    if len(shocks.discounts) == 0:
+    terms = shocks.discounts
+    if len(terms) == 0:
         return 1.0
-    d = shocks.discounts
+    positive_rate = max(rate, 0.0)
     if value >= 0.0:
-        return float(d[0] * math.exp(-years * (max(rate, 0.0) * d[1] + d[2])))
-    grown = d[3] * math.exp(years * (max(rate, 0.0) * d[4] + d[5]))
+        return float(terms[0] * math.exp(-years * (positive_rate * terms[1] + terms[2])))
+    grown = terms[3] * math.exp(years * (positive_rate * terms[4] + terms[5]))
     return float(min(math.exp(rate * years), grown))
 
 
 def fill_losses(pool: OptionPool) -> None:
-    options, rules, tables = pool.options, pool.rules, pool.packed.scenarios
-    shocks, losses, scratch = rules.shocks, tables.losses, rules.scratch
-    scratch.sums[:] = 0.0
-    scratch.totals[:] = 0.0
-    for i in range(len(options.signs)):
-        quantity, e = options.quantities[i], options.expiries[i]
-        if quantity != 0.0:
-            scratch.totals[e] += quantity * options.values[i]
-            for k in range(scratch.table.shape[1]):
-                scratch.sums[e, k] += quantity * scratch.table[i, k]
+    """Write the loss of each group in each row into ``scenarios.losses``, weighted and relieved.
+
+    Also writes the values of expiries, now and by row, into ``scratch.totals`` and ``sums``.
+    """
+    tables = pool.packed.scenarios
+    shocks = pool.rules.shocks
+    losses = tables.losses
+    fill_expiry_values(pool.options, pool.rules)
+
+    # Futures, and collateral that cancels risk.
     p.fill_nets(pool.packed, pool.held)
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
-            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
+            linear = tables.nets[g, 0]
+            inverse = tables.nets[g, 1]
             losses[g, k] = p.compute_move_loss(linear, inverse, tables.moves[g, k], 1.0)
-    for i in range(len(options.signs)):
-        if is_first(options, i):
-            g, e = options.groups[i], options.expiries[i]
-            for k in range(losses.shape[1]):
-                value = scratch.sums[e, k]
-                discount = compute_discount(shocks, value, options.years[i], options.rates[i])
-                losses[g, k] -= value * discount - scratch.totals[e]
+
+    subtract_option_gains(pool)
+
+    # The relief is an amount in quotes, and the loss may be in coins.
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
             loss = tables.weights[g, k] * losses[g, k]
-            relief = shocks.reliefs[g, k] / find_unit(options, g)
+            relief = shocks.reliefs[g, k] / find_unit(pool.options, g)
             losses[g, k] = max(0.0, loss - relief) if loss > 0.0 else loss
+
+
+def fill_expiry_values(options: OptionPositions, rules: OptionRules) -> None:
+    """Write the value of each expiry now into ``scratch.totals``, and in each row into ``sums``."""
+    scratch = rules.scratch
+    scratch.sums[:] = 0.0
+    scratch.totals[:] = 0.0
+    for i in range(len(options.signs)):
+        quantity = options.quantities[i]
+        expiry = options.expiries[i]
+        if quantity != 0.0:
+            scratch.totals[expiry] += quantity * options.values[i]
+            for k in range(scratch.table.shape[1]):
+                scratch.sums[expiry, k] += quantity * scratch.table[i, k]
+
+
+def subtract_option_gains(pool: OptionPool) -> None:
+    """Subtract from ``scenarios.losses`` what the options of each expiry gain in each row."""
+    options = pool.options
+    scratch = pool.rules.scratch
+    losses = pool.packed.scenarios.losses
+    for i in range(len(options.signs)):
+        if is_first(options, i):
+            group = options.groups[i]
+            expiry = options.expiries[i]
+            for k in range(losses.shape[1]):
+                value = scratch.sums[expiry, k]
+                discount = compute_discount(
+                    pool.rules.shocks, value, options.years[i], options.rates[i]
+                )
+                losses[group, k] -= value * discount - scratch.totals[expiry]
 
 
 def find_unit(options: OptionPositions, g: int) -> float:
@@ -121,77 +192,114 @@ def find_unit(options: OptionPositions, g: int) -> float:
 
 
 def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    scratch, shocks, after = rules.scratch, rules.shocks, rules.scratch.table.shape[1] - 4
-    linear, absolute, forward = 0.0, 0.0, 0.0
+    """Return the largest of three sums over the expiries of group g: two of the skew, one of moves.
+
+    The turns of the smile count by what they change, up or down; the moves of the forward by a
+    share of their loss.
+    """
+    scratch = rules.scratch
+    shocks = rules.shocks
+    after = scratch.table.shape[1] - N_AFTER
+    linear = 0.0
+    absolute = 0.0
+    forward = 0.0
     for i in range(len(options.signs)):
         if options.groups[i] == g and is_first(options, i):
-            e, years, rate = options.expiries[i], options.years[i], options.rates[i]
-            now = scratch.totals[e]
+            expiry = options.expiries[i]
+            years = options.years[i]
+            rate = options.rates[i]
+            value_now = scratch.totals[expiry]
             if len(shocks.skew) > 0:
-                one, two = scratch.sums[e, after], scratch.sums[e, after + 1]
-                linear += abs(one * compute_discount(shocks, one, years, rate) - now)
-                absolute += abs(two * compute_discount(shocks, two, years, rate) - now)
+                low = scratch.sums[expiry, after + LOW_SKEW]
+                high = scratch.sums[expiry, after + HIGH_SKEW]
+                linear += abs(low * compute_discount(shocks, low, years, rate) - value_now)
+                absolute += abs(high * compute_discount(shocks, high, years, rate) - value_now)
             if len(shocks.expiry_charge) > 0:
-                least = min(scratch.sums[e, after + 2], scratch.sums[e, after + 3]) - now
+                risen = scratch.sums[expiry, after + RISE]
+                fallen = scratch.sums[expiry, after + FALL]
+                worst_gain = min(risen, fallen) - value_now
                 share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
-                forward += share * max(0.0, -least)
+                forward += share * max(0.0, -worst_gain)
     return max(linear, absolute, forward)
 
 
 def compute_option_loss(pool: OptionPool) -> float:
-    options, rules, tables, total = pool.options, pool.rules, pool.packed.scenarios, 0.0
+    """Return the worst loss of options, futures and collateral, products and charges summed."""
+    options = pool.options
+    rules = pool.rules
+    tables = pool.packed.scenarios
     fill_losses(pool)
+
+    total = 0.0
     for product in range(tables.n_products):
-        k, charged = p.find_product_row(tables, product), 0.0
-        worst = p.compute_product_loss(tables, product, k) if k >= 0 else 0.0
+        worst = 0.0
+        row = p.find_product_row(tables, product)
+        if row >= 0:
+            worst = p.compute_product_loss(tables, product, row)
+
+        charged = 0.0
         for g in range(len(tables.products)):
             if tables.products[g] == product:
                 charged += compute_charges_by_expiry(options, rules, g)
         total += max(worst, charged)
+
     if max(rules.shocks.delta_charge[0], rules.shocks.delta_charge[1]) > 0.0:
         total += compute_delta_charge(options, rules)
     return total
 
 
 def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
-    shocks, scratch, total = rules.shocks, rules.scratch, 0.0
-    scratch.totals[:] = 0.0
+    """Return the charge on the absolute delta of the options of each expiry.
+
+    Writes the deltas over ``scratch.totals``, which is not needed any more.
+    """
+    shocks = rules.shocks
+    totals = rules.scratch.totals
+    totals[:] = 0.0
     for i in range(len(options.signs)):
-        price = 1.0 if options.are_coin[i] else options.indices[i]
         delta = options.quantities[i] * compute_option_delta(options, i)
-        scratch.totals[options.expiries[i]] += delta * price
+        totals[options.expiries[i]] += delta * find_cash_price(options, i)
+
+    charge = 0.0
     for i in range(len(options.signs)):
         if is_first(options, i):
             rate = max(shocks.delta_charge[0], shocks.delta_charge[1] * options.years[i])
-            total += rate * abs(scratch.totals[options.expiries[i]])
-    return total
+            charge += rate * abs(totals[options.expiries[i]])
+    return charge
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    shocks, nets, total = rules.shocks, rules.scratch.nets, 0.0
-    rate = shocks.short_charge[1 if is_initial else 0]
-    if rate > 0.0:
-        nets[:] = 0.0
-        for i in range(len(options.signs)):
-            price = 1.0 if options.are_coin[i] else options.indices[i]
-            nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
-        for pair in range(len(nets)):
-            total += max(0.0, -nets[pair])
-    return float(rate * total)
+    """Return the charge on notional that is net short by strike and expiry."""
+    nets = rules.scratch.nets
+    rate = rules.shocks.short_charge[1 if is_initial else 0]
+    if rate <= 0.0:
+        return 0.0
+
+    nets[:] = 0.0
+    for i in range(len(options.signs)):
+        price = find_cash_price(options, i)
+        nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
+    net_short = 0.0
+    for pair in range(len(nets)):
+        net_short += max(0.0, -nets[pair])
+    return float(rate * net_short)
 
 
 def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    rates, total = rules.rates, 0.0
+    """Return what shorts need, each option by itself."""
+    rates = rules.rates
+    total = 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] < 0.0:
-            unit = 1.0 if options.are_coin[i] else options.indices[i]
-            forward = options.indices[i] * options.bases[i]
+            unit = find_cash_price(options, i)
             mark = options.marks[i] / options.sizes[i]
             of_mark = rates.of_mark * mark if options.signs[i] < 0.0 else 0.0
             needed = max(rates.maintenance * unit, of_mark) * rates.factor
             if is_initial:
-                out = compute_otm(options, i, forward) / forward
-                needed = max(needed, max(rates.least, rates.initial - out) * rates.factor * unit)
+                forward = compute_forward(options, i)
+                otm = compute_otm(options, i, forward) / forward
+                rate = max(rates.least, rates.initial - otm)
+                needed = max(needed, rate * rates.factor * unit)
             total -= options.quantities[i] * (options.sizes[i] * (needed + mark))
     return total
 
@@ -204,35 +312,47 @@ def fill_options(options: OptionPositions, rules: OptionRules) -> None:
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
     """Write the value of option i into ``options``, and under scenarios that in each."""
-    volatility, shocks, table = options.volatilities[i], rules.shocks, rules.scratch.table
+    shocks = rules.shocks
+    table = rules.scratch.table
+    volatility = options.volatilities[i]
     options.values[i] = compute_option_value(options, i, 1.0, volatility)
     if rules.kind != BY_SCENARIOS:
         return
+
     fill_row_values(options, rules, i)
     after = shocks.moves.shape[1]
     if len(shocks.skew) > 0:
-        for row in range(2):
-            turned = compute_skewed_volatility(options, i, shocks, row == 1)
-            table[i, after + row] = compute_option_value(options, i, 1.0, turned)
+        low = compute_skewed_volatility(options, i, shocks, is_absolute=False)
+        high = compute_skewed_volatility(options, i, shocks, is_absolute=True)
+        table[i, after + LOW_SKEW] = compute_option_value(options, i, 1.0, low)
+        table[i, after + HIGH_SKEW] = compute_option_value(options, i, 1.0, high)
     if len(shocks.expiry_charge) > 0:
         move = shocks.expiry_charge[0]
-        table[i, after + 2] = compute_option_value(options, i, 1.0 + move, volatility)
-        table[i, after + 3] = compute_option_value(options, i, 1.0 - move, volatility)
+        table[i, after + RISE] = compute_option_value(options, i, 1.0 + move, volatility)
+        table[i, after + FALL] = compute_option_value(options, i, 1.0 - move, volatility)
 
 
 @kernel
 def compute_option_requirement(pool: OptionPool, is_initial: bool) -> float:
-    packed, held, options, rules = pool.packed, pool.held, pool.options, pool.rules
+    """Return the requirement of a pool with options, under the rule that they have."""
+    packed = pool.packed
+    held = pool.held
+    options = pool.options
+    rules = pool.rules
     if rules.kind == BY_SCENARIOS:
-        margin = p.combine_scenarios(packed, held, compute_option_loss(pool), is_initial)
+        loss = compute_option_loss(pool)
+        margin = p.combine_scenarios(packed, held, loss, is_initial)
         return margin + compute_short_charge(options, rules, is_initial)
-    total = p.compute_portfolio_requirement(packed, held, is_initial)
+
+    # Brackets of the other positions, and options beside them.
+    of_brackets = p.compute_portfolio_requirement(packed, held, is_initial)
     if rules.kind != BY_STRATEGIES:
-        return total + compute_standard(options, rules, is_initial)
+        return of_brackets + compute_standard(options, rules, is_initial)
     of_strategies = 0.0
     for g in range(len(rules.underlyings)):
-        of_strategies += find_way(pool, g, is_initial)[1]
-    return total + of_strategies
+        _, needed = find_way(pool, g, is_initial)
+        of_strategies += needed
+    return of_brackets + of_strategies
 
 
 DENSITY = 0.39894228040143276
@@ -240,53 +360,96 @@ DENSITY = 0.39894228040143276
 
 
 def bound_value_slope(options: OptionPositions, i: int, low: float, move: float) -> float:
-    """Return an upper bound of the change of an option value per price, at prices from ``low``."""
-    size, years, rate = options.sizes[i], options.years[i], options.rates[i]
-    discount = math.exp(abs(rate) * years)
-    forward = low * options.bases[i] * move
+    """Return an upper bound of the change of an option value per price, at prices from ``low``.
+
+    ``move`` is a factor of the price. A delta is at most 1; in coins the value is divided by the
+    forward, which makes the slope steeper where the strike is over it.
+    """
+    size = options.sizes[i]
+    discount = math.exp(abs(options.rates[i]) * options.years[i])
     if options.are_coin[i]:
+        forward = low * options.bases[i] * move
         return float(size * discount / low * max(1.0, options.strikes[i] / forward))
     return float(size * discount * options.bases[i] * move)
 
 
 def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
     """Return an upper bound of the change of a scenario loss per price, at prices from ``low``."""
-    packed, options, shocks = pool.packed, pool.options, pool.rules.shocks
-    g, years, most = options.groups[i], options.years[i], 0.0
+    tables = pool.packed.scenarios
+    options = pool.options
+    shocks = pool.rules.shocks
+    # Discounts and charges by expiry change with the sign of a sum: they have no bound here.
     if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
-    here = bound_value_slope(options, i, low, 1.0)
+
+    # A loss is a value in the row less the value now.
+    group = options.groups[i]
+    steepest = 0.0
+    slope_now = bound_value_slope(options, i, low, 1.0)
     for k in range(shocks.moves.shape[1]):
-        moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[g, k])
-        most = max(most, packed.scenarios.weights[g, k] * (moved + here))
-    s = options.volatilities[i] * math.sqrt(years)
-    bend = DENSITY / s if s > 0.0 else math.inf
-    turn = bend / low if options.are_coin[i] else 1.0 + bend
-    charge = max(shocks.delta_charge[0], shocks.delta_charge[1] * years)
-    most += charge * options.sizes[i] * turn if charge > 0.0 else 0.0
-    short = 0.0 if options.are_coin[i] else shocks.short_charge[0] * options.sizes[i]
-    return float(packed.scenarios.factor * most + short)
+        moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[group, k])
+        steepest = max(steepest, tables.weights[group, k] * (moved + slope_now))
+
+    charge = max(shocks.delta_charge[0], shocks.delta_charge[1] * options.years[i])
+    if charge > 0.0:
+        steepest += charge * options.sizes[i] * bound_delta_slope(options, i, low)
+    short_slope = 0.0
+    if not options.are_coin[i]:
+        short_slope = shocks.short_charge[0] * options.sizes[i]
+    return float(tables.factor * steepest + short_slope)
+
+
+def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
+    """Return an upper bound of the change of the delta, in money, of a unit of option i per price.
+
+    A delta bends most where the normal density is largest; without deviation it jumps.
+    """
+    deviation = options.volatilities[i] * math.sqrt(options.years[i])
+    bend = DENSITY / deviation if deviation > 0.0 else math.inf
+    if options.are_coin[i]:
+        return bend / low
+    return 1.0 + bend
 
 
 @of_options(returns=0.0)
 def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> float:
-    """Return an upper bound of the change of backing less requirement of option i per price."""
-    packed, options, rules = pool.packed, pool.options, pool.rules
-    here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
-    unit, relief = 0.0 if options.are_coin[i] else size, 0.0
+    """Return an upper bound of the change of backing less requirement of option i per price.
+
+    With ``gains`` the price moves so that the option gains: then its value takes nothing away.
+    """
+    packed = pool.packed
+    options = pool.options
+    rules = pool.rules
+    slope_now = bound_value_slope(options, i, low, 1.0)
+    needed = bound_requirement_slope(pool, i, low, slope_now)
+    lost = packed.level * needed
+    if not gains:
+        lost = slope_now + packed.level * needed
+    if not options.are_coin[i]:
+        return float(abs(options.quantities[i]) * lost)
+
+    # In coins, what is taken off losses changes with the price too.
+    relief = 0.0
     if rules.kind == BY_SCENARIOS:
-        needed = bound_scenario_slope(pool, i, low)
         for k in range(rules.shocks.reliefs.shape[1]):
             relief = max(relief, rules.shocks.reliefs[options.groups[i], k])
-    elif rules.kind == BY_STRATEGIES:
-        needed = here + size * (2.0 + rates.naked + rates.least_call)
-    else:
-        needed = here + rates.factor * (rates.maintenance * unit + rates.of_mark * here)
-    lost = (0.0 if gains else here) + packed.level * needed
-    if options.are_coin[i]:  # in coins, what is taken off losses changes too
-        lost_relief = packed.level * packed.scenarios.factor * relief / (low * low)
-        return float(abs(options.quantities[i]) * lost + lost_relief)
-    return float(abs(options.quantities[i]) * lost)
+    lost_relief = packed.level * packed.scenarios.factor * relief / (low * low)
+    return float(abs(options.quantities[i]) * lost + lost_relief)
+
+
+def bound_requirement_slope(pool: OptionPool, i: int, low: float, slope_now: float) -> float:
+    """Return an upper bound of the change per price of what a contract of option i needs."""
+    options = pool.options
+    rules = pool.rules
+    rates = rules.rates
+    if rules.kind == BY_SCENARIOS:
+        return bound_scenario_slope(pool, i, low)
+    size = options.sizes[i]
+    if rules.kind == BY_STRATEGIES:
+        return float(slope_now + size * (2.0 + rates.naked + rates.least_call))
+    unit = 0.0 if options.are_coin[i] else size
+    of_maintenance = rates.maintenance * unit + rates.of_mark * slope_now
+    return float(slope_now + rates.factor * of_maintenance)
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
@@ -302,16 +465,19 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
     """Return an upper bound of the scenario requirement per notional."""
-    tables, most = packed.scenarios, 0.0
+    tables = packed.scenarios
+    steepest = 0.0
     for g in range(len(tables.products)):
         for k in range(tables.moves.shape[1]):
             rate = p.compute_gain_rate(is_inverse, tables.moves[g, k])
-            most = max(most, tables.weights[g, k] * abs(rate))
-    total = tables.factor * most + tables.minimum + tables.contingency
+            steepest = max(steepest, tables.weights[g, k] * abs(rate))
+    total = tables.factor * steepest + tables.minimum + tables.contingency
     return float(total + tables.pair_contingency)
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:
     """Return an upper bound of the change of backing less requirement per price of asset c."""
-    rate = bound_scenario_rate(packed, False) if packed.has_scenarios else 0.0
+    rate = 0.0
+    if packed.has_scenarios:
+        rate = bound_scenario_rate(packed, is_inverse=False)
     return float(abs(held.amounts[c]) * (1.0 + packed.level * rate))

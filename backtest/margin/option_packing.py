@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from backtest.core import IntArray, ParameterError
+from backtest.core import FloatArray, IntArray, ParameterError
 from backtest.margin import option_values
 from backtest.margin.brackets import MarginRules
-from backtest.margin.option_values import OptionPositions, OptionRates, OptionRules, ShockTables
+from backtest.margin.option_kernels import N_AFTER
+from backtest.margin.option_values import (
+    OptionPositions,
+    OptionRates,
+    OptionRules,
+    OptionScratch,
+    ShockTables,
+)
 from backtest.margin.requirement_rule import (
     NO_SHOCKS,
     MarginRule,
@@ -31,123 +38,182 @@ def number_groups(
 ) -> tuple[tuple[str, ...], IntArray]:
     """Return the names of groups in order, and the number of the group of each label."""
     groups = rule.list_groups(names)
-    of_names = {name: group for group, members in groups.items() for name in members}
-    names_of_groups = [of_names.get(each, each) for each in labels]
-    order = tuple(dict.fromkeys([*groups, *names_of_groups]))
-    return order, index_names(names_of_groups, order)
+    group_of_name = {name: group for group, members in groups.items() for name in members}
+    wanted = [group_of_name.get(label, label) for label in labels]
+    order = tuple(dict.fromkeys([*groups, *wanted]))
+    return order, index_names(wanted, order)
 
 
-def pack_options(given: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
-    options, years = [each.option for each in given], [each.years for each in given]
-    strikes = [float(each.strike) for each in options]
+def pack_options(positions: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
+    """Return options as arrays; ``values`` are unknown yet, and marks NaN where there are none."""
+    options = [position.option for position in positions]
+    years = [position.years for position in positions]
+    strikes = [float(option.strike) for option in options]
     expiries = list(zip(groups.tolist(), years, strict=True))
+    marks = []
+    for position in positions:
+        mark = math.nan if position.mark is None else position.mark * position.option.size
+        marks.append(mark)
+
     numbers: dict[str, Any] = {
-        "signs": [each.sign for each in options],
+        "signs": [option.sign for option in options],
         "strikes": strikes,
-        "sizes": [each.size for each in options],
+        "sizes": [option.size for option in options],
         "years": years,
-        "rates": [each.rate for each in given],
-        "volatilities": [each.volatility for each in given],
-        "bases": [(each.forward or each.index) / each.index for each in given],
-        "indices": [each.index for each in given],
-        "quantities": [each.quantity for each in given],
-        "values": [math.nan] * len(given),
-        "marks": [None if each.mark is None else each.mark * each.option.size for each in given],
+        "rates": [position.rate for position in positions],
+        "volatilities": [position.volatility for position in positions],
+        "bases": [(row.forward or row.index) / row.index for row in positions],
+        "indices": [position.index for position in positions],
+        "quantities": [position.quantity for position in positions],
+        "values": [math.nan] * len(positions),
+        "marks": marks,
     }
     return OptionPositions(
-        are_coin=np.array([each.is_coin for each in options], dtype=np.bool_),
+        are_coin=np.array([option.is_coin for option in options], dtype=np.bool_),
         groups=groups,
         expiries=number_each(expiries),
         pairs=number_each(list(zip(expiries, strikes, strict=True))),
-        **{name: np.array(each, dtype=np.float64) for name, each in numbers.items()},
+        **{name: np.array(column, dtype=np.float64) for name, column in numbers.items()},
     )
+
+
+KINDS: dict[type, int] = {
+    ScenarioMargin: option_values.BY_SCENARIOS,
+    Standard: option_values.PER_OPTION,
+    Strategy: option_values.BY_STRATEGIES,
+}
 
 
 def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Names, names: Names
 ) -> OptionRules:
-    scenarios = rule if isinstance(rule, ScenarioMargin) else None
-    kinds = {
-        ScenarioMargin: option_values.BY_SCENARIOS,
-        Standard: option_values.PER_OPTION,
-        Strategy: option_values.BY_STRATEGIES,
-    }
-    shocks, order = NO_SHOCKS if scenarios is None else scenarios.options, list(names)
-    moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
-    n, rows = len(options.signs), moves.shape[1]
-    numbers = ("days", "least_days", "least_volatility")
-    terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
-    packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
-    packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
-    own = rule if isinstance(rule, Standard | Strategy) else None
-    counted = option_values.NET if scenarios else option_values.NONE
-    if getattr(rule, "option_value", "none") == "long":
-        counted = option_values.LONG
-    n_expiries = int(options.expiries.max(initial=-1)) + 1
-    places = [order.index(each) if each in order else -1 for each in groups]
+    """Return what a rule says of options as arrays, with the room for one evaluation of them."""
+    order = list(names)
+    places = [order.index(group) if group in order else -1 for group in groups]
+    rates = dict.fromkeys(OptionRates._fields, 0.0)
+    if isinstance(rule, Standard | Strategy):
+        rates = {name: float(getattr(rule, name, 0.0)) for name in rates}
+    shocks = pack_shocks(rule, groups)
     return OptionRules(
-        kind=kinds.get(type(rule), option_values.BY_BRACKETS),
-        counted=counted,
+        kind=KINDS.get(type(rule), option_values.BY_BRACKETS),
+        counted=find_counted(rule),
         underlyings=np.array(places, dtype=np.int64),
-        shocks=ShockTables(
-            moves=moves,
-            logs=np.log1p(moves),
-            roots=np.sqrt(1.0 + moves),
-            volatilities=volatilities,
-            reliefs=reliefs,
-            **packed,
-        ),
-        rates=OptionRates(**{x: float(getattr(own, x, 0.0)) for x in OptionRates._fields}),
-        scratch=option_values.OptionScratch(
-            table=np.zeros((n, rows + 4)),
-            sums=np.zeros((n_expiries, rows + 4)),
-            totals=np.zeros(n_expiries),
-            nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
-            matches=np.zeros((n, n + 1)),
-            rows=np.zeros((5, n + 1)),
-            paths=np.zeros((2, n + 1), dtype=np.int64),
-        ),
+        shocks=shocks,
+        rates=OptionRates(**rates),
+        scratch=make_scratch(options, n_rows=shocks.moves.shape[1]),
+    )
+
+
+def find_counted(rule: MarginRule) -> int:
+    """Return which option values back the account under a rule."""
+    if getattr(rule, "option_value", "none") == "long":
+        return option_values.LONG
+    if isinstance(rule, ScenarioMargin):
+        return option_values.NET
+    return option_values.NONE
+
+
+def pack_shocks(rule: MarginRule, groups: Names) -> ShockTables:
+    """Return what the scenarios of a rule are for options; without effect under other rules."""
+    scenarios = rule if isinstance(rule, ScenarioMargin) else None
+    declared = NO_SHOCKS if scenarios is None else scenarios.options
+    moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
+
+    def pack(terms: Sequence[float] | None) -> FloatArray:
+        return np.array(terms or (), dtype=np.float64)
+
+    return ShockTables(
+        moves=moves,
+        logs=np.log1p(moves),
+        roots=np.sqrt(1.0 + moves),
+        volatilities=volatilities,
+        reliefs=reliefs,
+        days=declared.days,
+        least_days=declared.least_days,
+        least_volatility=declared.least_volatility,
+        power=pack(declared.power),
+        short_charge=pack(declared.short_charge),
+        delta_charge=pack(declared.delta_charge),
+        discounts=pack(declared.discounts),
+        skew=pack(declared.skew),
+        expiry_charge=pack(declared.expiry_charge),
+    )
+
+
+def make_scratch(options: OptionPositions, n_rows: int) -> OptionScratch:
+    n = len(options.signs)
+    n_expiries = int(options.expiries.max(initial=-1)) + 1
+    n_columns = n_rows + N_AFTER
+    return OptionScratch(
+        table=np.zeros((n, n_columns)),
+        sums=np.zeros((n_expiries, n_columns)),
+        totals=np.zeros(n_expiries),
+        nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
+        matches=np.zeros((n, n + 1)),
+        rows=np.zeros((5, n + 1)),
+        paths=np.zeros((2, n + 1), dtype=np.int64),
     )
 
 
 def check_options(
     options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
 ) -> None:
+    """Raise ParameterError if a rule cannot margin options, or they do not belong together."""
     if not isinstance(rule, ScenarioMargin | Standard | Strategy):
         raise ParameterError(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
         )
-    coin = [each.option.name for each in options if each.option.is_coin]
-    currencies = {f"{x.option.underlying} coins" if x.option.is_coin else "cash" for x in options}
-    if len(currencies) > 1:
-        listed = ", ".join(sorted(currencies))
-        raise ParameterError(f"options of one balance must settle in one currency, got {listed}")
-    if coin and isinstance(rule, Strategy):
-        raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
-    for name, own in rules.items():
-        if own.is_inverse != bool(coin):
-            kinds = "in coins beside a linear" if coin else "in cash beside an inverse"
-            raise ParameterError(
-                "options and contracts of one balance must settle in one currency, got "
-                f"{options[0].option.name} {kinds} contract, {name}"
-            )
-    first: dict[str, OptionPosition] = {}
-    for each in options:
-        other = first.setdefault(each.label, each)
-        for field in ("index", "at"):
-            one, two = getattr(other, field), getattr(each, field)
-            if one != two:
-                raise ParameterError(
-                    f"options of one underlying must have one {field}, got {one} for "
-                    f"{other.option.name} and {two} for {each.option.name}"
-                )
-        if isinstance(rule, ScenarioMargin) and each.volatility is None:
+    check_settlement(options, rule, rules)
+
+    first_of_label: dict[str, OptionPosition] = {}
+    for position in options:
+        first = first_of_label.setdefault(position.label, position)
+        check_same_underlying(first, position)
+        if isinstance(rule, ScenarioMargin) and position.volatility is None:
             raise ParameterError(
                 "portfolio margin needs the volatility of each option, got none for "
-                f"{each.option.name}; bt.options.implied_volatility finds it from a mark"
+                f"{position.option.name}; bt.options.implied_volatility finds it from a mark"
             )
     if isinstance(rule, ScenarioMargin):
         check_moves(rule)
+
+
+def check_settlement(
+    options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
+) -> None:
+    """Raise ParameterError unless all options and contracts settle in one currency."""
+    currencies = set()
+    for position in options:
+        option = position.option
+        currencies.add(f"{option.underlying} coins" if option.is_coin else "cash")
+    if len(currencies) > 1:
+        listed = ", ".join(sorted(currencies))
+        raise ParameterError(f"options of one balance must settle in one currency, got {listed}")
+
+    first = options[0].option
+    if first.is_coin and isinstance(rule, Strategy):
+        raise ParameterError(
+            f"margin by strategies is of options settled in cash, got {first.name}"
+        )
+    for name, row in rules.items():
+        if row.is_inverse != first.is_coin:
+            kinds = "in coins beside a linear" if first.is_coin else "in cash beside an inverse"
+            raise ParameterError(
+                "options and contracts of one balance must settle in one currency, got "
+                f"{first.name} {kinds} contract, {name}"
+            )
+
+
+def check_same_underlying(first: OptionPosition, other: OptionPosition) -> None:
+    """Raise ParameterError if two options of one underlying have another index or time."""
+    for field in ("index", "at"):
+        expected = getattr(first, field)
+        got = getattr(other, field)
+        if expected != got:
+            raise ParameterError(
+                f"options of one underlying must have one {field}, got {expected} for "
+                f"{first.option.name} and {got} for {other.option.name}"
+            )
 
 
 def check_moves(rule: ScenarioMargin) -> None:

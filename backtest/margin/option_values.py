@@ -21,6 +21,20 @@ BY_BRACKETS, BY_SCENARIOS, PER_OPTION, BY_STRATEGIES = 0, 1, 2, 3
 """How options are margined; brackets have no rule for a short."""
 
 
+def compute_forward(options: OptionPositions, i: int) -> float:
+    """Return the forward of option i at its index, in quotes."""
+    forward: float = options.indices[i] * options.bases[i]
+    return forward
+
+
+def find_cash_price(options: OptionPositions, i: int) -> float:
+    """Return what a unit of the underlying of option i costs: 1 coin, or the index in cash."""
+    if options.are_coin[i]:
+        return 1.0
+    price: float = options.indices[i]
+    return price
+
+
 class OptionPositions(NamedTuple):
     """n options held: what they are, and what their values depend on; arrays of shape (n,).
 
@@ -130,46 +144,71 @@ SMALL_VEGA = 1e-4
 def compute_option_value(
     options: OptionPositions, i: int, ratio: float, volatility: float
 ) -> float:
-    forward, strike = options.indices[i] * options.bases[i] * ratio, options.strikes[i]
-    sign, years, rate = options.signs[i], options.years[i], options.rates[i]
-    price = b.scalar_price(sign, forward, strike, years, volatility, rate, options.are_coin[i])
+    """Return the value of a contract of option i, its forward times a ratio."""
+    price = b.scalar_price(
+        options.signs[i],
+        compute_forward(options, i) * ratio,
+        options.strikes[i],
+        options.years[i],
+        volatility,
+        options.rates[i],
+        options.are_coin[i],
+    )
     return float(options.sizes[i] * price)
 
 
 def compute_option_delta(options: OptionPositions, i: int) -> float:
+    """Return the delta of a contract of option i, undiscounted, in units of the underlying."""
     return float(options.sizes[i] * compute_greeks(options, i, 0.0).delta)
 
 
 def is_vega_small(options: OptionPositions, i: int) -> bool:
-    forward = options.indices[i] * options.bases[i]
-    return bool(compute_greeks(options, i, options.rates[i]).vega < SMALL_VEGA * forward)
+    vega = compute_greeks(options, i, options.rates[i]).vega
+    return bool(vega < SMALL_VEGA * compute_forward(options, i))
 
 
 def compute_greeks(options: OptionPositions, i: int, rate: float) -> Greeks:
-    forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
-    years, volatility = options.years[i], options.volatilities[i]
-    return b.scalar_greeks(options.signs[i], forward, strike, years, volatility, rate, False)
+    """Return the greeks of a unit of option i at an interest rate, as if settled in cash."""
+    return b.scalar_greeks(
+        options.signs[i],
+        compute_forward(options, i),
+        options.strikes[i],
+        options.years[i],
+        options.volatilities[i],
+        rate,
+        False,
+    )
 
 
 def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -> float:
+    """Return the share of the mark of option i that backs the account."""
     if rules.counted == NET:
         return 1.0
     if options.quantities[i] <= 0.0:
         return 0.0
     if rules.counted == LONG:
         return 1.0
+
+    # A loan value: of longs that last, where no option of their kind is sold.
     is_lasting = DAYS_PER_YEAR * options.years[i] > rules.rates.loan_days
     if not (rules.rates.loan_value > 0.0 and is_lasting):
         return 0.0
-    shorts = 0
+    n_sold = 0
     for j in range(len(options.signs)):
-        is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
-        shorts += is_alike and options.quantities[j] < 0.0
-    return rules.rates.loan_value if shorts == 0 else 0.0
+        n_sold += is_alike(options, i, j) and options.quantities[j] < 0.0
+    if n_sold > 0:
+        return 0.0
+    return rules.rates.loan_value
+
+
+def is_alike(options: OptionPositions, i: int, j: int) -> bool:
+    """Return whether two options are of one group, and both calls or both puts."""
+    return bool(options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i])
 
 
 @of_options(returns=0.0)
 def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float:
+    """Return what options add to the backing, at their marks."""
     total = 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] != 0.0:
@@ -180,6 +219,7 @@ def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float
 
 @of_options(returns=0.0)
 def compute_options_value(options: OptionPositions) -> float:
+    """Return the value of all options at their marks, that of shorts negative."""
     total = 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] != 0.0:
@@ -188,15 +228,18 @@ def compute_options_value(options: OptionPositions) -> float:
 
 
 def is_first(options: OptionPositions, i: int) -> bool:
-    count = 0
+    """Return whether option i is the first of its expiry, which then stands for it."""
+    n_before = 0
     for j in range(i):
-        count += options.expiries[j] == options.expiries[i]
-    return count == 0
+        n_before += options.expiries[j] == options.expiries[i]
+    return n_before == 0
 
 
 def compute_otm(options: OptionPositions, i: int, price: float) -> float:
+    """Return how far a unit of option i is out of the money at a price, at least 0."""
     return float(max(0.0, options.signs[i] * (options.strikes[i] - price)))
 
 
 def compute_payoff(options: OptionPositions, i: int, price: float) -> float:
+    """Return the payoff of a unit of option i at a price of its underlying."""
     return float(max(0.0, options.signs[i] * (price - options.strikes[i])))

@@ -175,11 +175,13 @@ def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> flo
     counted = 0.0
     for k in range(tables.counts[c]):
         if value > tables.floors[c, k]:
-            counted += tables.rates[c, k] * (min(value, tables.caps[c, k]) - tables.floors[c, k])
+            in_tier = min(value, tables.caps[c, k]) - tables.floors[c, k]
+            counted += tables.rates[c, k] * in_tier
     return counted
 
 
 def compute_collateral_value(tables: CollateralTables, held: Holdings) -> float:
+    """Return what all collateral counts for: its value at its rates, debts in full."""
     total = 0.0
     for c in range(len(held.amounts)):
         if held.amounts[c] != 0.0:
@@ -188,6 +190,7 @@ def compute_collateral_value(tables: CollateralTables, held: Holdings) -> float:
 
 
 def compute_full_value(held: Holdings) -> float:
+    """Return the value of all collateral, without haircuts."""
     total = 0.0
     for c in range(len(held.amounts)):
         if held.amounts[c] != 0.0:
@@ -196,10 +199,14 @@ def compute_full_value(held: Holdings) -> float:
 
 
 def compute_gain_rate(is_inverse: bool, move: float) -> float:
-    return move / (1.0 + move) if is_inverse else move
+    """Return the gain of a contract per unit of its notional in a move of the price."""
+    if is_inverse:
+        return move / (1.0 + move)
+    return move
 
 
 def compute_move_loss(linear: float, inverse: float, move: float, weight: float) -> float:
+    """Return what net notionals of linear and inverse contracts lose in a move, by its weight."""
     gain = linear * move
     if inverse != 0.0:
         gain += inverse * (move / (1.0 + move))
@@ -208,14 +215,17 @@ def compute_move_loss(linear: float, inverse: float, move: float, weight: float)
 
 @inlined
 def compute_exposure(held: Holdings, i: int) -> float:
+    """Return the notional of instrument i with the sign of its position."""
     exposure: float = held.quantities[i] * abs(held.values[i])
     return exposure
 
 
 def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
+    """Write the net notionals of each group, linear and inverse, into ``scenarios.nets``."""
     tables = rules.scenarios
     for g in range(len(tables.products)):
-        linear, inverse = 0.0, 0.0
+        linear = 0.0
+        inverse = 0.0
         for place in range(tables.starts[g], tables.starts[g + 1]):
             i = tables.members[place]
             if is_in_pool(rules, held, i):
@@ -223,45 +233,65 @@ def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
                     inverse += compute_exposure(held, i)
                 else:
                     linear += compute_exposure(held, i)
-        tables.nets[g, 0], tables.nets[g, 1] = linear, inverse
+        tables.nets[g, 0] = linear
+        tables.nets[g, 1] = inverse
+
+    # Collateral that cancels risk is a linear part of its group.
     for c in range(len(held.amounts)):
-        if rules.collateral.groups[c] >= 0 and held.amounts[c] != 0.0:
-            tables.nets[rules.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
+        group = rules.collateral.groups[c]
+        if group >= 0 and held.amounts[c] != 0.0:
+            tables.nets[group, 0] += held.amounts[c] * held.prices[c]
 
 
 def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
+    """Return the loss of a product in row k: losses in full, gains by ``offset``."""
     total = 0.0
     for g in range(len(tables.products)):
         if tables.products[g] == product:
             loss = tables.losses[g, k]
-            total += (1.0 if loss > 0.0 else tables.offset) * loss
+            total += find_counted_share(tables, loss) * loss
     return total
 
 
+@inlined
+def find_counted_share(tables: ScenarioTables, loss: float) -> float:
+    """Return the share of a group's loss that counts in its product; less of a gain."""
+    return 1.0 if loss > 0.0 else tables.offset
+
+
 def find_product_row(tables: ScenarioTables, product: int) -> int:
-    worst, row = 0.0, -1
+    """Return the row in which a product loses most; -1 if it loses in none."""
+    worst = 0.0
+    row = -1
     for k in range(tables.moves.shape[1]):
         loss = compute_product_loss(tables, product, k)
         if loss > worst:
-            worst, row = loss, k
+            worst = loss
+            row = k
     return row
 
 
 def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
+    """Return the worst loss in the scenarios, products summed; writes ``scenarios.losses``."""
+    tables = rules.scenarios
     fill_nets(rules, held)
-    tables, total = rules.scenarios, 0.0
     for g in range(len(tables.products)):
+        linear = tables.nets[g, 0]
+        inverse = tables.nets[g, 1]
         for k in range(tables.moves.shape[1]):
-            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
-            move, weight = tables.moves[g, k], tables.weights[g, k]
-            tables.losses[g, k] = compute_move_loss(linear, inverse, move, weight)
+            move = tables.moves[g, k]
+            tables.losses[g, k] = compute_move_loss(linear, inverse, move, tables.weights[g, k])
+
+    total = 0.0
     for product in range(tables.n_products):
-        k = find_product_row(tables, product)
-        total += compute_product_loss(tables, product, k) if k >= 0 else 0.0
+        row = find_product_row(tables, product)
+        if row >= 0:
+            total += compute_product_loss(tables, product, row)
     return total
 
 
 def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
+    """Return the gross notional of the pool."""
     total = 0.0
     for i in range(len(held.quantities)):
         if is_in_pool(rules, held, i):
@@ -270,8 +300,10 @@ def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> float:
+    """Return the notional of the longs (side 1) or shorts (-1) of group g."""
+    starts = rules.scenarios.starts
     total = 0.0
-    for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
+    for place in range(starts[g], starts[g + 1]):
         i = rules.scenarios.members[place]
         if is_in_pool(rules, held, i):
             total += max(0.0, side * compute_exposure(held, i))
@@ -279,7 +311,10 @@ def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> 
 
 
 def compute_tested_notional(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    value = held.entries[i] if rules.brackets.are_valued_at_entry[i] else held.values[i]
+    """Return the notional whose maintenance margin counts: at the entry, or at the value now."""
+    value = held.values[i]
+    if rules.brackets.are_valued_at_entry[i]:
+        value = held.entries[i]
     notional: float = abs(held.quantities[i]) * abs(value)
     return notional
 
@@ -301,12 +336,16 @@ class MarginBracket(NamedTuple):
 @inlined
 def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracket:
     """Return the bracket of maintenance margin in which a notional of instrument i lies."""
-    x, fee = tables.multipliers[i], tables.close_fees[i]
-    rate, amount, above, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, -1.0, 1
+    multiplier = tables.multipliers[i]
+    fee = tables.close_fees[i]
+    rate = scale_rate(tables.rates[i, 0], multiplier, fee)
+    amount = 0.0
+    above = -1.0  # below every notional, as that of a flat position is 0
+    k = 1
     while k < tables.counts[i] and notional > tables.floors[i, k]:
-        after = scale_rate(tables.rates[i, k], x, fee)
-        amount += tables.floors[i, k] * (after - rate)
-        rate = after
+        next_rate = scale_rate(tables.rates[i, k], multiplier, fee)
+        amount += tables.floors[i, k] * (next_rate - rate)
+        rate = next_rate
         above = tables.floors[i, k]
         k += 1
     most = tables.floors[i, k] if k < tables.counts[i] else math.inf
@@ -320,6 +359,7 @@ def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
 
 
 def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    """Return the maintenance margin of instrument i by its brackets."""
     return find_maintenance(rules.brackets, i, compute_tested_notional(rules, held, i))
 
 
@@ -327,38 +367,57 @@ def combine_scenarios(
     rules: PortfolioRules, held: Holdings, loss: float, is_initial: bool
 ) -> float:
     """Return the margin of a worst loss, and of the gross notional and offsets of what is held."""
-    tables, gross, offset = rules.scenarios, compute_gross(rules, held), 0.0
-    for g in range(len(tables.products) if tables.pair_contingency > 0.0 else 0):
-        longs = compute_side(rules, held, g, 1.0)
-        offset += min(longs, compute_side(rules, held, g, -1.0))
-    factor = tables.initial_factor if is_initial else tables.factor
-    contingency = tables.initial_contingency if is_initial else tables.contingency
-    least = max(factor * loss, tables.minimum * gross)
-    return least + contingency * gross + tables.pair_contingency * offset
+    tables = rules.scenarios
+    gross = compute_gross(rules, held)
+    offset = 0.0
+    if tables.pair_contingency > 0.0:
+        for g in range(len(tables.products)):
+            longs = compute_side(rules, held, g, 1.0)
+            shorts = compute_side(rules, held, g, -1.0)
+            offset += min(longs, shorts)
+
+    factor = tables.factor
+    contingency = tables.contingency
+    if is_initial:
+        factor = tables.initial_factor
+        contingency = tables.initial_contingency
+    at_least = max(factor * loss, tables.minimum * gross)
+    return at_least + contingency * gross + tables.pair_contingency * offset
 
 
 def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
+    """Return what the pool requires: its maintenance margin, or its initial margin."""
     if rules.own > 0:
         return ask_own(rules, held, is_initial)
     if rules.has_scenarios:
         return combine_scenarios(rules, held, compute_scenario_loss(rules, held), is_initial)
-    tables, total = rules.brackets, 0.0
+
+    total = 0.0
+    if not is_initial:
+        for i in range(len(held.quantities)):
+            if is_in_pool(rules, held, i):
+                total += find_own_maintenance(rules, held, i)
+        return total
+
+    tables = rules.brackets
     for i in range(len(held.quantities)):
-        if is_in_pool(rules, held, i) and is_initial:
+        if is_in_pool(rules, held, i):
             notional = abs(held.quantities[i] * abs(held.values[i]))
-            total += compute_initial(pick_rules(tables, i), notional, tables.initial_multipliers[i])
-        elif is_in_pool(rules, held, i):
-            total += find_own_maintenance(rules, held, i)
-    return total - compute_haircuts(rules, held) if is_initial else total
+            multiplier = tables.initial_multipliers[i]
+            total += compute_initial(pick_rules(tables, i), notional, multiplier)
+    # The backing lacks the haircuts already, so that an order does not pay them twice.
+    return total - compute_haircuts(rules, held)
 
 
 def compute_haircut(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    """Return what of a long spot leg backs nothing; 0 of any other position."""
     if not is_spot_leg(rules, i) or not held.quantities[i] > 0.0:
         return 0.0
     return float(rules.spot.haircuts[i] * (held.quantities[i] * held.values[i]))
 
 
 def compute_haircuts(rules: PortfolioRules, held: Holdings) -> float:
+    """Return the haircuts of all spot legs."""
     total = 0.0
     if rules.spot.has_any:
         for i in range(len(held.quantities)):
@@ -367,11 +426,18 @@ def compute_haircuts(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_portfolio_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
-    total = compute_full_backing(rules, held, cash)
-    return total - compute_haircuts(rules, held) if rules.spot.has_any else total
+    """Return what backs the pool: full backing less the haircuts of spot legs."""
+    backing = compute_full_backing(rules, held, cash)
+    if rules.spot.has_any:
+        backing -= compute_haircuts(rules, held)
+    return backing
 
 
 def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
+    """Return cash, positions at their values, and collateral at its rates.
+
+    ``cash`` is without the entries of the positions, so that values count, and not profits.
+    """
     total = cash
     for i in range(len(held.quantities)):
         if is_in_pool(rules, held, i):
@@ -380,12 +446,17 @@ def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> 
 
 
 def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
+    """Return whether the backing is at most ``level`` times the requirement; not without positions.
+
+    A backing that equals it, give or take rounding, fails.
+    """
     count = 0
     for i in range(len(held.quantities)):
         count += is_in_pool(rules, held, i)
     if count == 0:
         return False
-    needed = rules.level * compute_portfolio_requirement(rules, held, False)
+    required = compute_portfolio_requirement(rules, held, is_initial=False)
+    needed = rules.level * required
     return compute_portfolio_backing(rules, held, cash) <= needed * (1.0 + TOLERANCE)
 
 
@@ -397,28 +468,34 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
     """
     shares[:] = 0.0
     if rules.own > 0:
-        for i in range(len(held.quantities)):
-            if is_in_pool(rules, held, i):
-                quantity = held.quantities[i]
-                held.quantities[i] = quantity * (1.0 + OWN_STEP)
-                more = compute_portfolio_requirement(rules, held, False)
-                held.quantities[i] = quantity * (1.0 - OWN_STEP)
-                less = compute_portfolio_requirement(rules, held, False)
-                shares[i] = (more - less) / (2.0 * OWN_STEP)
-                held.quantities[i] = quantity
+        fill_own_shares(rules, held, shares)
     elif rules.has_scenarios:
         fill_scenario_shares(rules, held, shares)
     else:
         for i in range(len(held.quantities)):
             if is_in_pool(rules, held, i):
-                tables, notional, k = rules.brackets, compute_tested_notional(rules, held, i), 0
-                while k + 1 < tables.counts[i] and notional > tables.floors[i, k + 1]:
-                    k += 1
-                x, fee = tables.multipliers[i], tables.close_fees[i]
-                shares[i] = scale_rate(tables.rates[i, k], x, fee) * notional
+                notional = compute_tested_notional(rules, held, i)
+                shares[i] = find_bracket(rules.brackets, i, notional).rate * notional
+
     if rules.spot.has_any:
         for i in range(len(held.quantities)):
             shares[i] += compute_haircut(rules, held, i) / rules.level
+
+
+def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
+    """Write the Euler shares of a requirement of the user's own, by central differences.
+
+    Quantities change for the question and are put back.
+    """
+    for i in range(len(held.quantities)):
+        if is_in_pool(rules, held, i):
+            quantity = held.quantities[i]
+            held.quantities[i] = quantity * (1.0 + OWN_STEP)
+            above = compute_portfolio_requirement(rules, held, is_initial=False)
+            held.quantities[i] = quantity * (1.0 - OWN_STEP)
+            below = compute_portfolio_requirement(rules, held, is_initial=False)
+            held.quantities[i] = quantity
+            shares[i] = (above - below) / (2.0 * OWN_STEP)
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
@@ -427,32 +504,55 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
     Positions that offset in a group share its charge on them.
     """
     tables = rules.scenarios
-    loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
-    is_least = tables.minimum * gross > tables.factor * loss
-    rate = tables.contingency + (tables.minimum if is_least else 0.0)
+    loss = compute_scenario_loss(rules, held)
+    gross = compute_gross(rules, held)
+
+    # Where the minimum binds, the loss has no share, and gross notional has that of the minimum.
+    is_minimum = tables.minimum * gross > tables.factor * loss
+    rate = tables.contingency + (tables.minimum if is_minimum else 0.0)
     for g in range(len(tables.products)):
-        k, scale, move = find_product_row(tables, tables.products[g]), 0.0, 0.0
-        if k >= 0 and not is_least:
-            counted = 1.0 if tables.losses[g, k] > 0.0 else tables.offset
-            scale, move = -tables.factor * counted * tables.weights[g, k], tables.moves[g, k]
+        scale = 0.0
+        move = 0.0
+        row = find_product_row(tables, tables.products[g])
+        if row >= 0 and not is_minimum:
+            counted = find_counted_share(tables, tables.losses[g, row])
+            scale = -tables.factor * counted * tables.weights[g, row]
+            move = tables.moves[g, row]
+
         for place in range(tables.starts[g], tables.starts[g + 1]):
             i = tables.members[place]
             if is_in_pool(rules, held, i):
                 exposure = compute_exposure(held, i)
-                gained = compute_gain_rate(rules.brackets.are_inverse[i], move)
-                shares[i] += scale * (exposure * gained) + rate * abs(exposure)
+                gain_rate = compute_gain_rate(rules.brackets.are_inverse[i], move)
+                shares[i] += scale * (exposure * gain_rate) + rate * abs(exposure)
         for c in range(len(held.amounts)):
             if rules.collateral.groups[c] == g and held.amounts[c] != 0.0:
-                lost = scale * (held.amounts[c] * held.prices[c] * move)
-                shares[len(held.quantities) + c] += lost
-        longs, shorts = compute_side(rules, held, g, 1.0), compute_side(rules, held, g, -1.0)
-        of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
-        for place in range(tables.starts[g], tables.starts[g + 1]):
-            i = tables.members[place]
-            if is_in_pool(rules, held, i) and tables.pair_contingency > 0.0:
-                exposure = compute_exposure(held, i)
-                part = of_longs if exposure > 0.0 else 1.0 - of_longs
-                shares[i] += tables.pair_contingency * part * abs(exposure)
+                loss_of_asset = scale * (held.amounts[c] * held.prices[c] * move)
+                shares[len(held.quantities) + c] += loss_of_asset
+        if tables.pair_contingency > 0.0:
+            add_pair_shares(rules, held, g, shares)
+
+
+def add_pair_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
+    """Add to ``shares`` the charge on what offsets in group g: it is on the smaller side alone.
+
+    Of two equal sides each has half.
+    """
+    tables = rules.scenarios
+    longs = compute_side(rules, held, g, 1.0)
+    shorts = compute_side(rules, held, g, -1.0)
+    of_longs = 0.5
+    if longs < shorts:
+        of_longs = 1.0
+    elif longs > shorts:
+        of_longs = 0.0
+
+    for place in range(tables.starts[g], tables.starts[g + 1]):
+        i = tables.members[place]
+        if is_in_pool(rules, held, i):
+            exposure = compute_exposure(held, i)
+            part = of_longs if exposure > 0.0 else 1.0 - of_longs
+            shares[i] += tables.pair_contingency * part * abs(exposure)
 
 
 OWN_PARTS = 16
@@ -461,6 +561,8 @@ OWN_STEP = 1e-6
 """The relative change of a quantity for its Euler share under such a requirement."""
 MAX_STEPS = 100
 """Steps of false position; a portfolio needs about ten."""
+SAME_ROOT = 1e-15
+"""Two roots that differ by less than this part of them are one: it is below a bit of a double."""
 
 
 class Waypoint(NamedTuple):
@@ -484,6 +586,7 @@ def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) 
     """Write values and prices at a place between two waypoints (0 to 1) into ``held``."""
     for i in range(len(held.values)):
         step = end.values[i] - start.values[i]
+        # The end itself, which start + 1 * step may miss by rounding.
         held.values[i] = end.values[i] if place == 1.0 else start.values[i] + place * step
     for c in range(len(held.prices)):
         step = end.prices[c] - start.prices[c]
@@ -491,47 +594,66 @@ def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) 
 
 
 def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) -> float:
+    """Return the distance to failure: backing less ``level`` times the requirement."""
     backing = compute_portfolio_backing(rules, held, cash)
-    return backing - rules.level * compute_portfolio_requirement(rules, held, False)
+    return backing - rules.level * compute_portfolio_requirement(rules, held, is_initial=False)
 
 
 def find_next_break(segment: Segment, place: float) -> float:
-    rules, held, nearest = segment.rules, segment.held, 1.0
+    """Return the next place after which the distance to failure may bend upwards, at most 1.
+
+    Up to there it is concave: it fails in between only if it fails at the end.
+    """
+    rules = segment.rules
+    held = segment.held
+    # Nothing is known of a requirement of the user's own: it is tested at several places.
     if rules.own > 0:
         return place + 1.0 / OWN_PARTS
     if not rules.has_scenarios or rules.scenarios.pair_contingency <= 0.0:
-        return nearest
+        return 1.0
+
+    # The charge on offsets bends where longs and shorts of a group are equal: at a net of 0.
+    nearest = 1.0
     for g in range(len(rules.scenarios.products)):
-        at_start, at_end = 0.0, 0.0
+        net_at_start = 0.0
+        net_at_end = 0.0
         for order in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
             i = rules.scenarios.members[order]
             if is_in_pool(rules, held, i):
-                at_start += held.quantities[i] * abs(segment.start.values[i])
-                at_end += held.quantities[i] * abs(segment.end.values[i])
-        if at_start * at_end < 0.0:
-            crossing = at_start / (at_start - at_end)
+                net_at_start += held.quantities[i] * abs(segment.start.values[i])
+                net_at_end += held.quantities[i] * abs(segment.end.values[i])
+        if net_at_start * net_at_end < 0.0:
+            crossing = net_at_start / (net_at_start - net_at_end)
+            # A crossing at the place itself has been passed.
             if place * (1.0 + TOLERANCE) < crossing < nearest:
                 nearest = crossing
     return nearest
 
 
 def find_failure(segment: Segment) -> float:
+    """Return the first place of a segment where the pool fails; NaN if it does not."""
     sound = 0.0
-    if is_failing_at(segment, -1, 0.0):
+    if is_failing_at(segment, ALONG, sound):
         return 0.0
     while sound < 1.0:
         failing = find_next_break(segment, sound)
-        if is_failing_at(segment, -1, failing):
-            return find_root(segment, -1, sound, failing)
+        if is_failing_at(segment, ALONG, failing):
+            return find_root(segment, ALONG, sound, failing)
         sound = failing
     return math.nan
 
 
+ALONG = -1
+"""In place of an instrument: the search goes along the segment, not over one price."""
+
+
 def stand_at(segment: Segment, i: int, x: float) -> None:
     """Move to place x of a segment, or the price of instrument ``i`` to x times what it was."""
-    if i >= 0:
+    place = x
+    if i != ALONG:
         aim(segment.rules, segment.start, i, x, segment.end)
-    move_holdings(segment.held, segment.start, segment.end, x if i < 0 else 1.0)
+        place = 1.0
+    move_holdings(segment.held, segment.start, segment.end, place)
 
 
 def is_failing_at(segment: Segment, i: int, x: float) -> bool:
@@ -550,29 +672,65 @@ def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
     By false position with the halving of the Illinois method (Dowell and Jarratt 1971); under a
     requirement of the user's own, which may jump or be infinite, by bisection.
     """
-    above, is_own = compute_left_at(segment, i, sound), segment.rules.own > 0
-    under, root, last = compute_left_at(segment, i, failing), failing, 0.0
+    if segment.rules.own > 0:
+        return bisect_root(segment, i, sound, failing)
+
+    above = compute_left_at(segment, i, sound)
+    below = compute_left_at(segment, i, failing)
+    root = failing
+    last_side = 0.0
     for _ in range(MAX_STEPS):
-        if not (under < 0.0 < above):
+        # An end that already is a root, or has no sign, has no secant.
+        if not (below < 0.0 < above):
             break
-        before = root
-        if is_own:
-            root = 0.5 * (sound + failing)
-            if root in (sound, failing):
-                stand_at(segment, i, failing)
-                return failing
-        else:
-            root = failing - under * ((failing - sound) / (under - above))
+        last_root = root
+        root = failing - below * ((failing - sound) / (below - above))
         left = compute_left_at(segment, i, root)
-        if left == 0.0 or (not is_own and abs(root - before) <= 1e-15 * root):
+        if left == 0.0 or abs(root - last_root) <= SAME_ROOT * root:
             break
-        side = 1.0 if left > 0.0 else -1.0
-        if side > 0.0:
-            sound, above, under = root, left, under * (0.5 if side == last else 1.0)
+
+        # Illinois: an end that stays twice is halved, or the other would creep.
+        if left > 0.0:
+            sound = root
+            above = left
+            if last_side == 1.0:
+                below *= 0.5
+            last_side = 1.0
         else:
-            failing, under, above = root, left, above * (0.5 if side == last else 1.0)
-        last = side
+            failing = root
+            below = left
+            if last_side == -1.0:
+                above *= 0.5
+            last_side = -1.0
     return root
+
+
+def bisect_root(segment: Segment, i: int, sound: float, failing: float) -> float:
+    """Return where D falls to 0 by bisection, at the failing end of the smallest interval."""
+    above = compute_left_at(segment, i, sound)
+    below = compute_left_at(segment, i, failing)
+    root = failing
+    for _ in range(MAX_STEPS):
+        if not (below < 0.0 < above):
+            break
+        root = 0.5 * (sound + failing)
+        if root in (sound, failing):
+            stand_at(segment, i, failing)
+            return failing
+        left = compute_left_at(segment, i, root)
+        if left == 0.0:
+            break
+        if left > 0.0:
+            sound = root
+            above = left
+        else:
+            failing = root
+            below = left
+    return root
+
+
+NO_GROUP = -2
+"""The group of an instrument that is in none; -1 is that of collateral without one."""
 
 
 NEAR_ZERO = 1e-12
@@ -582,12 +740,14 @@ FAR_AWAY = 1e12
 
 
 def find_group(packed: PortfolioRules, i: int) -> int:
+    """Return the group of scenarios of instrument i."""
+    tables = packed.scenarios
     if packed.has_scenarios:
-        for g in range(len(packed.scenarios.products)):
-            for place in range(packed.scenarios.starts[g], packed.scenarios.starts[g + 1]):
-                if packed.scenarios.members[place] == i:
+        for g in range(len(tables.products)):
+            for place in range(tables.starts[g], tables.starts[g + 1]):
+                if tables.members[place] == i:
                     return g
-    return -2
+    return NO_GROUP
 
 
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
@@ -604,22 +764,35 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
 
 
 def search_ratio(segment: Segment, i: int, first: float) -> float:
-    sound, failing = 1.0, first
+    """Return the first ratio of the price, from 1 over ``first`` on, at which the pool fails.
+
+    Each step squares the ratio. NaN if none fails within NEAR_ZERO and FAR_AWAY.
+    """
+    sound = 1.0
+    far = first
+    # Between two ratios the distance is concave, except under a requirement of one's own.
     parts = OWN_PARTS if segment.rules.own > 0 else 1
-    while NEAR_ZERO <= failing <= FAR_AWAY:
-        far, step = failing, (failing - sound) / parts
+    while NEAR_ZERO <= far <= FAR_AWAY:
+        step = (far - sound) / parts
         for k in range(1, parts + 1):
             failing = far if k == parts else far - (parts - k) * step
             if is_failing_at(segment, i, failing):
                 return find_root(segment, i, sound, failing)
             sound = failing
-        failing = far * far
+        far = far * far
     return math.nan
 
 
 def find_failure_ratio(segment: Segment, i: int) -> float:
+    """Return the nearest ratio of the price of i, down or up, at which the pool fails; or NaN.
+
+    Leaves the holdings at the start of the segment.
+    """
     if is_failing_at(segment, i, 1.0):
         return 1.0
-    down, up = search_ratio(segment, i, 0.5), search_ratio(segment, i, 2.0)
+    down = search_ratio(segment, i, 0.5)
+    up = search_ratio(segment, i, 2.0)
     move_holdings(segment.held, segment.start, segment.end, 0.0)
-    return down if math.isnan(up) or 1.0 - down < up - 1.0 else up
+    if math.isnan(up) or 1.0 - down < up - 1.0:
+        return down
+    return up

@@ -24,9 +24,12 @@ ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
 
 
 def find_asset(instrument: str) -> str:
-    whole = instrument.upper()
-    coin, quote = split_pair(whole)
-    asset = coin if "USD" in quote else QUOTES.sub("", whole) or whole
+    """Return the coin of an instrument: BTC of "BTCUSDT", "BTC-PERPETUAL", "XBTUSD" and "btc"."""
+    name = instrument.upper()
+    coin, quote = split_pair(name)
+    asset = coin
+    if "USD" not in quote:
+        asset = QUOTES.sub("", name) or name
     return ALIASES.get(asset, asset)
 
 
@@ -39,7 +42,8 @@ def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:
             f"known are {', '.join(presets)}"
         )
     content = presets[name]
-    return content, choose_table(content["tables"], preset_files.read_day(at))[0]
+    table, _ = choose_table(content["tables"], preset_files.read_day(at))
+    return content, table
 
 
 @functools.cache
@@ -48,13 +52,14 @@ def load_margins() -> dict[str, Group]:
 
 
 def group_by_asset(instruments: Names | Mapping[str, Names]) -> dict[str, tuple[str, ...]]:
+    """Return instruments by group: as a mapping has them, or by coin."""
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):
         raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
     groups: dict[str, tuple[str, ...]] = {}
-    for each in instruments:
-        name = core.Text().check("instruments", each)
+    for instrument in instruments:
+        name = core.Text().check("instruments", instrument)
         asset = find_asset(name)
         groups[asset] = (*groups.get(asset, ()), name)
     return groups

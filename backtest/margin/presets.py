@@ -65,13 +65,18 @@ def margin_preset(
     (10000.0, 0.9, PresetMargin(preset='binance-multi-assets', at='2022-07-06'))
     """
     content, table = find_margins(name, at)
-    is_any = isinstance(instruments, Sequence | Mapping) and not instruments
+    # Without instruments the rule finds those of its account itself.
     rule: MarginRule = PresetMargin(preset=name, at=preset_files.read_day(at))
-    if not is_any:
+    is_empty = isinstance(instruments, Sequence | Mapping) and not instruments
+    if not is_empty:
         rule = make_rule(name, table, group_by_asset(instruments))
-    known, dates = {"rates": {}, **content, **table}, [each["date"] for each in content["tables"]]
+
+    # What a table says of its date stands over what the preset says of all.
+    known = {"rates": {}, **content, **table}
     fields: dict[str, Any] = {x: known[x] for x in MarginPreset._fields if x in known}
-    fields |= {"name": name, "dates": tuple(dates), "requirement": rule}
+    fields["name"] = name
+    fields["dates"] = tuple(row["date"] for row in content["tables"])
+    fields["requirement"] = rule
     return MarginPreset(**fields)
 
 

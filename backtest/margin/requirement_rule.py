@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
@@ -55,20 +56,19 @@ class MarginRule(core.Value, kw_only=True):
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
-        given = data if isinstance(data, Mapping) else {}
-        kind = next((kind for field, kind in KINDS.items() if field in given), Brackets)
-        rule: Any = kind.from_dict(data, where=where)
-        return rule  # type: ignore[no-any-return]
+        kind: Any = find_kind(data)
+        rule: Self = kind.from_dict(data, where=where)
+        return rule
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
         return self
 
     def check_names(self, names: Names, collateral: Assets, underlyings: Names = ()) -> None:  # noqa: ARG002 - of scenarios
-        for each in collateral:
-            if each.cancels_risk is not None:
+        for asset in collateral:
+            if asset.cancels_risk is not None:
                 raise ParameterError(
                     "cancels_risk must be None without scenarios, only they have groups, got "
-                    f"{each.cancels_risk!r} of collateral {each.name!r}"
+                    f"{asset.cancels_risk!r} of collateral {asset.name!r}"
                 )
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 - of scenarios
@@ -81,22 +81,26 @@ class MarginRule(core.Value, kw_only=True):
         width: int = 1,
         underlyings: Names = (),
     ) -> PortfolioRules:
+        """Return the rule for some instruments and their brackets as arrays."""
         names = list(rules)
-        rule = self.resolve(names, underlyings)
-        if rule is not self:
-            return rule.pack(rules, collateral, width, underlyings)
+        resolved = self.resolve(names, underlyings)
+        if resolved is not self:
+            return resolved.pack(rules, collateral, width, underlyings)
         self.check_names(names, collateral, underlyings)
-        scenarios, groups, own = None, self.list_groups(names), 0
+
+        number = 0
+        scenarios = None
+        groups = self.list_groups(names)
         if isinstance(self, ScenarioMargin):
             scenarios = self
-            groups |= {each: () for each in underlyings if each not in groups}
-        if isinstance(self, OwnMargin):  # each instrument is a group of its own
-            scenarios, groups = ScenarioMargin(moves=[0.0]), {each: (each,) for each in names}
-            given = (self.rule, tuple(names))  # its number counts from 1
-            known = next((k for k, each in enumerate(OWN_RULES, 1) if each.args == given), 0)
-            if not known:
-                OWN_RULES.append(functools.partial(ask_rule, *given))
-            own = known or len(OWN_RULES)
+            for underlying in underlyings:
+                groups.setdefault(underlying, ())
+        if isinstance(self, OwnMargin):
+            # Searches move a price with its group: here each instrument is one of its own.
+            number = number_own_rule(self.rule, tuple(names))
+            scenarios = ScenarioMargin(moves=[0.0])
+            groups = {name: (name,) for name in names}
+
         packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
             scenarios=pack_scenarios(scenarios, groups, names),
@@ -104,16 +108,41 @@ class MarginRule(core.Value, kw_only=True):
             has_scenarios=scenarios is not None,
             level=self.level,
             spot=pack_spot(),
-            own=own,
+            own=number,
         )
-        for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
-            coins = [name for name in members if rules[name].is_inverse]
-            if coins and moves.min() <= -1.0:
-                raise ParameterError(
-                    f"moves of a group with an inverse contract must be over -1, got "
-                    f"{moves.min():g} for {coins[0]}"
-                )
+        check_inverse_moves(packed, groups, rules)
         return packed
+
+
+def find_kind(data: Mapping[str, Any]) -> type[MarginRule]:
+    """Return the rule that stored data are of, by the field that distinguishes it."""
+    if isinstance(data, Mapping):
+        for field, kind in KINDS.items():
+            if field in data:
+                return kind
+    return Brackets
+
+
+def number_own_rule(rule: RequirementRule, names: tuple[str, ...]) -> int:
+    """Return the number of a user's rule in ``OWN_RULES``, from 1, which it joins if it is new."""
+    for number, known in enumerate(OWN_RULES, start=1):
+        if known.args == (rule, names):
+            return number
+    OWN_RULES.append(functools.partial(ask_rule, rule, names))
+    return len(OWN_RULES)
+
+
+def check_inverse_moves(
+    packed: PortfolioRules, groups: Mapping[str, Names], rules: Mapping[str, MarginRules]
+) -> None:
+    """Raise ParameterError if a move takes the price of an inverse contract to 0."""
+    for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
+        inverse = [name for name in members if rules[name].is_inverse]
+        if inverse and moves.min() <= -1.0:
+            raise ParameterError(
+                f"moves of a group with an inverse contract must be over -1, got "
+                f"{moves.min():g} for {inverse[0]}"
+            )
 
 
 class Brackets(MarginRule, kw_only=True):
@@ -154,18 +183,21 @@ class Moves(core.Declaration):
 
 
 def read_row(row: Any) -> Row:
-    given = tuple(row) if is_list(row) else (row, 1.0)
-    if not 2 <= len(given) <= len(NUMBERS_OF_ROW):
+    """Return a scenario: move, weight, and for options move of volatility and relief."""
+    numbers = tuple(row) if is_list(row) else (row, 1.0)
+    if not 2 <= len(numbers) <= len(NUMBERS_OF_ROW):
         rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
         raise Fault(rule, repr_plain(row))
     try:
-        numbers = [number.read(each) for number, each in zip(NUMBERS_OF_ROW, given, strict=False)]
+        read = [kind.read(number) for kind, number in zip(NUMBERS_OF_ROW, numbers, strict=False)]
     except Fault:
         rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
         raise Fault(rule, repr_plain(row)) from None
-    while len(numbers) > 2 and numbers[-1] == 0.0:
-        numbers.pop()
-    return tuple(numbers)
+
+    # Rows that say the same are equal: zeros at the end are left out.
+    while len(read) > 2 and read[-1] == 0.0:
+        read.pop()
+    return tuple(read)
 
 
 @dataclass(frozen=True)
@@ -177,13 +209,14 @@ class NameGroups(core.Declaration):
         if not isinstance(value, Mapping) or not value:
             raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
         for names in value.values():
-            if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
+            if not is_list(names) or not names or not all(isinstance(name, str) for name in names):
                 rule = f"must list the names of at least one {self.member} each"
                 raise Fault(rule, repr_plain(names))
-        flat = [each for names in value.values() for each in names]
-        twice = sorted({each for each in flat if flat.count(each) > 1})
-        if twice:
-            raise Fault(f"must name each {self.member} once", f"{', '.join(twice)} twice")
+
+        counts = Counter(name for names in value.values() for name in names)
+        repeated = sorted(name for name, count in counts.items() if count > 1)
+        if repeated:
+            raise Fault(f"must name each {self.member} once", f"{', '.join(repeated)} twice")
         return core.FrozenTable({str(group): tuple(names) for group, names in value.items()})
 
 
@@ -195,7 +228,7 @@ class Figures(core.Declaration):
     def read(self, value: Any) -> tuple[float, ...]:
         if not is_list(value) or len(value) != self.count:
             raise Fault(f"must be {self.count} numbers")
-        return tuple(float(self.number.read(each)) for each in value)
+        return tuple(float(self.number.read(figure)) for figure in value)
 
 
 class OptionShocks(core.Value, kw_only=True):
@@ -306,34 +339,51 @@ class ScenarioMargin(MarginRule, kw_only=True):
                 yield "products", rule
             if self.offset > 0.0:
                 yield "offset", rule
+
         factor, contingency = self.initial_terms()
         is_enough = factor >= self.factor and contingency >= self.contingency
+        # A level over 1 fails before the requirement, which initial margin must then exceed.
         if not is_enough or (self.initial is None and self.level > 1.0):
             least = max(1.0, self.level)
             terms = f"({least * self.factor:g}, {least * self.contingency:g})"
             yield "initial", f"must be at least {terms}, or an order is liquidated at once"
         if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
             yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
+
+        # Groups of a product are added row by row.
+        if self.across == "same row":
+            products = self.products or {"all": tuple(self.moves)}
+            for groups in products.values():
+                counts = self._count_rows(groups)
+                if len(set(counts.values())) > 1:
+                    listed = ", ".join(f"{group!r} {count}" for group, count in counts.items())
+                    yield (
+                        "moves",
+                        "must have as many scenarios for each group of a product with "
+                        f"across='same row': {listed}",
+                    )
+
+    def _count_rows(self, groups: Sequence[Any]) -> dict[Any, int]:
+        """Return the number of scenarios of each group that has any."""
         moves: Any = self.moves
-        table = {"all": tuple(moves)} if self.products is None else self.products
-        for groups in table.values() if self.across == "same row" else ():
-            rows_by_group = {group: moves.get(group, moves.get(EVERY)) for group in groups}
-            rows = {group: len(each) for group, each in rows_by_group.items() if each is not None}
-            if len(set(rows.values())) > 1:
-                listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
-                rule = "must have as many scenarios for each group of a product with across='same "
-                yield "moves", f"{rule}row': {listed}"
+        counts = {}
+        for group in groups:
+            rows = moves.get(group, moves.get(EVERY))
+            if rows is not None:
+                counts[group] = len(rows)
+        return counts
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the instruments of each group: the given ones, then the rest one by one."""
-        given = {group: tuple(members) for group, members in (self.groups or {}).items()}
-        grouped = {each for members in given.values() for each in members}
-        return given | {name: (name,) for name in names if name not in grouped}
+        """Return the instruments of each group: the declared ones, then the rest one by one."""
+        declared = {group: tuple(members) for group, members in (self.groups or {}).items()}
+        grouped = {name for members in declared.values() for name in members}
+        return declared | {name: (name,) for name in names if name not in grouped}
 
     def rows_of(self, group: str) -> list[Row]:
         """Return the scenarios of a group: move, weight, move of volatility and relief."""
         moves: Any = self.moves
-        return [(*row, 0.0, 0.0)[:4] for row in moves[group if group in moves else EVERY]]
+        rows = moves[group if group in moves else EVERY]
+        return [(*row, 0.0, 0.0)[:4] for row in rows]
 
     def initial_terms(self) -> tuple[float, float]:
         """Return the factor and the contingency of initial margin."""
@@ -342,26 +392,29 @@ class ScenarioMargin(MarginRule, kw_only=True):
 
     def without(self, gone: Collection[str]) -> ScenarioMargin:
         """Return the rule without some instruments, and without groups that have no others."""
-        groups, moves = drop_names(self.groups, gone), dict[str, Any](self.moves)
+        groups = drop_names(self.groups, gone)
         lost = {*gone, *(self.groups or ())} - {*groups}
-        kept = {group: rows for group, rows in moves.items() if group not in lost}
+        all_moves = dict[str, Any](self.moves)
+        moves = {group: rows for group, rows in all_moves.items() if group not in lost}
         products = drop_names(self.products, lost)
-        return replace(self, moves=kept, groups=groups or None, products=products or None)
+        return replace(self, moves=moves, groups=groups or None, products=products or None)
 
     def check_names(self, names: Names, collateral: Assets, underlyings: Names = ()) -> None:
         """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         for group, members in (self.groups or {}).items():
             core.check_names(f"groups.{group}: the account", members, names, noun="instrument")
-        moved = [each for each in self.moves if each != EVERY]
+        moved = [group for group in self.moves if group != EVERY]
         core.check_names("moves: the account", moved, groups, noun="group")
         for product, members in (self.products or {}).items():
             core.check_names(f"products.{product}: the account", members, groups, noun="group")
-        for each in collateral:
-            own = [] if each.cancels_risk is None else [each.cancels_risk]
-            core.check_names(f"collateral {each.name!r}: the account", own, groups, noun="group")
-        missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
-        if missing:
+        for asset in collateral:
+            if asset.cancels_risk is not None:
+                place = f"collateral {asset.name!r}: the account"
+                core.check_names(place, [asset.cancels_risk], groups, noun="group")
+
+        missing = [group for group in groups if group not in self.moves]
+        if missing and EVERY not in self.moves:
             raise ParameterError(
                 f"moves must have scenarios for every group, or for all others under {EVERY!r}, "
                 f"got none for {', '.join(missing)}"
@@ -371,39 +424,40 @@ class ScenarioMargin(MarginRule, kw_only=True):
 def drop_names(
     table: Mapping[str, Names] | None, gone: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    kept = {
-        name: tuple(each for each in members if each not in gone)
-        for name, members in (table or {}).items()
-    }
-    return {name: members for name, members in kept.items() if members}
+    """Return a table of names without some, and without rows that are then empty."""
+    remaining = {}
+    for name, members in (table or {}).items():
+        others = tuple(member for member in members if member not in gone)
+        if others:
+            remaining[name] = others
+    return remaining
 
 
 def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
-    rows = [] if rule is None else [rule.rows_of(group) for group in groups]
-    return [
-        pack_rows([[row[column] for row in each] for each in rows])[1]
-        for column in range(len(NUMBERS_OF_ROW))
-    ]
+    """Return the columns of the scenarios of groups, (G, K) each; no rows without a rule."""
+    rows_by_group = [] if rule is None else [rule.rows_of(group) for group in groups]
+    columns = []
+    for column in range(len(NUMBERS_OF_ROW)):
+        numbers = [[row[column] for row in rows] for rows in rows_by_group]
+        _, padded = pack_rows(numbers)
+        columns.append(padded)
+    return columns
 
 
 def pack_scenarios(
     rule: ScenarioMargin | None, groups: Mapping[str, Names], names: Names
 ) -> ScenarioTables:
+    """Return the scenarios of groups as arrays; without a rule they are empty, and cost nothing."""
     moves, weights, *_ = pack_moves(rule, groups)
     limit = math.inf if rule is None else rule.options.futures_range
-    products: list[int] = []
-    if rule is not None and rule.across == "same row" and not rule.products:
-        products = [0] * len(groups)
-    elif rule is not None:  # a group in no product is one of its own
-        named = (rule.products or {}).items()
-        owners = {each: (product,) for product, some in named for each in some}
-        products = number_each([owners.get(group, group) for group in groups]).tolist()
+    members = [name for group in groups.values() for name in group]
+    products = number_products(rule, tuple(groups))
     initial = (0.0, 0.0) if rule is None else rule.initial_terms()
     terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
     return ScenarioTables(
         moves=np.clip(moves, -limit, limit),
         weights=weights,
-        members=index_names([name for each in groups.values() for name in each], names),
+        members=index_names(members, names),
         starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
         products=np.array(products, dtype=np.int64),
         n_products=max(products, default=-1) + 1,
@@ -413,6 +467,21 @@ def pack_scenarios(
         losses=np.zeros(moves.shape),
         **{name: float(getattr(rule, name, 0.0)) for name in terms},
     )
+
+
+def number_products(rule: ScenarioMargin | None, groups: Names) -> list[int]:
+    """Return the number of the product of each group; one in no product is one of its own."""
+    if rule is None:
+        return []
+    if rule.across == "same row" and not rule.products:
+        return [0] * len(groups)
+    product_of: dict[str, tuple[str]] = {}
+    for product, members in (rule.products or {}).items():
+        for group in members:
+            # A tuple, since a product may have the name of a group that is in none.
+            product_of[group] = (product,)
+    numbers: list[int] = number_each([product_of.get(group, group) for group in groups]).tolist()
+    return numbers
 
 
 class Standard(MarginRule, kw_only=True):
@@ -442,8 +511,11 @@ class Standard(MarginRule, kw_only=True):
 
     def faults(self) -> Faults:
         if self.least < self.maintenance * min(1.0, self.level):
-            rule = f"must be at least maintenance {self.maintenance:g}, or an order is liquidated "
-            yield "least", f"{rule}at once"
+            yield (
+                "least",
+                f"must be at least maintenance {self.maintenance:g}, "
+                "or an order is liquidated at once",
+            )
 
 
 class Strategy(MarginRule, kw_only=True):
@@ -483,12 +555,13 @@ class Strategy(MarginRule, kw_only=True):
     loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
 
 
-def list_given(noun: str, given: Any, kind: type) -> tuple[Any, ...]:
-    listed = (given,) if isinstance(given, kind) else given
-    is_list = isinstance(listed, list | tuple)
-    if not is_list or not all(isinstance(each, kind) for each in listed):
+def list_given(noun: str, items: Any, kind: type) -> tuple[Any, ...]:
+    """Return one or several of a kind as a tuple; raise ParameterError for anything else."""
+    listed = (items,) if isinstance(items, kind) else items
+    is_sequence = isinstance(listed, list | tuple)
+    if not is_sequence or not all(isinstance(item, kind) for item in listed):
         raise ParameterError(
-            f"{noun} must be bt.{kind.__name__} or a list of them, got {repr_plain(given):.80}"
+            f"{noun} must be bt.{kind.__name__} or a list of them, got {repr_plain(items):.80}"
         )
     return tuple(listed)
 
@@ -506,8 +579,10 @@ class OwnMargin(MarginRule, kw_only=True):
         self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
 
     def to_dict(self) -> dict[str, Any]:
-        own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
-        return {"level": self.level, "own": own}
+        name = type(self.rule).__name__
+        if isinstance(self.rule, StoredRule):
+            name = self.rule.name
+        return {"level": self.level, "own": name}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:  # noqa: ARG003
@@ -543,13 +618,19 @@ class Requirement(core.Declaration):
 def ask_rule(
     rule: RequirementRule, names: Names, rules: PortfolioRules, held: Holdings, is_initial: bool
 ) -> float:
-    positions, prices, brackets = {}, {}, rules.brackets
+    """Return what a user's rule requires of the positions of a pool; raise what it does wrong."""
+    brackets = rules.brackets
+    positions = {}
+    prices = {}
     for i, name in enumerate(names):
-        value, is_inverse = float(held.values[i]), bool(brackets.are_inverse[i])
+        value = float(held.values[i])
+        # Without a position a value may be unknown.
         if not math.isnan(value):
+            is_inverse = bool(brackets.are_inverse[i])
             prices[name] = compute_price(float(brackets.sizes[i]), is_inverse, value)
         if portfolio_kernels.is_in_pool(rules, held, i):
             positions[name] = float(held.quantities[i])
+
     method = "initial" if is_initial else "requirement"
     noun = f"{type(rule).__name__}.{method}"
     try:
@@ -567,23 +648,28 @@ def ask_rule(
 def make_rule(
     name: str, table: Group, groups: Mapping[str, Names], underlyings: Names = ()
 ) -> MarginRule:
-    given = table["requirement"]
-    if "moves" not in given:
-        return MarginRule.from_dict(given)
-    moves, known = given["moves"], table.get("underlyings", [])
-    for noun, asked, listed in (
-        ("moves for", (*groups, *underlyings), moves),
-        ("figures for options on", underlyings, known),
-    ):
-        missing = [each for each in asked if each not in listed and EVERY not in listed]
-        if missing:
+    """Return the rule of a table of a preset for groups of instruments and of options."""
+    requirement = table["requirement"]
+    if "moves" not in requirement:
+        return MarginRule.from_dict(requirement)
+
+    moves = requirement["moves"]
+    wanted = (*groups, *underlyings)
+    check_listed(name, "moves for", wanted, moves)
+    check_listed(name, "figures for options on", underlyings, table.get("underlyings", []))
+    scenarios = {group: moves.get(group, moves.get(EVERY)) for group in wanted}
+    return MarginRule.from_dict({**requirement, "moves": scenarios, "groups": groups or None})
+
+
+def check_listed(name: str, noun: str, groups: Iterable[str], listed: Collection[str]) -> None:
+    """Raise VenueError for the first group that a table of a preset does not list."""
+    for group in groups:
+        if group not in listed and EVERY not in listed:
             raise core.VenueError(
-                f"{name} has {noun} {', '.join(listed) or 'nothing'}, got {missing[0]!r}; "
+                f"{name} has {noun} {', '.join(listed) or 'nothing'}, got {group!r}; "
                 "groups of instruments may be named, {'BTC': ['BTCUSDT']}, and "
                 "bt.ScenarioMargin(...) has moves of your own"
             )
-    scenarios = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
-    return MarginRule.from_dict({**given, "moves": scenarios, "groups": groups or None})
 
 
 class PresetMargin(MarginRule, kw_only=True):
@@ -609,11 +695,13 @@ class PresetMargin(MarginRule, kw_only=True):
         self._set_fields(level=self._find_level())
 
     def _find_level(self) -> float:
-        return float(find_margins(self.preset, self.at)[1]["requirement"].get("level", 1.0))
+        _, table = find_margins(self.preset, self.at)
+        return float(table["requirement"].get("level", 1.0))
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
         """Return the rule for some instruments and underlyings of options."""
-        table, assets = find_margins(self.preset, self.at)[1], [*map(find_asset, underlyings)]
+        _, table = find_margins(self.preset, self.at)
+        assets = [*map(find_asset, underlyings)]
         return make_rule(self.preset, table, group_by_asset(names), assets)
 
 

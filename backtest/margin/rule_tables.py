@@ -20,26 +20,32 @@ NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multi
 
 
 def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_kernels.BracketTables:
-    def read(name: str, kind: type = np.float64) -> Any:
-        return np.array([getattr(each, name) for each in rules], dtype=kind)
+    """Return the bracket rules of instruments as arrays, padded to at least ``width`` brackets."""
+    levels = {}
+    for name in LEVELS:
+        counts, levels[name] = pack_rows([getattr(row, name) for row in rules], width)
+    flags = {f"are_{name}": read_column(rules, f"is_{name}", np.bool_) for name in FLAGS}
+    numbers = {f"{name}s": read_column(rules, name) for name in NUMBERS}
+    columns: dict[str, Any] = {**levels, **flags, **numbers}
+    return portfolio_kernels.BracketTables(counts=counts, **columns)
 
-    rows = {name: pack_rows([getattr(each, name) for each in rules], width) for name in LEVELS}
-    flags = {f"are_{name}": read(f"is_{name}", np.bool_) for name in FLAGS}
-    numbers = {f"{name}s": read(name) for name in NUMBERS}
-    packed: dict[str, Any] = {name: row for name, (_, row) in rows.items()}
-    return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
+
+def read_column(rules: Sequence[MarginRules], name: str, kind: type = np.float64) -> Any:
+    return np.array([getattr(row, name) for row in rules], dtype=kind)
 
 
 def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
-    are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
-    rates = np.array([each or 0.0 for each in haircuts], dtype=np.float64)
+    """Return which instruments are spot legs: those with a haircut, which may be 0."""
+    are_spot = np.array([haircut is not None for haircut in haircuts], dtype=np.bool_)
+    rates = np.array([haircut or 0.0 for haircut in haircuts], dtype=np.float64)
     return SpotTables(bool(are_spot.any()), are_spot, rates)
 
 
 def index_names(wanted: Sequence[object], order: Sequence[object]) -> IntArray:
-    places = {each: k for k, each in enumerate(order)}
-    return np.array([places[each] for each in wanted], dtype=np.int64)
+    places = {name: k for k, name in enumerate(order)}
+    return np.array([places[name] for name in wanted], dtype=np.int64)
 
 
 def number_each(keys: Sequence[object]) -> IntArray:
+    """Return the number of each key, from 0 in the order in which they first come."""
     return index_names(keys, list(dict.fromkeys(keys)))

@@ -12,11 +12,23 @@ from backtest.margin.option_values import (
     OptionRules,
     compute_otm,
     compute_payoff,
+    is_alike,
     is_first,
 )
 
 LEFT, SPARE, OF_SHORT, OF_LONG, NAKED = 0, 1, 2, 3, 4
-"""Rows of the room: what a short has uncovered, a long to spare, distances, naked amounts."""
+"""Rows of ``OptionScratch.rows``, with one place per option, and the last one for shares.
+
+LEFT has the units of a short that nothing covers yet, SPARE those of a long that cover nothing,
+NAKED what a unit of a short needs uncovered. OF_SHORT and OF_LONG have the distances of a search:
+what a unit costs on the cheapest path to there.
+"""
+TO_SHORT, TO_LONG = 0, 1
+"""Rows of ``OptionScratch.paths``: the long before a short on its path, the short before a long."""
+UNPAIRED, CHEAPEST, COVERED_FIRST = 0, 1, 2
+"""Ways to pair: not at all, at least cost, and wherever a short can be covered."""
+SLACK = 1e-12
+"""A path is cheaper only by more than this part of the price: rounding makes no circles."""
 
 
 FAR = 1e4
@@ -25,84 +37,160 @@ FAR = 1e4
 
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
     """Return what a unit of short i needs under a long, or under shares; infinite if uncovered."""
-    price = options.indices[i]
+    # Shares stand behind the last option.
     if j == len(options.signs):
-        return compute_payoff(options, i, price) if rates.covered_itm > 0.0 else 0.0
-    is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
-    if not is_alike or options.years[j] < options.years[i]:
+        if rates.covered_itm > 0.0:
+            return compute_payoff(options, i, options.indices[i])
+        return 0.0
+
+    # A long that expires before the short does not cover it.
+    if not is_alike(options, i, j) or options.years[j] < options.years[i]:
         return math.inf
     return float(max(0.0, options.signs[i] * (options.strikes[j] - options.strikes[i])))
 
 
 def is_sold(options: OptionPositions, i: int, g: int, sign: float) -> bool:
-    is_alike = options.groups[i] == g and options.signs[i] == sign
-    return bool(is_alike and options.quantities[i] < 0.0)
+    """Return whether option i of group g is a short call (sign 1), or a short put (-1)."""
+    is_of_kind = options.groups[i] == g and options.signs[i] == sign
+    return bool(is_of_kind and options.quantities[i] < 0.0)
 
 
 def find_shares(pool: OptionPool, g: int) -> float:
-    brackets, s = pool.packed.brackets, pool.rules.underlyings[g]
-    if s < 0 or brackets.are_inverse[s] or not p.is_in_pool(pool.packed, pool.held, s):
+    """Return the units of the underlying of group g in the pool; negative if sold short."""
+    brackets = pool.packed.brackets
+    instrument = pool.rules.underlyings[g]
+    if instrument < 0 or brackets.are_inverse[instrument]:
         return 0.0
-    return float(pool.held.quantities[s] * brackets.sizes[s])
+    if not p.is_in_pool(pool.packed, pool.held, instrument):
+        return 0.0
+    return float(pool.held.quantities[instrument] * brackets.sizes[instrument])
 
 
 def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    options, rules = pool.options, pool.rules
-    rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
-    rows[OF_SHORT, :] = math.inf
-    rows[OF_LONG, :] = math.inf
+    """Write into ``scratch.rows`` what covering one more unit costs on the cheapest path.
+
+    A path goes from a short with units left to a long, and from a long back over a short that it
+    covers. By the rounds of Bellman and Ford, as costs of the way back are negative.
+    """
+    options = pool.options
+    scratch = pool.rules.scratch
+    n = len(options.signs)
+    scratch.rows[OF_SHORT, :] = math.inf
+    scratch.rows[OF_LONG, :] = math.inf
+
+    # A short that is covered saves its naked amount.
     for i in range(n):
-        if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
-            rows[OF_SHORT, i] = -(rows[NAKED, i] + bonus)
-            paths[0, i] = -1
-    is_changed, rounds = True, 0
+        if is_sold(options, i, g, sign) and scratch.rows[LEFT, i] > 0.0:
+            scratch.rows[OF_SHORT, i] = -(scratch.rows[NAKED, i] + bonus)
+            scratch.paths[TO_SHORT, i] = -1
+
+    # Shortest paths over 2 n places are known after as many rounds.
+    is_changed = True
+    rounds = 0
     while is_changed and rounds <= 2 * n:
-        is_changed, rounds = False, rounds + 1
+        is_changed = False
+        rounds += 1
         for i in range(n):
-            slack = 1e-12 * options.indices[i]
-            for j in range(n + 1 if is_sold(options, i, g, sign) else 0):
-                if rules.scratch.matches[i, j] > 0.0:
-                    back = rows[OF_LONG, j] - compute_cover(options, rules.rates, i, j)
-                    if back < rows[OF_SHORT, i] - slack:
-                        rows[OF_SHORT, i], paths[0, i], is_changed = back, j, True
-            for j in range(n + 1 if is_sold(options, i, g, sign) else 0):
-                if j == n or options.quantities[j] > 0.0:
-                    there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
-                    if there < rows[OF_LONG, j] - slack:
-                        rows[OF_LONG, j], paths[1, j], is_changed = there, i, True
+            if is_sold(options, i, g, sign):
+                is_back_shorter = shorten_way_back(pool, i)
+                is_way_shorter = shorten_ways_from(pool, i)
+                is_changed = is_changed or is_back_shorter or is_way_shorter
+
+
+def shorten_way_back(pool: OptionPool, i: int) -> bool:
+    """Write the cheapest way to short i over what covers it; return whether it is new."""
+    scratch = pool.rules.scratch
+    slack = SLACK * pool.options.indices[i]
+    is_changed = False
+    for j in range(len(pool.options.signs) + 1):
+        if scratch.matches[i, j] > 0.0:
+            saved = compute_cover(pool.options, pool.rules.rates, i, j)
+            distance = scratch.rows[OF_LONG, j] - saved
+            if distance < scratch.rows[OF_SHORT, i] - slack:
+                scratch.rows[OF_SHORT, i] = distance
+                scratch.paths[TO_SHORT, i] = j
+                is_changed = True
+    return is_changed
+
+
+def shorten_ways_from(pool: OptionPool, i: int) -> bool:
+    """Write the cheapest ways from short i to what may cover it; return whether any is new."""
+    options = pool.options
+    scratch = pool.rules.scratch
+    n = len(options.signs)
+    slack = SLACK * options.indices[i]
+    is_changed = False
+    for j in range(n + 1):
+        if j == n or options.quantities[j] > 0.0:
+            cover = compute_cover(options, pool.rules.rates, i, j)
+            distance = scratch.rows[OF_SHORT, i] + cover
+            if distance < scratch.rows[OF_LONG, j] - slack:
+                scratch.rows[OF_LONG, j] = distance
+                scratch.paths[TO_LONG, j] = i
+                is_changed = True
+    return is_changed
 
 
 def pair_shorts(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    """Cover shorts by longs and shares at least cost, along shortest augmenting paths."""
-    n, scratch = len(pool.options.signs), pool.rules.scratch
-    rows, paths, matches = scratch.rows, scratch.paths, scratch.matches
+    """Cover shorts by longs and shares at least cost, along shortest augmenting paths.
+
+    Writes ``matches``, and the rows LEFT and SPARE.
+    """
+    n = len(pool.options.signs)
+    # Each path empties a short, a long or a match: these are more rounds than it ever needs.
     for _ in range(4 * n * (n + 1)):
         find_distances(pool, g, sign, bonus)
-        last, best = -1, 0.0
-        for j in range(n + 1):
-            if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
-                last, best = j, rows[OF_LONG, j]
+        last = find_cheapest_cover(pool)
         if last < 0:
             break
-        units, j = rows[SPARE, last], last
-        while j >= 0:
-            i = paths[1, j]
-            j = paths[0, i]
-            units = min(units, rows[LEFT, i] if j < 0 else matches[i, j])
-        rows[SPARE, last] -= units
-        j = last
-        while j >= 0:
-            i = paths[1, j]
-            matches[i, j] += units
-            j = paths[0, i]
-            if j < 0:
-                rows[LEFT, i] -= units
-            else:
-                matches[i, j] -= units
+        move_units(pool, last, find_units_on_path(pool, last))
+
+
+def find_cheapest_cover(pool: OptionPool) -> int:
+    """Return the long with units to spare whose use saves most; -1 if none saves anything."""
+    rows = pool.rules.scratch.rows
+    cheapest = -1
+    least = 0.0
+    for j in range(len(pool.options.signs) + 1):
+        if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < least:
+            cheapest = j
+            least = rows[OF_LONG, j]
+    return cheapest
+
+
+def find_units_on_path(pool: OptionPool, last: int) -> float:
+    """Return the units that the whole path to a long can carry."""
+    scratch = pool.rules.scratch
+    units: float = scratch.rows[SPARE, last]
+    j = last
+    while j >= 0:
+        i = scratch.paths[TO_LONG, j]
+        j = scratch.paths[TO_SHORT, i]
+        carried = scratch.rows[LEFT, i] if j < 0 else scratch.matches[i, j]
+        units = min(units, carried)
+    return units
+
+
+def move_units(pool: OptionPool, last: int, units: float) -> None:
+    """Write units along the path to a long into ``matches``, LEFT and SPARE."""
+    scratch = pool.rules.scratch
+    scratch.rows[SPARE, last] -= units
+    j = last
+    while j >= 0:
+        i = scratch.paths[TO_LONG, j]
+        scratch.matches[i, j] += units
+        j = scratch.paths[TO_SHORT, i]
+        if j < 0:
+            scratch.rows[LEFT, i] -= units
+        else:
+            scratch.matches[i, j] -= units
 
 
 def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:
-    matches, n, loss = rules.scratch.matches, len(options.signs), 0.0
+    """Return what the pairs whose shorts have expiry e pay at a price."""
+    matches = rules.scratch.matches
+    n = len(options.signs)
+    loss = 0.0
     for i in range(n):
         if options.expiries[i] == e and options.quantities[i] < 0.0:
             owed = compute_payoff(options, i, price)
@@ -113,20 +201,27 @@ def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float
 
 
 def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    n, total = len(options.signs), 0.0
+    """Return what the pairs of group g need: of each expiry the worst loss at any price.
+
+    The common payoff is piecewise linear, so that it is worst at 0 or at a strike.
+    """
+    n = len(options.signs)
+    total = 0.0
     for first in range(n):
         if options.groups[first] == g and is_first(options, first):
-            e = options.expiries[first]
-            worst = max(0.0, find_loss(options, rules, e, 0.0))
+            expiry = options.expiries[first]
+            worst = max(0.0, find_loss(options, rules, expiry, 0.0))
             for i in range(n):
                 if options.groups[i] == g:
-                    worst = max(worst, find_loss(options, rules, e, options.strikes[i]))
+                    worst = max(worst, find_loss(options, rules, expiry, options.strikes[i]))
             total += worst
     return total
 
 
 def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: float) -> int:
-    rows, dearest = rules.scratch.rows, -1
+    """Return the short call or put of group g that needs most uncovered; -1 if none is left."""
+    rows = rules.scratch.rows
+    dearest = -1
     for i in range(len(options.signs)):
         is_open = is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0
         if is_open and (dearest < 0 or rows[NAKED, i] > rows[NAKED, dearest]):
@@ -135,82 +230,129 @@ def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: flo
 
 
 def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    rows, total = rules.scratch.rows, 0.0
+    """Return what the uncovered shorts of group g need; empties their row LEFT.
+
+    A price hurts a call or a put, not both: of two, the dearer counts, and the other's mark.
+    """
+    rows = rules.scratch.rows
+    total = 0.0
+    # Each round uses up a short at least.
     for _ in range(2 * len(options.signs)):
         call = find_dearest(options, rules, g, 1.0)
         put = find_dearest(options, rules, g, -1.0)
         if call < 0 and put < 0:
             break
         if call < 0 or put < 0:
-            one = max(call, put)
-            total += rows[LEFT, one] * rows[NAKED, one]
-            rows[LEFT, one] = 0.0
+            alone = max(call, put)
+            total += rows[LEFT, alone] * rows[NAKED, alone]
+            rows[LEFT, alone] = 0.0
         else:
-            one, other = (call, put) if rows[NAKED, call] >= rows[NAKED, put] else (put, call)
+            dearer, other = put, call
+            if rows[NAKED, call] >= rows[NAKED, put]:
+                dearer, other = call, put
             units = min(rows[LEFT, call], rows[LEFT, put])
             mark = options.marks[other] / options.sizes[other]
-            total += units * (rows[NAKED, one] + mark)
+            total += units * (rows[NAKED, dearer] + mark)
             rows[LEFT, call] -= units
             rows[LEFT, put] -= units
     return total
 
 
 def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
-    options, rules, n, total = pool.options, pool.rules, len(pool.options.signs), 0.0
+    """Return what the shorts of group g need that shares cover, less what conversions spare."""
+    options = pool.options
+    rates = pool.rules.rates
+    n = len(options.signs)
+    total = 0.0
     for i in range(n):
-        units = rules.scratch.matches[i, n] if options.groups[i] == g else 0.0
-        if units > 0.0 and options.quantities[i] < 0.0:
-            total += units * compute_cover(options, rules.rates, i, n)
-            if not is_initial and rules.rates.conversion > 0.0:
-                of_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
-                of_shares /= abs(find_shares(pool, g))
-                spared, locked = of_shares - rules.rates.conversion * options.strikes[i], 0.0
-                for j in range(n):
-                    is_other = options.signs[j] != options.signs[i]
-                    if is_other and options.pairs[j] == options.pairs[i]:
-                        locked += rules.scratch.rows[SPARE, j]
-                total -= max(0.0, spared) * min(units, locked)
+        units = pool.rules.scratch.matches[i, n]
+        # Matches of other groups may be of an evaluation before this one.
+        if options.groups[i] == g and units > 0.0 and options.quantities[i] < 0.0:
+            total += units * compute_cover(options, rates, i, n)
+            if not is_initial and rates.conversion > 0.0:
+                total -= compute_spared(pool, g, i, units)
     return total
 
 
+def compute_spared(pool: OptionPool, g: int, i: int, units: float) -> float:
+    """Return what shares need less under short i than alone, where their price is locked.
+
+    It is locked by a long of the other kind with the strike and expiry of the short.
+    """
+    options = pool.options
+    rules = pool.rules
+    of_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
+    of_shares /= abs(find_shares(pool, g))
+    spared = of_shares - rules.rates.conversion * options.strikes[i]
+
+    locked = 0.0
+    for j in range(len(options.signs)):
+        is_other_kind = options.signs[j] != options.signs[i]
+        if is_other_kind and options.pairs[j] == options.pairs[i]:
+            locked += rules.scratch.rows[SPARE, j]
+    return float(max(0.0, spared) * min(units, locked))
+
+
 def pair_group(pool: OptionPool, g: int, way: int) -> None:
-    options, rules, shares = pool.options, pool.rules, find_shares(pool, g)
-    rates, rows, n, bonus = rules.rates, rules.scratch.rows, len(options.signs), 0.0
-    for i in range(n if way == 2 else 0):
-        bonus = FAR * options.indices[i] if options.groups[i] == g else bonus
+    """Pair the options of group g in one way: write ``matches``, and the rows of their scratch."""
+    options = pool.options
+    rows = pool.rules.scratch.rows
+    n = len(options.signs)
+    shares = find_shares(pool, g)
+
+    bonus = 0.0
+    if way == COVERED_FIRST:
+        for i in range(n):
+            if options.groups[i] == g:
+                bonus = FAR * options.indices[i]
+
     for sign in (1.0, -1.0):
         rows[SPARE, n] = max(0.0, sign * shares)
         for i in range(n):
             if options.groups[i] == g and options.signs[i] == sign:
                 units = options.quantities[i] * options.sizes[i]
-                rows[LEFT, i], rows[SPARE, i] = max(0.0, -units), max(0.0, units)
-                rules.scratch.matches[i, :] = 0.0
-                price = options.indices[i]
-                of_strike = rates.least_put * options.strikes[i]
-                least = rates.least_call * price if sign > 0.0 else of_strike
-                naked = max(rates.naked * price - compute_otm(options, i, price), least)
-                rows[NAKED, i] = options.marks[i] / options.sizes[i] + naked
-        if way > 0:
+                rows[LEFT, i] = max(0.0, -units)
+                rows[SPARE, i] = max(0.0, units)
+                rows[NAKED, i] = compute_naked(options, pool.rules, i)
+                pool.rules.scratch.matches[i, :] = 0.0
+        if way != UNPAIRED:
             pair_shorts(pool, g, sign, bonus)
+
+
+def compute_naked(options: OptionPositions, rules: OptionRules, i: int) -> float:
+    """Return what a unit of option i needs if it is sold and nothing covers it."""
+    rates = rules.rates
+    price = options.indices[i]
+    least = rates.least_put * options.strikes[i]
+    if options.signs[i] > 0.0:
+        least = rates.least_call * price
+    naked = max(rates.naked * price - compute_otm(options, i, price), least)
+    return float(options.marks[i] / options.sizes[i] + naked)
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
     """Return the pairing of group g with the least requirement, and that requirement."""
-    cheapest, least = 0, math.inf
-    for way in (1, 2, 0):
+    cheapest = UNPAIRED
+    least = math.inf
+    for way in (CHEAPEST, COVERED_FIRST, UNPAIRED):
         pair_group(pool, g, way)
         needed = sum_pairs(pool.options, pool.rules, g)
         needed += sum_covered(pool, g, is_initial)
         needed += sum_naked(pool.options, pool.rules, g)
         if needed < least:
-            cheapest, least = way, needed
+            cheapest = way
+            least = needed
     return cheapest, least
 
 
 def compute_premiums(pool: OptionPool) -> float:
-    options, n, total = pool.options, len(pool.options.signs), 0.0
+    """Return what longs cost at their marks, less what the shorts bring that they cover."""
+    options = pool.options
+    n = len(options.signs)
+    total = 0.0
     for g in range(len(pool.rules.underlyings)):
-        pair_group(pool, g, find_way(pool, g, True)[0])
+        way, _ = find_way(pool, g, is_initial=True)
+        pair_group(pool, g, way)
         for i in range(n):
             if options.groups[i] == g:
                 total += max(0.0, options.quantities[i]) * options.marks[i]
