@@ -59,8 +59,10 @@ if TYPE_CHECKING:
     from backtest.signals.kelly_weights import rck_weights
     from backtest.sweep.sweep_table import Sweep
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition
-    from backtest.venue.venue import Bracket, Contract, Earlier, FeeTier, Fees, InForce, Liquidation
-    from backtest.venue.venue import Slippage, Venue
+    from backtest.venue.contract import Contract
+    from backtest.venue.margin_table import Bracket, Earlier, InForce
+    from backtest.venue.trade_costs import FeeTier, Fees, Liquidation, Slippage
+    from backtest.venue.venue import Venue
     from backtest.venue import funding
     from backtest.venue import margin_rules
     from backtest.core import public_math as math
@@ -114,7 +116,10 @@ _NAMES = {
     "signals.kelly_weights": "rck_weights",
     "sweep.sweep_table": "Sweep",
     "venue.option_contract": "Option OptionCosts OptionPosition",
-    "venue.venue": "Bracket Contract Earlier FeeTier Fees InForce Liquidation Slippage Venue",
+    "venue.contract": "Contract",
+    "venue.margin_table": "Bracket Earlier InForce",
+    "venue.trade_costs": "FeeTier Fees Liquidation Slippage",
+    "venue.venue": "Venue",
 }
 """The public names by the module of the package that has them."""
 _MODULES = {

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.core import FrozenTable, ParameterError
 from backtest.core.values import Value, name_place
 from backtest.paths import GBM, Filtered, Stationary
-from backtest.venue.venue import Earlier, InForce
+from backtest.venue.margin_table import Earlier, InForce
 
 
 def days(*values: Any, tz: str | None = "UTC") -> "pd.Series[float]":

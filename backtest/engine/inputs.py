@@ -23,7 +23,8 @@ from backtest.market.tables import MARK_PRICES, PRICES
 from backtest.options.option_inputs import read_option_feed
 from backtest.results import Clock
 from backtest.venue import Fees, Venue
-from backtest.venue.venue import DATED, MAKER, RATES
+from backtest.venue.trade_costs import DATED, MAKER
+from backtest.venue.venue import RATES
 
 ROUNDING = 1e-9
 """Relative rounding of a volume that reaches a tier."""

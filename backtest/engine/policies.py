@@ -25,7 +25,7 @@ from backtest.policies.combinators import name_tuple
 from backtest.policies.lookahead import observe, observe_checked
 from backtest.policies.policy_errors import as_number, make_policy_error
 from backtest.venue import Venue
-from backtest.venue.venue import pick_cost
+from backtest.venue.trade_costs import pick_cost
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)  # as a compiled formula

@@ -36,7 +36,8 @@ import numpy as np
 
 from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
-from backtest.venue.venue import Venue, find_newest
+from backtest.venue.trade_costs import find_newest
+from backtest.venue.venue import Venue
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
 

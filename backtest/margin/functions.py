@@ -31,9 +31,10 @@ from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
 from backtest.margin.preset_tables import find_asset
 from backtest.margin.requirement_rule import MarginRule, RequirementRule
 from backtest.margin.rule_tables import pack_spot
+from backtest.venue.contract import agree_settlement
 from backtest.venue.contract_value import compute_value
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.venue import Venue, agree_settlement, read_venue
+from backtest.venue.venue import Venue, read_venue
 from backtest.venue.venue import VenueLike as Venues
 
 Numeric = float | FloatArray

@@ -11,8 +11,8 @@ from backtest import core
 from backtest.core import Duration, FloatArray, Real, check_broadcast, check_range, checked
 from backtest.core.fields import NOT_NEGATIVE
 from backtest.venue import listing, preset_files
+from backtest.venue.contract import Contract
 from backtest.venue.contract_value import compute_payment, compute_value
-from backtest.venue.venue import Contract
 
 
 @checked

@@ -19,7 +19,7 @@ from backtest import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 from backtest.core.errors import VenueDateWarning
 from backtest.margin.brackets import read_rules
 from backtest.venue import preset_files
-from backtest.venue.venue import InForce, derive_amounts
+from backtest.venue.margin_table import InForce, derive_amounts
 from tests.kit import Hold, check_refused, market_of, slow
 from tests.scenes import venue_of
 from tests.venue import test_vectors as vectors

@@ -1,0 +1,189 @@
+"""What a contract is: its worth, steps, expiry and settlement currency."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from backtest import core
+from backtest.core import Faults, Rate, Real, Timed, Value
+from backtest.core.fields import NOT_NEGATIVE, POSITIVE
+from backtest.market import Currency, find_coin, find_currency
+
+STEPS = ("lot", "tick", "min_notional")
+"""What a venue's own listing says of an order's size and price."""
+
+
+UNKNOWN = "unknown"
+"""How files write a step that no source gives: TOML has no null, and 0 means no rounding."""
+
+
+USUAL: Any = "usual"
+"""The smallest order where none is stated: 5 in the quote currency, none of inverse contracts."""
+
+
+@dataclass(frozen=True)
+class Step(core.Declaration):
+    """A step that a listing states, None where it is unknown."""
+
+    rule: Real
+    words: Collection[str] = (UNKNOWN,)
+    kind: ClassVar[type] = float
+
+    def read(self, value: Any) -> Any:
+        if value is None or value == UNKNOWN:
+            return None
+        if isinstance(value, str) and value in self.words:
+            return value
+        return self.rule.read(value)
+
+
+class Contract(Value, kw_only=True):
+    """The worth of one contract, and the steps of its quantity and price.
+
+    Parameters
+    ----------
+    kind : str
+        ``"linear"`` (settled in the quote currency), ``"inverse"`` (settled in the coin), or
+        ``"spot"`` (the coin itself, paid in the quote currency when it is bought).
+    size : float
+        Base units per contract if linear or spot, quote units per contract if inverse.
+    lot : float or None
+        Step of quantity, in contracts; 0 means no rounding. None: no source gives it, quantities
+        are not rounded, and :meth:`backtest.Backtest.decide` warns.
+    tick : float or None
+        Step of price, in price also for inverse contracts; None if no source gives it.
+    min_notional : float or None
+        Smallest order that does not close a position, in the settlement currency; None if no source
+        gives it. Default: 5 in the quote currency, none if inverse.
+    min_quantity : float
+        Smallest order in contracts. Where it is over the lot, quantities are whole multiples of it.
+    round_to_tick : bool
+        Whether the prices of fills and stops are rounded to the tick, against the trader.
+    expires : str, optional
+        When it expires, in UTC. A run of several instruments closes the position at the mark close
+        of the last bar that opens before; the market of one instrument must end there.
+    settles : str, optional
+        The currency in which it settles, ``"BTC"``. Default: what the name of a linear contract
+        says (``"BTCUSDT"``), else unknown.
+    haircut : float, optional
+        Of a spot contract, which needs it: the share of a long's value that does not back
+        positions, from 0 to under 1.
+    borrow_rate : float or Series by UTC time, optional
+        Of a spot contract, which needs it: what a short pays per year on the coins it borrowed.
+    expense : float
+        What longs and shorts pay per year on the notional at the mark open, 0.0095 of a fund that
+        costs .95 % a year; booked as interest. The prices must be those before this cost.
+
+    Files write ``"unknown"`` for None.
+    """
+
+    _omitted = frozenset(
+        {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense", "min_quantity"}
+    )
+
+    kind: Annotated[str, core.Choice("linear", "inverse", "spot")] = "linear"
+    size: Annotated[float, POSITIVE] = 1.0
+    lot: Annotated[float | None, Step(NOT_NEGATIVE)] = 0.001
+    tick: Annotated[float | None, Step(POSITIVE)] = 0.1
+    min_notional: Annotated[float | None, Step(NOT_NEGATIVE, (UNKNOWN, USUAL))] = USUAL
+    round_to_tick: Annotated[bool, core.Flag()] = False
+    expires: Annotated[str | None, core.Time()] = None
+    settles: Annotated[str | None, Currency()] = None
+    haircut: Annotated[float | None, Real(0, 1, open_high=True)] = None
+    borrow_rate: Annotated[Rate | None, Timed(Real(0, 10))] = None
+    expense: Annotated[float, Real(0, 1)] = 0.0
+    min_quantity: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether it is paid when it is bought, and needs no margin by brackets."""
+        return self.kind == "spot"
+
+    @property
+    def order_step(self) -> float:
+        """The quantity of which orders are whole multiples, in contracts; 0 for any quantity."""
+        return max(self.lot or 0.0, self.min_quantity)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Which of lot, tick and min_notional no source gives."""
+        return tuple(name for name in STEPS if getattr(self, name) is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as data for JSON or TOML; a step that is not known is ``"unknown"``."""
+        return {**super().to_dict(), **dict.fromkeys(self.unknown, UNKNOWN)}
+
+    def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        # A least notional of the quote currency is none of the coin.
+        is_other = (self.kind == "inverse") != (changes.get("kind", self.kind) == "inverse")
+        return {"min_notional": USUAL, **changes} if is_other else changes
+
+    def faults(self) -> Faults:
+        if self.round_to_tick and self.tick is None:
+            yield "tick", "must be known with round_to_tick"
+        for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
+            is_given = getattr(self, name) is not None
+            if self.is_spot and not is_given:
+                yield name, f"is needed by a spot contract, {example} for example"
+            elif is_given and not self.is_spot:
+                yield name, f"is of spot contracts only, the kind is {self.kind!r}"
+
+    def _settle(self) -> None:
+        if self.min_notional == USUAL:
+            self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
+
+
+def agree_settlement(
+    contracts: Mapping[str, Contract],
+    *,
+    said: Mapping[str, Collection[str]] | None = None,
+    given: str = "",
+) -> str:
+    """Return the currency in which all contracts settle, empty if it is unknown.
+
+    ``said`` has other names of each instrument, read before its key. ``given`` is the caller's for
+    all: it replaces what names of linear contracts say, and must agree with all others.
+    """
+    inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), "")
+    is_checked = bool(said) and not given and len(contracts) > 1
+    known: dict[str, str] = {}
+    for name, each in contracts.items():
+        is_inverse, names = each.kind == "inverse", (*(said or {}).get(name, ()), name)
+        by_name = next(filter(None, (find_currency(x, is_inverse=is_inverse) for x in names)), "")
+        coins = map(find_coin, names if is_inverse else ())  # an inverse one settles in its coin
+        found = by_name or next(filter(None, coins), "")
+        found = "BTC" if found == "XBT" else found  # BitMEX and Kraken name the coin so
+        if is_checked and each.settles and found not in ("", each.settles):
+            raise core.ParameterError(
+                f"venue: a market must be in the currency in which its venue settles, got {found} "
+                f"by the name of {name!r} and {each.settles} of its venue; to count the two "
+                f"as one, give bt.Markets(..., currency={each.settles!r})"
+            )
+        currency = each.settles or (by_name or given if is_inverse else given or by_name)
+        if currency:
+            known[name] = currency
+    first = next(iter(known), "")
+    for name, currency in known.items():
+        if currency != known[first]:
+            one = f"venue.override({{'contract.settles': {known[first]!r}}})"
+            cure = "" if inverse else f"; to count the two as one, give {name!r} {one}"
+            raise core.ParameterError(
+                f"venue: the positions of one account must settle in one currency, got "
+                f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
+                f"account of its own{cure}"
+            )
+    if inverse and len(known) < len(contracts) > 1:
+        unknown = next(name for name in contracts if name not in known)
+        raise core.ParameterError(
+            "venue: positions beside an inverse contract must have a known settlement currency, "
+            f"got none for {unknown!r} beside {inverse!r}; "
+            "venue.override({'contract.settles': 'BTC'}) gives it"
+        )
+    if given and known.get(first, given) != given:
+        raise core.ParameterError(
+            f"currency of the markets must be that in which their venues settle, got {given!r} and "
+            f"{known[first]!r} for {first!r}"
+        )
+    return known.get(first, given)

@@ -1,0 +1,154 @@
+"""Margin tables: brackets with their amounts, and the days on which each table is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Annotated, NamedTuple
+
+from backtest import core
+from backtest.core import Faults, Value
+from backtest.core.fields import COST, NOT_NEGATIVE, OVER_ZERO, POSITIVE
+from backtest.core.units import TOLERANCE
+
+AMOUNT_SLACK = 0.02
+
+
+AMOUNT_SLACK_RELATIVE = 1e-6
+"""How far a published cumulative amount may be from the derived one: venues round theirs."""
+
+
+class Bracket(Value):
+    """One row of a venue's margin table.
+
+    Parameters
+    ----------
+    floor, cap : float
+        The notionals that it covers, floor < N <= cap, in the settlement currency; the last cap of
+        a table may be infinite.
+    max_leverage : float
+        Largest leverage of an order that reaches into this bracket.
+    maintenance_rate : float
+        Maintenance margin per unit of notional, between 0 and 1; 0 only of spot contracts.
+    amount : float or None
+        Cumulative amount: MM(N) = maintenance_rate N - amount. Derived; one that is given is
+        checked.
+    """
+
+    floor: Annotated[float, NOT_NEGATIVE]
+    cap: Annotated[float, OVER_ZERO]
+    max_leverage: Annotated[float, POSITIVE]
+    maintenance_rate: Annotated[float, COST]
+    amount: Annotated[float | None, NOT_NEGATIVE] = None
+
+    def faults(self) -> Faults:
+        if not self.cap > self.floor:
+            yield "cap", f"must be over the floor {self.floor:.12g}"
+        yield from self.find_demand_faults(0.0)
+
+    def find_demand_faults(self, close_fee: float) -> Faults:
+        """Yield a demand over 1 at the largest leverage: rates of maintenance and of closing."""
+        demand = (self.maintenance_rate + close_fee) * self.max_leverage
+        if demand > 1 + TOLERANCE:
+            rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
+            rule = f"must be at most 1 / {rate}, or an order is liquidated at once"
+            yield "max_leverage", f"{rule}: their product is {demand:g}"
+
+
+def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
+    """Return c_k = c_{k-1} + f_k (r_k - r_{k-1}) of each bracket, in the settlement currency.
+
+    In exact fractions of the written decimals: the amounts that venues publish, to the last digit.
+    """
+    amount, last, amounts = Fraction(0), Fraction(0), list[float]()
+    for row in brackets:
+        rate = Fraction(repr(row.maintenance_rate))
+        amount += Fraction(repr(row.floor)) * (rate - last)
+        last = rate
+        amounts.append(float(amount))
+    return amounts
+
+
+def find_table_faults(
+    table: Sequence[Bracket], place: str, close_fee: float = 0.0, *, is_spot: bool = False
+) -> Faults:
+    if not table:
+        yield place, "must have at least one bracket"
+        return
+    if table[0].floor != 0:
+        yield f"{place}.0.floor", "must be 0, where the table begins"
+    for k, (row, derived) in enumerate(zip(table, derive_amounts(table), strict=True)):
+        slack = AMOUNT_SLACK + AMOUNT_SLACK_RELATIVE * abs(derived)
+        if row.amount is not None and abs(row.amount - derived) > slack:
+            yield f"{place}.{k}.amount", f"must be {derived!r}, derived from floors and rates"
+        if is_spot != (row.maintenance_rate == 0.0):
+            rule = "must be 0 of a spot contract, and over 0 of others"
+            yield f"{place}.{k}.maintenance_rate", rule
+        for name, rule in row.find_demand_faults(close_fee) if close_fee else ():
+            yield f"{place}.{k}.{name}", rule
+    for k, (before, row) in enumerate(pairwise(table), 1):
+        if row.floor != before.cap:
+            yield f"{place}.{k}.floor", f"must be {before.cap:.12g}, the cap before it"
+        if not row.maintenance_rate > before.maintenance_rate:
+            rule = f"must be over {before.maintenance_rate}, the one before it"
+            yield f"{place}.{k}.maintenance_rate", rule
+        if row.max_leverage > before.max_leverage:
+            rule = f"must be at most {before.max_leverage:g}, the one before it"
+            yield f"{place}.{k}.max_leverage", rule
+
+
+def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
+    return tuple(
+        row if row.amount == amount else replace(row, amount=amount)
+        for row, amount in zip(table, derive_amounts(table), strict=True)
+    )
+
+
+class InForce(Value, kw_only=True):
+    """The preset or listing, and the days, that the brackets of a venue come from.
+
+    ``since`` is the day on which the oldest table came into force or, if no source says that, was
+    read, None if a listing has no day; ``until`` that of the preset's next table, if any. Of a
+    listing, ``preset`` is its file and symbol, ``tiers.json#BTCUSDT``, ``listed`` what it states,
+    and ``like`` the preset of all other rules.
+    """
+
+    _omitted = frozenset({"like", "listed"})
+
+    preset: Annotated[str, core.Text()]
+    since: Annotated[str | None, core.Time()] = None
+    until: Annotated[str | None, core.Time()] = None
+    like: Annotated[str | None, core.Text()] = None
+    listed: Annotated[Sequence[str], core.AS_TUPLE] = ()
+
+    @property
+    def symbol(self) -> str:
+        """The venue's name of the instrument."""
+        return self.preset.rpartition("#" if self.like else ":")[2]
+
+
+class Earlier(Value, kw_only=True):
+    """A margin table that a later one replaced at bars that open at ``until`` (UTC) or later."""
+
+    until: Annotated[str, core.Time()]
+    brackets: Annotated[Sequence[Bracket], core.AS_TUPLE]
+
+    def faults(self) -> Faults:
+        yield from find_table_faults(self.brackets, "brackets")
+
+    def _settle(self) -> None:
+        self._set_fields(brackets=complete_table(self.brackets))
+
+    @property
+    def end(self) -> int:
+        """``until`` in ns."""
+        return core.to_nanoseconds(self.until)
+
+
+class InUse(NamedTuple):
+    since: str | None
+    brackets: Sequence[Bracket]
+    first: int
+    stop: int
