@@ -13,7 +13,8 @@ from typing import NamedTuple
 from backtest.venue.preset_files import FOLDER
 
 FILE = FOLDER / "account_fields.csv"
-WITH_PROFIT, WITHOUT_PROFIT = "equity", "wallet"
+WITH_PROFIT = "equity"
+WITHOUT_PROFIT = "wallet"
 
 
 class AccountField(NamedTuple):
@@ -31,17 +32,18 @@ class AccountField(NamedTuple):
 
 @cache
 def read_account_fields() -> tuple[AccountField, ...]:
+    meanings = []
     with FILE.open(encoding="utf-8", newline="") as file:
-        return tuple(
-            AccountField(
+        for row in csv.DictReader(file):
+            meaning = AccountField(
                 exchanges=tuple(row["exchanges"].split()),
                 field=row["field"],
                 settles=row["settles"],
                 has_profit=row["has_profit"] == "yes",
                 source=row["source"],
             )
-            for row in csv.DictReader(file)
-        )
+            meanings.append(meaning)
+    return tuple(meanings)
 
 
 def find_meaning(exchange: str, field: str, currency: str) -> str | None:

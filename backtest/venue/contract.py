@@ -117,17 +117,20 @@ class Contract(Value, kw_only=True):
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
         # A least notional of the quote currency is none of the coin.
-        is_other = (self.kind == "inverse") != (changes.get("kind", self.kind) == "inverse")
-        return {"min_notional": USUAL, **changes} if is_other else changes
+        was_inverse = self.kind == "inverse"
+        becomes_inverse = changes.get("kind", self.kind) == "inverse"
+        if was_inverse != becomes_inverse:
+            return {"min_notional": USUAL, **changes}
+        return changes
 
     def faults(self) -> Faults:
         if self.round_to_tick and self.tick is None:
             yield "tick", "must be known with round_to_tick"
         for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
-            is_given = getattr(self, name) is not None
-            if self.is_spot and not is_given:
+            is_declared = getattr(self, name) is not None
+            if self.is_spot and not is_declared:
                 yield name, f"is needed by a spot contract, {example} for example"
-            elif is_given and not self.is_spot:
+            elif is_declared and not self.is_spot:
                 yield name, f"is of spot contracts only, the kind is {self.kind!r}"
 
     def _settle(self) -> None:
@@ -146,34 +149,26 @@ def agree_settlement(
     ``said`` has other names of each instrument, read before its key. ``given`` is the caller's for
     all: it replaces what names of linear contracts say, and must agree with all others.
     """
-    inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), "")
+    # Markets whose names say another currency than their venues are an error among several.
     is_checked = bool(said) and not given and len(contracts) > 1
     known: dict[str, str] = {}
-    for name, each in contracts.items():
-        is_inverse, names = each.kind == "inverse", (*(said or {}).get(name, ()), name)
-        by_name = next(filter(None, (find_currency(x, is_inverse=is_inverse) for x in names)), "")
-        coins = map(find_coin, names if is_inverse else ())  # an inverse one settles in its coin
-        found = by_name or next(filter(None, coins), "")
-        found = "BTC" if found == "XBT" else found  # BitMEX and Kraken name the coin so
-        if is_checked and each.settles and found not in ("", each.settles):
-            raise core.ParameterError(
-                f"venue: a market must be in the currency in which its venue settles, got {found} "
-                f"by the name of {name!r} and {each.settles} of its venue; to count the two "
-                f"as one, give bt.Markets(..., currency={each.settles!r})"
-            )
-        currency = each.settles or (by_name or given if is_inverse else given or by_name)
+    for name, contract in contracts.items():
+        is_inverse = contract.kind == "inverse"
+        names = (*(said or {}).get(name, ()), name)
+        by_name = find_first_currency(names, is_inverse=is_inverse)
+        if is_checked:
+            check_name_of_market(name, names, contract, by_name)
+
+        currency = contract.settles
+        if not currency and is_inverse:
+            currency = by_name or given
+        elif not currency:
+            currency = given or by_name
         if currency:
             known[name] = currency
-    first = next(iter(known), "")
-    for name, currency in known.items():
-        if currency != known[first]:
-            one = f"venue.override({{'contract.settles': {known[first]!r}}})"
-            cure = "" if inverse else f"; to count the two as one, give {name!r} {one}"
-            raise core.ParameterError(
-                f"venue: the positions of one account must settle in one currency, got "
-                f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
-                f"account of its own{cure}"
-            )
+
+    inverse = next((name for name, row in contracts.items() if row.kind == "inverse"), "")
+    check_one_currency(known, has_inverse=bool(inverse))
     if inverse and len(known) < len(contracts) > 1:
         unknown = next(name for name in contracts if name not in known)
         raise core.ParameterError(
@@ -181,9 +176,53 @@ def agree_settlement(
             f"got none for {unknown!r} beside {inverse!r}; "
             "venue.override({'contract.settles': 'BTC'}) gives it"
         )
+
+    first = next(iter(known), "")
     if given and known.get(first, given) != given:
         raise core.ParameterError(
             f"currency of the markets must be that in which their venues settle, got {given!r} and "
             f"{known[first]!r} for {first!r}"
         )
     return known.get(first, given)
+
+
+def find_first_currency(names: Collection[str], *, is_inverse: bool) -> str:
+    """Return the settlement currency that the first of some names says, empty if none does."""
+    for name in names:
+        currency = find_currency(name, is_inverse=is_inverse)
+        if currency:
+            return currency
+    return ""
+
+
+def check_name_of_market(
+    name: str, names: Collection[str], contract: Contract, by_name: str
+) -> None:
+    """Raise ParameterError if a market's name says another currency than its venue."""
+    said = by_name
+    if not said and contract.kind == "inverse":  # it settles in its coin
+        said = next(filter(None, map(find_coin, names)), "")
+    if said == "XBT":  # BitMEX and Kraken name the coin so
+        said = "BTC"
+    if contract.settles and said not in ("", contract.settles):
+        raise core.ParameterError(
+            f"venue: a market must be in the currency in which its venue settles, got {said} "
+            f"by the name of {name!r} and {contract.settles} of its venue; to count the two "
+            f"as one, give bt.Markets(..., currency={contract.settles!r})"
+        )
+
+
+def check_one_currency(known: Mapping[str, str], *, has_inverse: bool) -> None:
+    """Raise ParameterError if instruments settle in several currencies."""
+    first = next(iter(known), "")
+    for name, currency in known.items():
+        if currency != known[first]:
+            cure = ""
+            if not has_inverse:
+                override = f"venue.override({{'contract.settles': {known[first]!r}}})"
+                cure = f"; to count the two as one, give {name!r} {override}"
+            raise core.ParameterError(
+                f"venue: the positions of one account must settle in one currency, got "
+                f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
+                f"account of its own{cure}"
+            )

@@ -34,11 +34,12 @@ def payment(
     0.002
     """
     check_broadcast(quantity=quantity, price=price, rate=rate)
-    given: Any = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
-    q, p, r = given
-    check_range("price", float(np.min(p, initial=math.inf)), low=0.0, open_low=True)
-    value = compute_value(contract.size, contract.kind == "inverse", p)
-    paid: Any = compute_payment(q, value, r)
+    quantities: Any = np.asarray(quantity, dtype=np.float64)
+    prices: Any = np.asarray(price, dtype=np.float64)
+    rates: Any = np.asarray(rate, dtype=np.float64)
+    check_range("price", float(np.min(prices, initial=math.inf)), low=0.0, open_low=True)
+    value = compute_value(contract.size, contract.kind == "inverse", prices)
+    paid: Any = compute_payment(quantities, value, rates)
     return core.float_if_single(paid)
 
 
@@ -95,10 +96,11 @@ def terms(venue: str, symbol: str, at: core.TimeLike | None = None) -> FundingTe
     >>> found.interval, found.interest, found.clamp
     ('8h', 0.0001, 0.0005)
     """
-    found = preset_files.find_preset(venue, symbol).choose(preset_files.read_day(at))
-    if "funding" not in found:
+    groups = preset_files.find_preset(venue, symbol).choose(preset_files.read_day(at))
+    if "funding" not in groups:
         return None
-    return FundingTerms.from_dict(found["funding"][0], where=f"{venue}:{symbol}.funding")
+    table, _ = groups["funding"]
+    return FundingTerms.from_dict(table, where=f"{venue}:{symbol}.funding")
 
 
 def read_terms(

@@ -89,9 +89,9 @@ class DynamicMargin(Value, kw_only=True):
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         if cls is not DynamicMargin:
             return super().from_dict(data, where=where)
-        given = data if isinstance(data, Mapping) else {}
-        kind: Any = next((kind for name, kind in KINDS.items() if name in given), Volatility)
-        return kind.from_dict(data, where=where)  # type: ignore[no-any-return]
+        kind: Any = find_kind(data)
+        rule: Self = kind.from_dict(data, where=where)
+        return rule
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
         """Return m at each day's close, of the shape of the returns; NaN is not yet known."""
@@ -110,14 +110,18 @@ class DynamicMargin(Value, kw_only=True):
 
         ``rates`` are the maintenance rates of the lowest bracket in each bar.
         """
-        days, closes = read_days(market), market.time + market.interval
+        days = read_days(market)
         levels = self.compute_levels(days)
-        announced = self.place(levels, days.time, closes, rates)
-        return self.place(levels, days.time + self.delay, market.time, rates), announced
+        in_force = self.place(levels, days.time + self.delay, market.time, rates)
+        announced = self.place(levels, days.time, market.time + market.interval, rates)
+        return in_force, announced
 
     @property
     def delay(self) -> int:
-        return core.parse_duration(self.notice) if self.notice else 0
+        """Time from a day's close until its margin is in force, in ns."""
+        if self.notice is None:
+            return 0
+        return core.parse_duration(self.notice)
 
     def place(
         self, levels: FloatArray, known: IntArray, time: IntArray, rates: FloatArray
@@ -126,8 +130,21 @@ class DynamicMargin(Value, kw_only=True):
 
         ``rates`` (n,) are the maintenance rates of the lowest bracket.
         """
-        wanted = (find_newest_levels(levels, known, time).T * (self.scale_hours(time) / rates)).T
-        return np.where(np.isnan(wanted), self.floor, np.clip(wanted, self.floor, self.cap))
+        newest = find_newest_levels(levels, known, time)
+        scales = self.scale_hours(time) / rates
+        # Transposed, so that the scale of a time holds for all paths.
+        multipliers = (newest.T * scales).T
+        clipped = np.clip(multipliers, self.floor, self.cap)
+        return np.where(np.isnan(multipliers), self.floor, clipped)
+
+
+def find_kind(data: Mapping[str, Any]) -> type[DynamicMargin]:
+    """Return the rule that stored data are of, by a field that it alone has."""
+    if isinstance(data, Mapping):
+        for name, kind in KINDS.items():
+            if name in data:
+                return kind
+    return Volatility
 
 
 def find_newest_levels(levels: FloatArray, known: IntArray, time: IntArray) -> FloatArray:
@@ -181,14 +198,16 @@ class Volatility(DynamicMargin):
         root = math.sqrt(self.days)
         if self.shape == "normal":
             return np.full(returns.shape, root * NormalDist().inv_cdf(self.quantile))
+
+        # Each return over the volatility known before it.
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = returns[1:] / self.compute_volatility(returns)[:-1]
         ratios = np.where(np.isfinite(ratios), ratios, np.nan)
         low = compute_expanding_quantile(ratios, 1.0 - self.quantile)
         high = compute_expanding_quantile(ratios, self.quantile)
-        found = np.full(returns.shape, np.nan)
-        found[1:] = root * np.maximum(-low, high)
-        return found
+        factors = np.full(returns.shape, np.nan)
+        factors[1:] = root * np.maximum(-low, high)
+        return factors
 
 
 def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
@@ -200,20 +219,22 @@ def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
     columns = values if values.ndim == 2 else values[:, None]
     first = columns[:, :1]
     is_common = ((columns == first) | (np.isnan(columns) & np.isnan(first))).all(axis=1)
-    n_common = int(np.argmin(is_common)) if not is_common.all() else len(columns)
-    if np.isnan(columns[n_common:]).any():  # a path without a volatility: rare, and slow
-        found = pd.DataFrame(columns).expanding().quantile(share).to_numpy()
-        return np.asarray(found).reshape(values.shape)
+    n_common = len(columns) if is_common.all() else int(np.argmin(is_common))
 
-    found = np.empty_like(columns)
+    # A path without a volatility: rare, and slow.
+    if np.isnan(columns[n_common:]).any():
+        slow = pd.DataFrame(columns).expanding().quantile(share).to_numpy()
+        return np.asarray(slow).reshape(values.shape)
+
+    quantiles = np.empty_like(columns)
     history = first[:n_common, 0]
-    known = pd.Series(history).expanding().quantile(share).to_numpy()
-    found[:n_common] = known[:, None]
+    of_history = pd.Series(history).expanding().quantile(share).to_numpy()
+    quantiles[:n_common] = of_history[:, None]
 
     ordered = np.sort(history[~np.isnan(history)])
     for t in range(n_common, len(columns)):
-        found[t] = find_joint_quantile(ordered, columns[n_common : t + 1], share)
-    return found.reshape(values.shape)
+        quantiles[t] = find_joint_quantile(ordered, columns[n_common : t + 1], share)
+    return quantiles.reshape(values.shape)
 
 
 def find_joint_quantile(ordered: FloatArray, values: FloatArray, share: float) -> FloatArray:
@@ -258,7 +279,7 @@ class OpenInterest(DynamicMargin):
 
     def faults(self) -> core.Faults:
         yield from super().faults()
-        lows = [each.open_interest for each in self.tiers]
+        lows = [tier.open_interest for tier in self.tiers]
         if not lows or lows != sorted(set(lows)):
             yield "tiers", "must have one or more tiers of rising open_interest"
 
@@ -273,23 +294,24 @@ class OpenInterest(DynamicMargin):
         values = pd.Series(column).ffill().to_numpy()
         if np.isnan(values[days.rows[:1]]).any():
             times = days.market.time[~np.isnan(values)]
-            known = times[0] if len(times) else days.market.end
+            known_from = times[0] if len(times) else days.market.end
             raise core.DataError(
                 f"the open interest in {self.column!r} must be known from the first day's close "
-                f"on, got NaN until {core.format_time(int(known))}; fill it in, or begin the "
+                f"on, got NaN until {core.format_time(int(known_from))}; fill it in, or begin the "
                 "market there"
             )
-        levels = [each.open_interest for each in self.tiers]
-        place = np.searchsorted(levels, values[days.rows], side="right")
-        return np.array([np.nan, *(each.margin for each in self.tiers)])[place]
+
+        lows = [tier.open_interest for tier in self.tiers]
+        margins = np.array([np.nan, *(tier.margin for tier in self.tiers)])
+        return margins[np.searchsorted(lows, values[days.rows], side="right")]
 
 
 class Rule(core.Declaration):
     def read(self, value: Any) -> Any:
-        found = DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
-        if type(found) not in KINDS.values():
+        rule = DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
+        if type(rule) not in KINDS.values():
             raise core.Fault("must be a rule of bt.margin_rules, such as Volatility()")
-        return found
+        return rule
 
 
 class Wrapper(DynamicMargin):
@@ -305,9 +327,9 @@ class Wrapper(DynamicMargin):
 
     def faults(self) -> core.Faults:
         yield from super().faults()
-        for each in fields(DynamicMargin):
-            if getattr(self.rule, each.name) != each.default:
-                yield f"rule.{each.name}", "must be given to the outermost rule"
+        for field in fields(DynamicMargin):
+            if getattr(self.rule, field.name) != field.default:
+                yield f"rule.{field.name}", "must be given to the outermost rule"
         if self.needs_volatility and not self.rule.is_of_volatility:
             yield "rule", "must be of volatility, such as Volatility()"
 
@@ -340,14 +362,23 @@ class Hours(Wrapper):
     morning: Annotated[float, Real(0, 24)] = 6.0
 
     def scale_hours(self, time: IntArray) -> FloatArray:
-        hours, weekday = time % DAY / HOUR, (time // DAY + 3) % 7
+        hours = time % DAY / HOUR
+        is_weekend = (time // DAY + FIRST_WEEKDAY) % 7 >= SATURDAY
+
+        # A night that ends in the morning of the next day has two parts of a day.
+        is_evening = hours >= self.evening
+        is_morning = hours < self.morning
+        is_night = is_evening & is_morning
         if self.evening > self.morning:
-            is_night = (hours >= self.evening) | (hours < self.morning)
-        else:
-            is_night = (hours >= self.evening) & (hours < self.morning)
-        by_day = np.where(weekday >= 5, self.weekend, 1.0)
+            is_night = is_evening | is_morning
+
+        by_day = np.where(is_weekend, self.weekend, 1.0)
         by_hour = np.where(is_night, self.night, 1.0)
         return self.rule.scale_hours(time) * np.maximum(by_day, by_hour)
+
+
+FIRST_WEEKDAY, SATURDAY = 3, 5
+"""Weekdays from Monday, 0: of 1970-01-01, where times begin, and of the first day of a weekend."""
 
 
 class Buffer(Wrapper):
@@ -362,11 +393,13 @@ class Buffer(Wrapper):
     def compute_levels(self, days: DailyCloses) -> FloatArray:
         """Return c at each day's close; the first is m."""
         levels = self.rule.compute_levels(days)
-        found, held = np.empty_like(levels), np.zeros(levels.shape[1:])
+        buffered = np.empty_like(levels)
+        yesterday = np.zeros(levels.shape[1:])
         for t, level in enumerate(levels):
-            found[t] = np.minimum(np.maximum(held, level), (1.0 + self.share) * level)
-            held = np.nan_to_num(found[t])
-        return found
+            buffered[t] = np.minimum(np.maximum(yesterday, level), (1.0 + self.share) * level)
+            # A level that is not known yet holds nothing up.
+            yesterday = np.nan_to_num(buffered[t])
+        return buffered
 
 
 class Stressed(Wrapper):
@@ -411,8 +444,10 @@ class Floor(Wrapper):
 
     def count_years(self, market: Market) -> float:
         """Return the years of history that the floor rests on at the end of a market."""
-        days = read_days(market)
-        return min(self.years, (len(days.time) - 1) / YEAR) if len(days.time) else 0.0
+        n_days = len(read_days(market).time)
+        if n_days == 0:
+            return 0.0
+        return min(self.years, (n_days - 1) / YEAR)
 
 
 def measure_window(returns: FloatArray, window: int) -> FloatArray:

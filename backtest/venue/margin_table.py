@@ -62,11 +62,13 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 
     In exact fractions of the written decimals: the amounts that venues publish, to the last digit.
     """
-    amount, last, amounts = Fraction(0), Fraction(0), list[float]()
+    amounts = []
+    amount = Fraction(0)
+    last_rate = Fraction(0)
     for row in brackets:
         rate = Fraction(repr(row.maintenance_rate))
-        amount += Fraction(repr(row.floor)) * (rate - last)
-        last = rate
+        amount += Fraction(repr(row.floor)) * (rate - last_rate)
+        last_rate = rate
         amounts.append(float(amount))
     return amounts
 
@@ -74,11 +76,13 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 def find_table_faults(
     table: Sequence[Bracket], place: str, close_fee: float = 0.0, *, is_spot: bool = False
 ) -> Faults:
+    """Yield what is wrong with a margin table, row by row, and then between rows."""
     if not table:
         yield place, "must have at least one bracket"
         return
     if table[0].floor != 0:
         yield f"{place}.0.floor", "must be 0, where the table begins"
+
     for k, (row, derived) in enumerate(zip(table, derive_amounts(table), strict=True)):
         slack = AMOUNT_SLACK + AMOUNT_SLACK_RELATIVE * abs(derived)
         if row.amount is not None and abs(row.amount - derived) > slack:
@@ -86,24 +90,28 @@ def find_table_faults(
         if is_spot != (row.maintenance_rate == 0.0):
             rule = "must be 0 of a spot contract, and over 0 of others"
             yield f"{place}.{k}.maintenance_rate", rule
-        for name, rule in row.find_demand_faults(close_fee) if close_fee else ():
-            yield f"{place}.{k}.{name}", rule
-    for k, (before, row) in enumerate(pairwise(table), 1):
-        if row.floor != before.cap:
-            yield f"{place}.{k}.floor", f"must be {before.cap:.12g}, the cap before it"
-        if not row.maintenance_rate > before.maintenance_rate:
-            rule = f"must be over {before.maintenance_rate}, the one before it"
+        # Without a closing fee the row has said so itself.
+        if close_fee:
+            for name, rule in row.find_demand_faults(close_fee):
+                yield f"{place}.{k}.{name}", rule
+
+    for k, (lower, row) in enumerate(pairwise(table), start=1):
+        if row.floor != lower.cap:
+            yield f"{place}.{k}.floor", f"must be {lower.cap:.12g}, the cap before it"
+        if not row.maintenance_rate > lower.maintenance_rate:
+            rule = f"must be over {lower.maintenance_rate}, the one before it"
             yield f"{place}.{k}.maintenance_rate", rule
-        if row.max_leverage > before.max_leverage:
-            rule = f"must be at most {before.max_leverage:g}, the one before it"
+        if row.max_leverage > lower.max_leverage:
+            rule = f"must be at most {lower.max_leverage:g}, the one before it"
             yield f"{place}.{k}.max_leverage", rule
 
 
 def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
-    return tuple(
-        row if row.amount == amount else replace(row, amount=amount)
-        for row, amount in zip(table, derive_amounts(table), strict=True)
-    )
+    """Return a table with every amount."""
+    rows = []
+    for row, amount in zip(table, derive_amounts(table), strict=True):
+        rows.append(row if row.amount == amount else replace(row, amount=amount))
+    return tuple(rows)
 
 
 class InForce(Value, kw_only=True):
@@ -148,6 +156,8 @@ class Earlier(Value, kw_only=True):
 
 
 class InUse(NamedTuple):
+    """A margin table with its day, and the bars to which it applies: ``first`` up to ``stop``."""
+
     since: str | None
     brackets: Sequence[Bracket]
     first: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -62,9 +63,10 @@ class Option(Value):
     def faults(self) -> Faults:
         said = read_name(self.name)
         for field, value in said.items():
-            given = getattr(self, field)
-            given = format_day(given) if given is not None and field == "expiry" else given
-            if given not in (None, value):
+            declared = getattr(self, field)
+            if declared is not None and field == "expiry":
+                declared = format_day(declared)
+            if declared not in (None, value):
                 yield field, f"must match the name {self.name!r}, {value!r}, or be left out"
         for field in ("kind", "strike", "expiry", "underlying"):
             if field not in said and getattr(self, field) is None:
@@ -74,12 +76,18 @@ class Option(Value):
         said = read_name(self.name) or {"settlement": self.settlement or "cash"}
         self._set_fields(**said)
         self._set_fields(expiry=format_day(self.expiry))
-        if self.name is None:  # as Deribit's if it says the rest, else with the day as 2026-06-26
-            day, kind = pd.Timestamp(str(self.expiry)), "C" if self.sign > 0 else "P"
-            short = day.strftime("%d%b%y").upper().lstrip("0")
-            head, end = f"{self.underlying}-", f"-{self.strike:g}-{kind}"
-            is_said = {x: getattr(self, x) for x in SAID} == read_name(f"{head}{short}{end}")
-            self._set_fields(name=f"{head}{short if is_said else f'{day:%Y-%m-%d}'}{end}")
+        if self.name is None:
+            self._set_fields(name=self._make_name())
+
+    def _make_name(self) -> str:
+        """Return a name as Deribit's if it says all the rest, else with the day as 2026-06-26."""
+        day = pd.Timestamp(str(self.expiry))
+        kind = "C" if self.sign > 0 else "P"
+        short_day = day.strftime("%d%b%y").upper().lstrip("0")
+        short_name = f"{self.underlying}-{short_day}-{self.strike:g}-{kind}"
+        if {field: getattr(self, field) for field in SAID} == read_name(short_name):
+            return short_name
+        return f"{self.underlying}-{day:%Y-%m-%d}-{self.strike:g}-{kind}"
 
     @classmethod
     @core.checked
@@ -98,16 +106,16 @@ class Option(Value):
         ``start`` and ``end`` are the first and the last time at which one may expire, ``terms``
         further fields of an option, such as ``settlement`` and ``lot``.
         """
-        first, last = (pd.Timestamp(to_nanoseconds(each)) for each in (start, end))
+        first = pd.Timestamp(to_nanoseconds(start))
+        last = pd.Timestamp(to_nanoseconds(end))
         eight = pd.Timedelta(hours=8)
         days = pd.date_range((first - eight).ceil("D"), last - eight, freq="W-FRI")
-        options = [
-            cls(underlying=underlying, kind=kind, strike=strike, expiry=str(day + eight), **terms)
-            for day in days
-            for strike in strikes
-            for kind in kinds
-        ]
-        return {str(each.name): each for each in options}
+        options = {}
+        for day, strike, kind in itertools.product(days, [*strikes], [*kinds]):
+            expiry = str(day + eight)
+            option = cls(underlying=underlying, kind=kind, strike=strike, expiry=expiry, **terms)
+            options[str(option.name)] = option
+        return options
 
     @property
     def sign(self) -> float:
@@ -125,6 +133,7 @@ class Option(Value):
 
 
 def read_name(name: str | None) -> dict[str, Any]:
+    """Return what a name as Deribit's says of an option; nothing if it is another name."""
     match = NAME.fullmatch(name or "")
     if match is None:
         return {}
@@ -137,15 +146,15 @@ def read_name(name: str | None) -> dict[str, Any]:
         ) from error
     return {
         "kind": "call" if kind == "C" else "put",
-        "strike": float(strike.replace("d", ".")),
+        "strike": float(strike.replace("d", ".")),  # Deribit writes 0d5 for a strike of 0.5
         "expiry": format_day(expiry),
         "settlement": "cash" if quote else "coin",
         "underlying": underlying,
     }
 
 
-def format_day(given: Any) -> str:
-    return pd.Timestamp(to_nanoseconds(given)).isoformat(" ")
+def format_day(time: Any) -> str:
+    return pd.Timestamp(to_nanoseconds(time)).isoformat(" ")
 
 
 class OptionField(Declaration):
@@ -262,10 +271,11 @@ class OptionCosts(Value, kw_only=True):
         return self.lot if option.lot is None else option.lot
 
 
-def require_costs(given: object, name: str) -> OptionCosts:
-    if isinstance(given, OptionCosts):
-        return given
+def require_costs(costs: object, name: str) -> OptionCosts:
+    """Return the costs of options on an instrument; raise ParameterError if it has none."""
+    if isinstance(costs, OptionCosts):
+        return costs
     raise core.ParameterError(
-        f"options on {name} need venue.option_costs, got {given!r}; "
+        f"options on {name} need venue.option_costs, got {costs!r}; "
         "bt.OptionCosts(fee=, fee_cap=, delivery_fee=, delivery_cap=, tick=)"
     )

@@ -45,6 +45,7 @@ class Tables(Declaration):
             dates = [dt.date.fromisoformat(table.get("date")).isoformat() for table in tables]
         except (TypeError, ValueError):
             raise Fault("must have a date such as '2021-05-19' in each table") from None
+
         if not all(str(table.get("source", "")).strip() for table in tables):
             raise Fault("must have a source in each table")
         if dates != sorted(set(dates)):
@@ -63,8 +64,13 @@ class VenueTables(Value, kw_only=True):
     funding: Annotated[Sequence[Group], Tables()] = ()
 
     def choose(self, day: str | None) -> dict[str, tuple[Group, str | None]]:
-        groups = {group: getattr(self, group) for group in GROUPS}
-        return {group: choose_table(tables, day) for group, tables in groups.items() if tables}
+        """Return the table of each group in force on a day, and the day of the next one."""
+        chosen = {}
+        for group in GROUPS:
+            tables = getattr(self, group)
+            if tables:
+                chosen[group] = choose_table(tables, day)
+        return chosen
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -102,44 +108,60 @@ class GroupSource(NamedTuple):
 
 
 def available() -> list[Preset]:
-    return [
-        Preset(venue, symbol, each.title, each.dates[-1], each.brackets[-1]["source"], each.dates)
-        for venue in find_files()
-        for symbol, read in read_tables(venue).items()
-        for each in [read()]
-    ]
+    presets = []
+    for venue in find_files():
+        for symbol, read in read_tables(venue).items():
+            tables = read()
+            newest = tables.brackets[-1]
+            presets.append(
+                Preset(
+                    venue=venue,
+                    symbol=symbol,
+                    title=tables.title,
+                    date=tables.dates[-1],
+                    source=newest["source"],
+                    dates=tables.dates,
+                )
+            )
+    return presets
 
 
 def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
+    """Return presets by venue, dates and source of their margin tables."""
     groups: dict[tuple[object, ...], list[Preset]] = {}
-    for each in presets:
-        groups.setdefault((each.venue, each.dates, each.source), []).append(each)
+    for preset in presets:
+        key = (preset.venue, preset.dates, preset.source)
+        groups.setdefault(key, []).append(preset)
     return [*groups.values()]
 
 
 def split_day(text: str) -> tuple[str, str | None]:
     """Return a name, and the day after its last ``@``, None if there is none."""
     name, sign, date = text.rpartition("@")
-    if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
+    if not sign or any(suffix in date for suffix in SUFFIXES):  # the sign is part of a path
         return text, None
     return name, date and read_day(date)
 
 
 def parse_name(text: str) -> PresetName:
-    pair, date = split_day(str(text))
+    """Return venue, symbol and day of a text; raise VenueError if it is no name of a preset."""
+    pair, day = split_day(str(text))
     venue, colon, symbol = pair.rpartition(":")
-    if venue and colon and symbol and date != "":
-        return PresetName(venue, symbol, date)
-    known = [each.name for each in available()]
-    own = [each for each in known if text and each.startswith(text)]
-    near = f"; did you mean {own[0]!r}?" if own else did_you_mean(text, known)
+    # A day that is empty was left out after its sign.
+    if venue and colon and symbol and day != "":
+        return PresetName(venue, symbol, day)
+
+    names = [preset.name for preset in available()]
+    longer = [name for name in names if text and name.startswith(text)]
+    hint = f"; did you mean {longer[0]!r}?" if longer else did_you_mean(text, names)
     raise VenueError(
-        f"a preset is a venue, a colon and a symbol, got {text!r}{near}; 'backtest venues' lists "
+        f"a preset is a venue, a colon and a symbol, got {text!r}{hint}; 'backtest venues' lists "
         f"them, @2021-05-19 after one selects the tables of that day, @{LATEST} the newest"
     )
 
 
 def read_day(at: TimeLike | dt.date | None) -> str | None:
+    """Return a day as 2021-05-19; ``"latest"`` and None as they are."""
     if at is None or (isinstance(at, str) and at == LATEST):
         return at
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
@@ -147,36 +169,45 @@ def read_day(at: TimeLike | dt.date | None) -> str | None:
 
 
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
-    groups = find_preset(venue, symbol).choose(read_day(at)).items()
-    return [GroupSource(x, table["date"], table["source"], end) for x, (table, end) in groups]
+    chosen = find_preset(venue, symbol).choose(read_day(at))
+    sources = []
+    for group, (table, until) in chosen.items():
+        sources.append(GroupSource(group, table["date"], table["source"], until))
+    return sources
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
+    """Return the fields of a venue as plain data, from the tables of a day or of all days."""
     tables = find_preset(venue, symbol)
     chosen = tables.choose(read_day(at))
-    data: dict[str, Any] = {
-        group: {name: table[name] for name in table if name not in ("date", "source")}
-        for group, (table, _) in chosen.items()
-        if group != "funding"
-    }
-    table, until = chosen["brackets"]
-    in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": table["date"], "until": until}
-    data |= {**data.pop("rules", {}), "brackets": table["brackets"], "in_force": in_force}
+    data: dict[str, Any] = {}
+    for group, (table, _) in chosen.items():
+        if group != "funding":  # no field of the venue
+            data[group] = {name: table[name] for name in table if name not in ("date", "source")}
+    data |= data.pop("rules", {})
+
+    newest, until = chosen["brackets"]
+    in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": newest["date"], "until": until}
+    data["brackets"] = newest["brackets"]
+    data["in_force"] = in_force
     if at is None and len(tables.brackets) > 1:
         in_force["since"] = tables.dates[0]
         data["earlier"] = [
-            {"until": after["date"], "brackets": before["brackets"]}
-            for before, after in itertools.pairwise(tables.brackets)
+            {"until": later["date"], "brackets": table["brackets"]}
+            for table, later in itertools.pairwise(tables.brackets)
         ]
     return data
 
 
 def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str | None]:
     """Return the table in force on a day, the last without one, and the day of the next."""
-    newest = day in (None, LATEST)
-    begun = [k for k, table in enumerate(tables) if newest or table["date"] <= str(day)]
-    k = begun[-1] if begun else 0
-    return tables[k], tables[k + 1]["date"] if k + 1 < len(tables) else None
+    chosen = 0  # the first, for a day before it
+    for k, table in enumerate(tables):
+        if day in (None, LATEST) or table["date"] <= str(day):
+            chosen = k
+    if chosen + 1 == len(tables):
+        return tables[chosen], None
+    return tables[chosen], tables[chosen + 1]["date"]
 
 
 def find_preset(venue: str, symbol: str) -> VenueTables:
@@ -195,46 +226,47 @@ def find_files() -> dict[str, Path]:
 
 
 def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
-    """Return what reads the tables of each symbol."""
+    """Return what reads the tables of each symbol, of a file or of a preset of the package."""
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
         if not core.is_path(path) or not path.is_file():
             raise VenueError(f"venue file {str(venue)!r} does not exist in {Path.cwd()}")
-    else:
-        files = find_files()
-        if venue not in files:
-            near = did_you_mean(str(venue).lower(), files)
-            raise VenueError(
-                f"venue must be a known preset, got {venue!r}{near}; known are {', '.join(files)}"
-            )
-        path = files[venue]
-    return read_file(path, path.stat().st_mtime_ns)
+        return read_file(path, path.stat().st_mtime_ns)
+
+    files = find_files()
+    if venue not in files:
+        hint = did_you_mean(str(venue).lower(), files)
+        raise VenueError(
+            f"venue must be a known preset, got {venue!r}{hint}; known are {', '.join(files)}"
+        )
+    return read_file(files[venue], files[venue].stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
 def read_file(path: Path, changed: int) -> dict[str, Callable[[], VenueTables]]:  # noqa: ARG001 - part of the key
     """Return what reads each symbol of a file: tables are checked where they are first used."""
-    try:
-        text = core.decode_text(path.read_bytes())
-        is_json = path.suffix == ".json"
-        content = (
-            json.loads(text, object_pairs_hook=core.read_object) if is_json else tomllib.loads(text)
-        )
-    except (ValueError, RecursionError) as error:
-        raise VenueError(f"{path} must be {path.suffix[1:].upper()}: {error}") from error
+    content = parse_file(path)
     tables = dict(content) if isinstance(content, Mapping) else {}
     common = tables.pop(COMMON, {})
     if not tables or not isinstance(common, Mapping):
         raise VenueError(
             f"{path} must have a table for at least one symbol, and {COMMON!r} must be a table"
         )
-    return {
-        name: cache(
-            partial(
-                VenueTables.from_dict,
-                {**common, **table} if isinstance(table, Mapping) else table,
-                where=f"{path.name}: {name}",
-            )
-        )
-        for name, table in tables.items()
-    }
+
+    readers: dict[str, Callable[[], VenueTables]] = {}
+    for name, table in tables.items():
+        whole = {**common, **table} if isinstance(table, Mapping) else table
+        read = partial(VenueTables.from_dict, whole, where=f"{path.name}: {name}")
+        readers[name] = cache(read)
+    return readers
+
+
+def parse_file(path: Path) -> Any:
+    """Return the content of a TOML or JSON file; raise VenueError if it is none."""
+    try:
+        text = core.decode_text(path.read_bytes())
+        if path.suffix == ".json":
+            return json.loads(text, object_pairs_hook=core.read_object)
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VenueError(f"{path} must be {path.suffix[1:].upper()}: {error}") from error

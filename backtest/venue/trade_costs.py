@@ -42,11 +42,13 @@ class ShareOrWord(core.Declaration):
     kind: ClassVar[type] = object
 
     def read(self, value: Any) -> float | str:
-        if isinstance(value, str) and value not in self.words:
+        if not isinstance(value, str):
+            return Real(self.least, 1).read(value)
+        if value not in self.words:
             listed = " or ".join(map(repr, self.words))
             shown = core.repr_given(value) + core.did_you_mean(value, self.words)
             raise core.Fault(f"must be a share from {self.least:g} to 1, or {listed}", shown)
-        return value if isinstance(value, str) else Real(self.least, 1).read(value)
+        return value
 
 
 ORDERS = (
@@ -60,7 +62,7 @@ class ReductionOrder(core.Declaration):
         if isinstance(value, str) and value in ORDERS:
             return value
         is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
-        if not is_list or not all(isinstance(each, str) and each for each in value):
+        if not is_list or not all(isinstance(name, str) and name for name in value):
             shown = core.repr_given(value) + core.did_you_mean(value, ORDERS)
             raise core.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", shown)
         if len(set(value)) < len(value):
@@ -92,9 +94,9 @@ class Fees(Value, kw_only=True):
     per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
 
     def faults(self) -> Faults:
-        for k, (before, tier) in enumerate(pairwise(self.tiers), 1):
-            if not before.volume < tier.volume:
-                yield f"tiers.{k}.volume", f"must be over {before.volume:.12g}, the one before it"
+        for k, (lower, tier) in enumerate(pairwise(self.tiers), start=1):
+            if not lower.volume < tier.volume:
+                yield f"tiers.{k}.volume", f"must be over {lower.volume:.12g}, the one before it"
 
 
 class Slippage(Value, kw_only=True):
@@ -182,8 +184,13 @@ def pick_cost(venue: Any, name: str) -> Cost:
 
 
 def list_dated(venue: Any) -> list[str]:
-    costs = {name: pick_cost(venue, name) for name in DATED}
-    return [name for name, cost in costs.items() if isinstance(cost, str) or is_series(cost)]
+    """Return the names of the costs that change over time: series, or columns of the market."""
+    names = []
+    for name in DATED:
+        cost = pick_cost(venue, name)
+        if isinstance(cost, str) or is_series(cost):
+            names.append(name)
+    return names
 
 
 def has_spread(venue: Any) -> bool:
@@ -192,17 +199,20 @@ def has_spread(venue: Any) -> bool:
 
 
 def find_newest(cost: Cost) -> float:
+    """Return a cost, or the last of a series; NaN for a column, which a venue does not know."""
     if isinstance(cost, str):
         return math.nan
     return float(cost.iloc[-1]) if is_series(cost) else cost
 
 
 def read_newest(cost: Cost, name: str, place: str) -> float:
+    """Return a cost, or the last of a series; raise ParameterError for a column."""
     check_no_column(cost, name, place)
     return find_newest(cost)
 
 
 def scale_cost(venue: Any, name: str, factor: float, most: float) -> Cost:
+    """Return a cost of a venue times a factor, at most ``most``."""
     cost = pick_cost(venue, name)
     check_no_column(cost, f"venue.{name}")
     if is_series(cost):

@@ -1,7 +1,21 @@
-"""The rules of a venue: contract, margin brackets, fees, slippage, liquidation, interest.
+"""The rules of a venue: its parts, its interest, and the margin table of each day.
 
 Every cost must be given; none has a default of zero. Rates are fractions of notional unless they
 are per year. Notionals are in the settlement currency.
+
+Words of this room:
+
+- *venue*: the rules of one instrument at one exchange, broker or protocol
+- *contract*: what one unit of the instrument is: its size, steps, expiry and settlement
+- *table*, *bracket*: a margin table, and one of its rows, from a floor up to a cap of notional
+- *rate*: a fraction of notional per trade or, of interest, per year
+- *cost*: a rate that may change over time: a number, a series, or a column of the market
+- *dated*: a cost that does so; *newest*: its last value
+- *multiplier*: scales maintenance rates and divides allowed leverages, by date or by a rule
+- *level*: m of a margin rule, the maintenance margin per notional at a day's close
+- *preset*: tables that the package or a file has for a symbol; *group*: one of its subjects
+- *listing*: what an exchange or a tool states of a symbol, beside the preset of all the rest
+- *day*: from which a table is in force; ``"latest"`` in its place: the newest alone
 """
 
 from __future__ import annotations
@@ -48,15 +62,27 @@ RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
 def find_charged(venue: Any) -> list[str]:
+    """Return the names of the interest rates that are not 0 at all times."""
     return [name for name in RATES if np.any(np.asarray(getattr(venue, name)) != 0.0)]
 
 
 def choose_multipliers(venue: Any) -> dict[str, Rate]:
-    names = ("initial_multiplier", "maintenance_multiplier")
-    given = [name for name in names if getattr(venue, name) is not None]
-    return {name: getattr(venue, name) for name in given} or {
-        "margin_multiplier": venue.margin_multiplier
-    }
+    """Return the multipliers of margin in force: those of their own, or the one that sets both."""
+    chosen = {}
+    for name in ("initial_multiplier", "maintenance_multiplier"):
+        multiplier = getattr(venue, name)
+        if multiplier is not None:
+            chosen[name] = multiplier
+    return chosen or {"margin_multiplier": venue.margin_multiplier}
+
+
+SPOT_VALUES = {
+    "includes_close_fee": False,
+    "maintenance_at": "mark",
+    "profit_counts": "all",
+    "liquidation.full_below_health": 0.0,
+}
+"""What a spot contract leaves no choice of."""
 
 
 ACCOUNT_FIELDS = (
@@ -66,21 +92,17 @@ ACCOUNT_FIELDS = (
 
 
 def find_spot_faults(venue: Any) -> Faults:
+    """Yield what does not fit a spot contract, which has no margin by brackets."""
     haircut = venue.contract.haircut or 0.0
     if len(venue.brackets) != 1 or venue.earlier:
         yield "brackets", "must be one for a spot contract, of rate 0"
     elif haircut * venue.brackets[0].max_leverage >= 1.0:
         rule = f"must be under 1 / haircut, {1.0 / haircut:g}, or a long backs nothing"
         yield "brackets.0.max_leverage", rule
-    only = {
-        "includes_close_fee": False,
-        "maintenance_at": "mark",
-        "profit_counts": "all",
-        "liquidation.full_below_health": 0.0,
-    }
-    for name, value in only.items():
+    for name, value in SPOT_VALUES.items():
         if attrgetter(name)(venue) != value:
             yield name, f"must be {value!r} for a spot contract"
+
     if venue.margin is not None:
         yield "margin", "must be left out for a spot contract: change the haircut or max_leverage"
     for name, multiplier in choose_multipliers(venue).items():
@@ -171,45 +193,57 @@ class Venue(Value, kw_only=True):
     margin: Annotated[DynamicMargin | None, Rule()] = None
 
     def faults(self) -> Faults:
+        yield from self._find_fee_faults()
+        close_fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
         is_spot = self.contract.is_spot
-        dated, closes = [n for n in list_dated(self) if "fees" in n], self.includes_close_fee
-        if self.fees.tiers and dated:
-            yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
-        if self.fees.tiers and closes:
-            rule = "must be left out where includes_close_fee is True: give one taker rate"
-            yield "fees.tiers", rule
-        if "fees.taker" in dated and closes:
-            yield "fees.taker", "must be a number where includes_close_fee is True"
-        fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
-        yield from find_table_faults(self.brackets, "brackets", fee, is_spot=is_spot)
-        for k, each in enumerate(self.earlier):
-            if k and each.end <= self.earlier[k - 1].end:
+        yield from find_table_faults(self.brackets, "brackets", close_fee, is_spot=is_spot)
+        for k, table in enumerate(self.earlier):
+            if k and table.end <= self.earlier[k - 1].end:
                 yield f"earlier.{k}.until", "must be after the table before it"
-            if fee > 0.0:
-                yield from find_table_faults(each.brackets, f"earlier.{k}.brackets", fee)
+            # Without a closing fee the table has said so itself.
+            if close_fee > 0.0:
+                yield from find_table_faults(table.brackets, f"earlier.{k}.brackets", close_fee)
+
         charged = find_charged(self)
         if charged and self.interest_on is None:
             rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
             yield "interest_on", f"{rule}: {', '.join(charged)}"
         if self.interest_on == "balance" and "short_rate" in charged:
             yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
-        given, both = choose_multipliers(self), self.margin_multiplier
-        if "margin_multiplier" not in given and (is_series(both) or both != 1.0):
-            yield "margin_multiplier", f"must be left out with {' and '.join(given)}: it sets both"
+
+        chosen = choose_multipliers(self)
+        has_common = is_series(self.margin_multiplier) or self.margin_multiplier != 1.0
+        if "margin_multiplier" not in chosen and has_common:
+            rule = f"must be left out with {' and '.join(chosen)}: it sets both"
+            yield "margin_multiplier", rule
         if is_spot:
             yield from find_spot_faults(self)
+
+    def _find_fee_faults(self) -> Faults:
+        """Yield fees that do not go together: tiers, fees over time, and a closing fee."""
+        dated = [name for name in list_dated(self) if "fees" in name]
+        if self.fees.tiers and dated:
+            yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
+        if self.fees.tiers and self.includes_close_fee:
+            rule = "must be left out where includes_close_fee is True: give one taker rate"
+            yield "fees.tiers", rule
+        if "fees.taker" in dated and self.includes_close_fee:
+            yield "fees.taker", "must be a number where includes_close_fee is True"
 
     def _settle(self) -> None:
         self._set_fields(brackets=complete_table(self.brackets))
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
-        of_no_preset = {"in_force": None, "earlier": ()} if "brackets" in changes else {}
-        return {**of_no_preset, **changes}
+        # New brackets are of no preset, and had none before them, unless the caller says so.
+        if "brackets" in changes:
+            return {"in_force": None, "earlier": (), **changes}
+        return changes
 
     def profit_share(self) -> float:
         """Return the share of an unrealized profit that backs orders and withdrawals."""
-        given = self.profit_counts
-        return WHOLE_SHARES[given] if isinstance(given, str) else given
+        if isinstance(self.profit_counts, str):
+            return WHOLE_SHARES[self.profit_counts]
+        return self.profit_counts
 
     def __repr__(self) -> str:
         name = self.in_force.preset if self.in_force else "no preset"
@@ -258,21 +292,30 @@ class Venue(Value, kw_only=True):
         ('2021-03-18', '2022-12-29', '2024-10-24', '2026-09-29')
         """
         if not isinstance(symbol, str):
-            names = list(symbol) if isinstance(symbol, list | tuple) else []
-            plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
-            if not names or len(plain) < len(names):
-                raise core.VenueError(
-                    "symbol must be a name, or a list of different names, got "
-                    f"{core.repr_plain(symbol)}"
-                )
-            return {each.partition("@")[0]: cls.preset(venue, each, at) for each in names}
+            return cls._read_presets(venue, symbol, at)
         name, day = preset_files.split_day(symbol)
-        if day is not None and (at is not None or not day):
+        if day is None:
+            day_or_latest = at
+        elif at is not None or not day:
             raise core.VenueError(
                 f"the day of a preset must be given once, got {symbol!r} and at={at!r}"
             )
-        at = at if day is None else day
-        return cls.from_dict(preset_files.read_preset(venue, name, at), where=f"{venue}:{symbol}")
+        else:
+            day_or_latest = day
+        data = preset_files.read_preset(venue, name, day_or_latest)
+        return cls.from_dict(data, where=f"{venue}:{symbol}")
+
+    @classmethod
+    def _read_presets(cls, venue: str, symbols: Any, at: core.TimeLike | None) -> dict[str, Self]:
+        """Return the rules of several symbols, by name without its day."""
+        names = list(symbols) if isinstance(symbols, list | tuple) else []
+        without_days = {name.partition("@")[0] for name in names if isinstance(name, str)}
+        if not names or len(without_days) < len(names):
+            raise core.VenueError(
+                "symbol must be a name, or a list of different names, got "
+                f"{core.repr_plain(symbols)}"
+            )
+        return {name.partition("@")[0]: cls.preset(venue, name, at) for name in names}
 
     @classmethod
     def read(
@@ -388,28 +431,41 @@ class Venue(Value, kw_only=True):
         >>> spot.contract.haircut, spot.brackets[0].max_leverage
         (0.05, 10.0)
         """
-        if max_leverage is None and not haircut > 0.0:
-            raise core.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
-        most = 0.5 / haircut if max_leverage is None else max_leverage
-        fee = taker if liquidation_fee is None else liquidation_fee
-        forced = Liquidation(mode="close", fee=fee, slippage=slippage)
+        if max_leverage is None:
+            if not haircut > 0.0:
+                raise core.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
+            max_leverage = 0.5 / haircut
+        liquidation = Liquidation(
+            mode="close",
+            fee=taker if liquidation_fee is None else liquidation_fee,
+            slippage=slippage,
+        )
+
+        # What belongs to the account is that of the other instruments.
         shared = {}
         if like is not None:
             other: Venue = read_venue(like)
             shared = {name: getattr(other, name) for name in ACCOUNT_FIELDS}
-            names = ("mode", "order", *(() if other.liquidation.step == "bracket" else ("step",)))
-            forced = forced.override({name: getattr(other.liquidation, name) for name in names})
+            names = ["mode", "order"]
+            if other.liquidation.step != "bracket":  # a spot leg has one bracket
+                names.append("step")
+            changes = {name: getattr(other.liquidation, name) for name in names}
+            liquidation = liquidation.override(changes)
         return cls(
             contract=Contract(
-                kind="spot", haircut=haircut, borrow_rate=borrow_rate, lot=lot, tick=1e-8,
+                kind="spot",
+                haircut=haircut,
+                borrow_rate=borrow_rate,
+                lot=lot,
+                tick=1e-8,
                 min_notional=0.0,
             ),
-            brackets=[Bracket(0.0, math.inf, most, 0.0)],
+            brackets=[Bracket(0.0, math.inf, max_leverage, 0.0)],
             fees=Fees(taker=taker, maker=taker if maker is None else maker),
             slippage=Slippage(rate=slippage),
-            liquidation=forced,
+            liquidation=liquidation,
             **shared,
-        )  # fmt: skip
+        )
 
     @checked
     def describe_misfit(self, start: int, end: int) -> str:
@@ -417,34 +473,41 @@ class Venue(Value, kw_only=True):
 
         Empty if all of it is covered, or if the brackets are of no preset.
         """
-        table, parts = self.in_force, []
-        if table is not None and table.since and start < core.to_nanoseconds(table.since):
-            parts.append(f"but the run uses it from {core.format_time(start)[:10]} on")
-        if table is not None and table.until and end > core.to_nanoseconds(table.until):
-            parts.append(f"it was replaced on {table.until}, before the run ends")
-        if table is None or not parts:
+        table = self.in_force
+        if table is None:
             return ""
-        name = f"the {'oldest ' if self.earlier else ''}margin table of {table.preset}"
-        return f"{name} is of {table.since}, {' and '.join(parts)}"
+        clauses = []
+        if table.since and start < core.to_nanoseconds(table.since):
+            clauses.append(f"but the run uses it from {core.format_time(start)[:10]} on")
+        if table.until and end > core.to_nanoseconds(table.until):
+            clauses.append(f"it was replaced on {table.until}, before the run ends")
+        if not clauses:
+            return ""
+        oldest = "oldest " if self.earlier else ""
+        problem = " and ".join(clauses)
+        return f"the {oldest}margin table of {table.preset} is of {table.since}, {problem}"
 
     def tables(self) -> tuple[Sequence[Bracket], ...]:
         """Return all margin tables, the oldest first."""
-        return (*(each.brackets for each in self.earlier), self.brackets)
+        return (*(table.brackets for table in self.earlier), self.brackets)
 
     def days(self) -> tuple[str | None, ...]:
         """Return the day from which each margin table applies, the oldest first; None: unknown."""
         first = None if self.in_force is None else self.in_force.since
-        return (first, *(each.until for each in self.earlier))
+        return (first, *(table.until for table in self.earlier))
 
     @checked
     def in_use(self, time: core.IntArray) -> list[InUse]:
         """Return the margin tables that apply to bars with these open times, with their bars."""
         core.check_shape("time", time, (-1,))
-        ends = np.array([each.end for each in self.earlier], dtype=np.int64)
+        ends = np.array([table.end for table in self.earlier], dtype=np.int64)
         bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
-        rows = zip(self.days(), self.tables(), pairwise(bars), strict=True)
-        used = (InUse(day, table, *span) for day, table, span in rows)
-        return [each for each in used if each.first < each.stop]
+        used = []
+        for day, table, span in zip(self.days(), self.tables(), pairwise(bars), strict=True):
+            first, stop = span
+            if first < stop:
+                used.append(InUse(day, table, first, stop))
+        return used
 
     def multiply_margin(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the multipliers of the margin rule, each of shape (n_bars,), or (1,) without one.
@@ -453,17 +516,19 @@ class Venue(Value, kw_only=True):
         """
         if self.margin is None:
             return np.ones(1), np.ones(1)
-        return self.margin.multiply(market, self.find_lowest(market.time)[0])
+        lowest_rates, _ = self.find_lowest(market.time)
+        return self.margin.multiply(market, lowest_rates)
 
     def find_lowest(self, time: core.IntArray) -> tuple[core.FloatArray, core.FloatArray]:
         """Return maintenance rate and largest leverage of the lowest bracket at times, (n,) each.
 
         They are of the margin table in force at each time, before multipliers.
         """
-        rates, leverages = np.empty((2, len(time)))
-        for each in self.in_use(time):
-            rates[each.first : each.stop] = each.brackets[0].maintenance_rate
-            leverages[each.first : each.stop] = each.brackets[0].max_leverage
+        rates = np.empty(len(time))
+        leverages = np.empty(len(time))
+        for table in self.in_use(time):
+            rates[table.first : table.stop] = table.brackets[0].maintenance_rate
+            leverages[table.first : table.stop] = table.brackets[0].max_leverage
         return rates, leverages
 
     def show_margin(self, market: Market) -> Market:
@@ -478,9 +543,9 @@ class Venue(Value, kw_only=True):
         """Return the venue with one of its margin tables for all times."""
         if not self.earlier:
             return self
-        own = object.__new__(type(self))  # checked already; a run repeats this for each table
-        vars(own).update(vars(self), brackets=table.brackets, earlier=())
-        return own
+        venue = object.__new__(type(self))  # checked already; a run repeats this for each table
+        vars(venue).update(vars(self), brackets=table.brackets, earlier=())
+        return venue
 
 
 VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
@@ -494,7 +559,7 @@ def read_venue(given: Any) -> Any:
     is. Raises VenueError if there is no such preset or listing.
     """
     if isinstance(given, Mapping):
-        return {name: read_venue(each) for name, each in given.items()}
+        return {name: read_venue(venue) for name, venue in given.items()}
     if not isinstance(given, str):
         return given
     if given.startswith(listing.SCHEME):
