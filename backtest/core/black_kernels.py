@@ -48,11 +48,13 @@ SCALES = (
 def is_possible(
     forward: float, strike: float, years: float, volatility: float, rate: float
 ) -> bool:
-    is_placed = forward > 0.0 and strike > 0.0 and abs(rate * years) <= MAX_CARRY
-    return is_placed and years >= 0.0 and volatility >= 0.0
+    """Return whether an option has a price: NaN in any argument has none."""
+    has_prices = forward > 0.0 and strike > 0.0
+    return has_prices and abs(rate * years) <= MAX_CARRY and years >= 0.0 and volatility >= 0.0
 
 
 def log_ratio(forward: float, strike: float) -> float:
+    """Return ln(forward / strike), to full accuracy also where the two are almost equal."""
     ratio = forward / strike
     if 0.5 < ratio < 2.0:
         return math.log1p((forward - strike) / strike)
@@ -60,14 +62,25 @@ def log_ratio(forward: float, strike: float) -> float:
 
 
 def normalized_price(x: float, s: float) -> float:
-    return price_and_slope(x, s)[0] if s > 0.0 else 0.0
+    """Return b of x <= 0 and a deviation s; 0 without one."""
+    if s > 0.0:
+        price, _ = price_and_slope(x, s)
+        return price
+    return 0.0
 
 
 def price_and_slope(x: float, s: float) -> tuple[float, float]:
-    q, t = -x / s, 0.5 * s
+    """Return b of x <= 0 and a deviation s > 0, and its derivative by s."""
+    q = -x / s
+    t = 0.5 * s
     slope = math.exp(-0.5 * (q * q + t * t)) / ROOT_TWO_PI
+
+    # Both terms are almost equal: their difference is a series.
     if t < SERIES_LIMIT:
+        # A slope of 0 is one that underflows, and so does the price.
         return (slope * mills_difference(q, t) if slope > 0.0 else 0.0), slope
+
+    # Near the money h + t is over 0, where Mills' ratio is of the other tail.
     if t >= q:
         return math.exp(0.5 * x) - slope * (mills_ratio(q + t) + mills_ratio(t - q)), slope
     return slope * (mills_ratio(q - t) - mills_ratio(q + t)), slope
@@ -102,12 +115,12 @@ def scalar_price(
     if not is_possible(forward, strike, years, volatility, rate):
         return math.nan
     intrinsic = max(0.0, sign * (forward - strike))
-    s = volatility * math.sqrt(years)
-    value = 0.0
-    if s > 0.0:
+    deviation = volatility * math.sqrt(years)
+    time_value = 0.0
+    if deviation > 0.0:
         x = -abs(log_ratio(forward, strike))
-        value = math.sqrt(forward) * math.sqrt(strike) * normalized_price(x, s)
-    cash = math.exp(-rate * years) * (intrinsic + value)
+        time_value = math.sqrt(forward) * math.sqrt(strike) * normalized_price(x, deviation)
+    cash = math.exp(-rate * years) * (intrinsic + time_value)
     return cash / forward if is_coin else cash
 
 
@@ -123,21 +136,28 @@ def scalar_greeks(
     if not is_possible(forward, strike, years, volatility, rate):
         nan = math.nan
         return Greeks(nan, nan, nan, nan, nan, nan, nan)
-    value = scalar_price(sign, forward, strike, years, volatility, rate, False)
-    discount, s = math.exp(-rate * years), volatility * math.sqrt(years)
-    is_fixed = not s > 0.0
+    discount = math.exp(-rate * years)
+    deviation = volatility * math.sqrt(years)
+    value = scalar_price(sign, forward, strike, years, volatility, rate, is_coin=False)
+
+    # Without deviation the payoff is known: its delta is a step, and nothing else moves.
+    is_fixed = not deviation > 0.0
     if is_fixed:
         above = sign * (forward - strike)
-        step = 0.5 if above == 0.0 else (1.0 if above > 0.0 else 0.0)
-        found = Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        step = 0.0
+        if above == 0.0:
+            step = 0.5
+        elif above > 0.0:
+            step = 1.0
+        in_cash = Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     else:
-        d1 = log_ratio(forward, strike) / s + 0.5 * s
-        d2 = d1 - s
+        d1 = log_ratio(forward, strike) / deviation + 0.5 * deviation
+        d2 = d1 - deviation
         density = discount * normal_density(d1)
         vega = forward * density * math.sqrt(years)
-        found = Greeks(
+        in_cash = Greeks(
             delta=discount * sign * normal_cdf(sign * d1),
-            gamma=density / (forward * s),
+            gamma=density / (forward * deviation),
             vega=vega,
             theta=rate * value - 0.5 * forward * density * volatility / math.sqrt(years),
             rho=-years * value,
@@ -145,14 +165,16 @@ def scalar_greeks(
             volga=vega * d1 * d2 / volatility,
         )
     if not is_coin:
-        return found
-    delta = (found.delta - value / forward) / forward
+        return in_cash
+
+    # In coins: the derivatives of the value over the forward.
+    delta = (in_cash.delta - value / forward) / forward
     return Greeks(
         delta=delta,
-        gamma=0.0 if is_fixed else (found.gamma - 2.0 * delta) / forward,
-        vega=found.vega / forward,
-        theta=found.theta / forward,
-        rho=found.rho / forward,
-        vanna=(found.vanna - found.vega / forward) / forward,
-        volga=found.volga / forward,
+        gamma=0.0 if is_fixed else (in_cash.gamma - 2.0 * delta) / forward,
+        vega=in_cash.vega / forward,
+        theta=in_cash.theta / forward,
+        rho=in_cash.rho / forward,
+        vanna=(in_cash.vanna - in_cash.vega / forward) / forward,
+        volga=in_cash.volga / forward,
     )

@@ -58,6 +58,11 @@ def exp(x: float) -> float:
 
 
 def exp_of_sum(shifted: float, first: float, second: float) -> float:
+    """Return e to the power of first + second, times 2 to the whole number in ``shifted``.
+
+    The sum is at most half of ln 2; ``second`` is the part that ``first`` loses. The power of 2 is
+    two factors, since one alone may be out of range where the product is not.
+    """
     r = first + second
     r2 = r * r
     r4 = r2 * r2
@@ -70,10 +75,12 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
     end = 2.763127868147186e-07 + 2.511791108328988e-08 * r
     series = (start + r4 * middle) + (r4 * r4) * end
     value = 1.0 + (first + (second + r2 * series))
-    whole = bits_of(shifted) - SHIFT_BITS
-    half = whole >> 1
-    one, other = (half << 52) + ONE_BITS, ((whole - half) << 52) + ONE_BITS
-    return value * float_of(one) * float_of(other)
+
+    exponent = bits_of(shifted) - SHIFT_BITS
+    half = exponent >> 1
+    half_power = float_of((half << 52) + ONE_BITS)
+    other_power = float_of(((exponent - half) << 52) + ONE_BITS)
+    return value * half_power * other_power
 
 
 def split_float(x: float) -> tuple[float, float]:
@@ -105,6 +112,8 @@ def log(x: float) -> float:
     half = 0.5 * f * f
     rest = s * (half + log_series(s * s)) + k * LN_2_LOW
     value = k * LN_2_HIGH - ((half - rest) - f)
+
+    # Chosen, not branched, so that the loop over many numbers stays a vector.
     value = x if x == math.inf else value
     value = -math.inf if x == 0.0 else value
     return value if x >= 0.0 else math.nan
@@ -120,13 +129,19 @@ def log_in_two(x: float) -> tuple[float, float]:
     s = (m - 1) / (m + 1) is followed to 78 bits, so the sum is right to a relative 2^-58.
     """
     m, k = split_float(x)
-    f, d = m - 1.0, m + 1.0
+    f = m - 1.0
+    d = m + 1.0
     inverse = 1.0 / d
     s = f * inverse
-    s_high, d_high = upper_bits(s), upper_bits(d)
+
+    # What the division lost, from products of halves, which are exact.
+    s_high = upper_bits(s)
+    d_high = upper_bits(d)
     d_low = m - (d_high - 1.0)
     s_low = ((f - s_high * d_high) - s_high * d_low) * inverse
-    far, near = k * LN_2_HIGH, 2.0 * s_high
+
+    far = k * LN_2_HIGH
+    near = 2.0 * s_high
     value = far + near
     lost = (near - (value - far)) + k * LN_2_LOW
     return value, (lost + 2.0 * s_low) + s * log_series(s * s)
@@ -138,29 +153,40 @@ def power(x: float, y: float) -> float:
     x to the power of 0, 1/2, 1, 3/2, 2 and 3 is what multiplications and the square root give. At
     all other whole and half powers up to 4, a result that is a float is exact.
     """
-    x, y = float(x), float(y)
+    x = float(x)
+    y = float(y)
     if y == 1.0:  # the usual power: a single run skips the rest, lanes choose
         return x
     value = short_power(abs(x), y, general_power(abs(x), y))
+
+    # The distance of y from the nearest even number: 1 if it is odd, 0 if even.
     near = min(TWO_53, abs(y))
     beyond = abs(near - ((near + TWO_53) - TWO_53))
     is_odd = beyond == 1.0
     is_complex = (-math.inf < x) & (x < 0.0) & (beyond != 0.0) & (not is_odd)
+
+    # Chosen, not branched, so that the loop over many numbers stays a vector.
     value = float_of(bits_of(value) ^ (bits_of(x) & SIGN_BIT)) if is_odd else value
     value = math.nan if is_complex else value
     return 1.0 if (y == 0.0) | (x == 1.0) else value
 
 
 def general_power(size: float, y: float) -> float:
+    """Return e to the power of y ln(size) for a size of at least 0, the logarithm in two parts."""
     high, low = log_in_two(size)
     factor = MAX_FACTOR if y > MAX_FACTOR else y
     factor = -MAX_FACTOR if factor < -MAX_FACTOR else factor
     exponent = (high + low) * (factor * PER_LN_2)
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT
-    factor_high, high_high = upper_bits(factor), upper_bits(high)
+
+    # The product of factor and logarithm in two parts: that of their upper bits is exact.
+    factor_high = upper_bits(factor)
+    high_high = upper_bits(high)
     rest = (factor - factor_high) * high_high + factor * ((high - high_high) + low)
     value = exp_of_sum(shifted, factor_high * high_high - k * LN_2_HIGH, rest - k * LN_2_LOW)
+
+    # Chosen, not branched, so that the loop over many numbers stays a vector.
     value = value if exponent < OVERFLOW else exponent * math.inf
     value = 0.0 if exponent <= UNDERFLOW else value
     edge = size if y > 0.0 else float_of(INFINITY_BITS - bits_of(size))  # 0 and inf change places
@@ -170,7 +196,8 @@ def general_power(size: float, y: float) -> float:
 
 def short_power(size: float, y: float, otherwise: float) -> float:
     """Return the power for y = 1/2, 3/2, 2 and 3."""
-    square, root = size * size, math.sqrt(size)
+    square = size * size
+    root = math.sqrt(size)
     value = root if y == 0.5 else otherwise
     value = size * root if y == 1.5 else value
     value = square if y == 2.0 else value
@@ -199,7 +226,10 @@ def mills_ratio(z: float) -> float:
     y = (z - 5.0) / (z + 5.0)
     square = y * y
     fourth = square * square
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    a = 0.0
+    b = 0.0
+    c = 0.0
+    d = 0.0
     for k in range(6, -1, -1):
         a = a * fourth + MILLS[0][k]
         b = b * fourth + MILLS[1][k]
@@ -242,10 +272,10 @@ def meet_numpy(rule: Callable[[Any, Any], Any]) -> Any:
     """Return a rule of floats as a method that also knows the whole numbers of NumPy."""
 
     def method(self: Number, other: Any) -> Any:
-        found = rule(self, other)
-        if found is NotImplemented and isinstance(other, np.number | np.bool_):
+        answer = rule(self, other)
+        if answer is NotImplemented and isinstance(other, np.number | np.bool_):
             return rule(self, other.item())
-        return found
+        return answer
 
     return method
 
@@ -255,8 +285,10 @@ def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
     compute = meet_numpy(rule)
 
     def method(self: Number, other: Any) -> Any:
-        found = compute(self, other)
-        return found if found is NotImplemented else Number(found)
+        answer = compute(self, other)
+        if answer is NotImplemented:
+            return NotImplemented
+        return Number(answer)
 
     return method
 
@@ -267,14 +299,18 @@ def keep_division(rule: Callable[[Any, Any], Any], by_zero: np.ufunc, *, is_refl
     def method(self: Number, other: Any) -> Any:
         if isinstance(other, np.number | np.bool_):
             other = other.item()  # whole numbers of NumPy, which floats do not know
-        if self if is_reflected else other:
-            found = rule(self, other)
-            return found if found is NotImplemented else Number(found)
+        divisor = self if is_reflected else other
+        if divisor:
+            answer = rule(self, other)
+            if answer is NotImplemented:
+                return NotImplemented
+            return Number(answer)
+
         if not isinstance(other, NUMBER):
             return NotImplemented
-        pair = (other, self) if is_reflected else (self, other)
+        dividend = other if is_reflected else self
         with np.errstate(all="ignore"):
-            return Number(by_zero(*map(float, pair)))
+            return Number(by_zero(float(dividend), float(divisor)))
 
     return method
 
@@ -310,12 +346,14 @@ class Number(float):
     __rmod__ = keep_division(float.__rmod__, np.fmod, is_reflected=True)
 
     def __pow__(self, other: Any, modulus: None = None) -> Any:
-        is_known = isinstance(other, NUMBER) and modulus is None
-        return raise_to(self, other) if is_known else NotImplemented
+        if not isinstance(other, NUMBER) or modulus is not None:
+            return NotImplemented
+        return raise_to(self, other)
 
     def __rpow__(self, other: Any, modulus: None = None) -> Any:
-        is_known = isinstance(other, NUMBER) and modulus is None
-        return raise_to(other, self) if is_known else NotImplemented
+        if not isinstance(other, NUMBER) or modulus is not None:
+            return NotImplemented
+        return raise_to(other, self)
 
     def __neg__(self) -> Number:
         return Number(float.__neg__(self))
@@ -327,10 +365,13 @@ class Number(float):
         return Number(float.__abs__(self))
 
     def __round__(self, digits: Any = None) -> Any:
-        return float.__round__(self) if digits is None else round_to(self, digits)
+        if digits is None:
+            return float.__round__(self)
+        return round_to(self, digits)
 
 
 def raise_to(x: Any, y: Any) -> Any:
+    """Return x to the power of y: a number of formulas, or what Python has for all others."""
     is_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
     if not is_scalar or (isinstance(x, WHOLE) and isinstance(y, WHOLE)):
         return x**y
@@ -340,11 +381,15 @@ def raise_to(x: Any, y: Any) -> Any:
 
 
 def natural_exp(x: Any) -> Any:
-    return Number(exp(float(x))) if isinstance(x, NUMBER) else np.exp(x)
+    if isinstance(x, NUMBER):
+        return Number(exp(float(x)))
+    return np.exp(x)
 
 
 def natural_log(x: Any) -> Any:
-    return Number(log(float(x))) if isinstance(x, NUMBER) else np.log(x)
+    if isinstance(x, NUMBER):
+        return Number(log(float(x)))
+    return np.log(x)
 
 
 def square_root(x: Any) -> Any:
@@ -358,13 +403,15 @@ def square_root(x: Any) -> Any:
 
 def larger(x: float, y: float) -> float:
     """Return the larger number, NaN if one is; of two zeros the first."""
-    x, y = float(x), float(y)
+    x = float(x)
+    y = float(y)
     return x if (x >= y) | (x != x) else y  # noqa: PLR0124 - NaN
 
 
 def smaller(x: float, y: float) -> float:
     """Return the smaller number, NaN if one is; of two zeros the first."""
-    x, y = float(x), float(y)
+    x = float(x)
+    y = float(y)
     return x if (x <= y) | (x != x) else y  # noqa: PLR0124 - NaN
 
 
@@ -372,8 +419,8 @@ def sign(x: float) -> float:
     """Return 1, -1, 0 of both zeros, or NaN."""
     x = float(x)
     one = 1.0 if x > 0.0 else -1.0
-    found = 0.0 if x == 0.0 else one
-    return found if x == x else x  # noqa: PLR0124 - NaN
+    value = 0.0 if x == 0.0 else one
+    return value if x == x else x  # noqa: PLR0124 - NaN
 
 
 def pick(condition: float, x: float, y: float) -> float:
@@ -388,27 +435,33 @@ def bound(x: float, low: float, high: float) -> float:
 
 def choose_by(condition: Any, x: Any, y: Any) -> Any:
     kinds = (bool, np.bool_, *NUMBER)
-    are_scalar = all(isinstance(each, kinds) for each in (condition, x, y))
-    return Number(pick(condition, x, y)) if are_scalar else np.where(condition, x, y)
+    if isinstance(condition, kinds) and isinstance(x, kinds) and isinstance(y, kinds):
+        return Number(pick(condition, x, y))
+    return np.where(condition, x, y)
 
 
 def keep_within(x: Any, low: Any, high: Any) -> Any:
-    are_scalar = all(isinstance(each, NUMBER) for each in (x, low, high))
-    return Number(bound(x, low, high)) if are_scalar else np.clip(x, low, high)
+    if isinstance(x, NUMBER) and isinstance(low, NUMBER) and isinstance(high, NUMBER):
+        return Number(bound(x, low, high))
+    return np.clip(x, low, high)
 
 
 def choose_larger(x: Any, y: Any) -> Any:
-    are_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
-    return Number(larger(float(x), float(y))) if are_scalar else np.maximum(x, y)
+    if isinstance(x, NUMBER) and isinstance(y, NUMBER):
+        return Number(larger(float(x), float(y)))
+    return np.maximum(x, y)
 
 
 def choose_smaller(x: Any, y: Any) -> Any:
-    are_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
-    return Number(smaller(float(x), float(y))) if are_scalar else np.minimum(x, y)
+    if isinstance(x, NUMBER) and isinstance(y, NUMBER):
+        return Number(smaller(float(x), float(y)))
+    return np.minimum(x, y)
 
 
 def find_sign(x: Any) -> Any:
-    return Number(sign(float(x))) if isinstance(x, NUMBER) else np.sign(x)
+    if isinstance(x, NUMBER):
+        return Number(sign(float(x)))
+    return np.sign(x)
 
 
 POWERS_OF_TEN = tuple(10.0**k for k in range(23))
@@ -423,13 +476,16 @@ def round_scaled(x: float, digits: int) -> float:
     size = abs(scaled)
     if not size < TWO_53 / 2.0:  # whole, infinite or NaN
         return x
+
+    # A sum with 2^52 has no digits after the point.
     whole = math.copysign((size + TWO_53 / 2.0) - TWO_53 / 2.0, x)
     return whole / scale if digits >= 0 else whole * scale
 
 
 def round_to(x: Any, digits: Any) -> Any:
-    is_scalar = isinstance(x, (float, np.floating)) and isinstance(digits, WHOLE)
-    return Number(round_scaled(float(x), int(digits))) if is_scalar else round(x, digits)
+    if isinstance(x, (float, np.floating)) and isinstance(digits, WHOLE):
+        return Number(round_scaled(float(x), int(digits)))
+    return round(x, digits)
 
 
 REPLACEMENTS: dict[Any, tuple[Callable[..., Any], int]] = {
