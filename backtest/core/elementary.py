@@ -435,13 +435,13 @@ def bound(x: float, low: float, high: float) -> float:
 
 def choose_by(condition: Any, x: Any, y: Any) -> Any:
     kinds = (bool, np.bool_, *NUMBER)
-    if isinstance(condition, kinds) and isinstance(x, kinds) and isinstance(y, kinds):
+    if all(isinstance(part, kinds) for part in (condition, x, y)):
         return Number(pick(condition, x, y))
     return np.where(condition, x, y)
 
 
 def keep_within(x: Any, low: Any, high: Any) -> Any:
-    if isinstance(x, NUMBER) and isinstance(low, NUMBER) and isinstance(high, NUMBER):
+    if all(isinstance(part, NUMBER) for part in (x, low, high)):
         return Number(bound(x, low, high))
     return np.clip(x, low, high)
 

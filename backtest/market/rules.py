@@ -53,16 +53,20 @@ ONE_SIDED = 0.75
 """The share of a stretch's rates with the same sign from which the stretch is checked. Markets lean
 to one side for weeks; rates generated as noise around 0 do not, whatever their size."""
 
-DOUBTFUL_MARK, DOUBTFUL_RATE = 0.01, 0.0025
+DOUBTFUL_MARK = 0.01
+DOUBTFUL_RATE = 0.0025
 """The same measures of marks and of rates from which they are a doubt."""
 
-MAX_MOVES, WINDOW, MIN_MOVE = 20.0, 201, 1e-4
+MAX_MOVES = 20.0
+WINDOW = 201
+MIN_MOVE = 1e-4
 """An outlier is this many typical moves away: the median of this many bars, at least 1 bp."""
 
 WICK = 0.01
 """The distance beyond the mark's range from which a wick is counted, as a fraction."""
 
-UNIT_CHANGE, NEAR_CLOSES = 3.0, 24
+UNIT_CHANGE = 3.0
+NEAR_CLOSES = 24
 """How many times the median of so many closes before is a change of unit, or the inverse of it."""
 
 FEWEST_CHANGES = 6
@@ -87,46 +91,55 @@ class Subject:
 
     @property
     def time(self) -> IntArray:
+        """The times of the table in order, UTC ns."""
         return self.table.ordered.time
 
     def get(self, name: str, unknown: float = math.nan) -> FloatArray:
+        """Return a column in order of time, or ``unknown`` in each row."""
         return self.table.ordered.columns.get(name, np.full(self.time.size, unknown))
 
     @property
     def span(self) -> Span:
+        """The time that must be covered: that of the bars, or the table's own."""
         time = self.whole.time if self.bars is None else self.bars.time
         return Span(int(time[0]), int(time[-1]) + (self.interval or 1))
 
     @cached_property
     def once(self) -> IntArray:
+        """The stamps of the whole file without those that repeat the one before."""
         time = self.whole.time
         return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= tables.JITTER]
 
     @cached_property
     def is_marked(self) -> BoolArray:
+        """Which bars have a mark bar."""
         time = np.empty(0, np.int64) if self.bars is None else self.bars.time
         return np.isin(time, self.time)
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:
+        """The bars that have a mark bar, and these, row by row."""
         bars = self.table.rows(slice(0)) if self.bars is None else self.bars.rows(self.is_marked)
         mark = self.table.ordered
         return bars, mark.rows(np.searchsorted(mark.time, bars.time))
 
     @cached_property
     def odd(self) -> IntArray:
-        none = np.empty(0, np.int64)
-        if self.bars is None or not self.interval or not self.time.size:
-            return none
+        """The times of mark bars that do not open with bars, or the first if they are longer."""
         time = self.time
+        if self.bars is None or not self.interval or not time.size:
+            return np.empty(0, np.int64)
         is_off = (time - self.bars.time[0]) % self.interval != 0
         if self.sessions:
             is_off = ~np.isin(time, self.bars.time)
         if is_off.any():
             return np.asarray(time[is_off])
-        found, usual = spacing(time), spacing(self.bars.time) or self.interval
-        is_longer = found is not None and found > usual and time.size > 3
-        return time[:1] if is_longer else none
+
+        # Under four stamps say nothing of a length.
+        apart = spacing(time)
+        usual = spacing(self.bars.time) or self.interval
+        is_longer = apart is not None and apart > usual and time.size > 3
+        return time[:1] if is_longer else time[:0]
 
     @cached_property
     def covered(self) -> Span | None:
@@ -182,9 +195,11 @@ def find_rows(
 
 
 def find_disorder(subject: Subject) -> list[Hit]:
-    time, noun = subject.table.time, NOUNS[subject.role]
+    time = subject.table.time
+    is_earlier = np.diff(time, prepend=time[:1]) < 0
+    noun = NOUNS[subject.role]
     text = f"{noun} must be in order of time, {{n}} of {{of}} came before the one above"
-    return find_rows(time, np.diff(time, prepend=time[:1]) < 0, text)
+    return find_rows(time, is_earlier, text)
 
 
 def find_repeats(subject: Subject) -> list[Hit]:
@@ -192,17 +207,24 @@ def find_repeats(subject: Subject) -> list[Hit]:
     if is_increasing(table.time):
         return []
     order = np.argsort(table.time, kind="stable")
-    time, cells = table.time[order], np.array([*table.columns.values()])[:, order]
+    time = table.time[order]
+    cells = np.array([*table.columns.values()])[:, order]
+
+    # A repeat that says the same as the row before is dropped without loss.
     is_again = np.diff(time, prepend=time[0] - 1) == 0
-    one, other = cells[:, is_again], cells[:, np.flatnonzero(is_again) - 1]
-    differs = ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=0)
+    repeats = cells[:, is_again]
+    originals = cells[:, np.flatnonzero(is_again) - 1]
+    are_same = (repeats == originals) | (np.isnan(repeats) & np.isnan(originals))
+    differs = ~are_same.all(axis=0)
     text = f"{NOUNS[subject.role]} must have each time once, {{n}} of {{of}} are duplicates"
     places = (f"{differs.sum()} of {differs.size} with other values",)
     return find_rows(time, is_again, text, places=places)
 
 
 def is_off_grid(subject: Subject) -> BoolArray:
-    time, interval = subject.time, subject.interval
+    """Return which bars open at other times than most, of shape (n,)."""
+    time = subject.time
+    interval = subject.interval
     if interval and subject.sessions:
         return np.asarray(np.diff(time, prepend=time[:1] - interval) < interval)
     if not interval or (np.diff(time) == interval).all():
@@ -212,30 +234,35 @@ def is_off_grid(subject: Subject) -> BoolArray:
 
 
 def find_off_grid(subject: Subject) -> list[Hit]:
-    interval = subject.interval or 0
-    least = "at least " * subject.sessions + format_duration(interval)
-    text = f"bars must open {least} apart, {{n}} of {{of}} open at other times"
+    length = format_duration(subject.interval or 0)
+    if subject.sessions:
+        length = f"at least {length}"
+    text = f"bars must open {length} apart, {{n}} of {{of}} open at other times"
     return find_rows(subject.time, is_off_grid(subject), text)
 
 
 def find_bar_gaps(subject: Subject) -> list[Hit]:
-    time, interval = subject.time, subject.interval
+    interval = subject.interval
     if not interval or subject.sessions:
         return []
-    time = time[~is_off_grid(subject)]
+    time = subject.time[~is_off_grid(subject)]
     holes = np.flatnonzero(np.diff(time) > interval)
     if not holes.size:
         return []
-    whole = max(np.split(time, holes + 1), key=len)
-    span = name_span(int(whole[0]), int(whole[-1]) + interval)
+
+    longest = max(np.split(time, holes + 1), key=len)
+    span = name_span(int(longest[0]), int(longest[-1]) + interval)
+    cure = (
+        f"download them, or take the longest whole stretch, {span}, or give sessions=True if the "
+        "market was closed then"
+    )
     return hits_of_gaps(
         subject.table,
         f"bars must follow each other every {format_duration(interval)}",
-        time[holes] + interval,
-        time[holes + 1],
-        np.diff(time)[holes] // interval - 1,
-        f"download them, or take the longest whole stretch, {span}, or give sessions=True if the "
-        "market was closed then",
+        starts=time[holes] + interval,
+        ends=time[holes + 1],
+        missing=np.diff(time)[holes] // interval - 1,
+        cure=cure,
     )
 
 
@@ -246,67 +273,101 @@ def name_span(start: int, end: int) -> str:
 def hits_of_gaps(
     table: TimedTable, text: str, starts: IntArray, ends: IntArray, missing: IntArray, cure: str
 ) -> list[Hit]:
-    spans = [f"{format_time(start)} to {format_time(end)}"
-             for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]  # fmt: skip
-    more = f", last from {spans[-1]}" if len(spans) > 1 else ""
-    text = f"{text}, {missing.sum()} missing in {core.count_nouns(len(spans), 'gap')}"
-    place = f"{table.name}, first gap from {spans[0]}{more} UTC"
-    places = (f"{span}: {n:,}" for span, n in zip(spans[:LISTED], missing, strict=False))
-    return [Hit(starts, text, missing, place, cure, tuple(places))]
+    """Return one hit of all gaps, with how many rows lack in each and where they are."""
+    spans = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        spans.append(f"{format_time(start)} to {format_time(end)}")
+    last = f", last from {spans[-1]}" if len(spans) > 1 else ""
+    gaps = core.count_nouns(len(spans), "gap")
+    places = []
+    for span, count in zip(spans[:LISTED], missing, strict=False):
+        places.append(f"{span}: {count:,}")
+    return [
+        Hit(
+            starts,
+            f"{text}, {missing.sum()} missing in {gaps}",
+            missing=missing,
+            place=f"{table.name}, first gap from {spans[0]}{last} UTC",
+            cure=cure,
+            places=tuple(places),
+        )
+    ]
 
 
 def find_bad_prices(subject: Subject) -> list[Hit]:
-    table, noun = subject.table, "mark " * (subject.role == "mark")
+    table = subject.table
+    is_mark = subject.role == "mark"
+    noun = "mark " if is_mark else ""
     is_empty = lacks_prices(table)
     text = f"every {noun}bar needs prices, {{n}} of {{of}} have none at all"
-    found = find_rows(table.time, is_empty, text)
-    found = [hit._replace(cure=_EMPTY_MARKS if noun else _EMPTY_BARS) for hit in found]
-    for name in (name for name in PRICES if name in table.columns):
-        values = table.columns[name]
-        is_positive = (values > 0) & (values < np.inf)
+    cure = _EMPTY_MARKS if is_mark else _EMPTY_BARS
+    hits = [hit._replace(cure=cure) for hit in find_rows(table.time, is_empty, text)]
+    for name in PRICES:
+        if name in table.columns:
+            hits += find_bad_column(table, name, noun, is_empty)
+    return hits
 
-        text = f"{noun}{name} must be positive and finite, got {{got}} in {{n}} of {{of}} bars"
-        hits = find_rows(table.time, ~is_positive & ~is_empty, text, values.__getitem__)
-        if name == "open" and not (lacks_open(table) ^ ~is_positive).any():
-            hits = [hit._replace(cure=_OPENS) for hit in hits]
 
-        # The largest number of a type is what programs write for an unknown one.
-        text = (
-            f"{noun}{name} must be from {tables.LEAST_PRICE:g} to {tables.MOST_PRICE:g} and not "
-            "the largest whole number of a type, got {got} in {n} of {of} bars"
-        )
-        hits += find_rows(table.time, is_positive & ~is_price(values), text, values.__getitem__)
-        found += hits
-    return found
+def find_bad_column(table: TimedTable, name: str, noun: str, is_empty: BoolArray) -> list[Hit]:
+    """Find the prices of one column that are no prices; rows without any are another fault."""
+    values = table.columns[name]
+    is_positive = (values > 0) & (values < np.inf)
+    text = f"{noun}{name} must be positive and finite, got {{got}} in {{n}} of {{of}} bars"
+    hits = find_rows(table.time, ~is_positive & ~is_empty, text, values.__getitem__)
+
+    # Opens that lack beside a close have repairs of their own.
+    if name == "open" and (lacks_open(table) == ~is_positive).all():
+        hits = [hit._replace(cure=_OPENS) for hit in hits]
+
+    # The largest number of a type is what programs write for an unknown one.
+    text = (
+        f"{noun}{name} must be from {tables.LEAST_PRICE:g} to {tables.MOST_PRICE:g} and not "
+        "the largest whole number of a type, got {got} in {n} of {of} bars"
+    )
+    is_unlikely = is_positive & ~is_price(values)
+    return hits + find_rows(table.time, is_unlikely, text, values.__getitem__)
 
 
 def lacks_open(table: TimedTable) -> BoolArray:
     """Return which opens are zero or missing beside a close, of shape (n,)."""
-    opens, closes = table.columns["open"], table.columns.get("close", np.zeros(table.time.size))
+    opens = table.columns["open"]
+    closes = table.columns.get("close", np.zeros(table.time.size))
     return np.asarray((np.isnan(opens) | (opens == 0.0)) & is_price(closes))
 
 
 def find_bad_ranges(subject: Subject) -> list[Hit]:
-    table, noun = subject.table, "mark " * (subject.role == "mark")
+    table = subject.table
     if not table.has_prices:
         return []
+    noun = "mark " if subject.role == "mark" else ""
     top, bottom = measure_bodies(table)
-    highs, lows = table.columns["high"], table.columns["low"]
-    text = f"{noun}%s must be at %s open and close, got {{got}} in {{n}} of {{of}} bars"
-    return [
-        *find_rows(table.time, highs < top, text % ("high", "least"),
-                   lambda row: f"{highs[row]} under {top[row]}"),
-        *find_rows(table.time, lows > bottom, text % ("low", "most"),
-                   lambda row: f"{lows[row]} over {bottom[row]}"),
-    ]  # fmt: skip
+    highs = table.columns["high"]
+    lows = table.columns["low"]
+    ends = "open and close, got {got} in {n} of {of} bars"
+    under = find_rows(
+        table.time,
+        highs < top,
+        f"{noun}high must be at least {ends}",
+        got=lambda row: f"{highs[row]} under {top[row]}",
+    )
+    over = find_rows(
+        table.time,
+        lows > bottom,
+        f"{noun}low must be at most {ends}",
+        got=lambda row: f"{lows[row]} over {bottom[row]}",
+    )
+    return [*under, *over]
 
 
 def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
     """Return the larger and the smaller of open and close; NaN where a price is impossible."""
     prices = [table.columns[name] for name in PRICES]
     is_sound = np.logical_and.reduce([is_price(values) for values in prices])
-    top, bottom = np.maximum(prices[0], prices[3]), np.minimum(prices[0], prices[3])
-    return np.where(is_sound, top, np.nan), np.where(is_sound, bottom, np.nan)
+    opens = table.columns["open"]
+    closes = table.columns["close"]
+    top = np.where(is_sound, np.maximum(opens, closes), np.nan)
+    bottom = np.where(is_sound, np.minimum(opens, closes), np.nan)
+    return top, bottom
 
 
 def find_bad_volume(subject: Subject) -> list[Hit]:
@@ -316,23 +377,38 @@ def find_bad_volume(subject: Subject) -> list[Hit]:
         return []
     is_bad = ~((volume >= 0) & (volume < np.inf)) & ~lacks_prices(table)
     text = "volume must not be negative or NaN, got {got} in {n} of {of} bars"
-    found = find_rows(table.time, is_bad, text, volume.__getitem__)
-    text = f"volume must be at most {tables.MOST_VOLUME:g}, got {{got}} in {{n}} of {{of}} bars"
+    impossible = find_rows(table.time, is_bad, text, volume.__getitem__)
+
     is_limit = (volume > tables.MOST_VOLUME) & (volume < np.inf)
-    return [*found, *find_rows(table.time, is_limit, text, volume.__getitem__)]
+    text = f"volume must be at most {tables.MOST_VOLUME:g}, got {{got}} in {{n}} of {{of}} bars"
+    return [*impossible, *find_rows(table.time, is_limit, text, volume.__getitem__)]
 
 
 def find_unfinished(subject: Subject) -> list[Hit]:
     """Find bars inside the data that a flag says are unfinished, where it is 1 in most."""
-    table, found = subject.table.ordered, list[Hit]()
+    table = subject.table.ordered
+    hits = []
     for name, values in table.columns.items():
-        if (
-            tables.is_flag(name)
-            and np.isin(values, (0.0, 1.0)).all()
-            and 2.0 * values.sum() > values.size
-        ):
-            found += find_rows(table.time, values == 0.0, places=(f"{name} is 0",))
-    return found
+        if not tables.is_flag(name) or not np.isin(values, (0.0, 1.0)).all():
+            continue
+        if 2.0 * values.sum() > values.size:
+            hits += find_rows(table.time, values == 0.0, places=(f"{name} is 0",))
+    return hits
+
+
+class Outlier(NamedTuple):
+    """A price away from its neighbors: by typical moves, and as a logarithm of a ratio."""
+
+    moves: float
+    name: str
+    time: int
+    distance: float
+
+    def __str__(self) -> str:
+        return (
+            f"{format_time(self.time)}: {self.name} {abs(self.distance):.1%} away, "
+            f"{self.moves:.0f} typical moves"
+        )
 
 
 def find_outliers(subject: Subject) -> list[Hit]:
@@ -347,9 +423,39 @@ def find_outliers(subject: Subject) -> list[Hit]:
     if not table.has_prices or table.time.size < 7:
         return []
     opens, highs, lows, closes = (pd.Series(_log_of(table.columns[name])) for name in PRICES)
-    rolled = closes.diff().abs().rolling(WINDOW, center=True, min_periods=1).median()
-    typical = np.maximum(rolled.to_numpy(dtype=np.float64), MIN_MOVE)
-    top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
+    typical = measure_typical_moves(closes)
+    top = np.maximum(opens, closes)
+    bottom = np.minimum(opens, closes)
+    highest = np.fmax(highs.shift(), highs.shift(-1))
+    lowest = np.fmin(lows.shift(), lows.shift(-1))
+    offsets = {
+        "close": measure_nearer_offsets(closes),
+        "high": np.fmax(highs - np.maximum(top, highest), 0.0),
+        "low": np.fmin(lows - np.minimum(bottom, lowest), 0.0),
+    }
+
+    outliers = []
+    for name, offset in offsets.items():
+        for row in np.flatnonzero(np.abs(offset) > MAX_MOVES * typical):
+            moves = abs(offset[row]) / typical[row]
+            time = int(table.time[row])
+            outliers.append(Outlier(moves, name, time, math.expm1(offset[row])))
+    if not outliers:
+        return []
+    furthest = sorted(outliers, reverse=True)[:LISTED]
+    times = np.unique([outlier.time for outlier in outliers])
+    return [Hit(times, places=tuple(map(str, furthest)))]
+
+
+def measure_typical_moves(closes: pd.Series) -> FloatArray:
+    """Return the median absolute log return of the bars around each, at least MIN_MOVE."""
+    moves = closes.diff().abs()
+    typical = moves.rolling(WINDOW, center=True, min_periods=1).median()
+    return np.asarray(np.maximum(typical.to_numpy(dtype=np.float64), MIN_MOVE))
+
+
+def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
+    """Return the distance of each log close from the nearer median, of three before or after."""
     since = closes - closes.rolling(3, min_periods=1).median().shift()
     until = closes - closes[::-1].rolling(3, min_periods=1).median().shift()[::-1]
 
@@ -357,25 +463,8 @@ def find_outliers(subject: Subject) -> list[Hit]:
     last = closes.size - 1
     since[0] = closes[0] - closes[1 : 1 + NEAR_CLOSES].median()
     until[last] = closes[last] - closes[max(last - NEAR_CLOSES, 0) : last].median()
-    nearer = since.where(since.abs() <= until.abs(), until).where(since.notna() & until.notna())
-    highest = np.fmax(highs.shift(), highs.shift(-1))
-    lowest = np.fmin(lows.shift(), lows.shift(-1))
-    offsets = {
-        "close": nearer,
-        "high": np.fmax(highs - np.maximum(top, highest), 0.0),
-        "low": np.fmin(lows - np.minimum(bottom, lowest), 0.0),
-    }
-    found = [
-        (abs(offset[row]) / typical[row], name, int(table.time[row]), math.expm1(offset[row]))
-        for name, offset in offsets.items()
-        for row in np.flatnonzero(np.abs(offset) > MAX_MOVES * typical)
-    ]
-    places = [
-        f"{format_time(time)}: {name} {abs(distance):.1%} away, {moves:.0f} typical moves"
-        for moves, name, time, distance in sorted(found, reverse=True)[:LISTED]
-    ]
-    time = np.unique([time for _, _, time, _ in found])
-    return [Hit(time, places=tuple(places))] if found else []
+    nearer = since.where(since.abs() <= until.abs(), until)
+    return nearer.where(since.notna() & until.notna())
 
 
 def _log_of(prices: FloatArray) -> FloatArray:
@@ -386,13 +475,17 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
     """Find closes that, like the median of the 24 after, are far from that of the 24 before."""
     closes = pd.Series(subject.table.ordered.columns.get("close", np.zeros(0)))
     medians = closes.rolling(NEAR_CLOSES).median()
-    before, after = medians.shift(), medians.shift(-NEAR_CLOSES)
-    least, most = np.minimum(closes, after) / before, np.maximum(closes, after) / before
+    median_before = medians.shift()
+    median_after = medians.shift(-NEAR_CLOSES)
+    least = np.minimum(closes, median_after) / median_before
+    most = np.maximum(closes, median_after) / median_before
     is_far = ((least > UNIT_CHANGE) | (most < 1.0 / UNIT_CHANGE)).to_numpy()
+
+    # Of a run of such closes the first is where the unit changes.
     is_first = is_far & ~np.append(False, is_far[:-1])[: is_far.size]
-    rows = np.flatnonzero(is_first)[:LISTED]
     sizes = least.where(least > 1.0, most)
-    places = [f"{format_time(int(subject.time[n]))}: {sizes[n]:.4g} times" for n in rows]
+    rows = np.flatnonzero(is_first)[:LISTED]
+    places = [f"{format_time(int(subject.time[row]))}: {sizes[row]:.4g} times" for row in rows]
     return find_rows(subject.time, is_first, places=tuple(places))
 
 
@@ -402,67 +495,89 @@ def find_stretches(subject: Subject) -> list[Hit]:
     At either end of the data a run has one edge. A jump is that of two closes in a row. Odd are the
     bars far from the level of the 100 on either side.
     """
-    time = subject.time
     closes = subject.table.ordered.columns.get("close", np.zeros(0))
     moves = np.diff(_log_of(closes))
     jumps = np.flatnonzero(np.abs(moves) > math.log(UNIT_CHANGE)) + 1
     if not jumps.size:
         return []
-
-    # Jumps alone make levels, so that a trend makes none.
     edges = [0, *jumps.tolist(), closes.size]
-    levels = [0.0, *np.cumsum(moves[jumps - 1]).tolist()]
-    level_of_bar = np.repeat(levels, np.diff(edges))
-    offsets = []
-    for level, (first, stop) in zip(levels, itertools.pairwise(edges), strict=True):
-        around = np.sort(level_of_bar[max(first - WINDOW // 2, 0) : stop + WINDOW // 2])
-        usual = around[(around.size - 1) // 2]
-        is_far = stop - first <= NEAR_CLOSES and abs(level - usual) > math.log(UNIT_CHANGE)
-        offsets.append(level - usual if is_far else 0.0)
+    offsets = measure_level_offsets(edges, moves[jumps - 1])
 
     # Odd runs in a row are one stretch, which jumps back where it ends.
     is_inside = np.zeros(closes.size, dtype=np.bool_)
     places = []
     for is_odd, runs in itertools.groupby(range(len(offsets)), key=lambda run: offsets[run] != 0.0):
-        chosen = [*runs]
-        first, stop = edges[chosen[0]], edges[chosen[-1] + 1]
-        into = moves[first - 1] if first else 0.0
-        out = moves[stop - 1] if stop < closes.size else 0.0
-        if not is_odd or stop - first > NEAR_CLOSES or into * out > 0.0:
+        in_a_row = [*runs]
+        first = edges[in_a_row[0]]
+        stop = edges[in_a_row[-1] + 1]
+        jump_in = moves[first - 1] if first else 0.0
+        jump_out = moves[stop - 1] if stop < closes.size else 0.0
+        if not is_odd or stop - first > NEAR_CLOSES or jump_in * jump_out > 0.0:
             continue
         is_inside[first:stop] = True
-        span = f"{format_time(int(time[first]))} to {format_time(int(time[stop - 1]))}"
-        size = math.exp(max((offsets[run] for run in chosen), key=abs))
+        times = subject.time
+        span = f"{format_time(int(times[first]))} to {format_time(int(times[stop - 1]))}"
+        size = math.exp(max((offsets[run] for run in in_a_row), key=abs))
         places.append(f"{span}: {core.count_nouns(stop - first, 'bar')}, {size:.4g} times")
-    return find_rows(time, is_inside, places=tuple(places[:LISTED]))
+    return find_rows(subject.time, is_inside, places=tuple(places[:LISTED]))
+
+
+def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[float]:
+    """Return how far short runs between jumps are from the level around; 0 of all others.
+
+    Jumps alone make levels, so that a trend makes none.
+    """
+    levels = [0.0, *np.cumsum(jump_sizes).tolist()]
+    level_of_bar = np.repeat(levels, np.diff(edges))
+    offsets = []
+    for level, (first, stop) in zip(levels, itertools.pairwise(edges), strict=True):
+        around = np.sort(level_of_bar[max(first - WINDOW // 2, 0) : stop + WINDOW // 2])
+        usual = around[(around.size - 1) // 2]
+        is_far = abs(level - usual) > math.log(UNIT_CHANGE)
+        is_short = stop - first <= NEAR_CLOSES
+        offsets.append(level - usual if is_far and is_short else 0.0)
+    return offsets
 
 
 def find_other_length(subject: Subject) -> list[Hit]:
     if not subject.odd.size or subject.bars is None:
         return []
-    found, usual = spacing(subject.time), spacing(subject.bars.time) or subject.interval or 0
-    length = format_duration(found) if found else "unknown"
-    text = f"mark bars must open with the bars and be as long, mark bars are {length} apart, bars"
-    return [Hit(subject.odd, f"{text} {format_duration(usual)}")]
+    apart = spacing(subject.time)
+    length = format_duration(apart) if apart else "unknown"
+    usual = format_duration(spacing(subject.bars.time) or subject.interval or 0)
+    text = (
+        "mark bars must open with the bars and be as long, mark bars are "
+        f"{length} apart, bars {usual}"
+    )
+    return [Hit(subject.odd, text)]
 
 
 def find_unmarked(subject: Subject) -> list[Hit]:
+    """Find bars without a mark bar: those outside the marks, and those between them."""
     if subject.odd.size or subject.bars is None or subject.is_marked.all():
         return []
-    time, size, found = subject.bars.time, subject.bars.time.size, []
-    rows, absent = np.flatnonzero(subject.is_marked), np.flatnonzero(~subject.is_marked)
-    is_edge = (absent < rows[0]) | (absent > rows[-1]) if rows.size else absent >= 0
-    if is_edge.any():
-        text = f"mark bars must cover the bars, {is_edge.sum()} of {size} bars lie outside them"
+    time = subject.bars.time
+    rows = np.flatnonzero(subject.is_marked)
+    absent = np.flatnonzero(~subject.is_marked)
+    is_outside = np.ones(absent.size, dtype=np.bool_)
+    if rows.size:
+        is_outside = (absent < rows[0]) | (absent > rows[-1])
+
+    hits = []
+    if is_outside.any():
+        text = (
+            f"mark bars must cover the bars, {is_outside.sum()} of {time.size} bars lie outside "
+            "them"
+        )
         marks = subject.whole.time
-        whole = Span(int(marks[0]), int(marks[-1]) + (subject.interval or 0))
-        place = f"{subject.table.name}, {whole}; bars {subject.span}"
-        found.append(Hit(time[absent[is_edge]], text, place=place))
-    if not is_edge.all():
-        inside = absent[~is_edge]
-        text = f"every bar must have a mark bar, {inside.size} of {size} bars have none"
-        found.append(Hit(time[inside], text, cure="mark_gaps='last' uses last prices"))
-    return found
+        covered = Span(int(marks[0]), int(marks[-1]) + (subject.interval or 0))
+        place = f"{subject.table.name}, {covered}; bars {subject.span}"
+        hits.append(Hit(time[absent[is_outside]], text, place=place))
+    inside = absent[~is_outside]
+    if inside.size:
+        text = f"every bar must have a mark bar, {inside.size} of {time.size} bars have none"
+        hits.append(Hit(time[inside], text, cure="mark_gaps='last' uses last prices"))
+    return hits
 
 
 def find_furthest(
@@ -482,19 +597,26 @@ def find_furthest(
 
 
 def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
+    """Judge the median distance of marks from last prices, in the stretch where it is largest."""
     bars, mark = subject.marked
     if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
         return []
-    last, other = bars.columns["close"], mark.columns["close"]
-    rows = np.flatnonzero(is_price(last) & is_price(other))
+    last_prices = bars.columns["close"]
+    marks = mark.columns["close"]
+    rows = np.flatnonzero(is_price(last_prices) & is_price(marks))
     if not rows.size:
         return []
-    stretch = np.minimum(np.arange(rows.size), rows.size // STRETCH * STRETCH - 1) // STRETCH
-    ratio, start, n = find_furthest(np.log(other[rows]) - np.log(last[rows]), stretch)
+
+    # The last stretch is the longer one, with the bars that are left over.
+    last_place = rows.size // STRETCH * STRETCH - 1
+    stretch = np.minimum(np.arange(rows.size), last_place) // STRETCH
+    log_ratios = np.log(marks[rows]) - np.log(last_prices[rows])
+    ratio, start, n = find_furthest(log_ratios, stretch)
     distance = math.expm1(abs(ratio))
     is_error = rows.size >= FEWEST and distance >= MAX_MARK
     if is_error is doubts or distance < DOUBTFUL_MARK:
         return []
+
     time = mark.time[rows[start] : rows[start] + n]
     text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
     rule = f"mark prices must stay within {MAX_MARK:.0%} of last prices, got {text}"
@@ -514,64 +636,79 @@ def find_wicks(subject: Subject) -> list[Hit]:
 
 
 def find_stale(subject: Subject) -> list[Hit]:
+    """Find mark bars that repeat the one before while the last price moves."""
     bars, mark = subject.marked
     if not (mark.has_prices and "close" in bars.columns and mark.time.size):
         return []
-    before, closes = np.roll(mark.columns["close"], 1), bars.columns["close"]
-    is_same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
+    last_close = np.roll(mark.columns["close"], 1)
+    is_same = np.logical_and.reduce([mark.columns[name] == last_close for name in PRICES])
     is_same[:1] = False
+    closes = bars.columns["close"]
     return find_rows(mark.time, is_same & (closes != np.roll(closes, 1)))
 
 
 def find_settled_twice(subject: Subject) -> list[Hit]:
-    time, least = subject.time, format_duration(tables.JITTER)
+    time = subject.time
     gaps = np.diff(time)
-    count = int((gaps < tables.JITTER).sum())
+    is_repeat = gaps < tables.JITTER
+    count = int(is_repeat.sum())
     pairs = "1 pair is" if count == 1 else f"{count} pairs are"
+    least = format_duration(tables.JITTER)
     text = f"each settlement must occur once, {pairs} under {least} apart, the first by {{got}} ms"
-    return find_rows(time[:-1], gaps < tables.JITTER, text, lambda row: f"{gaps[row] / 1e6:g}")
+    return find_rows(time[:-1], is_repeat, text, lambda row: f"{gaps[row] / 1e6:g}")
 
 
 def find_bad_rates(subject: Subject) -> list[Hit]:
-    columns, most, time = subject.table.columns, tables.MAX_RATE, subject.table.time
-    got, found = ", got {got} in {n} of {of} settlements", []
+    time = subject.table.time
+    columns = subject.table.columns
+    most = tables.MAX_RATE
+    got = ", got {got} in {n} of {of} settlements"
+    hits = []
     if (rate := columns.get("rate")) is not None:
-        text = f"funding rates must lie within {most:+.0%} and {-most:+.0%} per settlement"
-        text += f" (0.0001 is 0.01 %){got}"
-        found += find_rows(time, ~(np.abs(rate) <= most), text, rate.__getitem__)
+        text = (
+            f"funding rates must lie within {most:+.0%} and {-most:+.0%} per settlement "
+            f"(0.0001 is 0.01 %){got}"
+        )
+        hits += find_rows(time, ~(np.abs(rate) <= most), text, rate.__getitem__)
     if (mark := columns.get("mark")) is not None:
         text = f"the mark of a settlement must be positive, or NaN if unknown{got}"
-        found += find_rows(time, ~(is_price(mark) | np.isnan(mark)), text, mark.__getitem__)
-    return found
+        hits += find_rows(time, ~(is_price(mark) | np.isnan(mark)), text, mark.__getitem__)
+    return hits
 
 
 def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     """Judge the median rate per 8 hours in the 20 days in which it is largest."""
-    time, rate = subject.whole.time, subject.whole.columns.get("rate", np.zeros(0))
+    time = subject.whole.time
+    rate = subject.whole.columns.get("rate", np.zeros(0))
     rows = np.flatnonzero(np.isfinite(rate))
     if not rows.size:
         return []
+
+    # Periods of 20 days; the last one is longer, with the days that are left over.
     every = tables.cadence(time)
     since = time[rows] - time[rows[0]]
     periods = int((since[-1] + every) // PERIOD)
     stretch = np.minimum(since // PERIOD, max(periods, 1) - 1)
-    value, start, n = find_furthest(rate[rows] * (USUAL / every), stretch, ONE_SIDED)
-    is_error = periods > 0 and abs(value) >= HIGHEST_RATE
-    if is_error is doubts or abs(value) < DOUBTFUL_RATE:
+    median, start, n = find_furthest(rate[rows] * (USUAL / every), stretch, ONE_SIDED)
+    is_error = periods > 0 and abs(median) >= HIGHEST_RATE
+    if is_error is doubts or abs(median) < DOUBTFUL_RATE:
         return []
-    found = time[rows[start] : rows[start] + n]
-    size = f"{abs(value):.3g} in size per 8 hours"
+
+    stamps = time[rows[start] : rows[start] + n]
+    size = f"{abs(median):.3g} in size per 8 hours"
+    a_year = abs(median) * 365 * DAY / USUAL
     text = (
         "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-        f"{size} in {n} settlements, {abs(value) * 365 * DAY / USUAL:.0%} a year"
+        f"{size} in {n} settlements, {a_year:.0%} a year"
     )
-    place = f"{subject.table.name}, from {format_time(int(found[0]))} UTC"
-    return [Hit(found, text, place=place, places=(f"{size}: in per cent?",))]
+    place = f"{subject.table.name}, from {format_time(int(stamps[0]))} UTC"
+    return [Hit(stamps, text, place=place, places=(f"{size}: in per cent?",))]
 
 
 def find_sampled(subject: Subject) -> list[Hit]:
     """Find rates of an hour or less that change only where rates of 4 or 8 hours are paid."""
-    time, rate = subject.whole.time, subject.whole.columns.get("rate", np.zeros(0))
+    time = subject.whole.time
+    rate = subject.whole.columns.get("rate", np.zeros(0))
     every = tables.cadence(time)
     changes = np.flatnonzero(rate[1:] != rate[:-1]) + 1
     if every > HOUR or changes.size < FEWEST_CHANGES:
@@ -610,20 +747,27 @@ def find_settlement_gaps(subject: Subject) -> list[Hit]:
 
 
 def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
+    """Return how many settlements lack before and after what is covered, of shape (2,)."""
     lacks = np.array([covered.start - span.start, span.end - covered.end])
-    return np.where(lacks > 0, np.minimum(lacks, span.end - span.start) // step + 1, 0)
+    within = np.minimum(lacks, span.end - span.start)
+    return np.where(lacks > 0, within // step + 1, 0)
 
 
 def find_uncovered(subject: Subject) -> list[Hit]:
-    span, covered, time = subject.span, subject.covered, subject.once
+    span = subject.span
+    covered = subject.covered
     if subject.bars is None or covered is None or covered == span:
         return []
+    time = subject.once
     step = tables.cadence(time)
     missing = count_uncovered(span, covered, step)
-    text = f"funding must cover the bars, one settlement each {format_duration(step)}, settlements"
-    text = f"{text} run from {Span(int(time[0]), int(time[-1]))}"
+    text = (
+        f"funding must cover the bars, one settlement each {format_duration(step)}, settlements "
+        f"run from {Span(int(time[0]), int(time[-1]))}"
+    )
     starts = np.array([span.start, covered.end])[missing > 0]
-    return [Hit(starts, text, missing[missing > 0], f"{subject.table.name}; bars {span}")]
+    place = f"{subject.table.name}; bars {span}"
+    return [Hit(starts, text, missing=missing[missing > 0], place=place)]
 
 
 def find_off_hour(subject: Subject) -> list[Hit]:
@@ -638,7 +782,10 @@ _EMPTY_BARS = (
     "frame.dropna(subset=['close']) and sessions=True leave them out"
 )
 _EMPTY_MARKS = "mark_gaps='last' uses last prices there"
-_BARS, _MARK, _FUNDING, _ALL = ("bars",), ("mark",), ("funding",), (*NOUNS,)
+_BARS = ("bars",)
+_MARK = ("mark",)
+_FUNDING = ("funding",)
+_ALL = (*NOUNS,)
 _AGAIN = "download those bars again"
 _OPENS = (
     f"{_AGAIN}, or repair='open=close' or repair='open=previous', which uses the close of the "
@@ -697,16 +844,25 @@ RULES = (
 
 
 def list_defects(subject: Subject, span: str, repairs: Sequence[str]) -> Iterator[str]:
+    """Yield what is an error and not repaired, a sentence each; ``span`` is for the cures."""
     for rule in RULES:
         if subject.role not in rule.roles or rule.level != ERROR or rule.repair in repairs:
             continue
         for hit in rule.find(subject):
-            last = f", last at {format_time(int(hit.time[-1]))}" if len(hit.time) > 1 else ""
-            rows = f"first at {format_time(int(hit.time[0]))}{last} UTC"
-            cure = (hit.cure or rule.cure).format(span=span)
-            yield f"{hit.text} ({hit.place or f'{subject.table.name}, {rows}'})" + (
-                f"; {cure}" if cure else ""
-            )
+            yield describe_hit(subject, rule, hit, span)
+
+
+def describe_hit(subject: Subject, rule: Rule, hit: Hit, span: str) -> str:
+    """Return the sentence of a broken rule: what, where, and its cure."""
+    place = hit.place
+    if not place:
+        last = f", last at {format_time(int(hit.time[-1]))}" if len(hit.time) > 1 else ""
+        place = f"{subject.table.name}, first at {format_time(int(hit.time[0]))}{last} UTC"
+    sentence = f"{hit.text} ({place})"
+    cure = (hit.cure or rule.cure).format(span=span)
+    if cure:
+        sentence = f"{sentence}; {cure}"
+    return sentence
 
 
 FILLING = frozenset({"bar_gaps", "mark_gaps", "funding_gaps"})
@@ -715,8 +871,10 @@ MAX_FLAT = 10_000_000
 
 
 def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the notes of what was filled in, and all others."""
     filled = {name: how for name, how in notes.items() if name in FILLING}
-    return filled, {name: how for name, how in notes.items() if name not in FILLING}
+    others = {name: how for name, how in notes.items() if name not in FILLING}
+    return filled, others
 
 
 Repaired: TypeAlias = tuple[TimedTable, IntArray]
@@ -749,29 +907,33 @@ def read_redenomination(way: str) -> tuple[int, float]:
 
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     time, factor = read_redenomination(way)
-    is_before, columns = table.time < time, dict(table.columns)
-    volumes = {"volume", "taker_buy_volume"}
-    for name in {*PRICES, "mark", *volumes} & columns.keys():
-        size = 1.0 / factor if name in volumes else factor
-        columns[name] = np.where(is_before, columns[name] * size, columns[name])
+    is_before = table.time < time
+    columns = dict(table.columns)
+    for name in {*PRICES, "mark"} & columns.keys():
+        columns[name] = np.where(is_before, columns[name] * factor, columns[name])
+    for name in {"volume", "taker_buy_volume"} & columns.keys():
+        columns[name] = np.where(is_before, columns[name] * (1.0 / factor), columns[name])
     return TimedTable(table.name, table.time, columns), table.time[is_before]
 
 
 def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     if "open" not in table.columns:
         return table, table.time[:0]
-    opens, closes = table.columns["open"], table.columns.get("close", np.zeros(table.time.size))
-    given = closes if way == "close" else np.append(np.nan, closes[:-1])
-    is_new = lacks_open(table) & is_price(given)
-    columns = table.columns | {"open": np.where(is_new, given, opens)}
-    return TimedTable(table.name, table.time, columns), table.time[is_new]
+    closes = table.columns.get("close", np.zeros(table.time.size))
+    filling = closes
+    if way == "previous":
+        filling = np.append(np.nan, closes[:-1])
+    is_new = lacks_open(table) & is_price(filling)
+    opens = np.where(is_new, filling, table.columns["open"])
+    return TimedTable(table.name, table.time, table.columns | {"open": opens}), table.time[is_new]
 
 
 def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     if not table.has_prices:
         return table, table.time[:0]
     top, bottom = measure_bodies(table)
-    highs, lows = table.columns["high"], table.columns["low"]
+    highs = table.columns["high"]
+    lows = table.columns["low"]
     wide = {"high": np.fmax(highs, top), "low": np.fmin(lows, bottom)}
     is_new = (highs < top) | (lows > bottom)
     return TimedTable(table.name, table.time, table.columns | wide), table.time[is_new]
@@ -834,16 +996,18 @@ BY_NAME = {words[0].partition("=")[0]: repair for words, (_, repair) in KINDS.it
 
 
 def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return repairs in the order in which they are applied; raise for one that is unknown."""
     chosen: dict[str, str] = {}
-    for word in (word.strip() for text in texts for word in text.split(",")):
-        name, _, way = word.partition("=")
-        is_known = word in WORDS or (name == "redenomination" and bool(read_redenomination(way)))
+    repairs = [word.strip() for text in texts for word in text.split(",")]
+    for repair in repairs:
+        name, _, way = repair.partition("=")
+        is_known = repair in WORDS or (name == "redenomination" and bool(read_redenomination(way)))
         if not is_known or name in chosen:
             raise core.ParameterError(
-                f"a repair must be known, and given once, got {word!r}"
-                f"{core.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
+                f"a repair must be known, and given once, got {repair!r}"
+                f"{core.did_you_mean(repair, WORDS)}; there are {', '.join(WORDS)}"
             )
-        chosen[name] = word
+        chosen[name] = repair
     return tuple(chosen[name] for name in BY_NAME if name in chosen)
 
 
@@ -860,12 +1024,19 @@ def apply_repairs(
         apply = BY_NAME[name]
         if apply is None or (name == "bar-gaps" and role != "bars"):
             continue
-        n = table.time.size
+        n_rows = table.time.size
         table, changed = apply(table, way, interval)
         if changed.size:
             first = format_time(int(changed[0]))
-            note = f"{changed.size} of {n} in {role}, first at {first} UTC"
-            key = name.replace("-", "_")
-            note = f"{way}: {note}" if way else note
-            notes[key] = f"{notes[key]}; {note}" if key in notes else note
+            note = f"{changed.size} of {n_rows} in {role}, first at {first} UTC"
+            if way:
+                note = f"{way}: {note}"
+            add_note(notes, name.replace("-", "_"), note)
     return table
+
+
+def add_note(notes: dict[str, str], key: str, note: str) -> None:
+    """Add a note to ``notes``, after those of its key."""
+    if key in notes:
+        note = f"{notes[key]}; {note}"
+    notes[key] = note
