@@ -80,13 +80,20 @@ class PolicyClock(NamedTuple):
         return len(self.rows) == 1
 
     def at(self, t: int) -> int:
-        row = t if self.is_every else int(self.rows[min(t, len(self.rows) - 1)])
+        """Return the bar of ``seen`` that is last known at the close of bar t, or follows it."""
+        if self.is_every:
+            return t
+        row = int(self.rows[min(t, len(self.rows) - 1)])
         return row if row >= 0 else -row - 1
 
     def count(self, stop: int) -> int:
-        return stop if self.is_every else int(np.searchsorted(self.find_closes(), stop))
+        """Return how many bars of ``seen`` close before bar ``stop``."""
+        if self.is_every:
+            return stop
+        return int(np.searchsorted(self.find_closes(), stop))
 
     def find_closes(self) -> IntArray:
+        """Return the bars at whose closes policies decide."""
         return np.flatnonzero(self.rows >= 0)
 
     def hold(self, values: FloatArray) -> FloatArray:
@@ -97,6 +104,7 @@ class PolicyClock(NamedTuple):
         return np.where(known >= 0, values[..., np.maximum(known, 0)], 0.0)
 
     def pick(self, values: FloatArray) -> FloatArray:
+        """Return values by bar, (..., n_bars) or (1,), at the closes of ``seen``."""
         if self.is_every or values.shape == (1,):
             return values
         return np.ascontiguousarray(values[..., self.find_closes()])
@@ -105,8 +113,9 @@ class PolicyClock(NamedTuple):
         """Return values of ``seen``, (n_seen,) or (n_seen, n), where policies decide."""
         if self.is_every:
             return values
-        found = values[np.maximum(self.rows, 0)].T
-        return np.ascontiguousarray(np.where(self.rows >= 0, found, np.transpose(others)).T)
+        by_bar = values[np.maximum(self.rows, 0)].T
+        placed = np.where(self.rows >= 0, by_bar, np.transpose(others))
+        return np.ascontiguousarray(placed.T)
 
 
 def decide_every(market: Any, length: str) -> Any:
@@ -136,7 +145,8 @@ def decide_every(market: Any, length: str) -> Any:
     >>> decide_every(Market.sample(bars=48), "4h")
     bt.decide_every(Market.sample(bars=48), '4h')
     """
-    markets, every = as_markets(market), core.parse_duration(length, "decision_interval")
+    markets = as_markets(market)
+    every = core.parse_duration(length, "decision_interval")
     if every % markets.interval:
         longer = format_duration(-(-every // markets.interval) * markets.interval)
         raise ParameterError(
@@ -150,18 +160,17 @@ def decide_every(market: Any, length: str) -> Any:
         )
     if every in {markets.interval, markets.decision_interval}:
         return market
+
     ending = f", {format_duration(every)!r})"
-    found = {
-        name: dataclasses.replace(
-            each, decision_interval=every, source=f"bt.decide_every({each.source}{ending}"
-        )
-        for name, each in markets.items()
-    }
+    clocked = {}
+    for name, single in markets.items():
+        source = f"bt.decide_every({single.source}{ending}"
+        clocked[name] = dataclasses.replace(single, decision_interval=every, source=source)
     source = f"bt.decide_every({markets.source}{ending}"
-    whole = rebuild(found, markets.currency, source, markets.last_opens, markets.listing)
-    given = as_given(whole, market)
-    find_clock(given)
-    return given
+    whole = rebuild(clocked, markets.currency, source, markets.last_opens, markets.listing)
+    decided = as_given(whole, market)
+    find_clock(decided)  # raises if no longer bar is complete
+    return decided
 
 
 def find_clock(market: Any) -> PolicyClock:
@@ -171,6 +180,7 @@ def find_clock(market: Any) -> PolicyClock:
 
 
 def show_signal(market: Market, clock: PolicyClock) -> Market:
+    """Return the market that policies see, with the signal as known at its closes."""
     if clock.is_every:
         return market
     is_constant = market.signal.strides == (0,)
@@ -189,24 +199,43 @@ def combine(market: Market) -> Market:
 
 
 def make_clock(market: Market | Markets) -> PolicyClock:
+    """Return the longer bars of a market, and the bars of the market at which each closes."""
     markets = as_markets(market)
-    length, origin = markets.decision_interval, tables.grid_origin(markets.decision_interval)
-    ahead = 0 if has_gaps(markets) else markets.interval
-    lasts = {
-        name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
-        for name, last in markets.last_opens.items()
-    }
-    combined = {name: combine(each) for name, each in markets.items()}
+    length = markets.decision_interval
+    combined = {name: combine(single) for name, single in markets.items()}
+    lasts = find_last_opens(markets)
     seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
-    time, opens = markets.time, seen.time
-    ended = np.searchsorted(opens + length, time, side="right")
+
+    # The longer bar that is the next to end at the open of each bar.
+    time = markets.time
+    opens = seen.time
+    next_bar = np.searchsorted(opens + length, time, side="right")
+    rows = (-next_bar - 1).astype(np.int64)
+
+    # A bar is the last of a longer one if the next bar opens at its end or later.
     ends = np.append(time[1:], time[-1] + markets.interval)
-    rows = (-ended - 1).astype(np.int64)
-    inside = np.flatnonzero(ended < len(opens))
-    k = ended[inside]
+    inside = np.flatnonzero(next_bar < len(opens))
+    k = next_bar[inside]
     is_last = (time[inside] >= opens[k]) & (ends[inside] >= opens[k] + length)
     rows[inside[is_last]] = k[is_last]
     return PolicyClock(as_given(seen, market), rows)
+
+
+def find_last_opens(markets: Markets) -> dict[str, int]:
+    """Return the open of the last longer bar of each instrument that has one, ns.
+
+    Without gaps it is the last that is complete; with gaps the one that holds the last bar.
+    """
+    length = markets.decision_interval
+    origin = tables.grid_origin(length)
+    last_opens = {}
+    for name, last in markets.last_opens.items():
+        if has_gaps(markets):
+            last_opens[name] = (last - origin) // length * length + origin
+        else:
+            end = last + markets.interval
+            last_opens[name] = (end - origin) // length * length + origin - length
+    return last_opens
 
 
 def has_gaps(market: Any) -> bool:
@@ -215,24 +244,30 @@ def has_gaps(market: Any) -> bool:
 
 
 def describe_clock(market: Market) -> dict[str, Any]:
-    if not market.decision_interval:
-        return {}
+    """Return when policies decide, and how many longer bars have few bars, for the manifest."""
     length = market.decision_interval
-    found: dict[str, Any] = {"decision_interval": format_duration(length)}
+    if not length:
+        return {}
+    facts: dict[str, Any] = {"decision_interval": format_duration(length)}
     opens = combine(market).time
     counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + length)))
-    usual = np.bincount(counts).argmax() if market.sessions else length // market.interval
+    usual = length // market.interval
+    if market.sessions:
+        usual = np.bincount(counts).argmax()
     thin = np.flatnonzero(counts < ENOUGH * usual)
     if thin.size and "detail" not in market.filled:
-        found |= {"thin_bars": thin.size, "first_thin": core.format_time(int(opens[thin[0]]))}
-    return found
+        facts["thin_bars"] = thin.size
+        facts["first_thin"] = core.format_time(int(opens[thin[0]]))
+    return facts
 
 
-SAME, MOST = 1e-6, 0.01
+SAME = 1e-6
+MOST = 0.01
 """Relative differences of prices that are noise, and that are refused."""
 
 
 def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
+    """Return a market with the clock of policies, and with shorter bars where there is detail."""
     if decision_interval is None and detail is None:
         return market
     market = as_given(as_markets(market), market)
@@ -244,8 +279,25 @@ def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
             "the market as it was loaded, and decision_interval to the call"
         )
     length = decision_interval or format_duration(market.interval)
-    decide_every(market, length)  # it is a multiple
-    markets, details = as_markets(market), detail
+    decide_every(market, length)  # raises if it is not a multiple
+
+    markets = as_markets(market)
+    details = read_details(markets, detail)
+    covered = []
+    for name, single in markets.items():
+        covered.append(single.time[find_covered(name, single, details[name])])
+    common = functools.reduce(np.intersect1d, covered)  # all instruments, or none
+    refined = {}
+    for name, single in markets.items():
+        refined[name] = join(single, details[name], np.isin(single.time, common))
+    source = f"{markets.source} with detail"
+    joined = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
+    return decide_every(as_given(joined, market), length)
+
+
+def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
+    """Return the detail of each instrument, from a path, a market, or a table of markets."""
+    details = detail
     if isinstance(detail, str | Path):
         if is_panel([Path(detail)], markets.names):
             details = Markets.load(detail, instruments=list(markets.names), funding_gaps="zero")
@@ -253,23 +305,20 @@ def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
             details = Market.load(detail, funding_gaps="zero")
     if isinstance(details, Market):
         details = dict(zip(markets.names, [details], strict=False))
-    if not isinstance(details, Mapping) or not all(isinstance(e, Market) for e in details.values()):
+    are_markets = isinstance(details, Mapping) and all(
+        isinstance(single, Market) for single in details.values()
+    )
+    if not are_markets:
         raise ParameterError(
             "detail must be a Market, one for each instrument, or a folder, "
             f"got {core.repr_plain(details)}"
         )
-    if lacking := [name for name in markets.names if name not in details]:
+    lacking = [name for name in markets.names if name not in details]
+    if lacking:
         raise ParameterError(
             f"detail must be one for each instrument, got none of {', '.join(lacking)}"
         )
-    covered = [each.time[find_covered(n, each, details[n])] for n, each in markets.items()]
-    known = functools.reduce(np.intersect1d, covered)
-    refined = {
-        name: join(each, details[name], np.isin(each.time, known)) for name, each in markets.items()
-    }
-    source = f"{markets.source} with detail"
-    found = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
-    return decide_every(as_given(found, market), length)
+    return details  # type: ignore[no-any-return]
 
 
 def find_owners(market: Market, detail: Market) -> IntArray:
@@ -304,33 +353,33 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
 
 def join(market: Market, detail: Market, lived: core.BoolArray) -> Market:
     """Return a market with its detail in the place of the bars that are ``lived`` by it."""
-    owners, opens = find_owners(market, detail), market.time[lived]
-    taken = (owners >= 0) & lived[owners]
+    owners = find_owners(market, detail)
+    is_used = (owners >= 0) & lived[owners]
+    opens = market.time[lived]
     has_mark = market.has_mark and detail.has_mark
-    fields = (*PRICES, *MARK_PRICES) if has_mark else PRICES
-    both = {
-        name: np.concatenate([getattr(market, name)[~lived], getattr(detail, name)[taken]])
-        for name in (*fields, "volume", "time")
-    }
+    prices = (*PRICES, *MARK_PRICES) if has_mark else PRICES
+
+    both = {}
+    for name in (*prices, "volume", "time"):
+        both[name] = np.concatenate([getattr(market, name)[~lived], getattr(detail, name)[is_used]])
     order = np.argsort(both["time"], kind="stable")
     joined = {name: values[order] for name, values in both.items()}
     if not has_mark:
         joined |= {mark: joined[name] for mark, name in zip(MARK_PRICES, PRICES, strict=True)}
+
+    # A column is known at the close of its bar: with detail, at the last bar of that.
     time = joined["time"]
     ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
     known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
-    columns = {
-        name: np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
-        for name, values in market.columns.items()
-    }
-    groups = BarGroups(opens, np.flatnonzero(np.diff(owners[taken], prepend=-1)))
-    notes = compare(market, {name: getattr(detail, name)[taken] for name in fields}, groups)
-    text = f"{format_duration(detail.interval)} in {len(opens):,} of "
-    text += f"{core.count_nouns(market.n_bars, 'bar')} of {format_duration(market.interval)}"
-    if len(opens):
-        end = int(opens[-1]) + market.interval
-        text += f", from {core.format_time(int(opens[0]))} to {core.format_time(end)}"
-    text += "; it has no mark prices" if market.has_mark and not has_mark else ""
+    columns = {}
+    for name, values in market.columns.items():
+        columns[name] = np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
+
+    groups = BarGroups(opens, np.flatnonzero(np.diff(owners[is_used], prepend=-1)))
+    notes = compare(market, {name: getattr(detail, name)[is_used] for name in prices}, groups)
+    text = describe_detail(market, detail, opens)
+    if market.has_mark and not has_mark:
+        text = f"{text}; it has no mark prices"
     return Market(
         **{
             **market.fields(),
@@ -345,15 +394,32 @@ def join(market: Market, detail: Market, lived: core.BoolArray) -> Market:
     )
 
 
+def describe_detail(market: Market, detail: Market, opens: IntArray) -> str:
+    """Return how many bars of a market have detail, and from when to when."""
+    bars = core.count_nouns(market.n_bars, "bar")
+    length = format_duration(market.interval)
+    text = f"{format_duration(detail.interval)} in {len(opens):,} of {bars} of {length}"
+    if not len(opens):
+        return text
+    end = int(opens[-1]) + market.interval
+    return f"{text}, from {core.format_time(int(opens[0]))} to {core.format_time(end)}"
+
+
 def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups) -> dict[str, str]:
+    """Return a note of bars that differ from what their detail makes; raise if any differs much."""
     opens = groups.time
     if not len(opens):
         return {}
-    at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
-    for names in (PRICES, MARK_PRICES) if MARK_PRICES[0] in detail else (PRICES,):
-        for name, made in zip(names, groups.ohlc(*(detail[x] for x in names)), strict=True):
-            worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
-    k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
+    rows = np.searchsorted(market.time, opens)
+    worst = np.zeros(len(opens))
+    kinds = (PRICES, MARK_PRICES) if MARK_PRICES[0] in detail else (PRICES,)
+    for names in kinds:
+        made = groups.ohlc(*(detail[name] for name in names))
+        for name, prices in zip(names, made, strict=True):
+            worst = np.maximum(worst, np.abs(prices / getattr(market, name)[rows] - 1.0))
+
+    k = int(np.argmax(worst))
+    count = int(np.sum(worst > SAME))
     if worst[k] > MOST:
         raise core.DataError(
             "detail must make the bars that it stands for, got a price that differs by "
@@ -399,12 +465,17 @@ def read_source(text: str, content_hash: str) -> Market:
 
 def list_calls(source: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
     """Return the calls that made a market, the first one first; ValueError if it has any others."""
-    node, calls = ast.parse(source, mode="eval").body, list[Any]()
+    calls: list[tuple[str, list[Any], dict[str, Any]]] = []
+    node = ast.parse(source, mode="eval").body
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        is_clock = ast.unparse(node.func) == "bt.decide_every"
-        inner, *given = node.args if is_clock else (node.func.value, *node.args)
-        named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
-        calls.append((node.func.attr, [*map(ast.literal_eval, given)], named))
+        # A function has the market as its first argument, a method before its name.
+        inner = node.func.value
+        arguments = node.args
+        if ast.unparse(node.func) == "bt.decide_every":
+            inner, *arguments = node.args
+        literals = [ast.literal_eval(argument) for argument in arguments]
+        named = {str(part.arg): ast.literal_eval(part.value) for part in node.keywords}
+        calls.append((node.func.attr, literals, named))
         node = inner
     if ast.unparse(node) != "Market" or not {name for name, *_ in calls} <= STEPS:
         raise ValueError(source)

@@ -66,49 +66,58 @@ class Quality:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the findings, a row each, by table and rule."""
-        names = pd.Index([each.name for each in dataclasses.fields(Finding)])
-        rows = [dataclasses.astuple(each) for each in self.findings]
+        names = pd.Index([column.name for column in dataclasses.fields(Finding)])
+        rows = [dataclasses.astuple(finding) for finding in self.findings]
         return pd.DataFrame(rows, columns=names).set_index(["table", "rule"])
 
     def find(self, table: str, rule: str) -> Finding:
         """Return what breaks a rule in a table; its count is 0 if nothing does."""
-        none = Finding(table, rule, "")
-        return next((e for e in self.findings if (e.table, e.rule) == (table, rule)), none)
+        for finding in self.findings:
+            if (finding.table, finding.rule) == (table, rule):
+                return finding
+        return Finding(table, rule, "")
 
 
 def build_quality(
     subjects: Mapping[str, Subject], filled: Mapping[str, str], **known: Any
 ) -> Quality:
-    found = [
-        count_hits(rule, subject, hits)
-        for rule in RULES
-        for role, subject in subjects.items()
-        if role in rule.roles and (hits := rule.find(subject))
-    ]
+    """Return the report of tables by role; ``known`` are its other fields."""
+    findings = []
+    for rule in RULES:
+        for role, subject in subjects.items():
+            hits = rule.find(subject) if role in rule.roles else []
+            if hits:
+                findings.append(count_hits(rule, subject, hits))
+
     note = filled.get(files.HALF, "")
     for role, subject in subjects.items():
         if f" of {role} in " in note:
             rows = Hit(subject.time, places=(note,))
-            found.append(count_hits(HALF_PRECISION, subject, [rows]))
+            findings.append(count_hits(HALF_PRECISION, subject, [rows]))
     return Quality(
-        facts={role: describe_table(each) for role, each in subjects.items()},
-        findings=tuple(found),
+        facts={role: describe_table(subject) for role, subject in subjects.items()},
+        findings=tuple(findings),
         filled=dict(filled),
         **known,
     )
 
 
 def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
+    """Return how many rows break a rule, and the longest run of them, or the largest gap."""
     time = np.unique(np.concatenate([hit.time for hit in hits]))
     if hits[0].missing is not None:
         missing = np.concatenate([hit.missing for hit in hits if hit.missing is not None])
-        count, longest = int(missing.sum()), int(missing.max())
+        count = int(missing.sum())
+        longest = int(missing.max())
     else:
-        is_of_bars = rule.name == "bars without a mark"
-        whole = subject.bars if subject.bars is not None and is_of_bars else subject.table.ordered
-        rows = np.searchsorted(whole.time, time)
+        # A bar without a mark has no row in the table of marks.
+        table = subject.table.ordered
+        if subject.bars is not None and rule.name == "bars without a mark":
+            table = subject.bars
+        rows = np.searchsorted(table.time, time)
         edges = np.flatnonzero(np.diff(rows, prepend=-2, append=rows[-1] + 2) != 1)
-        count, longest = time.size, int(np.diff(edges).max())
+        count = time.size
+        longest = int(np.diff(edges).max())
     return Finding(
         subject.role,
         rule.name,
@@ -123,35 +132,43 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
 
 
 def describe_table(subject: Subject) -> dict[str, Any]:
-    time, is_funding = subject.whole.time, subject.role == "funding"
-    step = timed.cadence(time) if is_funding else spacing(time) or subject.interval
-    end = int(time[-1]) + (0 if is_funding else step or 0)
+    """Return the facts of a table: rows, times, rates, and what of the bars it covers."""
+    time = subject.whole.time
+    if subject.role == "funding":
+        step: int | None = timed.cadence(time)
+        end = int(time[-1])
+    else:
+        step = spacing(time) or subject.interval
+        end = int(time[-1]) + (step or 0)
     facts: dict[str, Any] = {
         "rows": int(subject.table.time.size),
         "from": format_time(timed.nearest_minute(int(time[0]))),
         "to": format_time(timed.nearest_minute(end)),
         "every": format_duration(step) if step else None,
     }
+
     rate = subject.whole.columns.get("rate", np.empty(0))
-    if is_funding and not np.isnan(rate).all():
-        facts |= {"lowest": float(np.nanmin(rate)), "highest": float(np.nanmax(rate))}
+    if subject.role == "funding" and not np.isnan(rate).all():
+        facts["lowest"] = float(np.nanmin(rate))
+        facts["highest"] = float(np.nanmax(rate))
     if subject.bars is None or not subject.interval:
         return facts
     if subject.role == "mark":
         facts["coverage"] = float(subject.is_marked.mean())
-    elif is_funding and subject.covered is not None:
-        (start, end), (low, high) = subject.span, subject.covered
-        facts["coverage"] = float(max(high - low, 0) / (end - start))
+    elif subject.role == "funding" and subject.covered is not None:
+        span = subject.span
+        covered = subject.covered
+        facts["coverage"] = float(max(covered.end - covered.start, 0) / (span.end - span.start))
     return facts
 
 
 def inspect_market(market: Market) -> Quality:
+    """Return the report of a market that is loaded."""
     frames = {"bars": market.bars(), "mark": market.mark(), "funding": market.funding()}
-    tables = {
-        role: read_frame(each, SCHEMAS[role], Defects(), name=role, timezone=None)
-        for role, each in frames.items()
-        if each is not None
-    }
+    tables = {}
+    for role, frame in frames.items():
+        if frame is not None:
+            tables[role] = read_frame(frame, SCHEMAS[role], Defects(), name=role, timezone=None)
     return build_quality(
         files.make_subjects(tables, market.interval, sessions=market.sessions),
         market.filled,
@@ -161,20 +178,25 @@ def inspect_market(market: Market) -> Quality:
 
 
 def inspect_files(paths: Sequence[Path], options: files.ReadOptions) -> Quality:
+    """Return the report of files, also of those that a market would refuse."""
     frames, options, filled = files.open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
     subjects, defects, notes = files.read_frames(frames, options)
-    filled = {**filled, **{name: text for name, text in notes.items() if name == files.HALF}}
+    if files.HALF in notes:
+        filled = {**filled, files.HALF: notes[files.HALF]}
+
+    # Stamps without a zone are a defect; what else is wrong shows if they are read as UTC.
     if options.timezone is None and len(subjects) < sum(map(bool, frames.values())):
         subjects, more, _ = files.read_frames(frames, options._replace(timezone="UTC"))
-        defects += [each for each in more if each not in defects]  # of stamps without a zone, too
-    none = [f"a market needs bars, found none ({source})"]
+        defects += [defect for defect in more if defect not in defects]
+    if not frames["bars"]:
+        defects = Defects([f"a market needs bars, found none ({source})"])
     return build_quality(
-        {name: each for name, each in subjects.items() if each.table.columns},
+        {role: subject for role, subject in subjects.items() if subject.table.columns},
         filled,
         source=source,
         instrument=options.instrument,
-        defects=tuple(defects if frames["bars"] else none),
+        defects=tuple(defects),
     )
 
 
@@ -217,19 +239,19 @@ def quality(
     if isinstance(data, Market):
         return inspect_market(data)
     if isinstance(data, Markets):
-        return {name: inspect_market(each) for name, each in data.items()}
+        return {name: inspect_market(market) for name, market in data.items()}
+
     paths = [Path(path) for path in ([data] if isinstance(data, (str, Path)) else data)]
     if not paths:
         raise ParameterError("quality needs a path, got none")
     names = [instrument] if isinstance(instrument, str) else list(instrument or ())
     terms = {"interval": interval, "timezone": timezone, "sessions": sessions}
     if files.is_panel(paths, names):
-        return {
-            name: inspect_files(
-                [each.path], files.read_options(terms | {"instrument": each.instrument})
-            )
-            for name, each in files.find_sources(paths, names or None).items()
-        }
-    own, chosen = files.find_in_folders(paths, names[0] if names else None)
+        reports = {}
+        for name, place in files.find_sources(paths, names or None).items():
+            options = files.read_options(terms | {"instrument": place.instrument})
+            reports[name] = inspect_files([place.path], options)
+        return reports
+    chosen_paths, chosen = files.find_in_folders(paths, names[0] if names else None)
     options = files.read_options(terms | {"instrument": chosen, "columns": columns})
-    return inspect_files(own, options)
+    return inspect_files(chosen_paths, options)

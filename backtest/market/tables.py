@@ -6,7 +6,7 @@ Also parts of a market, groups of its bars, and markets of longer bars.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,16 +57,18 @@ class Defects(list[str]):
 
     @contextmanager
     def catch(self) -> Iterator[None]:
+        """Add an error of data that is raised inside, and go on after it."""
         try:
             yield
         except DataError as error:
             self.append(str(error))
 
     def refuse(self, where: str) -> None:
+        """Raise what is wrong as one DataError, a numbered line each; nothing if all is right."""
         if len(self) == 1:
             raise DataError(self[0])
         if self:
-            listed = "".join(f"\n{n:>3}. {each}" for n, each in enumerate(self, start=1))
+            listed = "".join(f"\n{n:>3}. {defect}" for n, defect in enumerate(self, start=1))
             raise DataError(f"market data has {len(self)} defects ({where}){listed}")
 
 
@@ -158,35 +160,55 @@ def read_frame(
         raise DataError(f"column names must be unique, {twice!r} is twice ({name})")
     frame = rename_known(frame, (*TIME_NAMES, *schema.known), name)
     stamps, time_column = find_stamps(frame, name=name)
-    known, found = schema.known, [column for column in frame.columns if column != time_column]
-    has_rates = "rate" in known
-    payments = [each for each in found if has_rates and is_payment(each)]
-    others = [column for column in found if column not in {*known, *payments}]
-    shown = ", ".join(map(str, others)) or "no other"
-    missing = [x for x in known[: schema.n_required] if x not in found]
-    for x in missing:
-        near = core.did_you_mean(x, map(str, others))
-        defects.append(f"a column {x!r} is needed, found {shown}{near} ({name})")
+    present = [column for column in frame.columns if column != time_column]
+
+    # The time of the payment of a rate in force belongs to rates alone.
+    payments = []
+    if "rate" in schema.known:
+        payments = [column for column in present if is_payment(column)]
+    others = [column for column in present if column not in {*schema.known, *payments}]
+    note_other_columns(schema, present, others, defects, name=name)
+
+    wanted = schema.known
     if schema.others == "keep":
-        known += tuple(each for each in others if isinstance(each, str))
-    for each in others:
-        if schema.others == "keep" and not isinstance(each, str):
-            defects.append(f"column names must be text, found {each!r} ({name})")
-        elif schema.others == "refuse" and not missing:
-            near = core.did_you_mean(str(each), known)
-            defects.append(f"columns must be {' and '.join(known)}, found {each!r}{near} ({name})")
+        wanted += tuple(column for column in others if isinstance(column, str))
     columns = {}
-    for x in known:
+    for column in wanted:
         with defects.catch():
-            if x in found:
-                read = read_flag_texts if is_text_flag(x, frame) else to_floats
-                columns[x] = read(frame[x], column=x, name=name)
+            if column in present:
+                read = read_flag_texts if is_text_flag(column, frame) else to_floats
+                columns[column] = read(frame[column], column=column, name=name)
+
     time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
     if payments:
         due = frame[payments]
         columns[LEAD] = read_leads(due, time, name=name, timezone=timezone, is_file=is_file)
     table = TimedTable(name, time, columns)
-    return leave_out_unfinished(table, frame) if {*PRICES} <= {*known} else table
+    if {*PRICES} <= {*wanted}:
+        return leave_out_unfinished(table, frame)
+    return table
+
+
+def note_other_columns(
+    schema: Schema, present: Sequence[Any], others: Sequence[Any], defects: Defects, *, name: str
+) -> None:
+    """Add to ``defects`` the columns that lack, and those that a schema does not take."""
+    shown = ", ".join(map(str, others)) or "no other"
+    missing = [column for column in schema.known[: schema.n_required] if column not in present]
+    for column in missing:
+        near = core.did_you_mean(column, map(str, others))
+        defects.append(f"a column {column!r} is needed, found {shown}{near} ({name})")
+
+    known = schema.known
+    if schema.others == "keep":
+        known += tuple(column for column in others if isinstance(column, str))
+    for column in others:
+        if schema.others == "keep" and not isinstance(column, str):
+            defects.append(f"column names must be text, found {column!r} ({name})")
+        elif schema.others == "refuse" and not missing:
+            near = core.did_you_mean(str(column), known)
+            listed = " and ".join(known)
+            defects.append(f"columns must be {listed}, found {column!r}{near} ({name})")
 
 
 def read_leads(
@@ -313,10 +335,11 @@ def rename_known(frame: pd.DataFrame, known: Collection[str], where: str) -> pd.
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
     """Return a column as a new float64 array of shape (n,), or its first non-numeric cell."""
     if values.dtype.kind in "iufb" or values.isna().all():
-        given = values.to_numpy(dtype=np.float64, na_value=np.nan)
-        floats = np.ascontiguousarray(given + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        floats = np.ascontiguousarray(numbers + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
         floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, likewise
         return floats
+
     rule = f"{column} must be numbers"
     if values.dtype.kind in "Mm":
         raise DataError(f"{rule}, found {values.dtype} ({name}, row 0); drop the column")
@@ -383,29 +406,44 @@ class SourceFrame(NamedTuple):
 def read_table(
     parts: Sequence[SourceFrame], schema: Schema, timezone: str | None, defects: Defects
 ) -> TimedTable | None:
+    """Return the table of some files or frames, oldest first; None if one of them is no table."""
     tables = []
     for part in parts:
         with defects.catch():
             if isinstance(part.content, DataError):
                 raise part.content
-            is_file = part.is_file
             table = read_frame(
-                part.content, schema, defects, name=part.name, timezone=timezone, is_file=is_file
+                part.content,
+                schema,
+                defects,
+                name=part.name,
+                timezone=timezone,
+                is_file=part.is_file,
             )
-            is_back = is_file and is_increasing(-table.time)  # newest first
-            tables.append(table.rows(slice(None, None, -1)) if is_back else table)
+            # Some venues write the newest row first.
+            if part.is_file and is_increasing(-table.time):
+                table = table.rows(slice(None, None, -1))
+            tables.append(table)
     if len(tables) < len(parts) or not tables:
         return None
+
     tables.sort(key=lambda table: int(table.time[0]))
     first = tables[0]
-    for other in tables[1:]:
-        if differ := ", ".join(sorted({*first.columns} ^ {*other.columns})):
-            wrong = f"files of one table must have the same columns, {first.name} and {other.name}"
-            defects += [] if defects else [f"{wrong} differ in {differ}"]
-            return None
     if len(tables) == 1:
         return first
-    columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in first.columns}
+    for other in tables[1:]:
+        differing = ", ".join(sorted({*first.columns} ^ {*other.columns}))
+        if differing:
+            # A column that could not be read is a defect already.
+            if not defects:
+                defects.append(
+                    "files of one table must have the same columns, "
+                    f"{first.name} and {other.name} differ in {differing}"
+                )
+            return None
+    columns = {}
+    for name in first.columns:
+        columns[name] = np.concatenate([table.columns[name] for table in tables])
     time = np.concatenate([table.time for table in tables])
     return TimedTable(f"{first.name} and {len(tables) - 1} more", time, columns)
 
@@ -471,15 +509,19 @@ def cadence(time: IntArray) -> int:
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     """Return the time within one cadence of the settlements in a span, as (start, end) in ns."""
-    gaps = np.minimum(_gaps(time), _limit(time))
+    usual = cadence(time)
     after = int(np.searchsorted(time, start - JITTER))
     before = int(np.searchsorted(time, end)) - 1
     if after == time.size or before < 0:
-        return int(time[0]) - cadence(time), int(time[-1]) + cadence(time)
+        return int(time[0]) - usual, int(time[-1]) + usual
+
+    # The cadence at either end: the longer of the gaps beside the settlement there.
+    gaps = np.minimum(_gaps(time), _limit(time))
     lead = int(gaps[max(after - 1, 0) : after + 1].max(initial=0)) or USUAL
     trail = int(gaps[max(before - 1, 0) : before + 1].max(initial=0)) or USUAL
-    first, last = int(time[after]), int(time[before])
-    return first - lead - SECOND, last + trail + SECOND  # stamps lie some ms off the boundary
+
+    # Stamps lie some ms off the boundary.
+    return int(time[after]) - lead - SECOND, int(time[before]) + trail + SECOND
 
 
 def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int, ...]]:
@@ -487,19 +529,30 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
     gaps = _gaps(time)
     if gaps.size < 1:
         return []
-    limit, usual = _limit(time), np.full(1, cadence(time))
-    capped, edge = np.minimum(gaps, limit), np.full(1, limit)
-    local = np.maximum(np.append(edge, capped[:-1]), np.append(capped[1:], edge))
-    late = (gaps > limit) | (2 * gaps > 3 * local)
-    rows = np.flatnonzero(late & (time[:-1] >= start - JITTER) & (time[1:] < end))
-    # a gap among hours lacks hours, also where most of the file is every 8 hours
-    near = np.minimum(np.append(usual, gaps[:-1]), np.append(gaps[1:], usual))[rows]
-    missing = np.maximum(np.round(gaps[rows] / near).astype(np.int64) - 1, 1)
-    found = np.stack([time[rows], time[rows + 1], missing, near], axis=1).tolist()
-    return [*map(tuple, found)]
+    limit = _limit(time)
+    is_gap = (gaps > limit) | (2 * gaps > 3 * find_longer_beside(gaps, limit))
+    is_inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
+    rows = np.flatnonzero(is_gap & is_inside)
+
+    # A gap among hours lacks hours, also where most of the file is every 8 hours.
+    usual = cadence(time)
+    shorter = np.minimum(np.append(usual, gaps[:-1]), np.append(gaps[1:], usual))[rows]
+    missing = np.maximum(np.round(gaps[rows] / shorter).astype(np.int64) - 1, 1)
+    table = np.stack([time[rows], time[rows + 1], missing, shorter], axis=1)
+    return [*map(tuple, table.tolist())]
+
+
+def find_longer_beside(gaps: IntArray, limit: int) -> IntArray:
+    """Return the longer of the gaps before and after each, at most the limit, which the ends have.
+
+    A gap that is half as long again as both is one in which a settlement lacks.
+    """
+    capped = np.minimum(gaps, limit)
+    return np.maximum(np.append(limit, capped[:-1]), np.append(capped[1:], limit))
 
 
 def _limit(time: IntArray) -> int:
+    """Return the longest time between settlements in which none lacks, ns."""
     return max(USUAL, cadence(time)) + HOUR // 2
 
 
@@ -564,40 +617,60 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
     their ends, in a market with ``sessions`` if they begin and end as usual for the five beside
     them.
     """
-    origin, size = grid_origin(length), length // interval
-    given, wanted = core.format_duration(interval), core.format_duration(length)
+    origin = grid_origin(length)
     since = time - origin
-    if size == 0 or (not sessions and length % interval):
-        rule = f"longer than {given}" if sessions else f"a multiple of {given}"
-        raise ParameterError(f"bars must become {rule}, got {wanted}")
-    if not sessions and int(since[0]) % interval:
-        raise ParameterError(
-            f"bars must open on multiples of {given} in UTC to be resampled to {wanted}"
-        )
+    check_length(since, interval, length, sessions=sessions)
     stretch = since // length
-    over = np.count_nonzero((since + interval - 1) // length != stretch)
-    if over:
-        raise ParameterError(
-            f"a bar must not reach from one {wanted} of UTC time into the next, {over} of "
-            f"{since.size} do; stamp each session within its own day of UTC"
-        )
     starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
     edges = np.append(starts, len(time))
+
+    # Stretches at either end that are not complete are left out.
     offset = since - stretch * length
-    is_late, is_early = offset[0] > 0, offset[-1] + interval < length
+    is_late = offset[0] > 0
+    is_early = offset[-1] + interval < length
     if sessions:
-        begins, ends, is_alone = offset[starts], offset[edges[1:] - 1], len(starts) < 2
+        begins = offset[starts]
+        ends = offset[edges[1:] - 1]
+        is_alone = len(starts) < 2
         is_late = is_alone or begins[0] > np.median(begins[1 : 1 + NEIGHBORS])
         is_early = is_alone or ends[-1] < np.median(ends[-1 - NEIGHBORS : -1])
     edges = edges[int(is_late) : len(edges) - int(is_early)]
+
+    size = length // interval
     if len(edges) < 2:
         bars = "bars" if sessions else f"{size} bars"
         raise ParameterError(
             f"at least one whole group of {bars} is needed, found none in {time.size} bars"
         )
     is_even = not sessions and bool((np.diff(edges) == size).all())
-    first, opens = int(edges[0]), stretch[edges[:-1]] * length + origin
-    return BarGroups(opens, edges[:-1] - first, first, int(edges[-1]), size if is_even else 0)
+    first = int(edges[0])
+    return BarGroups(
+        time=stretch[edges[:-1]] * length + origin,
+        starts=edges[:-1] - first,
+        first=first,
+        stop=int(edges[-1]),
+        size=size if is_even else 0,
+    )
+
+
+def check_length(since: IntArray, interval: int, length: int, *, sessions: bool) -> None:
+    """Raise ParameterError unless bars fit into stretches of a length; ``since`` their origin."""
+    own_length = core.format_duration(interval)
+    wanted = core.format_duration(length)
+    if length < interval or (not sessions and length % interval):
+        rule = f"longer than {own_length}" if sessions else f"a multiple of {own_length}"
+        raise ParameterError(f"bars must become {rule}, got {wanted}")
+    if not sessions and int(since[0]) % interval:
+        raise ParameterError(
+            f"bars must open on multiples of {own_length} in UTC to be resampled to {wanted}"
+        )
+    is_across = (since + interval - 1) // length != since // length
+    across = np.count_nonzero(is_across)
+    if across:
+        raise ParameterError(
+            f"a bar must not reach from one {wanted} of UTC time into the next, {across} of "
+            f"{since.size} do; stamp each session within its own day of UTC"
+        )
 
 
 def slice_fields(
@@ -612,10 +685,12 @@ def slice_fields(
         end = int(market.time[rows][-1]) + market.interval
     low, high = np.searchsorted(market.funding_time, [funding_from, end])
     settled = slice(int(low), int(high))
+
     fields: dict[str, Any] = market.fields()
     for name, value in fields.items():
         if isinstance(value, np.ndarray):
-            fields[name] = value[settled if name.startswith("funding_") else rows]
+            is_funding = name.startswith("funding_")
+            fields[name] = value[settled] if is_funding else value[rows]
     fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
     return fields
 
@@ -627,17 +702,21 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
     lead = int(groups.time[0]) - market.interval // 4
     end = int(groups.time[-1]) + length
     fields = slice_fields(market, slice(groups.first, groups.stop), funding_from=lead, end=end)
+
     last = groups.ohlc(*(fields[name] for name in PRICES))
-    mark = groups.ohlc(*(fields[name] for name in MARK_PRICES)) if market.has_mark else last
-    note: Mapping[str, str] = {}
-    columns = {
-        name: groups.total(values) if name in SUMMED else groups.last(values)
-        for name, values in fields["columns"].items()
-    }
-    before, after = groups.first, market.n_bars - groups.stop
-    if before or after:
-        text = f"{before} bars before the first whole group and {after} after the last dropped"
-        note = {"resample": text}
+    mark = last
+    if market.has_mark:
+        mark = groups.ohlc(*(fields[name] for name in MARK_PRICES))
+    columns = {}
+    for name, values in fields["columns"].items():
+        columns[name] = groups.total(values) if name in SUMMED else groups.last(values)
+
+    filled = dict(market.filled)
+    n_after = market.n_bars - groups.stop
+    if groups.first or n_after:
+        filled["resample"] = (
+            f"{groups.first} bars before the first whole group and {n_after} after the last dropped"
+        )
     return fields | {
         **dict(zip(PRICES, last, strict=True)),
         **dict(zip(MARK_PRICES, mark, strict=True)),
@@ -646,5 +725,5 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
         "time": groups.time,
         "volume": groups.total(fields["volume"]),
         "columns": columns,
-        "filled": {**market.filled, **note},
+        "filled": filled,
     }
