@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time
     from backtest.core.fields import to_numbers, to_real
     from backtest.core.json_values import decode_text, from_plain, parse_json, read_object
-    from backtest.core.json_values import read_small
+    from backtest.core.json_values import read_json_file, read_small, write_json_file
     from backtest.core.json_values import repr_given, repr_plain, to_json, to_plain
     from backtest.core.moments import Stamps, as_dates, as_of, by_dates, check_timezone
     from backtest.core.moments import read_stamps, to_nanoseconds, warn_of_outside
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from backtest.core.number_text import format_signed, format_value, keep_units
     from backtest.core.result_parts import Headline, NOTHING, Panel, Part, Shown, ShownChart
     from backtest.core.result_parts import ShownTable
-    from backtest.core.saved_result import KEPT, Making, Reportable, SavedResult
-    from backtest.core.saved_result import UNFINISHED, compute_id, damage_error, discard_folder
-    from backtest.core.saved_result import find_versions, hash_file, list_records, name_folder
-    from backtest.core.saved_result import name_result, read_json_file, read_provenance
-    from backtest.core.saved_result import record_making, recording_command, write_json_file
+    from backtest.core.provenance import KEPT, Making, compute_id, find_versions, read_provenance
+    from backtest.core.provenance import record_making, recording_command
+    from backtest.core.saved_result import Reportable, SavedResult, UNFINISHED, damage_error
+    from backtest.core.saved_result import discard_folder, hash_file, list_records, name_folder
+    from backtest.core.saved_result import name_result
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index
@@ -76,8 +76,8 @@ else:
             "to_numbers to_real"
         ),
         "core.json_values": (
-            "decode_text from_plain parse_json read_object read_small repr_given repr_plain "
-            "to_json to_plain"
+            "decode_text from_plain parse_json read_json_file read_object read_small repr_given "
+            "repr_plain to_json to_plain write_json_file"
         ),
         "core.moments": (
             "Stamps as_dates as_of by_dates check_timezone read_stamps to_nanoseconds "
@@ -89,11 +89,13 @@ else:
             "format_probability format_round_money format_setting format_signed format_value "
             "keep_units"
         ),
+        "core.provenance": (
+            "KEPT Making compute_id find_versions read_provenance record_making recording_command"
+        ),
         "core.result_parts": "Headline NOTHING Panel Part Shown ShownChart ShownTable",
         "core.saved_result": (
-            "KEPT Making Reportable SavedResult UNFINISHED compute_id damage_error "
-            "discard_folder find_versions hash_file list_records name_folder name_result "
-            "read_json_file read_provenance record_making recording_command write_json_file"
+            "Reportable SavedResult UNFINISHED damage_error discard_folder hash_file "
+            "list_records name_folder name_result"
         ),
         "core.units": (
             "BoolArray DAY FloatArray IntArray Progress TimeLike format_duration format_time "

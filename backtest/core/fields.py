@@ -39,24 +39,27 @@ class Declaration(ABC):
             If it is not what is declared, or not whole where ``whole``.
         """
         try:
-            return int(self.read(read_number(value, whole=True))) if whole else self.read(value)
+            if whole:
+                return int(self.read(read_number(value, whole=True)))
+            return self.read(value)
         except Fault as fault:
-            found = fault.found or repr_given(value)
-            raise ParameterError(f"{name} {fault}, got {found}") from None
+            got = fault.found or repr_given(value)
+            raise ParameterError(f"{name} {fault}, got {got}") from None
 
     def __get_pydantic_core_schema__(self, source: Any, _: Any) -> core_schema.CoreSchema:
         schema = core_schema.no_info_plain_validator_function(self._read_field)
-        is_optional = type(None) in get_args(source)
-        return core_schema.nullable_schema(schema) if is_optional else schema
+        if type(None) in get_args(source):
+            return core_schema.nullable_schema(schema)
+        return schema
 
     def _read_field(self, value: Any) -> Any:
         try:
             return self.read(value)
         except Fault as fault:
-            rule, found = str(fault), fault.found
+            context = {"rule": str(fault), "found": fault.found}
         except BacktestError as error:  # of a value inside: it has all of its own faults
             raise PydanticCustomError("inner", "{text}", {"text": str(error)}) from None
-        raise PydanticCustomError("rule", "{rule}", {"rule": rule, "found": found})
+        raise PydanticCustomError("rule", "{rule}", context)
 
 
 @checked_fields
@@ -98,16 +101,25 @@ class Range(Declaration):
 
     def __repr__(self) -> str:
         parts = [f"{self.low:g}", f"{self.high:g}"]
-        parts += [repr(self.unit)] if self.unit else []
-        parts += ["log=True"] if self.log else []
-        parts += [f"when={self.when!r}"] if self.when else []
-        parts += [f"length={self.length}"] if self.length else []
-        parts += [] if self.searched else ["searched=False"]
+        if self.unit:
+            parts.append(repr(self.unit))
+        if self.log:
+            parts.append("log=True")
+        if self.when:
+            parts.append(f"when={self.when!r}")
+        if self.length:
+            parts.append(f"length={self.length}")
+        if not self.searched:
+            parts.append("searched=False")
         return f"Range({', '.join(parts)})"
 
     def __str__(self) -> str:
-        each = f"{self.length} numbers, each " if self.length else ""
-        return f"{each}{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
+        text = f"{self.low:g} to {self.high:g}"
+        if self.length:
+            text = f"{self.length} numbers, each {text}"
+        if self.unit:
+            text = f"{text} {self.unit}"
+        return text
 
     def read(self, value: Any) -> float:
         """Return the number, or raise a Fault."""
@@ -132,7 +144,8 @@ class Choice(Declaration):
 
     def __repr__(self) -> str:
         parts = [repr(option) for option in self.options]
-        parts += [f"when={self.when!r}"] if self.when else []
+        if self.when:
+            parts.append(f"when={self.when!r}")
         return f"Choice({', '.join(parts)})"
 
     def __str__(self) -> str:
@@ -141,20 +154,22 @@ class Choice(Declaration):
     def read(self, value: Any) -> str:
         """Return the option, or raise a Fault."""
         if not isinstance(value, str) or value not in self.options:  # a series has no truth value
-            found = repr_given(value) + did_you_mean(value, self.options)
-            raise Fault(f"must be {'one of ' * (len(self.options) > 1)}{self}", found)
+            got = repr_given(value) + did_you_mean(value, self.options)
+            several = "one of " if len(self.options) > 1 else ""
+            raise Fault(f"must be {several}{self}", got)
         return str(value)
 
 
 def read_number(value: object, *, whole: bool = False) -> float:
+    """Return a number as a float, or raise a Fault; NaN and bools are none."""
     number = math.nan
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             number = float(value)
-        except OverflowError:
+        except OverflowError:  # a whole number of Python beyond all floats
             number = -math.inf if value < 0 else math.inf
     if math.isnan(number) or (whole and not number.is_integer()):
-        raise Fault(f"must be {'a whole number' if whole else 'a number'}")
+        raise Fault("must be a whole number" if whole else "must be a number")
     return number
 
 
@@ -168,33 +183,38 @@ class Real(Declaration):
     kind: ClassVar[type] = float
 
     def __str__(self) -> str:
-        lower = f"{'over' if self.open_low else 'at least'} {self.low:g}"
-        upper = f"{'below' if self.open_high else 'at most'} {self.high:g}"
-        texts = ((lower, self.low), (upper, self.high))
-        return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
+        bounds = []
+        if math.isfinite(self.low):
+            over = "over" if self.open_low else "at least"
+            bounds.append(f"{over} {self.low:g}")
+        if math.isfinite(self.high):
+            under = "below" if self.open_high else "at most"
+            bounds.append(f"{under} {self.high:g}")
+        return " and ".join(bounds) or "finite"
 
     def read(self, value: Any) -> float:
         number = read_number(value)
-        over = number > self.low if self.open_low else number >= self.low
-        under = number < self.high if self.open_high else number <= self.high
-        if not (over and under):
+        is_over = number > self.low if self.open_low else number >= self.low
+        is_under = number < self.high if self.open_high else number <= self.high
+        if not (is_over and is_under):
             raise Fault(f"must be {self}")
         if math.isinf(number) and not self.may_be_infinite:
             raise Fault("must be finite")
         return number
 
     def admits(self, values: units.FloatArray) -> units.BoolArray:
-        over = values > self.low if self.open_low else values >= self.low
-        under = values < self.high if self.open_high else values <= self.high
-        return over & under & (self.may_be_infinite | np.isfinite(values))
+        """Return which of some numbers :meth:`read` accepts, of their shape."""
+        are_over = values > self.low if self.open_low else values >= self.low
+        are_under = values < self.high if self.open_high else values <= self.high
+        return are_over & are_under & (self.may_be_infinite | np.isfinite(values))
 
 
 def to_real(values: Any) -> np.ndarray:
     """Return numbers as float64, a copy; complex ones are a TypeError, not their real parts."""
-    found = np.asarray(values)
-    if np.iscomplexobj(found):
+    array = np.asarray(values)
+    if np.iscomplexobj(array):
         raise TypeError("a complex number has no sign")
-    return np.array(found, dtype=np.float64)
+    return np.array(array, dtype=np.float64)
 
 
 def to_numbers(values: object, name: str) -> np.ndarray:
@@ -230,12 +250,12 @@ def check_names(
     *,
     noun: str = "field",
 ) -> None:
+    """Raise ParameterError if a name is unknown, or one of the needed ones is missing."""
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
-        raise ParameterError(
-            f"{owner} has no {noun} {', '.join(unknown)}; use {', '.join(known) or f'no {noun}s'}"
-        )
+        listed = ", ".join(known) or f"no {noun}s"
+        raise ParameterError(f"{owner} has no {noun} {', '.join(unknown)}; use {listed}")
     missing = ", ".join(name for name in needed if name not in names)
     if missing:
         raise ParameterError(f"{owner} needs {missing}, which has no default")
@@ -297,8 +317,10 @@ def read_time(value: Any) -> int:
 class Time(Declaration):
     def read(self, value: Any) -> str:
         nanoseconds = read_time(value)
-        is_text = isinstance(value, str) and not value.strip().isdigit()
-        return value if is_text else pd.Timestamp(nanoseconds, tz="UTC").isoformat()
+        # A text stays as it was written; an epoch does not say its unit.
+        if isinstance(value, str) and not value.strip().isdigit():
+            return value
+        return pd.Timestamp(nanoseconds, tz="UTC").isoformat()
 
 
 @dataclass(frozen=True)
@@ -311,13 +333,15 @@ class Timed(Declaration):
         if self.constant and not is_series(value):
             return self.number.read(value)
         series = read_timed(value, may_be_infinite=self.number.may_be_infinite)
+
+        # If the least and the largest are in range, all are.
         for position in (int(series.argmin()), int(series.argmax())):
             number = float(series.iloc[position])
             try:
                 self.number.read(number)
             except Fault as fault:
-                found = f"{repr_given(number)} at {_format(series.index, position)}"
-                raise Fault(str(fault), found) from None
+                got = f"{repr_given(number)} at {_format(series.index, position)}"
+                raise Fault(str(fault), got) from None
         return series
 
 
@@ -338,14 +362,33 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
     if not is_series(series):
         raise Fault("must be a series indexed by UTC time")
     series = moments.by_dates(series)
-    if not isinstance(series.index, pd.DatetimeIndex):
+    times = _read_times(series)
+    is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    if not is_number or pd.api.types.is_complex_dtype(series):
+        raise Fault("must hold numbers", f"a series of {series.dtype}")
+
+    # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
+    values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
+    wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
+    if wrong.size:
+        first = _format(series.index, int(wrong[0]))
+        got = f"{values[wrong[0]]} in {wrong.size} of {values.size} rows, first at {first}"
+        raise Fault("must be numbers" if may_be_infinite else "must be finite", got)
+    times.flags.writeable = False
+    values.flags.writeable = False
+    return pd.Series(values, index=units.utc_index(times), copy=False)
+
+
+def _read_times(series: Any) -> units.IntArray:
+    """Return the times of a series, UTC ns; raise a Fault unless they are dates that increase."""
+    index = series.index
+    if not isinstance(index, pd.DatetimeIndex):
         raise Fault(
             "must be a series indexed by UTC time, pd.Series(values, index=market.times)",
-            type(series.index).__name__,
+            type(index).__name__,
         )
     if series.empty:
         raise Fault("must have at least one value", "an empty series")
-    index = series.index
     if index.tz is None:
         raise Fault(
             "must be indexed by UTC time, for example by series.tz_localize('UTC')",
@@ -357,22 +400,11 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
         raise Fault("must be indexed by times from 1678 to 2261", f"{index.max()}") from None
     wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
     if wrong.size:
-        found = f"{index[wrong[0]]} in row {wrong[0]}"
-        raise Fault("must be indexed by times that increase strictly", found)
-    is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
-    if not is_number or pd.api.types.is_complex_dtype(series):
-        raise Fault("must hold numbers", f"a series of {series.dtype}")
-    # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
-    values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
-    wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
-    if wrong.size:
-        found = f"{values[wrong[0]]} in {wrong.size} of {values.size} rows, first at "
-        found += _format(index, int(wrong[0]))
-        raise Fault(f"must be {'numbers' if may_be_infinite else 'finite'}", found)
-    times.flags.writeable = False
-    values.flags.writeable = False
-    return pd.Series(values, index=units.utc_index(times), copy=False)
+        got = f"{index[wrong[0]]} in row {wrong[0]}"
+        raise Fault("must be indexed by times that increase strictly", got)
+    return times
 
 
 def _format(index: pd.Index, position: int) -> str:
-    return f"{units.format_time(int(pd.DatetimeIndex(index).as_unit('ns').asi8[position]))} UTC"
+    stamps = pd.DatetimeIndex(index).as_unit("ns").asi8
+    return f"{units.format_time(int(stamps[position]))} UTC"

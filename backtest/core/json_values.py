@@ -18,12 +18,14 @@ from backtest.core.errors import DataError
 
 MOST_PLAIN = 1e15
 """Whole floats below this are written without a decimal point in messages."""
-MAX_TEXT, MAX_ITEMS = 200, 20
+MAX_TEXT = 200
+MAX_ITEMS = 20
 """Letters and items of a value that messages write."""
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_json(value: Any) -> Any:
+    """Return a value as data for JSON, in which NaN and infinity are null."""
     return to_plain(value, lambda _: None)
 
 
@@ -31,6 +33,7 @@ PLAIN = frozenset((str, int, bool, type(None)))
 
 
 def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> Any:
+    """Return a value as plain data; ``write_special`` writes NaN and infinity."""
     if type(value) in PLAIN:  # most of what is in files
         return value
     if isinstance(value, dict | Mapping):
@@ -39,8 +42,9 @@ def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> 
         return [to_plain(item, write_special) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return to_plain(value.tolist(), write_special)
-    is_special = isinstance(value, float) and not math.isfinite(value)
-    return write_special(value) if is_special else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return write_special(value)
+    return value
 
 
 class PlainRepr(reprlib.Repr):
@@ -54,12 +58,15 @@ class PlainRepr(reprlib.Repr):
         if isinstance(x, np.generic):
             return repr(x.item())
         if isinstance(x, tuple) and hasattr(x, "_asdict"):
-            parts = (f"{k}={self.repr1(v, level)}" for k, v in x._asdict().items())
+            parts = [f"{name}={self.repr1(item, level)}" for name, item in x._asdict().items()]
             return f"{type(x).__name__}({', '.join(parts)})"
-        if isinstance(x, type | types.ModuleType):
-            return f"the {'class' if isinstance(x, type) else 'module'} {x.__name__}"
+        if isinstance(x, type):
+            return f"the class {x.__name__}"
+        if isinstance(x, types.ModuleType):
+            return f"the module {x.__name__}"
         if isinstance(x, types.FunctionType):
             return f"the function {x.__name__}"
+
         shape: Any = getattr(x, "shape", ())
         is_array = isinstance(shape, tuple) and bool(shape)
         if is_array and (len(shape) > 1 or shape[0] > MAX_ITEMS or hasattr(x, "index")):
@@ -73,17 +80,21 @@ def repr_plain(value: object) -> str:
 
 
 def repr_given(value: object) -> str:
+    """Return the short repr of a value that a user gave; 5 of 5.0."""
     if isinstance(value, float) and value.is_integer() and abs(value) < MOST_PLAIN:
         return f"{value:.0f}"
     return repr_plain(value)
 
 
 def from_plain(value: Any) -> Any:
+    """Return plain data with numbers in the place of ``"nan"``, ``"inf"`` and ``"-inf"``."""
     if isinstance(value, dict):
-        return {key: from_plain(item) for key, item in value.items()}
+        return {name: from_plain(item) for name, item in value.items()}
     if isinstance(value, list):
         return [from_plain(item) for item in value]
-    return WORDS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return WORDS.get(value, value)
+    return value
 
 
 LARGEST = 32 * 2**20
@@ -91,22 +102,24 @@ LARGEST = 32 * 2**20
 
 
 def read_small(path: Path | str) -> bytes:
-    found = Path(path).stat()
-    if not stat.S_ISREG(found.st_mode):
+    """Return the bytes of a plain file; raise DataError if it is none, or too large."""
+    state = Path(path).stat()
+    if not stat.S_ISREG(state.st_mode):
         raise DataError(f"{path}: must be a plain file, got a folder, a pipe or a device")
-    size = found.st_size
-    if size > LARGEST:
-        raise DataError(f"{path}: must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB")
+    if state.st_size > LARGEST:
+        size = state.st_size / 2**20
+        raise DataError(f"{path}: must be at most {LARGEST >> 20} MiB, got {size:,.0f} MiB")
     return Path(path).read_bytes()
 
 
 def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """Return the object of JSON that pairs make; ValueError if a name is there twice."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"each name may be given once, got {twice!r} twice")
-    return found
+        repeated = next(name for name in members if names.count(name) > 1)
+        raise ValueError(f"each name may be given once, got {repeated!r} twice")
+    return members
 
 
 def decode_text(content: bytes) -> str:
@@ -124,3 +137,15 @@ def parse_json(content: bytes, path: Path | str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{path}: must be JSON: {reason[:200]}") from error
+
+
+def write_json_file(data: Mapping[str, Any], path: Path) -> None:
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json_file(path: Path) -> Any:
+    try:
+        return parse_json(read_small(path), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -21,7 +21,12 @@ NOT_AVAILABLE = "n/a"
 
 
 def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
-    return lambda value: NOT_AVAILABLE if math.isnan(value) else write(value)
+    """Return a writer of numbers that also writes NaN."""
+
+    def write_any(value: float) -> str:
+        return NOT_AVAILABLE if math.isnan(value) else write(value)
+
+    return write_any
 
 
 format_number = write_known("{:,.2f}".format)
@@ -33,62 +38,83 @@ format_probability = write_known(lambda share: f"{math.floor(100.0 * share + 1e-
 def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
     if math.isnan(fraction):
         return NOT_AVAILABLE
-    return f"{100.0 * fraction + 0.0:{'+' * is_signed},.{decimals}f} %"
+    percent = 100.0 * fraction + 0.0  # -0.0 becomes 0.0
+    sign = "+" if is_signed else ""
+    return f"{percent:{sign},.{decimals}f} %"
 
 
 def format_bps(rate: object) -> str:
     """Format a fraction in basis points; one that changes over time by its range or its column."""
     if isinstance(rate, str):
         return f"by the column {rate}"
-    found: Any = rate["value"] if isinstance(rate, Mapping) else rate
-    if np.ndim(found) > 0:
-        low, high = (round(1e4 * float(edge(found)), 6) for edge in (np.min, np.max))
-        return f"{low:g} to {high:g} bp by date"
-    return f"{round(1e4 * float(found), 6):g} bp"
+    rates: Any = rate["value"] if isinstance(rate, Mapping) else rate
+    if np.ndim(rates) == 0:
+        return f"{to_bps(rates):g} bp"
+    return f"{to_bps(np.min(rates)):g} to {to_bps(np.max(rates)):g} bp by date"
+
+
+def to_bps(rate: Any) -> float:
+    return round(1e4 * float(rate), 6)
 
 
 def format_price(price: float) -> str:
-    return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"
+    if abs(price) >= 1000.0:
+        return f"{price:,.2f}"
+    return f"{price:.6g}"
 
 
 @write_known
 def format_money(amount: float) -> str:
     """Format an amount: two decimals from 10 on, six significant digits for fractions of a coin."""
-    return f"{amount:,.2f}" if abs(amount) >= 10.0 or amount == 0.0 else f"{amount:,.6g}"
+    if abs(amount) >= 10.0 or amount == 0.0:
+        return f"{amount:,.2f}"
+    return f"{amount:,.6g}"
 
 
 def format_value(value: object) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "none" if value is None else str(value)
+    return str(value)
 
 
 def format_setting(value: object, comma: str = ",") -> str:
+    """Format a declared value: tables and lists by their items, a series by its length."""
     if isinstance(value, Mapping) and value.keys() == {"time", "value"}:
         return f"a series of {len(value['value']):,} values"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_enclose(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_enclose(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_enclose, value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:{comma}}" if isinstance(value, int) else f"{value:{comma}.10g}"
+    if isinstance(value, int):
+        return f"{value:{comma}}"
+    return f"{value:{comma}.10g}"
 
 
 def _enclose(value: object) -> str:
-    text = format_setting(value, "")
-    return f"({text})" if isinstance(value, Mapping | list | tuple) else text
+    """Format an item of a table or a list, itself one in brackets."""
+    text = format_setting(value, comma="")
+    if isinstance(value, Mapping | list | tuple):
+        return f"({text})"
+    return text
 
 
 def count_nouns(number: float, noun: str, plural: str = "") -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+    if number == 1:
+        return f"{number:,} {noun}"
+    return f"{number:,} {plural or noun + 's'}"
 
 
 @write_known
 def format_days(days: float) -> str:
     if math.isinf(days):
         return "never"
-    return f"{days:,.1f}" if days < 100.0 else f"{days:,.0f}"
+    if days < 100.0:
+        return f"{days:,.1f}"
+    return f"{days:,.0f}"
 
 
 NONE = "-"
@@ -132,12 +158,15 @@ STYLES: Mapping[str, Callable[[float], str]] = {
 
 
 def format_cell(value: object, write: Callable[[float], str]) -> str:
+    """Format a cell of a table: claims, times, texts, and numbers as ``write`` has them."""
     if isinstance(value, bool | np.bool_):
         return STYLES["claim"](float(value))
     if isinstance(value, dt.datetime) and isinstance(value, pd.Timestamp):  # NaT is one alone
         return format_time(value.value)
-    if isinstance(value, str) or not isinstance(value, SupportsFloat):
-        return value if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, SupportsFloat):
+        return str(value)
     number = float(value)
     return NONE if math.isnan(number) else write(number)
 
@@ -164,7 +193,8 @@ class Measured(str):
 
     def __new__(cls, text: str, measure: str, style: str) -> Self:
         made = super().__new__(cls, text)
-        made.measure, made.style = measure, style
+        made.measure = measure
+        made.style = style
         return made
 
     @property
@@ -181,7 +211,10 @@ def strip_marks(text: str) -> str:
 
 
 def clip(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"
+    """Return a text of at most ``most`` letters; one that is cut ends in an ellipsis."""
+    if len(text) <= most:
+        return text
+    return f"{text[: max(most - 1, 0)]}…"
 
 
 def capitalize(text: str) -> str:

@@ -1,66 +1,66 @@
-"""Results that are saved: their folders, what made them, and their base class."""
+"""Results that are saved: their folders and tables, and their base class."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import json
-import os
-import platform
 import re
 import shutil
-import subprocess
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from backtest.core.atomic_files import drafted_folder, held_folder, writing
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import find_version, is_frame, pa, pd, pq
+from backtest.core.code_names import is_frame, pa, pd, pq
 from backtest.core.errors import DataError
-from backtest.core.json_values import parse_json, read_small, to_plain
+from backtest.core.json_values import read_json_file, to_plain, write_json_file
 from backtest.core.number_text import capitalize
+from backtest.core.provenance import KEPT, PROVENANCE, Making, find_making, read_provenance
 from backtest.core.result_parts import Headline, Part
 
 MANIFEST = "manifest.json"
-DRAFT, PRUNED = LEFTOVERS = (".saving-", ".pruned-")
+DRAFT = ".saving-"
+PRUNED = ".pruned-"
+LEFTOVERS = (DRAFT, PRUNED)
 UNFINISHED = ".unfinished-"
 
 
 def discard_folder(folder: Path) -> None:
+    """Delete the folder of a saved result: moved away first, and its manifest last."""
     with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
         moved = folder.rename(grave / folder.name)
-        for each in moved.iterdir():
-            if each.is_symlink():
-                each.unlink()  # and never what it leads to
-            elif each.is_dir():
-                shutil.rmtree(each)
-            elif each.name != MANIFEST:
-                each.unlink()
+        for entry in moved.iterdir():
+            if entry.is_symlink():
+                entry.unlink()  # and never what it leads to
+            elif entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != MANIFEST:
+                entry.unlink()
         shutil.rmtree(moved)
 
 
 def name_folder(title: str, identity: str) -> str:
-    return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return f"{words}-{identity}"
 
 
 def read_manifest(folder: Path, saved: type[SavedResult]) -> dict[str, Any]:
-    path, what = folder / MANIFEST, saved.noun
+    """Return the manifest of a saved result; raise DataError if anything of it is damaged."""
+    path = folder / MANIFEST
+    noun = saved.noun
     if not path.is_file():
-        raise DataError(f"{folder}: must be the folder of a saved {what}, {MANIFEST} is missing")
+        raise DataError(f"{folder}: must be the folder of a saved {noun}, {MANIFEST} is missing")
     manifest = read_json_file(path)
     if not isinstance(manifest, dict):
         manifest = {}
-    kind = manifest.get("kind", "result") if "format" in manifest else what
-    if kind != what:
-        raise DataError(f"{folder}: must be the folder of a saved {what}, got a {kind!s:.40}")
+    kind = manifest.get("kind", "result") if "format" in manifest else noun
+    if kind != noun:
+        raise DataError(f"{folder}: must be the folder of a saved {noun}, got a {kind!s:.40}")
     for name, fault in find_faults(folder, manifest, saved):
         raise damage_error(folder / name, fault)
     return manifest
@@ -89,8 +89,9 @@ def find_faults(
 
 def hash_manifest(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of all that a manifest says, against accident, not forgery."""
-    said = {name: value for name, value in manifest.items() if name != SEAL}
-    return hashlib.sha256(json.dumps(to_plain(said), sort_keys=True).encode()).hexdigest()
+    content = {name: value for name, value in manifest.items() if name != SEAL}
+    text = json.dumps(to_plain(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_parquet(table: pd.DataFrame | Mapping[str, npt.NDArray[Any]], path: Path) -> None:
@@ -112,18 +113,6 @@ def to_arrow(values: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), buffers)
 
 
-def write_json_file(data: Mapping[str, Any], path: Path) -> None:
-    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json_file(path: Path) -> Any:
-    try:
-        return parse_json(read_small(path), path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
 def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -136,110 +125,9 @@ def damage_error(path: Path, fault: str) -> DataError:
     return DataError(f"{path}: {fault}; {CURE}")
 
 
-PROVENANCE = "provenance.json"
 SEAL = "sha256"
 NOT_SAID = ("format", "files", SEAL)
 """Keys of a saved manifest that the result itself does not have."""
-PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
-KEPT = "_making"
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C")
-DIRTY = "-dirty"
-"""Ends a commit whose tracked files were changed."""
-
-
-def find_commit(source: Path) -> str | None:
-    """Return the commit of a file, ``-dirty`` after changes; None if git does not know it."""
-    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    found = ""
-    try:
-        for words in (("ls-files", "--error-unmatch", "--", source.name), describe):
-            command = [*GIT, str(source.parent), *words]
-            found = subprocess.check_output(
-                command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, timeout=2
-            )
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    return found.strip()
-
-
-class Making(NamedTuple):
-    """What made a result: seconds, commits by the name of their code, and the command line."""
-
-    seconds: float | None
-    code: Mapping[str, str | None]
-    argv: tuple[str, ...] = ()
-
-    @property
-    def is_dirty(self) -> bool | None:
-        known = [each for each in self.code.values() if each]
-        if any(each.endswith(DIRTY) for each in known):
-            return True
-        is_loose = self.code.get(PACKAGE) and None in self.code.values()
-        return None if is_loose or not known else False
-
-
-COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
-
-
-def record_making(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    @functools.wraps(function)
-    def clock(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        began = time.perf_counter()
-        made = function(*args, **kwargs)
-        seconds = round(time.perf_counter() - began, 6)
-        if vars(made).get(KEPT) is None:  # otherwise it was loaded from a store
-            vars(made)[KEPT] = Making(seconds, {}, argv=COMMAND.get())
-        return made
-
-    return clock
-
-
-@contextmanager
-def recording_command(argv: Sequence[str]) -> Iterator[None]:
-    token = COMMAND.set(tuple(argv))
-    try:
-        yield
-    finally:
-        COMMAND.reset(token)
-
-
-def find_making(made: object, policies: Iterable[type]) -> Making:
-    kept: Making = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
-    is_loaded = KEPT in vars(made) and kept.seconds is None
-    if kept.code or is_loaded:
-        return kept
-    found = {PACKAGE: find_commit(PACKAGE_FILE)}
-    waiting = list(policies)
-    for cls in waiting:
-        waiting += [part.policy for part in getattr(cls, "parts", ())]
-        try:
-            found[cls.__name__] = find_commit(Path(inspect.getfile(cls)).absolute())
-        except (TypeError, OSError):  # of no file
-            found[cls.__name__] = None
-    return kept._replace(code=found)
-
-
-def read_provenance(folder: Path, identity: str) -> Making | None:
-    path = folder / PROVENANCE
-    if not os.path.lexists(path):
-        return None
-    data = read_json_file(path)
-    try:
-        found, made = data["id"], data["made"]
-        code = {name: each and str(each) for name, each in made["code"].items()}
-        making = Making(made["seconds"], code, tuple(map(str, made["argv"])))
-    except (TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path}: must hold id, seconds, code and argv; the result can be read without it"
-        ) from error
-    if found != identity:
-        raise DataError(f"{path}: must belong to the result {identity}, got one of {found!r:.40}")
-    return making
 
 
 MAX_ROWS = 10_000
@@ -395,13 +283,16 @@ class SavedResult(Reportable):
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        found = cls.load(folder)
-        measures = found.list_measures().items()
+        saved = cls.load(folder)
+        metrics = {}
+        for name, value in saved.list_measures().items():
+            if isinstance(value, int | float):
+                metrics[str(name)] = float(value)
         return {
-            "policy": found.policy_name,
-            "title": found.title,
-            "note": found.note,
-            "metrics": {str(k): float(x) for k, x in measures if isinstance(x, int | float)},
+            "policy": saved.policy_name,
+            "title": saved.title,
+            "note": saved.note,
+            "metrics": metrics,
         }
 
     def __str__(self) -> str:
@@ -450,20 +341,16 @@ class SavedResult(Reportable):
         path = Path(folder)
         try:
             manifest = read_manifest(path, cls)
-            tables = {
-                name: None if [*table] == [*EMPTY] else table
-                for name in cls.table_names
-                for table in [pq.read_table(path / f"{name}.parquet").to_pandas()]
-            }
-            kept = {key: value for key, value in manifest.items() if key not in NOT_SAID}
-            made = cls._read_back(kept, tables, path)
+            tables = {name: read_table(path / f"{name}.parquet") for name in cls.table_names}
+            said = {name: value for name, value in manifest.items() if name not in NOT_SAID}
+            saved = cls._read_back(said, tables, path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         making = None
         with suppress(DataError):  # lists and ``verify`` report the damage
             making = read_provenance(path, manifest["id"])
-        vars(made)[KEPT] = making or Making(None, {})
-        return made
+        vars(saved)[KEPT] = making or Making(None, {})
+        return saved
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
@@ -471,6 +358,7 @@ class SavedResult(Reportable):
 
 
 def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    """Return the rows of a table for JSON; None of a table that is none, or too large."""
     if table is None or len(table) > MAX_ROWS:
         return None
     plain = table.reset_index()
@@ -484,22 +372,18 @@ EMPTY = ("none",)
 
 
 def fill_absent(table: pd.DataFrame | None) -> pd.DataFrame:
-    return pd.DataFrame(columns=EMPTY, dtype="float64") if table is None else table
+    """Return a table, or the one that stands for None."""
+    if table is None:
+        return pd.DataFrame(columns=EMPTY, dtype="float64")
+    return table
 
 
-LIBRARIES = (
-    "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
-)  # fmt: skip
-
-
-def compute_id(manifest: Mapping[str, Any]) -> str:
-    data = {key: value for key, value in manifest["data"].items() if key != "source"}
-    text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def find_versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
+def read_table(path: Path) -> pd.DataFrame | None:
+    """Return a table that was written, None if it was."""
+    table = pq.read_table(path).to_pandas()
+    if [*table] == [*EMPTY]:
+        return None
+    return table  # type: ignore[no-any-return]
 
 
 def name_result(manifest: Mapping[str, Any]) -> str:

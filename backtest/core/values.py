@@ -78,18 +78,24 @@ class Value:
         made.__init__ = __init__
 
     def __post_init__(self) -> None:
-        found: list[pydantic_core.InitErrorDetails] = []
+        faults: list[pydantic_core.InitErrorDetails] = []
         for name, rule in self.faults():
-            place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
-            value: Any = self
-            for each in place:
-                is_inside = isinstance(value, Mapping | Sequence)
-                value = value[each] if is_inside else getattr(value, str(each))
+            place = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
             problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
-            found.append({"type": problem, "loc": place, "input": value})
-        if found:
-            raise ValidationError.from_exception_data(type(self).__name__, found)
+            faults.append({"type": problem, "loc": place, "input": self._find_at(place)})
+        if faults:
+            raise ValidationError.from_exception_data(type(self).__name__, faults)
         self._settle()
+
+    def _find_at(self, place: tuple[int | str, ...]) -> Any:
+        """Return what stands at a place: an entry of tables and lists, a field of values."""
+        value: Any = self
+        for part in place:
+            if isinstance(value, Mapping | Sequence):
+                value = value[part]  # type: ignore[index] # of a table or a list
+            else:
+                value = getattr(value, str(part))
+        return value
 
     def faults(self) -> Faults:
         """Yield each broken rule between fields: the dotted name of a field, and the rule."""
@@ -105,15 +111,18 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        mine, theirs = _content(self), _content(other)
-        return all(_is_same(value, theirs[name]) for name, value in mine.items())
+        theirs = _content(other)
+        return all(_is_same(value, theirs[name]) for name, value in _content(self).items())
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, *map(_hashable, _content(self).values())))
 
     def __repr__(self) -> str:
-        shown = (each for each in _fields(self) if not _is_default(each, getattr(self, each.name)))
-        parts = (f"{each.name}={_text(getattr(self, each.name))}" for each in shown)
+        parts = []
+        for field in _fields(self):
+            value = getattr(self, field.name)
+            if not _is_default(field, value):
+                parts.append(f"{field.name}={_text(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -128,12 +137,13 @@ class Value:
 
         So are the defaults of :attr:`_omitted` fields.
         """
-        given = ((each, getattr(self, each.name)) for each in _fields(self))
-        return {
-            each.name: _plain(value)
-            for each, value in given
-            if value is not None and not (each.name in self._omitted and _is_default(each, value))
-        }
+        data = {}
+        for field in _fields(self):
+            value = getattr(self, field.name)
+            is_omitted = field.name in self._omitted and _is_default(field, value)
+            if value is not None and not is_omitted:
+                data[field.name] = _plain(value)
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
@@ -195,16 +205,27 @@ class Value:
 
 
 def _put(nested: dict[str, Any], names: list[str], entry: Any) -> None:
-    head, rest = names[0], names[1:]
-    below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
-    if not rest and below is None and head not in nested:
+    """Write a change at a dotted name into ``nested``; raise if another one is there."""
+    head, *below = names
+    if not below and not isinstance(entry, Mapping):
+        if head in nested:
+            raise _refuse_second(head)
         nested[head] = entry
-    elif isinstance(below, dict) and rest:
-        _put(below, rest, entry)
-    elif isinstance(below, dict) and not set(below) & set(entry):
-        below.update(entry)
+        return
+
+    table = nested.setdefault(head, {})
+    if not isinstance(table, dict):
+        raise _refuse_second(head)
+    if below:
+        _put(table, below, entry)
+    elif set(table) & set(entry):
+        raise _refuse_second(head)
     else:
-        raise ParameterError(f"{head}: must be changed once, was given twice")
+        table.update(entry)
+
+
+def _refuse_second(name: str) -> ParameterError:
+    return ParameterError(f"{name}: must be changed once, was given twice")
 
 
 def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,42 +252,57 @@ def _fields(value: object) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _content(value: Value) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in _fields(value)}
+    return {field.name: getattr(value, field.name) for field in _fields(value)}
 
 
 def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
-    for each in _fields(value):
-        held = getattr(value, each.name)
+    """Yield the dotted names and texts of what is not at its default, also in parts."""
+    for field in _fields(value):
+        held = getattr(value, field.name)
         if isinstance(held, Value):
-            yield from list_changed(held, f"{place}{each.name}.")
-        elif not _is_default(each, held):
-            yield f"{place}{each.name}", format_setting(_plain(held))
+            yield from list_changed(held, f"{place}{field.name}.")
+        elif not _is_default(field, held):
+            yield f"{place}{field.name}", format_setting(_plain(held))
 
 
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
-    lines: dict[str, None] = {}
-    names = [each.name for each in _fields(cls) if not each.kw_only]
+    """Return the faults of a value as one error, a line each, without repeats."""
+    positional = [field.name for field in _fields(cls) if not field.kw_only]
     faults: list[Any] = error.errors(include_url=False)
+    lines: dict[str, None] = {}
     for fault in faults:
         place = list(fault["loc"])
-        if place and isinstance(place[0], int) and place[0] < len(names):
-            place[0] = names[place[0]]  # given by its position
+        if place and isinstance(place[0], int) and place[0] < len(positional):
+            place[0] = positional[place[0]]  # given by its position
         if fault["type"] == "unexpected_positional_argument":
             place = []
         base = ".".join(map(str, [where or name_place(cls), *place]))
-        if fault["type"] == "inner":
-            first, *rest = fault["ctx"]["text"].splitlines()
-            inside = [first if INNER.match(first) else f"it: {first}", *rest]
-            texts = [
-                f"{base}{inner[1]}: {each[inner.end() :]}" if (inner := INNER.match(each)) else each
-                for each in inside
-            ]
-            lines["\n".join(texts)] = None
-        else:
-            rule, found = find_rule(fault, cls, place)
-            lines[f"{base}: {rule}{found and f', got {found}'}"] = None
-    more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    return ParameterError("\n".join([*lines][:MAX_LINES] + more))
+        lines[_explain_fault(fault, cls, place, base)] = None
+
+    shown = [*lines][:MAX_LINES]
+    if len(lines) > MAX_LINES:
+        shown.append(f"and {len(lines) - MAX_LINES} more")
+    return ParameterError("\n".join(shown))
+
+
+def _explain_fault(fault: Any, cls: type[Any], place: Sequence[object], base: str) -> str:
+    """Return the lines of one fault; one of a value inside has lines of its own."""
+    if fault["type"] == "inner":
+        return "\n".join(_move_inside(fault["ctx"]["text"], base))
+    rule, got = find_rule(fault, cls, place)
+    if got:
+        return f"{base}: {rule}, got {got}"
+    return f"{base}: {rule}"
+
+
+def _move_inside(text: str, base: str) -> Iterator[str]:
+    """Yield the lines of an inner error, each with the place of its value before it."""
+    first, *others = text.splitlines()
+    if not INNER.match(first):
+        first = f"it: {first}"
+    for line in (first, *others):
+        match = INNER.match(line)
+        yield f"{base}{match[1]}: {line[match.end() :]}" if match else line
 
 
 INNER = re.compile(r"^\w+((?:\.\w+)*): ")
@@ -276,31 +312,39 @@ INNER = re.compile(r"^\w+((?:\.\w+)*): ")
 def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str, str]:
     """Return the rule of a fault, and what was found; empty where that says nothing."""
     owner = cls
-    for each in place[:-1]:
-        owner = _find_parts(owner).get(str(each), owner)  # type: ignore[arg-type] # classes do hash
-    context, found = fault.get("ctx", {}), repr_given(fault["input"])
+    for part in place[:-1]:
+        owner = _find_parts(owner).get(str(part), owner)  # type: ignore[arg-type] # classes do hash
+    context = fault.get("ctx", {})
+    got = repr_given(fault["input"])
     match fault["type"]:
         case "rule":
-            return fault["msg"], context.get("found") or found
+            return fault["msg"], context.get("found") or got
         case "unexpected_keyword_argument":
-            name, known = str(place[-1]), [each.name for each in _fields(owner)]
-            near = did_you_mean(name, known) or f"; known are {', '.join(known)}"
-            return owner._refused.get(name) or f"{owner.__name__} has no such field{near}", ""
+            return _explain_unknown(owner, str(place[-1])), ""
         case "unexpected_positional_argument":
-            first, n = _fields(cls)[0], sum(not each.kw_only for each in _fields(cls))
-            if not n:
-                return f"accepts no positional value: write {cls.__name__}({first.name}=...)", found
-            return f"accepts {n} positional values", found
+            count = sum(not field.kw_only for field in _fields(cls))
+            if count:
+                return f"accepts {count} positional values", got
+            first = _fields(cls)[0].name
+            return f"accepts no positional value: write {cls.__name__}({first}=...)", got
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return "is needed", ""
         case "dataclass_type":
             kind = context["class_name"]
             article = "an" if kind[0] in "AEIO" else "a"
-            return f"must be {article} {kind} or a table of its fields", found
+            return f"must be {article} {kind} or a table of its fields", got
         case "is_instance_of" | "sequence_str":
-            return "must be a list", found
+            return "must be a list", got
     is_raised = fault["type"] == "value_error"  # by code of the user's
-    return str(fault["msg"]).replace("Input should be", "must be"), "" if is_raised else found
+    rule = str(fault["msg"]).replace("Input should be", "must be")
+    return rule, "" if is_raised else got
+
+
+def _explain_unknown(owner: Any, name: str) -> str:
+    """Return why a name is no field of a class: a reason of its own, or the nearest field."""
+    known = [field.name for field in _fields(owner)]
+    near = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+    return owner._refused.get(name) or f"{owner.__name__} has no such field{near}"
 
 
 def name_place(cls: type[Any]) -> str:
@@ -311,30 +355,32 @@ def name_place(cls: type[Any]) -> str:
 @cache
 def find_declarations(cls: type[Any]) -> dict[str, Declaration]:
     """Return the declarations of the fields of a class, without those of its parts."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {
-        name: hint.__metadata__[0]
-        for name, hint in hints.items()
-        if typing.get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Declaration)
-    }
+    declarations = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        if typing.get_origin(hint) is Annotated:
+            declaration = hint.__metadata__[0]
+            if isinstance(declaration, Declaration):
+                declarations[name] = declaration
+    return declarations
 
 
 @cache
 def _find_parts(cls: type[Any]) -> dict[str, type[Value]]:
-    return {
-        name: part
-        for name, hint in typing.get_type_hints(cls).items()
-        for part in (hint, *typing.get_args(hint))
-        if isinstance(part, type) and issubclass(part, Value)
-    }
+    """Return the fields of a class that are values themselves, with their classes."""
+    parts = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        for part in (hint, *typing.get_args(hint)):
+            if isinstance(part, type) and issubclass(part, Value):
+                parts[name] = part
+    return parts
 
 
 def _is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and bool(_hashable(one) == _hashable(other))
 
 
-def _is_default(each: dataclasses.Field[Any], value: object) -> bool:
-    return each.default is not dataclasses.MISSING and _is_same(each.default, value)
+def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
+    return field.default is not dataclasses.MISSING and _is_same(field.default, value)
 
 
 def _hashable(value: object) -> object:
@@ -358,14 +404,15 @@ def _text(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    """Return a held value as data for JSON or TOML."""
     if isinstance(value, Value):
         return value.to_dict()
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, FrozenTable):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if is_series(value):
-        numbers = [_plain(each) for each in value.tolist()]
+        numbers = [_plain(item) for item in value.tolist()]
         return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}
     if value in (math.inf, -math.inf):
         return str(value)
@@ -376,21 +423,30 @@ def read_plain(entry: Any) -> Any:
     """Return data of TOML or JSON with series and infinities in the place of their texts."""
     if isinstance(entry, Mapping):
         if {"time", "value"} == set(entry):
-            times, values = entry["time"], entry["value"]
-            are_lists = isinstance(times, list) and isinstance(values, list)
-            if not are_lists or len(times) != len(values):
-                raise ParameterError(
-                    "a series must be a table of two lists of one length, time and value, "
-                    f"got {dict(entry)!r:.80}"
-                )
-            given = pd.Series(times, dtype=object)
-            stamps = read_stamps(given, name="a series", timezone="UTC", error=ParameterError)
-            return pd.Series([read_plain(each) for each in values], index=utc_index(stamps))
-        return {name: read_plain(each) for name, each in entry.items()}
-    if isinstance(entry, list | tuple) and not hasattr(entry, "_fields"):
-        found = map(read_plain, entry)
-        return tuple(found) if isinstance(entry, tuple) else list(found)
-    return WORDS.get(entry, entry) if isinstance(entry, str) else entry
+            return _read_series(entry)
+        return {name: read_plain(item) for name, item in entry.items()}
+    if isinstance(entry, tuple) and not hasattr(entry, "_fields"):
+        return tuple(map(read_plain, entry))
+    if isinstance(entry, list):
+        return [*map(read_plain, entry)]
+    if isinstance(entry, str):
+        return WORDS.get(entry, entry)
+    return entry
+
+
+def _read_series(entry: Mapping[str, Any]) -> FloatSeries:
+    """Return the series of a table with ``time`` and ``value``."""
+    times = entry["time"]
+    values = entry["value"]
+    are_lists = isinstance(times, list) and isinstance(values, list)
+    if not are_lists or len(times) != len(values):
+        raise ParameterError(
+            "a series must be a table of two lists of one length, time and value, "
+            f"got {dict(entry)!r:.80}"
+        )
+    texts = pd.Series(times, dtype=object)
+    stamps = read_stamps(texts, name="a series", timezone="UTC", error=ParameterError)
+    return pd.Series([read_plain(value) for value in values], index=utc_index(stamps))
 
 
 ArrayT = TypeVar("ArrayT", bound="npt.NDArray[Any]")

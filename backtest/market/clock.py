@@ -253,7 +253,7 @@ def describe_clock(market: Market) -> dict[str, Any]:
     counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + length)))
     usual = length // market.interval
     if market.sessions:
-        usual = np.bincount(counts).argmax()
+        usual = int(np.bincount(counts).argmax())
     thin = np.flatnonzero(counts < ENOUGH * usual)
     if thin.size and "detail" not in market.filled:
         facts["thin_bars"] = thin.size

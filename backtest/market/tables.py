@@ -548,7 +548,8 @@ def find_longer_beside(gaps: IntArray, limit: int) -> IntArray:
     A gap that is half as long again as both is one in which a settlement lacks.
     """
     capped = np.minimum(gaps, limit)
-    return np.maximum(np.append(limit, capped[:-1]), np.append(capped[1:], limit))
+    longer = np.maximum(np.append(limit, capped[:-1]), np.append(capped[1:], limit))
+    return np.asarray(longer)
 
 
 def _limit(time: IntArray) -> int:

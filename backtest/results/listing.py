@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
+from backtest.core import provenance
 from backtest.core import saved_result as s
 from backtest.core.atomic_files import LOCK, REPLACED
 from backtest.results.manifest import describe_search
@@ -324,8 +325,10 @@ def count_kinds(entries: Iterable[StoreEntry]) -> str:
 def summarize_making(making: core.Making | None) -> dict[str, Any]:
     if making is None:
         return {}
-    commits = {name: each.removesuffix(s.DIRTY) for name, each in making.code.items() if each}
-    own = commits.pop(s.PACKAGE, "")
+    commits = {
+        name: each.removesuffix(provenance.DIRTY) for name, each in making.code.items() if each
+    }
+    own = commits.pop(provenance.PACKAGE, "")
     return {
         "seconds": making.seconds,
         "commit": ", ".join(dict.fromkeys(commits.values())),
@@ -477,7 +480,7 @@ def verify_folder(folder: Path) -> FolderCheck:
         begun = read_entry(folder)
         note = begun.trouble or "is not finished: continue it with its command and --resume"
         return FolderCheck(name, begun.kind, 0, (), ((".", note),))
-    if not (folder / s.MANIFEST).exists() and not (folder / s.PROVENANCE).exists():
+    if not (folder / s.MANIFEST).exists() and not (folder / provenance.PROVENANCE).exists():
         return FolderCheck(name, UNKNOWN, 0, (), ((".", "is not a result"),))
     kind, files, remarks = UNKNOWN, 0, []
     try:
@@ -486,8 +489,10 @@ def verify_folder(folder: Path) -> FolderCheck:
         faults = list(dict.fromkeys(list_faults(folder, kind, manifest)))
         if not faults:
             load_saved(folder)
-        if not (folder / s.PROVENANCE).is_file():
-            remarks = [(s.PROVENANCE, "is missing: the code that made the result is not known")]
+        if not (folder / provenance.PROVENANCE).is_file():
+            remarks = [
+                (provenance.PROVENANCE, "is missing: the code that made the result is not known")
+            ]
     except core.BacktestError as error:
         faults = [locate_fault(error, folder)]
     except Exception as error:  # a damaged file may raise anything
@@ -518,7 +523,7 @@ def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 def list_foreign(folder: Path, kind: str) -> list[str]:
     saved = find_kind(kind)
-    own = (*saved.files(), *saved.inner, s.MANIFEST, s.PROVENANCE, LOCK)
+    own = (*saved.files(), *saved.inner, s.MANIFEST, provenance.PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
 

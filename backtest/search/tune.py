@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backtest import core
-from backtest.core.saved_result import COMMAND
+from backtest.core.provenance import COMMAND
 from backtest.engine import Conditions
 from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.errors import DataError
-from backtest.core.saved_result import PROVENANCE, Making, find_commit, read_provenance
+from backtest.core.provenance import PROVENANCE, Making, find_commit, read_provenance
 from backtest.experiments.policy_names import read_policy
 from backtest.results import read_entry, verify_folder
 from backtest.strategies import Constant
