@@ -12,7 +12,7 @@ import gzip
 import re
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -157,33 +157,83 @@ def check_size(size: int, where: str) -> None:
 
 def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the table in a text, with a header or none: then columns are named by position."""
-    from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
-
     while data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
     top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
-    row = find_header(lines, asked, where)
-    top_line = next(filter(str.strip, lines), "") if row is None else lines[row]
-    delimiter, names = split_line(top_line)
-    start = 0
-    for _ in range(0 if row is None else row + 1):
-        start = data.find(b"\n", start) + 1 or len(data)
-    if row is None:
-        names = [str(number) for number in range(len(names))]
+    header = find_header(lines, asked, where)
+    if header is None:
+        first_line = next(filter(str.strip, lines), "")
+        delimiter, cells = split_line(first_line)
+        names = [str(number) for number in range(len(cells))]
+        start = 0
+    else:
+        delimiter, names = split_line(lines[header])
+        start = find_line(data, header + 1)
     if not data[start : start + TOP].strip():
         return pd.DataFrame(columns=names)
-    own = chosen.get("time", "0" if row is None else "time").lower()
-    own = names[int(own)].lower() if own.isdigit() and int(own) < len(names) else own
-    stamps = {x: pa.string() for x in names if x.lower() == own or plain_name(x) in ALL_TIMES}
-    given = [] if delimiter == "," else lines[row or 0 :]
-    commas = [cell for line in given for cell in split_line(line)[1] if _COMMA.fullmatch(cell)]
-    if commas and all(_THOUSANDS.fullmatch(cell) for cell in commas):
+
+    own = chosen.get("time", "0" if header is None else "time").lower()
+    if own.isdigit() and int(own) < len(names):
+        own = names[int(own)].lower()
+    stamps = [name for name in names if name.lower() == own or plain_name(name) in ALL_TIMES]
+    decimal_point = "."
+    if delimiter != "," and has_decimal_commas(lines[header or 0 :], where):
+        decimal_point = ","
+    table = read_rows(
+        data,
+        start,
+        names,
+        stamps=stamps,
+        delimiter=delimiter,
+        decimal_point=decimal_point,
+        header=header or 0,
+        where=where,
+    )
+    odd = [field.name for field in table.schema if "binary" in str(field.type)]
+    if odd:
+        raise ValueError(f"column {odd[0]!r} is not UTF-8")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def find_line(data: bytes | bytearray, number: int) -> int:
+    """Return where a line of a text begins, counted from 0; its end if it has fewer."""
+    start = 0
+    for _ in range(number):
+        start = data.find(b"\n", start) + 1 or len(data)
+    return start
+
+
+def has_decimal_commas(lines: Sequence[str], where: str) -> bool:
+    """Return whether numbers have commas for points; raise if these may separate thousands."""
+    numbers = []
+    for line in lines:
+        _, cells = split_line(line)
+        numbers += [cell for cell in cells if _COMMA.fullmatch(cell)]
+    if numbers and all(_THOUSANDS.fullmatch(number) for number in numbers):
         raise DataError(
-            f"numbers must be read in one way, got {commas[0]!r}, whose comma may be a decimal "
+            f"numbers must be read in one way, got {numbers[0]!r}, whose comma may be a decimal "
             f"point or a thousands separator ({where}); write them with a point"
         )
+    return bool(numbers)
+
+
+def read_rows(
+    data: bytes | bytearray,
+    start: int,
+    names: Sequence[str],
+    *,
+    stamps: Sequence[str],
+    delimiter: str,
+    decimal_point: str,
+    header: int,
+    where: str,
+) -> pa.Table:
+    """Return the rows of a text from ``start`` on; raise DataError for one of other length."""
+    from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
+
     broken: list[Any] = []
 
     def keep(row: Any) -> str:
@@ -191,29 +241,26 @@ def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) ->
         return "error"
 
     try:
-        table = texts.read_csv(
+        return texts.read_csv(
             pa.py_buffer(data).slice(start),
             texts.ReadOptions(column_names=names, block_size=1 << 22),
             texts.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
             texts.ConvertOptions(
-                column_types=stamps, strings_can_be_null=True, decimal_point="," if commas else "."
+                column_types=dict.fromkeys(stamps, pa.string()),
+                strings_can_be_null=True,
+                decimal_point=decimal_point,
             ),
         )
     except pa.ArrowInvalid as error:
         if not broken:
             raise
-        found, text = broken[0].actual_columns, broken[0].text
+        text = broken[0].text
         line = data.count(b"\n", 0, data.find(text.encode(), start)) + 1
-        wanted = f"{core.count_nouns(len(names), 'cell')}, as line {(row or 0) + 1} has"
+        wanted = f"{core.count_nouns(len(names), 'cell')}, as line {header + 1} has"
         raise DataError(
-            f"every line must have {wanted}, line {line} could not be read, it has {found}: "
-            f"{text[:60]!r} ({where})"
+            f"every line must have {wanted}, line {line} could not be read, it has "
+            f"{broken[0].actual_columns}: {text[:60]!r} ({where})"
         ) from error
-    odd = [field.name for field in table.schema if "binary" in str(field.type)]
-    if odd:
-        raise ValueError(f"column {odd[0]!r} is not UTF-8")
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None:
@@ -222,32 +269,38 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
     It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
     above it is skipped with a warning. A first line of texts alone is a header of other names.
     """
-    cells = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
-    values = [
-        sum(map(bool, map(_VALUE.fullmatch, each))) if each else sum(map(line.count, ";\t|,"))
-        for each, line in zip(cells, lines, strict=True)
-    ]
-    found = [
-        row
-        for row, each in enumerate(cells)
-        if asked <= {*each} and (asked or len({*map(plain_name, each)} & HEADS) > values[row])
-    ]
-    if not found:
-        is_header = bool(cells) and not values[0] and any(cells[0])
+    cells_of = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
+    values = [count_values(line, cells) for line, cells in zip(lines, cells_of, strict=True)]
+    headers = []
+    for row, cells in enumerate(cells_of):
+        n_known = len({*map(plain_name, cells)} & HEADS)
+        if asked <= {*cells} and (asked or n_known > values[row]):
+            headers.append(row)
+    if not headers:
+        is_header = bool(cells_of) and not values[0] and any(cells_of[0])
         return 0 if is_header else None
-    row = found[0]
-    rows = [above for above in range(row) if values[above] > 1]
-    if row and (rows or len(found) > 1):
-        other = rows[0] if rows else found[1]
+
+    # Rows above a header, or a second one, are not of its table.
+    header = headers[0]
+    rows_above = [row for row in range(header) if values[row] > 1]
+    if header and (rows_above or len(headers) > 1):
+        other = rows_above[0] if rows_above else headers[1]
         raise DataError(
-            f"a file must have one header, above its rows, line {row + 1} is one and line "
+            f"a file must have one header, above its rows, line {header + 1} is one and line "
             f"{other + 1} could not be read: {lines[other][:60]!r} ({where})"
         )
-    skipped = [line for line in lines[:row] if line.strip()]
+    skipped = [line for line in lines[:header] if line.strip()]
     if skipped:
         count = core.count_nouns(len(skipped), "line")
         core.warn_caller(f"{count} above the header skipped, {skipped[0][:60]!r} ({where})")
-    return row
+    return header
+
+
+def count_values(line: str, cells: Sequence[str]) -> int:
+    """Return how many numbers and stamps a line has; without letters all its cells are some."""
+    if cells:
+        return sum(_VALUE.fullmatch(cell) is not None for cell in cells)
+    return sum(map(line.count, ";\t|,"))
 
 
 def split_line(line: str) -> tuple[str, list[str]]:
@@ -306,15 +359,18 @@ class NamedFile(NamedTuple):
 
 
 def parse_name(path: Path) -> NamedFile:
+    """Return the role of a file, and what its name says of the market."""
     stem = stem_of(path)
     if match := _FREQTRADE.fullmatch(stem):
         return NamedFile(path, _KINDS[match["kind"]], match["pair"], match["timeframe"])
+
     match = _BINANCE.fullmatch(stem)
     if match and not any(name in path.parts for name in _OTHER_KLINES):
         if match["what"] == "fundingRate":
             return NamedFile(path, "funding", match["pair"], is_archive=True)
         role = "mark" if "markPriceKlines" in path.parts else "bars"
         return NamedFile(path, role, match["pair"], match["what"], is_archive=True)
+
     words = re.split(r"[^a-z]+", stem.lower())
     return NamedFile(path, next((role for role in ROLES if role in words), "bars"))
 
@@ -325,22 +381,20 @@ def find_layout(
     """Return the files of each role, and what a folder or their names say of the market."""
     for path in paths:
         check_exists(path)
-    where, folder = ", ".join(map(str, paths)), paths[0]
+    where = ", ".join(map(str, paths))
+    folder = paths[0]
     is_folder = any(path.is_dir() for path in paths)
     if is_folder and len(paths) > 1:
         raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
+
+    # Our own names come first, then those of freqtrade and the archive.
     files = [parse_name(path) for path in (_list_tables(folder) if is_folder else paths)]
-    own = [file for file in files if is_folder and stem_of(file.path) in ROLES]
+    ours = [file for file in files if is_folder and stem_of(file.path) in ROLES]
     named = [file for file in files if file.pair]
     facts: dict[str, Any] = {}
-    if any(stem_of(file.path) == "bars" for file in own) or (own and not needs_bars):
-        files, facts = own, read_facts(folder / "market.json")
-        instrument = facts.get("instrument")
-        if options.instrument and instrument and options.instrument != instrument:
-            raise DataError(
-                f"instrument must be the folder's, got {options.instrument!r} against "
-                f"{instrument!r} ({folder / 'market.json'})"
-            )
+    if any(stem_of(file.path) == "bars" for file in ours) or (ours and not needs_bars):
+        files = ours
+        facts = _read_folder_facts(folder, options)
     elif any(file.role == "bars" for file in named) and (is_folder or named == files):
         files, facts = _choose_files(named, where, options)
         unused = [file.path.name for file in named if file not in files]
@@ -351,19 +405,33 @@ def find_layout(
             )
     elif is_folder:
         files = named
+
     if needs_bars and not any(file.role == "bars" for file in files):
         inside = sorted(folder.iterdir()) if is_folder else paths
-        found = ", ".join(path.name for path in inside[:8]) or "nothing"
-        raise DataError(f"there must be bars, found {found} ({where}); {_CURE}")
+        names = ", ".join(path.name for path in inside[:8]) or "nothing"
+        raise DataError(f"there must be bars, found {names} ({where}); {_CURE}")
     tables = {role: [file.path for file in files if file.role == role] for role in ROLES}
-    for role, given in tables.items():
-        stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in given}
-        # of different dates they are joined
-        if len(given) > 1 and (files is own or len(stems) > 1):
+    for role, parts in tables.items():
+        # Files of different dates are joined, others are two tables.
+        stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in parts}
+        if len(parts) > 1 and (files is ours or len(stems) > 1):
             raise DataError(
-                f"one file of {role} is needed, found {given[0].name} and {given[1].name} ({where})"
+                f"one file of {role} is needed, found {parts[0].name} and {parts[1].name} ({where})"
             )
     return tables, facts
+
+
+def _read_folder_facts(folder: Path, options: ReadOptions) -> dict[str, Any]:
+    """Return what a folder of ours says of its market; raise if another instrument is wanted."""
+    path = folder / "market.json"
+    facts = read_facts(path)
+    instrument = facts.get("instrument")
+    if options.instrument and instrument and options.instrument != instrument:
+        raise DataError(
+            f"instrument must be the folder's, got {options.instrument!r} against "
+            f"{instrument!r} ({path})"
+        )
+    return facts
 
 
 def _list_tables(path: Path) -> list[Path]:
@@ -377,46 +445,61 @@ def _choose_files(
 ) -> tuple[list[NamedFile], dict[str, Any]]:
     """Return the files of one instrument and length of bars, and what they say of it."""
 
-    def lengths(file: NamedFile) -> tuple[str, ...]:
-        name = file.timeframe
-        is_months = name.endswith(MONTHS)
-        return name, name if is_months else format_duration(parse_duration(name, where))
+    def list_lengths(file: NamedFile) -> tuple[str, ...]:
+        length = file.timeframe
+        if length.endswith(MONTHS):
+            return (length, length)
+        return (length, format_duration(parse_duration(length, where)))
 
-    length = format_duration(options.interval) if options.interval else ""
     bars = [file for file in named if file.role == "bars"]
-    for what, wanted, names in (
-        ("instrument", options.instrument, lambda file: file.names),
-        ("interval", length, lengths),
-    ):
-        known = sorted({names(file)[0] for file in bars})
-        bars = [file for file in bars if not wanted or wanted in names(file)]
-        if not bars:
-            raise DataError(
-                f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; "
-                f"there are {', '.join(known[:10])} ({where})"
-            )
-        if len({names(file)[0] for file in bars}) > 1:
-            raise DataError(
-                f"one {what} is loaded at a time, found {', '.join(known[:10])} ({where}); "
-                f"{what}={known[0]!r}, or the paths of its files"
-            )
-    pair, timeframe = bars[0].pair, bars[0].timeframe
-    marks = [file for file in named if file.pair == pair and file.role == "mark"]
-    chosen = [file for file in marks if file.timeframe == timeframe]
+    bars = _choose_one(bars, "instrument", options.instrument, lambda file: file.names, where)
+    length = format_duration(options.interval) if options.interval else ""
+    bars = _choose_one(bars, "interval", length, list_lengths, where)
+
+    pair = bars[0].pair
+    timeframe = bars[0].timeframe
     facts: dict[str, Any] = {"instrument": bars[0].instrument}
-    facts |= {} if timeframe.endswith(MONTHS) else {"interval": timeframe}
-    if marks and not chosen:
-        others = " and ".join(sorted({file.timeframe for file in marks}))
+    if not timeframe.endswith(MONTHS):
+        facts["interval"] = timeframe
+    all_marks = [file for file in named if file.pair == pair and file.role == "mark"]
+    marks = [file for file in all_marks if file.timeframe == timeframe]
+    if all_marks and not marks:
+        others = " and ".join(sorted({file.timeframe for file in all_marks}))
         facts["filled"] = {"mark": f"not used: mark bars are {others}, bars {timeframe}"}
     funding = [file for file in named if file.pair == pair and file.role == "funding"]
-    return [*bars, *chosen, *funding], facts
+    return [*bars, *marks, *funding], facts
+
+
+def _choose_one(
+    bars: Sequence[NamedFile],
+    noun: str,
+    wanted: str,
+    list_names: Callable[[NamedFile], tuple[str, ...]],
+    where: str,
+) -> list[NamedFile]:
+    """Return the files of bars of one instrument or length; raise if there are none, or several."""
+    known = sorted({list_names(file)[0] for file in bars})
+    listed = ", ".join(known[:10])
+    chosen = [file for file in bars if not wanted or wanted in list_names(file)]
+    if not chosen:
+        raise DataError(
+            f"{noun} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; "
+            f"there are {listed} ({where})"
+        )
+    if len({list_names(file)[0] for file in chosen}) > 1:
+        raise DataError(
+            f"one {noun} is loaded at a time, found {listed} ({where}); "
+            f"{noun}={known[0]!r}, or the paths of its files"
+        )
+    return chosen
 
 
 def check_exists(path: Path) -> None:
     if path.exists():
         return
-    parent = path.parent
-    near = did_you_mean(path.name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
+    near = ""
+    if path.parent.is_dir():
+        near = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
     raise DataError(f"a path must exist, {str(path)!r} does not{near}; searched from {Path.cwd()}")
 
 
@@ -452,35 +535,43 @@ class MarketSource(NamedTuple):
 def find_sources(
     paths: Sequence[Path], instruments: Sequence[str] | None
 ) -> dict[str, MarketSource]:
-    found = []
+    """Return where each market is, by name: those of some instruments, or all of the paths."""
+    sources: list[MarketSource] = []
     for path in paths:
         if path.is_dir():
-            listed = _list_folder(path, is_named=len(paths) > 1)
-            found += listed
-            if not listed:
-                inside = sorted(x.name for x in path.iterdir() if not x.name.startswith("."))
-                names = ", ".join(inside[:8]) or "nothing"
-                raise DataError(
-                    f"a folder must hold markets, found {names} ({path}); give a folder with a "
-                    "folder for each market (bars.*, mark.*, funding.*), or files named as "
-                    "freqtrade or Binance's archive does"
-                )
+            sources += _list_markets(path, is_named=len(paths) > 1)
         else:  # a file, or a path that is missing: the loader says so
-            found.append(MarketSource((parse_name(path).instrument or stem_of(path),), path))
+            name = parse_name(path).instrument or stem_of(path)
+            sources.append(MarketSource((name,), path))
     if instruments is not None:
         if len({*instruments}) < len(instruments):
             raise ParameterError(f"each instrument is given once, got {', '.join(instruments)}")
-        return {name: _choose(name, found) for name in instruments}
-    named: dict[str, MarketSource] = {}
-    for source in found:
-        first = named.setdefault(source.names[0], source)
+        return {name: _choose(name, sources) for name in instruments}
+
+    by_name: dict[str, MarketSource] = {}
+    for source in sources:
+        first = by_name.setdefault(source.names[0], source)
         if first is not source:
             raise DataError(
                 f"each market must have a name of its own, {source.names[0]!r} occurs twice "
                 f"({first.path}, {source.path}); bt.Markets({{name: Market.load(...), ...}}) names "
                 "them"
             )
-    return named
+    return by_name
+
+
+def _list_markets(folder: Path, *, is_named: bool) -> list[MarketSource]:
+    """Return the markets in a folder; raise DataError if there are none."""
+    listed = _list_folder(folder, is_named=is_named)
+    if listed:
+        return listed
+    inside = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    names = ", ".join(inside[:8]) or "nothing"
+    raise DataError(
+        f"a folder must hold markets, found {names} ({folder}); give a folder with a "
+        "folder for each market (bars.*, mark.*, funding.*), or files named as "
+        "freqtrade or Binance's archive does"
+    )
 
 
 def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
@@ -489,8 +580,8 @@ def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
         return True
     if len(paths) != 1 or not paths[0].is_dir() or instruments:
         return False
-    found = _list_folder(paths[0])
-    return len(found) > 1 or any(each.path != paths[0] for each in found)
+    sources = _list_folder(paths[0])
+    return len(sources) > 1 or any(source.path != paths[0] for source in sources)
 
 
 def find_in_folders(
@@ -508,36 +599,54 @@ def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
 
     A folder's only market is named after it if ``is_named``, as those of folders in it are.
     """
-    found = _list_in_folder(folder, is_named=is_named)
-    for path in () if found else sorted(folder.iterdir()):
+    sources = _list_in_folder(folder, is_named=is_named)
+    if sources:
+        return sources
+    for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
-            found += _list_in_folder(path, is_named=True)
-    return found
+            sources += _list_in_folder(path, is_named=True)
+    return sources
 
 
 def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
-    files, own = [parse_name(path) for path in _list_tables(folder)], folder.resolve().name
+    files = [parse_name(path) for path in _list_tables(folder)]
+    own_name = folder.resolve().name
     if any(stem_of(file.path) == "bars" for file in files):
         said = read_facts(folder / "market.json").get("instrument", "")
-        both = (own, said) if is_named else (said, own)
-        return [MarketSource(tuple(filter(None, both)), folder)]
-    found = []
+        in_order = (own_name, said) if is_named else (said, own_name)
+        return [MarketSource(tuple(filter(None, in_order)), folder)]
+
     pairs = {file.pair: file for file in files if file.pair and file.role == "bars"}
+    sources = []
     for file in pairs.values():
-        settled = "" if file.is_archive else file.pair.partition("_")[2].partition("_")[2]
-        chosen = file.names[0] if len(pairs) > 1 else None
-        names = (own, *file.names) if is_named and chosen is None else file.names
-        found.append(MarketSource(names, folder, chosen, settled.partition("-")[0]))
-    return found
+        # Of several markets in a folder, each is chosen by its own name.
+        names = file.names
+        chosen = None
+        if len(pairs) > 1:
+            chosen = file.names[0]
+        elif is_named:
+            names = (own_name, *file.names)
+        sources.append(MarketSource(names, folder, chosen, find_settlement(file)))
+    return sources
 
 
-def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
-    fits = [source for source in found if name in source.names]
+def find_settlement(file: NamedFile) -> str:
+    """Return the settlement currency that freqtrade's name says, USDT of BTC_USDT_USDT."""
+    if file.is_archive:
+        return ""
+    _, _, after_coin = file.pair.partition("_")
+    _, _, settlement = after_coin.partition("_")
+    return settlement.partition("-")[0]
+
+
+def _choose(name: str, sources: Sequence[MarketSource]) -> MarketSource:
+    """Return the only source of a name; raise ParameterError if there is none, or several."""
+    fits = [source for source in sources if name in source.names]
     if not fits:
-        names = [each for source in found for each in source.names]
+        names = [known for source in sources for known in source.names]
         raise ParameterError(
             f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
-            f"are {', '.join(source.names[0] for source in found)}"
+            f"are {', '.join(source.names[0] for source in sources)}"
         )
     if len(fits) > 1:
         places = ", ".join(str(source.path) for source in fits)
@@ -639,30 +748,31 @@ def open_files(
 ) -> tuple[Frames, ReadOptions, Mapping[str, str]]:
     """Return the tables in files, and how to read them, with what was noted of them before."""
     files, facts = find_layout(paths, options, needs_bars=needs_bars)
-    for role, given in more.items():
-        files[role] = [file for path in given for file in _list_tables(Path(path))]
-    length, filled = facts.get("interval"), facts.get("filled", {})
-    interval = parse_duration(length, "interval") if length else None
-    known_gaps = "zero" if "funding_gaps" in filled else None  # accepted when it was saved
+    for role, places in more.items():
+        files[role] = [file for place in places for file in _list_tables(Path(place))]
+
+    filled = facts.get("filled", {})
+    funding_gaps = options.funding_gaps
+    if not funding_gaps and "funding_gaps" in filled:
+        funding_gaps = "zero"  # accepted when it was saved
+    interval = options.interval
+    if not interval and facts.get("interval"):
+        interval = parse_duration(facts["interval"], "interval")
     options = options._replace(
         instrument=facts.get("instrument") or options.instrument,
-        interval=options.interval or interval,
-        funding_gaps=options.funding_gaps or known_gaps,
+        interval=interval,
+        funding_gaps=funding_gaps,
         sessions=options.sessions or facts.get("sessions", False),
         synthetic=facts.get("synthetic", False),
     )
-    frames = {role: [_read_part(each, role, options) for each in files[role]] for role in ROLES}
+    frames = {role: [_read_part(path, role, options) for path in files[role]] for role in ROLES}
     return frames, options, filled
 
 
 def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
-    lead = "" if role == "bars" else f"{role}."
-    chosen = {
-        name.removeprefix(lead): theirs
-        for name, theirs in options.columns.items()
-        if (name.startswith(lead) if lead else "." not in name)
-    }
+    """Return the table of a file with our names of columns, or the error of reading it."""
     named = parse_name(path)
+    chosen = _choose_columns(options, role)
     try:
         frame = read_file(path, chosen)
         instrument = options.instrument or named.instrument
@@ -670,10 +780,23 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
             frame = rename_columns(frame, role, chosen, str(path), instrument)
     except DataError as error:
         return SourceFrame(path.name, error)
-    if role == "funding" and named.pair and not named.is_archive:  # freqtrade's rates
+
+    # freqtrade writes rates as opens of bars whose other prices are 0.
+    if role == "funding" and named.pair and not named.is_archive:
         zeros = ["high", "low", "close", "volume"]
         frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
     return SourceFrame(path.name, frame, is_file=True)
+
+
+def _choose_columns(options: ReadOptions, role: str) -> dict[str, str]:
+    """Return the names of columns in files of a role: those of bars have no role before them."""
+    if role == "bars":
+        return {ours: theirs for ours, theirs in options.columns.items() if "." not in ours}
+    chosen = {}
+    for ours, theirs in options.columns.items():
+        if ours.startswith(f"{role}."):
+            chosen[ours.removeprefix(f"{role}.")] = theirs
+    return chosen
 
 
 def read_frames(
@@ -681,7 +804,8 @@ def read_frames(
 ) -> tuple[Mapping[str, Subject], Defects, dict[str, str]]:
     """Return the tables, cut to the bars; what is wrong with them, or else what is filled."""
     tables: dict[str, TimedTable] = {}
-    defects, filled = Defects(), dict[str, str]()
+    defects = Defects()
+    filled: dict[str, str] = {}
     interval: int | None = None
     for role in ROLES:
         parts = frames.get(role, ())
@@ -691,31 +815,38 @@ def read_frames(
         if timed.LEAD in table.columns:
             table = settle_rates(table, filled)
         elif role == "funding" and len(parts) > 1:
-            # two files may hold the same settlements
+            # Two files may hold the same settlements.
             table = table.rows(np.argsort(table.time, kind="stable"))
-            table = drop_duplicates(table, "", None)[0]
+            table, _ = drop_duplicates(table, "", None)
         if role == "mark" and options.mark_gaps == "last":
             table = table.rows(~lacks_prices(table))
         note_half_precision(parts, role, filled)
         if role == "bars":
             interval = find_interval(table, options, defects)
         tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
-    bars = tables.get("bars")
-    if bars is not None and (options.since, options.until) != (None, None):
-        known = timed.Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
-        span = known.replace(options.since, options.until)
-        tables["bars"] = bars.between(*span)
-        is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
-        if not is_inside or not tables["bars"].time.size:
-            raise ParameterError(
-                "since and until must lie in the days of the bars and hold one, got "
-                f"{span} ({bars.name}, {known})"
-            )
+
     if "bars" in tables:
+        tables["bars"] = cut_bars(tables["bars"], options, interval)
         find_future(tables["bars"], options, defects)
     subjects = make_subjects(tables, interval, sessions=options.sessions)
     find_defects(subjects, options, defects, filled)
     return subjects, defects, filled
+
+
+def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> TimedTable:
+    """Return the bars from ``since`` to ``until``, which must lie in their days."""
+    if options.since is None and options.until is None:
+        return bars
+    known = timed.Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
+    span = known.replace(options.since, options.until)
+    cut = bars.between(*span)
+    is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
+    if not is_inside or not cut.time.size:
+        raise ParameterError(
+            "since and until must lie in the days of the bars and hold one, got "
+            f"{span} ({bars.name}, {known})"
+        )
+    return cut
 
 
 def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str, str]) -> None:
@@ -758,10 +889,8 @@ def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> Non
 
 
 def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:
+    """Return the length of a bar, ns; add to ``defects`` if it is not known, or not as given."""
     time = bars.ordered.time
-    given, found = options.interval, timed.spacing(time)
-    if options.sessions and found is not None:
-        found = int(np.diff(time).min())
     gaps = np.diff(time)
     if gaps.size > 1 and not options.sessions and SHORTEST <= gaps.min() < gaps.max() <= LONGEST:
         defects.append(
@@ -770,74 +899,108 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
             "sessions=True, which makes each as long as the shortest"
         )
         return None
-    length = given or found
+
+    apart = timed.spacing(time)
+    if options.sessions and apart is not None:
+        apart = int(gaps.min())
+    length = options.interval or apart
     if length is None or length % SECOND:
-        apart = f"are {format_duration(length)} apart" if length else "all open at one time"
+        distance = f"are {format_duration(length)} apart" if length else "all open at one time"
         defects.append(
-            f"the length of a bar must be known, in whole seconds: bars {apart} ({bars.name}); "
+            f"the length of a bar must be known, in whole seconds: bars {distance} ({bars.name}); "
             "interval='1h', or more bars"
         )
         return None
-    if options.sessions or found is None or found == length:
+    if options.sessions or apart is None or apart == length:
         return length
     defects.append(
         f"bars must open {format_duration(length)} apart, as given, they open "
-        f"{format_duration(found)} apart ({bars.name})"
+        f"{format_duration(apart)} apart ({bars.name})"
     )
-    return found
+    return apart
 
 
 def make_subjects(
     tables: Mapping[str, TimedTable], interval: int | None, *, sessions: bool
 ) -> dict[str, Subject]:
-    found, bars = {}, tables.get("bars")
+    """Return the tables by role, mark and funding cut to the time of the bars."""
+    subjects = {}
+    bars = tables.get("bars")
     for role, table in tables.items():
-        kept, beside = table, None
+        cut = table
+        beside = None
         if role != "bars" and bars is not None and interval:
-            start, end = int(bars.time.min()), int(bars.time.max()) + interval
-            kept = table.between(start - (interval // 4 if role == "funding" else 0), end)
+            start = int(bars.time.min())
+            if role == "funding":
+                start -= interval // 4  # a stamp may be that early and belong to the open
+            cut = table.between(start, int(bars.time.max()) + interval)
             beside = bars.ordered
-        found[role] = Subject(role, kept, table.ordered, interval, sessions, beside)
-    return found
+        subjects[role] = Subject(role, cut, table.ordered, interval, sessions, beside)
+    return subjects
 
 
 def find_defects(
     subjects: Mapping[str, Subject], options: ReadOptions, defects: Defects, filled: dict[str, str]
 ) -> None:
     """Add what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
-    bars, mark, funding = (subjects.get(role) for role in ROLES)
-    interval = (bars.interval if bars is not None else None) or 0
-    repairs, needed = [], bars.span if bars is not None and interval else None
-    for subject, repair, is_asked in (
-        (mark, "mark-gaps=last", options.mark_gaps == "last"),
-        (funding, "funding-gaps=zero", options.funding_gaps == "zero"),
-    ):
-        if subject is not None and is_asked and (subject is funding or subject.is_marked.any()):
-            repairs.append(repair)
-        elif subject is not None and needed is not None:
-            needed = needed.within(subject.covered)
-    cure = "no bar has all of them: load files that overlap, or leave one out"
-    opens = bars.time if needed is not None and bars is not None else np.empty(0, np.int64)
-    low, high = needed or (0, 0)
-    inside = opens[(opens >= low) & (opens + interval <= high)]
-    if inside.size:
-        span = rules.name_span(int(inside[0]), int(inside[-1]) + interval)
-        cure = f"cut the bars to what is covered, {span}"
+    bars = subjects.get("bars")
+    mark = subjects.get("mark")
+    funding = subjects.get("funding")
+
+    # The bars that have all of mark and funding, except where gaps are filled.
+    repairs = []
+    covered = bars.span if bars is not None and bars.interval else None
+    if mark is not None and options.mark_gaps == "last" and mark.is_marked.any():
+        repairs.append("mark-gaps=last")
+    elif mark is not None and covered is not None:
+        covered = covered.within(mark.covered)
+    if funding is not None and options.funding_gaps == "zero":
+        repairs.append("funding-gaps=zero")
+    elif funding is not None and covered is not None:
+        covered = covered.within(funding.covered)
+
+    cure = name_covered(bars, covered)
     for subject in subjects.values():
         defects += rules.list_defects(subject, cure, repairs)
-    if defects or bars is None:
-        return
+    if not defects and bars is not None:
+        note_filled(bars, mark, funding, options, filled, has_repairs=bool(repairs))
+
+
+def name_covered(bars: Subject | None, covered: timed.Span | None) -> str:
+    """Return the cure of tables that do not cover the bars: the bars that have all."""
+    if bars is not None and covered is not None:
+        interval = bars.interval or 0
+        is_inside = (bars.time >= covered.start) & (bars.time + interval <= covered.end)
+        inside = bars.time[is_inside]
+        if inside.size:
+            span = rules.name_span(int(inside[0]), int(inside[-1]) + interval)
+            return f"cut the bars to what is covered, {span}"
+    return "no bar has all of them: load files that overlap, or leave one out"
+
+
+def note_filled(
+    bars: Subject,
+    mark: Subject | None,
+    funding: Subject | None,
+    options: ReadOptions,
+    filled: dict[str, str],
+    *,
+    has_repairs: bool,
+) -> None:
+    """Note in ``filled`` which bars have no mark of their own, and which settlements lack."""
     if mark is not None and not mark.is_marked.all():
         absent = bars.time[~mark.is_marked]
-        stretch = timed.Span(int(absent[0]), int(absent[-1]) + interval)
+        stretch = timed.Span(int(absent[0]), int(absent[-1]) + (bars.interval or 0))
         filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
-    if funding is None and not options.sessions:
-        filled["funding"] = "none given"
-    elif repairs and funding is not None and funding.covered is not None:
-        holes = timed.missing_settlements(funding.once, *funding.span)
+
+    if funding is None:
+        if not options.sessions:
+            filled["funding"] = "none given"
+    elif has_repairs and funding.covered is not None:
         every = timed.cadence(funding.once)
         missing = int(count_uncovered(funding.span, funding.covered, every).sum())
-        missing += sum(lacking for _, _, lacking, _ in holes)
+        for _, _, lacking, _ in timed.missing_settlements(funding.once, *funding.span):
+            missing += lacking
         if missing:
             filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
 
@@ -846,13 +1009,18 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     """Return the fields of a market, but for its source; raise all that is wrong at once."""
     subjects, defects, filled = read_frames(frames, options)
     defects.refuse(where)
-    bars, mark = subjects["bars"].table.ordered, subjects.get("mark")
+    bars = subjects["bars"].table.ordered
+    mark = subjects.get("mark")
+
+    # A bar without a mark bar has its last prices.
     fields: dict[str, Any] = {name: bars.columns[name] for name in PRICES}
     for name in PRICES:
-        fields[f"mark_{name}"] = marked = fields[name]
+        marked = fields[name]
         if mark is not None:
-            fields[f"mark_{name}"] = marked = marked.copy()
+            marked = marked.copy()
             marked[mark.is_marked] = mark.marked[1].columns[name]
+        fields[f"mark_{name}"] = marked
+
     settled = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
     if "funding" in subjects:
         settled = subjects["funding"].table.ordered
@@ -867,7 +1035,7 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
         "instrument": options.instrument,
         "interval": subjects["bars"].interval,
         "has_mark": mark is not None,
-        "columns": {key: values for key, values in bars.columns.items() if key not in known},
+        "columns": {name: values for name, values in bars.columns.items() if name not in known},
         "synthetic": options.synthetic,
         "sessions": options.sessions,
         "filled": filled,
