@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from backtest.policies.policy import Bar, Columns, Policy, Promise
     from backtest.policies.view import AccountView
     from backtest.results.result import Result
+    from backtest.risk.bands import Bands
     from backtest.risk.cascade import Cascade, Linear, SquareRoot
     from backtest.risk.contagion import BookCrowd, Contagion, cascade
     from backtest.risk.crowd import Crowd
@@ -94,6 +95,7 @@ _NAMES = {
     "policies.policy": "Bar Columns Policy Promise",
     "policies.view": "AccountView",
     "results.result": "Result",
+    "risk.bands": "Bands",
     "risk.cascade": "Cascade Linear SquareRoot",
     "risk.contagion": "BookCrowd Contagion cascade",
     "risk.crowd": "Crowd",
@@ -166,7 +168,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Account", "AccountSnapshot", "AccountView", "AccountingError", "Backtest", "BacktestError",
-    "BandWarning", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",
+    "BandWarning", "Bands", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",
     "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns",
     "Combinator", "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError",
     "Earlier", "FeeTier", "Fees", "Frontier", "HighRateWarning", "InForce",

@@ -43,6 +43,10 @@ COMMANDS = {
         "risks",
         "Run an experiment, and show what shocks after the last close would do to its account.",
     ),
+    "bands": Row(
+        "risks",
+        "Run an experiment, and show what its account could have done on resampled markets.",
+    ),
     "bounds": Row(
         "risks", "Run an account under both ways of prices inside a bar, and show where they part."
     ),

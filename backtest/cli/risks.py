@@ -165,6 +165,20 @@ def bounds(draft: Draft, *, output: Output) -> None:
     output.give_out(found)
 
 
+@command("bands", list_flags("bands", "n block loss goal seed"))
+def bands(draft: Draft, *, output: Output) -> None:
+    """Run an experiment, and show what its account could have done on resampled markets.
+
+    backtest bands examples/btc-vol-target.toml --n 200
+    backtest bands --policy constant --set leverage=3 --goal 0.5 --loss 0.3 --report bands.html
+    """
+    experiment = build_experiment(draft)
+    result = experiment.run()
+    with show_progress("resampled markets", "paths") as progress:
+        found = result.bands(**draft.table("bands"), compile=experiment.compile, progress=progress)
+    output.give_out(found)
+
+
 @command("capacity", "capacity.capitals")
 def capacity(draft: Draft, *, output: Output) -> None:
     """Show growth and Sharpe ratio by capital, and the capital at which each is halved.

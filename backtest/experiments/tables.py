@@ -94,7 +94,18 @@ MODELS: dict[str, Any] = {"venue": Venue, "account": Account, "lending": RateCur
 TABLES = tuple(name for name in OWN if name not in MODELS)
 """The other tables that describe a test, and its policies."""
 JOBS = (
-    *("sweep", "compare", "paths", "risk", "stress", "cascade", "decide", "replay", "shadow"),
+    *(
+        "sweep",
+        "compare",
+        "paths",
+        "risk",
+        "stress",
+        "bands",
+        "cascade",
+        "decide",
+        "replay",
+        "shadow",
+    ),
     *("tune", "validate", "sensitivity", "capacity", "timing", "margin"),
 )
 """Tables of what a command does with a test, which knows their keys."""

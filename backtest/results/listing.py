@@ -56,6 +56,7 @@ KINDS = {
     "capacity": "backtest.risk.variations:Capacity",
     "sensitivity": "backtest.risk.variations:Sensitivity",
     "stress": "backtest.risk.stress:Stress",
+    "bands": "backtest.risk.bands:Bands",
     "cascade": "backtest.risk.cascade:Cascade",
     "parameter-sensitivity": "backtest.risk.variations:ParameterSensitivity",
     "leverage-frontier": "backtest.risk.largest_leverage:LeverageFrontier",

@@ -38,6 +38,7 @@ from backtest.venue import Option, Venue
 
 if TYPE_CHECKING:
     from backtest.results import trades as run_trades
+    from backtest.risk.bands import Bands
 else:  # it loads pandas
     run_trades = LateModule("backtest.results.trades")
 
@@ -365,6 +366,56 @@ class Result(RunRecord, core.SavedResult):
         from backtest.report.write import draw_run  # noqa: PLC0415 - only when it is shown
 
         return draw_run(self)
+
+    def bands(
+        self,
+        n: int = 1000,
+        *,
+        seed: int = 0,
+        block: float | None = None,
+        loss: float = 0.5,
+        goal: float | None = None,
+        compile: bool = True,  # noqa: A002 - the word of bt.run
+        progress: core.Progress | None = None,
+    ) -> Bands:
+        """Return what this account could have done, on resampled bars of its market.
+
+        Each path repeats bars of the run in blocks, prices, marks, funding, columns and signal of
+        all instruments together, and the account trades it under its policy, with its fees, margin
+        and liquidations.
+
+        Parameters
+        ----------
+        n : int
+            Number of resampled markets.
+        seed : int
+            Seed of the random numbers; path i depends on it, the run and i alone.
+        block : float, optional
+            Mean length of the blocks in bars. By default that of Politis and White for squared
+            returns, the longest of all instruments.
+        loss : float
+            The loss whose probability is shown, as a fraction of the value at the start.
+        goal : float, optional
+            A gain, as such a fraction. Then the probabilities are those to reach it before the
+            loss, and the loss before it, at closes of bars.
+        compile : bool
+            Whether compiled code is used.
+        progress : callable, optional
+            Called with paths done and paths in all.
+
+        Notes
+        -----
+        A bar stays in its phase of the funding interval, and of the decision interval. Rates and
+        margin tables by date, deposits and withdrawals stay at their dates. Columns in units of the
+        price keep their values, though the price of a path is another one.
+        Source: Politis and Romano (1994), The Stationary Bootstrap, JASA 89(428).
+        """
+        from backtest.risk.bands import bands  # noqa: PLC0415 - a higher room
+
+        return bands(
+            self, n, seed=seed, block=block, loss=loss, goal=goal, compile=compile,
+            progress=progress,
+        )  # fmt: skip
 
     @core.checked
     def save(self, folder: str | Path = "results") -> Path:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
+    from backtest.risk.bands import Bands
     from backtest.risk.cascade import Cascade, Linear, SquareRoot
     from backtest.risk.contagion import BookCrowd, Contagion
     from backtest.risk.crowd import Crowd
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from backtest.risk.variations import bounds, capacity, sensitivity
 else:
     __getattr__ = find_lazily(__name__, {
+        "risk.bands": "Bands",
         "risk.cascade": "Cascade Linear SquareRoot",
         "risk.contagion": "BookCrowd Contagion",
         "risk.crowd": "Crowd",

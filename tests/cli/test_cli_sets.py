@@ -288,6 +288,7 @@ def test_a_ladder_of_a_file_is_that_of_python(capsys, tmp_path):
      "liquidation-risk"),
     (["stress", "--shock", "price=-0.05"], "stress"),
     (["bounds"], "bounds"),
+    (["bands", "--n", "3", "--goal", "0.5"], "bands"),
     (["sensitivity", "--factors", "funding"], "sensitivity"),
     (["timing"], "timing"),
 ])  # fmt: skip

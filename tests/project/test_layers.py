@@ -44,6 +44,7 @@ DOORS = {
     ("backtest.options.surfaces", "backtest.report.surface_parts"): "the page of a surface",
     ("backtest.results.result", WRITE): "result.plot()",
     ("backtest.results.result", RUN_PARTS): "the page of a run",
+    ("backtest.results.result", "backtest.risk.bands"): "result.bands()",
     (
         "backtest.results.result",
         "backtest.search.equal_risk",

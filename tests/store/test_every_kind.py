@@ -80,6 +80,7 @@ MAKES: dict[str, Callable[[], Any]] = {
     "leverage-frontier": lambda: bt.Backtest(MARKET, **TERMS).leverage_frontier(
         drift=0.2, horizon="3h", model="gbm", paths=8
     ),
+    "bands": lambda: make_run().bands(3, goal=0.5, compile=False),
     "stress": lambda: bt.stress(make_run(), [FALL], ladder=LADDER),
     "bounds": lambda: bt.bounds(make_run()),
     "sensitivity": lambda: bt.Backtest(MARKET, **PLAIN).sensitivity(

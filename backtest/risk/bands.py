@@ -1,0 +1,523 @@
+"""bands(): what an account could have done, on resampled bars of the market of its run."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import _compile, core, engine
+from backtest.core.fields import INNER_SHARE
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.indicators import log_returns
+from backtest.market import Market, Markets, find_clock
+from backtest.market.markets import remake
+from backtest.results import performance, run_record
+from backtest.results.settings_result import SettingsResult
+from backtest.risk import path_kernels, path_models
+from backtest.risk.liquidations import estimate
+
+if TYPE_CHECKING:
+    from backtest.results import Result
+
+PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
+MEASURES = ("total_return", "cagr", "max_drawdown", "under_water", "sharpe")
+WORDS = {
+    "total_return": "return", "cagr": "CAGR", "max_drawdown": "worst drawdown",
+    "under_water": "longest time under water, days", "sharpe": "Sharpe",
+}  # fmt: skip
+ACCOUNT, RETURNS = "account", "returns"
+FAN_POINTS = 200
+"""Most times of the chart."""
+SAME = 1e-9
+"""Share of the capital by which the run that is repeated on its own bars may differ from it."""
+
+
+class Rows(NamedTuple):
+    """Which bars of the run a path may repeat.
+
+    ``phases`` (n_bars,) number what the time of a bar is in the interval of funding and decisions,
+    -1 for a bar that none may repeat: those up to ``first``, with which the run begins. ``order``
+    lists the others by phase, ``starts`` and ``counts`` say where each phase lies there.
+    """
+
+    first: int
+    phases: core.IntArray
+    order: core.IntArray
+    starts: core.IntArray
+    counts: core.IntArray
+
+    def draw(self, block: float, seed: int, number: int) -> core.IntArray:
+        """Return the bar of the run that each bar of path ``number`` repeats, (n_bars,).
+
+        Blocks have geometric lengths, as in the stationary bootstrap. One that runs over the end
+        goes on at the first bar of its phase.
+        """
+        n = len(self.phases)
+        key = np.array([seed, number], dtype=np.uint64)
+        uniforms = np.random.Generator(np.random.Philox(key=key)).random((n - self.first - 1, 1, 2))
+        rows = np.empty((1, len(uniforms)), np.int64)
+        _compile.compile_module(path_kernels).repeat_rows(
+            uniforms, find_places(self)[self.first + 1 :], np.append(self.phases, -1), self.order,
+            self.counts, self.starts, np.zeros(n), np.array([block, 1.0, 1.0, 1.0]), rows,
+            np.empty(rows.shape),
+        )  # fmt: skip
+        return np.concatenate([np.arange(self.first + 1), rows[0]])
+
+
+def find_places(rows: Rows) -> core.IntArray:
+    """Return the phases of all bars of a path; none is drawn before the first ones."""
+    return np.where(rows.phases < 0, 0, rows.phases)
+
+
+def list_rows(markets: Markets, first: int) -> Rows:
+    """Return the bars after ``first``, by their phase."""
+    every = [markets.interval, markets.decision_interval or markets.interval]
+    grids = map(path_models.find_grid, markets.values())
+    every += [grid.every for grid in grids if grid is not None]
+    if markets.sessions and markets.interval < DAY:  # a session's first bar has the gap of a night
+        every.append(DAY)
+    phase = markets.time % math.lcm(*every)
+    known, phases = np.unique(phase[first + 1 :], return_inverse=True)
+    phases = np.concatenate([np.full(first + 1, -1), phases])
+    counts = np.bincount(phases[first + 1 :], minlength=len(known))
+    order = np.argsort(phases, kind="stable")
+    return Rows(first, phases, order, first + 1 + np.cumsum(counts) - counts, counts)
+
+
+def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
+    """Return a market whose bars repeat the bars ``rows`` (n_bars,) of this one.
+
+    All prices of a bar are multiplied by one factor, so that its moves from the close before stay
+    what they were. Volumes, columns and settlements are those of the bar that is repeated.
+    """
+    before = np.maximum(rows - 1, 0)
+    moves = market.close[rows] / market.close[before]
+    moves[0] = 1.0
+    close = market.close[0] * np.cumprod(moves)
+    factor = np.concatenate([[1.0], close[:-1] / market.close[before[1:]]])
+    is_own = rows == np.arange(len(rows))
+    factor[np.cumprod(is_own) == 1] = 1.0  # the same bits, up to the first bar that is drawn
+
+    fields = market.fields()
+    for name in PRICES:
+        fields[name] = fields[name][rows] * factor
+    fields["volume"] = market.volume[rows]
+    fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
+
+    # A settlement just before an open belongs to it.
+    bar = np.searchsorted(market.time - jitter, market.funding_time, side="right") - 1
+    firsts = np.searchsorted(bar, rows, side="left")
+    counts = np.searchsorted(bar, rows, side="right") - firsts
+    place = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+    event = firsts[place] + within
+    fields["funding_time"] = market.funding_time[event] + (market.time - market.time[rows])[place]
+    fields["funding_rate"] = market.funding_rate[event]
+    fields["funding_mark"] = market.funding_mark[event] * factor[place]
+    return Market(**fields | {"filled": {}, "source": f"resampled {market.source}"})
+
+
+class Resampler:
+    """Makes the markets of a run anew, and takes its account through them."""
+
+    def __init__(self, result: Result, block: float | None, seed: int) -> None:
+        self.setup = find_setup(result)
+        markets = self.setup.markets
+        check_markets(markets, self.setup.first)
+        self.rows = list_rows(markets, self.setup.first)
+        if block is None:
+            returns = (log_returns(each)[self.setup.first + 1 :] for each in markets.values())
+            block = max(map(path_models.block_length, returns))
+        self.block, self.seed = block, seed
+        names = markets.names
+        jitters = [core.parse_duration(self.setup.venues[name].funding_jitter) for name in names]
+        self.jitters = dict(zip(names, jitters, strict=True))
+        self.assets = [align_prices(each, markets) for each in self.setup.account.collateral]
+
+    def draw(self, number: int) -> core.IntArray:
+        return self.rows.draw(self.block, self.seed, number)
+
+    def resample(self, rows: core.IntArray) -> engine.Setup:
+        """Return the setup of the account on resampled markets; its signal comes with the bars."""
+        setup, most = self.setup, self.setup.markets.interval // 4
+        found = {
+            name: resample_market(each, rows, min(self.jitters[name], most))
+            for name, each in setup.markets.items()
+        }
+        markets = remake(setup.markets, found)
+        weights = setup.signal
+        if weights.shape[1] > 1:
+            weights = np.ascontiguousarray(weights[:, rows])
+        assets = [
+            replace(each, prices=resample_market(own, rows, 0)) if own is not None else each
+            for each, own in zip(setup.account.collateral, self.assets, strict=True)
+        ]
+        account = replace(setup.account, collateral=assets) if assets else setup.account
+        clock = find_clock(markets)
+        observed = engine.observe_policies(
+            setup.policies, setup.overlay, clock.seen, setup.venues, clock.pick(weights),
+            is_checked=False,
+        )  # fmt: skip
+        return setup.change(
+            markets=markets, signal=weights, observed=observed, account=account, benchmark=None
+        )
+
+    def run(self, rows: core.IntArray, how: engine.Compile) -> Any:
+        """Return the outcome of the account on resampled markets."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run gave them
+            setup = self.resample(rows)
+            return engine.run_account(setup, is_compiled=how, progress=None)
+
+
+def find_setup(result: Result) -> engine.Setup:
+    """Return what a run began with; refuse one that cannot begin again."""
+    if result.setup is None or result.markets is None:
+        raise core.ParameterError(
+            "bands need the market and the policy of the run, which a loaded result does not hold: "
+            "bt.Backtest.of(result, market=...).run(policy).bands()"
+        )
+    setup: engine.Setup = result.setup
+    if result.started != int(setup.markets.time[setup.first]):
+        raise core.ParameterError(
+            "bands need a run from its start, got one that went on from "
+            f"{core.format_time(int(setup.markets.time[setup.first]))} UTC (resume=); run it whole"
+        )
+    return setup
+
+
+def check_markets(markets: Markets, first: int) -> None:
+    if markets.options:
+        raise core.ParameterError(
+            f"resampled markets have no prices of options, got {next(iter(markets.options))!r}; "
+            "use bt.stress for accounts that hold them"
+        )
+    for name, (begin, stop) in zip(markets.names, markets.spans.tolist(), strict=True):
+        if begin > 0 or stop < markets.n_bars:
+            raise core.DataError(
+                "bars that are repeated together are those that all instruments have, got "
+                f"{stop - begin:,} of {markets.n_bars:,} of {name}; run on markets.slice(...) or "
+                "markets.select(...)"
+            )
+    if markets.n_bars - first - 1 < path_models.LEAST_SQUARES + 1:
+        raise core.DataError(
+            f"bands need at least {path_models.LEAST_SQUARES + 2} bars of a run, got "
+            f"{markets.n_bars - first}"
+        )
+
+
+def align_prices(asset: Any, markets: Markets) -> Market | None:
+    """Return the prices of a collateral at the bars of the markets; None if they are constant."""
+    if not isinstance(asset.prices, Market):
+        return None
+    begin = int(np.searchsorted(asset.prices.time, markets.time[0]))
+    own = asset.prices.slice(begin, min(begin + markets.n_bars, asset.prices.n_bars))
+    if not np.array_equal(own.time, markets.time):
+        raise core.DataError(
+            f"prices of the collateral {asset.name} must have the bars of the market, which are "
+            "resampled together"
+        )
+    return own
+
+
+def measure_unit(result: Result, unit: core.FloatArray) -> dict[str, float]:
+    """Return the measures of a unit value at closes, 1 at the start, (n_bars,), as a run has them.
+
+    ``under_water`` is the longest time in days from a peak to the next higher close, or to the end.
+    """
+    span = result.span
+    returns = performance.sampled_returns(unit, result.ends_sample, 1.0)
+    excess = returns - result.samples.risk_free
+    spread = float(np.std(excess, ddof=1)) if len(excess) > 1 else math.nan
+    mean, deviation = np.array([float(np.mean(excess))]), np.array([spread])
+    peak = np.maximum.accumulate(np.concatenate([[1.0], unit]))
+    time = np.concatenate([[span.start], span.closes])
+    is_peak = np.concatenate([[1.0], unit]) >= peak
+    highs = np.append(time[is_peak], time[-1])
+    return {
+        "total_return": float(unit[-1]) - 1.0,
+        "cagr": performance.find_growth_rate(float(unit[-1]), span.years),
+        "max_drawdown": float(np.max(1.0 - np.concatenate([[1.0], unit]) / peak)),
+        "under_water": float(np.max(np.diff(highs))) / DAY,
+        "sharpe": float(performance.annualize_ratios(mean, deviation, span.periods)[0]),
+    }
+
+
+def find_first_passage(unit: core.FloatArray, loss: float, goal: float | None) -> str:
+    """Return which a unit value reaches first at a close: ``"loss"``, ``"goal"`` or neither."""
+    is_lost = unit <= (1.0 - loss) * (1.0 + 1e-12)
+    is_won = np.zeros(len(unit), np.bool_)
+    if goal is not None:
+        is_won = unit >= (1.0 + goal) * (1.0 - 1e-12)
+    reached = np.flatnonzero(is_lost | is_won)
+    if not len(reached):
+        return ""
+    return "loss" if is_lost[reached[0]] else "goal"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bands(SettingsResult):
+    """What the account of a run could have done, on resampled bars of its market.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``source``, ``account`` (which trades on the resampled markets) and ``returns`` (of the
+        run, resampled themselves), and measure: ``low``, ``median`` and ``high``, the quantiles of
+        5, 50 and 95 %, and ``run``, what the run had. Fractions; ``under_water`` in days.
+    chances : DataFrame
+        By event, ``liquidated``, ``loss`` and ``goal``: the share of accounts, ``low`` and ``high``
+        (95 %, of the number of paths alone), and that of resampled ``returns``, NaN of
+        liquidations.
+    fan : DataFrame
+        By time, the quantiles of the value over that at the start, of both sources.
+    paths : DataFrame
+        By path, the measures of the account and, with ``returns_`` in front, of the returns.
+    """
+
+    table: pd.DataFrame
+    chances: pd.DataFrame
+    fan: pd.DataFrame
+    paths: pd.DataFrame
+
+    kind = "bands"
+    called = "bands"
+    plural = "bands"
+    resampler: Any = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the quantiles as one table, by measure, with both sources side by side."""
+        frame: Any = self.table.unstack(0)
+        return pd.DataFrame(frame)
+
+    def market_of(self, number: int) -> Market | Markets:
+        """Return the market, or the markets, of a path; not of a loaded result."""
+        if self.resampler is None:
+            raise core.ParameterError("a loaded result has no markets; call result.bands() again")
+        count = int(self.settings["n"])
+        if not 0 <= number < count:
+            raise core.ParameterError(f"number must be one of 0 to {count - 1}, got {number}")
+        drawn: engine.Setup = self.resampler.resample(self.resampler.draw(number))
+        (*markets,) = drawn.markets.values()
+        return markets[0] if len(markets) == 1 else drawn.markets
+
+    @property
+    def note(self) -> str:
+        row: Any = self.table.loc[(ACCOUNT, "total_return")]
+        low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
+        return f"{low} to {high}"
+
+    @property
+    def verdict(self) -> str:
+        row: Any = self.table.loc[(ACCOUNT, "total_return")]
+        said = {name: core.format_percent(float(row[name])) for name in (*QUANTILES, "run")}
+        share: Any = self.chances.loc["liquidated", ACCOUNT]
+        dead = core.format_chance(float(share))
+        return (
+            f"On resampled markets 90 % of accounts return {said['low']} to {said['high']}, half "
+            f"of them over {said['median']}; the run returned {said['run']}. {dead} are liquidated."
+        )
+
+    @property
+    def details(self) -> str:
+        return (
+            f"{self.settings['n']:,} paths repeat bars of the run in blocks of "
+            f"{self.settings['block']:.3g} bars on average (stationary bootstrap), prices, marks, "
+            "funding and signal together; so they have its drift. Each is traded by the same "
+            "policy. "
+            f"{self.explain_returns()}"
+        )
+
+    def explain_returns(self) -> str:
+        """Return why resampled returns of the run are another thing, in a sentence."""
+        return (
+            "Resampled returns of the run (gray) keep the leverage and the liquidations that it "
+            "had, wherever they fall: a liquidation cannot be shuffled, for it ends or changes "
+            "all that comes after."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        shares = self.chances[ACCOUNT]
+        found = [
+            Headline(f"p_{name}", words, float(shares[name]), "percent", "of accounts")
+            for name, words in self.name_events().items()
+        ]
+        for name in self.list_measures_shown():
+            row: Any = self.table.loc[(ACCOUNT, name)]
+            style = "percent" if name not in {"sharpe", "under_water"} else "decimals"
+            note = f"median; the run {format_measure(name, float(row['run']))}"
+            found.append(Headline(name, WORDS[name], float(row["median"]), style, note))
+        return found
+
+    def list_measures_shown(self) -> list[str]:
+        """Return the measures of the table; growth per year from 90 days on."""
+        return [name for name in MEASURES if (ACCOUNT, name) in self.table.index]
+
+    def name_events(self) -> dict[str, str]:
+        """Return the words of the rows of ``chances``."""
+        loss, goal = self.settings["loss"], self.settings["goal"]
+        names = {"liquidated": "liquidated", "loss": f"loses {100.0 * loss:g} %"}
+        if goal is not None:
+            names["loss"] += " first"
+            names["goal"] = f"gains {100.0 * goal:g} % first"
+        return names
+
+    def list_parts(self) -> list[Part]:
+        rows = {}
+        for name in self.list_measures_shown():
+            for source, words in ((ACCOUNT, ""), (RETURNS, ", returns resampled")):
+                row: Any = self.table.loc[(source, name)]
+                ends = {
+                    each: format_measure(name, float(row[each])) for each in (*QUANTILES, "run")
+                }
+                rows[f"{WORDS[name]}{words}"] = ends
+        heads = {each: Head(each, f"{share:.0%}") for each, share in QUANTILES.items()}
+        heads["run"] = Head("the run")
+        events = self.chances.rename(index=self.name_events())
+        chance = {
+            ACCOUNT: Head("of accounts", style="chance"),
+            "low": Head("95 % interval", "", "chance", "high"),
+            RETURNS: Head("returns resampled", style="chance"),
+        }
+        names = list(map(str, self.fan))
+        colors = {name: "accent" if name.startswith(ACCOUNT) else "neutral" for name in names}
+        dotted = tuple(name for name in names if not name.endswith("median"))
+        return [Part("bands", "What it could have done", self.explain_returns(), (
+            ShownChart("fan", "Value over that at the start", "Medians, and 5 to 95 % (dotted).",
+                       self.fan, "line", colors, has_legend=True, height=380, dotted=dotted),
+            ShownTable(rows, "Measures", labels=Head("measure"), heads=heads),
+            ShownTable(events, "Shares of accounts", labels=Head("an account"), heads=chance),
+        ), shows="both")]  # fmt: skip
+
+
+def format_measure(name: str, value: float) -> str:
+    if name in {"sharpe", "under_water"}:
+        return core.format_number(value)
+    return core.format_percent(value)
+
+
+@core.checked_only("compile", "progress")
+def bands(
+    result: Result,
+    n: int = 1000,
+    *,
+    seed: int = 0,
+    block: float | None = None,
+    loss: float = 0.5,
+    goal: float | None = None,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: core.Progress | None = None,
+) -> Bands:
+    """Answer :meth:`backtest.Result.bands`, which documents it."""
+    count = int(core.Range(2, 10**6).check("n", n, whole=True))
+    core.Range(0, 2**62).check("seed", seed, whole=True)
+    loss = INNER_SHARE.check("loss", loss)
+    if goal is not None:
+        goal = core.Real(0.0, open_low=True).check("goal", goal)
+    if block is not None:
+        block = core.Real(1.0).check("block", block)
+    made = Resampler(result, block, int(seed))
+    n_bars = made.setup.markets.n_bars
+    how: engine.Compile = bool(compile)
+    if compile and not engine.is_plain_sooner(count * n_bars):
+        how = "now"
+    check_repeated(made, result, how)
+
+    begun = float(result.tally.first_unit)
+    own = np.asarray(result.of_account("unit")) / begun
+    growth = performance.divide(own, np.concatenate([[1.0], own[:-1]]))
+    rows: list[dict[str, float]] = []
+    values, shuffled = np.empty((2, count, len(own)), np.float32)
+    events = {name: np.zeros((2, count), np.bool_) for name in ("liquidated", "loss", "goal")}
+    for k in range(count):
+        drawn = made.draw(k)
+        outcome = made.run(drawn, how)
+        unit = outcome.record.account.unit / begun
+        found = measure_unit(result, unit)
+        if outcome.tally.ruin >= 0:
+            found["cagr"] = -1.0
+        repeated = drawn[made.setup.first :] - made.setup.first
+        returns = np.asarray(np.cumprod(growth[repeated]), dtype=np.float64)
+        again = measure_unit(result, returns)
+        rows.append(found | {f"{RETURNS}_{name}": value for name, value in again.items()})
+        values[k], shuffled[k] = unit, returns
+        events["liquidated"][0, k] = outcome.tally.money.liquidations > 0.0
+        for source, value in enumerate((unit, returns)):
+            if reached := find_first_passage(value, loss, goal):
+                events[reached][source, k] = True
+        core.report_progress(progress, k + 1, count)
+
+    paths = pd.DataFrame(rows).rename_axis("path")
+    settings = {
+        "policy": result.title, "n": count, "seed": int(seed), "block": made.block, "loss": loss,
+        "goal": goal, "run": result.manifest["id"],
+    }  # fmt: skip
+    return Bands(
+        table=tabulate_measures(result, paths, own),
+        chances=tabulate_events(events, goal),
+        fan=tabulate_fan(result, values, shuffled),
+        paths=paths,
+        settings=settings,
+        market=result.markets,
+        resampler=made,
+    )
+
+
+def check_repeated(made: Resampler, result: Result, how: engine.Compile) -> None:
+    """Refuse a run that its own bars do not give again: one whose policies changed on the way."""
+    outcome = made.run(np.arange(made.setup.markets.n_bars), how)
+    before, after = float(result.of_account("equity")[-1]), float(outcome.record.account.equity[-1])
+    if not abs(after - before) <= SAME * max(abs(before), result.account.capital):
+        raise core.ParameterError(
+            "bands need a run of the same policies throughout, which its own bars give again: it "
+            f"ended at {core.format_money(before)}, again at {core.format_money(after)}"
+        )
+
+
+def tabulate_measures(result: Result, paths: pd.DataFrame, own: core.FloatArray) -> pd.DataFrame:
+    days = (int(result.span.closes[-1]) - result.span.start) / DAY
+    had = measure_unit(result, own)
+    if result.metrics["ruined"]:
+        had["cagr"] = -1.0
+    shown = [name for name in MEASURES if name != "cagr" or run_record.shows_growth(days)]
+    rows = {}
+    for source, front in ((ACCOUNT, ""), (RETURNS, f"{RETURNS}_")):
+        for name in shown:
+            known = paths[f"{front}{name}"].dropna().to_numpy()
+            ends = {
+                each: float(np.quantile(known, share)) if len(known) else math.nan
+                for each, share in QUANTILES.items()
+            }
+            rows[source, name] = {**ends, "run": had[name]}
+    index = pd.MultiIndex.from_tuples(rows, names=["source", "measure"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def tabulate_events(events: Mapping[str, core.BoolArray], goal: float | None) -> pd.DataFrame:
+    rows: dict[str, dict[str, float]] = {}
+    for name, (accounts, returns) in events.items():
+        if name == "goal" and goal is None:
+            continue
+        share, low, high = estimate(int(accounts.sum()), len(accounts), 0.95)
+        again = math.nan if name == "liquidated" else float(np.mean(returns))
+        rows[name] = {ACCOUNT: share, "low": low, "high": high, RETURNS: again}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("event")
+
+
+def tabulate_fan(result: Result, values: Any, shuffled: Any) -> pd.DataFrame:
+    last = len(result.span.closes) - 1
+    at = np.unique(np.linspace(0, last, min(FAN_POINTS, last + 1)).astype(np.int64))
+    columns = {}
+    for source, each in ((ACCOUNT, values), (RETURNS, shuffled)):
+        for name, share in QUANTILES.items():
+            columns[f"{source} {name}"] = np.quantile(each[:, at].astype(np.float64), share, axis=0)
+    return pd.DataFrame(columns, index=core.utc_index(result.span.closes[at]))
