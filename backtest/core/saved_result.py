@@ -21,7 +21,7 @@ from backtest.core.errors import DataError
 from backtest.core.json_values import read_json_file, to_plain, write_json_file
 from backtest.core.number_text import capitalize
 from backtest.core.provenance import KEPT, PROVENANCE, Making, find_making, read_provenance
-from backtest.core.result_parts import Headline, Part
+from backtest.core.result_parts import Headline, Part, ShownChart
 
 MANIFEST = "manifest.json"
 DRAFT = ".saving-"
@@ -227,6 +227,12 @@ class Reportable:
         from backtest.report.write import write_report  # noqa: PLC0415 - only when it is shown
 
         return write_report(self, Path(path), format)
+
+    def _draw(self, chart: ShownChart) -> Any:
+        """Return a chart as a Plotly figure, for the ``plot`` of a class that has one."""
+        from backtest.report.write import draw_chart  # noqa: PLC0415 - only when it is shown
+
+        return draw_chart(chart)
 
     def _repr_html_(self) -> str:
         from backtest.report.write import write_cell  # noqa: PLC0415 - only when it is shown

@@ -447,9 +447,9 @@ class Surface(core.Reportable):
 
     def plot(self) -> Any:
         """Return the volatilities of the surface as a Plotly figure."""
-        from backtest.report.write import draw_surface  # noqa: PLC0415 - only when it is shown
+        from backtest.report.surface_parts import draw_map  # noqa: PLC0415 - only when it is shown
 
-        return draw_surface(self)
+        return self._draw(draw_map(self))
 
     def list_numbers(self) -> list[Headline]:
         """Return the headline numbers, the most important first."""

@@ -344,6 +344,19 @@ def list_assumptions(result: Result) -> Iterator[str]:
         yield "quotes fill orders of any size: their depth is not in the data"
 
 
+def draw_whole(result: Result) -> ShownChart:
+    """Return the account over time, and under it the positions, as one chart."""
+    story, held = run_charts.draw_story(result), run_charts.draw_positions(result)
+    return story._replace(
+        table=pd.concat([pd.DataFrame(each.table) for each in (story, held)], axis=1),
+        panels=(*story.panels, *held.panels),
+        colors={**held.colors, **story.colors},
+        height=story.height + held.height,
+        dotted=held.dotted,
+        caption=f"{story.caption} {held.caption}",
+    )
+
+
 def list_parts(result: Result) -> list[Part]:
     names = Counter(Event(kind).kind.name for kind in result.entries["kind"].tolist())
     told = ("", *run_charts.COMMON, "liquidation")

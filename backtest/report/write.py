@@ -13,7 +13,6 @@ from urllib.parse import quote
 import numpy as np
 
 from backtest import core, results
-from backtest.core.code_names import pd
 from backtest.core.number_text import Measured
 from backtest.core.saved_result import CURE
 from backtest.report import render
@@ -218,24 +217,6 @@ def place_equity(result: Any) -> dict[str, Any]:
     ]
     lines = [(*named, [*zip(x, y, strict=True)]) for named, y in zip(names, up, strict=True)]
     return {"lines": lines, "marks": marks}
-
-
-def draw_run(result: Any) -> Any:
-    from backtest.report import run_charts  # noqa: PLC0415 - only when drawn
-
-    story, held = run_charts.draw_story(result), run_charts.draw_positions(result)
-    return draw_chart(story._replace(
-        table=pd.concat([pd.DataFrame(each.table) for each in (story, held)], axis=1),
-        panels=(*story.panels, *held.panels), colors={**held.colors, **story.colors},
-        height=story.height + held.height, dotted=held.dotted,
-        caption=f"{story.caption} {held.caption}",
-    ))  # fmt: skip
-
-
-def draw_surface(surface: Any) -> Any:
-    from backtest.report import surface_parts  # noqa: PLC0415 - only when drawn
-
-    return draw_chart(surface_parts.draw_map(surface))
 
 
 def draw_chart(shown: core.ShownChart) -> Any:

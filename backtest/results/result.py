@@ -363,9 +363,9 @@ class Result(RunRecord, core.SavedResult):
 
         Long runs are thinned; the extremes of every pixel are kept.
         """
-        from backtest.report.write import draw_run  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_parts import draw_whole  # noqa: PLC0415 - only when it is shown
 
-        return draw_run(self)
+        return self._draw(draw_whole(self))
 
     def bands(
         self,

@@ -38,11 +38,9 @@ SET_PARTS = "backtest.report.set_parts"
 DOORS = {
     ("backtest", "backtest.strategies"): "policies stand on the public names, and are one of them",
     ("backtest.experiments.policy_names", "backtest.strategies"): "policies by name, as in files",
-    ("backtest.core.saved_result", WRITE): "result.report(), summary() and the cell of a notebook",
+    ("backtest.core.saved_result", WRITE): "result.report(), summary(), plot(), cells",
     ("backtest.market.markets", "backtest.options.option_listing"): "bt.Markets lists options",
-    ("backtest.options.surfaces", WRITE): "surface.plot()",
     ("backtest.options.surfaces", "backtest.report.surface_parts"): "the page of a surface",
-    ("backtest.results.result", WRITE): "result.plot()",
     ("backtest.results.result", RUN_PARTS): "the page of a run",
     ("backtest.results.result", "backtest.risk.bands"): "result.bands()",
     (
