@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from backtest.account.payments import compute_pool_ratio, write_settings
     from backtest.account.pool_liquidation import find_segment, find_value_with_options
     from backtest.account.pool_liquidation import is_far_with_options, is_moved_by, measure_shares
+    from backtest.account.pool_liquidation import write_parts
     from backtest.account.quiet import InitialBracket, One, Prices, close_quietly
     from backtest.account.quiet import compute_equity_of_one, compute_in_bracket, fill_at_open
     from backtest.account.quiet import finish_at_close, find_initial_bracket
@@ -61,7 +62,8 @@ else:
             "write_settings"
         ),
         "account.pool_liquidation": (
-            "find_segment find_value_with_options is_far_with_options is_moved_by measure_shares"
+            "find_segment find_value_with_options is_far_with_options is_moved_by measure_shares "
+            "write_parts"
         ),
         "account.position": "charge compute_entry compute_root find_line follow_prices",
         "account.price_walk": "aim_at_leg choose_turns find_stop stop_position",

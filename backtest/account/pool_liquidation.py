@@ -10,7 +10,7 @@ from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.money import MONEY, compute_gain, total
 from backtest.account.order_limits import hide_others, show_others
-from backtest.account.payments import drop_after_pool_failure
+from backtest.account.payments import compute_pool_needed, drop_after_pool_failure
 from backtest.core import FloatArray
 from backtest.core.kernels import of_options
 from backtest.core.units import TOLERANCE
@@ -436,6 +436,47 @@ def measure_shares(bar: r.AccountBar) -> float:
     if options.holds_options(state):
         add_option_shares(bar, needed)
     return needed
+
+
+def write_parts(
+    bar: r.AccountBar, parts: FloatArray, withheld: FloatArray, requirement: float
+) -> None:
+    """Write each position's part of the requirement, and of the value of options that is withheld.
+
+    ``requirement`` is that of the pool, to which the ``parts`` of cross positions add up; that of
+    an isolated position is its own. Begins with the Euler shares in ``scratch.shares``, and takes
+    from them what the brackets subtract, haircuts and ``withheld`` values, which lower the backing.
+    """
+    terms, held, shares = bar.terms, bar.state.held, bar.scratch.shares
+    rules = terms.rules
+    is_joint = rules.own > 0 or rules.has_scenarios
+    if options.holds_options(bar.state):
+        write_withheld(bar, withheld)
+
+    total = 0.0
+    for i in range(len(parts)):
+        parts[i] = rules.level * shares[i] - margin.compute_haircut(rules, held, i) - withheld[i]
+        if not is_joint and margin.is_in_pool(rules, held, i):
+            parts[i] -= rules.level * margin.find_bracket_amount(rules, held, i)
+        total += parts[i]
+
+    # Under joint rules collateral has a share too, which is split as those of the positions are.
+    for i in range(len(parts)):
+        if r.is_isolated(terms, i):
+            parts[i] = compute_pool_needed(bar, i)
+        elif is_joint and total > 0.0:
+            parts[i] *= requirement / total
+
+
+@of_options(returns=None)
+def write_withheld(bar: r.AccountBar, withheld: FloatArray) -> None:
+    """Write the value of options that does not count as backing, by underlying."""
+    terms, positions = bar.terms, bar.state.options.positions
+    for k in range(len(bar.state.options.targets)):
+        rate = 1.0 - margin.compute_counted_rate(terms.options.rules, positions, k)
+        value = positions.quantities[k] * positions.marks[k]
+        if positions.quantities[k] != 0.0:
+            withheld[terms.options.instruments[k]] += rate * value
 
 
 @of_options(returns=None)

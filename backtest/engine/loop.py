@@ -52,10 +52,9 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         closes.collateral_at_rate[row] = at_rate
         needed = a.measure_shares(bar)
         closes.distance[row] = closes.backing[row] - terms.rules.level * needed
+        a.write_parts(bar, closes.own[row], closes.withheld[row], terms.rules.level * needed)
         for i in range(n):
             closes.share[row, i] = scratch.shares[i]
-            if a.is_isolated(terms, i):
-                closes.own[row, i] = a.compute_pool_needed(bar, i)
         for c in range(len(state.held.amounts)):
             closes.collateral_share[row] += scratch.shares[n + c]
         close = look_at_close(bar, True)

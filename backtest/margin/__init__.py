@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from backtest.margin.portfolio_kernels import compute_portfolio_requirement
     from backtest.margin.portfolio_kernels import compute_value_at_rate, fill_shares, find_failure
     from backtest.margin.portfolio_kernels import find_failure_ratio, find_maintenance
-    from backtest.margin.portfolio_kernels import find_own_maintenance, is_pool_failing, is_spot_leg
+    from backtest.margin.portfolio_kernels import find_bracket_amount, find_own_maintenance
+    from backtest.margin.portfolio_kernels import is_in_pool, is_pool_failing, is_spot_leg
     from backtest.margin.portfolio_kernels import move_holdings, pick_rules, scale_rate
     from backtest.margin.brackets import LEVELS, MarginRules, compute_affordable
     from backtest.margin.brackets import compute_best_leverage, compute_initial
@@ -73,7 +74,8 @@ else:
             "compute_full_backing compute_full_value compute_haircut compute_haircuts "
             "compute_portfolio_backing compute_portfolio_requirement compute_value_at_rate "
             "fill_shares find_bracket find_failure find_failure_ratio find_maintenance "
-            "find_own_maintenance is_pool_failing is_spot_leg move_holdings pick_rules scale_rate"
+            "find_bracket_amount find_own_maintenance is_in_pool is_pool_failing is_spot_leg "
+            "move_holdings pick_rules scale_rate"
         ),
         "margin.requirement_rule": (
             "Brackets MarginRule OptionShocks OwnMargin PresetMargin Requirement RequirementRule "

@@ -363,6 +363,11 @@ def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float
     return find_maintenance(rules.brackets, i, compute_tested_notional(rules, held, i))
 
 
+def find_bracket_amount(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    """Return what the bracket of a position takes off its rate times the notional."""
+    return find_bracket(rules.brackets, i, compute_tested_notional(rules, held, i)).amount
+
+
 def combine_scenarios(
     rules: PortfolioRules, held: Holdings, loss: float, is_initial: bool
 ) -> float:

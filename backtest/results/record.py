@@ -65,8 +65,9 @@ class Closes(NamedTuple):
     Of shape (n_bars,): the settlement ``balance`` B, and of the cross positions the ``backing`` M
     and the ``requirement`` (times the level); the ``collateral`` in full and at its rate; the
     ``initial`` margin of all positions; the ``distance`` D, and ``collateral_share``, the part of
-    the collateral in the requirement R. Of shape (n_bars, n): ``share``, that of a position,
-    ``own``, the requirement of an isolated one, ``failure``, the u at which its margin fails, the
+    the collateral in the requirement R. Of shape (n_bars, n): ``share``, the Euler share of a
+    position in R, ``own``, its part of the ``requirement`` or, isolated, its own, ``withheld``, the
+    value of its options that is no backing, ``failure``, the u at which its margin fails, the
     others frozen, and ``posted``, its initial margin.
     """
 
@@ -80,6 +81,7 @@ class Closes(NamedTuple):
     collateral_share: FloatArray
     share: FloatArray
     own: FloatArray
+    withheld: FloatArray
     failure: FloatArray
     posted: FloatArray
 
@@ -142,7 +144,7 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRow
 
 
 def new_closes(n_bars: int, n: int) -> Closes:
-    return Closes(*np.zeros((len(Closes._fields) - 4, n_bars)), *np.zeros((4, n_bars, n)))
+    return Closes(*np.zeros((len(Closes._fields) - 5, n_bars)), *np.zeros((5, n_bars, n)))
 
 
 class Outcome(NamedTuple):

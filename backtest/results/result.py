@@ -46,7 +46,7 @@ else:  # it loads pandas
 Split: TypeAlias = Period | Literal["instrument"]
 
 RUN = "run"
-FORMAT = 8
+FORMAT = 9
 STATE, METRICS = FILES = ("state.json", "metrics.json")
 
 
@@ -574,7 +574,7 @@ NO_EQUAL_RISK = "no_constant_of_equal_risk"
 """The entry that says why there is none."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 BY_BAR = ("opened", "entries", "settled", "ages")
-BY_POSITION: tuple[str, ...] = Closes._fields[-4:]
+BY_POSITION: tuple[str, ...] = Closes._fields[-5:]
 
 
 def list_positions(result: RunRecord) -> dict[str, core.FloatArray]:

@@ -314,8 +314,9 @@ class RunRecord(RunData):
         Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as
         prices, signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``,
         ``fees``, ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin``
-        (isolated), ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler
-        share; the whole maintenance of the only position), ``target``.
+        (isolated), ``liquidation_price`` (the others frozen), ``requirement_share`` (its part of
+        the ``requirement`` of the bar, with those of its options; of an isolated position 0),
+        ``option_value_share`` (the value of its options that is no backing), ``target``.
 
         Prices of an option are those of one contract in the settlement currency, its notional is
         its delta in money, the ``liquidation_price`` is that of its underlying, and it has no share
@@ -337,7 +338,8 @@ class RunRecord(RunData):
             "profit": self.profits,
             **{each: held[each] for each in tables.SHOWN},
             "liquidation_price": np.where(is_shown, self.liquidation_prices, np.nan),
-            "requirement_share": self.closes.share,
+            "requirement_share": np.where(self.are_isolated, 0.0, self.closes.own),
+            "option_value_share": self.closes.withheld,
             "target": held["target"],
         }
         if options is not None:
