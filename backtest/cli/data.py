@@ -52,6 +52,10 @@ def fetch(
     ] = "binance-archive",
     interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
     without: Annotated[Texts, flag("What to leave out: mark, funding.")] = None,
+    more: Annotated[
+        Texts,
+        flag("More of Binance's archive, as columns: metrics,taker,premium.", "--with"),
+    ] = None,
     base_url: Annotated[
         Text, flag("Address of a mirror of the archive.", envvar="BACKTEST_FETCH_URL")
     ] = None,
@@ -76,7 +80,9 @@ def fetch(
                 f"several symbols need a folder for each of them, {str(out)!r} holds one market"
             )
     terms: dict[str, Any] = {"start": start, "end": end, "source": source, "interval": interval}
-    requests = [read_request(symbol, **terms, without=without or ()) for symbol in symbols]
+    chosen = [kind for text in more or () for kind in text.split(",")]
+    terms |= {"without": without or (), "with_more": chosen}
+    requests = [read_request(symbol, **terms) for symbol in symbols]
     now, done = time.time_ns(), []
     for symbol, folder, request in zip(symbols, folders, requests, strict=True):
         with printing.show_progress(f"fetching {symbol}", "days") as meter:
@@ -96,6 +102,8 @@ def fetch(
             printing.print_paragraph(counts)
             for gap in facts["gaps"]:
                 printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
+            for name, count in facts.get("missing", {}).items():
+                printing.print_paragraph(f"{name}: missing at {count:,} closes")
             printing.print_paragraph(f"listing: {facts.get('listing', 'none')}")
     if as_json:
         found = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]

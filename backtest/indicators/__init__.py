@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backtest.indicators.estimators import ewma_volatility, find_backcast, garch_volatility
     from backtest.indicators.estimators import har_volatility, implied_volatility, volatility
     from backtest.indicators.estimators import volatility_feedback, walk_covariances
+    from backtest.indicators.flows import open_interest_change, predicted_funding, taker_imbalance
     from backtest.indicators.returns import funding_forecast, leverage_skew, log_returns
     from backtest.indicators.returns import long_returns, settled_funding, traded_returns
     from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day
@@ -34,6 +35,7 @@ else:
             "find_backcast garch_volatility har_volatility implied_volatility volatility "
             "volatility_feedback walk_covariances"
         ),
+        "indicators.flows": "open_interest_change predicted_funding taker_imbalance",
         "indicators.needed_bars": "warm_up",
         "indicators.returns": (
             "funding_forecast leverage_skew log_returns long_returns settled_funding "
@@ -56,9 +58,10 @@ __all__ = [
     "Tail", "atr", "bars_per_year", "close_to_close_volatility", "ewma_volatility",
     "floored_kelly", "forecast_reach", "funding_forecast", "garch_volatility", "har_volatility",
     "implied_volatility", "learned_regimes", "leverage_skew", "log_returns", "long_returns",
-    "rolling_drift", "rolling_sharpe", "settled_funding", "tail_losses", "touch_distance",
-    "touch_probability", "traded_returns", "trend_sign", "trend_strength", "true_range",
-    "volatility", "volatility_feedback", "warm_up",
+    "open_interest_change", "predicted_funding", "rolling_drift", "rolling_sharpe",
+    "settled_funding", "tail_losses", "taker_imbalance", "touch_distance", "touch_probability",
+    "traded_returns", "trend_sign", "trend_strength", "true_range", "volatility",
+    "volatility_feedback", "warm_up",
 ]  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from backtest.market.fetch_listing import (
     read_exchange_listing,
     save_listing,
 )
+from backtest.market.fetch_more import CHOICES, Span, fetch_more
 from backtest.market.names import LISTING_FILE, rename_columns
 from backtest.market.quality import quality
 from backtest.market.tables import SCHEMAS, SUMMED, Defects, read_frame
@@ -101,6 +102,7 @@ class Request(NamedTuple):
     start: int
     end: int | None
     kinds: tuple[str, ...]
+    more: tuple[str, ...] = ()
 
     @property
     def length(self) -> str:
@@ -115,10 +117,18 @@ def read_request(
     source: str = "binance-archive",
     interval: str = "1m",
     without: Sequence[str] = (),
+    with_more: Sequence[str] = (),
 ) -> Request:
     core.Choice(*ARCHIVES, *OFFERS).check("source", source)
     for kind in without:
         core.Choice("funding", "mark").check("without", kind)
+    for kind in with_more:
+        core.Choice(*CHOICES).check("with", kind)
+    if with_more and source not in ARCHIVES:
+        raise ParameterError(
+            f"with must be left out of an exchange: {', '.join(with_more)} are of Binance's "
+            f"archive, got source {source}"
+        )
     kinds = tuple(kind for kind in COLUMNS if kind not in without)
     length = core.parse_duration(interval, "interval")
     first = core.to_nanoseconds(start, "start")
@@ -143,7 +153,7 @@ def read_request(
         )
     if last is not None and last <= first:
         raise ParameterError(f"end must be after the start, got {format_time(last)}")
-    return Request(source, symbol, length, first, last, kinds)
+    return Request(source, symbol, length, first, last, kinds, tuple(dict.fromkeys(with_more)))
 
 
 def import_or_refuse(module: str) -> Any:
@@ -198,6 +208,15 @@ class Archive(NamedTuple):
             f"{self.address}/data/futures/{ARCHIVES[self.request.source]}/{period}/{FOLDERS[kind]}/"
             f"{symbol}/{folder}{symbol}-{what}-{pd.Timestamp(start).strftime(form)}.zip"
         )
+        content = self.download(url)
+        if content is None:
+            return None
+        rows = read_archive_rows(content, kind, url)
+        lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
+        return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
+
+    def download(self, url: str) -> bytes | None:
+        """Return a file of the archive, compared with its checksum; None if there is none."""
         waits = {"wait_initial": FIRST_WAIT, "wait_max": MAX_WAIT, "timeout": None}
         try:
             for attempt in self.retry_context(PassingError, attempts=ATTEMPTS, **waits):
@@ -208,11 +227,7 @@ class Archive(NamedTuple):
                 f"the download failed {ATTEMPTS} times: {error}; fetch again later: what has "
                 "arrived is kept"
             ) from error
-        if content is None:
-            return None
-        rows = read_archive_rows(content, kind, url)
-        lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
-        return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
+        return content
 
     def _download(self, url: str) -> bytes | None:
         httpx = import_or_refuse("httpx")
@@ -380,6 +395,7 @@ def fetch_market(
             )
         is_whole = {*request.kinds} <= {*facts.get("rows", ())} and not facts.get("gaps", True)
         is_whole &= all((folder / f"{kind}.parquet").exists() for kind in request.kinds)
+        is_whole &= not request.more  # which may lack days of what is asked for now
         if is_whole and request.end and format_time(request.end) <= facts["to"]:
             return Fetched(folder, facts, is_new=False)
     facts = {**identity, "instrument": request.symbol, "from": format_time(start)}
@@ -439,8 +455,9 @@ def fetch_from_archive(
     )
     try:
         with import_or_refuse("httpx").Client(timeout=20.0) as web:
-            pages = Archive(web, stamina.retry_context, address, request, now).pages
-            fetched = fetch_kinds(folder, request, facts, pages, *span, report)
+            archive = Archive(web, stamina.retry_context, address, request, now)
+            fetched = fetch_kinds(folder, request, facts, archive.pages, *span, report)
+            fetched = add_more(fetched, request, archive)
             listing = partial(
                 fetch_archive_listing,
                 web,
@@ -452,6 +469,33 @@ def fetch_from_archive(
             return add_listing(fetched, listing)
     finally:
         hooks.set_on_retry_hooks(others)
+
+
+def add_more(fetched: Fetched, request: Request, archive: Archive) -> Fetched:
+    """Fetch what was asked for beside the bars, and note the bars that lack it."""
+    kinds = [kind for kind in request.more if kind != "taker"]
+    if not request.more:
+        return fetched
+    facts = dict(fetched.facts)
+    noted: dict[str, Any] = {}
+    if kinds:
+        first, last = (core.to_nanoseconds(facts[name], FACTS) for name in ("from", "to"))
+        noted = fetch_more(
+            fetched.folder,
+            kinds,
+            base=f"{archive.address}/data/futures/{ARCHIVES[request.source]}",
+            symbol=request.symbol,
+            interval=request.interval,
+            span=Span(first // DAY * DAY, -(-last // DAY) * DAY),
+            download=archive.download,
+        )
+    if "taker" in request.more:
+        bars = pd.read_parquet(fetched.folder / "bars.parquet")
+        taken = bars.get("taker_buy_volume", None)
+        noted["taker_buy_volume"] = len(bars) if taken is None else int(taken.isna().sum())
+    facts["missing"] = noted
+    write_json(fetched.folder / FACTS, facts)
+    return fetched._replace(facts=facts)
 
 
 def add_listing(fetched: Fetched, ask: Callable[[], Mapping[str, Any]]) -> Fetched:

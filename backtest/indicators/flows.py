@@ -1,0 +1,135 @@
+"""What takers, open positions and the premium say: of columns that a venue gives with its bars."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backtest import core
+from backtest.core import FloatArray, ParameterError
+from backtest.core.code_names import pd
+from backtest.indicators.returns import (
+    OneOrMany,
+    count_needed,
+    find_decay,
+    shape_as,
+    sum_weighted,
+)
+from backtest.market import Market
+from backtest.venue import FundingTerms
+
+
+def read_column(market: Market, name: str, cure: str) -> FloatArray:
+    """Return a column of the bars; raise if the market has none of that name."""
+    if name not in market.columns:
+        raise ParameterError(
+            f"the market must have the column {name}, {cure}; got {', '.join(market.columns)}"
+        )
+    return np.asarray(market.columns[name], dtype=np.float64)
+
+
+@core.checked
+def taker_imbalance(market: Market, half_life: OneOrMany) -> FloatArray:
+    """Return how much more of the volume takers bought than sold, from -1 to 1.
+
+    (n_bars,) or (n_bars, k): 1 where takers only bought. The column ``taker_buy_volume`` is part of
+    the volume. ``half_life``: bars after which a bar weighs half as much, over 0. NaN until one
+    half-life of bars is over, and where nothing was traded.
+
+    Notes
+    -----
+    sum_i w^(t - i) (2 b_i - v_i) / sum_i w^(t - i) v_i with w = 2^(-1/half_life), b what takers
+    bought and v the volume of bar i; bars in which either is not known do not count.
+    """
+    bought = read_column(market, "taker_buy_volume", "klines of Binance have it")
+    volume = np.asarray(market.volume, dtype=np.float64)
+    is_known = np.isfinite(bought) & np.isfinite(volume)
+    excess = np.where(is_known, 2.0 * bought - volume, 0.0)
+    traded = np.where(is_known, volume, 0.0)
+    seen = np.cumsum(is_known)
+
+    columns = []
+    for decay, bars in zip(find_decay(half_life).tolist(), count_needed(half_life), strict=True):
+        net, total = sum_weighted(excess, decay), sum_weighted(traded, decay)
+        is_warm = (seen >= bars) & (total > 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns.append(np.where(is_warm, net / total, np.nan))
+    return shape_as(np.stack(columns, axis=1), half_life)
+
+
+@core.checked
+def open_interest_change(market: Market, bars: int) -> FloatArray:
+    """Return the relative change of open interest over a number of bars, (n_bars,).
+
+    .05 where 5 % more contracts are open. The column ``open_interest`` counts contracts or coins,
+    not money, which moves with the price too. NaN in the first ``bars`` bars, and where either
+    figure is missing or that before is 0.
+    """
+    if bars < 1:
+        raise ParameterError(f"bars must be at least 1, got {bars}")
+    held = read_column(market, "open_interest", "`backtest data fetch --with metrics` has it")
+    change = np.full(market.n_bars, np.nan)
+    before = held[:-bars]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change[bars:] = np.where(before > 0.0, held[bars:] / before - 1.0, np.nan)
+    return change
+
+
+@core.checked_only("market")
+def predicted_funding(
+    market: Market, terms: FundingTerms, premium: str | FloatArray = "premium"
+) -> FloatArray:
+    """Return the funding rate of the next settlement that the premium so far leads to, (n_bars,).
+
+    A fraction of the notional for the interval of the terms. Settlements are at whole intervals of
+    UTC. NaN where no premium since the last one is known.
+
+    Parameters
+    ----------
+    terms : FundingTerms
+        Interest, clamp, period, interval, cap and floor: ``bt.funding.terms`` or ``read_terms``.
+        Without a cap none is applied.
+    premium : str or array of shape (n_bars,)
+        The premium index of each bar at its close, or the column that has it.
+
+    Notes
+    -----
+    P is the mean of the premia since the last settlement weighted 1, 2, ..., n; then
+    (P + clamp(interest - P, -clamp, clamp)) interval / period, between floor and cap. Source:
+    Binance, Introduction to Binance Futures Funding Rates; the venue weights points of 5 seconds.
+    """
+    values = premium
+    if isinstance(premium, str):
+        values = read_column(market, premium, "`backtest data fetch --with premium` has it")
+    points = np.asarray(values, dtype=np.float64)
+    core.check_shape("premium", points, (market.n_bars,))
+    interval = core.parse_duration(terms.interval, "interval")
+    period = core.parse_duration(str(terms.period), "period")
+
+    # A bar belongs to the interval in which it closes; one that closes at a stamp ends it.
+    closes = market.time + market.interval
+    span = (closes - 1) // interval
+    mean = average_by_span(points, span)
+
+    rate = mean + np.clip(terms.interest - mean, -terms.clamp, terms.clamp)
+    return np.clip(rate * (interval / period), terms.least, terms.cap)
+
+
+def average_by_span(points: FloatArray, span: core.IntArray) -> FloatArray:
+    """Return the mean of points since the start of each span, weighted 1, 2, ..., n; NaN skipped.
+
+    A missing point takes no place: the next one has the weight that it would have had.
+    """
+    is_known = np.isfinite(points)
+    begins = np.flatnonzero(np.diff(span, prepend=span[:1] - 1))
+    start = np.repeat(begins, np.diff(np.append(begins, len(span))))
+    counted = np.cumsum(is_known)
+    place = counted - (counted[start] - is_known[start])
+    weight = np.where(is_known, place, 0).astype(np.float64)
+
+    # Sums begin anew in each span, so that no rounding of earlier ones is carried.
+    weighted = np.where(is_known, points, 0.0) * weight
+    frame = pd.DataFrame({"weighted": weighted, "weight": weight})
+    sums = frame.groupby(np.asarray(span)).cumsum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums["weighted"].to_numpy() / sums["weight"].to_numpy()
+    return np.asarray(mean, dtype=np.float64)

@@ -1,0 +1,165 @@
+"""More of Binance's archive as columns of the bars: open interest, ratios, the premium index.
+
+Rows are kept in the folder ``more`` of a market and joined to its bars, each at the close at which
+it is known: a row of metrics five minutes after its stamp, as it is of the five minutes from there
+on; the premium of a bar at its close. A value that is missing is NaN and counted, never filled.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import core
+from backtest.core import DataError, FloatArray, IntArray
+from backtest.core.code_names import pd
+from backtest.core.units import DAY
+
+FOLDER = "more"
+MINUTE = 60_000_000_000
+METRICS_LAG = 5 * MINUTE
+"""After its stamp a row of metrics is known. Source: github.com/binance/binance-public-data, whose
+files have a row every five minutes, stamped with the beginning (create_time)."""
+STALE = 2 * METRICS_LAG
+"""The age at a close from which on the last row of metrics is a gap."""
+METRICS = {
+    "sum_open_interest": "open_interest",
+    "sum_open_interest_value": "open_interest_value",
+    "count_toptrader_long_short_ratio": "top_account_ratio",
+    "sum_toptrader_long_short_ratio": "top_position_ratio",
+    "count_long_short_ratio": "account_ratio",
+    "sum_taker_long_short_vol_ratio": "taker_volume_ratio",
+}
+"""Columns of the archive's metrics, and ours. Open interest is in coins, of COIN-M in contracts."""
+COLUMNS = {"metrics": (*METRICS.values(),), "premium": ("premium",)}
+KLINE = ("open_time", "open", "high", "low", "close")
+CHOICES = ("metrics", "taker", "premium")
+
+
+class Span(NamedTuple):
+    """The days to fetch, midnights of UTC in ns."""
+
+    first: int
+    stop: int
+
+
+Download = Callable[[str], bytes | None]
+
+
+def fetch_more(
+    folder: Path, kinds: Sequence[str], *, base: str, symbol: str, interval: int, span: Span,
+    download: Download,
+) -> dict[str, int]:  # fmt: skip
+    """Fetch kinds of rows for days that the folder lacks and join them to its bars.
+
+    ``base`` is the address of the files of one kind of futures, ``.../data/futures/um``. Returns
+    the bars without a value, by column.
+    """
+    bars_file = folder / "bars.parquet"
+    bars = pd.read_parquet(bars_file)
+    stamps = pd.DatetimeIndex(bars.get("time", bars.index)).as_unit("ns").asi8
+    missing = {}
+    for kind in kinds:
+        rows = fetch_rows(folder, kind, base, symbol, interval, span, download)
+        columns = join_rows(rows, kind, stamps + interval, interval)
+        for name, values in columns.items():
+            bars[name] = values
+            missing[name] = int(np.isnan(values).sum())
+    with core.writing(folder, "fetch"), core.replace_file(bars_file) as draft:
+        bars.to_parquet(draft)
+    return missing
+
+
+def fetch_rows(
+    folder: Path, kind: str, base: str, symbol: str, interval: int, span: Span, download: Download
+) -> pd.DataFrame:
+    """Return the rows of a kind by stamp; only days that were not fetched before are asked for."""
+    file = folder / FOLDER / f"{kind}.parquet"
+    known = pd.read_parquet(file) if file.exists() else empty_rows(kind)
+    there = np.unique(known["time"].to_numpy() // DAY)
+    parts = [known]
+    for day in np.setdiff1d(np.arange(span.first // DAY, span.stop // DAY), there).tolist():
+        date = pd.Timestamp(day * DAY).strftime("%Y-%m-%d")
+        length = core.format_duration(interval)
+        places = {
+            "metrics": f"{base}/daily/metrics/{symbol}/{symbol}-metrics-{date}.zip",
+            "premium": f"{base}/daily/premiumIndexKlines/{symbol}/{length}/"
+                       f"{symbol}-{length}-{date}.zip",
+        }  # fmt: skip
+        content = download(places[kind])
+        if content is not None:
+            rows = read_rows(content, kind, places[kind])
+            parts.append(rows[rows["time"] // DAY == day])
+    table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else known
+    table = table.drop_duplicates("time", keep="last").sort_values("time", ignore_index=True)
+    with core.writing(folder, "fetch"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with core.replace_file(file) as draft:
+            table.to_parquet(draft)
+    return table
+
+
+def empty_rows(kind: str) -> pd.DataFrame:
+    columns: dict[str, Any] = {"time": np.empty(0, np.int64)}
+    return pd.DataFrame({**columns, **{name: np.empty(0) for name in COLUMNS[kind]}})
+
+
+def read_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
+    """Return the rows of a zip file of the archive, ``time`` in UTC ns; DataError if it is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            text = archive.read(archive.namelist()[0])
+    except (zipfile.BadZipFile, IndexError, OSError) as error:
+        raise DataError(
+            f"a file of the archive must be a zip file, got {error} ({where})"
+        ) from error
+    try:
+        return read_metrics(text) if kind == "metrics" else read_premium(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"rows of {kind} cannot be read: {str(error)[:200]} ({where})") from error
+
+
+def read_metrics(text: bytes) -> pd.DataFrame:
+    table = pd.read_csv(io.BytesIO(text))
+    stamps = pd.DatetimeIndex(pd.to_datetime(table["create_time"], utc=True)).as_unit("ns").asi8
+    # Some stamps are seconds late: a row is of the five minutes in which it is stamped.
+    rows: dict[str, Any] = {"time": stamps // METRICS_LAG * METRICS_LAG}
+    for theirs, ours in METRICS.items():
+        rows[ours] = pd.to_numeric(table[theirs], errors="coerce").to_numpy(dtype=np.float64)
+    return pd.DataFrame(rows)
+
+
+def read_premium(text: bytes) -> pd.DataFrame:
+    """Return the close of each bar of the premium index, negative ones too."""
+    has_head = not text.lstrip()[:1].isdigit()
+    table = pd.read_csv(io.BytesIO(text), header=0 if has_head else None)
+    stamps = table.iloc[:, 0].to_numpy(dtype=np.int64)
+    unit = 1_000 if len(stamps) and stamps[0] > 10**14 else 1_000_000
+    closes = table.iloc[:, KLINE.index("close")].to_numpy(dtype=np.float64)
+    return pd.DataFrame({"time": stamps * unit, "premium": closes})
+
+
+def join_rows(
+    rows: pd.DataFrame, kind: str, closes: IntArray, interval: int
+) -> Mapping[str, FloatArray]:
+    """Return the columns of rows at closes of bars: what is known by then, NaN where it is old."""
+    stamps = rows["time"].to_numpy(dtype=np.int64)
+    if kind == "premium":
+        known, oldest = stamps + interval, 1
+    else:
+        known, oldest = stamps + METRICS_LAG, STALE
+    last = np.searchsorted(known, closes, side="right") - 1
+    is_fresh = last >= 0
+    if len(known):
+        is_fresh &= closes - known[np.maximum(last, 0)] < oldest
+    joined = {}
+    for name in COLUMNS[kind]:
+        values = rows[name].to_numpy(dtype=np.float64)
+        found = values[np.maximum(last, 0)] if len(values) else np.full(len(closes), np.nan)
+        joined[name] = np.where(is_fresh, found, np.nan)
+    return joined
