@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backtest import allocate, indicators, margin, measures, options, paths, signals, strategies
     from backtest.account.account import Account, Multiple
+    from backtest.accounts.book import Accounts
+    from backtest.accounts.result import AccountsResult
+    from backtest.accounts.rules import AccountStatus, KeepShares, Never, SweepProfits, TopUp
+    from backtest.accounts.rules import TransferRule
     from backtest.backtest import Backtest, run
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError
     from backtest.core.errors import HighRateWarning, InfiniteLeverageWarning, LastPriceWarning
@@ -70,6 +74,9 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "account.account": "Account Multiple",
+    "accounts.book": "Accounts",
+    "accounts.result": "AccountsResult",
+    "accounts.rules": "AccountStatus KeepShares Never SweepProfits TopUp TransferRule",
     "backtest": "Backtest run",
     "core.errors": (
         "AccountingError BacktestError BandWarning DataError HighRateWarning "
@@ -167,22 +174,23 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Account", "AccountSnapshot", "AccountView", "AccountingError", "Backtest", "BacktestError",
-    "BandWarning", "Bands", "Bar", "BookCalculation", "BookCrowd", "Bounds", "Bracket", "Brackets",
-    "Calculation", "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns",
-    "Combinator", "Comparison", "Contagion", "Contract", "CrossValidation", "Crowd", "DataError",
-    "Earlier", "FeeTier", "Fees", "Frontier", "HighRateWarning", "InForce",
-    "InfiniteLeverageWarning", "LastPriceWarning", "LeverageFrontier", "Linear", "Liquidation",
-    "LiquidationRisk", "MarginCalibration", "MarginComparison", "MarginPreset", "Market",
-    "Markets", "MaxLeverage", "Multiple", "NoFillWarning", "Option", "OptionCosts",
-    "OptionPosition", "OptionRule", "OptionShocks", "ParameterError", "PassingProbability",
-    "Paths", "Policy", "PolicyError", "PresetMargin", "Promise", "Quality", "Range", "RateCurve",
-    "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin", "Sensitivity",
-    "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
-    "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
-    "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "cascade",
-    "compare", "crashes", "decide_every", "equal_risk", "folds", "funding", "held_leverage",
-    "indicators", "margin", "margin_preset", "margin_rules", "math", "measures", "options", "paths",
-    "quality", "rck_weights", "read_fills", "run", "signals", "simulate_paths", "strategies",
-    "stress", "timing_test",
+    "Account", "AccountSnapshot", "AccountStatus", "AccountView", "AccountingError", "Accounts",
+    "AccountsResult", "Backtest", "BacktestError", "BandWarning", "Bands", "Bar", "BookCalculation",
+    "BookCrowd", "Bounds", "Bracket", "Brackets", "Calculation", "Capacity", "Cascade", "Chain",
+    "Choice", "Collateral", "Columns", "Combinator", "Comparison", "Contagion", "Contract",
+    "CrossValidation", "Crowd", "DataError", "Earlier", "FeeTier", "Fees", "Frontier",
+    "HighRateWarning", "InForce", "InfiniteLeverageWarning", "KeepShares", "LastPriceWarning",
+    "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration",
+    "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple", "Never",
+    "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks",
+    "ParameterError", "PassingProbability", "Paths", "Policy", "PolicyError", "PresetMargin",
+    "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result", "Robustness",
+    "Scenario", "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy",
+    "Stress", "Study", "Surface", "Surfaces", "Sweep", "SweepProfits", "TimingTest", "TopUp",
+    "TransferRule", "Venue", "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning",
+    "allocate", "bounds", "calculate_book", "calculate_liquidation", "cascade", "compare",
+    "crashes", "decide_every", "equal_risk", "folds", "funding", "held_leverage", "indicators",
+    "margin", "margin_preset", "margin_rules", "math", "measures", "options", "paths", "quality",
+    "rck_weights", "read_fills", "run", "signals", "simulate_paths", "strategies", "stress",
+    "timing_test",
 ]  # fmt: skip

@@ -151,8 +151,9 @@ class Drive:
         self.entries: list[Entries] = []
 
         # What is put back before bars are taken once more.
-        self.arrays = [*map(view_leaf, flatten(state)), deciders.memory, counts.tally.numbers]
-        self.arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
+        arrays = [*list_arrays(state), deciders.memory, counts.tally.numbers]
+        arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
+        self.arrays = [array for array in arrays if array.size > 0]
         if inputs.trader is not None:
             inputs.trader.begin(inputs.feed.options, state, self.scratch, tape)
 
@@ -196,8 +197,9 @@ class Drive:
         self.counts = self.counts._replace(traded=traded)
         self.t = reached
         written = self.tape.log.written[0]
-        self.entries.append(self.tape.log.entries[:written].copy())
-        self.tape.log.written[0] = 0
+        if written > 0:
+            self.entries.append(self.tape.log.entries[:written].copy())
+            self.tape.log.written[0] = 0
 
     def call(self, bound: Deciders, t: int, stop: int) -> tuple[int, int]:
         """Call the loop from bar t to ``stop``; return the bar that it reached, and why."""
@@ -228,7 +230,15 @@ class Drive:
 
     def take_entries(self) -> Entries:
         """Return the log of all bars so far."""
-        return np.concatenate(self.entries)
+        return np.concatenate([self.tape.log.entries[:0], *self.entries])
+
+
+def list_arrays(state: a.AccountState) -> list[Any]:
+    """Return the arrays of a state that hold something, each once: what is held are views."""
+    leaves = [leaf for name, field in state._asdict().items() if name != "held"
+              for leaf in flatten(field)]  # fmt: skip
+    leaves += [state.held.amounts, state.held.prices]
+    return [array for array in map(view_leaf, leaves) if array.size > 0]
 
 
 def drive(

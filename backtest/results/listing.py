@@ -62,6 +62,7 @@ KINDS = {
     "leverage-frontier": "backtest.risk.largest_leverage:LeverageFrontier",
     "frontier": "backtest.search.frontier:Frontier",
     "contagion": "backtest.risk.contagion:Contagion",
+    "book": "backtest.accounts.result:AccountsResult",
 }
 """The classes of saved results by their kind, imported when a folder of one is read."""
 Saved: TypeAlias = core.SavedResult

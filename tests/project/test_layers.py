@@ -22,8 +22,8 @@ PUBLIC_NAMES = ROOT / "backtest" / "__init__.py"
 
 ROOMS = (
     *("core", "_compile", "market", "venue", "margin", "account", "policies", "indicators"),
-    *("options", "signals", "results", "engine", "experiments", "live", "sweep", "search", "risk"),
-    *("baselines", "report", "cli"),
+    *("options", "signals", "results", "engine", "accounts", "experiments", "live", "sweep"),
+    *("search", "risk", "baselines", "report", "cli"),
 )
 """The folders of the package. Each imports only those before it."""
 

@@ -1,0 +1,397 @@
+"""What several accounts return: their results, the whole, the transfers; and its pages."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.accounts.live_account import ARRIVING, LEAVING, Flow, LiveAccount, make_room
+from backtest.accounts.transfers import TransferDesk
+from backtest.accounts.whole import (
+    attribute_accounts,
+    check_books,
+    find_money_elsewhere,
+    follow_account,
+    follow_transfers,
+    follow_whole,
+    list_liquidations,
+    measure_whole,
+    tabulate_whole,
+)
+from backtest.core import IntArray
+from backtest.core.number_text import Head
+from backtest.core.result_parts import MONEY, Headline, Part, ShownChart, ShownTable
+from backtest.engine import run_account
+from backtest.engine.run import finish
+from backtest.engine.run_setup import Setup
+from backtest.results import Result
+from backtest.results.measure_table import Measures
+from backtest.results.settings_result import SettingsResult
+from backtest.results.tables import find_settlement
+
+FOLDER = "accounts"
+"""The folder of the results of the accounts, in that of the whole."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AccountsResult(SettingsResult):
+    """The outcome of :meth:`Accounts.run`: the whole, and each account.
+
+    Attributes
+    ----------
+    bars : DataFrame
+        A row by close of any account: ``equity`` and ``wealth`` (with reserves) of all accounts and
+        what is on its way, ``in_transit``; ``unit``, the value of what was worth 1 at the start,
+        free of deposits; ``drawdown`` of it; ``leverage``, the sum of all notionals over the equity
+        of the whole; and the equity of each account, ``"equity NAME"``, which steps at its closes.
+    transfers : DataFrame
+        A row by transfer: ``asked_at``, ``sender``, ``receiver``, ``asked``; ``left_at`` and
+        ``sent``; ``cut``, why that is less: "available", "fee" (it was at most the fee), or "no
+        later bar"; the ``fee``; ``arrived_at`` and ``arrived``, none if the receiver has no later
+        bar.
+    attribution : DataFrame
+        A row by account: its wealth at the ``start``, ``deposits``, what it earned by cause and its
+        ``profit``, what it ``sent`` and ``received``, ``transfer_fees``, its wealth at the ``end``.
+    measures : DataFrame
+        The measures of the whole, by wealth. :attr:`metrics` has them by name.
+    results : mapping of str to Result
+        The result of each account. Its account has the transfers among its ``flows``:
+        ``bt.Backtest.of(result).run(policy)`` repeats it alone.
+    """
+
+    bars: pd.DataFrame
+    transfers: pd.DataFrame
+    attribution: pd.DataFrame
+    measures: pd.DataFrame
+    results: Mapping[str, Result]
+
+    kind = "book"
+    called = "accounts"
+    call = "bt.Accounts"
+    numbers = (
+        "saved_by_transfer", "saved_amount", "liquidated_with_money_elsewhere", "money_elsewhere",
+    )  # fmt: skip
+    long_tables = ("bars",)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The measures of the whole by name; an unknown name raises KeyError with the nearest."""
+        return Measures({str(name): float(x) for name, x in self.measures["value"].items()})
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, float]:
+        return vars(self)["_look_for_rescues"]()  # type: ignore[no-any-return] # of make_result
+
+    @property
+    def saved_by_transfer(self) -> int:
+        """Accounts that would have been liquidated before, without what arrived.
+
+        Each account that received money is run again without it, but with what it sent.
+        """
+        return int(self._elsewhere["saved_by_transfer"])
+
+    @property
+    def saved_amount(self) -> float:
+        """What had arrived at these accounts by the time at which they would have been."""
+        return self._elsewhere["saved_amount"]
+
+    @property
+    def liquidated_with_money_elsewhere(self) -> int:
+        """Bars that liquidated an account while others had money available, or on its way."""
+        return int(self._elsewhere["liquidated_with_money_elsewhere"])
+
+    @property
+    def money_elsewhere(self) -> float:
+        """What that was, together: at the last closes before these bars."""
+        return self._elsewhere["money_elsewhere"]
+
+    @property
+    def settlement(self) -> str:
+        """The currency in which the accounts are counted, empty if it is unknown."""
+        return str(self.settings["settlement"])
+
+    @property
+    def title(self) -> str:
+        return f"{', '.join(self.results)} under {self.settings['transfer']}"
+
+    @property
+    def folder_title(self) -> str:
+        return f"accounts {self.settings['rule']}"
+
+    @property
+    def policy_name(self) -> str:
+        return str(self.settings["rule"])
+
+    @property
+    def note(self) -> str:
+        liquidations = core.count_nouns(int(self.metrics["liquidations"]), "liquidation")
+        return f"{core.count_nouns(self._count_sent(), 'transfer')}, {liquidations}"
+
+    def _count_sent(self) -> int:
+        return int((self.transfers["sent"] > 0.0).sum())
+
+    @property
+    def verdict(self) -> str:
+        change = core.format_percent(self.metrics["total_return"], is_signed=True)
+        fall = core.format_percent(self.metrics["max_drawdown"])
+        parts = [f"All accounts together: {change}, deepest fall {fall}"]
+        liquidated = self.attribution.index[self.attribution["liquidations"] > 0.0]
+        if len(liquidated):
+            parts.append(f"liquidated: {', '.join(map(str, liquidated))}")
+        else:
+            parts.append("none was liquidated")
+        return f"{'; '.join(parts)}."
+
+    @property
+    def details(self) -> str:
+        settings = self.settings
+        texts = [
+            f"{settings['transfer']} is asked every {settings['every']}; a transfer takes "
+            f"{settings['delay']} and costs {settings['fee']:g}."
+        ]
+        if self.liquidated_with_money_elsewhere:
+            times = core.count_nouns(self.liquidated_with_money_elsewhere, "bar")
+            texts.append(
+                f"In {times} an account was liquidated while "
+                f"{core.format_money(self.money_elsewhere)} lay elsewhere or was on its way."
+            )
+        if self.saved_by_transfer:
+            saved = core.count_nouns(self.saved_by_transfer, "account")
+            texts.append(
+                f"Without the {core.format_money(self.saved_amount)} that arrived, {saved} would "
+                "have been liquidated before."
+            )
+        return " ".join(texts)
+
+    def list_numbers(self) -> list[Headline]:
+        metrics = self.metrics
+        fees = float(self.transfers["fee"].sum())
+        moved = float(self.transfers["sent"].sum())
+        elsewhere = f"with {core.format_money(self.money_elsewhere)} available"
+        saved = f"by {core.format_money(self.saved_amount)} that arrived"
+        return [
+            Headline("final_equity", "final equity", metrics["final_equity"], "money"),
+            Headline("total_return", "total return", metrics["total_return"], "signed percent"),
+            Headline("sharpe", "Sharpe", metrics["sharpe"], "decimals"),
+            Headline("max_drawdown", "deepest fall", metrics["max_drawdown"], "percent"),
+            Headline("transfers", "transfers", self._count_sent(), "count",
+                     f"{core.format_money(moved)} sent, fees {core.format_money(fees)}"),
+            Headline("liquidations", "liquidations", metrics["liquidations"], "count"),
+            Headline("saved_by_transfer", "saved by a transfer", self.saved_by_transfer, "count",
+                     saved if self.saved_by_transfer else ""),
+            Headline("liquidated_with_money_elsewhere", "liquidated with money elsewhere",
+                     self.liquidated_with_money_elsewhere, "count",
+                     elsewhere if self.liquidated_with_money_elsewhere else ""),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        names = [*self.results]
+        terms = [str(name) for name in self.attribution if name != "liquidations"]
+        money = {name: Head(name.replace("_", " "), "money", "money") for name in terms}
+        heads: dict[str, Head] = {**money, "liquidations": Head("liquidations", "", "count")}
+        amounts = dict.fromkeys(("asked", "sent", "fee", "arrived"), "money")
+        lines = self.bars[["equity", *(f"equity {name}" for name in names)]]
+        lines = lines.set_axis(["all together", *names], axis=1)
+        return [
+            Part("whole", "All accounts", f"Equity at closes, with what is on its way. {MONEY}", (
+                ShownChart("equity", "Equity", "Of all accounts, and of each at its closes.",
+                           lines, "steps", y="equity", has_legend=True),
+                ShownChart("drawdown", "Drawdown", "Of the unit value of all accounts.",
+                           self.bars[["drawdown"]], "area", percent="y", height=180),
+            )),
+            Part("accounts", "By account", "Where the money was made, and where it went.", (
+                ShownTable(self.attribution.T, labels=Head("term"),
+                           heads={name: Head(name, "", "money") for name in names}),
+            ), "summary"),
+            Part("attribution", "By account", "Where the money was made, and where it went.", (
+                ShownTable(self.attribution, labels=Head("account"), heads=heads), MONEY),
+            ),
+            Part("transfers", "Transfers", "What was asked, what left, and what arrived.", (
+                ShownTable(self.transfers.drop(columns="asked_at").set_index(
+                               self.transfers["asked_at"]),
+                           labels=Head("asked at"), empty="Nothing was sent.",
+                           heads={name: Head(name, "money", style)
+                                  for name, style in amounts.items()}),
+            ), "both"),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        texts = [
+            "Sharpe and Sortino of the whole are in excess of a risk-free rate of 0.",
+            "What a transfer may take is fixed at the sender's open, before that bar; it arrives "
+            "at the receiver's first open after the delay.",
+        ]
+        if self.settings["settle"] is not None:
+            texts.append(
+                f"Accounts are added up in {self.settings['settle']}: USD, USDT and USDC count as "
+                "one, at 1."
+            )
+        return tuple(texts)
+
+    def list_policies(self) -> list[type]:
+        return [policy for result in self.results.values() for policy in result.list_policies()]
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of all accounts in one description; each result has its own."""
+        data = [result.manifest["data"] for result in self.results.values()]
+        hashes = "".join(str(each["content_hash"]) for each in data)
+        return {
+            "source": "; ".join(dict.fromkeys(str(each["source"]) for each in data)),
+            "instrument": ", ".join(dict.fromkeys(str(each["instrument"]) for each in data)),
+            "content_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
+            "start": min(str(each["start"]) for each in data),
+            "end": max(str(each["end"]) for each in data),
+            "bars": len(self.bars),
+            "interval": ", ".join(dict.fromkeys(str(each["interval"]) for each in data)),
+            "synthetic": any(each["synthetic"] for each in data),
+            "filled": {},
+        }
+
+    def _write_more(self, folder: Path) -> None:
+        for name, result in self.results.items():
+            result.save(folder / FOLDER / name)
+
+    @classmethod
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+        settings = core.from_plain(manifest["settings"])
+        results = {}
+        for name, identity in settings["results"].items():
+            places = [*(folder / FOLDER / name).glob(f"*-{identity}")]
+            if len(places) != 1:
+                raise core.damage_error(folder / FOLDER / name, f"must hold the result {identity}")
+            results[name] = Result.load(places[0])
+        made = cls(**tables, results=results, settings=settings)
+        vars(made)["manifest"] = manifest  # what was saved, not what is left of it
+        vars(made)["_elsewhere"] = core.from_plain(manifest["outcome"])
+        return made
+
+
+def make_result(
+    book: Any, accounts: Mapping[str, LiveAccount], desk: TransferDesk, wakes: IntArray
+) -> AccountsResult:
+    """Return the result of accounts that have lived all their bars."""
+    outcomes = {name: account.find_outcome() for name, account in accounts.items()}
+    paths = {
+        name: follow_account(
+            account, outcomes[name].record, float(outcomes[name].tally.money.traded)
+        )
+        for name, account in accounts.items()
+    }
+    end = max(int(account.closes[-1]) for account in accounts.values())
+    times = np.append(wakes, end)
+    check_books(accounts, paths, follow_transfers(accounts, desk.log, times, book.fee), times)
+
+    results = {}
+    for name, account in accounts.items():
+        results[name] = finish(with_transfers(account), outcomes[name])
+    whole = follow_whole(accounts, paths, results, desk.log, book.fee)
+    start = min(int(account.opens[account.first]) for account in accounts.values())
+    setups = [account.setup for account in accounts.values()]
+    sampling = agree([setup.test.sampling for setup in setups], "1d")
+    period = core.parse_duration(sampling)
+    periods = agree([setup.periods for setup in setups], core.units.YEAR_DAYS * core.DAY / period)
+    measured = measure_whole(whole, start, period, periods, results)
+    rule = book.transfer
+    made = AccountsResult(
+        bars=tabulate_whole(whole),
+        transfers=desk.tabulate(),
+        attribution=attribute_accounts(accounts, paths, results, desk.log, book.fee),
+        measures=pd.DataFrame({"value": measured}).rename_axis("measure"),
+        results=results,
+        settings={
+            "rule": type(rule).__name__,
+            "transfer": repr(rule),
+            "every": book.every,
+            "delay": book.delay,
+            "fee": book.fee,
+            "settle": book.settle,
+            "settlement": book.currency or find_settlement(next(iter(results.values()))),
+            "sampling": sampling,
+            "results": {name: result.manifest["id"] for name, result in results.items()},
+        },
+    )
+    vars(made)["_look_for_rescues"] = lambda: look_for_rescues(accounts, results, desk)
+    return made
+
+
+def agree(values: list[Any], other: Any) -> Any:
+    """Return what all values are, or another where they differ."""
+    return values[0] if len({*values}) == 1 else other
+
+
+def with_transfers(account: LiveAccount) -> Setup:
+    """Return the setup of an account whose flows are its own and what it sent and received.
+
+    So its result says what happened to it, and a run of it alone repeats it. Transfers stand just
+    before the open at which they were booked, for flows of one time cannot be two.
+    """
+    setup = account.setup
+    if not account.list_transfers():
+        return setup
+    opens = account.opens
+    shifts = {LEAVING: 2, ARRIVING: 1}
+    amounts: dict[int, list[float]] = {}
+    for flow in account.list_transfers():
+        shift = 0 if flow.bar == account.first else shifts[flow.order]
+        amounts.setdefault(int(opens[flow.bar]) - shift, []).append(flow.amount)
+    own = setup.account.flows
+    if own is not None:
+        stamps = pd.DatetimeIndex(own.index).as_unit("ns").asi8.tolist()
+        for stamp, amount in zip(stamps, own.tolist(), strict=True):
+            amounts.setdefault(stamp, []).append(amount)
+    times = sorted(amounts)
+    flows = pd.Series(
+        [math.fsum(amounts[time]) for time in times],
+        index=core.utc_index(np.array(times, dtype=np.int64)),
+    )
+    changed = replace(setup.account, flows=flows)
+    test = setup.test.replace(account=replace(setup.test.account, flows=flows))
+    return setup._replace(account=changed, test=test)
+
+
+def look_for_rescues(
+    accounts: Mapping[str, LiveAccount], results: Mapping[str, Result], desk: TransferDesk
+) -> dict[str, float]:
+    """Return how often a transfer saved an account, or money lay elsewhere, with the amounts."""
+    elsewhere = [
+        amount for amount in find_money_elsewhere(accounts, results, desk.log) if amount > desk.fee
+    ]
+    saved = []
+    for name, account in accounts.items():
+        amount = find_saving_amount(account, results[name])
+        if amount > 0.0:
+            saved.append(amount)
+    return {
+        "saved_by_transfer": len(saved),
+        "saved_amount": math.fsum(saved),
+        "liquidated_with_money_elsewhere": len(elsewhere),
+        "money_elsewhere": math.fsum(elsewhere),
+    }
+
+
+def find_saving_amount(account: LiveAccount, result: Result) -> float:
+    """Return what had arrived when the account would have been liquidated without it; else 0."""
+    arrivals = [flow for flow in account.flows if flow.order == ARRIVING]
+    if not arrivals:
+        return 0.0
+    setup = account.setup
+    others: list[Flow] = [flow for flow in account.flows if flow.order != ARRIVING]
+    feed = make_room(setup, others)
+    alone = setup._replace(inputs=setup.inputs._replace(feed=feed))
+    outcome = run_account(alone, is_compiled=account.choice == "compiled", progress=None)
+    without = list_liquidations(outcome.entries)
+    if not without:
+        return 0.0
+    first = without[0]
+    if any(bar <= first for bar in list_liquidations(result.entries)):
+        return 0.0
+    return math.fsum(flow.amount for flow in arrivals if flow.bar <= first)
