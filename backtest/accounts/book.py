@@ -162,6 +162,34 @@ class Accounts:
         except OverflowedFormula:
             return self.live(setups, compile, progress, has_overflowed=True)
 
+    def compare(
+        self,
+        rules: Mapping[str, TransferRule | Any],
+        policies: AnyPolicy | Mapping[str, AnyPolicy],
+        *,
+        compile: Compile = True,  # noqa: A002 - the word of bt.run
+    ) -> pd.DataFrame:
+        """Run the same accounts under several rules, by name; return a row of measures for each.
+
+        The columns are those of :attr:`AccountsResult.metrics`, with the ``transfers`` that left,
+        what was ``sent``, and how often a transfer saved an account or money lay elsewhere.
+        """
+        if not isinstance(rules, Mapping) or not rules:
+            raise core.ParameterError(
+                "rules must be transfer rules by name, {'never': bt.Never()} for example, got "
+                f"{core.repr_plain(rules)}"
+            )
+        rows = {}
+        for name, rule in rules.items():
+            result = self.replace(transfer=rule).run(policies, compile=compile)
+            rows[name] = {
+                **result.metrics,
+                "transfers": float((result.transfers["sent"] > 0.0).sum()),
+                "sent": float(result.transfers["sent"].sum()),
+                **{number: float(getattr(result, number)) for number in result.numbers},
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
+
     def live(
         self,
         setups: Mapping[str, Setup],

@@ -196,7 +196,7 @@ class AccountsResult(SettingsResult):
     def list_parts(self) -> list[Part]:
         names = [*self.results]
         terms = [str(name) for name in self.attribution if name != "liquidations"]
-        money = {name: Head(name.replace("_", " "), "money", "money") for name in terms}
+        money = {name: Head(name_term(name), "money", "money") for name in terms}
         heads: dict[str, Head] = {**money, "liquidations": Head("liquidations", "", "count")}
         amounts = dict.fromkeys(("asked", "sent", "fee", "arrived"), "money")
         lines = self.bars[["equity", *(f"equity {name}" for name in names)]]
@@ -208,8 +208,9 @@ class AccountsResult(SettingsResult):
                 ShownChart("drawdown", "Drawdown", "Of the unit value of all accounts.",
                            self.bars[["drawdown"]], "area", percent="y", height=180),
             )),
-            Part("accounts", "By account", "Where the money was made, and where it went.", (
-                ShownTable(self.attribution.T, labels=Head("term"),
+            Part("accounts", "By account", "What each had, earned, sent and received.", (
+                ShownTable(self.attribution[[*SUMMARIZED]].rename(columns=name_term).T,
+                           labels=Head("money"),
                            heads={name: Head(name, "", "money") for name in names}),
             ), "summary"),
             Part("attribution", "By account", "Where the money was made, and where it went.", (
@@ -273,6 +274,13 @@ class AccountsResult(SettingsResult):
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         vars(made)["_elsewhere"] = core.from_plain(manifest["outcome"])
         return made
+
+
+SUMMARIZED = ("start", "deposits", "profit", "sent", "received", "transfer_fees", "end")
+
+
+def name_term(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def make_result(

@@ -21,7 +21,7 @@ import backtest
 from backtest import core
 from backtest.experiments import tables
 from backtest.experiments.draft import Draft, put, read_experiment
-from backtest.experiments.tables import JOBS, MODELS, Key, read_arguments, refuse_faults
+from backtest.experiments.tables import ACCOUNTS, JOBS, MODELS, Key, read_arguments, refuse_faults
 
 TABLES = (*tables.TABLES, *JOBS)
 """The tables of an experiment that are no model."""
@@ -335,6 +335,8 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
         replaced: tuple[str, ...] = ()
         if table == "run" and key in RULE_TABLES:
             replaced = (f"{key}_settings",)
+        elif name == "transfer.rule" and tables.get(table, {}).get("rule", value) != value:
+            replaced = ("settings",)
         elif table == "sweep" and key.partition(".")[0] in ("values", "draws"):
             replaced = ("values",) if key == "draws" else ("draws", "seed")
         for each in replaced:
@@ -378,6 +380,10 @@ def read_entry(name: str, text: str) -> Entry:
         return f"run.{table}_settings.{key}", parse_typed(text)
     if key and table in MODELS:
         return name, parse_typed(text)
+    if key and table == ACCOUNTS:
+        account, _, own = key.partition(".")
+        place, value = read_entry(own, text) if own else ("", text)
+        return f"{ACCOUNTS}.{account}.{place}", value
     if not key or table not in TABLES:
         return f"policy.settings.{name}", text
     known = read_keys(table).get(first)

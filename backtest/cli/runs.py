@@ -19,7 +19,7 @@ from backtest.core import ParameterError, did_you_mean, list_records
 from backtest.core.code_names import pd
 from backtest.experiments.draft import Draft, flatten, put
 from backtest.experiments.policy_names import OF_MODULE
-from backtest.experiments.tables import MODELS, Key
+from backtest.experiments.tables import ACCOUNTS, MODELS, Key
 from backtest.policies import format_title
 
 IN_SUMMARY = (
@@ -35,16 +35,23 @@ IN_SUMMARY = (
 def run(draft: Draft, *, output: Output) -> None:
     """Run an account through a market under a policy, and summarize the result.
 
+    With tables [accounts.NAME], several accounts, with transfers between them.
+
     backtest run --policy cppi --set multiplier=4 --data btc/
     backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
     """
     if not output.as_json:
         for each in IN_SUMMARY:
             warnings.simplefilter("ignore", each)
+    if draft.table(ACCOUNTS):
+        from backtest.cli.books import build_book  # noqa: PLC0415 - of several accounts alone
+
+        output.give_out(build_book(draft).run())
+        return
     output.give_out(build_experiment(draft).run())
 
 
-RESERVED = (*experiment.TABLES, *MODELS, *experiment.RULE_TABLES)
+RESERVED = (ACCOUNTS, *experiment.TABLES, *MODELS, *experiment.RULE_TABLES)
 """Names that ``--set`` reads as tables, and not as labels of policies."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from backtest.cli.command import command
 from backtest.cli.experiment import TABLES, read_keys
 from backtest.cli.printing import print_json
-from backtest.experiments.tables import MODELS, Key
+from backtest.experiments.tables import ACCOUNTS, MODELS, OF_ACCOUNT, Key
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors of TOML read."""
@@ -44,6 +44,14 @@ def make_schema() -> dict[str, Any]:
     venue["additionalProperties"] = {"$ref": "#/definitions/venue"}
     tables["compare"]["properties"]["policies"]["additionalProperties"] = {
         "$ref": "#/definitions/policy"
+    }
+    tables[ACCOUNTS] = {
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {name: tables[name] for name in OF_ACCOUNT},
+            "additionalProperties": False,
+        },
     }
     return {
         "$schema": DRAFT,

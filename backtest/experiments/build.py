@@ -15,7 +15,7 @@ from backtest.engine.conditions import Conditions, plain
 from backtest.experiments import venue_choice
 from backtest.experiments.draft import Draft, flatten
 from backtest.experiments.policy_names import read_policy
-from backtest.experiments.tables import DEFAULT_VENUE, SAMPLE
+from backtest.experiments.tables import ACCOUNTS, DEFAULT_VENUE, SAMPLE
 from backtest.margin import RateCurve
 from backtest.market import (
     Market,
@@ -50,6 +50,12 @@ def build_test(draft: Draft, kind: type[_C], show_progress: ShowProgress = show_
 
     Raises ParameterError, VenueError or DataError as the classes of its parts do.
     """
+    for name in (ACCOUNTS, "transfer"):
+        if draft.table(name):
+            raise core.ParameterError(
+                f"{name}: several accounts are run by `backtest run`, and by bt.Accounts; this "
+                "takes an experiment of one account"
+            )
     run, overlaid = draft.table("run"), draft.table("overlay")
     market = load_data(draft)
     markets = as_markets(market)

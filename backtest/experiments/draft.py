@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest import core
-from backtest.experiments.tables import SAMPLE, ReadKeys, is_policy, refuse_faults
+from backtest.experiments.tables import ACCOUNTS, SAMPLE, ReadKeys, is_policy, refuse_faults
 
 Tables = dict[str, dict[str, Any]]
 PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.quantities",
@@ -74,6 +74,17 @@ def read_experiment(file: Path, read_job: ReadKeys | None = None) -> Tables:
         if isinstance(value, str) and "\0" in value:
             raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
     refuse_faults(tables, read_job)
+    accounts = tables.pop(ACCOUNTS, {})
+    complete = complete_tables(tables, file.parent)
+    if accounts:
+        complete[ACCOUNTS] = {
+            name: complete_tables(own, file.parent) for name, own in accounts.items()
+        }
+    return complete
+
+
+def complete_tables(tables: Tables, folder: Path) -> Tables:
+    """Return tables with paths from the folder of their file; raise where a policy has no name."""
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
         if "name" not in table and not any(map(is_policy, table.values())):
@@ -82,7 +93,7 @@ def read_experiment(file: Path, read_job: ReadKeys | None = None) -> Tables:
     for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
         if isinstance(each, dict) and "contract" in each:
             each.setdefault("preset", "")
-    anchored: Tables = anchor(tables, file.parent)
+    anchored: Tables = anchor(tables, folder)
     return anchored
 
 
@@ -101,7 +112,8 @@ def anchor(value: Any, folder: Path, name: str = "") -> Any:
     if not isinstance(value, str) or value.partition(":")[0] == SAMPLE:
         return value
     table, _, key = name.partition(".")
-    if table in ("policy", "overlay", "compare") and key.endswith("name"):
+    is_name = table in ("policy", "overlay", "compare") and key.endswith("name")
+    if is_name or name == "transfer.rule":
         return re.sub(r"[^\s(),=]+\.py\b", find_policy, value)
     if table == "venue" and key.rpartition(".")[2] == "preset" and value.startswith("file:"):
         return f"file:{folder / value.removeprefix('file:')}"

@@ -84,6 +84,15 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "quote_age": (str, "How long a quote is the mark of its option (one bar)."),
         "max_age": (str, "Largest age of the last surface (14d)."),
     },
+    "transfer": {
+        "rule": (str, "Of several accounts: never, top-up, keep-shares, sweep-profits, or "
+                 "FILE.py:Class (never)."),
+        "settings": (dict, "Parameters of the rule."),
+        "every": (str, "How often the rule is asked, such as 1h (1d)."),
+        "delay": (str, "Time from leaving to arriving, such as 30min (0s)."),
+        "fee": (float, "Fee of a transfer, out of what is sent (0)."),
+        "settle": (str, "Currency that counts USD, USDT and USDC as one."),
+    },
 }  # fmt: skip
 """Keys that are no argument of the function of their table, or are written otherwise.
 
@@ -93,6 +102,10 @@ MODELS: dict[str, Any] = {"venue": Venue, "account": Account, "lending": RateCur
 """Tables of a model, which checks its own fields."""
 TABLES = tuple(name for name in OWN if name not in MODELS)
 """The other tables that describe a test, and its policies."""
+ACCOUNTS = "accounts"
+"""The table of several accounts, each with the tables of an experiment."""
+OF_ACCOUNT = ("data", "venue", "account", "lending", "policy", "overlay", "run", "options")
+"""The tables that an account has; those outside are of all accounts that have none."""
 JOBS = (
     *(
         "sweep",
@@ -211,31 +224,51 @@ def refuse_faults(tables: Mapping[str, Any], read_job: ReadKeys | None = None) -
 
     ``read_job`` gives the keys of a job's table, which is not looked into without it.
     """
-    known = [*TABLES, *JOBS, *MODELS]
-    faults: list[str] = []
-    for name, table in tables.items():
-        if name not in known:
-            faults.append(f"{name}: an experiment has no such table{suggest(name, known)}")
-        elif not isinstance(table, dict):
-            faults.append(f"{name}: must be a table, got {table!r:.60}")
-        elif name in TABLES:
-            faults += list_table_faults(name, table, read_keys(name))
-        elif name in JOBS:
-            keys = None if read_job is None else read_job(name)
-            faults += [] if keys is None else list_table_faults(name, table, keys)
-        else:
-            own = {f"{name}.{key}": each for key, each in table.items() if isinstance(each, dict)}
-            for place, each in {name: table, **own}.items():
-                if not isinstance(each.get("preset", ""), str):
-                    faults.append(f"{place}.preset: must be text, got {each['preset']!r:.60}")
+    faults = [*list_faults(tables, read_job)]
     if faults:
         raise core.ParameterError("\n".join(dict.fromkeys(faults)))
+
+
+def list_faults(
+    tables: Mapping[str, Any], read_job: ReadKeys | None, lead: str = ""
+) -> Iterator[str]:
+    """Yield the faults of an experiment's tables, or of those of one of its accounts."""
+    known = [*OF_ACCOUNT] if lead else [*TABLES, *JOBS, *MODELS, ACCOUNTS]
+    for name, table in tables.items():
+        place = f"{lead}{name}"
+        if name not in known:
+            owner = "an account" if lead else "an experiment"
+            yield f"{place}: {owner} has no such table{suggest(name, known)}"
+        elif not isinstance(table, dict):
+            yield f"{place}: must be a table, got {table!r:.60}"
+        elif name == ACCOUNTS:
+            yield from list_account_faults(table, read_job)
+        elif name in TABLES:
+            yield from list_table_faults(place, table, read_keys(name))
+        elif name in JOBS:
+            keys = None if read_job is None else read_job(name)
+            yield from [] if keys is None else list_table_faults(place, table, keys)
+        else:
+            own = {f"{place}.{key}": each for key, each in table.items() if isinstance(each, dict)}
+            for part, each in {place: table, **own}.items():
+                if not isinstance(each.get("preset", ""), str):
+                    yield f"{part}.preset: must be text, got {each['preset']!r:.60}"
+
+
+def list_account_faults(accounts: Mapping[str, Any], read_job: ReadKeys | None) -> Iterator[str]:
+    """Yield the faults of the tables of several accounts."""
+    for name, tables in accounts.items():
+        if isinstance(tables, dict):
+            yield from list_faults(tables, read_job, lead=f"{ACCOUNTS}.{name}.")
+        else:
+            yield f"{ACCOUNTS}.{name}: must be a table of tables, got {tables!r:.60}"
 
 
 def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterator[str]:
     for name, value in table.items():
         place = f"{title}.{name}"
-        if title == "policy" and name not in keys and is_policy(value):
+        is_of_policies = title.rpartition(".")[2] == "policy"
+        if is_of_policies and name not in keys and is_policy(value):
             yield from list_table_faults(place, value, keys)
         elif name not in keys:
             own = f"; parameters belong in {title}.settings" if "settings" in keys else ""
