@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest import core
-from backtest.accounts import Accounts, AccountsResult, TransferRule
+from backtest.accounts.book import Accounts
+from backtest.accounts.result import AccountsResult
 from backtest.accounts.rules import RULES as TRANSFER_RULES
+from backtest.accounts.rules import TransferRule
 from backtest.cli.build import build_experiment
 from backtest.cli.experiment import parse_typed
 from backtest.cli.printing import show_progress
