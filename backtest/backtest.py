@@ -1042,6 +1042,8 @@ class Backtest(Conditions):
         daily_loss: float | None = 0.05,
         trailing: Literal["close", "intrabar"] | None = None,
         locked: float | None = None,
+        min_days: int = 0,
+        consistency: float | None = None,
         days: int = 30,
         paths: Paths | None = None,
         threads: int = 1,
@@ -1062,9 +1064,14 @@ class Backtest(Conditions):
             limit. It must be that of the account, if that has one.
         trailing : str or None
             None: the maximum loss counts from the capital. ``"close"``: from the highest equity at
-            an end of a day; ``"intrabar"``: from that at any close of a bar.
+            an end of a day; ``"intrabar"``: from the highest inside bars.
         locked : float or None
             Where the trailing floor stops rising, over the capital: 0 at the capital.
+        min_days : int
+            The first day, counted from 1, on which an account can pass. It trades on until then.
+        consistency : float or None
+            The most that the best day may be of the profit at the target, as a fraction. Until it
+            is, the account trades on.
         days : int
             Days until the end, after which an account is undecided.
         paths : Paths, optional
@@ -1075,8 +1082,11 @@ class Backtest(Conditions):
 
         Notes
         -----
-        On history, accounts begin anew at first opens of days, so far apart that they have no bar
-        in common. Of a constant quantity without drift, costs and end, b / (a + b) pass.
+        Target and maximum loss are tested at the most and the least equity of a bar, as
+        liquidations see it, by mark prices on their way through the bar. One that reaches both
+        fails, and is counted. On history, accounts begin anew at first opens of days, so far apart
+        that they have no bar in common. Of a constant quantity without drift, costs and end,
+        b / (a + b) pass.
         """
         from backtest.risk.funded import passing_probability
 
@@ -1088,6 +1098,8 @@ class Backtest(Conditions):
             daily_loss=daily_loss,
             trailing=trailing,
             locked=locked,
+            min_days=min_days,
+            consistency=consistency,
             days=days,
             paths=paths,
             threads=threads,

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from backtest.account.quiet import pick_prices, value_one
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
-    from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
+    from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, note_extremes
+    from backtest.account.price_walk import stop_position
 else:
     __getattr__ = find_lazily(__name__, {
         "account.account": (
@@ -66,7 +67,7 @@ else:
             "write_parts"
         ),
         "account.position": "charge compute_entry compute_root find_line follow_prices",
-        "account.price_walk": "aim_at_leg choose_turns find_stop stop_position",
+        "account.price_walk": "aim_at_leg choose_turns find_stop note_extremes stop_position",
         "account.quiet": (
             "InitialBracket One Prices close_quietly compute_equity_of_one "
             "compute_in_bracket fill_at_open finish_at_close "

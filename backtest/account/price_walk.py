@@ -438,11 +438,14 @@ def walk(bar: r.AccountBar, t: int) -> None:
     is_filling = terms.fill == r.RESTING and is_any_reached(state, quotes, scratch)
     is_sensed = is_filling or is_walking(terms, state)
     if not is_sensed and is_quiet(bar):
+        note_extremes(bar, t)
         return
     start_walk(quotes, scratch)
     choose_turns(bar)
     if is_sensed and not is_filling and is_sound_on_path(bar):
+        note_extremes(bar, t)
         return
+    begin_extremes(bar)
     is_both = False
     for i in range(len(state.positions)):
         is_both = is_both or (r.is_held(state, i) and is_both_reached(bar, i))
@@ -461,6 +464,51 @@ def walk(bar: r.AccountBar, t: int) -> None:
                 position.best = max(best, now) if is_long else min(best, now)
     if is_ambiguous and state.wallet.pool_failed == 0.0:
         bar.ledger[len(bar.ledger) - 1].ambiguous_bars += 1.0
+
+
+def note_extremes(bar: r.AccountBar, t: int) -> None:
+    """Write the least and the most equity of a bar in which nothing acts, at its extreme marks.
+
+    With ``intrabar="worst"`` each position is at its adverse, and at its favorable one.
+    """
+    terms, feed, state, extremes = bar.terms, bar.feed, bar.state, bar.scratch.extremes
+    if len(extremes) == 0:
+        return
+    at_low = at_high = state.wallet.cash
+    worst = best = state.wallet.cash
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        fixed = position.margin if r.is_isolated(terms, i) else 0.0
+        low = high = fixed
+        if position.quantity != 0.0:
+            fixed -= position.quantity * position.entry if r.is_isolated(terms, i) else 0.0
+            low = fixed + position.quantity * r.read_value(terms, feed.mark_low, t, i)
+            high = fixed + position.quantity * r.read_value(terms, feed.mark_high, t, i)
+        at_low += low
+        at_high += high
+        worst += min(low, high)
+        best += max(low, high)
+    is_worst = terms.intrabar == r.WORST
+    extremes[0] = worst if is_worst else min(at_low, at_high)
+    extremes[1] = best if is_worst else max(at_low, at_high)
+
+
+def begin_extremes(bar: r.AccountBar) -> None:
+    """Forget the extremes of the equity, and note it at the opens."""
+    extremes = bar.scratch.extremes
+    if len(extremes) > 0:
+        extremes[0] = math.inf
+        extremes[1] = -math.inf
+        follow_extremes(bar)
+
+
+def follow_extremes(bar: r.AccountBar) -> None:
+    """Note the equity at the marks where the walk stands."""
+    scratch = bar.scratch
+    if len(scratch.extremes) > 0:
+        equity = balance.compute_equity_at(bar.terms, bar.state, scratch.mark, scratch.price)
+        scratch.extremes[0] = min(scratch.extremes[0], equity)
+        scratch.extremes[1] = max(scratch.extremes[1], equity)
 
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
@@ -636,6 +684,7 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
             break
         who = event.who
         advance(scratch, event.place)
+        follow_extremes(bar)
         if event.what == POOL:
             balance.value_at(state, scratch.mark, scratch.price)
             pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(bar.terms, state))
@@ -649,7 +698,9 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
             fill_resting(bar, t, who)
         else:
             stop_position(bar, t, who, event.kind, event.value)
+        follow_extremes(bar)
     advance(scratch, 1.0)
+    follow_extremes(bar)
 
 
 def advance(scratch: r.Scratch, place: float) -> None:

@@ -675,7 +675,8 @@ class Scratch(NamedTuple):
 
     The arrays are columns of the walk, ``price*`` of that of collateral. ``shares`` of shape
     (n + C,) are Euler shares, ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not
-    counted), see :mod:`.order_limits`, and ``money`` the sums of the bar.
+    counted), see :mod:`.order_limits`, and ``money`` the sums of the bar. ``extremes`` are the
+    least and the most equity on the way of prices (empty: not noted).
     """
 
     plans: Structs[OrderPlan]
@@ -694,6 +695,7 @@ class Scratch(NamedTuple):
     shares: FloatArray
     cuts: FloatArray
     money: Money
+    extremes: FloatArray
 
 
 STAGES = OrderPlan.names()[OrderPlan.names().index("allowed_by_margin") :]
@@ -701,7 +703,7 @@ OF_WALK = ("last", "last_end", "between", "mark", "mark_end", "value_aside", "ca
 OF_ASSETS = ("price", "price_end", "price_aside")
 
 
-def new_scratch(n: int, assets: int, cuts: FloatArray) -> Scratch:
+def new_scratch(n: int, assets: int, cuts: FloatArray, *, has_extremes: bool = False) -> Scratch:
     """Return room for n instruments and some collateral; no contracts are asked for."""
     plans, walk, prices = Structs(OrderPlan, n), Structs(Walk, n), Structs(AssetWalk, assets)
     for name in ("target_contracts", *STAGES):
@@ -710,8 +712,9 @@ def new_scratch(n: int, assets: int, cuts: FloatArray) -> Scratch:
     columns |= {name: prices.column(name) for name in OF_ASSETS}
     shares = np.zeros(n + assets)
     return Scratch(
-        plans=plans, walk=walk, assets=prices, shares=shares, cuts=cuts, money=Money(), **columns
-    )
+        plans=plans, walk=walk, assets=prices, shares=shares, cuts=cuts, money=Money(),
+        extremes=np.zeros(2 if has_extremes else 0), **columns,
+    )  # fmt: skip
 
 
 def share(record: Any) -> Any:

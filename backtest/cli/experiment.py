@@ -66,6 +66,8 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "daily_loss": (float, "With --target: the loss of a day, 0 for no limit (0.05)."),
         "trailing": (str, "With --target: maximum loss from the highest 'close' of a day, or "
                      "'intrabar'."),
+        "min_days": (int, "With --target: the first day on which an account can pass (0)."),
+        "consistency": (float, "With --target: the most that the best day may be of the profit."),
         "locked": (float, "With --target: where the trailing floor stops, over the capital."),
         "days": (int, "With --target: days until the end (30)."),
     },

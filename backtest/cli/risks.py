@@ -33,7 +33,7 @@ PATHS = list_flags("paths", "model paths horizon seed drift funding correlation"
 FromRun = Annotated[
     bool, option("Run the experiment, and continue from its last close.", "--from-run")
 ]
-FUNDED = "target max_loss daily_loss trailing locked days"
+FUNDED = "target max_loss daily_loss trailing locked min_days consistency days"
 """Keys of ``[risk]`` of a funded account."""
 RISK = f"horizons find_leverage default_rate recovery frontier threads {FUNDED}"
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from backtest.engine.formulas import write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
-    from backtest.engine.loop import DAY_OPEN, LIQUIDATED, RUINED, WEALTH, Deciders, RunTape
+    from backtest.engine.loop import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, RUINED
+    from backtest.engine.loop import WEALTH, Deciders, RunTape
     from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
@@ -64,7 +65,7 @@ else:
             "start_account_state start_day"
         ),
         "engine.loop": (
-            "DAY_OPEN Deciders LIQUIDATED RUINED RunTape WEALTH"
+            "DAY_OPEN Deciders LEAST_WEALTH LIQUIDATED MOST_WEALTH RUINED RunTape WEALTH"
         ),
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "

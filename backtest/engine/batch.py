@@ -403,7 +403,7 @@ class BatchLoop:
         self.has_overflowed = False
 
     def live(self, laid: Laid, first: int) -> FloatArray:
-        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (6, lanes, width).
+        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (8, lanes, width).
 
         Raises LaneFault if a policy returned a negative leverage, or the books did not balance.
         """
@@ -414,7 +414,7 @@ class BatchLoop:
         return lives.reshape(N_LIVES, laid.lanes, laid.width)
 
     def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
-        """Yield the same rows, (6, width), of an account that is new at each of some bars.
+        """Yield the same rows, (8, width), of an account that is new at each of some bars.
 
         Its setup is that of the whole market, and its histories may overlap; they end with the
         data. With the rows comes the place of the bar in ``firsts``, which rise. Rows that are
@@ -473,7 +473,8 @@ class BatchLoop:
         inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
         tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
         tape.is_on[0] = 0
-        records = new_quotes(n, assets), driver.new_scratch(n, assets), driver.new_ledger(n)
+        scratch = driver.new_scratch(n, assets, has_extremes=True)
+        records = new_quotes(n, assets), scratch, driver.new_ledger(n)
         market = (inputs.feed, inputs.clock, inputs.log_returns)
         is_same = inputs.fees is None and not inputs.changes
         terms = inputs.terms if loop.pack is None or not is_same else loop.pack(inputs.terms)

@@ -41,8 +41,10 @@ NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
 """In a loop that does not count what limits take."""
 
 
-def new_scratch(n: int, assets: int, cuts: core.FloatArray = NO_CUTS) -> a.Scratch:
-    return records.new_scratch(n, assets, cuts)
+def new_scratch(
+    n: int, assets: int, cuts: core.FloatArray = NO_CUTS, *, has_extremes: bool = False
+) -> a.Scratch:
+    return records.new_scratch(n, assets, cuts, has_extremes=has_extremes)
 
 
 def new_cuts(n: int) -> core.FloatArray:

@@ -114,9 +114,10 @@ class Lanes(NamedTuple):
     ``places`` of shape (lanes, 6) has the first bar of each lane, the first one simulated, one
     past the last, the numbers of its first settlement and flow, and the time, ns, at which it
     began. ``known`` of shape (lanes, n + 1) has the first bar at which each policy is asked.
-    ``lives`` of shape (5, bars) are wealth, liquidations, bad debt, margin calls and
-    whether the account is ruined. ``numbers`` are those of the account and of the memory of its
-    policies, which begin each life as in ``begun``.
+    ``lives`` of shape (8, bars) are wealth, liquidations, bad debt, margin calls, whether the
+    account is ruined, the base of the day, and the least and the most wealth of the bar.
+    ``numbers`` are those of the account and of the memory of its policies, which begin each life as
+    in ``begun``.
     """
 
     places: IntArray
@@ -268,8 +269,8 @@ class Deciders(NamedTuple):
 N_SHOWN = 16
 BEGIN, FIRST, STOP, SETTLED, FLOWED, STARTED = range(6)
 """Columns of ``Lanes.places``."""
-N_LIVES = 6
-WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN = range(N_LIVES)
+N_LIVES = 8
+WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN, LEAST_WEALTH, MOST_WEALTH = range(N_LIVES)
 """Rows of ``Lanes.lives``."""
 PART, WHOLE = 1, 2
 """What a policy reads of the account: nothing of its margin, or anything."""
@@ -393,7 +394,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
             count_bar(bar, clock, tally, tape.before, equity, is_fast, close, log_returns, t)
             count_over_cap(bar, close.gross)
         if lives.shape[1] > 0:
-            write_life(bar, lives, is_fast, t)
+            write_life(bar, lives, is_fast, is_fast, t)
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
         write_row(bar, tape, is_recorded, is_fast, t)
@@ -495,7 +496,7 @@ def pass_quiet(
             tape.before[0] = mark_before
             count_bar(bar, clock, tally, tape.before, before, False, close, log_returns, t)
         if tape.lanes.lives.shape[1] > 0:
-            write_life(bar, tape.lanes.lives, how == QUIET, t)
+            write_life(bar, tape.lanes.lives, how == QUIET, how != WHOLE, t)
 
         if not decide_quietly(bar, deciders, asking, one, close, t):
             return t, NEGATIVE
@@ -663,10 +664,20 @@ def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> Non
     write_of(columns.target, position.leverage, row, 0)
 
 
-def write_life(bar: a.AccountBar, lives: FloatArray, is_fast: bool, t: int) -> None:
-    """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths."""
+def write_life(
+    bar: a.AccountBar, lives: FloatArray, is_fast: bool, has_no_walk: bool, t: int
+) -> None:
+    """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths.
+
+    Wealth is that at the close, and the least and the most on the way of prices to it.
+    """
     wallet, money = bar.state.wallet, bar.scratch.money
+    if has_no_walk:
+        a.note_extremes(bar, t)
+    extremes = bar.scratch.extremes
     lives[WEALTH, t] = wallet.equity + wallet.reserve
+    lives[LEAST_WEALTH, t] = min(extremes[0], wallet.equity) + wallet.reserve
+    lives[MOST_WEALTH, t] = max(extremes[1], wallet.equity) + wallet.reserve
     lives[DAY_OPEN, t] = wallet.day_open
     lives[RUINED, t] = wallet.is_ruined
     if not is_fast:

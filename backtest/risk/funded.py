@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
-from backtest.core.fields import INNER_SHARE
+from backtest.core.fields import INNER_SHARE, SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -32,9 +32,10 @@ class Challenge(NamedTuple):
     """The rules of a funded account, as fractions of the capital.
 
     ``trailing`` is None for a maximum loss from the capital, ``"close"`` from the highest equity at
-    ends of days, ``"intrabar"`` from that at any close of a bar; its floor stops rising at
+    ends of days, ``"intrabar"`` from the highest inside bars; its floor stops rising at
     ``1 + locked``. The daily loss counts from the equity at the first open of the day, as a
-    fraction of it, or of the capital if ``is_of_capital``.
+    fraction of it, or of the capital if ``is_of_capital``. An account passes from day ``min_days``
+    on, if its best day is at most ``consistency`` of its profit; without either, 0 and None.
     """
 
     target: float
@@ -43,41 +44,107 @@ class Challenge(NamedTuple):
     trailing: str | None
     locked: float | None
     is_of_capital: bool
+    min_days: int = 0
+    consistency: float | None = None
+
+
+class Wealth(NamedTuple):
+    """Wealth of accounts over the capital, each of shape (n_paths, n_bars).
+
+    At closes, the ``least`` and the ``most`` inside bars, and that at the first open of the day,
+    ``opened``.
+    """
+
+    close: core.FloatArray
+    least: core.FloatArray
+    most: core.FloatArray
+    opened: core.FloatArray
+
+    @property
+    def before(self) -> core.FloatArray:
+        return np.concatenate([np.ones((len(self.close), 1)), self.close[:, :-1]], axis=1)
+
+
+def read_wealth(
+    close: core.FloatArray,
+    day: core.IntArray,
+    least: core.FloatArray | None = None,
+    most: core.FloatArray | None = None,
+    opened: core.FloatArray | None = None,
+) -> Wealth:
+    """Return the record of accounts, by default without anything inside bars.
+
+    A day opens at the close before, unless ``opened`` says at what.
+    """
+    found = Wealth(close, close if least is None else least, close if most is None else most, close)
+    if opened is None:
+        first = np.where(find_first_bars(day), np.arange(len(day)), 0)
+        opened = found.before[:, np.maximum.accumulate(first)]
+    return found._replace(opened=opened)
+
+
+def find_first_bars(day: core.IntArray) -> core.BoolArray:
+    return np.asarray(np.diff(day, prepend=day[0] - 1) != 0)
+
+
+def find_floors(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.FloatArray:
+    """Return the floor of the maximum loss in each bar, (n_paths, n_bars).
+
+    One that trails inside bars follows the most of the bar itself: what it reached first is not
+    known, and the worse is assumed.
+    """
+    if rules.trailing is None:
+        return np.full(wealth.close.shape, 1.0 - rules.max_loss)
+    peaks = wealth.most
+    if rules.trailing == "close":
+        peaks = np.where(find_first_bars(day), wealth.before, 1.0)
+    floor = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1) - rules.max_loss
+    return np.asarray(floor if rules.locked is None else np.minimum(floor, 1.0 + rules.locked))
+
+
+def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.BoolArray:
+    """Return whether the most of a bar reaches the target, under the rules of days."""
+    is_passed = wealth.most >= 1.0 + rules.target - 1e-12
+    is_passed &= day - day[0] + 1 >= rules.min_days
+    if rules.consistency is None:
+        return np.asarray(is_passed)
+    # The best of the days before, at their last closes, and of this one up to the target.
+    is_last = np.append(np.diff(day) != 0, False)
+    profits = np.where(is_last, wealth.close - wealth.opened, -np.inf)
+    profits = np.concatenate([np.full((len(profits), 1), -np.inf), profits[:, :-1]], axis=1)
+    best = np.maximum(np.maximum.accumulate(profits, axis=1), wealth.most - wealth.opened)
+    return np.asarray(is_passed & (best <= rules.consistency * (wealth.most - 1.0) + 1e-12))
 
 
 def judge(
-    rules: Challenge,
-    wealth: core.FloatArray,
-    day: core.IntArray,
-    opened: core.FloatArray | None = None,
-) -> tuple[core.IntArray, core.IntArray]:
+    rules: Challenge, wealth: Wealth, day: core.IntArray
+) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
     """Return the outcome of each path, a place in ``OUTCOMES``, and the bar that decides it.
 
-    ``wealth`` of shape (n_paths, n_bars) at closes, over the capital; ``day`` (n_bars,) numbers the
-    day of each bar; ``opened`` (n_paths, n_bars) is the equity at the first open of its day, by
-    default that at the close before. The bar is n_bars where nothing is decided. A bar that reaches
-    a floor fails, by the higher one.
+    With it whether that bar reaches both the target and a floor: it fails, by the higher floor.
+    ``day`` (n_bars,) numbers the day of each bar. The bar is n_bars where nothing is decided. The
+    daily loss is seen at closes: the account was closed where it acted.
     """
-    n, bars = wealth.shape
-    before = np.concatenate([np.ones((n, 1)), wealth[:, :-1]], axis=1)
-    is_first = np.diff(day, prepend=day[0] - 1) != 0
-    if opened is None:
-        opened = before[:, np.maximum.accumulate(np.where(is_first, np.arange(bars), 0))]
-    floor = np.full((n, bars), 1.0 - rules.max_loss)
-    if rules.trailing is not None:
-        peaks = np.where(is_first, before, 1.0) if rules.trailing == "close" else before
-        floor = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1) - rules.max_loss
-        floor = floor if rules.locked is None else np.minimum(floor, 1.0 + rules.locked)
+    n, bars = wealth.close.shape
+    floor = find_floors(rules, wealth, day)
     daily = np.full((n, bars), -np.inf)
     if rules.daily_loss is not None:
-        daily = opened - rules.daily_loss * (1.0 if rules.is_of_capital else opened)
-    is_failed = wealth <= np.maximum(floor, daily) + REACHED
-    is_done = is_failed | (wealth >= 1.0 + rules.target - 1e-12)
+        daily = wealth.opened * (1.0 - rules.daily_loss)
+        if rules.is_of_capital:
+            daily = wealth.opened - rules.daily_loss
+    is_daily = wealth.close <= daily + REACHED
+    is_maximum = wealth.least <= floor + REACHED
+    is_failed = is_daily | is_maximum
+    is_passed = find_passes(rules, wealth, day)
+    is_done = is_failed | is_passed
     at = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
+    is_decided = at < bars
+
     rows, last = np.arange(n), np.minimum(at, bars - 1)
-    cause = np.where(daily[rows, last] > floor[rows, last], DAILY, MAXIMUM)
+    cause = np.where(is_daily & ((daily > floor) | ~is_maximum), DAILY, MAXIMUM)[rows, last]
     found = np.where(is_failed[rows, last], cause, PASSED)
-    return np.where(at < bars, found, UNDECIDED), at
+    is_both = is_decided & is_failed[rows, last] & is_passed[rows, last]
+    return np.where(is_decided, found, UNDECIDED), at, is_both
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,8 +155,9 @@ class PassingProbability(SettingsResult):
     ----------
     table : DataFrame
         By source, ``paths`` and ``history`` (starts without a bar in common): ``n``; the shares
-        ``passed``, ``daily_loss``, ``max_loss`` and ``undecided``, which add up to 1; ``low`` and
-        ``high``, the 95 % interval of what passed; ``days``, the median to pass.
+        ``passed``, ``daily_loss``, ``max_loss`` and ``undecided``, which add up to 1; ``both``, of
+        those that failed in a bar that reaches the target too; ``low`` and ``high``, the 95 %
+        interval of what passed; ``days``, the median to pass.
     by_day : DataFrame
         By day, the shares of paths that have had each outcome by its end.
     """
@@ -123,10 +191,12 @@ class PassingProbability(SettingsResult):
     @property
     def details(self) -> str:
         drawn = self.settings["paths"]
+        both = core.format_percent(float(self.table["both"].iloc[0]))
         return (
             f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}. "
-            "The interval is of 95 %, of the simulation alone. Target and maximum loss are tested "
-            "at closes of bars, the daily loss inside them."
+            "The interval is of 95 %, of the simulation alone. Target, maximum loss and daily loss "
+            f"are tested inside bars; {both} fail in a bar that reaches the target too, and may "
+            "have passed."
         )
 
     def list_numbers(self) -> list[Headline]:
@@ -140,6 +210,7 @@ class PassingProbability(SettingsResult):
         heads = {
             "n": Head("accounts", "", "count"), "days": Head("median", "days to pass", "number"),
             **{name: Head(name.replace("_", " "), "share", "percent") for name in OUTCOMES},
+            "both": Head("failed", "in a bar of both", "percent"),
             **{name: Head(name, "of passed", "percent") for name in ("low", "high")},
         }  # fmt: skip
         colors = {"passed": "accent", "daily loss": "loss", "max loss": "neutral"}
@@ -154,7 +225,7 @@ class PassingProbability(SettingsResult):
 
 
 @core.checked_only("paths", "compile", "progress")
-def passing_probability(
+def passing_probability(  # noqa: PLR0913 - as the method
     conditions: Conditions,
     policy: AnyPolicy,
     *,
@@ -163,6 +234,8 @@ def passing_probability(
     daily_loss: Annotated[float | None, INNER_SHARE] = 0.05,
     trailing: Literal["close", "intrabar"] | None = None,
     locked: float | None = None,
+    min_days: int = 0,
+    consistency: float | None = None,
     days: int = 30,
     paths: Paths | None = None,
     threads: int = 1,
@@ -179,7 +252,13 @@ def passing_probability(
         None if daily_loss is None else INNER_SHARE.check("daily_loss", daily_loss),
         None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
         None if locked is None else core.Real().check("locked", locked), basis == "initial",
+        core.Whole(0).check("min_days", min_days),
+        None if consistency is None else SHARE.check("consistency", consistency),
     )  # fmt: skip
+    if rules.min_days > days:
+        raise core.ParameterError(
+            f"min_days must be at most the {days} days of the challenge, got {rules.min_days}"
+        )
     if rules.locked is not None and rules.trailing is None:
         raise core.ParameterError(
             f"locked is used only with trailing, 'close' for example, got {rules.locked:g}"
@@ -206,21 +285,23 @@ def passing_probability(
         raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")
     passed = passed[passed <= days]
     day = number_days(drawn.calendar.time[1 : len(passed) + 1], zone)
-    found = [
-        judge(rules, lives.wealth[:, : len(day)] / capital, day,
-              lives.day_open[:, : len(day)] / capital)
-        for lives in runner.run_chunks(threads=core.Whole(1).check("threads", threads),
-                                       progress=progress)
-    ]  # fmt: skip
-    outcome, at = (np.concatenate(each) for each in zip(*found, strict=True))
-    rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)])}
+    found = []
+    count = core.Whole(1).check("threads", threads)
+    for lives in runner.run_chunks(threads=count, progress=progress):
+        kept = (lives.wealth, lives.least, lives.most, lives.day_open)
+        close, least, most, opened = (each[:, : len(day)] / capital for each in kept)
+        base = opened if rules.daily_loss is not None else None
+        found.append(judge(rules, read_wealth(close, day, least, most, base), day))
+    outcome, at, is_both = (np.concatenate(each) for each in zip(*found, strict=True))
+    rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)], is_both)}
     past = []
-    for wealth, opened, days_of, since in live_past(runner, len(day), zone):
-        code, decided = (int(each[0]) for each in judge(rules, wealth[None], days_of, opened[None]))
-        past.append((code, int(since[min(decided, len(since) - 1)])))
+    for (close, least, most, opened), days_of, since in live_past(runner, len(day), zone):
+        base = opened if rules.daily_loss is not None else None
+        code, decided, both = judge(rules, read_wealth(close, days_of, least, most, base), days_of)
+        past.append((int(code[0]), int(since[min(int(decided[0]), len(since) - 1)]), bool(both[0])))
     if past:
-        codes, taken = (np.array(each) for each in zip(*past, strict=True))
-        rows["history"] = describe_outcomes(codes, taken)
+        codes, taken, are_both = (np.array(each) for each in zip(*past, strict=True))
+        rows["history"] = describe_outcomes(codes, taken, are_both)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
     settings = describe_terms(policy, test) | {
         "rules": rules._asdict(), "days": days, "paths": drawn.describe(),
@@ -240,20 +321,24 @@ def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
     return np.asarray(local.as_unit("ns").asi8 // DAY)
 
 
-def describe_outcomes(outcome: core.IntArray, days: core.IntArray) -> dict[str, float]:
+def describe_outcomes(
+    outcome: core.IntArray, days: core.IntArray, is_both: core.BoolArray
+) -> dict[str, float]:
     n, passed = len(outcome), outcome == PASSED
     shares = {name: float(np.mean(outcome == k)) for k, name in enumerate(OUTCOMES)}
     _, low, high = estimate(int(passed.sum()), n, 0.95)
     median = float(np.median(days[passed])) if passed.any() else math.nan
-    return {"n": float(n), **shares, "low": low, "high": high, "days": median}
+    both = float(np.mean(is_both))
+    return {"n": float(n), **shares, "both": both, "low": low, "high": high, "days": median}
 
 
 def live_past(
     runner: PathsRunner, bars: int, zone: str
-) -> Iterator[tuple[core.FloatArray, core.FloatArray, core.IntArray, core.IntArray]]:
-    """Yield the wealth and the base of its day, over the capital, days and days since the start.
+) -> Iterator[tuple[core.FloatArray, core.IntArray, core.IntArray]]:
+    """Yield wealth over the capital, (4, 1, n_bars), days and days since the start.
 
-    They are those of accounts that share no bar.
+    Wealth is that at closes, the least, the most, and the base of its day. They are those of
+    accounts that share no bar.
     """
     markets = as_markets(runner.paths.history)
     opens = number_days(markets.time, zone)
@@ -271,5 +356,6 @@ def live_past(
     for k, lives in runner.live_past(np.array(chosen), bars + 1):
         rows = slice(chosen[k] + 1, chosen[k] + 1 + bars)
         since = np.ceil((markets.time[rows] + markets.interval - markets.time[rows][0]) / DAY)
-        wealth, opened = lives[[engine.WEALTH, engine.DAY_OPEN], 1:] / runner.account.capital
-        yield wealth, opened, opens[rows], since.astype(np.int64)
+        kept = [engine.WEALTH, engine.LEAST_WEALTH, engine.MOST_WEALTH, engine.DAY_OPEN]
+        wealth = lives[kept, None, 1:] / runner.account.capital
+        yield wealth, opens[rows], since.astype(np.int64)

@@ -57,6 +57,8 @@ class PathLives(NamedTuple):
     calls: core.FloatArray
     is_ruined: core.FloatArray
     day_open: core.FloatArray
+    least: core.FloatArray
+    most: core.FloatArray
     closes: core.FloatArray
 
 

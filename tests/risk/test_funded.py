@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.funded import Challenge, judge, number_days
+from backtest.risk.funded import Challenge, Wealth, judge, number_days, read_wealth
 from backtest.risk.liquidations import PathsRunner
 from backtest.strategies import Constant
-from tests.kit import check_refused, free_venue
+from tests.kit import check_refused, free_venue, market_of
 
 PLAIN = Challenge(0.1, 0.1, None, None, None, is_of_capital=False)
 CORRECTED = 0.5826
@@ -20,7 +20,7 @@ CORRECTED = 0.5826
 def outcome(rules, *wealth, days=None):
     """Return the outcome and the bar of one path; each bar is a day unless told."""
     day = np.arange(len(wealth)) if days is None else np.array(days)
-    found, at = judge(rules, np.array([wealth]), day)
+    found, at, _ = judge(rules, read_wealth(np.array([wealth]), day), day)
     return ("passed", "daily_loss", "max_loss", "undecided")[found[0]], int(at[0])
 
 
@@ -41,6 +41,105 @@ def test_the_judgement_by_hand(rules, wealth, days, expected):
     assert outcome(rules, *wealth, days=days) == expected
 
 
+def judge_closes(rules, wealth, day):
+    return judge(rules, read_wealth(wealth, day), day)[0]
+
+
+def judge_bars(rules, *bars, days=None):
+    """Return outcome, bar and whether it reached both, of bars of (least, most, close)."""
+    day = np.arange(len(bars)) if days is None else np.array(days)
+    least, most, close = (np.array([each]) for each in zip(*bars, strict=True))
+    found, at, both = judge(rules, read_wealth(close, day, least, most), day)
+    return ("passed", "daily_loss", "max_loss", "undecided")[found[0]], int(at[0]), bool(both[0])
+
+
+TRAILING = PLAIN._replace(target=0.5, trailing="intrabar")
+
+
+@pytest.mark.parametrize(("rules", "bars", "days", "expected"), [
+    (PLAIN, [(1.0, 1.1, 1.02)], None, ("passed", 0, False)),
+    (PLAIN, [(0.9, 1.0, 0.98)], None, ("max_loss", 0, False)),
+    (PLAIN, [(0.9, 1.1, 1.0)], None, ("max_loss", 0, True)),  # the order is not known
+    # 1.2 inside the first bar: the floor is 1.1 from there on, for its own least and close too
+    (TRAILING, [(1.11, 1.2, 1.15), (1.12, 1.16, 1.14)], None, ("undecided", 2, False)),
+    (TRAILING, [(1.11, 1.2, 1.15), (1.1, 1.16, 1.14)], None, ("max_loss", 1, False)),
+    (TRAILING, [(1.09, 1.2, 1.15)], None, ("max_loss", 0, False)),
+    # at ends of days alone the same bars leave .9, then 1.05
+    (TRAILING._replace(trailing="close"), [(1.09, 1.2, 1.15), (1.06, 1.16, 1.14)], (0, 1),
+     ("undecided", 2, False)),
+    (TRAILING._replace(trailing="close"), [(1.09, 1.2, 1.15), (1.05, 1.16, 1.14)], (0, 1),
+     ("max_loss", 1, False)),
+    # the target of the first day counts from the third
+    (PLAIN._replace(min_days=3), [(1.0, 1.2, 1.12), (1.1, 1.12, 1.11), (1.0, 1.11, 1.0)], None,
+     ("passed", 2, False)),
+    (PLAIN._replace(min_days=3), [(1.0, 1.2, 1.12), (1.0, 1.12, 1.11)], (0, 0),
+     ("undecided", 2, False)),
+    # .08 and .03: .08 is 73 % of .11; after a third day to 1.16 its half
+    (PLAIN._replace(consistency=0.5), [(1.0, 1.08, 1.08), (1.08, 1.11, 1.11)], None,
+     ("undecided", 2, False)),
+    (PLAIN._replace(consistency=0.5),
+     [(1.0, 1.08, 1.08), (1.08, 1.11, 1.11), (1.1, 1.16, 1.15)], None, ("passed", 2, False)),
+    (PLAIN._replace(consistency=0.5), [(1.0, 1.12, 1.12), (1.1, 1.13, 1.12)], (0, 0),
+     ("undecided", 2, False)),  # one day is all of it
+])  # fmt: skip
+def test_bars_are_judged_by_what_they_reach(rules, bars, days, expected):
+    assert judge_bars(rules, *bars, days=days) == expected
+
+
+def test_hours_of_a_price_without_drift_pass_with_b_over_a_plus_b():
+    """5 % of loss over 15 % + 5 %: a quarter. At closes of hours alone it was .266."""
+    market = bt.Market.sample(bars=240)
+    model = bt.paths.GBM(volatility=1.5)
+    drawn = bt.simulate_paths(market, model, paths=20_000, horizon="20d", funding=None)
+    rules, hits, decided, at_closes = PLAIN._replace(target=0.15, max_loss=0.05), 0, 0, 0
+    day = np.zeros(drawn.n_bars, np.int64)
+    for first in range(0, 20_000, drawn.block):
+        bars = drawn.draw(first, min(first + drawn.block, 20_000))
+        begun = bars.prices[3, :, :1]
+        _, high, low, close = (each[:, 1:] / begun for each in bars.prices)
+        found = judge(rules, Wealth(close, low, high, close), day)[0]
+        hits, decided = hits + np.sum(found == 0), decided + np.sum(found != 3)
+        at_closes += np.sum(judge_closes(rules, close, day) == 0)
+    error = math.sqrt(0.25 * 0.75 / 20_000)
+    assert decided / 20_000 > 0.9999
+    assert abs(hits / 20_000 - 0.25) < 3.0 * error
+    assert at_closes / 20_000 > 0.25 + 3.0 * error
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_wealth_inside_bars_is_that_at_the_extreme_marks():
+    """Bought once at 2x, at the open of the first bar: the wealth at a mark is cash + q mark."""
+    market = bt.Market.sample(bars=240)
+    drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=2.0), paths=6, horizon="2d")
+    test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
+    runner = PathsRunner(drawn, Once(), test, None, False)
+    (lives,) = runner.run_chunks()
+    for i in range(6):
+        bars = runner.run_path(i).bars
+        path = drawn[i]
+        held = bars["position"].to_numpy()[1:]
+        cash = bars["equity"].to_numpy()[1:] - held * path.mark_close[1:]
+        np.testing.assert_allclose(lives.least[i], cash + held * path.mark_low[1:], rtol=1e-9)
+        np.testing.assert_allclose(lives.most[i], cash + held * path.mark_high[1:], rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_least_wealth_of_a_bar_that_a_stop_ends_is_what_the_stop_leaves():
+    """2x is bought at the first open: a stop of 1 % leaves 98 % of the capital."""
+    market = market_of(100.0 * np.exp(0.01 * np.sin(np.arange(240.0))))  # without marks of its own
+    drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=2.0), paths=6, horizon="2d")
+    test = bt.Backtest(market, venue=free_venue(), account=bt.Account(stop_loss=0.01))
+    runner = PathsRunner(drawn, Once(), test, None, False)
+    (lives,) = runner.run_chunks()
+    for i in range(6):
+        run = runner.run_path(i)
+        first = run.events[run.events["kind"] == "stop"].iloc[0]
+        bar = run.bars.index.get_loc(first["time"]) - 1
+        assert lives.least[i, bar] == pytest.approx(9_800.0, rel=1e-9)
+        assert (lives.least[i] <= lives.wealth[i]).all()
+        assert (lives.most[i] >= lives.wealth[i]).all()
+
+
 def draw(n, bars, sigma, drift, seed=0):
     rng = np.random.default_rng(seed)
     return np.cumsum(rng.normal(drift, sigma, (n, bars)), axis=1)
@@ -49,7 +148,7 @@ def draw(n, bars, sigma, drift, seed=0):
 def test_a_driftless_constant_quantity_passes_with_b_over_a_plus_b():
     """Gambler's ruin: of wealth that moves as a martingale, b / (a + b) reach a before -b."""
     rules, step = PLAIN._replace(target=0.2), 0.02
-    found, _ = judge(rules, 1.0 + draw(3_000, 700, step, 0.0), np.zeros(700, np.int64))
+    found = judge_closes(rules, 1.0 + draw(3_000, 700, step, 0.0), np.zeros(700, np.int64))
     a, b = (each + CORRECTED * step for each in (0.2, 0.1))
     assert np.mean(found == 3) < 0.002
     assert np.mean(found == 0) == pytest.approx(b / (a + b), abs=0.025)
@@ -60,7 +159,8 @@ def test_constant_leverage_passes_with_the_closed_form_of_a_drifting_logarithm(n
     """(1 - e^(2 nu b' / s^2)) / (e^(-2 nu a' / s^2) - e^(2 nu b' / s^2)), b' < 0 as a log is."""
     step, bars = 0.02, 700
     drift = nu * step**2
-    found, _ = judge(PLAIN, np.exp(draw(3_000, bars, step, drift)), np.zeros(bars, np.int64))
+    walks = np.exp(draw(3_000, bars, step, drift))
+    found = judge_closes(PLAIN, walks, np.zeros(bars, np.int64))
     up, down = math.log(1.1) + CORRECTED * step, -math.log(0.9) + CORRECTED * step
     k = 2.0 * nu
     expected = (1.0 - math.exp(k * down)) / (math.exp(-k * up) - math.exp(k * down))
@@ -92,7 +192,7 @@ def test_the_daily_limit_is_the_recursion_of_the_killed_density():
         density = density @ day
     bars = per_day * n_days
     rules = PLAIN._replace(daily_loss=loss)
-    found, _ = judge(rules, np.exp(draw(20_000, bars, step, 0.0)), np.arange(bars) // per_day)
+    found = judge_closes(rules, np.exp(draw(20_000, bars, step, 0.0)), np.arange(bars) // per_day)
     assert np.mean(found == 0) == pytest.approx(passed, abs=0.01)
     assert np.mean(found == 3) == pytest.approx(density.sum(), abs=0.01)
     assert np.mean(found == 1) > 0.3
@@ -162,6 +262,11 @@ def test_what_contradicts_a_challenge_is_refused():
 
     check_refused(passing, "days must be at most the 2d of the paths, got 30")
     check_refused(lambda: passing(days=1, locked=0.0), "locked is used only with trailing")
+    check_refused(lambda: passing(days=1, min_days=2), "min_days must be at most the 1 days")
+    check_refused(lambda: passing(days=1, min_days=-1), "min_days must be")
+    check_refused(
+        lambda: passing(days=1, consistency=1.5), "consistency must be at least 0 and at most 1"
+    )
     own = bt.Account(daily_loss=0.04, day="Europe/Prague")
     check_refused(lambda: passing(own, days=1), "daily_loss must be that of the account, 0.04")
     topped = bt.Account(reserve=5.0, margin_call=0.8, top_up_to=0.5)
@@ -173,14 +278,12 @@ def test_what_contradicts_a_challenge_is_refused():
 @pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_accounts_on_paths_meet_the_closed_form():
-    """A driftless constant quantity at 2x: 10 % is a move of 5 %, a third of the way to 10 %."""
+    """A driftless constant quantity at 2x, seen inside bars: .1 / (.2 + .1)."""
     market = bt.Market.sample(bars=240)
     model = bt.paths.GBM(volatility=0.8, drift=0.0)
     drawn = bt.simulate_paths(market, model, paths=2_000, horizon="60d", funding=None)
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
     rules = {"target": 0.2, "max_loss": 0.1, "daily_loss": None}
     found = test.passing_probability(Once(), paths=drawn, days=60, **rules).table.loc["paths"]
-    step = 2.0 * 0.8 / math.sqrt(8_760.0)
-    a, b = (each + CORRECTED * step for each in (0.2, 0.1))
     assert found["undecided"] < 0.01
-    assert found["passed"] == pytest.approx(b / (a + b), abs=0.035)
+    assert found["passed"] == pytest.approx(1.0 / 3.0, abs=3.0 * math.sqrt(2.0 / 9.0 / 2_000))
