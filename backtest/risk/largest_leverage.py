@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -419,9 +419,16 @@ class LeverageFrontier(SettingsResult):
         accounts have nothing left), ``p_liquidation`` with ``p_liquidation_simulation_low`` and
         ``p_liquidation_simulation_high`` (95 %, Clopper and Pearson), and ``accounts``, their
         number: paths, or starts in history that have no bar in common.
+    best : DataFrame
+        By ``source``, where the median account grows most: ``size``, ``growth``, their standard
+        errors over the accounts, ``size_error`` and ``growth_error`` (bootstrap), there
+        ``p_liquidation`` and ``wiped_out``, the share of ruined accounts, and ``is_at_end``:
+        whether it is the lowest or the highest size that was tried. On paths it is refined between
+        the sizes of the table.
     """
 
     table: pd.DataFrame
+    best: pd.DataFrame
 
     kind = "leverage-frontier"
     called = "leverage frontier"
@@ -436,19 +443,19 @@ class LeverageFrontier(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        source, _ = self.table.index[0]
-        size = self.table.index.names[1]
-        best = self.find_best(str(source))
-        chance = core.format_chance(self.table.loc[(source, best), "p_liquidation"])
+        source, size = self.best.index[0], self.table.index.names[1]
+        row: Any = self.best.iloc[0]
+        chance, lost = (core.format_chance(float(row[x])) for x in ("p_liquidation", "wiped_out"))
+        error = f" ± {row['size_error']:.2g}" if row["size_error"] > 0.0 else ""
+        end = ", the end of those tried," if row["is_at_end"] else ""
         return (
-            f"The median account grows most at a {size} of {best:.3g} on {source}; {chance} of "
-            "accounts are liquidated there."
+            f"The median account grows most at a {size} of {row['size']:.3g}{error}{end} on "
+            f"{source}; {lost} are wiped out, and {chance} of accounts are liquidated there."
         )
 
     def find_best(self, source: str) -> float:
         """Return the leverage, or factor, at which the median account of a source grows most."""
-        rows = self.table["growth"].xs(source, level=0)
-        best: Any = rows.idxmax()
+        best: Any = self.best.loc[source, "size"]
         return float(best)
 
     @property
@@ -478,14 +485,100 @@ class LeverageFrontier(SettingsResult):
             low: Head("95 % interval", "", "chance", high),
             "accounts": Head("accounts", "", "count"),
         }
+        best = {
+            "size": Head(str(size), "highest growth", "decimals"),
+            "size_error": Head("± its error", "", "decimals"),
+            "growth": Head("median log growth", "per year", "growth"),
+            "growth_error": Head("± its error", "", "growth"),
+            "wiped_out": Head("wiped out", "of accounts", "chance"),
+            "is_at_end": Head("at the end of the grid", "", "claim"),
+        }
         return [Part("frontier", "Growth and risk", "All leverages see the same paths.", (
             ShownChart("risk", "Median log growth a year by probability of liquidation", "",
                        risk, "cloud", colors, "probability of liquidation", "log growth",
                        percent="xy", has_legend=True, height=380),
             ShownChart("size", f"Median log growth a year by {size}", caption, by_size, "points",
                        colors, str(size), percent="y", has_legend=True),
+            ShownTable(self.best, "Highest median growth", labels=Head("source"), heads=best),
             ShownTable(self.table, labels=Head("source"), heads=heads),
         ), shows="both")]  # fmt: skip
+
+
+class Outcomes(NamedTuple):
+    """What became of the accounts of one size, each of shape (n,): log growth per year, events."""
+
+    growth: core.FloatArray
+    is_liquidated: core.BoolArray
+    is_ruined: core.BoolArray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.growth))
+
+
+GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
+REFINED = 12
+"""Evaluations of the golden section, which narrow the gap to .618^11 = .5 % of it."""
+RESAMPLED = 200
+"""Bootstrap samples of the accounts behind a standard error."""
+
+
+def refine_best(known: dict[float, Outcomes], simulate: Callable[[float], Outcomes]) -> None:
+    """Add sizes between the neighbors of the best one, by the golden section of its log."""
+    sizes = sorted(known)
+    place = max(range(len(sizes)), key=lambda k: known[sizes[k]].median)
+    low = math.log(sizes[max(place - 1, 0)])
+    high = math.log(sizes[min(place + 1, len(sizes) - 1)])
+    if not high > low:
+        return
+
+    def measure_at(log: float) -> float:
+        size = math.exp(log)
+        if size not in known:
+            known[size] = simulate(size)
+        return known[size].median
+
+    inner = high - GOLDEN * (high - low)
+    outer = low + GOLDEN * (high - low)
+    at_inner, at_outer = measure_at(inner), measure_at(outer)
+    for _ in range(REFINED - 2):
+        if at_inner >= at_outer:
+            high, outer, at_outer = outer, inner, at_inner
+            inner = high - GOLDEN * (high - low)
+            at_inner = measure_at(inner)
+        else:
+            low, inner, at_inner = inner, outer, at_outer
+            outer = low + GOLDEN * (high - low)
+            at_outer = measure_at(outer)
+
+
+def describe_best(known: Mapping[float, Outcomes], seed: int) -> dict[str, Any]:
+    """Return the size whose median account grows most, and standard errors over the accounts.
+
+    They are the deviations of its size, and of its growth, over bootstrap samples of the accounts,
+    the same accounts at all sizes.
+    """
+    sizes = np.array(sorted(known))
+    growth = np.array([known[size].growth for size in sizes.tolist()])
+    medians = np.median(growth, axis=1)
+    best = int(np.argmax(medians))
+    rng, n = np.random.default_rng(seed), growth.shape[1]
+    drawn_sizes, drawn_growth = np.empty((2, RESAMPLED))
+    for k in range(RESAMPLED):
+        again = np.median(growth[:, rng.integers(0, n, n)], axis=1)
+        drawn_sizes[k] = sizes[int(np.argmax(again))]
+        drawn_growth[k] = again[best]
+    finite = drawn_growth[np.isfinite(drawn_growth)]
+    chosen = known[float(sizes[best])]
+    return {
+        "size": float(sizes[best]),
+        "size_error": float(np.std(drawn_sizes)),
+        "growth": float(medians[best]),
+        "growth_error": float(np.std(finite)) if len(finite) else math.nan,
+        "p_liquidation": float(np.mean(chosen.is_liquidated)),
+        "wiped_out": float(np.mean(chosen.is_ruined)),
+        "is_at_end": best in {0, len(sizes) - 1},
+    }
 
 
 @core.checked_only("compile", "progress", "model")
@@ -514,26 +607,40 @@ def leverage_frontier(
         for x, each in zip(told, drawn, strict=True)
     }
     rows: dict[tuple[str, float], dict[str, float]] = {}
-    total = len(sizes) * (len(named) + 1)
+    found: dict[str, dict[float, Outcomes]] = {}
+    total = len(sizes) * (len(named) + 1) + REFINED * len(named)
 
-    def add(source: str, size: float, wealth: core.FloatArray, is_hit: core.BoolArray) -> None:
+    def report() -> None:
+        core.report_progress(progress, min(sum(map(len, found.values())), total), total)
+
+    def read(wealth: Any, is_hit: Any, is_ruined: Any) -> Outcomes:
         with np.errstate(divide="ignore"):
             growth = np.log(np.maximum(wealth, 0.0) / begun) / years
-        found = r.describe_share("p_liquidation", int(is_hit.sum()), len(is_hit))
-        rows[source, size] = {"growth": float(np.median(growth)), **found, "accounts": len(is_hit)}
-        core.report_progress(progress, len(rows), total)
+        return Outcomes(growth, np.asarray(is_hit), np.asarray(is_ruined))
+
+    def add(source: str, size: float, known: Outcomes) -> None:
+        n = len(known.growth)
+        share = r.describe_share("p_liquidation", int(known.is_liquidated.sum()), n)
+        rows[source, size] = {"growth": known.median, **share, "accounts": n}
 
     for source, each in named.items():
-        first: PathsRunner | None = None
-        for size in sizes.tolist():
-            scaled = scale_policy(policy, size)
-            if first is None:
-                first = PathsRunner(each, scaled, conditions, compile=compile)
-            runner = first.with_policy(scaled)
+        known = found[source] = {}
+        first = PathsRunner(each, scale_policy(policy, sizes[0]), conditions, compile=compile)
+
+        def simulate(size: float, first: PathsRunner = first) -> Outcomes:
+            runner = first.with_policy(scale_policy(policy, size))
             lives = [*runner.run_chunks()]
-            hits = [r.find_first(x.liquidations[:, :bars]) < bars for x in lives]
-            add(source, size, np.concatenate([x.wealth[:, bars - 1] for x in lives]),
-                np.concatenate(hits))  # fmt: skip
+            report()
+            return read(
+                np.concatenate([x.wealth[:, bars - 1] for x in lives]),
+                np.concatenate([r.find_first(x.liquidations[:, :bars]) < bars for x in lives]),
+                np.concatenate([x.is_ruined[:, bars - 1] != 0.0 for x in lives]),
+            )
+
+        for size in sizes.tolist():
+            known[size] = simulate(size)
+            add(source, size, known[size])
+        refine_best(known, simulate)
     begins = np.arange(0, drawn[0].markets.n_bars - bars, bars)  # no bar is in two accounts
     first = PathsRunner(drawn[0], scale_policy(policy, sizes[0]), conditions, compile=compile)
     for size in sizes.tolist() if len(begins) else ():
@@ -542,15 +649,21 @@ def leverage_frontier(
         if not len(begins):
             continue
         past = [
-            (life[engine.WEALTH, -1], life[engine.LIQUIDATED, 1:].any())
+            (life[engine.WEALTH, -1], life[engine.LIQUIDATED, 1:].any(), life[engine.RUINED, -1])
             for _, life in runner.live_past(begins, bars + 1)
         ]
-        wealth, is_hit = map(np.array, zip(*past, strict=True))
-        add(HISTORY, size, wealth, is_hit)
+        wealth, is_hit, is_ruined = map(np.array, zip(*past, strict=True))
+        found.setdefault(HISTORY, {})[size] = read(wealth, is_hit, is_ruined != 0.0)
+        add(HISTORY, size, found[HISTORY][size])
+        report()
     label = "leverage" if policy is None else "factor"
     index = pd.MultiIndex.from_tuples(rows, names=["source", label])
     settings = r.describe_terms(policy or "one position, held", conditions) | {
         "horizon": horizon, "drift": next(iter(named)), "paths": drawn[0].describe(),
     }  # fmt: skip
     table = pd.DataFrame(list(rows.values()), index=index)
-    return LeverageFrontier(table, settings=settings, market=conditions.market)
+    best = pd.DataFrame(
+        {source: describe_best(known, seed) for source, known in found.items()}
+    ).T.rename_axis("source")
+    best = best.astype({name: bool if name == "is_at_end" else float for name in best})
+    return LeverageFrontier(table, best, settings=settings, market=conditions.market)

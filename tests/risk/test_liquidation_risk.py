@@ -15,7 +15,16 @@ from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
 from backtest.policies import observe, observe_together
 from backtest.risk import largest_leverage
-from backtest.risk.largest_leverage import Scaled, confirm, name_models, search_leverage
+from backtest.risk.largest_leverage import (
+    REFINED,
+    Outcomes,
+    Scaled,
+    confirm,
+    describe_best,
+    name_models,
+    refine_best,
+    search_leverage,
+)
 from backtest.risk.liquidations import (
     PAST,
     PathEvents,
@@ -681,3 +690,26 @@ def test_a_venue_defaults_at_an_exponential_time():
         lambda: risk_of(drawn, Hold(1.0), **TERMS, recovery=0.5),
         "recovery must be left out without default_rate",
     )
+
+
+def test_the_best_size_is_refined_between_sizes_and_its_end_is_named():
+    """Growth of Kelly, mu f - (sigma f)^2 / 2, mu .4 and sigma .5, is highest at 1.6."""
+
+    def simulate(size: float) -> Outcomes:
+        shocks = np.linspace(-0.2, 0.2, 201)  # whose median is 0
+        growth = 0.4 * size - 0.5 * (0.5 * size) ** 2 + shocks
+        return Outcomes(growth, growth < -1.0, growth < -2.0)
+
+    known = {size: simulate(size) for size in (0.5, 1.0, 2.0, 4.0)}
+    refine_best(known, simulate)
+    best = describe_best(known, seed=1)
+    assert best["size"] == pytest.approx(1.6, rel=0.005)
+    assert best["growth"] == pytest.approx(0.32, rel=1e-4)
+    assert best["growth_error"] > 0.0
+    assert best["is_at_end"] is False
+
+    low = {size: simulate(size) for size in (0.1, 0.2)}
+    refine_best(low, simulate)
+    assert describe_best(low, seed=1)["size"] == 0.2
+    assert describe_best(low, seed=1)["is_at_end"] is True
+    assert len(low) == 2 + REFINED
