@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core.units import DAY
-from backtest.indicators import estimators, kernels, tails, trends
+from backtest.indicators import estimators, flows, kernels, tails, trends
 from backtest.indicators import returns as r
 
 FUNDING = 8 * DAY // 24
@@ -64,7 +64,7 @@ def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
 
 
 def find_indicator(name: str) -> Callable[..., Any]:
-    modules = (r, estimators, tails, trends)
+    modules = (r, estimators, flows, tails, trends)
     found: Callable[..., Any] = next(getattr(x, name) for x in modules if hasattr(x, name))
     return found
 
@@ -158,6 +158,16 @@ def count_regimes(settings: Settings, _: Interval) -> int:
     return max(kernels.WARM, int(np.max(r.count_needed(settings["half_life"]))))
 
 
+def count_imbalance(settings: Settings, _: Interval) -> core.IntArray:
+    """Return the bars before the last one of a half-life: each is of its own bar, as a range is."""
+    return r.count_needed(settings["half_life"]) - 1
+
+
+def count_bars(settings: Settings, _: Interval) -> int:
+    bars: int = core.Whole(1).check("bars", settings["bars"])
+    return bars
+
+
 def count_none(_: Settings, __: Interval) -> int:
     return 0
 
@@ -179,10 +189,13 @@ NEEDED: dict[str, Callable[[Settings, Interval], Any]] = {
     "leverage_skew": count_none,
     "log_returns": count_return,
     "long_returns": count_return,
+    "open_interest_change": count_bars,
+    "predicted_funding": count_none,
     "rolling_drift": count_window,
     "rolling_sharpe": count_window,
     "settled_funding": count_none,
     "tail_losses": count_tail,
+    "taker_imbalance": count_imbalance,
     "traded_returns": count_return,
     "trend_sign": count_lookback,
     "trend_strength": count_strength,

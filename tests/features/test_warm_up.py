@@ -46,6 +46,9 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     *((name, {}, 1) for name in ("log_returns", "long_returns", "traded_returns")),
     *((name, {}, 0) for name in ("settled_funding", "true_range", "implied_volatility")),
     ("leverage_skew", {"column": "ratio"}, 0),
+    ("open_interest_change", {"bars": 24}, 24),
+    ("taker_imbalance", {"half_life": 33.2}, 33),
+    ("predicted_funding", {"terms": bt.funding.terms("binance-usdm", "BTCUSDT")}, 0),
     ("volatility_feedback", {"sigma": np.ones(3500), **FEEDBACK}, 0),
 ]
 
@@ -53,7 +56,10 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
 @pytest.fixture(scope="module")
 def market() -> bt.Market:
     ones = np.ones(3500)
-    return bt.Market.sample(bars=3500).with_columns(implied_volatility=0.5 * ones, ratio=ones)
+    return bt.Market.sample(bars=3500).with_columns(
+        implied_volatility=0.5 * ones, ratio=ones, open_interest=ones, premium=ones,
+        taker_buy_volume=ones,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "settings", "bars"), CASES)
