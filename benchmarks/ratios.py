@@ -90,6 +90,10 @@ RATIOS = {
         "130 to 140: paths run one by one, and are drawn; 430 ns, and the plain sweep takes 3.3",
     ),
     "risk_columns": Ratio(1.4, 1.7, "risk of a policy with columns / of one without"),
+    "accounts_never": Ratio(1.2, 1.2, "two accounts under Never, woken daily / their two runs"),
+    "accounts_wake": Ratio(
+        1.0, 1.0, "CPU of a wake and account under TopUp, above the runs / 120 us",
+    ),
     "import": Ratio(1.25, 1.25, f"import backtest / {LIBRARIES}"),
     "process": Ratio(1.8, 2.4, f"backtest run, whole process / {LIBRARIES}"),
 }  # fmt: skip
@@ -133,6 +137,32 @@ def measure_short(repeat: int) -> Iterator[tuple[str, float]]:
     yield "run_new", new / again
     few, many = best_of(repeat, sweep(FEW), sweep(4 * FEW))  # ns a bar and set
     yield "few_sets", few / (4.0 * many)
+
+
+def measure_accounts(repeat: int) -> Iterator[tuple[str, float]]:
+    """Yield what several accounts cost beside their runs: without transfers, and for each wake."""
+
+    def list_works(
+        bars: int, every: str, rule: bt.TransferRule
+    ) -> tuple[Callable[[], object], ...]:
+        test = bt.Backtest(bt.Market.sample(bars=bars), venue=VENUE, account=ACCOUNT)
+        tests = {"long": test, "short": test.replace(signal=-1.0)}
+        book = bt.Accounts(tests, transfer=rule, every=every, delay="30min", fee=5.0)
+
+        def run_apart() -> None:
+            for each in tests.values():
+                each.run(POLICY)
+
+        return run_apart, lambda: book.run(POLICY)
+
+    apart, together = best_of(repeat, *map(timed, list_works(35_040, "1d", bt.Never())))
+    yield "accounts_never", together / apart
+    hours = 8_760
+    apart, together = best_of(repeat, *map(timed, list_works(hours, "1h", bt.TopUp())))
+    yield "accounts_wake", (together - apart) / (2 * hours) / WAKE_SECONDS
+
+
+WAKE_SECONDS = 120e-6
 
 
 def measure_memory(repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
@@ -223,6 +253,7 @@ def main() -> int:
             **dict(measure_runs(market, wanted.repeat)),
             **dict(measure_sweeps(market, wanted.repeat, Path(name))),
             **dict(measure_short(wanted.repeat)),
+            **dict(measure_accounts(wanted.repeat)),
             **dict(measure_memory(wanted.repeat, Path(name))),
         }
     report = {
