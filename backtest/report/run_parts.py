@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -275,41 +275,46 @@ def describe_equity_stops(result: Result) -> str:
     is_stop = result.entries["kind"] == Event.EQUITY_STOPPED
     times = len(np.unique(result.entries["bar"][is_stop]))
     pauses = find_pauses(result)
-    if times == 0 and pauses.empty:
+    if times == 0 and len(pauses.begins) == 0:
         return ""
     often = "once" if times == 1 else f"{times:,} times"
     text = f"The equity stop acted {often}"
-    if pauses.empty:
+    if len(pauses.begins) == 0:
         return f"{text}."
-    share = core.format_percent(float(pauses["days"].sum()) / count_days(result))
+    share = core.format_percent(float(pauses.days.sum()) / count_days(result))
     return f"{text}; the account stayed out {share} of the time."
 
 
-def find_pauses(result: Result) -> pd.DataFrame:
-    """Return when the account stayed out after equity stops, a row per pause.
+class Pauses(NamedTuple):
+    """When the account stayed out after equity stops: times, ns, at most the end of the run."""
 
-    From the open of the bar in which it began, ``until`` NaT where it does not end in the run, and
-    the ``days`` between, at most up to the end of the run.
-    """
+    begins: core.IntArray
+    ends: core.IntArray
+    last: int
+
+    @property
+    def days(self) -> core.FloatArray:
+        days: core.FloatArray = (self.ends - self.begins) / DAY
+        return days
+
+
+def find_pauses(result: Result) -> Pauses:
+    """Return the pauses of a run, each from the open of the bar in which it began."""
     begun = result.entries["bar"][result.entries["kind"] == Event.PAUSED]
     opens = result.time[begun - result.span.first]
     last = int(result.span.closes[-1])
     ends = np.minimum(find_pause_ends(result.account, opens), last)
-    table = pd.DataFrame({
-        "from": core.utc_index(opens),
-        "until": pd.to_datetime(ends.astype(np.int64), utc=True),
-        "days": (ends - opens) / DAY,
-    })  # fmt: skip
-    table["until"] = table["until"].where(ends < last)
-    return table
+    return Pauses(opens, ends.astype(np.int64), last)
 
 
 def list_pauses(result: Result) -> list[Shown]:
     pauses = find_pauses(result)
-    if pauses.empty:
+    if len(pauses.begins) == 0:
         return []
-    shown = pauses.set_index("from")
-    shown["until"] = ["end" if pd.isna(x) else f"{x:%Y-%m-%d %H:%M}" for x in pauses["until"]]
+
+    until = ["end" if end == pauses.last else core.format_time(end) for end in pauses.ends.tolist()]
+    begins = core.utc_index(pauses.begins).rename("from")
+    shown = pd.DataFrame({"until": until, "days": pauses.days}, index=begins)
     heads = {"until": Head("until", "UTC"), "days": Head("days", "", "decimals")}
     return [ShownTable(shown, labels=Head("from", "UTC"), heads=heads)]
 

@@ -280,12 +280,12 @@ class Frontier(SettingsResult):
             )
         return [
             Part("frontier", "The frontier", "No set beats a blue one in every objective.", (
-                *(self._draw(*pair) for pair in pairs),
+                *(self._draw_pair(*pair) for pair in pairs),
                 ShownTable(self.points, "Sets", note, Head("row"), heads),
             ), shows="both")
         ]  # fmt: skip
 
-    def _draw(self, y: str, x: str) -> ShownChart:
+    def _draw_pair(self, y: str, x: str) -> ShownChart:
         parts = {"all sets": self.trials}
         for name in (FRONTIER, DEFAULT, TODAY):
             parts[name] = self.points[self.points["point"] == name]
