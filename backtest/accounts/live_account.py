@@ -86,7 +86,12 @@ class LiveAccount:
         self.start_equity = float(self.state.wallet.equity)
         self.start_wealth = self.start_equity + float(self.state.wallet.reserve)
 
-        # Quotes of the last close, and of the next open, at which it is seen what may leave.
+        if has_transfers:
+            self.prepare_views()  # what nobody asks for costs nothing
+
+    def prepare_views(self) -> None:
+        """Make room for the quotes of the last close and of the next open, as rules are asked."""
+        setup = self.setup
         terms = self.drive.terms.terms
         self.at_close = new_bar(terms, setup.inputs.feed, self.state)
         self.at_open = new_bar(terms, setup.inputs.feed, copy_state(self.state))

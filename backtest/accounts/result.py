@@ -17,6 +17,7 @@ from backtest import core
 from backtest.accounts.live_account import ARRIVING, LEAVING, Flow, LiveAccount, make_room
 from backtest.accounts.transfers import TransferDesk
 from backtest.accounts.whole import (
+    AccountPath,
     attribute_accounts,
     check_books,
     find_money_elsewhere,
@@ -68,10 +69,6 @@ class AccountsResult(SettingsResult):
         ``bt.Backtest.of(result).run(policy)`` repeats it alone.
     """
 
-    bars: pd.DataFrame
-    transfers: pd.DataFrame
-    attribution: pd.DataFrame
-    measures: pd.DataFrame
     results: Mapping[str, Result]
 
     kind = "book"
@@ -80,7 +77,32 @@ class AccountsResult(SettingsResult):
     numbers = (
         "saved_by_transfer", "saved_amount", "liquidated_with_money_elsewhere", "money_elsewhere",
     )  # fmt: skip
+    table_names = ("bars", "transfers", "attribution", "measures")
     long_tables = ("bars",)
+
+    @cached_property
+    def _tables(self) -> Mapping[str, pd.DataFrame]:
+        return vars(self)["_tabulate"]()  # type: ignore[no-any-return] # of make_result
+
+    @property
+    def bars(self) -> pd.DataFrame:
+        """The whole, and the equity of each account, a row by close of any account."""
+        return self._tables["bars"]
+
+    @property
+    def transfers(self) -> pd.DataFrame:
+        """A row by transfer: what was asked, sent and cut, and what arrived."""
+        return self._tables["transfers"]
+
+    @property
+    def attribution(self) -> pd.DataFrame:
+        """A row by account: what it began with, earned, sent, received and has."""
+        return self._tables["attribution"]
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        """The measures of the whole, a row by name."""
+        return self._tables["measures"]
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
@@ -270,7 +292,8 @@ class AccountsResult(SettingsResult):
             if len(places) != 1:
                 raise core.damage_error(folder / FOLDER / name, f"must hold the result {identity}")
             results[name] = Result.load(places[0])
-        made = cls(**tables, results=results, settings=settings)
+        made = cls(results=results, settings=settings)
+        vars(made)["_tables"] = dict(tables)
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         vars(made)["_elsewhere"] = core.from_plain(manifest["outcome"])
         return made
@@ -301,19 +324,9 @@ def make_result(
     results = {}
     for name, account in accounts.items():
         results[name] = finish(with_transfers(account), outcomes[name])
-    whole = follow_whole(accounts, paths, results, desk.log, book.fee)
-    start = min(int(account.opens[account.first]) for account in accounts.values())
-    setups = [account.setup for account in accounts.values()]
-    sampling = agree([setup.test.sampling for setup in setups], "1d")
-    period = core.parse_duration(sampling)
-    periods = agree([setup.periods for setup in setups], core.units.YEAR_DAYS * core.DAY / period)
-    measured = measure_whole(whole, start, period, periods, results)
     rule = book.transfer
+    sampling = agree([account.setup.test.sampling for account in accounts.values()], "1d")
     made = AccountsResult(
-        bars=tabulate_whole(whole),
-        transfers=desk.tabulate(),
-        attribution=attribute_accounts(accounts, paths, results, desk.log, book.fee),
-        measures=pd.DataFrame({"value": measured}).rename_axis("measure"),
         results=results,
         settings={
             "rule": type(rule).__name__,
@@ -327,8 +340,31 @@ def make_result(
             "results": {name: result.manifest["id"] for name, result in results.items()},
         },
     )
+    vars(made)["_tabulate"] = lambda: tabulate(accounts, paths, results, desk, sampling)
     vars(made)["_look_for_rescues"] = lambda: look_for_rescues(accounts, results, desk)
     return made
+
+
+def tabulate(
+    accounts: Mapping[str, LiveAccount],
+    paths: Mapping[str, AccountPath],
+    results: Mapping[str, Result],
+    desk: TransferDesk,
+    sampling: str,
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of the whole, which are made when one of them is asked for."""
+    whole = follow_whole(accounts, paths, results, desk.log, desk.fee)
+    start = min(int(account.opens[account.first]) for account in accounts.values())
+    period = core.parse_duration(sampling)
+    setups = [account.setup for account in accounts.values()]
+    periods = agree([setup.periods for setup in setups], core.units.YEAR_DAYS * core.DAY / period)
+    measured = measure_whole(whole, start, period, periods, results)
+    return {
+        "bars": tabulate_whole(whole),
+        "transfers": desk.tabulate(),
+        "attribution": attribute_accounts(accounts, paths, results, desk.log, desk.fee),
+        "measures": pd.DataFrame({"value": measured}).rename_axis("measure"),
+    }
 
 
 def agree(values: list[Any], other: Any) -> Any:

@@ -28,7 +28,8 @@ class SettingsResult(core.SavedResult):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         kinds = cls.__annotations__.items()
-        cls.table_names = tuple(name for name, kind in kinds if kind.startswith("pd.DataFrame"))
+        tables = tuple(name for name, kind in kinds if kind.startswith("pd.DataFrame"))
+        cls.table_names = vars(cls).get("table_names", tables)
         numbers = tuple(name for name, kind in kinds if kind in {"float", "int", "str"})
         cls.numbers = vars(cls).get("numbers", numbers)
 
