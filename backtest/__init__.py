@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backtest.core.errors import ParameterError, PolicyError, VenueDateWarning, VenueError
     from backtest.core.errors import WeightWarning
     from backtest.core.fields import Choice, Range
+    from backtest.judgement.judgement import Judgement
     from backtest.live.replay import read_fills
     from backtest.live.state import AccountSnapshot
     from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
@@ -84,6 +85,7 @@ _NAMES = {
         "VenueDateWarning VenueError WeightWarning"
     ),
     "core.fields": "Choice Range",
+    "judgement.judgement": "Judgement",
     "live.replay": "read_fills",
     "live.state": "AccountSnapshot",
     "margin.calculators": "BookCalculation Calculation calculate_book calculate_liquidation",
@@ -179,9 +181,10 @@ __all__ = [
     "BookCrowd", "Bounds", "Bracket", "Brackets", "Calculation", "Capacity", "Cascade", "Chain",
     "Choice", "Collateral", "Columns", "Combinator", "Comparison", "Contagion", "Contract",
     "CrossValidation", "Crowd", "DataError", "Earlier", "FeeTier", "Fees", "Frontier",
-    "HighRateWarning", "InForce", "InfiniteLeverageWarning", "KeepShares", "LastPriceWarning",
-    "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk", "MarginCalibration",
-    "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple", "Never",
+    "HighRateWarning", "InForce", "InfiniteLeverageWarning", "Judgement", "KeepShares",
+    "LastPriceWarning", "LeverageFrontier", "Linear", "Liquidation", "LiquidationRisk",
+    "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage",
+    "Multiple", "Never",
     "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks",
     "ParameterError", "PassingProbability", "Paths", "Policy", "PolicyError", "PresetMargin",
     "Promise", "Quality", "Range", "RateCurve", "RequirementRule", "Result", "Robustness",

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from backtest.core import Progress, TimeLike
     from backtest.engine.batch import Compile
     from backtest.engine.conditions import AnyPolicy, DetailLike, SignalLike
+    from backtest.judgement.accounts import AnyMarkets
+    from backtest.judgement.judge_policy import RowReport
+    from backtest.judgement.judgement import Judgement
     from backtest.live.decide import Decision
     from backtest.live.replay import Replay
     from backtest.live.shadow import Shadow
@@ -233,6 +236,91 @@ class Backtest(Conditions):
             progress=progress,
             benchmark=benchmark,
             option_quantities=option_quantities,
+        )
+
+    @near_names
+    def judge(
+        self,
+        policy: AnyPolicy,
+        *,
+        markets: AnyMarkets = None,
+        tune: int | None = None,
+        paths: int = 2_000,
+        draws: int = 1_999,
+        seed: int = 0,
+        store: str | Path | None = None,
+        threads: int | None = None,
+        compile: bool = True,  # noqa: A002 - the word users know
+        progress: RowReport = None,
+    ) -> Judgement:
+        """Answer whether a policy is better than constant leverage, timed, safe, and what eats it.
+
+        Each market is judged in an account of its own, and all of them together.
+
+        Parameters
+        ----------
+        policy : Policy, or a mapping of names to policies
+            As in :meth:`run`; with ``tune`` also a class.
+        markets : mapping of str to Market, sequence of Market, or Market, optional
+            What to judge on. Each has the venue of the test by its own symbol, where the venue
+            lists it. Default: the market of the test, or each of its markets.
+        tune : int, optional
+            Re-tune the policy in a walk, with this many sets in each fold, and judge the account
+            through its test spans alone. Default: the policy at its parameters.
+        paths : int
+            Simulated paths of 30 days, at least 2,000; an eighth as many of a year.
+        draws, seed : int
+            Resampled histories, and the seed of all random numbers.
+        store : str or Path, optional
+            The folder of results whose searches count as trials; None: not counted.
+        threads : int, optional
+            Number of threads; default all cores.
+        compile : bool
+            As in :meth:`run`.
+        progress : callable, optional
+            Called with each row as it is known, a :class:`~backtest.judgement.JudgedRow`.
+
+        Returns
+        -------
+        Judgement
+            A market that fails is a row with its cause.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is not allowed, or the test has an overlay.
+        BacktestError
+            If every market fails, with the cause of the first.
+
+        Notes
+        -----
+        The difference of daily log growth is taken from constant leverage at equal risk
+        (:func:`backtest.equal_risk`), whose excess returns are scaled by the ratio of the two
+        volatilities over the same span. Pooled, it is averaged over the markets there are on a day,
+        and resampled in common blocks of time as in :func:`backtest.compare`. Every other row is
+        what its own method returns: :func:`backtest.timing_test`, :meth:`liquidation_risk`,
+        :meth:`max_leverage` with 7 evaluations, :func:`backtest.stress`, the attribution of the
+        run, :meth:`sensitivity`, :meth:`capacity` and the promises of the run.
+
+        The sentence is the first that holds: *unsafe* (over 1 % of losing the account in 30 days on
+        a market, by paths or history), *not timed* (under 10 fills, or one leverage), *better* (the
+        interval is above 0, and the difference at least .5 % a year) or *worse*, *not tested*, *no
+        evidence of a difference*.
+        """
+        from backtest.judgement.judge_policy import judge
+
+        return judge(
+            self,
+            policy,
+            markets=markets,
+            tune=tune,
+            paths=paths,
+            draws=draws,
+            seed=seed,
+            store=store,
+            threads=threads,
+            compile=compile,
+            progress=progress,
         )
 
     @near_names
@@ -934,6 +1022,7 @@ class Backtest(Conditions):
         paths: int = 10_000,
         seed: int = 0,
         drift: Drift | None = None,
+        evaluations: int | None = None,
         threads: int = 1,
         compile: bool = True,  # noqa: A002 - the word users know
         progress: Progress | None = None,
@@ -955,6 +1044,10 @@ class Backtest(Conditions):
             The time within which liquidations count.
         models : sequence
             Models of paths, as :func:`backtest.simulate_paths` takes them.
+        evaluations : int, optional
+            Bisect on one model's paths and on history, and try this many leverages at most, instead
+            of scanning a grid on every model. Much faster, and less careful: the answer is within a
+            twentieth with 8, and models from the long-run volatility are left out.
         paths, seed, drift, threads, compile, progress
             As in :func:`backtest.simulate_paths` and :meth:`liquidation_risk`.
 
@@ -981,6 +1074,7 @@ class Backtest(Conditions):
             paths=paths,
             seed=seed,
             drift=drift,
+            evaluations=evaluations,
             threads=threads,
             compile=compile,
             progress=progress,

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from backtest import _compile, core
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS
 from backtest.core import BoolArray, FloatArray, IntArray, units
+from backtest.judgement.judgement import Judgement
 from backtest.results import AccountFields, PositionFields, Result, Sampled, compare_pairs
 from backtest.results.measure_table import ABOUT
 from backtest.results.measure_table import MONEY as MONEY_UNIT
@@ -489,7 +490,7 @@ def shorten_value(value: Any) -> str:
     return text[:8] if re.fullmatch("[0-9a-f]{64}", text) else core.clip(text, 60)
 
 
-WALK = "walk"
+WALK, JUDGED = "walk", "judged"
 WINNERS = "winners"
 SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust",
           "patience")  # fmt: skip
@@ -534,7 +535,7 @@ class Baseline:
 
 
 def take_baseline(
-    result: Result | WalkForward,
+    result: Result | WalkForward | Judgement,
     name: str,
     *,
     experiment: str | None = None,
@@ -543,10 +544,12 @@ def take_baseline(
 ) -> Baseline:
     """Return the baseline of a result; of a walk, the baseline of its re-optimized account.
 
+    Of a judgement it is that of its account on the first market, with the figures of all.
+
     ``tolerance`` names measures or patterns, ``{"*": "5%", "sharpe": 0.05}``; the last match
     applies. Other measures have a relative tolerance of 1e-9.
     """
-    account = result.result if isinstance(result, WalkForward) else result
+    account = choose_account(result)
     own, policy = account.manifest, account.manifest["policy"]
     given: dict[str, Any] = {
         "data": drop_sources(own["data"]),
@@ -577,6 +580,15 @@ def take_baseline(
         facts[WINNERS] = shorten_lists(winners.to_dict("records"))
         metrics |= {x: float(result.figures[key]) for x, (key, _) in FIGURES.items()}
         metrics[OVERFIT] = float(result.pbo)
+    if isinstance(result, Judgement):
+        names = ("markets", "tune", "n_paths", "draws", "seed")
+        facts[JUDGED] = {each: result.settings[each] for each in names}
+        facts[JUDGED] |= {
+            "outcome": result.outcome,
+            "data": result.manifest["data"]["content_hash"],
+            "source_hash": hash_rooms(("judgement", "risk", "search", "sweep")),
+        }
+        metrics |= result.measures
     name_of_processor, features = _compile.describe_processor()
     return Baseline(
         name=name,
@@ -597,6 +609,21 @@ def take_baseline(
         bands=choose_bands(metrics, tolerance or {}, {}),
         trace=take_trace(account),
     )
+
+
+def choose_account(result: Result | WalkForward | Judgement) -> Result:
+    """Return the account whose bars a baseline keeps."""
+    if isinstance(result, WalkForward):
+        return result.result
+    if not isinstance(result, Judgement):
+        return result
+    if not result.accounts or result.faults:
+        why = "; ".join(f"{name} failed: {why}" for name, why in result.faults.items())
+        raise core.DataError(
+            "the baseline of a judgement needs its accounts on all markets, "
+            f"got {why or 'a loaded one: judge again'}"
+        )
+    return next(iter(result.accounts.values()))
 
 
 def check_mode(mode: str) -> str:

@@ -97,9 +97,12 @@ class Output:
 
 
 class Command(NamedTuple):
+    """A command; one that ``takes_policy`` reads what is no TOML file as the policy."""
+
     function: Callable[..., None]
     keys: str | None
     read: Reader
+    takes_policy: bool = False
 
 
 COMMANDS: dict[str, Command] = {}
@@ -107,7 +110,7 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    name: str, keys: str | None = None, read: Reader = read_flags
+    name: str, keys: str | None = None, read: Reader = read_flags, *, takes_policy: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a command; its help is the docstring, whose last lines are examples.
 
@@ -116,7 +119,7 @@ def command(
     """
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
-        COMMANDS[name] = Command(function, keys, read)
+        COMMANDS[name] = Command(function, keys, read, takes_policy)
         return function
 
     return declare
@@ -135,7 +138,7 @@ def format_help(text: str) -> str:
 
 
 def build_function(declared: Command) -> Callable[..., None]:
-    function, own, read = declared
+    function, own, read, takes_policy = declared
     known = inspect.signature(function, eval_str=True).parameters
     groups: dict[str, Any] = {
         x: p.annotation for x, p in known.items() if is_dataclass(p.annotation)
@@ -152,12 +155,17 @@ def build_function(declared: Command) -> Callable[..., None]:
             elif value:
                 entries += read(key, value if isinstance(value, list) else [value])
         if keys:
-            given["draft"] = draft_experiment(given.pop("experiment"), entries)
+            file = given.pop("experiment")
+            if takes_policy and file is not None and file.suffix != ".toml":
+                entries.append(("policy.name", str(file)))
+                file = None
+            given["draft"] = draft_experiment(file, entries)
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         function(**given)
 
-    file = typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True)
+    metavar = "[POLICY or EXPERIMENT.toml]" if takes_policy else "[EXPERIMENT.toml]"
+    file = typer.Argument(metavar=metavar, hidden=True)
     own_kinds = {"experiment": Annotated[Path | None, file]}
     own_kinds |= {key.place.replace(".", "_"): describe_option(key) for key in keys}
     parameters = []

@@ -54,11 +54,15 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "constraints": (dict, "A bound: 'max_drawdown<=0.4'; repeatable."),
     },
     "compare": {"policies": (dict, "Policies by label, each as [policy].")},
+    "judge": {
+        "require": (list, "better, safe, timed: exit code 1 unless all of these hold."),
+    },
     "paths": {"funding": ((float, str), "'fitted' to the data (default), a rate per settlement, or "
                           "'none'.")},
     "risk": {
         "find_leverage": (float, "Find the highest leverage (with --policy: factor) of at most "
                           "this risk."),
+        "evaluations": (int, "With --find-leverage: bisect one model by so many leverages."),
         "threads": (int, "Number of threads (all cores)."),
         "frontier": (bool, "Show median growth against risk by leverage, under --drift."),
         "target": (float, "Find the probability to gain this share before the limits of loss."),
@@ -98,6 +102,7 @@ FUNCTIONS = {
     "tune": ("Backtest.tune",),
     "validate": ("Backtest.walk_forward", "Backtest.cross_validate"),
     "compare": ("compare",),
+    "judge": ("Backtest.judge",),
     "paths": ("simulate_paths",),
     "risk": ("Backtest.liquidation_risk",),
     "stress": ("stress",),
@@ -117,7 +122,7 @@ TAKEN = {
     *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decision_interval", "detail", "start", "end", "sets", "results", "result"),
     *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price"),
-    "snapshots",
+    *("snapshots", "markets"),
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
@@ -145,6 +150,9 @@ TEXTS = {
     "decide.liquidation": "'ours' acts although a reported liquidation price differs (compared).",
     "trials": "Maximum number of parameter sets.",
     "compare.draws": "Number of resampled histories.",
+    "judge.draws": "Number of resampled histories.",
+    "judge.paths": "Number of paths of 30 days, at least 2,000.",
+    "tune": "Re-tune in a walk, this many sets a fold, and judge out of sample alone.",
     "confidence": "Confidence of the intervals.",
     "accounts": "Several markets: one 'shared' account, or 'separate' ones, pooled.",
     "pool": "Separate accounts: how their measures become one: mean, median or worst.",
@@ -193,7 +201,9 @@ def read_keys(table: str) -> dict[str, Key]:
         parameters = inspect.signature(target).parameters
         for key in read_arguments(table, target, TEXTS):
             is_object = "Result" in str(parameters[key.name].annotation)
-            is_taken = key.name in TAKEN or (key.name == "paths" and table != "paths")
+            is_taken = key.name in TAKEN or (
+                key.name == "paths" and table not in ("paths", "judge")
+            )
             if not (is_taken or is_object) or (table, key.name) in KEPT:
                 keys.setdefault(key.name, key)
     return keys

@@ -24,6 +24,10 @@ class Row(NamedTuple):
 
 
 COMMANDS = {
+    "judge": Row(
+        "judgements",
+        "Answer whether a policy is better than constant leverage, timed, safe, and what eats it.",
+    ),
     "run": Row("runs", "Run an account through a market under a policy, and summarize the result."),
     "compare": Row(
         "runs",

@@ -131,7 +131,7 @@ def check(
         progress = None if as_json else print_finding
         found[title] = check_policy(each, market, terms=terms, progress=progress)
         if not as_json:
-            print_title(f"{title}: {judge(found[title])}")
+            print_title(f"{title}: {summarize_findings(found[title])}")
     if as_json:
         print_json({name: [each._asdict() for each in found[name]] for name in found})
     if not all(each.passed for findings in found.values() for each in findings):
@@ -219,7 +219,7 @@ def print_finding(found: Finding) -> None:
     sys.stdout.flush()
 
 
-def judge(findings: list[Finding]) -> str:
+def summarize_findings(findings: list[Finding]) -> str:
     failed = sum(not each.passed for each in findings)
     untried = sum(not each.tried for each in findings)
     if failed:

@@ -14,10 +14,11 @@ import typer
 
 from backtest import baselines as gate
 from backtest.baselines import Baseline, RegressVerdict
-from backtest.baselines.baseline import BETTER_IF, EXACT, WALK
+from backtest.baselines.baseline import BETTER_IF, EXACT, JUDGED, WALK
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, Files, Text, Texts, argument, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
+from backtest.cli.judgements import run_judgement
 from backtest.cli.printing import clean, print_json
 from backtest.cli.searches import run_validation
 from backtest.core import BacktestError, DataError, ParameterError
@@ -46,17 +47,27 @@ def record(
     walk: Annotated[
         bool, flag("Run the walk-forward of validate, and record it as NAME-walk.", "--walk")
     ] = False,
+    judge: Annotated[
+        bool, flag("Judge the policy by [judge], and record it as NAME-judged.", "--judge")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run experiments and write a baseline for each; none is written if one cannot run.
 
     backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
     backtest regress record calm.toml --walk      [dim]# re-optimized again and again[/dim]
+    backtest regress record calm.toml --judge --mode tolerance --tolerance '*=10%'
     """
     checked_mode = gate.check_mode(mode or EXACT)
+    if walk and judge:
+        raise ParameterError("a baseline is of a walk or of a judgement, got --walk and --judge")
+    kind = ""
+    if walk or judge:
+        kind = WALK if walk else JUDGED
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    gate.choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
-    names = [gate.name_baseline(f"{x.stem}-walk" if walk else x.stem) for x in experiments]
+    if not judge:  # whose measures have the names of its markets
+        gate.choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
+    names = [gate.name_baseline(f"{x.stem}-{kind}" if kind else x.stem) for x in experiments]
     gate.check_unique_names(experiments, names)
     existing = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
@@ -68,7 +79,7 @@ def record(
             )
     taken = [
         gate.take_baseline(
-            run_validation(draft_experiment(file)) if walk else run_experiment(file),
+            run_recorded(file, kind),
             name,
             experiment=Path(os.path.relpath(file, out)).as_posix(),
             mode=checked_mode,
@@ -83,6 +94,15 @@ def record(
         return
     for each, path in zip(taken, paths, strict=True):
         typer.echo(f"{each.name}: recorded, {len(each.trace.time):,} bars: {path}")
+
+
+def run_recorded(file: Path, kind: str) -> Any:
+    """Run an experiment, its walk or its judgement, as its baseline needs it."""
+    if kind == WALK:
+        return run_validation(draft_experiment(file))
+    if kind == JUDGED:
+        return run_judgement(draft_experiment(file))
+    return run_experiment(file)
 
 
 def run_experiment(file: Path) -> Result:
@@ -197,5 +217,5 @@ def run_again(path: Path, was: Baseline) -> Baseline:
             f"{path} has no experiment to run again: a test made it, and pytest checks it"
         )
     file = Path(os.path.normpath(path.parent / was.experiment))
-    result = run_validation(draft_experiment(file)) if WALK in was.facts else run_experiment(file)
-    return gate.take_baseline(result, was.name)
+    kind = next((each for each in (WALK, JUDGED) if each in was.facts), "")
+    return gate.take_baseline(run_recorded(file, kind), was.name)

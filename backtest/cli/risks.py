@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -25,8 +24,9 @@ from backtest.experiments.draft import Draft
 from backtest.experiments.policy_names import build_node
 from backtest.market import label_names, unwrap_market
 from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
+from backtest.risk.paths import choose_funding
 from backtest.sweep import count_cores
-from backtest.venue import DynamicMargin, Venue
+from backtest.venue import DynamicMargin
 from backtest.venue.margin_rules import KINDS as MARGIN_KINDS
 
 PATHS = list_flags("paths", "model paths horizon seed drift funding correlation")
@@ -35,7 +35,7 @@ FromRun = Annotated[
 ]
 FUNDED = "target max_loss daily_loss trailing locked min_days consistency days"
 """Keys of ``[risk]`` of a funded account."""
-RISK = f"horizons find_leverage default_rate recovery frontier threads {FUNDED}"
+RISK = f"horizons find_leverage evaluations default_rate recovery frontier threads {FUNDED}"
 
 
 @command("risk", f"{PATHS} {list_flags('risk', RISK)}")
@@ -50,6 +50,10 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     settings = {"threads": count_cores(), **draft.table("risk")}
     probability = settings.pop("find_leverage", None)
     has_frontier = settings.pop("frontier", False)
+    if "evaluations" in settings and probability is None:
+        raise ParameterError(
+            "risk.evaluations needs risk.find_leverage, 0.01 for example, got none"
+        )
     if probability is not None or has_frontier:
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
@@ -94,7 +98,7 @@ def find_leverage(
     elif "model" in paths:
         paths["models"] = [paths.pop("model")]
     taken = ("paths", "horizon", "models", "model", "seed", "drift")
-    others = [f"risk.{name}" for name in settings if name != "threads"]
+    others = [f"risk.{name}" for name in settings if name not in ("threads", "evaluations")]
     others += [f"paths.{name}" for name in paths if name not in taken]
     others += ["--from-run"] if from_run else []
     if others:
@@ -270,19 +274,9 @@ def draw_paths(draft: Draft, test: Backtest, **more: Any) -> Paths:
     if settings["funding"] == "none":
         settings["funding"] = None
     elif settings["funding"] == "fitted":
-        settings["funding"] = find_capped_funding(test.venue)
+        settings["funding"] = choose_funding(test.venue)
     market, model = plain(test).market, settings.pop("model", "filtered")
     return backtest.simulate_paths(market, model, **settings)
-
-
-def find_capped_funding(venue: Any) -> Any:
-    if isinstance(venue, Mapping):
-        return {name: find_capped_funding(each) for name, each in venue.items()}
-    if not isinstance(venue, Venue) or venue.in_force is None:
-        return "fitted"
-    name, _, symbol = (venue.in_force.like or venue.in_force.preset).rpartition(":")
-    terms = backtest.funding.terms(name, symbol)
-    return "fitted" if terms is None or math.isinf(terms.cap) else terms
 
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

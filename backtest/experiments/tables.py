@@ -119,7 +119,7 @@ JOBS = (
         "replay",
         "shadow",
     ),
-    *("tune", "validate", "sensitivity", "capacity", "timing", "margin"),
+    *("tune", "validate", "sensitivity", "capacity", "timing", "margin", "judge"),
 )
 """Tables of what a command does with a test, which knows their keys."""
 OF_LOAD = {"paths", "instruments", "since", "until"}

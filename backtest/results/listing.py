@@ -63,6 +63,7 @@ KINDS = {
     "frontier": "backtest.search.frontier:Frontier",
     "contagion": "backtest.risk.contagion:Contagion",
     "book": "backtest.accounts.result:AccountsResult",
+    "judgement": "backtest.judgement.judgement:Judgement",
 }
 """The classes of saved results by their kind, imported when a folder of one is read."""
 Saved: TypeAlias = core.SavedResult

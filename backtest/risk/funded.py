@@ -116,7 +116,7 @@ def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Bo
     return np.asarray(is_passed & (best <= rules.consistency * (wealth.most - 1.0) + 1e-12))
 
 
-def judge(
+def find_outcomes(
     rules: Challenge, wealth: Wealth, day: core.IntArray
 ) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
     """Return the outcome of each path, a place in ``OUTCOMES``, and the bar that decides it.
@@ -291,13 +291,15 @@ def passing_probability(  # noqa: PLR0913 - as the method
         kept = (lives.wealth, lives.least, lives.most, lives.day_open)
         close, least, most, opened = (each[:, : len(day)] / capital for each in kept)
         base = opened if rules.daily_loss is not None else None
-        found.append(judge(rules, read_wealth(close, day, least, most, base), day))
+        found.append(find_outcomes(rules, read_wealth(close, day, least, most, base), day))
     outcome, at, is_both = (np.concatenate(each) for each in zip(*found, strict=True))
     rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)], is_both)}
     past = []
     for (close, least, most, opened), days_of, since in live_past(runner, len(day), zone):
         base = opened if rules.daily_loss is not None else None
-        code, decided, both = judge(rules, read_wealth(close, days_of, least, most, base), days_of)
+        code, decided, both = find_outcomes(
+            rules, read_wealth(close, days_of, least, most, base), days_of
+        )
         past.append((int(code[0]), int(since[min(int(decided[0]), len(since) - 1)]), bool(both[0])))
     if past:
         codes, taken, are_both = (np.array(each) for each in zip(*past, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -178,6 +179,7 @@ def max_leverage(
     paths: int = 10_000,
     seed: int = 0,
     drift: path_models.Drift | None = None,
+    evaluations: int | None = None,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
@@ -186,6 +188,12 @@ def max_leverage(
     chance = INNER_SHARE.check("probability", probability)
     if not models:
         raise core.ParameterError("models must be a list with at least one model, got none")
+    if evaluations is not None:
+        core.Whole(1).check("evaluations", evaluations)
+        if len(models) != 1:
+            raise core.ParameterError(
+                f"evaluations are of one model, ['filtered'] for example, got {len(models)} models"
+            )
     how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
     drawn = [simulate_paths(plain(conditions).market, each, **how, drift=drift) for each in models]
     if not chance * paths >= LEAST_HITS:
@@ -195,6 +203,8 @@ def max_leverage(
         )
     sizes = choose_grid(policy, conditions, drawn[0])
     named = name_models(drawn)
+    if evaluations is not None:
+        named = dict(itertools.islice(named.items(), 1))
 
     begun: dict[int, PathsRunner] = {}
 
@@ -216,16 +226,16 @@ def max_leverage(
     past = HistoryTrials(HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span)
     if past.count:
         trials.append(past)
-    rows: dict[str, dict[str, Any]] = {}
-    columns: dict[str, list[float]] = {}
-    for done, each in enumerate(trials):
-        core.report_progress(progress, done, len(trials))
-        rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
+    if evaluations is None:
+        tried = search_grid(trials, sizes, chance, progress)
+    else:
+        drawn[0].keep_all()
+        start = 1.0 if policy is not None else math.sqrt(float(sizes[0] * sizes[-1]))
+        quick_first = trials[::-1]  # history takes a third of the time of the paths
+        most = float(sizes[-1])
+        tried = bisect_leverage(quick_first, start, most, chance, evaluations, progress)
+    sizes, rows, columns = tried
     least = min(rows, key=lambda name: rows[name]["leverage"])
-    for each in trials:
-        if each.name == least and not isinstance(each, HistoryTrials):
-            confirm(each, rows[least], chance)
-    core.report_progress(progress, len(rows), len(rows))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
     table.loc["worst"] = table.loc[least]
     label = "leverage" if policy is None else "factor"
@@ -236,6 +246,7 @@ def max_leverage(
         "signal": None if conditions.signal is None else first.signal,
         "weights": dict(zip(drawn[0].names, weights, strict=True)),
         "history": past.describe(rows[HISTORY]["leverage"]) if past.count else None,
+        **({} if evaluations is None else {"evaluations": evaluations}),
         "paths": {name: each.describe() for name, each in named.items()},
     }
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
@@ -357,6 +368,84 @@ def search_leverage(
     row = {"leverage": best, **measure(trials, best, count, known.get(best))}
     row |= {"is_monotone": bool(np.all(np.diff(rough) >= 0.0)), "is_limited": best == sizes[-1]}
     return row, rough
+
+
+class Searched(NamedTuple):
+    """What a search found: the sizes tried, increasing, and what each source says of them."""
+
+    sizes: core.FloatArray
+    rows: dict[str, dict[str, Any]]
+    columns: dict[str, list[float]]
+
+
+def search_grid(
+    trials: Sequence[PathTrials], sizes: core.FloatArray, chance: float, progress: Progress | None
+) -> Searched:
+    """Return the largest size of each source on a grid; the smallest is confirmed on all paths."""
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, list[float]] = {}
+    for done, each in enumerate(trials):
+        core.report_progress(progress, done, len(trials))
+        rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
+    least = min(rows, key=lambda name: rows[name]["leverage"])
+    for each in trials:
+        if each.name == least and not isinstance(each, HistoryTrials):
+            confirm(each, rows[least], chance)
+    core.report_progress(progress, len(rows), len(rows))
+    return Searched(sizes, rows, columns)
+
+
+def bisect_leverage(
+    sources: Sequence[PathTrials],
+    start: float,
+    most: float,
+    chance: float,
+    evaluations: int,
+    progress: Progress | None,
+) -> Searched:
+    """Return the largest size that is over a chance on none of some sources, by bisection.
+
+    All sizes see the same paths. From ``start`` upwards to ``most``, or down to 0, in logarithms; a
+    size that is over on one source is not tried on the others. Where the probability is not
+    monotone in size, it is one of the sizes at which it crosses the chance.
+    """
+    shares: dict[float, dict[str, float]] = {}
+    best = 0.0
+    high = most
+    size = start
+    for done in range(evaluations):
+        shares[size] = measure_sources(sources, size, chance)
+        if max(shares[size].values()) > chance:
+            high = size
+        else:
+            best = size
+        core.report_progress(progress, done + 1, evaluations)
+        size = math.sqrt(max(best, 0.01 * high) * high)
+
+    sizes = sorted(shares)
+    overs = [max(shares[each].values()) > chance for each in sizes]
+    rows = {}
+    for each in sources[::-1]:
+        hits = shares.get(best, {}).get(each.name, 0.0)
+        rows[each.name] = {
+            "leverage": best,
+            **measure(each, best, each.count, round(hits * each.count)),
+            "is_monotone": overs == sorted(overs),
+            "is_limited": not any(overs),
+        }
+    columns = {each.name: [shares[x].get(each.name, math.nan) for x in sizes] for each in sources}
+    return Searched(np.array(sizes), rows, columns)
+
+
+def measure_sources(sources: Sequence[PathTrials], size: float, chance: float) -> dict[str, float]:
+    """Return the share of each source on which a size is liquidated, until one is over a chance."""
+    shares: dict[str, float] = {}
+    for each in sources:
+        hits = each.count_hits([size], each.count, chance * each.count)[0]
+        shares[each.name] = hits / each.count
+        if shares[each.name] > chance:
+            break
+    return shares
 
 
 def measure(

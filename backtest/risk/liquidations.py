@@ -129,7 +129,8 @@ class PathsRunner(core.Carried):
     """An account on paths; ``setup`` is the account at the start of each, ``seen`` the first one.
 
     ``warm_up`` says when the policy's columns are known on history. Where paths differ in more than
-    prices, funding and columns, ``is_own``, each is set up by itself, with history in front.
+    prices, funding and columns, ``is_own``, each is set up by itself, with history in front. A
+    policy whose columns were found not to look ahead ``is_trusted``.
     """
 
     paths: Paths
@@ -137,6 +138,7 @@ class PathsRunner(core.Carried):
     test: Conditions
     resume: Result | None = None
     compile: bool = True
+    is_trusted: bool = False
 
     def __post_init__(self) -> None:
         markets, overlay = self.paths.markets, self.test.overlay
@@ -288,7 +290,7 @@ class PathsRunner(core.Carried):
                 calendar="252" if self.paths.markets.sessions else "365",
                 start=None,
             )
-            setup = engine.set_up(test, self.policy)
+            setup = engine.set_up(test, self.policy, observed=self.observe_trusted())
         warm_up.check_known(setup.observed, seen, seen.n_bars - self.paths.width, "paths")
         account = replace(setup.account, flows=self.account.flows)
         setup = setup._replace(account=account, resume=self.resume)
@@ -306,6 +308,15 @@ class PathsRunner(core.Carried):
         ]
         signal, start = self.list_weights(path), self.find_start(path)
         return setup.change(markets=path, signal=signal, observed=observed, **start), False
+
+    def observe_trusted(self) -> list[engine.ObservedPolicy] | None:
+        """Return the columns on the first path, of a policy that needs no check for look-ahead."""
+        if not self.is_trusted:
+            return None
+        seen = find_clock(self.seen).seen
+        chosen, above = engine.assign_policies(self.policy, self.paths.markets, self.test.overlay)
+        weights = self.list_weights(seen)
+        return engine.observe_policies(chosen, above, seen, self.venues, weights, is_checked=False)
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         behind = self.warm_up.count_bars(as_markets(self.paths.history), self.venues)
@@ -905,8 +916,33 @@ def liquidation_risk(
         )
     if paths is None:
         paths = simulate_paths(plain(conditions).market)
-    bars = read_horizons(paths, horizons)
     runner = PathsRunner(paths, policy, conditions, resume, compile)
+    return measure_risk(
+        runner,
+        horizons,
+        confidence=sure,
+        default_rate=rate,
+        recovery=recovery,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def measure_risk(
+    runner: PathsRunner,
+    horizons: Sequence[str] | None,
+    *,
+    confidence: float = 0.95,
+    default_rate: float = 0.0,
+    recovery: float = 0.0,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> LiquidationRisk:
+    """Return the risk of an account on paths; :func:`liquidation_risk` checks the arguments."""
+    paths = runner.paths
+    sure = confidence
+    rate = default_rate
+    bars = read_horizons(paths, horizons)
     if (
         paths.bridge == 1
         and not paths.is_resampled

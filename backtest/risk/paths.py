@@ -19,10 +19,13 @@ from backtest.market import Market, Markets, as_given, as_markets, trust_fields
 from backtest.risk import path_kernels
 from backtest.risk import path_models as laws
 from backtest.risk.path_models import FITTED, Drift, FundingChoice, PathModel
-from backtest.venue import FundingTerms
+from backtest.venue import FundingTerms, Venue
+from backtest.venue.funding import terms as find_terms
 
 BLOCK, BLOCK_BARS = 256, 2**19
 """Paths that are drawn at once, and about the most bars of them."""
+KEPT_BARS = 2**21
+"""Bars of blocks that are kept, of 80 bytes each."""
 AT_ONCE = 32
 """Paths whose markets share arrays."""
 MODELS: dict[str, type[PathModel]] = {
@@ -487,7 +490,8 @@ class Paths:
         self.time = core.utc_index(self.calendar.time)
         self.start = self.time[0]
         self.block = min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
-        self._kept: dict[str, tuple[int, PathBars]] = {}
+        self.most_kept = 1
+        self._kept: dict[str, dict[int, PathBars]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -538,6 +542,12 @@ class Paths:
         """The bars of the first path, which every account on these paths is set up on."""
         return self.draw_all(0, 1)
 
+    def keep_all(self) -> None:
+        """Keep all blocks that fit into about 170 MB, for accounts that are run again and again."""
+        blocks = -(-self.count // self.block)
+        room = KEPT_BARS // (self.block * self.width * len(self.names))
+        self.most_kept = max(min(blocks, room), 1)
+
     def draw_all(self, first: int, stop: int) -> dict[str, PathBars]:
         """Return the bars of the paths from ``first`` up to ``stop``, by instrument."""
         return {name: self.draw(first, stop, name) for name in self.names}
@@ -546,14 +556,17 @@ class Paths:
         """Return the same of one instrument, by default the first."""
         name, size, parts = name or self.names[0], self.block, []
         for number in range(first // size, -(-stop // size)):
-            kept, bars = self._kept.get(name, (-1, None))
-            if bars is None or kept != number:
+            kept = self._kept.setdefault(name, {})
+            if number not in kept:
                 loads = tuple(map(float, self.factor[self.names.index(name)]))
                 draws = laws.Draws(self.seed, number, (self.n_bars, size), self.bridge, loads)
                 bars = self.members[name].draw(draws)
-                self._kept[name] = (number, bars)
+                if len(kept) >= self.most_kept:
+                    kept.clear()
+                kept[number] = bars
             begin = number * size
-            parts.append(bars.select(slice(max(first - begin, 0), min(stop - begin, size))))
+            part = slice(max(first - begin, 0), min(stop - begin, size))
+            parts.append(kept[number].select(part))
         if len(parts) == 1:
             return parts[0]
         return PathBars(*(np.concatenate(each, axis=-2) for each in zip(*parts, strict=True)))
@@ -614,6 +627,22 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
     if np.ndim(given) == 0:
         np.fill_diagonal(found, 1.0)
     return tuple(tuple(map(float, row)) for row in found)
+
+
+def choose_funding(venue: Any) -> Any:
+    """Return the funding of paths at a venue: fitted, within its cap where a preset knows one.
+
+    Of several instruments, by name.
+    """
+    if isinstance(venue, Mapping):
+        return {name: choose_funding(each) for name, each in venue.items()}
+    if not isinstance(venue, Venue) or venue.in_force is None:
+        return FITTED
+    name, _, symbol = (venue.in_force.like or venue.in_force.preset).rpartition(":")
+    capped = find_terms(name, symbol)
+    if capped is None or math.isinf(capped.cap):
+        return FITTED
+    return capped
 
 
 @core.checked

@@ -574,6 +574,16 @@ def count_bars(bars: Bars) -> int:
     return int(next(iter(bars.values())).last.shape[1])
 
 
+def measure_fall(bars: Bars) -> float:
+    """Return how far the mark falls from a high of a scenario, or its start, at worst; 0 to 1."""
+    falls = [0.0]
+    for each in bars.values():
+        if each.mark.shape[1]:
+            peaks = np.maximum.accumulate(np.maximum(each.mark[1], 1.0))
+            falls.append(1.0 - float(np.min(each.mark[2] / peaks)))
+    return max(falls)
+
+
 def measure_distance(bar: a.AccountBar, t: int) -> float:
     """Return how near the marks of bar t come to the liquidation prices of what is held there.
 
@@ -916,7 +926,8 @@ def stress(
     how = core.Choice("run", "today", "then").check("rules", rules)
     axes = {str(name): find_values(axis, name) for name, axis in (ladder or {}).items()}
     points = [*itertools.product(*axes.values())] if axes else []
-    rows, leads, total = {}, {}, len(chosen) + len(points)
+    rows, leads, falls = {}, {}, dict[str, float]()
+    total = len(chosen) + len(points)
     times = {each.name: find_table_time(result, how, each) for each in chosen}
 
     @functools.cache
@@ -930,6 +941,7 @@ def stress(
             shipped = replay_crash(each, account.moving, account.resting, account.bare)
             replayed, source = (None, "figures") if shipped is None else shipped
         bars = account.make(each) if replayed is None else replayed
+        falls[each.name] = measure_fall(bars)
         leads[each.name], even = find_break_even(account, each, replayed)
         rows[each.name] = account.live(each, bars) | {
             "break_even": even,
@@ -958,6 +970,7 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "leads": leads if len(account.moving) > 1 else {},
+        "falls": falls,
         "tables": list(describe_tables(result, times)),
         "not_counted": [core.capitalize(f"{idle}.")] if idle else [],
     }

@@ -23,7 +23,7 @@ PUBLIC_NAMES = ROOT / "backtest" / "__init__.py"
 ROOMS = (
     *("core", "_compile", "market", "venue", "margin", "account", "policies", "indicators"),
     *("options", "signals", "results", "engine", "accounts", "experiments", "live", "sweep"),
-    *("search", "risk", "baselines", "report", "cli"),
+    *("search", "risk", "judgement", "baselines", "report", "cli"),
 )
 """The folders of the package. Each imports only those before it."""
 
@@ -163,7 +163,7 @@ def test_what_a_page_of_maintainers_names_is_there(page):
 def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     slow = ["numba", "llvmlite", "scipy", "vectorbt", "plotly", "dask", "arch", "statsmodels"]
     slow += ["httpx", "ccxt", "skopt", "sklearn", "cmaes", "jinja2"]
-    above = ("risk", "sweep", "search", "baselines", "cli")
+    above = ("risk", "sweep", "search", "judgement", "baselines", "cli")
     early = [*slow, "pandas", "pyarrow", "typer", "rich", *(f"backtest.{room}" for room in above)]
     code = "import sys, backtest as bt, backtest.indicators, backtest.strategies; "
     code += f"print([name for name in {early} if name in sys.modules]); "

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.funded import Challenge, Wealth, judge, number_days, read_wealth
+from backtest.risk.funded import Challenge, Wealth, find_outcomes, number_days, read_wealth
 from backtest.risk.liquidations import PathsRunner
 from backtest.strategies import Constant
 from tests.kit import check_refused, free_venue, market_of
@@ -20,7 +20,7 @@ CORRECTED = 0.5826
 def outcome(rules, *wealth, days=None):
     """Return the outcome and the bar of one path; each bar is a day unless told."""
     day = np.arange(len(wealth)) if days is None else np.array(days)
-    found, at, _ = judge(rules, read_wealth(np.array([wealth]), day), day)
+    found, at, _ = find_outcomes(rules, read_wealth(np.array([wealth]), day), day)
     return ("passed", "daily_loss", "max_loss", "undecided")[found[0]], int(at[0])
 
 
@@ -42,14 +42,14 @@ def test_the_judgement_by_hand(rules, wealth, days, expected):
 
 
 def judge_closes(rules, wealth, day):
-    return judge(rules, read_wealth(wealth, day), day)[0]
+    return find_outcomes(rules, read_wealth(wealth, day), day)[0]
 
 
 def judge_bars(rules, *bars, days=None):
     """Return outcome, bar and whether it reached both, of bars of (least, most, close)."""
     day = np.arange(len(bars)) if days is None else np.array(days)
     least, most, close = (np.array([each]) for each in zip(*bars, strict=True))
-    found, at, both = judge(rules, read_wealth(close, day, least, most), day)
+    found, at, both = find_outcomes(rules, read_wealth(close, day, least, most), day)
     return ("passed", "daily_loss", "max_loss", "undecided")[found[0]], int(at[0]), bool(both[0])
 
 
@@ -97,7 +97,7 @@ def test_hours_of_a_price_without_drift_pass_with_b_over_a_plus_b():
         bars = drawn.draw(first, min(first + drawn.block, 20_000))
         begun = bars.prices[3, :, :1]
         _, high, low, close = (each[:, 1:] / begun for each in bars.prices)
-        found = judge(rules, Wealth(close, low, high, close), day)[0]
+        found = find_outcomes(rules, Wealth(close, low, high, close), day)[0]
         hits, decided = hits + np.sum(found == 0), decided + np.sum(found != 3)
         at_closes += np.sum(judge_closes(rules, close, day) == 0)
     error = math.sqrt(0.25 * 0.75 / 20_000)

@@ -31,6 +31,7 @@ from backtest.results import read_entry
 from backtest.results.listing import KINDS
 from backtest.strategies import Capped, Constant
 from tests.crowd.test_cascades import make_cascade
+from tests.judgement.courts import Blind, make_market, make_test
 from tests.kit import (
     ask_test,
     call,
@@ -141,6 +142,7 @@ MAKES: dict[str, Callable[[], Any]] = {
     "walk": lambda: ask_test(
         "walk_forward", worlds.make_market(90), worlds.Lever, **SEARCH, **SPANS
     ),
+    "judgement": lambda: make_test(make_market(0.3, seed=1)).judge(Blind()),
     "cross-validation": lambda: ask_test(
         "cross_validate", worlds.make_market(110), worlds.Lever, **SEARCH, **GROUPS
     ),

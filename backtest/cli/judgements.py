@@ -1,0 +1,57 @@
+"""``backtest judge``: one answer on a policy, from what the other commands compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from backtest.cli import printing
+from backtest.cli.build import build_experiment
+from backtest.cli.command import Output, command, list_flags
+from backtest.core import ParameterError
+from backtest.engine import plain
+from backtest.experiments.draft import Draft
+from backtest.judgement.judge_policy import JudgedRow, expect_walk
+from backtest.judgement.judgement import Judgement
+from backtest.judgement.rule import check_requirements
+
+JUDGED = "tune require paths draws seed threads"
+
+
+@command("judge", list_flags("judge", JUDGED), takes_policy=True)
+def judge(draft: Draft, *, output: Output) -> None:
+    """Answer whether a policy is better than constant leverage, timed, safe, and what eats it.
+
+    Each market is judged in an account of its own. Exit code 1 if something required does not hold,
+    2 if a market fails.
+
+    backtest judge vol-target --data btc/ --data eth/
+    backtest judge steady.py:Steady --tune 32 --require better,safe
+    """
+    required = check_requirements(draft.table("judge").get("require", []))
+    found = run_judgement(draft, store=output.store)
+    unmet = found.list_unmet(required)
+    more = [f"required, and not met: {', '.join(unmet)}"] if unmet else []
+    output.give_out(found, more=more)
+    if found.faults:
+        raise typer.Exit(printing.REFUSED)
+    if unmet:
+        raise typer.Exit(printing.FAILED)
+
+
+def run_judgement(draft: Draft, **more: Any) -> Judgement:
+    """Judge the policy of an experiment by its table ``[judge]``; rows are told as known."""
+    settings = {name: x for name, x in draft.table("judge").items() if name != "require"}
+    with printing.show_progress("judge: reading the data"):
+        test, policy, is_compiled = build_experiment(draft)
+    if test.overlay is not None:
+        raise ParameterError("overlay must be left out: each market has an account of its own")
+    if settings.get("tune") is not None:
+        sets, seconds = expect_walk(plain(test), settings["tune"])
+        printing.print_message(f"judge: re-tuning {sets:,} sets, about {seconds:,.0f} s first")
+
+    def tell(row: JudgedRow) -> None:
+        printing.print_message(str(row))
+
+    return test.judge(policy, **settings, **more, compile=is_compiled, progress=tell)

@@ -1,0 +1,232 @@
+"""The accounts that a judgement looks at: one a market, each with its test and its benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.engine import AnyPolicy, Conditions, plain
+from backtest.engine.run import run
+from backtest.market import Market
+from backtest.policies import Policy
+from backtest.results import Result
+from backtest.results.result import Lack
+from backtest.search.equal_risk import ScaledAccount, explain_lack, hold_at_equal_risk
+from backtest.search.problem import Search
+from backtest.search.timing import cut_test, read_decided
+from backtest.search.walk_forward import walk_forward
+from backtest.venue import Venue, preset_files
+
+AnyMarkets = Mapping[str, Market] | Sequence[Market] | Market | None
+
+
+@dataclass
+class JudgedTest:
+    """What one market is judged on: the test of an account of its own, and its policy.
+
+    ``caution`` says where its venue has the rules of another instrument.
+    """
+
+    name: str
+    test: Conditions
+    policy: AnyPolicy
+    caution: str = ""
+
+
+@dataclass
+class JudgedAccount:
+    """The account of a policy on one market, and the constant leverage at its risk.
+
+    ``policy`` and ``test`` are what goes on from the last close: of a walk the policy of its last
+    span, and the test from its first test span on.
+    """
+
+    name: str
+    test: Conditions
+    policy: AnyPolicy
+    result: Result
+    benchmark: ScaledAccount | Lack
+
+    @property
+    def is_ruined(self) -> bool:
+        return bool(self.result.metrics["ruined"])
+
+    @property
+    def leverage_today(self) -> float:
+        """The gross leverage at the last close."""
+        return float(self.result.exposures.iloc[-1].abs().sum())
+
+
+def plan_tests(conditions: Conditions, policy: AnyPolicy, markets: AnyMarkets) -> list[JudgedTest]:
+    """Return the test of each market, in an account of its own.
+
+    Without ``markets`` those of the conditions are judged; with them the conditions say venue,
+    account and signal alone.
+    """
+    if conditions.overlay is not None:
+        raise core.ParameterError(
+            "overlay must be left out of a judgement: it scales a portfolio, and each market is "
+            "judged in an account of its own"
+        )
+    if markets is None:
+        return split_conditions(plain(conditions), policy)
+
+    if conditions.detail is not None:
+        raise core.ParameterError("detail must be left out where markets are given: it is of one")
+    named = name_markets(markets)
+    return [choose_test(conditions, policy, name, market) for name, market in named.items()]
+
+
+def split_conditions(test: Conditions, policy: AnyPolicy) -> list[JudgedTest]:
+    market = test.market
+    if isinstance(market, Market):
+        return [JudgedTest(market.instrument or "market", test, policy)]
+    if len(market) == 1 or market.options:  # options are valued beside their underlying
+        return [JudgedTest(", ".join(market.names), test, policy)]
+
+    found = []
+    for name, one in market.items():
+        own = test.replace(
+            market=one,
+            venue=pick_one(test.venue, name, "venue"),
+            account=test.account.for_instrument(name),
+            signal=pick_signal(test.signal, name),
+        )
+        found.append(JudgedTest(name, own, pick_one(policy, name, "policy")))
+    return found
+
+
+def name_markets(markets: AnyMarkets) -> dict[str, Market]:
+    if isinstance(markets, Market):
+        return {markets.instrument or "market": markets}
+    if isinstance(markets, Mapping):
+        named = dict(markets)
+    else:
+        given = [*(markets or ())]
+        named = {getattr(each, "instrument", "") or f"market {k}": each
+                 for k, each in enumerate(given, 1)}  # fmt: skip
+        if len(named) < len(given):
+            raise core.ParameterError(
+                "markets must be of different instruments, or have names, "
+                f"{{'BTC old': market, ...}}, got {len(given)} of {', '.join(named)}"
+            )
+    if not named:
+        raise core.ParameterError("markets must be one or more, got none")
+    for name, each in named.items():
+        if not isinstance(each, Market):
+            raise core.ParameterError(f"{name} must be a Market, got {core.repr_plain(each):.60}")
+    return named
+
+
+def choose_test(conditions: Conditions, policy: AnyPolicy, name: str, market: Market) -> JudgedTest:
+    """Return the test of one market that is given beside those of the conditions."""
+    venue, caution = choose_venue(pick_one(conditions.venue, name, "venue"), market)
+    test = conditions.replace(
+        market=market,
+        venue=venue,
+        account=conditions.account.for_instrument(name),
+        signal=pick_signal(conditions.signal, name),
+    )
+    return JudgedTest(name, plain(test), pick_one(policy, name, "policy"), caution)
+
+
+def pick_one(given: Any, name: str, what: str) -> Any:
+    if isinstance(given, Mapping) and name not in given:
+        raise core.ParameterError(
+            f"{what} must be one for all markets, or one for each; {name} has none, got "
+            f"{', '.join(map(str, given))}"
+        )
+    return core.pick_value(given, name)
+
+
+def pick_signal(signal: Any, name: str) -> Any:
+    if isinstance(signal, pd.DataFrame):
+        return signal[name]
+    return pick_one(signal, name, "signal")
+
+
+def choose_venue(venue: Any, market: Market) -> tuple[Any, str]:
+    """Return the venue by the symbol of a market, and a caution where it has none of its own.
+
+    What the venue changes of its preset is changed of the other symbol too.
+    """
+    terms = venue.in_force if isinstance(venue, Venue) else None
+    instrument = market.instrument
+    if terms is None or not instrument or market.synthetic:
+        return venue, ""
+    preset, _, symbol = terms.preset.rpartition(":")
+    if terms.symbol in (instrument, "STOCK"):
+        return venue, ""
+    if terms.like:
+        return venue, f"{instrument} is judged by the listing of {terms.symbol}"
+
+    house = preset.partition("@")[0]
+    known = {each.symbol for each in preset_files.available() if each.venue == house}
+    if instrument not in known:
+        return venue, f"{instrument} is judged by the rules of {symbol}, its venue lists none of it"
+    usual = Venue.preset(preset, symbol).to_dict()
+    changed = {name: value for name, value in venue.to_dict().items() if usual[name] != value}
+    return Venue.preset(preset, instrument).override(changed), ""
+
+
+def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) -> JudgedAccount:
+    """Run the account of a policy, or of its walk, and the constant leverage at its risk."""
+    if tune is None:
+        result = run(judged.test, judged.policy, compile=how["compile"])
+        benchmark = find_benchmark(result)
+        return JudgedAccount(judged.name, judged.test, judged.policy, result, benchmark)
+
+    if not isinstance(judged.policy, Policy | type):
+        raise core.ParameterError("a policy that is re-tuned must be one for all markets")
+    search = Search(trials=tune, seed=seed, **how)
+    walk = walk_forward(judged.test, judged.policy, search)
+    test = judged.test.replace(start=walk.folds["test_start"].iloc[0])
+    (policy,) = {*walk.result.policies.values()}
+    benchmark = hold_at_equal_risk(walk.fixed, like=walk.result)
+    return JudgedAccount(judged.name, test, policy, walk.result, benchmark)
+
+
+def find_benchmark(result: Result) -> ScaledAccount | Lack:
+    """Return the constant leverage at the risk of an account: itself, if its leverage is one."""
+    if why := explain_lack(result):
+        return Lack(why)
+    if is_constant(result):
+        volatility = float(result.metrics["volatility"])
+        return ScaledAccount(result, 1.0, volatility, target=volatility)
+    return hold_at_equal_risk(result)
+
+
+def is_constant(result: Result) -> bool:
+    """Return whether an account decided one leverage at each close from its first decision on."""
+    if result.options is not None:
+        return False
+    leverage = read_leverage(result)
+    is_decided = ~np.isnan(leverage)
+    first = int(np.argmax(is_decided.any(axis=1)))
+    return bool(is_decided[first:].all() and np.ptp(leverage[first:], axis=0).max() == 0.0)
+
+
+def has_one_value(result: Result) -> bool:
+    """Return whether all decisions of an account are of one leverage; NaN keeps the position."""
+    if result.options is not None:
+        return False
+    leverage = pd.DataFrame(read_leverage(result))
+    return bool((leverage.nunique() <= 1).all())
+
+
+def read_leverage(result: Result) -> core.FloatArray:
+    return read_decided(result, cut_test(result).market).leverage
+
+
+def fix_direction(account: JudgedAccount) -> Conditions:
+    """Return the test with the direction of the last close, as paths have no columns or rules."""
+    test = account.test
+    if test.signal is None or isinstance(test.signal, int | float):
+        return test
+    last = np.broadcast_to(account.result.quotes.signal, account.result.marks.shape)[-1]
+    return test.replace(signal=float(last[0]))

@@ -1,0 +1,74 @@
+"""What costs and decay took of growth, and what twice of them would leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from backtest import core, engine
+from backtest.judgement.accounts import JudgedAccount
+from backtest.market import as_markets
+from backtest.risk.variations import capacity, choose_factors, sensitivity
+
+
+class Cost(NamedTuple):
+    """A term of the attribution, and the factor of ``backtest sensitivity`` that raises it."""
+
+    term: str
+    factor: str
+    step: float
+
+
+COSTS = {
+    "fees": Cost("fees", "fees", 2.0),
+    "slippage": Cost("slippage", "slippage", 2.0),
+    "funding": Cost("funding", "funding", 2.0),
+    "decay": Cost("volatility_drag", "volatility", 1.25),
+}
+"""Twice the decay is no market; at 1.25 times the volatility its drag is 1.56 times as large."""
+
+
+def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each cost: log growth a year given up to it, and compound growth with more of it."""
+    markets = as_markets(account.test.market)
+    venues = engine.read_venues(account.test.venue, markets)
+    known = choose_factors(None, markets, venues)
+    chosen = [cost.factor for cost in COSTS.values() if cost.factor in known]
+    changed = sensitivity(account.test, account.policy, factors=chosen, **how)
+
+    given_up = measure_given_up(account)
+    for name, cost in COSTS.items():
+        growth = math.nan
+        if cost.factor in chosen:
+            after: Any = changed.table.loc[(cost.factor, cost.step), "growth"]
+            growth = float(after)
+        yield (
+            name,
+            {
+                "given_up": given_up.get(name, math.nan),
+                "growth": changed.base,
+                "step": cost.step,
+                "growth_at_step": growth,
+                "n": len(account.result.returns),
+                "why": "",
+            },
+        )
+
+
+def measure_given_up(account: JudgedAccount) -> dict[str, float]:
+    """Return the log growth a year that each cost took; nothing of several positions."""
+    result = account.result
+    if not result.has_one_position:
+        return {}
+    split = result.attribution()
+    return {name: -split.amounts[cost.term] / split.years for name, cost in COSTS.items()}
+
+
+def judge_capacity(account: JudgedAccount, **how: Any) -> dict[str, Any]:
+    """Return the capital at which growth is half of that at the account's, or why there is none."""
+    try:
+        found = capacity(account.test, account.policy, **how)
+    except core.ParameterError as error:
+        return {"half_growth": math.nan, "capacity": str(error)}
+    return {"half_growth": found.half_growth, "capacity": found.verdict}

@@ -1,0 +1,120 @@
+"""Whether anything was timed, whether promises were kept, and what the search tried."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backtest import core
+from backtest.judgement.accounts import JudgedAccount, has_one_value
+from backtest.judgement.growth import DailyGrowth
+from backtest.results.promises import BROKEN, KEPT, TOO_EARLY
+from backtest.search.shifts import FEW_FILLS
+from backtest.search.timing import timing_test
+from backtest.search.trials import LOOKS, TRIED, read_notes
+from backtest.search.winner import deflate_alone
+
+VERDICTS = (KEPT, BROKEN, TOO_EARLY)
+
+
+def judge_timing(account: JudgedAccount, **how: Any) -> dict[str, Any]:
+    """Return fills, mean leverage and the shift test of growth of one account."""
+    metrics = account.result.metrics
+    row: dict[str, Any] = {
+        "fills": int(metrics["fills"]),
+        "mean_leverage": float(metrics["mean_leverage"]),
+        "is_one_value": has_one_value(account.result),
+    }
+    if account.result.options is not None:
+        return row | {"why": "options have no leverage that is shifted in time"}
+    if row["fills"] < FEW_FILLS:
+        return row | {"why": f"not timed: {core.count_nouns(row['fills'], 'fill')}"}
+    found = timing_test(account.result, **how)
+    return row | {
+        "p_growth": found.p_growth,
+        "shifts": len(found.table),
+        "leverage_timing": found.leverage_timing,
+        "timing_error": found.timing_error,
+        "why": found.why,
+    }
+
+
+def list_promises(account: JudgedAccount) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each promise of the policy, with what came."""
+    columns = ["rule", "bound", "value", "low", "high", "n", "n_needed", "verdict"]
+    table = account.result.promises[columns]
+    for name, row in zip(table.index, table.to_dict("records"), strict=True):
+        yield str(name), {**{str(column): value for column, value in row.items()}, "why": ""}
+
+
+def count_verdicts(rows: Mapping[Any, Mapping[str, Any]]) -> str:
+    """Return how many promises were kept, not kept, and are too early to judge."""
+    counts = Counter(str(row["verdict"]) for row in rows.values())
+    if not counts:
+        return "it promises nothing"
+    return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+
+
+class SearchNotes:
+    """What a store has counted on the bars of some accounts: sets tried, and looks at holdouts."""
+
+    def __init__(self, store: Path | None) -> None:
+        self.store = store
+        self.tried: dict[tuple[str, str], int] = {}
+        self.looks: set[str] = set()
+
+    def read(self, account: JudgedAccount) -> tuple[int, int] | None:
+        """Return the sets tried on the bars of an account, and the looks; None without a store."""
+        if self.store is None:
+            return None
+        data = account.result.manifest["data"]
+        whole = {"data": data, "searched": data["end"]}
+        tried = {
+            (note["study"], note["policy"]): int(note["sets"])
+            for note in read_notes(self.store, TRIED, whole)
+        }
+        held_out = {"data": data, "searched": data["start"]}
+        looks = {repr(sorted(each.items())) for each in read_notes(self.store, LOOKS, held_out)}
+        self.tried |= tried
+        self.looks |= looks
+        return sum(tried.values()), len(looks)
+
+    @property
+    def pooled(self) -> tuple[int, int] | None:
+        if self.store is None:
+            return None
+        return sum(self.tried.values()), len(self.looks)
+
+
+def judge_search(
+    counted: tuple[int, int] | None, difference: core.FloatArray | None, p_value: float
+) -> dict[str, Any]:
+    """Return trials and looks, and how sure the difference is after so many trials.
+
+    ``deflated_sharpe`` is that of the daily differences of log growth, ``p_adjusted`` their p-value
+    by Sidak (1967). Without the returns of the trials all count as independent.
+    """
+    row: dict[str, Any] = {"is_counted": counted is not None, "trials": 1, "looks": math.nan}
+    if counted is not None:
+        row["trials"] = max(counted[0], 1)
+        row["looks"] = float(counted[1])
+    row |= {"deflated_sharpe": math.nan, "p_adjusted": math.nan}
+    if difference is None or not len(difference) or not np.any(difference):
+        return row | {"n": 0}
+
+    row["n"] = len(difference)
+    row["deflated_sharpe"] = deflate_alone(difference, float(row["trials"]))
+    if p_value < 1.0:
+        row["p_adjusted"] = -math.expm1(row["trials"] * math.log1p(-p_value))
+    elif p_value == 1.0:
+        row["p_adjusted"] = 1.0
+    return row
+
+
+def read_difference(daily: DailyGrowth | None) -> core.FloatArray | None:
+    return None if daily is None else np.asarray(daily.difference, dtype=np.float64)

@@ -1,0 +1,515 @@
+"""Judgement: the result of :meth:`backtest.Backtest.judge`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.judgement import growth as g
+from backtest.judgement import rule
+from backtest.judgement import survival as s
+from backtest.judgement.evidence import VERDICTS
+from backtest.market import Market, Markets
+from backtest.results import Result
+from backtest.results.manifest import describe_history
+from backtest.results.settings_result import SettingsResult
+from backtest.search.compare import COVERAGE
+from backtest.search.shifts import FEW_FILLS
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "growth": ("market", *g.COLUMNS),
+    "timing": (
+        "market", "fills", "mean_leverage", "is_one_value", "p_growth", "shifts",
+        "leverage_timing", "timing_error", "why",
+    ),
+    "survival": (
+        "market", "horizon", "probability", "paths", "low", "high", "n", "history",
+        "history_high", "starts", "starts_apart", "why",
+    ),
+    "limits": (
+        "market", "leverage_today", "largest_scale", "is_limited", "evaluations", "survived",
+        "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived", "half_growth",
+        "capacity", "why",
+    ),
+    "costs": ("market", "cost", "given_up", "growth", "step", "growth_at_step", "n", "why"),
+    "promises": (
+        "market", "promise", "rule", "bound", "value", "low", "high", "n", "n_needed", "verdict",
+        "why",
+    ),
+    "search": (
+        "market", "is_counted", "trials", "looks", "n", "p_adjusted", "deflated_sharpe",
+    ),
+}  # fmt: skip
+"""The columns of each table, the first its index."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Judgement(SettingsResult):
+    """One answer on a policy: better than constant leverage, timed, safe, and what it costs.
+
+    Attributes
+    ----------
+    growth : DataFrame
+        By market, and ``pooled``: ``difference`` of log growth a year from constant leverage at
+        equal risk, its 95 % interval ``low`` to ``high``, ``p_value``, ``n`` sampling periods,
+        their ``years``, the ``years_needed`` for an interval as noisy as this to leave 0 (NaN: over
+        1,000); log ``growth`` a year of the policy, of constant leverage and of buy and hold, their
+        worst drawdowns, the mean leverage of the constant, and ``why`` it was not tested.
+    timing : DataFrame
+        By market: ``fills``, ``mean_leverage``, whether it decided one value, and the shift test
+        of growth: ``p_growth``, ``shifts``, or ``why`` not.
+    survival : DataFrame
+        By market and ``horizon``: ``probability`` of losing the account by any cause, as
+        ``backtest risk`` prints it; its two sources, ``paths`` with an interval of the simulation
+        (``n`` paths), and ``history`` with the largest probability that its ``starts_apart`` leave.
+    limits : DataFrame
+        By market: ``leverage_today``, the ``largest_scale`` of the policy at 1 % in 30 days, the
+        worst crash ``survived`` and the first ``fatal`` one with the falls of the mark, and the
+        capital at ``half_growth``.
+    costs : DataFrame
+        By market and ``cost``: log growth a year ``given_up``, compound ``growth`` as run and at
+        ``step`` times the cost (of decay: times the volatility).
+    promises : DataFrame
+        By market and ``promise``: what was promised, what came, and the verdict.
+    search : DataFrame
+        By market, and pooled: ``trials`` and ``looks`` at holdouts that the store has counted, the
+        p-value of the difference for so many trials, and its deflated Sharpe ratio.
+    differences : DataFrame
+        Daily difference of log growth from constant leverage, by market and pooled.
+    """
+
+    growth: pd.DataFrame
+    timing: pd.DataFrame
+    survival: pd.DataFrame
+    limits: pd.DataFrame
+    costs: pd.DataFrame
+    promises: pd.DataFrame
+    search: pd.DataFrame
+    differences: pd.DataFrame
+    markets: Mapping[str, Market | Markets] | None = None
+    accounts: Mapping[str, Result] | None = None
+
+    kind = "judgement"
+    call = "Backtest.judge"
+    is_yearly = True
+    long_tables = ("differences",)
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of all markets, which need not fit one account."""
+        parts = [describe_history(each) for each in (self.markets or {}).values()]
+        if len(parts) < 2:
+            return parts[0] if parts else describe_history(None)
+        hashes = "".join(str(each["content_hash"]) for each in parts)
+        return {
+            "source": ", ".join(str(each["source"]) for each in parts),
+            "instrument": ", ".join(self.names),
+            "content_hash": hashlib.sha256(hashes.encode()).hexdigest(),
+            "start": min(str(each["start"]) for each in parts),
+            "end": max(str(each["end"]) for each in parts),
+            "bars": sum(int(each["bars"]) for each in parts),
+            "interval": ", ".join(dict.fromkeys(str(each["interval"]) for each in parts)),
+            "synthetic": any(each["synthetic"] for each in parts),
+            "filled": {},
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The markets, those that failed among them."""
+        return tuple(self.settings["markets"])
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """Why markets failed, by name."""
+        return dict(self.settings["faults"])
+
+    @property
+    def findings(self) -> rule.Findings:
+        """What the rule of the sentence reads."""
+        pooled: Any = self.growth.loc[g.POOLED]
+        own = self.growth.drop(index=g.POOLED)
+        untested = [str(why) for why in own["why"][own["difference"].isna()] if why]
+        timing = self.timing
+        is_timed = (timing["fills"] >= FEW_FILLS) & ~timing["is_one_value"].astype(bool)
+        market, source, chance = self.find_danger()
+        return rule.Findings(
+            markets=self.names,
+            ruined=tuple(map(str, own.index[np.isneginf(own["growth"].astype(float))])),
+            chance=chance,
+            chance_market=market,
+            chance_source=source,
+            timed=tuple(map(str, timing.index[is_timed])),
+            fills=int(timing["fills"].sum()),
+            is_one_value=bool(timing["is_one_value"].astype(bool).all()),
+            tested=tuple(map(str, own.index[own["difference"].notna()])),
+            difference=float(pooled["difference"]),
+            low=float(pooled["low"]),
+            high=float(pooled["high"]),
+            n=int(pooled["n"]) if pooled["n"] == pooled["n"] else 0,
+            years_needed=float(pooled["years_needed"]),
+            why=next(iter(untested), str(pooled["why"])),
+        )
+
+    def find_danger(self) -> tuple[str, str, float]:
+        """Return the market, the source and the highest probability of loss in 30 days."""
+        month = self.survival[self.survival["horizon"] == s.MONTH]
+        rows: dict[tuple[str, str], dict[str, Any]] = {
+            (str(name), s.MONTH): {source: float(row[source]) for source in ("paths", "history")}
+            for name, row in month.iterrows()
+        }
+        return s.find_worst(rows)
+
+    @property
+    def outcome(self) -> str:
+        """Unsafe, not timed, better, worse, not tested, or no evidence of a difference."""
+        return rule.decide(self.findings)
+
+    @property
+    def met(self) -> tuple[str, ...]:
+        """Which of ``better``, ``safe`` and ``timed`` hold."""
+        return rule.list_met(self.findings)
+
+    def list_unmet(self, required: Iterable[str]) -> list[str]:
+        """Return which requirements do not hold, of ``better``, ``safe`` and ``timed``."""
+        return [each for each in rule.check_requirements([*required]) if each not in self.met]
+
+    @property
+    def policy_name(self) -> str:
+        return str(self.settings["name"])
+
+    @property
+    def title(self) -> str:
+        return str(self.settings["policy"])
+
+    @property
+    def heading(self) -> str:
+        tuned = ", re-tuned," if self.settings["tune"] else ""
+        return core.clip(f"{self.title}{tuned} judged on {', '.join(self.names)}", 200)
+
+    @property
+    def note(self) -> str:
+        return self.outcome
+
+    @property
+    def verdict(self) -> str:
+        return rule.write_sentence(self.findings, self.policy_name)
+
+    @property
+    def details(self) -> str:
+        texts = [*self.list_remarks()]
+        if self.settings["tune"]:
+            texts.append(
+                f"Re-tuned with {self.settings['tune']:,} sets in each fold of a walk, and judged "
+                "out of sample alone."
+            )
+        return " ".join(texts)
+
+    def list_remarks(self) -> Iterator[str]:
+        """Yield what stands under the sentence."""
+        found = self.findings
+        if self.outcome == rule.NO_EVIDENCE:
+            yield write_years_needed(found)
+        if found.is_unsafe and not math.isnan(found.difference):
+            gap = core.format_percent(found.difference, is_signed=True)
+            yield f"Against constant leverage it made {gap} of log growth a year {found.place}."
+        if not found.is_unsafe and not found.is_known_safe:
+            yield "Whether it survives could not be tested."
+        if len(self.names) > 1:
+            yield f"Nothing is said of markets other than these {len(self.names)}."
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        failed = [f"{name} failed: {why}" for name, why in self.faults.items()]
+        return (*failed, *(f"{core.capitalize(each)}." for each in self.settings["cautions"]))
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What a baseline records: the figures of the sentence, pooled and by market."""
+        found = {}
+        for name, row in self.growth.iterrows():
+            for column in ("difference", "low", "high"):
+                found[f"judged_{column} {name}"] = float(row[column])
+        for name, row in self.survival.iterrows():
+            for column in ("paths", "history"):
+                found[f"judged_loss_{row['horizon']}_{column} {name}"] = float(row[column])
+        for name, row in self.timing.iterrows():
+            found[f"judged_p_growth {name}"] = float(row["p_growth"])
+        for name, row in self.limits.iterrows():
+            found[f"judged_scale {name}"] = float(row["largest_scale"])
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"outcome": self.outcome, "met": list(self.met), **super().to_dict()}
+
+    def list_numbers(self) -> list[Headline]:
+        found = self.findings
+        low, high = (core.format_percent(x, is_signed=True) for x in (found.low, found.high))
+        scale = self.limits["largest_scale"].astype(float)
+        p_growth = self.timing["p_growth"].astype(float)
+        fall = self.growth["max_drawdown"].astype(float)
+        return [
+            Headline(
+                "difference",
+                "over constant leverage",
+                found.difference,
+                "signed percent",
+                f"log growth a year; 95 %: {low} to {high}, n {found.n:,}",
+            ),
+            Headline(
+                "chance",
+                "lost within 30 days",
+                found.chance,
+                "chance",
+                f"highest: {found.chance_market}, by {found.chance_source}",
+            ),
+            Headline(
+                "largest_scale",
+                "largest scale",
+                float(scale.min()),
+                note="of the policy, at 1 % in 30 days",
+            ),
+            Headline("p_growth", "p of its timing", float(p_growth.min()), "decimals", "lowest"),
+            Headline("max_drawdown", "worst drawdown", float(fall.max()), "percent"),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        return [
+            self.show_growth(),
+            self.show_timing(),
+            self.show_survival(),
+            self.show_costs(),
+            self.show_promises(),
+            self.show_search(),
+        ]
+
+    def show_growth(self) -> Part:
+        """Return the section on growth over constant leverage."""
+        heads = {
+            "difference": Head("difference", "log growth a year", "signed percent"),
+            "low": Head("95 % interval", "", "signed percent", "high"),
+            "n": Head("n", "days", "count"),
+            "growth": Head("policy", "log growth a year", "growth"),
+            "constant_growth": Head("constant", "log growth a year", "growth"),
+            "held_growth": Head("buy and hold", "log growth a year", "growth"),
+            "max_drawdown": Head("policy", "worst drawdown", "percent"),
+            "constant_drawdown": Head("constant", "worst drawdown", "percent"),
+            "held_drawdown": Head("buy and hold", "worst drawdown", "percent"),
+            "constant_leverage": Head("constant", "mean leverage", "turns"),
+        }
+        tested = ("difference", "low", "n")
+        beside = tuple(name for name in heads if name not in tested)
+        own = self.growth.drop(index=g.POOLED)
+        blocks: list[Shown] = [
+            ShownTable(
+                self.growth,
+                "Growth over constant leverage",
+                labels=Head("market"),
+                heads=heads,
+                columns=tested,
+            ),
+            ShownTable(own, "Beside it", labels=Head("market"), heads=heads, columns=beside),
+            self.draw_differences(),
+            *list_untested(self.growth),
+        ]
+        return Part(
+            "growth",
+            "Better than constant?",
+            "Daily log growth less that of constant leverage at equal risk, whose excess returns "
+            "are scaled to the same volatility.",
+            tuple(blocks),
+            "both",
+        )
+
+    def draw_differences(self) -> ShownChart:
+        """Return the chart of the differences, added up over time."""
+        summed = self.differences.cumsum() if len(self.differences.columns) else None
+        colors = {}
+        if summed is not None:
+            colors = dict.fromkeys(map(str, summed.columns), "neutral") | {g.POOLED: "accent"}
+        return ShownChart(
+            "differences",
+            "Log growth over constant leverage, added up",
+            "Flat: no difference. What is earned in a few days is no record.",
+            summed,
+            colors=colors,
+            y="log growth",
+            has_legend=True,
+        )
+
+    def show_timing(self) -> Part:
+        """Return the section on the timing."""
+        heads = {
+            "fills": Head("fills", "", "count"),
+            "mean_leverage": Head("mean leverage", "", "turns"),
+            "p_growth": Head("p of growth", "by shifts in time", "p-value"),
+            "shifts": Head("n", "shifts", "count"),
+        }
+        table = ShownTable(self.timing, labels=Head("market"), heads=heads, columns=tuple(heads))
+        return Part(
+            "timing",
+            "Was anything timed?",
+            "p: the share of shifts of the same leverage in time that grow as much.",
+            (table, *list_untested(self.timing)),
+            "both",
+        )
+
+    def show_survival(self) -> Part:
+        """Return the section on survival, scale and crashes."""
+        heads = {
+            "horizon": Head("within"),
+            "probability": Head("lost", "any cause", "chance"),
+            "paths": Head("paths", "", "chance"),
+            "low": Head("95 % interval", "of paths", "chance", "high"),
+            "n": Head("n", "paths", "count"),
+            "history": Head("history", "share of starts", "chance"),
+            "starts_apart": Head("n apart", "starts", "count"),
+        }
+        limits = {
+            "leverage_today": Head("leverage today", "", "turns"),
+            "largest_scale": Head("largest scale", "at 1 % in 30 days"),
+            "survived": Head("worst crash survived"),
+            "survived_fall": Head("its fall", "of the mark", "percent"),
+            "fatal": Head("first not survived"),
+            "fatal_fall": Head("its fall", "of the mark", "percent"),
+        }
+        label = Head("market")
+        return Part(
+            "survival",
+            "Will it survive?",
+            "A new account of the policy from the last close on: its first decision is today's.",
+            (
+                ShownTable(
+                    self.survival,
+                    "Probability of losing the account",
+                    labels=label,
+                    heads=heads,
+                    columns=tuple(heads),
+                ),
+                ShownTable(
+                    self.limits,
+                    "Scale and crashes",
+                    labels=label,
+                    heads=limits,
+                    columns=tuple(limits),
+                ),
+                *list_untested(self.survival),
+                *list_untested(self.limits),
+            ),
+            "both",
+        )
+
+    def show_costs(self) -> Part:
+        """Return the section on costs, decay and capital."""
+        heads = {
+            "cost": Head("cost"),
+            "given_up": Head("given up", "log growth a year", "percent"),
+            "growth": Head("growth as run", "per year", "percent"),
+            "step": Head("at", "times", "number"),
+            "growth_at_step": Head("growth then", "per year", "percent"),
+            "n": Head("n", "days", "count"),
+        }
+        capital = {"half_growth": Head("growth halves at", "capital", "round money")}
+        notes = [f"{name}: {text}" for name, text in self.limits["capacity"].items() if text]
+        halves = self.limits[["half_growth"]].dropna()
+        return Part(
+            "costs",
+            "What eats it?",
+            "Decay is the variance drag beyond that at leverage 1; its step is of the volatility.",
+            (
+                ShownTable(self.costs, labels=Head("market"), heads=heads, columns=tuple(heads)),
+                ShownTable(halves, "Capital", labels=Head("market"), heads=capital, empty=""),
+                *notes,
+            ),
+            "both",
+        )
+
+    def show_promises(self) -> Part:
+        """Return the section on the promises of the policy."""
+        heads = {
+            "promise": Head("promise"),
+            "rule": Head("rule"),
+            "bound": Head("bound"),
+            "value": Head("came"),
+            "low": Head("95 % interval", "", "number", "high"),
+            "n": Head("n", "", "count"),
+            "verdict": Head("verdict"),
+        }
+        counts = self.promises["verdict"].value_counts()
+        told = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if each in counts)
+        return Part(
+            "promises",
+            "Does it keep its promises?",
+            f"{core.capitalize(told)}." if told else "",
+            (
+                ShownTable(
+                    self.promises,
+                    labels=Head("market"),
+                    heads=heads,
+                    columns=tuple(heads),
+                    empty="It promises nothing.",
+                ),
+            ),
+            "both",
+        )
+
+    def show_search(self) -> Part:
+        """Return the section on trials and looks at holdouts."""
+        if not self.settings["is_counted"]:
+            text = "Trials and looks at a holdout are not counted: there is no store of results."
+            return Part("search", "Is it the search?", text, (text,), "both")
+        heads = {
+            "trials": Head("trials", "on these bars", "count"),
+            "looks": Head("looks", "at a holdout", "count"),
+            "p_adjusted": Head("p", "of the difference", "p-value"),
+            "deflated_sharpe": Head("deflated Sharpe", "of the difference", "probability"),
+            "n": Head("n", "days", "count"),
+        }
+        table = ShownTable(self.search, labels=Head("market"), heads=heads, columns=tuple(heads))
+        return Part(
+            "search",
+            "Is it the search?",
+            "What the store of results has counted; trials count as independent.",
+            (table,),
+            "both",
+        )
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        facts = self.settings
+        return (
+            f"Intervals by the stationary bootstrap of daily differences: {facts['draws']:,} "
+            f"histories, seed {facts['seed']}. Of several markets, differences are averaged over "
+            "those that there are on a day, so that common moves are resampled together. "
+            f"{core.capitalize(COVERAGE)}.",
+            f"Paths of the model {s.MODEL}: {facts['n_paths']:,} of 30 days, one in "
+            f"{s.YEAR_SHARE} of them of a year.",
+        )
+
+    def list_policies(self) -> Iterable[type]:
+        for result in (self.accounts or {}).values():
+            yield from map(type, result.policies.values())
+
+
+def list_untested(table: pd.DataFrame) -> list[str]:
+    """Return why rows of a table were not tested, a sentence for each market."""
+    said = dict.fromkeys(
+        f"{name}: {why}." for name, why in table["why"].items() if why and name != g.POOLED
+    )
+    return [str(each) for each in said]
+
+
+def write_years_needed(found: rule.Findings) -> str:
+    """Return after how many years such a difference would show."""
+    if math.isnan(found.years_needed):
+        return "A difference as small as this would not show in 1,000 years."
+    return (
+        f"A difference as large as this, and as noisy, would show after about "
+        f"{found.years_needed:,.0f} years {found.whole_place}."
+    )

@@ -1,0 +1,153 @@
+"""Whether a policy survives: probabilities of loss, its largest scale, and crashes replayed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from backtest import core
+from backtest.engine import plain
+from backtest.judgement.accounts import JudgedAccount, fix_direction
+from backtest.risk.largest_leverage import max_leverage
+from backtest.risk.liquidations import BY_MODEL, PathsRunner, measure_risk, name_interval
+from backtest.risk.paths import Paths, choose_funding, simulate_paths
+from backtest.risk.stress import stress
+
+MODEL = "filtered"
+MONTH, YEAR = "30d", "365d"
+HORIZONS = {MONTH: ("7d", MONTH), YEAR: (YEAR,)}
+"""Horizons by the length of the paths that answer them: a year of hours takes fewer paths."""
+YEAR_SHARE = 8
+"""Paths of a month to one of a year."""
+LEAST_PATHS = 2_000
+"""Paths of a month, so that 20 are liquidated at the limit."""
+SAFE = 0.01
+"""The largest probability of losing the account in 30 days that is safe."""
+EVALUATIONS = 7
+"""Scales of a policy that are tried."""
+LOW, HIGH = name_interval(BY_MODEL)
+RISKS = {
+    "probability": "probability",
+    BY_MODEL: "paths",
+    LOW: "low",
+    HIGH: "high",
+    "history": "history",
+    "history_high": "history_high",
+    "history_starts": "starts",
+    "history_apart": "starts_apart",
+}
+"""Columns of a risk, and what they are called here."""
+
+
+def draw_paths(account: JudgedAccount, horizon: str, count: int, seed: int) -> Paths:
+    test = plain(account.test)
+    funding: Any = choose_funding(test.venue)
+    return simulate_paths(
+        test.market, MODEL, paths=count, horizon=horizon, seed=seed, funding=funding
+    )
+
+
+def judge_risk(
+    account: JudgedAccount,
+    paths: int,
+    seed: int,
+    *,
+    threads: int,
+    compile: bool,  # noqa: A002 - the word of bt.run
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield horizons, and how likely a new account of the policy is lost within each.
+
+    Its first decision is that of the last close, at the leverage of today. What it observes was
+    checked for look-ahead on the paths of a month, and is not again on those of a year.
+    """
+    test = fix_direction(account)
+    for length, horizons in HORIZONS.items():
+        count = paths
+        if length == YEAR:
+            count = max(paths // YEAR_SHARE, 1)
+        drawn = draw_paths(account, length, count, seed)
+        runner = PathsRunner(
+            drawn, account.policy, test, compile=compile, is_trusted=length != MONTH
+        )
+        found = measure_risk(runner, horizons, threads=threads)
+        for horizon, row in found.table.iterrows():
+            named = {name: float(row[column]) for column, name in RISKS.items()}
+            yield str(horizon), named | {"n": count, "why": ""}
+
+
+def judge_scale(account: JudgedAccount, paths: int, seed: int, **how: Any) -> dict[str, Any]:
+    """Return the largest factor on a policy that is lost in 30 days with 1 % at most."""
+    found = max_leverage(
+        fix_direction(account),
+        account.policy,
+        probability=SAFE,
+        horizon=MONTH,
+        models=[MODEL],
+        paths=paths,
+        seed=seed,
+        evaluations=EVALUATIONS,
+        **how,
+    )
+    row = found.table.iloc[-1]
+    return {
+        "largest_scale": found.leverage,
+        "is_limited": bool(row["is_limited"]),
+        "evaluations": len(found.grid),
+    }
+
+
+def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
+    """Return the worst crash of history that the account survives, and the first that it does not.
+
+    Crashes are ordered by how far the mark falls in them.
+    """
+    found = stress(account.result)
+    falls: dict[str, float] = found.settings["falls"]
+    is_dead = found.table["liquidated"]
+    survived = [name for name in falls if not is_dead[name]]
+    fatal = [name for name in falls if is_dead[name]]
+    row: dict[str, Any] = {"n_crashes": len(falls), "n_survived": len(survived)}
+    row |= describe_crash("survived", max(survived, key=falls.__getitem__, default=""), falls)
+    row |= describe_crash("fatal", min(fatal, key=falls.__getitem__, default=""), falls)
+    return row
+
+
+def describe_crash(key: str, name: str, falls: dict[str, float]) -> dict[str, Any]:
+    return {key: name, f"{key}_fall": falls.get(name, math.nan)}
+
+
+def find_worst(rows: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str, float]:
+    """Return the market with the highest probability in 30 days, by which source, and it.
+
+    Of every market the larger of paths and history counts; NaN if none is known.
+    """
+    worst = ("", "", math.nan)
+    for (market, horizon), row in rows.items():
+        if horizon != MONTH:
+            continue
+        for source in ("paths", "history"):
+            chance = row.get(source, math.nan)
+            if chance > worst[2] or math.isnan(worst[2]):
+                worst = (market, source, float(chance))
+    return worst
+
+
+def write_chance(row: dict[str, Any]) -> str:
+    """Return one horizon as a clause: by paths, and by history."""
+    if row["why"]:
+        return f"not tested: {row['why']}"
+    low, high = (core.format_chance(row[name]) for name in ("low", "high"))
+    text = f"paths {core.format_chance(row['paths'])} ({low} to {high}, n {row['n']:,})"
+    if math.isnan(row["history"]):
+        return f"{text}; history too short"
+    past = core.format_chance(row["history"])
+    return f"{text}; history {past} (n {row['starts']:,.0f}, {row['starts_apart']:,.0f} apart)"
+
+
+def write_scale(limits: dict[str, Any], paths: int) -> str:
+    tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
+    bound = f"{core.format_chance(SAFE)} in {MONTH}"
+    if limits["is_limited"]:
+        return f"no scale up to {limits['largest_scale']:.3g} is lost with over {bound} ({tried})"
+    return f"largest scale {limits['largest_scale']:.3g} at {bound} ({tried})"

@@ -1,0 +1,459 @@
+"""One answer on a policy: each row is what its own command computes, and one sentence by rule."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.judgement import growth, rule, survival
+from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
+from backtest.judgement.judge_policy import JudgedRow
+from backtest.results.result import Lack
+from backtest.risk.paths import choose_funding
+from backtest.search.equal_risk import hold_at_equal_risk
+from backtest.strategies import Constant, VolTarget
+from tests.judgement.courts import TERMS, Blind, Calm, Sized, make_market, make_test
+from tests.kit import call, check_refused, slow
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+COSTLY = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
+
+
+@pytest.fixture(scope="module")
+def calm() -> tuple[bt.Backtest, bt.Judgement, list[JudgedRow]]:
+    test = make_test(make_market(3.0, seed=1), **COSTLY)
+    rows: list[JudgedRow] = []
+    return test, test.judge(Calm(), progress=rows.append), rows
+
+
+# 1. Better than constant?
+
+
+def test_the_constant_is_scaled_to_the_volatility_of_the_policy(calm):
+    """Excess returns b become f + (s_p / s_b) (b - f) of the same days, and d = ln(p / b)."""
+    test, judged, _ = calm
+    result = test.run(Calm())
+    constant = hold_at_equal_risk(result)
+    own, other = result.returns.to_numpy(), constant.result.returns.to_numpy()
+    ratio = np.std(own, ddof=1) / np.std(other, ddof=1)
+    by_hand = np.log1p(own) - np.log1p(ratio * other)
+    decided = np.flatnonzero(own != 0.0)[0]
+    row = judged.growth.loc["M1"]
+    assert ratio == pytest.approx(1.0, abs=0.01)
+    n = int(row["n"])
+    assert len(own) - n <= decided + 1
+    assert row["difference"] == pytest.approx(np.mean(by_hand[-n:]) * 365.25, rel=1e-3)
+    assert judged.differences["M1"].to_numpy() == pytest.approx(by_hand[-n:])
+
+
+def test_the_interval_is_that_of_a_comparison(calm):
+    """The bootstrap of ``bt.compare``, of the same differences with the same seed."""
+    _, judged, _ = calm
+    row = judged.growth.loc["M1"]
+    gaps = judged.differences["M1"]
+    again = growth.test_difference(gaps, int(row["n"]) / row["years"], 1_999, 0)
+    assert (row["low"], row["high"]) == (again["low"], again["high"])
+    assert row["low"] < row["difference"] < row["high"]
+
+
+def test_a_day_of_several_markets_is_the_mean_of_those_there_are():
+    times = pd.date_range("2024-01-01", periods=60, tz="UTC")
+    one = pd.Series(np.linspace(0.01, 0.02, 60), times)
+    other = pd.Series(0.03, times[20:])
+    nothing = pd.Series(0.0, times)
+    days = {
+        "A": growth.DailyGrowth(one, nothing, 365.0),
+        "B": growth.DailyGrowth(other, nothing[20:], 365.0),
+    }
+    row, table = growth.pool_growth(days, 99, 0)
+    assert table["pooled"].iloc[0] == pytest.approx(0.01)
+    assert table["pooled"].iloc[-1] == pytest.approx(0.5 * (0.02 + 0.03))
+    assert row["n"] == 60
+    assert row["difference"] == pytest.approx(365.0 * table["pooled"].mean())
+
+
+@pytest.mark.parametrize("leverage", [2.0, *slow([0.5, 1.0])])
+def test_a_constant_leverage_differs_from_itself_by_exactly_nothing(leverage):
+    found = make_test(make_market(1.0, seed=2), **COSTLY).judge(Constant(leverage))
+    row = found.growth.loc["pooled"]
+    assert (row["difference"], row["low"], row["high"]) == (0.0, 0.0, 0.0)
+    assert found.outcome in (rule.NOT_TIMED, rule.UNSAFE)
+
+
+@pytest.mark.slow
+def test_a_constant_leverage_that_is_liquidated_is_unsafe():
+    found = make_test(make_market(2.0, seed=2), **COSTLY).judge(Constant(60.0))
+    assert found.outcome == rule.UNSAFE
+    assert found.verdict.startswith("Unsafe: Constant")
+
+
+def test_an_account_that_held_nothing_is_not_timed_and_not_tested():
+    found = make_test(make_market(1.0, seed=2), **COSTLY).judge(Constant(0.0))
+    assert found.outcome == rule.NOT_TIMED
+    assert found.growth.loc["M2", "why"] == "the account held nothing"
+
+
+def test_the_years_that_a_difference_needs_grow_with_the_square_of_its_noise():
+    """Half widths fall with the root of time: .06 to .02 takes 3 ^ 2 times as long."""
+    assert growth.count_years_needed(0.02, 0.06, 3.0) == pytest.approx(27.0)
+    assert math.isnan(growth.count_years_needed(0.0, 0.06, 3.0))
+    assert math.isnan(growth.count_years_needed(1e-4, 0.06, 3.0))
+
+
+# 2 to 6: one computation, called.
+
+
+def test_the_timing_is_that_of_the_timing_test(calm):
+    test, judged, _ = calm
+    own = bt.timing_test(test.run(Calm()))
+    row = judged.timing.loc["M1"]
+    assert row["p_growth"] == own.p_growth
+    assert row["shifts"] == len(own.table)
+    assert row["fills"] == test.run(Calm()).metrics["fills"]
+
+
+def test_the_probability_of_loss_is_that_of_the_risk():
+    """At ten times the market, where some paths lose the account."""
+    test = make_test(make_market(2.0, seed=3), **COSTLY)
+    policy = Constant(15.0)
+    judged = test.judge(policy).survival.set_index("horizon")
+    how: dict[str, Any] = {"funding": choose_funding(test.venue), "model": "filtered"}
+    month = bt.simulate_paths(test.market, paths=2_000, horizon="30d", **how)
+    own = test.liquidation_risk(policy, paths=month, horizons=["7d", "30d"]).table
+    year = bt.simulate_paths(test.market, paths=250, horizon="365d", **how)
+    own = pd.concat([own, test.liquidation_risk(policy, paths=year, horizons=["365d"]).table])
+    for name in ("probability", "history"):
+        assert judged[name].tolist() == own[name].tolist()
+    assert judged["paths"].tolist() == own["model_probability"].tolist()
+    assert own["model_probability"].iloc[1] > 0.0
+
+
+@pytest.mark.slow
+def test_the_largest_scale_is_that_of_its_command():
+    test = make_test(make_market(2.0, seed=3), **COSTLY)
+    own = test.max_leverage(
+        Calm(), models=["filtered"], paths=2_000, evaluations=survival.EVALUATIONS
+    )
+    judged = test.judge(Calm()).limits.loc["M3"]
+    assert judged["largest_scale"] == own.leverage
+    assert judged["evaluations"] <= 8
+    tried = own.grid.index.to_numpy()
+    assert len(tried) <= 8
+    chance = own.grid.max(axis=1)
+    assert (chance[tried <= own.leverage] <= 0.01).all()
+    assert (chance[tried > own.leverage] > 0.01).all()
+
+
+def test_the_crashes_are_those_of_the_stress_test(calm):
+    test, judged, _ = calm
+    own = bt.stress(test.run(Calm()))
+    falls = own.settings["falls"]
+    alive = [name for name in falls if not own.table["liquidated"][name]]
+    row = judged.limits.loc["M1"]
+    assert row["n_survived"] == len(alive)
+    assert row["survived"] == max(alive, key=falls.__getitem__)
+    assert row["survived_fall"] == max(falls[name] for name in alive)
+
+
+def test_the_costs_are_those_of_attribution_and_sensitivity(calm):
+    test, judged, _ = calm
+    split = test.run(Calm()).attribution()
+    own = test.sensitivity(Calm(), factors=["fees", "slippage", "volatility"])
+    rows = judged.costs.set_index("cost")
+    assert rows.loc["fees", "given_up"] == -split.fees / split.years
+    assert rows.loc["decay", "given_up"] == -split.volatility_drag / split.years
+    assert rows.loc["fees", "growth_at_step"] == own.table.loc[("fees", 2.0), "growth"]
+    assert rows.loc["decay", "growth_at_step"] == own.table.loc[("volatility", 1.25), "growth"]
+    assert rows["growth"].tolist() == [own.base] * 4
+
+
+@pytest.mark.slow
+def test_the_capital_at_half_the_growth_is_that_of_the_capacity():
+    venue = TERMS["venue"].override({"slippage.impact": 1.0, "slippage.impact_window": "5d"})
+    test = make_test(make_market(1.0, seed=4), venue=venue)
+    own = test.capacity(Calm())
+    row = test.judge(Calm()).limits.loc["M4"]
+    assert row["capacity"] == own.verdict
+    assert row["half_growth"] == pytest.approx(own.half_growth, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_the_promises_are_those_of_the_run():
+    test = make_test(make_market(1.0, seed=5), **COSTLY)
+    policy = VolTarget(target=0.3, half_life=20.0)
+    own = test.run(policy).promises
+    judged = test.judge(policy).promises.set_index("promise")
+    assert judged["verdict"].tolist() == own["verdict"].tolist()
+    assert judged["value"].tolist() == own["value"].tolist()
+
+
+@pytest.mark.slow
+def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
+    """Five sets and the default: p of the difference by Sidak is 1 - (1 - p) ^ n."""
+    test = make_test(make_market(1.0, seed=5), **COSTLY)
+    study = test.tune(VolTarget, trials=8, sampler="sobol", robust=False, store=tmp_path)
+    found = test.judge(VolTarget(half_life=20.0), store=tmp_path)
+    row = found.search.loc["M5"]
+    assert row["trials"] == study.trials
+    assert row["looks"] == study.looks == 1
+    p_value = found.growth.loc["M5", "p_value"]
+    assert row["p_adjusted"] == pytest.approx(1.0 - (1.0 - p_value) ** study.trials)
+    uncounted = test.judge(VolTarget(half_life=20.0))
+    assert "not counted" in uncounted.summary()
+
+
+# The sentence, by rule.
+
+
+def find(**changes: Any) -> rule.Findings:
+    usual = rule.Findings(
+        markets=("A", "B"),
+        ruined=(),
+        chance=0.001,
+        chance_market="A",
+        chance_source="paths",
+        timed=("A", "B"),
+        fills=100,
+        is_one_value=False,
+        tested=("A", "B"),
+        difference=0.05,
+        low=0.01,
+        high=0.09,
+        n=1_000,
+        years_needed=2.0,
+        why="",
+    )
+    return usual._replace(**changes)
+
+
+NOTHING = {"difference": math.nan, "low": math.nan, "high": math.nan, "tested": ()}
+CASES = [
+    ({}, rule.BETTER, ("better", "safe", "timed")),
+    ({"chance": 0.0101}, rule.UNSAFE, ("better", "timed")),
+    ({"chance": 0.01}, rule.BETTER, ("better", "safe", "timed")),
+    ({"chance": math.nan}, rule.BETTER, ("better", "timed")),
+    ({"ruined": ("A",)}, rule.UNSAFE, ("better", "timed")),
+    ({"timed": ()}, rule.NOT_TIMED, ("safe",)),
+    ({"timed": (), "chance": 0.5}, rule.UNSAFE, ()),
+    ({"difference": 0.004, "low": 0.001}, rule.NO_EVIDENCE, ("safe", "timed")),
+    ({"difference": 0.005, "low": 0.001}, rule.BETTER, ("better", "safe", "timed")),
+    ({"difference": -0.004, "low": -0.006, "high": -0.001}, rule.WORSE, ("safe", "timed")),
+    ({"low": -0.01}, rule.NO_EVIDENCE, ("safe", "timed")),
+    ({**NOTHING, "why": "constant leverage is liquidated"}, rule.NOT_TESTED, ("safe", "timed")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "outcome", "met"), CASES)
+def test_the_first_rule_that_holds_is_the_sentence(changes, outcome, met):
+    found = find(**changes)
+    assert rule.decide(found) == outcome
+    assert rule.list_met(found) == met
+    sentence = rule.write_sentence(found, "Mine")
+    assert sentence.lower().startswith(outcome)
+    assert "Mine" in sentence
+    assert "\n" not in sentence
+
+
+def test_the_sentence_names_the_markets_that_were_compared():
+    assert "on these 2 (" in rule.write_sentence(find(), "Mine")
+    assert "on 1 of these 2 (" in rule.write_sentence(find(tested=("A",)), "Mine")
+    assert "on A (" in rule.write_sentence(find(markets=("A",), tested=("A",)), "Mine")
+
+
+def test_the_larger_of_paths_and_history_is_the_danger():
+    rows = {
+        ("A", "7d"): {"paths": 0.9, "history": 0.9},
+        ("A", "30d"): {"paths": 0.01, "history": 0.03},
+        ("B", "30d"): {"paths": 0.02, "history": math.nan},
+    }
+    assert survival.find_worst(rows) == ("A", "history", 0.03)
+
+
+# What it is given, and what it gives out.
+
+
+@pytest.mark.slow
+def test_each_market_is_judged_in_an_account_of_its_own():
+    one, other = make_market(1.0, seed=6), make_market(0.9, seed=7)
+    alone = make_test(one, **COSTLY).judge(Calm())
+    both = make_test(one, **COSTLY).judge(Calm(), markets=[one, other])
+    panel = make_test(bt.Markets({"M6": one, "M7": other}), **COSTLY).judge(Calm())
+    for table in ("growth", "timing", "survival"):
+        mine = getattr(alone, table).loc[["M6"]]
+        pd.testing.assert_frame_equal(getattr(both, table).loc[["M6"]], mine)
+        pd.testing.assert_frame_equal(getattr(panel, table).loc[["M6"]], mine)
+    assert both.growth.loc["pooled", "n"] == max(both.growth["n"][:2])
+
+
+def test_rows_are_told_in_the_order_of_the_questions(calm):
+    _, judged, rows = calm
+    questions = [row.question for row in rows]
+    assert [*dict.fromkeys(questions)] == [
+        "growth", "timing", "survival", "costs", "promises", "search",
+    ]  # fmt: skip
+    told = next(str(row) for row in rows if row.question == "timing")
+    assert told.startswith("Was anything timed? M1: ")
+    assert f"{judged.timing.loc['M1', 'fills']} fills" in told
+
+
+def test_the_venue_is_that_of_the_symbol_with_what_was_changed():
+    market = make_market(1.0, seed=6)
+    ether = bt.Market(**market.fields() | {"instrument": "ETHUSDT"}, source="test")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override({"slippage.rate": 0.003})
+    found, caution = choose_venue(venue, ether)
+    assert found == bt.Venue.preset("binance-usdm", "ETHUSDT").override({"slippage.rate": 0.003})
+    assert caution == ""
+    same, caution = choose_venue(venue, market)
+    assert same is venue
+    assert caution == "M6 is judged by the rules of BTCUSDT, its venue lists none of it"
+
+
+class Failing(bt.Policy):
+    """Raise where the price is over 150 times what it was."""
+
+    def leverage(self, bar, account):
+        """Return 1, or fail."""
+        if bar.close > 1e4:
+            raise ValueError("too high")
+        return 2.0 if bar.close > bar.open else 1.0
+
+
+@pytest.mark.slow
+def test_a_market_that_fails_is_a_row_with_its_cause():
+    good = make_market(1.0, seed=8)
+    fields = good.fields()
+    names = [f"{kind}{name}" for kind in ("", "mark_") for name in ("open", "high", "low", "close")]
+    bad = bt.Market(
+        **fields | {name: 1e3 * fields[name] for name in names} | {"instrument": "BAD"},
+        source="test",
+    )
+    found = make_test(good, **COSTLY).judge(Failing(), markets={"GOOD": good, "BAD": bad})
+    assert set(found.faults) == {"BAD"}
+    assert "too high" in found.growth.loc["BAD", "why"]
+    assert any("BAD failed" in each for each in found.notices)
+    assert "on 1 of these 2" in found.verdict or found.outcome in (rule.UNSAFE, rule.NOT_TIMED)
+    check_refused(lambda: make_test(bad, **COSTLY).judge(Failing()), "too high", bt.PolicyError)
+
+
+REFUSALS = [
+    ({"tune": 2}, "tune must be"),
+    ({"paths": 100}, "paths must be"),
+    ({"draws": 1}, "draws must be"),
+    ({"seed": -1}, "seed must be"),
+    ({"markets": {}}, "markets must be one or more"),
+    ({"markets": [1.0]}, "must be a Market"),
+    ({"markets": [make_market(1.0, seed=6)] * 2}, "markets must be of different instruments"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSALS)
+def test_bad_arguments_are_refused_in_one_sentence(changes, words):
+    test = make_test(make_market(1.0, seed=6), **COSTLY)
+    check_refused(lambda: test.judge(Calm(), **changes), words)
+
+
+def test_requirements_that_are_none_are_refused(calm):
+    _, judged, _ = calm
+    assert judged.list_unmet(["timed"]) == []
+    check_refused(lambda: judged.list_unmet(["timd"]), "did you mean 'timed'")
+
+
+@pytest.mark.slow
+def test_a_walk_is_judged_on_its_test_spans_alone():
+    test = make_test(make_market(2.0, seed=5), **COSTLY)
+    found = test.judge(Sized(), tune=4)
+    walk = test.walk_forward(Sized(), trials=4)
+    assert found.growth.loc["M5", "n"] <= len(walk.result.returns)
+    assert found.growth.loc["M5", "max_drawdown"] == walk.result.metrics["max_drawdown"]
+    assert "out of sample alone" in found.details
+
+
+def test_the_benchmark_of_a_constant_is_its_own_account():
+    result = make_test(make_market(1.0, seed=2)).run(Constant(2.0))
+    assert find_benchmark(result).result is result
+    moving = make_test(make_market(1.0, seed=2)).run(Calm())
+    assert find_benchmark(moving).result is not moving
+
+
+# The command line.
+
+
+def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys):
+    folder = tmp_path / "m9"
+    make_market(1.0, seed=9).save(folder)
+    policy = tmp_path / "mine.py"
+    policy.write_text(
+        "import backtest as bt\n\nclass Mine(bt.Policy):\n    '''Hold more after a rise.'''\n\n"
+        "    def leverage(self, bar, account):\n"
+        "        return 2.0 if bar.close > bar.open else 1.0\n"
+    )
+    given = ["judge", f"{policy}:Mine", "--data", folder, "--no-save"]
+    code, out, told = call(capsys, *given, "--require", "timed,safe")
+    assert code == 0, told
+    assert "Was anything timed? M9:" in told
+    assert "No evidence of a difference" in out or "Worse" in out or "Better" in out
+    code, out, told = call(capsys, *given, "--require", "better", "--json")
+    data = json.loads(out)
+    assert code == (0 if "better" in data["met"] else 1)
+    assert {row["market"] for row in data["growth"]} == {"M9", "pooled"}
+    code, _, told = call(capsys, *given, "--require", "best")
+    assert (code, told.count("\n")) == (2, 1)
+
+
+@pytest.mark.slow
+def test_a_judgement_is_recorded_and_checked(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_market(1.0, seed=9).save(tmp_path / "m9")
+    (tmp_path / "calm.toml").write_text(
+        "[data]\npath = 'm9'\n[policy]\nname = 'vol-target'\n"
+        "[policy.settings]\nhalf_life = 20.0\n[judge]\ndraws = 199\n"
+    )
+    code, out, told = call(capsys, "regress", "record", "calm.toml", "--judge")
+    assert (code, "calm-judged" in out) == (0, True), told
+    code, out, told = call(capsys, "regress", "check")
+    assert (code, "calm-judged" in out) == (0, True), told
+    kept = json.loads((tmp_path / "baselines" / "calm-judged.json").read_text())
+    assert "judged_difference pooled" in kept["metrics"]
+    assert kept["facts"]["judged"]["outcome"] in rule.OUTCOMES
+    code, _, told = call(capsys, "regress", "record", "calm.toml", "--judge", "--walk")
+    assert code == 2
+
+
+# Truth: what it finds where the truth is known.
+
+
+def judge_growth_alone(policy: bt.Policy, markets: list[bt.Market]) -> str:
+    """Return what the rule says of the difference, of accounts that are safe and timed."""
+    found = {}
+    for market in markets:
+        test = make_test(market)
+        account = JudgedAccount(market.instrument, test, policy, test.run(policy), Lack(""))
+        daily = growth.measure_daily(account, hold_at_equal_risk(account.result))
+        found[market.instrument] = daily
+    pooled, _ = growth.pool_growth(found, 999, 0)
+    names = tuple(found)
+    judged = find(markets=names, tested=names, timed=names)
+    measured = {name: pooled[name] for name in ("difference", "low", "high", "n", "years_needed")}
+    return rule.decide(judged._replace(**measured))
+
+
+@pytest.mark.parametrize("n_seeds", [1, *slow([10])])
+def test_a_policy_that_knows_calm_is_better_on_three_markets_of_eight_years(n_seeds):
+    said = [
+        judge_growth_alone(Calm(), [make_market(8.0, seed=100 + 3 * k + j) for j in range(3)])
+        for k in range(n_seeds)
+    ]
+    assert said.count(rule.BETTER) >= 0.8 * n_seeds
+
+
+@pytest.mark.parametrize("n_seeds", [1, *slow([40])])
+def test_noise_is_better_in_a_tenth_of_the_seeds_at_most(n_seeds):
+    said = []
+    for seed in range(n_seeds):
+        markets = [make_market(3.0, seed=300 + 3 * seed + j, drift=0.0) for j in range(3)]
+        said.append(judge_growth_alone(Blind(), markets))
+    assert said.count(rule.BETTER) <= 0.1 * n_seeds
