@@ -146,7 +146,8 @@ class Drive:
         self.t = first
         self.tape = tape
         self.chunk = chunk
-        self.scratch = new_scratch(n, assets, counts.cuts)
+        has_extremes = tape.lanes.lives.shape[1] > 0  # which the loop writes down
+        self.scratch = new_scratch(n, assets, counts.cuts, has_extremes=has_extremes)
         self.ledger = new_ledger(n)
         self.quotes = new_quotes(n, assets)
         self.terms = TermsInTime(inputs, first, pack)

@@ -190,7 +190,7 @@ def floored_kelly(
     >>> float(floored_kelly(one, 0.0 * one, one, loss=0.3, probability=0.1)[0].round(5))
     0.26825
     >>> float(floored_kelly(one, 0.5 * one, one, loss=0.3, probability=0.1)[0].round(3))
-    0.169
+    0.157
     """
     core.check_range("loss", loss, low=0.0, high=1.0, open_low=True, open_high=True)
     core.check_range("probability", probability, low=0.0, high=1.0, open_low=True, open_high=True)

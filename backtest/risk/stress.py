@@ -344,7 +344,13 @@ def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
     return np.stack([path[:, 0, starts], high, low, path[:, 3, ends]], axis=1)
 
 
-NO_STOPS: dict[str, Any] = dict.fromkeys(STOPS)
+NO_STOPS: dict[str, Any] = {
+    **dict.fromkeys(STOPS),
+    "after_stop": "continue",
+    "daily_basis": "day",
+    "day": "UTC",
+}
+"""Fields of an account on which no stop acts, with those that are of use to stops alone."""
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
 

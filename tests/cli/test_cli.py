@@ -357,6 +357,7 @@ WRITTEN = {
     "--data": "paths", "--from": "since", "--to": "until", "--vary": "sets", "--draws": "sets",
     "--shock": "scenarios", "--snapshot": "state", "--begin": "start", "--from-run": "result",
     "--ledger": "Replay.compare", "--find-leverage": "max_leverage",
+    "--evaluations": "max_leverage",
 }  # fmt: skip
 """Flags of another name: of what is an object in Python, and ``from``, which is a keyword there."""
 OBJECTS = {

@@ -130,7 +130,19 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
 
 def test_no_stop_of_an_account_acts_in_an_outage():
     named = {each.name for each in dataclasses.fields(bt.Account) if "stop" in each.name}
-    assert named | {"take_profit", "max_holding", "daily_loss", "weekly_loss"} == {*NO_STOPS}
+    named |= {"take_profit", "max_holding", "daily_loss", "weekly_loss", "daily_basis", "day"}
+    assert named == {*NO_STOPS}
+
+
+def test_an_outage_takes_an_account_whose_days_and_pauses_are_its_own():
+    """No limit acts in the outage, and none may need another that is gone.
+
+    2 turns of 1,000 fall by 30 %: 600, and what they have grown before.
+    """
+    limits = {"equity_stop": 0.3, "after_stop": "halt", "daily_loss": 0.2}
+    result = held(2.0, **limits, day="Asia/Tokyo", daily_basis="initial")
+    out = bt.Scenario("out", price=-0.3, over="2h", outage="2h")
+    assert bt.stress(result, [out]).table.loc["out", "loss"] == pytest.approx(600, rel=2e-3)
 
 
 def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():

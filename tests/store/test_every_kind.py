@@ -30,6 +30,7 @@ from backtest.report.write import (
 from backtest.results import read_entry
 from backtest.results.listing import KINDS
 from backtest.strategies import Capped, Constant
+from tests.accounts import desk
 from tests.crowd.test_cascades import make_cascade
 from tests.judgement.courts import Blind, make_market, make_test
 from tests.kit import (
@@ -52,6 +53,16 @@ MARKET = bt.Market.sample(bars=120)
 TERMS = {"venue": riskless_venue(), "account": free_account()}
 PLAIN = {"venue": free_venue(), "account": bt.Account()}
 SPACES = re.compile(r"[\s\u00a0]+")
+
+
+def make_book() -> SavedResult:
+    """Two accounts, the first liquidated, and a transfer on its way to it."""
+    tests = {
+        "a": desk.make_test(*desk.move(100, 100, 95, 91, 85)),
+        "b": desk.make_test(*[100.0] * 5),
+    }
+    rule = desk.Script({"3": 7.0}, "b", "a")
+    return desk.run(tests, {"a": desk.hold(5.0), "b": desk.hold(0.0)}, transfer=rule)
 
 
 def make_risk(lever: float) -> SavedResult:
@@ -142,6 +153,7 @@ MAKES: dict[str, Callable[[], Any]] = {
     "walk": lambda: ask_test(
         "walk_forward", worlds.make_market(90), worlds.Lever, **SEARCH, **SPANS
     ),
+    "book": make_book,
     "judgement": lambda: make_test(make_market(0.3, seed=1)).judge(Blind()),
     "cross-validation": lambda: ask_test(
         "cross_validate", worlds.make_market(110), worlds.Lever, **SEARCH, **GROUPS
