@@ -84,6 +84,14 @@ class AccountsResult(SettingsResult):
     def _tables(self) -> Mapping[str, pd.DataFrame]:
         return vars(self)["_tabulate"]()  # type: ignore[no-any-return] # of make_result
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields with all that is made when it is asked for: the accounts stay here."""
+        made = {"_tables": self._tables, "_elsewhere": self._elsewhere}
+        fields = {**vars(self), **made}
+        for maker in ("_tabulate", "_look_for_rescues"):
+            fields.pop(maker, None)
+        return fields
+
     @property
     def bars(self) -> pd.DataFrame:
         """The whole, and the equity of each account, a row by close of any account."""
