@@ -121,8 +121,11 @@ def test_every_preset_carries_an_account_through_a_market(preset):
     venue = Venue.preset(preset.venue, preset.symbol)
     bracket = venue.brackets[0]
     account = bt.Account(capital=1e-2 * min(bracket.cap, 1e6))
-    market = market_of(10_000.0 * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5]), "1D")
     policy = Hold(0.9 * bracket.max_leverage)
+    price = 10_000.0
+    if venue.contract.lot and venue.contract.kind == "linear":  # an order of a hundred lots or more
+        price = min(price, 0.01 * policy.level * account.capital / venue.contract.lot)
+    market = market_of(price * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5]), "1D")
     result = bt.run(market, policy, venue=venue, account=account, compile=False)
     assert (result.events.kind == "liquidation").any()
     assert result.manifest["venue"]["in_force"]["preset"] == preset.name
