@@ -33,7 +33,7 @@ def decimals(values: Iterable[float]) -> list[Decimal]:
 def nanoseconds(duration: str | int) -> int:
     """Return "60s" or "1d" in nanoseconds."""
     if isinstance(duration, str):
-        return int(pd.Timedelta(duration).as_unit("ns").value)
+        return int(pd.Timedelta(duration.replace("d", "D")).as_unit("ns").value)
     return int(duration)
 
 
