@@ -212,10 +212,9 @@ def write_html(page: Page) -> str:
         "light": LIGHT,
         "dark": DARK,
     }
-    return (
-        start_jinja()
-        .get_template("page.html")
-        .render(
+    template = start_jinja().get_template("page.html")
+    try:
+        return template.render(
             page=page,
             tagged=tag_value,
             is_plain=lambda block: isinstance(block, Table) and not block.is_searched,
@@ -227,7 +226,8 @@ def write_html(page: Page) -> str:
             data=pack_text(json.dumps(data, allow_nan=False, separators=(",", ":"))),
             library=pack_text(library),
         )
-    )
+    except jinja2.UndefinedError as error:  # a cell of a forged result is no text
+        raise AttributeError(str(error)) from error
 
 
 @functools.cache
