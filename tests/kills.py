@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
-from backtest.results import Filter, choose_deletions, delete_chosen
+from backtest.results import Filter, choose_deletions, delete_chosen, list_results
+from backtest.results.listing import LEFTOVER
 
 STEPS = ("fsync", "replace", "rename", "unlink")
 """Functions of :mod:`os` whose calls are counted as steps."""
@@ -48,8 +49,12 @@ def kill_at(step: int) -> None:
 
 
 def clear_leftovers(store: Path) -> None:
-    """Prune what a kill left half written or half deleted: all of it goes."""
-    chosen, kept = choose_deletions(store, Filter(before=0))
+    """Prune what a kill left half written, half deleted or half replaced: all of it goes.
+
+    The remains of a replacement go with damaged results alone, of which there must be none.
+    """
+    assert {each.kind for each in list_results(store) if each.trouble} <= {LEFTOVER}
+    chosen, kept = choose_deletions(store, Filter(before=0), with_damaged=True)
     assert not kept
     assert not delete_chosen(store, chosen)[1]
 
