@@ -111,6 +111,7 @@ def test_turning_points_are_those_that_pagan_and_sossounov_published():
 
     Dividends move the peaks of 1956 and 1959 to 1957-07 and 1959-12, and lift 1971 into one bull
     market. The troughs of 1947-05 and 1948-11 stand where theirs are 1948-02 and 1949-06.
+    The dates below were written down without the paper at hand, and must be compared with it.
     """
     data = json.loads(MONTHS.read_text())
     months = np.datetime64(data["first_month"]) + np.arange(len(data["percent"]))
