@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
     from backtest.engine.conditions import AnyPolicy, Conditions, end_expired, fields, plain
     from backtest.engine.conditions import recall, restore, setting
-    from backtest.engine.driver import Counts, OverflowedFormula, TermsInTime, bind_loop, drive
+    from backtest.engine.driver import Counts, Drive, OverflowedFormula, TermsInTime, bind_loop
     from backtest.engine.driver import explain_refusal
     from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
@@ -52,7 +52,7 @@ else:
         "engine.compiler": "compile_core compile_general_rules hash_rules",
         "engine.conditions": "AnyPolicy Conditions end_expired fields plain recall restore setting",
         "engine.driver": (
-            "Counts OverflowedFormula TermsInTime bind_loop drive explain_refusal find_entry "
+            "Counts Drive OverflowedFormula TermsInTime bind_loop explain_refusal find_entry "
             "find_terms measure_account new_bar new_cuts new_ledger new_scratch new_tape "
             "report_bad_decision"
         ),

@@ -547,8 +547,8 @@ class BatchLoop:
         first, stop = int(place[FIRST]), int(place[STOP])
         counts = driver.Counts(self.tally.copy(), traded)
         try:
-            given = (inputs, state, bound, bound, counts, first, stop, tape)
-            driver.drive(loop.simulate, loop.pack, *given)
+            given = (inputs, state, bound, bound, counts, first, tape)
+            driver.Drive(loop.simulate, loop.pack, *given).advance(stop)
         except BacktestError as error:
             raise LaneFault(k) from error
 
@@ -579,8 +579,10 @@ class LaterBars:
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         loop, (bound,) = self.loop, self.loop.deciders
-        given = (inputs, self.state, self.deciders, bound, self.counts, first, stop, self.tape)
-        self.counts, _ = driver.drive(loop.simulate, loop.pack, *given)
+        given = (inputs, self.state, self.deciders, bound, self.counts, first, self.tape)
+        drive = driver.Drive(loop.simulate, loop.pack, *given)
+        drive.advance(stop)
+        self.counts = drive.counts
 
     def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
         """Return what a function finds in bar t from a copy of the state before it."""

@@ -244,26 +244,6 @@ def list_arrays(state: a.AccountState) -> list[Any]:
     return [array for array in map(view_leaf, leaves) if array.size > 0]
 
 
-def drive(
-    simulate: Callable[..., Any],
-    pack: Pack | None,
-    inputs: AccountInputs,
-    state: a.AccountState,
-    deciders: Deciders,
-    bound: Deciders,
-    counts: Counts,
-    first: int,
-    total: int,
-    tape: RunTape,
-    chunk: int = CHUNK,
-    progress: Progress | None = None,
-) -> tuple[Counts, Entries]:
-    """Run the loop up to bar ``total``; writes ``state`` and ``tape``, returns counts and log."""
-    whole = Drive(simulate, pack, inputs, state, deciders, bound, counts, first, tape, chunk)
-    whole.advance(total, progress)
-    return whole.counts, whole.take_entries()
-
-
 class OverflowedFormula(core.PolicyError):
     """A compiled formula gave no number where plain Python does: its whole numbers are larger."""
 
@@ -326,8 +306,11 @@ def measure_account(
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
     tape.is_on[0] = 0
-    given = (inputs, state, deciders, deciders, Counts(tally, None), first, len(inputs.feed.time))
-    drive(find_simulate(is_compiled=True), pack_terms, *given, tape, progress=progress)
+    drive = Drive(
+        find_simulate(is_compiled=True), pack_terms, inputs, state, deciders, deciders,
+        Counts(tally, None), first, tape,
+    )  # fmt: skip
+    drive.advance(len(inputs.feed.time), progress)
     return units
 
 

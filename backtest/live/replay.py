@@ -21,7 +21,7 @@ from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_frame, is_series, pd
-from backtest.engine import Conditions, Counts, Setup, drive, finish, new_cuts
+from backtest.engine import Conditions, Counts, Drive, Setup, finish, new_cuts
 from backtest.live.contracts import count_as_venue, count_fills
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
 from backtest.market import as_markets, read_file, rename_known
@@ -454,7 +454,7 @@ def replay(
             core.warn_caller(caution.text)
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
-    inputs, n, first = setup.inputs, len(setup.markets), setup.first
+    n, first = len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     jitter = setup.venues[setup.markets.names[0]].funding_jitter
     panel = setup.markets.panel(core.parse_duration(jitter, "funding_jitter"))
@@ -467,19 +467,39 @@ def replay(
         decide_all=lambda *_: True,
         ask=None,
     )
-    deciders, total = engine.gather_deciders(setup, setup.observed), setup.markets.n_bars
-    tape = engine.new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
+    room = 8 * (n * CHUNK + sum(map(len, facts.values())))
+    result = pass_bars(setup, state, bound["simulate_account"], room)
+    return Replay(**{each.name: getattr(result, each.name) for each in dataclasses.fields(Result)})
+
+
+def pass_bars(
+    setup: Setup, state: accounts.AccountState, simulate: Callable[..., Any], room: int
+) -> Result:
+    """Take a state through all bars of a setup by a loop in plain Python; return its result.
+
+    ``room`` are the rows of the log at first.
+    """
+    n, first, total = len(setup.markets), setup.first, setup.markets.n_bars
+    deciders = engine.gather_deciders(setup, setup.observed)
+    tape = engine.new_tape(n, total - first, first, room)
     tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
     counts = Counts(tally, None, new_cuts(n))
-    terms = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK)
-    counts, entries = drive(bound["simulate_account"], None, *terms)
+    drive = Drive(
+        simulate, None, setup.inputs, state, deciders, deciders, counts, first, tape, CHUNK
+    )
+    drive.advance(total)
+
     outcome = Outcome(
-        state=state, tally=counts.tally, traded=counts.traded,
-        record=tape.record, entries=entries, memory=deciders.memory, plain_because="",
-        cuts=counts.cuts,
-    )  # fmt: skip
-    result = finish(setup, outcome)
-    return Replay(**{each.name: getattr(result, each.name) for each in dataclasses.fields(Result)})
+        state=state,
+        tally=drive.counts.tally,
+        traded=drive.counts.traded,
+        record=tape.record,
+        entries=drive.take_entries(),
+        memory=deciders.memory,
+        plain_because="",
+        cuts=drive.counts.cuts,
+    )
+    return finish(setup, outcome)
 
 
 def find_start(setup: Setup, start: Any) -> accounts.AccountState:

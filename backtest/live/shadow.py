@@ -41,7 +41,7 @@ from backtest.core.code_names import is_series, pd
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import AnyPolicy, Conditions, Counts, Setup, drive, finish, new_cuts
+from backtest.engine import AnyPolicy, Conditions, Setup
 from backtest.live import decide as decisions
 from backtest.live import ledger as ledgers
 from backtest.live import replay as replays
@@ -50,7 +50,7 @@ from backtest.live.contracts import count_as_venue, count_fills
 from backtest.live.state import AccountSnapshot, start_account
 from backtest.market import Markets, as_markets
 from backtest.options import refuse_options
-from backtest.results import Outcome, Result, start_tally
+from backtest.results import Result
 from backtest.results.manifest import describe_history
 from backtest.results.tables import value_of
 
@@ -68,7 +68,6 @@ MEANINGS = {
 }
 LARGE = 1e-6
 """The share of the equity over which an unexplained difference is named first."""
-CHUNK = 4_096
 
 
 class Live(NamedTuple):
@@ -493,7 +492,9 @@ def run_policy(
     started = start_account(before, snapshot, terms)
     with np.errstate(all="ignore"):
         decided = decisions.ask(before, started, traded)
-    return drive_policy(setup, decided, first)
+    bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
+    room = 64 * len(setup.markets) * replays.CHUNK
+    return replays.pass_bars(setup, decided, bound["simulate_account"], room)
 
 
 def find_traded(setup: Setup, snapshot: AccountSnapshot, first: int) -> TradedDays | None:
@@ -501,24 +502,6 @@ def find_traded(setup: Setup, snapshot: AccountSnapshot, first: int) -> TradedDa
         return None
     past = np.append(np.zeros(WINDOW - 1), snapshot.traded_30d or 0.0)
     return TradedDays(int(setup.markets.time[first - 1]) // DAY, 0.0, past)
-
-
-def drive_policy(setup: Setup, state: accounts.AccountState, first: int) -> Result:
-    """Take a state through the bars from the first one on, in plain Python."""
-    n, total = len(setup.markets), setup.markets.n_bars
-    deciders = engine.gather_deciders(setup, setup.observed)
-    bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
-    tape = engine.new_tape(n, total - first, first, 64 * n * CHUNK)
-    tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
-    counts = Counts(tally, None, new_cuts(n))
-    terms = (setup.inputs, state, deciders, deciders, counts, first, total, tape, CHUNK)
-    with np.errstate(all="ignore"):
-        counts, entries = drive(bound["simulate_account"], None, *terms)
-    outcome = Outcome(
-        state=state, tally=counts.tally, traded=counts.traded, record=tape.record, entries=entries,
-        memory=deciders.memory, plain_because="", cuts=counts.cuts,
-    )  # fmt: skip
-    return finish(setup, outcome)
 
 
 def run_replay(
