@@ -304,18 +304,12 @@ class Judgement(SettingsResult):
             "held_drawdown": Head("buy and hold", "worst drawdown", "percent"),
             "constant_leverage": Head("constant", "mean leverage", "turns"),
         }
-        tested = ("difference", "low", "n")
-        beside = tuple(name for name in heads if name not in tested)
+        tested = {name: heads[name] for name in ("difference", "low", "n")}
+        beside = {name: head for name, head in heads.items() if name not in tested}
         own = self.growth.drop(index=g.POOLED)
         blocks: list[Shown] = [
-            ShownTable(
-                self.growth,
-                "Growth over constant leverage",
-                labels=Head("market"),
-                heads=heads,
-                columns=tested,
-            ),
-            ShownTable(own, "Beside it", labels=Head("market"), heads=heads, columns=beside),
+            show_by_market(self.growth, tested, "Growth over constant leverage"),
+            show_by_market(own, beside, "Beside it"),
             self.draw_differences(),
             *list_untested(self.growth),
         ]
@@ -352,7 +346,7 @@ class Judgement(SettingsResult):
             "p_growth": Head("p of growth", "by shifts in time", "p-value"),
             "shifts": Head("n", "shifts", "count"),
         }
-        table = ShownTable(self.timing, labels=Head("market"), heads=heads, columns=tuple(heads))
+        table = show_by_market(self.timing, heads)
         return Part(
             "timing",
             "Was anything timed?",
@@ -380,26 +374,13 @@ class Judgement(SettingsResult):
             "fatal": Head("first not survived"),
             "fatal_fall": Head("its fall", "of the mark", "percent"),
         }
-        label = Head("market")
         return Part(
             "survival",
             "Will it survive?",
             "A new account of the policy from the last close on: its first decision is today's.",
             (
-                ShownTable(
-                    self.survival,
-                    "Probability of losing the account",
-                    labels=label,
-                    heads=heads,
-                    columns=tuple(heads),
-                ),
-                ShownTable(
-                    self.limits,
-                    "Scale and crashes",
-                    labels=label,
-                    heads=limits,
-                    columns=tuple(limits),
-                ),
+                show_by_market(self.survival, heads, "Probability of losing the account"),
+                show_by_market(self.limits, limits, "Scale and crashes"),
                 *list_untested(self.survival),
                 *list_untested(self.limits),
             ),
@@ -424,8 +405,8 @@ class Judgement(SettingsResult):
             "What eats it?",
             "Decay is the variance drag beyond that at leverage 1; its step is of the volatility.",
             (
-                ShownTable(self.costs, labels=Head("market"), heads=heads, columns=tuple(heads)),
-                ShownTable(halves, "Capital", labels=Head("market"), heads=capital, empty=""),
+                show_by_market(self.costs, heads),
+                show_by_market(halves, capital, "Capital", empty=""),
                 *notes,
             ),
             "both",
@@ -448,15 +429,7 @@ class Judgement(SettingsResult):
             "promises",
             "Does it keep its promises?",
             f"{core.capitalize(told)}." if told else "",
-            (
-                ShownTable(
-                    self.promises,
-                    labels=Head("market"),
-                    heads=heads,
-                    columns=tuple(heads),
-                    empty="It promises nothing.",
-                ),
-            ),
+            (show_by_market(self.promises, heads, empty="It promises nothing."),),
             "both",
         )
 
@@ -472,7 +445,7 @@ class Judgement(SettingsResult):
             "deflated_sharpe": Head("deflated Sharpe", "of the difference", "probability"),
             "n": Head("n", "days", "count"),
         }
-        table = ShownTable(self.search, labels=Head("market"), heads=heads, columns=tuple(heads))
+        table = show_by_market(self.search, heads)
         return Part(
             "search",
             "Is it the search?",
@@ -495,6 +468,24 @@ class Judgement(SettingsResult):
     def list_policies(self) -> Iterable[type]:
         for result in (self.accounts or {}).values():
             yield from map(type, result.policies.values())
+
+
+def show_by_market(
+    table: pd.DataFrame,
+    heads: Mapping[str, Head],
+    caption: str = "",
+    *,
+    empty: str = "There are none.",
+) -> ShownTable:
+    """Return the columns of a table that have a head, a row by market."""
+    return ShownTable(
+        table,
+        caption,
+        labels=Head("market"),
+        heads=heads,
+        columns=tuple(heads),
+        empty=empty,
+    )
 
 
 def list_untested(table: pd.DataFrame) -> list[str]:
