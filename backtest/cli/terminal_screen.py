@@ -110,7 +110,7 @@ def add_command(app: typer.Typer, name: str) -> None:
 
 
 def build_stub(names: list[str]) -> Callable[..., None]:
-    """Return a function of these parameters of the table, of which only the help is asked."""
+    """Return a function with these parameters of the table; only its help is printed."""
     known = read_table()["parameters"]
     parameters = [build_parameter(known[name]) for name in names]
 

@@ -53,7 +53,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "listing": (str, "A file or folder of what the venue lists, in place of a preset."),
         "symbol": (str, "The symbol in the listing (that of the data)."),
         "like": (str, "The preset of the rules that the listing leaves out (binance-usdm)."),
-        "date": (TIME, "The day of a listing without one, or of which a folder's table is."),
+        "date": (TIME, "The day of a listing that names none, or of the table in a folder."),
     },
     "lending": {"utilization": ((), "Share of deposits lent out, or a column of the bars.")},
     "overlay": {

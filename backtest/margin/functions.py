@@ -66,7 +66,7 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
 def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
     if equity <= 0.0:
         return 0.0
-    # The move of the value of a contract, of which an inverse one goes the other way.
+    # The value of an inverse contract moves the other way.
     move = 1.0 / ratio if rules.is_inverse else ratio
     lost = abs(1.0 - move)
     if not rules.is_isolated:

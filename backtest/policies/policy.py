@@ -449,7 +449,7 @@ def check_settings(
 def check_left_out(
     cls: type[Parameterized], args: Sequence[object], settings: Mapping[str, object]
 ) -> None:
-    """Raise ParameterError if two parameters are given of which one replaces the other.
+    """Raise ParameterError if a parameter is given beside the one that replaces it.
 
     A copy with changes, or a policy that is read back, gives every parameter, as no caller does.
     """

@@ -153,7 +153,7 @@ def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[st
 
 
 def name_rules(venue: Venue) -> str:
-    """Return where the rules come from; of a listing, what of them, and what of which preset."""
+    """Return where the rules come from; for a listing, which ones, and the preset of the others."""
     source = venue.in_force
     if source is None:
         return "of your own"

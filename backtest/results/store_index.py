@@ -26,8 +26,8 @@ PACKAGE = Path(__file__).parents[1]
 SMALLEST = 100
 """Folders from which on a store has an index; fewer are read in a fraction of a second."""
 UNSETTLED = 2_000_000_000
-"""A file that changed less than so many ns ago may change again within the same tick of the clock,
-of which some file systems have one in two seconds."""
+"""A file that changed less than so many ns ago may change again within the same tick of the clock:
+some file systems have one tick in two seconds."""
 
 
 FileState: TypeAlias = tuple[str, int, int, int, int]
