@@ -396,6 +396,7 @@ def fetch_market(
         is_whole = {*request.kinds} <= {*facts.get("rows", ())} and not facts.get("gaps", True)
         is_whole &= all((folder / f"{kind}.parquet").exists() for kind in request.kinds)
         is_whole &= not request.more  # which may lack days of what is asked for now
+        is_whole &= "listing" in facts  # else that fetch was stopped before it noted one
         if is_whole and request.end and format_time(request.end) <= facts["to"]:
             return Fetched(folder, facts, is_new=False)
     facts = {**identity, "instrument": request.symbol, "from": format_time(start)}
