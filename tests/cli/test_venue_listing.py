@@ -40,7 +40,9 @@ def test_a_listing_beside_the_bars_must_be_chosen(tmp_path):
     )
     assert build(folder, preset="binance-usdm:ADAUSDT").venue.in_force.symbol == "ADAUSDT"
     bare = save_market(tmp_path / "bare")
-    check_refused(lambda: build(bare, preset="auto"), "needs venue.json beside", bt.ParameterError)
+    check_refused(
+        lambda: build(bare, preset="auto"), "needs venue.json beside the bars of", bt.ParameterError
+    )
     check_refused(lambda: build(["sample"], preset="auto"), "needs venue.json", bt.ParameterError)
 
 

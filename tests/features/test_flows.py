@@ -60,7 +60,8 @@ def test_a_missing_premium_takes_no_place_and_a_span_without_one_is_unknown():
     np.testing.assert_allclose(found[:8], [0.0015, 0.0015, *[mean] * 6], rtol=0, atol=1e-15)
     assert np.isnan(found[8])
     check_refused(
-        lambda: bt.indicators.predicted_funding(make_market(3), terms()), "--with premium",
+        lambda: bt.indicators.predicted_funding(make_market(3), terms()),
+        "`backtest data fetch --with premium`",
         bt.ParameterError,
     )  # fmt: skip
 
@@ -97,3 +98,7 @@ def test_open_interest_change_is_relative_and_knows_what_is_missing():
     np.testing.assert_allclose(found, [np.nan, 0.1, np.nan, np.nan, -1.0], rtol=1e-12)
     check_refused(lambda: bt.indicators.open_interest_change(market, 0), "at least 1",
                   bt.ParameterError)  # fmt: skip
+    check_refused(
+        lambda: bt.indicators.open_interest_change(make_market(5), 1),
+        "`backtest data fetch --with metrics` has it", bt.ParameterError,
+    )  # fmt: skip

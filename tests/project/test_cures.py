@@ -7,6 +7,7 @@ raised it; what makes a signal of longer bars is also checked for look-ahead.
 
 import ast
 import functools
+import json
 import re
 import shlex
 import warnings
@@ -20,7 +21,9 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.strategies import Constant, VolTarget
+from tests.cli.test_books import FILE
 from tests.options.listed_markets import make_surfaces
+from tests.venue.test_listing import DAY, PNUT, TIERS
 
 ROOT = Path(bt.__file__).parent
 CODE = re.compile(r"`|\bbt\.|\bbacktest [a-z{]")
@@ -77,6 +80,10 @@ def live(market: Any = MARKET, policy: Any = None, **terms: Any) -> bt.Result:
     return bt.run(market, policy or Constant(1.0), **given)
 
 
+def build_test(**terms: Any) -> bt.Backtest:
+    return bt.Backtest(MARKET, venue=VENUE, account=bt.Account(**terms))
+
+
 def cli(text: str) -> None:
     main(shlex.split(text))
 
@@ -96,9 +103,12 @@ NAMES = {
     "bt": bt, "np": np, "pd": pd, "Annotated": Annotated, "market": MARKET, "other": OTHER,
     "markets": MARKETS, "bars": MARKET.bars(), "signal": daily(MARKET), "live": live, "cli": cli,
     "frame": daily(MARKET).to_frame("A"), "VENUE": VENUE, "CALL": CALL, "Constant": Constant,
-    "VolTarget": VolTarget, "surfaces": make_surfaces, "SPOT": SPOT, "PLAIN": PLAIN,
+    "VolTarget": VolTarget, "test": build_test, "surfaces": make_surfaces, "SPOT": SPOT,
+    "PLAIN": PLAIN,
 }  # fmt: skip
 
+BOOK = "bt.Accounts({'cex': test(), 'dex': test()}, transfer=bt.Never())"
+READ = f"backtest venues read tiers.json --symbol {PNUT} --like binance-usdm --at {DAY}"
 HELD = "bt.signals.from_{}(market{}, {}.shift(1), carry=True)"
 ROWS = [
     Row("an account has one net position", "bt.Account(hedge_mode=True)",
@@ -181,6 +191,25 @@ ROWS = [
         "        return {'x': np.where(market.times < '2023-01-10', np.nan, 1.0)}\n"
         "    def leverage(self, bar, account):\n        return bar.x\n"
         "print(live(policy=Late()).summary())", "bt.run(start=...)", "live(start='2023-01-11')"),
+    Row("accounts must be two tests or more", "bt.Accounts({}, transfer=bt.Never())",
+        "{'cex': bt.Backtest(...), 'dex': bt.Backtest(...)}",
+        "bt.Accounts({'cex': test(), 'dex': test()}, transfer=bt.Never())"),
+    Row(" must be a bt.Backtest, got", "bt.Accounts({'cex': test(), 'dex': market}, "
+        "transfer=bt.Never())", "a bt.Backtest",
+        "bt.Accounts({'cex': test(), 'dex': test()}, transfer=bt.Never())"),
+    Row("rules must be transfer rules by name", f"{BOOK}.compare(3, Constant(1.0))",
+        "{'never': bt.Never()}",
+        f"{BOOK}.compare({{'never': bt.Never()}}, Constant(1.0), compile=False)"),
+    Row("must not be 'same_close' where money moves", "bt.Accounts({'cex': test(), 'dex': "
+        "test(fill='same_close')}, transfer=bt.TopUp(0.5, 0.2))", "fill='next_open'",
+        "bt.Accounts({'cex': test(), 'dex': test(fill='next_open')}, "
+        "transfer=bt.TopUp(0.5, 0.2))"),
+    Row("`backtest venues read` needs", "cli('venues read')",
+        "backtest venues read tiers.json --symbol BTC/USDT:USDT", READ),
+    Row("belongs to `backtest venues read`", "cli('venues binance-usdm:BTCUSDT --symbol BTC')",
+        "backtest venues read", READ),
+    Row("several accounts are run by", "cli('sweep accounts.toml')", "`backtest run`",
+        "backtest run accounts.toml --no-save"),
 ]  # fmt: skip
 SEEN_BY = {
     "needs bt.Brackets(): under another rule": "account/test_several.py",
@@ -200,6 +229,11 @@ SEEN_BY = {
     "needs the volatility": "venue/test_margin_rules.py",
     "must be a rule of bt.margin_rules": "venue/test_margin_by_rule.py",
     "must be of volatility": "risk/test_margin_systems.py",
+    "must be the ledger of": "live/test_shadow.py",
+    "beside the bars of": "cli/test_venue_listing.py",
+    "backtest data fetch --with metrics": "features/test_flows.py",
+    "backtest data fetch --with premium": "features/test_flows.py",
+    "must be a notional, ": "venue/test_listing.py",
 }
 """Words of messages whose input is long or compiles, and the test that raises each."""
 UNTRIED = (
@@ -238,6 +272,8 @@ def desk(tmp_path, monkeypatch):
     """A folder with files for the commands of rows."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none.py").write_text("import backtest as bt\n")
+    (tmp_path / "tiers.json").write_text(json.dumps(TIERS), encoding="utf-8")
+    (tmp_path / "accounts.toml").write_text(FILE, encoding="utf-8")
     (tmp_path / "e.toml").write_text("[data]\npath = 'sample'\nto = 2023-01-03\n")
     MARKET.bars().rename_axis("day").reset_index().to_csv("timeless.csv", index=False)
     for each in "ab":
