@@ -11,6 +11,7 @@ from backtest.strategies import Constant, VolTarget
 from tests import scenes
 from tests.accounts.desk import START, EqualRatios, Script, hold, make_test, move, run, same
 from tests.kit import AT_BINANCE, slow
+from tests.options.listed_markets import make_markets, make_venue
 
 PLAIN = {"a": make_test(*[100.0] * 8), "b": make_test(*[100.0] * 8)}
 STILL = {"a": hold(0.0), "b": hold(0.0)}
@@ -365,3 +366,61 @@ def test_a_saved_result_is_the_same_again(tmp_path):
     assert (folder / "transfers.parquet").is_file()
     page = again.report(tmp_path / "page.html").read_text("utf-8")
     assert "liquidated with money elsewhere" in page
+
+
+def test_a_comparison_has_the_numbers_of_a_run_of_each_rule():
+    """Ratios of 100 and 100 at 100, falling to 85: the rule sends 7 once, and nothing else does."""
+    tests = {"a": make_test(*move(100, 100, 95, 91, 85)), "b": make_test(*[100.0] * 5)}
+    policies = {"a": hold(5.0), "b": hold(0.0)}
+    rules = {"apart": bt.Never(), "rescue": Script({"3": 7.0}, "b", "a")}
+    table = bt.Accounts(tests, every="1h").compare(rules, policies, compile=False)
+    assert table.index.tolist() == ["apart", "rescue"]
+    assert table["transfers"].tolist() == [0.0, 1.0]
+    assert table["sent"].tolist() == [0.0, 7.0]
+
+    for name, rule in rules.items():
+        book = run(tests, policies, transfer=rule)
+        alone = {**book.metrics, **{each: getattr(book, each) for each in book.numbers}}
+        assert {each: table.loc[name, each] for each in alone} == pytest.approx(alone, nan_ok=True)
+
+
+def test_an_account_with_options_receives_and_does_not_send():
+    """It holds a put from its first surface on: what it earns is as alone, with 500 more."""
+
+    class Insure(bt.Policy):
+        """Hold one put from the first close at which it is listed."""
+
+        def leverage(self, bar, account):
+            """Return no leverage."""
+            return 0.0
+
+        def option_orders(self, bar, account, chain):
+            """Return an order of each contract that is not held."""
+            return {name: (name, 1.0) for name, listed in chain.items() if listed.quantity == 0.0}
+
+    markets = make_markets(bars=120)
+    hedged = bt.Backtest(markets, venue=make_venue(), account=bt.Account(capital=30_000.0))
+    plain = bt.Backtest(bt.Market.sample(bars=120), **AT_BINANCE)
+    tests = {"a": plain, "b": hedged}
+
+    class Give(bt.TransferRule):
+        """Send 500 from one account to the other, once."""
+
+        sender: str = "a"
+        receiver: str = "b"
+
+        def transfer(self, time, accounts):
+            """Return 500 at ten o'clock of the first day."""
+            is_due = time == pd.Timestamp("2023-01-01 10:00", tz="UTC")
+            return {(self.sender, self.receiver): 500.0} if is_due else {}
+
+    policies = {"a": Constant(leverage=0.0), "b": Insure()}
+    alone = hedged.run(policies["b"], compile=False)
+    assert (alone.events["kind"] == "fill").any()
+    book = run(tests, policies, transfer=Give())
+    assert book.transfers["arrived"].tolist() == [500.0]
+    gained = book.results["b"].bars["equity"] - alone.bars["equity"]
+    assert gained.iloc[:10].tolist() == [0.0] * 10
+    np.testing.assert_allclose(gained.iloc[11:], 500.0, rtol=1e-9)
+    with pytest.raises(bt.PolicyError, match="must not send from 'b', which has options"):
+        run(tests, policies, transfer=Give(sender="b", receiver="a"))
