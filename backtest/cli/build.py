@@ -10,6 +10,7 @@ from backtest.cli.printing import show_progress
 from backtest.core import list_values
 from backtest.experiments import build
 from backtest.experiments.draft import Draft
+from backtest.experiments.instrument_tables import build_by_instrument
 from backtest.market import as_markets
 from backtest.policies import Policy
 from backtest.results import Result
@@ -39,7 +40,9 @@ def build_test(draft: Draft) -> Backtest:
 def build_policies(table: Mapping[str, Any], test: Backtest) -> Any:
     """Return the policy of a table, or one for each instrument of the test."""
     names = as_markets(test.market).names
-    return build.by_instrument("policy", table, names, ("name", "settings"), build.build_policy)
+    return build_by_instrument(
+        "policy", table, names, known=("name", "settings"), build=build.build_policy
+    )
 
 
 def name_policies(policy: Policy | Mapping[str, Policy]) -> str:

@@ -203,7 +203,7 @@ def inspect(
     backtest data inspect bars.csv funding.csv --json
     backtest data inspect btc eth
     """
-    from backtest.experiments.build import is_sample, load_samples  # noqa: PLC0415 - help needs neither
+    from backtest.experiments.data_table import is_sample, load_samples  # noqa: PLC0415 - help needs neither
 
     with printing.show_progress("inspecting"):
         texts, terms = [*map(str, paths)], layout.list_terms() | {"instrument": instrument}

@@ -19,7 +19,7 @@ from backtest.cli.experiment import Entry, draft_experiment, find_key, name_flag
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.core import ParameterError, count_nouns, pick_value
 from backtest.engine import plain
-from backtest.experiments.build import load_data
+from backtest.experiments.data_table import load_data
 from backtest.experiments.policy_names import (
     built_in_policies,
     list_installed,

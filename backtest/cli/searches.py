@@ -16,7 +16,7 @@ from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, name_policies
 from backtest.cli.command import AsJson, Output, command, list_flags, option
 from backtest.core import ParameterError, list_records, name_result
-from backtest.experiments.build import load_data
+from backtest.experiments.data_table import load_data
 from backtest.experiments.draft import Draft, flatten
 from backtest.results import rank_by_objective, read_constraints, read_objective
 from backtest.results.measure_table import CORE, STREAMED

@@ -17,32 +17,47 @@ PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.qu
          "shadow.snapshot", "shadow.flows")  # fmt: skip
 """Keys that are paths, from the folder of the experiment."""
 
+POLICY_FILE = re.compile(r"[^\s(),=]+\.py\b")
+"""A file of policies, in the text that names one."""
+
 
 class Draft(NamedTuple):
+    """The tables of an experiment, the flags that changed them, and the file they are from."""
+
     tables: Tables
     flags: tuple[str, ...] = ()
     file: Path | None = None
 
     def table(self, name: str) -> dict[str, Any]:
+        """Return a table, empty if it is not there."""
         return self.tables.get(name, {})
 
     def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
+        """Return what ``read`` makes of each entry of a table inside a table, by dotted name."""
         entries = flatten(self.table(table).get(key, {}))
         return {name: read(entry, name=f"{table}.{key}.{name}") for name, entry in entries.items()}
 
 
 def put(tables: dict[str, Any], names: list[str], value: Any) -> None:
-    for each in names[:-1]:
-        held = tables.get(each)
-        if isinstance(held, list) and names[-1].isdecimal():  # a number of a list
-            tables[each] = {str(k): value for k, value in enumerate(held)}
-        elif not isinstance(held, dict):
-            tables[each] = {}
-        tables = tables[each]
-    tables[names[-1]] = value
+    """Write a value into nested tables, at the place that the names lead to.
+
+    What stands on the way and is no table is replaced by one; a list whose element is named by its
+    number becomes a table by number.
+    """
+    *parents, last = names
+    table = tables
+    for parent in parents:
+        entry = table.get(parent)
+        if isinstance(entry, list) and last.isdecimal():
+            table[parent] = {str(number): element for number, element in enumerate(entry)}
+        elif not isinstance(entry, dict):
+            table[parent] = {}
+        table = table[parent]
+    table[last] = value
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a table and of those in it, by names with dots."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
@@ -58,29 +73,43 @@ def read_experiment(file: Path, read_job: ReadKeys | None = None) -> Tables:
     Without it, tables of jobs are left unread. Raises ParameterError with all faults.
     """
     if file.suffix == ".py" or not file.is_file():
-        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        fault = "is not one" if file.exists() else f"does not exist{near}"
-        raise core.ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} {fault}; use --data for "
-            "data and --policy for a policy"
-        )
+        raise refuse_file(file)
     try:
         tables = tomllib.loads(core.decode_text(core.read_small(file)))
     except (ValueError, RecursionError) as error:
         raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
+    check_values(tables)
+    refuse_faults(tables, read_job)
+
+    accounts = tables.pop(ACCOUNTS, {})
+    complete = complete_tables(tables, file.parent)
+    if accounts:
+        complete[ACCOUNTS] = {
+            name: complete_tables(account, file.parent) for name, account in accounts.items()
+        }
+    return complete
+
+
+def refuse_file(file: Path) -> core.ParameterError:
+    """Return the error of a path that is no experiment, with the nearest name beside it."""
+    if file.exists():
+        fault = "is not one"
+    else:
+        near = core.did_you_mean(file.stem, (other.stem for other in file.parent.glob("*.toml")))
+        fault = f"does not exist{near}"
+    return core.ParameterError(
+        f"an experiment must be a TOML file, {str(file)!r} {fault}; use --data for "
+        "data and --policy for a policy"
+    )
+
+
+def check_values(tables: Tables) -> None:
+    """Raise a ParameterError for a number or a text that no part of a test can hold."""
     for name, value in flatten(tables).items():
         if type(value) is int and not -(2**63) <= value < 2**63:
             raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
         if isinstance(value, str) and "\0" in value:
             raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
-    refuse_faults(tables, read_job)
-    accounts = tables.pop(ACCOUNTS, {})
-    complete = complete_tables(tables, file.parent)
-    if accounts:
-        complete[ACCOUNTS] = {
-            name: complete_tables(own, file.parent) for name, own in accounts.items()
-        }
-    return complete
 
 
 def complete_tables(tables: Tables, folder: Path) -> Tables:
@@ -89,35 +118,53 @@ def complete_tables(tables: Tables, folder: Path) -> Tables:
         table = tables.get(name, {"name": ""})
         if "name" not in table and not any(map(is_policy, table.values())):
             raise core.ParameterError(f"{name}.name: is needed")
+
+    # A venue that is written whole has no preset under it.
     venue = tables.get("venue", {})
-    for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
-        if isinstance(each, dict) and "contract" in each:
-            each.setdefault("preset", "")
+    for entries in [venue, *venue.values()]:
+        if isinstance(entries, dict) and "contract" in entries:
+            entries.setdefault("preset", "")
+
     anchored: Tables = anchor(tables, folder)
     return anchored
 
 
 def anchor(value: Any, folder: Path, name: str = "") -> Any:
     """Return an entry with its paths, which are relative to the folder of the experiment."""
-
-    def find_policy(found: re.Match[str]) -> str:
-        beside = folder / found[0]  # or else from the working directory
-        return found[0] if Path(found[0]).exists() and not beside.exists() else str(beside)
-
     if isinstance(value, dict):
         start = f"{name}." if name else ""
-        return {key: anchor(each, folder, start + key) for key, each in value.items()}
+        return {key: anchor(entry, folder, start + key) for key, entry in value.items()}
     if isinstance(value, list):
-        return [anchor(each, folder, name) for each in value]
+        return [anchor(element, folder, name) for element in value]
     if not isinstance(value, str) or value.partition(":")[0] == SAMPLE:
         return value
+
     table, _, key = name.partition(".")
     is_name = table in ("policy", "overlay", "compare") and key.endswith("name")
     if is_name or name == "transfer.rule":
-        return re.sub(r"[^\s(),=]+\.py\b", find_policy, value)
-    if table == "venue" and key.rpartition(".")[2] == "preset" and value.startswith("file:"):
-        return f"file:{folder / value.removeprefix('file:')}"
-    if table == "venue" and key.rpartition(".")[2] == "listing":
+        return POLICY_FILE.sub(lambda match: anchor_policy(match[0], folder), value)
+    if table == "venue":
+        return anchor_venue(value, folder, key)
+    if name in PATHS:
         return str(folder / value)
-    is_preset = table == "venue" and key.endswith("preset") and re.search(r"\.(json|toml):", value)
-    return str(folder / value) if is_preset or name in PATHS else value
+    return value
+
+
+def anchor_policy(path: str, folder: Path) -> str:
+    """Return the file of a policy: beside the experiment, or else in the working directory."""
+    beside = folder / path
+    if Path(path).exists() and not beside.exists():
+        return path
+    return str(beside)
+
+
+def anchor_venue(value: str, folder: Path, key: str) -> str:
+    """Return an entry of ``[venue]``, or of an instrument in it, with the path that it names."""
+    last = key.rpartition(".")[2]
+    if last == "preset" and value.startswith("file:"):
+        return f"file:{folder / value.removeprefix('file:')}"
+    if last == "listing":
+        return str(folder / value)
+    if key.endswith("preset") and re.search(r"\.(json|toml):", value):  # FILE.toml:SYMBOL
+        return str(folder / value)
+    return value

@@ -14,7 +14,8 @@ from backtest import core
 from backtest.account import Account
 from backtest.core.code_names import pd
 from backtest.engine.conditions import Conditions, plain
-from backtest.experiments.build import TAKEN_AS_THEY_ARE, build_test, load_data
+from backtest.experiments.build import TAKEN_AS_THEY_ARE, build_test
+from backtest.experiments.data_table import load_data
 from backtest.experiments.draft import Draft, read_experiment
 from backtest.experiments.tables import SAMPLE
 from backtest.market import Market, as_markets, find_clock
@@ -63,39 +64,64 @@ def save(test: Conditions, path: str | Path) -> Path:
         )
     target = Path(path)
     folder = target.with_suffix("") if target.suffix == ".toml" else target
+
     tables: dict[str, Any] = {
         "data": find_files(test.market) or save_market(test.market, folder / "market"),
         "venue": name_venues(test.venue),
         "account": find_changed(Account().to_dict(), test.account.to_dict()),
+        "run": {
+            **write_signal(test, folder),
+            **write_terms(test),
+            **write_detail(test.detail, folder),
+        },
     }
-    run = {name: getattr(test, name) for name in ("calendar", *TAKEN_AS_THEY_ARE)}
-    run = {name: None if value is None else str(value) for name, value in run.items()}
-    signal: Any = test.signal
-    tables["run"] = {
-        "signal": signal.text() if isinstance(signal, SignalRule) else signal,
-        **run,
-    }
-    if isinstance(test.detail, Market | Mapping):
-        tables["run"]["detail"] = save_market(test.detail, folder / "detail")["path"]
-    elif test.detail is not None:
-        tables["run"]["detail"] = str(Path(test.detail).resolve())
     if test.overlay is not None:
         tables["overlay"] = name_policy(test.overlay)
-    if not isinstance(signal, SignalRule | int | float | str | None):
-        values: Any = plain(test).signal
-        seen = as_markets(find_clock(plain(test).market).seen)
-        if isinstance(values, pd.Series):
-            frame = values.to_frame(seen.names[0])
-        else:
-            frame = weights_to_frame(read_weights(values, seen), seen)
-        folder.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(folder / "signal.parquet")
-        tables["run"] |= {"signal": None, "weights": "signal.parquet"}
-    file = folder / FILE if folder.exists() else folder.with_suffix(".toml")
-    lines = {name: "\n".join(write_entries(each)) for name, each in tables.items()}
-    text = "".join(f"[{name}]\n{each}\n\n" for name, each in lines.items() if each)
-    core.write_file(file, text.encode("utf-8"))
-    return folder if folder.exists() else file
+
+    # One file, unless something was written beside it.
+    has_folder = folder.exists()
+    file = folder / FILE if has_folder else folder.with_suffix(".toml")
+    parts = []
+    for name, table in tables.items():
+        lines = "\n".join(write_entries(table))
+        if lines:
+            parts.append(f"[{name}]\n{lines}\n\n")
+    core.write_file(file, "".join(parts).encode("utf-8"))
+    return folder if has_folder else file
+
+
+def write_terms(test: Conditions) -> dict[str, str | None]:
+    """Return the entries of ``[run]`` that are fields of a test, as texts."""
+    values = {name: getattr(test, name) for name in ("calendar", *TAKEN_AS_THEY_ARE)}
+    return {name: None if value is None else str(value) for name, value in values.items()}
+
+
+def write_detail(detail: Any, folder: Path) -> dict[str, str]:
+    """Return the entry of finer bars; those of no file are written into the folder."""
+    if detail is None:
+        return {}
+    if isinstance(detail, Market | Mapping):
+        return {"detail": save_market(detail, folder / "detail")["path"]}
+    return {"detail": str(Path(detail).resolve())}
+
+
+def write_signal(test: Conditions, folder: Path) -> dict[str, Any]:
+    """Return the entries of a signal; one of no text is written into the folder, as weights."""
+    signal: Any = test.signal
+    if isinstance(signal, SignalRule):
+        return {"signal": signal.text()}
+    if isinstance(signal, int | float | str | None):
+        return {"signal": signal}
+
+    values: Any = plain(test).signal
+    seen = as_markets(find_clock(plain(test).market).seen)
+    if isinstance(values, pd.Series):
+        frame = values.to_frame(seen.names[0])
+    else:
+        frame = weights_to_frame(read_weights(values, seen), seen)
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(folder / "signal.parquet")
+    return {"weights": "signal.parquet"}
 
 
 def save_market(market: Any, folder: Path) -> dict[str, Any]:
@@ -103,62 +129,87 @@ def save_market(market: Any, folder: Path) -> dict[str, Any]:
     if isinstance(market, Market):
         market.save(folder)
     else:
-        for name, each in market.items():
-            each.save(folder / name)
+        for name, one_market in market.items():
+            one_market.save(folder / name)
     return {"path": folder.name}
 
 
 def find_files(market: Any) -> dict[str, Any] | None:
     """Return the entries of ``[data]`` that load a market again, None if none do."""
-    found, is_part = dict[str, Any](), False
-    for each in as_markets(market).values():
+    values: dict[str, list[Any]] = {}
+    is_part = False
+    for one_market in as_markets(market).values():
         try:
-            (name, paths, named), *steps = list_calls(each.source)
+            (name, paths, named), *steps = list_calls(one_market.source)
         except (SyntaxError, ValueError):
             return None
-        entries = {NAMES.get(given, given): value for given, value in named.items()}
-        entries["path"] = [str(Path(path).resolve()) for path in paths]
+
         if name == "sample":
-            entries = {"path": f"{SAMPLE}:{named['seed']}" if "seed" in named else SAMPLE}
-        entries |= {step: given[0] for step, given, _ in steps if step == "resample"}
+            entries: dict[str, Any] = {"path": SAMPLE}
+            if "seed" in named:
+                entries["path"] = f"{SAMPLE}:{named['seed']}"
+        else:
+            entries = {NAMES.get(argument, argument): value for argument, value in named.items()}
+            entries["path"] = [str(Path(path).resolve()) for path in paths]
+        for step, arguments, _ in steps:
+            if step == "resample":
+                entries[step] = arguments[0]
+
         is_part |= "bars" in named or any(step != "resample" for step, *_ in steps)
-        for key, value in entries.items():
-            known = found.setdefault(key, [])
-            known += [x for x in (value if isinstance(value, list) else [value]) if x not in known]
-    data = {key: each if len(each) > 1 else each[0] for key, each in found.items()}
+        collect_entries(values, entries)
+
+    data = {key: several if len(several) > 1 else several[0] for key, several in values.items()}
     if is_part:
         data |= {"from": core.format_time(market.start), "to": core.format_time(market.end)}
     try:
-        again = load_data(Draft({"data": data}))
+        loaded = load_data(Draft({"data": data}))
     except core.BacktestError:
         return None
-    is_same = type(again) is type(market) and again.content_hash == market.content_hash
+    is_same = type(loaded) is type(market) and loaded.content_hash == market.content_hash
     return data if is_same else None
 
 
+def collect_entries(values: dict[str, list[Any]], entries: Mapping[str, Any]) -> None:
+    """Add to ``values``, by key, what the entries of an instrument have that is not there yet."""
+    for key, entry in entries.items():
+        known = values.setdefault(key, [])
+        for value in entry if isinstance(entry, list) else [entry]:
+            if value not in known:
+                known.append(value)
+
+
 def name_venues(venue: Any) -> dict[str, Any]:
+    """Return the entries of ``[venue]``: a preset and what differs from it, or all there is."""
     if isinstance(venue, Mapping):
-        return {"preset": "", **{name: name_venues(each) for name, each in venue.items()}}
-    preset = "" if venue.in_force is None or venue.in_force.like else venue.in_force.preset
-    for text in (preset, f"{preset}@latest") if preset else ():
-        known = Venue.preset(*preset_files.parse_name(text))
-        changed = find_changed(known.to_dict(), venue.to_dict())
-        if known.override(changed) == venue:
-            return {"preset": text, **changed}
+        by_name = {name: name_venues(one_venue) for name, one_venue in venue.items()}
+        return {"preset": "", **by_name}
+
+    terms = venue.in_force
+    if terms is not None and terms.preset and not terms.like:
+        for text in (terms.preset, f"{terms.preset}@latest"):
+            preset = Venue.preset(*preset_files.parse_name(text))
+            changed = find_changed(preset.to_dict(), venue.to_dict())
+            if preset.override(changed) == venue:
+                return {"preset": text, **changed}
     return {"preset": "", **venue.to_dict()}
 
 
 def find_changed(known: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: find_changed(known[name], each)
-        if isinstance(each, dict) and isinstance(known.get(name), dict)
-        else each
-        for name, each in table.items()
-        if known.get(name) != each
-    }
+    """Return the entries of a table that differ from the known ones, also inside tables."""
+    changed = {}
+    for name, value in table.items():
+        before = known.get(name)
+        if before == value:
+            continue
+        if isinstance(value, dict) and isinstance(before, dict):
+            changed[name] = find_changed(before, value)
+        else:
+            changed[name] = value
+    return changed
 
 
 def name_policy(policy: Policy) -> dict[str, Any]:
+    """Return the entries that name a policy: its call, or its place and settings."""
     cls = getattr(type(policy), "written", type(policy))
     if cls.__module__.startswith("backtest."):
         return {"name": repr(policy)}
@@ -171,11 +222,16 @@ def name_policy(policy: Policy) -> dict[str, Any]:
 
 
 def write_entries(table: Mapping[str, Any]) -> Iterator[str]:
-    keys = {k: k if re.fullmatch(r"[A-Za-z0-9_-]+", k) else json.dumps(k) for k in table}
-    return (f"{keys[k]} = {write_value(v)}" for k, v in table.items() if v is not None)
+    """Yield the entries of a table as lines of TOML, without those that are None."""
+    for key, value in table.items():
+        if value is None:
+            continue
+        is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", key)
+        yield f"{key if is_bare else json.dumps(key)} = {write_value(value)}"
 
 
 def write_value(value: Any) -> str:
+    """Return a value as TOML writes it in a line."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(write_entries(value))}}}"
     if isinstance(value, list | tuple):

@@ -29,8 +29,8 @@ OF_MODULE = re.compile(r"((?:[^\W\d]\w*\.)*[^\W\d]\w*):([^\W\d]\w*)")
 def built_in_policies() -> list[type[Policy]]:
     from backtest import strategies  # noqa: PLC0415 - they stand on the public names
 
-    found = (getattr(strategies, name) for name in strategies.__all__)
-    return sorted(found, key=lambda policy: policy.title())
+    policies = (getattr(strategies, name) for name in strategies.__all__)
+    return sorted(policies, key=lambda policy: policy.title())
 
 
 def list_installed() -> dict[str, str]:
@@ -46,22 +46,31 @@ def load_policies(text: str) -> list[type[Policy]]:
     """
     if "(" in text:
         return [type(read_policy(text, {}))]
-    path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
-    if name or text.endswith(".py"):
-        return load_from_file(Path(f"{path}.py" if name else text), name)
-    if of_module := OF_MODULE.fullmatch(text):
-        return load_from_module(*of_module.groups())
+    if text.endswith(".py"):
+        return load_from_file(Path(text), name="")
+    stem, _, name = text.partition(".py:")
+    if name:
+        return load_from_file(Path(f"{stem}.py"), name)
+
+    match = OF_MODULE.fullmatch(text)
+    if match:
+        return load_from_module(match[1], match[2])
     return [find_built_in(text)]
 
 
 def load_from_file(file: Path, name: str) -> list[type[Policy]]:
+    """Return the policy of a name that a file defines, or all of them if ``name`` is empty."""
     if not file.is_file():
-        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
+        near = core.did_you_mean(file.stem, (other.stem for other in file.parent.glob("*.py")))
         raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
+
     module = import_file(file)
-    known = find_policies(module)
-    own = {key: each for key, each in known.items() if each.__module__ == module.__name__}
-    return pick_policies(own, "file", str(file), name)
+    defined = {
+        key: policy
+        for key, policy in find_policies(module).items()
+        if policy.__module__ == module.__name__
+    }
+    return pick_policies(defined, "file", str(file), name)
 
 
 def load_from_module(place: str, name: str) -> list[type[Policy]]:
@@ -70,16 +79,18 @@ def load_from_module(place: str, name: str) -> list[type[Policy]]:
 
 
 def find_policies(module: ModuleType) -> dict[str, type[Policy]]:
-    return {
-        name: each
-        for name, each in vars(module).items()
-        if isinstance(each, type) and issubclass(each, Policy) and each is not Policy
-    }
+    """Return the policies among the names of a module, imported ones too."""
+    return {name: value for name, value in vars(module).items() if is_policy_class(value)}
+
+
+def is_policy_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Policy) and value is not Policy
 
 
 def pick_policies(
     known: Mapping[str, type[Policy]], noun: str, place: str, name: str
 ) -> list[type[Policy]]:
+    """Return the policy of a name among those of a place, or all if ``name`` is empty."""
     if not known:
         raise core.ParameterError(
             f"a policy's {noun} must define a policy, {place} defines none; write class "
@@ -91,14 +102,15 @@ def pick_policies(
 
 
 def load_policy(text: str) -> type[Policy]:
-    found = load_policies(text)
-    if len(found) > 1:
-        names = [policy.__name__ for policy in found]
+    """Return the one policy that a text names; raise a ParameterError if there are several."""
+    policies = load_policies(text)
+    if len(policies) > 1:
+        names = [policy.__name__ for policy in policies]
         raise core.ParameterError(
             f"one policy is run at a time, {text} holds {', '.join(names)}; name one: "
             f"{text}:{names[0]}"
         )
-    return found[0]
+    return policies[0]
 
 
 PLACES = re.compile(rf"(?P<text>'[^']*'|\"[^\"]*\")|[^\s(),=]+\.py:\w+|{OF_MODULE.pattern}")
@@ -113,20 +125,24 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
         "a policy must be written as calls of policies with numbers, Capped(VolTarget(target=0.6), "
         f"cap=3) for example, got {text!r:.200}"
     )
-    classes: dict[str, type[Policy]] = {}  # those of files, by the word that stands for them
+    # A class of a file or module is no name of Python: a word stands for it while the call is read.
+    classes: dict[str, type[Policy]] = {}
 
-    def name_class(found: re.Match[str]) -> str:
-        classes[f"_{len(classes)}"] = load_policy(found[0])
-        return f"_{len(classes) - 1}"
+    def replace_place(match: re.Match[str]) -> str:
+        if match["text"]:
+            return match[0]
+        word = f"_{len(classes)}"
+        classes[word] = load_policy(match[0])
+        return word
 
     def find_class(name: str) -> type[Policy]:
         return classes.get(name) or find_built_in(name)
 
-    plain = PLACES.sub(lambda found: found[0] if found["text"] else name_class(found), text)
+    call = PLACES.sub(replace_place, text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Python warns of is an error below
-            policy = build_node(ast.parse(plain.strip(), mode="eval").body, find_class)
+            policy = build_node(ast.parse(call.strip(), mode="eval").body, find_class)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise refused from error
     if not isinstance(policy, Policy):
@@ -137,19 +153,20 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 def find_built_in(name: str) -> type[Policy]:
     from backtest import strategies  # noqa: PLC0415 - they stand on the public names
 
-    known = {format_title(each): each for each in strategies.__all__}
-    if name not in (*known, *strategies.__all__):
-        installed = list_installed()
-        near = core.did_you_mean(name.lower(), known)
-        cure = "`backtest policies` lists them"
-        if name in installed:
-            cure = f"an installed package has it as {installed[name]}"
-        raise core.ParameterError(
-            "policy must be a known name, FILE.py:Class or package.module:Class, got "
-            f"{name!r:.200}{near}; {cure}"
-        )
-    found: type[Policy] = getattr(strategies, known.get(name, name))
-    return found
+    by_title = {format_title(class_name): class_name for class_name in strategies.__all__}
+    if name in by_title or name in strategies.__all__:
+        policy: type[Policy] = getattr(strategies, by_title.get(name, name))
+        return policy
+
+    installed = list_installed()
+    near = core.did_you_mean(name.lower(), by_title)
+    cure = "`backtest policies` lists them"
+    if name in installed:
+        cure = f"an installed package has it as {installed[name]}"
+    raise core.ParameterError(
+        "policy must be a known name, FILE.py:Class or package.module:Class, got "
+        f"{name!r:.200}{near}; {cure}"
+    )
 
 
 def import_named(name: str) -> ModuleType:
@@ -166,10 +183,10 @@ def import_named(name: str) -> ModuleType:
     except core.RAISED as error:
         raise refuse_import("module", name, find_source(name), error) from error
 
-    # near names among the modules that stand beside it
+    # Near names among the modules that stand beside it.
     parent, _, last = missing.rpartition(".")
     paths = getattr(sys.modules.get(parent), "__path__", None) if parent else None
-    beside = [each.name for each in pkgutil.iter_modules(paths)]
+    beside = [found.name for found in pkgutil.iter_modules(paths)]
     near = core.did_you_mean(last, beside)
     raise core.ParameterError(
         "a policy's module must be installed, or in the working directory, "
@@ -187,6 +204,10 @@ def find_source(name: str) -> Path | None:
 
 
 def import_file(file: Path) -> ModuleType:
+    """Import a file of policies under a name that no installed module has.
+
+    Its folder is left in ``sys.path``: what the file imports later may stand beside it.
+    """
     name = f"_file_{file.stem}"
     spec: Any = importlib.util.spec_from_file_location(name, file.resolve())
     module = importlib.util.module_from_spec(spec)
@@ -202,19 +223,25 @@ def import_file(file: Path) -> ModuleType:
 
 def refuse_import(noun: str, place: str, file: Path | None, error: BaseException) -> Exception:
     """Return the error of a file or module of policies that raised one, with its last line."""
-    frames, text, lines = traceback.extract_tb(error.__traceback__), str(error), list[int | None]()
-    if file is not None:
-        lines = [
-            frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()
-        ]
+    text = str(error)
+    line = None if file is None else find_last_line(error, file)
     if isinstance(error, SyntaxError):
-        lines, text = [error.lineno], error.msg
-    where = f"{place}:{lines[-1]}" if lines else place
+        text = error.msg
+        line = error.lineno
+    where = place if line is None else f"{place}:{line}"
+
     if isinstance(error, core.BacktestError):
         return core.PolicyError(f"{where}: {error}")
     return core.PolicyError(
         f"a policy's {noun} must be importable, {where} raised {type(error).__name__}: {text}"
     )
+
+
+def find_last_line(error: BaseException, file: Path) -> int | None:
+    """Return the last line of a file in a traceback, None if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
+    return lines[-1] if lines else None
 
 
 def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:
@@ -223,13 +250,7 @@ def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:
         case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(number))]):
             return float(number)
         case ast.Call(func=ast.Name(id=name)):
-            named = {str(each.arg): build_node(each.value, find_class) for each in node.keywords}
-            cls = find_class(name)
-            if len(named) < len(node.keywords):
-                raise ValueError(node)
-            if issubclass(cls, Policy):
-                check_settings(cls, named)
-            return cls(*(build_node(each, find_class) for each in node.args), **named)
+            return build_call(node, find_class(name), find_class)
         case ast.Name(id="inf"):
             return math.inf
         case ast.Name(id=name):
@@ -237,7 +258,18 @@ def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
-            return tuple(build_node(each, find_class) for each in elements)
+            return tuple(build_node(element, find_class) for element in elements)
         case ast.UnaryOp(op=ast.USub()):
             return -build_node(node.operand, find_class)
     raise ValueError(node)
+
+
+def build_call(node: ast.Call, cls: type[Any], find_class: Callable[[str], type[Any]]) -> Any:
+    """Return an object of a class, with the arguments of a call; a name may stand once."""
+    arguments = [build_node(argument, find_class) for argument in node.args]
+    named = {str(word.arg): build_node(word.value, find_class) for word in node.keywords}
+    if len(named) < len(node.keywords):
+        raise ValueError(node)
+    if issubclass(cls, Policy):
+        check_settings(cls, named)
+    return cls(*arguments, **named)

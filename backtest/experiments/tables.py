@@ -107,20 +107,9 @@ ACCOUNTS = "accounts"
 OF_ACCOUNT = ("data", "venue", "account", "lending", "policy", "overlay", "run", "options")
 """The tables that an account has; those outside are of all accounts that have none."""
 JOBS = (
-    *(
-        "sweep",
-        "compare",
-        "paths",
-        "risk",
-        "stress",
-        "bands",
-        "cascade",
-        "decide",
-        "replay",
-        "shadow",
-    ),
-    *("tune", "validate", "sensitivity", "capacity", "timing", "margin", "judge"),
-)
+    "sweep", "compare", "paths", "risk", "stress", "bands", "cascade", "decide", "replay",
+    "shadow", "tune", "validate", "sensitivity", "capacity", "timing", "margin", "judge",
+)  # fmt: skip
 """Tables of what a command does with a test, which knows their keys."""
 OF_LOAD = {"paths", "instruments", "since", "until"}
 """Arguments of ``Markets.load`` that have other names in ``[data]``."""
@@ -146,10 +135,12 @@ PLAIN: dict[str, tuple[type, ...]] = {
 @cache
 def read_keys(table: str) -> dict[str, Key]:
     """Return the keys of a table that describes a test, or its policies."""
-    keys = {
-        name: Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *text)
-        for name, (kinds, *text) in OWN.get(table, {}).items()
-    }
+    keys: dict[str, Key] = {}
+    for name, (kinds, *text) in OWN.get(table, {}).items():
+        all_kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        keys[name] = Key(table, name, all_kinds, *text)
+
+    # What a function or a model has beside them comes after, and changes none of them.
     if table == "data":
         for key in read_arguments(table, Markets.load, TEXTS):
             if key.name not in OF_LOAD:
@@ -162,39 +153,46 @@ def read_keys(table: str) -> dict[str, Key]:
 def read_arguments(table: str, function: Any, texts: Mapping[str, str]) -> Iterator[Key]:
     """Yield the arguments of a function as keys of a table, with these texts or its own."""
     documented = read_parameters(inspect.getdoc(function) or "")
-    for name, each in inspect.signature(function).parameters.items():
+    for name, argument in inspect.signature(function).parameters.items():
         text = texts.get(f"{table}.{name}") or texts.get(name, documented.get(name)) or ""
-        default = None if each.default is each.empty else each.default
-        yield Key(table, name, read_kinds(str(each.annotation)), text, default)
+        default = None if argument.default is argument.empty else argument.default
+        yield Key(table, name, read_kinds(str(argument.annotation)), text, default)
 
 
 def read_kinds(annotation: str) -> tuple[type, ...]:
-    found: tuple[type, ...] = ()
-    for each in annotation.split(" | "):
-        kinds = (dict,) if each.startswith("Mapping[str, ") else PLAIN.get(each, ())
-        if not kinds and each != "None":
+    """Return the types of values in a file that an annotation allows, none if any will do."""
+    kinds: tuple[type, ...] = ()
+    for part in annotation.split(" | "):
+        if part == "None":
+            continue
+        if part.startswith("Mapping[str, "):
+            kinds += (dict,)
+        elif part in PLAIN:
+            kinds += PLAIN[part]
+        else:
             return ()
-        found += kinds
-    return found
+    return kinds
 
 
 def read_parameters(text: str) -> dict[str, str]:
     """Return the first sentence about each parameter in a docstring of numpydoc."""
     section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
-    found = {}
+    sentences: dict[str, str] = {}
     for names, body in re.findall(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", section, re.M):
-        sentence = re.split(r"(?<=[\w)])[.;:] ", " ".join(body.split()))[0].rstrip(".:")
-        plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", sentence).replace("``", "")
-        found.update(dict.fromkeys(names.split(", "), f"{plain[:1].upper()}{plain[1:]}."))
-    return found
+        first = re.split(r"(?<=[\w)])[.;:] ", " ".join(body.split()))[0].rstrip(".:")
+        plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", first).replace("``", "")
+        sentence = f"{plain[:1].upper()}{plain[1:]}."
+        for name in names.split(", "):
+            sentences[name] = sentence
+    return sentences
 
 
 def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     """Yield the fields of a model, and those of models in it, with dots between the names."""
     texts = read_parameters(inspect.getdoc(model) or "")
-    known = vars(sys.modules[model.__module__])
+    named = vars(sys.modules[model.__module__])
     for name, field in model.__dataclass_fields__.items():
-        part = known.get(str(field.type).partition(" ")[0])
+        part = named.get(str(field.type).partition(" ")[0])
         if isinstance(part, type) and issubclass(part, core.Value):
             yield from list_fields(part, table, f"{prefix}{name}.")
         else:
@@ -207,16 +205,21 @@ KIND_TEXTS = {str: "text", int: "a whole number", float: "a number", bool: "true
 
 
 def has_kind(value: object, kinds: tuple[type, ...]) -> bool:
+    """Return whether a value is of one of these types, or a list of such; any is of none."""
     if isinstance(value, list) and list in kinds:
-        inner = tuple(each for each in kinds if each is not list)
-        return all(has_kind(each, inner) for each in value)
-    if not kinds or isinstance(value, bool):
-        return not kinds or bool in kinds
-    return isinstance(value, (*kinds, int) if float in kinds else kinds)
+        inner = tuple(kind for kind in kinds if kind is not list)
+        return all(has_kind(element, inner) for element in value)
+    if not kinds:
+        return True
+    if isinstance(value, bool):  # an int to Python, and no number of a file
+        return bool in kinds
+    if float in kinds:
+        return isinstance(value, (*kinds, int))
+    return isinstance(value, kinds)
 
 
 def describe_kinds(kinds: tuple[type, ...]) -> str:
-    return " or ".join(KIND_TEXTS[each] for each in kinds)
+    return " or ".join(KIND_TEXTS[kind] for kind in kinds)
 
 
 def refuse_faults(tables: Mapping[str, Any], read_job: ReadKeys | None = None) -> None:
@@ -246,13 +249,21 @@ def list_faults(
         elif name in TABLES:
             yield from list_table_faults(place, table, read_keys(name))
         elif name in JOBS:
-            keys = None if read_job is None else read_job(name)
-            yield from [] if keys is None else list_table_faults(place, table, keys)
+            if read_job is not None:
+                yield from list_table_faults(place, table, read_job(name))
         else:
-            own = {f"{place}.{key}": each for key, each in table.items() if isinstance(each, dict)}
-            for part, each in {place: table, **own}.items():
-                if not isinstance(each.get("preset", ""), str):
-                    yield f"{part}.preset: must be text, got {each['preset']!r:.60}"
+            yield from list_preset_faults(place, table)
+
+
+def list_preset_faults(place: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the presets of a table, and of the tables in it, that are no texts."""
+    parts = {place: table}
+    for name, entry in table.items():
+        if isinstance(entry, dict):
+            parts[f"{place}.{name}"] = entry
+    for part, entries in parts.items():
+        if not isinstance(entries.get("preset", ""), str):
+            yield f"{part}.preset: must be text, got {entries['preset']!r:.60}"
 
 
 def list_account_faults(accounts: Mapping[str, Any], read_job: ReadKeys | None) -> Iterator[str]:
@@ -265,22 +276,23 @@ def list_account_faults(accounts: Mapping[str, Any], read_job: ReadKeys | None) 
 
 
 def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterator[str]:
+    """Yield what is wrong with the entries of a table, by the keys that it may have."""
     for name, value in table.items():
         place = f"{title}.{name}"
         is_of_policies = title.rpartition(".")[2] == "policy"
         if is_of_policies and name not in keys and is_policy(value):
             yield from list_table_faults(place, value, keys)
         elif name not in keys:
-            own = f"; parameters belong in {title}.settings" if "settings" in keys else ""
-            yield f"{place}: no such key{suggest(name, keys)}{own}"
+            hint = f"; parameters belong in {title}.settings" if "settings" in keys else ""
+            yield f"{place}: no such key{suggest(name, keys)}{hint}"
         elif not has_kind(value, keys[name].kinds):
             yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
         elif place == "compare.policies":
-            for label, each in value.items():
-                if isinstance(each, dict):
-                    yield from list_table_faults(f"{place}.{label}", each, read_keys("policy"))
+            for label, entry in value.items():
+                if isinstance(entry, dict):
+                    yield from list_table_faults(f"{place}.{label}", entry, read_keys("policy"))
                 else:
-                    yield f"{place}.{label}: must be a table, got {each!r:.60}"
+                    yield f"{place}.{label}: must be a table, got {entry!r:.60}"
 
 
 def suggest(name: str, known: Collection[str]) -> str:

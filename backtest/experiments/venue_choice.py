@@ -30,32 +30,36 @@ def choose_listings(
     chosen = dict(table)
     if has_files and not is_chosen(table):
         refuse_silence(markets)
-    has_listing = "listing" in table or is_listing(table.get("preset"))
-    single = [
-        name
-        for name in markets.names
-        if isinstance(table.get(name), Mapping)
-        and ("listing" in table[name] or is_listing(table[name].get("preset")))
-    ]
-    if not has_listing and not single:
+    is_shared = names_listing(table)
+    if not is_shared and not any(names_listing(table.get(name)) for name in markets.names):
         check_keys(table, markets)
         return chosen
 
-    if len(markets) == 1 and has_listing:
-        name = markets.names[0]
-        own = table.get(name)
-        within = own if isinstance(own, Mapping) else {}
-        chosen.pop(name, None)
-        return {**complete_listing({**chosen, **within}, name, markets[name])}
+    if len(markets) == 1 and is_shared:
+        (name,) = markets.names
+        entries = chosen.pop(name, None)
+        within = entries if isinstance(entries, Mapping) else {}
+        return complete_listing({**chosen, **within}, name, markets[name])
 
     # Of several instruments each gets an entry of its own, under what holds for all.
     shared = {name: chosen.pop(name) for name in ("preset", *OF_LISTING) if name in chosen}
     for name, market in markets.items():
-        own = chosen.get(name, {})
-        given = {**({} if "preset" in own else shared), **own}
-        is_listed = "listing" in given or is_listing(given.get("preset"))
-        chosen[name] = complete_listing(given, name, market) if is_listed else given
-    return {"preset": "", **chosen} if has_listing else {**shared, **chosen}
+        entries = chosen.get(name, {})
+        if "preset" not in entries:
+            entries = {**shared, **entries}
+        if names_listing(entries):
+            entries = complete_listing(entries, name, market)
+        chosen[name] = entries
+    if is_shared:
+        return {"preset": "", **chosen}
+    return {**shared, **chosen}
+
+
+def names_listing(entries: Any) -> bool:
+    """Return whether the entries of a venue name a listing, by its file or as a preset."""
+    if not isinstance(entries, Mapping):
+        return False
+    return "listing" in entries or is_listing(entries.get("preset"))
 
 
 def is_listing(preset: Any) -> bool:
@@ -65,11 +69,15 @@ def is_listing(preset: Any) -> bool:
 
 def is_chosen(table: Mapping[str, Any]) -> bool:
     """Return whether a venue is named or written, for all instruments or for some."""
-    own = [each for each in table.values() if isinstance(each, Mapping)]
-    return any(name in each for each in (table, *own) for name in ("preset", "listing", "contract"))
+    single = [entries for entries in table.values() if isinstance(entries, Mapping)]
+    for entries in (table, *single):
+        if "preset" in entries or "listing" in entries or "contract" in entries:
+            return True
+    return False
 
 
 def refuse_silence(markets: Markets) -> None:
+    """Raise a ParameterError for the first instrument with a listing beside its bars."""
     for name, market in markets.items():
         file = find_listing(market)
         if file is not None:
@@ -95,9 +103,9 @@ def find_listing(market: Market) -> Path | None:
 
 def complete_listing(entries: Mapping[str, Any], name: str, market: Market) -> dict[str, Any]:
     """Return the entries of an instrument with the keys of its listing, without a preset."""
-    given = dict(entries)
-    preset = given.pop("preset", None)
-    if preset and "listing" in given:
+    complete = {"symbol": market.instrument or name, **entries}
+    preset = complete.pop("preset", None)
+    if preset and "listing" in complete:
         raise core.ParameterError(
             f"venue.listing must be given without a preset, got {preset!r}; like= names the preset "
             "of the other rules"
@@ -109,15 +117,15 @@ def complete_listing(entries: Mapping[str, Any], name: str, market: Market) -> d
                 f"--venue {AUTO} needs {LISTING_FILE} beside the bars of "
                 f"{market.instrument or name}, which `backtest data fetch` writes; got none"
             )
-        given |= {"listing": str(file), BESIDE: True}
-        given.setdefault("like", find_like(file))
+        complete |= {"listing": str(file), BESIDE: True}
+        complete.setdefault("like", find_like(file))
     elif preset:
         parsed = listing.parse_listing_name(preset)
         stated = {"listing": parsed.path, "symbol": parsed.symbol, "like": parsed.like}
-        given |= {key: value for key, value in stated.items() if value}
+        complete |= {key: value for key, value in stated.items() if value}
         if parsed.date is not None:
-            given["date"] = parsed.date
-    return {"symbol": market.instrument or name, **given}
+            complete["date"] = parsed.date
+    return complete
 
 
 def find_like(file: Path) -> str:
@@ -128,10 +136,12 @@ def find_like(file: Path) -> str:
 
 
 def check_keys(table: Mapping[str, Any], markets: Markets) -> None:
-    own = [table[name] for name in markets.names if isinstance(table.get(name), Mapping)]
-    for each in (table, *own):
-        if lone := [name for name in OF_LISTING[1:] if name in each]:
-            raise core.ParameterError(f"venue.{lone[0]} is of a listing: it needs venue.listing")
+    """Raise a ParameterError if there is a key of a listing, and no listing."""
+    single = [table[name] for name in markets.names if isinstance(table.get(name), Mapping)]
+    for entries in (table, *single):
+        for key in OF_LISTING[1:]:
+            if key in entries:
+                raise core.ParameterError(f"venue.{key} is of a listing: it needs venue.listing")
 
 
 def read_entries(entries: Mapping[str, Any]) -> Venue:

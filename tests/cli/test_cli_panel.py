@@ -19,7 +19,7 @@ from backtest.cli.experiment import (
     read_keys,
 )
 from backtest.cli.first_screen import COMMANDS as SCREEN
-from backtest.experiments.build import complete_preset, names_symbol
+from backtest.experiments.venue_table import complete_preset, names_symbol
 from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 

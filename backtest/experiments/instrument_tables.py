@@ -1,0 +1,77 @@
+"""Tables of an experiment that hold for all instruments, and what they say of single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from backtest import core
+from backtest.experiments.draft import flatten
+from backtest.policies import split_name
+
+
+def build_by_instrument(
+    table: str,
+    entries: Mapping[str, Any],
+    names: Sequence[str],
+    known: Sequence[str],
+    build: Callable[[Mapping[str, Any]], Any],
+) -> Any:
+    """Return what is built of a table, or a dict of it by instrument.
+
+    Tables inside this one whose keys are not ``known`` are those of single instruments, as are
+    settings that begin with a name, ``BTCUSDT.target``. Without any, one value is built for all.
+    """
+    single = {
+        name: entry
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping) and name not in known
+    }
+    refuse_unknown(table, single, names, known)
+
+    shared = {name: entry for name, entry in entries.items() if name not in single}
+    missing = [name for name in names if name not in single]
+    if table == "policy" and single and missing and "name" not in shared:
+        raise core.ParameterError(
+            f"each instrument must have a policy, {missing[0]!r} has none: policy.name "
+            "applies to all others"
+        )
+
+    settings, by_name = split_settings(flatten(shared.get("settings", {})), names)
+    if not single and not by_name:
+        return build(shared)
+
+    built = {}
+    for name in names:
+        full = dict(shared)
+        if by_name:
+            full["settings"] = settings | by_name.get(name, {})
+        built[name] = build({**full, **single.get(name, {})})
+    return built
+
+
+def refuse_unknown(
+    table: str, single: Mapping[str, Any], names: Sequence[str], known: Sequence[str]
+) -> None:
+    """Raise a ParameterError for a table of an instrument that the data have not."""
+    for name in single:
+        if name not in names:
+            near = core.did_you_mean(name, [*names, *known])
+            raise core.ParameterError(
+                f"{table}.{name} must be of an instrument of the data, {', '.join(names)}{near}"
+            )
+
+
+def split_settings(
+    settings: Mapping[str, Any], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the settings of all instruments, and those of single ones by name."""
+    shared: dict[str, Any] = {}
+    by_name: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        head, rest = split_name(key)
+        if head in names:  # BTCUSDT.target
+            by_name.setdefault(head, {})[rest] = value
+        else:
+            shared[key] = value
+    return shared, by_name

@@ -1,0 +1,186 @@
+"""The venues of an experiment: ``[venue]``, by instrument where it says so, and ``[lending]``."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backtest import core
+from backtest.experiments import venue_choice
+from backtest.experiments.data_table import is_sample, list_texts
+from backtest.experiments.draft import Draft
+from backtest.experiments.instrument_tables import build_by_instrument
+from backtest.experiments.tables import DEFAULT_VENUE, SAMPLE
+from backtest.margin import RateCurve
+from backtest.market import Market, Markets, find_coin, is_panel
+from backtest.venue import Venue, preset_files
+
+FOR_ALL = ("STOCK",)
+"""Symbols of presets whose rules hold for every instrument of the venue."""
+
+OF_VENUES = re.compile(r"^P[FI]_|[-_](SWAP|PERPETUAL|PERP)$")
+"""What venues put around the name of a perpetual."""
+
+
+def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
+    """Return the venue of ``[venue]``, or one for each instrument.
+
+    Warns where the rules of a preset are those of another symbol than the prices.
+    """
+    data = draft.table("data")
+    paths = list_texts(data.get("path", SAMPLE))
+    instruments = list_texts(data.get("instrument", []))
+    has_symbols = not is_sample(paths)
+    is_several = is_panel([Path(path) for path in paths], instruments)
+
+    table = venue_choice.choose_listings(dict(draft.table("venue")), markets, has_files=has_symbols)
+    if has_symbols and is_several and "listing" not in table:
+        complete_presets(table, markets)
+    table.setdefault("preset", DEFAULT_VENUE)
+
+    venue: Venue | dict[str, Venue] = build_by_instrument(
+        "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue
+    )
+    if has_symbols:
+        for name, market in markets.items():
+            warn_of_other_symbol(core.pick_value(venue, name), name, market, len(markets))
+    return venue
+
+
+def complete_presets(table: dict[str, Any], markets: Markets) -> None:
+    """Write into ``table`` a preset with its own symbol for each instrument.
+
+    Nothing is written if the preset of all has a symbol, or if there is none.
+    """
+    shared = table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
+    if not shared or ":" in shared:
+        return
+
+    for name, market in markets.items():
+        entries = table.get(name, {})
+        if not isinstance(entries, Mapping):
+            raise core.ParameterError(f"venue.{name}: must be a table, got {entries!r:.60}")
+        if "listing" in entries:
+            continue
+        preset = complete_preset(entries.get("preset", shared), name, market)
+        table[name] = {**entries, "preset": preset}
+
+
+def warn_of_other_symbol(venue: Venue, name: str, market: Market, n_markets: int) -> None:
+    """Warn if the rules of a venue are for another symbol than the prices of an instrument."""
+    terms = venue.in_force
+    instrument = market.instrument
+    if terms is None or market.synthetic or names_symbol(terms.symbol, instrument or name):
+        return
+
+    symbol = terms.symbol
+    rules = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
+    if n_markets > 1:
+        text = (
+            f"{rules}, the prices are for {instrument or name}; --venue NAME without a symbol "
+            "uses the rules of each instrument"
+        )
+    elif instrument:
+        text = f"{rules}, the prices are for {instrument}"
+    else:
+        text = (
+            f"the data do not name their instrument; {rules}: name it, --instrument {symbol}, or "
+            "choose other rules, --venue NAME:SYMBOL"
+        )
+    warnings.warn(text, stacklevel=3)
+
+
+def build_venue(entries: Mapping[str, Any]) -> Venue:
+    """Return the venue of a table: a listing, a preset, or one that is written whole."""
+    naming = ("preset", venue_choice.BESIDE, *venue_choice.OF_LISTING)
+    terms = {name: entry for name, entry in entries.items() if name not in naming}
+    if "listing" in entries:
+        return venue_choice.read_entries(entries).override(terms)
+    if not entries["preset"]:
+        return Venue.from_dict(terms)
+    return Venue.preset(*preset_files.parse_name(entries["preset"])).override(terms)
+
+
+def names_symbol(symbol: str, instrument: str) -> bool:
+    """Return whether an instrument is that of a symbol, by whole names.
+
+    ``BTCUSDT`` is that of ``BTC/USDT:USDT``, of ``BTC`` and ``BTC-USD``, but ``WBTCUSDT`` is none
+    of them, and ``ETHFIUSDT`` not ``ETH``.
+    """
+    if symbol in FOR_ALL:
+        return True
+    coin, word = read_coin(symbol)
+    for part in instrument.split(":"):
+        part_coin, part_word = read_coin(part)
+        if part_coin == coin and part_word.startswith(word):
+            return True
+    return False
+
+
+def read_coin(name: str) -> tuple[str, str]:
+    """Return the coin in a name, and the name in plain letters; XBT is BTC."""
+    plain = OF_VENUES.sub("", name.upper()).replace("XBT", "BTC")
+    coin = find_coin(plain) or re.split(r"[^A-Z0-9]", plain)[0]
+    word = re.sub(r"[^A-Z0-9]", "", plain)
+    return coin, word
+
+
+def complete_preset(text: str, name: str, market: Market) -> str:
+    """Return ``venue:SYMBOL`` for ``venue``, with the symbol of an instrument."""
+    venue, at, date = text.partition("@")
+    if ":" in venue or venue.endswith(preset_files.SUFFIXES):
+        return text
+
+    symbols = [file.symbol for file in preset_files.available() if file.venue == venue]
+    names = [known for known in (name, market.instrument) if known]
+    if not symbols:
+        return f"{venue}:{names[-1]}{at}{date}"
+
+    # A symbol of that very name, or else the longest that is the same coin's.
+    candidates = [name for name in names if name in symbols]
+    if not candidates:
+        alike = [symbol for name in names for symbol in symbols if names_symbol(symbol, name)]
+        candidates = sorted(alike, key=len, reverse=True)
+    if not candidates:
+        raise core.VenueError(
+            f"the venue must have a margin table of each instrument, {venue} has none of "
+            f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = 'NAME:SYMBOL'"
+        )
+    return f"{venue}:{candidates[0]}{at}{date}"
+
+
+def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
+    """Return the venue, or each of them, with the rates of ``[lending]``, if that is there."""
+    terms = dict(draft.table("lending"))
+    if not terms:
+        return venue
+
+    utilization = terms.pop("utilization", None)
+    curve = RateCurve.from_dict(terms, where="lending")
+    if utilization is None or (len(markets) > 1 and isinstance(utilization, str)):
+        raise core.ParameterError(
+            "lending.utilization is needed, 0.8 for example, or for one market the name of a "
+            f"column of its bars, got {utilization!r}"
+        )
+    rates = curve.rates(next(iter(markets.values())), utilization)
+    for one_venue in core.list_values(venue):
+        refuse_other_rates(one_venue, [*rates])
+
+    changes = {"interest_on": "loan", **rates}
+    if isinstance(venue, Mapping):
+        return {name: one_venue.override(changes) for name, one_venue in venue.items()}
+    return venue.override(changes)
+
+
+def refuse_other_rates(venue: Venue, names: list[str]) -> None:
+    """Raise a ParameterError if a venue has rates of its own beside those of ``[lending]``."""
+    stated = [name for name in names if repr(getattr(venue, name)) not in ("0", "0.0")]
+    if venue.interest_on == "balance":
+        stated.append("interest_on")
+    if stated:
+        raise core.ParameterError(
+            f"rates must come from [lending] or from the venue, got venue.{stated[0]} too"
+        )
