@@ -35,7 +35,7 @@ MONEY = (
     "unrealized_pnl",
 )  # fmt: skip
 KINDS = (
-    "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation",
+    "fill", "fee", "slippage", "impact", "funding", "interest", "expense", "stop", "liquidation",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
     "margin_returned", "margin_refused", "time_stop",
     "trailing_stop", "equity_stop", "daily_loss", "weekly_loss", "take_profit", "delisted",

@@ -107,7 +107,8 @@ def describe(result: bt.Result) -> dict[str, Any]:
     """Return the measures and the events of a run; NaN and infinite numbers as text. Payments of
     less than a trillionth are left out: rounding decides whether they are there."""
     events = result.events
-    is_rounding = events["kind"].isin(["interest", "funding"]) & (events["amount"].abs() < LEAST)
+    is_payment = events["kind"].isin(["interest", "expense", "funding"])
+    is_rounding = is_payment & (events["amount"].abs() < LEAST)
     events = events[~is_rounding]
     names = [name for name in events.columns if name not in ("time", "kind", "instrument")]
     minutes = (events["time"] - result.bars.index[0]) / pd.Timedelta("1min")

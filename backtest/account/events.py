@@ -89,6 +89,7 @@ class Event(IntEnum):
     RUINED = Kind("ruin", Mark("ruin", "cross", "loss"), is_forced=True)
     FUNDING = Kind("funding")
     INTEREST = Kind("interest", has_price=False)
+    EXPENSE = Kind("expense")
     CONVERTED = Kind("conversion")
     RESTED = Kind("limit_order")
     DELISTED = Kind("delisted", is_trade=True, ended="delisting")

@@ -102,6 +102,11 @@ MONEY_TERMS = (
         is_cost=True,
     ),
     MoneyTerm(
+        "expense", -1.0, "expenses of funds", "yearly costs of the funds held",
+        "yearly costs of the funds held",
+        is_cost=True, of_positions=True, in_trades=True,
+    ),
+    MoneyTerm(
         "liquidation_loss", -1.0, "liquidation loss",
         growth="charged by the venue beyond the price",
         of_positions=True, of_options=True, in_trades=True,
@@ -143,6 +148,7 @@ class Ledger(Struct):
     impact: float
     funding: float
     interest: float
+    expense: float
     liquidation_loss: float
     flows: float
     bad_debt: float

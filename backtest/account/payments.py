@@ -147,10 +147,7 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def charge_interest(bar: r.AccountBar, t: int) -> None:
-    """Charge interest since the last open on balance or loan (step 3).
-
-    And on the mark open what contracts cost a year, and the coins of short spot legs.
-    """
+    """Charge interest since the last open on balance or loan, and what is held costs (step 3)."""
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = r.at(feed.years, t)
@@ -178,16 +175,34 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
         ledger[len(ledger) - 1].interest += interest
         r.log_event(bar.log, t, -1, Event.INTEREST, 1.0, 0.0, interest)
     for i in range(len(state.positions)):
-        held, rate = state.positions[i].quantity, terms.expenses[i]
-        if r.is_spot(terms, i) and held < 0.0:
-            rate += r.at_column(feed.coin_rate, before, i)
-        quote = bar.quotes.instruments[i]
-        interest = abs(held * quote.mark_open) * rate * years if held != 0.0 else 0.0
-        if interest != 0.0:
-            state.wallet.cash -= interest
-            ledger[i].interest += interest
-            r.log_event(bar.log, t, i, Event.INTEREST, quote.mark_open, held, interest)
+        if r.is_held(state, i):
+            charge_coins(bar, t, i, years)
+            charge_expense(bar, t, i, years)
     balance.take_from_isolated(terms, state)
+
+
+def charge_coins(bar: r.AccountBar, t: int, i: int, years: float) -> None:
+    """Charge a short spot leg for its borrowed coins, on the mark open."""
+    held, value = bar.state.positions[i].quantity, bar.quotes.instruments[i].mark_open
+    if held > 0.0 or not r.is_spot(bar.terms, i):
+        return
+
+    rate = r.at_column(bar.feed.coin_rate, max(t - 1, 0), i)
+    interest = abs(held * value) * rate * years
+    if interest != 0.0:
+        bar.state.wallet.cash -= interest
+        bar.ledger[i].interest += interest
+        r.log_event(bar.log, t, i, Event.INTEREST, value, held, interest)
+
+
+def charge_expense(bar: r.AccountBar, t: int, i: int, years: float) -> None:
+    """Charge what a contract costs a year, on the mark open, of longs and shorts."""
+    held, value = bar.state.positions[i].quantity, bar.quotes.instruments[i].mark_open
+    expense = abs(held * value) * bar.terms.expenses[i] * years
+    if expense != 0.0:
+        bar.state.wallet.cash -= expense
+        bar.ledger[i].expense += expense
+        r.log_event(bar.log, t, i, Event.EXPENSE, value, held, expense)
 
 
 def settle_debt(bar: r.AccountBar, t: int) -> None:

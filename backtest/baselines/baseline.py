@@ -37,14 +37,15 @@ from backtest.results.performance import sampled_returns
 from backtest.search import LEAST_SAMPLES, WalkForward, walk_differences
 
 WORDS = {term.name: term.words for term in MONEY_TERMS}
+BEFORE_FILLS = ("flows", "funding", "interest", "expense")
 STEPS = {
     "close": "last price of the data",
     "mark": "mark price of the data",
     "multiplier": "margin multiplier",
     "top_up": "top-up from the reserve",
-    **{name: WORDS[name] for name in ("flows", "funding", "interest")},
+    **{name: WORDS[name] for name in BEFORE_FILLS},
     "position": "position",
-    **{name: WORDS[name] for name in GROWTH_TERMS if name not in ("funding", "interest")},
+    **{name: WORDS[name] for name in GROWTH_TERMS if name not in BEFORE_FILLS},
     **{name: WORDS[name] for name in ("bad_debt", "price_pnl", "collateral_pnl", "conversion")},
     "entry": "average entry",
     "margin": "isolated margin",

@@ -286,7 +286,8 @@ def check_range(setup: Setup, fact: Any, k: int, tolerance: float) -> None:
 TOLERANCE = 0.005
 """How far a price may lie outside its bar, a fraction, where no reference is given."""
 CHUNK = 4_096
-TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
+COSTS = ("fees", "funding", "interest", "expense", "liquidation_loss")
+TERMS = {**dict.fromkeys(COSTS, -1.0), "flows": 1.0}
 LEVELS = ("equity", "balance")
 DECIDED = {r.EARLY: 0, r.AT_OPEN: 5, r.LATE: 8, r.RESTING: 5}
 """The step of fills that say none."""
@@ -316,8 +317,8 @@ class Replay(Result):
         Parameters
         ----------
         ledger : DataFrame, Series, AccountSnapshot, str or Path
-            A table, or its file: columns ``time``, ``term`` (fees, funding, interest, flows,
-            liquidation_loss, or other, which is not compared) and ``amount`` (positive is
+            A table, or its file: columns ``time``, ``term`` (fees, funding, interest, expense,
+            flows, liquidation_loss, or other, which is not compared) and ``amount`` (positive is
             received); or the ``equity`` or the ``balance`` by ``time``, stamped with the close of
             a bar; or a Series of the equity. A snapshot is compared with the last close up to its
             time, by default the last one: its equity, and its quantities in the contracts of the

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 PARTS_OF_TRADES = (*tables.COSTS,)
-COMMON = ("fill", "funding", "interest")
+COMMON = ("fill", "funding", "interest", "expense")
 MAX_ROWS = 2000
 
 

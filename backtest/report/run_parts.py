@@ -162,14 +162,17 @@ def write_marked_verdict(result: Result) -> str:
         f"most {say('max_drawdown', 'percent')} below its peak, "
         f"{words.get(hits, f'was liquidated {count} times')}"
         f"{pulled * bool(victims)}, and {'paid' if cost >= 0.0 else 'received'} "
-        f"{core.format_money(abs(cost))} in {name_costs()}."
+        f"{core.format_money(abs(cost))} in {name_costs(metrics)}."
     )
 
 
-def name_costs() -> str:
-    """Return the words of all costs, as in "fees, slippage and funding"."""
-    *others, last = [term.words for term in MONEY_TERMS if term.is_cost]
-    return f"{', '.join(others)} and {last}"
+def name_costs(metrics: Mapping[str, float]) -> str:
+    """Return the words of the costs that a run had, as in "fees, slippage and funding"."""
+    costs = [term.words for term in MONEY_TERMS if term.is_cost and metrics[term.name] != 0.0]
+    if not costs:
+        return "costs"
+    *others, last = costs
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def find_currency(result: Result) -> str:

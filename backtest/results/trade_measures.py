@@ -79,12 +79,15 @@ def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
 
 
 TradeView: TypeAlias = Literal["trip", "fifo"]
+HOLDING_COSTS = {"funding": (Event.FUNDING, Event.INTEREST), "expense": (Event.EXPENSE,)}
+"""What holding a position costs, and the events that pay it; coins borrowed count as funding."""
 
 
 class Fills(NamedTuple):
-    """Fills of one instrument, arrays of shape (n_fills,), and the funding between them.
+    """Fills of one instrument, arrays of shape (n_fills,), and what holding cost between them.
 
-    ``costs`` are those of :data:`backtest.account.money.FILL_COSTS`, by name.
+    ``costs`` are those of :data:`backtest.account.money.FILL_COSTS`, by name. ``holding`` are those
+    of :data:`HOLDING_COSTS` per contract, from the fill before to each fill.
     """
 
     bar: IntArray
@@ -93,8 +96,7 @@ class Fills(NamedTuple):
     value: FloatArray
     costs: Mapping[str, FloatArray]
     loss: FloatArray
-    funding: FloatArray
-    rate: FloatArray
+    holding: Mapping[str, FloatArray]
 
 
 class TradeRows(NamedTuple):
@@ -107,7 +109,7 @@ class TradeRows(NamedTuple):
     gain: FloatArray
     costs: Mapping[str, FloatArray]
     loss: FloatArray
-    funding: FloatArray
+    holding: Mapping[str, FloatArray]
 
 
 def list_trades(fills: Fills, view: TradeView) -> TradeRows:
@@ -116,14 +118,16 @@ def list_trades(fills: Fills, view: TradeView) -> TradeRows:
     entry, exit_, contracts = match_first_in(turns)
     part_in = contracts / np.abs(turns.quantity[entry])
     part_out = contracts / np.abs(turns.quantity[exit_])
-    total, trips = np.cumsum(fills.rate), (np.cumsum(turns.starts) - 1)[entry]
+    trips = (np.cumsum(turns.starts) - 1)[entry]
     lots: dict[str, Any] = {
         "quantity": contracts,
         "paid": contracts * fills.value[entry],
         "received": contracts * fills.value[exit_],
         "loss": fills.loss[exit_] * part_out,
-        "funding": contracts * (total[exit_] - total[entry]),
     }
+    for name, rates in fills.holding.items():
+        total = np.cumsum(rates)
+        lots[name] = contracts * (total[exit_] - total[entry])
     for name, cost in fills.costs.items():
         lots[name] = cost[entry] * part_in + cost[exit_] * part_out
     if view == "trip":
@@ -141,7 +145,7 @@ def list_trades(fills: Fills, view: TradeView) -> TradeRows:
         gain=side * (lots["received"] - lots["paid"]),
         costs={name: lots[name] for name in fills.costs},
         loss=lots["loss"],
-        funding=lots["funding"],
+        holding={name: lots[name] for name in fills.holding},
     )
 
 
@@ -259,9 +263,8 @@ def read_entries(run: RunRecord) -> Entries:
 def read_fills(run: RunRecord, entries: Entries, held: Holding) -> Fills:
     own = entries[entries["owner"] == held.owner]
     is_fill = np.isin(own["kind"], TRADED) & (own["quantity"] != 0.0)
-    is_paid = np.isin(own["kind"], (Event.FUNDING, Event.INTEREST))
-    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(is_paid)
-    fills, payments = own[rows], own[paid]
+    rows = np.flatnonzero(is_fill)
+    fills = own[rows]
     quantity, last = held.quantity, run.record.n_bars - 1
     in_first = fills["quantity"][fills["bar"] == 0]
     carried = float(quantity[0] - in_first.sum())
@@ -273,8 +276,15 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> Fills:
     if quantity[last] != 0.0:
         parts.append(make_entry(last, OPEN, held.value[last], -float(quantity[last])))
     taken = np.concatenate(parts)
-    place = np.searchsorted(rows, paid) + (carried != 0.0)
-    n, rate = len(taken), payments["amount"] / np.abs(payments["quantity"])
+
+    # What was paid per contract held, at the next fill of each payment.
+    holding = {}
+    for name, kinds in HOLDING_COSTS.items():
+        paid = np.flatnonzero(np.isin(own["kind"], kinds))
+        place = np.searchsorted(rows, paid) + (carried != 0.0)
+        rates = own["amount"][paid] / np.abs(own["quantity"][paid])
+        holding[name] = np.bincount(place, rates, len(taken)).astype(np.float64)
+
     is_loss = taken["kind"] == Event.LIQUIDATED
     return Fills(
         bar=taken["bar"],
@@ -283,8 +293,7 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> Fills:
         value=taken["value"],
         costs={name: np.where(is_loss, 0.0, taken[column]) for name, column in FILL_COSTS.items()},
         loss=np.where(is_loss, taken["fee"], 0.0),
-        funding=np.bincount(place, payments["amount"], n).astype(np.float64),
-        rate=np.bincount(place, rate, n).astype(np.float64),
+        holding=holding,
     )
 
 
@@ -375,7 +384,7 @@ def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
 def compute_trades(run: RunRecord, held: Holding, read: Fills, view: TradeView) -> dict[str, Any]:
     """Return the columns of the trades in one instrument or option; times are UTC ns."""
     equity, rows = run.of_account("equity"), list_trades(read, view)
-    costs = sum(rows.costs.values()) + rows.loss + rows.funding
+    costs = sum(rows.costs.values()) + rows.loss + sum(rows.holding.values())
     price_pnl = sum((rows.costs[name] for name in IN_PRICE), rows.gain)
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
     first, last, kind = read.bar[rows.entry], read.bar[rows.exit], read.kind[rows.exit]
@@ -404,7 +413,7 @@ def compute_trades(run: RunRecord, held: Holding, read: Fills, view: TradeView) 
         "price_pnl": price_pnl,
         **rows.costs,
         "liquidation_loss": rows.loss,
-        "funding": rows.funding,
+        **rows.holding,
         "profit": profit,
         "return": on_size,
         **measure_excursions(run, held, read, rows, entry),

@@ -257,8 +257,8 @@ def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
     ``entry_price``, ``exit_price`` (filled, averages by quantity; of an open trade the last mark),
     ``bars`` at whose close it was open; ``peak_leverage`` of the position at these closes;
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
-    ``funding`` paid while held (with what a contract costs a year, and what a short spot leg pays
-    for coins), and ``profit`` after them, in the settlement currency; ``return`` = profit / entry
+    ``funding`` paid while held (with what a short spot leg pays for coins), the ``expense`` of a
+    fund, and ``profit`` after them, in the settlement currency; ``return`` = profit / entry
     notional;
     ``mae_mark``, ``mfe_mark``, ``mae_last`` and ``mfe_last``, the furthest moves of the price
     against and for it, as returns on the entry price; ``opened`` (``order``, or ``earlier run``:

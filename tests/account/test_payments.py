@@ -115,7 +115,7 @@ HAND: Hand = {
         f"an expense is paid by who is {side}": (
             later(*[100] * 4, targets=ONCE, signal=sign, mark=[100, 100, 110, 110], interval="1d",
                   venue=venue_of(contract={"expense": 0.0365})),
-            {"interest": [0, 0, 0.11, 0.11], "interest.total": 0.22})
+            {"expense": [0, 0, 0.11, 0.11], "expense.total": 0.22, "interest": 0})
         for side, sign in (("long", 1.0), ("short", -1.0))
     },
     # 900 contracts are 9 coins at 100, and 7.2 at the mark open of 125: 0.036 / 360 of it
@@ -123,7 +123,7 @@ HAND: Hand = {
         later(*[100] * 3, targets=(9.0, NAN), mark=[100, 100, 125], interval="1d",
               venue=venue_of(contract={"kind": "inverse", "expense": 0.036}, day_count=360),
               account=account_of(capital=1.0)),
-        {"interest.amount": [0.00072]}),
+        {"expense.amount": [0.00072], "expense.price": [125]}),
     # 10 carried from 100 to the open 110 unworsened: 100. Equity 1,090: 0.5x is 545 / 110 = 4.9545
     # contracts, which earn 10 each to the close 120
     "price pnl is split at the open of the trade": (

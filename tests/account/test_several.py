@@ -465,14 +465,14 @@ HAND: Hand = {
             ([flat(1), flat(1), flat(1.2)], (1.0, NAN)), signal=(1.0, -1.0),
             venues={"A": {"contract": {"expense": 0.0876}},
                     "B": {"contract": {"expense": 0.0438}}}),
-        {"interest.amount": [0.022, 0.006], "interest.instrument": ["A", "B"],
+        {"expense.amount": [0.022, 0.006], "expense.instrument": ["A", "B"],
          "equity 2": 1000 + 200 - 200 - 0.028}),
     # A posts 600, B 400: 6000 x 1e-5 of A, paid by both
     "isolated margins share an expense where the wallet is empty": (
         lambda: play_legs(
             ([flat(100)] * 3, (6.0, NAN)), (STILL[:3], (4.0, NAN)), margin="isolated",
             venue_leverage=10.0, venues={"A": {"contract": {"expense": 0.0876}}}),
-        {"interest 2": 0.06, "margin 2": [600 - 0.036, 400 - 0.024], "cash 2": 0}),
+        {"expense 2": 0.06, "interest 2": 0, "margin 2": [600 - 0.036, 400 - 0.024], "cash 2": 0}),
     # bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances
     "same_close trades at the price that decided": (
         lambda: rising("same_close"),

@@ -23,7 +23,7 @@ from tests.engine.test_signals import PLAIN, TERMS, make_portfolio
 from tests.kit import Hold, check_refused, flat, make_market, make_venue, simulate_pair
 
 HOURS = pd.date_range("2024-01-01", periods=8, freq="1h", tz="UTC")
-SPLIT = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss")
+SPLIT = ("price_pnl", "fees", "slippage", "impact", "funding", "expense", "liquidation_loss")
 
 
 def run_by_hand(**account: Any) -> bt.Result:
@@ -101,7 +101,9 @@ def check_sums(result: bt.Result) -> set[str]:
     most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
     entries = result.entries
     of_positions = (entries["kind"] == Event.INTEREST) & (entries["owner"] >= 0)
-    carried = {"funding": entries["amount"][of_positions].sum()}  # what contracts cost a year
+    carried = {
+        "funding": entries["amount"][of_positions].sum()
+    }  # what short spot legs pay for coins
     for view in ("trip", "fifo"):
         trades = result.trades.lots(view)
         assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(change, abs=most)

@@ -14,7 +14,8 @@ import pandas as pd
 from tests.oracle.numbers import DAY, DIGITS, ZERO, Contract, decimals, exact, stamps_of
 
 COSTS = (
-    "fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "conversion",
+    "fees", "slippage", "impact", "funding", "interest", "expense", "liquidation_loss",
+    "conversion",
 )  # fmt: skip
 GAINS = ("price_pnl", "collateral_pnl", "flows", "bad_debt")
 KIND_OF_COLUMN = {"fees": "fee"}  # the other ledger kinds are called like their column

@@ -230,7 +230,7 @@ class Payments(Liquidations):
             if due > 0:
                 self.note("pays expenses")
             self.cash -= due
-            self.charge("interest", due, each, value)
+            self.charge("expense", due, each, value)
 
     def margins_pay(self) -> None:
         """Interest that an empty wallet cannot pay: isolated margins pay it, pro rata to M."""

@@ -380,10 +380,32 @@ def test_columns_with_what_can_ruin_are_never_hidden():
     assert choose_columns(table.columns, [40, *[80] * 7, 60]) == [0, 8]
 
 
-def test_the_sentence_of_costs_names_each_term_that_is_one(monkeypatch):
+def test_the_expense_of_a_fund_has_its_own_line_on_the_page_and_in_the_terminal():
+    """2,000 at 1x of a price that stands: 3.65 % a year for 24 of 25 hours, .20 a day."""
+    fund = make_venue(taker=0.0).override({"contract": {"expense": 0.0365}})
+    market = market_of(np.full(26, 100.0))
+    account = bt.Account(capital=2_000, band=0.1)
+    result = bt.run(market, Constant(1.0), venue=fund, account=account, compile=False)
+    rows = run_parts.list_statement(result)
+    assert [words for words, _, _ in rows] == ["price profit and loss", "expenses of funds"]
+    assert rows[1][1] == pytest.approx(-0.2)
+    assert result.metrics["interest"] == 0.0
+    assert result.attribution().amounts["expense"] == pytest.approx(-0.2 / 2_000, rel=1e-3)
+    trade = result.trades.iloc[0]
+    assert (trade["expense"], trade["funding"]) == (pytest.approx(0.2), 0.0)
+    for text in (result.summary(), write_html(build_page(result))):
+        assert "expenses of funds" in text
+
+
+def test_the_sentence_of_costs_names_each_cost_that_was_paid(monkeypatch):
     costs = [term.words for term in MONEY_TERMS if term.is_cost]
-    assert run_parts.name_costs() == f"{', '.join(costs[:-1])} and {costs[-1]}"
-    tax = MONEY_TERMS[0]._replace(words="taxes", is_cost=True)
+    paid = {term.name: 1.0 for term in MONEY_TERMS}
+    assert run_parts.name_costs(paid) == f"{', '.join(costs[:-1])} and {costs[-1]}"
+    tax = MONEY_TERMS[0]._replace(name="tax", words="taxes", is_cost=True)
     price = MONEY_TERMS[0]._replace(words="price", is_cost=False)
     monkeypatch.setattr(run_parts, "MONEY_TERMS", (*MONEY_TERMS, tax, price))
-    assert run_parts.name_costs() == f"{', '.join(costs)} and taxes"
+    assert run_parts.name_costs({**paid, "tax": -1.0}) == f"{', '.join(costs)} and taxes"
+    none = {**dict.fromkeys(paid, 0.0), "tax": 0.0}
+    assert run_parts.name_costs({**none, "fees": 2.0, "funding": -1.0}) == "fees and funding"
+    assert run_parts.name_costs({**none, "expense": 2.0}) == "expenses of funds"
+    assert run_parts.name_costs(none) == "costs"
