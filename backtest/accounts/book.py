@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.accounts.live_account import LiveAccount
 from backtest.accounts.result import AccountsResult, make_result
 from backtest.accounts.rules import (
     RULES,
@@ -22,7 +21,8 @@ from backtest.accounts.rules import (
     check_repeats,
     check_rule,
 )
-from backtest.accounts.transfers import TransferDesk
+from backtest.accounts.simulated_account import SimulatedAccount
+from backtest.accounts.transfers import TransferQueue
 from backtest.core import IntArray
 from backtest.engine import AnyPolicy, Compile, Conditions, OverflowedFormula, plain, setting
 from backtest.engine.checks import check_settlement
@@ -158,9 +158,9 @@ class Accounts:
             with naming(name):
                 setups[name] = set_up_run(test, assigned[name])
         try:
-            return self.live(setups, compile, progress, has_overflowed=False)
+            return self.simulate(setups, compile, progress, has_overflowed=False)
         except OverflowedFormula:
-            return self.live(setups, compile, progress, has_overflowed=True)
+            return self.simulate(setups, compile, progress, has_overflowed=True)
 
     def compare(
         self,
@@ -179,6 +179,7 @@ class Accounts:
                 "rules must be transfer rules by name, {'never': bt.Never()} for example, got "
                 f"{core.repr_plain(rules)}"
             )
+
         rows = {}
         for name, rule in rules.items():
             result = self.replace(transfer=rule).run(policies, compile=compile)
@@ -190,7 +191,7 @@ class Accounts:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
 
-    def live(
+    def simulate(
         self,
         setups: Mapping[str, Setup],
         compile: Compile,  # noqa: A002 - the word of bt.run
@@ -201,7 +202,7 @@ class Accounts:
         """Return the result of a run whose accounts are set up."""
         has_transfers = not isinstance(self.transfer, Never)
         accounts = {
-            name: LiveAccount(
+            name: SimulatedAccount(
                 name,
                 setup,
                 is_compiled=compile,
@@ -210,20 +211,20 @@ class Accounts:
             )
             for name, setup in setups.items()
         }
-        desk = TransferDesk(accounts, delay=self.delay_ns, fee=self.fee)
+        queue = TransferQueue(accounts, delay=self.delay_ns, fee=self.fee)
         wakes = find_wakes(accounts, self.every_ns)
         if has_transfers:
-            self.wake_all(accounts, desk, wakes, progress)
-        desk.depart_before(np.inf)
+            self.simulate_wakes(accounts, queue, wakes, progress)
+        queue.depart_before(np.inf)
         for name, account in accounts.items():
             with naming(name):
                 account.advance(account.total)
-        return make_result(self, accounts, desk, wakes)
+        return make_result(self, accounts, queue, wakes)
 
-    def wake_all(
+    def simulate_wakes(
         self,
-        accounts: Mapping[str, LiveAccount],
-        desk: TransferDesk,
+        accounts: Mapping[str, SimulatedAccount],
+        queue: TransferQueue,
         wakes: IntArray,
         progress: core.Progress | None,
     ) -> None:
@@ -232,26 +233,26 @@ class Accounts:
         checks = RuleChecks(self.transfer, [*self.accounts.values()])
         for k, wake in enumerate(wakes.tolist()):
             # What left before this wake is known to all; what leaves at it, leaves after it.
-            desk.depart_before(wake)
+            queue.depart_before(wake)
             for name, account in accounts.items():
                 with naming(name):
                     account.advance(closed[name][k])
 
-            statuses = self.see_all(accounts, desk)
+            statuses = self.show_accounts(accounts, queue)
             time = pd.Timestamp(wake, tz="UTC")
             answer = ask_rule(self.transfer, time, statuses)
             checks.check(k, time, statuses, answer)
-            desk.order(wake, answer)
+            queue.order(wake, answer)
             core.report_progress(progress, k + 1, len(wakes))
 
-    def see_all(
-        self, accounts: Mapping[str, LiveAccount], desk: TransferDesk
+    def show_accounts(
+        self, accounts: Mapping[str, SimulatedAccount], queue: TransferQueue
     ) -> dict[str, AccountStatus]:
         """Return what the rule is shown, by account."""
-        in_transit = desk.count_in_transit()
-        ordered = desk.count_ordered()
+        in_transit = queue.count_in_transit()
+        ordered = queue.count_ordered()
         return {
-            name: account.see(in_transit=in_transit[name], ordered=ordered[name], fee=self.fee)
+            name: account.show(in_transit=in_transit[name], ordered=ordered[name], fee=self.fee)
             for name, account in accounts.items()
         }
 
@@ -278,10 +279,13 @@ class RuleChecks:
         """Raise a PolicyError if the rule does not answer the same at wake k."""
         if self.is_ours:
             return
-        self.sent += 1 if answer else 0
-        is_chosen = k & (k - 1) == 0 or (answer and self.sent <= CHECKED)
-        if not is_chosen:
+        if answer:
+            self.sent += 1
+        is_power_of_two = k & (k - 1) == 0  # or 0
+        is_among_first = bool(answer) and self.sent <= CHECKED
+        if not (is_power_of_two or is_among_first):
             return
+
         check_repeats(self.rule, time, statuses, answer, "when asked again")
         with replace_later_bars(self.tests, time.value):
             check_repeats(
@@ -292,10 +296,13 @@ class RuleChecks:
 @contextlib.contextmanager
 def replace_later_bars(tests: list[Conditions], time: int) -> Iterator[None]:
     """Let the markets of some tests have other bars after those that have closed by a time."""
+    # A market may stand in several tests, and is changed once.
     markets: dict[int, Market] = {}
     for test in tests:
-        for given in (test.market, plain(test).market):
-            markets |= {id(market): market for market in as_markets(given).values()}
+        for several in (test.market, plain(test).market):
+            for market in as_markets(several).values():
+                markets[id(market)] = market
+
     saved = {key: dict(vars(market)) for key, market in markets.items()}
     try:
         for market in markets.values():
@@ -352,12 +359,12 @@ def read_delay(delay: Any) -> int:
 
 def find_currencies(accounts: Mapping[str, Conditions]) -> dict[str, str]:
     """Return the settlement currency of each account, empty where it is unknown."""
-    found = {}
+    currencies = {}
     for name, test in accounts.items():
         with naming(name):
             markets, venues, _ = setting(plain(test))
-            found[name] = check_settlement(markets, venues)
-    return found
+            currencies[name] = check_settlement(markets, venues)
+    return currencies
 
 
 def agree_currency(currencies: Mapping[str, str], settle: str | None) -> str:
@@ -365,16 +372,19 @@ def agree_currency(currencies: Mapping[str, str], settle: str | None) -> str:
     known = {name: currency for name, currency in currencies.items() if currency}
     distinct = [*dict.fromkeys(known.values())]
     listed = " and ".join(f"{currency} ({name})" for name, currency in known.items())
+
     if settle is None:
-        if len(distinct) < 2:
-            return distinct[0] if distinct else ""
-        is_pegged = all(currency in PEGGED for currency in distinct)
+        if not distinct:
+            return ""
+        if len(distinct) == 1:
+            return distinct[0]
         cure = "keep accounts of each currency in a book of their own"
-        if is_pegged:
+        if all(currency in PEGGED for currency in distinct):
             cure = "give settle='USD' to count USD, USDT and USDC as one, at 1"
         raise core.ParameterError(
             f"all accounts of a book must settle in one currency, got {listed}; {cure}"
         )
+
     if not isinstance(settle, str) or not settle:
         raise core.ParameterError(
             f"settle must be the name of a currency, 'USD' for example, got {settle!r:.40}"
@@ -407,14 +417,15 @@ def assign_policies(policies: Any, names: list[str]) -> dict[str, Any]:
     return {name: policies[name] for name in names}
 
 
-def find_wakes(accounts: Mapping[str, LiveAccount], every: int) -> IntArray:
+def find_wakes(accounts: Mapping[str, SimulatedAccount], every: int) -> IntArray:
     """Return the multiples of ``every`` from the first close of any account to the last, UTC ns."""
-    first = min(int(account.closes[account.first]) for account in accounts.values())
-    last = max(int(account.closes[-1]) for account in accounts.values())
-    count = last // every - -(-first // every) + 1
+    first_close = min(int(account.closes[account.first]) for account in accounts.values())
+    last_close = max(int(account.closes[-1]) for account in accounts.values())
+    first = -(-first_close // every)  # rounded up
+    count = last_close // every - first + 1
     if count > MOST_WAKES:
         raise core.ParameterError(
             f"every must leave at most {MOST_WAKES:,} wakes, got {core.format_duration(every)}, "
             f"{count:,} wakes in the data"
         )
-    return np.arange(-(-first // every) * every, last + 1, every, dtype=np.int64)
+    return np.arange(first * every, last_close + 1, every, dtype=np.int64)

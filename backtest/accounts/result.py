@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.accounts.live_account import ARRIVING, LEAVING, Flow, LiveAccount, make_room
-from backtest.accounts.transfers import TransferDesk
+from backtest.accounts.simulated_account import ARRIVING, LEAVING, Flow, SimulatedAccount, make_room
+from backtest.accounts.transfers import TransferQueue
 from backtest.accounts.whole import (
     AccountPath,
     attribute_accounts,
@@ -274,16 +274,21 @@ class AccountsResult(SettingsResult):
     def describe_data(self) -> Mapping[str, Any]:
         """Return the data of all accounts in one description; each result has its own."""
         data = [result.manifest["data"] for result in self.results.values()]
-        hashes = "".join(str(each["content_hash"]) for each in data)
+
+        def collect(key: str) -> list[str]:
+            """Return the different texts under a key, in the order of the accounts."""
+            return [*dict.fromkeys(str(entries[key]) for entries in data)]
+
+        hashes = "".join(str(entries["content_hash"]) for entries in data)
         return {
-            "source": "; ".join(dict.fromkeys(str(each["source"]) for each in data)),
-            "instrument": ", ".join(dict.fromkeys(str(each["instrument"]) for each in data)),
+            "source": "; ".join(collect("source")),
+            "instrument": ", ".join(collect("instrument")),
             "content_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
-            "start": min(str(each["start"]) for each in data),
-            "end": max(str(each["end"]) for each in data),
+            "start": min(collect("start")),
+            "end": max(collect("end")),
             "bars": len(self.bars),
-            "interval": ", ".join(dict.fromkeys(str(each["interval"]) for each in data)),
-            "synthetic": any(each["synthetic"] for each in data),
+            "interval": ", ".join(collect("interval")),
+            "synthetic": any(entries["synthetic"] for entries in data),
             "filled": {},
         }
 
@@ -315,9 +320,9 @@ def name_term(name: str) -> str:
 
 
 def make_result(
-    book: Any, accounts: Mapping[str, LiveAccount], desk: TransferDesk, wakes: IntArray
+    book: Any, accounts: Mapping[str, SimulatedAccount], queue: TransferQueue, wakes: IntArray
 ) -> AccountsResult:
-    """Return the result of accounts that have lived all their bars."""
+    """Return the result of accounts whose bars are all simulated."""
     outcomes = {name: account.find_outcome() for name, account in accounts.items()}
     paths = {
         name: follow_account(
@@ -327,7 +332,8 @@ def make_result(
     }
     end = max(int(account.closes[-1]) for account in accounts.values())
     times = np.append(wakes, end)
-    check_books(accounts, paths, follow_transfers(accounts, desk.log, times, book.fee), times)
+    transfers = follow_transfers(accounts, queue.log, times, book.fee)
+    check_books(accounts, paths, transfers, times)
 
     results = {}
     for name, account in accounts.items():
@@ -348,20 +354,20 @@ def make_result(
             "results": {name: result.manifest["id"] for name, result in results.items()},
         },
     )
-    vars(made)["_tabulate"] = lambda: tabulate(accounts, paths, results, desk, sampling)
-    vars(made)["_look_for_rescues"] = lambda: look_for_rescues(accounts, results, desk)
+    vars(made)["_tabulate"] = lambda: tabulate(accounts, paths, results, queue, sampling)
+    vars(made)["_look_for_rescues"] = lambda: look_for_rescues(accounts, results, queue)
     return made
 
 
 def tabulate(
-    accounts: Mapping[str, LiveAccount],
+    accounts: Mapping[str, SimulatedAccount],
     paths: Mapping[str, AccountPath],
     results: Mapping[str, Result],
-    desk: TransferDesk,
+    queue: TransferQueue,
     sampling: str,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of the whole, which are made when one of them is asked for."""
-    whole = follow_whole(accounts, paths, results, desk.log, desk.fee)
+    whole = follow_whole(accounts, paths, results, queue.log, queue.fee)
     start = min(int(account.opens[account.first]) for account in accounts.values())
     period = core.parse_duration(sampling)
     setups = [account.setup for account in accounts.values()]
@@ -369,8 +375,8 @@ def tabulate(
     measured = measure_whole(whole, start, period, periods, results)
     return {
         "bars": tabulate_whole(whole),
-        "transfers": desk.tabulate(),
-        "attribution": attribute_accounts(accounts, paths, results, desk.log, desk.fee),
+        "transfers": queue.tabulate(),
+        "attribution": attribute_accounts(accounts, paths, results, queue.log, queue.fee),
         "measures": pd.DataFrame({"value": measured}).rename_axis("measure"),
     }
 
@@ -380,26 +386,30 @@ def agree(values: list[Any], other: Any) -> Any:
     return values[0] if len({*values}) == 1 else other
 
 
-def with_transfers(account: LiveAccount) -> Setup:
+def with_transfers(account: SimulatedAccount) -> Setup:
     """Return the setup of an account whose flows are its own and what it sent and received.
 
     So its result says what happened to it, and a run of it alone repeats it. Transfers stand just
     before the open at which they were booked, for flows of one time cannot be two.
     """
     setup = account.setup
-    if not account.list_transfers():
+    transfers = account.list_transfers()
+    if not transfers:
         return setup
-    opens = account.opens
+
+    # The first bar has nothing before its open that a run would read.
     shifts = {LEAVING: 2, ARRIVING: 1}
     amounts: dict[int, list[float]] = {}
-    for flow in account.list_transfers():
+    for flow in transfers:
         shift = 0 if flow.bar == account.first else shifts[flow.order]
-        amounts.setdefault(int(opens[flow.bar]) - shift, []).append(flow.amount)
-    own = setup.account.flows
-    if own is not None:
-        stamps = pd.DatetimeIndex(own.index).as_unit("ns").asi8.tolist()
-        for stamp, amount in zip(stamps, own.tolist(), strict=True):
+        amounts.setdefault(int(account.opens[flow.bar]) - shift, []).append(flow.amount)
+
+    stated = setup.account.flows
+    if stated is not None:
+        stamps = pd.DatetimeIndex(stated.index).as_unit("ns").asi8.tolist()
+        for stamp, amount in zip(stamps, stated.tolist(), strict=True):
             amounts.setdefault(stamp, []).append(amount)
+
     times = sorted(amounts)
     flows = pd.Series(
         [math.fsum(amounts[time]) for time in times],
@@ -411,11 +421,13 @@ def with_transfers(account: LiveAccount) -> Setup:
 
 
 def look_for_rescues(
-    accounts: Mapping[str, LiveAccount], results: Mapping[str, Result], desk: TransferDesk
+    accounts: Mapping[str, SimulatedAccount], results: Mapping[str, Result], queue: TransferQueue
 ) -> dict[str, float]:
     """Return how often a transfer saved an account, or money lay elsewhere, with the amounts."""
     elsewhere = [
-        amount for amount in find_money_elsewhere(accounts, results, desk.log) if amount > desk.fee
+        amount
+        for amount in find_money_elsewhere(accounts, results, queue.log)
+        if amount > queue.fee
     ]
     saved = []
     for name, account in accounts.items():
@@ -430,11 +442,13 @@ def look_for_rescues(
     }
 
 
-def find_saving_amount(account: LiveAccount, result: Result) -> float:
+def find_saving_amount(account: SimulatedAccount, result: Result) -> float:
     """Return what had arrived when the account would have been liquidated without it; else 0."""
     arrivals = [flow for flow in account.flows if flow.order == ARRIVING]
     if not arrivals:
         return 0.0
+
+    # The account again, without what arrived.
     setup = account.setup
     others: list[Flow] = [flow for flow in account.flows if flow.order != ARRIVING]
     feed = make_room(setup, others)
@@ -443,6 +457,7 @@ def find_saving_amount(account: LiveAccount, result: Result) -> float:
     without = list_liquidations(outcome.entries)
     if not without:
         return 0.0
+
     first = without[0]
     if any(bar <= first for bar in list_liquidations(result.entries)):
         return 0.0

@@ -155,6 +155,7 @@ class TopUp(TransferRule):
             if status.margin_ratio >= self.when_margin_ratio
         ]  # fmt: skip
         called.sort(key=lambda name: (-accounts[name].margin_ratio, name))
+
         left = {
             name: status.available
             for name, status in accounts.items()
@@ -165,6 +166,8 @@ class TopUp(TransferRule):
             status = accounts[receiver]
             missing = status.requirement / self.to - status.backing
             missing -= status.in_transit + status.ordered
+
+            # Those with the most first; the fee is paid out of what is sent.
             for sender in sorted(left, key=lambda name: (-left[name], name)):
                 amount = min(missing + status.fee, left[sender])
                 if missing <= 0.0 or amount <= status.fee:
@@ -232,12 +235,13 @@ class KeepShares(TransferRule):
         if not max(map(abs, excess.values())) > self.band * max(whole, 0.0):
             return {}
 
-        lacking = {name: -over for name, over in excess.items() if over < 0.0}
-        sending = {
-            name: min(over, accounts[name].available)
-            for name, over in excess.items()
-            if over > 0.0 and accounts[name].can_send
-        }
+        lacking: dict[str, float] = {}
+        sending: dict[str, float] = {}
+        for name, over in excess.items():
+            if over < 0.0:
+                lacking[name] = -over
+            elif over > 0.0 and accounts[name].can_send:
+                sending[name] = min(over, accounts[name].available)
 
         # What was ordered before is counted twice until it leaves: never send more than is lacked.
         lacked = math.fsum(lacking.values())

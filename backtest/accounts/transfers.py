@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.accounts.live_account import ARRIVING, LEAVING, LiveAccount
+from backtest.accounts.simulated_account import ARRIVING, LEAVING, SimulatedAccount
 from backtest.core import FloatArray, IntArray
 
 CUT_BY_AVAILABLE = "available"
@@ -40,13 +40,13 @@ class Transfer:
     cut: str = ""
 
 
-class TransferDesk:
-    """Moves money between live accounts, in the order of the times at which it leaves.
+class TransferQueue:
+    """Moves money between simulated accounts, in the order of the times at which it leaves.
 
     ``log`` has all transfers in the order in which they were asked for.
     """
 
-    def __init__(self, accounts: Mapping[str, LiveAccount], *, delay: int, fee: float) -> None:
+    def __init__(self, accounts: Mapping[str, SimulatedAccount], *, delay: int, fee: float) -> None:
         self.accounts = accounts
         self.delay = delay
         self.fee = fee
@@ -60,11 +60,13 @@ class TransferDesk:
         for (sender, receiver), amount in answer.items():
             transfer = Transfer(sender, receiver, time, amount)
             self.log.append(transfer)
+
             account = self.accounts[sender]
             bar = account.find_open(time)
             if bar is None:
                 transfer.cut = NO_LATER_BAR
                 continue
+
             transfer.departure_bar = bar
             leaves_at = int(account.opens[bar])
             if leaves_at not in self.waiting:
@@ -81,7 +83,7 @@ class TransferDesk:
             for sender, transfers in by_sender.items():
                 self.send(self.accounts[sender], leaves_at, transfers)
 
-    def send(self, account: LiveAccount, leaves_at: int, transfers: list[Transfer]) -> None:
+    def send(self, account: SimulatedAccount, leaves_at: int, transfers: list[Transfer]) -> None:
         """Let the transfers of one account leave at its open, and enter them at their receivers.
 
         What is available then is shared in proportion to what was asked.
@@ -93,6 +95,8 @@ class TransferDesk:
         share = 1.0
         if asked > available:
             share = available / asked
+
+        # What the fee would eat whole stays where it is.
         for transfer in transfers:
             amount = share * transfer.asked
             transfer.cut = CUT_BY_AVAILABLE if share < 1.0 else ""
@@ -130,26 +134,32 @@ class TransferDesk:
         return ordered
 
     def count_in_transit(self) -> dict[str, float]:
-        """Return what is on its way to each account: in no bar that it has lived."""
+        """Return what is on its way to each account: in no simulated bar yet."""
         self.travelling = [
-            transfer
-            for transfer in self.travelling
-            if transfer.arrival_bar is None
-            or transfer.arrival_bar >= self.accounts[transfer.receiver].t
+            transfer for transfer in self.travelling if not self.has_arrived(transfer)
         ]
         amounts: dict[str, list[float]] = {name: [] for name in self.accounts}
         for transfer in self.travelling:
             amounts[transfer.receiver].append(transfer.arrived)
         return {name: math.fsum(parts) for name, parts in amounts.items()}
 
+    def has_arrived(self, transfer: Transfer) -> bool:
+        """Return whether the receiver's bar in which a transfer arrives is simulated."""
+        if transfer.arrival_bar is None:
+            return False
+        return transfer.arrival_bar < self.accounts[transfer.receiver].t
+
     def tabulate(self) -> pd.DataFrame:
         """Return the log as a table; see :class:`backtest.accounts.AccountsResult`."""
         log = self.log
         has_left = [transfer.sent > 0.0 for transfer in log]
-        left_at = [self.find_time(x.sender, x.departure_bar) for x in log]
-        arrived_at = [self.find_time(x.receiver, x.arrival_bar) for x in log]
-        has_arrived = [transfer.arrival_bar is not None for transfer in log]
+        left_at = [self.find_time(transfer.sender, transfer.departure_bar) for transfer in log]
         fees = np.where(has_left, self.fee, 0.0)
+
+        arrived_at = [self.find_time(transfer.receiver, transfer.arrival_bar) for transfer in log]
+        has_arrived = [transfer.arrival_bar is not None for transfer in log]
+        arrived = np.where(has_arrived, [transfer.arrived for transfer in log], 0.0)
+
         return pd.DataFrame(
             {
                 "asked_at": to_times([transfer.asked_at for transfer in log]),
@@ -161,7 +171,7 @@ class TransferDesk:
                 "cut": pd.Series([transfer.cut for transfer in log], dtype="str"),
                 "fee": to_amounts(fees),
                 "arrived_at": to_times(arrived_at),
-                "arrived": np.where(has_arrived, [x.arrived for x in log], 0.0),
+                "arrived": arrived,
             }
         )
 

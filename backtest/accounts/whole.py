@@ -12,7 +12,7 @@ import pandas as pd
 from backtest import core
 from backtest.account.events import Event
 from backtest.account.money import COSTS, SIGNS, TERMS
-from backtest.accounts.live_account import ARRIVING, LEAVING, LiveAccount
+from backtest.accounts.simulated_account import ARRIVING, LEAVING, SimulatedAccount
 from backtest.accounts.transfers import Transfer
 from backtest.core import FloatArray, IntArray
 from backtest.core.units import DAY, YEAR_DAYS
@@ -47,7 +47,7 @@ class AccountPath(NamedTuple):
     turnover: float
 
 
-def follow_account(account: LiveAccount, record: Any, turnover: float) -> AccountPath:
+def follow_account(account: SimulatedAccount, record: Any, turnover: float) -> AccountPath:
     """Return the path of an account from its record."""
     columns = record.account
     terms = [SIGNS[name] * getattr(columns, name) for name in TERMS if name != "flows"]
@@ -83,14 +83,15 @@ class TransferPath(NamedTuple):
 
 
 def follow_transfers(
-    accounts: Mapping[str, LiveAccount], log: Iterable[Transfer], times: IntArray, fee: float
+    accounts: Mapping[str, SimulatedAccount], log: Iterable[Transfer], times: IntArray, fee: float
 ) -> TransferPath:
     """Return what the bars that have closed by some times, UTC ns, took out and brought."""
     steps = np.zeros((3, len(times) + 1))
     for transfer in log:
         if transfer.sent == 0.0:
             continue
-        sender, receiver = accounts[transfer.sender], accounts[transfer.receiver]
+        sender = accounts[transfer.sender]
+        receiver = accounts[transfer.receiver]
         row = int(np.searchsorted(times, sender.closes[transfer.departure_bar]))
         steps[0, row] += transfer.sent
         steps[2, row] += fee
@@ -101,13 +102,13 @@ def follow_transfers(
     return TransferPath(left, arrived, fees)
 
 
-def find_rows(account: LiveAccount, times: IntArray) -> IntArray:
+def find_rows(account: SimulatedAccount, times: IntArray) -> IntArray:
     """Return the row of an account's path that is known at some times: 0 before its first close."""
     return account.count_closed(times) - account.first
 
 
 def check_books(
-    accounts: Mapping[str, LiveAccount],
+    accounts: Mapping[str, SimulatedAccount],
     paths: Mapping[str, AccountPath],
     transfers: TransferPath,
     times: IntArray,
@@ -117,26 +118,31 @@ def check_books(
     The wealth of all and what is on its way are what they began with, what was paid in, what was
     earned, less the fees of transfers.
     """
-    rows = {name: find_rows(account, times) for name, account in accounts.items()}
-    held = [paths[name].wealth[rows[name]] for name in accounts]
-    owed = [
-        account.start_wealth + paths[name].external[rows[name]] + paths[name].earned[rows[name]]
-        for name, account in accounts.items()
-    ]
-    one = add_exactly([*held, transfers.in_transit])
-    other = add_exactly([*owed, -transfers.fees])
+    wealths = []
+    sources = []
+    for name, account in accounts.items():
+        path = paths[name]
+        row = find_rows(account, times)
+        wealths.append(path.wealth[row])
+        sources.append(account.start_wealth + path.external[row] + path.earned[row])
+    held = add_exactly([*wealths, transfers.in_transit])
+    owed = add_exactly([*sources, -transfers.fees])
+
+    # Rounding grows with what was traded and begun with, however little is left.
     turnover = math.fsum(path.turnover for path in paths.values())
     begun = math.fsum(account.start_wealth for account in accounts.values())
-    scale = np.maximum(np.maximum(np.abs(one), np.abs(other)), max(turnover, begun))
-    wrong = np.flatnonzero(~(np.abs(one - other) <= TOLERANCE * scale))
-    if len(wrong):
-        k = int(wrong[0])
-        raise core.AccountingError(
-            f"the books of all accounts do not balance at {core.format_time(int(times[k]))} UTC: "
-            f"wealth and transit are {float(one[k])!r}, capital, flows and profits less fees "
-            f"{float(other[k])!r}, a difference of {float(one[k] - other[k])!r}; this is a defect "
-            "of the engine: please report it with this text"
-        )
+    scale = np.maximum(np.maximum(np.abs(held), np.abs(owed)), max(turnover, begun))
+    is_balanced = np.abs(held - owed) <= TOLERANCE * scale  # False of NaN
+    if is_balanced.all():
+        return
+
+    first = int(np.flatnonzero(~is_balanced)[0])
+    raise core.AccountingError(
+        f"the books of all accounts do not balance at {core.format_time(int(times[first]))} UTC: "
+        f"wealth and transit are {float(held[first])!r}, capital, flows and profits less fees "
+        f"{float(owed[first])!r}, a difference of {float(held[first] - owed[first])!r}; this is a "
+        "defect of the engine: please report it with this text"
+    )
 
 
 class WholePath(NamedTuple):
@@ -155,7 +161,7 @@ class WholePath(NamedTuple):
 
 
 def follow_whole(
-    accounts: Mapping[str, LiveAccount],
+    accounts: Mapping[str, SimulatedAccount],
     paths: Mapping[str, AccountPath],
     results: Mapping[str, Result],
     log: Iterable[Transfer],
@@ -270,7 +276,7 @@ def sum_measure(results: Mapping[str, Result], name: str) -> float:
 
 
 def attribute_accounts(
-    accounts: Mapping[str, LiveAccount],
+    accounts: Mapping[str, SimulatedAccount],
     paths: Mapping[str, AccountPath],
     results: Mapping[str, Result],
     log: Sequence[Transfer],
@@ -307,7 +313,7 @@ def list_liquidations(entries: Any) -> list[int]:
 
 
 def find_money_elsewhere(
-    accounts: Mapping[str, LiveAccount],
+    accounts: Mapping[str, SimulatedAccount],
     results: Mapping[str, Result],
     log: Iterable[Transfer],
 ) -> list[float]:
@@ -315,30 +321,28 @@ def find_money_elsewhere(
 
     At their last closes before that bar opens, with what is on its way to the account.
     """
-    found = []
+    sums = []
     for name, account in accounts.items():
+        incoming = [transfer for transfer in log if transfer.receiver == name and transfer.sent > 0]
         for bar in list_liquidations(results[name].entries):
-            opens_at = np.array([account.opens[bar]])
+            opens_at = int(account.opens[bar])
             amounts = [
-                float(read_available(accounts[other], results[other], opens_at))
+                read_available(accounts[other], results[other], opens_at)
                 for other in accounts
                 if other != name
             ]
-            amounts += [
-                transfer.arrived
-                for transfer in log
-                if transfer.receiver == name
-                and transfer.sent > 0.0
-                and accounts[transfer.sender].opens[transfer.departure_bar] <= opens_at[0]
-                and (transfer.arrival_bar is None or transfer.arrival_bar > bar)
-            ]
-            found.append(math.fsum(amounts))
-    return found
+            for transfer in incoming:
+                left_at = accounts[transfer.sender].opens[transfer.departure_bar]
+                is_under_way = transfer.arrival_bar is None or transfer.arrival_bar > bar
+                if left_at <= opens_at and is_under_way:
+                    amounts.append(transfer.arrived)
+            sums.append(math.fsum(amounts))
+    return sums
 
 
-def read_available(account: LiveAccount, result: Result, time: IntArray) -> float:
+def read_available(account: SimulatedAccount, result: Result, time: int) -> float:
     """Return what an account had available at its last close by a time; before it, its capital."""
-    row = int(find_rows(account, time)[0])
+    row = int(find_rows(account, np.array([time]))[0])
     if row == 0:
         return account.start_equity
     return float(result.bars["available"].to_numpy()[row - 1])

@@ -1,4 +1,4 @@
-"""One account of a book on its way through its bars: what is seen of it, and what enters it."""
+"""One account of a book, simulated from wake to wake: what a rule is shown, and what enters it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def find_closes(markets: Markets) -> IntArray:
     return np.append(markets.time[1:], markets.time[-1] + longest)
 
 
-class LiveAccount:
+class SimulatedAccount:
     """An account of a book: a run that goes on from wake to wake, with flows that are added.
 
-    ``opens`` and ``closes`` of shape (n_bars,) are those of its market, UTC ns; it lives bars
-    ``first`` to ``total``. ``start_wealth`` and ``start_equity`` are what it began with.
+    ``opens`` and ``closes`` of shape (n_bars,) are those of its market, UTC ns; its bars
+    are ``first`` to ``total``. ``start_wealth`` and ``start_equity`` are what it began with.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LiveAccount:
         self.start_wealth = self.start_equity + float(self.state.wallet.reserve)
 
         if has_transfers:
-            self.prepare_views()  # what nobody asks for costs nothing
+            self.prepare_views()  # without a rule they would cost memory for nothing
 
     def prepare_views(self) -> None:
         """Make room for the quotes of the last close and of the next open, as rules are asked."""
@@ -107,7 +107,7 @@ class LiveAccount:
 
     @property
     def t(self) -> int:
-        """The next bar that it lives."""
+        """The next bar to simulate."""
         return self.drive.t
 
     def count_closed(self, times: IntArray) -> IntArray:
@@ -120,23 +120,26 @@ class LiveAccount:
         return bar if bar < self.total else None
 
     def advance(self, bar: int) -> None:
-        """Live all bars before one."""
+        """Simulate all bars before one."""
         if bar > self.drive.t:
             self.drive.advance(bar)
 
-    def see(self, *, in_transit: float, ordered: float, fee: float) -> AccountStatus:
+    def show(self, *, in_transit: float, ordered: float, fee: float) -> AccountStatus:
         """Return its status at its last close, with what is on its way to it."""
         bar = self.before
         as_of = None
-        if self.drive.t > self.first:
-            bar = self.read_close(self.drive.t - 1)
-            as_of = pd.Timestamp(int(self.closes[self.drive.t - 1]), tz="UTC")
+        last = self.drive.t - 1
+        if last >= self.first:
+            bar = self.read_close(last)
+            as_of = pd.Timestamp(int(self.closes[last]), tz="UTC")
+
         requirement, backing, ratio = self.measure_margin(bar)
         equity = float(self.state.wallet.equity)
         gross = 0.0
         for position in self.state.positions:
             if position.quantity != 0.0:
                 gross += abs(position.quantity * position.value)
+
         return AccountStatus(
             equity=equity,
             available=float(payments.compute_withdrawable(bar)),
@@ -168,21 +171,30 @@ class LiveAccount:
 
     def measure_margin(self, bar: a.AccountBar) -> tuple[float, float, float]:
         """Return requirement, backing and margin ratio of its worst pool at the last close."""
-        state, terms = self.state, bar.terms
-        worst = 0.0, 0.0, 0.0
-        requirement, backing = self.run.tape.pool.tolist()
-        if requirement > 0.0:  # as the loop found it at the close
-            worst = requirement, backing, requirement / backing if backing > 0.0 else math.inf
-        for pool in range(len(state.positions)):
+        terms = bar.terms
+        requirement = 0.0
+        backing = 0.0
+        worst_ratio = 0.0
+
+        # The shared pool, as the loop found it at the close.
+        shared_requirement, shared_backing = self.run.tape.pool.tolist()
+        if shared_requirement > 0.0:
+            requirement = shared_requirement
+            backing = shared_backing
+            worst_ratio = requirement / backing if backing > 0.0 else math.inf
+
+        for pool in range(len(self.state.positions)):
             if not a.is_isolated(terms, pool):
                 continue
             ratio = float(a.compute_pool_ratio(bar, pool))
-            if ratio > worst[2]:
+            if ratio > worst_ratio:
                 requirement = float(a.compute_pool_needed(bar, pool))
-                worst = requirement, float(a.compute_pool_backing(terms, state, pool)), ratio
-        if worst[2] == 0.0:
+                backing = float(a.compute_pool_backing(terms, self.state, pool))
+                worst_ratio = ratio
+
+        if worst_ratio == 0.0:
             return 0.0, float(a.compute_pool(terms, bar.state)), 0.0
-        return worst
+        return requirement, backing, worst_ratio
 
     def find_withdrawable(self, bar: int) -> float:
         """Return what may leave at the mark open of the next bar, before top-ups and arrivals.
@@ -191,12 +203,15 @@ class LiveAccount:
         """
         drive = self.drive
         drive.terms.at(bar, bar + 1, drive.counts.traded)
-        terms, feed = drive.terms.terms, drive.inputs.feed
+        terms = drive.terms.terms
+        feed = drive.inputs.feed
         earlier = self.flows[self.find_place(bar, BEFORE_OPEN) : self.find_place(bar, LEAVING)]
         feed = feed._replace(
             flow_bar=np.array([flow.bar for flow in earlier], dtype=np.int64),
             flow_amount=np.array([flow.amount for flow in earlier], dtype=np.float64),
         )
+
+        # A bar of copies: the state and the quotes of the account as they are now.
         opened = self.at_open._replace(terms=terms, feed=feed)
         quotes = opened.quotes
         quotes.instruments.numbers[:] = drive.quotes.instruments.numbers
@@ -205,6 +220,7 @@ class LiveAccount:
             copy[...] = array
         opened.state.cursor[r.FLOW_NEXT] = 0
         opened.log.written[0] = 0
+
         with np.errstate(all="ignore"):
             a.set_quotes(terms, feed, quotes, bar)
             payments.take_flows(opened, bar)
@@ -216,7 +232,7 @@ class LiveAccount:
         return bisect.bisect_left(self.flows, (bar, order), key=lambda flow: flow[:2])
 
     def enter(self, bar: int, order: int, amount: float) -> None:
-        """Write a transfer into the flows of a bar that is not lived yet."""
+        """Write a transfer into the flows of a bar that is not simulated yet."""
         place = self.find_place(bar, order + 1)
         self.flows.insert(place, Flow(bar, order, amount))
         feed = self.drive.inputs.feed
