@@ -1,4 +1,22 @@
-"""What the cross positions have, need and fail by; the balances of one position."""
+"""What the cross positions have, need and fail by; the balances of one position.
+
+The letters are those of ``docs/portfolio.md``, "What the account holds".
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+cash                  w: money after paying for the cross positions; the wallet has it
+balance               B: cash without the unrealized profit of cross positions, money realized
+pool                  all cross positions and options, with the collateral that backs them
+backing               M: what backs the pool, at the values being tested
+requirement           R: what the rule of the account asks of the pool
+excess                D: backing less level times requirement; the pool fails at 0
+balances              the cash behind one position, and a copy of the position
+debt                  cash that is missing and that nothing backs: the venue bears it
+====================  ============================================================================
+
+Values being tested are those that :func:`value_at` wrote last.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +33,7 @@ from backtest.core.units import TOLERANCE
 from backtest.margin import is_pool_failing as is_short
 
 LEAST = 1e-300
-"""More than nothing."""
+"""More than nothing: keeps a pool that owes nothing from failing at an excess of 0."""
 
 
 @inlined
@@ -28,6 +46,7 @@ def value_at(state: r.AccountState, values: FloatArray, prices: FloatArray) -> N
 
 
 def count_cross(terms: r.Terms, state: r.AccountState) -> int:
+    """Return how many cross positions and options are held."""
     count = count_options(state)
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
@@ -36,6 +55,7 @@ def count_cross(terms: r.Terms, state: r.AccountState) -> int:
 
 
 def count_open(state: r.AccountState) -> int:
+    """Return how many positions and options are held."""
     count = count_options(state)
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -44,15 +64,19 @@ def count_open(state: r.AccountState) -> int:
 
 
 def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
-    count = 0
+    """Return whether one margined position and money are all that the account holds now."""
+    n_held = 0
     for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            count += 2 if r.is_spot(terms, i) else 1
-    return count == 1 and not has_collateral(state) and not is_walking(terms, state)
+        if not r.is_held(state, i):
+            continue
+        if r.is_spot(terms, i):
+            return False
+        n_held += 1
+    return n_held == 1 and not has_collateral(state) and not is_walking(terms, state)
 
 
 def has_one_position(terms: r.Terms, state: r.AccountState) -> bool:
-    """Whether one margined position and money are all that the account can hold."""
+    """Return whether one margined position and money are all that the account can hold."""
     if len(state.positions) != 1 or len(state.held.amounts) != 0 or r.is_spot(terms, 0):
         return False
     if terms.rules.has_scenarios or terms.rules.level != 1.0:
@@ -61,14 +85,15 @@ def has_one_position(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def has_collateral(state: r.AccountState) -> bool:
-    is_any = False
-    for c in range(len(state.held.amounts)):
-        is_any = is_any or state.held.amounts[c] != 0.0
-    return bool(is_any)
+    """Return whether the account holds collateral besides cash."""
+    for c in range(len(state.held.amounts)):  # noqa: SIM110 - numba compiles no generators
+        if state.held.amounts[c] != 0.0:
+            return True
+    return False
 
 
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
-    """Return the cash without the unrealized profit of cross positions: the wallet balance."""
+    """Return B, the cash without the unrealized profit of cross positions."""
     balance = state.wallet.cash
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -80,31 +105,41 @@ def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
 def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
     """Take what an empty wallet owes from the isolated positions, pro rata to posted margin.
 
-    It changes margins and cash. A position that is all an account can hold owes the whole.
+    It changes margins and cash (accounting 3). A position that is all an account can hold owes the
+    whole, also what is over its margin.
     """
-    missing, posted = -state.wallet.cash, 0.0
+    # Cross positions and collateral back a negative cash: it is a loan then.
+    missing = -state.wallet.cash
     if not missing > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
-    is_alone = has_one_position(terms, state) and count_open(state) == 1
+
+    posted = 0.0
     for i in range(len(state.positions)):
         if r.is_isolated(terms, i) and r.is_held(state, i):
             posted += max(state.positions[i].margin, 0.0)
-    taken = missing if is_alone else min(missing, posted)
+    is_alone = has_one_position(terms, state) and count_open(state) == 1
+    paid = missing if is_alone else min(missing, posted)
+
     for i in range(len(state.positions)):
-        if r.is_isolated(terms, i) and r.is_held(state, i) and taken > 0.0:
+        if r.is_isolated(terms, i) and r.is_held(state, i) and paid > 0.0:
             position = state.positions[i]
-            own = 1.0 if is_alone else max(position.margin, 0.0) / posted
-            position.margin -= own * taken
-    state.wallet.cash = taken - missing
+            share = 1.0
+            if not is_alone:
+                share = max(position.margin, 0.0) / posted
+            position.margin -= share * paid
+    state.wallet.cash = paid - missing
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
     """Return M, what backs the cross positions at the values being tested."""
     backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet.cash)
-    return backing + compute_counted(terms, state) if holds_options(state) else backing
+    if holds_options(state):
+        backing += compute_counted(terms, state)
+    return backing
 
 
 def compute_counted(terms: r.Terms, state: r.AccountState) -> float:
+    """Return what options add to the backing of the pool."""
     return margin.compute_counted_value(terms.options.rules, state.options.positions)
 
 
@@ -117,8 +152,8 @@ def compute_needed(terms: r.Terms, state: r.AccountState, is_initial: bool) -> f
 
 @of_options(returns=0.0)
 def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
-    own, rules = state.options.positions, terms.options.rules
-    pool = margin.OptionPool(terms.rules, state.held, own, rules)
+    """Return R of an account that holds options."""
+    pool = margin.OptionPool(terms.rules, state.held, state.options.positions, terms.options.rules)
     return margin.compute_option_requirement(pool, is_initial)
 
 
@@ -132,7 +167,8 @@ def compute_equity_at(
     terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
     """Return the equity without the reserve at some values u and prices of collateral."""
-    equity, isolated = state.wallet.cash, 0.0
+    equity = state.wallet.cash
+    isolated = 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         if r.is_isolated(terms, i):
@@ -150,10 +186,12 @@ def compute_equity_at(
 
 def compute_excess(terms: r.Terms, state: r.AccountState) -> float:
     """Return D = M - level R at the values being tested."""
-    return compute_pool(terms, state) - terms.rules.level * compute_needed(terms, state, False)
+    needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
+    return compute_pool(terms, state) - needed
 
 
 def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
+    """Return whether the pool fails at the values being tested: M <= level R."""
     if count_cross(terms, state) == 0:
         return False
     if not holds_options(state):
@@ -162,24 +200,41 @@ def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
-    """Return D = M - level R less rounding: the pool of an account with options fails at 0."""
-    pool = compute_pool(terms, state)
-    needed = terms.rules.level * compute_needed(terms, state, False)
-    shorts = 0
-    for quantity in state.options.positions.quantities:
-        shorts += 1 if quantity < 0.0 else 0
-    if count_cross(terms, state) == count_options(state) and shorts == 0:
-        left = pool - needed * (1.0 - TOLERANCE)
-        left += TOLERANCE * margin.compute_options_value(state.options.positions)
-        return left if left < 0.0 else left + LEAST
-    return pool - needed * (1.0 + TOLERANCE)
+    """Return D = M - level R less rounding: the pool of an account with options fails at 0.
+
+    Rounding counts against the trader, but not where only long options are held: they cannot lose
+    more than they cost, so a pool that has and needs nothing does not fail.
+    """
+    backing = compute_pool(terms, state)
+    needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
+    has_positions = count_cross(terms, state) != count_options(state)
+    if has_positions or has_short_options(state):
+        return backing - needed * (1.0 + TOLERANCE)
+
+    excess = backing - needed * (1.0 - TOLERANCE)
+    excess += TOLERANCE * margin.compute_options_value(state.options.positions)
+    if excess < 0.0:
+        return excess
+    return excess + LEAST
+
+
+def has_short_options(state: r.AccountState) -> bool:
+    """Return whether a short option is held."""
+    for quantity in state.options.positions.quantities:  # noqa: SIM110 - numba has no generators
+        if quantity < 0.0:
+            return True
+    return False
 
 
 def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> r.Balances:
-    """Return the cash that backs instrument i, and a copy of its position."""
+    """Return the cash that backs instrument i, and a copy of its position.
+
+    Orders of an isolated position are paid from the available balance, B without what it owes.
+    """
+    cash = state.wallet.cash
     if r.is_isolated(terms, i):
-        return r.Balances(max(compute_balance(terms, state), 0.0), r.pick_position(state, i))
-    return r.Balances(state.wallet.cash, r.pick_position(state, i))
+        cash = max(compute_balance(terms, state), 0.0)
+    return r.Balances(cash, r.pick_position(state, i))
 
 
 def put_balances(
@@ -196,25 +251,39 @@ def put_balances(
 def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: r.Balances, done: r.Trade, stops: int
 ) -> None:
-    """Log a trade, enter it into the ledger, and write its balances into the account."""
+    """Log a trade, enter it into the ledger, and write its balances into the account.
+
+    ``stops`` is 1 if a stop that limits a loss traded.
+    """
     money = bar.ledger[i]
     notional = abs(done.quantity) * abs(done.value)
     if done.quantity != 0.0:
         money.fills += 1.0
         r.log_event(
-            bar.log, t, i, kind, done.value, done.quantity, notional, done.fee, done.slippage,
-            done.impact,
-        )  # fmt: skip
+            bar.log,
+            t,
+            i,
+            kind,
+            done.value,
+            done.quantity,
+            notional,
+            fee=done.fee,
+            slippage=done.slippage,
+            impact=done.impact,
+        )
+
     money.price_pnl += done.price_pnl
     money.fees += done.fee
     money.slippage += done.slippage
     money.impact += done.impact
     money.traded += notional
     money.stops += stops
+
     put_balances(bar.terms, bar.state, i, before, done.balances)
 
 
 def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
+    """Return whether the balance is so negative that the venue converts collateral."""
     limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     return has_collateral(state) and compute_balance(terms, state) < -limit
 
@@ -241,15 +310,16 @@ def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[
 
 def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: Structs[Money]) -> None:
     """Mark the collateral at some prices, and enter its profit into the ledger."""
-    last = len(ledger) - 1
+    of_account = ledger[len(ledger) - 1]
     for c in range(len(prices)):
         if state.held.amounts[c] != 0.0:
             pnl = state.held.amounts[c] * (prices[c] - state.priced[c])
-            ledger[last].collateral_pnl += pnl
+            of_account.collateral_pnl += pnl
         state.priced[c] = prices[c]
 
 
 def compute_proceeds(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the money that the sale of all collateral would bring."""
     total = 0.0
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] > 0.0:
@@ -259,27 +329,41 @@ def compute_proceeds(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
-    """Sell collateral until missing money is there; writes amounts, cash, ledger and log."""
-    terms, state, ledger = bar.terms, bar.state, bar.ledger
+    """Sell collateral until missing money is there; writes amounts, cash, ledger and log.
+
+    All of it in proportion to its value, or one after the other in the order given.
+    """
+    terms = bar.terms
+    state = bar.state
     share = 1.0
     if terms.conversion_is_pro_rata:
-        most = compute_proceeds(terms, state)
-        share = min(missing / most, 1.0) if most > 0.0 else 0.0
+        proceeds = compute_proceeds(terms, state)
+        share = min(missing / proceeds, 1.0) if proceeds > 0.0 else 0.0
+
     for c in range(len(state.held.amounts)):
-        amount, price = state.held.amounts[c], state.held.prices[c]
+        amount = state.held.amounts[c]
         if not (missing > 0.0 and amount > 0.0):
             continue
-        kept = price * (1.0 - terms.rules.collateral.slippages[c])
-        most = amount * kept
+        sale_price = state.held.prices[c] * (1.0 - terms.rules.collateral.slippages[c])
         sold = amount * share
         if not terms.conversion_is_pro_rata:
             sold = amount
-            if most > missing * (1.0 + TOLERANCE):
-                sold = missing / kept
-            missing -= sold * kept
-        last, owner, cost = len(ledger) - 1, len(state.positions) + c, sold * (price - kept)
-        ledger[last].collateral_pnl += sold * (price - state.priced[c])
-        ledger[last].conversion += cost
-        state.held.amounts[c] = amount - sold
-        state.wallet.cash += sold * kept
-        r.log_event(bar.log, t, owner, Event.CONVERTED, kept, -sold, sold * kept, cost)
+            if amount * sale_price > missing * (1.0 + TOLERANCE):
+                sold = missing / sale_price
+            missing -= sold * sale_price
+        book_sale(bar, t, c, sold, sale_price)
+
+
+def book_sale(bar: r.AccountBar, t: int, c: int, sold: float, sale_price: float) -> None:
+    """Write the sale of an amount of collateral into amounts, cash, ledger and log."""
+    state = bar.state
+    price = state.held.prices[c]
+    cost = sold * (price - sale_price)
+    of_account = bar.ledger[len(bar.ledger) - 1]
+    of_account.collateral_pnl += sold * (price - state.priced[c])
+    of_account.conversion += cost
+    state.held.amounts[c] = state.held.amounts[c] - sold
+    state.wallet.cash += sold * sale_price
+
+    owner = len(state.positions) + c
+    r.log_event(bar.log, t, owner, Event.CONVERTED, sale_price, -sold, sold * sale_price, fee=cost)

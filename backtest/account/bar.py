@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from backtest.account import balance, fills, money, options, payments, price_walk
+from backtest.account import balance, fills, limit_orders, money, options, payments, price_walk
 from backtest.account import records as r
+from backtest.account.cut_counts import count_decisions
 from backtest.account.events import Event
-from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, is_too_small, trade
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
 from backtest.core.kernels import inlined
@@ -325,7 +325,7 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
             payments.force_reductions(bar, t)
         if terms.fill == r.RESTING:
             known = state.wallet.equity if equity > 0.0 else 0.0
-            fills.place_orders(bar, t, known)
+            limit_orders.place_orders(bar, t, known)
         else:
             fills.fill_decisions(bar, t, equity)
 

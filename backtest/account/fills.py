@@ -1,11 +1,55 @@
-"""The orders of a bar from targets to fills, at market and at limits."""
+"""Turn the decisions of a close into orders, and fill them at market.
+
+:func:`fill_decisions` is step 5 of a bar. It takes section 4 of ``docs/accounting.md`` in this
+order, and the order matters, as each step reads what the ones before it wrote:
+
+1. targets: the notional that each decision asks for (4.1), and bands around it (4.2);
+2. reductions fill, because they free margin for the increases;
+3. each increase is cut to its own margin, share of the equity and wallet (4.3);
+4. isolated increases are cut to the balance that they share;
+5. all increases are cut by one common factor to the initial margin of the account;
+6. increases fill, in whole lots and as far as volume allows (4.4, 4.5).
+
+:mod:`.limit_orders` takes the same steps for orders that rest at a limit. Steps hand over through
+``bar.scratch.plans``, an :class:`.OrderPlan` for each instrument.
+
+Sides. An order has a side: 1 if it leads to a long position, -1 to a short one. A quantity "by
+side" is multiplied by the side, so one rule serves longs and shorts: it is positive if it lies on
+the side of the order, negative if the order has to close it first: such an order is a flip.
+Multiplied by the side again, it has its sign back.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+target                what the decision asks for: notional by side, never negative
+notional_held         notional before the order, by side
+notional_kept         the part of an increase that is held already; 0 for a flip
+notional_added        the part of an increase that the order adds to it
+allowed_by_...        the notional that a rule allows at most, by side
+quantity              signed contracts, or by side where it says so
+contract value        u(P) of section 1: money a contract, negative if inverse
+contract_notional     its absolute value: notional of one contract, at the quote's fill
+worsening             how much worse than the quote an order fills, as a fraction
+fee_rate              the fee of an order, per unit of notional
+fee                   the fixed fee of an order, money
+cost                  worsening and fee together, per unit of notional
+cost_of_balance       money that the balance pays per unit of notional added
+returned_by_flip      money that the closing part of a flip gives back to the balance
+common_factor         the part (0 to 1) of all increases that initial margin allows
+====================  ============================================================================
+
+``plan.kind`` of an order: NO_TARGET (nothing was decided, or nothing can fill), IN_BAND (a target
+so near to what is held that it makes no order), REDUCE (or close), INCREASE (or flip), UNPLACED (an
+increase that cannot rest at a limit). Bars without a trade also use SMALL: an order that is surely
+under the minimum notional.
+"""
 
 from __future__ import annotations
 
 import math
 
 from backtest import margin
-from backtest.account import balance, options, order_limits, orders
+from backtest.account import balance, cut_counts, options, order_limits, orders
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.money import Wallet
@@ -14,100 +58,170 @@ from backtest.core.kernels import inlined
 
 
 def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Fill the decisions of the last close at the quotes' fills: reductions, then increases."""
-    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
-    balance.value_at(state, quotes.fill, quotes.asset_fill)
+    """Fill the decisions of the last close at ``quote.fill`` (step 5 of a bar).
+
+    ``equity`` is that before anything fills: all targets and limits start from it.
+    """
+    state = bar.state
+    scratch = bar.scratch
+    balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
     choose_orders(bar, equity)
+
+    # Reductions and closings fill first, as they free margin for the increases.
     for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        if plan.kind == r.REDUCE:
-            wanted = plan.side * plan.target * (1.0 / abs(quotes.instruments[i].fill))
-            trade_to(bar, t, i, wanted + 0.0, False)
-    factor = 1.0
+        if scratch.plans[i].kind == r.REDUCE:
+            contract_notional = abs(bar.quotes.instruments[i].fill)
+            quantity = compute_target_quantity(scratch.plans[i], contract_notional)
+            trade_to(bar, t, i, quantity, is_increase=False)
     options.begin_options(bar, t, equity)
+
+    common_factor = 1.0
     if has_order(scratch, r.INCREASE) or options.is_adding_options(state):
-        cut_increases(bar, equity)
-        cut_to_balance(bar)
-        factor = order_limits.fit_increases(bar)
-        for i in range(len(state.positions)):
-            if scratch.plans[i].kind == r.INCREASE:
-                trade_to(bar, t, i, size_increase(bar, i, factor), True)
-        balance.take_from_isolated(bar.terms, state)
-        options.add_options(bar, t, factor)
+        common_factor = fill_increases(bar, t, equity)
+
+    # What did not fill is not tried again: the next decision replaces it.
     for i in range(len(state.positions)):
         state.positions[i].is_pending = 0
+
+    # Runs that report what limits cut have sums to add to, others none.
     if len(scratch.cuts) > 0:
         for i in range(len(state.positions)):
-            order_limits.plan_order(bar, factor, i)
-        order_limits.count_decisions(bar, t, equity)
+            order_limits.write_stages(bar, i, common_factor)
+        cut_counts.count_decisions(bar, t, equity)
+
+
+def fill_increases(bar: r.AccountBar, t: int, equity: float) -> float:
+    """Cut and fill the increases, options too; return their common factor.
+
+    Each cut works on what the one before it left.
+    """
+    state = bar.state
+    scratch = bar.scratch
+    cut_increases(bar, equity)
+    cut_to_balance(bar)
+    common_factor = order_limits.fit_increases(bar)
+
+    for i in range(len(state.positions)):
+        if scratch.plans[i].kind == r.INCREASE:
+            quantity = compute_increased_quantity(bar, i, common_factor)
+            trade_to(bar, t, i, quantity, is_increase=True)
+
+    # Fees may have emptied the wallet: isolated margins pay what it owes (section 3).
+    balance.take_from_isolated(bar.terms, state)
+    options.add_options(bar, t, common_factor)
+    return common_factor
 
 
 def has_order(scratch: r.Scratch, kind: int) -> bool:
-    is_any = False
-    for i in range(len(scratch.plans)):
-        is_any = is_any or scratch.plans[i].kind == kind
-    return is_any
+    """Return whether the order of any instrument is of a kind."""
+    for i in range(len(scratch.plans)):  # noqa: SIM110 - numba compiles no generators
+        if scratch.plans[i].kind == kind:
+            return True
+    return False
+
+
+def convert_to_contracts(side: float, notional: float, contract_notional: float) -> float:
+    """Return a notional by side as signed contracts.
+
+    A product with the inverse, as sweeps compute it: a quotient may differ in its last bit. Adding
+    0 makes 0 of -0, which is what a sale down to nothing would be.
+    """
+    return float(side * notional * (1.0 / contract_notional) + 0.0)
+
+
+def compute_target_quantity(plan: r.OrderPlan, contract_notional: float) -> float:
+    """Return the target of an order in signed contracts."""
+    return convert_to_contracts(plan.side, plan.target, contract_notional)
+
+
+# Targets and bands: which decisions become orders.
 
 
 def choose_orders(bar: r.AccountBar, equity: float) -> None:
-    """Write the kind of each order, after bands and the cap of gross leverage (4.1, 4.2).
+    """Write side, target, notional held and kind of each order into its plan.
 
-    IN_BAND where the target is within the band.
+    First all targets, then the cap of gross leverage on them together, then the bands around what
+    the cap left, then the cap again, where bands break it.
     """
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    for i in range(len(state.positions)):
+    terms = bar.terms
+    scratch = bar.scratch
+    n_instruments = len(bar.state.positions)
+    is_capped = terms.max_gross_leverage < math.inf
+
+    # 4.1 Targets. The cap of gross leverage comes before all other limits.
+    for i in range(n_instruments):
         plan = scratch.plans[i]
-        plan.kind = aim(bar, equity, i)
-        plan.cap_and_band, plan.cut_by_share = 0.0, 0.0
-    if terms.max_gross_leverage < math.inf:
+        plan.kind = write_target(bar, equity, i)
+        plan.cap_and_band = 0.0
+        plan.cut_by_share = 0.0
+    if is_capped:
         order_limits.scale_targets(bar, equity)
-    for i in range(len(state.positions)):
+
+    # 4.2 Bands: a target outside of its band becomes an order.
+    for i in range(n_instruments):
         plan = scratch.plans[i]
         if plan.kind == r.IN_BAND:
             rules = r.pick_instrument(terms, i)
             if orders.is_outside(rules, equity, plan.target, plan.notional_held):
-                plan.kind = order_limits.classify_order(scratch, i)
-    if terms.max_gross_leverage < math.inf:
+                plan.kind = order_limits.classify_order(plan)
+    if is_capped:
         order_limits.narrow_bands(bar, equity)
 
 
 @inlined
 def is_deciding(state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
+    """Return whether a decision waits for a fill that this bar can give."""
     is_waiting = state.positions[i].is_pending == 1 and state.wallet.is_ruined == 0.0
     return bool(is_waiting and quotes.instruments[i].is_listed == 1)
 
 
 @inlined
 def is_ending(state: r.AccountState, i: int) -> bool:
+    """Return whether the instrument may only close: it or the account has ended."""
     return bool(state.positions[i].is_halted == 1 or state.wallet.is_over != 0.0)
 
 
-def aim(bar: r.AccountBar, equity: float, i: int) -> int:
-    """Write the target of instrument i into scratch; return its kind before bands."""
+def write_target(bar: r.AccountBar, equity: float, i: int) -> int:
+    """Write side, notional held and target of instrument i into its plan; return its kind.
+
+    The kind is NO_TARGET without a target, REDUCE if the position has to close, and IN_BAND
+    otherwise, until the bands are tested. A target in contracts is used up.
+    """
+    state = bar.state
     plan = bar.scratch.plans[i]
-    state, quotes = bar.state, bar.quotes
-    plan.target, plan.notional_added, plan.notional_kept = 0.0, 0.0, 0.0
-    if not is_deciding(state, quotes, i):
+    plan.target = 0.0
+    plan.notional_added = 0.0
+    plan.notional_kept = 0.0
+
+    if not is_deciding(state, bar.quotes, i):
         return r.NO_TARGET
+    # What has ended closes whatever was decided: its target stays the 0 of above.
     if is_ending(state, i):
         return r.REDUCE if r.is_held(state, i) else r.NO_TARGET
-    is_asking, side, held, reach = measure_target(bar, equity, i)
-    if not math.isnan(plan.target_contracts):  # in contracts
-        ordered, value = plan.target_contracts, abs(quotes.instruments[i].fill)
-        held, plan.target_contracts = state.positions[i].quantity, math.nan
-        side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
-        is_asking, held, reach = True, held * (side * value), abs(ordered) * value
-    if not is_asking:
-        return r.NO_TARGET
-    plan.side, plan.notional_held = side, held
-    plan.target = compute_everything(bar, equity, i) if reach == math.inf else reach
+
+    # A decision is a leverage, or contracts (as in the hedge of an option).
+    if math.isnan(plan.target_contracts):
+        has_target, side, notional_held, target = measure_target(bar, equity, i)
+        if not has_target:
+            return r.NO_TARGET
+    else:
+        side, notional_held, target = measure_target_contracts(bar, i)
+        plan.target_contracts = math.nan
+
+    # The largest target reads side and notional held, so these are written first.
+    plan.side = side
+    plan.notional_held = notional_held
+    if target == math.inf:
+        target = compute_largest_target(bar, equity, i)
+    plan.target = target
     return r.IN_BAND
 
 
 @inlined
 def measure_target(bar: r.AccountBar, equity: float, i: int) -> tuple[bool, float, float, float]:
-    """Return whether there is a target, its side, and notional held and wanted on that side."""
-    rules, quote = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i]
+    """Return what :func:`measure_order` does, of instrument i."""
+    rules = r.pick_instrument(bar.terms, i)
+    quote = bar.quotes.instruments[i]
     return measure_order(rules, bar.state.wallet, bar.state.positions[i], quote, equity)
 
 
@@ -119,421 +233,459 @@ def measure_order(
     quote: r.Quote,
     equity: float,
 ) -> tuple[bool, float, float, float]:
-    """Return the same of one position, of its rules and its quote."""
-    leverage, signal, overlay = position.leverage, position.signal, wallet.overlay
-    is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
-    if is_unchanged or not equity > orders.compute_order_fee(rules, quote):
+    """Return whether a leverage has a target, its side, notional held and the target.
+
+    Without a target the other three mean nothing. The target may be infinite.
+    """
+    signal = position.signal
+    overlay = wallet.overlay
+
+    # NaN leaves the position unchanged, but a signal of 0 always closes it (4.1).
+    is_unknown = math.isnan(position.leverage) or math.isnan(overlay)
+    if is_unknown and signal != 0.0:
         return False, 1.0, 0.0, 0.0
+    # An equity that cannot pay the fixed fee fills nothing (4.7); nor does a NaN.
+    if not equity > orders.compute_order_fee(rules, quote):
+        return False, 1.0, 0.0, 0.0
+
     side = 1.0 if signal > 0.0 else -1.0
-    held = position.quantity * (side * abs(quote.fill))
-    reach = orders.compute_target(rules, quote, equity, leverage, signal)
-    reach = reach * overlay if overlay > 0.0 else 0.0  # not infinite times 0
-    return True, side, held, reach
+    notional_held = position.quantity * (side * abs(quote.fill))
+    target = orders.compute_target(rules, quote, equity, position.leverage, signal)
+    # An overlay of 0 closes, whatever the target: infinity times 0 would be NaN.
+    if not overlay > 0.0:
+        return True, side, notional_held, 0.0
+    return True, side, notional_held, target * overlay
 
 
-def compute_everything(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional of a target of infinite leverage: all that margin allows."""
-    plan = bar.scratch.plans[i]
-    terms, state, scratch, quote = bar.terms, bar.state, bar.scratch, bar.quotes.instruments[i]
-    rules, held = r.share(r.pick_instrument(terms, i)), plan.notional_held
-    is_isolated = r.is_isolated(terms, i)
-    if is_isolated:
-        balances = balance.pick_balances(terms, state, i)
-        free = orders.compute_counted(rules, balances, quote, equity, held)
+def measure_target_contracts(bar: r.AccountBar, i: int) -> tuple[float, float, float]:
+    """Return side, notional held and target of a decision in signed contracts."""
+    target_contracts = bar.scratch.plans[i].target_contracts
+    quantity_held = bar.state.positions[i].quantity
+    contract_notional = abs(bar.quotes.instruments[i].fill)
+
+    # Contracts of 0 close: the side is that of what is held, so that none flips.
+    is_short = target_contracts < 0.0
+    if target_contracts == 0.0:
+        is_short = quantity_held < 0.0
+    side = -1.0 if is_short else 1.0
+    notional_held = quantity_held * (side * contract_notional)
+    return side, notional_held, abs(target_contracts) * contract_notional
+
+
+def compute_largest_target(bar: r.AccountBar, equity: float, i: int) -> float:
+    """Return the target of an infinite leverage: what margin allows, times the signal.
+
+    Reads side and notional held of the plan, so these must be written before.
+    """
+    notional_held = bar.scratch.plans[i].notional_held
+    signal_size = abs(bar.state.positions[i].signal)
+    if r.is_isolated(bar.terms, i):
+        allowed_by_margin = find_largest_isolated(bar, equity, i)
     else:
-        free = balance.compute_pool(terms, state)
-        free += margin.compute_haircut(terms.rules, state.held, i)
-        free -= order_limits.compute_all_uncounted(bar, -1 if held > 0.0 else i)
-    is_summed = not is_isolated and terms.rules.has_scenarios
-    counted = math.inf if is_summed else free  # together, a table has no say but its cap
-    most = margin.compute_largest_notional(rules.margin, counted, 0.0, 0.0, quote.initial, math.inf)
-    if is_summed:
-        unit = plan.side / abs(state.positions[i].value)
-        order_limits.hide_others(state, scratch, i, unit)  # the initial margin of a unit alone
-        rate = margin.compute_portfolio_requirement(terms.rules, state.held, True)
-        rate += margin.compute_haircuts(terms.rules, state.held)
-        order_limits.show_others(state, scratch)
-        if rate > 0.0:
-            most = min(most, max(free, 0.0) / rate)
-    scale = abs(state.positions[i].signal)
-    return held if scale == 1.0 and held > most else scale * most
+        allowed_by_margin = find_largest_cross(bar, i)
+
+    # Infinity never reduces a position that is already over the limit (4.1).
+    if signal_size == 1.0 and notional_held > allowed_by_margin:
+        return notional_held
+    return signal_size * allowed_by_margin
+
+
+def find_largest_isolated(bar: r.AccountBar, equity: float, i: int) -> float:
+    """Return the notional that the equity allows an isolated position, before costs."""
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    balances = balance.pick_balances(bar.terms, bar.state, i)
+    notional_held = bar.scratch.plans[i].notional_held
+    quote = bar.quotes.instruments[i]
+    backing = orders.compute_counted(rules, balances, quote, equity, notional_held)
+    return find_largest_by_table(bar, i, backing)
+
+
+def find_largest_cross(bar: r.AccountBar, i: int) -> float:
+    """Return the notional that the pool allows instrument i alone, before costs."""
+    terms = bar.terms
+    # Profits that do not count back no order (4.3). That of instrument i does, unless the order
+    # adds to the position: closing it makes the profit money. The haircut of a spot leg is part of
+    # its initial margin, so it is not taken from the backing.
+    is_same_side = bar.scratch.plans[i].notional_held > 0.0
+    realized = order_limits.NO_ORDER if is_same_side else i
+    backing = balance.compute_pool(terms, bar.state)
+    backing += margin.compute_haircut(terms.rules, bar.state.held, i)
+    backing -= order_limits.compute_all_uncounted(bar, realized)
+    if not terms.rules.has_scenarios:
+        return find_largest_by_table(bar, i, backing)
+
+    # Scenarios count the account together, so of the table only its cap holds.
+    allowed_by_cap = find_largest_by_table(bar, i, backing=math.inf)
+    margin_rate = order_limits.compute_rate_alone(bar, i)
+    # An instrument that needs no margin is limited by the cap alone.
+    if not margin_rate > 0.0:
+        return allowed_by_cap
+    return min(allowed_by_cap, max(backing, 0.0) / margin_rate)
+
+
+def find_largest_by_table(bar: r.AccountBar, i: int, backing: float) -> float:
+    """Return the largest notional that the margin table allows some backing."""
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    return margin.compute_largest_notional(
+        rules.margin,
+        equity=backing,
+        held=0.0,
+        cost=0.0,
+        multiplier=bar.quotes.instruments[i].initial,
+        enough=math.inf,
+    )
+
+
+# Increases: each by itself, then together.
 
 
 def cut_increases(bar: r.AccountBar, equity: float) -> None:
-    """Write what each increase costs, and keeps and adds within its own bracket and wallet."""
-    scratch = bar.scratch
+    """Write into plans the costs of each increase, and what its own limits leave."""
     for i in range(len(bar.state.positions)):
-        plan = scratch.plans[i]
-        if plan.kind != r.INCREASE:
-            continue
+        if bar.scratch.plans[i].kind == r.INCREASE:
+            cut_increase(bar, equity, i)
+
+
+def cut_increase(bar: r.AccountBar, equity: float, i: int) -> None:
+    """Write costs, notional kept and added of an increase, within its own limits (4.3).
+
+    Costs come first, as all limits are tested after them.
+    """
+    plan = bar.scratch.plans[i]
+    price_order(bar, i)
+    # A smaller target has less impact, so it is priced anew.
+    if order_limits.cut_to_share(bar, equity, i):
         price_order(bar, i)
-        if order_limits.cut_to_share(bar, equity, i):
-            price_order(bar, i)
-        kept, limit = max(plan.notional_held, 0.0), find_own_limit(bar, equity, i)
-        plan.notional_kept = kept
-        plan.notional_added = max(min(plan.target, limit) - kept, 0.0)
-        plan.allowed_by_margin = find_margin_limit(bar, equity, i, limit)
-        if plan.notional_added == 0.0 and plan.notional_held >= 0.0:
-            plan.fee = 0.0  # nothing is left of it, and nothing needs room for its fee
+
+    allowed = find_allowed_alone(bar, equity, i)
+    write_increase(bar, equity, i, allowed)
+
+    # If nothing is left and nothing closes, no order is sent: it has no fixed fee.
+    if plan.notional_added == 0.0 and plan.notional_held >= 0.0:
+        plan.fee = 0.0
+
+
+def write_increase(bar: r.AccountBar, equity: float, i: int, allowed: float) -> None:
+    """Write the notional that an increase keeps and adds, up to what is allowed.
+
+    An increase never becomes a reduction (4.3): what it keeps stays, however little is allowed. The
+    stage ``allowed_by_margin`` is written too, for the report.
+    """
+    plan = bar.scratch.plans[i]
+    notional_kept = max(plan.notional_held, 0.0)
+    notional_wanted = min(plan.target, allowed)
+    plan.notional_kept = notional_kept
+    plan.notional_added = max(notional_wanted - notional_kept, 0.0)
+    plan.allowed_by_margin = find_allowed_without_wallet(bar, equity, i, allowed)
 
 
 def price_order(bar: r.AccountBar, i: int) -> None:
-    """Write cost, fee rate, fixed fee and price concession of the order of instrument i."""
+    """Write worsening, cost and fees of an order of the size of its target into its plan."""
     plan = bar.scratch.plans[i]
-    rules, quote = r.pick_instrument(bar.terms, i), bar.quotes.instruments[i]
-    worsening, side = rules.slippage, plan.side
+    rules = r.pick_instrument(bar.terms, i)
+    quote = bar.quotes.instruments[i]
+
+    # 4.6 Slippage, the impact of what is added, and rounding to ticks.
+    worsening = rules.slippage
     if rules.has_impact:
-        added = max(plan.target - plan.notional_held, 0.0)
-        worsening += orders.compute_square_root_impact(rules.impact, quote, added)
+        notional_added = max(plan.target - plan.notional_held, 0.0)
+        worsening += orders.compute_square_root_impact(rules.impact, quote, notional_added)
     worsening = min(worsening, orders.LARGEST_WORSENING)
     if rules.rounds_price:
-        worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
-    plan.cost, plan.fee_rate = orders.compute_cost(rules, side, worsening), rules.fee
-    plan.fee = orders.compute_order_fee(rules, quote)
+        worsening = orders.round_worsening(r.share(rules), quote.fill, plan.side, worsening)
     plan.worsening = worsening
 
+    # 4.7 The fee by rate, which the worsened price pays, and the fixed one.
+    plan.cost = orders.compute_cost(rules, plan.side, worsening)
+    plan.fee_rate = rules.fee
+    plan.fee = orders.compute_order_fee(rules, quote)
 
-def find_margin_notional(
+
+def find_allowed_by_margin(
     bar: r.AccountBar, equity: float, i: int, cost: float, enough: float
 ) -> float:
-    """Return the notional that the margin of instrument i alone allows; of a pool, its table.
+    """Return the notional that the margin of instrument i allows by itself (4.3).
 
-    Where that is at least ``enough``, any such number.
+    For a cross position that is the cap of its table alone: what backs it is shared, and tested by
+    the common factor. ``cost`` is per unit of notional. The search ends at ``enough``: from there
+    on the answer may be any number of at least that.
+    """
+    terms = bar.terms
+    plan = bar.scratch.plans[i]
+    quote = bar.quotes.instruments[i]
+    notional_held = plan.notional_held
+
+    backing = math.inf
+    if r.is_isolated(terms, i):
+        rules = r.share(r.pick_instrument(terms, i))
+        balances = balance.pick_balances(terms, bar.state, i)
+        backing = orders.compute_counted(rules, balances, quote, equity, notional_held)
+        backing -= plan.fee
+
+    return margin.compute_largest_notional(
+        r.pick_margin(terms, i),
+        equity=backing,
+        held=notional_held,
+        cost=cost,
+        multiplier=quote.initial,
+        enough=enough,
+    )
+
+
+def find_allowed_alone(bar: r.AccountBar, equity: float, i: int) -> float:
+    """Return the notional that margin and wallet allow the order of instrument i (4.3).
+
+    Only an isolated order is tested against the wallet: its margin and fee must fit.
     """
     plan = bar.scratch.plans[i]
-    terms, quote = bar.terms, bar.quotes.instruments[i]
-    rules, held, free = r.pick_margin(terms, i), plan.notional_held, math.inf
-    if r.is_isolated(terms, i):
-        own = r.share(r.pick_instrument(terms, i))
-        balances = balance.pick_balances(terms, bar.state, i)
-        free = orders.compute_counted(own, balances, quote, equity, held) - plan.fee
-    return margin.compute_largest_notional(rules, free, held, cost, quote.initial, enough)
+    target = plan.target
+    allowed_by_margin = find_allowed_by_margin(bar, equity, i, cost=plan.cost, enough=target)
+    if not r.is_isolated(bar.terms, i):
+        return allowed_by_margin
+
+    # A target that its share of the equity cut to nothing: 0 with the sign of its side, as the
+    # products below would have it.
+    if target == 0.0:
+        return float(plan.side * 0.0)
+
+    # A share of the equity may have cut the target to what is held: nothing to pay for. To
+    # contracts and back, as below, so that the last bit is the same.
+    contract_notional = abs(bar.quotes.instruments[i].fill)
+    if target <= plan.notional_held:
+        return float(target * (1.0 / contract_notional) * contract_notional)
+    # Margin leaves no room: what is held stays, as an increase never reduces.
+    if allowed_by_margin <= plan.notional_held:
+        quantity_held = bar.state.positions[i].quantity
+        return float(plan.side * quantity_held * contract_notional)
+    return find_allowed_by_wallet(bar, i, min(target, allowed_by_margin))
 
 
-def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional up to which the order of instrument i passes alone (4.3)."""
+def find_allowed_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
+    """Return how much of a notional the wallet can pay for in an isolated position.
+
+    What is kept of the old position is paid for already. Contracts are by side.
+    """
     plan = bar.scratch.plans[i]
-    terms, quote = bar.terms, bar.quotes.instruments[i]
-    limit = find_margin_notional(bar, equity, i, plan.cost, plan.target)
-    if not r.is_isolated(terms, i):
-        return limit
-    rules = r.share(r.pick_instrument(terms, i))
-    balances = balance.pick_balances(terms, bar.state, i)
-    side, reach, held, fixed = plan.side, plan.target, plan.notional_held, plan.fee
-    quantity, unit = balances.position.quantity, abs(quote.fill)
-    filled = worsen(rules, quote.fill, side, plan.worsening)
-    closed = balances.cash + compute_backing(rules, balances, filled)
-    closed -= rules.fee * abs(quantity) * abs(filled)
-    wallet = (closed if side * quantity < 0.0 else balances.cash) - fixed
-    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
-    dearest = orders.bound_unit(rules, quote, side, plan.worsening)
-    room, kept = wallet * (1.0 / (dearest * (posted + rules.fee))), max(side * quantity, 0.0)
-    size = kept + min(min(reach, limit) * (1.0 / unit) - kept, max(room, 0.0))
-    wanted = quantity if limit <= held else side * size
-    wanted = side * reach * (1.0 / unit) if reach <= held else wanted
-    return float(side * (0.0 if reach == 0.0 else wanted) * unit)
+    quote = bar.quotes.instruments[i]
+    contract_notional = abs(quote.fill)
 
-
-def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) -> float:
-    """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
-    plan = bar.scratch.plans[i]
-    if r.is_isolated(bar.terms, i) and limit < plan.target:
-        limit = find_margin_notional(bar, equity, i, plan.cost, plan.target)
-    return float(max(min(plan.target, limit), plan.notional_kept))
-
-
-def price_balance(bar: r.AccountBar, i: int) -> None:
-    """Write what an increase takes from the balance per notional, and what a flip returns."""
-    plan = bar.scratch.plans[i]
-    terms = bar.terms
-    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-    filled = worsen(rules, quote.fill, plan.side, plan.worsening)
-    ratio = abs(filled) / abs(quote.fill)
-    if not r.is_isolated(terms, i):
-        plan.cost_of_balance = ratio * plan.fee_rate
-        if r.is_spot(terms, i) and plan.side > 0.0:
-            plan.cost_of_balance += ratio
-        return
+    # Each contract takes its margin and its fee, at the dearest fill that it can have.
+    rules = r.share(r.pick_instrument(bar.terms, i))
     posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
     dearest = orders.bound_unit(rules, quote, plan.side, plan.worsening)
-    plan.cost_of_balance = dearest / abs(quote.fill) * (posted + plan.fee_rate)
+    contract_cost = dearest * (posted + rules.fee)
+    # A product with the inverse, as sweeps compute it: equal to the last bit.
+    affordable = compute_wallet_of_order(bar, i) * (1.0 / contract_cost)
+
+    quantity_kept = max(plan.side * bar.state.positions[i].quantity, 0.0)
+    quantity_added = notional * (1.0 / contract_notional) - quantity_kept
+    quantity = quantity_kept + min(quantity_added, max(affordable, 0.0))
+    return float(quantity * contract_notional)
+
+
+def compute_wallet_of_order(bar: r.AccountBar, i: int) -> float:
+    """Return the money that an isolated order can post, after its fixed fee."""
+    plan = bar.scratch.plans[i]
+    balances = balance.pick_balances(bar.terms, bar.state, i)
+    quantity_held = balances.position.quantity
+    is_flip = plan.side * quantity_held < 0.0
+    if not is_flip:
+        return balances.cash - plan.fee
+
+    # A flip closes first: its margin and profit return, less the fee of the close.
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    quote = bar.quotes.instruments[i]
+    filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
+    wallet: float = balances.cash + compute_backing(rules, balances, filled_value)
+    wallet -= rules.fee * abs(quantity_held) * abs(filled_value)
+    return wallet - plan.fee
+
+
+def find_allowed_without_wallet(bar: r.AccountBar, equity: float, i: int, allowed: float) -> float:
+    """Return what margin leaves of an increase, if the wallet were no limit.
+
+    ``allowed`` is by margin and wallet together. Where it cuts an isolated order, the report wants
+    to know which of the two did, so margin is asked alone.
+    """
+    plan = bar.scratch.plans[i]
+    if r.is_isolated(bar.terms, i) and allowed < plan.target:
+        allowed = find_allowed_by_margin(bar, equity, i, cost=plan.cost, enough=plan.target)
+    return float(max(min(plan.target, allowed), plan.notional_kept))
+
+
+def cut_to_balance(bar: r.AccountBar) -> None:
+    """Scale isolated increases and premiums so that the balance pays for them.
+
+    Scales ``notional_added`` of plans, and what options add. They share the balance less the fees
+    of cross increases, so an isolated order never cuts a cross one.
+    """
+    terms = bar.terms
+    state = bar.state
+    # Cross increases alone need no balance: initial margin limits them.
+    if not has_isolated_increase(terms, bar.scratch) and not options.is_adding_options(state):
+        return
+
+    # Payments that the balance limits, and those that come before them.
+    fees_before, payments = options.sum_premiums(terms, state)
+    returned_by_flips = 0.0
+    for i in range(len(state.positions)):
+        plan = bar.scratch.plans[i]
+        if plan.kind != r.INCREASE:
+            continue
+        write_balance_costs(bar, i)
+        if not r.is_isolated(terms, i):
+            fees_before += compute_cross_fees(plan)
+            continue
+
+        payments += plan.cost_of_balance * plan.notional_added
+        # Of a flip whose increase was cut to nothing, the close fills in any case: a loss of it
+        # must not cut the others.
+        if plan.notional_added == 0.0:
+            returned_by_flips += max(plan.returned_by_flip, 0.0)
+        else:
+            returned_by_flips += plan.returned_by_flip
+
+    available = max(balance.compute_balance(terms, state) - fees_before, 0.0)
+    available = max(available + returned_by_flips, 0.0)
+    if payments > available:
+        scale_isolated(bar, available / payments)
+
+
+def write_balance_costs(bar: r.AccountBar, i: int) -> None:
+    """Write what an increase takes from the balance, and what its flip returns, into its plan.
+
+    ``cost_of_balance`` is money per unit of notional added; ``returned_by_flip`` is money, negative
+    by the fixed fee of an isolated order that closes nothing.
+    """
+    terms = bar.terms
+    plan = bar.scratch.plans[i]
+    rules = r.share(r.pick_instrument(terms, i))
+    quote = bar.quotes.instruments[i]
+    contract_notional = abs(quote.fill)
+    filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
+
+    # A cross order takes its fee, a purchase of spot its price too. A flip of it moves no posted
+    # margin, so it returns nothing here.
+    if not r.is_isolated(terms, i):
+        price_ratio = abs(filled_value) / contract_notional
+        plan.cost_of_balance = price_ratio * plan.fee_rate
+        if r.is_spot(terms, i) and plan.side > 0.0:
+            plan.cost_of_balance += price_ratio
+        return
+
+    # An isolated order takes margin and fee, at the dearest fill that it can have.
+    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
+    dearest = orders.bound_unit(rules, quote, plan.side, plan.worsening)
+    per_notional = dearest / contract_notional
+    plan.cost_of_balance = per_notional * (posted + plan.fee_rate)
+
+    # All pay the fixed fee, but those that their own limits cut to nothing. A flip returns margin
+    # and profit of what it closes, less the fee of that.
     plan.returned_by_flip = -plan.fee
     if plan.notional_held < 0.0:
         position = r.pick_position(bar.state, i)
-        fee = plan.fee_rate * abs(position.quantity) * abs(filled)
-        plan.returned_by_flip += position.margin + compute_profit(position, filled) - fee
+        profit = compute_profit(position, filled_value)
+        fee = plan.fee_rate * abs(position.quantity) * abs(filled_value)
+        plan.returned_by_flip += position.margin + profit - fee
     elif plan.notional_added == 0.0:
         plan.returned_by_flip = 0.0
 
 
-def cut_to_balance(bar: r.AccountBar) -> None:
-    """Scale isolated increases and premiums so that the balance pays for them."""
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    is_any = options.is_adding_options(state)
+def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:
+    """Return whether an isolated position increases."""
     for i in range(len(scratch.plans)):
-        is_any = is_any or (scratch.plans[i].kind == r.INCREASE and r.is_isolated(terms, i))
-    if not is_any:
-        return
-    returned, (fees, taken) = 0.0, options.sum_premiums(terms, state)
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        if plan.kind == r.INCREASE:
-            price_balance(bar, i)
-            if r.is_isolated(terms, i):
-                is_cut = plan.notional_added == 0.0
-                taken += plan.cost_of_balance * plan.notional_added
-                returned += max(plan.returned_by_flip, 0.0) if is_cut else plan.returned_by_flip
-            else:
-                traded = plan.notional_kept + plan.notional_added - plan.notional_held
-                fees += plan.cost_of_balance * traded + (plan.fee if traded > 0.0 else 0.0)
-    most = max(max(balance.compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
-    if taken > most:
-        for i in range(len(state.positions)):
-            plan = scratch.plans[i]
-            if plan.kind == r.INCREASE and r.is_isolated(terms, i):
-                plan.notional_added *= most / taken
-        for k in range(len(state.options.added)):
-            state.options.added[k] *= most / taken if state.options.added[k] > 0.0 else 1.0
+        if scratch.plans[i].kind == r.INCREASE and r.is_isolated(terms, i):
+            return True
+    return False
 
 
-def size_increase(bar: r.AccountBar, i: int, factor: float) -> float:
-    """Return the signed contracts after an increase, what it adds scaled by a factor."""
+def compute_cross_fees(plan: r.OrderPlan) -> float:
+    """Return the money that a cross increase takes, before the common factor."""
+    notional_after = plan.notional_kept + plan.notional_added
+    notional_traded = notional_after - plan.notional_held
+    # An order that trades nothing is not sent, and pays no fixed fee.
+    fixed_fee = plan.fee if notional_traded > 0.0 else 0.0
+    return float(plan.cost_of_balance * notional_traded + fixed_fee)
+
+
+def scale_isolated(bar: r.AccountBar, factor: float) -> None:
+    """Multiply the notional that isolated increases add, and the options bought."""
+    for i in range(len(bar.scratch.plans)):
+        plan = bar.scratch.plans[i]
+        if plan.kind == r.INCREASE and r.is_isolated(bar.terms, i):
+            plan.notional_added *= factor
+
+    # Options sold bring money, so they are not cut.
+    options_added = bar.state.options.added
+    for k in range(len(options_added)):
+        if options_added[k] > 0.0:
+            options_added[k] *= factor
+
+
+def compute_increased_quantity(bar: r.AccountBar, i: int, common_factor: float) -> float:
+    """Return the signed contracts after an increase, cut by the common factor.
+
+    Where nothing is added, it is exactly the quantity held, so that nothing trades.
+    """
     plan = bar.scratch.plans[i]
-    size = plan.notional_kept + factor * plan.notional_added
-    if size <= plan.notional_held and plan.notional_held > 0.0:
+    notional = plan.notional_kept + common_factor * plan.notional_added
+    if notional <= plan.notional_held and plan.notional_held > 0.0:
         return float(bar.state.positions[i].quantity)
-    return float(plan.side * size * (1.0 / abs(bar.quotes.instruments[i].fill)) + 0.0)
+
+    contract_notional = abs(bar.quotes.instruments[i].fill)
+    return convert_to_contracts(plan.side, notional, contract_notional)
 
 
-def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
-    """Trade instrument i to some signed contracts at the fill of its quote, and book it."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
+# Fills at market.
+
+
+def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bool) -> None:
+    """Trade instrument i to some signed contracts at its quote, and book the fill.
+
+    Lots, minimum notional and volume may leave another quantity (4.4, 4.5). Writes position,
+    wallet, ledger and log. Does nothing if the quantity is held already.
+    """
+    terms = bar.terms
+    state = bar.state
     position = state.positions[i]
-    if wanted == position.quantity:
+    if quantity == position.quantity:
         return
-    rules, quote = r.pick_instrument(terms, i), quotes.instruments[i]
+
+    rules = r.pick_instrument(terms, i)
     before = balance.pick_balances(terms, state, i)
-    done = orders.fill(rules, before, quote, wanted, rules.fee)
-    balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
+    trade = orders.fill(rules, before, bar.quotes.instruments[i], quantity, rules.fee)
+    balance.enter_fill(bar, t, i, Event.FILL, before, trade, 0)
     if is_increase and r.is_isolated(terms, i):
-        post_in_full(bar, before, done, i)
-    if done.quantity != 0.0:
+        post_in_full(bar, before, trade, i)
+
+    # Policies see a position without the overlay, so that of its last order is kept. An order that
+    # was skipped, because it was too small, leaves that of the one before.
+    if trade.quantity != 0.0:
         position.factor = state.wallet.overlay
-    follow_best(state, i, before.position.quantity)
+    restart_if_opened(state, i, quantity_before=before.position.quantity)
 
 
-def post_in_full(bar: r.AccountBar, before: r.Balances, done: r.Trade, i: int) -> None:
-    """Post the margin of a rounded isolated order as if it had filled as it was held."""
-    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
+def post_in_full(bar: r.AccountBar, before: r.Balances, trade: r.Trade, i: int) -> None:
+    """Write the margin of an isolated increase as notional / venue leverage, in full.
+
+    A fill takes from the margin what an empty wallet cannot pay of the fee. That is undone here,
+    and the wallet owes it: :func:`.balance.take_from_isolated` comes after all increases, and takes
+    it from all isolated positions.
+    """
     position = bar.state.positions[i]
-    held = position.quantity
-    _, posted = orders.move_margin(rules, before, held, done.value, quote.initial)
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    initial = bar.quotes.instruments[i].initial
+    _, posted = orders.move_margin(rules, before, position.quantity, trade.value, initial)
     bar.state.wallet.cash -= posted - position.margin
     position.margin = posted
 
 
-def follow_best(state: r.AccountState, i: int, held: float) -> None:
-    """Start the best value u and the time of opening anew, if a trade opened the position."""
+def restart_if_opened(state: r.AccountState, i: int, quantity_before: float) -> None:
+    """Restart best value and opening time of a position that a trade opened or closed.
+
+    A flip opens a position too. The time is NaN until the walk of the bar stamps it.
+    """
     position = state.positions[i]
-    if held * position.quantity <= 0.0:
+    if quantity_before * position.quantity <= 0.0:
         position.best = position.entry
         position.opened = math.nan
-
-
-TICK_SLACK = 1e-6
-"""Ticks by which a price may miss the one that fills an order: the rounding of floats."""
-ROUNDING = 1e-9
-"""Share of its notional by which the wallet may miss what an order needs."""
-
-
-def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Place limit orders for the decisions of the last close; closings at market first."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    n = len(state.positions)
-    balance.value_at(state, quotes.open, quotes.asset_open)
-    for i in range(n):
-        plan = scratch.plans[i]
-        quote = quotes.instruments[i]
-        quote.fill = quote.decided
-        plan.resting_quantity, plan.opened_now = math.nan, 0.0
-    choose_orders(bar, equity)
-    for i in range(n):
-        quote = quotes.instruments[i]
-        quote.fill = quote.open
-        trade_at_market(bar, t, i)
-    for i in range(n):
-        if scratch.plans[i].kind == r.INCREASE:
-            aim_increase(bar, equity, i)
-    factor = 1.0
-    if has_order(scratch, r.INCREASE):
-        cut_to_balance(bar)
-        factor = order_limits.fit_increases(bar)
-        for i in range(n):
-            if scratch.plans[i].kind == r.INCREASE:
-                rest(bar, t, i, size_increase(bar, i, factor))
-    for i in range(n):
-        plan = scratch.plans[i]
-        is_reducing = plan.kind == r.REDUCE and r.is_held(state, i)
-        if is_reducing and not goes_to_market(terms, state, i):
-            held = state.positions[i].quantity
-            set_limit(terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
-            unit = 1.0 / abs(quotes.instruments[i].fill)
-            wanted = plan.side * plan.target * unit + 0.0
-            if abs(wanted) < abs(held) and not math.isnan(plan.beyond_limit):
-                rest(bar, t, i, wanted)
-        order_limits.plan_order(bar, factor, i)
-        quote = quotes.instruments[i]
-        quote.fill = quote.open
-        state.positions[i].is_pending = 0 if math.isnan(plan.resting_quantity) else 1
-
-
-def goes_to_market(terms: r.Terms, state: r.AccountState, i: int) -> bool:
-    return not terms.rests_closing or is_ending(state, i)
-
-
-def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
-    """Fill at market what does not rest: closings, and the closing part of a flip."""
-    plan = bar.scratch.plans[i]
-    if not goes_to_market(bar.terms, bar.state, i):
-        return
-    if plan.kind == r.REDUCE:
-        wanted = plan.side * plan.target * (1.0 / abs(bar.quotes.instruments[i].decided))
-        trade_to(bar, t, i, wanted + 0.0, False)
-    elif plan.kind == r.INCREASE and plan.notional_held < 0.0:
-        trade_to(bar, t, i, 0.0, False)
-
-
-def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
-    """Write the limit of an order as a value u, and the u that the price must go through.
-
-    NaN if there is no such price.
-    """
-    rules = r.share(r.pick_instrument(terms, i))
-    quote = quotes.instruments[i]
-    value = worsen(rules, quote.decided, -side, terms.offsets[i])
-    if rules.rounds_price:
-        value = orders.round_price(rules, value, side)
-    quote.fill = value
-    size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
-    price = margin.compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
-    through = margin.compute_value(size, is_inverse, price) if price > 0.0 else math.nan
-    scratch.plans[i].beyond_limit = through
-
-
-def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
-    """Write limit, costs and size of a resting increase, or UNPLACED."""
-    plan = bar.scratch.plans[i]
-    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
-    side = plan.side
-    set_limit(terms, quotes, scratch, i, side)
-    quote = quotes.instruments[i]
-    plan.notional_held = bar.state.positions[i].quantity * (side * abs(quote.fill))
-    kept = max(plan.notional_held, 0.0)
-    plan.allowed_by_margin = plan.target
-    is_left = plan.notional_held < 0.0 and not terms.rests_closing
-    if is_left or math.isnan(plan.beyond_limit) or not plan.target > kept:
-        plan.kind = r.UNPLACED
-        quote.fill = quote.open
-        return
-    lost = max(side * (quote.fill - quote.open), 0.0) / abs(quote.fill)
-    plan.fee_rate = max(terms.makers[i], 0.0)
-    plan.cost, plan.worsening = plan.fee_rate + lost, 0.0
-    plan.fee = orders.compute_order_fee(r.pick_instrument(terms, i), quote)
-    order_limits.cut_to_share(bar, equity, i)
-    most = find_resting_limit(bar, equity, i)
-    plan.notional_kept = kept
-    plan.notional_added = max(min(plan.target, most) - kept, 0.0)
-    plan.allowed_by_margin = find_margin_limit(bar, equity, i, most)
-    if plan.notional_added == 0.0 and plan.notional_held >= 0.0:
-        # held, and valued at the open as the others
-        plan.kind, plan.fee = r.UNPLACED, 0.0
-        quote.fill = quote.open
-
-
-def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional up to which a resting increase passes alone."""
-    plan = bar.scratch.plans[i]
-    terms, quote = bar.terms, bar.quotes.instruments[i]
-    rules, before, rate = r.share(r.pick_instrument(terms, i)), plan.notional_held, plan.fee_rate
-    most = find_margin_notional(bar, equity, i, rate, math.inf)
-    if not r.is_isolated(terms, i):
-        return most
-    balances = balance.pick_balances(terms, bar.state, i)
-    wallet = balances.cash - plan.fee
-    if before < 0.0:
-        wallet += compute_backing(rules, balances, quote.fill) + rate * before
-    room = max(wallet / (1.0 / margin.compute_setting(rules.margin, quote.initial) + rate), 0.0)
-    kept = max(before, 0.0)
-    return float(kept + min(most - kept, room))
-
-
-def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
-    """Place an order for some signed contracts at the fill of its quote, and log it."""
-    plan = bar.scratch.plans[i]
-    quotes = bar.quotes
-    rules, held = r.share(r.pick_instrument(bar.terms, i)), bar.state.positions[i].quantity
-    quote = quotes.instruments[i]
-    quantity = orders.round_quantity(rules, held, quote, wanted)
-    if quantity != held:
-        plan.resting_quantity, plan.limit_value = quantity, quote.fill
-        change = quantity - held
-        r.log_event(bar.log, t, i, Event.RESTED, quote.fill, change, abs(change) * abs(quote.fill))
-
-
-def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:
-    is_waiting = state.positions[i].is_pending == 1 and state.wallet.is_ruined == 0.0
-    return bool(is_waiting and not math.isnan(scratch.plans[i].resting_quantity))
-
-
-def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> bool:
-    is_any = False
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        if is_resting(state, scratch, i):
-            is_buy = plan.resting_quantity > state.positions[i].quantity
-            through, quote = plan.beyond_limit, quotes.instruments[i]
-            is_low = min(quote.low, quote.open) <= through
-            is_high = max(quote.high, quote.open) >= through
-            is_any = is_any or (is_low if is_buy else is_high)
-    return bool(is_any)
-
-
-def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:
-    """Return at which part of the segment a resting order fills; 2 if it does not."""
-    plan = scratch.plans[i]
-    if not is_resting(state, scratch, i):
-        return 2.0
-    side = 1.0 if plan.resting_quantity > state.positions[i].quantity else -1.0
-    start, end, through = scratch.walk[i].last, scratch.walk[i].last_end, plan.beyond_limit
-    if side * (start - through) <= 0.0:
-        return 0.0
-    if not side * (end - through) <= 0.0:
-        return 2.0
-    return float(min(max((through - start) / (end - start), 0.0), 1.0))
-
-
-def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
-    """Fill a resting order at its limit, at the maker fee, and book it."""
-    plan = bar.scratch.plans[i]
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    rules, quote = r.share(r.pick_instrument(terms, i)), quotes.instruments[i]
-    before = balance.pick_balances(terms, state, i)
-    held, wanted, limit = before.position.quantity, plan.resting_quantity, plan.limit_value
-    done = orders.trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
-    position = state.positions[i]
-    position.is_pending = 0
-    if plan.kind == r.INCREASE and r.is_isolated(terms, i):
-        wallet, _ = orders.move_margin(rules, before, wanted, limit, quote.initial)
-        if wallet - done.fee < -ROUNDING * abs(wanted * limit):
-            return
-    balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
-    plan.quantity_filled = plan.side * wanted
-    if plan.kind == r.INCREASE and r.is_isolated(terms, i):
-        post_in_full(bar, before, done, i)
-    position.factor = state.wallet.overlay
-    follow_best(state, i, held)
-    if held * wanted <= 0.0:
-        plan.opened_now = 1.0
-    elif abs(wanted) > abs(held) and plan.opened_now == 0.0:
-        plan.opened_now = 2.0
-    balance.take_from_isolated(terms, state)

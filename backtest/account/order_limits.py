@@ -1,238 +1,194 @@
-"""What limits the orders of a bar together, and how much each limit cut."""
+"""The limits that the orders of a bar share.
+
+The words are those of :mod:`.fills`, which calls this file in this order:
+
+1. :func:`scale_targets` and :func:`narrow_bands`: the cap of gross leverage, on targets and then on
+   what bands keep;
+2. :func:`cut_to_share`: ``Account(margin_share=...)``, on one increase (4.3);
+3. :func:`fit_increases`: the largest common factor of all increases at which the pool has its
+   initial margin (4.3). The pool is what all cross positions share;
+4. :func:`write_stages`: each order from its limits to its fill, in contracts. :mod:`.cut_counts`
+   counts what each limit cut.
+
+Numbers such as 4.3 are sections of ``docs/accounting.md``.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+target                what the limits of leverage leave of a decision: notional by side
+backing               money that may back the cross positions and their orders
+margin_of_others      initial margin of cross positions that do not increase: money
+common_factor         the part (0 to 1) of all increases that fills
+room                  backing less costs and margins, if a factor of increases filled
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from backtest import margin
 from backtest.account import options
 from backtest.account import records as r
 from backtest.account.balance import compute_counted, compute_needed, value_at
-from backtest.account.orders import find_limit, truncate
 from backtest.account.position import compute_uncounted
-from backtest.core.kernels import inlined
-from backtest.core.units import DAY, TOLERANCE
+from backtest.core.units import TOLERANCE
+
+# The cap of gross leverage, on targets and bands.
 
 BAND_SLACK = 0.1
-"""Share of the cap by which bands may carry gross leverage over it."""
+"""Part of the cap by which bands may carry gross leverage over it."""
+BAND_OVERRULED, BAND_KEPT = 1.0, 2.0
+"""Values of ``cap_and_band``: the cap made an order of a band, or left it though gross is over."""
 
 
-def classify_order(scratch: r.Scratch, i: int) -> int:
-    plan = scratch.plans[i]
-    return r.INCREASE if plan.target > max(plan.notional_held, 0.0) else r.REDUCE
+def classify_order(plan: r.OrderPlan) -> int:
+    """Return INCREASE for an order that adds or flips, else REDUCE."""
+    is_increase = plan.target > max(plan.notional_held, 0.0)
+    return r.INCREASE if is_increase else r.REDUCE
 
 
 def scale_targets(bar: r.AccountBar, equity: float) -> None:
-    """Scale all targets so that gross notional stays within its cap; none remains infinite."""
-    state, scratch, most = bar.state, bar.scratch, bar.terms.max_gross_leverage * equity
-    wanted, rest = 0.0, 0.0
+    """Multiply all targets in plans so that gross notional stays within its cap.
+
+    None remains infinite. An instrument without a target counts with what it holds, and is not
+    scaled.
+    """
+    state = bar.state
+    cap = bar.terms.max_gross_leverage * equity
+
+    targets = 0.0
+    held_without_target = 0.0
     for i in range(len(state.positions)):
-        plan = scratch.plans[i]
+        plan = bar.scratch.plans[i]
         if plan.kind == r.IN_BAND:
-            plan.target = most if plan.target == math.inf else plan.target
-            wanted += plan.target
+            # Infinity has no share of a sum: at most the whole cap.
+            if plan.target == math.inf:
+                plan.target = cap
+            targets += plan.target
         elif r.is_held(state, i):
-            rest += compute_notional(state, bar.quotes, i)
-    if wanted > 0.0 and wanted + rest > most:
-        factor = max(most - rest, 0.0) / wanted
+            held_without_target += compute_notional(state, bar.quotes, i)
+
+    if targets > 0.0 and targets + held_without_target > cap:
+        factor = max(cap - held_without_target, 0.0) / targets
         for i in range(len(state.positions)):
-            scratch.plans[i].target *= factor
+            bar.scratch.plans[i].target *= factor
 
 
 def narrow_bands(bar: r.AccountBar, equity: float) -> None:
-    """Take positions out of their bands where these carry gross notional over its cap."""
-    state, scratch, total = bar.state, bar.scratch, 0.0
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
+    """Make orders of positions that bands keep above their targets, to hold the cap.
+
+    Writes ``kind`` of plans where gross notional would be over the cap by more than BAND_SLACK of
+    it. Up to that, bands are left alone. Both cases are noted in ``cap_and_band``.
+    """
+    gross = compute_gross_after_orders(bar)
+    # Scaled targets add up to the cap, give or take rounding.
+    cap = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
+    if not gross > cap:
+        return
+
+    is_overruled = gross > (1.0 + BAND_SLACK) * cap
+    for i in range(len(bar.state.positions)):
+        plan = bar.scratch.plans[i]
+        is_above_target = abs(plan.notional_held) > plan.target
+        if plan.kind != r.IN_BAND or not is_above_target:
+            continue
+        if is_overruled:
+            plan.kind = classify_order(plan)
+            plan.cap_and_band = BAND_OVERRULED
+        else:
+            plan.cap_and_band = BAND_KEPT
+
+
+def compute_gross_after_orders(bar: r.AccountBar) -> float:
+    """Return the gross notional if all orders filled whole."""
+    gross = 0.0
+    for i in range(len(bar.state.positions)):
+        plan = bar.scratch.plans[i]
         if plan.kind in (r.REDUCE, r.INCREASE):
-            total += plan.target
-        elif r.is_held(state, i):
-            total += compute_notional(state, bar.quotes, i)
-    most = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
-    if total > most:
-        for i in range(len(state.positions)):
-            plan = scratch.plans[i]
-            if plan.kind == r.IN_BAND and abs(plan.notional_held) > plan.target:
-                plan.cap_and_band = BAND_KEPT
-                if total > (1.0 + BAND_SLACK) * most:
-                    plan.kind = classify_order(scratch, i)
-                    plan.cap_and_band = BAND_OVERRULED
+            gross += plan.target
+        elif r.is_held(bar.state, i):
+            gross += compute_notional(bar.state, bar.quotes, i)
+    return gross
 
 
 def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
+    """Return the notional that instrument i holds, without sign, at ``quote.fill``."""
     return float(abs(state.positions[i].quantity) * abs(quotes.instruments[i].fill))
 
 
-CAUSES = (
-    "all", "min_leverage", "max_leverage", "max_gross_leverage", "band", "margin_share",
-    "initial_margin", "venue_leverage", "wallet", "participation", "lot", "min_notional",
-    "unfilled", "cap_over_band", "band_over_cap",
-)  # fmt: skip
-(
-    ALL, MIN_LEVERAGE, MAX_LEVERAGE, MAX_GROSS, BAND, MARGIN_SHARE, INITIAL_MARGIN,
-    VENUE_LEVERAGE, WALLET, PARTICIPATION, LOT, MIN_NOTIONAL, UNFILLED, CAP_OVER_BAND,
-    BAND_OVER_CAP,
-) = range(15)  # fmt: skip
-COUNT, ASKED, HELD, CUT, DISTANCE, DAYS, NEXT_DAY = range(7)
-N_SUMS = 7
-"""Sums of a cause, as leverage: the last axis of ``Scratch.cuts``."""
-BAND_OVERRULED, BAND_KEPT = 1.0, 2.0
-"""Values of ``cap_and_band``: taken out of its band, or kept though gross is over the cap."""
-LEAST_LEVERAGE = r.NUMBERS.index("min_leverage")
-LEAST = 1e-9
-"""A limit binds if it moves a target by more than this share of it."""
-
-
-class Decision(NamedTuple):
-    """Notional as stated and after the fill, 1 / equity, and the time of the bar in ns."""
-
-    stated: float
-    reached: float
-    inverse: float
-    time: float
+# An increase, and its share of the equity.
 
 
 def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
-    """Cut the target of an increase to the margin that its share allows; return whether it is."""
+    """Cut the target of an increase to its share of the equity; return whether it was.
+
+    Writes ``target`` and ``cut_by_share`` of its plan. Never cuts below what is held: a position
+    that prices carry over its share stays (4.3).
+    """
     plan = bar.scratch.plans[i]
-    rules = r.pick_instrument(bar.terms, i)
-    if rules.margin_share == math.inf:
+    share = r.pick_instrument(bar.terms, i).margin_share
+    # No share was declared.
+    if share == math.inf:
         return False
-    most = margin.compute_largest_notional(
+
+    # margin <= share * (equity - costs), so the costs of the order count by the share.
+    target = plan.target
+    allowed_by_share = margin.compute_largest_notional(
         r.pick_margin(bar.terms, i),
-        rules.margin_share * (equity - plan.fee),
-        plan.notional_held,
-        rules.margin_share * plan.cost,
-        bar.quotes.instruments[i].initial,
-        plan.target,
+        equity=share * (equity - plan.fee),
+        held=plan.notional_held,
+        cost=share * plan.cost,
+        multiplier=bar.quotes.instruments[i].initial,
+        enough=target,
     )
-    reach = max(min(plan.target, most), plan.notional_held, 0.0)
-    plan.cut_by_share = plan.target - reach
-    plan.target = reach
-    return bool(plan.cut_by_share > 0.0)
+    cut_target = max(min(target, allowed_by_share), plan.notional_held, 0.0)
+    plan.target = cut_target
+    plan.cut_by_share = target - cut_target
+    return bool(target - cut_target > 0.0)
 
 
-def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
-    """Write the steps of an order to its fill, in contracts, into its plan."""
+# From the limits to the fill, in contracts.
+
+
+def write_stages(bar: r.AccountBar, i: int, common_factor: float) -> None:
+    """Write the stages of an order from its limits to its fill into its plan.
+
+    Called after market orders have filled, or limit orders are placed. A limit order that fills
+    later writes ``quantity_filled`` anew.
+    """
     plan = bar.scratch.plans[i]
-    state, quotes = bar.state, bar.quotes
-    before, size = plan.notional_held, plan.target
-    if plan.kind == r.INCREASE:
-        size = plan.notional_kept + factor * plan.notional_added
-        size = before if size <= before and before > 0.0 else size
-    elif plan.kind == r.UNPLACED:
-        size = before
-    unit = abs(quotes.instruments[i].fill)
-    plan.contract_notional = unit
-    plan.quantity_held = before / unit
-    plan.quantity_allowed = size / unit
-    plan.quantity_filled = plan.side * state.positions[i].quantity
-    plan.quantity_rounded = plan.quantity_filled
+    contract_notional = abs(bar.quotes.instruments[i].fill)
+    notional_allowed = compute_notional_allowed(plan, common_factor)
+    plan.contract_notional = contract_notional
+    plan.quantity_held = plan.notional_held / contract_notional
+    plan.quantity_allowed = notional_allowed / contract_notional
+
+    # What is held now is what a market order has filled, in whole lots.
+    quantity_now = plan.side * bar.state.positions[i].quantity
+    plan.quantity_filled = quantity_now
+    plan.quantity_rounded = quantity_now
+    # An order that rests fills later, or not at all.
     if bar.terms.fill == r.RESTING and not math.isnan(plan.resting_quantity):
         plan.quantity_rounded = plan.side * plan.resting_quantity
 
 
-def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Add the decisions of a bar, and what each limit took of them, to the cuts of the run."""
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        position = state.positions[i]
-        level, signal, is_kept = position.leverage, position.signal, plan.kind == r.IN_BAND
-        over = 0.0 if is_kept else plan.cut_by_share
-        reach = plan.target + over
-        overlay, before = state.wallet.overlay, plan.notional_held
-        stated = 0.0
-        if signal != 0.0:
-            stated = abs(signal) * level * equity * overlay
-        is_counted = stated < math.inf and (signal != 0.0 or before != 0.0)
-        if plan.kind == r.NO_TARGET or inverse == 0.0 or not is_counted:
-            continue
-        reached = before if is_kept else plan.quantity_filled * plan.contract_notional
-        decision = Decision(stated, reached, inverse, time)
-        add_cut(scratch, decision, i, ALL, stated - reached)
-        if plan.cap_and_band == BAND_OVERRULED:
-            add_cut(scratch, decision, i, CAP_OVER_BAND, 0.0)  # the band is overruled: no cut
-        if stated != reach:
-            level = max(level, terms.numbers[i, LEAST_LEVERAGE])
-            raised = abs(signal) * level * equity * overlay
-            most = find_limit(r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i])
-            lowered = abs(signal) * min(level, most) * equity * overlay
-            count_cut(scratch, decision, i, MIN_LEVERAGE, stated - raised)
-            count_cut(scratch, decision, i, MAX_LEVERAGE, raised - lowered)
-            count_cut(scratch, decision, i, MAX_GROSS, lowered - reach)
-        if is_kept:
-            count_cut(scratch, decision, i, BAND, reach - reached)
-        else:
-            count_cut(scratch, decision, i, MARGIN_SHARE, over)
-            count_order(bar, decision, i)
+def compute_notional_allowed(plan: r.OrderPlan, common_factor: float) -> float:
+    """Return the notional by side that margin, wallet and common factor leave."""
+    if plan.kind == r.UNPLACED:
+        return plan.notional_held
+    # No limit of margin cuts what does not increase.
+    if plan.kind != r.INCREASE:
+        return plan.target
+
+    # An increase of which nothing is left never reduces.
+    notional = plan.notional_kept + common_factor * plan.notional_added
+    if notional <= plan.notional_held and plan.notional_held > 0.0:
+        return plan.notional_held
+    return notional
 
 
-def count_over_cap(bar: r.AccountBar, gross: float) -> None:
-    """Count a close above the cap of gross leverage if bands had left it there at the fills."""
-    scratch, n, is_left = bar.scratch, len(bar.scratch.cuts) - 1, False
-    for i in range(n):
-        is_left = is_left or scratch.plans[i].cap_and_band == BAND_KEPT
-    most = bar.terms.max_gross_leverage * bar.state.wallet.equity
-    if is_left and gross > most * (1.0 + TOLERANCE):
-        scratch.cuts[n if n > 1 else 0, BAND_OVER_CAP, COUNT] += 1.0
-
-
-def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
-    """Add what margin, wallet, volume, lots and minimum took of an order to the cuts."""
-    plan = bar.scratch.plans[i]
-    scratch = bar.scratch
-    unit, reach, limited = plan.contract_notional, plan.target, plan.allowed_by_margin
-    sized, planned = plan.quantity_allowed * unit, plan.quantity_rounded * unit
-    if plan.kind in (r.INCREASE, r.UNPLACED):
-        size = sized
-        if plan.kind == r.INCREASE:
-            size = plan.notional_kept + plan.notional_added
-        of_margin = VENUE_LEVERAGE if r.pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
-        taken = size - sized if plan.kind == r.INCREASE else 0.0
-        count_cut(scratch, decision, i, of_margin, reach - limited + taken)
-        rest = WALLET if plan.kind == r.INCREASE else UNFILLED
-        count_cut(scratch, decision, i, rest, limited - size)
-    if sized != planned:
-        rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i].volume
-        held, part, left = plan.quantity_held, rules.participation * volume, plan.quantity_allowed
-        if abs(left - held) > part:
-            left = held + (part if left > held else -part)
-        slow = plan.quantity_allowed - left
-        whole = math.copysign(truncate(rules, abs(left)), left)
-        dust = max(1e-6 * rules.lot, TOLERANCE * abs(held))
-        is_small = abs(left - held) * unit < rules.min_notional
-        is_small |= dust < abs(whole - held) and abs(whole - held) * unit < rules.min_notional
-        is_skipped = is_small and abs(plan.quantity_rounded - held) <= dust
-        count_cut(scratch, decision, i, PARTICIPATION, slow * unit)
-        cause = MIN_NOTIONAL if is_skipped else LOT
-        count_cut(scratch, decision, i, cause, sized - slow * unit - planned)
-    count_cut(scratch, decision, i, UNFILLED, planned - decision.reached)
-
-
-def count_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
-    """Add a cut, in notional, unless it is rounding."""
-    if abs(cut) > LEAST * max(decision.stated, abs(decision.reached)):
-        add_cut(scratch, decision, i, cause, cut)
-
-
-@inlined
-def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
-    """Add a cut, as leverage, to those of an instrument, and of several to the account's."""
-    cuts, n = scratch.cuts, len(scratch.cuts) - 1
-    for row in (i, n):
-        if row == i or n > 1:
-            cuts[row, cause, COUNT] += 1.0
-            cuts[row, cause, ASKED] += decision.stated * decision.inverse
-            cuts[row, cause, HELD] += decision.reached * decision.inverse
-            cuts[row, cause, CUT] += cut * decision.inverse
-            cuts[row, cause, DISTANCE] += abs(cut) * decision.inverse
-            if decision.time >= cuts[row, cause, NEXT_DAY]:
-                cuts[row, cause, DAYS] += 1.0
-                cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY
-
+# The common factor: initial margin of all increases together.
 
 MOST_TRIALS = 200
 """Trials of a factor; each halves what is left of the interval, or better."""
@@ -240,150 +196,288 @@ NARROW = 1e-16
 """Width of the interval, relative to 1, at which the search ends."""
 GOLDEN = 0.3819660112501051
 """The smaller part of the golden section."""
+GOLDEN_TRIALS = 80
+"""Trials of a golden section: 0.618^80 of the interval, 2e-17, is left."""
+
+NO_ORDER = -1
+"""No order realizes a profit: that of every position is tested."""
+ALL_FLIPS = -2
+"""The orders of all flips realize the profits of their positions."""
 
 
 def fit_increases(bar: r.AccountBar) -> float:
-    """Return the largest factor in [0, 1] of increases at which the pool has initial margin."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    values = quotes.open if terms.fill == r.RESTING else quotes.fill
-    value_at(state, values, quotes.asset_fill)
-    free = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
-    free -= compute_all_uncounted(bar, -2)
-    count, only, fixed, is_whole = 0, 0, 0.0, is_joint(terms, state)
-    for i in range(len(state.positions)):
-        if scratch.plans[i].kind == r.INCREASE:
-            count, only = count + 1, i
-        elif not is_whole and r.is_held(state, i) and not r.is_isolated(terms, i):
-            quote = quotes.instruments[i]
-            notional = abs(state.positions[i].quantity) * abs(quote.fill)
-            fixed += margin.compute_initial(r.pick_margin(terms, i), notional, quote.initial)
-    if count == 1 and not is_whole and not r.is_isolated(terms, only):
-        rules, initial = r.pick_margin(terms, only), quotes.instruments[only].initial
-        plan = scratch.plans[only]
-        before, cost = plan.notional_held, plan.cost
-        rest = free - fixed - plan.fee
-        kept, added = plan.notional_kept, plan.notional_added
-        wanted = kept + added
-        limit = margin.compute_largest_notional(rules, rest, before, cost, initial, wanted)
-        if limit >= wanted or added == 0.0:
-            return 1.0
-        return float(max(limit - kept, 0.0) / added)
-    if compute_room(bar, free, fixed, 1.0) >= 0.0:
+    """Return the common factor: the largest at which the pool has initial margin (4.3).
+
+    It is 1 if the increases pass whole, 0 if no factor passes, else the upper end of the interval
+    of factors that pass. Writes the values of the account: those at ``quote.fill``, or at the open
+    where orders rest.
+    """
+    terms = bar.terms
+    state = bar.state
+    values = bar.quotes.open if terms.fill == r.RESTING else bar.quotes.fill
+    value_at(state, values, bar.quotes.asset_fill)
+
+    # Profits that do not count back no order, unless the order realizes them.
+    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
+    backing -= compute_all_uncounted(bar, ALL_FLIPS)
+
+    # Margins of brackets add up, so those of others are summed once, and a single increase has a
+    # closed form. Other requirements are of the account as a whole.
+    margin_of_others = 0.0
+    if not is_joint(terms, state):
+        margin_of_others = sum_initial_of_others(bar)
+        n_increases, last = count_increases(bar.scratch)
+        if n_increases == 1 and not r.is_isolated(terms, last):
+            return fit_single(bar, backing - margin_of_others, last)
+
+    if compute_room(bar, backing, margin_of_others, factor=1.0) >= 0.0:
         return 1.0
-    low, high = 0.0, 1.0
-    if not compute_room(bar, free, fixed, 0.0) >= 0.0:
-        low = find_passing(bar, free, fixed)
-        if math.isnan(low):
+
+    # No increase at all is the natural start. It may fail where some does not: a hedge that
+    # increases frees margin.
+    passing = 0.0
+    if not compute_room(bar, backing, margin_of_others, factor=0.0) >= 0.0:
+        passing = find_passing(bar, backing, margin_of_others)
+        if math.isnan(passing):
             return 0.0
-    return narrow(bar, free, fixed, low, high)
+    return narrow(bar, backing, margin_of_others, passing=passing, failing=1.0)
 
 
 def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
+    """Return whether the requirement is the account's, not a sum of positions."""
     has_options = options.is_walking(terms, state) or options.is_adding_options(state)
     return terms.rules.has_scenarios or has_options
 
 
-def compute_all_uncounted(bar: r.AccountBar, turned: int) -> float:
-    """Return the profit of cross positions that backs no order, less those that turn."""
-    terms, state, scratch, total = bar.terms, bar.state, bar.scratch, 0.0
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        if r.is_held(state, i) and not r.is_isolated(terms, i):
-            rules = r.pick_instrument(terms, i)
-            is_flip = plan.kind == r.INCREASE and plan.notional_held < 0.0 and turned == -2
-            if not is_flip and i != turned:
-                position, value = r.pick_position(state, i), state.positions[i].value
-                total += compute_uncounted(rules, position, value)
+def count_increases(scratch: r.Scratch) -> tuple[int, int]:
+    """Return how many instruments increase, and the index of the last of them."""
+    n_increases = 0
+    last = 0
+    for i in range(len(scratch.plans)):
+        if scratch.plans[i].kind == r.INCREASE:
+            n_increases += 1
+            last = i
+    return n_increases, last
+
+
+def sum_initial_of_others(bar: r.AccountBar) -> float:
+    """Return the initial margin of the cross positions that do not increase."""
+    total = 0.0
+    for i in range(len(bar.state.positions)):
+        if bar.scratch.plans[i].kind == r.INCREASE or not r.is_held(bar.state, i):
+            continue
+        if not r.is_isolated(bar.terms, i):
+            notional = compute_notional(bar.state, bar.quotes, i)
+            initial = bar.quotes.instruments[i].initial
+            total += margin.compute_initial(r.pick_margin(bar.terms, i), notional, initial)
     return total
 
 
-def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) -> float:
-    """Return what is free after the increases times a factor, concave in it."""
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    costs, taken, needed = 0.0, 0.0, fixed
-    is_whole = is_joint(terms, state)
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        if plan.kind == r.INCREASE:
-            size = plan.notional_kept + factor * plan.notional_added
-            if r.is_isolated(terms, i):
-                taken += factor * plan.notional_added * plan.cost_of_balance - plan.returned_by_flip
-                continue
-            costs += plan.cost * (size - plan.notional_held) + plan.fee
-            if not is_whole and size > 0.0:
-                initial = bar.quotes.instruments[i].initial
-                needed += margin.compute_initial(r.pick_margin(terms, i), size, initial)
+def fit_single(bar: r.AccountBar, backing: float, i: int) -> float:
+    """Return the common factor of the only increase, in closed form (4.3)."""
+    plan = bar.scratch.plans[i]
+    notional_wanted = plan.notional_kept + plan.notional_added
+    allowed_by_margin = margin.compute_largest_notional(
+        r.pick_margin(bar.terms, i),
+        equity=backing - plan.fee,
+        held=plan.notional_held,
+        cost=plan.cost,
+        multiplier=bar.quotes.instruments[i].initial,
+        enough=notional_wanted,
+    )
+    if allowed_by_margin >= notional_wanted or plan.notional_added == 0.0:
+        return 1.0
+    return float(max(allowed_by_margin - plan.notional_kept, 0.0) / plan.notional_added)
+
+
+def compute_all_uncounted(bar: r.AccountBar, realized: int) -> float:
+    """Return the profit of cross positions that backs no order (4.3).
+
+    It is what ``profit_counts`` leaves out. An order that closes a position makes its profit money,
+    which counts: ``realized`` is the instrument with such an order, ALL_FLIPS or NO_ORDER.
+    """
+    total = 0.0
+    for i in range(len(bar.state.positions)):
+        if not r.is_held(bar.state, i) or r.is_isolated(bar.terms, i):
+            continue
+
+        # The profit that an order realizes counts in full.
+        plan = bar.scratch.plans[i]
+        is_flip = plan.kind == r.INCREASE and plan.notional_held < 0.0
+        if i == realized or (realized == ALL_FLIPS and is_flip):
+            continue
+
+        rules = r.pick_instrument(bar.terms, i)
+        position = r.pick_position(bar.state, i)
+        total += compute_uncounted(rules, position, bar.state.positions[i].value)
+    return total
+
+
+def compute_room(
+    bar: r.AccountBar, backing: float, margin_of_others: float, factor: float
+) -> float:
+    """Return the backing that is left after a factor of all increases: money.
+
+    Negative if the factor does not pass. Concave in the factor, so that the factors that pass are
+    an interval.
+    """
+    terms = bar.terms
+    is_whole = is_joint(terms, bar.state)
+    costs = 0.0
+    paid_to_isolated = 0.0
+    initial_margin = margin_of_others
+    for i in range(len(bar.state.positions)):
+        plan = bar.scratch.plans[i]
+        if plan.kind != r.INCREASE:
+            continue
+        notional_added = factor * plan.notional_added
+        if r.is_isolated(terms, i):
+            paid_to_isolated += notional_added * plan.cost_of_balance - plan.returned_by_flip
+            continue
+
+        notional = plan.notional_kept + notional_added
+        costs += plan.cost * (notional - plan.notional_held) + plan.fee
+        if not is_whole and notional > 0.0:
+            initial = bar.quotes.instruments[i].initial
+            initial_margin += margin.compute_initial(r.pick_margin(terms, i), notional, initial)
+
     if is_whole:
-        needed = try_initial(bar, factor)
-    return free - costs - taken - needed
+        initial_margin = try_initial(bar, factor)
+    return backing - costs - paid_to_isolated - initial_margin
 
 
 def try_initial(bar: r.AccountBar, factor: float) -> float:
-    """Return the initial margin of the account with increases times a factor; restores it."""
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    for i in range(len(state.positions)):
-        plan = scratch.plans[i]
-        position = state.positions[i]
-        scratch.walk[i].quantity_aside = position.quantity
-        if plan.kind == r.INCREASE:
-            size = plan.notional_kept + factor * plan.notional_added
-            position.quantity = plan.side * size / abs(bar.quotes.instruments[i].fill)
+    """Return the initial margin of the account after a factor of all increases.
+
+    Writes the quantities after them into the account, asks, and takes them back.
+    """
+    terms = bar.terms
+    state = bar.state
+    write_increases(bar, factor)
     outlay = options.try_options(terms, state, factor)
-    needed = compute_needed(terms, state, True) + outlay
+
+    # Backing is counted here without haircuts and without options, so both are part of what is
+    # needed.
+    needed = compute_needed(terms, state, is_initial=True) + outlay
     needed += margin.compute_haircuts(terms.rules, state.held)
     if options.holds_options(state):
         needed -= compute_counted(terms, state)
+    take_increases_back(state, bar.scratch)
+    return needed
+
+
+def write_increases(bar: r.AccountBar, factor: float) -> None:
+    """Write the quantities after a factor of all increases into the account.
+
+    ``quantity_aside`` of the walk keeps the old ones for :func:`take_increases_back`.
+    """
+    for i in range(len(bar.state.positions)):
+        position = bar.state.positions[i]
+        bar.scratch.walk[i].quantity_aside = position.quantity
+        plan = bar.scratch.plans[i]
+        if plan.kind == r.INCREASE:
+            notional = plan.notional_kept + factor * plan.notional_added
+            contract_notional = abs(bar.quotes.instruments[i].fill)
+            position.quantity = plan.side * notional / contract_notional
+
+
+def take_increases_back(state: r.AccountState, scratch: r.Scratch) -> None:
+    """Write the quantities before a trial back, those of options too."""
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.walk[i].quantity_aside
     for k in range(len(state.options.before)):
         state.options.positions.quantities[k] = state.options.before[k]
-    return needed
 
 
-def find_passing(bar: r.AccountBar, free: float, fixed: float) -> float:
-    """Return any factor with room by golden section, as room is concave; NaN if there is none."""
-    low, high = 0.0, 1.0
-    left, right = GOLDEN, 1.0 - GOLDEN
-    of_left = compute_room(bar, free, fixed, left)
-    of_right = compute_room(bar, free, fixed, right)
-    for _ in range(80):
-        if of_left >= 0.0 or of_right >= 0.0:
-            return right if of_right >= 0.0 else left
-        if of_left < of_right:
-            low, left, of_left = left, right, of_right
+def find_passing(bar: r.AccountBar, backing: float, margin_of_others: float) -> float:
+    """Return any factor from 0 to 1 with room, NaN if there is none.
+
+    By golden section for the highest room, which is concave in the factor. It ends at the first
+    factor that passes.
+    """
+    low = 0.0
+    high = 1.0
+    left = GOLDEN
+    right = 1.0 - GOLDEN
+    left_room = compute_room(bar, backing, margin_of_others, left)
+    right_room = compute_room(bar, backing, margin_of_others, right)
+    for _ in range(GOLDEN_TRIALS):
+        if right_room >= 0.0:
+            return right
+        if left_room >= 0.0:
+            return left
+
+        # The highest room is not beyond the point that has less of it.
+        if left_room < right_room:
+            low = left
+            left = right
+            left_room = right_room
             right = high - GOLDEN * (high - low)
-            of_right = compute_room(bar, free, fixed, right)
+            right_room = compute_room(bar, backing, margin_of_others, right)
         else:
-            high, right, of_right = right, left, of_left
+            high = right
+            right = left
+            right_room = left_room
             left = low + GOLDEN * (high - low)
-            of_left = compute_room(bar, free, fixed, left)
+            left_room = compute_room(bar, backing, margin_of_others, left)
     return math.nan
 
 
-def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float) -> float:
-    """Return the largest factor with room between one that passes and one that does not."""
-    of_low = compute_room(bar, free, fixed, low)
-    of_high = compute_room(bar, free, fixed, high)
+def narrow(
+    bar: r.AccountBar, backing: float, margin_of_others: float, passing: float, failing: float
+) -> float:
+    """Return the largest factor with room, between one with room and one without."""
+    passing_room = compute_room(bar, backing, margin_of_others, passing)
+    failing_room = compute_room(bar, backing, margin_of_others, failing)
     for trial in range(MOST_TRIALS):
-        if not high - low > NARROW:
+        if not failing - passing > NARROW:
             break
-        middle = low + 0.5 * (high - low)
-        if trial % 2 == 0 and of_low > of_high:
-            middle = low + (high - low) * (of_low / (of_low - of_high))
-        if not low < middle < high:
-            middle = low + 0.5 * (high - low)
-        if not low < middle < high:
+
+        # Every second trial goes to where a straight line between the two rooms is 0, which is
+        # exact for a linear room; the others halve the interval.
+        middle = passing + 0.5 * (failing - passing)
+        if trial % 2 == 0 and passing_room > failing_room:
+            part = passing_room / (passing_room - failing_room)
+            on_line = passing + (failing - passing) * part
+            if passing < on_line < failing:
+                middle = on_line
+        # No float lies between the two.
+        if not passing < middle < failing:
             break
-        of_middle = compute_room(bar, free, fixed, middle)
-        if of_middle >= 0.0:
-            low, of_low = middle, of_middle
+
+        room = compute_room(bar, backing, margin_of_others, middle)
+        if room >= 0.0:
+            passing = middle
+            passing_room = room
         else:
-            high, of_high = middle, of_middle
-    return low
+            failing = middle
+            failing_room = room
+    return passing
+
+
+# The margin of one instrument alone.
+
+
+def compute_rate_alone(bar: r.AccountBar, i: int) -> float:
+    """Return the initial margin per unit of notional of instrument i held alone.
+
+    Tries a position of notional 1 on the side of the order, and takes it back.
+    """
+    rules = bar.terms.rules
+    held = bar.state.held
+    quantity = bar.scratch.plans[i].side / abs(bar.state.positions[i].value)
+    hide_others(bar.state, bar.scratch, i, quantity)
+    margin_rate = margin.compute_portfolio_requirement(rules, held, is_initial=True)
+    margin_rate += margin.compute_haircuts(rules, held)
+    show_others(bar.state, bar.scratch)
+    return margin_rate
 
 
 def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: float) -> None:
-    """Write the account as some contracts of instrument i alone; keeps the rest in scratch."""
+    """Write the account as if it held some contracts of instrument i and nothing else.
+
+    The walk keeps positions and collateral until :func:`show_others`, which must follow.
+    """
     for j in range(len(state.positions)):
         position = state.positions[j]
         scratch.walk[j].quantity_aside = position.quantity
@@ -394,7 +488,7 @@ def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: flo
 
 
 def show_others(state: r.AccountState, scratch: r.Scratch) -> None:
-    """Write back what :func:`hide_others` kept."""
+    """Write back the positions and collateral that :func:`hide_others` kept."""
     for j in range(len(state.positions)):
         state.positions[j].quantity = scratch.walk[j].quantity_aside
     for c in range(len(state.held.amounts)):

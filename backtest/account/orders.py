@@ -1,4 +1,9 @@
-"""The order of one position: its size within the limits, its price, its fees, and its fill."""
+"""The order of one position: its size within the limits, its price, its fees, and its fill.
+
+The words are those of :mod:`.fills` and :mod:`.position`. As there, a rule that lanes of a sweep
+call is free of branches on what differs between accounts. ``wanted`` are the signed contracts that
+an order is to leave, ``quantity`` those that it leaves after rounding.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,13 @@ from backtest.margin import compute_affordable, compute_setting
 
 LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""
+LOT_SLACK = 1e-6
+"""Part of a lot or a tick by which a number may miss a whole one: float rounding."""
 
 
 @inlined
 def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
+    """Return the fixed fee of an order (4.7): that of the venue, and that of the date."""
     if not rules.has_order_fee:
         return 0.0
     return rules.order_fee + quote.order_fee
@@ -24,6 +32,10 @@ def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
 def compute_counted(
     rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: Notional
 ) -> float:
+    """Return the equity that backs an order of an isolated position (`profit_counts`, 4.3).
+
+    ``held`` is by the side of the order: closing a position makes its profit money, which counts.
+    """
     if not rules.has_profit_share:
         return equity
     uncounted = p.compute_uncounted(rules, balances.position, quote.fill)
@@ -31,27 +43,35 @@ def compute_counted(
 
 
 @inlined
-def is_outside(rules: InstrumentRules, equity: float, reach: Notional, held: Notional) -> bool:
+def is_outside(rules: InstrumentRules, equity: float, target: Notional, held: Notional) -> bool:
+    """Return whether a target is outside of the band around what is held (4.2)."""
     width = rules.band * equity * (1.0 + TOLERANCE)
-    width = 0.0 if reach == 0.0 else width
-    return abs(reach - held) > width
+    # Closing has no band. Free of branches, as lanes call it.
+    width = 0.0 if target == 0.0 else width
+    return abs(target - held) > width
 
 
 @inlined
-def is_too_small(rules: InstrumentRules, unit: float, reach: Notional, held: Notional) -> bool:
+def is_too_small(
+    rules: InstrumentRules, contract_notional: float, target: Notional, held: Notional
+) -> bool:
     """Return whether an order surely stays under the minimum notional, whatever limits it.
 
-    ``unit`` is the notional of a contract. Limits leave less of an order, or a lot more. One that
-    closes has no minimum, so more than a lot must be left.
+    A bound: False says nothing. Limits leave less of an order, or a lot more.
     """
-    lot = rules.lot * unit
-    is_simple = not rules.margin.is_isolated and not rules.has_impact
-    is_simple = is_simple and rules.participation == math.inf and min(held, reach) > 2.0 * lot
-    return is_simple and abs(reach - held) + lot < rules.min_notional * (1.0 - 2.0 * TOLERANCE)
+    # A wallet, impact and volume may leave another size of the order.
+    if rules.margin.is_isolated or rules.has_impact or rules.participation < math.inf:
+        return False
+    # An order that closes has no minimum, so more than a lot must be left.
+    lot = rules.lot * contract_notional
+    if not min(held, target) > 2.0 * lot:
+        return False
+    return abs(target - held) + lot < rules.min_notional * (1.0 - 2.0 * TOLERANCE)
 
 
 @inlined
 def find_limit(rules: InstrumentRules, quote: Quote) -> float:
+    """Return the largest leverage of the account: that of the date, or the only one."""
     if rules.has_limits:
         return quote.limit
     return rules.max_leverage
@@ -61,11 +81,16 @@ def find_limit(rules: InstrumentRules, quote: Quote) -> float:
 def compute_target(
     rules: InstrumentRules, quote: Quote, equity: float, leverage: float, signal: float
 ) -> float:
-    most = find_limit(rules, quote)
+    """Return the target of a leverage and a signal: notional by side (4.1).
+
+    A leverage of NaN gives NaN, but a signal of 0 always 0.
+    """
+    # Free of branches, as lanes call it. Comparisons leave NaN as it is, min and max would not.
+    largest = find_limit(rules, quote)
     level = rules.min_leverage if leverage < rules.min_leverage else leverage
-    level = most if level > most else level  # NaN stays NaN
-    reach = abs(signal) * level * equity
-    return 0.0 if signal == 0.0 else reach
+    level = largest if level > largest else level
+    target = abs(signal) * level * equity
+    return 0.0 if signal == 0.0 else target
 
 
 @inlined
@@ -82,14 +107,19 @@ def bound_unit(rules: InstrumentRules, quote: Quote, side: float, worsening: flo
     ``worsening`` is that of the whole order. One that is cut has less impact, so a sale of linear
     contracts, or a purchase of inverse ones, has more notional by contract.
     """
-    unit = abs(p.worsen(rules, quote.fill, side, worsening))
+    of_whole_order = abs(p.worsen(rules, quote.fill, side, worsening))
     if not rules.has_impact:
-        return unit
-    least = round_worsening(rules, quote.fill, side, min(rules.slippage, worsening))
-    return max(unit, abs(p.worsen(rules, quote.fill, side, least)))
+        return of_whole_order
+    slippage = min(rules.slippage, worsening)
+    without_impact = round_worsening(rules, quote.fill, side, slippage)
+    return max(of_whole_order, abs(p.worsen(rules, quote.fill, side, without_impact)))
 
 
 def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) -> float:
+    """Return the impact of a notional as a fraction of the price (4.6): Y sigma sqrt(N / volume).
+
+    It is 0 until volatility and volume are known.
+    """
     if not (quote.adv > 0.0 and quote.sigma > 0.0):
         return 0.0
     return factor * quote.sigma * math.sqrt(notional / quote.adv)
@@ -97,40 +127,59 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) 
 
 @inlined
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
-    """Return the contracts to hold after participation, lots and minimum notional (4.4, 4.5)."""
+    """Return the contracts to hold after participation, lots and minimum notional (4.4, 4.5).
+
+    Signed contracts. Free of branches on what differs between accounts, as lanes call it.
+    """
+    # Without rules there is only float rounding: a change of nothing else does not trade.
     change = abs(wanted - held)
     if not rules.has_rounding:
-        return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
-    most, part = math.inf, math.inf
+        is_noise = wanted != 0.0 and change <= TOLERANCE * abs(held)
+        return held if is_noise else wanted + 0.0
+
+    # 4.4 Participation: the change that volume allows, in whole lots.
+    largest_change = math.inf
+    whole_change = math.inf
     if rules.participation < math.inf:
-        most = rules.participation * quote.volume
-        part = truncate(rules, most)
-    limited = held + (part if wanted > held else -part)
-    limited = 0.0 if abs(limited) < 1e-6 * rules.lot else limited
+        largest_change = rules.participation * quote.volume
+        whole_change = truncate(rules, largest_change)
+    by_volume = held + (whole_change if wanted > held else -whole_change)
+    by_volume = 0.0 if abs(by_volume) < LOT_SLACK * rules.lot else by_volume
+
+    # 4.5 Lots: the position in whole lots, toward zero. Adding 0 makes 0 of -0.
     whole = truncate(rules, abs(wanted))
+    by_lots = math.copysign(whole, wanted) + 0.0
+    # Less than a lot to add to a position that is no whole lots is nothing.
     is_adding = (wanted * held > 0.0) & (abs(wanted) >= abs(held))
-    rounded = math.copysign(whole, wanted) + 0.0  # no -0
-    # less than a lot to add to an odd position is none
-    rounded = held if is_adding & (whole < abs(held)) else rounded
-    is_same = change == 0.0
-    wanted = limited if change > most else rounded
-    change = abs(wanted - held)
-    is_dust = change <= max(1e-6 * rules.lot, TOLERANCE * abs(held))
-    is_small = change * abs(quote.fill) < rules.min_notional * (1.0 - TOLERANCE)
-    return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
+    by_lots = held if is_adding & (whole < abs(held)) else by_lots
+    quantity = by_volume if change > largest_change else by_lots
+
+    # 4.5 The minimum: what is under it is skipped, unless it closes the position.
+    rounded_change = abs(quantity - held)
+    is_noise = rounded_change <= max(LOT_SLACK * rules.lot, TOLERANCE * abs(held))
+    is_small = rounded_change * abs(quote.fill) < rules.min_notional * (1.0 - TOLERANCE)
+    is_skipped = (quantity != 0.0) & (is_noise | is_small)
+    return held if (change == 0.0) | is_skipped else quantity
 
 
 def truncate(rules: InstrumentRules, size: Contracts) -> float:
-    return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
+    """Return a size cut to whole lots, where there are any."""
+    if not rules.lot > 0.0:
+        return size
+    return floor(size * (1.0 / rules.lot) + LOT_SLACK) * rules.lot
 
 
 def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
-    """Return the value u of the price rounded to a tick against the side (accounting 4.6)."""
+    """Return the value u of the price rounded to a tick against the side (accounting 4.6).
+
+    A buyer pays the tick above, a seller gets the one below; the lowest price is one tick.
+    """
     price = value * (1.0 / rules.margin.size)
     if rules.margin.is_inverse:
         price = -rules.margin.size / value
-    steps = price * (1.0 / rules.tick)
-    whole = floor(steps + 1e-6) if side < 0.0 else 0.0 - floor(1e-6 - steps)
+    ticks = price * (1.0 / rules.tick)
+    # Free of branches, as lanes call it: 0 less the floor of the opposite is the ceiling.
+    whole = floor(ticks + LOT_SLACK) if side < 0.0 else 0.0 - floor(LOT_SLACK - ticks)
     return p.compute_value_of(rules, max(whole, 1.0) * rules.tick)
 
 
@@ -139,10 +188,15 @@ def round_worsening(rules: InstrumentRules, value: Value, side: float, worsening
     if not rules.rounds_price:
         return worsening
     filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
-    return abs((value / filled if rules.margin.is_inverse else filled / value) - 1.0)
+    # The prices of inverse contracts are as the inverse of their values.
+    price_ratio = filled / value
+    if rules.margin.is_inverse:
+        price_ratio = value / filled
+    return abs(price_ratio - 1.0)
 
 
 def floor(size: Contracts) -> float:
+    """Return the largest whole number up to a size; infinity and NaN stay what they are."""
     return float(math.floor(size)) if math.isfinite(size) else size
 
 
@@ -155,9 +209,19 @@ def fill(
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
     if rules.has_impact:
-        size = abs(quantity - held) * abs(quote.fill)
-        impact = compute_square_root_impact(rules.impact, quote, size)
-    return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
+        notional = abs(quantity - held) * abs(quote.fill)
+        impact = compute_square_root_impact(rules.impact, quote, notional)
+    return trade(
+        rules,
+        balances,
+        quote.fill,
+        quantity,
+        slippage=rules.slippage,
+        impact=impact,
+        fee_rate=fee,
+        quote=quote,
+        is_order=True,
+    )
 
 
 @inlined
@@ -172,33 +236,44 @@ def trade(
     quote: Quote,
     is_order: bool,
 ) -> Trade:
-    """Trade to a quantity at u, worsened by slippage and impact; return what it did (4.6, 4.7)."""
+    """Trade to a quantity at u, worsened by slippage and impact; return what it did (4.6, 4.7).
+
+    Only orders (``is_order``) are rounded to ticks. A change of 0 does nothing and costs nothing.
+    Free of branches on what differs between accounts, as lanes call it.
+    """
     position = balances.position
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.marked
     side = 1.0 if change > 0.0 else -1.0
+
+    # 4.6 The price, and what it costs beyond u: by impact its part, the rest is slippage.
     worsening = slippage + impact
     filled = p.worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
-    cost = change * (filled - value)
-    impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
+    price_cost = change * (filled - value)
+    impact_cost = price_cost * (impact / worsening) if impact > 0.0 else 0.0
     if rules.rounds_price:
         filled = round_price(rules, filled, side) if is_order else filled
-        cost = change * (filled - value)
+        price_cost = change * (filled - value)
+
+    # 4.7 The fee by rate, and the fixed one.
     fee = fee_rate * abs(change) * abs(filled)
     if rules.has_order_fee:
         fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
+
+    # What is left: cash pays for a cross position in full, for an isolated one its margin.
     entry = p.compute_entry(position, quantity, filled)
     if rules.margin.is_isolated:
         cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
     else:
-        cash, margin = balances.cash - change * filled, 0.0
+        cash = balances.cash - change * filled
+        margin = 0.0
     after = Balances(cash, Position(quantity, entry, margin, marked))
     return Trade(
         balances=p.charge(rules, after, fee),
         price_pnl=position.quantity * (marked - position.marked),
         fee=fee,
-        slippage=cost - impacted,
-        impact=impacted,
+        slippage=price_cost - impact_cost,
+        impact=impact_cost,
         quantity=change,
         value=filled,
     )
@@ -211,34 +286,56 @@ def move_margin(
     filled: Value,
     multiplier: float,
 ) -> tuple[float, float]:
-    """Return the cash and the posted margin after an isolated trade filled at u (accounting 3)."""
+    """Return the cash and the posted margin after an isolated trade filled at u (accounting 3).
+
+    What closes returns its share of margin and profit; what opens posts its initial margin. Free of
+    branches, as lanes call it.
+    """
     position = balances.position
-    held, margin = position.quantity, position.margin
+    held = position.quantity
     kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
-    share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
-    returned = share * (margin + p.compute_profit(position, filled))
-    left = margin * (1.0 - share) if kept > 0.0 else 0.0
+
+    # The part that closes. What it returns may be negative: a loss beyond its margin.
     is_closing = abs(held) > kept
+    closed_share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
+    returned = closed_share * (position.margin + p.compute_profit(position, filled))
+    returned = returned if is_closing else 0.0
+    margin_left = position.margin * (1.0 - closed_share) if kept > 0.0 else 0.0
+    margin_left = margin_left if is_closing else position.margin
+
+    # The part that opens.
     posted = (abs(quantity) - kept) * abs(filled)
     posted *= 1.0 / compute_setting(rules.margin, multiplier)
-    cash = (balances.cash + (returned if is_closing else 0.0)) - posted
-    return cash, (left if is_closing else margin) + posted
+    return (balances.cash + returned) - posted, margin_left + posted
 
 
 @cold
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:
-    """Return the reduction that brings the margin ratio of an isolated position to a number."""
-    position, unit = balances.position, abs(quote.fill)
+    """Return the reduction that brings the margin ratio of an isolated position to a number.
+
+    The size q that stays solves requirement(q) = ratio * (backing - cost of closing the rest).
+    """
+    position = balances.position
+    contract_notional = abs(quote.fill)
     side = p.find_side(position)
+    size = abs(position.quantity)
     worsening = round_worsening(rules, quote.fill, -side, rules.slippage)
     cost = compute_cost(rules, -side, worsening)
-    valued = abs(position.entry) if rules.margin.is_valued_at_entry else unit
-    size = abs(position.quantity)
-    spared = p.compute_backing(rules, balances, quote.fill) - cost * size * unit
-    spared -= compute_order_fee(rules, quote)
+
+    # Closing all costs the most; each contract that stays spares its part.
+    backing = p.compute_backing(rules, balances, quote.fill) - cost * size * contract_notional
+    backing -= compute_order_fee(rules, quote)
+    valued_at = contract_notional
+    if rules.margin.is_valued_at_entry:
+        valued_at = abs(position.entry)
     allowed = compute_affordable(
-        rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
+        rules.margin,
+        size,
+        valued_at,
+        ratio * cost * contract_notional,
+        ratio * backing,
+        quote.multiplier,
     )
     return fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)

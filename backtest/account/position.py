@@ -1,4 +1,22 @@
-"""One position: its value, its requirement, what backs it, where it exits, and what it pays."""
+"""One position: its value, its requirement, what backs it, where it exits, and what it pays.
+
+Lanes of a sweep call many of these rules for a group of accounts at once. Such a rule has no branch
+on what differs between accounts: it computes both sides, and chooses by a conditional expression.
+Branches on flags of :class:`.InstrumentRules` are free, as lanes compile each kind of its own.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+value                 contract value u(P) of section 1: money a contract, negative if inverse
+entry                 average value u at which the position was opened
+marked                value u up to which its profit is booked
+best                  best value u since the entry, which a trailing stop follows
+backing               what stands behind a position: its margin and profit, or all cash
+stop                  value u at which an exit acts: of a loss, a trail, a profit or the equity
+====================  ============================================================================
+
+Numbers such as 4.3 are sections of ``docs/accounting.md``.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +40,13 @@ def compute_value_of(rules: InstrumentRules, price: Price) -> float:
 @inlined
 def worsen(rules: InstrumentRules, value: Value, side: float, rate: Rate) -> float:
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
-    up, down = 1.0 + rate, 1.0 - rate
+    up = 1.0 + rate
+    down = 1.0 - rate
     if rules.margin.is_inverse:
         # 2 / 2x equals 1 / x to the last bit. The compiler would merge two divisions of the same
         # form into one per account; in this form both are computed once for all accounts.
-        up, down = 1.0 / up, 2.0 / (2.0 * down)
+        up = 1.0 / up
+        down = 2.0 / (2.0 * down)
     return value * (up if side > 0.0 else down)
 
 
@@ -50,12 +70,14 @@ def compute_requirement(
     rules: InstrumentRules, position: Position, value: Value, multiplier: float
 ) -> float:
     """Return the maintenance margin at a value u, or at the entry (`maintenance_at`)."""
-    unit = abs(position.entry) if rules.margin.is_valued_at_entry else abs(value)
-    return compute_maintenance(rules.margin, abs(position.quantity) * unit, multiplier)
+    valued_at = position.entry if rules.margin.is_valued_at_entry else value
+    notional = abs(position.quantity) * abs(valued_at)
+    return compute_maintenance(rules.margin, notional, multiplier)
 
 
 @inlined
 def find_side(position: Position) -> float:
+    """Return 1 for a long position, -1 for a short one or none."""
     return 1.0 if position.quantity > 0.0 else -1.0
 
 
@@ -69,17 +91,21 @@ def compute_stop(rules: InstrumentRules, position: Position) -> float:
 def is_stopped(rules: InstrumentRules, position: Position, value: Value) -> bool:
     """Return whether a position is held and the value u reached its stop-loss."""
     stop = compute_stop(rules, position)
-    is_through = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
-    return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
+    is_reached = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
+    return is_reached & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
 
 
 def compute_entry(position: Position, quantity: Contracts, filled: Value) -> float:
-    """Return the average entry u after a trade to a quantity, filled at u (accounting 1)."""
+    """Return the average entry u after a trade to a quantity, filled at u (accounting 1).
+
+    A reduction keeps the entry, an increase averages it, what opens or flips starts a new one.
+    """
+    # Free of branches, as lanes call it: the last case that holds decides.
     added = abs(quantity) - abs(position.quantity)
     size = abs(quantity) if quantity != 0.0 else 1.0
     average = (position.entry * abs(position.quantity) + filled * added) / size
-    kept = position.entry if added <= 0.0 else average
-    entry = filled if position.quantity * quantity <= 0.0 else kept
+    entry = position.entry if added <= 0.0 else average
+    entry = filled if position.quantity * quantity <= 0.0 else entry
     return 0.0 if quantity == 0.0 else entry
 
 
@@ -92,7 +118,9 @@ def find_adverse(position: Position, low: Value, high: Value) -> float:
 def compute_equity(rules: InstrumentRules, balances: Balances, value: Value) -> float:
     """Return what cash and position are worth at a value u."""
     backing = compute_backing(rules, balances, value)
-    return balances.cash + backing if rules.margin.is_isolated else backing
+    if rules.margin.is_isolated:
+        return balances.cash + backing
+    return backing
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: Value) -> float:
@@ -122,7 +150,9 @@ def is_failing(rules: InstrumentRules, balances: Balances, value: Value, multipl
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
     """Return the value u at which the requirement just fails, NaN if there is none."""
-    position, base = balances.position, balances.cash
+    position = balances.position
+    # What backs the position at a value of 0: all cash, or its margin less what it cost.
+    base = balances.cash
     if rules.margin.is_isolated:
         base = position.margin - position.quantity * position.entry
     return compute_liquidation_value(
@@ -132,13 +162,16 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
 
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
     """Take money from the cash, and from isolated margin once the cash is empty (accounting 3)."""
-    position = balances.position
-    cash, margin = balances.cash - amount, position.margin
-    if rules.margin.is_isolated:
-        is_empty = (cash < 0.0) & (position.quantity != 0.0)
-        missing = cash if is_empty else 0.0
-        cash, margin = 0.0 if is_empty else cash, margin + missing
-    return Balances(cash, Position(position.quantity, position.entry, margin, position.marked))
+    cash = balances.cash - amount
+    if not rules.margin.is_isolated:
+        return Balances(cash, balances.position)
+
+    # An empty wallet: the posted margin pays the rest, which is negative here. Free of branches, as
+    # lanes call it.
+    is_empty = (cash < 0.0) & (balances.position.quantity != 0.0)
+    missing = cash if is_empty else 0.0
+    left = 0.0 if is_empty else cash
+    return Balances(left, add_margin(balances.position, missing))
 
 
 NOTHING = 0
@@ -160,14 +193,18 @@ def move_value(
     """
     rate = distance
     if is_distance:
-        unit = abs(value) if value != 0.0 else 1.0
-        price = unit / rules.margin.size
+        known = abs(value) if value != 0.0 else 1.0
+        price = known / rules.margin.size
         if rules.margin.is_inverse:
-            price = rules.margin.size / unit
+            price = rules.margin.size / known
         rate = distance / price
-    is_there = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
-    rate = rate if is_there else 0.5
-    return worsen(rules, value, side, rate) if is_there else math.nan
+
+    # Free of branches, as lanes call it: a rate of .5 stands in where there is no price, so that
+    # nothing is divided by 0.
+    has_price = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
+    rate = rate if has_price else 0.5
+    moved = worsen(rules, value, side, rate)
+    return moved if has_price else math.nan
 
 
 def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:
@@ -205,31 +242,48 @@ def find_nearest_stop(
     """
     position = balances.position
     side = find_side(position)
-    kind, nearest = NOTHING, math.nan
-    stop = compute_loss_stop(rules, position, quote)
-    if not math.isnan(stop):
-        kind, nearest = STOP, stop
+    kind = NOTHING
+    nearest = math.nan
+    loss_stop = compute_loss_stop(rules, position, quote)
+    if not math.isnan(loss_stop):
+        kind = STOP
+        nearest = loss_stop
+
+    # A later stop must be nearer than the ones before it. Where there is none yet, the comparison
+    # with NaN is false, and any stop is the nearest.
     trail = compute_trail(rules, position, quote, best)
     if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
-        kind, nearest = TRAIL, trail
-    held = position.quantity if position.quantity != 0.0 else math.nan
-    root = (level - compute_equity(rules, balances, 0.0)) / held
+        kind = TRAIL
+        nearest = trail
+
+    # The equity is linear in the value u: level = equity at 0 + quantity * u.
+    quantity = position.quantity if position.quantity != 0.0 else math.nan
+    root = (level - compute_equity(rules, balances, 0.0)) / quantity
     if not math.isnan(root) and not side * (nearest - root) >= 0.0:
-        kind, nearest = DRAW, root
+        kind = DRAW
+        nearest = root
     return kind, nearest
 
 
 def follow_prices(best: Value, position: Position, quote: Quote) -> float:
     """Return the best value u since the entry after the extremes of a bar; 0 if nothing is held."""
-    reached = find_adverse(position, quote.high, quote.low)
-    best = reached if (reached - best) * find_side(position) > 0.0 else best
+    # The best extreme is the adverse one of the opposite side. Free of branches, as lanes call it.
+    extreme = find_adverse(position, quote.high, quote.low)
+    is_better = (extreme - best) * find_side(position) > 0.0
+    best = extreme if is_better else best
     return best if position.quantity != 0.0 else 0.0
 
 
 def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[float, float]:
-    """Return at which part of a segment of values u a stop acts, and the value u it fills at."""
+    """Return at which part of a segment of values u a stop acts, and the value u it fills at.
+
+    The caller knows that the segment reaches it. ``side`` is that of the position for a stop that
+    limits a loss, the opposite one for a take-profit.
+    """
+    # Crossed already: it fills where prices stand, not at its own price.
     if is_through(side, start, stop):
         return 0.0, start
+    # Within the tolerance of a segment without length.
     if end == start:
         return 1.0, end
     return min(max((stop - start) / (end - start), 0.0), 1.0), stop
@@ -238,7 +292,10 @@ def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[floa
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: Value, rate: Rate
 ) -> tuple[Balances, float]:
-    """Return the balances after a funding payment at a value u, and what was paid."""
+    """Return the balances after a funding payment at a value u, and what was paid (3).
+
+    Cash pays for a cross position; for an isolated one its margin, or the wallet first.
+    """
     position = balances.position
     paid = compute_payment(position.quantity, value, rate)
     if not rules.margin.is_isolated:
@@ -256,10 +313,16 @@ CAUTION = 4e-12
 
 
 def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
-    """Return the equity at which an account is ruined, an upper bound with its rounding."""
-    least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
-    return least * (line <= least) + line * (line > least) + CAUTION * paid_in
+    """Return the equity at which an account is ruined, an upper bound with its rounding.
+
+    Of numbers, or of arrays: it chooses the larger of two lines by products.
+    """
+    nothing_left = NOTHING_LEFT * paid_in
+    line = ruin_at * paid_in - reserve
+    larger = nothing_left * (line <= nothing_left) + line * (line > nothing_left)
+    return larger + CAUTION * paid_in
 
 
 def has_wealth(wealth: float, flows: float) -> bool:
+    """Return whether anything but rounding is left of the wealth after flows."""
     return wealth + flows > TOLERANCE * abs(flows)

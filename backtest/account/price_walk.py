@@ -12,7 +12,7 @@ from backtest.account import balance, options, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
-from backtest.account.fills import fill_resting, find_fill_place, is_any_reached
+from backtest.account.limit_orders import fill_resting, find_fill_place, is_any_reached
 from backtest.account.options import holds_options, is_walking
 from backtest.account.orders import trade
 from backtest.account.payments import liquidate_isolated

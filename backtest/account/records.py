@@ -675,7 +675,7 @@ class Scratch(NamedTuple):
 
     The arrays are columns of the walk, ``price*`` of that of collateral. ``shares`` of shape
     (n + C,) are Euler shares, ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not
-    counted), see :mod:`.order_limits`, and ``money`` the sums of the bar. ``extremes`` are the
+    counted), see :mod:`.cut_counts`, and ``money`` the sums of the bar. ``extremes`` are the
     least and the most equity on the way of prices (empty: not noted).
     """
 

@@ -38,7 +38,7 @@ CORE = (
 MODULES = (
     portfolio_kernels, core.elementary, core.black_kernels, option_values, strategy_kernels,
     option_kernels, a.money, a.records, a.options, a.balance, a.pool_liquidation, a.order_limits,
-    a.fills, a.payments, a.price_walk, bar, quiet, closes, loop,
+    a.cut_counts, a.fills, a.limit_orders, a.payments, a.price_walk, bar, quiet, closes, loop,
 )  # fmt: skip
 """Rules of the account, and the loop."""
 

@@ -15,9 +15,9 @@ from backtest import account as a
 from backtest._compile import bind_functions, bytecode
 from backtest._compile.object_code import Caller, flatten
 from backtest.account import records
+from backtest.account.cut_counts import CAUSES, N_SUMS
 from backtest.account.events import ENTRY, Entries
 from backtest.account.money import Money, sum_changes, sum_ledger
-from backtest.account.order_limits import CAUSES, N_SUMS
 from backtest.account.records import new_quotes
 from backtest.core import Progress
 from backtest.core.structs import Struct, Structs

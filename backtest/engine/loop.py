@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest import account as a
 from backtest import margin, results
 from backtest.account import records as r
+from backtest.account.cut_counts import count_over_cap
 from backtest.account.money import MONEY, POSITION_ROWS, TERM_ROWS, sum_bar, total
 from backtest.account.options import holds_options
-from backtest.account.order_limits import count_over_cap
 from backtest.core.kernels import inlined, of_options
 from backtest.core.structs import view_numbers
 from backtest.engine.closes import (

@@ -11,8 +11,8 @@ import numpy as np
 
 from backtest import core, results
 from backtest import market as m
+from backtest.account.cut_counts import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.events import Entries, Event
-from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.core import Progress
 from backtest.core.code_names import pd
 from backtest.engine.batch import Compile, Switch, run_account

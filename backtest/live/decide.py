@@ -16,9 +16,9 @@ from backtest import _compile, core, engine
 from backtest import account as accounts
 from backtest.account import AccountBar, AccountState, TradedDays, set_quotes
 from backtest.account import bar as bar_steps
+from backtest.account.cut_counts import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.events import INSIDE, STOPS, Event
 from backtest.account.money import FILL_COSTS
-from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.records import WINDOW
 from backtest.core import ParameterError, Real, format_percent, format_price, format_time, to_json
 from backtest.core.code_names import pd
