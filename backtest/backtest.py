@@ -1060,8 +1060,12 @@ class Backtest(Conditions):
 
         All leverages see the same paths. A grid is scanned upwards on 256 of them to the first that
         exceeds the bound; then the gap is narrowed on 2,000. Where a model decides, its leverage is
-        confirmed on all paths, and lowered while they exceed the bound. Above the result the
-        probability may fall again, if a policy cuts its position; ``is_monotone`` says so.
+        bisected on all paths. Above the result the probability may fall again, if a policy cuts its
+        position; ``is_monotone`` says so.
+
+        ``leverage_error`` is the standard error over paths, by the delta method: that of ln p, of
+        n paths sqrt((1 - p) / (n p)), over the slope of ln p by the log of the leverage, measured
+        on the same paths. It knows nothing of how wrong the model is.
         """
         from backtest.risk.largest_leverage import max_leverage
 

@@ -33,6 +33,10 @@ from backtest.venue import find_newest
 
 YEAR = YEAR_DAYS * DAY
 USUAL_MODELS = ("filtered", "stationary", "gbm")
+SLOPE_STEP = 0.2
+"""How far down and up, in the log of the size, the slope of the probability is measured."""
+CONFIRMED = 6
+"""Times that the answer is halved on all paths: to 1/64 of three standard errors on each side."""
 LEAST_HITS = 20
 """Expected liquidations below which paths are too few for a probability."""
 ROUGH, SEARCHED = 256, 2000
@@ -68,10 +72,13 @@ class MaxLeverage(SettingsResult):
     table : DataFrame
         A row per model, those with a volatility of today's again with the long-run one
         (``filtered, long run``), ``history`` where it has a year, and ``worst`` last: ``leverage``
-        (or the factor), ``p_liquidation`` at it with ``p_liquidation_simulation_low`` and
-        ``p_liquidation_simulation_high`` (NaN for history), ``paths`` (of history: starts) behind
-        them, ``is_monotone`` (whether the probability never fell along the scanned grid),
-        ``is_limited`` (whether no leverage allowed by venue and account reaches the probability).
+        (or the factor) and its standard error over the paths, ``leverage_error`` (NaN for history,
+        at the end of the grid, and with ``evaluations``), ``p_liquidation`` at it with
+        ``p_liquidation_simulation_low`` and ``p_liquidation_simulation_high`` (NaN for history),
+        ``paths`` (of history: starts) behind them, ``wiped_out``, the share of the first 2,000
+        paths that leave nothing (NaN as the error is), ``is_monotone`` (whether the probability
+        never fell along the scanned grid), ``is_limited`` (whether no leverage allowed by venue and
+        account reaches the probability: it is the end of the grid).
     grid : DataFrame
         The probability by leverage, a column per row, on the first 256 paths or on all starts.
     """
@@ -103,7 +110,8 @@ class MaxLeverage(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        bound, row = core.format_chance(self.settings["probability"]), self.table.iloc[-1]
+        bound = core.format_chance(self.settings["probability"])
+        row: Any = self.table.iloc[-1]
         name, chance = self.bound_by, core.format_chance(row["p_liquidation"])
         if name == HISTORY:
             past = self.settings["history"]
@@ -111,10 +119,15 @@ class MaxLeverage(SettingsResult):
             name = f"history's own frequency, {chance} there ({apart})"
         else:
             name = f"{self._describe_model(name)}, {chance} there"
+        error = f" ± {row['leverage_error']:.2g}" if row["leverage_error"] > 0.0 else ""
+        end = ", the end of those tried" if row["is_limited"] else ""
+        lost = ""
+        if row["wiped_out"] >= 0.0:
+            lost = f", and {core.format_chance(float(row['wiped_out']))} of accounts are wiped out"
         return (
-            f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
-            f"within {self.settings['horizon']} with a probability of at most {bound}; the bound "
-            f"is {name}."
+            f"Up to a {self.grid.index.name} of {self.leverage:.3g}{error}{end}, the account is "
+            f"liquidated within {self.settings['horizon']} with a probability of at most {bound}; "
+            f"the bound is {name}{lost}."
         )
 
     def _describe_model(self, name: str) -> str:
@@ -153,6 +166,8 @@ class MaxLeverage(SettingsResult):
         size, (low, high) = str(self.grid.index.name), r.name_interval("p_liquidation")
         heads = {
             "leverage": Head(size),
+            "leverage_error": Head("± its error", "over paths", "decimals"),
+            "wiped_out": Head("wiped out", "of accounts", "chance"),
             low: Head("95 % interval of the simulation", "", "chance", high),
             "paths": Head("paths", "or starts", "count"),
             "is_monotone": Head("monotone in size", "", "claim"),
@@ -289,12 +304,18 @@ class PathTrials:
         self.kept: dict[float, Any] = {}
         self.rough, self.count = min(ROUGH, self.paths.count), min(SEARCHED, self.paths.count)
 
+    def keep(self, size: float) -> PathsRunner:
+        """Return what runs accounts of a size, compiled before threads start."""
+        if size not in self.kept:
+            self.kept[size] = self.make(size)
+            _ = self.kept[size].loop
+        runner: PathsRunner = self.kept[size]
+        return runner
+
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:
         """Return how many of the first paths liquidate each size; over ``most`` it ends."""
         for size in sizes:
-            if size not in self.kept:
-                self.kept[size] = self.make(size)
-                _ = self.kept[size].loop  # compiled before threads start
+            self.keep(size)
         hits = [0] * len(sizes)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="paths") as pool:
             for first in range(0, count, self.paths.block):
@@ -310,6 +331,16 @@ class PathTrials:
                 for k, hit in zip(left, pool.map(live, runners), strict=True):
                     hits[k] += hit
         return hits
+
+    def count_ruined(self, size: float, count: int) -> int:
+        """Return how many of the first paths leave an account of a size with nothing."""
+        runner, ruined = self.keep(size), 0
+        for first in range(0, count, self.paths.block):
+            stop = min(first + self.paths.block, count)
+            self.paths.draw_all(first, stop)  # which keeps them for all sizes
+            lives = runner.run_block(first, stop)
+            ruined += int(np.sum(lives.is_ruined[:, self.bars - 1] != 0.0))
+        return ruined
 
 
 class HistoryTrials(PathTrials):
@@ -365,8 +396,22 @@ def search_leverage(
         over = [*is_over(*inside), True]
         first = over.index(True)
         best, high = [best, *inside][first], [*inside, high][first]
-    row = {"leverage": best, **measure(trials, best, count, known.get(best))}
-    row |= {"is_monotone": bool(np.all(np.diff(rough) >= 0.0)), "is_limited": best == sizes[-1]}
+    chance_there = measure(trials, best, count, known.get(best))
+    is_limited = bool(best == sizes[-1])
+    row = {
+        "leverage": best,
+        "leverage_error": math.nan,
+        **chance_there,
+        "wiped_out": math.nan,
+        "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
+        "is_limited": is_limited,
+    }
+    if isinstance(trials, HistoryTrials):
+        return row, rough  # whose starts overlap
+    row["wiped_out"] = trials.count_ruined(best, count) / count
+    if not is_limited:
+        known_chance = chance_there["p_liquidation"]
+        row["leverage_error"] = measure_error(trials, best, known_chance, most=float(sizes[-1]))
     return row, rough
 
 
@@ -387,10 +432,13 @@ def search_grid(
     for done, each in enumerate(trials):
         core.report_progress(progress, done, len(trials))
         rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
+
+    # The smallest is measured on all paths, which may make another one the smallest.
+    models = {each.name: each for each in trials if not isinstance(each, HistoryTrials)}
     least = min(rows, key=lambda name: rows[name]["leverage"])
-    for each in trials:
-        if each.name == least and not isinstance(each, HistoryTrials):
-            confirm(each, rows[least], chance)
+    while least in models:
+        confirm(models.pop(least), rows[least], chance, most=float(sizes[-1]))
+        least = min(rows, key=lambda name: rows[name]["leverage"])
     core.report_progress(progress, len(rows), len(rows))
     return Searched(sizes, rows, columns)
 
@@ -429,7 +477,9 @@ def bisect_leverage(
         hits = shares.get(best, {}).get(each.name, 0.0)
         rows[each.name] = {
             "leverage": best,
+            "leverage_error": math.nan,
             **measure(each, best, each.count, round(hits * each.count)),
+            "wiped_out": math.nan,
             "is_monotone": overs == sorted(overs),
             "is_limited": not any(overs),
         }
@@ -460,9 +510,45 @@ def measure(
     return found
 
 
-def confirm(trials: PathTrials, row: dict[str, Any], chance: float) -> None:
-    """Measure the leverage of a row on all paths, and lower it while they are over; in place."""
+def measure_error(trials: PathTrials, size: float, chance: float, *, most: float) -> float:
+    """Return the standard error of the size that is liquidated with a chance, over the paths.
+
+    By the delta method in logarithms: that of the chance of n paths, sqrt((1 - chance) / (n
+    chance)), over the slope of the chance, from sizes on both sides of it, of at most ``most``, on
+    the same paths. NaN if it has no slope, or none was liquidated.
+    """
+    smaller = size * math.exp(-SLOPE_STEP)
+    larger = min(size * math.exp(SLOPE_STEP), most)
+    fewer, more = trials.count_hits([smaller, larger], trials.count, math.inf)
+    if not more > fewer or chance == 0.0:
+        return math.nan
+
+    # Half a hit more, so that none has a logarithm.
+    slope = math.log((more + 0.5) / (fewer + 0.5)) / math.log(larger / smaller)
+    of_chance = math.sqrt((1.0 - chance) / (trials.count * chance))
+    return size * of_chance / slope
+
+
+def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: float) -> None:
+    """Bisect the leverage of a row on all paths, and scale its error to them; in place.
+
+    The first paths leave it within three of their standard errors. Where they know none, or all
+    paths are over at the lower end, it is lowered while they are over.
+    """
     count = trials.paths.count
+    size, error = row["leverage"], row["leverage_error"]
+    if error > 0.0 and count > trials.count:
+        row["leverage_error"] = error * math.sqrt(trials.count / count)
+        high = min(math.log(size) + 3.0 * error / size, math.log(most))
+        size *= math.exp(-3.0 * error / size)
+        for _ in range(CONFIRMED):
+            middle = math.exp(0.5 * (math.log(size) + high))
+            if trials.count_hits([middle], count, chance * count)[0] > chance * count:
+                high = math.log(middle)
+            else:
+                size = middle
+        row["leverage"] = size
+
     row |= measure(trials, row["leverage"], count)
     while row["p_liquidation"] > chance:
         row["leverage"] *= min((chance / row["p_liquidation"]) ** 0.25, 0.99)

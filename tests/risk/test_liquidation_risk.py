@@ -332,6 +332,21 @@ def test_it_finds_the_leverage_of_the_closed_form():
 
 
 @pytest.mark.slow
+def test_the_error_of_a_leverage_is_its_spread_over_seeds():
+    """Of 24 seeds the deviation has an error of 15 %."""
+    how = {"probability": 0.05, "horizon": "2d", "models": [models.GBM(volatility=0.8)]}
+    found = [
+        ask_test("max_leverage", still_market(), **TERMS, **how, paths=500, seed=seed)
+        for seed in range(24)
+    ]
+    spread = np.std([each.leverage for each in found], ddof=1)
+    errors = [each.table.loc["gbm", "leverage_error"] for each in found]
+    assert 0.6 < spread / np.mean(errors) < 1.5
+    assert " ± " in found[0].verdict
+    assert "of accounts are wiped out" in found[0].verdict
+
+
+@pytest.mark.slow
 def test_the_worst_model_decides():
     how = {"probability": 0.1, "horizon": "2d", "models": [models.GBM(0.3), models.GBM(1.5)]}
     found = ask_test("max_leverage", still_market(), **TERMS, **how, paths=1000)
@@ -348,6 +363,9 @@ class Tables:
     def count_hits(self, sizes, count, most):
         return [count * min(1e-3 * (size / 2.0) ** 3, 1.0) for size in sizes]
 
+    def count_ruined(self, size, count):
+        return 0.25 * self.count_hits([size], count, math.inf)[0]
+
 
 def test_the_gap_is_narrowed_to_a_hundredth():
     """1 % at 2 x 10^(1/3) = 4.31x."""
@@ -357,15 +375,43 @@ def test_the_gap_is_narrowed_to_a_hundredth():
     assert len(rough) == 16
     assert not row["is_limited"]
 
+    # Of 10,000 paths 1 % has an error of a tenth of it, and the chance grows as the cube.
+    of_chance = math.sqrt(0.99 / (10_000 * 0.01))
+    assert row["leverage_error"] == pytest.approx(4.309 * of_chance / 3.0, rel=0.01)
+    assert row["wiped_out"] == pytest.approx(0.0025, rel=0.02)
+
+
+def test_a_leverage_at_the_end_of_the_grid_has_no_error():
+    """At 4x .8 % are liquidated: no leverage that may be held reaches 1 %."""
+    row, _ = search_leverage(Tables(), np.geomspace(0.5, 4.0, 16), 0.01)
+    assert (row["leverage"], row["is_limited"]) == (pytest.approx(4.0), True)
+    assert math.isnan(row["leverage_error"])
+    assert row["wiped_out"] == pytest.approx(0.002)
+
 
 def test_a_leverage_is_lowered_until_all_paths_confirm_it():
     tables = Tables()
     tables.paths = SimpleNamespace(count=10_000)
-    row = {"leverage": 5.0}
-    confirm(tables, row, 0.01)
+    row = {"leverage": 5.0, "leverage_error": math.nan}
+    confirm(tables, row, 0.01, most=100.0)
     assert 4.2 < row["leverage"] < 4.31
     assert row["p_liquidation"] <= 0.01
     assert row["paths"] == 10_000
+
+
+@pytest.mark.parametrize("start", [3.6, 4.309, 5.2])
+def test_a_leverage_of_the_first_paths_is_bisected_on_all_of_them(start):
+    """From three errors of .3 on each side, down to 1/64; those of 40,000 paths are half."""
+    tables = Tables()
+    tables.paths = SimpleNamespace(count=40_000)
+    row = {"leverage": start, "leverage_error": 0.3}
+    confirm(tables, row, 0.01, most=100.0)
+    assert 4.309 * 0.99 < row["leverage"] <= 4.3089
+    assert row["leverage_error"] == pytest.approx(0.15)
+    assert row["paths"] == 40_000
+    near = {"leverage": 4.0, "leverage_error": 0.3}
+    confirm(tables, near, 0.01, most=4.2)
+    assert 4.1 < near["leverage"] < 4.2
 
 
 @pytest.mark.slow
