@@ -59,7 +59,11 @@ MILLISECOND = 1_000_000
 
 
 class Offer(NamedTuple):
-    """The class of ccxt, the most rows of a page by kind, and how the exchange names things."""
+    """The class of ccxt, the most rows of a page by kind, and how the exchange names things.
+
+    ``contracts`` is the place of the volume in contracts in a row of bars as the venue writes it,
+    where ccxt takes another one. ``has_costs``: the bars of inverse contracts have it in money.
+    """
 
     client: str
     limits: Mapping[str, int]
@@ -67,21 +71,24 @@ class Offer(NamedTuple):
     ends_bars: bool = False
     rate: str | None = None
     mark: str | None = None
+    contracts: int | None = None
+    has_costs: bool = False
 
 
 _THOUSAND = dict.fromkeys(COLUMNS, 1000)
 OFFERS: Mapping[str, Offer] = {
     "binance": Offer("binanceusdm", _THOUSAND, mark="markPrice"),
-    "binance-coinm": Offer("binancecoinm", _THOUSAND, mark="markPrice"),
-    "bybit": Offer("bybit", {"bars": 1000, "mark": 1000, "funding": 200}),
-    "okx": Offer("okx", dict.fromkeys(COLUMNS, 100), until="after"),
+    "binance-coinm": Offer("binancecoinm", _THOUSAND, mark="markPrice", contracts=5),
+    "bybit": Offer("bybit", {"bars": 1000, "mark": 1000, "funding": 200}, contracts=5),
+    "okx": Offer("okx", dict.fromkeys(COLUMNS, 100), until="after", contracts=5),
     "hyperliquid": Offer("hyperliquid", {"bars": 5000, "funding": 500}, ends_bars=True),
     "bitmex": Offer("bitmex", {"bars": 500, "funding": 500}),
     # An hour's payment: ccxt's own fundingRate is the sum of eight, at every hour.
-    "deribit": Offer("deribit", {"bars": 1000, "funding": 700}, rate="interest_1h"),
+    "deribit": Offer("deribit", {"bars": 1000, "funding": 700}, rate="interest_1h", has_costs=True),
 }
 """Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
-exchange and their limits (read 2026-11-20); tests compare the kinds with its ``has``.
+exchange and their limits (read 2026-11-20); tests compare the kinds with its ``has``. Volumes:
+``parse_ohlcv`` of each, and the venues' pages of candles that it names (read 2026-11-29).
 """
 
 Pages = Callable[[str, int, int], Iterator[tuple[pd.DataFrame, int]]]
@@ -269,6 +276,26 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     return make_frame(kind, table.time, np.stack(columns, axis=1))
 
 
+def give_contracts(client: Any, offer: Offer, market: Mapping[str, Any]) -> None:
+    """Let a client of ccxt read the volumes of bars in contracts, in place of coins."""
+    if offer.contracts is not None:
+        parse = client.parse_ohlcv
+
+        def parse_contracts(row: Any, market: Any = None) -> list[Any]:
+            return [*parse(row, market)[:5], client.safe_number(row, offer.contracts)]
+
+        client.parse_ohlcv = parse_contracts
+
+    if offer.has_costs and market.get("inverse"):
+        convert, size = client.convert_trading_view_to_ohlcv, float(market["contractSize"])
+
+        def convert_costs(chart: Mapping[str, Any], *names: Any) -> Any:
+            contracts = [float(cost) / size for cost in chart.get("cost", ())]
+            return convert({**chart, "volume": contracts}, *names)
+
+        client.convert_trading_view_to_ohlcv = convert_costs
+
+
 class Exchange(NamedTuple):
     client: Any
     request: Request
@@ -432,6 +459,7 @@ def fetch_market(
         )
     chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
     facts["instrument"] = str(chosen["id"])
+    give_contracts(client, OFFERS[source], chosen)
     pages = Exchange(client, request, str(chosen["symbol"])).pages
     fetched = fetch_kinds(folder, request, facts, pages, start, until, report)
     return add_listing(fetched, partial(read_exchange_listing, client, source, chosen, now))

@@ -620,6 +620,9 @@ def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
         "min_quantity": read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount"),
         "min_notional": read_number(limits.get("cost") or {}, "min", f"{place}.limits.cost"),
     }
+    bybit = info.get("lotSizeFilter") if info else None
+    if stated["min_notional"] is None and isinstance(bybit, Mapping):
+        stated["min_notional"] = read_number(bybit, "minNotionalValue", f"{place}.lotSizeFilter")
     filters = info.get("filters") if info else None
     if isinstance(filters, list):
         raw = read_filters([each for each in filters if isinstance(each, Mapping)], place)

@@ -272,6 +272,9 @@ class Fake:
         self.faults = [*faults]
         self.calls: list[tuple[str, int]] = []
 
+    def parse_ohlcv(self, row, market=None):
+        return row
+
     def load_markets(self) -> dict[str, dict[str, Any]]:
         spot = {"id": "BTCUSDT", "symbol": "BTC/USDT", "contract": False}
         swap = {"id": "BTCUSDT", "symbol": "BTC/USDT:USDT", "contract": True}

@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import backtest as bt
 from backtest.venue import listing, preset_files
 from backtest.venue.listing import name_plainly
-from tests.kit import check_refused
+from tests.kit import check_refused, market_of
 
 FILE = Path(__file__).parents[1] / "data" / "listing_tiers.json"
 DAY = "2026-09-29"
@@ -140,6 +141,42 @@ def test_orders_are_whole_multiples_of_a_smallest_order_over_the_lot():
     entry["filters"][1]["minQty"] = entry["filters"][2]["minQty"] = "3"
     contract = read({"exchangeInfo": {"symbols": [entry]}, "tiers": TIERS}).contract
     assert (contract.lot, contract.min_quantity, contract.order_step) == (1.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize("form", ["MIN_NOTIONAL", "NOTIONAL", "limits.cost", "minNotionalValue"])
+def test_orders_under_the_listed_least_notional_are_none_but_those_that_close(form):
+    """1,000 at a price of 1: 60 is under 100; 600 is not, nor a change by 60 of it; 0 closes 90."""
+    entry, market = copy.deepcopy(ENTRY), copy.deepcopy(MARKET)
+    market["limits"]["cost"] = {"min": None}
+    given: dict[str, Any] = {"tiers": TIERS}
+    if "NOTIONAL" in form:
+        name = {"MIN_NOTIONAL": "notional", "NOTIONAL": "minNotional"}[form]
+        entry["filters"][3] = {"filterType": form, name: "100"}
+        given["exchangeInfo"] = {"symbols": [entry]}
+    elif form == "limits.cost":
+        market["limits"]["cost"] = {"min": 100.0}
+        given["markets"] = {PNUT: market}
+    else:
+        market["info"] = {"lotSizeFilter": {"minNotionalValue": "100"}}
+        given["markets"] = {PNUT: market}
+    free = {"fees.taker": 0.0, "slippage.rate": 0.0}
+    venue = read(given).override(free)
+    assert venue.contract.min_notional == 100.0
+
+    targets = [0.06, 0.6, 0.66, 0.54, 0.09, 0.0, 0.0]
+    bars = market_of(np.ones(7)).with_columns(target=targets)
+    account = bt.Account(capital=1_000, band=0.0)
+    result = bt.run(bars, Follow(), venue=venue, account=account, compile=False)
+    assert result.bars["position"].tolist() == [0, 0, 600, 600, 600, 90, 0]
+    assert "min_notional" in result.target_cuts().to_string()
+
+
+class Follow(bt.Policy):
+    def observe(self, market):
+        return {"target": market.columns["target"]}
+
+    def leverage(self, bar, account):
+        return bar.target
 
 
 @pytest.mark.parametrize(("given", "said"), [
