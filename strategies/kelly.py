@@ -48,6 +48,9 @@ class Kelly(Policy):
     fails_when: ClassVar[str] = (
         "A good year that ends: the drift of the window is still high when the fall begins."
     )
+    charts: ClassVar[Mapping[str, str]] = {
+        "limit": "Largest leverage at which the floor is broken with the given probability."
+    }
     fraction: Annotated[float, Range(0.05, 2.0, "of full Kelly", when=("floor_loss", 0.0))] = 0.5
     window: Annotated[int, Range(24, 50_000, "bars", log=True)] = 2160
     shrinkage: Annotated[float, Range(0.0, 10.0, "squared standard errors")] = 1.0

@@ -1,5 +1,6 @@
 """A volatility target: more leverage in calm markets, less in volatile ones."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -34,6 +35,9 @@ class VolTarget(Policy):
     fails_when: ClassVar[str] = (
         "A crash out of a calm market: the leverage is highest when the fall begins."
     )
+    charts: ClassVar[Mapping[str, str]] = {
+        "kappa": "Factor of the target that the policy learned from its own error; 1 learned none."
+    }
     takes_arrays: ClassVar[bool] = True
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[

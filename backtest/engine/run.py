@@ -30,7 +30,14 @@ from backtest.policies.lookahead import observe_checked
 from backtest.results.manifest import change_policy, write_manifest
 from backtest.results.record import OptionFields, Outcome
 from backtest.results.result import Result
-from backtest.results.run_data import Before, Quotes, RunOptions, find_stands, share_causes
+from backtest.results.run_data import (
+    Before,
+    ChartedColumn,
+    Quotes,
+    RunOptions,
+    find_stands,
+    share_causes,
+)
 from backtest.results.run_record import BenchmarkLike
 from backtest.signals.rules import SignalRule, resolve_signal, write_note
 
@@ -97,6 +104,7 @@ def run_switched(test: Conditions, segments: Sequence[Segment], *, compile: bool
     return dataclasses.replace(
         result,
         policies={name: core.pick_value(segments[-1].policy, name) for name in result.names},
+        charted={},
         overlay=segments[-1].overlay or result.overlay,
         manifest=change_policy(result.manifest, {"text": text, "switches": rows}),
         no_fill="" if has_traded else "no parameters of any segment traded",
@@ -188,6 +196,21 @@ def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
         for label, each in zip(labels, setup.observed, strict=False)
         for column, values in each.columns.items()
     }
+
+
+def find_charted(setup: Setup) -> dict[str, ChartedColumn]:
+    """Return the columns that policies ask pages to draw, as known at the closes of the run."""
+    closes = setup.markets.time[setup.first :] + setup.markets.interval
+    found = {}
+    for label, each in zip(label_names(setup.markets).values(), setup.observed, strict=False):
+        decided = each.market.time + each.market.interval
+        rows = np.searchsorted(decided, closes, side="right") - 1
+        for name, text in type(each.policy).charts.items():
+            if name not in each.columns:
+                continue
+            values = np.where(rows >= 0, each.columns[name][np.maximum(rows, 0)], np.nan)
+            found[f"{name} of {label}" if label else name] = ChartedColumn(text, values)
+    return found
 
 
 def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -298,6 +321,7 @@ def finish(setup: Setup, outcome: Any) -> Result:
         no_fill=explain(kept, outcome, closes, rows),
         traded=outcome.traded,
         options=options,
+        charted=find_charted(setup),
     )
     if result.has_one_position or not np.any(outcome.entries["kind"] == Event.CAUSED):
         return result

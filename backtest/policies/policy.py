@@ -192,6 +192,8 @@ class Policy(Parameterized):
 
     fails_when: ClassVar[str] = ""
     """In one sentence, the market in which the rule does badly; optional."""
+    charts: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Columns of ``observe`` that the page of a run draws, each with a sentence; optional."""
     takes_arrays: ClassVar[bool] = False
     """Whether ``observe`` also takes numbers of shape (k,), or prices of shape (n_bars, k).
 

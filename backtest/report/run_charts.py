@@ -202,6 +202,16 @@ MIN_WINDOW = 8
 """Samples of a rolling window below which none is drawn."""
 
 
+def list_charted(result: Result) -> list[Shown]:
+    """Return a chart of each column that the policies ask to be drawn."""
+    index = core.utc_index(result.span.named)
+    return [
+        ShownChart(name.replace(" ", "_"), core.capitalize(name), column.text,
+                   pd.DataFrame({name: column.values}, index=index), height=240)
+        for name, column in result.charted.items()
+    ]  # fmt: skip
+
+
 def list_rolling(result: Result) -> list[Shown]:
     """Return rolling windows of 90 days, or a quarter of the run if that is less."""
     periods, samples = result.span.periods, result.samples

@@ -392,6 +392,8 @@ def list_parts(result: Result) -> list[Part]:
              lambda: [tabulate_promises(result)], "both"),
         Part("target", "Realized volatility over the target", "The factors multiply.",
              lambda: [tabulate_factors(result)]),
+        Part("computed", "What the policy computed", "Columns that it decides on, at closes.",
+             lambda: run_charts.list_charted(result)),
         Part("returns", "Returns", "By month and year, and how they are distributed.",
              lambda: run_charts.list_returns(result)),
         Part("rolling", "Over time", "How steady the account was.",

@@ -28,7 +28,7 @@ from backtest.results.option_profit import OptionQuotes, OptionTerms
 from backtest.results.performance import annualize_ratios, compound_growth, divide, sampled_returns
 from backtest.results.phases import describe_phases, find_phases, measure_phases
 from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
-from backtest.results.run_data import Before, Quotes, RunOptions
+from backtest.results.run_data import Before, ChartedColumn, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
 from backtest.results.tables import attribute_money, attribution_table, find_settlement
@@ -451,6 +451,8 @@ class Result(RunRecord, core.SavedResult):
             table[f"price of {asset.name}"] = self.asset_marks[:, c]
         if isinstance(constant := self._constant, EqualRisk):
             table[EQUAL_RISK] = constant.unit
+        for name, column in self.charted.items():
+            table[f"{CHARTED} {name}"] = column.values
         events = {name: self.entries[name] for name in ENTRY.names or ()}
         return {"bars": table, "positions": list_positions(self), "events": events}
 
@@ -461,6 +463,7 @@ class Result(RunRecord, core.SavedResult):
             state[NO_EQUAL_RISK] = constant.why
         else:
             state[EQUAL_RISK] = [constant.leverage, constant.final_equity]
+        state[CHARTED] = {name: column.text for name, column in self.charted.items()}
         core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
 
@@ -518,6 +521,10 @@ class Result(RunRecord, core.SavedResult):
             no_fill=stored["no_fill"],
             traded=read_traded(stored["traded"]),
             options=read_options(stored["options"], wide) if "options" in stored else None,
+            charted={
+                name: ChartedColumn(text, bars[f"{CHARTED} {name}"].to_numpy())
+                for name, text in stored[CHARTED].items()
+            },
         )
         vars(made)[SETTLEMENT] = str(stored[SETTLEMENT])
         if NO_EQUAL_RISK in stored:
@@ -566,6 +573,7 @@ class CountedResult(NamedTuple):
     metrics: Mapping[str, float]
 
 
+CHARTED = "charted"
 EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage and final equity."""
 SETTLEMENT = "settlement"

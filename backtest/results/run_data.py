@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -119,6 +119,13 @@ class RunOptions:
         return found
 
 
+class ChartedColumn(NamedTuple):
+    """A column that a policy observed, by bar of the run, and what it says."""
+
+    text: str
+    values: FloatArray
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RunData:
     """The data of a run; ``RunRecord`` adds measures and tables, ``Result`` the analyses.
@@ -129,8 +136,9 @@ class RunData:
     ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
     was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
     was loaded, and ``policies`` empty. ``setup`` is what the loop began with; ``target_cut_rows``
-    are the rows of the table ``target_cuts``. ``options`` are those that were
-    held, None without any.
+    are the rows of the table ``target_cuts``. ``options`` are those that were held, None without
+    any. ``charted`` are columns that policies ask pages to draw, by name; none of a walk through
+    several parameter sets.
     """
 
     policies: Mapping[str, Policy]
@@ -162,6 +170,7 @@ class RunData:
     no_fill: str = ""
     traded: TradedDays | None = None
     options: RunOptions | None = None
+    charted: Mapping[str, ChartedColumn] = field(default_factory=dict)
 
     @property
     def has_one_instrument(self) -> bool:

@@ -12,6 +12,8 @@ from scipy import stats
 import backtest as bt
 from backtest import indicators, strategies
 from backtest.margin.brackets import read_rules
+from backtest.report.render import write_html
+from backtest.report.write import build_page
 from backtest.results import calibration
 from backtest.strategies.margin_buffer import find_notional
 from tests.kit import YEAR, ask_test, bars_market, check_refused, free_venue, live, market_of, walk
@@ -139,6 +141,28 @@ def test_feedback_sees_the_leverage_that_the_policy_decides(power: float):
         factor = float(np.clip(factor * (1.0 + 0.05 * (1.0 - realized / 0.5)), 0.5, 2.0))
         assert kappa[24 + n] == pytest.approx(factor, rel=1e-9)
     assert 0.5 < factor < 2.0
+
+
+def test_the_factor_that_a_target_learned_is_on_its_page(tmp_path):
+    """Of a run and of the saved one, also where the policy decides on longer bars."""
+    market = bt.Market.sample(bars=200)
+    policy = strategies.VolTarget(half_life=24.0, feedback=0.05)
+    result = live(market, policy, compile=False)
+    drawn = result.charted["kappa"].values
+    np.testing.assert_array_equal(drawn, policy.observe(market)["kappa"])
+    loaded = bt.Result.load(result.save(tmp_path))
+    np.testing.assert_array_equal(loaded.charted["kappa"].values, drawn)
+    for one in (result, loaded):
+        page = build_page(one)
+        assert "Factor of the target that the policy learned" in write_html(page)
+    plain = live(market, strategies.VolTarget(half_life=24.0), compile=False)
+    assert not plain.charted
+    assert "What the policy computed" not in write_html(build_page(plain))
+
+    asked = live(market, policy, decision_interval="4h", compile=False).charted["kappa"].values
+    columns = policy.observe(market.resample("4h"))["kappa"]
+    known = np.concatenate((np.full(3, np.nan), np.repeat(columns, 4)))[: len(asked)]
+    np.testing.assert_allclose(asked, known)
 
 
 def test_feedback_of_lanes_of_parts_and_of_sweeps_is_that_of_one():
