@@ -48,6 +48,24 @@ def test_compiled_runs_of_random_accounts_are_plain_runs(make, monkeypatch):
         assert is_same(run_engine(case, is_compiled=False), compiled), seed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["continue", "12h", "halt", "next month"])
+def test_compiled_pauses_after_equity_stops_are_plain_ones(after):
+    """Of one position and of two, with a fund's expense: stops and pauses by the bit."""
+    fund = make_venue(taker=1e-3).override({"contract": {"expense": 0.02}})
+    account = bt.Account(capital=10_000.0, equity_stop=0.03, after_stop=after)
+    pair = simulate_pair(1_000)
+    for market in (pair["AAA"], pair):
+        terms = {"venue": fund, "account": account}
+        compiled, plain = (
+            bt.run(market, Hold(3.0), **terms, compile=is_compiled) for is_compiled in (True, False)
+        )
+        assert compiled.manifest["compiled"] == "yes"
+        assert plain.metrics["stops"] >= 1.0
+        assert plain.metrics["expense"] > 0.0
+        assert is_same(compiled, plain)
+
+
 class Tabled(bt.Policy):
     def observe(self, market):
         return {"rise": np.sign(market.close - market.open)}
