@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from backtest.account.options import close_options, is_walking, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
     from backtest.account.orders import move_margin
-    from backtest.account.payments import charge_interest, compute_pool_backing, compute_pool_needed
-    from backtest.account.payments import compute_pool_ratio, write_settings
-    from backtest.account.pool_liquidation import find_segment, find_value_with_options
-    from backtest.account.pool_liquidation import is_far_with_options, is_moved_by, measure_shares
-    from backtest.account.pool_liquidation import write_parts
+    from backtest.account.margin_calls import compute_pool_backing, compute_pool_needed
+    from backtest.account.margin_calls import compute_pool_ratio
+    from backtest.account.margin_moves import write_settings
+    from backtest.account.payments import charge_interest
+    from backtest.account.causes import measure_shares, write_parts
+    from backtest.account.option_pool import find_segment, find_value_with_options
+    from backtest.account.option_pool import is_far_with_options, is_moved_by
     from backtest.account.quiet import InitialBracket, One, Prices, close_quietly
     from backtest.account.quiet import compute_equity_of_one, compute_in_bracket, fill_at_open
     from backtest.account.quiet import finish_at_close, find_initial_bracket
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from backtest.account.quiet import pick_prices, value_one
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
-    from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, note_extremes
-    from backtest.account.price_walk import stop_position
+    from backtest.account.exits import find_stop, stop_position
+    from backtest.account.price_walk import aim_at_leg, choose_turns, note_extremes
 else:
     __getattr__ = find_lazily(__name__, {
         "account.account": (
@@ -55,19 +57,19 @@ else:
             "count_quiet_decisions may_use_fast_path open_bar plan_quietly process_bar "
             "set_quotes take_fast_path"
         ),
+        "account.causes": "measure_shares write_parts",
         "account.money": "clear_ledger",
         "account.options": "close_options is_walking price_options",
         "account.orders": "compute_square_root_impact compute_target fill is_outside move_margin",
-        "account.payments": (
-            "charge_interest compute_pool_backing compute_pool_needed compute_pool_ratio "
-            "write_settings"
-        ),
-        "account.pool_liquidation": (
-            "find_segment find_value_with_options is_far_with_options is_moved_by measure_shares "
-            "write_parts"
+        "account.margin_calls": "compute_pool_backing compute_pool_needed compute_pool_ratio",
+        "account.margin_moves": "write_settings",
+        "account.payments": "charge_interest",
+        "account.option_pool": (
+            "find_segment find_value_with_options is_far_with_options is_moved_by"
         ),
         "account.position": "charge compute_entry compute_root find_line follow_prices",
-        "account.price_walk": "aim_at_leg choose_turns find_stop note_extremes stop_position",
+        "account.exits": "find_stop stop_position",
+        "account.price_walk": "aim_at_leg choose_turns note_extremes",
         "account.quiet": (
             "InitialBracket One Prices close_quietly compute_equity_of_one "
             "compute_in_bracket fill_at_open finish_at_close "

@@ -1,10 +1,43 @@
-"""A bar of an account: the eight steps, in order."""
+"""A bar of an account: the eight steps of section 2 of ``docs/accounting.md``, in order.
+
+:func:`process_bar` is a bar of any account. Its steps are functions of the other files of this
+room: flows, funding and interest in :mod:`.payments`, margin calls in :mod:`.margin_calls`, orders
+in :mod:`.fills` and :mod:`.limit_orders`, the way of the prices in :mod:`.price_walk`, liquidations
+in :mod:`.liquidation` and :mod:`.pool_liquidation`, ruin in :mod:`.ruin`, options in
+:mod:`.options`.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+equity                what cash, positions, collateral and options are worth, without the reserve
+equity_before         the equity at the last close
+wealth                equity and reserve
+reserve               money outside of the account that tops it up after a margin call
+unit                  value of a share of the account: its return, whatever is paid in or out
+pending decision      what the policy decided at the last close, and has not filled
+quote.fill            value u at which decisions fill: the open, or a close
+mark                  price by which the venue values and liquidates; the last price trades
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
 import math
 
-from backtest.account import balance, fills, limit_orders, money, options, payments, price_walk
+from backtest.account import (
+    balance,
+    equity_floors,
+    exits,
+    fills,
+    limit_orders,
+    margin_calls,
+    margin_moves,
+    money,
+    options,
+    payments,
+    price_walk,
+    ruin,
+)
 from backtest.account import records as r
 from backtest.account.cut_counts import count_decisions
 from backtest.account.events import Event
@@ -19,14 +52,24 @@ HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_ex
 
 def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> bool:
     """Return whether the rules of the account allow bars in which only prices move."""
-    may_use = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == r.AT_OPEN
-    may_use = may_use and len(state.held.amounts) == 0 and not terms.has_time_stop
-    may_use = may_use and len(state.options.targets) == 0
-    may_use = may_use and len(feed.multiplier) == 1 and len(feed.initial) == 1
-    may_use = may_use and len(feed.costs) == 1
+    # Interest, margin calls and time stops act in bars without a fill. Limit orders and fills at a
+    # close need other prices than the open.
+    if terms.has_interest or terms.margin_call != 0.0 or terms.has_time_stop:
+        return False
+    if terms.fill != r.AT_OPEN:
+        return False
+
+    # Collateral and options have prices of their own.
+    if len(state.held.amounts) > 0 or len(state.options.targets) > 0:
+        return False
+
+    # What changes by date must be written into the rules, bar by bar.
+    if len(feed.multiplier) != 1 or len(feed.initial) != 1 or len(feed.costs) != 1:
+        return False
     for i in range(len(state.positions)):
-        may_use = may_use and terms.flags[i, HAS_ORDER_FEE] == 0 and terms.flags[i, HAS_EXITS] == 0
-    return bool(may_use)
+        if terms.flags[i, HAS_ORDER_FEE] != 0 or terms.flags[i, HAS_EXITS] != 0:
+            return False
+    return True
 
 
 def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
@@ -183,95 +226,158 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
 def process_bar(bar: r.AccountBar, t: int) -> None:
     """Take the account through bar t: the eight steps of accounting 2, in order."""
     wallet = bar.state.wallet
-    before, wealth = wallet.equity, wallet.equity + wallet.reserve
-    open_bar(bar, t, before)
-    finish_bar(bar, t, before, wealth)
+    equity_before = wallet.equity
+    wealth_before = wallet.equity + wallet.reserve
+    open_bar(bar, t, equity_before)
+    finish_bar(bar, t, equity_before, wealth_before)
 
 
-def finish_bar(bar: r.AccountBar, t: int, before: float, wealth: float) -> None:
-    """Take an account from its fills at the open to the close: the way of the prices, and step 8.
+def open_bar(bar: r.AccountBar, t: int, equity_before: float) -> None:
+    """Take an account through the steps up to the way of the prices: 0 to 6.
 
-    ``before`` and ``wealth`` are the equity at the last close, without and with the reserve.
+    ``equity_before`` is that at the last close. Events in the log have the number of their step.
     """
-    terms, state = bar.terms, bar.state
+    terms = bar.terms
     step = bar.log.step
-    step[0] = 7
-    price_walk.walk(bar, t)
-    if terms.fill == r.RESTING:
-        price_walk.stamp_openings(terms, state, 1.0 * bar.feed.time[t])
-        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet.is_ruined == 0.0:
-            count_decisions(bar, t, before)
-    follow_bests(bar)
-    step[0] = 8
-    if terms.fill == r.LATE:
-        for i in range(len(state.positions)):
-            bar.scratch.walk[i].carried = state.positions[i].quantity
-            if bar.quotes.instruments[i].is_last == 1:
-                state.positions[i].is_pending = 0
-        if t > 0:
-            fill_pending(bar, t)
-    close_bar(bar, t, wealth)
+    start_bar(bar, t)
 
-
-def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
-    """Take an account of some equity before through the steps up to the way of the prices."""
-    terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
-    set_quotes(terms, feed, quotes, t)
-    price_walk.keep_distances(bar)
-    money.clear_ledger(ledger)
-    state.wallet.pool_failed = 0.0
-    price_walk.begin_day(bar, t)
-    price_walk.keep_pause(bar, t)
-    step = bar.log.step
+    # 0. Decisions that fill at the close that made them, and the market data of options.
     step[0] = 0
     if terms.fill == r.EARLY and t > 0:
-        for i in range(len(state.positions)):
-            if r.is_held(state, i):
-                balance.mark_to_ledger(state, i, quotes.instruments[i].fill, ledger)
-        fill_pending(bar, t)
-        for pool in range(len(state.calls)):
-            if ledger[pool].calls_met + ledger[pool].calls_failed > 0.0:
-                state.calls[pool].is_open = state.calls[pool].is_called = 0
+        fill_early(bar, t)
     options.open_options(bar, t)
-    options.book_profits(state, ledger)
+    options.book_profits(bar.state, bar.ledger)
+
+    # 1. Deposits, withdrawals, conversion, top-ups.
     step[0] = 1
     payments.take_flows(bar, t)
-    if state.wallet.is_converting == 1.0:
-        state.wallet.is_converting = 0.0
-        balance.value_at(state, quotes.open, quotes.asset_open)
-        balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
-    payments.answer_calls(bar, t)
-    rescale_unit(state, ledger, before)
-    moved = money.total(ledger, money.MONEY.flows) + money.total(ledger, money.MONEY.top_up)
-    if terms.equity_stop > 0.0 and moved != 0.0 and before > 0.0:  # flows leave the stop unchanged
-        state.wallet.highest = max(state.wallet.highest * ((before + moved) / before), 0.0)
-    if len(feed.days) > 0:
-        state.wallet.day_open += moved
-        state.wallet.week_open += moved
+    if bar.state.wallet.is_converting == 1.0:
+        convert_collateral(bar, t)
+    margin_calls.answer_calls(bar, t)
+    follow_flows(bar, equity_before)
+
+    # 2. Funding at the open, paid by the position carried into it.
     step[0] = 2
-    payments.settle_funding(bar, t, 1)
-    options.expire_options(bar, t, 0, options.ENDLESS)
+    payments.settle_funding(bar, t, is_open=1)
+    options.expire_options(bar, t, is_inside=0, before=options.ENDLESS)
+
+    # 3. Interest since the last open; before the first bar there is none.
     step[0] = 3
     if terms.has_interest and t > 0:
         payments.charge_interest(bar, t)
+
+    # 4. The gap: liquidations and stops at the open, before the trader can act.
     step[0] = 4
-    price_walk.check_gap(bar, t)
-    price_walk.stop_by_time(bar, t, 1.0 * feed.time[t])
+    exits.check_gap(bar, t)
+    exits.stop_by_time(bar, t, 1.0 * bar.feed.time[t])
+
+    # 5. The fill of the decision. The first bar never trades: nothing was decided.
     step[0] = 5
     if terms.fill in (r.AT_OPEN, r.RESTING) and t > 0:
         fill_pending(bar, t)
-    price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
-    price_walk.keep_distances(bar)
+    exits.stamp_openings(terms, bar.state, 1.0 * bar.feed.time[t])
+    exits.keep_distances(bar)
+
+    # 6. Funding inside the bar, on the position held now.
     step[0] = 6
-    payments.settle_funding(bar, t, 0)
-    options.expire_options(bar, t, 1, options.ENDLESS)
+    payments.settle_funding(bar, t, is_open=0)
+    options.expire_options(bar, t, is_inside=1, before=options.ENDLESS)
+
+
+def finish_bar(bar: r.AccountBar, t: int, equity_before: float, wealth_before: float) -> None:
+    """Take an account from its fills at the open to the close: steps 7 and 8.
+
+    The equity at the last close comes without and with the reserve.
+    """
+    terms = bar.terms
+    step = bar.log.step
+
+    # 7. The walk along the prices, in which limit orders fill.
+    step[0] = 7
+    price_walk.walk(bar, t)
+    if terms.fill == r.RESTING:
+        exits.stamp_openings(terms, bar.state, 1.0 * bar.feed.time[t])
+        if len(bar.scratch.cuts) > 0 and t > 0 and bar.state.wallet.is_ruined == 0.0:
+            count_decisions(bar, t, equity_before)
+    follow_bests(bar)
+
+    # 8. The close, at which late decisions fill first.
+    step[0] = 8
+    if terms.fill == r.LATE:
+        fill_late(bar, t)
+    close_bar(bar, t, wealth_before)
+
+
+def start_bar(bar: r.AccountBar, t: int) -> None:
+    """Write the quotes of the bar, empty its ledger, and begin its day."""
+    set_quotes(bar.terms, bar.feed, bar.quotes, t)
+    exits.keep_distances(bar)
+    money.clear_ledger(bar.ledger)
+    bar.state.wallet.pool_failed = 0.0
+    equity_floors.begin_day(bar, t)
+    equity_floors.keep_pause(bar, t)
+
+
+def fill_early(bar: r.AccountBar, t: int) -> None:
+    """Fill decisions at the close that made them (``"same_close"``), as step 0 of the next bar.
+
+    Positions are marked to that close first: the order starts from their profit there.
+    """
+    state = bar.state
+    for i in range(len(state.positions)):
+        if r.is_held(state, i):
+            balance.mark_to_ledger(state, i, bar.quotes.instruments[i].fill, bar.ledger)
+    fill_pending(bar, t)
+
+    # A call that a forced reduction has ended is not answered again in step 1.
+    for pool in range(len(state.calls)):
+        if bar.ledger[pool].calls_met + bar.ledger[pool].calls_failed > 0.0:
+            state.calls[pool].is_open = 0
+            state.calls[pool].is_called = 0
+
+
+def fill_late(bar: r.AccountBar, t: int) -> None:
+    """Fill decisions at the next close (``"next_close"``), after the walk of its bar.
+
+    What was carried to the close is kept, as it met the prices of the bar.
+    """
+    state = bar.state
+    for i in range(len(state.positions)):
+        bar.scratch.walk[i].carried = state.positions[i].quantity
+        # A delisting closes at this very close.
+        if bar.quotes.instruments[i].is_last == 1:
+            state.positions[i].is_pending = 0
+    if t > 0:
+        fill_pending(bar, t)
+
+
+def convert_collateral(bar: r.AccountBar, t: int) -> None:
+    """Sell collateral at the open for a balance that was too negative at the last close."""
+    state = bar.state
+    state.wallet.is_converting = 0.0
+    balance.value_at(state, bar.quotes.open, bar.quotes.asset_open)
+    balance.sell_collateral(bar, t, -balance.compute_balance(bar.terms, state))
+
+
+def follow_flows(bar: r.AccountBar, equity_before: float) -> None:
+    """Change by flows and top-ups what returns and limits of loss are measured from."""
+    wallet = bar.state.wallet
+    rescale_unit(bar.state, bar.ledger, equity_before)
+    flows = money.total(bar.ledger, money.MONEY.flows)
+    moved = flows + money.total(bar.ledger, money.MONEY.top_up)
+
+    # The equity stop: the highest equity changes in proportion (section 5).
+    if bar.terms.equity_stop > 0.0 and moved != 0.0 and equity_before > 0.0:
+        ratio = (equity_before + moved) / equity_before
+        wallet.highest = max(wallet.highest * ratio, 0.0)
+    # The losses of the day and the week count from an equity that flows are added to.
+    if len(bar.feed.days) > 0:
+        wallet.day_open += moved
+        wallet.week_open += moved
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     """Write the quotes of bar t as values u, and the multipliers and costs of its date."""
-    last = max(t - 1, 0)
-    decided_at = t if terms.fill == r.LATE else last  # the close that decides, or that fills
-    is_at_close = terms.fill in (r.LATE, r.EARLY)
     for i in range(len(quotes.instruments)):
         quote = quotes.instruments[i]
         quote.is_last = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
@@ -287,23 +393,43 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         if len(feed.costs) > 1:
             r.write_costs(terms, feed.costs[t], i)
 
-        # Where orders fill: at the open, or at the close that decided them.
-        quote.fill = quote.open
-        quote.decided = quote.open
-        if terms.fill != r.AT_OPEN and feed.span[i, 0] <= decided_at < feed.span[i, 1]:
-            quote.decided = r.read_value(terms, feed.close, decided_at, i)
-            quote.fill = quote.decided if is_at_close else quote.open
-
+        set_fill(terms, feed, quote, t, i)
     for c in range(len(quotes.assets)):
-        asset = quotes.assets[c]
-        asset.open = feed.asset_open[c, t]
-        asset.mark_open = feed.asset_mark_open[c, t]
-        asset.mark_low = feed.asset_mark_low[c, t]
-        asset.mark_high = feed.asset_mark_high[c, t]
-        asset.mark_close = feed.asset_mark_close[c, t]
-        asset.fill = asset.open
-        if is_at_close:
-            asset.fill = feed.asset_close[c, decided_at]
+        set_asset(terms, feed, quotes.assets[c], t, c)
+
+
+def set_fill(terms: r.Terms, feed: r.MarketFeed, quote: r.Quote, t: int, i: int) -> None:
+    """Write where the orders of an instrument fill: at the open, or at a close.
+
+    Limit orders fill by ``decided``, the close that decided them, and rest from the open on.
+    """
+    quote.fill = quote.open
+    quote.decided = quote.open
+    if terms.fill == r.AT_OPEN:
+        return
+
+    # A close of a bar without data decides nothing.
+    decided_at = t if terms.fill == r.LATE else max(t - 1, 0)
+    if not feed.span[i, 0] <= decided_at < feed.span[i, 1]:
+        return
+    quote.decided = r.read_value(terms, feed.close, decided_at, i)
+    if terms.fill in (r.LATE, r.EARLY):
+        quote.fill = quote.decided
+
+
+def set_asset(terms: r.Terms, feed: r.MarketFeed, asset: r.Quote, t: int, c: int) -> None:
+    """Write the prices of a collateral in bar t, and the one at which it converts."""
+    asset.open = feed.asset_open[c, t]
+    asset.mark_open = feed.asset_mark_open[c, t]
+    asset.mark_low = feed.asset_mark_low[c, t]
+    asset.mark_high = feed.asset_mark_high[c, t]
+    asset.mark_close = feed.asset_mark_close[c, t]
+
+    asset.fill = asset.open
+    if terms.fill == r.LATE:
+        asset.fill = feed.asset_close[c, t]
+    elif terms.fill == r.EARLY:
+        asset.fill = feed.asset_close[c, max(t - 1, 0)]
 
 
 def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: float) -> None:
@@ -316,75 +442,131 @@ def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: fl
 
 def fill_pending(bar: r.AccountBar, t: int) -> None:
     """Fill what the last close decided, after changes of margin and forced reductions (step 5)."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    if state.wallet.is_ruined == 0.0:
-        balance.value_at(state, quotes.fill, quotes.asset_fill)
-        equity = balance.compute_account_equity(terms, state)
-        payments.change_settings(bar, t)
-        if terms.grace >= 0.0:
-            payments.force_reductions(bar, t)
-        if terms.fill == r.RESTING:
-            known = state.wallet.equity if equity > 0.0 else 0.0
-            limit_orders.place_orders(bar, t, known)
-        else:
-            fills.fill_decisions(bar, t, equity)
+    terms = bar.terms
+    state = bar.state
+    if state.wallet.is_ruined != 0.0:
+        return
+
+    balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
+    equity = balance.compute_account_equity(terms, state)
+    margin_moves.change_settings(bar, t)
+    # A venue that waits for margin after a call; others have no grace, -1.
+    if terms.grace >= 0.0:
+        margin_calls.force_reductions(bar, t)
+    if terms.fill != r.RESTING:
+        fills.fill_decisions(bar, t, equity)
+        return
+
+    # A limit order has the quantity of its decision, by the equity of that close. An account that a
+    # gap left without equity places none.
+    equity_of_decision = state.wallet.equity if equity > 0.0 else 0.0
+    limit_orders.place_orders(bar, t, equity_of_decision)
 
 
 def follow_bests(bar: r.AccountBar) -> None:
     """Advance the best value u of trailing stops by this bar; 0 where nothing is held."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    state = bar.state
     for i in range(len(state.positions)):
-        is_fresh = terms.fill == r.RESTING and bar.scratch.plans[i].opened_now == 1.0
-        position, quote = state.positions[i], quotes.instruments[i]
+        position = state.positions[i]
         if not r.is_held(state, i):
             position.best = 0.0
-        elif not is_fresh and quote.is_listed == 1 and r.has_exits(terms, i):
+            continue
+
+        # The extremes of the bar may have come before a limit order opened the position.
+        opened_now = bar.scratch.plans[i].opened_now == limit_orders.OPENED
+        if bar.terms.fill == r.RESTING and opened_now:
+            continue
+        quote = bar.quotes.instruments[i]
+        if quote.is_listed == 1 and r.has_exits(bar.terms, i):
             position.best = follow_prices(position.best, r.pick_position(state, i), quote)
 
 
-def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
-    """Mark the account at the close, test ruin and calls, and write equity and unit (step 8)."""
-    terms, state, ledger = bar.terms, bar.state, bar.ledger
+def close_bar(bar: r.AccountBar, t: int, wealth_before: float) -> None:
+    """Mark the account at the close, test ruin and calls, and write equity and unit (step 8).
+
+    ``wealth_before`` are equity and reserve at the last close.
+    """
+    terms = bar.terms
+    state = bar.state
+    mark_account(bar, t)
+    ruin.settle_debt(bar, t)
+    equity = balance.compute_account_equity(terms, state)
+
+    # Ruin comes before calls: a ruined account fails its calls. It needs a loss in the bar.
+    is_lost = state.wallet.is_ruined == 0.0 and ruin.is_account_ruined(bar, equity)
+    is_lost = is_lost and money.earn(bar.ledger) < 0.0
+    if is_lost:
+        ruin.end_account(bar, t)
+        equity = balance.compute_account_equity(terms, state)
+    margin_calls.close_calls(bar, t, is_lost)
+
+    state.wallet.is_converting = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
+    state.wallet.equity = equity
+    equity_floors.follow_highest(bar, t, equity)
+    count_bars(bar)
+    follow_unit(bar, equity, wealth_before)
+    # The bar of the ruin still has a return: the flag is set after the unit.
+    if is_lost:
+        state.wallet.is_ruined = 1.0
+
+
+def mark_account(bar: r.AccountBar, t: int) -> None:
+    """Mark positions, options and collateral at the close, and close what is delisted."""
+    state = bar.state
     quotes = bar.quotes
     options.close_options(bar, t)
     for i in range(len(state.positions)):
-        if r.is_held(state, i):
-            balance.mark_to_ledger(state, i, quotes.instruments[i].mark_close, ledger)
-            if quotes.instruments[i].is_last == 1:
-                delist(bar, t, i)
-    options.book_profits(state, ledger)
-    balance.mark_collateral(state, quotes.asset_mark_close, ledger)
+        if not r.is_held(state, i):
+            continue
+        quote = quotes.instruments[i]
+        balance.mark_to_ledger(state, i, quote.mark_close, bar.ledger)
+        if quote.is_last == 1:
+            delist(bar, t, i)
+    options.book_profits(state, bar.ledger)
+    balance.mark_collateral(state, quotes.asset_mark_close, bar.ledger)
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    payments.settle_debt(bar, t)
-    equity = balance.compute_account_equity(terms, state)
-    is_lost = state.wallet.is_ruined == 0.0 and payments.is_account_ruined(bar, equity)
-    is_lost = is_lost and money.earn(ledger) < 0.0
-    if is_lost:
-        payments.end_account(bar, t)
-        equity = balance.compute_account_equity(terms, state)
-    payments.close_calls(bar, t, is_lost)
-    state.wallet.is_converting = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
-    state.wallet.equity = equity
-    price_walk.follow_highest(bar, t, equity)
+
+
+def count_bars(bar: r.AccountBar) -> None:
+    """Count the bars since liquidations and stops, and the money of collateral so far."""
+    state = bar.state
     state.wallet.since_pool += 1.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         position.since += 1.0
         position.since_stop += 1.0
+
     if len(state.priced) > 0:
-        state.wallet.assets_so_far += money.total(ledger, money.MONEY.collateral_pnl)
-        state.wallet.converted_so_far += money.total(ledger, money.MONEY.conversion)
-    flows = money.total(ledger, money.MONEY.flows)
-    if has_wealth(wealth, flows) and state.wallet.is_ruined == 0.0:
-        state.wallet.unit = state.wallet.scale * (equity + state.wallet.reserve)
-    state.wallet.peak = max(state.wallet.unit, state.wallet.peak)
-    if is_lost:
-        state.wallet.is_ruined = 1.0
+        state.wallet.assets_so_far += money.total(bar.ledger, money.MONEY.collateral_pnl)
+        state.wallet.converted_so_far += money.total(bar.ledger, money.MONEY.conversion)
+
+
+def follow_unit(bar: r.AccountBar, equity: float, wealth_before: float) -> None:
+    """Write the value of a unit at the close, and its peak.
+
+    An account that flows have emptied has no return: its unit stays.
+    """
+    wallet = bar.state.wallet
+    flows = money.total(bar.ledger, money.MONEY.flows)
+    if has_wealth(wealth_before, flows) and wallet.is_ruined == 0.0:
+        wallet.unit = wallet.scale * (equity + wallet.reserve)
+    wallet.peak = max(wallet.unit, wallet.peak)
 
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:
     """Close a position at its last mark, at the taker fee."""
-    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    quote = bar.quotes.instruments[i]
     before = balance.pick_balances(bar.terms, bar.state, i)
-    done = trade(rules, before, quote.mark_close, 0.0, 0.0, 0.0, rules.taker, quote, False)
-    balance.enter_fill(bar, t, i, Event.DELISTED, before, done, 0)
+    done = trade(
+        rules,
+        before,
+        quote.mark_close,
+        quantity=0.0,
+        slippage=0.0,
+        impact=0.0,
+        fee_rate=rules.taker,
+        quote=quote,
+        is_order=False,
+    )
+    balance.enter_fill(bar, t, i, Event.DELISTED, before, done, stops=0)

@@ -274,6 +274,12 @@ def follow_prices(best: Value, position: Position, quote: Quote) -> float:
     return best if position.quantity != 0.0 else 0.0
 
 
+@inlined
+def move(start: float, end: float, place: float) -> float:
+    """Return the value at a part of a segment; at 1 it is the end to the last bit."""
+    return end if place == 1.0 else start + place * (end - start)
+
+
 def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[float, float]:
     """Return at which part of a segment of values u a stop acts, and the value u it fills at.
 

@@ -16,8 +16,8 @@ from backtest.account import bar as bars
 from backtest.account import fills, money
 from backtest.account import position as p
 from backtest.account import records as r
+from backtest.account.equity_floors import CAUTION
 from backtest.account.money import Wallet
-from backtest.account.price_walk import CAUTION
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE

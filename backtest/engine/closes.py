@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest import account as a
 from backtest import margin, results
 from backtest.account import records as r
+from backtest.account.equity_floors import CAUTION
 from backtest.account.money import CARRIED_ROWS
-from backtest.account.price_walk import CAUTION
 from backtest.core.kernels import inlined
 from backtest.core.structs import view_numbers
 from backtest.core.units import TOLERANCE

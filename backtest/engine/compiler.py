@@ -37,8 +37,10 @@ CORE = (
 """Rules of one position: inlined into what calls them."""
 MODULES = (
     portfolio_kernels, core.elementary, core.black_kernels, option_values, strategy_kernels,
-    option_kernels, a.money, a.records, a.options, a.balance, a.pool_liquidation, a.order_limits,
-    a.cut_counts, a.fills, a.limit_orders, a.payments, a.price_walk, bar, quiet, closes, loop,
+    option_kernels, a.money, a.records, a.options, a.balance, a.forced_options, a.option_pool,
+    a.order_limits, a.cut_counts, a.fills, a.limit_orders, a.payments, a.margin_calls,
+    a.margin_moves, a.causes, a.pool_liquidation, a.ruin, a.equity_floors, a.exits, a.price_walk,
+    bar, quiet, closes, loop,
 )  # fmt: skip
 """Rules of the account, and the loop."""
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from backtest.account.causes import OF_COLLATERAL, OF_FLOWS, OF_RULES
 from backtest.account.events import Entries, Event
 from backtest.account.money import OPTION_TERMS, SIGNS, TRADE_COSTS
-from backtest.account.pool_liquidation import OF_COLLATERAL, OF_FLOWS, OF_RULES
 from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain
 from backtest.indicators import forecast_volatility
 from backtest.results import option_profit, tables

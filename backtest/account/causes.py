@@ -1,0 +1,169 @@
+"""What a requirement and a liquidation come from: shares by instrument, flows, and rules.
+
+The Euler share of a position is its part of the requirement R by how R changes with it; the shares
+add up to R. A *cause* of a liquidation is what a part of the account needs, less what it gained in
+the bar; the causes add up to -D, what is missing.
+"""
+
+from __future__ import annotations
+
+from backtest import margin
+from backtest.account import balance, options
+from backtest.account import records as r
+from backtest.account.events import Event
+from backtest.account.forced_options import compute_option_notional
+from backtest.account.margin_calls import compute_pool_needed
+from backtest.account.money import MONEY, compute_gain, total
+from backtest.core import FloatArray
+from backtest.core.kernels import of_options
+
+OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
+"""Causes beside instruments: their owners in the log are n and these, of n instruments."""
+
+
+def log_causes(bar: r.AccountBar, t: int) -> None:
+    """Log where each cause stands before a liquidation of the pool.
+
+    Of an instrument and the collateral, level times the Euler share less what it gained in this
+    bar; of flows what they took; and last D. Writes ``scratch.shares`` on the way.
+    """
+    state = bar.state
+    n_instruments = len(state.positions)
+    # Where nobody reads a log, or one position is the only cause.
+    is_only_cause = n_instruments == 1 and len(state.priced) + len(state.options.targets) == 0
+    if len(bar.log.entries) == 0 or is_only_cause:
+        return
+
+    needed = measure_shares(bar)
+    level = bar.terms.rules.level
+    for i in range(n_instruments):
+        log_cause(bar, t, i)
+
+    # Collateral: what it lost in the bar, and its share of the requirement.
+    of_account = bar.ledger[len(bar.ledger) - 1]
+    lost = of_account.conversion - of_account.collateral_pnl
+    for c in range(len(state.held.amounts)):
+        lost -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
+        lost += level * bar.scratch.shares[n_instruments + c]
+    log_cause_of_account(bar, t, OF_COLLATERAL, lost)
+
+    flows = total(bar.ledger, MONEY.interest) - total(bar.ledger, MONEY.flows)
+    flows -= total(bar.ledger, MONEY.top_up)
+    log_cause_of_account(bar, t, OF_FLOWS, flows)
+
+    excess = balance.compute_pool(bar.terms, state) - level * needed
+    log_cause_of_account(bar, t, OF_RULES, excess)
+
+
+def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
+    """Log the cause of an instrument, with what it holds and its profit."""
+    terms = bar.terms
+    position = bar.state.positions[i]
+    quantity = position.quantity
+    stand = 0.0
+    profit = 0.0
+    if not r.is_isolated(terms, i):
+        gain = compute_gain(bar.ledger, i)
+        if r.is_held(bar.state, i):
+            gain += quantity * (position.value - position.marked)
+            profit = quantity * (position.value - position.entry)
+        for k in range(len(bar.state.options.targets)):
+            if terms.options.instruments[k] == i:
+                gain = add_option_gain(bar.state, k, gain)
+        stand = terms.rules.level * bar.scratch.shares[i] - gain
+    r.log_event(bar.log, t, i, Event.CAUSED, stand, quantity, profit)
+
+
+def add_option_gain(state: r.AccountState, k: int, gain: float) -> float:
+    """Return a gain with what an option gained in the bar so far, booked and not."""
+    own = state.options
+    gain += own.profits[k] - own.fees[k] - own.slippage[k] - own.losses[k]
+    quantity = own.positions.quantities[k]
+    if quantity != 0.0:
+        gain += quantity * (own.positions.marks[k] - own.priced[k])
+    return gain
+
+
+def log_cause_of_account(bar: r.AccountBar, t: int, cause: int, stand: float) -> None:
+    """Log a cause beside the instruments, where it stands."""
+    owner = len(bar.state.positions) + cause
+    r.log_event(bar.log, t, owner, Event.CAUSED, stand, quantity=0.0, amount=0.0)
+
+
+def measure_shares(bar: r.AccountBar) -> float:
+    """Write the Euler shares of the requirement R into ``scratch.shares``. Returns R."""
+    margin.fill_shares(bar.terms.rules, bar.state.held, bar.scratch.shares)
+    needed = balance.compute_needed(bar.terms, bar.state, is_initial=False)
+    if options.holds_options(bar.state):
+        add_option_shares(bar, needed)
+    return needed
+
+
+def write_parts(
+    bar: r.AccountBar, parts: FloatArray, withheld: FloatArray, requirement: float
+) -> None:
+    """Write each position's part of the requirement, and of the value of options that is withheld.
+
+    ``requirement`` is that of the pool, to which the ``parts`` of cross positions add up; that of
+    an isolated position is its own. Begins with the Euler shares in ``scratch.shares``, and takes
+    from them what the brackets subtract, haircuts and ``withheld`` values, which lower the backing.
+    """
+    terms = bar.terms
+    rules = terms.rules
+    held = bar.state.held
+    is_joint = rules.own > 0 or rules.has_scenarios
+    if options.holds_options(bar.state):
+        write_withheld(bar, withheld)
+
+    total_parts = 0.0
+    for i in range(len(parts)):
+        haircut = margin.compute_haircut(rules, held, i)
+        parts[i] = rules.level * bar.scratch.shares[i] - haircut - withheld[i]
+        if not is_joint and margin.is_in_pool(rules, held, i):
+            parts[i] -= rules.level * margin.find_bracket_amount(rules, held, i)
+        total_parts += parts[i]
+
+    # Under joint rules collateral has a share too, which is split as those of the positions are.
+    for i in range(len(parts)):
+        if r.is_isolated(terms, i):
+            parts[i] = compute_pool_needed(bar, i)
+        elif is_joint and total_parts > 0.0:
+            parts[i] *= requirement / total_parts
+
+
+@of_options(returns=None)
+def write_withheld(bar: r.AccountBar, withheld: FloatArray) -> None:
+    """Add the value of options that does not count as backing to ``withheld``, by underlying."""
+    rules = bar.terms.options.rules
+    positions = bar.state.options.positions
+    for k in range(len(bar.state.options.targets)):
+        if positions.quantities[k] != 0.0:
+            rate = 1.0 - margin.compute_counted_rate(rules, positions, k)
+            value = positions.quantities[k] * positions.marks[k]
+            withheld[bar.terms.options.instruments[k]] += rate * value
+
+
+@of_options(returns=None)
+def add_option_shares(bar: r.AccountBar, needed: float) -> None:
+    """Add the parts of the requirement that options have to the shares of underlyings.
+
+    What the positions alone do not need is split by notional; a value that does not count is a
+    requirement of its option, at the level.
+    """
+    terms = bar.terms
+    state = bar.state
+    positions = state.options.positions
+    gross = 0.0
+    for k in range(len(state.options.targets)):
+        gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
+    if not gross > 0.0:
+        return
+
+    of_positions = margin.compute_portfolio_requirement(terms.rules, state.held, is_initial=False)
+    of_options_alone = needed - of_positions
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0:
+            share = of_options_alone * (compute_option_notional(state, k) / gross)
+            withheld = 1.0 - margin.compute_counted_rate(terms.options.rules, positions, k)
+            share += withheld * positions.quantities[k] * positions.marks[k] / terms.rules.level
+            bar.scratch.shares[terms.options.instruments[k]] += share

@@ -1,0 +1,277 @@
+"""Floors of the equity: the equity stop, and limits of the losses of a day and a week.
+
+Each floor is a share of the equity under where it started: the highest close, or the first open of
+the day or week. At a floor all positions close, and nothing is ordered for a while (section 5 of
+``docs/accounting.md``).
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+floor                 equity at which an account closes: money, -inf if it has none
+level                 the highest of the three floors: money
+rests                 of the wallet: 1 until the next day, 2 until the next week, 0 if orders fill
+pause                 time after an equity stop in which nothing is ordered
+place                 part of a segment of prices, 0 to 1; UNREACHED if no floor acts on it
+====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account import balance, option_pool
+from backtest.account import position as p
+from backtest.account import records as r
+from backtest.account.events import Event
+from backtest.account.option_pool import UNREACHED
+from backtest.account.options import holds_options
+from backtest.core import FloatArray
+from backtest.core.kernels import of_options
+from backtest.core.units import TOLERANCE
+
+CAUTION = 1e-9
+"""Share of the gross notional that a quiet bar must leave: more than rounding."""
+
+OF_EQUITY, OF_DAY, OF_WEEK = range(3)
+"""The floors, in the order of their events after that of the equity stop."""
+RESTS_TODAY, RESTS_THIS_WEEK = 1.0, 2.0
+"""Values of ``rests``: of the floors of the same numbers."""
+
+
+# The floors, and which one acts.
+
+
+def compute_floor(terms: r.Terms, state: r.AccountState, which: int) -> float:
+    """Return a floor: OF_EQUITY, OF_DAY or OF_WEEK; -inf without one."""
+    wallet = state.wallet
+    if which == OF_EQUITY:
+        share = terms.equity_stop
+        start = wallet.highest
+    elif which == OF_DAY:
+        share = terms.daily_loss
+        start = wallet.day_open
+    else:
+        share = terms.weekly_loss
+        start = wallet.week_open
+    if share == 0.0:
+        return -math.inf
+
+    base = start
+    if which != OF_EQUITY and terms.is_of_paid_in:
+        base = wallet.paid_in
+    return float(start - share * base)
+
+
+def compute_stop_level(terms: r.Terms, state: r.AccountState) -> float:
+    """Return the equity at which all is closed: the highest of the three floors."""
+    of_losses = max(compute_floor(terms, state, OF_DAY), compute_floor(terms, state, OF_WEEK))
+    return max(compute_floor(terms, state, OF_EQUITY), of_losses)
+
+
+def find_floor(terms: r.Terms, state: r.AccountState) -> int:
+    """Return which floor is the highest; of equal ones the equity stop, then the day."""
+    level = compute_stop_level(terms, state)
+    if level == compute_floor(terms, state, OF_EQUITY):
+        return OF_EQUITY
+    if level == compute_floor(terms, state, OF_DAY):
+        return OF_DAY
+    return OF_WEEK
+
+
+def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
+    """Return whether a floor of the equity acts at some last values u and prices of collateral."""
+    level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
+    if balance.count_open(state) == 0:
+        return False
+    return balance.compute_equity_at(terms, state, values, prices) <= level
+
+
+# Days, weeks and pauses.
+
+
+def begin_day(bar: r.AccountBar, t: int) -> None:
+    """Note the equity at the first open of a day and of a week, and drop orders while none fill.
+
+    None fills of an account that is flat at or under the floor of its day or week.
+    """
+    terms = bar.terms
+    state = bar.state
+    days = bar.feed.days
+    # Without limits of loss the feed has no days.
+    if len(days) == 0:
+        return
+
+    wallet = state.wallet
+    before = max(t - 1, 0)
+    equity = balance.compute_equity_at(terms, state, bar.quotes.open, bar.quotes.asset_mark_open)
+    if wallet.day_open == 0.0 or days[t, 0] != days[before, 0]:
+        wallet.day_open = equity
+        if wallet.rests == RESTS_TODAY:
+            wallet.rests = 0.0
+    if wallet.week_open == 0.0 or days[t, 1] != days[before, 1]:
+        wallet.week_open = equity
+        wallet.rests = 0.0
+
+    if balance.count_open(state) == 0:
+        rest_under_floors(terms, state, equity)
+    if wallet.rests > 0.0:
+        drop_orders(state)
+
+
+def rest_under_floors(terms: r.Terms, state: r.AccountState, equity: float) -> None:
+    """Write that a flat account rests, if its equity is at or under the floor of day or week."""
+    wallet = state.wallet
+    near = 1.0 + TOLERANCE
+    if equity <= compute_floor(terms, state, OF_DAY) * near:
+        wallet.rests = max(wallet.rests, RESTS_TODAY)
+    if equity <= compute_floor(terms, state, OF_WEEK) * near:
+        wallet.rests = RESTS_THIS_WEEK
+
+
+def begin_pause(bar: r.AccountBar, t: int) -> None:
+    """Note until when nothing is ordered, once all that an equity stop closes is closed."""
+    wallet = bar.state.wallet
+    # Accounts that go on at once have no ends of pauses.
+    if len(bar.feed.pause_ends) == 0:
+        return
+    if wallet.paused_until != 0.0 or balance.count_open(bar.state) > 0:
+        return
+    wallet.paused_until = bar.feed.pause_ends[t]
+    r.log_event(bar.log, t, -1, Event.PAUSED, value=1.0, quantity=0.0, amount=0.0)
+
+
+def keep_pause(bar: r.AccountBar, t: int) -> None:
+    """Drop orders while a pause lasts. After it the highest equity starts anew."""
+    wallet = bar.state.wallet
+    if wallet.paused_until == 0.0:
+        return
+    if bar.feed.time[t] < wallet.paused_until:
+        drop_orders(bar.state)
+        return
+    wallet.paused_until = 0.0
+    wallet.highest = wallet.equity
+
+
+def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
+    """Write the highest equity so far; a used-up stop starts anew once all is closed.
+
+    Whatever closed it, the account pauses as after the stop.
+    """
+    state = bar.state
+    if bar.terms.equity_stop == 0.0:
+        return
+    is_under = equity <= compute_floor(bar.terms, state, OF_EQUITY) * (1.0 + p.USED_UP)
+    if is_under and balance.count_open(state) == 0:
+        state.wallet.highest = equity
+        begin_pause(bar, t)
+    else:
+        state.wallet.highest = max(state.wallet.highest, equity)
+
+
+def drop_after_equity_stop(bar: r.AccountBar, t: int, floor: int) -> None:
+    """Drop all orders; after the loss of a day or a week none fills until the next."""
+    state = bar.state
+    drop_orders(state)
+    for i in range(len(state.positions)):
+        state.positions[i].since_stop = -1.0
+    state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
+    if floor == OF_EQUITY:
+        begin_pause(bar, t)
+
+
+def drop_orders(state: r.AccountState) -> None:
+    """Write that nothing decided is to fill: neither positions nor options."""
+    for i in range(len(state.positions)):
+        state.positions[i].is_pending = 0
+    for k in range(len(state.options.targets)):
+        state.options.targets[k] = math.nan
+
+
+# On the way of the prices.
+
+
+def find_stop_on_segment(bar: r.AccountBar) -> float:
+    """Return at which part of the segment a floor of the equity acts, or UNREACHED."""
+    terms = bar.terms
+    state = bar.state
+    scratch = bar.scratch
+    if not terms.has_floor:
+        return UNREACHED
+    if holds_options(state):
+        return find_stop_with_options(bar)
+    if is_drawn(terms, state, scratch.last, scratch.price):
+        return 0.0
+    if not is_drawn(terms, state, scratch.last_end, scratch.price_end):
+        return UNREACHED
+
+    # The equity is linear on a segment.
+    start = balance.compute_equity_at(terms, state, scratch.last, scratch.price)
+    end = balance.compute_equity_at(terms, state, scratch.last_end, scratch.price_end)
+    place = (start - compute_stop_level(terms, state)) / (start - end)
+    return float(min(max(place, 0.0), 1.0))
+
+
+def compute_drawn(bar: r.AccountBar, place: float) -> float:
+    """Return the equity above its floor at a part of the segment; writes values there."""
+    scratch = bar.scratch
+    values = scratch.between
+    option_pool.value_on_segment(bar, place)
+    for i in range(len(values)):
+        values[i] = p.move(scratch.walk[i].last, scratch.walk[i].last_end, place)
+    equity = balance.compute_equity_at(bar.terms, bar.state, values, bar.state.held.prices)
+    return equity - compute_stop_level(bar.terms, bar.state) * (1.0 + TOLERANCE)
+
+
+@of_options(returns=0.0)
+def find_stop_with_options(bar: r.AccountBar) -> float:
+    """Return the same with options: some places are tested, and the first failure bisected."""
+    sound = 0.0
+    for part in range(option_pool.PARTS + 1):
+        place = part / option_pool.PARTS
+        if compute_drawn(bar, place) <= 0.0:
+            # At the start of the segment there is nothing before it.
+            if part == 0:
+                return place
+            return bisect_drawn(bar, sound, place)
+        sound = place
+    return UNREACHED
+
+
+def bisect_drawn(bar: r.AccountBar, sound: float, failing: float) -> float:
+    """Return the first place at which the equity is at its floor, between two places."""
+    for _ in range(option_pool.HALVINGS):
+        middle = 0.5 * (sound + failing)
+        if compute_drawn(bar, middle) <= 0.0:
+            failing = middle
+        else:
+            sound = middle
+    return failing
+
+
+def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
+    """Return whether the least equity of the bar, a bound, may reach its floor.
+
+    Each price is at its own worst, which they never are together: False is certain, True is not.
+    """
+    least = state.wallet.cash
+    gross = abs(state.wallet.highest)
+    for i in range(len(state.positions)):
+        if not r.is_held(state, i):
+            continue
+        position = state.positions[i]
+        quote = quotes.instruments[i]
+        at_low = position.quantity * quote.low
+        at_high = position.quantity * quote.high
+        # Open and close may lie outside of low and high.
+        at_ends = min(position.quantity * quote.open, position.quantity * quote.close)
+        least += min(at_low, at_high, at_ends) + position.margin
+        gross += max(abs(at_low), abs(at_high))
+        if r.is_isolated(terms, i):
+            least -= position.quantity * position.entry
+
+    for c in range(len(state.held.amounts)):
+        asset = quotes.assets[c]
+        amount = state.held.amounts[c]
+        ends = min(asset.mark_open, asset.mark_close)
+        least += min(amount * min(asset.mark_low, ends), amount * asset.mark_high)
+    return not least > compute_stop_level(terms, state) + CAUTION * gross

@@ -1,0 +1,270 @@
+"""What closes a position without the policy: stops and take-profits, at the open and on the way.
+
+:func:`check_gap` is step 4 of a bar: liquidations at the mark open, then stops at the last open.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+stop                  exit that limits a loss: a value u on the losing side of the price
+goal                  value u of a take-profit that prices reach; NaN if they do not
+kind                  event of the exit that acts (``p.STOP`` and others), ``p.NOTHING`` for none
+adverse               the extreme of a bar that is worse for the position
+level                 equity of the floor that acts at a single position, NaN elsewhere
+place                 part of a segment of prices, 0 to 1; UNREACHED if no exit acts on it
+====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from backtest.account import balance, equity_floors, options, pool_liquidation
+from backtest.account import position as p
+from backtest.account import records as r
+from backtest.account.option_pool import UNREACHED
+from backtest.account.orders import trade
+from backtest.account.payments import liquidate_isolated
+from backtest.core import FloatArray
+
+SAME_PLACE = 1e-12
+"""Places nearer to each other than this share of a segment are equal."""
+STOP_ROW, PROFIT_ROW, TRAIL_ROW = range(3)
+"""Rows of ``Terms.fixed``."""
+
+
+# Step 4: the gap between the last close and the open.
+
+
+def check_gap(bar: r.AccountBar, t: int) -> None:
+    """Liquidate at the mark open, then stop at the last open what is beyond it (step 4)."""
+    terms = bar.terms
+    state = bar.state
+    quotes = bar.quotes
+    # Asked before anything is liquidated: the floor of a single position acts as its stop.
+    is_single = terms.has_floor and balance.has_only_position(terms, state)
+    liquidate_in_gap(bar, t)
+
+    level = math.nan
+    if is_single:
+        level = equity_floors.compute_stop_level(terms, state)
+    elif terms.has_floor and equity_floors.is_drawn(
+        terms, state, quotes.open, quotes.asset_mark_open
+    ):
+        close_account(bar, t, quotes.open, quotes.asset_mark_open)
+
+    for i in range(len(state.positions)):
+        # What was liquidated at this open is not stopped there too.
+        if bar.scratch.walk[i].is_hit == 1 or not r.is_held(state, i):
+            continue
+        quote = quotes.instruments[i]
+        if quote.is_listed == 1 and r.has_stops(terms, i):
+            kind, _ = find_stop(bar, i, quote.open, quote.open, level)
+            if kind != p.NOTHING:
+                stop_position(bar, t, i, kind, quote.open)
+
+
+def liquidate_in_gap(bar: r.AccountBar, t: int) -> None:
+    """Liquidate what fails at the mark open; writes ``is_hit`` of each instrument's walk."""
+    terms = bar.terms
+    state = bar.state
+    balance.value_at(state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
+    is_pool_hit = balance.is_pool_short(terms, state)
+    if is_pool_hit:
+        pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
+    for i in range(len(state.positions)):
+        is_hit = is_pool_hit
+        if r.is_isolated(terms, i):
+            quote = bar.quotes.instruments[i]
+            may_fail = r.is_held(state, i) and quote.is_listed == 1
+            is_hit = may_fail and liquidate_isolated(bar, t, i, quote.mark_open, is_failed=False)
+        bar.scratch.walk[i].is_hit = 1 if is_hit else 0
+
+
+# Which exit prices reach.
+
+
+def find_stop(
+    bar: r.AccountBar, i: int, low: float, high: float, level: float = math.nan
+) -> tuple[int, float]:
+    """Return the kind of the exit that acts between two values u, and its value u.
+
+    A stop comes before a take-profit.
+    """
+    kind, stop, goal = find_reached(bar, i, low, high, level)
+    if kind == p.NOTHING and not math.isnan(goal):
+        return p.PROFIT, goal
+    return kind, stop
+
+
+def find_reached(
+    bar: r.AccountBar, i: int, low: float, high: float, level: float
+) -> tuple[int, float, float]:
+    """Return the kind of the stop that prices reach between two values u, its u, and a goal.
+
+    The goal is the u of a take-profit that they reach; NaN if they reach none.
+    """
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    position = r.pick_position(bar.state, i)
+    adverse = p.find_adverse(position, low, high)
+
+    # A plain stop-loss has a closed form of its own, and nothing else can act.
+    if not rules.has_exits:
+        if rules.has_stop and p.is_stopped(rules, position, adverse):
+            return p.STOP, p.compute_stop(rules, position), math.nan
+        return p.NOTHING, math.nan, math.nan
+
+    # The cash matters to a floor of the equity alone.
+    balances = r.Balances(0.0, position)
+    if not math.isnan(level):
+        balances = balance.pick_balances(bar.terms, bar.state, i)
+    quote = bar.quotes.instruments[i]
+    side = p.find_side(position)
+    best = bar.state.positions[i].best
+    kind, stop = p.find_nearest_stop(rules, balances, quote, best, level)
+    if kind != p.NOTHING and not p.is_through(side, adverse, stop):
+        kind = p.NOTHING
+        stop = math.nan
+
+    goal = p.compute_target_price(rules, position, quote)
+    favorable = p.find_adverse(position, high, low)
+    if not p.is_through(-side, favorable, goal):
+        goal = math.nan
+    return kind, stop, goal
+
+
+def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
+    """Return the exit that acts first on the segment, at which part, and its value u.
+
+    Without one: NOTHING, UNREACHED and NaN.
+    """
+    start = bar.scratch.walk[i].last
+    end = bar.scratch.walk[i].last_end
+    low = min(start, end)
+    high = max(start, end)
+    kind, stop, goal = find_reached(bar, i, low, high, math.nan)
+
+    place = UNREACHED
+    value = math.nan
+    side = p.find_side(r.pick_position(bar.state, i))
+    if kind != p.NOTHING:
+        place, value = p.place_stop(side, start, end, stop)
+    if math.isnan(goal) or not may_take_profit(bar, i):
+        return kind, place, value
+
+    # Losses come first at equal places.
+    place_of_goal, value_of_goal = p.place_stop(-side, start, end, goal)
+    if place_of_goal < place - SAME_PLACE:
+        return p.PROFIT, place_of_goal, value_of_goal
+    return kind, place, value
+
+
+def may_take_profit(bar: r.AccountBar, i: int) -> bool:
+    """Return whether a take-profit may act inside the bar.
+
+    It may not after a limit order of this bar: the extreme may have come before the fill.
+    """
+    return bar.terms.fill != r.RESTING or bar.scratch.plans[i].opened_now == 0.0
+
+
+# What an exit does.
+
+
+def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
+    """Close a position at the value u of an exit, and drop what was decided of it."""
+    terms = bar.terms
+    state = bar.state
+    rules = r.share(r.pick_instrument(terms, i))
+    before = balance.pick_balances(terms, state, i)
+    done = trade(
+        rules,
+        before,
+        value,
+        quantity=0.0,
+        slippage=rules.slippage,
+        impact=0.0,
+        fee_rate=rules.taker,
+        quote=bar.quotes.instruments[i],
+        is_order=True,
+    )
+
+    # The events of the floors follow that of the equity stop.
+    floor = equity_floors.find_floor(terms, state) if kind == p.DRAW else 0
+    is_profit = kind == p.PROFIT
+    balance.enter_fill(bar, t, i, kind + floor, before, done, stops=0 if is_profit else 1)
+    position = state.positions[i]
+    position.is_pending = 0
+    if is_profit:
+        bar.ledger[i].take_profits += 1.0
+    else:
+        position.since_stop = -1.0
+    if kind == p.DRAW:
+        equity_floors.drop_after_equity_stop(bar, t, floor)
+
+
+def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
+    """Close all positions and options where a floor of the equity acts, at some last values u."""
+    state = bar.state
+    floor = equity_floors.find_floor(bar.terms, state)
+    for i in range(len(state.positions)):
+        if r.is_held(state, i):
+            stop_position(bar, t, i, p.DRAW, values[i])
+    options.stop_options(bar, t, p.DRAW + floor)
+    equity_floors.drop_after_equity_stop(bar, t, floor)
+    # The stop is used up: the highest equity starts anew.
+    if floor == equity_floors.OF_EQUITY:
+        state.wallet.highest = balance.compute_equity_at(bar.terms, state, values, prices)
+
+
+# The time of a position.
+
+
+def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
+    """Close at the open what was held for the longest time allowed."""
+    terms = bar.terms
+    state = bar.state
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.positions)):
+        time_held = time - state.positions[i].opened
+        is_due = terms.max_holding[i] > 0.0 and time_held >= terms.max_holding[i]
+        quote = bar.quotes.instruments[i]
+        if is_due and r.is_held(state, i) and quote.is_listed == 1:
+            stop_position(bar, t, i, p.TIME, quote.open)
+
+
+def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
+    """Write the time, ns, at which each position was opened; NaN where nothing is held."""
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if not r.is_held(state, i):
+            position.opened = math.nan
+        elif math.isnan(position.opened):
+            position.opened = time
+
+
+def keep_distances(bar: r.AccountBar) -> None:
+    """Give stops that are fixed at the entry the distances of the bar that opened the position."""
+    terms = bar.terms
+    feed = bar.feed
+    if not terms.has_time_stop:
+        return
+    for i in range(len(bar.state.positions)):
+        opened = bar.state.positions[i].opened
+        if not r.is_held(bar.state, i) or math.isnan(opened):
+            continue
+
+        # The bar of the entry: the first that opens at or after its time.
+        first = feed.span[i, 0]
+        last = feed.span[i, 1] - 1
+        t = first + np.searchsorted(feed.time[first:last], int(opened))
+        quote = bar.quotes.instruments[i]
+        if terms.fixed[STOP_ROW, i] == 1:
+            quote.stop_scale = r.at_column(feed.stop_scale, t, i)
+        if terms.fixed[PROFIT_ROW, i] == 1:
+            quote.profit_scale = r.at_column(feed.profit_scale, t, i)
+        if terms.fixed[TRAIL_ROW, i] == 1:
+            quote.trail_scale = r.at_column(feed.trail_scale, t, i)

@@ -1,0 +1,400 @@
+"""Margin calls: when one opens, is met or fails; top-ups, and reductions after a grace.
+
+A call goes through these states, each by one function:
+
+1. it opens at a close where the margin ratio crosses ``margin_call`` from below
+   (:func:`begin_call`);
+2. at the next open the reserve tops the account up, once per call (:func:`answer_calls`). The call
+   is met, or it failed;
+3. where nothing tops up, it is met at a later close, or fails by a liquidation or ruin
+   (:func:`close_call`);
+4. a venue with a grace reduces what is still called when it is over (:func:`force_reductions`).
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+pool                  what is called together: an isolated position by its index, or the cross
+                      positions by the number of instruments
+backing, requirement  as in :mod:`.balance`, of a pool: money
+ratio                 requirement / backing: 0 of a flat pool, infinite without backing
+unmet                 bars for which a call has been open, -1 if there is none
+grace                 bars that a venue waits before it reduces, -1 for ever
+====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest import margin
+from backtest.account import balance, orders
+from backtest.account import position as p
+from backtest.account import records as r
+from backtest.account.events import Event
+from backtest.account.fills import trade_to
+from backtest.account.options import holds_options
+from backtest.core.kernels import inlined
+from backtest.core.units import DAY, TOLERANCE
+
+TRIALS = 200
+"""Trials of a factor; each halves what is left of the interval: no float is left before."""
+
+# Pools, and their ratio.
+
+
+def is_pool(terms: r.Terms, pool: int) -> bool:
+    """Return whether an index is that of a pool: an isolated position, or the cross pool."""
+    return pool == len(terms.ranks) or r.is_isolated(terms, pool)
+
+
+def is_pool_held(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
+    """Return whether a pool holds anything."""
+    if pool == len(state.positions):
+        return balance.count_cross(terms, state) > 0
+    return r.is_held(state, pool)
+
+
+def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> float:
+    """Return what backs a pool: an isolated position, or the last one for the cross pool."""
+    if pool == len(state.positions):
+        return balance.compute_pool(terms, state)
+    position = state.positions[pool]
+    profit = p.compute_profit(r.pick_position(state, pool), position.value)
+    return float(position.margin + profit)
+
+
+def compute_pool_needed(bar: r.AccountBar, pool: int) -> float:
+    """Return the maintenance requirement of a pool at the values being tested."""
+    terms = bar.terms
+    state = bar.state
+    if pool == len(state.positions):
+        return terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
+    rules = r.share(r.pick_instrument(terms, pool))
+    position = r.pick_position(state, pool)
+    multiplier = bar.quotes.instruments[pool].multiplier
+    return p.compute_requirement(rules, position, state.positions[pool].value, multiplier)
+
+
+def compute_pool_ratio(bar: r.AccountBar, pool: int) -> float:
+    """Return requirement / backing of a pool, 0 if nothing is held, infinite without backing."""
+    state = bar.state
+    if not is_pool_held(bar.terms, state, pool):
+        return 0.0
+    backing = compute_pool_backing(bar.terms, state, pool)
+    needed = compute_pool_needed(bar, pool)
+    # Long options need nothing, whatever backs them.
+    if needed == 0.0 and holds_options(state):
+        return 0.0
+    return needed / backing if backing > 0.0 else math.inf
+
+
+def is_pool_under(terms: r.Terms, ratio: float) -> bool:
+    """Return whether a ratio is under the margin call, rounding against the trader."""
+    return ratio < terms.margin_call * (1.0 - TOLERANCE)
+
+
+def log_call(bar: r.AccountBar, t: int, pool: int, kind: int, amount: float) -> None:
+    """Log an event of a pool; the owner of the cross pool is the account, -1."""
+    owner = -1 if pool == len(bar.state.positions) else pool
+    r.log_event(bar.log, t, owner, kind, value=1.0, quantity=0.0, amount=amount)
+
+
+def end_call(bar: r.AccountBar, t: int, pool: int, is_met: bool, ratio: float) -> None:
+    """Log a margin call that ended at a ratio, and enter it into the ledger."""
+    money = bar.ledger[pool]
+    if is_met:
+        log_call(bar, t, pool, Event.CALL_MET, ratio)
+        money.calls_met += 1.0
+    else:
+        log_call(bar, t, pool, Event.CALL_FAILED, ratio)
+        money.calls_failed += 1.0
+
+
+# Step 1: top-ups.
+
+
+def answer_calls(bar: r.AccountBar, t: int) -> None:
+    """Top up the pools that were called at the last close (step 1).
+
+    The cross pool first: it has the first claim on the reserve.
+    """
+    terms = bar.terms
+    if terms.margin_call == 0.0:
+        return
+
+    n_instruments = len(bar.state.positions)
+    balance.value_at(bar.state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
+    answer_call(bar, t, n_instruments)
+    for i in range(n_instruments):
+        answer_call(bar, t, i)
+
+
+def answer_call(bar: r.AccountBar, t: int, pool: int) -> None:
+    """Top up a pool that was called, if the account tops up at all."""
+    if is_pool(bar.terms, pool) and bar.state.calls[pool].is_called == 1:
+        if bar.terms.top_up_to < 1.0:
+            top_up_pool(bar, t, pool)
+        bar.state.calls[pool].is_called = 0
+
+
+def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
+    """Move money from the reserve to a called pool, and log how the call ended.
+
+    It is met if the ratio is under ``margin_call`` after that. If a part moved that is not enough,
+    it was partly met, and failed.
+    """
+    terms = bar.terms
+    state = bar.state
+    call = state.calls[pool]
+    # What was called may be flat by now.
+    if not is_pool_held(terms, state, pool):
+        return
+    needed = compute_pool_needed(bar, pool)
+    missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
+    if not missing > 0.0:
+        return
+
+    moved = min(missing, state.wallet.reserve)
+    move_reserve(bar, pool, moved)
+    ratio = compute_pool_ratio(bar, pool)
+    is_met = is_pool_under(terms, ratio)
+    if moved != 0.0:
+        log_call(bar, t, pool, Event.TOPPED_UP, moved)
+        call.ratio = ratio
+        if is_met:
+            call.unmet = -1.0
+        else:
+            log_call(bar, t, pool, Event.CALL_PARTLY_MET, ratio)
+    end_call(bar, t, pool, is_met, ratio)
+    call.is_open = 0
+    if is_met:
+        call.called_at = math.nan
+
+
+def move_reserve(bar: r.AccountBar, pool: int, amount: float) -> None:
+    """Move money from the reserve to the margin of a position, or to the cash of the pool."""
+    state = bar.state
+    state.wallet.reserve -= amount
+    bar.ledger[pool].top_up += amount
+    if pool == len(state.positions):
+        state.wallet.cash += amount
+    else:
+        r.put_position(state, pool, p.add_margin(r.pick_position(state, pool), amount))
+
+
+# Step 5: reductions after a grace.
+
+
+def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
+    """Return whether the grace of a call is over."""
+    return bool(terms.grace >= 0.0 and state.calls[pool].unmet >= terms.grace)
+
+
+def force_reductions(bar: r.AccountBar, t: int) -> None:
+    """Reduce pools whose calls were not met in the time of grace, instead of their decisions."""
+    terms = bar.terms
+    state = bar.state
+    n_instruments = len(state.positions)
+    is_due = is_pool_forced(terms, state, n_instruments) and balance.count_cross(terms, state) > 0
+    # A pool that failed in this bar has nothing left to reduce.
+    if is_due and state.wallet.pool_failed == 0.0:
+        force_pool(bar, t)
+
+    for i in range(n_instruments):
+        if not (r.is_isolated(terms, i) and r.is_held(state, i)):
+            continue
+        # A liquidation or a stop of this bar has dropped the decision: nothing to replace.
+        if is_pool_forced(terms, state, i) and state.positions[i].is_pending == 1:
+            force_isolated(bar, t, i)
+
+
+def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
+    """Reduce an isolated position to the ratio that ends its call; what it frees stays posted."""
+    terms = bar.terms
+    state = bar.state
+    rules = r.share(r.pick_instrument(terms, i))
+    before = balance.pick_balances(terms, state, i)
+    done = orders.reduce_to_ratio(rules, before, bar.quotes.instruments[i], terms.grace_ratio)
+    if done.quantity != 0.0:
+        balance.enter_fill(bar, t, i, Event.FILL, before, done, stops=0)
+        state.positions[i].is_pending = 0
+        freed = done.balances.cash - before.cash if r.is_held(state, i) else 0.0
+        state.wallet.cash -= freed
+        state.positions[i].margin += freed
+    end_pool_grace(bar, t, i, is_reduced=done.quantity != 0.0)
+
+
+def force_pool(bar: r.AccountBar, t: int) -> None:
+    """Reduce all cross positions by one factor to the ratio that ends their call."""
+    terms = bar.terms
+    state = bar.state
+    n_instruments = len(state.positions)
+    balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
+    factor = find_reduction(bar)
+
+    is_reduced = False
+    for i in range(n_instruments):
+        quantity = state.positions[i].quantity
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
+            trade_to(bar, t, i, factor * quantity, is_increase=False)
+            is_reduced = is_reduced or state.positions[i].quantity != quantity
+
+    # The reduction stands instead of the decisions of this bar.
+    for i in range(n_instruments):
+        if is_reduced and not r.is_isolated(terms, i):
+            state.positions[i].is_pending = 0
+    end_pool_grace(bar, t, n_instruments, is_reduced)
+
+
+def find_reduction(bar: r.AccountBar) -> float:
+    """Return the largest factor of all cross positions whose margin ratio is met, by bisection.
+
+    Writes cost and fixed fee of each closing order into its plan, and what is held into
+    ``quantity_aside`` of the walk: :func:`compute_spare` reads both.
+    """
+    terms = bar.terms
+    state = bar.state
+    scratch = bar.scratch
+    for i in range(len(state.positions)):
+        scratch.walk[i].quantity_aside = state.positions[i].quantity
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
+            rules = r.share(r.pick_instrument(terms, i))
+            quote = bar.quotes.instruments[i]
+            side = -1.0 if state.positions[i].quantity > 0.0 else 1.0
+            worsening = orders.round_worsening(rules, quote.fill, side, rules.slippage)
+            plan = scratch.plans[i]
+            plan.cost = orders.compute_cost(rules, side, worsening)
+            plan.fee = orders.compute_order_fee(rules, quote)
+
+    if compute_spare(terms, state, scratch, factor=1.0) >= 0.0:
+        return 1.0
+    passing = 0.0
+    failing = 1.0
+    for _ in range(TRIALS):
+        middle = passing + 0.5 * (failing - passing)
+        # No float lies between the two.
+        if not passing < middle < failing:
+            break
+        if compute_spare(terms, state, scratch, middle) >= 0.0:
+            passing = middle
+        else:
+            failing = middle
+    return passing
+
+
+def compute_spare(
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float
+) -> float:
+    """Return what the pool would have over its requirement with all positions times a factor.
+
+    Writes the quantities into the account, asks, and takes them back.
+    """
+    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
+    if holds_options(state):
+        backing += balance.compute_counted(terms, state)
+    for i in range(len(state.positions)):
+        quantity = scratch.walk[i].quantity_aside
+        if quantity != 0.0 and not r.is_isolated(terms, i):
+            plan = scratch.plans[i]
+            position = state.positions[i]
+            notional = abs(quantity * position.value)
+            backing -= plan.cost * ((1.0 - factor) * notional) + plan.fee
+            position.quantity = factor * quantity
+
+    needed = terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
+    backing -= margin.compute_haircuts(terms.rules, state.held)
+    for i in range(len(state.positions)):
+        state.positions[i].quantity = scratch.walk[i].quantity_aside
+    return terms.grace_ratio * backing - needed
+
+
+def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> None:
+    """Log and count how a call ended after its grace: a reduction is a failure."""
+    state = bar.state
+    if state.calls[pool].is_open == 0:
+        return
+    balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
+    ratio = compute_pool_ratio(bar, pool)
+    is_met = is_pool_under(bar.terms, ratio) and not is_reduced
+    end_call(bar, t, pool, is_met, ratio)
+
+
+# Step 8: the close.
+
+
+def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
+    """Test margin calls of all pools at the close; writes calls, ledger and log (step 8)."""
+    if bar.terms.margin_call == 0.0:
+        return
+    for pool in range(len(bar.state.positions) + 1):
+        if is_pool(bar.terms, pool):
+            close_call(bar, t, pool, is_lost)
+
+
+def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
+    """Take the call of a pool over a close: what is open ends or goes on, or a call begins."""
+    terms = bar.terms
+    call = bar.state.calls[pool]
+    ratio = compute_pool_ratio(bar, pool)
+    is_under = is_pool_under(terms, ratio)
+    # After a grace that is over, a ratio that is still high is a new call.
+    was_over = call.ratio >= terms.margin_call * (1.0 - TOLERANCE)
+    was_over = was_over and not is_pool_forced(terms, bar.state, pool)
+
+    # How long ago it was called is known until the pool is liquidated or under the ratio again.
+    is_liquidated = bar.ledger[pool].liquidations > 0.0
+    if is_liquidated:
+        count_liquidated_call(bar, t, pool)
+    if is_liquidated or is_under or bar.ledger[pool].calls_met > 0.0:
+        call.called_at = math.nan
+
+    if is_open_at_close(bar, pool):
+        has_failed = is_liquidated or is_lost
+        answer_at_close(bar, t, pool, has_failed=has_failed, is_under=is_under, ratio=ratio)
+    else:
+        call.is_open = 0.0
+
+    call.is_called = 0.0
+    if is_under:
+        call.unmet = -1.0
+    elif was_over:
+        call.unmet = call.unmet + 1.0 if call.unmet >= 0.0 else -1.0
+    else:
+        begin_call(bar, t, pool, ratio)
+    call.ratio = ratio
+
+
+@inlined
+def is_open_at_close(bar: r.AccountBar, pool: int) -> bool:
+    """Return whether a call goes on that nothing in this bar has ended."""
+    money = bar.ledger[pool]
+    return bar.state.calls[pool].is_open == 1.0 and not money.calls_met + money.calls_failed > 0.0
+
+
+def count_liquidated_call(bar: r.AccountBar, t: int, pool: int) -> None:
+    """Count a call that no margin has met and that ended in a liquidation, and its days."""
+    money = bar.ledger[pool]
+    called_at = bar.state.calls[pool].called_at
+    if money.calls_met == 0.0 and not math.isnan(called_at):
+        money.liquidated_calls += 1.0
+        money.call_days += (bar.feed.time[t] - called_at) / DAY
+
+
+def answer_at_close(
+    bar: r.AccountBar, t: int, pool: int, has_failed: bool, is_under: bool, ratio: float
+) -> None:
+    """End an open call that has failed, or is met; else it stays open."""
+    if has_failed or is_under:
+        end_call(bar, t, pool, is_met=not has_failed, ratio=ratio)
+        bar.state.calls[pool].is_open = 0.0
+
+
+def begin_call(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:
+    """Call a pool that is over the ratio and was not at the last close."""
+    call = bar.state.calls[pool]
+    call.is_open = 1.0
+    call.is_called = 1.0
+    call.unmet = 0.0
+    call.called_at = 1.0 * bar.feed.time[t]
+    bar.ledger[pool].calls += 1.0
+    log_call(bar, t, pool, Event.CALLED, ratio)

@@ -1,0 +1,161 @@
+"""Margin as a decision: the venue leverage of isolated positions, and the margin that follows it.
+
+A policy asks for a setting, the venue leverage. It is cut to what the bracket of the position
+allows, and the margin is brought to the notional at the entry / setting (accounting 3).
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest import margin
+from backtest.account import balance
+from backtest.account import position as p
+from backtest.account import records as r
+from backtest.account.events import Event
+from backtest.account.fills import is_deciding, is_ending
+from backtest.account.payments import compute_free
+from backtest.core.units import TOLERANCE
+
+
+def write_settings(terms: r.Terms, state: r.AccountState) -> None:
+    """Write the venue leverages of positions into the margin tables."""
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if position.setting > 0.0:
+            terms.rules.brackets.settings[i] = position.setting
+
+
+def change_settings(bar: r.AccountBar, t: int) -> None:
+    """Move margin to the venue leverages asked for, before any order (step 5).
+
+    Margins that return come first: they are free for those that are added.
+    """
+    state = bar.state
+    walk = bar.scratch.walk
+    if not is_any_asked(state):
+        return
+
+    balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
+    for i in range(len(state.positions)):
+        walk[i].margin_moved = 0.0
+        walk[i].is_new_setting = 0.0
+        # NaN leaves everything as it is; what has ended or waits for no fill is not changed.
+        if not (state.positions[i].asked > 0.0 and r.is_isolated(bar.terms, i)):
+            continue
+        if is_deciding(state, bar.quotes, i) and not is_ending(state, i):
+            choose_setting(bar, i)
+
+    for i in range(len(state.positions)):
+        if walk[i].margin_moved < 0.0:
+            return_margin(bar, t, i)
+    for i in range(len(state.positions)):
+        if walk[i].margin_moved > 0.0:
+            post_margin(bar, t, i)
+
+
+def is_any_asked(state: r.AccountState) -> bool:
+    """Return whether a policy asked for the venue leverage of any position."""
+    for i in range(len(state.positions)):  # noqa: SIM110 - numba compiles no generators
+        if state.positions[i].asked > 0.0:
+            return True
+    return False
+
+
+def choose_setting(bar: r.AccountBar, i: int) -> None:
+    """Write the venue leverage of a position, and the margin to move.
+
+    ``margin_moved`` and ``is_new_setting`` of its walk; the setting goes into state and tables.
+    """
+    position = bar.state.positions[i]
+    asked = position.asked
+    largest = find_largest_setting(bar, i)
+    # What is set already stays allowed, though the position has grown out of its bracket.
+    setting = min(asked, max(largest, position.setting))
+    walk = bar.scratch.walk[i]
+    walk.is_new_setting = 1.0 if setting != position.setting else 0.0
+    position.setting = setting
+    bar.terms.rules.brackets.settings[i] = setting
+    if not r.is_held(bar.state, i):
+        return
+
+    # The margin goes to what was asked for, not to the setting that is allowed of it.
+    entry_notional = abs(position.quantity * position.entry)
+    wanted = entry_notional / (asked if asked < math.inf else setting)
+    change = wanted - position.margin
+    if abs(change) > TOLERANCE * entry_notional:
+        walk.margin_moved = change
+
+
+def find_largest_setting(bar: r.AccountBar, i: int) -> float:
+    """Return the largest leverage among the brackets that allow the notional of a position."""
+    rules = r.pick_margin(bar.terms, i)
+    quote = bar.quotes.instruments[i]
+    notional = abs(bar.state.positions[i].quantity) * abs(quote.fill)
+    largest = rules.leverages[len(rules.caps) - 1] / quote.initial
+    for k in range(len(rules.caps)):
+        if notional <= rules.caps[k]:
+            largest = max(largest, rules.leverages[k] / quote.initial)
+    return largest
+
+
+def post_margin(bar: r.AccountBar, t: int, i: int) -> None:
+    """Add margin from the wallet, as far as nothing else needs it; log what could not move."""
+    state = bar.state
+    position = state.positions[i]
+    wanted = bar.scratch.walk[i].margin_moved
+    in_wallet = max(balance.compute_balance(bar.terms, state), 0.0)
+    available = min(compute_free(bar.terms, state), in_wallet)
+    moved = min(wanted, available)
+    position.margin += moved
+    state.wallet.cash -= moved
+    log_move(bar, t, i, Event.MARGIN_ADDED, moved)
+
+    refused = wanted - moved
+    position.refused_adding = log_refused(bar, t, i, wanted, refused, position.refused_adding)
+
+
+def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
+    """Return margin to the wallet, down to what the new setting needs; log what must stay.
+
+    The initial margin at the setting and the last price, with the unrealized loss on top.
+    """
+    state = bar.state
+    position = state.positions[i]
+    quote = bar.quotes.instruments[i]
+    setting = margin.compute_setting(r.pick_margin(bar.terms, i), quote.initial)
+    profit = p.compute_profit(r.pick_position(state, i), quote.fill)
+    needed = abs(position.quantity * quote.fill) / setting - profit
+    needed = max(needed, abs(position.quantity * position.entry) / setting)
+
+    wanted = abs(bar.scratch.walk[i].margin_moved)
+    moved = min(wanted, max(position.margin - needed, 0.0))
+    position.margin -= moved
+    state.wallet.cash += moved
+    log_move(bar, t, i, Event.MARGIN_RETURNED, moved)
+
+    refused = wanted - moved
+    position.refused_returning = log_refused(bar, t, i, wanted, refused, position.refused_returning)
+
+
+def log_move(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None:
+    """Log margin that moved between a position and the wallet, if any did."""
+    if moved > 0.0:
+        value = bar.quotes.instruments[i].fill
+        r.log_event(bar.log, t, i, kind, value, quantity=0.0, amount=moved)
+
+
+def log_refused(
+    bar: r.AccountBar, t: int, i: int, wanted: float, refused: float, was_refused: float
+) -> float:
+    """Log margin that a new setting could not move; return whether it is refused now.
+
+    ``was_refused`` is 1 while margin is refused: each refusal is logged once, not at every bar.
+    """
+    if refused <= TOLERANCE * wanted:
+        return 0.0
+    if bar.scratch.walk[i].is_new_setting == 1.0 and was_refused == 0.0:
+        value = bar.quotes.instruments[i].fill
+        r.log_event(bar.log, t, i, Event.MARGIN_REFUSED, value, quantity=0.0, amount=refused)
+        return 1.0
+    return was_refused

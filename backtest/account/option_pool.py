@@ -1,0 +1,303 @@
+"""Where a pool that holds options fails on the way of the prices.
+
+The value of an option bends with the price, so no closed form has the place. A segment is tested at
+some places, and between them a bound of how far the excess can fall shows that nothing was missed.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+segment               straight way of all values and prices from one waypoint to the next
+place                 part of a segment, 0 to 1; UNREACHED if the pool does not fail on it
+excess                D = M - level R, less rounding: the pool fails at 0
+fall                  upper bound of how far the excess falls on a segment: money
+sound, failing        two places between which the pool fails
+ratio                 price over the price now, in a search for a liquidation price
+====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest import margin
+from backtest.account import balance, options
+from backtest.account import records as r
+from backtest.account.forced_options import compute_option_notional
+from backtest.core import FloatArray
+from backtest.core.kernels import of_options
+from backtest.core.units import TOLERANCE
+
+PARTS = 16
+"""Places at which a segment is tested."""
+HALVINGS = 60
+"""Steps of bisection: beyond the last digit."""
+UNREACHED = 2.0
+"""Place of what a segment does not reach."""
+DOWN = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1)
+UP = (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
+"""Ratios of the price between which a liquidation price is searched."""
+
+
+# The excess on a segment.
+
+
+def find_segment(bar: r.AccountBar) -> margin.Segment:
+    """Return the pool on the segment that the walk has before it."""
+    scratch = bar.scratch
+    start = margin.Waypoint(scratch.mark, scratch.price)
+    end = margin.Waypoint(scratch.mark_end, scratch.price_end)
+    return margin.Segment(bar.terms.rules, bar.state.held, bar.state.wallet.cash, start, end)
+
+
+def value_on_segment(bar: r.AccountBar, place: float) -> None:
+    """Write the values and marks of positions and options at a part of the segment."""
+    segment = find_segment(bar)
+    margin.move_holdings(segment.held, segment.start, segment.end, place)
+    options.price_options(bar.terms, bar.state, segment.held.values)
+
+
+def compute_left(bar: r.AccountBar, place: float) -> float:
+    """Return the excess at a place; writes the values of the account there."""
+    value_on_segment(bar, place)
+    return balance.compute_caution(bar.terms, bar.state)
+
+
+@of_options(returns=0.0)
+def find_place_with_options(bar: r.AccountBar) -> float:
+    """Return at which part of the segment a pool with options fails, or UNREACHED."""
+    left = compute_left(bar, 0.0)
+    if left <= 0.0:
+        return 0.0
+    return follow_segment(bar, left)[0]
+
+
+def follow_segment(bar: r.AccountBar, left: float) -> tuple[float, float]:
+    """Return where the excess first falls to 0, and a lower bound of it at the end.
+
+    ``left`` is the excess at the start. The bound is of a segment that is UNREACHED, else 0.
+    """
+    fall = bound_fall(bar)
+    sound = 0.0
+    for part in range(1, PARTS + 1):
+        place = part / PARTS
+        # The requirement may jump where prices cross a strike, so each of them is tested.
+        strike = find_strike(bar, sound, place)
+        while strike < place:
+            left_at_strike = compute_left(bar, strike)
+            if left_at_strike <= 0.0:
+                return bisect_place(bar, sound, strike), 0.0
+            sound = strike
+            left = left_at_strike
+            strike = find_strike(bar, sound, place)
+
+        # The bound shows that the excess stays over 0 up to here.
+        if left > fall * (place - sound):
+            continue
+        left_at_place = compute_left(bar, place)
+        if left_at_place <= 0.0:
+            return bisect_place(bar, max(sound, (part - 1) / PARTS), place), 0.0
+        sound = place
+        left = left_at_place
+    return UNREACHED, left - fall * (1.0 - sound)
+
+
+def bisect_place(bar: r.AccountBar, sound: float, failing: float) -> float:
+    """Return the first part of the segment that fails, between a sound and a failing one."""
+    for _ in range(HALVINGS):
+        middle = 0.5 * (sound + failing)
+        if compute_left(bar, middle) <= 0.0:
+            failing = middle
+        else:
+            sound = middle
+    return failing
+
+
+def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
+    """Return the first place in between at which a price crosses a strike, else ``before``.
+
+    With ``intrabar="worst"`` only: prices of one market move apart there.
+    """
+    terms = bar.terms
+    if terms.intrabar != r.WORST:
+        return before
+
+    brackets = terms.rules.brackets
+    positions = bar.state.options.positions
+    first = before
+    for k in range(len(positions.strikes)):
+        i = terms.options.instruments[k]
+        start = bar.scratch.walk[i].mark
+        way = bar.scratch.walk[i].mark_end - start
+        if positions.quantities[k] == 0.0 or way == 0.0:
+            continue
+        value = brackets.sizes[i] * positions.strikes[k]
+        if brackets.are_inverse[i]:
+            value = -brackets.sizes[i] / positions.strikes[k]
+        place = (value - start) / way
+        if after * (1.0 + TOLERANCE) < place < first:
+            first = place
+    return first
+
+
+# How far the excess can fall.
+
+
+def bound_fall(bar: r.AccountBar) -> float:
+    """Return an upper bound of how far the excess can fall on the whole segment.
+
+    The sum of the bounds of positions, collateral and options, each its way times a slope that the
+    excess never exceeds on it.
+    """
+    state = bar.state
+    positions = state.options.positions
+    pool = margin.OptionPool(bar.terms.rules, state.held, positions, bar.terms.options.rules)
+    fall = 0.0
+    for i in range(len(state.positions)):
+        if r.is_held(state, i) and not r.is_isolated(bar.terms, i):
+            fall += bound_position_fall(bar, i)
+    for c in range(len(state.held.amounts)):
+        if state.held.amounts[c] != 0.0:
+            way = abs(bar.scratch.assets[c].price_end - bar.scratch.assets[c].price)
+            fall += way * margin.bound_asset_slope(bar.terms.rules, state.held, c)
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0:
+            fall += bound_option_fall(bar, pool, k)
+    return fall + TOLERANCE * abs(fall)
+
+
+def bound_position_fall(bar: r.AccountBar, i: int) -> float:
+    """Return the bound of a cross position: negative where it gains more than margin takes.
+
+    The slope counts a loss. Where the position gains on the way, the gain stands instead, which is
+    twice the gain less.
+    """
+    change = bar.scratch.walk[i].mark_end - bar.scratch.walk[i].mark
+    gain = 0.0
+    if not r.is_spot(bar.terms, i):
+        gain = max(bar.state.positions[i].quantity * change, 0.0)
+    slope = margin.bound_linear_slope(bar.terms.rules, bar.state.held, i)
+    return abs(change) * slope - 2.0 * gain
+
+
+def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> float:
+    """Return the bound of an option, on the way of its index."""
+    terms = bar.terms
+    positions = bar.state.options.positions
+    start = options.find_index(terms, k, bar.scratch.mark)
+    end = options.find_index(terms, k, bar.scratch.mark_end)
+    low = min(start, end)
+    way = abs(end - start)
+    # A straight way in the value of an inverse contract: prices move fastest at the higher end.
+    if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
+        way *= max(start, end) / low
+    gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
+    slope = margin.bound_option_slope(pool, k, low, gains)
+    return way * slope if way > 0.0 else 0.0
+
+
+# Options on one instrument.
+
+
+@of_options(returns=(0.0, 0.0))
+def sum_options_on(
+    terms: r.Terms, state: r.AccountState, i: int, values: FloatArray
+) -> tuple[float, float]:
+    """Return what options on instrument i are worth at some values u, and their notional.
+
+    Writes the marks of options at these values, if any are on it.
+    """
+    worth = 0.0
+    notional = 0.0
+    is_priced = False
+    positions = state.options.positions
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] == 0.0 or terms.options.instruments[k] != i:
+            continue
+        if not is_priced:
+            options.price_options(terms, state, values)
+            is_priced = True
+        worth += positions.quantities[k] * positions.marks[k]
+        notional += compute_option_notional(state, k)
+    return worth, notional
+
+
+@of_options(returns=False)
+def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
+    """Return whether a position or an option is held that the price of instrument i moves."""
+    if r.is_held(state, i):
+        return True
+    for k in range(len(state.options.targets)):
+        if terms.options.instruments[k] == i and state.options.positions.quantities[k] != 0.0:
+            return True
+    return False
+
+
+# Liquidation prices: at which price of one instrument the pool fails.
+
+
+def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None:
+    """Write the segment between two ratios of the price of instrument i.
+
+    Steps 0, 1, .. lead down from the price now, -1, -2, .. up. Starts from the values and prices
+    that :func:`begin_search` put aside.
+    """
+    if step < 0:
+        first = UP[-step - 1]
+        second = UP[-step]
+    else:
+        first = DOWN[step]
+        second = DOWN[step + 1]
+    now = margin.Waypoint(scratch.value_aside, scratch.price_aside)
+    start = margin.Waypoint(scratch.mark, scratch.price)
+    end = margin.Waypoint(scratch.mark_end, scratch.price_end)
+    margin.aim(terms.rules, now, i, first, start)
+    margin.aim(terms.rules, now, i, second, end)
+
+
+def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
+    """Put the values u and prices from before a search aside."""
+    for i in range(len(state.positions)):
+        scratch.walk[i].value_aside = state.positions[i].value
+    for c in range(len(state.held.prices)):
+        scratch.assets[c].price_aside = state.held.prices[c]
+
+
+@of_options(returns=False)
+def is_far_with_options(bar: r.AccountBar, i: int, excess: float) -> bool:
+    """Return whether a bound shows that no price near by lets the pool fail."""
+    begin_search(bar.state, bar.scratch)
+    aim_at_ratios(bar.terms, bar.scratch, i, step=0)
+    fall_down = bound_fall(bar)
+    aim_at_ratios(bar.terms, bar.scratch, i, step=-1)
+    return excess > max(fall_down, bound_fall(bar))
+
+
+@of_options(returns=0.0)
+def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float) -> float:
+    """Return the value u of instrument i at which the pool fails, NaN if there is none.
+
+    ``left`` is the excess now. Writes the values and marks of the account, and takes them back.
+    """
+    state = bar.state
+    scratch = bar.scratch
+    value = math.nan
+    begin_search(state, scratch)
+    for k in range(len(DOWN) - 1):
+        aim_at_ratios(bar.terms, scratch, i, step=-1 - k if is_up else k)
+        # A bound of the last segment may be under 0 where the excess is not.
+        if not left > 0.0:
+            left = compute_left(bar, 0.0)
+        place = 0.0
+        if left > 0.0:
+            place, left = follow_segment(bar, left)
+        if place <= 1.0:
+            start = scratch.walk[i].mark
+            value = start + place * (scratch.walk[i].mark_end - start)
+            break
+
+    for j in range(len(state.positions)):
+        state.positions[j].value = scratch.walk[j].value_aside
+    for c in range(len(state.held.prices)):
+        state.held.prices[c] = scratch.assets[c].price_aside
+    options.price_options(bar.terms, state, state.held.values)
+    return float(value)
