@@ -293,7 +293,7 @@ def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
     for j in range(len(own.targets)):
         own.before[j] = own.positions.quantities[j]
         own.positions.quantities[j] = own.before[j] if j == k else 0.0
-    needed = balance.compute_with_options(terms, state, is_initial=False)
+    needed = balance.compute_with_options(terms, state, False)
 
     for i in range(len(state.positions)):
         state.positions[i].quantity = bar.scratch.walk[i].quantity_aside

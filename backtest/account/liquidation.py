@@ -1,4 +1,16 @@
-"""One position that is liquidated, or given margin from the wallet."""
+"""One position that is liquidated, or given margin from the wallet (section 5).
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+value                 mark u at which the position fails: it is closed from there
+closed                signed contracts that a step of a liquidation closes
+step                  one reduction; a partial liquidation has as many as it needs
+rest                  what a step leaves: a small one is closed whole
+loss                  what closing costs beyond the value: slippage, impact and fee, money
+health factor         assets at their liquidation thresholds / debts, of a loan
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
@@ -13,6 +25,9 @@ from backtest.core.kernels import cold
 from backtest.core.units import TOLERANCE, Contracts, Value
 from backtest.margin import compute_setting, compute_step_floor
 
+LEAST_PART = 1e-9
+"""Part of what was there at the start that is as good as nothing: rounding of repeated steps."""
+
 
 @cold
 def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value) -> Balances:
@@ -21,67 +36,119 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
     It is isolated, or all that the pool has. One that is closed leaves its margin in the cash, and
     no debt. Writes ledger and log.
     """
-    terms, state, money = bar.terms, bar.state, bar.ledger[i]
-    rules, quote = r.share(r.pick_instrument(terms, i)), bar.quotes.instruments[i]
-    is_isolated, mode, loss = rules.margin.is_isolated, rules.liquidation_mode, 0.0
-    has_level = not is_isolated and rules.full_below_health > 0.0 and terms.rules.level != 1.0
-    held = balances.position.quantity
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    is_isolated = rules.margin.is_isolated
+    money = bar.ledger[i]
+    quantity = balances.position.quantity
     marked, pnl = p.mark_position(balances.position, value)
     now = Balances(balances.cash, marked)
-    if (mode if is_isolated else terms.liquidation_mode) == r.TAKEOVER:
-        money.traded += abs(held) * abs(value)
+
+    # A takeover leaves nothing to reduce; other modes close in one step or several.
+    loss = 0.0
+    mode = rules.liquidation_mode if is_isolated else bar.terms.liquidation_mode
+    if mode == r.TAKEOVER:
+        money.traded += abs(quantity) * abs(value)
         now, loss = forfeit(rules, now, value)
     while now.position.quantity != 0.0:
-        closed = choose_reduction(rules, now, value, abs(held), quote.multiplier)
-        closed = find_step(bar, i) if has_level else closed
-        now, cost, notional = close_contracts(rules, now, value, closed, quote)
-        loss += cost
+        now, step_loss, notional = take_step(bar, i, balances, now, value)
+        loss += step_loss
         money.traded += notional
-        is_failing = p.is_failing(rules, now, value, quote.multiplier)
-        if not is_isolated:
-            balance.put_balances(terms, state, i, balances, now)
-            is_failing = balance.is_pool_short(terms, state)
-        if now.position.quantity != 0.0 and not is_failing:
+        if now.position.quantity != 0.0 and not is_still_failing(bar, i, now, value):
             break
-    r.log_liquidation(bar.log, t, i, value, now.position.quantity - held, loss)
+
+    r.log_liquidation(bar.log, t, i, value, now.position.quantity - quantity, loss)
     money.price_pnl += pnl
     money.liquidation_loss += loss
     money.liquidations += 1.0 if is_isolated else 0.0
-    left = now.position.margin
     if is_isolated and now.position.quantity == 0.0:
-        if left < 0.0:
-            r.log_event(bar.log, t, i, Event.BAD_DEBT, value, 0.0, -left)
-            money.bad_debt -= left
-        now = Balances(now.cash + max(left, 0.0), Position(0.0, 0.0, 0.0, value))
+        return release_margin(bar, t, i, now, value)
     return now
+
+
+def take_step(
+    bar: r.AccountBar, i: int, before: Balances, now: Balances, value: Value
+) -> tuple[Balances, float, float]:
+    """Return the balances after the next step, its loss and its notional.
+
+    ``before`` are the balances at the start of the liquidation. Those of a cross position are
+    written into the account on the way.
+    """
+    terms = bar.terms
+    rules = r.share(r.pick_instrument(terms, i))
+    quote = bar.quotes.instruments[i]
+    size_at_start = abs(before.position.quantity)
+    closed = choose_reduction(rules, now, value, size_at_start, quote.multiplier)
+
+    # The health factor of a pool is that of the account, at the level of its rule.
+    is_of_pool = not rules.margin.is_isolated and rules.full_below_health > 0.0
+    if is_of_pool and terms.rules.level != 1.0:
+        closed = find_step(bar, i)
+    after, loss, notional = close_contracts(rules, now, value, closed, quote)
+    if not rules.margin.is_isolated:
+        balance.put_balances(terms, bar.state, i, before, after)
+    return after, loss, notional
+
+
+def is_still_failing(bar: r.AccountBar, i: int, now: Balances, value: Value) -> bool:
+    """Return whether the requirement still fails after a step."""
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    if rules.margin.is_isolated:
+        return p.is_failing(rules, now, value, bar.quotes.instruments[i].multiplier)
+    return balance.is_pool_short(bar.terms, bar.state)
+
+
+def release_margin(bar: r.AccountBar, t: int, i: int, now: Balances, value: Value) -> Balances:
+    """Return the balances without a closed isolated position: its margin goes to the cash.
+
+    Where it is negative, that is bad debt, which the venue bears; the cash is not touched.
+    """
+    left = now.position.margin
+    if left < 0.0:
+        r.log_event(bar.log, t, i, Event.BAD_DEBT, value, quantity=0.0, amount=-left)
+        bar.ledger[i].bad_debt -= left
+    return Balances(now.cash + max(left, 0.0), Position(0.0, 0.0, 0.0, value))
 
 
 @cold
 def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[Balances, float]:
     """Return what a takeover at u leaves, and the loss: all that backed the position."""
     backing = p.compute_backing(rules, balances, value)
-    left = min(backing, 0.0)
+    debt = min(backing, 0.0)
     if rules.margin.is_isolated:
-        return Balances(balances.cash, Position(0.0, 0.0, left, value)), backing - left
-    return Balances(left, Position(0.0, 0.0, 0.0, value)), backing - left
+        return Balances(balances.cash, Position(0.0, 0.0, debt, value)), backing - debt
+    return Balances(debt, Position(0.0, 0.0, 0.0, value)), backing - debt
+
+
+# How much a step closes.
 
 
 @cold
 def choose_reduction(
     rules: InstrumentRules, balances: Balances, value: Value, initial: float, multiplier: float
 ) -> float:
-    """Return the signed contracts that the next step of a liquidation closes at a mark u."""
+    """Return the signed contracts that the next step of a liquidation closes at a mark u.
+
+    ``initial`` are the contracts without sign at its start.
+    """
     held = balances.position.quantity
     if is_step_whole(rules, balances, value, initial):
         return held
-    if rules.full_below_health > 0.0:  # is the health factor so low that all debt is repaid
-        notional, backing = abs(held) * abs(value), p.compute_backing(rules, balances, value)
-        needed = p.compute_requirement(rules, balances.position, value, multiplier)
-        above, below = notional - needed, notional - backing
-        if held < 0.0:
-            above, below = notional + backing, notional + needed
-        if above <= rules.full_below_health * below * (1.0 + TOLERANCE):
-            return repay_all(rules, held, value, held * abs(value) - backing)
+    if not rules.full_below_health > 0.0:
+        return choose_share(rules, held, value)
+
+    # The health factor: of a long, collateral less margin / debt; of a short, collateral / debt
+    # with margin. All debt is repaid where it is low.
+    notional = abs(held) * abs(value)
+    backing = p.compute_backing(rules, balances, value)
+    needed = p.compute_requirement(rules, balances.position, value, multiplier)
+    if held < 0.0:
+        assets = notional + backing
+        debts = notional + needed
+    else:
+        assets = notional - needed
+        debts = notional - backing
+    if assets <= rules.full_below_health * debts * (1.0 + TOLERANCE):
+        return repay_all(rules, held, value, held * abs(value) - backing)
     return choose_share(rules, held, value)
 
 
@@ -89,78 +156,110 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, init
     """Return whether a liquidation at u closes all: by mode, small rest, or nothing behind it."""
     held = balances.position.quantity
     notional = abs(held) * abs(value)
-    return (
-        rules.liquidation_mode != r.PARTIAL
-        or notional <= rules.full_below * (1.0 + TOLERANCE)
-        or abs(held) <= 1e-9 * initial
-        or p.compute_backing(rules, balances, value) <= TOLERANCE * notional
-    )
+    if rules.liquidation_mode != r.PARTIAL:
+        return True
+    if notional <= rules.full_below * (1.0 + TOLERANCE):
+        return True
+    if abs(held) <= LEAST_PART * initial:
+        return True
+    return p.compute_backing(rules, balances, value) <= TOLERANCE * notional
 
 
 def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float:
     """Return the signed contracts of a partial step at u: its share, or down to the bracket."""
-    notional = abs(held) * abs(value)
     if rules.step > 0.0:
         return held * rules.step
-    floor = compute_step_floor(rules.margin, notional * (1.0 - 1e-9))
-    if floor == 0.0:
+
+    # A notional at the floor of its bracket, give or take rounding, goes down to the one below.
+    notional = abs(held) * abs(value)
+    floor_below = compute_step_floor(rules.margin, notional * (1.0 - LEAST_PART))
+    if floor_below == 0.0:
         return held
     side = 1.0 if held > 0.0 else -1.0
-    return held - side * floor / abs(value)
+    return held - side * floor_below / abs(value)
 
 
 @cold
 def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float) -> float:
-    """Return the signed contracts that repay a debt at a value u, fee and slippage included."""
+    """Return the signed contracts that repay a debt at a value u, fee and slippage included.
+
+    The debt of a short is all of it.
+    """
     if held < 0.0:
         return held
-    kept = (1.0 - rules.liquidation_fee) * (1.0 - rules.liquidation_slippage)
-    return min(held, debt / (kept * abs(value)))
+    received = (1.0 - rules.liquidation_fee) * (1.0 - rules.liquidation_slippage)
+    return min(held, debt / (received * abs(value)))
 
 
 def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Quote) -> float:
     """Return the value u at which a liquidation closes contracts, with slippage and impact."""
     worsening = rules.liquidation_slippage
     if rules.liquidation_impact > 0.0:
-        size = abs(closed) * abs(value)
-        impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
+        notional = abs(closed) * abs(value)
+        impact = compute_square_root_impact(rules.liquidation_impact, quote, notional)
         worsening = min(worsening + impact, LARGEST_WORSENING)
-    return p.worsen(rules, value, -1.0 if closed > 0.0 else 1.0, worsening)
+    side = -1.0 if closed > 0.0 else 1.0
+    return p.worsen(rules, value, side, worsening)
 
 
 def find_step(bar: r.AccountBar, i: int) -> float:
     """Return the signed contracts that the next step of a liquidation of the pool closes."""
-    terms, state, scratch = bar.terms, bar.state, bar.scratch
-    position, rules = r.pick_position(state, i), r.share(r.pick_instrument(terms, i))
-    held, value = position.quantity, state.positions[i].value
-    pool = balance.compute_pool(terms, state)
-    balances = r.Balances(pool - held * value, position)
-    if is_step_whole(rules, balances, value, abs(scratch.walk[i].quantity_at_start)):
+    state = bar.state
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    position = r.pick_position(state, i)
+    held = position.quantity
+    value = state.positions[i].value
+    # As if the pool backed this position alone.
+    backing = balance.compute_pool(bar.terms, state)
+    balances = r.Balances(backing - held * value, position)
+    size_at_start = abs(bar.scratch.walk[i].quantity_at_start)
+    if is_step_whole(rules, balances, value, size_at_start):
         return held
-    if rules.full_below_health > 0.0:  # assets and debts of the health factor, and debt in cash
-        assets, debts = margin.compute_collateral_value(terms.rules.collateral, state.held), 0.0
-        cash = pool - assets
-        for j in range(len(state.positions)):
-            if r.is_held(state, j) and not r.is_isolated(terms, j):
-                other = state.positions[j]
-                notional = abs(other.quantity * other.value)
-                own = terms.rules.level * margin.find_own_maintenance(terms.rules, state.held, j)
-                if other.quantity > 0.0:
-                    cash -= notional
-                    assets += notional - own
-                else:
-                    cash += notional
-                    debts += notional + own
+
+    if rules.full_below_health > 0.0:
+        assets, debts, cash = sum_loan(bar, backing)
         debt = max(-cash, 0.0)
-        most = rules.full_below_health * (debts + debt) * (1.0 + TOLERANCE)
-        if assets + max(cash, 0.0) <= most and (held < 0.0 or debt > 0.0):
+        is_low = assets + max(cash, 0.0) <= (
+            rules.full_below_health * (debts + debt) * (1.0 + TOLERANCE)
+        )
+        # What a long sells repays cash, so without a debt in cash there is nothing to repay.
+        if is_low and (held < 0.0 or debt > 0.0):
             return repay_all(rules, held, value, debt)
     return choose_share(rules, held, value)
 
 
+def sum_loan(bar: r.AccountBar, backing: float) -> tuple[float, float, float]:
+    """Return assets and debts of the health factor of a pool, and its cash, negative if borrowed.
+
+    Margin is taken from what is long, and added to what is short.
+    """
+    terms = bar.terms
+    held = bar.state.held
+    assets = margin.compute_collateral_value(terms.rules.collateral, held)
+    debts = 0.0
+    cash = backing - assets
+    for j in range(len(bar.state.positions)):
+        if not r.is_held(bar.state, j) or r.is_isolated(terms, j):
+            continue
+        position = bar.state.positions[j]
+        notional = abs(position.quantity * position.value)
+        needed = terms.rules.level * margin.find_own_maintenance(terms.rules, held, j)
+        if position.quantity > 0.0:
+            cash -= notional
+            assets += notional - needed
+        else:
+            cash += notional
+            debts += notional + needed
+    return assets, debts, cash
+
+
+# What closing costs.
+
+
 def cap_fee(asked: float, left: float) -> float:
-    most = max(left, 0.0)
-    return most if asked * (1.0 + TOLERANCE) >= most else asked
+    """Return the fee that is paid: at most what is left, all of it if they are equal."""
+    largest = max(left, 0.0)
+    return largest if asked * (1.0 + TOLERANCE) >= largest else asked
 
 
 @cold
@@ -168,14 +267,18 @@ def close_contracts(
     rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
 ) -> tuple[Balances, float, float]:
     """Close some contracts at u; return the balances, the loss beyond u, and the notional."""
-    position, filled = balances.position, find_fill(rules, value, closed, quote)
+    position = balances.position
+    filled = find_fill(rules, value, closed, quote)
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
-    cash, margin = balances.cash, position.margin
+    cash = balances.cash
+    margin = position.margin
     if rules.margin.is_isolated:
         margin += closed * (filled - position.entry)
     else:
         cash += closed * filled
+
+    # The fee is at most what the fill has left.
     after = Balances(cash, Position(quantity, entry, margin, value))
     notional = abs(closed) * abs(filled)
     fee = cap_fee(rules.liquidation_fee * notional, p.compute_backing(rules, after, value))
@@ -187,16 +290,26 @@ def close_contracts(
     return Balances(cash, Position(quantity, entry, margin, value)), loss, notional
 
 
+# Margin from the wallet.
+
+
 @cold
 def add_from_wallet(
     bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value
 ) -> Balances:
-    """Return the balances with margin added from the cash at a mark u (3); writes the log."""
-    rules, quote = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.instruments[i]
+    """Return the balances with margin added from the cash at a mark u (3); writes the log.
+
+    Whole initial margins of the position, as many as it takes, or what the cash has.
+    """
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    quote = bar.quotes.instruments[i]
     position = balances.position
     needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
-    each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
-    amount = min((floor(missing / each) + 1.0) * each, balances.cash)
-    r.log_event(bar.log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
+
+    setting = compute_setting(rules.margin, quote.initial)
+    portion = abs(position.quantity * position.entry) / setting
+    # One more than the whole ones that are missing: at equality the requirement still fails.
+    amount = min((floor(missing / portion) + 1.0) * portion, balances.cash)
+    r.log_event(bar.log, t, i, Event.MARGIN_ADDED, value, quantity=0.0, amount=amount)
     return Balances(balances.cash - amount, p.add_margin(position, amount))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from backtest.core.kernels import inlined
@@ -76,47 +77,93 @@ class MoneyTerm(NamedTuple):
 
 MONEY_TERMS = (
     MoneyTerm(
-        "price_pnl", 1.0, "price profit and loss",
-        of_positions=True, of_options=True, in_trades=True,
+        "price_pnl",
+        sign=1.0,
+        words="price profit and loss",
+        of_positions=True,
+        of_options=True,
+        in_trades=True,
     ),
     MoneyTerm(
-        "fees", -1.0, "fees", "trading fees paid", "trading fees", "fee",
-        is_cost=True, of_positions=True, of_options=True, in_trades=True,
+        "fees",
+        sign=-1.0,
+        words="fees",
+        measure="trading fees paid",
+        growth="trading fees",
+        column="fee",
+        is_cost=True,
+        of_positions=True,
+        of_options=True,
+        in_trades=True,
     ),
     MoneyTerm(
-        "slippage", -1.0, "slippage", "paid by fills worse than the open",
-        "fills worse than the price of the bar", "slippage",
-        is_cost=True, of_positions=True, of_options=True, in_trades=True,
+        "slippage",
+        sign=-1.0,
+        words="slippage",
+        measure="paid by fills worse than the open",
+        growth="fills worse than the price of the bar",
+        column="slippage",
+        is_cost=True,
+        of_positions=True,
+        of_options=True,
+        in_trades=True,
     ),
     MoneyTerm(
-        "impact", -1.0, "impact", "paid by fills worsened through their own size",
-        "fills worse still for their size", "impact",
-        is_cost=True, of_positions=True, in_trades=True,
+        "impact",
+        sign=-1.0,
+        words="impact",
+        measure="paid by fills worsened through their own size",
+        growth="fills worse still for their size",
+        column="impact",
+        is_cost=True,
+        of_positions=True,
+        in_trades=True,
     ),
     MoneyTerm(
-        "funding", -1.0, "funding", "funding paid less received", "paid to the other side",
-        is_cost=True, of_positions=True, in_trades=True,
+        "funding",
+        sign=-1.0,
+        words="funding",
+        measure="funding paid less received",
+        growth="paid to the other side",
+        is_cost=True,
+        of_positions=True,
+        in_trades=True,
     ),
     MoneyTerm(
-        "interest", -1.0, "interest", "interest paid less earned", "on balances and loans",
+        "interest",
+        sign=-1.0,
+        words="interest",
+        measure="interest paid less earned",
+        growth="on balances and loans",
         is_cost=True,
     ),
     MoneyTerm(
-        "expense", -1.0, "expenses of funds", "yearly costs of the funds held",
-        "yearly costs of the funds held",
-        is_cost=True, of_positions=True, in_trades=True,
+        "expense",
+        sign=-1.0,
+        words="expenses of funds",
+        measure="yearly costs of the funds held",
+        growth="yearly costs of the funds held",
+        is_cost=True,
+        of_positions=True,
+        in_trades=True,
     ),
     MoneyTerm(
-        "liquidation_loss", -1.0, "liquidation loss",
+        "liquidation_loss",
+        sign=-1.0,
+        words="liquidation loss",
         growth="charged by the venue beyond the price",
-        of_positions=True, of_options=True, in_trades=True,
+        of_positions=True,
+        of_options=True,
+        in_trades=True,
     ),
-    MoneyTerm("flows", 1.0, "deposits and withdrawals"),
-    MoneyTerm("bad_debt", 1.0, "bad debt, the venue's loss", of_positions=True),
-    MoneyTerm("collateral_pnl", 1.0, "profit of collateral", is_of_assets=True),
-    MoneyTerm("conversion", -1.0, "cost of conversions", is_of_assets=True),
-)  # fmt: skip
+    MoneyTerm("flows", sign=1.0, words="deposits and withdrawals"),
+    MoneyTerm("bad_debt", sign=1.0, words="bad debt, the venue's loss", of_positions=True),
+    MoneyTerm("collateral_pnl", sign=1.0, words="profit of collateral", is_of_assets=True),
+    MoneyTerm("conversion", sign=-1.0, words="cost of conversions", is_of_assets=True),
+)
+"""All that changes the equity, each said once: records, statements and pages read it."""
 SIGNS = {term.name: term.sign for term in MONEY_TERMS}
+"""How each term changes the equity: 1 or -1, by name."""
 TERMS = tuple(SIGNS)
 COSTS = tuple(term.name for term in MONEY_TERMS if term.is_cost)
 GROWTH_TERMS = tuple(term.name for term in MONEY_TERMS if term.growth)
@@ -130,6 +177,7 @@ TRADE_TERMS = tuple(term.name for term in MONEY_TERMS if term.in_trades)
 TRADE_COSTS = tuple(name for name in TRADE_TERMS if SIGNS[name] < 0.0)
 
 SUMMED = tuple(term.name for term in MONEY_TERMS if not term.is_of_assets)
+"""The terms of a run: those of collateral are in price and slippage there."""
 
 
 @lay_out
@@ -185,19 +233,31 @@ FIRST_TERMS = Ledger.names()[: len(SUMMED)]
 """The terms in the order of the first rows."""
 CHANGES = (*(SIGNS[name] for name in FIRST_TERMS), 1.0)
 """Signs of the first rows in the change of equity; the last is that of a top-up."""
-EARNED = tuple(0.0 if name == "flows" else SIGNS[name] for name in FIRST_TERMS)
-GAINED = tuple(SIGNS[name] if name in TRADE_TERMS else 0.0 for name in FIRST_TERMS)
-"""Signs of the first rows in what a bar earned, and in what a position gained."""
+
+
+def pick_signs(names: Collection[str]) -> tuple[float, ...]:
+    """Return the signs of the first rows, 0 for those of other names."""
+    signs = dict.fromkeys(FIRST_TERMS, 0.0)
+    signs |= {name: SIGNS[name] for name in FIRST_TERMS if name in names}
+    return tuple(signs.values())
+
+
+EARNED = pick_signs(set(FIRST_TERMS) - {"flows"})
+"""Signs of the first rows in what a bar earned; flows are not earned."""
+GAINED = pick_signs(TRADE_TERMS)
+"""Signs of the first rows in what a position gained, after the costs that trades have."""
 
 
 def clear_ledger(ledger: Structs[Money]) -> None:
+    """Write 0 into all sums and counts of a bar."""
     view_numbers(ledger)[:, :] = 0.0
 
 
 @inlined
 def total(ledger: Structs[Money], term: int) -> float:
     """Return the sum of a row of :data:`MONEY` over the instruments and the account."""
-    rows, total = view_numbers(ledger), 0.0
+    rows = view_numbers(ledger)
+    total = 0.0
     for i in range(len(rows)):
         total += rows[i, term]
     return total
@@ -205,11 +265,13 @@ def total(ledger: Structs[Money], term: int) -> float:
 
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
     """Write the sums of a bar, with those of collateral in price and slippage."""
-    rows, sums = view_numbers(ledger), view_numbers(money)
+    rows = view_numbers(ledger)
+    sums = view_numbers(money)
     sums[:] = 0.0
     for i in range(len(rows)):
         for term in range(len(sums)):
             sums[term] += rows[i, term]
+
     money.price_pnl += money.collateral_pnl
     money.slippage += money.conversion
 
@@ -229,7 +291,8 @@ def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool)
 
 def earn(ledger: Structs[Money]) -> float:
     """Return by how much a bar changed the equity so far, beside deposits and top-ups."""
-    rows, total = view_numbers(ledger), 0.0
+    rows = view_numbers(ledger)
+    total = 0.0
     for i in range(len(ledger)):
         for term in range(len(EARNED)):
             total += EARNED[term] * rows[i, term]
@@ -239,7 +302,8 @@ def earn(ledger: Structs[Money]) -> float:
 
 def compute_gain(ledger: Structs[Money], i: int) -> float:
     """Return what a position gained in a bar so far, after the costs that trades have."""
-    rows, total = view_numbers(ledger), 0.0
+    rows = view_numbers(ledger)
+    total = 0.0
     for term in range(len(GAINED)):
         total += GAINED[term] * rows[i, term]
     return total
@@ -247,7 +311,8 @@ def compute_gain(ledger: Structs[Money], i: int) -> float:
 
 def sum_changes(money: Money) -> float:
     """Return by how much the sums of a bar change the equity."""
-    sums, total = view_numbers(money), 0.0
+    sums = view_numbers(money)
+    total = 0.0
     for term in range(len(CHANGES)):
         total += CHANGES[term] * sums[term]
     return total

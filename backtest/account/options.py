@@ -1,4 +1,20 @@
-"""Options: what is held, their marks and expiry, and their orders."""
+"""Options: what is held, their marks and expiry, and their orders.
+
+An option k is a column of ``state.options``, whose ``positions`` are what margin is computed from.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+index                 price of the underlying now
+value                 price of one contract by the model, in the settlement currency
+mark                  price at which it is valued: the venue's, or the model's
+offset                mark less value at the open, kept on the way of the prices
+premium               what a trade pays or gets: contracts times price
+worsening             points of volatility by which a fill is worse than the mark
+wanted                signed contracts that an order leads to
+kept, added           part of an order that needs no margin, and the one that adds: contracts
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
@@ -14,15 +30,19 @@ from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
 from backtest.margin.option_values import NONE
 
+# What is held.
+
 
 @inlined
 def holds_options(state: AccountState) -> bool:
+    """Return whether any option is held."""
     return count_options(state) > 0
 
 
 @inlined
 @of_options(returns=0)
 def count_options(state: AccountState) -> int:
+    """Return how many options are held."""
     count = 0
     for quantity in state.options.positions.quantities:
         if quantity != 0.0:
@@ -32,37 +52,53 @@ def count_options(state: AccountState) -> int:
 
 @of_options(returns=False)
 def is_walking(terms: Terms, state: AccountState) -> bool:
-    rules, is_any = terms.options.rules, False
+    """Return whether options change what backs the account or what it needs as prices move.
+
+    Shorts always do; longs where their value counts, or a floor of the equity looks at it.
+    """
+    rules = terms.options.rules
     sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.has_floor
     for k in range(len(state.options.targets)):
-        held = state.options.positions.quantities[k]
-        is_any = is_any or held < 0.0 or (held > 0.0 and sees_longs)
-    return bool(is_any)
+        quantity = state.options.positions.quantities[k]
+        if quantity < 0.0 or (quantity > 0.0 and sees_longs):
+            return True
+    return False
 
 
 ENDLESS = 2**63 - 1
 """The latest time in ns."""
 
 
+# Marks.
+
+
 @of_options(returns=0.0)
 def find_index(terms: Terms, k: int, values: FloatArray) -> float:
     """Return the price of the underlying of option k at some values u."""
-    i, brackets = terms.options.instruments[k], terms.rules.brackets
+    i = terms.options.instruments[k]
+    brackets = terms.rules.brackets
     return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
 
 
 @of_options(returns=None)
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
-    """Write the marks of options at some values u of their underlyings."""
-    own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
-    indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
+    """Write the marks of options at some values u of their underlyings.
+
+    Of those that are held or ordered. An index that has not moved needs nothing.
+    """
+    own = state.options
+    instruments = terms.options.instruments
+    last = -1
+    index = 0.0
     for k in range(len(own.targets)):
+        # Options of one underlying stand together, so its index is computed once.
         if instruments[k] != last:
-            last, index = instruments[k], find_index(terms, k, values)
-        if index == indices[k]:
+            last = instruments[k]
+            index = find_index(terms, k, values)
+        if index == own.positions.indices[k]:
             continue
-        indices[k] = index
-        if held[k] != 0.0 or not math.isnan(targets[k]):
+        own.positions.indices[k] = index
+        if own.positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
             fill_option(own.positions, terms.options.rules, k)
             own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
 
@@ -70,49 +106,99 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
 @of_options(returns=None)
 def open_options(bar: AccountBar, t: int) -> None:
     """Write what options start the bar from: market data, targets, and marks at the open."""
-    own, data = bar.state.options, bar.feed.options
-    for k in range(len(own.targets)):
-        own.profits[k], own.fees[k], own.slippage[k] = 0.0, 0.0, 0.0
-        own.losses[k], own.traded[k] = 0.0, 0.0
-        own.targets[k] = data.targets[t, k]
-        size = data.sizes[k]
-        own.asks[k], own.bids[k] = size * data.asks[t, k], size * data.bids[t, k]
-        own.has_quotes[k], own.half_spreads[k] = data.has_quotes[t, k], data.half_spreads[t, k]
-        own.half_prices[k] = size * data.half_prices[t, k]
-        positions, index = own.positions, find_index(bar.terms, k, bar.quotes.mark_open)
-        positions.years[k], positions.bases[k] = data.years_open[t, k], data.bases_open[t, k]
-        positions.volatilities[k], positions.rates[k] = data.volatilities_open[t, k], data.rates[k]
-        quoted = size * data.marks_open[t, k]
-        if data.expiry_bars[k] == t and data.are_inside[k] == 0:
-            positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
-            index, quoted = data.expiry_spots[k], math.nan
-        restart(bar.terms, bar.state, k, index, quoted)
+    for k in range(len(bar.state.options.targets)):
+        read_orders(bar, t, k)
+        read_marks(bar, t, k)
+
+
+def read_orders(bar: AccountBar, t: int, k: int) -> None:
+    """Write the target of an option and the quotes that it trades at; empty its sums of the bar.
+
+    The feed has prices per unit of the underlying, the state per contract.
+    """
+    own = bar.state.options
+    data = bar.feed.options
+    own.profits[k] = 0.0
+    own.fees[k] = 0.0
+    own.slippage[k] = 0.0
+    own.losses[k] = 0.0
+    own.traded[k] = 0.0
+
+    size = data.sizes[k]
+    own.targets[k] = data.targets[t, k]
+    own.asks[k] = size * data.asks[t, k]
+    own.bids[k] = size * data.bids[t, k]
+    own.has_quotes[k] = data.has_quotes[t, k]
+    own.half_spreads[k] = data.half_spreads[t, k]
+    own.half_prices[k] = size * data.half_prices[t, k]
+
+
+def read_marks(bar: AccountBar, t: int, k: int) -> None:
+    """Write what an option is valued from at the open, and its value and mark there."""
+    data = bar.feed.options
+    positions = bar.state.options.positions
+    positions.years[k] = data.years_open[t, k]
+    positions.bases[k] = data.bases_open[t, k]
+    positions.volatilities[k] = data.volatilities_open[t, k]
+    positions.rates[k] = data.rates[k]
+    index = find_index(bar.terms, k, bar.quotes.mark_open)
+    quoted = data.sizes[k] * data.marks_open[t, k]
+
+    # What expires at this open is worth its payoff, at the price that it settles by.
+    if data.expiry_bars[k] == t and data.are_inside[k] == 0:
+        write_expired(bar.state, k)
+        index = data.expiry_spots[k]
+        quoted = math.nan
+    restart(bar.terms, bar.state, k, index, quoted)
+
+
+def write_expired(state: AccountState, k: int) -> None:
+    """Write an option without time, whose value is its payoff."""
+    positions = state.options.positions
+    positions.years[k] = 0.0
+    positions.volatilities[k] = 0.0
+    positions.bases[k] = 1.0
 
 
 def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
-    """Write values, marks and their offset anew, from the venue's mark or the model."""
-    own, positions = state.options, state.options.positions
-    own.positions.indices[k] = index
+    """Write values, marks and their offset anew, from the venue's mark or the model.
+
+    ``quoted`` is the venue's mark of one contract, NaN if there is none.
+    """
+    own = state.options
+    positions = own.positions
+    positions.indices[k] = index
+    # Nothing is known of a contract that is not listed.
     if math.isnan(positions.years[k] + positions.volatilities[k] + positions.bases[k]):
-        positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
-        positions.values[k], positions.marks[k], own.offsets[k] = 0.0, 0.0, 0.0
+        write_expired(state, k)
+        positions.values[k] = 0.0
+        positions.marks[k] = 0.0
+        own.offsets[k] = 0.0
         return
+
+    # Margin needs more of what is held or ordered than its value.
     if positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
-        fill_option(own.positions, terms.options.rules, k)
-    value = compute_option_value(own.positions, k, 1.0, own.positions.volatilities[k])
-    own.positions.values[k] = value
-    own.offsets[k] = 0.0 if math.isnan(quoted) else quoted - value
-    own.positions.marks[k] = value if math.isnan(quoted) else quoted
+        fill_option(positions, terms.options.rules, k)
+    value = compute_option_value(positions, k, 1.0, positions.volatilities[k])
+    positions.values[k] = value
+    if math.isnan(quoted):
+        own.offsets[k] = 0.0
+        positions.marks[k] = value
+    else:
+        own.offsets[k] = quoted - value
+        positions.marks[k] = quoted
 
 
 @of_options(returns=None)
 def close_options(bar: AccountBar, t: int) -> None:
-    """Write market data and marks of options at the close."""
-    own, data = bar.state.options, bar.feed.options
+    """Write market data and marks of options at the close, and forget the targets."""
+    own = bar.state.options
+    data = bar.feed.options
     for k in range(len(own.targets)):
-        positions = own.positions
-        positions.years[k], positions.bases[k] = data.years_close[t, k], data.bases_close[t, k]
-        positions.volatilities[k], own.targets[k] = data.volatilities_close[t, k], math.nan
+        own.targets[k] = math.nan
+        own.positions.years[k] = data.years_close[t, k]
+        own.positions.bases[k] = data.bases_close[t, k]
+        own.positions.volatilities[k] = data.volatilities_close[t, k]
         index = find_index(bar.terms, k, bar.quotes.mark_close)
         restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
 
@@ -130,10 +216,17 @@ def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
         own.priced[k] = own.positions.marks[k]
 
 
-def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) -> float:
-    """Return a fee per contract: its rate of the underlying, at most a share of the price."""
-    fee, most = rate * unit * size, cap * price
-    return most if most < fee else fee
+# Expiry.
+
+
+def cap_fee_of(rate: float, cap: float, index: float, price: float, size: float) -> float:
+    """Return a fee per contract: its rate of the underlying, at most a share of the price.
+
+    ``index`` is that of the underlying, 1 for contracts that settle in coins.
+    """
+    fee = rate * index * size
+    largest = cap * price
+    return largest if largest < fee else fee
 
 
 @of_options(returns=None)
@@ -151,27 +244,43 @@ def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None
 
 def settle(bar: AccountBar, t: int, k: int) -> None:
     """Pay off an option that expires, and its delivery fee; writes cash, ledger and log."""
-    state, ledger = bar.state, bar.ledger
-    own, own_terms, last = state.options, bar.terms.options, len(ledger) - 1
-    positions, spot = own.positions, bar.feed.options.expiry_spots[k]
-    held, size = positions.quantities[k], positions.sizes[k]
-    payoff = size * max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
-    unit = spot
-    if positions.are_coin[k]:
-        payoff, unit = payoff / spot, 1.0
-    fee = abs(held) * cap_fee_of(
-        own_terms.delivery_rates[k], own_terms.delivery_caps[k], unit, payoff, size
-    )
-    profit = held * (payoff - own.priced[k])
+    state = bar.state
+    own = state.options
+    quantity = own.positions.quantities[k]
+    payoff = compute_payoff(bar, k)
+    fee = abs(quantity) * compute_delivery_fee(bar, k, payoff)
+    profit = quantity * (payoff - own.priced[k])
     own.profits[k] += profit
     own.fees[k] += fee
-    ledger[last].price_pnl += profit
-    ledger[last].fees += fee
-    state.wallet.cash += held * payoff - fee
+    of_account = bar.ledger[len(bar.ledger) - 1]
+    of_account.price_pnl += profit
+    of_account.fees += fee
+
+    state.wallet.cash += quantity * payoff - fee
     release(state, k)
-    log_event(
-        bar.log, t, name_option(state, k), Event.EXPIRED, payoff, -held, abs(held) * payoff, fee
-    )
+    owner = name_option(state, k)
+    paid = abs(quantity) * payoff
+    log_event(bar.log, t, owner, Event.EXPIRED, payoff, -quantity, paid, fee=fee)
+
+
+def compute_payoff(bar: AccountBar, k: int) -> float:
+    """Return what a contract pays at its expiry, in the settlement currency."""
+    positions = bar.state.options.positions
+    spot = bar.feed.options.expiry_spots[k]
+    in_the_money = max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
+    payoff = positions.sizes[k] * in_the_money
+    if positions.are_coin[k]:
+        payoff = payoff / spot
+    return float(payoff)
+
+
+def compute_delivery_fee(bar: AccountBar, k: int, payoff: float) -> float:
+    """Return the fee of the expiry of one contract."""
+    terms = bar.terms.options
+    positions = bar.state.options.positions
+    index = 1.0 if positions.are_coin[k] else bar.feed.options.expiry_spots[k]
+    rate = terms.delivery_rates[k]
+    return cap_fee_of(rate, terms.delivery_caps[k], index, payoff, positions.sizes[k])
 
 
 def release(state: AccountState, k: int) -> None:
@@ -182,18 +291,30 @@ def release(state: AccountState, k: int) -> None:
 
 @of_options(returns=-1)
 def name_option(state: AccountState, k: int) -> int:
+    """Return the owner of an option in the log: after instruments and collateral."""
     return len(state.positions) + len(state.held.amounts) + k
 
 
-def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:
-    """Return the price of a fill that moves volatility by h, at least a tick from the mark."""
-    positions, tick = state.options.positions, terms.options.ticks[k]
-    mark, tick = positions.marks[k], tick * positions.sizes[k]
-    half = state.options.half_prices[k]
-    if not math.isnan(half) and is_vega_small(positions, k):
-        price = mark + side * half
+# Prices and fees.
+
+
+def price_by_volatility(
+    terms: Terms, state: AccountState, k: int, side: float, worsening: float
+) -> float:
+    """Return the price of a fill that moves volatility against the side, by points of it.
+
+    It is at least a tick from the mark, and never under 0.
+    """
+    positions = state.options.positions
+    mark = positions.marks[k]
+    tick = terms.options.ticks[k] * positions.sizes[k]
+
+    # Where the value hardly depends on volatility, half of the quoted spread stands instead.
+    half_price = state.options.half_prices[k]
+    if not math.isnan(half_price) and is_vega_small(positions, k):
+        price = mark + side * half_price
     else:
-        moved = max(0.0, positions.volatilities[k] + side * h)
+        moved = max(0.0, positions.volatilities[k] + side * worsening)
         price = mark + compute_option_value(positions, k, 1.0, moved) - positions.values[k]
     if side > 0.0:
         return float(max(price, mark + tick))
@@ -202,81 +323,122 @@ def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, 
 
 def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
     """Return the fee of trading one contract at a price."""
-    own, positions = terms.options, state.options.positions
-    unit = 1.0 if positions.are_coin[k] else positions.indices[k]
-    return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, positions.sizes[k])
+    own = terms.options
+    positions = state.options.positions
+    index = 1.0 if positions.are_coin[k] else positions.indices[k]
+    return cap_fee_of(own.fee_rates[k], own.fee_caps[k], index, price, positions.sizes[k])
+
+
+# Orders.
 
 
 @of_options(returns=None)
 def begin_options(bar: AccountBar, t: int, equity: float) -> None:
-    """Write the orders of options, and fill those that reduce a position."""
+    """Write the orders of options, and fill those that reduce a position.
+
+    Reductions free margin for what adds, so they come first.
+    """
     state = bar.state
     own = state.options
     for k in range(len(own.targets)):
-        held = own.positions.quantities[k]
-        own.kept[k], own.added[k] = held, 0.0
+        own.kept[k] = own.positions.quantities[k]
+        own.added[k] = 0.0
+        # An account that has ended closes what it holds.
         wanted = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
         own.targets[k] = math.nan
-        if math.isnan(wanted) or wanted == held or not equity > 0.0:
-            continue
-        side, own.prices[k] = 1.0 if wanted > held else -1.0, math.nan
-        if own.positions.years[k] > 0.0 and own.has_quotes[k] == 1:
-            own.prices[k] = own.asks[k] if side > 0.0 else own.bids[k]
-        elif own.positions.years[k] > 0.0:
-            half = own.half_spreads[k]
-            own.prices[k] = price_by_volatility(bar.terms, state, k, side, half)
-        if math.isnan(own.prices[k]):
-            owner, mark = name_option(state, k), own.positions.marks[k]
-            log_event(bar.log, t, owner, Event.UNQUOTED, mark, 0.0, 0.0)
-        elif wanted * held >= 0.0 and abs(wanted) < abs(held):
-            enter_option_trade(bar, t, k, wanted, Event.FILL)
-            own.kept[k] = wanted
-        else:
-            own.kept[k] = held if wanted * held > 0.0 else 0.0
-            own.added[k] = wanted - own.kept[k]
+        is_unchanged = math.isnan(wanted) or wanted == own.positions.quantities[k]
+        if not is_unchanged and equity > 0.0:
+            begin_option(bar, t, k, wanted)
+
+
+def begin_option(bar: AccountBar, t: int, k: int, wanted: float) -> None:
+    """Price an order, and fill it if it reduces; else write what it keeps and adds."""
+    state = bar.state
+    own = state.options
+    quantity = own.positions.quantities[k]
+    side = 1.0 if wanted > quantity else -1.0
+    own.prices[k] = price_option_order(bar, k, side)
+    if math.isnan(own.prices[k]):
+        owner = name_option(state, k)
+        mark = own.positions.marks[k]
+        log_event(bar.log, t, owner, Event.UNQUOTED, mark, quantity=0.0, amount=0.0)
+        return
+
+    if wanted * quantity >= 0.0 and abs(wanted) < abs(quantity):
+        enter_option_trade(bar, t, k, wanted, Event.FILL)
+        own.kept[k] = wanted
+        return
+    # What changes its sign closes first, and keeps nothing.
+    own.kept[k] = quantity if wanted * quantity > 0.0 else 0.0
+    own.added[k] = wanted - own.kept[k]
+
+
+def price_option_order(bar: AccountBar, k: int, side: float) -> float:
+    """Return the price of an order: the quote of its side, or a spread around the mark.
+
+    NaN if the contract has expired, or nobody quotes the side.
+    """
+    own = bar.state.options
+    if not own.positions.years[k] > 0.0:
+        return math.nan
+    if own.has_quotes[k] != 1:
+        return price_by_volatility(bar.terms, bar.state, k, side, own.half_spreads[k])
+    return float(own.asks[k] if side > 0.0 else own.bids[k])
 
 
 def is_adding(state: AccountState, k: int) -> bool:
+    """Return whether an order waits for margin: it adds, or closes what changes its sign."""
     own = state.options
     return bool(own.added[k] != 0.0 or own.kept[k] != own.positions.quantities[k])
 
 
 @of_options(returns=False)
 def is_adding_options(state: AccountState) -> bool:
-    is_any = False
-    for k in range(len(state.options.targets)):
-        is_any = is_any or is_adding(state, k)
-    return bool(is_any)
+    """Return whether any order of options waits for margin."""
+    for k in range(len(state.options.targets)):  # noqa: SIM110 - numba compiles no generators
+        if is_adding(state, k):
+            return True
+    return False
 
 
 @of_options(returns=(0.0, 0.0))
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
-    """Return what orders pay in fees and closings, and the premiums that can be cut."""
-    fixed, paid = 0.0, 0.0
-    for k in range(len(state.options.targets)):
-        own = state.options
-        if own.added[k] != 0.0:
-            fee = compute_option_fee(terms, state, k, own.prices[k])
-            closed = abs(own.kept[k] - own.positions.quantities[k])
-            if own.added[k] > 0.0:
-                fixed += closed * (own.prices[k] + fee)
-                paid += own.added[k] * (own.prices[k] + fee)
-            else:
-                fixed += (closed - own.added[k]) * fee
-    return fixed, paid
+    """Return what orders pay in fees and closings, and the premiums that can be cut.
+
+    Sales bring money, and pay only fees.
+    """
+    own = state.options
+    fixed = 0.0
+    premiums = 0.0
+    for k in range(len(own.targets)):
+        if own.added[k] == 0.0:
+            continue
+        price = own.prices[k]
+        fee = compute_option_fee(terms, state, k, price)
+        closed = abs(own.kept[k] - own.positions.quantities[k])
+        if own.added[k] > 0.0:
+            fixed += closed * (price + fee)
+            premiums += own.added[k] * (price + fee)
+        else:
+            fixed += (closed - own.added[k]) * fee
+    return fixed, premiums
 
 
 @of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
-    """Write positions as after orders times a factor; return what they pay."""
-    own, outlay = state.options, 0.0
+    """Write positions as after orders times a factor; return what they pay.
+
+    ``before`` keeps what was held, for the caller to write back.
+    """
+    own = state.options
+    outlay = 0.0
     for k in range(len(own.targets)):
         own.before[k] = own.positions.quantities[k]
         if is_adding(state, k):
             wanted = own.kept[k] + factor * own.added[k]
-            traded, price = wanted - own.positions.quantities[k], own.prices[k]
-            fee = compute_option_fee(terms, state, k, price)
-            outlay += traded * price + abs(traded) * fee
+            traded = wanted - own.positions.quantities[k]
+            fee = compute_option_fee(terms, state, k, own.prices[k])
+            outlay += traded * own.prices[k] + abs(traded) * fee
             own.positions.quantities[k] = wanted
     return outlay
 
@@ -286,43 +448,66 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
     """Fill orders of options that add, times a factor."""
     own = bar.state.options
     for k in range(len(own.targets)):
-        if is_adding(bar.state, k):
-            held = own.positions.quantities[k]
-            wanted = own.kept[k] + factor * own.added[k]
-            own.added[k] = 0.0
-            if abs(wanted - held) > TOLERANCE * abs(held):
-                enter_option_trade(bar, t, k, wanted, Event.FILL)
+        if not is_adding(bar.state, k):
+            continue
+        quantity = own.positions.quantities[k]
+        wanted = own.kept[k] + factor * own.added[k]
+        own.added[k] = 0.0
+        # A smaller change is rounding of the factor.
+        if abs(wanted - quantity) > TOLERANCE * abs(quantity):
+            enter_option_trade(bar, t, k, wanted, Event.FILL)
 
 
 @of_options(returns=None)
 def stop_options(bar: AccountBar, t: int, event: int) -> None:
-    """Close all options where a floor of the equity acts, and log it as an event."""
+    """Close all options where a floor of the equity acts, and log it as an event.
+
+    At a spread around the mark, or at the mark where none is known.
+    """
     own = bar.state.options
     for k in range(len(own.targets)):
-        held, half = own.positions.quantities[k], own.half_spreads[k]
-        if held != 0.0:
-            half = 0.0 if math.isnan(half) else half
-            side = -1.0 if held > 0.0 else 1.0
-            own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, half)
-            enter_option_trade(bar, t, k, 0.0, event)
+        quantity = own.positions.quantities[k]
+        if quantity == 0.0:
+            continue
+        worsening = own.half_spreads[k]
+        if math.isnan(worsening):
+            worsening = 0.0
+        side = -1.0 if quantity > 0.0 else 1.0
+        own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, worsening)
+        enter_option_trade(bar, t, k, 0.0, event)
+
+
+# Fills.
 
 
 def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
     """Trade an option to some contracts at its price, and book premium, fee and slippage."""
-    state, ledger = bar.state, bar.ledger
-    own, last = state.options, len(ledger) - 1
-    traded, price = wanted - own.positions.quantities[k], own.prices[k]
+    state = bar.state
+    own = state.options
+    price = own.prices[k]
+    traded = wanted - own.positions.quantities[k]
     fee = abs(traded) * compute_option_fee(bar.terms, state, k, price)
-    worsening = traded * (price - own.positions.marks[k])
+    slippage = traded * (price - own.positions.marks[k])
     own.fees[k] += fee
-    own.slippage[k] += worsening
-    ledger[last].fees += fee
-    ledger[last].slippage += worsening
-    ledger[last].fills += 1.0 if traded != 0.0 else 0.0
-    trade_option(state, ledger, k, wanted, price)
+    own.slippage[k] += slippage
+    of_account = bar.ledger[len(bar.ledger) - 1]
+    of_account.fees += fee
+    of_account.slippage += slippage
+    of_account.fills += 1.0 if traded != 0.0 else 0.0
+
+    trade_option(state, bar.ledger, k, wanted, price)
     state.wallet.cash -= fee
-    amount = abs(traded) * price
-    log_event(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
+    log_event(
+        bar.log,
+        t,
+        name_option(state, k),
+        kind,
+        value=price,
+        quantity=traded,
+        amount=abs(traded) * price,
+        fee=fee,
+        slippage=slippage,
+    )
 
 
 @of_options(returns=None)
@@ -331,15 +516,17 @@ def trade_option(
 ) -> None:
     """Write position, cash, traded notional and average price after a trade of an option."""
     own = state.options
-    held = own.positions.quantities[k]
-    traded = wanted - held
+    quantity = own.positions.quantities[k]
+    traded = wanted - quantity
     state.wallet.cash -= traded * price
     own.traded[k] += abs(traded) * price
     ledger[len(ledger) - 1].traded += abs(traded) * price
     own.positions.quantities[k] = wanted
+
+    # The average price that was paid: a reduction keeps it, a flip starts anew.
     if wanted == 0.0:
         own.paid[k] = 0.0
-    elif held * wanted <= 0.0:
+    elif quantity * wanted <= 0.0:
         own.paid[k] = price
-    elif abs(wanted) > abs(held):
+    elif abs(wanted) > abs(quantity):
         own.paid[k] += (price - own.paid[k]) * (traded / wanted)

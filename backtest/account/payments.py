@@ -132,7 +132,7 @@ def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
     state.cursor[r.FUNDING_NEXT] = event + 1
     # Options that expired before the settlement do not meet it.
     if is_open == 0:
-        expire_options(bar, t, is_inside=1, before=feed.funding_time[event])
+        expire_options(bar, t, 1, feed.funding_time[event])
 
     i = feed.funding_instrument[event]
     rate = feed.funding_rate[event]

@@ -133,7 +133,8 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     state.wallet.cash = min(lost, 0.0)
     loss = max(lost, 0.0)
 
-    forced_options.end_forfeit(bar, t, rate=loss / gross if gross > 0.0 else 0.0)
+    loss_rate = loss / gross if gross > 0.0 else 0.0
+    forced_options.end_forfeit(bar, t, loss_rate)
     for i in range(len(state.positions)):
         if not r.is_held(state, i) or r.is_isolated(bar.terms, i):
             continue
