@@ -92,7 +92,7 @@ def find_largest_setting(bar: r.AccountBar, i: int) -> float:
     rules = r.pick_margin(bar.terms, i)
     quote = bar.quotes.instruments[i]
     notional = abs(bar.state.positions[i].quantity) * abs(quote.fill)
-    largest = rules.leverages[len(rules.caps) - 1] / quote.initial
+    largest: float = rules.leverages[len(rules.caps) - 1] / quote.initial
     for k in range(len(rules.caps)):
         if notional <= rules.caps[k]:
             largest = max(largest, rules.leverages[k] / quote.initial)
