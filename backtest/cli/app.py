@@ -21,6 +21,7 @@ from backtest._compile.object_code import read_mode
 from backtest.cli import printing
 from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
 from backtest.cli.first_screen import COMMANDS as SCREEN
+from backtest.cli.first_screen import write_screen
 from backtest.cli.terminal_screen import new_app
 
 GROUPS = {
@@ -35,7 +36,7 @@ GROUPS = {
     backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
     backtest options surface deribit.parquet --underlying BTC --report surface.html
     """,
-    "results": """List, show, verify and prune saved results.
+    "results": """List, show, verify and prune saved results, and score their forecasts.
 
     backtest results list --sort sharpe
     backtest results prune --keep 100 --dry-run
@@ -52,6 +53,10 @@ GROUPS = {
 class CommandGroup(typer.core.TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - of the base class
         return list(SCREEN)
+
+    def get_help(self, ctx: Any) -> str:
+        ctx.color = True  # the screen has colors where it should, and they are not taken out
+        return write_screen()
 
     def get_command(self, ctx: Any, name: str) -> Any:  # noqa: ARG002
         if name in SCREEN and name not in self.commands:
@@ -79,9 +84,7 @@ def build_command(name: str) -> Any:
         first, _, rest = full.partition(" ")
         if first == name:
             text = format_help(declared.function.__doc__ or "")
-            made.command(rest or name, help=text, rich_help_panel=row.panel)(
-                build_function(declared)
-            )
+            made.command(rest or name, help=text)(build_function(declared))
     if name in GROUPS:
         made.callback(help=format_help(GROUPS[name]))(lambda: None)
     return typer.main.get_command(made)

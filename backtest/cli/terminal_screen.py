@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from backtest.cli.first_screen import COMMANDS, TEXT, format_version
+from backtest.cli.first_screen import TEXT, format_version
 
 TABLE = Path(__file__).with_name("help.json")
 TYPES: dict[str, Any] = {
@@ -68,17 +68,13 @@ def read_table() -> dict[str, Any]:
 def is_help(arguments: list[str]) -> bool:
     """Return whether arguments are the full name of a command, and the flag of its help."""
     asks = arguments[-1:] in (["-h"], ["--help"])
-    return asks and (len(arguments) == 1 or " ".join(arguments[:-1]) in read_table()["commands"])
+    return asks and " ".join(arguments[:-1]) in read_table()["commands"]
 
 
 def show_help(arguments: list[str]) -> None:
-    """Print the first screen, or the help of a command, by the library that parses commands."""
+    """Print the help of a command, by the library that parses commands."""
     app = new_app()
-    if len(arguments) > 1:
-        add_command(app, arguments[0])
-    else:
-        for name, row in COMMANDS.items():
-            app.command(name, help=row.sentence, rich_help_panel=row.panel)(lambda: None)
+    add_command(app, arguments[0])
 
     # the library is not asked to parse, for which it would load another one
     tree: Any = typer.main.get_command(app)

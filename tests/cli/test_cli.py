@@ -304,9 +304,18 @@ def test_the_table_of_helps_says_what_the_commands_say():
     assert written == write_table(), "renew the table: python -m tests.help_table"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_on_the_first_screen_has_its_first_sentence(name):
-    assert build_command(name).help.partition("\n\n")[0] == COMMANDS[name].sentence
+def test_the_first_screen_fits_eighty_columns_and_forty_lines(capsys, monkeypatch):
+    """The commands of every day come first, each on a line; all others stand by subject."""
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call(capsys)
+    lines = out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    first = lines.index("Every day") + 1
+    daily = ["judge", "run", "tune", "compare", "risk", "decide", "data", "report", "regress"]
+    assert [line.split()[0] for line in lines[first : first + 9]] == daily
+    rest = " ".join(lines[first + 9 :])
+    assert all(f"{name} (" in rest for name in COMMANDS if name not in daily)
 
 
 def test_the_first_screen_and_the_version_import_no_command():
