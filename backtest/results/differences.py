@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.core import FloatArray, IntArray, arch, checked
+from backtest.core.one_thread import one_thread
 from backtest.results.performance import LEAST_DEVIATION, check_lengths
 
 
@@ -171,7 +172,8 @@ def find_block_length(series: FloatArray) -> float:
     n, x = len(series), series - np.mean(series)
     in_row = max(5, int(math.log10(n)))
     most = math.ceil(math.sqrt(n)) + in_row
-    products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
+    with one_thread():
+        products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
     sums = np.concatenate(([0.0], np.cumsum(x * x)))
     after = np.minimum(np.arange(1, most + 2), n)
     with np.errstate(divide="ignore", invalid="ignore"):
