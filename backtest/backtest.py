@@ -249,6 +249,7 @@ class Backtest(Conditions):
         draws: int = 1_999,
         seed: int = 0,
         store: str | Path | None = None,
+        score: bool = False,
         threads: int | None = None,
         compile: bool = True,  # noqa: A002 - the word users know
         progress: RowReport = None,
@@ -273,6 +274,9 @@ class Backtest(Conditions):
             Resampled histories, and the seed of all random numbers.
         store : str or Path, optional
             The folder of results whose searches count as trials; None: not counted.
+        score : bool
+            Also make the forecasts of survival again at past dates, as ``score`` of
+            :meth:`liquidation_risk` and :meth:`max_leverage` does.
         threads : int, optional
             Number of threads; default all cores.
         compile : bool
@@ -318,6 +322,7 @@ class Backtest(Conditions):
             draws=draws,
             seed=seed,
             store=store,
+            score=score,
             threads=threads,
             compile=compile,
             progress=progress,
@@ -950,6 +955,7 @@ class Backtest(Conditions):
         confidence: float = 0.95,
         default_rate: float = 0.0,
         recovery: float = 0.0,
+        score: bool = False,
         threads: int = 1,
         compile: bool = True,  # noqa: A002 - the word users know
         progress: Progress | None = None,
@@ -980,6 +986,10 @@ class Backtest(Conditions):
             How often a venue defaults, per year, and the share of what the account has there that
             it gets then. Each path ends at an exponential time of its own; the account's reserve is
             elsewhere. Within T years the probability is 1 - exp(-default_rate T).
+        score : bool
+            Also make the forecast again at past dates whose horizons do not overlap, 60 at most,
+            from the bars before each alone, on 2,000 paths: ``risk.scores`` says what was told and
+            what came. So are the bands of mean funding, and VaR and ES of a policy of the tail.
         threads : int
             The result does not depend on it.
         compile, progress
@@ -994,8 +1004,15 @@ class Backtest(Conditions):
 
         Where a policy has columns and paths a bridge of one step, bars get four steps, so that
         ranges are right: ``risk.paths`` are the paths used.
+
+        A score holds policy, direction and terms of the venue of today at every date. Of a horizon
+        with under ten dates it says that it is too early. From ten events and ten non-events on,
+        ``recalibrated`` stands beside today's number: logistic regression of what came on the log
+        odds that were told, with normal priors of deviation .5 on intercept and slope less 1, and
+        of the intercept alone under 30 events. Intervals are adapted after 20 dates. Source: Gibbs
+        and Candès (2021), Adaptive Conformal Inference Under Distribution Shift, NeurIPS 34.
         """
-        from backtest.risk.liquidations import liquidation_risk
+        from backtest.risk.scored_risk import liquidation_risk
 
         return liquidation_risk(
             self,
@@ -1006,6 +1023,7 @@ class Backtest(Conditions):
             confidence=confidence,
             default_rate=default_rate,
             recovery=recovery,
+            score=score,
             threads=threads,
             compile=compile,
             progress=progress,
@@ -1023,6 +1041,7 @@ class Backtest(Conditions):
         seed: int = 0,
         drift: Drift | None = None,
         evaluations: int | None = None,
+        score: bool = False,
         threads: int = 1,
         compile: bool = True,  # noqa: A002 - the word users know
         progress: Progress | None = None,
@@ -1048,6 +1067,9 @@ class Backtest(Conditions):
             Bisect on one model's paths and on history, and try this many leverages at most, instead
             of scanning a grid on every model. Much faster, and less careful: the answer is within a
             twentieth with 8, and models from the long-run volatility are left out.
+        score : bool
+            Also hold the leverage found at past dates, as the score of :meth:`liquidation_risk`
+            has them: how often was it liquidated? Nothing is searched in the past.
         paths, seed, drift, threads, compile, progress
             As in :func:`backtest.simulate_paths` and :meth:`liquidation_risk`.
 
@@ -1079,6 +1101,7 @@ class Backtest(Conditions):
             seed=seed,
             drift=drift,
             evaluations=evaluations,
+            score=score,
             threads=threads,
             compile=compile,
             progress=progress,
@@ -1326,6 +1349,7 @@ class Backtest(Conditions):
         horizon: str = "30d",
         model: str | PathModel | type[PathModel] = "filtered",
         seed: int = 0,
+        score: bool = False,
         progress: Progress | None = None,
     ) -> MarginCalibration:
         """Return the least parameter of a margin rule with few shortfalls, by bisection.
@@ -1347,6 +1371,9 @@ class Backtest(Conditions):
             By default 20 / p, the least.
         horizon, model, seed
             As in :func:`backtest.simulate_paths`.
+        score : bool
+            Also hold the parameter found at past dates whose windows do not overlap, 60 at most:
+            how many had a shortfall?
 
         Raises
         ------
@@ -1364,6 +1391,7 @@ class Backtest(Conditions):
             horizon=horizon,
             model=model,
             seed=seed,
+            score=score,
             progress=progress,
         )
 

@@ -140,6 +140,7 @@ TEXTS = {
     "risk.recovery": "The share of equity that a default leaves.",
     "parameters": "Change the parameters of policy and signal instead.",
     "horizons": "Horizons (1d,7d,30d).",
+    "score": "Also score such forecasts: what they told at past dates, and what came.",
     "capitals": "Capitals to try: 1e4,1e6,1e8.",
     "rules": "Margin tables: 'run', 'today' or 'then'.",
     "groups": "Number of groups of time.",

@@ -16,7 +16,7 @@ from backtest.judgement.judge_policy import JudgedRow, expect_walk
 from backtest.judgement.judgement import Judgement
 from backtest.judgement.rule import check_requirements
 
-JUDGED = "tune require paths draws seed threads"
+JUDGED = "tune score require paths draws seed threads"
 
 
 @command("judge", list_flags("judge", JUDGED), takes_policy=True)
@@ -28,6 +28,7 @@ def judge(draft: Draft, *, output: Output) -> None:
 
     backtest judge vol-target --data btc/ --data eth/
     backtest judge steady.py:Steady --tune 32 --require better,safe
+    backtest judge vol-target --score      [dim]# and how good such forecasts were[/dim]
     """
     required = check_requirements(draft.table("judge").get("require", []))
     found = run_judgement(draft, store=output.store)

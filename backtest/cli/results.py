@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +20,16 @@ from backtest.cli.command import RESULTS, AsJson, Results, Text, Texts, argument
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
+from backtest.experiments.policy_names import read_policy
+from backtest.market import Market
 from backtest.results import listing, name_measure, read_constraints
 from backtest.results.listing import KINDS
 from backtest.results.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MAX_NAMED = 8, 12, 20
 MEASURES = ("total_return", "sharpe", "max_drawdown")
+FORECASTS = ("judgement", "liquidation-risk", "max-leverage", "margin-calibration")
+"""Kinds of results that tell probabilities."""
 NARROW = 110
 """Columns of a terminal up to which a list shows only what distinguishes rows."""
 
@@ -332,3 +338,95 @@ def report(
         target = out or Path()
         target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
         typer.echo(str(reports.write_saved_page(place, target, chosen, objective)))
+
+
+@command("results score")
+def score(
+    names: Annotated[Texts, argument("Results by name or id (all).", "RESULT...")] = None,
+    *,
+    data: Annotated[
+        Texts, option("Data of a market, from before the forecasts on; repeat.", "--data")
+    ] = None,
+    instrument: Annotated[
+        Texts, option("Which instruments of a folder with several; repeat.", "--instrument")
+    ] = None,
+    policy: Annotated[
+        Texts, option("Where a policy of your own is, FILE.py:Class; repeat.", "--policy")
+    ] = None,
+    as_json: AsJson = False,
+    results: Results = RESULTS,
+) -> None:
+    """List saved forecasts whose horizon has passed, and what came of each.
+
+    Forecasts are those of judge, risk, risk --find-leverage and margin --solve. Data must begin
+    before them, so that what a policy observes is known.
+
+    backtest results score --data btc/ --data eth/
+    backtest results score 0a1b2c3d --data btc/ --policy steady.py:Steady
+    """
+    from backtest.judgement.outcomes import find_outcome, list_forecasts  # noqa: PLC0415 - alone
+
+    markets = load_markets(data or [], instrument or [])
+    folders = [results / name for name in listing.list_folders(results)]
+    if names:
+        folders = [listing.find_folder(name, results) for name in names]
+    rows: list[dict[str, Any]] = []
+    unscored: list[str] = []
+    waiting = 0
+    for folder in folders:
+        saved = load_told(folder)
+        for forecast in list_forecasts(saved):
+            with show_progress(f"results score: {folder.name}"):
+                outcome = find_outcome(forecast, markets, partial(read_saved_policy, policy or []))
+            if outcome is None:
+                waiting += 1
+            elif outcome.came is None:
+                unscored.append(f"{folder.name}, {forecast.name}: not scored, {outcome.why}")
+            else:
+                rows.append(outcome.to_dict() | {"result": folder.name})
+    if as_json:
+        print_json({"folder": str(results), "passed": rows, "not_scored": unscored,
+                    "not_yet": waiting})  # fmt: skip
+        return
+    if rows:
+        shown = [
+            [row["result"], row["instrument"], row["made"], row["forecast"],
+             core.format_chance(row["told"]), "yes" if row["came"] else "no"]
+            for row in rows
+        ]  # fmt: skip
+        heads = ["result", "market", "made", "forecast", "told", "came"]
+        render(shown, heads, fold=("result", "forecast"))
+        told = core.format_chance(sum(row["told"] for row in rows) / len(rows))
+        came = sum(row["came"] for row in rows)
+        typer.echo(f"\ntold {told} on average, {came:,} of {len(rows):,} came")
+    passed = core.count_nouns(len(rows), "forecast")
+    typer.echo(f"{passed} whose horizon has passed; {waiting:,} have not, or are of other markets")
+    print_named(unscored)
+
+
+def load_told(folder: Path) -> Any:
+    """Return the result of a folder if it may hold forecasts, else None."""
+    entry = listing.read_entry(folder)
+    return listing.load_saved(folder) if entry.kind in FORECASTS and not entry.trouble else None
+
+
+def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, Market]:
+    """Return the markets of some folders by instrument."""
+    if not paths:
+        raise ParameterError(
+            "results score needs the data of what came, --data btc/ for example, got none"
+        )
+    found: dict[str, Market] = {}
+    for path in paths:
+        for name in instruments or [""]:
+            market = Market.load(path, instrument=name or None)
+            found[market.instrument] = market
+    return found
+
+
+def read_saved_policy(places: Sequence[str], text: str) -> Any:
+    """Return the policy that a result names; ``places`` say where those of files are."""
+    for place in places:
+        name = place.rpartition(":")[2]
+        text = re.sub(rf"(?<![\w.:]){re.escape(name)}\(", f"{place}(", text)
+    return read_policy(text, {})

@@ -35,7 +35,7 @@ FromRun = Annotated[
 ]
 FUNDED = "target max_loss daily_loss trailing locked min_days consistency days"
 """Keys of ``[risk]`` of a funded account."""
-RISK = f"horizons find_leverage evaluations default_rate recovery frontier threads {FUNDED}"
+RISK = f"horizons find_leverage evaluations score default_rate recovery frontier threads {FUNDED}"
 
 
 @command("risk", f"{PATHS} {list_flags('risk', RISK)}")
@@ -44,6 +44,7 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
 
     backtest risk --policy constant --set leverage=5 --model gbm
     backtest risk examples/btc-vol-target.toml --from-run --report risk.html
+    backtest risk --policy constant --set leverage=5 --score
     backtest risk --frontier --drift 0.2 --model gbm
     backtest risk --policy constant --target 0.1 --max-loss 0.1 --daily-loss 0.05 --days 30
     """
@@ -55,6 +56,8 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
             "risk.evaluations needs risk.find_leverage, 0.01 for example, got none"
         )
     if probability is not None or has_frontier:
+        if has_frontier and settings.get("score"):
+            raise ParameterError("risk.score is of a risk or of --find-leverage, got --frontier")
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
     if any(name in settings for name in FUNDED.split()):
@@ -76,6 +79,8 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
 def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> Any:
     if "target" not in settings or from_run or "horizons" in settings:
         raise ParameterError("a challenge needs target, and a new account without horizons")
+    if settings.get("score"):
+        raise ParameterError("risk.score must be left out: a challenge has no score")
     days = settings.get("days", 30)
     settings["daily_loss"] = settings.get("daily_loss", 0.05) or None
     experiment = build_experiment(draft)
@@ -98,7 +103,8 @@ def find_leverage(
     elif "model" in paths:
         paths["models"] = [paths.pop("model")]
     taken = ("paths", "horizon", "models", "model", "seed", "drift")
-    others = [f"risk.{name}" for name in settings if name not in ("threads", "evaluations")]
+    others = [f"risk.{name}" for name in settings
+              if name not in ("threads", "evaluations", "score")]  # fmt: skip
     others += [f"paths.{name}" for name in paths if name not in taken]
     others += ["--from-run"] if from_run else []
     if others:
@@ -204,7 +210,7 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
     output.give_out(run_variations(draft, "sensitivity", "factors"))
 
 
-MARGINS = list_flags("margin", "coverage accounts solve shortfall")
+MARGINS = list_flags("margin", "coverage accounts solve shortfall score")
 OF_PRICES = "model paths horizon seed"
 MarginRules = Annotated[
     Texts,
@@ -248,7 +254,7 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
                 f"{', '.join(kinds)}, got {text!r:.100}"
             ) from error
     calibrates = "solve" in given
-    own = {"coverage", "accounts"} if calibrates else {"shortfall"}
+    own = {"coverage", "accounts"} if calibrates else {"shortfall", "score"}
     if wrong := sorted(own & given.keys()):
         raise ParameterError(
             f"margin.{wrong[0]} must be left out {'with' if calibrates else 'without'} --solve"

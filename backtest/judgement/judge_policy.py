@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,6 +22,10 @@ from backtest.judgement import survival as s
 from backtest.judgement.judgement import TABLES, Judgement
 from backtest.market import as_markets
 from backtest.results.manifest import describe_policy
+from backtest.risk.liquidations import LiquidationRisk
+from backtest.risk.paths import Paths
+from backtest.risk.scored_risk import score_risk
+from backtest.risk.scores import ALL, write_interval, write_score
 from backtest.search.equal_risk import BUY_AND_HOLD
 from backtest.search.shifts import expect_seconds
 from backtest.sweep import count_cores
@@ -72,6 +77,7 @@ def judge(
     draws: int = 1_999,
     seed: int = 0,
     store: str | Path | None = None,
+    score: bool = False,
     threads: int | None = None,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: RowReport = None,
@@ -88,6 +94,7 @@ def judge(
         draws=draws,
         seed=seed,
         store=None if store is None else Path(store),
+        score=score,
         threads=count_cores() if threads is None else core.Whole(1).check("threads", threads),
         compile=compile,
         progress=progress,
@@ -109,6 +116,7 @@ class Court:
         draws: int,
         seed: int,
         store: Path | None,
+        score: bool,
         threads: int,
         compile: bool,  # noqa: A002 - the word of bt.run
         progress: RowReport,
@@ -117,6 +125,7 @@ class Court:
         self.draws = draws
         self.seed = seed
         self.store = store
+        self.score = score
         self.threads = threads
         self.compile = compile
         self.progress = progress
@@ -186,16 +195,20 @@ class Court:
         )
 
     def answer_survival(self, account: a.JudgedAccount) -> Iterator[str]:
-        yield from self.answer_risk(account)
-
         limits: Row = {"market": account.name, "leverage_today": account.leverage_today, "why": ""}
         how = {"threads": self.threads, "compile": self.compile}
         try:
-            limits |= s.judge_scale(account, self.paths, self.seed, **how)
+            # One batch of paths for the risk of a month and the largest scale.
+            drawn = s.draw_paths(account, s.MONTH, self.paths, self.seed)
+            drawn.keep_all()
+            month = yield from self.answer_risk(account, drawn)
+            scale, scores = s.judge_scale(account, month, score=self.score, **how)
+            limits |= scale
             yield s.write_scale(limits, self.paths)
+            yield from self.keep_scores(account, scores)
         except core.BacktestError as error:
             limits["why"] = str(error)
-            yield f"largest scale not tested: {error}"
+            yield from self.leave_unknown(account, str(error))
         try:
             limits |= s.judge_crashes(account)
             yield write_crashes(limits)
@@ -204,22 +217,53 @@ class Court:
             yield f"crashes not replayed: {error}"
         self.rows["limits"].append(limits)
 
-    def answer_risk(self, account: a.JudgedAccount) -> Iterator[str]:
-        try:
-            risks = s.judge_risk(
-                account, self.paths, self.seed, threads=self.threads, compile=self.compile
-            )
-            for horizon, row in risks:
+    def answer_risk(
+        self, account: a.JudgedAccount, drawn: Paths
+    ) -> Generator[str, None, LiquidationRisk]:
+        """Yield the rows of all horizons, and return the risk of a month."""
+        risks = s.measure_risks(
+            account, drawn, self.seed, threads=self.threads, compile=self.compile
+        )
+        month = next(risks)
+        told: dict[str, float] = {}
+        for risk in itertools.chain([month], risks):
+            for horizon, row in s.list_horizons(risk):
+                told[horizon] = row["probability"]
                 self.rows["survival"].append({"market": account.name, "horizon": horizon, **row})
                 yield f"lost within {horizon}: {s.write_chance(row)}"
-        except core.BacktestError as error:
-            known = {row["horizon"] for row in self.rows["survival"]
-                     if row["market"] == account.name}  # fmt: skip
-            for horizon in (each for row in s.HORIZONS.values() for each in row):
-                if horizon not in known:
-                    row = {"market": account.name, "horizon": horizon, "why": str(error)}
-                    self.rows["survival"].append(row)
-            yield f"not tested: {error}"
+        if self.score:
+            scored = score_risk(month, threads=self.threads, more=told)
+            yield from self.keep_scores(account, scored.scores, scored.intervals)
+        return month
+
+    def keep_scores(
+        self,
+        account: a.JudgedAccount,
+        scores: pd.DataFrame | None,
+        intervals: pd.DataFrame | None = None,
+    ) -> Iterator[str]:
+        """Keep the scores of forecasts of an account, and yield each as a clause."""
+        market = {"market": account.name}
+        tables = {"scores": scores, "intervals": intervals}
+        for name, table in tables.items():
+            if table is None:
+                continue
+            for row in table.reset_index().to_dict("records"):
+                self.rows[name].append(market | {str(key): x for key, x in row.items()})
+                if name == "intervals":
+                    yield write_interval(row["forecast"], row)
+                elif row["days"] == ALL:
+                    yield write_score(row["forecast"], row)
+
+    def leave_unknown(self, account: a.JudgedAccount, why: str) -> Iterator[str]:
+        """Keep why the horizons that have no row yet were not tested."""
+        known = {row["horizon"] for row in self.rows["survival"]
+                 if row["market"] == account.name}  # fmt: skip
+        for horizon in (each for horizons in s.HORIZONS.values() for each in horizons):
+            if horizon not in known:
+                row = {"market": account.name, "horizon": horizon, "why": why}
+                self.rows["survival"].append(row)
+        yield f"not tested: {why}"
 
     def answer_costs(self, account: a.JudgedAccount) -> Iterator[str]:
         try:
@@ -276,11 +320,14 @@ class Court:
                 venues if len(venues) > 1 else next(iter(venues.values()))
             ),
             "account": next(iter(used.values())).account.to_dict(),
+            "ends": {name: core.format_time(as_markets(x.market).end) for name, x in used.items()},
+            "directions": {name: find_direction(x) for name, x in self.accounts.items()},
             "tune": tune,
             "n_paths": self.paths,
             "draws": self.draws,
             "seed": self.seed,
             "is_counted": self.store is not None,
+            "is_scored": self.score,
             "faults": self.faults,
             "cautions": [each.caution for each in tests if each.caution],
         }
@@ -305,6 +352,12 @@ def expect_walk(test: Conditions, tune: int) -> tuple[int, float]:
         sets += folds * tune
         seconds += folds * tune * own * PARTS
     return sets, seconds
+
+
+def find_direction(account: a.JudgedAccount) -> float | None:
+    """Return the direction that an account of one market has on paths, if it has one."""
+    signal = a.fix_direction(account).signal
+    return float(signal) if isinstance(signal, int | float) else None
 
 
 def describe_policies(policy: Any) -> Any:

@@ -22,6 +22,7 @@ from backtest.market import Market, Markets
 from backtest.results import Result
 from backtest.results.manifest import describe_history
 from backtest.results.settings_result import SettingsResult
+from backtest.risk.scores import INTERVALS, SCORES, show_scores
 from backtest.search.compare import COVERAGE
 from backtest.search.shifts import FEW_FILLS
 
@@ -48,6 +49,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "search": (
         "market", "is_counted", "trials", "looks", "n", "p_adjusted", "deflated_sharpe",
     ),
+    "scores": ("market", *SCORES),
+    "intervals": ("market", *INTERVALS),
 }  # fmt: skip
 """The columns of each table, the first its index."""
 
@@ -83,6 +86,9 @@ class Judgement(SettingsResult):
     search : DataFrame
         By market, and pooled: ``trials`` and ``looks`` at holdouts that the store has counted, the
         p-value of the difference for so many trials, and its deflated Sharpe ratio.
+    scores, intervals : DataFrame
+        With ``score``, by market and ``forecast``: what such forecasts told at past dates and what
+        came, as in :class:`backtest.LiquidationRisk`.
     differences : DataFrame
         Daily difference of log growth from constant leverage, by market and pooled.
     """
@@ -94,6 +100,8 @@ class Judgement(SettingsResult):
     costs: pd.DataFrame
     promises: pd.DataFrame
     search: pd.DataFrame
+    scores: pd.DataFrame
+    intervals: pd.DataFrame
     differences: pd.DataFrame
     markets: Mapping[str, Market | Markets] | None = None
     accounts: Mapping[str, Result] | None = None
@@ -285,6 +293,7 @@ class Judgement(SettingsResult):
             self.show_growth(),
             self.show_timing(),
             self.show_survival(),
+            *([show_scores(self.scores, self.intervals)] if len(self.scores) else []),
             self.show_costs(),
             self.show_promises(),
             self.show_search(),

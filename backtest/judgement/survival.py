@@ -6,11 +6,19 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+
 from backtest import core
 from backtest.engine import plain
 from backtest.judgement.accounts import JudgedAccount, fix_direction
-from backtest.risk.largest_leverage import max_leverage
-from backtest.risk.liquidations import BY_MODEL, PathsRunner, measure_risk, name_interval
+from backtest.risk.largest_leverage import search_paths
+from backtest.risk.liquidations import (
+    BY_MODEL,
+    LiquidationRisk,
+    PathsRunner,
+    measure_risk,
+    name_interval,
+)
 from backtest.risk.paths import Paths, choose_funding, simulate_paths
 from backtest.risk.stress import stress
 
@@ -40,61 +48,85 @@ RISKS = {
 """Columns of a risk, and what they are called here."""
 
 
-def draw_paths(account: JudgedAccount, horizon: str, count: int, seed: int) -> Paths:
+def draw_paths(
+    account: JudgedAccount, horizon: str, count: int, seed: int, model: Any = MODEL
+) -> Paths:
     test = plain(account.test)
     funding: Any = choose_funding(test.venue)
     return simulate_paths(
-        test.market, MODEL, paths=count, horizon=horizon, seed=seed, funding=funding
+        test.market, model, paths=count, horizon=horizon, seed=seed, funding=funding
     )
 
 
-def judge_risk(
+def choose_model(drawn: Paths) -> Any:
+    """Return the model that paths of one instrument were drawn by, so that it is fitted once."""
+    if len(drawn.models) > 1:
+        return MODEL
+    (model,) = drawn.models.values()
+    return model
+
+
+def measure_risks(
     account: JudgedAccount,
-    paths: int,
+    drawn: Paths,
     seed: int,
     *,
     threads: int,
     compile: bool,  # noqa: A002 - the word of bt.run
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield horizons, and how likely a new account of the policy is lost within each.
+) -> Iterator[LiquidationRisk]:
+    """Yield how likely a new account of the policy is lost within a month, and within a year.
 
-    Its first decision is that of the last close, at the leverage of today. What it observes was
-    checked for look-ahead on the paths of a month, and is not again on those of a year.
+    Its first decision is that of the last close, at the leverage of today. ``drawn`` are the paths
+    of a month. What the policy observes was checked for look-ahead on them, and is not again on
+    those of a year.
     """
     test = fix_direction(account)
     for length, horizons in HORIZONS.items():
-        count = paths
+        paths = drawn
         if length == YEAR:
-            count = max(paths // YEAR_SHARE, 1)
-        drawn = draw_paths(account, length, count, seed)
+            count = max(drawn.count // YEAR_SHARE, 1)
+            paths = draw_paths(account, length, count, seed, model=choose_model(drawn))
         runner = PathsRunner(
-            drawn, account.policy, test, compile=compile, is_trusted=length != MONTH
+            paths, account.policy, test, compile=compile, is_trusted=length != MONTH
         )
-        found = measure_risk(runner, horizons, threads=threads)
-        for horizon, row in found.table.iterrows():
-            named = {name: float(row[column]) for column, name in RISKS.items()}
-            yield str(horizon), named | {"n": count, "why": ""}
+        yield measure_risk(runner, horizons, threads=threads)
 
 
-def judge_scale(account: JudgedAccount, paths: int, seed: int, **how: Any) -> dict[str, Any]:
-    """Return the largest factor on a policy that is lost in 30 days with 1 % at most."""
-    found = max_leverage(
+def list_horizons(risk: LiquidationRisk) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the horizons of a risk, and what a judgement says of each."""
+    count = risk.settings["paths"]["paths"]
+    for horizon, row in risk.table.iterrows():
+        named = {name: float(row[column]) for column, name in RISKS.items()}
+        yield str(horizon), named | {"n": count, "why": ""}
+
+
+def judge_scale(
+    account: JudgedAccount, risk: LiquidationRisk, *, score: bool, **how: Any
+) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    """Return the largest factor on a policy that is lost in 30 days with 1 % at most.
+
+    ``risk`` is that of a month, whose paths and history all factors see. With it come the scores of
+    that factor, held at past dates, if they are asked for.
+    """
+    drawn: Any = risk.paths
+    found = search_paths(
         fix_direction(account),
         account.policy,
+        [drawn],
         probability=SAFE,
         horizon=MONTH,
-        models=[MODEL],
-        paths=paths,
-        seed=seed,
         evaluations=EVALUATIONS,
+        score=score,
+        risk=risk,
         **how,
     )
     row = found.table.iloc[-1]
-    return {
+    limits = {
         "largest_scale": found.leverage,
         "is_limited": bool(row["is_limited"]),
         "evaluations": len(found.grid),
     }
+    return limits, found.scores
 
 
 def judge_crashes(account: JudgedAccount) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from backtest.market.markets import remake
 from backtest.results import performance, run_record
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import path_kernels, path_models
-from backtest.risk.liquidations import estimate
+from backtest.risk.scores import estimate
 
 if TYPE_CHECKING:
     from backtest.results import Result

@@ -18,9 +18,10 @@ from backtest.core.units import DAY
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.market import as_markets
 from backtest.results.settings_result import SettingsResult
-from backtest.risk.liquidations import PathsRunner, describe_terms, estimate
+from backtest.risk.liquidations import PathsRunner, describe_terms
 from backtest.risk.path_models import describe_drift
 from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.scores import estimate
 
 PASSED, DAILY, MAXIMUM, UNDECIDED = range(4)
 OUTCOMES = ("passed", "daily_loss", "max_loss", "undecided")

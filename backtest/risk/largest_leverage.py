@@ -26,8 +26,10 @@ from backtest.policies import Combinator, Policy
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
-from backtest.risk.liquidations import PastStarts, PathsRunner
-from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.liquidations import LiquidationRisk, PastStarts, PathsRunner
+from backtest.risk.paths import Paths, choose_funding, simulate_paths
+from backtest.risk.replays import replay_held
+from backtest.risk.scores import ALL, show_scores, write_score
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import find_newest
 
@@ -81,13 +83,18 @@ class MaxLeverage(SettingsResult):
         account reaches the probability: it is the end of the grid).
     grid : DataFrame
         The probability by leverage, a column per row, on the first 256 paths or on all starts.
+    scores, forecasts : DataFrame, optional
+        With ``score``: the leverage found, held at past dates: what was told and what came.
     """
 
     table: pd.DataFrame
     grid: pd.DataFrame
+    scores: pd.DataFrame | None = None
+    forecasts: pd.DataFrame | None = None
 
     kind = "max-leverage"
     called = "largest leverage"
+    long_tables = ("forecasts",)
 
     @property
     def note(self) -> str:
@@ -149,8 +156,16 @@ class MaxLeverage(SettingsResult):
         return (
             "The smallest of all rows is the one to use: models start at today's volatility and at "
             f"the long-run one. Their paths have {path_models.describe_drift(self._drawn)}. "
-            f"{history} Weights: {', '.join(weights)}."
+            f"{history} Weights: {', '.join(weights)}.{self._write_held()}"
         )
+
+    def _write_held(self) -> str:
+        """Return what came where today's number was held at past dates, if that was asked for."""
+        if self.scores is None:
+            return ""
+        whole = self.scores[self.scores["days"] == ALL]
+        texts = [write_score(str(name), row) for name, row in whole.iterrows()]
+        return f" Held at past dates, {'; '.join(texts)}."
 
     @property
     def _drawn(self) -> Any:
@@ -180,11 +195,14 @@ class MaxLeverage(SettingsResult):
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
         funding = path_models.summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
-        return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
+        parts = [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
+        if self.scores is not None:
+            parts.append(show_scores(self.scores))
+        return parts
 
 
 @core.checked_only("compile", "progress", "models")
-def max_leverage(
+def max_leverage(  # noqa: PLR0913 - as the method
     conditions: Conditions,
     policy: AnyPolicy | None = None,
     *,
@@ -195,12 +213,13 @@ def max_leverage(
     seed: int = 0,
     drift: path_models.Drift | None = None,
     evaluations: int | None = None,
+    score: bool = False,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
 ) -> MaxLeverage:
     """Answer :meth:`backtest.Backtest.max_leverage`, which documents it."""
-    chance = INNER_SHARE.check("probability", probability)
+    INNER_SHARE.check("probability", probability)
     if not models:
         raise core.ParameterError("models must be a list with at least one model, got none")
     if evaluations is not None:
@@ -209,8 +228,45 @@ def max_leverage(
             raise core.ParameterError(
                 f"evaluations are of one model, ['filtered'] for example, got {len(models)} models"
             )
-    how: Any = {"paths": paths, "horizon": horizon, "seed": seed}
-    drawn = [simulate_paths(plain(conditions).market, each, **how, drift=drift) for each in models]
+    test: Any = plain(conditions)
+    how: Any = {"paths": paths, "horizon": horizon, "seed": seed, "drift": drift}
+    how["funding"] = choose_funding(test.venue)
+    drawn = [simulate_paths(test.market, each, **how) for each in models]
+    return search_paths(
+        conditions,
+        policy,
+        drawn,
+        probability=probability,
+        horizon=horizon,
+        evaluations=evaluations,
+        score=score,
+        threads=threads,
+        compile=compile,
+        progress=progress,
+    )
+
+
+def search_paths(
+    conditions: Conditions,
+    policy: AnyPolicy | None,
+    drawn: Sequence[Paths],
+    *,
+    probability: float,
+    horizon: str,
+    evaluations: int | None,
+    score: bool,
+    threads: int,
+    compile: bool,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+    risk: LiquidationRisk | None = None,
+) -> MaxLeverage:
+    """Return the largest leverage on paths, one batch a model; :func:`max_leverage` checks.
+
+    ``risk`` is that of the policy itself on the first batch, if it was measured before: the first
+    of the ``evaluations`` is then known.
+    """
+    chance = probability
+    paths = drawn[0].count
     if not chance * paths >= LEAST_HITS:
         raise core.ParameterError(
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
@@ -238,14 +294,22 @@ def max_leverage(
         for name, each in named.items()
     ]
     first = make(drawn[0], float(sizes[0]))
+    start = float(sizes[0])
+    if evaluations is not None:
+        start = 1.0 if policy is not None else math.sqrt(float(sizes[0] * sizes[-1]))
     past = HistoryTrials(HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span)
+    if risk is None:
+        past.begin(start)
+    else:
+        share: Any = risk.table.loc[horizon, "p_liquidation"]
+        trials[0].counted[start] = round(float(share) * paths)
+        past.begin(start, risk.find_past(horizon))
     if past.count:
         trials.append(past)
     if evaluations is None:
         tried = search_grid(trials, sizes, chance, progress)
     else:
         drawn[0].keep_all()
-        start = 1.0 if policy is not None else math.sqrt(float(sizes[0] * sizes[-1]))
         quick_first = trials[::-1]  # history takes a third of the time of the paths
         most = float(sizes[-1])
         tried = bisect_leverage(quick_first, start, most, chance, evaluations, progress)
@@ -265,7 +329,12 @@ def max_leverage(
         "paths": {name: each.describe() for name, each in named.items()},
     }
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
-    return MaxLeverage(table, grid, settings=settings, market=conditions.market)
+    found = MaxLeverage(table, grid, settings=settings, market=conditions.market)
+    if not score:
+        return found
+    name = f"{label} {found.leverage:.3g} liquidated within {horizon}"
+    held = replay_held(make(drawn[0], found.leverage), name, bars, chance).tabulate()
+    return replace(found, scores=held.scores, forecasts=held.forecasts)
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
@@ -302,6 +371,7 @@ class PathTrials:
 
     def __post_init__(self) -> None:
         self.kept: dict[float, Any] = {}
+        self.counted: dict[float, int] = {}
         self.rough, self.count = min(ROUGH, self.paths.count), min(SEARCHED, self.paths.count)
 
     def keep(self, size: float) -> PathsRunner:
@@ -346,13 +416,18 @@ class PathTrials:
 class HistoryTrials(PathTrials):
     """Accounts that are new at each day's first open of history."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rough = self.count = int(np.sum(self.live(0.0).room >= self.bars))
+    def begin(self, size: float, past: PastStarts | None = None) -> None:
+        """Count the starts with the whole horizon ahead, by those of the size that is tried first.
+
+        What became of its accounts is ``past`` where that is known.
+        """
+        if past is not None:
+            self.kept[size] = past
+        self.rough = self.count = int(np.sum(self.live(size).room >= self.bars))
 
     def live(self, size: float) -> PastStarts:
         if size not in self.kept:
-            self.kept[size] = self.make(size).find_past(self.bars)
+            self.kept[size] = self.make(size).find_past(self.bars, least=self.bars)
         found: PastStarts = self.kept[size]
         return found
 
@@ -491,7 +566,9 @@ def measure_sources(sources: Sequence[PathTrials], size: float, chance: float) -
     """Return the share of each source on which a size is liquidated, until one is over a chance."""
     shares: dict[str, float] = {}
     for each in sources:
-        hits = each.count_hits([size], each.count, chance * each.count)[0]
+        hits = each.counted.get(size)
+        if hits is None:
+            hits = each.count_hits([size], each.count, chance * each.count)[0]
         shares[each.name] = hits / each.count
         if shares[each.name] > chance:
             break

@@ -18,11 +18,10 @@ import pandas as pd
 
 from backtest import core, engine, policies, results, signals
 from backtest.core import Progress
-from backtest.core.fields import INNER_SHARE
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import AnyPolicy, Conditions, plain
+from backtest.engine import AnyPolicy, Conditions
 from backtest.indicators import ewma_volatility, log_returns
 from backtest.market import Market, Markets, as_markets, find_clock, label_names, read_weights
 from backtest.policies import trades_options
@@ -30,7 +29,8 @@ from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import warm_up
 from backtest.risk.path_models import HALF_LIFE, count_per_year, describe_drift, summarize_funding
-from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths, simulate_paths
+from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths
+from backtest.risk.scores import ALL, estimate, show_scores, write_score
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import check_no_column, list_dated, pick_cost
 
@@ -166,6 +166,7 @@ class PathsRunner(core.Carried):
         warm_up.check_known(observed, history, history.n_bars - 1, "paths")
         self.warm_up = warm_up.measure_warm_up(observed, history)
         self.blocks: KeptBlocks | None = None
+        self.known_pasts: dict[int, PastStarts] = {}
         bars = self.paths.first_bars
         self.seen = self.join(bars, 0, 0)
         self.setup, self.is_own = self.begin(bars)
@@ -184,15 +185,22 @@ class PathsRunner(core.Carried):
         observed = [x._replace(policy=chosen[name]) for x, name in zip(own, names, strict=True)]
         observed += self.setup.observed[len(names) :]
         runner.policy = policy
+        runner.known_pasts = {}
         runner.setup = self.setup._replace(policies=chosen, observed=observed)
         return runner
 
-    def find_past(self, bars: int) -> PastStarts:
+    def find_past(self, bars: int, least: int = 0) -> PastStarts:
         """Return what happened to the account, new at each day's first open of history.
 
         Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
-        is too short: no account begins. Nor does one before the policy's columns are known.
+        is too short: no account begins. Nor does one before the policy's columns are known, or with
+        under ``least`` bars to the end.
         """
+        if bars not in self.known_pasts:
+            self.known_pasts[bars] = self.live_past_days(bars, least)
+        return self.known_pasts[bars]
+
+    def live_past_days(self, bars: int, least: int) -> PastStarts:
         markets = as_markets(self.paths.history)
         time, day = markets.time, markets.time // DAY
         has_marks = all(each.has_mark for each in markets.values())
@@ -200,6 +208,7 @@ class PathsRunner(core.Carried):
             return PastStarts(time[:0], time[:0], time[:0], time[:0], has_marks)
         begins = np.flatnonzero(day[1:] != day[:-1])
         begins = begins[begins >= self.warm_up.known]
+        begins = begins[markets.n_bars - 1 - begins >= least]
         firsts, losses = np.full((2, len(begins)), bars, np.int64)
         for k, lives in self.live_past(begins, bars + 1):
             is_liquidated = lives[engine.LIQUIDATED, 1:] != 0.0
@@ -593,17 +602,6 @@ def draw_defaults(rate: float, paths: Paths, times: core.FloatArray) -> core.Int
     return np.searchsorted(times, np.array([each.exponential() for each in draws]) / rate)
 
 
-def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, float]:
-    """Return the share of n paths that were hit, and its interval by Clopper and Pearson.
-
-    Source: Clopper and Pearson (1934), Biometrika 26(4).
-    """
-    side = 0.5 * (1.0 - confidence)
-    low = float(core.sp.special.betaincinv(hits, n - hits + 1, side)) if hits else 0.0
-    high = float(core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side)) if hits < n else 1.0
-    return hits / n, low, high
-
-
 EVENTS = {
     "p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call",
     "p_default": "default of the venue",
@@ -692,6 +690,10 @@ class LiquidationRisk(SettingsResult):
     fan, hazard : DataFrame
         Quantiles of wealth by time, of the first 2,000 paths; and by day the paths liquidated in it
         for the first time, over those not liquidated before.
+    scores, intervals, forecasts : DataFrame, optional
+        With ``score``: how good such forecasts were at past dates, by ``forecast`` and ``days``
+        (all, calm, other); how often intervals held, of mean funding and of a value at risk; and
+        each dated forecast. ``recalibrated`` is what the record makes of today's.
     settings : dict
         What the numbers come from.
     paths : Paths
@@ -702,12 +704,15 @@ class LiquidationRisk(SettingsResult):
     fan: pd.DataFrame
     hazard: pd.DataFrame
     typical: pd.DataFrame | None
+    scores: pd.DataFrame | None = None
+    intervals: pd.DataFrame | None = None
+    forecasts: pd.DataFrame | None = None
     paths: Paths | None = None
     runner: PathsRunner | None = None
 
     kind = "liquidation-risk"
     called = "risk"
-    long_tables = ("fan", "hazard", "typical")
+    long_tables = ("fan", "hazard", "typical", "forecasts")
 
     @property
     def note(self) -> str:
@@ -715,6 +720,15 @@ class LiquidationRisk(SettingsResult):
             return "no order was filled"
         chance = core.format_chance(self.table["probability"].iloc[-1])
         return f"{chance} lost in {self.table.index[-1]}"
+
+    def find_past(self, horizon: str) -> PastStarts:
+        """Return what became of the accounts that were new on each day of history."""
+        if self.runner is None:
+            raise core.ParameterError(
+                "a risk loaded from files cannot be replayed; Backtest.liquidation_risk makes it "
+                "again"
+            )
+        return self.runner.find_past(read_horizons(self.runner.paths, horizon)[horizon])
 
     def path(self) -> pd.DataFrame:
         """Return the mean of the paths that are liquidated, by time.
@@ -776,7 +790,16 @@ class LiquidationRisk(SettingsResult):
                 f"The market is calm, with a volatility of {', '.join(ratios)} of the last "
                 f"year's: {rule}."
             )
+        if scored := self.list_scored():
+            texts.append(f"At past dates, {'; '.join(scored)}.")
         return " ".join(texts)
+
+    def list_scored(self) -> list[str]:
+        """Return what was told at past dates and what came, a clause for each forecast."""
+        if self.scores is None:
+            return []
+        whole = self.scores[self.scores["days"] == ALL]
+        return [write_score(str(name), row) for name, row in whole.iterrows()]
 
     @property
     def _sure(self) -> str:
@@ -855,7 +878,14 @@ class LiquidationRisk(SettingsResult):
                            "that is liquidated in each day.", self.hazard["hazard"], "bars",
                            {"hazard": "loss"}, x="day", height=240),
             )),
+            *self.show_scores(),
         ]  # fmt: skip
+
+    def show_scores(self) -> list[Part]:
+        """Return the section on the scores, if there are any."""
+        if self.scores is None or self.intervals is None:
+            return []
+        return [show_scores(self.scores, self.intervals)]
 
 
 def write_past(row: Any) -> str:
@@ -887,45 +917,6 @@ def tabulate_horizons(
     if not default_rate:
         table = table.drop(columns=["p_default", *name_interval("p_default")])
     return table
-
-
-@core.checked_only("paths", "resume", "compile", "progress")
-def liquidation_risk(
-    conditions: Conditions,
-    policy: AnyPolicy,
-    *,
-    paths: Paths | None = None,
-    resume: Result | None = None,
-    horizons: Sequence[str] | None = None,
-    confidence: float = 0.95,
-    default_rate: float = 0.0,
-    recovery: float = 0.0,
-    threads: int = 1,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
-    progress: Progress | None = None,
-) -> LiquidationRisk:
-    """Answer :meth:`backtest.Backtest.liquidation_risk`, which documents it."""
-    sure = INNER_SHARE.check("confidence", confidence)
-    threads = core.Whole(1).check("threads", threads)
-    rate = core.Real(0.0, 100.0).check("default_rate", default_rate)
-    core.warn_of_high_rate("default_rate", rate)
-    recovery = core.Real(0.0, 1.0).check("recovery", recovery)
-    if recovery > 0.0 and rate == 0.0:
-        raise core.ParameterError(
-            f"recovery must be left out without default_rate, got {recovery:g}"
-        )
-    if paths is None:
-        paths = simulate_paths(plain(conditions).market)
-    runner = PathsRunner(paths, policy, conditions, resume, compile)
-    return measure_risk(
-        runner,
-        horizons,
-        confidence=sure,
-        default_rate=rate,
-        recovery=recovery,
-        threads=threads,
-        progress=progress,
-    )
 
 
 def measure_risk(
@@ -969,7 +960,7 @@ def measure_risk(
             core.NoFillWarning,
         )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
-    past = runner.find_past(max(bars.values()))
+    past = runner.find_past(max(bars.values()), least=min(bars.values()))
     calm = runner.measure_calm()
     table = tabulate_horizons(runner, events, past, bars, days, sure, rate, calm)
     typical = None

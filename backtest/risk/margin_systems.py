@@ -19,7 +19,10 @@ from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Conditions
 from backtest.market import Market, as_markets
 from backtest.results.settings_result import SettingsResult
+from backtest.risk import scores as sc
+from backtest.risk.liquidations import CALM, measure_calm
 from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.replays import cut_past
 from backtest.risk.stress import crashes
 from backtest.venue import Venue, choose_multipliers, find_newest
 from backtest.venue import margin_rules as by_rule
@@ -462,6 +465,8 @@ class MarginCalibration(SettingsResult):
     crashes : DataFrame
         By crash: its ``move``, and the ``least`` parameter whose margin of today covers it,
         infinite where none does.
+    scores, forecasts : DataFrame, optional
+        With ``score``: the value found, held at past dates: what was told and what came.
     """
 
     value: float
@@ -470,8 +475,11 @@ class MarginCalibration(SettingsResult):
     reversals: float
     table: pd.DataFrame
     crashes: pd.DataFrame
+    scores: pd.DataFrame | None = None
+    forecasts: pd.DataFrame | None = None
 
     kind = "margin-calibration"
+    long_tables = ("forecasts",)
     called = "Margin calibration"
     call = "Backtest.calibrate_margin"
 
@@ -498,6 +506,9 @@ class MarginCalibration(SettingsResult):
         if unknown := self.settings["unknown_days"]:
             share = core.format_percent(unknown)
             text += f" The margin is not known on {share} of these days, which are left out."
+        if self.scores is not None:
+            (row,) = self.scores[self.scores["days"] == sc.ALL].to_dict("records")
+            text += f" Held at past dates, {sc.write_score('a shortfall', row)}."
         return text
 
     @property
@@ -550,6 +561,7 @@ class MarginCalibration(SettingsResult):
             ), "both"),
             Part("crashes", "Crashes", "The least value whose margin of today covers the move.", (
                 ShownTable(needed, labels=Head("crash"), heads=heads),), "both"),
+            *([] if self.scores is None else [sc.show_scores(self.scores)]),
         ]  # fmt: skip
 
 
@@ -585,6 +597,7 @@ def calibrate_margin(
     horizon: str = "30d",
     model: Any = "filtered",
     seed: Annotated[int, core.Whole(0)] = 0,
+    score: bool = False,
     progress: Progress | None = None,
 ) -> MarginCalibration:
     """Answer :meth:`backtest.Backtest.calibrate_margin`, which documents it."""
@@ -628,17 +641,22 @@ def calibrate_margin(
         name: tries.bisect(lambda x, move=move: tries.find_margin_today(x) >= abs(move))  # type: ignore[misc] # a default
         for name, move in moves.items()
     }
+    scored = {}
+    if score:
+        name = f"{tries.name} {nearest:.5g}: a shortfall within {horizon}"
+        held = sc.tabulate_scores({name: (tries.hold(nearest, shortfall), shortfall)})
+        scored = {"scores": held.scores, "forecasts": held.forecasts}
     return MarginCalibration(
         value=value, low=low, high=high, reversals=reversals,
         table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
-        settings={"rule": repr(checked), "parameter": tries.name, "unit": find_unit(tries.name),
-                  "shortfall": shortfall,
+        settings={"rule": repr(checked), "terms": checked.to_dict(), "parameter": tries.name,
+                  "unit": find_unit(tries.name), "horizon": horizon, "shortfall": shortfall,
                   "nearest": {"value": nearest,
                               "paths": float(np.mean(tries.find_shortfalls(nearest)))},
                   "history": {"share": share, "windows": windows} if windows else None,
                   "unknown_days": tries.unknown, "venue": results.describe_venue(venue),
                   "paths": ahead.describe()},
-        market=one,
+        market=one, **scored,
     )  # fmt: skip
 
 
@@ -694,6 +712,25 @@ def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatA
     return worst
 
 
+class PastDays:
+    """The days of history, and the largest move of marks within the days of a rule from each."""
+
+    def __init__(self, market: Market, venue: Venue, rule: DynamicMargin) -> None:
+        self.venue = venue
+        self.days = by_rule.read_days(market)
+        innermost: Any = list_rules(rule)[-1][1]
+        self.period = max(math.ceil(innermost.days), 1)
+        marks = (getattr(market, f"mark_{name}")[:, None] for name in Prices._fields[1:])
+        bars = Prices(market.time, *marks)
+        last = float(market.mark_close[-1])
+        self.worst = find_worst(bars, self.days.time, self.period, last)[:, 0]
+
+    def find_over(self, rule: DynamicMargin) -> tuple[core.BoolArray, core.BoolArray]:
+        """Return the days whose move is over the margin at their close, and those that know one."""
+        levels = measure_levels(rule, self.days, self.days.time, self.venue).daily
+        return self.worst > levels, ~np.isnan(levels)
+
+
 class Tries:
     """The paths on which values of a parameter are tried; every value sees the same ones.
 
@@ -704,12 +741,14 @@ class Tries:
         self, market: Market, venue: Venue, rule: DynamicMargin,
         parameter: tuple[str, float, float], paths: Paths, progress: Progress | None,
     ) -> None:  # fmt: skip
-        self.venue, self.rule, self.days = venue, rule, by_rule.read_days(market)
+        self.market = market
+        self.venue, self.rule = venue, rule
         self.name, self.low, self.high = parameter
         self.unknown = 0.0
         self.shortfalls: dict[float, core.BoolArray] = {}
-        innermost: Any = list_rules(rule)[-1][1]
-        self.period = max(math.ceil(innermost.days), 1)
+        self.past = PastDays(market, venue, rule)
+        self.days = self.past.days
+        self.period = self.past.period
         last = float(market.mark_close[-1])
         self.parts: list[tuple[DailyCloses, FloatArray]] = []
         for first in range(0, paths.count, CHUNK):
@@ -718,11 +757,7 @@ class Tries:
             worst = find_worst(bars, days.time[known:], self.period, last)
             self.parts.append((days, worst))
             core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
-
         # History as paths have it: windows of their length, from each day's close.
-        marks = (getattr(market, f"mark_{name}")[:, None] for name in Prices._fields[1:])
-        bars = Prices(market.time, *marks)
-        self.past = find_worst(bars, self.days.time, self.period, last)[:, 0]
         self.window = len(self.parts[0][1])
 
     def find_shortfalls(self, value: float) -> core.BoolArray:
@@ -749,12 +784,25 @@ class Tries:
         self.shortfalls[value] = np.concatenate(found)
         return self.shortfalls[value]
 
+    def hold(self, value: float, told: float) -> sc.Record:
+        """Return the record of a value held at past days: did their window have a shortfall.
+
+        Windows have the length of paths and no day in common, but for the days of the rule.
+        """
+        is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
+        first = int(np.argmax(is_known)) if is_known.any() else len(is_known)
+        days = sc.choose_dates(first, len(is_known), self.window)
+        closes = self.days.time[days]
+        if len(days) < sc.LEAST_DATES:
+            return sc.leave_untold(closes)
+        came = np.array([is_over[day : day + self.window].any() for day in days.tolist()])
+        is_calm = [measure_calm(cut_past(self.market, x)) < CALM for x in closes.tolist()]
+        return sc.Record(closes, np.full(len(days), told), came, np.array(is_calm))
+
     def measure_history(self, value: float) -> tuple[float, int]:
         """Return the share of history's windows with a shortfall, and how many there are."""
-        rule = self.rule.override({self.name: value})
-        levels = measure_levels(rule, self.days, self.days.time, self.venue).daily
-        is_known = ~np.isnan(levels)
-        is_over = (self.past > levels)[is_known]
+        is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
+        is_over = is_over[is_known]
         count = len(is_over) - self.window + 1
         if count < 1:
             return math.nan, 0

@@ -430,9 +430,9 @@ class Paths:
     all instruments at once. Path i of the first instrument is the same as alone, if its model is.
 
     The first bar of every path is the last one of ``history``, the bars that all instruments have;
-    ``pasts`` are all bars of each until then. ``models`` draw those after it, by
-    instrument, ``count`` paths of ``horizon`` ns. The other fields are arguments of
-    :func:`backtest.simulate_paths`.
+    ``pasts`` are all bars of each until then. ``models`` draw those after it, by instrument,
+    ``count`` paths of ``horizon`` ns. ``recipe`` has what :func:`backtest.simulate_paths` was given
+    besides their number, horizon and start; the other fields are arguments of it.
 
     Attributes
     ----------
@@ -461,6 +461,7 @@ class Paths:
     bridge: int
     drift_of_history: bool
     correlation: tuple[tuple[float, ...], ...]
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.markets = as_markets(self.history)
@@ -536,6 +537,19 @@ class Paths:
             "start": core.format_time(int(self.calendar.time[0]) + self.markets.interval),
             "history": self.markets.content_hash,
         }  # fmt: skip
+
+    def draw_again(self, start: int, horizon: str, count: int) -> Paths:
+        """Return paths from another close, ns: all that is fitted is fitted to the bars before."""
+        recipe = dict(self.recipe or {})
+        model = recipe.get("model")
+        if model is None or isinstance(model, PathModel):
+            raise core.ParameterError(
+                "a score needs paths whose model is fitted at each date, 'filtered' for example, "
+                f"got {core.repr_plain(model):.60}"
+            )
+        recipe["bridge"] = self.bridge
+        return simulate_paths(**recipe, start=core.utc_index(np.array([start]))[0], horizon=horizon,
+                              paths=count)  # fmt: skip
 
     @functools.cached_property
     def first_bars(self) -> dict[str, PathBars]:
@@ -741,6 +755,15 @@ def simulate_paths(
         funding={name: laws.read_funding(each) for name, each in given.items()},
         drift_of_history=drift == laws.HISTORY,
         correlation=read_correlation(correlation, history),
+        recipe={
+            "market": market,
+            "model": model,
+            "seed": seed,
+            "bridge": bridge,
+            "funding": funding,
+            "drift": drift,
+            "correlation": correlation,
+        },
     )
 
 

@@ -1,0 +1,265 @@
+"""What came of forecasts that were saved, from data given later."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import core
+from backtest.account import Account
+from backtest.engine import Conditions
+from backtest.judgement.judgement import Judgement
+from backtest.market import Market
+from backtest.risk.largest_leverage import MaxLeverage, scale_policy
+from backtest.risk.liquidations import LiquidationRisk, PathsRunner
+from backtest.risk.margin_systems import MarginCalibration, PastDays
+from backtest.risk.paths import simulate_paths
+from backtest.risk.replays import find_lost, name_loss
+from backtest.risk.stress import fix_margin_tables
+from backtest.venue import Venue
+from backtest.venue.margin_rules import DynamicMargin
+
+ReadPolicy = Callable[[str], Any]
+"""Returns the policy that a text names, as results have it."""
+HELD = "one position, held"
+"""What a search for the largest leverage says of a policy where it had none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatedForecast:
+    """One probability that was told of one market, at a close ``made``, ns.
+
+    ``why`` it cannot be scored, if so.
+    """
+
+    name: str
+    instrument: str
+    made: int
+    horizon: str
+    told: float
+    why: str = ""
+
+    @property
+    def due(self) -> int:
+        """When its horizon ends, ns."""
+        return self.made + core.parse_duration(self.horizon)
+
+    def find(self, market: Market, read: ReadPolicy) -> bool:
+        """Return whether what was forecast came, on a market that reaches over the horizon."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossForecast(DatedForecast):
+    """That a new account is lost, or with ``is_ruin_counted`` off that it is liquidated."""
+
+    policy: str
+    venue: Mapping[str, Any]
+    account: Mapping[str, Any]
+    signal: float | None = None
+    size: float | None = None
+    is_ruin_counted: bool = True
+
+    def find(self, market: Market, read: ReadPolicy) -> bool:
+        """Return whether the account was lost, on the terms that were in force when it was told."""
+        policy: Any = None if self.policy == HELD else read(self.policy)
+        if self.size is not None:
+            policy = scale_policy(policy, self.size)
+        (venue,) = fix_margin_tables({"": Venue.from_dict(self.venue)}, self.made).values()
+        test = Conditions(
+            market, venue=venue, account=Account.from_dict(self.account), signal=self.signal
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            paths = simulate_paths(market, "gbm", paths=1, horizon=self.horizon, funding=None)
+            runner = PathsRunner(paths, policy, test)
+            bar = find_close(market, self.made)
+            if bar < runner.warm_up.known:
+                raise core.DataError(
+                    f"columns of the policy are not known at {core.format_time(self.made)}: the "
+                    "data must begin earlier"
+                )
+            last = int((market.time + market.interval <= self.due).sum()) - 1
+            (came,) = find_lost(
+                runner, np.array([bar]), last - bar, is_ruin_counted=self.is_ruin_counted
+            )
+        return bool(came)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortfallForecast(DatedForecast):
+    """That a margin falls short within some days."""
+
+    rule: Mapping[str, Any]
+    parameter: str
+    value: float
+    venue: Mapping[str, Any]
+
+    def find(self, market: Market, read: ReadPolicy) -> bool:  # noqa: ARG002 - as its base
+        """Return whether the margin fell short in the window after the forecast."""
+        rule = DynamicMargin.from_dict(self.rule).override({self.parameter: self.value})
+        past = PastDays(market, Venue.from_dict(self.venue), rule)
+        is_over, is_known = past.find_over(rule)
+        is_inside = (past.days.time >= self.made) & (past.days.time < self.due)
+        if not (is_inside & is_known).any():
+            raise core.DataError(
+                f"the margin is not known at {core.format_time(self.made)}: the data must begin "
+                "earlier"
+            )
+        return bool(is_over[is_inside].any())
+
+
+def find_close(market: Market, made: int) -> int:
+    """Return the bar that closes at a time; raises DataError if none does."""
+    bar = int(np.searchsorted(market.time + market.interval, made))
+    if bar >= market.n_bars or int(market.time[bar]) + market.interval != made:
+        raise core.DataError(f"no bar of the data closes at {core.format_time(made)} UTC")
+    return bar
+
+
+def list_forecasts(saved: Any) -> list[DatedForecast]:
+    """Return the forecasts of a saved result, none of a kind that has none."""
+    for kind, read in READERS.items():
+        if isinstance(saved, kind):
+            return [*read(saved)]
+    return []
+
+
+def list_losses(saved: LiquidationRisk) -> Iterator[DatedForecast]:
+    made = core.to_nanoseconds(saved.settings["paths"]["start"])
+    terms = read_terms(saved)
+    why = terms.pop("why")
+    if saved.settings["resumed"] is not None:
+        why = "its account went on from a saved result"
+    if "default_rate" in saved.settings:
+        why = "it tells of defaults of the venue, which no data have"
+    for horizon, row in saved.table.iterrows():
+        yield LossForecast(
+            name=name_loss(str(horizon)),
+            made=made,
+            horizon=str(horizon),
+            told=float(row["probability"]),
+            why=why,
+            **terms,
+        )
+
+
+def list_sizes(saved: MaxLeverage) -> Iterator[DatedForecast]:
+    drawn = next(iter(saved.settings["paths"].values()))
+    terms = read_terms(saved)
+    why = terms.pop("why")
+    horizon = str(saved.settings["horizon"])
+    yield LossForecast(
+        name=f"{saved.grid.index.name} {saved.leverage:.3g} liquidated within {horizon}",
+        made=core.to_nanoseconds(drawn["start"]),
+        horizon=horizon,
+        told=float(saved.settings["probability"]),
+        why=why,
+        size=saved.leverage,
+        is_ruin_counted=False,
+        **terms,
+    )
+
+
+def list_shortfalls(saved: MarginCalibration) -> Iterator[DatedForecast]:
+    told = saved.settings
+    value = float(told["nearest"]["value"])
+    yield ShortfallForecast(
+        name=f"{saved.name} {value:.5g}: a shortfall within {told['horizon']}",
+        instrument=str(saved.manifest["data"]["instrument"]),
+        made=core.to_nanoseconds(told["paths"]["start"]),
+        horizon=str(told["horizon"]),
+        told=float(told["shortfall"]),
+        rule=told["terms"],
+        parameter=saved.name,
+        value=value,
+        venue=told["venue"],
+    )
+
+
+def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
+    told = saved.settings
+    ends = told["ends"]
+    venues = told["venue"] if len(saved.names) > 1 else {saved.names[0]: told["venue"]}
+    common = {"account": told["account"], "policy": str(told["policy"])}
+    for market, row in saved.survival.iterrows():
+        if row["why"]:
+            continue
+        yield LossForecast(
+            name=name_loss(str(row["horizon"])),
+            instrument=str(market),
+            made=core.to_nanoseconds(ends[market]),
+            horizon=str(row["horizon"]),
+            told=float(row["probability"]),
+            venue=venues[market],
+            signal=told["directions"][market],
+            why="it was re-tuned" if told["tune"] else "",
+            **common,
+        )
+
+
+READERS: Mapping[type, Callable[[Any], Iterator[DatedForecast]]] = {
+    LiquidationRisk: list_losses,
+    MaxLeverage: list_sizes,
+    MarginCalibration: list_shortfalls,
+    Judgement: list_judged,
+}
+"""What yields the forecasts of each kind of results."""
+
+
+def read_terms(saved: LiquidationRisk | MaxLeverage) -> dict[str, Any]:
+    """Return the terms of the account of a result, and why it cannot be scored, if so."""
+    told = saved.settings
+    why = ""
+    if told["overlay"] is not None:
+        why = "its account has an overlay"
+    instruments = saved.manifest["data"].get("instruments") or {}
+    if "fees" not in told["venue"] or len(instruments) > 1:
+        why = "its account has several instruments"
+    signal = told["signal"]
+    return {
+        "instrument": str(saved.manifest["data"]["instrument"]),
+        "policy": str(told["policy"]),
+        "venue": told["venue"],
+        "account": told["account"],
+        "signal": signal if isinstance(signal, float | int) else None,
+        "why": why,
+    }
+
+
+class Outcome(NamedTuple):
+    """What came of a forecast: ``came`` is None where it could not be scored, and ``why``."""
+
+    forecast: DatedForecast
+    came: bool | None
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was told and what came, as data for JSON."""
+        return {
+            "instrument": self.forecast.instrument,
+            "made": core.format_time(self.forecast.made),
+            "due": core.format_time(self.forecast.due),
+            "forecast": self.forecast.name,
+            "told": self.forecast.told,
+            "came": self.came,
+        }
+
+
+def find_outcome(
+    forecast: DatedForecast, markets: Mapping[str, Market], read: ReadPolicy
+) -> Outcome | None:
+    """Return what came of a forecast; None where its horizon has not passed, or no data are it."""
+    market = markets.get(forecast.instrument)
+    if market is None or market.end < forecast.due:
+        return None
+    if forecast.why:
+        return Outcome(forecast, None, forecast.why)
+    try:
+        return Outcome(forecast, forecast.find(market, read), "")
+    except core.BacktestError as error:
+        return Outcome(forecast, None, str(error).partition("\n")[0])

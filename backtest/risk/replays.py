@@ -1,0 +1,319 @@
+"""Forecasts made again at past dates from the bars before each, and what came after them.
+
+The account is that of today: its policy, terms of the venue and direction are held at every date.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import core, engine
+from backtest.core import Progress
+from backtest.core.units import DAY
+from backtest.indicators import tail_losses
+from backtest.indicators.tails import held_returns
+from backtest.market import Market, as_markets
+from backtest.risk import liquidations as r
+from backtest.risk import scores as sc
+from backtest.risk.liquidations import PastStarts, PathsRunner
+from backtest.risk.path_models import LEAST_RETURNS
+from backtest.risk.paths import Paths
+
+BAND = (0.05, 0.5, 0.95)
+"""Quantiles of the mean funding of paths: the ends of its band, and the median."""
+BAND_SHARE = 0.9
+FUNDING_DAYS = 30
+"""Days whose mean funding has a band."""
+YEAR = 365 * DAY
+TAIL_PARAMETERS = ("measure", "model", "level", "horizon", "window", "half_life")
+"""What a policy of the tail has: ``measure``, and the arguments of ``tail_losses``."""
+
+
+class Replayed(NamedTuple):
+    """Records of probabilities, by forecast, with what is told today, and those of intervals."""
+
+    records: dict[str, tuple[sc.Record, float]]
+    intervals: dict[str, sc.IntervalRecord]
+
+    def tabulate(self) -> sc.Scored:
+        """Return the tables of the scores."""
+        return sc.tabulate_scores(self.records, self.intervals)
+
+
+def name_loss(horizon: str) -> str:
+    return f"lost within {horizon}"
+
+
+def replay_risk(
+    runner: PathsRunner,
+    told_today: Mapping[str, float],
+    past: PastStarts,
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> Replayed:
+    """Return the records of an account's probabilities of loss, by horizon, and of its intervals.
+
+    ``told_today`` are the probabilities by horizon, and ``past`` is what became of the accounts
+    that were new at each day of history. At each date a model is fitted to the bars until then, and
+    draws 2,000 paths. Nothing is drawn for horizons with under ten dates.
+    """
+    check_replayed(runner)
+    bars = {name: count_bars(runner, name) for name in told_today}
+    plans = {name: find_dates(runner, n) for name, n in bars.items()}
+    drawn = [name for name, dates in plans.items() if len(dates) >= sc.LEAST_DATES]
+    total = sum(len(plans[name]) for name in drawn)
+    records = {
+        name_loss(name): (leave_untold(runner, plans[name]), told)
+        for name, told in told_today.items()
+    }
+    intervals: dict[str, sc.IntervalRecord] = {}
+
+    done = 0
+    for name in drawn:
+        dates = plans[name]
+        forecasts: list[Forecast] = []
+        for bar in dates.tolist():
+            forecasts.append(forecast_at(runner, past, bar, name, threads=threads))
+            done += 1
+            core.report_progress(progress, done, total)
+        told = np.array([each.probability for each in forecasts])
+        record = make_record(runner, dates, told, find_lost(runner, dates, bars[name]))
+        records[name_loss(name)] = record, told_today[name]
+        if core.parse_duration(name) == FUNDING_DAYS * DAY:
+            intervals |= score_funding(runner, dates, name, [each.funding for each in forecasts])
+
+    intervals |= score_tails(runner)
+    return Replayed(records, intervals)
+
+
+def replay_held(runner: PathsRunner, name: str, bars: int, told: float) -> Replayed:
+    """Return the record of one size, held at each past date: was it liquidated within some bars.
+
+    Nothing is searched in the past. ``told`` is the probability that the size has today.
+    """
+    dates = find_dates(runner, bars)
+    if len(dates) < sc.LEAST_DATES:
+        return Replayed({name: (leave_untold(runner, dates), told)}, {})
+    came = find_lost(runner, dates, bars, is_ruin_counted=False)
+    record = make_record(runner, dates, np.full(len(dates), told), came)
+    return Replayed({name: (record, told)}, {})
+
+
+def check_replayed(runner: PathsRunner) -> None:
+    if runner.resume is not None:
+        raise core.ParameterError(
+            "score must be of a new account, got resume: at past dates nothing was held"
+        )
+
+
+def count_bars(runner: PathsRunner, horizon: str) -> int:
+    """Return the bars of history that a horizon has at most: markets with sessions have fewer."""
+    markets = as_markets(runner.paths.history)
+    span = core.parse_duration(horizon)
+    if span > runner.paths.horizon:
+        return max(span // markets.interval, 1)
+    return r.read_horizons(runner.paths, horizon)[horizon]
+
+
+def find_dates(runner: PathsRunner, bars: int) -> core.IntArray:
+    """Return the dates of a horizon, as bars of history, from when a forecast could be made on.
+
+    Columns are known there, a model has returns to be fitted to, and one horizon lies before.
+    """
+    markets = as_markets(runner.paths.history)
+    first = max(runner.warm_up.known, LEAST_RETURNS + 1, bars)
+    return sc.choose_dates(first, markets.n_bars - 1, bars)
+
+
+class Forecast(NamedTuple):
+    """What was told at a date: a probability, and a band of the mean funding rate, (3,)."""
+
+    probability: float
+    funding: core.FloatArray
+
+
+def forecast_at(
+    runner: PathsRunner, past: PastStarts, bar: int, horizon: str, *, threads: int
+) -> Forecast:
+    """Return what ``backtest risk`` tells at the close of a bar of history, of a new account."""
+    markets = as_markets(runner.paths.history)
+    close = int(markets.time[bar]) + markets.interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paths = runner.paths.draw_again(close, horizon, sc.SCORED_PATHS)
+        paths.keep_all()
+        test = runner.test.replace(market=paths.history, venue=runner.venues, start=None)
+        dated = replace(runner, paths=paths, test=test, resume=None, is_trusted=True)
+        lost = count_lost(dated, r.read_horizons(paths, horizon)[horizon], threads)
+
+    by_model = lost / paths.count
+    is_calm = any(ratio < r.CALM for ratio in dated.measure_calm().values())
+    known = know_past(past, markets.n_bars - 1 - bar, close - int(markets.time[0]))
+    row = known.summarize(paths.n_bars, core.parse_duration(horizon))
+    row[r.BY_MODEL] = by_model
+    told = r.choose_probability(row, 0.0, is_calm=is_calm)
+    return Forecast(told, measure_band(paths))
+
+
+def count_lost(runner: PathsRunner, bars: int, threads: int) -> int:
+    """Return how many paths lose the account within some bars, by liquidation or ruin."""
+    lost = 0
+    for lives in runner.run_chunks(threads=threads):
+        is_lost = (lives.liquidations[:, :bars] != 0.0) | (lives.is_ruined[:, :bars] != 0.0)
+        lost += int(is_lost.any(axis=1).sum())
+    return lost
+
+
+def know_past(past: PastStarts, ahead: int, age: int) -> PastStarts:
+    """Return what was known of past accounts ``ahead`` bars before the end of the data.
+
+    A history of ``age`` ns, under a year, knows none.
+    """
+    room = past.room - ahead
+    chosen = (room > 0) & (age >= YEAR)
+    return past._replace(
+        times=past.times[chosen],
+        firsts=past.firsts[chosen],
+        losses=past.losses[chosen],
+        room=room[chosen],
+    )
+
+
+def find_lost(
+    runner: PathsRunner, dates: core.IntArray, bars: int, *, is_ruin_counted: bool = True
+) -> core.BoolArray:
+    """Return whether an account that was new at each date was lost within some bars, (n,)."""
+    came = np.zeros(len(dates), np.bool_)
+    for k, lives in runner.live_past(dates, bars + 1):
+        lost = lives[engine.LIQUIDATED, 1:] != 0.0
+        if is_ruin_counted:
+            lost = lost | (lives[engine.RUINED, 1:] != 0.0)
+        came[k] = bool(lost.any())
+    return came
+
+
+def leave_untold(runner: PathsRunner, dates: core.IntArray) -> sc.Record:
+    markets = as_markets(runner.paths.history)
+    return sc.leave_untold(markets.time[dates] + markets.interval)
+
+
+def make_record(
+    runner: PathsRunner, dates: core.IntArray, told: core.FloatArray, came: core.BoolArray
+) -> sc.Record:
+    markets = as_markets(runner.paths.history)
+    closes = markets.time[dates] + markets.interval
+    weights = runner.list_weights(runner.paths.markets)[:, -1].tolist()
+    held = [name for name, weight in zip(runner.paths.names, weights, strict=True) if weight]
+    pasts = runner.paths.pasts
+    is_calm = [
+        any(r.measure_calm(cut_past(pasts[name], close)) < r.CALM for name in held)
+        for close in closes.tolist()
+    ]
+    return sc.Record(closes, told, came, np.array(is_calm, np.bool_))
+
+
+def cut_past(market: Market, close: int) -> Market:
+    """Return the bars that have closed by a time, ns."""
+    return market.prefix(int((market.time + market.interval <= close).sum()))
+
+
+def measure_band(paths: Paths) -> core.FloatArray:
+    """Return the band of the mean funding rate of paths of one instrument, (3,), or NaN."""
+    if paths.leader.process.grid is None or len(paths.names) > 1:
+        return np.full(len(BAND), np.nan)
+    rates = paths.draw(0, min(paths.count, sc.SCORED_PATHS)).rates
+    horizon = int(paths.calendar.time[0]) + paths.markets.interval + FUNDING_DAYS * DAY
+    stamps = paths.leader.process.grid.find(int(paths.calendar.time[1]), horizon)
+    count = min(len(stamps), rates.shape[1])
+    if count == 0:
+        return np.full(len(BAND), np.nan)
+    return np.asarray(np.quantile(rates[:, :count].mean(axis=1), BAND))
+
+
+def score_funding(
+    runner: PathsRunner, dates: core.IntArray, horizon: str, bands: Sequence[core.FloatArray]
+) -> dict[str, sc.IntervalRecord]:
+    """Return the record of the band of mean funding rates, per year, of one instrument."""
+    grid = runner.paths.leader.process.grid
+    today = measure_band(runner.paths)
+    if grid is None or np.isnan(today).any():
+        return {}
+    market = as_markets(runner.paths.history)[runner.paths.names[0]]
+    closes = market.time[dates] + market.interval
+    ratios: list[float] = []
+    times: list[int] = []
+    for close, (low, middle, high) in zip(closes.tolist(), bands, strict=True):
+        is_due = (market.funding_time >= close) & (market.funding_time < close + 30 * DAY)
+        if not is_due.any() or math.isnan(middle):
+            continue
+        away = float(market.funding_rate[is_due].mean()) - middle
+        side = high - middle if away > 0.0 else middle - low
+        ratios.append(abs(away) / side if side > 0.0 else math.inf if away else 0.0)
+        times.append(close)
+
+    per_year = YEAR / grid.every
+    low, middle, high = (per_year * today).tolist()
+    record = sc.IntervalRecord(
+        np.array(times), np.array(ratios), BAND_SHARE, (low, high), center=middle
+    )
+    return {f"mean funding of {horizon}, per year": record}
+
+
+def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
+    """Return the records of the value at risk and expected shortfall of a policy of the tail."""
+    policy = find_tail_policy(runner)
+    if policy is None:
+        return {}
+    (history,) = as_markets(runner.paths.history).values()
+    signal = runner.list_weights(as_markets(history))[0]
+    market = Market(**history.fields() | {"signal": signal, "source": history.source})
+    side = -1.0 if signal[-1] < 0.0 else 1.0
+    given = {name: getattr(policy, name) for name in TAIL_PARAMETERS if name != "measure"}
+    tail = tail_losses(market, **given)
+    bars = int(policy.horizon)
+
+    known = np.flatnonzero(tail.value_at_risk > 0.0)
+    if not len(known):
+        return {}
+    dates = sc.choose_dates(int(known[0]), market.n_bars - 1, bars)
+    dates = dates[tail.value_at_risk[dates] > 0.0]
+    losses = -side * held_returns(market, bars)[dates + bars]
+    value = tail.value_at_risk[dates]
+    shortfall = tail.expected_shortfall[dates]
+    is_beyond = losses > value
+    beyond = math.nan
+    if is_beyond.any():
+        beyond = float(losses[is_beyond].mean() / shortfall[is_beyond].mean())
+
+    closes = market.time[dates] + market.interval
+    words = f"{100.0 * policy.level:g} % of {core.count_nouns(bars, 'bar')}, 1x"
+    value_record = sc.IntervalRecord(
+        closes,
+        losses / value,
+        float(policy.level),
+        (-math.inf, float(tail.value_at_risk[-1])),
+    )
+    shortfall_record = value_record._replace(
+        is_mean=True,
+        today=(-math.inf, float(tail.expected_shortfall[-1])),
+        beyond=beyond,
+        beyond_n=int(is_beyond.sum()),
+    )
+    return {f"VaR {words}": value_record, f"ES {words}": shortfall_record}
+
+
+def find_tail_policy(runner: PathsRunner) -> Any:
+    """Return the policy of the tail of an account of one instrument, or None."""
+    if len(runner.paths.names) > 1:
+        return None
+    (policy,) = runner.setup.policies.values()
+    if all(hasattr(policy, name) for name in TAIL_PARAMETERS):
+        return policy
+    return None
