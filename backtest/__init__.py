@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from backtest.market.markets import Markets
     from backtest.market.quality import Quality, quality
     from backtest.options.chain import Chain
-    from backtest.options.surfaces import Surface, Surfaces
+    from backtest.options.fitted_surface import Surface
+    from backtest.options.surfaces import Surfaces
     from backtest.policies.combinators import Combinator, OptionRule, held_leverage
     from backtest.policies.policy import Bar, Columns, Policy, Promise
     from backtest.policies.view import AccountView
@@ -99,7 +100,8 @@ _NAMES = {
     "market.markets": "Markets",
     "market.quality": "Quality quality",
     "options.chain": "Chain",
-    "options.surfaces": "Surface Surfaces",
+    "options.fitted_surface": "Surface",
+    "options.surfaces": "Surfaces",
     "policies.combinators": "Combinator OptionRule held_leverage",
     "policies.policy": "Bar Columns Policy Promise",
     "policies.view": "AccountView",

@@ -23,7 +23,7 @@ from backtest.market.quality import quality
 from backtest.market.rules import KINDS
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
-from backtest.options.surfaces import MODELS
+from backtest.options.fitted_surface import MODELS
 
 Timezone = Annotated[Text, flag("Time zone of stamps that have none, such as UTC.", "--timezone")]
 

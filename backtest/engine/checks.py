@@ -19,7 +19,7 @@ from backtest.core.code_names import is_series
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import Brackets, check_collateral
 from backtest.market import Market, Markets, as_markets, find_coin, find_currency, label_names
-from backtest.options.option_inputs import check_options
+from backtest.options.option_checks import check_options
 from backtest.venue import Venue, agree_settlement
 from backtest.venue.venue import ACCOUNT_FIELDS
 

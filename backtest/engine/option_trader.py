@@ -20,7 +20,7 @@ from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_setup import Setup
 from backtest.margin import Brackets
 from backtest.market import Markets, find_coin
-from backtest.options import option_inputs
+from backtest.options import option_checks, option_inputs, option_schedule
 from backtest.policies import AccountView, Policy
 from backtest.policies.combinators import SCHEDULED, TOTAL
 from backtest.policies.policy import BAR_FIELDS
@@ -303,7 +303,7 @@ class OptionTrader:
             quote = each.bid if each.quantity > 0.0 else each.ask
             is_left = k in owners and listed.legs.held[owners[k]] != k
             if is_left and math.isfinite(quote) and owners[k][0] == trade.i:
-                option_inputs.check_order(self.feed, self.markets, k, t + 1)
+                option_schedule.check_order(self.feed, self.markets, k, t + 1)
                 self.feed.targets[t + 1, k] = 0.0
 
     def write(
@@ -333,10 +333,10 @@ class OptionTrader:
         if quantity < 0.0 and not self.may_sell:
             raise core.Fault(
                 f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
-                f"{option_inputs.MAY_SELL}"
+                f"{option_checks.MAY_SELL}"
             )
         if name in chain:
-            option_inputs.check_order(feed, self.markets, k, t + 1)
+            option_schedule.check_order(feed, self.markets, k, t + 1)
         if self.markets.time[t + 1] < feed.expiry_times[k]:
             lot = listed.lots[k]
             if lot > 0.0:
@@ -362,7 +362,7 @@ def make_trader(
         names=tuple(options),
         options=tuple(options.values()),
         expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
-        lots=option_inputs.find_lots(markets, setup.venues),
+        lots=option_checks.find_lots(markets, setup.venues),
         feed=feed,
         seen=option_inputs.read_close_quotes(markets, feed),
         legs=legs,

@@ -24,7 +24,7 @@ from backtest.engine.run_setup import Setup, set_up_run
 from backtest.indicators import NOTHING_SEEN, forecast_volatility
 from backtest.margin import compute_collateral_value
 from backtest.market import Market, find_clock, label_names
-from backtest.options.option_inputs import schedule_options
+from backtest.options.option_schedule import schedule_options
 from backtest.policies import Policy, trades_options
 from backtest.policies.lookahead import observe_checked
 from backtest.results.manifest import change_policy, write_manifest

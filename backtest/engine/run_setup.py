@@ -16,7 +16,7 @@ from backtest.engine.conditions import AnyPolicy, Conditions, check_panel, plain
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, read_inputs
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies, show_terms
 from backtest.market import Market, Markets, find_clock, label_names, read_weights, remake
-from backtest.options.option_inputs import check_traders, warn_of_options
+from backtest.options.option_checks import check_traders, warn_of_options
 from backtest.policies import Policy, sets_margin
 from backtest.results import run_record
 from backtest.results.manifest import describe_policies, describe_policy

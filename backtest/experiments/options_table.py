@@ -13,7 +13,8 @@ from backtest.experiments.tables import SAMPLE
 from backtest.market import Market, Markets, as_markets
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file
-from backtest.options.option_inputs import check_lots, check_settlement
+from backtest.options.option_checks import check_settlement
+from backtest.options.option_schedule import check_lots
 from backtest.venue import Option, require_costs
 
 if TYPE_CHECKING:

@@ -7,19 +7,25 @@ from backtest.core.code_names import find_lazily
 if TYPE_CHECKING:
     from backtest.core import Greeks
     from backtest.options.chain import Chain, Inspection
-    from backtest.options.option_inputs import check_columns, schedule_options
+    from backtest.options.fitted_surface import Surface
     from backtest.options.option_listing import check_chain, find_underlying, refuse_options
+    from backtest.options.option_schedule import check_columns, schedule_options
     from backtest.options.pricing import bs, bs_greeks, greeks, implied_volatility, price
     from backtest.options.pricing import volatility_reason
-    from backtest.options.surfaces import SVI, Surface, Surfaces, is_out_of_the_money
+    from backtest.options.smile_fits import is_out_of_the_money
+    from backtest.options.smiles import SVI
+    from backtest.options.surfaces import Surfaces
 else:
     __getattr__ = find_lazily(__name__, {
         "core": "Greeks",
         "options.chain": "Chain Inspection",
-        "options.option_inputs": "check_columns schedule_options",
+        "options.fitted_surface": "Surface",
         "options.option_listing": "check_chain find_underlying refuse_options",
+        "options.option_schedule": "check_columns schedule_options",
         "options.pricing": "bs bs_greeks greeks implied_volatility price volatility_reason",
-        "options.surfaces": "SVI Surface Surfaces is_out_of_the_money",
+        "options.smile_fits": "is_out_of_the_money",
+        "options.smiles": "SVI",
+        "options.surfaces": "Surfaces",
     })  # fmt: skip
 
 __all__ = [

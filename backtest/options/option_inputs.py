@@ -1,160 +1,24 @@
-"""Options of a run: their schedule, quotes and expiries as arrays."""
+"""What options are worth at each bar: values, quotes and expiries of contracts as arrays."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest import core
 from backtest import margin as m
-from backtest.account import Account, OptionFeed, make_option_feed
+from backtest.account import OptionFeed, make_option_feed
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
-from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
+from backtest.market import Markets, Panel
 from backtest.options import pricing
 from backtest.options.chain import Chain
 from backtest.options.option_listing import find_expiry
+from backtest.options.option_schedule import write_targets
 from backtest.options.surfaces import YEAR, Surfaces
-from backtest.policies import OptionRule, trades_options
 from backtest.venue import Option, OptionCosts, Venue, require_costs
-
-SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
-"""The settlement of options beside each kind of contract: one currency for one balance."""
-MAY_SELL = "requirement='deribit-standard' supports short options"
-LOT_SLACK = 1e-6
-"""Lots by which a quantity may miss whole ones: the rounding of floats."""
-LIST_OPTIONS = (
-    "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)"
-)
-
-
-def check_options(
-    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
-) -> None:
-    if not markets.options:
-        return
-    if account.fill != "next_open":
-        raise core.ParameterError(
-            f"fill must be 'next_open' in an account with options, got {account.fill!r}"
-        )
-    check_rule(account, markets)
-    for name, option in markets.options.items():
-        owner = markets.listing.underlyings[name]
-        require_costs(venues[owner].option_costs, owner)
-        check_settlement(name, option, owner, venues[owner])
-        if own[owner].margin == "isolated":
-            raise core.ParameterError(
-                f"margin of {owner}, the underlying of {name!r}, must be 'cross', got 'isolated'"
-            )
-    if markets.listing.quantities is not None:
-        check_lots(markets.listing.quantities, [*markets.options], find_lots(markets, venues))
-
-
-def find_lots(markets: Markets, venues: Mapping[str, Venue]) -> list[float]:
-    owners = [markets.listing.underlyings[name] for name in markets.options]
-    costs = [require_costs(venues[owner].option_costs, owner) for owner in owners]
-    return [each.find_lot(x) for each, x in zip(costs, markets.options.values(), strict=True)]
-
-
-def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
-    """Require that a schedule holds whole lots, and so at least one."""
-    for name, lot in zip(names, lots, strict=True):
-        is_bound = name in frame and lot > 0.0
-        for value in frame[name].to_numpy(dtype=np.float64) if is_bound else ():
-            if math.isfinite(value) and abs(value / lot - round(value / lot)) > LOT_SLACK:
-                refuse(
-                    f"must hold whole lots, of {lot:g} in {name!r}, got {value:g}; give the lot "
-                    "as bt.OptionCosts(lot=), or bt.Option(lot=) of one contract"
-                )
-
-
-def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:
-    for name, policy in (*policies.items(), ("the overlay", overlay)):
-        if not trades_options(policy):
-            continue
-        is_inside = any(trades_options(each.policy) for each in getattr(policy, "parts", ()))
-        if is_inside and not isinstance(policy, OptionRule):
-            raise core.ParameterError(
-                f"a policy that trades options must not be combined, got it inside "
-                f"{type(policy).__name__} of {name}; give it as the overlay, or derive the policy "
-                "around it from bt.OptionRule"
-            )
-        owners = {*markets.listing.underlyings.values()} if markets.options else set()
-        if not owners or (name in policies and name not in owners):
-            raise core.ParameterError(
-                f"{type(policy).__name__} of {name} trades options, got none listed on it; "
-                f"{LIST_OPTIONS}"
-            )
-
-
-def warn_of_options(
-    markets: Markets, feed: OptionFeed, policies: Mapping[str, object], overlay: object
-) -> None:
-    listing = markets.listing
-    is_traded = trades_options(policies) or trades_options(overlay)
-    if not markets.options or not (is_traded or listing.quantities is not None):
-        return
-    frame = listing.quantities
-    for name in () if frame is None else frame.columns:
-        ordered = frame.index[frame[name].fillna(0.0) != 0.0]
-        inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
-        if len(inside) and not np.isfinite(feed.targets[:, [*markets.options].index(name)]).any():
-            core.warn_caller(f"{name} is never traded: its quantities begin after it expired")
-    names, end = [], int(markets.time[-1])
-    for k, (name, option) in enumerate(markets.options.items()):
-        if feed.are_inside[k] and option.settlement_price is None:
-            opened = core.format_time(int(markets.time[feed.expiry_bars[k]]))
-            core.warn_caller(
-                f"{name} expires inside the bar of {opened} UTC and settles at a mark price of its "
-                f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
-                "venue's is known"
-            )
-        surfaces = listing.surfaces[listing.underlyings[name]]
-        if surfaces.is_flat_before(find_expiry(option), end):
-            names.append(name)
-    if names:
-        core.warn_caller(
-            f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
-            f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
-        )
-
-
-def check_rule(account: Account, markets: Markets) -> None:
-    rule = account.requirement
-    if not isinstance(rule, m.Brackets | m.ScenarioMargin | m.Standard | m.Strategy):
-        is_own = isinstance(rule, m.OwnMargin)
-        found = "a requirement of your own" if is_own else type(rule).__name__
-        raise core.ParameterError(
-            "requirement must be a margin rule that supports options, 'deribit-standard', "
-            f"'deribit-portfolio' or 'reg-t' for example, got {found}"
-        )
-    if isinstance(rule, m.ScenarioMargin):
-        m.check_moves(rule)
-    frame = markets.listing.quantities
-    if isinstance(rule, m.Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
-        name = next(each for each in frame.columns if (frame[each] < 0.0).any())
-        raise core.ParameterError(
-            f"option_quantities must be at least 0 with brackets, got {frame[name].min():g} of "
-            f"{name!r}; {MAY_SELL}"
-        )
-    coin = next((name for name, each in markets.options.items() if each.is_coin), None)
-    if isinstance(rule, m.Strategy) and coin is not None:
-        raise core.ParameterError(
-            "requirement must be portfolio margin or bt.Standard for options settled in coins, "
-            f"got margin by strategies with {coin!r}"
-        )
-
-
-def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> None:
-    kind = venue.contract.kind
-    if option.settlement != SETTLES[kind]:
-        raise core.ParameterError(
-            f"settlement of {name!r} must be {SETTLES[kind]!r} beside the {kind} contract of "
-            f"{owner}, whose money it is paid in, got {option.settlement!r}"
-        )
 
 
 def find_settlement(
@@ -411,84 +275,3 @@ def quote_at_model(
         quotes.append(np.maximum(quotes[0] + side * np.maximum(away, ticks), 0.0))
     terms = pricing.Terms((*place[:4], volatilities, place[4]))
     return (*quotes, pricing.evaluate(pricing.GREEKS, terms)[0])
-
-
-def write_targets(feed: OptionFeed, markets: Markets) -> None:
-    listing: Any = markets.listing
-    if listing.quantities is None:
-        return
-    names, length = [*listing.options], markets.decision_interval or markets.interval
-    stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
-    bars = np.searchsorted(markets.time, stamps + length)
-    inside = (stamps >= markets.start) & (bars < markets.n_bars)
-    for name in listing.quantities.columns:
-        k = names.index(name)
-        values = listing.quantities[name].to_numpy(dtype=np.float64)
-        alive = inside & (markets.time[np.minimum(bars, markets.n_bars - 1)] < feed.expiry_times[k])
-        feed.targets[bars[alive], k] = values[alive]
-        for t in np.flatnonzero(np.isfinite(feed.targets[:, k]))[:1]:
-            check_order(feed, markets, k, int(t))
-
-
-def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
-    if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
-        raise core.DataError(
-            "an option that is traded needs a spread in volatility, got none for "
-            f"{[*markets.options][k]!r} at the open of {core.format_time(int(markets.time[t]))} "
-            "UTC; give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains "
-            "with quotes"
-        )
-
-
-def schedule_options(market: Any, given: Any) -> Any:
-    if given is None:
-        return market
-    if not as_markets(market).options:
-        refuse(f"must be of listed options, got none in {market!r}; {LIST_OPTIONS}")
-    if not isinstance(given, pd.DataFrame):
-        refuse(f"must be a DataFrame by time and contract, got {core.repr_plain(given)}")
-    check_columns(given, [*market.options])
-    check_times(read_dates(given.index, "option_quantities"), market)
-    try:
-        values = given.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        refuse(f"must be numbers of contracts, got {error}")
-    if np.isinf(values).any():
-        refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
-    frame = pd.DataFrame(values, index=given.index, columns=given.columns).sort_index()
-    found = market.with_markets({})
-    found.listing = market.listing._replace(quantities=frame)
-    return found
-
-
-def refuse(problem: str) -> NoReturn:
-    raise core.ParameterError(f"option_quantities {problem}")
-
-
-def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
-    for name in frame.columns:
-        if name not in names:
-            refuse(
-                f"must have columns of listed options, {', '.join(names[:5])}, got {name!r}"
-                f"{core.did_you_mean(str(name), names)}"
-            )
-    if frame.columns.has_duplicates:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        refuse(f"must have one column for each option, got {twice!r} twice")
-
-
-def check_times(stamps: core.IntArray, markets: Markets) -> None:
-    known = np.asarray(find_clock(markets).seen.time)
-    inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
-    if not len(inside):
-        refuse(
-            f"must have rows inside the markets, got none from {core.format_time(markets.start)} "
-            f"to {core.format_time(markets.end)} UTC"
-        )
-    odd = inside[~np.isin(inside, known)]
-    if len(odd):
-        refuse(
-            "must have rows by the opens of the bars at whose closes they are decided, got "
-            f"{core.format_time(int(odd[0]))} inside the bar of "
-            f"{core.format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
-        )

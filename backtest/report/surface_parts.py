@@ -14,7 +14,7 @@ from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownT
 from backtest.core.units import YEAR_DAYS
 from backtest.options import Surface, is_out_of_the_money
 from backtest.options.chain import CHECKS
-from backtest.options.surfaces import describe_crossings
+from backtest.options.fitted_surface import describe_crossings
 from backtest.report.page import list_heads
 
 REACH = 3.0

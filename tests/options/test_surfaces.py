@@ -12,7 +12,8 @@ import backtest as bt
 from backtest import options
 from backtest.options import SVI
 from backtest.options.chain import write_sample
-from backtest.options.surfaces import build_ssvi, minimize
+from backtest.options.smile_fits import minimize
+from backtest.options.smiles import build_ssvi
 from tests.kit import ask, call, check_refused, market_of
 
 NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")

@@ -40,7 +40,7 @@ DOORS = {
     ("backtest.experiments.policy_names", "backtest.strategies"): "policies by name, as in files",
     ("backtest.core.saved_result", WRITE): "result.report(), summary(), plot(), cells",
     ("backtest.market.markets", "backtest.options.option_listing"): "bt.Markets lists options",
-    ("backtest.options.surfaces", "backtest.report.surface_parts"): "the page of a surface",
+    ("backtest.options.fitted_surface", "backtest.report.surface_parts"): "the page of a surface",
     ("backtest.results.result", RUN_PARTS): "the page of a run",
     ("backtest.results.result", "backtest.risk.bands"): "result.bands()",
     (

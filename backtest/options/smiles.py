@@ -1,0 +1,131 @@
+"""Smiles: total variance by log-moneyness, as raw SVI and SSVI parametrize it.
+
+``w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2))`` with ``k = ln(K / F)`` and
+``w = volatility^2 years``. Sources: Gatheral (2004); Gatheral and Jacquier (2014), Arbitrage-free
+SVI volatility surfaces, Quantitative Finance 14(1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.core import FloatArray, ParameterError, check_range
+
+Number = float | FloatArray
+GRID = np.unique(
+    np.concatenate([np.linspace(-1.5, 1.5, 1201), np.sinh(np.linspace(-6.0, 6.0, 401)) / 135.0])
+)
+MIN_SOUND = -1e-9
+"""Smallest g(k) of a smile without butterfly arbitrage: 0 but for rounding."""
+
+
+class Smile(NamedTuple):
+    total: FloatArray
+    slope: FloatArray
+    bend: FloatArray
+
+
+def shape_smile(a: Number, b: Number, rho: Number, m: Number, sigma: Number, k: Number) -> Smile:
+    """Return total variance and its derivatives by k; the parameters broadcast with k."""
+    x = np.asarray(k, dtype=np.float64) - m
+    root = np.sqrt(x * x + np.square(sigma))
+    slope, bend = b * (rho + x / root), b * np.square(sigma) / root**3
+    return Smile(a + b * (rho * x + root), slope, bend)
+
+
+def measure_density(k: Number, smile: Smile) -> FloatArray:
+    w, slope, bend = smile
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = 1.0 - np.asarray(k) * slope / (2.0 * w)
+        return np.asarray(first * first - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * bend)
+
+
+@dataclass(frozen=True)
+class SVI:
+    """Raw SVI parameters of one expiry.
+
+    Raises ParameterError if a parameter is out of range, or the total variance is negative
+    somewhere.
+
+    Parameters
+    ----------
+    a : float
+        Level, in total variance; may be negative.
+    b : float
+        Slope of the wings, at least 0.
+    rho : float
+        Skew, between -1 and 1.
+    m : float
+        Log-moneyness of the vertex of the wings.
+    sigma : float
+        Curvature at the vertex, positive.
+
+    Examples
+    --------
+    >>> vogt = SVI(a=-0.041, b=0.1331, rho=0.306, m=0.3586, sigma=0.4153)
+    >>> round(float(vogt.total_variance(0.0)), 8), round(float(vogt.density(0.9)), 6)
+    (0.01742625, -0.032685)
+    """
+
+    a: float
+    b: float
+    rho: float
+    m: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        for name in ("a", "m"):
+            check_range(name, getattr(self, name))
+        check_range("b", self.b, low=0.0)
+        check_range("rho", self.rho, low=-1.0, high=1.0, open_low=True, open_high=True)
+        check_range("sigma", self.sigma, low=0.0, open_low=True)
+        least = self.a + self.b * self.sigma * math.sqrt(1.0 - self.rho**2)
+        if least < -1e-12:
+            raise ParameterError(
+                f"total variance must not be negative, got {least:g} at its minimum; raise a, or b "
+                "sigma"
+            )
+
+    def smile(self, k: Number) -> Smile:
+        """Return total variance and its derivatives at log-moneyness k."""
+        return shape_smile(self.a, self.b, self.rho, self.m, self.sigma, k)
+
+    def total_variance(self, k: Number) -> FloatArray:
+        """Return total variance, volatility^2 years, at log-moneyness k."""
+        return self.smile(k).total
+
+    def density(self, k: Number) -> FloatArray:
+        """Return Durrleman's g(k); butterfly spreads cost less than nothing where it is negative.
+
+        ``g = (1 - k w'/(2w))^2 - w'^2/4 (1/w + 1/4) + w''/2``; the density of the underlying at
+        expiry is g times a positive factor.
+        """
+        return measure_density(k, self.smile(k))
+
+    @property
+    def least_density(self) -> float:
+        """The smallest g(k) for |k| <= 1.5, the neighborhood of the vertex included."""
+        near = self.m + self.sigma * np.sinh(np.linspace(-5.0, 5.0, 401))
+        k = np.sort(np.concatenate([GRID, near[np.abs(near) <= 1.5]]))
+        found = self.density(k)
+        for _ in range(3):  # zoom in on the lowest points: a dip may lie between two
+            lowest = np.argsort(found)[:3]
+            low, high = k[np.maximum(lowest - 1, 0)], k[np.minimum(lowest + 1, k.size - 1)]
+            k = np.sort(np.linspace(low, high, 41).ravel())
+            found = self.density(k)
+        return float(np.min(found))
+
+
+def build_ssvi(x: FloatArray) -> list[SVI]:
+    rho, share, gamma = (float(each) for each in x[:3])
+    eta, root = 2.0 * share / (1.0 + abs(rho)), math.sqrt(1.0 - rho**2)
+    smiles = []
+    for theta in np.cumsum(np.exp(x[3:])).tolist():
+        phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))
+        a, b = 0.5 * theta * (1.0 - rho**2), 0.5 * theta * phi
+        smiles.append(SVI(a, b, rho, -rho / phi, root / phi))
+    return smiles
