@@ -1,4 +1,25 @@
-"""Options: prices, Greeks, implied volatilities, chains of quotes, surfaces, schedules."""
+"""Options: prices, Greeks, implied volatilities, chains of quotes, surfaces, schedules.
+
+===========  ==================================================================================
+word         what it is, and its unit
+===========  ==================================================================================
+option       a contract, or its terms: underlying, kind, strike, expiry, settlement, size
+row          one quote of one option in a chain
+chain        the rows of many options, at one or several instants
+snapshot     the rows of one instant
+k            log-moneyness, ln(strike / forward); in feeds the number of an option
+years        time to expiry, years of 365 days
+total        total variance, volatility^2 years
+deviation    standard deviation of k at expiry: its root at the money
+smile        total variance by k, of one expiry
+surface      the smiles of a snapshot, by expiry
+carry        ln(forward / spot) of an expiry
+owner        the instrument in the account on which an option is written
+listing      the options of an account, and the surfaces and chains that value them
+feed         arrays by bar and option that the engine reads
+quantities   signed contracts by time: the schedule
+===========  ==================================================================================
+"""
 
 from typing import TYPE_CHECKING
 

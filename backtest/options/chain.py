@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,22 @@ from backtest.options.pricing import Settlement, implied_volatility, price, vola
 NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")
 REQUIRED = ("time", "expiry", "strike", "kind", "bid", "ask")
 COLUMNS = (
-    "time", "underlying", "expiry", "strike", "kind", *NUMBERS, "forward_source", "quoted", "name",
-)  # fmt: skip
+    "time",
+    "underlying",
+    "expiry",
+    "strike",
+    "kind",
+    *NUMBERS,
+    "forward_source",
+    "quoted",
+    "name",
+)
 SOURCES = ("future", "synthetic", "given", "parity", "index", "none")
+"""Where a forward may come from."""
 SYNTHETIC = "SYN."
+"""How Deribit names a future that it computes where none trades."""
 FRAME = "frame"
+"""Where a chain is read from if it is no file."""
 KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
 
 
@@ -50,81 +62,148 @@ DERIBIT = {
 def read_table(
     frame: pd.DataFrame, *, where: str, timezone: str | None = None
 ) -> tuple[pd.DataFrame, str]:
+    """Return the rows of a frame in our columns, and the settlement that its columns tell, or "".
+
+    Raises DataError with all defects.
+    """
     frame = rename_known(frame, {*DERIBIT, *COLUMNS, "future"}, where)
     is_deribit = {"instrument_name", "option_type"} <= {*frame.columns}
-    names = DERIBIT if is_deribit else {name: name for name in (*COLUMNS, "future")}
-    known = {old: new for old, new in names.items() if old in frame.columns}
-    renamed = frame[list(known)].rename(columns=known).reset_index(drop=True)
-    missing = [name for name in REQUIRED if name not in renamed]
-    if missing:
-        found = [str(each) for each in frame.columns]
-        raise DataError(
-            f"a chain needs the columns {', '.join(missing)}, got {', '.join(found[:8])}"
-            f"{did_you_mean(missing[0], found)} ({where})"
-        )
-    if not len(frame):
-        raise DataError(f"a chain needs at least one row, got none ({where})")
-    read, defects, is_file = dict[str, object](), Defects(), where != FRAME
-    for name in ("time", "expiry", "quoted"):
-        given = renamed[name] if name in renamed else renamed["time"]
-        with defects.catch():
-            label = f"{where}, {name}"
-            stamps = core.read_stamps(given, name=label, timezone=timezone, is_file=is_file)
-            read[name] = pd.DatetimeIndex(stamps, tz="UTC")
-    for name in ("strike", *NUMBERS):
-        given = renamed[name] if name in renamed else pd.Series(np.nan, renamed.index)
-        with defects.catch():
-            read[name] = to_floats(given, column=name, name=where)
-    kinds = renamed["kind"].astype(str).str.lower().map(KINDS)
-    if kinds.isna().any():
-        first = renamed["kind"][kinds.isna()].iloc[0]
-        odd = f"got {first!r} in {int(kinds.isna().sum())} of {len(renamed)} rows"
-        defects.append(f"kind must be call or put, {odd} ({where})")
-    read["kind"] = kinds.to_numpy(dtype=str)
-    for name in ("underlying", "name"):
-        read[name] = renamed[name].astype(str) if name in renamed else ""
-    future = renamed.get("future")
-    read["forward_source"] = "" if future is None else future.astype(object)
-    if "forward_source" in renamed:
-        read["forward_source"] = renamed["forward_source"].astype(str)
+    renamed = pick_columns(frame, is_deribit=is_deribit)
+    check_required(frame, renamed, where)
+
+    defects = Defects()
+    columns = read_columns(renamed, defects, where=where, timezone=timezone)
     defects.refuse(where)
-    table = pd.DataFrame(read)
-    rules = {
-        "strike must be positive": ~(table["strike"] > 0.0),
-        "a forward must be positive": table["forward"] <= 0.0,
-        "an index must be positive": table["index"] <= 0.0,
-        "prices must not be negative": (table[["bid", "ask", "mark"]] < 0.0).any(axis=1),
-        "volatility must be finite and not negative": (table["iv"] < 0.0) | np.isinf(table["iv"]),
-        "prices must be finite": np.isinf(table[["bid", "ask", "mark", "forward"]]).any(axis=1),
-    }
-    Defects(
-        f"{rule}, got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in "
-        f"{int(bad.sum())} of {len(table)} rows "
-        f"({where}, row {int(np.flatnonzero(bad)[0]) + 1})"
-        for rule, bad in rules.items()
-        if bad.any()
-    ).refuse(where)
+    table = pd.DataFrame(columns)
+    check_numbers(table, where)
     return complete(table), "coin" if is_deribit else ""
 
 
+def pick_columns(frame: pd.DataFrame, *, is_deribit: bool) -> pd.DataFrame:
+    """Return the columns that are known, by our names."""
+    names = {name: name for name in (*COLUMNS, "future")}
+    if is_deribit:
+        names = DERIBIT
+    known = {theirs: ours for theirs, ours in names.items() if theirs in frame.columns}
+    return frame[list(known)].rename(columns=known).reset_index(drop=True)
+
+
+def check_required(frame: pd.DataFrame, renamed: pd.DataFrame, where: str) -> None:
+    """Require the columns that no chain is without, and a row."""
+    missing = [name for name in REQUIRED if name not in renamed]
+    if missing:
+        present = [str(name) for name in frame.columns]
+        raise DataError(
+            f"a chain needs the columns {', '.join(missing)}, got {', '.join(present[:8])}"
+            f"{did_you_mean(missing[0], present)} ({where})"
+        )
+    if not len(frame):
+        raise DataError(f"a chain needs at least one row, got none ({where})")
+
+
+def read_columns(
+    renamed: pd.DataFrame, defects: Defects, *, where: str, timezone: str | None
+) -> dict[str, object]:
+    """Return the columns as times, floats and texts; append what cannot be read to ``defects``."""
+    columns: dict[str, object] = {}
+
+    # A row without a stamp of its own was quoted at the snapshot.
+    for name in ("time", "expiry", "quoted"):
+        stamps = renamed[name] if name in renamed else renamed["time"]
+        with defects.catch():
+            times = core.read_stamps(
+                stamps, name=f"{where}, {name}", timezone=timezone, is_file=where != FRAME
+            )
+            columns[name] = pd.DatetimeIndex(times, tz="UTC")
+    for name in ("strike", *NUMBERS):
+        numbers = pd.Series(np.nan, renamed.index)
+        if name in renamed:
+            numbers = renamed[name]
+        with defects.catch():
+            columns[name] = to_floats(numbers, column=name, name=where)
+
+    kinds = renamed["kind"].astype(str).str.lower().map(KINDS)
+    is_odd = kinds.isna()
+    if is_odd.any():
+        first = renamed["kind"][is_odd].iloc[0]
+        defects.append(
+            f"kind must be call or put, got {first!r} in {int(is_odd.sum())} of "
+            f"{len(renamed)} rows ({where})"
+        )
+    columns["kind"] = kinds.to_numpy(dtype=str)
+
+    for name in ("underlying", "name"):
+        columns[name] = renamed[name].astype(str) if name in renamed else ""
+    columns["forward_source"] = ""
+    if "forward_source" in renamed:
+        columns["forward_source"] = renamed["forward_source"].astype(str)
+    elif "future" in renamed:
+        columns["forward_source"] = renamed["future"].astype(object)
+    return columns
+
+
+def check_numbers(table: pd.DataFrame, where: str) -> None:
+    """Require that the numbers of all rows are in range; a NaN stands for no number."""
+    prices = table[["bid", "ask", "mark"]]
+    with_forward = table[["bid", "ask", "mark", "forward"]]
+    bad_rows = {
+        "strike must be positive": ~(table["strike"] > 0.0),
+        "a forward must be positive": table["forward"] <= 0.0,
+        "an index must be positive": table["index"] <= 0.0,
+        "prices must not be negative": (prices < 0.0).any(axis=1),
+        "volatility must be finite and not negative": (table["iv"] < 0.0) | np.isinf(table["iv"]),
+        "prices must be finite": np.isinf(with_forward).any(axis=1),
+    }
+
+    defects = Defects()
+    for rule, is_bad in bad_rows.items():
+        if not is_bad.any():
+            continue
+        numbers = table.loc[is_bad].iloc[0][["strike", *NUMBERS]].to_dict()
+        row = int(np.flatnonzero(is_bad)[0]) + 1
+        defects.append(
+            f"{rule}, got {numbers} in {int(is_bad.sum())} of {len(table)} rows "
+            f"({where}, row {row})"
+        )
+    defects.refuse(where)
+
+
 def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """Return sorted rows with sources of forwards and names; a quote of 0 becomes none (NaN).
+
+    Writes into ``table``.
+    """
     for name in ("bid", "ask"):
         table[name] = table[name].where(table[name] > 0.0)
-    source = table["forward_source"]
-    if (source == "").all():
-        table["forward_source"] = np.where(table["forward"].notna(), "given", "none")
-    elif not source.isin(SOURCES).all():
-        is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
-        known = np.where(is_synthetic, "synthetic", "future")
-        table["forward_source"] = np.where(source.notna() & table["forward"].notna(), known, "none")
-    unnamed = table[table["name"] == ""]
-    if len(unnamed):
-        day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
-        head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
-        strike, letter = unnamed["strike"].map("{:g}".format), unnamed["kind"].str[0].str.upper()
-        table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
+    write_sources(table)
+    write_names(table)
     keys = ["time", "underlying", "expiry", "strike", "kind"]
     return table[list(COLUMNS)].sort_values(keys, kind="stable", ignore_index=True)
+
+
+def write_sources(table: pd.DataFrame) -> None:
+    """Write where forwards come from, in our words, into ``forward_source``."""
+    source = table["forward_source"]
+    has_forward = table["forward"].notna()
+    if (source == "").all():
+        table["forward_source"] = np.where(has_forward, "given", "none")
+    elif not source.isin(SOURCES).all():
+        # Names of futures; those that the venue computes itself are synthetic.
+        is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
+        known = np.where(is_synthetic, "synthetic", "future")
+        table["forward_source"] = np.where(source.notna() & has_forward, known, "none")
+
+
+def write_names(table: pd.DataFrame) -> None:
+    """Write a name such as BTC-1JAN26-60000-C where a row has none."""
+    unnamed = table[table["name"] == ""]
+    if not len(unnamed):
+        return
+    head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
+    day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
+    strike = unnamed["strike"].map("{:g}".format)
+    letter = unnamed["kind"].str[0].str.upper()
+    table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
 
 
 NEAREST = 3
@@ -132,21 +211,27 @@ NEAREST = 3
 
 
 def find_parity(rows: pd.DataFrame, settlement: str) -> float:
-    """Return F: in cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``."""
+    """Return the forward of an expiry by put-call parity, NaN without a pair of quotes.
+
+    In cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``.
+    """
     mid = (0.5 * (rows["bid"] + rows["ask"])).to_numpy()
-    pairs = pd.DataFrame({"strike": rows["strike"], "kind": rows["kind"], "mid": mid})
-    wide = pairs.pivot_table(index="strike", columns="kind", values="mid", aggfunc="first")
+    quotes = pd.DataFrame({"strike": rows["strike"], "kind": rows["kind"], "mid": mid})
+    wide = quotes.pivot_table(index="strike", columns="kind", values="mid", aggfunc="first")
     if not {"call", "put"} <= {*wide.columns}:
         return float("nan")
+
+    # The smallest differences are those of the strikes nearest to the forward.
     difference = (wide["call"] - wide["put"]).dropna()
     nearest = np.argsort(difference.abs().to_numpy(), kind="stable")[:NEAREST]
     strikes = difference.index.to_numpy(dtype=np.float64)[nearest]
     values = difference.to_numpy()[nearest]
     if settlement == "coin":
-        strikes, values = strikes[values < 1.0], values[values < 1.0]
-        forwards = strikes / (1.0 - values)
+        is_possible = values < 1.0
+        forwards = strikes[is_possible] / (1.0 - values[is_possible])
     else:
-        forwards = (strikes + values)[strikes + values > 0.0]
+        forwards = strikes + values
+        forwards = forwards[forwards > 0.0]
     return float(np.median(forwards)) if forwards.size else float("nan")
 
 
@@ -211,21 +296,22 @@ class Inspection:
 
     def __repr__(self) -> str:
         counts = self.table[["quotes", "two_sided"]].sum()
+        quotes = count_nouns(counts["quotes"], "quote")
         snapshots = count_nouns(self.table["time"].nunique(), "snapshot")
-        lines = [
-            f"{count_nouns(counts['quotes'], 'quote')} in {snapshots}, "
-            f"{counts['two_sided']:,} with bid and ask"
-        ]
+        lines = [f"{quotes} in {snapshots}, {counts['two_sided']:,} with bid and ask"]
+
         for name, count in self.total.items():
             if count:
-                first = self.rows[self.rows["check"] == name].iloc[0]
-                share = count / counts["quotes"]
                 text, _ = CHECKS[str(name)]
+                share = count / counts["quotes"]
+                first = self.rows[self.rows["check"] == name].iloc[0]
                 lines.append(
                     f"{count:>8,} ({share:.1%}): {text}; first {first['name']} at "
                     f"{first['time']:%Y-%m-%d %H:%M}"
                 )
-        return "\n".join(lines if len(lines) > 1 else [*lines, "no defect found"])
+        if len(lines) == 1:
+            lines.append("no defect found")
+        return "\n".join(lines)
 
 
 MAX_NAMES = 5
@@ -278,25 +364,23 @@ class Chain:
         timezone : str, optional
             The time zone of stamps without one; if omitted, such stamps are refused.
         """
-        given = Path(path)
-        inside = sorted(given.iterdir()) if given.is_dir() else ()
-        files = [each for each in inside if suffix_of(each) in SUFFIXES]
-        if given.is_dir() and not files:
+        place = Path(path)
+        if not place.is_dir():
+            return cls._build(read_file(place), settlement, str(place), timezone)
+
+        files = [file for file in sorted(place.iterdir()) if suffix_of(file) in SUFFIXES]
+        if not files:
             raise DataError(
                 f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in "
                 f"{path}"
             )
-        chains = [
-            cls._build(read_file(each), settlement, str(each), timezone)
-            for each in files or [given]
-        ]
-        if not given.is_dir():
-            return chains[0]
-        if len({each.settlement for each in chains}) > 1:
-            raise DataError(f"the files of a folder must settle alike, got cash and coin ({given})")
-        table = pd.concat([each.table for each in chains], ignore_index=True)
+        chains = [cls._build(read_file(file), settlement, str(file), timezone) for file in files]
+        if len({chain.settlement for chain in chains}) > 1:
+            raise DataError(f"the files of a folder must settle alike, got cash and coin ({place})")
+
+        table = pd.concat([chain.table for chain in chains], ignore_index=True)
         ordered = table.sort_values("time", kind="stable", ignore_index=True)
-        return cls(ordered, chains[0].settlement, str(given))
+        return cls(ordered, chains[0].settlement, str(place))
 
     @classmethod
     @checked
@@ -317,25 +401,16 @@ class Chain:
     ) -> Chain:
         table, known = read_table(frame, where=source, timezone=timezone)
         chosen = core.Choice("cash", "coin").check("settlement", settlement or known or None)
-        filled, is_without = table.copy(), (table["forward_source"] == "none").to_numpy()
-        for places in table.groupby(["time", "underlying", "expiry"], sort=False).indices.values():
-            if not is_without[places].any():
-                continue
-            rows = table.iloc[places]
-            without = rows.index[is_without[places]]
-            forward, origin = find_parity(rows, chosen), "parity"
-            if np.isnan(forward):
-                forward, origin = float(rows.loc[without, "index"].median()), "index"
-            filled.loc[without, "forward"] = forward
-            filled.loc[without, "forward_source"] = "none" if np.isnan(forward) else origin
-        return cls(filled, chosen, source)
+        return cls(fill_forwards(table, chosen), chosen, source)
 
     def __repr__(self) -> str:
-        times, names = self.times, ", ".join(map(name_underlying, self.underlyings))
-        span = f"{times[0]:%Y-%m-%d %H:%M}"
-        span += f" to {times[-1]:%Y-%m-%d %H:%M}, {len(times)} snapshots" if len(times) > 1 else ""
+        names = ", ".join(map(name_underlying, self.underlyings))
         quotes = count_nouns(len(self.table), "quote")
         expiries = count_nouns(self.table["expiry"].nunique(), "expiry", "expiries")
+        times = self.times
+        span = f"{times[0]:%Y-%m-%d %H:%M}"
+        if len(times) > 1:
+            span = f"{span} to {times[-1]:%Y-%m-%d %H:%M}, {len(times)} snapshots"
         return f"Chain({names}: {quotes}, {expiries}, {span})"
 
     def __len__(self) -> int:
@@ -364,24 +439,28 @@ class Chain:
         """
         table = self.table
         if underlying is not None:
-            names = self.underlyings
-            if underlying not in names:
-                rule = f"be one of {list_names(names)}" if names != [""] else "be left out"
-                raise ParameterError(
-                    f"underlying must {rule}, got {repr_given(underlying)}"
-                    f"{did_you_mean(underlying, names)} ({self.source})"
-                )
+            self._check_underlying(underlying)
             table = table[table["underlying"] == underlying]
         if time is not None:
             stamp = core.to_nanoseconds(time, "time")
-            known = table["time"] <= core.utc_index(np.array([stamp]))[0]
-            if not known.any():
+            is_known = table["time"] <= core.utc_index(np.array([stamp]))[0]
+            if not is_known.any():
                 raise DataError(
                     f"no snapshot is at or before {time}, the first is of "
                     f"{table['time'].min():%Y-%m-%d %H:%M} UTC ({self.source})"
                 )
-            table = table[table["time"] == table.loc[known, "time"].max()]
+            table = table[table["time"] == table.loc[is_known, "time"].max()]
         return Chain(table.reset_index(drop=True), self.settlement, self.source)
+
+    def _check_underlying(self, underlying: str) -> None:
+        names = self.underlyings
+        if underlying in names:
+            return
+        rule = "be left out" if names == [""] else f"be one of {list_names(names)}"
+        raise ParameterError(
+            f"underlying must {rule}, got {repr_given(underlying)}"
+            f"{did_you_mean(underlying, names)} ({self.source})"
+        )
 
     def only(self, underlying: str | None = None) -> Chain:
         """Return the quotes of one underlying at one instant: of the only one if none is named.
@@ -389,42 +468,55 @@ class Chain:
         Raises ParameterError where there are several.
         """
         chosen = self if underlying is None else self.select(underlying)
-        for found, name, argument in (
-            (list(map(name_underlying, chosen.underlyings)), "underlying", "underlying"),
-            ([f"{each:%Y-%m-%d %H:%M}" for each in chosen.times], "snapshot", "time"),
-        ):
-            if len(found) > 1:
-                raise ParameterError(
-                    f"one {name} is needed, got {len(found)}: {list_names(found)} ({self.source}); "
-                    f"choose one with chain.select({argument}=...)"
-                )
+        underlyings = [*map(name_underlying, chosen.underlyings)]
+        times = [f"{time:%Y-%m-%d %H:%M}" for time in chosen.times]
+        self._check_single("underlying", underlyings, argument="underlying")
+        self._check_single("snapshot", times, argument="time")
         return chosen
+
+    def _check_single(self, noun: str, names: list[str], *, argument: str) -> None:
+        if len(names) > 1:
+            raise ParameterError(
+                f"one {noun} is needed, got {len(names)}: {list_names(names)} ({self.source}); "
+                f"choose one with chain.select({argument}=...)"
+            )
 
     def inspect(self) -> Inspection:
         """Return the defects of the quotes, counted by snapshot and underlying."""
         rows = self.table.assign(years=self.years)
         is_two_sided = rows["bid"].notna() & rows["ask"].notna()
         counts = rows[KEYS].assign(quotes=1, two_sided=is_two_sided.astype(int))
-        is_coin, parts = self.settlement == "coin", []
-        sign, forward = np.where(rows["kind"] == "call", 1.0, -1.0), rows["forward"]
+
+        shown = self._add_bounds(rows)
+        defects = []
+        for name, (_, find) in CHECKS.items():
+            is_bad = find(shown)
+            counts[name] = is_bad.astype(int)
+            defects.append(rows.loc[is_bad, [*KEYS, "name"]].assign(check=name))
+        table = counts.groupby(KEYS, sort=True).sum().reset_index()
+        return Inspection(table, pd.concat(defects, ignore_index=True))
+
+    def _add_bounds(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return rows with what CHECKS compare: bounds and model of prices, forwards of others.
+
+        ``least`` and ``most`` bound a price, ``model`` is the price of ``iv``, ``per_coin`` turns a
+        price into coins, and ``usual`` is the forward of most rows of the expiry.
+        """
+        forward = rows["forward"]
+        is_coin = self.settlement == "coin"
         unit = forward if is_coin else 1.0
+        sign = np.where(rows["kind"] == "call", 1.0, -1.0)
+
         known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
-        numbers = rows[["forward", "strike", "years", "iv"]].where(known).to_numpy().T
-        forwards, strikes, years, volatilities = numbers
-        kinds, terms = rows["kind"].to_numpy(dtype=str), (volatilities, 0.0, self.settlement)
-        shown = rows.assign(
+        terms = rows[["forward", "strike", "years", "iv"]].where(known).to_numpy().T
+        kinds = rows["kind"].to_numpy(dtype=str)
+        return rows.assign(
             least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
             most=np.where(sign > 0.0, forward, rows["strike"]) / unit,
-            model=price(kinds, forwards, strikes, years, *terms),
+            model=price(kinds, *terms, rate=0.0, settlement=self.settlement),
             per_coin=1.0 if is_coin else 1.0 / forward,
             usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
         )
-        for name, (_, find) in CHECKS.items():
-            bad = find(shown)
-            counts[name] = bad.astype(int)
-            parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name))
-        table = counts.groupby(KEYS, sort=True).sum().reset_index()
-        return Inspection(table, pd.concat(parts, ignore_index=True))
 
     def implied(self) -> pd.DataFrame:
         """Return the volatilities of bids, asks and marks.
@@ -436,50 +528,92 @@ class Chain:
             sqrt(year), NaN where there is none) and ``reason``: why the mark has none.
         """
         rows = self.table.assign(years=self.years)
-        good = (rows["forward"] > 0.0) & (rows["years"] > 0.0)
-        forward, strike, years = rows[["forward", "strike", "years"]].where(good).to_numpy().T
-        place = forward, strike, years, 0.0, self.settlement
+        is_good = (rows["forward"] > 0.0) & (rows["years"] > 0.0)
+        terms = rows[["forward", "strike", "years"]].where(is_good).to_numpy().T
         kinds = rows["kind"].to_numpy(dtype=str)
         for side in ("bid", "ask", "mark"):
-            rows[f"{side}_iv"] = implied_volatility(kinds, rows[side].to_numpy(), *place)
-        reason = volatility_reason(kinds, rows["mark"].to_numpy(), *place)
-        bad = np.where(rows["years"] > 0.0, "no forward", "no time to expiry")
-        rows["reason"] = np.where(good, reason, bad).astype(object)
+            prices = rows[side].to_numpy()
+            rows[f"{side}_iv"] = implied_volatility(
+                kinds, prices, *terms, rate=0.0, settlement=self.settlement
+            )
+
+        marks = rows["mark"].to_numpy()
+        reasons = volatility_reason(kinds, marks, *terms, rate=0.0, settlement=self.settlement)
+        without_terms = np.where(rows["years"] > 0.0, "no forward", "no time to expiry")
+        rows["reason"] = np.where(is_good, reasons, without_terms).astype(object)
         return rows
 
 
+def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
+    """Return rows with a forward where none was quoted: by put-call parity, else the index."""
+    filled = table.copy()
+    is_without = (table["forward_source"] == "none").to_numpy()
+    expiries = table.groupby(["time", "underlying", "expiry"], sort=False).indices
+    for places in expiries.values():
+        if not is_without[places].any():
+            continue
+        rows = table.iloc[places]
+        unquoted = rows.index[is_without[places]]
+
+        forward = find_parity(rows, settlement)
+        source = "parity"
+        if np.isnan(forward):
+            forward = float(rows.loc[unquoted, "index"].median())
+            source = "index"
+        if np.isnan(forward):
+            source = "none"
+        filled.loc[unquoted, "forward"] = forward
+        filled.loc[unquoted, "forward_source"] = source
+    return filled
+
+
 def name_underlying(name: str) -> str:
+    """Return a name, or words for an empty one."""
     return name or "unnamed underlying"
 
 
 def list_names(names: Sequence[str]) -> str:
+    """Return the first names in words, and how many more there are."""
     shown = ", ".join(map(name_underlying, names[:MAX_NAMES]))
-    return f"{shown} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else shown
+    if len(names) > MAX_NAMES:
+        return f"{shown} and {len(names) - MAX_NAMES} more"
+    return shown
 
 
 TIME = dt.datetime(2023, 1, 1, 12, tzinfo=dt.UTC)
 SPOT = 100_000.0
 DAYS = (2.0, 7.0, 30.0, 90.0, 180.0)
 SPREAD = 0.01
+"""The sample: its instant, spot price, days to expiry, and half a spread in volatility."""
 
 
 def write_sample() -> pd.DataFrame:
-    parts, time = [], pd.Timestamp(TIME)
+    """Return the quotes of the sample: 21 strikes of each of five expiries, prices in coins."""
+    time = pd.Timestamp(TIME)
+    parts = []
     for days in DAYS:
+        # Strikes in standard deviations from the forward; the smile is one parabola in these.
         years = days / 365.0
         forward = SPOT * math.exp(0.06 * years)
+        deviation = 0.5 * math.sqrt(years)
         z = np.linspace(-2.5, 2.5, 21)
-        strike = np.round(forward * np.exp(z * 0.5 * math.sqrt(years)), -2)
-        z = np.log(strike / forward) / (0.5 * math.sqrt(years))
+        strike = np.round(forward * np.exp(z * deviation), -2)
+        z = np.log(strike / forward) / deviation
         volatility = 0.5 - 0.05 * z + 0.02 * z * z
+
         for kind in ("call", "put"):
-            place = (kind, forward, strike, years)
-            rows = pd.DataFrame({"strike": strike, "iv": volatility}).assign(
-                time=time, expiry=time + pd.Timedelta(days=days), kind=kind, forward=forward,
-                index=SPOT, underlying="SYNTHETIC",
-                bid=price(*place, volatility - SPREAD, 0.0, "coin"),
-                mark=price(*place, volatility, 0.0, "coin"),
-                ask=price(*place, volatility + SPREAD, 0.0, "coin"),
-            )  # fmt: skip
+            quote = partial(price, kind, forward, strike, years, rate=0.0, settlement="coin")
+            rows = pd.DataFrame({"strike": strike, "iv": volatility})
+            rows = rows.assign(
+                time=time,
+                expiry=time + pd.Timedelta(days=days),
+                kind=kind,
+                forward=forward,
+                index=SPOT,
+                underlying="SYNTHETIC",
+                bid=quote(volatility=volatility - SPREAD),
+                mark=quote(volatility=volatility),
+                ask=quote(volatility=volatility + SPREAD),
+            )
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)

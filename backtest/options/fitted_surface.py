@@ -49,8 +49,12 @@ ASSUMPTIONS = (
     "extrapolated.",
     "The size of quotes is not in the data.",
 )
+FARTHEST_STRIKE = 12.0
+"""Standard deviations of log-moneyness beyond which no strike is looked at: it has no price."""
 CROSSING_GRID = np.linspace(-1.5, 1.5, 601)
+"""Log-moneyness at which two expiries are compared."""
 CROSSING_TOLERANCE = 1e-12
+"""Fall of total variance that is rounding."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,33 +154,49 @@ class Surface(core.Reportable):
         underlying : str, optional
             Needed if the chain has several.
         """
-        one = chain.only(underlying)
-        rows, left_out = choose_rows(one.implied())
+        snapshot = chain.only(underlying)
+        rows, left_out = choose_rows(snapshot.implied())
         if rows.empty:
             raise DataError(
                 f"an expiry needs {FEWEST} strikes with bid and ask, got none that has in the "
-                f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
+                f"{len(snapshot)} quotes of {snapshot.source}; chain.inspect() shows why"
             )
+
         expiries = rows.groupby("expiry", sort=True)
         parts = [part for _, part in expiries]
         quotes = [*map(collect_quotes, parts)]
-        smiles = tuple(map(fit_svi, quotes) if model == "svi" else fit_ssvi(quotes))
+        smiles = [*map(fit_svi, quotes)] if model == "svi" else fit_ssvi(quotes)
+
         fits = pd.DataFrame([*map(describe_fit, parts, smiles)])
         heads = expiries[["forward_source"]].first().reset_index()
         fits.insert(0, "expiry", heads["expiry"])
         fits.insert(3, "forward_source", heads["forward_source"])
-        return cls._of_tables(one, model, fits, left_out, rows)
+        return cls._from_tables(snapshot, model, fits=fits, left_out=left_out, quotes=rows)
 
     @classmethod
-    def _of_tables(
-        cls, one: Chain, model: Model, fits: pd.DataFrame, left_out: pd.DataFrame,
+    def _from_tables(
+        cls,
+        snapshot: Chain,
+        model: Model,
+        *,
+        fits: pd.DataFrame,
+        left_out: pd.DataFrame,
         quotes: pd.DataFrame,
-    ) -> Surface:  # fmt: skip
-        smiles = (SVI(*row) for row in fits[["a", "b", "rho", "m", "sigma"]].to_numpy().tolist())
+    ) -> Surface:
+        """Return a surface whose smiles are the parameters in the rows of ``fits``."""
+        parameters = fits[["a", "b", "rho", "m", "sigma"]].to_numpy().tolist()
         return cls(
-            one.times[0], one.underlyings[0], model, tuple(smiles), fits, left_out,
-            float(one.table["index"].median()), one.settlement, quotes, one,
-        )  # fmt: skip
+            time=snapshot.times[0],
+            underlying=snapshot.underlyings[0],
+            model=model,
+            smiles=tuple(SVI(*row) for row in parameters),
+            fits=fits,
+            left_out=left_out,
+            index=float(snapshot.table["index"].median()),
+            settlement=snapshot.settlement,
+            quotes=quotes,
+            chain=snapshot,
+        )
 
     def __repr__(self) -> str:
         name = f"{self.underlying} " if self.underlying else ""
@@ -208,14 +228,14 @@ class Surface(core.Reportable):
     def verdict(self) -> str:
         """What the surface shows, in a sentence."""
         tenor = self.headline_tenor
-        butterflies = int(self.arbitrage()["butterfly"].sum())
-        skew = self.skew(tenor)
-        sides = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
-        expiries = core.count_nouns(len(self.fits), "expiry", "expiries")
         days = f"{YEAR_DAYS * tenor:.3g} days"
+        skew = self.skew(tenor)
+        dearer, cheaper = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
+        butterflies = int(self.arbitrage()["butterfly"].sum())
+        expiries = core.count_nouns(len(self.fits), "expiry", "expiries")
         return (
-            f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {sides[0]} "
-            f"{100 * abs(skew):.1f} points above {sides[1]}; butterfly arbitrage in {butterflies} "
+            f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {dearer} "
+            f"{100 * abs(skew):.1f} points above {cheaper}; butterfly arbitrage in {butterflies} "
             f"of {expiries}."
         )
 
@@ -223,17 +243,20 @@ class Surface(core.Reportable):
     def details(self) -> str:
         """How well the fit meets the quotes, and what arbitrage is left between expiries."""
         quotes = core.count_nouns(int(self.fits["quotes"].sum()), "two-sided quote")
+        crossings = core.capitalize(describe_crossings(self.arbitrage()))
         return (
             f"{100 * self.inside:.1f} % of {quotes} within {WIDTH:g} standard deviations contain "
-            f"the fit between bid and ask, widened by {100 * WIDENING:g} points. "
-            f"{core.capitalize(describe_crossings(self.arbitrage()))}."
+            f"the fit between bid and ask, widened by {100 * WIDENING:g} points. {crossings}."
         )
 
     @property
     def inside(self) -> float:
         """The share of two-sided quotes near the money that contain the fit; NaN without any."""
-        judged, total = self.fits[self.fits["quotes"] > 0], self.fits["quotes"].sum()
-        return float((judged["inside"] * judged["quotes"]).sum() / total) if total else math.nan
+        total = self.fits["quotes"].sum()
+        if not total:
+            return math.nan
+        judged = self.fits[self.fits["quotes"] > 0]
+        return float((judged["inside"] * judged["quotes"]).sum() / total)
 
     @property
     def manifest(self) -> dict[str, str]:
@@ -256,13 +279,16 @@ class Surface(core.Reportable):
     def _forwards(self) -> FloatArray:
         """The index, or the first forward without one, and then the forwards of the smiles."""
         forwards = self.fits["forward"].to_numpy(dtype=np.float64)
-        return np.append(self.index if self.index > 0.0 else forwards[0], forwards)
+        first = self.index if self.index > 0.0 else forwards[0]
+        return np.append(first, forwards)
 
-    def _carry(self, years: FloatArray) -> FloatArray:
-        """Return ln(F / index)."""
-        carries, times = np.log(self._forwards / self._forwards[0]), np.append(0.0, self.years)
+    def _find_carry(self, years: FloatArray) -> FloatArray:
+        """Return ln(F / index): linear between expiries, in proportion to time after the last."""
+        carries = np.log(self._forwards / self._forwards[0])
+        times = np.append(0.0, self.years)
+        between = np.interp(years, times, carries)
         after = carries[-1] * years / times[-1]
-        return np.asarray(np.where(years > times[-1], after, np.interp(years, times, carries)))
+        return np.asarray(np.where(years > times[-1], after, between))
 
     def forward(self, years: Number) -> Any:
         """Return the forward of times to expiry, of the same shape.
@@ -270,31 +296,35 @@ class Surface(core.Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        wanted = np.asarray(check_each("years", years, NOT_NEGATIVE))
-        return core.float_if_single(self._forwards[0] * np.exp(self._carry(wanted)))
+        times = np.asarray(check_each("years", years, NOT_NEGATIVE))
+        return core.float_if_single(self._forwards[0] * np.exp(self._find_carry(times)))
 
     def total_variance(self, k: Number, years: Number) -> Any:
         """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
 
         Raises ParameterError if a number is not finite, or years are negative.
         """
-        ks, wanted = broadcast(
-            check_each("k", k, core.Real()), check_each("years", years, NOT_NEGATIVE)
-        )
-        totals = np.empty(np.shape(ks))
-        for each in np.unique(wanted):
-            totals[wanted == each] = self._interpolate(ks[wanted == each], float(each))
+        distances = check_each("k", k, core.Real())
+        times = check_each("years", years, NOT_NEGATIVE)
+        distances, times = broadcast(distances, times)
+
+        totals = np.empty(np.shape(distances))
+        for time in np.unique(times):
+            here = times == time
+            totals[here] = self._interpolate(distances[here], float(time))
         return core.float_if_single(totals)
 
     def _interpolate(self, k: FloatArray, years: float) -> FloatArray:
         """Return total variance at one time to expiry, from the two expiries around it."""
-        times, smiles = self.years, self.smiles
+        times = self.years
         if years < times[0] or len(times) == 1:
-            return np.asarray(smiles[0].total_variance(k) * years / times[0])
+            return np.asarray(self.smiles[0].total_variance(k) * years / times[0])
         if years > times[-1]:
-            return np.asarray(smiles[-1].total_variance(k) * years / times[-1])
+            return np.asarray(self.smiles[-1].total_variance(k) * years / times[-1])
+
         after = min(max(int(np.searchsorted(times, years)), 1), len(times) - 1)
-        low, high = (each.total_variance(k) for each in smiles[after - 1 : after + 1])
+        low = self.smiles[after - 1].total_variance(k)
+        high = self.smiles[after].total_variance(k)
         share = (years - times[after - 1]) / (times[after] - times[after - 1])
         return np.asarray(low + share * (high - low))
 
@@ -304,10 +334,10 @@ class Surface(core.Reportable):
         Raises ParameterError if a strike or a time is not positive.
         """
         strikes = check_each("strike", strike, POSITIVE)
-        wanted = check_each("years", years, POSITIVE)
-        strikes, wanted = broadcast(strikes, wanted)
-        total = self.total_variance(np.log(strikes / self.forward(wanted)), wanted)
-        return core.float_if_single(np.asarray(np.sqrt(total / wanted)))
+        times = check_each("years", years, POSITIVE)
+        strikes, times = broadcast(strikes, times)
+        total = self.total_variance(np.log(strikes / self.forward(times)), times)
+        return core.float_if_single(np.asarray(np.sqrt(total / times)))
 
     def atm(self, tenor: str | float) -> float:
         """Return the volatility at the forward for a tenor such as ``"30d"``, or in years."""
@@ -331,16 +361,22 @@ class Surface(core.Reportable):
         return self._at_delta(-delta, years) - self._at_delta(delta, years)
 
     def _at_delta(self, delta: float, years: float) -> float:
-        level = float(sp.special.ndtri(delta if delta > 0.0 else 1.0 + delta))
+        """Return the volatility of the call of a delta, of the put if negative; NaN if none has it.
 
-        def gap(k: float) -> float:
+        A call of delta D has ``d1 = -k / s + s / 2`` at the D quantile of the normal distribution,
+        with s the root of total variance.
+        """
+        probability = delta if delta > 0.0 else 1.0 + delta
+        level = float(sp.special.ndtri(probability))
+
+        def compute_gap(k: float) -> float:
             root = math.sqrt(self.total_variance(k, years))
             return -k / root + 0.5 * root - level
 
-        reach = 12.0 * self.atm(years) * math.sqrt(years)
-        if not gap(-reach) > 0.0 > gap(reach):
+        farthest = FARTHEST_STRIKE * self.atm(years) * math.sqrt(years)
+        if not compute_gap(-farthest) > 0.0 > compute_gap(farthest):
             return math.nan
-        k = sp.optimize.brentq(gap, -reach, reach, xtol=1e-12)
+        k = sp.optimize.brentq(compute_gap, -farthest, farthest, xtol=1e-12)
         return math.sqrt(self.total_variance(k, years) / years)
 
     def vix(self, tenor: str | float) -> float:
@@ -357,12 +393,14 @@ class Surface(core.Reportable):
         years = read_tenor(tenor)
         if years > self.longest_tenor:
             return math.nan
-        width = self.atm(years) * math.sqrt(years)
-        k = np.linspace(-12.0 * width, 12.0 * width, 4001)
+
+        farthest = FARTHEST_STRIKE * (self.atm(years) * math.sqrt(years))
+        k = np.linspace(-farthest, farthest, 4001)
         volatility = np.sqrt(self.total_variance(k, years) / years)
         kinds = np.where(k < 0.0, "put", "call")
         values = price(kinds, 1.0, np.exp(k), years, volatility) * np.exp(-k)
-        # the kink at k = 0 is one of its knots
+
+        # The kink at k = 0 is one of the knots of the rule.
         integral = float(sp.integrate.simpson(values, dx=k[1] - k[0]))
         return math.sqrt(2.0 / years * integral)
 
@@ -380,43 +418,72 @@ class Surface(core.Reportable):
             in volatility of the expiry).
         """
         totals = np.stack([smile.total_variance(CROSSING_GRID) for smile in self.smiles])
-        falls = np.diff(totals, axis=0) < -CROSSING_TOLERANCE
+        is_under = np.diff(totals, axis=0) < -CROSSING_TOLERANCE
         least = [smile.least_density for smile in self.smiles]
-        crossed = [(math.nan, 0.0), *map(self._cross, range(1, len(self.smiles)))]
-        shares, depths = map(list, zip(*crossed, strict=True))
-        found: dict[str, Any] = {"expiry": self.fits["expiry"], "least_density": least}
-        found |= {"butterfly": [each < MIN_SOUND for each in least]}
-        found |= {"crossings": [0.0, *falls.mean(axis=1)], "quoted_crossings": shares}
-        return pd.DataFrame({**found, "deepest_crossing": depths})
 
-    def _cross(self, place: int) -> tuple[float, float]:
-        ends = self.fits["expiry"]
-        expiries, rows = self.quotes["expiry"], (place - 1, place)
-        quoted = [self.quotes.loc[expiries == ends[row], "k"] for row in rows]
-        low, high = max(each.min() for each in quoted), min(each.max() for each in quoted)
+        # The first expiry has none before it.
+        shares = [math.nan]
+        depths = [0.0]
+        for number in range(1, len(self.smiles)):
+            share, depth = self._measure_crossing(number)
+            shares.append(share)
+            depths.append(depth)
+
+        return pd.DataFrame(
+            {
+                "expiry": self.fits["expiry"],
+                "least_density": least,
+                "butterfly": [density < MIN_SOUND for density in least],
+                "crossings": [0.0, *is_under.mean(axis=1)],
+                "quoted_crossings": shares,
+                "deepest_crossing": depths,
+            }
+        )
+
+    def _measure_crossing(self, number: int) -> tuple[float, float]:
+        """Return where an expiry is under the one before it, between the strikes quoted in both.
+
+        The share of the strikes (NaN if there are none), and the largest fall in volatility.
+        """
+        earlier = self._list_quoted(number - 1)
+        later = self._list_quoted(number)
+        low = max(earlier.min(), later.min())
+        high = min(earlier.max(), later.max())
         if not low < high:
             return math.nan, 0.0
+
         k = np.linspace(low, high, CROSSING_GRID.size)
-        before, own = (self.smiles[row].total_variance(k) for row in rows)
-        is_under = own < before - CROSSING_TOLERANCE
-        fall = np.sqrt(before / self.years[place]) - np.sqrt(own / self.years[place])
+        total_before = self.smiles[number - 1].total_variance(k)
+        total = self.smiles[number].total_variance(k)
+        is_under = total < total_before - CROSSING_TOLERANCE
+        years = self.years[number]
+        fall = np.sqrt(total_before / years) - np.sqrt(total / years)
         return float(is_under.mean()), float(np.max(fall, where=is_under, initial=0.0))
+
+    def _list_quoted(self, number: int) -> pd.Series:
+        """Return the log-moneyness of the quotes of an expiry, by its number."""
+        expiry = self.fits["expiry"][number]
+        return self.quotes.loc[self.quotes["expiry"] == expiry, "k"]
 
 
 def describe_crossings(arbitrage: pd.DataFrame) -> str:
+    """Return a clause on calendar arbitrage where the quotes of two expiries overlap."""
     judged = arbitrage[arbitrage["quoted_crossings"].notna()]
     crossing = judged[judged["quoted_crossings"] > 0.0]
-    pairs = core.count_nouns(len(judged), "pair") + " of expiries"
+    pairs = f"{core.count_nouns(len(judged), 'pair')} of expiries"
     if crossing.empty:
         return f"no calendar arbitrage between the strikes quoted in both of {pairs}"
+
     depth = 100 * float(crossing["deepest_crossing"].max())
+    days = ", ".join(f"{expiry:%Y-%m-%d}" for expiry in crossing["expiry"])
     return (
         f"calendar arbitrage between the strikes quoted in both in {len(crossing)} of {pairs}, up "
-        f"to {depth:.2g} points ({', '.join(f'{each:%Y-%m-%d}' for each in crossing['expiry'])})"
+        f"to {depth:.2g} points ({days})"
     )
 
 
 def read_tenor(tenor: str | float) -> float:
+    """Return the years of a duration such as ``"30d"``, or checked years."""
     if isinstance(tenor, str):
         return core.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
     return float(check_each("tenor", tenor, POSITIVE))

@@ -21,17 +21,35 @@ from backtest.options.surfaces import YEAR, Surfaces
 from backtest.venue import Option, OptionCosts, Venue, require_costs
 
 
-def find_settlement(
-    markets: Markets, venue: Venue, option: Option, owner: str
-) -> tuple[int, bool, float]:
-    """Return the bar of an expiry, whether it is inside it, and the price at which it settles."""
-    expiry, time = find_expiry(option), markets.time
-    jitter = core.parse_duration(venue.funding_jitter)
+class Settlement(NamedTuple):
+    """The bar of an expiry (-1: none of the data), whether it is inside it, and its price."""
+
+    bar: int
+    is_inside: bool
+    spot: float
+
+
+NO_SETTLEMENT = Settlement(-1, is_inside=False, spot=float("nan"))
+
+
+def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Settlement:
+    """Return where an option expires in the bars, and the price at which it settles.
+
+    Raises DataError if its underlying ends before, or the price is needed and not known.
+    """
+    time = markets.time
+    expiry = find_expiry(option)
     listed, gone = markets.spans[markets.names.index(owner)].tolist()
+
+    # An expiry about as late as a bar opens is at its open. One that lies between two opens is
+    # inside the bar before.
+    jitter = core.parse_duration(venue.funding_jitter)
     bar = int(np.searchsorted(time, expiry - jitter))
     is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
     is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
-    bar = bar - 1 if is_inside else bar
+    if is_inside:
+        bar -= 1
+
     if gone < len(time) and bar >= gone:
         raise core.DataError(
             f"an option must expire in the data of its underlying, got {option.name!r}, which "
@@ -39,7 +57,7 @@ def find_settlement(
             f"{core.format_time(int(time[gone - 1]))} UTC"
         )
     if not listed <= bar < gone:
-        return -1, False, float("nan")
+        return NO_SETTLEMENT
     if is_inside and option.settlement_price is None and markets.interval > HOUR:
         raise core.DataError(
             "an option that expires inside a bar of over an hour needs a settlement_price, got "
@@ -47,53 +65,64 @@ def find_settlement(
             f"{core.format_duration(markets.interval)} from {core.format_time(int(time[bar]))} UTC"
         )
     costs = require_costs(venue.option_costs, owner)
-    return bar, is_inside, find_price(markets, costs, option, owner, bar)
+    return Settlement(bar, is_inside, find_price(markets, costs, option, owner, bar))
 
 
 def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str, bar: int) -> float:
+    """Return the price of the underlying at which an option settles.
+
+    It is the option's own if there is one, else the mean of the marks of the venue's delivery
+    window, else the mark at the open of the bar of the expiry.
+    """
     if option.settlement_price is not None:
         return option.settlement_price
-    market, expiry = markets[owner], find_expiry(option)
+
+    market = markets[owner]
     if costs.delivery_window is not None:
         length = core.parse_duration(costs.delivery_window)
+        expiry = find_expiry(option)
         closes = market.time + market.interval
-        known: core.FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
-        if market.interval < length and len(known):
-            return float(np.mean(known))
-    return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])
+        in_window = (closes > expiry - length) & (closes <= expiry)
+        marks: core.FloatArray = market.mark_close[in_window]
+        # A bar as long as the window says too little of it.
+        if market.interval < length and len(marks):
+            return float(np.mean(marks))
+
+    first_bar = int(markets.spans[markets.names.index(owner), 0])
+    return float(market.mark_open[bar - first_bar])
 
 
 LAST = np.iinfo(np.int64).max
 
 
 def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
+    """Return the quotes of one contract by time."""
     rows = list_implied(chain, option)
     is_own = (rows["strike"] == option.strike) & (rows["expiry"] == find_expiry(option))
-    own = rows[is_own & (rows["is_call"] == (option.kind == "call"))]
-    return own[~own.index.duplicated(keep="last")]
+    own_rows = rows[is_own & (rows["is_call"] == (option.kind == "call"))]
+    return own_rows[~own_rows.index.duplicated(keep="last")]
 
 
 def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
     """Return the quotes of an underlying, of the only one whatever its name; kept in the chain."""
-    kept: dict[str, pd.DataFrame] = chain.__dict__.setdefault("_implied_rows", {})
+    by_underlying: dict[str, pd.DataFrame] = chain.__dict__.setdefault("_implied_rows", {})
     underlying = str(option.underlying)
-    if underlying not in kept:
-        rows = chain.implied()
-        if len(chain.underlyings) > 1:
-            rows = rows[rows["underlying"] == underlying]
-        times, expiries = (pd.DatetimeIndex(rows[x]).as_unit("ns").asi8 for x in ("time", "expiry"))
-        kept[underlying] = (
-            rows[["strike", "bid", "ask", "mark"]]
-            .assign(
-                expiry=expiries,
-                is_call=rows["kind"] == "call",
-                volatility=rows["iv"].where(rows["iv"] >= 0.0, rows["mark_iv"]),
-                half_spread=0.5 * (rows["ask_iv"] - rows["bid_iv"]),
-                half_price=0.5 * (rows["ask"] - rows["bid"]),
-            )
-            .set_axis(times)
-        )
-    return kept[underlying]
+    if underlying in by_underlying:
+        return by_underlying[underlying]
+
+    rows = chain.implied()
+    if len(chain.underlyings) > 1:
+        rows = rows[rows["underlying"] == underlying]
+    quotes = rows[["strike", "bid", "ask", "mark"]].assign(
+        expiry=pd.DatetimeIndex(rows["expiry"]).as_unit("ns").asi8,
+        is_call=rows["kind"] == "call",
+        volatility=rows["iv"].where(rows["iv"] >= 0.0, rows["mark_iv"]),
+        half_spread=0.5 * (rows["ask_iv"] - rows["bid_iv"]),
+        half_price=0.5 * (rows["ask"] - rows["bid"]),
+    )
+    times = pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8
+    by_underlying[underlying] = quotes.set_axis(times)
+    return by_underlying[underlying]
 
 
 def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
@@ -101,15 +130,16 @@ def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
 
     First the nearest expiry counts, then the nearest strike, the lower one, and the call.
     """
-    found = rows[(rows["half_spread"] >= 0.0) & (rows.index < end)]
-    found = found.assign(
-        far=(found["expiry"] - find_expiry(option)).abs(),
-        away=np.abs(np.log(float(option.strike or 1.0) / found["strike"])),
-        is_put=~found["is_call"],
+    quoted = rows[(rows["half_spread"] >= 0.0) & (rows.index < end)]
+    nearest = quoted.assign(
+        time_off=(quoted["expiry"] - find_expiry(option)).abs(),
+        strike_off=np.abs(np.log(float(option.strike or 1.0) / quoted["strike"])),
+        is_put=~quoted["is_call"],
     )
-    for name in ("far", "away", "strike", "is_put"):
-        found = found[found[name] == found.groupby(level=0)[name].transform("min")]
-    return found[~found.index.duplicated()]
+    for name in ("time_off", "strike_off", "strike", "is_put"):
+        least = nearest.groupby(level=0)[name].transform("min")
+        nearest = nearest[nearest[name] == least]
+    return nearest[~nearest.index.duplicated()]
 
 
 class Instant(NamedTuple):
@@ -128,42 +158,53 @@ def read_option_feed(
     listing = markets.listing
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
+
     feed = make_option_feed(len(listing.options), markets.n_bars)
     closes = markets.time + markets.interval
     instants = (
-        Instant("open", markets.time, markets.time, panel.mark_open),
-        Instant("close", closes, closes - 1, panel.mark_close),
+        Instant("open", markets.time, known=markets.time, marks=panel.mark_open),
+        Instant("close", closes, known=closes - 1, marks=panel.mark_close),
     )
     for k, (name, option) in enumerate(listing.options.items()):
         owner = listing.underlyings[name]
         write_terms(feed, k, markets, venues[owner], option, owner)
-        for at in instants:
-            write_values(feed, k, listing.surfaces[owner], at, first - 1)
+        for instant in instants:
+            write_values(feed, k, listing.surfaces[owner], instant, first - 1)
         if owner in listing.chains:
             age = listing.quote_age or markets.interval
             write_rows(feed, k, listing.chains[owner], option, age, instants)
-        old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
-        if len(old):
-            t = int(old[0])
-            raise core.DataError(
-                f"the last surface of {owner!r} must be at most {listing.max_age / DAY:g} "
-                f"days old while {name!r} is listed, got {feed.ages[t, k]:.4g} days at the "
-                f"close of {core.format_time(int(markets.time[t]))} UTC; give later surfaces, end "
-                "the markets earlier, or give a larger max_age"
-            )
+        check_ages(feed, k, markets, name)
         feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
-    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
-    feed.expiries[:] = m.number_each(keys)
-    feed.pairs[:] = m.number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
+
+    # Options of one instrument and expiry share a number, and of these those of one strike.
+    expiries = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
+    feed.expiries[:] = m.number_each(expiries)
+    feed.pairs[:] = m.number_each(list(zip(expiries, feed.strikes.tolist(), strict=True)))
     write_targets(feed, markets)
     return feed
+
+
+def check_ages(feed: OptionFeed, k: int, markets: Markets, name: str) -> None:
+    """Require that the surfaces in force are young enough while option k is listed."""
+    listing: Any = markets.listing
+    max_days = listing.max_age / DAY
+    old = np.flatnonzero(feed.ages[:, k] > max_days)
+    if len(old):
+        t = int(old[0])
+        raise core.DataError(
+            f"the last surface of {listing.underlyings[name]!r} must be at most {max_days:g} "
+            f"days old while {name!r} is listed, got {feed.ages[t, k]:.4g} days at the "
+            f"close of {core.format_time(int(markets.time[t]))} UTC; give later surfaces, end "
+            "the markets earlier, or give a larger max_age"
+        )
 
 
 def write_terms(
     feed: OptionFeed, k: int, markets: Markets, venue: Venue, option: Option, owner: str
 ) -> None:
+    """Write what does not change with time into the columns of option k: terms, costs, expiry."""
     costs = require_costs(venue.option_costs, owner)
-    bar, is_inside, spot = find_settlement(markets, venue, option, owner)
+    settlement = find_settlement(markets, venue, option, owner)
     terms: dict[str, Any] = {
         "signs": option.sign,
         "strikes": option.strike,
@@ -171,9 +212,9 @@ def write_terms(
         "are_coin": option.is_coin,
         "instruments": markets.names.index(owner),
         "expiry_times": find_expiry(option),
-        "expiry_bars": bar,
-        "are_inside": is_inside,
-        "expiry_spots": spot,
+        "expiry_bars": settlement.bar,
+        "are_inside": settlement.is_inside,
+        "expiry_spots": settlement.spot,
         "rates": 0.0,  # surfaces are fitted to undiscounted prices on the forward
         "fee_rates": costs.fee,
         "fee_caps": costs.fee_cap,
@@ -183,44 +224,78 @@ def write_terms(
     }
     for name, value in terms.items():
         getattr(feed, name)[k] = value
+
+    # Quotes of a chain may replace the spread.
     spread = option.spread if option.spread is not None else costs.spread
     feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
 
 
-def write_values(feed: OptionFeed, k: int, surfaces: Surfaces, at: Instant, first: int) -> None:
-    spots, expiry = at.marks[feed.instruments[k]], int(feed.expiry_times[k])
-    rows = surfaces.locate(at.known)
-    here = np.flatnonzero((rows >= 0) & (at.known < expiry) & np.isfinite(spots))
+def write_values(
+    feed: OptionFeed, k: int, surfaces: Surfaces, instant: Instant, first: int
+) -> None:
+    """Write what surfaces say of option k, from bar ``first`` to its expiry; NaN elsewhere."""
+    spots = instant.marks[feed.instruments[k]]
+    expiry = int(feed.expiry_times[k])
+    rows = surfaces.locate(instant.known)
+    is_valued = (rows >= 0) & (instant.known < expiry) & np.isfinite(spots)
+    here = np.flatnonzero(is_valued)
     here = here[here >= first]
-    times, rows = at.time[here], rows[here]
-    found = surfaces.value(feed.strikes[k], expiry, times, spots[here], rows)
-    getattr(feed, f"years_{at.name}")[here, k] = (expiry - times) / YEAR
-    getattr(feed, f"bases_{at.name}")[here, k] = found[0]
-    getattr(feed, f"volatilities_{at.name}")[here, k] = found[1]
-    if at.name == "close":
+
+    times = instant.time[here]
+    rows = rows[here]
+    bases, volatilities = surfaces.value(feed.strikes[k], expiry, times, spots[here], rows)
+    pick(feed, "years", instant)[here, k] = (expiry - times) / YEAR
+    pick(feed, "bases", instant)[here, k] = bases
+    pick(feed, "volatilities", instant)[here, k] = volatilities
+    if instant.name == "close":
         feed.ages[here, k] = surfaces.find_ages(times, rows)
+
+
+def pick(feed: OptionFeed, name: str, instant: Instant) -> core.FloatArray:
+    """Return the array (n_bars, K) of a feed at opens or closes."""
+    values: core.FloatArray = getattr(feed, f"{name}_{instant.name}")
+    return values
 
 
 def write_rows(
     feed: OptionFeed, k: int, chain: Chain, option: Option, age: int, instants: Sequence[Instant]
 ) -> None:
-    own = read_own_rows(chain, option)
-    for at in instants:
-        here = np.flatnonzero(np.isfinite(getattr(feed, f"years_{at.name}")[:, k]))
-        found = own.reindex(at.known[here], method="ffill", tolerance=age)
-        getattr(feed, f"marks_{at.name}")[here, k] = found["mark"]
-        is_known = found["volatility"].notna().to_numpy()
-        getattr(feed, f"volatilities_{at.name}")[here[is_known], k] = found["volatility"][is_known]
-        if at.name == "open":
-            feed.has_quotes[here, k] = found["strike"].notna()
-            feed.bids[here, k], feed.asks[here, k] = found["bid"], found["ask"]
-    known, priced = own[own["half_spread"] >= 0.0], own[own["half_price"] >= 0.0]
-    others = find_nearest(list_implied(chain, option), option, min([LAST, *known.index[:1]]))
-    before = others[others.index < min([LAST, *priced.index[:1]])]
-    opens = instants[0].time
-    halves = pd.concat([others, known]).reindex(opens, method="ffill")["half_spread"].to_numpy()
-    np.copyto(feed.half_spreads[:, k], halves, where=np.isfinite(halves))
-    prices = pd.concat([before, priced]).reindex(opens, method="ffill")
+    """Write what a chain quotes of option k over what surfaces say; quotes hold for ``age`` ns."""
+    own_rows = read_own_rows(chain, option)
+    for instant in instants:
+        here = np.flatnonzero(np.isfinite(pick(feed, "years", instant)[:, k]))
+        quotes = own_rows.reindex(instant.known[here], method="ffill", tolerance=age)
+        pick(feed, "marks", instant)[here, k] = quotes["mark"]
+        is_known = quotes["volatility"].notna().to_numpy()
+        volatilities = pick(feed, "volatilities", instant)
+        volatilities[here[is_known], k] = quotes["volatility"][is_known]
+        if instant.name == "open":
+            feed.has_quotes[here, k] = quotes["strike"].notna()
+            feed.bids[here, k] = quotes["bid"]
+            feed.asks[here, k] = quotes["ask"]
+    write_spreads(feed, k, chain, option, instants[0].time)
+
+
+def write_spreads(
+    feed: OptionFeed, k: int, chain: Chain, option: Option, opens: core.IntArray
+) -> None:
+    """Write half the spread of option k, in volatility and in price, as last quoted.
+
+    Until the contract itself has a spread, that of the nearest quoted contract stands in.
+    """
+    own_rows = read_own_rows(chain, option)
+    with_spread = own_rows[own_rows["half_spread"] >= 0.0]
+    with_price = own_rows[own_rows["half_price"] >= 0.0]
+    first_spread = min([LAST, *with_spread.index[:1]])
+    first_price = min([LAST, *with_price.index[:1]])
+
+    nearest = find_nearest(list_implied(chain, option), option, first_spread)
+    spreads = pd.concat([nearest, with_spread]).reindex(opens, method="ffill")
+    half_spreads = spreads["half_spread"].to_numpy()
+    np.copyto(feed.half_spreads[:, k], half_spreads, where=np.isfinite(half_spreads))
+
+    nearest = nearest[nearest.index < first_price]
+    prices = pd.concat([nearest, with_price]).reindex(opens, method="ffill")
     feed.half_prices[:, k] = prices["half_price"]
 
 
@@ -235,43 +310,53 @@ class CloseQuotes(NamedTuple):
 
 
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
+    """Return the quotes at each close: of chains where they have some, else by the model."""
     listing: Any = markets.listing
-    found = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
-    age, known = listing.quote_age or markets.interval, markets.time + markets.interval - 1
+    quotes = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
+    age = listing.quote_age or markets.interval
+    known = markets.time + markets.interval - 1
     spots = markets.panel().mark_close
+
     for k, (name, option) in enumerate(listing.options.items()):
-        found.forwards[:, k] = spots[feed.instruments[k]] * feed.bases_close[:, k]
-        for values, quoted in zip(found[1:], quote_at_model(feed, k, found.forwards), strict=True):
-            values[:, k] = quoted
+        quotes.forwards[:, k] = spots[feed.instruments[k]] * feed.bases_close[:, k]
+        write_model_quotes(quotes, feed, k)
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
-            rows, own = read_own_rows(chain, option), feed.marks_close[:, k]
-            last = rows.reindex(known, method="ffill", tolerance=age)
-            found.marks[:, k] = np.where(np.isfinite(own), own, found.marks[:, k])
-            found.bids[:, k], found.asks[:, k] = last["bid"], last["ask"]
-    return found
+            last = read_own_rows(chain, option).reindex(known, method="ffill", tolerance=age)
+            marks = feed.marks_close[:, k]
+            quotes.marks[:, k] = np.where(np.isfinite(marks), marks, quotes.marks[:, k])
+            quotes.bids[:, k] = last["bid"]
+            quotes.asks[:, k] = last["ask"]
+    return quotes
 
 
-def quote_at_model(
-    feed: OptionFeed, k: int, forwards: core.FloatArray
-) -> tuple[core.FloatArray, ...]:
-    """Return marks, bids, asks and deltas of a contract, (n_bars,), at its model price and spread.
+def write_model_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int) -> None:
+    """Write mark, bid, ask and delta of option k at its model price and spread.
 
-    ``forwards`` is (n_bars, K).
+    The spread is in volatility, at least one tick of the price on each side.
     """
-    volatilities, halves = feed.volatilities_close[:, k], np.nan_to_num(feed.half_spreads[:, k])
-    ticks, is_coin = np.where(halves > 0.0, feed.ticks[k], 0.0), bool(feed.are_coin[k])
-    place = np.broadcast_arrays(
-        feed.signs[k], forwards[:, k], feed.strikes[k], feed.years_close[:, k], feed.rates[k]
+    volatilities = feed.volatilities_close[:, k]
+    half_spreads = np.nan_to_num(feed.half_spreads[:, k])
+    ticks = np.where(half_spreads > 0.0, feed.ticks[k], 0.0)
+    sign, forward, strike, years, rate = np.broadcast_arrays(
+        feed.signs[k],
+        quotes.forwards[:, k],
+        feed.strikes[k],
+        feed.years_close[:, k],
+        feed.rates[k],
     )
 
-    def price(volatility: core.FloatArray) -> core.FloatArray:
-        terms = pricing.Terms((*place[:4], volatility, place[4]), is_coin)
-        return np.asarray(pricing.evaluate(pricing.PRICE, terms))
+    def evaluate(formula: pricing.Formula, volatility: core.FloatArray, is_coin: bool) -> Any:
+        numbers = (sign, forward, strike, years, volatility, rate)
+        return pricing.evaluate(formula, pricing.Terms(numbers, is_coin))
 
-    quotes = [price(volatilities)]
-    for side in (-1.0, 1.0):
-        away = side * (price(np.maximum(volatilities + side * halves, 0.0)) - quotes[0])
-        quotes.append(np.maximum(quotes[0] + side * np.maximum(away, ticks), 0.0))
-    terms = pricing.Terms((*place[:4], volatilities, place[4]))
-    return (*quotes, pricing.evaluate(pricing.GREEKS, terms)[0])
+    is_coin = bool(feed.are_coin[k])
+    marks = evaluate(pricing.PRICE, volatilities, is_coin)
+    low = evaluate(pricing.PRICE, np.maximum(volatilities - half_spreads, 0.0), is_coin)
+    high = evaluate(pricing.PRICE, np.maximum(volatilities + half_spreads, 0.0), is_coin)
+    quotes.marks[:, k] = marks
+    quotes.bids[:, k] = np.maximum(marks - np.maximum(marks - low, ticks), 0.0)
+    quotes.asks[:, k] = np.maximum(marks + np.maximum(high - marks, ticks), 0.0)
+
+    # A hedge trades the underlying, so it needs the delta in cash, also of options in coins.
+    quotes.deltas[:, k] = evaluate(pricing.GREEKS, volatilities, is_coin=False)[0]

@@ -29,61 +29,61 @@ class OptionListing(NamedTuple):
     quantities: pd.DataFrame | None = None
 
     def keep(self, names: Collection[str]) -> OptionListing:
-        kept = {k: each for k, each in self.options.items() if self.underlyings[k] in names}
-        frame = self.quantities
+        """Return the listing of some instruments: their options, and what values these."""
+        owned = [name for name, owner in self.underlyings.items() if owner in names]
+        quantities = self.quantities
+        if quantities is not None:
+            quantities = quantities[[name for name in quantities.columns if name in owned]]
         return self._replace(
-            options=kept,
-            underlyings={k: self.underlyings[k] for k in kept},
-            surfaces={k: each for k, each in self.surfaces.items() if k in names},
-            chains={k: each for k, each in self.chains.items() if k in names},
-            quantities=None if frame is None else frame[[k for k in frame.columns if k in kept]],
+            options=pick_names(self.options, owned),
+            underlyings=pick_names(self.underlyings, owned),
+            surfaces=pick_names(self.surfaces, names),
+            chains=pick_names(self.chains, names),
+            quantities=quantities,
         )
 
     def describe(self) -> dict[str, Any]:
-        frame = self.quantities
-        return {
-            "contracts": {name: each.to_dict() for name, each in self.options.items()},
+        """Return the facts of the listing for a manifest; data stand there by their hashes."""
+        facts: dict[str, Any] = {
+            "contracts": {name: option.to_dict() for name, option in self.options.items()},
             "underlyings": self.underlyings,
-            "surfaces": {name: each.content_hash for name, each in self.surfaces.items()},
-            "chains": {name: hash_frame(each.table) for name, each in self.chains.items()},
+            "surfaces": {name: fits.content_hash for name, fits in self.surfaces.items()},
+            "chains": {name: hash_frame(chain.table) for name, chain in self.chains.items()},
             "quote_age": self.quote_age,
             "max_age": self.max_age,
-            **({} if frame is None else {"quantities": hash_frame(frame.reset_index())}),
         }
+        if self.quantities is not None:
+            facts["quantities"] = hash_frame(self.quantities.reset_index())
+        return facts
+
+
+def pick_names(by_name: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return the part of a mapping whose keys are among some names."""
+    return {name: value for name, value in by_name.items() if name in names}
 
 
 def read_listing(
-    given: Mapping[str, Any], surfaces: object, chains: object, quote_age: Any, max_age: Any
+    listed: Mapping[str, Any], surfaces: object, chains: object, quote_age: Any, max_age: Any
 ) -> tuple[dict[str, Any], OptionListing]:
-    options = {name: each for name, each in given.items() if isinstance(each, Option)}
-    markets = {name: each for name, each in given.items() if name not in options}
-    if not markets or not all(isinstance(each, Market) for each in markets.values()):
-        if options and not markets:
-            raise ParameterError(
-                f"an option needs the market of its underlying, got only {next(iter(options))!r}; "
-                'give both, as {"BTC": market, "BTC-26JUN26-60000-P": option}'
-            )
-        return markets, OptionListing({}, {}, {}, {}, 0, 0)  # what else is wrong is said later
-    start, first = min(each.start for each in markets.values()), dict[tuple[object, ...], str]()
-    for name, each in options.items():
-        if not isinstance(name, str) or not name.strip() or name != name.strip():
-            raise ParameterError(
-                f"the name of an option must be text without spaces around it, got {name!r}"
-            )
-        terms = (each.underlying, each.kind, each.strike, each.expiry, each.settlement, each.size)
-        other = first.setdefault(terms, name)
-        if other != name:
-            raise ParameterError(
-                f"a contract must be listed once, got it as {other!r} and as {name!r}"
-            )
-        if find_expiry(each) <= start:
-            raise ParameterError(
-                f"an option must expire after the first bar, {core.format_time(start)}, got "
-                f"{name!r}, which expires at {each.expiry}"
-            )
+    """Return the markets among what is listed by name, and the listing of the options.
+
+    Raises ParameterError or DataError if an option, a surface or a chain does not fit the others.
+    """
+    options = {name: value for name, value in listed.items() if isinstance(value, Option)}
+    markets = {name: value for name, value in listed.items() if name not in options}
+    if options and not markets:
+        raise ParameterError(
+            f"an option needs the market of its underlying, got only {next(iter(options))!r}; "
+            'give both, as {"BTC": market, "BTC-26JUN26-60000-P": option}'
+        )
+    # What else is wrong with markets is said by bt.Markets.
+    if not markets or not all(isinstance(market, Market) for market in markets.values()):
+        return markets, OptionListing({}, {}, {}, {}, quote_age=0, max_age=0)
+
+    check_contracts(options, start=min(market.start for market in markets.values()))
     underlyings = {
-        name: find_underlying(str(each.underlying), markets, f"option {name!r}")
-        for name, each in options.items()
+        name: find_underlying(str(option.underlying), markets, f"option {name!r}")
+        for name, option in options.items()
     }
     listing = OptionListing(
         options=options,
@@ -93,6 +93,7 @@ def read_listing(
         quote_age=0 if quote_age is None else parse_duration(quote_age, "quote_age"),
         max_age=parse_duration(max_age, "max_age"),
     )
+
     for name, owner in underlyings.items():
         if owner not in listing.surfaces:
             raise ParameterError(
@@ -106,65 +107,102 @@ def read_listing(
     return markets, listing
 
 
+def check_contracts(options: Mapping[str, Option], start: int) -> None:
+    """Require that names of options are clean, and contracts listed once and alive at a start."""
+    names: dict[tuple[object, ...], str] = {}
+    for name, option in options.items():
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise ParameterError(
+                f"the name of an option must be text without spaces around it, got {name!r}"
+            )
+        terms = (
+            option.underlying,
+            option.kind,
+            option.strike,
+            option.expiry,
+            option.settlement,
+            option.size,
+        )
+        first = names.setdefault(terms, name)
+        if first != name:
+            raise ParameterError(
+                f"a contract must be listed once, got it as {first!r} and as {name!r}"
+            )
+        if find_expiry(option) <= start:
+            raise ParameterError(
+                f"an option must expire after the first bar, {core.format_time(start)}, got "
+                f"{name!r}, which expires at {option.expiry}"
+            )
+
+
 def refuse_options(markets: Any, what: str) -> None:
-    listed = [*getattr(markets, "options", ())]
-    if listed:
-        raise ParameterError(f"{what} cannot hold options, got {', '.join(map(repr, listed))}")
+    """Raise ParameterError where markets list options and ``what`` cannot hold them."""
+    options = [*getattr(markets, "options", ())]
+    if options:
+        raise ParameterError(f"{what} cannot hold options, got {', '.join(map(repr, options))}")
 
 
 def find_expiry(option: Option) -> int:
+    """Return when an option expires, in ns."""
     return core.to_nanoseconds(str(option.expiry), "expiry")
 
 
 def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
+    """Return the market that is named, by its name, its coin or its instrument.
+
+    Raises ParameterError, which begins with ``what``, if none or several are.
+    """
     if named in markets:
         return named
-    found = [
-        name
-        for name, market in markets.items()
-        if named in {find_coin(name), find_coin(market.instrument), market.instrument} - {""}
-    ]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(markets)
-    if found:
+    matches = []
+    for name, market in markets.items():
+        aliases = {find_coin(name), find_coin(market.instrument), market.instrument}
+        if named and named in aliases:
+            matches.append(name)
+    if len(matches) == 1:
+        return matches[0]
+
+    if matches:
         raise ParameterError(
-            f"{what} must have one instrument of {named!r}, got {' and '.join(found)}; give one of "
-            "them as the underlying"
+            f"{what} must have one instrument of {named!r}, got {' and '.join(matches)}; give one "
+            "of them as the underlying"
         )
     raise ParameterError(
-        f"{what} must be of an instrument of the markets, {names}, got {named!r}"
+        f"{what} must be of an instrument of the markets, {', '.join(markets)}, got {named!r}"
         f"{did_you_mean(named, [*markets])}"
     )
 
 
 def read_by_name(
-    argument: str, given: Any, kind: type, markets: Mapping[str, Market]
+    argument: str, value: Any, kind: type, markets: Mapping[str, Market]
 ) -> dict[str, Any]:
-    found = {} if given is None else given
-    if not isinstance(found, Mapping) or not all(isinstance(x, kind) for x in found.values()):
+    """Return a checked argument that maps instruments to values of a kind; empty for ``None``."""
+    by_name = {} if value is None else value
+    is_mapping = isinstance(by_name, Mapping)
+    if not is_mapping or not all(isinstance(entry, kind) for entry in by_name.values()):
         raise ParameterError(
             f"{argument} must be a mapping of instruments to bt.{kind.__name__}, got "
-            f"{core.repr_plain(given)}"
+            f"{core.repr_plain(value)}"
         )
-    core.check_names(f"{argument}: the market", found, [*markets], noun="instrument")
-    return dict(found)
+    core.check_names(f"{argument}: the market", by_name, [*markets], noun="instrument")
+    return dict(by_name)
 
 
 def check_chain(
     options: Mapping[str, Option], underlyings: Mapping[str, str], owner: str, chain: Chain
 ) -> None:
-    for name, each in options.items():
+    """Require that the chain of an instrument settles as its options, and has their underlying."""
+    for name, option in options.items():
         if underlyings[name] != owner:
             continue
-        if each.settlement != chain.settlement:
+        if option.settlement != chain.settlement:
             raise DataError(
-                f"a chain must settle as its options, in {each.settlement}, got prices in "
+                f"a chain must settle as its options, in {option.settlement}, got prices in "
                 f"{chain.settlement} for {name!r}"
             )
-        if len(chain.underlyings) > 1 and each.underlying not in chain.underlyings:
+        if len(chain.underlyings) > 1 and option.underlying not in chain.underlyings:
             raise DataError(
                 f"a chain must have one underlying, or the one of its options, "
-                f"{each.underlying!r}, got {', '.join(chain.underlyings)}; give "
+                f"{option.underlying!r}, got {', '.join(chain.underlyings)}; give "
                 "chain.select(underlying=...)"
             )

@@ -23,33 +23,44 @@ LIST_OPTIONS = (
 def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
     """Require that a schedule holds whole lots, and so at least one."""
     for name, lot in zip(names, lots, strict=True):
-        is_bound = name in frame and lot > 0.0
-        for value in frame[name].to_numpy(dtype=np.float64) if is_bound else ():
-            if math.isfinite(value) and abs(value / lot - round(value / lot)) > LOT_SLACK:
+        if name not in frame or not lot > 0.0:
+            continue
+        for quantity in frame[name].to_numpy(dtype=np.float64):
+            n_lots = quantity / lot
+            if math.isfinite(quantity) and abs(n_lots - round(n_lots)) > LOT_SLACK:
                 refuse(
-                    f"must hold whole lots, of {lot:g} in {name!r}, got {value:g}; give the lot "
+                    f"must hold whole lots, of {lot:g} in {name!r}, got {quantity:g}; give the lot "
                     "as bt.OptionCosts(lot=), or bt.Option(lot=) of one contract"
                 )
 
 
 def write_targets(feed: OptionFeed, markets: Markets) -> None:
+    """Write the scheduled quantities of each contract into ``feed.targets``, by the bar they fill.
+
+    A row is decided at the close of its bar, so it fills in the bar after.
+    """
     listing: Any = markets.listing
     if listing.quantities is None:
         return
-    names, length = [*listing.options], markets.decision_interval or markets.interval
+    names = [*listing.options]
+    length = markets.decision_interval or markets.interval
     stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
     bars = np.searchsorted(markets.time, stamps + length)
-    inside = (stamps >= markets.start) & (bars < markets.n_bars)
+    is_inside = (stamps >= markets.start) & (bars < markets.n_bars)
+    fill_times = markets.time[np.minimum(bars, markets.n_bars - 1)]
+
     for name in listing.quantities.columns:
         k = names.index(name)
-        values = listing.quantities[name].to_numpy(dtype=np.float64)
-        alive = inside & (markets.time[np.minimum(bars, markets.n_bars - 1)] < feed.expiry_times[k])
-        feed.targets[bars[alive], k] = values[alive]
-        for t in np.flatnonzero(np.isfinite(feed.targets[:, k]))[:1]:
-            check_order(feed, markets, k, int(t))
+        quantities = listing.quantities[name].to_numpy(dtype=np.float64)
+        is_alive = is_inside & (fill_times < feed.expiry_times[k])
+        feed.targets[bars[is_alive], k] = quantities[is_alive]
+        ordered = np.flatnonzero(np.isfinite(feed.targets[:, k]))
+        if len(ordered):
+            check_order(feed, markets, k, int(ordered[0]))
 
 
 def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
+    """Require that option k has a spread where bar t opens, if it is listed there."""
     if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
         raise core.DataError(
             "an option that is traded needs a spread in volatility, got none for "
@@ -59,32 +70,37 @@ def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
         )
 
 
-def schedule_options(market: Any, given: Any) -> Any:
-    if given is None:
+def schedule_options(market: Any, quantities: Any) -> Any:
+    """Return a market with a checked schedule of its options; the market itself without one."""
+    if quantities is None:
         return market
     if not as_markets(market).options:
         refuse(f"must be of listed options, got none in {market!r}; {LIST_OPTIONS}")
-    if not isinstance(given, pd.DataFrame):
-        refuse(f"must be a DataFrame by time and contract, got {core.repr_plain(given)}")
-    check_columns(given, [*market.options])
-    check_times(read_dates(given.index, "option_quantities"), market)
+    if not isinstance(quantities, pd.DataFrame):
+        refuse(f"must be a DataFrame by time and contract, got {core.repr_plain(quantities)}")
+    check_columns(quantities, [*market.options])
+    check_times(read_dates(quantities.index, "option_quantities"), market)
+
     try:
-        values = given.to_numpy(dtype=np.float64)
+        values = quantities.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
         refuse(f"must be numbers of contracts, got {error}")
     if np.isinf(values).any():
         refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
-    frame = pd.DataFrame(values, index=given.index, columns=given.columns).sort_index()
-    found = market.with_markets({})
-    found.listing = market.listing._replace(quantities=frame)
-    return found
+
+    frame = pd.DataFrame(values, index=quantities.index, columns=quantities.columns)
+    scheduled = market.with_markets({})
+    scheduled.listing = market.listing._replace(quantities=frame.sort_index())
+    return scheduled
 
 
 def refuse(problem: str) -> NoReturn:
+    """Raise ParameterError for a schedule, with what it must be."""
     raise core.ParameterError(f"option_quantities {problem}")
 
 
 def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
+    """Require that the columns of a schedule are listed options, each once."""
     for name in frame.columns:
         if name not in names:
             refuse(
@@ -97,17 +113,19 @@ def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
 
 
 def check_times(stamps: core.IntArray, markets: Markets) -> None:
-    known = np.asarray(find_clock(markets).seen.time)
+    """Require that rows of a schedule inside the markets are stamped at opens of deciding bars."""
+    opens = np.asarray(find_clock(markets).seen.time)
     inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
     if not len(inside):
         refuse(
             f"must have rows inside the markets, got none from {core.format_time(markets.start)} "
             f"to {core.format_time(markets.end)} UTC"
         )
-    odd = inside[~np.isin(inside, known)]
+    odd = inside[~np.isin(inside, opens)]
     if len(odd):
+        opened = int(opens[np.searchsorted(opens, odd[0]) - 1])
         refuse(
             "must have rows by the opens of the bars at whose closes they are decided, got "
             f"{core.format_time(int(odd[0]))} inside the bar of "
-            f"{core.format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
+            f"{core.format_time(opened)} UTC"
         )

@@ -8,7 +8,7 @@ currency, coin settlement in coins of the underlying (the cash value over the fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,72 +30,122 @@ Settlement = Literal["cash", "coin"]
 
 SIGNS = {"call": 1.0, "put": -1.0}
 RATES = ("rate", "dividend")
-RANGES = dict.fromkeys(RATES, core.Real()) | dict.fromkeys(("forward", "spot", "strike"), POSITIVE)
+PRICES = ("forward", "spot", "strike")
+RANGES = dict.fromkeys(RATES, core.Real()) | dict.fromkeys(PRICES, POSITIVE)
 """What numbers may be; all others are at least 0."""
 
 
 class Formula(NamedTuple):
+    """A function of one contract, and the kernel that evaluates it for many.
+
+    ``width`` is the number of values per contract; 0 if it is a float and no tuple.
+    """
+
     scalar: Callable[..., Any]
     kernel: str
     width: int = 0
 
 
 class Terms(NamedTuple):
+    """The arguments of a formula in its order, all floats or all arrays of one shape.
+
+    The first is the sign of the option: 1 for a call, -1 for a put.
+    """
+
     numbers: tuple[Any, ...]
     is_coin: bool = False
 
 
 def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = "cash") -> Terms:
+    """Return checked arguments, broadcast to one shape; raise ParameterError for a bad one."""
     arrays = {
         name: check_each(name, value, RANGES.get(name, NOT_NEGATIVE))
         for name, value in numbers.items()
     }
     kinds = np.asarray(kind)
-    for each in sorted({*map(str, kinds.ravel().tolist())}):
-        core.Choice(*SIGNS).check("kind", each)
-    found = broadcast(np.where(kinds == "call", 1.0, -1.0), *arrays.values())
-    named = dict(zip(arrays, found[1:], strict=True))
-    for name in [each for each in RATES if each in named]:
-        rate, years = named[name], named["years"]
-        with np.errstate(over="ignore"):
-            bad = np.abs(rate * years) > MAX_CARRY
-        if bad.any():
-            raise ParameterError(
-                f"{name} times years must be at most {MAX_CARRY:g} in size, got a {name} of "
-                f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
-                "rates are fractions per year: 0.05 is 5 %"
-            )
-        core.warn_of_high_rate(name, float(np.max(rate, initial=0.0)))
+    for word in sorted({*map(str, kinds.ravel().tolist())}):
+        core.Choice(*SIGNS).check("kind", word)
+
+    signs = np.where(kinds == "call", 1.0, -1.0)
+    terms = broadcast(signs, *arrays.values())
+    by_name = dict(zip(arrays, terms[1:], strict=True))
+    for name in RATES:
+        if name in by_name:
+            check_carry(name, by_name[name], by_name["years"])
     is_coin = core.Choice("cash", "coin").check("settlement", settlement) == "coin"
-    return Terms(found if found[0].shape else tuple(map(float, found)), is_coin)
+
+    if terms[0].shape:
+        return Terms(terms, is_coin)
+    return Terms(tuple(map(float, terms)), is_coin)
+
+
+def check_carry(name: str, rate: FloatArray, years: FloatArray) -> None:
+    """Require that the exponential of a rate times years is a number, and warn of high rates."""
+    with np.errstate(over="ignore"):
+        is_bad = np.abs(rate * years) > MAX_CARRY
+    if is_bad.any():
+        raise ParameterError(
+            f"{name} times years must be at most {MAX_CARRY:g} in size, got a {name} of "
+            f"{float(rate[is_bad].flat[0]):g} over {float(years[is_bad].flat[0]):g} years; "
+            "rates are fractions per year: 0.05 is 5 %"
+        )
+    core.warn_of_high_rate(name, float(np.max(rate, initial=0.0)))
 
 
 def evaluate(formula: Formula, terms: Terms) -> Any:
-    first, width = terms.numbers[0], formula.width
-    if not np.ndim(first):
-        if any(math.isnan(number) for number in terms.numbers):
-            return (math.nan,) * width if width else math.nan
+    """Return the value of a formula, NaN where a term is: a float, an array, or a tuple of them."""
+    if np.ndim(terms.numbers[0]):
+        return evaluate_arrays(formula, terms)
+    if not any(map(math.isnan, terms.numbers)):
         return formula.scalar(*terms.numbers, terms.is_coin)
-    rows = np.stack([np.ravel(each) for each in terms.numbers])
+    if formula.width:
+        return (math.nan,) * formula.width
+    return math.nan
+
+
+def evaluate_arrays(formula: Formula, terms: Terms) -> Any:
+    """Return the values of a formula: an array of the shape of the terms, or a tuple of them."""
+    shape = terms.numbers[0].shape
+    rows = np.stack([np.ravel(number) for number in terms.numbers])
+    n_contracts = rows.shape[1]
+    values = np.full(n_contracts, math.nan)
+    if formula.width:
+        values = np.full((n_contracts, formula.width), math.nan)
+
+    # The kernel knows no NaN, so it is asked for the other contracts alone.
     is_known = ~np.isnan(rows.sum(axis=0))
-    out = np.full((rows.shape[1], width) if width else rows.shape[1], math.nan)
     if is_known.any():
-        chosen = np.ascontiguousarray(rows[:, is_known])
-        found = np.empty((chosen.shape[1], *out.shape[1:]))
-        compiled = _compile.compile_module(implied_kernels)
-        getattr(compiled, formula.kernel)(chosen, terms.is_coin, found)
-        out[is_known] = found
-    if not width:
-        return out.reshape(first.shape)
-    return tuple(out[:, k].reshape(first.shape) for k in range(width))
+        known_rows = np.ascontiguousarray(rows[:, is_known])
+        known_values = np.empty((known_rows.shape[1], *values.shape[1:]))
+        fill = getattr(_compile.compile_module(implied_kernels), formula.kernel)
+        fill(known_rows, terms.is_coin, known_values)
+        values[is_known] = known_values
+
+    if formula.width:
+        return tuple(column.reshape(shape) for column in values.T)
+    return values.reshape(shape)
 
 
 def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
+    """Return arrays of one shape, or raise ParameterError if shapes do not fit."""
     try:
         return tuple(np.broadcast_arrays(*arrays))
     except ValueError as error:
-        shapes = ", ".join(str(each.shape) for each in arrays if each.shape)
+        shapes = ", ".join(str(array.shape) for array in arrays if array.shape)
         raise ParameterError(f"arguments must have shapes that broadcast, got {shapes}") from error
+
+
+def name_numbers(
+    forward: Number, strike: Number, years: Number, volatility: Number, rate: Number
+) -> dict[str, Number]:
+    """Return the numbers of Black-76 by name, in the order of its scalar functions."""
+    return {
+        "forward": forward,
+        "strike": strike,
+        "years": years,
+        "volatility": volatility,
+        "rate": rate,
+    }
 
 
 PRICE = Formula(core.scalar_price, "fill_prices")
@@ -154,8 +204,8 @@ def price(
     >>> round(price("call", 100.0, 100.0, 0.5, 0.2, rate=0.02), 6)
     5.581107
     """
-    numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
-    return evaluate(PRICE, read_terms(kind, numbers | {"rate": rate}, settlement))
+    numbers = name_numbers(forward, strike, years, volatility, rate)
+    return evaluate(PRICE, read_terms(kind, numbers, settlement))
 
 
 def greeks(
@@ -209,30 +259,46 @@ def greeks(
         ``(dV/dF - V/F) / F``. At expiry or without volatility delta is 0, 1/2 (at the money) or 1,
         discounted and signed, and all others are 0.
     """
-    numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
-    terms = read_terms(kind, numbers | {"rate": rate}, settlement)
-    found = Greeks(*evaluate(GREEKS, terms))
+    numbers = name_numbers(forward, strike, years, volatility, rate)
+    terms = read_terms(kind, numbers, settlement)
+    values = Greeks(*evaluate(GREEKS, terms))
+    if in_money:
+        at_forward = np.asarray(terms.numbers[1])
+        return scale_greeks(values, at_forward, quantity=quantity, size=size, spot=spot)
+
     position = {"quantity": quantity, "size": size, "spot": spot}
-    if not in_money:
-        for name, value in position.items():
-            if value is not None:
-                raise ParameterError(
-                    f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
-                )
-        return found
-    at_forward = np.asarray(terms.numbers[1])
-    held = [
-        check_each(x, 1.0 if position[x] is None else position[x], core.Real())
-        for x in ("quantity", "size")
-    ]
-    held.append(check_each("spot", at_forward if spot is None else spot, POSITIVE))
-    contracts, size_, place, _ = broadcast(*held, at_forward)
-    amount = contracts * size_
-    scaled = [
-        value * (amount * place**power / per)
-        for value, (power, per) in zip(found, SCALES, strict=True)
-    ]
-    return Greeks(*(each if np.ndim(each) else float(each) for each in scaled))
+    for name, value in position.items():
+        if value is not None:
+            raise ParameterError(
+                f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
+            )
+    return values
+
+
+def scale_greeks(
+    per_unit: Greeks,
+    at_forward: FloatArray,
+    *,
+    quantity: Number | None,
+    size: Number | None,
+    spot: Number | None,
+) -> Greeks:
+    """Return the Greeks of a position in money; ``None`` stands for 1, and for the forward."""
+    contracts = check_each("quantity", 1.0 if quantity is None else quantity, core.Real())
+    sizes = check_each("size", 1.0 if size is None else size, core.Real())
+    spots = check_each("spot", at_forward if spot is None else spot, POSITIVE)
+    contracts, sizes, spots, _ = broadcast(contracts, sizes, spots, at_forward)
+
+    units = contracts * sizes
+    in_money = []
+    for value, (power, divisor) in zip(per_unit, SCALES, strict=True):
+        in_money.append(value * (units * spots**power / divisor))
+    return make_greeks(in_money)
+
+
+def make_greeks(values: Iterable[Any]) -> Greeks:
+    """Return Greeks of which single numbers are floats, not arrays without a shape."""
+    return Greeks(*(value if np.ndim(value) else float(value) for value in values))
 
 
 def implied_volatility(
@@ -297,28 +363,52 @@ def volatility_reason(
     """
     numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
     terms = read_terms(kind, numbers, settlement)
-    sign, paid, f, k, t, r = (np.asarray(each) for each in terms.numbers)
-    undiscounted = paid * np.exp(r * t) * (f if terms.is_coin else 1.0)
-    intrinsic, most = np.maximum(0.0, sign * (f - k)), np.where(sign > 0.0, f, k)
-    is_missing = np.isnan(undiscounted + k)
+    sign, paid, f, k, t, r = (np.asarray(number) for number in terms.numbers)
+
+    undiscounted = paid * np.exp(r * t)
+    if terms.is_coin:
+        undiscounted = undiscounted * f
+    intrinsic = np.maximum(0.0, sign * (f - k))
+    largest = np.where(sign > 0.0, f, k)
     tests = [
-        is_missing, ~(t > 0.0), undiscounted >= most, undiscounted == intrinsic,
+        np.isnan(undiscounted + k),
+        ~(t > 0.0),
+        undiscounted >= largest,
+        undiscounted == intrinsic,
         undiscounted < intrinsic,
-    ]  # fmt: skip
+    ]
+
+    # The first test that holds says why; where none does, the price is rounded too much.
     reasons = np.select(tests, REASONS, UNCERTAIN)
-    texts = np.where(np.isnan(evaluate(IMPLIED, terms)), reasons, "")
+    is_missing = np.isnan(evaluate(IMPLIED, terms))
+    texts = np.where(is_missing, reasons, "")
     return texts if texts.shape else str(texts)
+
+
+def name_spot_numbers(
+    spot: Number, strike: Number, years: Number, volatility: Number, rate: Number, dividend: Number
+) -> dict[str, Number]:
+    """Return the numbers of Black-Scholes by name, in the order of :func:`move_spot`."""
+    return {
+        "spot": spot,
+        "strike": strike,
+        "years": years,
+        "volatility": volatility,
+        "rate": rate,
+        "dividend": dividend,
+    }
 
 
 def move_spot(terms: Terms) -> tuple[Terms, Any]:
     """Return the terms with the forward in place of the spot price, and forward over spot."""
-    *numbers, rate, dividend = terms.numbers
-    carries = [np.ravel(each).tolist() for each in (numbers[3], rate, dividend)]
+    sign, spot, strike, years, volatility, rate, dividend = terms.numbers
+    carries = [np.ravel(number).tolist() for number in (years, rate, dividend)]
     growths = [implied_kernels.scalar_growth(*row) for row in zip(*carries, strict=True)]
-    shape = np.shape(rate)
-    growth: Any = np.reshape(growths, shape) if shape else growths[0]
-    numbers[1] = numbers[1] * growth
-    return Terms((*numbers, rate)), growth
+
+    growth: Any = growths[0]
+    if np.shape(rate):
+        growth = np.reshape(growths, np.shape(rate))
+    return Terms((sign, spot * growth, strike, years, volatility, rate)), growth
 
 
 def bs(
@@ -340,9 +430,9 @@ def bs(
     >>> round(bs("put", 110.0, 100.0, 0.1, 0.15, rate=0.1, dividend=0.1), 4)
     0.0408
     """
-    numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
-    numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(PRICE, move_spot(read_terms(kind, numbers))[0])
+    numbers = name_spot_numbers(spot, strike, years, volatility, rate, dividend)
+    terms, _ = move_spot(read_terms(kind, numbers))
+    return evaluate(PRICE, terms)
 
 
 def bs_greeks(
@@ -358,19 +448,22 @@ def bs_greeks(
 
     Units are those of :func:`greeks` per unit of the underlying; parameters those of :func:`bs`.
     """
-    numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
-    numbers |= {"rate": rate, "dividend": dividend}
-    given = read_terms(kind, numbers)
-    terms, growth = move_spot(given)
-    found = Greeks(*evaluate(GREEKS, terms))
+    numbers = name_spot_numbers(spot, strike, years, volatility, rate, dividend)
+    spot_terms = read_terms(kind, numbers)
+    yields = spot_terms.numbers[-1]
+    terms, growth = move_spot(spot_terms)
     _, forward, _, term, deviation, r = terms.numbers
+    by_forward = Greeks(*evaluate(GREEKS, terms))
+
+    # The forward moves with time and with the rate, so both derivatives have a second part.
     has_time = np.asarray(deviation * np.sqrt(term) > 0.0)
-    drift = np.where(has_time, found.delta * (r - given.numbers[-1]) * forward, 0.0)
-    values = found._replace(
-        delta=found.delta * growth,
-        gamma=found.gamma * growth * growth,
-        theta=found.theta - drift,
-        rho=np.where(has_time, found.rho + found.delta * forward * term, found.rho),
-        vanna=found.vanna * growth,
+    drift = np.where(has_time, by_forward.delta * (r - yields) * forward, 0.0)
+    rho = by_forward.rho + by_forward.delta * forward * term
+    by_spot = by_forward._replace(
+        delta=by_forward.delta * growth,
+        gamma=by_forward.gamma * growth * growth,
+        theta=by_forward.theta - drift,
+        rho=np.where(has_time, rho, by_forward.rho),
+        vanna=by_forward.vanna * growth,
     )
-    return Greeks(*(each if np.ndim(each) else float(each) for each in values))
+    return make_greeks(by_spot)

@@ -24,6 +24,8 @@ FEWEST = 5
 
 
 class Quotes(NamedTuple):
+    """Two-sided quotes of an expiry: log-moneyness k, and volatilities of bid and ask."""
+
     k: FloatArray
     bid: FloatArray
     ask: FloatArray
@@ -31,28 +33,34 @@ class Quotes(NamedTuple):
 
     @property
     def mid(self) -> FloatArray:
+        """The volatility in the middle of bid and ask."""
         return 0.5 * (self.bid + self.ask)
 
     @property
-    def money(self) -> float:
+    def at_money(self) -> float:
+        """The volatility of the quote nearest to the forward."""
         return float(self.mid[np.argmin(np.abs(self.k))])
 
     @property
-    def width(self) -> float:
-        return self.money * math.sqrt(self.years)
+    def deviation(self) -> float:
+        """The standard deviation of log-moneyness at expiry."""
+        return self.at_money * math.sqrt(self.years)
 
     @property
     def tolerance(self) -> FloatArray:
-        z = self.k / self.width
+        """The volatility by which a fit may miss each quote: beyond WIDTH, ever more."""
+        z = self.k / self.deviation
         beyond = np.minimum(0.5 * np.maximum(z * z - WIDTH**2, 0.0), MAX_BEYOND)
         return (0.5 * (self.ask - self.bid) + WIDENING) * np.exp(beyond)
 
 
 def is_out_of_the_money(rows: pd.DataFrame) -> pd.Series:
+    """Return which rows are calls above the forward, or puts below it."""
     return (rows["kind"] == "call") == (rows["k"] >= 0.0)
 
 
 def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows that a fit uses, with ``k``, and those left out, each with its ``reason``."""
     rows = rows.assign(k=np.log(rows["strike"] / rows["forward"]))
     tests = {
         "expired": ~(rows["years"] > 0.0),
@@ -64,42 +72,59 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         "ask without a volatility": rows["ask_iv"].isna(),
     }
     reasons = np.select([*tests.values()], [*tests], "").astype(object)
-    strikes = rows[(reasons == "") & rows["bid_iv"].notna()].groupby("expiry")["strike"].nunique()
-    few = rows["expiry"].map(strikes).fillna(0) < FEWEST
-    reasons[(reasons == "") & few] = f"fewer than {FEWEST} two-sided strikes"
-    used = reasons == ""
+
+    # Good quotes of an expiry that has too few of them are left out together.
+    two_sided = rows[(reasons == "") & rows["bid_iv"].notna()]
+    strikes = two_sided.groupby("expiry")["strike"].nunique()
+    are_few = rows["expiry"].map(strikes).fillna(0) < FEWEST
+    reasons[(reasons == "") & are_few] = f"fewer than {FEWEST} two-sided strikes"
+
+    is_used = reasons == ""
     columns = ["expiry", "strike", "kind", "name"]
-    left = rows.loc[~used, columns].assign(reason=reasons[~used].astype(str))
-    return rows[used].reset_index(drop=True), left.reset_index(drop=True)
+    left_out = rows.loc[~is_used, columns].assign(reason=reasons[~is_used].astype(str))
+    return rows[is_used].reset_index(drop=True), left_out.reset_index(drop=True)
 
 
 def collect_quotes(part: pd.DataFrame) -> Quotes:
-    """Return the two-sided quotes of an expiry by strike, those out of the money first."""
-    both = part[part["bid_iv"].notna()]
-    ranked = both.assign(is_in=~is_out_of_the_money(both)).sort_values(["strike", "is_in"])
+    """Return the two-sided quotes of an expiry, one a strike: that out of the money, if any."""
+    two_sided = part[part["bid_iv"].notna()]
+    is_in = ~is_out_of_the_money(two_sided)
+    ranked = two_sided.assign(is_in=is_in).sort_values(["strike", "is_in"])
     best = ranked.drop_duplicates("strike")
     k, bid, ask = best[["k", "bid_iv", "ask_iv"]].to_numpy().T
     return Quotes(k, bid, ask, float(np.median(part["years"])))
 
 
 def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
+    """Return the row of an expiry in ``Surface.fits``: its smile, and how well it meets quotes."""
     years = float(np.median(part["years"]))
     fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
-    money = math.sqrt(float(smile.total_variance(0.0)))
-    near = part["k"].abs() <= WIDTH * money
+    deviation = math.sqrt(float(smile.total_variance(0.0)))
+    is_near = part["k"].abs() <= WIDTH * deviation
+
+    # A bid without a volatility is under every one.
     low = part["bid_iv"].fillna(0.0) - WIDENING
-    inside = (fitted >= low) & (fitted <= part["ask_iv"] + WIDENING)
-    errors = (part["iv"].fillna(part["mark_iv"]) - fitted).abs()
-    known = errors[near].dropna()
+    high = part["ask_iv"] + WIDENING
+    is_inside = (fitted >= low) & (fitted <= high)
+    inside = float(is_inside[is_near].mean()) if is_near.any() else math.nan
+
+    marks = part["iv"].fillna(part["mark_iv"])
+    errors = (marks - fitted).abs()[is_near].dropna()
+    median_error = math.nan
+    worst_error = math.nan
+    if errors.size:
+        median_error = float(np.median(errors))
+        worst_error = float(errors.max())
+
     return {
         "years": years,
         "forward": float(np.median(part["forward"])),
         **vars(smile),
-        "quotes": int(near.sum()),
-        "strikes": part["strike"][near].nunique(),
-        "inside": float(inside[near].mean()) if near.any() else math.nan,
-        "median_error": float(np.median(known)) if known.size else math.nan,
-        "worst_error": float(known.max()) if known.size else math.nan,
+        "quotes": int(is_near.sum()),
+        "strikes": part["strike"][is_near].nunique(),
+        "inside": inside,
+        "median_error": median_error,
+        "worst_error": worst_error,
         "least_density": smile.least_density,
     }
 
@@ -110,47 +135,80 @@ STEEPEST = 1.99
 """Largest slope of a wing: total variance grows at most as 2 |k| (Lee 2004)."""
 
 
+class SviMisfits:
+    """What a smile misses at some points, to be made small in squares.
+
+    A point is the least total variance, b, rho, m and sigma: the least variance in the place of a,
+    so that bounds alone keep variance positive.
+    """
+
+    def __init__(self, quotes: Quotes) -> None:
+        deviation = quotes.deviation
+        wings = np.linspace(-1.5, 1.5, 121)
+        center = deviation * np.linspace(-6.0, 6.0, 121)
+        self.quotes = quotes
+        self.grid = np.concatenate([wings, center])
+        self.scale = 1.0 / quotes.tolerance
+        self.low = np.array([0.0, 0.0, -0.999, -2.0 * deviation, 0.01 * deviation])
+        self.high = np.array([20.0, 2.0, 0.999, 2.0 * deviation, 8.0 * deviation])
+
+    def measure(self, density_weight: float, points: FloatArray) -> FloatArray:
+        """Return the misfits to quotes, to the steepest wing and to a density over 0, by point."""
+        least, b, rho, m, sigma = points.T[:, :, None]
+        a = least - b * sigma * np.sqrt(1.0 - rho * rho)
+        total = np.maximum(shape_smile(a, b, rho, m, sigma, self.quotes.k).total, 1e-12)
+        to_quotes = (np.sqrt(total / self.quotes.years) - self.quotes.mid) * self.scale
+        too_steep = np.maximum(0.0, b * (1.0 + np.abs(rho)) - STEEPEST) * 1e3
+        if not density_weight:
+            return np.concatenate([to_quotes, too_steep], axis=1)
+
+        density = measure_density(self.grid, shape_smile(a, b, rho, m, sigma, self.grid))
+        below_0 = density_weight * np.minimum(density - 1e-6, 0.0)
+        return np.concatenate([to_quotes, too_steep, below_0], axis=1)
+
+    def minimize(self, density_weight: float, point: FloatArray) -> FloatArray:
+        """Return the best point within the bounds, from a point inside."""
+        return minimize(partial(self.measure, density_weight), point, self.low, self.high)
+
+
+DENSITY_WEIGHTS = (0.0, 1e2, 1e4, 1e6)
+"""Weights of a density under 0, tried in turn until the fit has no butterfly arbitrage."""
+
+
 def fit_svi(quotes: Quotes) -> SVI:
     """Return the raw SVI smile nearest to some quotes that has no butterfly arbitrage.
 
     From the best of a grid over m and sigma, where the other parameters are linear (Zeliade 2009).
     """
-    width = quotes.width
-    low = np.array([0.0, 0.0, -0.999, -2.0 * width, 0.01 * width])
-    high = np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
-    found = np.clip(find_start(quotes), low + 1e-9, high - 1e-9)
-    grid = np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
-    scale = 1.0 / quotes.tolerance
-
-    def compare(weight: float, points: FloatArray) -> FloatArray:
-        """Return the misfits to quotes, to the steepest wing and to a density over 0, by point.
-
-        The columns of ``points`` are the least total variance, b, rho, m and sigma.
-        """
-        least, b, rho, m, sigma = points.T[:, :, None]
-        place = (least - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, m, sigma)
-        total = np.maximum(shape_smile(*place, quotes.k).total, 1e-12)
-        steep = np.maximum(0.0, b * (1.0 + np.abs(rho)) - STEEPEST) * 1e3
-        misfits = [(np.sqrt(total / quotes.years) - quotes.mid) * scale, steep]
-        if weight:
-            density = measure_density(grid, shape_smile(*place, grid))
-            misfits.append(weight * np.minimum(density - 1e-6, 0.0))
-        return np.concatenate(misfits, axis=1)
-
-    for weight in (0.0, 1e2, 1e4, 1e6):
-        found = minimize(partial(compare, weight), found, low, high)
-        least, b, rho, m, sigma = found.tolist()
+    misfits = SviMisfits(quotes)
+    point = np.clip(find_start(quotes), misfits.low + 1e-9, misfits.high - 1e-9)
+    for weight in DENSITY_WEIGHTS:
+        point = misfits.minimize(weight, point)
+        least, b, rho, m, sigma = point.tolist()
         smile = SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
         if smile.least_density >= MIN_DENSITY:
             return smile
+
+    # SSVI has no arbitrage whatever its parameters.
     return fit_ssvi([quotes])[0]
 
 
 STEPS = 200
+"""Most steps of a fit."""
+MAX_DAMPING = 1e8
+"""Damping after which no step is small enough to gain anything."""
 MIN_GAIN = 1e-8
 """Share of the sum of squares that a step must gain for another one to follow."""
 SHIFT = 1.5e-8
 """Part of a parameter over which a slope is taken: the root of the smallest difference."""
+
+
+class Trial(NamedTuple):
+    """A sum of squares at a point, half its slopes, and the products of the slopes of its parts."""
+
+    cost: float
+    pull: FloatArray
+    curve: FloatArray
 
 
 def minimize(
@@ -163,54 +221,75 @@ def minimize(
     Fukushima (2004), Levenberg-Marquardt methods with strong local convergence properties for
     solving nonlinear equations with convex constraints.
     """
-
-    def look(x: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        """Return the sum of squares at a point, half its slopes, and their products."""
-        shift = SHIFT * np.maximum(np.abs(x), 1e-4)
-        values, *moved = compute(x + np.vstack([np.zeros(len(x)), np.diag(shift)]))
-        slopes = (np.array(moved) - values) / shift[:, None]
-        return float(values @ values), slopes @ values, slopes @ slopes.T
-
-    damping, (cost, pull, curve) = 1e-3, look(x)
+    damping = 1e-3
+    best = try_point(compute, x)
     for _ in range(STEPS):
-        is_free = ~(((x <= low) & (pull > 0.0)) | ((x >= high) & (pull < 0.0)))
-        own = curve[np.ix_(is_free, is_free)]
-        size = np.diag(own) + 1e-12 * np.trace(own) + 1e-300
-        step = np.zeros_like(x)
-        step[is_free] = np.linalg.solve(own + np.diag(damping * size), -pull[is_free])
-        tried = np.clip(x + step, low, high)
-        found = look(tried)
-        if found[0] < cost:
-            is_last = cost - found[0] <= MIN_GAIN * found[0]
-            x, damping, (cost, pull, curve) = tried, max(0.2 * damping, 1e-12), found
+        new = np.clip(x + find_damped_step(best, damping, x, low, high), low, high)
+        trial = try_point(compute, new)
+        if trial.cost < best.cost:
+            is_last = best.cost - trial.cost <= MIN_GAIN * trial.cost
+            x = new
+            best = trial
+            damping = max(0.2 * damping, 1e-12)
             if is_last:
                 break
-        elif damping > 1e8:
+        elif damping > MAX_DAMPING:
             break
         else:
             damping *= 4.0
     return x
 
 
+def try_point(compute: Callable[[FloatArray], FloatArray], x: FloatArray) -> Trial:
+    """Return the sum of squares at a point, and its slopes by differences of SHIFT."""
+    shift = SHIFT * np.maximum(np.abs(x), 1e-4)
+    points = x + np.vstack([np.zeros(len(x)), np.diag(shift)])
+    values, *shifted = compute(points)
+    slopes = (np.array(shifted) - values) / shift[:, None]
+    return Trial(float(values @ values), slopes @ values, slopes @ slopes.T)
+
+
+def find_damped_step(
+    trial: Trial, damping: float, x: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """Return a step of Levenberg and Marquardt; 0 for parameters that would leave at a bound."""
+    leaves_low = (x <= low) & (trial.pull > 0.0)
+    leaves_high = (x >= high) & (trial.pull < 0.0)
+    is_free = ~(leaves_low | leaves_high)
+    curve = trial.curve[np.ix_(is_free, is_free)]
+    size = np.diag(curve) + 1e-12 * np.trace(curve) + 1e-300  # positive, also where curve is 0
+    step = np.zeros_like(x)
+    step[is_free] = np.linalg.solve(curve + np.diag(damping * size), -trial.pull[is_free])
+    return step
+
+
+START_PLACES = np.array((-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0))
+START_SIZES = np.array((0.1, 0.3, 0.6, 1.0, 2.0, 4.0))
+"""The grid of m and of sigma from which a fit starts, in standard deviations."""
+
+
 def find_start(quotes: Quotes) -> FloatArray:
     """Return the best of a grid over m and sigma: the least total variance, b, rho, m, sigma."""
-    width = quotes.width
+    deviation = quotes.deviation
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
-    places, sizes = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0), (0.1, 0.3, 0.6, 1.0, 2.0, 4.0)
-    pairs = np.meshgrid(width * np.array(places), width * np.array(sizes), indexing="ij")
-    m, sigma = (each.ravel() for each in pairs)
+    grid = np.meshgrid(deviation * START_PLACES, deviation * START_SIZES, indexing="ij")
+    m, sigma = (axis.ravel() for axis in grid)
+
+    # At fixed m and sigma, total variance is linear in a, in b rho and in b.
     y = quotes.k - m[:, None]
     root = np.sqrt(y * y + sigma[:, None] ** 2)
     terms = np.stack([np.ones_like(y), y, root], axis=2) * weights[:, None]
     a, skew, b = (np.linalg.pinv(terms) @ (total * weights)).T
     b = np.clip(b, 1e-6, 1.9)
     rho = np.clip(skew / b, -0.95, 0.95)
-    flat = b * sigma * np.sqrt(1.0 - rho * rho)
-    least = np.maximum(a + flat, 1e-9)
-    fitted = (least - flat)[:, None] + b[:, None] * (rho[:, None] * y + root)
+
+    # The solution may leave the bounds, so the best is chosen after they hold.
+    least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)
+    least = np.maximum(a + least_less_a, 1e-9)
+    fitted = (least - least_less_a)[:, None] + b[:, None] * (rho[:, None] * y + root)
     best = np.argmin(np.sum(((fitted - total) * weights) ** 2, axis=1))
-    return np.array([each[best] for each in (least, b, rho, m, sigma)])
+    return np.array([axis[best] for axis in (least, b, rho, m, sigma)])
 
 
 def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
@@ -221,21 +300,23 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
     ``eta (1 + |rho|) <= 2``, ``gamma <= 1/2`` and theta that rises with the time to expiry
     (Gatheral and Jacquier 2014, section 4).
     """
-    atm = [each.money**2 * each.years for each in expiries]
-    rises = np.maximum(np.diff([0.0, *atm]), 1e-8)
+    at_money = [quotes.at_money**2 * quotes.years for quotes in expiries]
+    rises = np.maximum(np.diff([0.0, *at_money]), 1e-8)
     start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
     low = np.array([-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)])
     high = np.array([0.99, 1.0, 0.5, *[3.0] * len(rises)])
 
-    def compare(points: FloatArray) -> FloatArray:
+    def measure_misfits(points: FloatArray) -> FloatArray:
         """Return the misfits of all expiries, a row a point."""
-        rows = []
-        for smiles in map(build_ssvi, points):
-            misfits = []
-            for smile, each in zip(smiles, expiries, strict=True):
-                fitted = np.sqrt(smile.total_variance(each.k) / each.years)
-                misfits.append((fitted - each.mid) / each.tolerance)
-            rows.append(np.concatenate(misfits))
-        return np.array(rows)
+        return np.array([measure_ssvi(expiries, point) for point in points])
 
-    return build_ssvi(minimize(compare, start, low, high))
+    return build_ssvi(minimize(measure_misfits, start, low, high))
+
+
+def measure_ssvi(expiries: list[Quotes], point: FloatArray) -> FloatArray:
+    """Return what the smiles of one point miss of the quotes, in tolerances, by expiry."""
+    misfits = []
+    for smile, quotes in zip(build_ssvi(point), expiries, strict=True):
+        fitted = np.sqrt(smile.total_variance(quotes.k) / quotes.years)
+        misfits.append((fitted - quotes.mid) / quotes.tolerance)
+    return np.concatenate(misfits)

@@ -16,14 +16,24 @@ import numpy as np
 from backtest.core import FloatArray, ParameterError, check_range
 
 Number = float | FloatArray
+FARTHEST_K = 1.5
+"""Size of the log-moneyness up to which the density of a smile is examined."""
 GRID = np.unique(
-    np.concatenate([np.linspace(-1.5, 1.5, 1201), np.sinh(np.linspace(-6.0, 6.0, 401)) / 135.0])
+    np.concatenate(
+        [
+            np.linspace(-FARTHEST_K, FARTHEST_K, 1201),
+            np.sinh(np.linspace(-6.0, 6.0, 401)) / 135.0,
+        ]
+    )
 )
+"""Log-moneyness at which it is examined, dense near the forward."""
 MIN_SOUND = -1e-9
 """Smallest g(k) of a smile without butterfly arbitrage: 0 but for rounding."""
 
 
 class Smile(NamedTuple):
+    """Total variance of a smile, with its first and second derivative by log-moneyness."""
+
     total: FloatArray
     slope: FloatArray
     bend: FloatArray
@@ -33,11 +43,14 @@ def shape_smile(a: Number, b: Number, rho: Number, m: Number, sigma: Number, k: 
     """Return total variance and its derivatives by k; the parameters broadcast with k."""
     x = np.asarray(k, dtype=np.float64) - m
     root = np.sqrt(x * x + np.square(sigma))
-    slope, bend = b * (rho + x / root), b * np.square(sigma) / root**3
-    return Smile(a + b * (rho * x + root), slope, bend)
+    total = a + b * (rho * x + root)
+    slope = b * (rho + x / root)
+    bend = b * np.square(sigma) / root**3
+    return Smile(total, slope, bend)
 
 
 def measure_density(k: Number, smile: Smile) -> FloatArray:
+    """Return Durrleman's g(k), as :meth:`SVI.density` has it; NaN or infinite without variance."""
     w, slope, bend = smile
     with np.errstate(divide="ignore", invalid="ignore"):
         first = 1.0 - np.asarray(k) * slope / (2.0 * w)
@@ -110,22 +123,37 @@ class SVI:
     def least_density(self) -> float:
         """The smallest g(k) for |k| <= 1.5, the neighborhood of the vertex included."""
         near = self.m + self.sigma * np.sinh(np.linspace(-5.0, 5.0, 401))
-        k = np.sort(np.concatenate([GRID, near[np.abs(near) <= 1.5]]))
-        found = self.density(k)
-        for _ in range(3):  # zoom in on the lowest points: a dip may lie between two
-            lowest = np.argsort(found)[:3]
-            low, high = k[np.maximum(lowest - 1, 0)], k[np.minimum(lowest + 1, k.size - 1)]
+        k = np.sort(np.concatenate([GRID, near[np.abs(near) <= FARTHEST_K]]))
+        density = self.density(k)
+
+        # Zoom in on the lowest points: a dip may lie between two.
+        for _ in range(3):
+            lowest = np.argsort(density)[:3]
+            low = k[np.maximum(lowest - 1, 0)]
+            high = k[np.minimum(lowest + 1, k.size - 1)]
             k = np.sort(np.linspace(low, high, 41).ravel())
-            found = self.density(k)
-        return float(np.min(found))
+            density = self.density(k)
+        return float(np.min(density))
 
 
 def build_ssvi(x: FloatArray) -> list[SVI]:
-    rho, share, gamma = (float(each) for each in x[:3])
-    eta, root = 2.0 * share / (1.0 + abs(rho)), math.sqrt(1.0 - rho**2)
+    """Return the smiles of SSVI parameters: rho, share, gamma, and the log rises of theta.
+
+    ``share`` (0 to 1) is eta as a part of its largest value, and theta, the total variance at the
+    money, is the sum of the rises up to an expiry.
+    """
+    rho, share, gamma = x[:3].tolist()
+    eta = 2.0 * share / (1.0 + abs(rho))
+    root = math.sqrt(1.0 - rho**2)
     smiles = []
     for theta in np.cumsum(np.exp(x[3:])).tolist():
         phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))
-        a, b = 0.5 * theta * (1.0 - rho**2), 0.5 * theta * phi
-        smiles.append(SVI(a, b, rho, -rho / phi, root / phi))
+        smile = SVI(
+            a=0.5 * theta * (1.0 - rho**2),
+            b=0.5 * theta * phi,
+            rho=rho,
+            m=-rho / phi,
+            sigma=root / phi,
+        )
+        smiles.append(smile)
     return smiles

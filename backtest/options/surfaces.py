@@ -27,34 +27,52 @@ MAX_AGE = 14 * DAY
 """Largest age of the last surface at the first bar of a market, in nanoseconds."""
 YEAR = YEAR_DAYS * DAY
 OF_SURFACE = ("fits", "left_out", "quotes")
+"""Tables of a surface that its smiles can be built from again."""
 
 
 def fit_snapshots(
     chain: Chain, model: Model, progress: core.Progress | None
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of all surfaces of a chain by ``snapshot``, and the ``skipped`` ones."""
-    fitted, skipped = dict[int, Surface](), []
+    surfaces: dict[int, Surface] = {}
+    skipped = []
     for k, time in enumerate(chain.times):
         try:
-            fitted[k] = Surface.fit(chain.select(time=time), model)
+            surfaces[k] = Surface.fit(chain.select(time=time), model)
         except DataError as error:
             skipped.append((time, str(error)))
         core.report_progress(progress, k + 1, len(chain.times))
-    if not fitted:
+    if not surfaces:
         raise DataError(
             f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "
             "bt.Chain.load(path).inspect() shows why"
         )
-    found = {"skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
+
+    tables = {"skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
     for name in OF_SURFACE:
-        tables = [getattr(surface, name).assign(snapshot=k) for k, surface in fitted.items()]
-        found[name] = pd.concat(tables, ignore_index=True)
-    return found
+        parts = [getattr(surface, name).assign(snapshot=k) for k, surface in surfaces.items()]
+        tables[name] = pd.concat(parts, ignore_index=True)
+    return tables
 
 
 def hash_frame(frame: pd.DataFrame) -> str:
+    """Return a hash of the rows and the names of the columns."""
+    names = json.dumps([str(name) for name in frame])
     rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
-    return hashlib.sha256(json.dumps([str(each) for each in frame]).encode() + rows).hexdigest()
+    return hashlib.sha256(names.encode() + rows).hexdigest()
+
+
+def name_cached_fits(chain: Chain, model: Model) -> str:
+    """Return the name of the folder of the fits of a chain: a hash of all that decides them."""
+    modules = (
+        *(chains, pricing, smiles, smile_fits, fitted_surface),
+        *(core.black_kernels, implied_kernels),
+    )
+    paths = [__file__, *(str(module.__file__) for module in modules)]
+    code = [Path(path).read_text(encoding="utf-8") for path in paths]
+    versions = map(core.find_version, ("numpy", "pandas"))
+    terms = (hash_frame(chain.table), chain.settlement, model)
+    return f"surfaces-{core.hash_texts(*terms, *versions, *code)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,25 +135,26 @@ class Surfaces:
 
         Fits are kept in the cache folder, by a hash of the quotes, the model and the code.
         """
-        chosen, cache = chain.select(underlying), _compile.find_lasting_folder()
+        chosen = chain.select(underlying)
         make = partial(fit_snapshots, chosen, model, progress)
-        fits = (smiles, smile_fits, fitted_surface)
-        modules = (chains, pricing, *fits, core.black_kernels, implied_kernels)
-        paths = (__file__, *(str(each.__file__) for each in modules))
-        code = (Path(each).read_text(encoding="utf-8") for each in paths)
-        versions = map(core.find_version, ("numpy", "pandas"))
-        terms = (hash_frame(chosen.table), chosen.settlement, model)
-        name = f"surfaces-{core.hash_texts(*terms, *versions, *code)}"
-        tables = make() if cache is None else core.keep_tables(cache / name, make)
-        parts = {each: tables[each].set_index("snapshot") for each in OF_SURFACE}
-        surfaces, times = list[Surface](), list[Any](chosen.times)
+        cache = _compile.find_lasting_folder()
+        if cache is None:
+            tables = make()
+        else:
+            tables = core.keep_tables(cache / name_cached_fits(chosen, model), make)
+
+        parts = {name: tables[name].set_index("snapshot") for name in OF_SURFACE}
+        times: list[Any] = list(chosen.times)
+        surfaces = []
         for k in parts["fits"].index.unique():
-            own = {each: part.loc[k:k].reset_index(drop=True) for each, part in parts.items()}
-            surfaces.append(Surface._of_tables(chosen.select(time=times[k]), model, **own))
+            snapshot = chosen.select(time=times[k])
+            own_rows = {name: part.loc[k:k].reset_index(drop=True) for name, part in parts.items()}
+            surfaces.append(Surface._from_tables(snapshot, model, **own_rows))
         return cls(tuple(surfaces), tables["skipped"])
 
     def __repr__(self) -> str:
-        first, last = self.surfaces[0], self.surfaces[-1]
+        first = self.surfaces[0]
+        last = self.surfaces[-1]
         name = f"{first.underlying}, " if first.underlying else ""
         return (
             f"Surfaces({name}{len(self.surfaces)} snapshots, {first.time:%Y-%m-%d %H:%M} to "
@@ -148,7 +167,7 @@ class Surfaces:
     @property
     def times(self) -> pd.DatetimeIndex:
         """The instants, UTC."""
-        return pd.DatetimeIndex([each.time for each in self.surfaces], name="time")
+        return pd.DatetimeIndex([surface.time for surface in self.surfaces], name="time")
 
     def at(self, time: core.TimeLike) -> Surface:
         """Return the last surface stamped at or before a time; a DataError if there is none."""
@@ -171,17 +190,20 @@ class Surfaces:
     ) -> tuple[FloatArray, FloatArray]:
         """Return forward over spot, and volatility, of a contract at some times.
 
-        ``rows`` number the surfaces in force.
+        ``rows`` number the surfaces in force. What they say of the expiry holds until the next:
+        the carry shrinks in proportion to the time that is left, the smile moves with the forward.
         """
-        left, (bases, volatilities) = (expiry - times) / YEAR, np.empty((2, len(times)))
+        years_left = (expiry - times) / YEAR
+        bases = np.empty(len(times))
+        volatilities = np.empty(len(times))
         for row in np.unique(rows):
             surface = self.surfaces[row]
             tenor = (expiry - int(self._stamps[row])) / YEAR
             here = np.flatnonzero(rows == row)
-            carry = float(surface._carry(np.float64(tenor)))
-            bases[here] = np.exp(carry * left[here] / tenor)
-            distance = np.log(strike / (spots[here] * bases[here]))
-            volatilities[here] = np.sqrt(surface._interpolate(distance, tenor) / tenor)
+            carry = float(surface._find_carry(np.float64(tenor)))
+            bases[here] = np.exp(carry * years_left[here] / tenor)
+            k = np.log(strike / (spots[here] * bases[here]))
+            volatilities[here] = np.sqrt(surface._interpolate(k, tenor) / tenor)
         return bases, volatilities
 
     def find_ages(self, times: IntArray, rows: IntArray) -> FloatArray:
@@ -190,19 +212,20 @@ class Surfaces:
 
     def is_flat_before(self, expiry: int, end: int) -> bool:
         """Return whether a surface before an expiry and ``end`` has no expiry as early as it."""
-        return any(
-            stamp < min(expiry, end) and expiry < each.fits["expiry"].iloc[0].value
-            for stamp, each in zip(self._stamps.tolist(), self.surfaces, strict=True)
-        )
+        for stamp, surface in zip(self._stamps.tolist(), self.surfaces, strict=True):
+            first_expiry = surface.fits["expiry"].iloc[0].value
+            if stamp < min(expiry, end) and expiry < first_expiry:
+                return True
+        return False
 
     @property
     def content_hash(self) -> str:
         """A hash of times, smiles and forwards."""
         content = []
-        for each in self.surfaces:
-            forwards = each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist()
-            smiles = [[*vars(smile).values()] for smile in each.smiles]
-            content.append([str(each.time), each.index, forwards, smiles])
+        for surface in self.surfaces:
+            forwards = surface.fits[["expiry", "forward"]].astype(str).to_numpy().tolist()
+            parameters = [[*vars(smile).values()] for smile in surface.smiles]
+            content.append([str(surface.time), surface.index, forwards, parameters])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def atm(self, tenor: str | float) -> pd.Series:
@@ -218,7 +241,7 @@ class Surfaces:
         return self._series("vix", tenor)
 
     def _series(self, name: Measure, tenor: str | float) -> pd.Series:
-        values = [getattr(each, name)(tenor) for each in self.surfaces]
+        values = [getattr(surface, name)(tenor) for surface in self.surfaces]
         return pd.Series(values, self.times, name=f"{name}_{tenor}")
 
     def attach(self, market: Market, tenors: Sequence[str] = ("30d",)) -> Market:
@@ -248,6 +271,8 @@ class Surfaces:
                 "tenors must be a sequence of durations such as ('30d',), got "
                 f"{core.repr_given(tenors)}"
             )
+
+        # A stamp at a close is not known at it.
         closes = market.time + market.interval
         row = self.locate(closes, "left")
         if row[-1] < 0 or closes[0] - self._stamps[-1] > MAX_AGE:
@@ -256,11 +281,12 @@ class Surfaces:
                 f"last, got bars from {core.format_time(int(closes[0]))} to "
                 f"{core.format_time(int(closes[-1]))} for {self!r}"
             )
-        columns = {
-            f"{name}_{tenor}": np.append(self._series(key, tenor), np.nan)[row]  # row -1: NaN
-            for tenor in tenors
-            for name, key in COLUMNS.items()
-        }
+
+        columns = {}
+        for tenor in tenors:
+            for name, measure in COLUMNS.items():
+                by_snapshot = np.append(self._series(measure, tenor), np.nan)
+                columns[f"{name}_{tenor}"] = by_snapshot[row]  # row -1, before the first: NaN
         columns["surface_age"] = np.where(row >= 0, self.find_ages(closes, row), np.nan)
         columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
         return market.with_columns(**columns)
