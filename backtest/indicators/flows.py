@@ -7,13 +7,8 @@ import numpy as np
 from backtest import core
 from backtest.core import FloatArray, ParameterError
 from backtest.core.code_names import pd
-from backtest.indicators.returns import (
-    OneOrMany,
-    count_needed,
-    find_decay,
-    shape_as,
-    sum_weighted,
-)
+from backtest.indicators.averages import sum_weighted
+from backtest.indicators.lanes import OneOrMany, count_needed, find_decay, shape_as
 from backtest.market import Market
 from backtest.venue import FundingTerms
 

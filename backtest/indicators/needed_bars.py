@@ -10,7 +10,17 @@ import numpy as np
 
 from backtest import core
 from backtest.core.units import DAY
-from backtest.indicators import estimators, flows, kernels, tails, trends
+from backtest.indicators import (
+    drift,
+    estimators,
+    fitted_models,
+    flows,
+    kernels,
+    lanes,
+    regimes,
+    tails,
+    trends,
+)
 from backtest.indicators import returns as r
 
 FUNDING = 8 * DAY // 24
@@ -64,7 +74,7 @@ def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
 
 
 def find_indicator(name: str) -> Callable[..., Any]:
-    modules = (r, estimators, flows, tails, trends)
+    modules = (r, estimators, fitted_models, flows, tails, trends, drift, regimes)
     found: Callable[..., Any] = next(getattr(x, name) for x in modules if hasattr(x, name))
     return found
 
@@ -85,17 +95,17 @@ def read_interval(name: str, interval: int | None) -> Interval:
 
 
 def count_volatility(settings: Settings, interval: Interval) -> int:
-    names = r.list_lanes("estimator", settings["estimator"])
-    needed = int(np.max(r.count_needed(settings["half_life"])))
+    names = lanes.list_lanes("estimator", settings["estimator"])
+    needed = int(np.max(lanes.count_needed(settings["half_life"])))
     return max(count_estimator(each, needed, interval) for each in names)
 
 
 def count_estimator(name: str, needed: int, interval: Interval) -> int:
     core.Choice(*estimators.VOLATILITY_ESTIMATORS).check("estimator", name)
     if name == "garch":
-        return estimators.FIRST_RETURNS
+        return fitted_models.FIRST_RETURNS
     if name == "har":
-        return count_days({"first": estimators.FIRST_DAYS}, interval)
+        return count_days({"first": fitted_models.FIRST_DAYS}, interval)
     # A range is one of its bar, a return one to the bar before.
     return needed if name == "ewma" else needed - 1
 
@@ -103,22 +113,22 @@ def count_estimator(name: str, needed: int, interval: Interval) -> int:
 def count_days(settings: Settings, interval: Interval) -> int:
     """Return the bars of the first day, of the longest window and of the days of the first fit."""
     first: int = core.Whole(10).check("first", settings["first"])
-    days = 1 + max(estimators.WITHOUT_PAUSE) + first
+    days = 1 + max(fitted_models.WITHOUT_PAUSE) + first
     return days * (DAY // interval()) - 1
 
 
 def count_tail(settings: Settings, _: Interval) -> int:
-    names = r.list_lanes("model", settings["model"])
-    needed = int(np.max(r.count_needed(settings["half_life"])))
-    r.check_bars("horizon", settings["horizon"])
-    lanes = np.broadcast_arrays(
-        r.read_windows(settings["window"]),
-        *r.broadcast(settings["horizon"], settings["level"]),
+    names = lanes.list_lanes("model", settings["model"])
+    needed = int(np.max(lanes.count_needed(settings["half_life"])))
+    lanes.check_bars("horizon", settings["horizon"])
+    rows = np.broadcast_arrays(
+        lanes.read_windows(settings["window"]),
+        *lanes.broadcast(settings["horizon"], settings["level"]),
     )
     found = 0
     for name in names:
         core.Choice(*tails.TAIL_MODELS).check("model", name)
-        for window, horizon, level in zip(*map(np.ndarray.tolist, lanes), strict=True):
+        for window, horizon, level in zip(*map(np.ndarray.tolist, rows), strict=True):
             is_short = (1.0 - level) * window < tails.MIN_TAIL * horizon
             bars = window - 1 + (1 if is_short else int(horizon))
             of_model = {"historical": bars, "filtered-historical": needed + bars}
@@ -127,40 +137,40 @@ def count_tail(settings: Settings, _: Interval) -> int:
 
 
 def count_window(settings: Settings, _: Interval) -> core.IntArray:
-    return r.read_windows(settings["window"])
+    return lanes.read_windows(settings["window"])
 
 
 def count_lookback(settings: Settings, _: Interval) -> core.IntArray:
-    r.check_bars("lookback", settings["lookback"])
+    lanes.check_bars("lookback", settings["lookback"])
     return np.atleast_1d(settings["lookback"]).astype(np.int64)
 
 
 def count_half_life(settings: Settings, _: Interval) -> core.IntArray:
-    return r.count_needed(settings["half_life"])
+    return lanes.count_needed(settings["half_life"])
 
 
 def count_funding(settings: Settings, interval: Interval) -> int:
     second = -(-FUNDING // interval())
-    return max(second, int(np.max(r.count_needed(settings["half_life"]))))
+    return max(second, int(np.max(lanes.count_needed(settings["half_life"]))))
 
 
 def count_atr(settings: Settings, _: Interval) -> core.IntArray:
-    r.check_bars("window", settings["window"])
+    lanes.check_bars("window", settings["window"])
     return np.atleast_1d(settings["window"]).astype(np.int64) - 1
 
 
 def count_strength(settings: Settings, interval: Interval) -> int:
     lookback = int(np.max(count_lookback(settings, interval)))
-    return max(lookback, int(np.max(r.count_needed(settings["half_life"]))))
+    return max(lookback, int(np.max(lanes.count_needed(settings["half_life"]))))
 
 
 def count_regimes(settings: Settings, _: Interval) -> int:
-    return max(kernels.WARM, int(np.max(r.count_needed(settings["half_life"]))))
+    return max(kernels.WARM, int(np.max(lanes.count_needed(settings["half_life"]))))
 
 
 def count_imbalance(settings: Settings, _: Interval) -> core.IntArray:
     """Return the bars before the last one of a half-life: each is of its own bar, as a range is."""
-    return r.count_needed(settings["half_life"]) - 1
+    return lanes.count_needed(settings["half_life"]) - 1
 
 
 def count_bars(settings: Settings, _: Interval) -> int:

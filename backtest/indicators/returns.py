@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import numpy as np
 
 from backtest import core
-from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
+from backtest.indicators import averages, lanes
+from backtest.indicators.lanes import OneOrMany
 from backtest.market import Market, find_column, place_on_bars
 
 
@@ -107,71 +106,6 @@ def find_known_bars(market: Market) -> core.IntArray:
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
-OneOrMany: TypeAlias = float | core.FloatArray
-"""Parameter of an estimator: one value, or an array of shape (k,)."""
-
-MAX_BARS = 2.0**26
-"""Longest window, 127 years of minutes."""
-
-
-def broadcast(*values: OneOrMany) -> list[core.FloatArray]:
-    """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
-    named: dict[str, Any] = {f"array_{k}": each for k, each in enumerate(values)}
-    core.check_broadcast(**named)
-    arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
-    return [np.array(array) for array in np.broadcast_arrays(*arrays)]
-
-
-def shape_as(columns: core.FloatArray, *values: Any) -> core.FloatArray:
-    """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
-    return columns if any(np.ndim(value) for value in values) else columns[:, 0]
-
-
-def list_lanes(name: str, value: Any) -> list[Any]:
-    """Return one value, or an array of shape (k,), as a list of Python objects."""
-    if np.ndim(value):
-        core.check_shape(name, value, (-1,))
-    items: list[Any] = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
-    return items
-
-
-def check_lanes(name: str, value: OneOrMany, **bounds: Any) -> None:
-    for each in list_lanes(name, value):
-        core.check_range(name, each, **bounds)
-
-
-def check_bars(name: str, value: OneOrMany, *, low: float = 1.0) -> None:
-    for each in list_lanes(name, value):
-        core.Range(low, MAX_BARS, "bars").check(name, each, whole=True)
-
-
-def read_windows(window: OneOrMany) -> core.IntArray:
-    check_bars("window", window, low=2.0)
-    return np.atleast_1d(window).astype(np.int64)
-
-
-def find_decay(half_life: OneOrMany) -> core.FloatArray:
-    """Return the weight of a bar relative to the next one, 2^(-1 / half_life), of shape (k,)."""
-    check_lanes("half_life", half_life, low=0.0, open_low=True)
-    return np.array([0.5 ** (1.0 / float(bars)) for bars in list_lanes("half_life", half_life)])
-
-
-FOREVER = 2.0**62
-"""Bars that no market has."""
-
-
-def count_needed(half_life: OneOrMany) -> core.IntArray:
-    """Return the returns from which on an estimate is known, (k,): a half-life of them, at least 2.
-
-    After fewer, the weights of what came before them would be more than half of the whole. An
-    infinite half-life weighs all alike, so it needs only two.
-    """
-    check_lanes("half_life", half_life, low=0.0, open_low=True)
-    bars = np.array(list_lanes("half_life", half_life), dtype=np.float64)
-    bars[np.isinf(bars)] = 2.0
-    return np.clip(np.ceil(bars), 2.0, FOREVER).astype(np.int64)
-
-
 @core.checked
 def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     """Return the exponentially weighted mean of the funding rates settled so far, per year.
@@ -197,18 +131,12 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     rows = np.arange(n)
     last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
     columns = []
-    for decay, bars in zip(find_decay(half_life).tolist(), count_needed(half_life), strict=True):
-        paid, time = (sum_weighted(each, decay) for each in sums)
+    for decay, bars in zip(
+        lanes.find_decay(half_life).tolist(), lanes.count_needed(half_life), strict=True
+    ):
+        paid, time = (averages.sum_weighted(each, decay) for each in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             forecast = np.append(paid / time, np.nan)[last]
         is_cold = rows - first < bars if len(first) else np.ones(n, np.bool_)
         columns.append(np.where(is_cold, np.nan, forecast))
-    return shape_as(np.stack(columns, axis=1), half_life)
-
-
-def sum_weighted(values: core.FloatArray, decay: float) -> core.FloatArray:
-    """Return sum_i decay^(t - i) x_i at each t; the decay of an endless half-life is 1."""
-    if decay == 1.0:
-        return np.cumsum(values)
-    sums: core.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
-    return sums
+    return lanes.shape_as(np.stack(columns, axis=1), half_life)

@@ -17,10 +17,11 @@ import numpy as np
 from backtest._compile import compile_module
 from backtest.core import Choice, FloatArray, IntArray, ParameterError, checked, parse_duration
 from backtest.core.units import DAY, MINUTE, YEAR_DAYS
-from backtest.indicators import kernels
+from backtest.indicators import averages, kernels, lanes
 from backtest.indicators import returns as r
-from backtest.indicators.estimators import ewma_deviation, volatility
-from backtest.indicators.returns import OneOrMany
+from backtest.indicators.averages import ewma_deviation
+from backtest.indicators.estimators import volatility
+from backtest.indicators.lanes import OneOrMany
 from backtest.margin import find_touch_factor, touch_probability
 from backtest.market import SESSIONS, Market, bars_per_year, count_bars_per_year
 
@@ -82,27 +83,27 @@ def tail_losses(
     for Value-at-Risk, J. Risk 1(1); Barone-Adesi, Giannopoulos and Vosper (1999), VaR without
     Correlations for Portfolios of Derivative Securities, J. Futures Markets 19(5).
     """
-    r.check_lanes("level", level, low=0.5, high=1.0, open_low=True, open_high=True)
-    r.check_bars("horizon", horizon)
-    r.check_bars("window", window, low=2.0)
-    r.check_lanes("half_life", half_life, low=0.0, open_low=True)
+    lanes.check_lanes("level", level, low=0.5, high=1.0, open_low=True, open_high=True)
+    lanes.check_bars("horizon", horizon)
+    lanes.check_bars("window", window, low=2.0)
+    lanes.check_lanes("half_life", half_life, low=0.0, open_low=True)
     names, levels, bars, windows, half_lives = np.broadcast_arrays(
         np.atleast_1d(np.asarray(model, dtype=object)),
-        *r.broadcast(level, horizon, window, half_life),
+        *lanes.broadcast(level, horizon, window, half_life),
     )
     value, shortfall = np.empty((2, market.n_bars, len(names)))
     is_scaled, scales = names != "historical", np.empty((market.n_bars, len(names)))
     if is_scaled.any():
         scales[:, is_scaled] = ewma_deviation(r.long_returns(market), half_lives[is_scaled], 1.0)
     tails: dict[tuple[object, ...], Tail] = {}
-    lanes = zip(names.tolist(), levels.tolist(), bars.tolist(), windows.tolist(),
+    rows = zip(names.tolist(), levels.tolist(), bars.tolist(), windows.tolist(),
                 half_lives.tolist(), strict=True)  # fmt: skip
-    for j, lane in enumerate(lanes):
+    for j, lane in enumerate(rows):
         if lane not in tails:
             tails[lane] = _find_tail(market, *lane[:4], scales[:, j])
         value[:, j], shortfall[:, j] = tails[lane]
     given = (model, level, horizon, window, half_life)
-    return Tail(r.shape_as(value, *given), r.shape_as(shortfall, *given))
+    return Tail(lanes.shape_as(value, *given), lanes.shape_as(shortfall, *given))
 
 
 def _find_tail(
@@ -186,15 +187,15 @@ def forecast_reach(
     -----
     :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
-    r.check_lanes("probability", probability, low=0.0, high=1.0)
-    r.check_lanes("horizon", horizon, low=0.0, high=r.MAX_BARS, open_low=True)
-    chances, bars, degrees = r.broadcast(probability, horizon, degrees_of_freedom)
+    lanes.check_lanes("probability", probability, low=0.0, high=1.0)
+    lanes.check_lanes("horizon", horizon, low=0.0, high=lanes.MAX_BARS, open_low=True)
+    chances, bars, degrees = lanes.broadcast(probability, horizon, degrees_of_freedom)
     factor = find_touch_factor(chances, degrees) * np.sqrt(bars)
     sigma = volatility(market, estimator, half_life)
     per_bar = sigma.reshape(market.n_bars, -1) / np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
     with np.errstate(invalid="ignore"):
         columns = np.ascontiguousarray(per_bar * factor)
-    return r.shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
+    return lanes.shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
 
 
 HALF_LIFE = "3d"
@@ -232,11 +233,11 @@ def forecast_volatility(
         return np.empty(0), trail
     half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
     decay = 0.5 ** (1.0 / half_life)
-    needed = int(r.count_needed(half_life)[0])
+    needed = int(lanes.count_needed(half_life)[0])
     returns = np.diff(np.log(np.append(trail[2], close)))
     parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
     weighted, weight = (
-        r.sum_weighted(np.append(before, part), decay)[1:]
+        averages.sum_weighted(np.append(before, part), decay)[1:]
         for part, before in zip(parts, trail, strict=False)
     )
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))

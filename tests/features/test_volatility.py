@@ -14,9 +14,10 @@ from backtest._compile.kernels import compile_module
 from backtest.indicators import (
     TAIL_MODELS,
     WEIGHTED_ESTIMATORS,
+    averages,
     close_to_close_volatility,
-    estimators,
     ewma_volatility,
+    fitted_models,
     forecast_reach,
     funding_forecast,
     garch_volatility,
@@ -32,12 +33,8 @@ from backtest.indicators import (
     trend_strength,
     volatility,
 )
-from backtest.indicators.estimators import (
-    GarchFit,
-    fit_garch,
-    garman_klass_variance,
-    parkinson_variance,
-)
+from backtest.indicators.fitted_models import GarchFit, fit_garch
+from backtest.indicators.ranges import garman_klass_variance, parkinson_variance
 from tests import kit
 from tests.features.test_features import flipping, market_of, sessions_market
 
@@ -156,13 +153,13 @@ def long_market() -> Market:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of returns that models are fitted to, where none has been kept."""
     found: list[int] = []
-    monkeypatch.setattr(estimators, "_kept", {})
+    monkeypatch.setattr(fitted_models, "_kept", {})
 
     def fit(returns: np.ndarray) -> GarchFit | None:
         found.append(len(returns))
         return fit_garch(returns)
 
-    monkeypatch.setattr(estimators, "fit_garch", fit)
+    monkeypatch.setattr(fitted_models, "fit_garch", fit)
     return found
 
 
@@ -202,14 +199,14 @@ def test_where_a_fit_fails_the_one_before_stays(
     long_market: Market, monkeypatch: pytest.MonkeyPatch
 ):
     """At 1000 none converges, so nothing is known; at 1210 the fit of 1100 stays."""
-    monkeypatch.setattr(estimators, "_kept", {})
+    monkeypatch.setattr(fitted_models, "_kept", {})
     whole = garch_volatility(long_market)
-    estimators._kept.clear()
+    fitted_models._kept.clear()
 
     def fit(returns):
         return None if len(returns) in (1000, 1210) else fit_garch(returns)
 
-    monkeypatch.setattr(estimators, "fit_garch", fit)
+    monkeypatch.setattr(fitted_models, "fit_garch", fit)
     found = garch_volatility(long_market)
     assert np.isnan(found[:1100]).all()
     assert found[1100:1210].tobytes() == whole[1100:1210].tobytes()
@@ -469,7 +466,7 @@ def test_only_ranges_are_calibrated():
 @pytest.mark.parametrize("half_life", [1.0, 20.0, 5_000.0])
 def test_covariances_at_wanted_bars_are_those_of_pandas(half_life, monkeypatch):
     """Blocks of bars carry one state on; a bar with an unknown return only ages the others."""
-    monkeypatch.setattr(estimators, "MAX_PRODUCTS", 9 * 64)
+    monkeypatch.setattr(averages, "MAX_PRODUCTS", 9 * 64)
     returns = np.random.default_rng(3).normal(0.0, 0.01, (1_000, 3))
     returns[:4, 2] = np.nan
     returns[500:520, 0] = np.nan
@@ -478,7 +475,7 @@ def test_covariances_at_wanted_bars_are_those_of_pandas(half_life, monkeypatch):
     known = np.where(is_known, returns, np.nan)
     products = (known[:, :, None] * known[:, None, :]).reshape(1_000, 9)
     expected = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()[wanted]
-    blocks = list(estimators.walk_covariances(returns, half_life, wanted))
+    blocks = list(averages.walk_covariances(returns, half_life, wanted))
     assert [block.first for block in blocks] == np.cumsum([0, *map(len_of, blocks[:-1])]).tolist()
     found = np.concatenate([block.values for block in blocks])
     np.testing.assert_allclose(found.reshape(-1, 9), expected, rtol=1e-12, atol=1e-20)

@@ -1,0 +1,120 @@
+"""Averages over bars that other indicators are built on: weighted, rolling, and covariances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest import _compile, core
+from backtest.core.code_names import pd
+from backtest.indicators import kernels, lanes
+from backtest.indicators.lanes import OneOrMany
+
+
+def ewma_deviation(
+    returns: core.FloatArray, half_life: OneOrMany, scale: float | core.FloatArray
+) -> core.FloatArray:
+    """Return roots of weighted means of squares, (n_bars, k); the first return does not count.
+
+    ``returns`` has shape (n_bars,), or (n_bars, k) of paths.
+    """
+    scales = np.array(np.broadcast_to(scale, len(returns)))
+    squares = np.atleast_2d(returns.T).T ** 2
+    out = np.empty((len(squares), max(np.size(half_life), squares.shape[1])))
+    out[:1] = np.nan
+    weighted_root(squares[1:], half_life, scales[1:], out[1:])
+    return out
+
+
+def weighted_root(
+    squares: core.FloatArray,
+    half_life: OneOrMany,
+    scale: core.FloatArray,
+    out: core.FloatArray | None = None,
+) -> core.FloatArray:
+    """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k).
+
+    They are written into ``out`` if it is given; NaN until as many squares as the half-life.
+    ``squares`` has shape (n_bars,) or (n_bars, k).
+    """
+    squares = np.ascontiguousarray(np.atleast_2d(squares.T).T)
+    k = max(np.size(half_life), squares.shape[1])
+    out = np.empty((len(squares), k)) if out is None else out
+    decay = np.array(np.broadcast_to(lanes.find_decay(half_life), k))
+    needed = np.array(np.broadcast_to(lanes.count_needed(half_life), k))
+    kept = np.zeros((2, k))
+    _compile.compile_module(kernels).ewma_lanes(squares, decay, needed, scale, kept, out)
+    return np.sqrt(out, out=out)
+
+
+def roll_moments(
+    values: core.FloatArray, windows: core.IntArray
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return means and deviations (ddof 1) of the last values, of shape (n_bars, k) each."""
+    mean, deviation = np.empty((2, len(values), len(windows)))
+    series = pd.Series(values)
+    for j, window in enumerate(windows.tolist()):
+        rolling = series.rolling(window)
+        mean[:, j], deviation[:, j] = rolling.mean(), rolling.std()
+    return mean, deviation
+
+
+def sum_weighted(values: core.FloatArray, decay: float) -> core.FloatArray:
+    """Return sum_i decay^(t - i) x_i at each t; the decay of an endless half-life is 1."""
+    if decay == 1.0:
+        return np.cumsum(values)
+    sums: core.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
+    return sums
+
+
+MAX_PRODUCTS = 1_000_000
+"""Products of returns held at once: 8 MB."""
+MAX_HALVINGS = 200.0
+"""How many half-lives a block has: its weights grow by 2^200 at most, far below the largest."""
+
+
+class Covariances(NamedTuple):
+    """Covariances (k, n, n) at the wanted bars ``first`` and later, counted among the wanted."""
+
+    first: int
+    values: core.FloatArray
+
+
+def walk_covariances(
+    returns: core.FloatArray, half_life: float, wanted: core.IntArray
+) -> Iterator[Covariances]:
+    """Yield the covariances of returns (n_bars, n) at the ``wanted`` bars, which rise, in order.
+
+    Exponentially weighted means of products, about zero; NaN before the first bar at which all
+    returns are known, and bars at which one is not known only age the others. Memory is bounded
+    by a block of bars, whatever their number.
+    """
+    n_bars, n = returns.shape
+    decay = 0.5 ** (1.0 / half_life)
+    block = max(1, min(MAX_PRODUCTS // n**2, int(MAX_HALVINGS * half_life)))
+    total = np.zeros((n, n))
+    weight = 0.0
+
+    for start in range(0, n_bars, block):
+        rows = returns[start : start + block]
+        is_known: core.BoolArray = np.all(np.isfinite(rows), axis=1)
+        rows = np.where(is_known[:, None], rows, 0.0)
+
+        # Weights relative to the last bar before the block: they grow, and ``age`` scales back.
+        age = decay ** np.arange(1.0, len(rows) + 1.0)
+        growth = is_known / age
+        weights = age * (weight + np.cumsum(growth))
+        products = (growth[:, None] * rows)[:, :, None] * rows[:, None, :]
+        sums = np.cumsum(products, axis=0)
+
+        first, last = np.searchsorted(wanted, (start, start + len(rows)))
+        picked = wanted[first:last] - start
+        if len(picked):
+            weighted = age[picked, None, None] * (total + sums[picked])
+            with np.errstate(invalid="ignore"):
+                yield Covariances(int(first), weighted / weights[picked, None, None])
+
+        total = age[-1] * (total + sums[-1])
+        weight = float(weights[-1])

@@ -1,0 +1,188 @@
+"""Volatility by models that are fitted to the past: GARCH, and the heterogeneous autoregression."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest import _compile, core
+from backtest.core.one_thread import one_thread
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.indicators import kernels
+from backtest.indicators import returns as r
+from backtest.market import SESSIONS, Market, bars_per_year
+
+FIRST_RETURNS = 1000
+"""Returns of the first fit: fewer do not determine the persistence."""
+SCALE = 10.0
+"""Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
+BACKCAST = 75
+"""Returns whose weighted mean square stands in for the past before the first return."""
+MAX_KEPT = 10_000
+"""Fits kept in memory; each is three numbers."""
+
+
+class GarchFit(NamedTuple):
+    """Parameters of h_{t+1} = omega + alpha e_t^2 + beta h_t; ``omega`` is a variance per bar."""
+
+    omega: float
+    alpha: float
+    beta: float
+
+
+@core.checked
+def garch_volatility(
+    market: Market, *, first: int = FIRST_RETURNS, growth: float = 0.1
+) -> core.FloatArray:
+    """Return the volatility that a GARCH(1,1) forecasts for the next bar.
+
+    Only closes count. ``first``: returns in the first fit, at least 100. ``growth``: growth of the
+    number of returns from one fit to the next, over 0 and up to 10: with 0.1, fits are at bars
+    1000, 1100, 1210 and so on, counted from the start of the market. The result (n_bars,) is per
+    sqrt(year); NaN until the first fit, after ``first`` returns.
+
+    Notes
+    -----
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + alpha r_t^2 + beta h_t, r the log returns with mean 0,
+    A the bars per year. Parameters by maximum likelihood with normal innovations (``arch``) on all
+    returns up to the bar of the fit. If the optimizer does not converge, the last ones stay in
+    force. Source: Bollerslev (1986), Generalized Autoregressive Conditional Heteroskedasticity,
+    J. Econometrics 31(3).
+    """
+    first = core.Whole(100).check("first", first)
+    core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
+    returns = r.log_returns(market)
+    squares, variance = returns**2, np.full(market.n_bars, np.nan)
+    bars, backcast = [], find_backcast(squares[1:])
+    while first < market.n_bars:
+        bars.append(first)
+        first += max(1, int(growth * first))
+    spans = pairwise([*bars, market.n_bars])
+    for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
+        if fit is not None:
+            weights = np.array([fit.omega, fit.alpha, fit.beta])
+            _compile.compile_module(kernels).filter_variance(
+                squares[:stop], weights, backcast, bar, variance[:stop]
+            )
+    return np.sqrt(variance * bars_per_year(market))
+
+
+def find_backcast(squares: core.FloatArray) -> float:
+    weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
+    return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
+
+
+_kept: dict[bytes, GarchFit | None] = {}
+
+
+def _fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
+    digest, seen, last = hashlib.blake2b(), 1, None
+    for bar in bars:
+        digest.update(returns[seen : bar + 1].tobytes())
+        seen = bar + 1
+        key = digest.copy().digest()
+        if key not in _kept:
+            if len(_kept) >= MAX_KEPT:
+                _kept.clear()
+            _kept[key] = fit_garch(returns[1:seen])
+        last = _kept.get(key) or last
+        yield last
+
+
+def fit_garch(returns: core.FloatArray) -> GarchFit | None:
+    """Fit a GARCH(1,1) to returns of shape (n,) with mean 0; None if it does not converge."""
+    deviation = float(np.std(returns))
+    if not deviation > 0.0:
+        return None
+    scale = SCALE / deviation
+    model = core.arch.arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
+    with one_thread(), np.errstate(all="ignore"):  # it may try parameters without a likelihood
+        result = model.fit(disp="off", show_warning=False)
+    omega, alpha, beta = (float(each) for each in result.params)
+    fit = GarchFit(omega / scale**2, alpha, beta)
+    is_good = result.convergence_flag == 0 and bool(np.isfinite(fit).all())
+    return fit if is_good else None
+
+
+FIRST_DAYS = 100
+"""Days of the first fit of a heterogeneous autoregression."""
+WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
+"""Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
+
+
+@core.checked
+def har_volatility(market: Market, *, first: int = FIRST_DAYS) -> core.FloatArray:
+    """Return the volatility that the heterogeneous autoregression forecasts for the next day.
+
+    Bars must be shorter than a day. ``first``: days in the first fit, at least 10.
+    Of shape (n_bars,), per sqrt(year), from the end of a day until the end of the next; NaN until
+    the first fit, after ``first`` + 30 whole days (22 in a market with sessions).
+
+    Notes
+    -----
+    sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
+    UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
+    sessions), D the days in a year (365, or 252); b by least squares, every day anew, on all days
+    that were followed by another. The move from the previous close counts toward the day. The first
+    day does not count, since it may have begun before the market. Least squares may give negative
+    forecasts, so a forecast is clipped to the range of past realised variances. Source: Corsi
+    (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics
+    7(2).
+    """
+    first = core.Whole(10).check("first", first)
+    if market.interval >= DAY:
+        raise core.DataError(
+            "har_volatility needs bars shorter than a day, got bars of "
+            f"{core.format_duration(market.interval)}"
+        )
+    day = market.time // DAY
+    number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
+    is_over = (market.time + market.interval) // DAY > day
+    squares = r.log_returns(market) ** 2
+    squares[0] = 0.0
+    sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
+    whole = sums[1 : int(number[-1] + is_over[-1])]  # realised variances of whole days
+    lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
+    forecasts = np.append(np.nan, forecast_har(whole, lengths, first))
+    found: core.FloatArray = forecasts[np.maximum(number - 1 + is_over, 0)]
+    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
+
+
+def forecast_har(
+    variance: core.FloatArray, lengths: tuple[int, ...], first: int
+) -> core.FloatArray:
+    """Return the forecast at the end of each day for the next, (n_days,), given their variances."""
+    forecasts, month = np.full(len(variance), np.nan), max(lengths)
+    start = month - 1 + first
+    if len(variance) <= start:
+        return forecasts
+    whole = len(variance) - month + 1
+    windows = [  # each is summed anew: a running sum would carry the errors of all days before
+        sum(variance[month - 1 - back :][:whole] for back in range(length)) / length
+        for length in lengths
+    ]
+    inputs = np.column_stack([np.ones(whole), *windows])
+    fits = fit_expanding(inputs[:-1], variance[month:], first)
+    predicted = np.sum(fits * inputs[first:], axis=1)
+    low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
+    forecasts[start:] = np.minimum(np.maximum(predicted, low[start:]), high[start:])
+    return forecasts
+
+
+def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int) -> core.FloatArray:
+    """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
+
+    Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
+    """
+    scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
+    scaled = inputs / scale
+    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
+    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
+    with one_thread():
+        inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
+    fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)
+    return np.asarray(fits / scale)
