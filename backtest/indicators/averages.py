@@ -39,13 +39,14 @@ def weighted_root(
     They are written into ``out`` if it is given; NaN until as many squares as the half-life.
     ``squares`` has shape (n_bars,) or (n_bars, k).
     """
-    squares = np.ascontiguousarray(np.atleast_2d(squares.T).T)
-    k = max(np.size(half_life), squares.shape[1])
-    out = np.empty((len(squares), k)) if out is None else out
+    columns = np.ascontiguousarray(np.atleast_2d(squares.T).T)
+    k = max(np.size(half_life), columns.shape[1])
     decay = np.array(np.broadcast_to(lanes.find_decay(half_life), k))
     needed = np.array(np.broadcast_to(lanes.count_needed(half_life), k))
-    kept = np.zeros((2, k))
-    _compile.compile_module(kernels).ewma_lanes(squares, decay, needed, scale, kept, out)
+    scratch = np.zeros((2, k))
+    if out is None:
+        out = np.empty((len(columns), k))
+    _compile.compile_module(kernels).ewma_lanes(columns, decay, needed, scale, scratch, out)
     return np.sqrt(out, out=out)
 
 
@@ -53,12 +54,14 @@ def roll_moments(
     values: core.FloatArray, windows: core.IntArray
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return means and deviations (ddof 1) of the last values, of shape (n_bars, k) each."""
-    mean, deviation = np.empty((2, len(values), len(windows)))
     series = pd.Series(values)
+    means = np.empty((len(values), len(windows)))
+    deviations = np.empty((len(values), len(windows)))
     for j, window in enumerate(windows.tolist()):
         rolling = series.rolling(window)
-        mean[:, j], deviation[:, j] = rolling.mean(), rolling.std()
-    return mean, deviation
+        means[:, j] = rolling.mean()
+        deviations[:, j] = rolling.std()
+    return means, deviations
 
 
 def sum_weighted(values: core.FloatArray, decay: float) -> core.FloatArray:

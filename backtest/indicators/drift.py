@@ -117,7 +117,8 @@ def expect_loss(t_values: FloatArray, fraction: FloatArray, depth: float) -> Flo
         gap = slope - steady
 
         # Each form of exp(gap^2 / 2) Phi(-gap) where it neither overflows nor cancels.
-        of_large = np.exp(-0.5 * steady**2) * 0.5 * special.erfcx(np.maximum(gap, 0.0) / ROOT_TWO)
+        scaled = special.erfcx(np.maximum(gap, 0.0) / ROOT_TWO)
+        of_large = np.exp(-0.5 * steady**2) * 0.5 * scaled
         of_small = np.exp(0.5 * slope * (slope - 2.0 * steady)) * special.ndtr(-gap)
         return np.asarray(special.ndtr(-steady) + np.where(gap > 0.0, of_large, of_small))
 

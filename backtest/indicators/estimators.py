@@ -19,7 +19,7 @@ from backtest.indicators.lanes import OneOrMany
 from backtest.indicators.ranges import (
     RANGE_ESTIMATORS,
     Estimator,
-    _average,
+    average_ranges,
     garman_klass_variance,
     measure_range_ratio,
     parkinson_variance,
@@ -29,6 +29,8 @@ from backtest.market import Market, bars_per_year
 
 WEIGHTED_ESTIMATORS = ("ewma", *RANGE_ESTIMATORS)
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "har")
+MAX_IMPLIED = 10.0
+"""Largest implied volatility per sqrt(year): above it the column is in percent."""
 
 
 @core.checked
@@ -74,17 +76,20 @@ def volatility(
     half_lives = np.array(lanes.list_lanes("half_life", half_life), dtype=np.float64)
     names, half_lives, _ = np.broadcast_arrays(names, half_lives, market.close[0])
     lanes.find_decay(half_lives)  # also those of models that ignore it are checked
-    columns, chosen = np.empty((market.n_bars, len(names))), dict.fromkeys(names.tolist())
-    for name in chosen:
-        chosen_lanes = np.flatnonzero(names == name)
+
+    columns = np.empty((market.n_bars, len(names)))
+    different = dict.fromkeys(names.tolist())
+    for name in different:
+        is_of_name = np.flatnonzero(names == name)
         estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
-        found = estimate(market, half_lives[chosen_lanes])
+        estimates = estimate(market, half_lives[is_of_name])
         if calibrate:
-            found = found * measure_range_ratio(market, name, half_lives[chosen_lanes])
-        if len(chosen) == 1:  # to write all columns by their numbers is slow
-            columns = found
+            estimates = estimates * measure_range_ratio(market, name, half_lives[is_of_name])
+        # To write all columns by their numbers is slow.
+        if len(different) == 1:
+            columns = estimates
         else:
-            columns[:, chosen_lanes] = found
+            columns[:, is_of_name] = estimates
     return lanes.shape_as(columns, estimator, half_life, market.close[0])
 
 
@@ -141,16 +146,18 @@ def volatility_feedback(
     lanes.check_lanes("target", target, low=0.0, open_low=True)
     lanes.check_lanes("gain", gain, low=0.0, high=1.0)
     lanes.check_lanes("power", power)
-    if np.shape(sigma)[:1] != (market.n_bars,):
+    n_bars = market.n_bars
+    if np.shape(sigma)[:1] != (n_bars,):
         raise core.ParameterError(
-            f"sigma must have one number per bar, {market.n_bars}, got an array of shape "
-            f"{np.shape(sigma)}"
+            f"sigma must have one number per bar, {n_bars}, got an array of shape {np.shape(sigma)}"
         )
-    forecasts = np.asarray(sigma, dtype=np.float64).reshape(market.n_bars, -1)
-    columns = lanes.broadcast(target, power, gain, half_life, forecasts[0], market.close[0])
-    targets, powers, gains, half_lives, _, _ = columns
-    shape = (market.n_bars, len(targets))
-    returns = r.log_returns(market).reshape(market.n_bars, -1)
+
+    forecasts = np.asarray(sigma, dtype=np.float64).reshape(n_bars, -1)
+    targets, powers, gains, half_lives, _, _ = lanes.broadcast(
+        target, power, gain, half_life, forecasts[0], market.close[0]
+    )
+    shape = (n_bars, len(targets))
+    returns = r.log_returns(market).reshape(n_bars, -1)
     factor = np.empty(shape)
     _compile.compile_module(kernels).feedback_lanes(
         np.ascontiguousarray(returns),
@@ -160,11 +167,11 @@ def volatility_feedback(
         gains,
         lanes.find_decay(half_lives),
         lanes.count_needed(half_lives),
-        np.array(np.broadcast_to(bars_per_year(market), market.n_bars)),
+        np.array(np.broadcast_to(bars_per_year(market), n_bars)),
         factor,
     )
-    shaping = (target, gain, half_life, power, np.asarray(sigma)[0], market.close[0])
-    return lanes.shape_as(factor, *shaping)
+    first_sigma = np.asarray(sigma)[0]
+    return lanes.shape_as(factor, target, gain, half_life, power, first_sigma, market.close[0])
 
 
 @core.checked
@@ -191,35 +198,39 @@ def implied_volatility(market: Market) -> core.FloatArray:
     Per sqrt(year), as a fraction; NaN where it is unknown. Raises DataError if there is no such
     column, or a value is negative or over 10 (in percent).
     """
-    name, most = "implied_volatility", 10.0
+    name = "implied_volatility"
     if name not in market.columns:
         raise core.DataError(
             f"market must have a column {name!r}, has {', '.join(market.columns) or 'none'}; "
             f"market.with_columns({name}="
             "dvol.shift(1).reindex(market.times, method='ffill') / 100) adds it"
         )
+
     column = market.columns[name]
-    wrong = np.flatnonzero((column < 0.0) | (column > most))
+    wrong = np.flatnonzero((column < 0.0) | (column > MAX_IMPLIED))
     if wrong.size:
         raise core.DataError(
-            f"{name} must be a fraction per sqrt(year), from 0 to {most:g}, got "
+            f"{name} must be a fraction per sqrt(year), from 0 to {MAX_IMPLIED:g}, got "
             f"{column[wrong[0]]:g} at {core.format_time(int(market.time[wrong[0]]))} UTC, "
             f"{wrong.size} of {market.n_bars} bars; divide per cent by 100"
         )
     return column
 
 
-def _repeat(forecast: Callable[[Market], core.FloatArray]) -> Estimator:
-    return lambda market, half_lives: np.repeat(
-        forecast(market)[:, np.newaxis], len(half_lives), axis=1
-    )
+def repeat_for_lanes(forecast: Callable[[Market], core.FloatArray]) -> Estimator:
+    """Return the estimator of a model that ignores the half-life: one column for all lanes."""
+
+    def estimate(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
+        return np.repeat(forecast(market)[:, np.newaxis], len(half_lives), axis=1)
+
+    return estimate
 
 
 ESTIMATES: dict[str, Estimator] = {
     "ewma": ewma_volatility,
-    "parkinson": _average(parkinson_variance),
-    "garman-klass": _average(garman_klass_variance),
+    "parkinson": average_ranges(parkinson_variance),
+    "garman-klass": average_ranges(garman_klass_variance),
     "yang-zhang": yang_zhang_volatility,
-    "garch": _repeat(garch_volatility),
-    "har": _repeat(har_volatility),
+    "garch": repeat_for_lanes(garch_volatility),
+    "har": repeat_for_lanes(har_volatility),
 }

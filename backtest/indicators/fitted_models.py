@@ -55,23 +55,26 @@ def garch_volatility(
     """
     first = core.Whole(100).check("first", first)
     core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
-    returns = r.log_returns(market)
-    squares, variance = returns**2, np.full(market.n_bars, np.nan)
-    bars, backcast = [], find_backcast(squares[1:])
+    fit_bars = []
     while first < market.n_bars:
-        bars.append(first)
+        fit_bars.append(first)
         first += max(1, int(growth * first))
-    spans = pairwise([*bars, market.n_bars])
-    for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
+
+    returns = r.log_returns(market)
+    squares = returns**2
+    backcast = find_backcast(squares[1:])
+    variance = np.full(market.n_bars, np.nan)
+    filter_variance = _compile.compile_module(kernels).filter_variance
+    spans = pairwise([*fit_bars, market.n_bars])
+    for fit, (bar, stop) in zip(fit_all(returns, fit_bars), spans, strict=True):
         if fit is not None:
-            weights = np.array([fit.omega, fit.alpha, fit.beta])
-            _compile.compile_module(kernels).filter_variance(
-                squares[:stop], weights, backcast, bar, variance[:stop]
-            )
+            parameters = np.array([fit.omega, fit.alpha, fit.beta])
+            filter_variance(squares[:stop], parameters, backcast, bar, variance[:stop])
     return np.sqrt(variance * bars_per_year(market))
 
 
 def find_backcast(squares: core.FloatArray) -> float:
+    """Return the weighted mean of the first squares, which stands in for the past before them."""
     weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
     return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
 
@@ -79,16 +82,22 @@ def find_backcast(squares: core.FloatArray) -> float:
 _kept: dict[bytes, GarchFit | None] = {}
 
 
-def _fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
-    digest, seen, last = hashlib.blake2b(), 1, None
+def fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
+    """Yield the fit in force at each bar, that of the returns up to it; None before the first.
+
+    Fits are kept by a hash of the returns, which grows from one bar to the next.
+    """
+    digest = hashlib.blake2b()
+    last: GarchFit | None = None
+    stop = 1
     for bar in bars:
-        digest.update(returns[seen : bar + 1].tobytes())
-        seen = bar + 1
+        digest.update(returns[stop : bar + 1].tobytes())
+        stop = bar + 1
         key = digest.copy().digest()
         if key not in _kept:
             if len(_kept) >= MAX_KEPT:
                 _kept.clear()
-            _kept[key] = fit_garch(returns[1:seen])
+            _kept[key] = fit_garch(returns[1:stop])
         last = _kept.get(key) or last
         yield last
 
@@ -98,19 +107,23 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
     deviation = float(np.std(returns))
     if not deviation > 0.0:
         return None
+
     scale = SCALE / deviation
     model = core.arch.arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
     with one_thread(), np.errstate(all="ignore"):  # it may try parameters without a likelihood
         result = model.fit(disp="off", show_warning=False)
-    omega, alpha, beta = (float(each) for each in result.params)
+
+    omega, alpha, beta = map(float, result.params)
     fit = GarchFit(omega / scale**2, alpha, beta)
-    is_good = result.convergence_flag == 0 and bool(np.isfinite(fit).all())
-    return fit if is_good else None
+    if result.convergence_flag != 0 or not np.isfinite(fit).all():
+        return None
+    return fit
 
 
 FIRST_DAYS = 100
 """Days of the first fit of a heterogeneous autoregression."""
-WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
+WITHOUT_PAUSE = (1, 7, 30)
+WITH_SESSIONS = (1, 5, 22)
 """Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
 
 
@@ -140,36 +153,47 @@ def har_volatility(market: Market, *, first: int = FIRST_DAYS) -> core.FloatArra
             f"{core.format_duration(market.interval)}"
         )
     day = market.time // DAY
-    number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
+    day_number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
     is_over = (market.time + market.interval) // DAY > day
+
+    # Realized variances of whole days: the first may have begun before, the last may go on.
     squares = r.log_returns(market) ** 2
     squares[0] = 0.0
-    sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
-    whole = sums[1 : int(number[-1] + is_over[-1])]  # realised variances of whole days
+    sums = np.bincount(day_number, weights=squares).astype(np.float64, copy=False)
+    whole_days = sums[1 : int(day_number[-1] + is_over[-1])]
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
-    forecasts = np.append(np.nan, forecast_har(whole, lengths, first))
-    found: core.FloatArray = forecasts[np.maximum(number - 1 + is_over, 0)]
-    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
+
+    # The forecast in force at a bar is that of the last day that is over.
+    forecasts = np.append(np.nan, forecast_har(whole_days, lengths, first))
+    daily: core.FloatArray = forecasts[np.maximum(day_number - 1 + is_over, 0)]
+    days_per_year = SESSIONS if market.sessions else YEAR_DAYS
+    return np.sqrt(daily * days_per_year)
 
 
 def forecast_har(
     variance: core.FloatArray, lengths: tuple[int, ...], first: int
 ) -> core.FloatArray:
     """Return the forecast at the end of each day for the next, (n_days,), given their variances."""
-    forecasts, month = np.full(len(variance), np.nan), max(lengths)
+    forecasts = np.full(len(variance), np.nan)
+    month = max(lengths)
     start = month - 1 + first
     if len(variance) <= start:
         return forecasts
-    whole = len(variance) - month + 1
-    windows = [  # each is summed anew: a running sum would carry the errors of all days before
-        sum(variance[month - 1 - back :][:whole] for back in range(length)) / length
-        for length in lengths
-    ]
-    inputs = np.column_stack([np.ones(whole), *windows])
+
+    # Each window is summed anew: a running sum would carry the errors of all days before.
+    n_rows = len(variance) - month + 1
+    windows = []
+    for length in lengths:
+        sums = sum(variance[month - 1 - back :][:n_rows] for back in range(length))
+        windows.append(sums / length)
+    inputs = np.column_stack([np.ones(n_rows), *windows])
     fits = fit_expanding(inputs[:-1], variance[month:], first)
     predicted = np.sum(fits * inputs[first:], axis=1)
-    low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
-    forecasts[start:] = np.minimum(np.maximum(predicted, low[start:]), high[start:])
+
+    # Least squares may forecast what never was, negative variances too.
+    low = np.minimum.accumulate(variance)[start:]
+    high = np.maximum.accumulate(variance)[start:]
+    forecasts[start:] = np.minimum(np.maximum(predicted, low), high)
     return forecasts
 
 
@@ -178,11 +202,12 @@ def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int)
 
     Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
     """
+    # Scaled by the first variance, so that the constant and the others are of one size.
     scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
     scaled = inputs / scale
-    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
-    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
+    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)
+    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)
     with one_thread():
-        inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
-    fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)
+        inverses = np.linalg.pinv(squares[first - 1 :], rcond=1e-12, hermitian=True)
+    fits = np.sum(inverses * products[first - 1 :, np.newaxis, :], axis=2)
     return np.asarray(fits / scale)

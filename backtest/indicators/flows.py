@@ -40,12 +40,13 @@ def taker_imbalance(market: Market, half_life: OneOrMany) -> FloatArray:
     is_known = np.isfinite(bought) & np.isfinite(volume)
     excess = np.where(is_known, 2.0 * bought - volume, 0.0)
     traded = np.where(is_known, volume, 0.0)
-    seen = np.cumsum(is_known)
+    n_known = np.cumsum(is_known)
 
     columns = []
-    for decay, bars in zip(find_decay(half_life).tolist(), count_needed(half_life), strict=True):
-        net, total = sum_weighted(excess, decay), sum_weighted(traded, decay)
-        is_warm = (seen >= bars) & (total > 0.0)
+    for decay, needed in zip(find_decay(half_life).tolist(), count_needed(half_life), strict=True):
+        net = sum_weighted(excess, decay)
+        total = sum_weighted(traded, decay)
+        is_warm = (n_known >= needed) & (total > 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
             columns.append(np.where(is_warm, net / total, np.nan))
     return shape_as(np.stack(columns, axis=1), half_life)
@@ -61,11 +62,14 @@ def open_interest_change(market: Market, bars: int) -> FloatArray:
     """
     if bars < 1:
         raise ParameterError(f"bars must be at least 1, got {bars}")
-    held = read_column(market, "open_interest", "`backtest data fetch --with metrics` has it")
+
+    cure = "`backtest data fetch --with metrics` has it"
+    interest = read_column(market, "open_interest", cure)
+    interest_before = interest[:-bars]
     change = np.full(market.n_bars, np.nan)
-    before = held[:-bars]
     with np.errstate(invalid="ignore", divide="ignore"):
-        change[bars:] = np.where(before > 0.0, held[bars:] / before - 1.0, np.nan)
+        ratio = interest[bars:] / interest_before
+        change[bars:] = np.where(interest_before > 0.0, ratio - 1.0, np.nan)
     return change
 
 
@@ -97,15 +101,15 @@ def predicted_funding(
         values = read_column(market, premium, "`backtest data fetch --with premium` has it")
     points = np.asarray(values, dtype=np.float64)
     core.check_shape("premium", points, (market.n_bars,))
-    interval = core.parse_duration(terms.interval, "interval")
-    period = core.parse_duration(str(terms.period), "period")
 
     # A bar belongs to the interval in which it closes; one that closes at a stamp ends it.
+    interval = core.parse_duration(terms.interval, "interval")
     closes = market.time + market.interval
     span = (closes - 1) // interval
     mean = average_by_span(points, span)
 
     rate = mean + np.clip(terms.interest - mean, -terms.clamp, terms.clamp)
+    period = core.parse_duration(str(terms.period), "period")
     return np.clip(rate * (interval / period), terms.least, terms.cap)
 
 
@@ -116,9 +120,12 @@ def average_by_span(points: FloatArray, span: core.IntArray) -> FloatArray:
     """
     is_known = np.isfinite(points)
     begins = np.flatnonzero(np.diff(span, prepend=span[:1] - 1))
-    start = np.repeat(begins, np.diff(np.append(begins, len(span))))
-    counted = np.cumsum(is_known)
-    place = counted - (counted[start] - is_known[start])
+    lengths = np.diff(np.append(begins, len(span)))
+    start = np.repeat(begins, lengths)
+
+    # The place of a point among the known ones of its span is its weight.
+    n_known = np.cumsum(is_known)
+    place = n_known - (n_known[start] - is_known[start])
     weight = np.where(is_known, place, 0).astype(np.float64)
 
     # Sums begin anew in each span, so that no rounding of earlier ones is carried.

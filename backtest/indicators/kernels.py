@@ -23,7 +23,9 @@ MIN_RATIO = 2.0
 MIN_VARIANCE = 1e-20
 """Least variance of one bar's return: below it the price does not move."""
 MAX_EXPONENT = 700.0
-LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
+"""Largest exponent that is taken: its exponential is a number."""
+LEAST_FACTOR = 0.5
+MOST_FACTOR = 2.0
 """Bounds of the factor of feedback: half and twice the leverage without it."""
 
 
@@ -42,7 +44,8 @@ def ewma_lanes(
     (n_bars, 1) of all, are averaged. ``decay`` (k,) is the weight of a bar relative to the next
     one. ``state`` (2, k) is scratch space, of zeros.
     """
-    weighted, weight = state[0], state[1]
+    weighted = state[0]
+    weight = state[1]
     n, k = out.shape
     has_own = squares.shape[1] > 1
     for t in range(n):
@@ -52,6 +55,7 @@ def ewma_lanes(
             weighted[j] = decay[j] * weighted[j] + square
             weight[j] = decay[j] * weight[j] + 1.0
             out[t, j] = weighted[j] * (1.0 / weight[j]) * scale[t]
+
     for j in range(k):
         out[: min(needed[j] - 1, n), j] = math.nan
 
@@ -110,7 +114,9 @@ def filter_variance(
     ``squares`` (n_bars,) holds e_t^2, the first does not count. ``parameters`` (3,) are omega,
     alpha and beta. ``backcast`` stands in for the square and the variance before the first.
     """
-    omega, alpha, beta = parameters[0], parameters[1], parameters[2]
+    omega = parameters[0]
+    alpha = parameters[1]
+    beta = parameters[2]
     variance = omega + alpha * backcast + beta * backcast
     for t in range(1, len(out)):
         variance = omega + alpha * squares[t] + beta * variance
@@ -124,47 +130,73 @@ def tail_lane(
     top: float,
     size: float,
     recent: FloatArray,
-    held: FloatArray,
+    largest: FloatArray,
     tail: FloatArray,
 ) -> None:
     """Write quantiles and means of the largest of the last known losses to ``tail`` (2, n_bars).
 
     ``losses`` (n_bars,) that are NaN do not count. ``top`` is the rank of the quantile from the
     largest loss, at least 1; a fraction interpolates between two losses. ``size`` is the number of
-    losses in the mean; the last one counts by a fraction. ``recent`` and ``held`` (window,) are
+    losses in the mean; the last one counts by a fraction. ``recent`` and ``largest`` (window,) are
     scratch space: the losses by time, and in falling order. NaN until the window is full.
     """
-    window, m, known = len(held), int(top), 0
+    window = len(largest)
+    known = 0
     for t in range(len(losses)):
         if losses[t] == losses[t]:
+            # The new loss goes where the oldest one was, or behind the others.
             slot = known % window
-            if known >= window:  # the oldest one leaves
-                last = window - np.searchsorted(held[::-1], recent[slot], side="right")
-            else:
-                last = known
-            move_in(held, last, losses[t])
+            place = known
+            if known >= window:
+                place = window - np.searchsorted(largest[::-1], recent[slot], side="right")
+            move_in(largest, place, losses[t])
             recent[slot] = losses[t]
             known += 1
-        tail[0, t], tail[1, t] = math.nan, math.nan
+
+        tail[0, t] = math.nan
+        tail[1, t] = math.nan
         if known >= window:
-            total = 0.0
-            for i in range(m):
-                total += held[i]
-            least, following = held[m - 1], held[m]
-            more = (size - m) * (following if size > m else least)
-            tail[0, t] = least + (top - m) * (following - least)
-            tail[1, t] = (total + more) / size
+            read_tail(largest, top, size, t, tail)
 
 
-def move_in(held: FloatArray, place: int, value: float) -> None:
-    """Put a value into falling numbers, in place of one."""
-    while place > 0 and held[place - 1] < value:
-        held[place] = held[place - 1]
+def read_tail(largest: FloatArray, top: float, size: float, t: int, tail: FloatArray) -> None:
+    """Write the quantile and the mean of falling losses to the column of a bar."""
+    m = int(top)
+    total = 0.0
+    for i in range(m):
+        total += largest[i]
+    last = largest[m - 1]
+    following = largest[m]
+    more = (size - m) * (following if size > m else last)
+    tail[0, t] = last + (top - m) * (following - last)
+    tail[1, t] = (total + more) / size
+
+
+def move_in(falling: FloatArray, place: int, value: float) -> None:
+    """Put a value into falling numbers, in place of the one at ``place``."""
+    while place > 0 and falling[place - 1] < value:
+        falling[place] = falling[place - 1]
         place -= 1
-    while place + 1 < len(held) and held[place + 1] > value:
-        held[place] = held[place + 1]
+    while place + 1 < len(falling) and falling[place + 1] > value:
+        falling[place] = falling[place + 1]
         place += 1
-    held[place] = value
+    falling[place] = value
+
+
+NOW = 0
+AHEAD = 1
+"""Rows of what is remembered of a regime: the probability of stress, at this bar and the next."""
+CALM_VARIANCE = 2
+STRESS_VARIANCE = 3
+TIME_IF_CALM = 4
+TIME_IF_STRESS = 5
+"""Weighted share of bars in stress, on paths that lead to calm and to stress now."""
+CALM_IF_CALM = 6
+CALM_IF_STRESS = 7
+"""Weighted squares of the bars in calm, on the same paths."""
+STRESS_IF_CALM = 8
+STRESS_IF_STRESS = 9
+"""Weighted squares of the bars in stress."""
 
 
 @kernel
@@ -180,70 +212,96 @@ def learn_lanes(
 
     ``squares`` (n_bars,) are squared returns; the first does not count. ``forget`` (k,) is the
     weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
-    and stress, after a bar. ``state`` (10, k) is what is remembered: probabilities of stress now
-    and ahead, both variances, and what is learned of time and squares in both states. ``filtered``
-    (n_bars, k) is NaN until as many returns as ``needed`` (k,) count.
+    and stress, after a bar. ``state`` (10, k) is what is remembered, by the rows above.
+    ``filtered`` (n_bars, k) is NaN until as many returns as ``needed`` (k,) count.
     """
     n, k = filtered.shape
     if n > START:
         start_learning(squares, leave, state)
     for t in range(START + 1, n):
-        square, early = squares[t], min(2.0 / t, 1.0 / START)
+        # Early returns were assigned by guesses, so later ones weigh more at first.
+        early = min(2.0 / t, 1.0 / START)
         for j in range(k):
-            step = max(early, forget[j])
-            now, ahead, low, high = state[0, j], state[1, j], state[2, j], state[3, j]
-            from_0 = now * leave[1, j] / (1.0 - ahead)  # stress before, if this bar is calm
-            from_1 = now * (1.0 - leave[1, j]) / ahead  # or, if it is stress
-            inverse = 1.0 / high
-            exponent = 0.5 * square * (1.0 / low - inverse)
-            odds = ahead * math.sqrt(low * inverse) * math.exp(min(exponent, MAX_EXPONENT))
-            now = odds / (odds + (1.0 - ahead))  # by Bayes' rule
-            time_0, time_1 = propagate(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
-            low_0, low_1 = propagate(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
-            high_0, high_1 = propagate(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
-            time_1, low_0, high_1 = time_1 + step, low_0 + step * square, high_1 + step * square
-            share = average_states(time_0, time_1, now)
-            low, high = split_variances(
-                average_states(low_0, low_1, now), average_states(high_0, high_1, now), share
-            )
-            state[0, j] = now
-            state[1, j] = now * (1.0 - leave[1, j]) + (1.0 - now) * leave[0, j]
-            state[2, j], state[3, j] = low, high
-            state[4, j], state[5, j] = time_0, time_1
-            state[6, j], state[7, j] = low_0, low_1
-            state[8, j], state[9, j] = high_0, high_1
-            filtered[t, j] = now
+            learn_bar(squares[t], max(early, forget[j]), leave, state, j)
+            filtered[t, j] = state[NOW, j]
+
     for j in range(k):
         filtered[: min(needed[j], n), j] = math.nan
 
 
+def learn_bar(square: float, step: float, leave: FloatArray, state: FloatArray, j: int) -> None:
+    """Write what lane j remembers after a bar, by one step of online EM."""
+    before = state[NOW, j]
+    ahead = state[AHEAD, j]
+    low = state[CALM_VARIANCE, j]
+    inverse = 1.0 / state[STRESS_VARIANCE, j]
+
+    # The probability of stress by Bayes' rule, with the variances so far.
+    exponent = 0.5 * square * (1.0 / low - inverse)
+    odds = ahead * math.sqrt(low * inverse) * math.exp(min(exponent, MAX_EXPONENT))
+    now = odds / (odds + (1.0 - ahead))
+
+    # All that is remembered moves with the paths: was it stress before, given what is now?
+    if_calm = before * leave[1, j] / (1.0 - ahead)
+    if_stress = before * (1.0 - leave[1, j]) / ahead
+    keep = 1.0 - step
+    for row in (TIME_IF_CALM, CALM_IF_CALM, STRESS_IF_CALM):
+        calm = state[row, j]
+        stress = state[row + 1, j]
+        state[row, j] = keep * average_states(calm, stress, if_calm)
+        state[row + 1, j] = keep * average_states(calm, stress, if_stress)
+
+    # This bar counts for the state that it is in.
+    state[TIME_IF_STRESS, j] += step
+    state[CALM_IF_CALM, j] += step * square
+    state[STRESS_IF_STRESS, j] += step * square
+
+    share = average_states(state[TIME_IF_CALM, j], state[TIME_IF_STRESS, j], now)
+    calm_squares = average_states(state[CALM_IF_CALM, j], state[CALM_IF_STRESS, j], now)
+    stress_squares = average_states(state[STRESS_IF_CALM, j], state[STRESS_IF_STRESS, j], now)
+    low, high = split_variances(calm_squares, stress_squares, share)
+    state[NOW, j] = now
+    state[AHEAD, j] = now * (1.0 - leave[1, j]) + (1.0 - now) * leave[0, j]
+    state[CALM_VARIANCE, j] = low
+    state[STRESS_VARIANCE, j] = high
+
+
 def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
+    """Write what is remembered after the first returns: half and four times their mean square."""
     total = 0.0
     for t in range(1, START + 1):
         total += squares[t]
     low, high = split_variances(0.25 * total / START, 2.0 * total / START, 0.5)
     for j in range(state.shape[1]):
         share = leave[0, j] / (leave[0, j] + leave[1, j])
-        state[0, j], state[1, j], state[2, j], state[3, j] = share, share, low, high
-        state[4, j], state[5, j] = 0.0, 1.0
-        state[6, j], state[7, j] = low, 0.0
-        state[8, j], state[9, j] = 0.0, high
+        state[NOW, j] = share
+        state[AHEAD, j] = share
+        state[CALM_VARIANCE, j] = low
+        state[STRESS_VARIANCE, j] = high
+        state[TIME_IF_CALM, j] = 0.0
+        state[TIME_IF_STRESS, j] = 1.0
+        state[CALM_IF_CALM, j] = low
+        state[CALM_IF_STRESS, j] = 0.0
+        state[STRESS_IF_CALM, j] = 0.0
+        state[STRESS_IF_STRESS, j] = high
 
 
-def propagate(
-    calm: float, stress: float, from_0: float, from_1: float, keep: float
+def split_variances(
+    calm_squares: float, stress_squares: float, share: float
 ) -> tuple[float, float]:
-    return keep * average_states(calm, stress, from_0), keep * average_states(calm, stress, from_1)
+    """Return the variances of calm and of stress, at least MIN_RATIO apart.
 
-
-def split_variances(low: float, high: float, share: float) -> tuple[float, float]:
-    calm = max(low / (1.0 - share), MIN_VARIANCE)
-    stress = high / share
+    ``share`` is that of stress in time. Nearer variances become one, split by the ratio.
+    """
+    calm = max(calm_squares / (1.0 - share), MIN_VARIANCE)
+    stress = stress_squares / share
     if stress < MIN_RATIO * calm:
-        calm = max((low + high) / (1.0 + (MIN_RATIO - 1.0) * share), MIN_VARIANCE)
+        mixed = (calm_squares + stress_squares) / (1.0 + (MIN_RATIO - 1.0) * share)
+        calm = max(mixed, MIN_VARIANCE)
         stress = MIN_RATIO * calm
     return calm, stress
 
 
 def average_states(calm: float, stress: float, probability: float) -> float:
+    """Return a mean of two values, by the probability of stress."""
     return (1.0 - probability) * calm + probability * stress

@@ -16,7 +16,7 @@ MAX_BARS = 2.0**26
 
 def broadcast(*values: OneOrMany) -> list[core.FloatArray]:
     """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
-    named: dict[str, Any] = {f"array_{k}": each for k, each in enumerate(values)}
+    named: dict[str, Any] = {f"array_{number}": value for number, value in enumerate(values)}
     core.check_broadcast(**named)
     arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
     return [np.array(array) for array in np.broadcast_arrays(*arrays)]
@@ -24,7 +24,8 @@ def broadcast(*values: OneOrMany) -> list[core.FloatArray]:
 
 def shape_as(columns: core.FloatArray, *values: Any) -> core.FloatArray:
     """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
-    return columns if any(np.ndim(value) for value in values) else columns[:, 0]
+    has_lanes = any(np.ndim(value) for value in values)
+    return columns if has_lanes else columns[:, 0]
 
 
 def list_lanes(name: str, value: Any) -> list[Any]:
@@ -36,16 +37,19 @@ def list_lanes(name: str, value: Any) -> list[Any]:
 
 
 def check_lanes(name: str, value: OneOrMany, **bounds: Any) -> None:
-    for each in list_lanes(name, value):
-        core.check_range(name, each, **bounds)
+    """Require that each lane lies within bounds, as :func:`backtest.core.check_range` has them."""
+    for number in list_lanes(name, value):
+        core.check_range(name, number, **bounds)
 
 
 def check_bars(name: str, value: OneOrMany, *, low: float = 1.0) -> None:
-    for each in list_lanes(name, value):
-        core.Range(low, MAX_BARS, "bars").check(name, each, whole=True)
+    """Require that each lane is a whole number of bars, at least ``low``."""
+    for bars in list_lanes(name, value):
+        core.Range(low, MAX_BARS, "bars").check(name, bars, whole=True)
 
 
 def read_windows(window: OneOrMany) -> core.IntArray:
+    """Return checked windows of at least two bars, (k,)."""
     check_bars("window", window, low=2.0)
     return np.atleast_1d(window).astype(np.int64)
 

@@ -64,19 +64,29 @@ def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
     3143
     """
     count = NEEDED[str(core.Choice(*NEEDED).check("name", name))]
-    indicator = inspect.signature(find_indicator(name)).parameters
-    known = [each for each in indicator if each != "market"]
-    needed = [each for each in known if indicator[each].default is inspect.Parameter.empty]
-    core.check_names(name, settings, known, needed, noun="setting")
-    defaults = {each: indicator[each].default for each in known}
-    length = None if interval is None else core.parse_duration(interval, "interval")
-    return int(np.max(count({**defaults, **settings}, read_interval(name, length))))
+    defaults = {}
+    required = []
+    for parameter in inspect.signature(find_indicator(name)).parameters.values():
+        if parameter.name == "market":
+            continue
+        defaults[parameter.name] = parameter.default
+        if parameter.default is inspect.Parameter.empty:
+            required.append(parameter.name)
+    core.check_names(name, settings, list(defaults), required, noun="setting")
+
+    length = None
+    if interval is not None:
+        length = core.parse_duration(interval, "interval")
+    needed = count({**defaults, **settings}, read_interval(name, length))
+    return int(np.max(needed))
 
 
 def find_indicator(name: str) -> Callable[..., Any]:
+    """Return an indicator by its name."""
     modules = (r, estimators, fitted_models, flows, tails, trends, drift, regimes)
-    found: Callable[..., Any] = next(getattr(x, name) for x in modules if hasattr(x, name))
-    return found
+    indicators = (getattr(module, name) for module in modules if hasattr(module, name))
+    indicator: Callable[..., Any] = next(indicators)
+    return indicator
 
 
 Interval = Callable[[], int]
@@ -84,6 +94,8 @@ Interval = Callable[[], int]
 
 
 def read_interval(name: str, interval: int | None) -> Interval:
+    """Return a function that returns an interval in ns, or raises that the indicator needs it."""
+
     def read() -> int:
         if interval is None:
             raise core.ParameterError(
@@ -94,10 +106,15 @@ def read_interval(name: str, interval: int | None) -> Interval:
     return read
 
 
+def count_most_needed(half_life: lanes.OneOrMany) -> int:
+    """Return the returns that the longest half-life needs."""
+    return int(np.max(lanes.count_needed(half_life)))
+
+
 def count_volatility(settings: Settings, interval: Interval) -> int:
     names = lanes.list_lanes("estimator", settings["estimator"])
-    needed = int(np.max(lanes.count_needed(settings["half_life"])))
-    return max(count_estimator(each, needed, interval) for each in names)
+    needed = count_most_needed(settings["half_life"])
+    return max(count_estimator(name, needed, interval) for name in names)
 
 
 def count_estimator(name: str, needed: int, interval: Interval) -> int:
@@ -106,8 +123,11 @@ def count_estimator(name: str, needed: int, interval: Interval) -> int:
         return fitted_models.FIRST_RETURNS
     if name == "har":
         return count_days({"first": fitted_models.FIRST_DAYS}, interval)
+    if name == "ewma":
+        return needed
+
     # A range is one of its bar, a return one to the bar before.
-    return needed if name == "ewma" else needed - 1
+    return needed - 1
 
 
 def count_days(settings: Settings, interval: Interval) -> int:
@@ -118,22 +138,30 @@ def count_days(settings: Settings, interval: Interval) -> int:
 
 
 def count_tail(settings: Settings, _: Interval) -> int:
-    names = lanes.list_lanes("model", settings["model"])
-    needed = int(np.max(lanes.count_needed(settings["half_life"])))
+    models = lanes.list_lanes("model", settings["model"])
+    forecast = count_most_needed(settings["half_life"])
     lanes.check_bars("horizon", settings["horizon"])
-    rows = np.broadcast_arrays(
+    windows, horizons, levels = np.broadcast_arrays(
         lanes.read_windows(settings["window"]),
         *lanes.broadcast(settings["horizon"], settings["level"]),
     )
-    found = 0
-    for name in names:
-        core.Choice(*tails.TAIL_MODELS).check("model", name)
-        for window, horizon, level in zip(*map(np.ndarray.tolist, rows), strict=True):
-            is_short = (1.0 - level) * window < tails.MIN_TAIL * horizon
-            bars = window - 1 + (1 if is_short else int(horizon))
-            of_model = {"historical": bars, "filtered-historical": needed + bars}
-            found = max(found, of_model[name])
-    return found
+
+    most = 0
+    for model in models:
+        core.Choice(*tails.TAIL_MODELS).check("model", model)
+        # Filtered losses are those after the first forecast.
+        before = forecast if model == "filtered-historical" else 0
+        lane_terms = (windows.tolist(), horizons.tolist(), levels.tolist())
+        for window, horizon, level in zip(*lane_terms, strict=True):
+            most = max(most, before + count_losses(window, int(horizon), level))
+    return most
+
+
+def count_losses(window: int, horizon: int, level: float) -> int:
+    """Return the bars before a window of losses is full; the first loss ends after its bars."""
+    is_scaled = (1.0 - level) * window < tails.MIN_TAIL * horizon
+    loss_bars = 1 if is_scaled else horizon
+    return window - 1 + loss_bars
 
 
 def count_window(settings: Settings, _: Interval) -> core.IntArray:
@@ -150,8 +178,9 @@ def count_half_life(settings: Settings, _: Interval) -> core.IntArray:
 
 
 def count_funding(settings: Settings, interval: Interval) -> int:
+    """Return the bars of a half-life, or to the second settlement if that is later."""
     second = -(-FUNDING // interval())
-    return max(second, int(np.max(lanes.count_needed(settings["half_life"]))))
+    return max(second, count_most_needed(settings["half_life"]))
 
 
 def count_atr(settings: Settings, _: Interval) -> core.IntArray:
@@ -161,11 +190,11 @@ def count_atr(settings: Settings, _: Interval) -> core.IntArray:
 
 def count_strength(settings: Settings, interval: Interval) -> int:
     lookback = int(np.max(count_lookback(settings, interval)))
-    return max(lookback, int(np.max(lanes.count_needed(settings["half_life"]))))
+    return max(lookback, count_most_needed(settings["half_life"]))
 
 
 def count_regimes(settings: Settings, _: Interval) -> int:
-    return max(kernels.WARM, int(np.max(lanes.count_needed(settings["half_life"]))))
+    return max(kernels.WARM, count_most_needed(settings["half_life"]))
 
 
 def count_imbalance(settings: Settings, _: Interval) -> core.IntArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -37,17 +37,21 @@ def measure_range_ratio(market: Market, name: str, half_lives: core.FloatArray) 
     columns = []
     for half_life in half_lives.tolist():
         variance = np.atleast_2d(find_range_variance(market, name, half_life).T).T
-        known = np.where(np.isnan(squares), np.nan, variance)
-        realized, ranged = (
-            pd.DataFrame(each, core.utc_index(market.time))
-            .rolling(YEAR, min_periods=max(math.ceil(half_life), 2))
-            .mean()
-            .to_numpy()
-            for each in (squares, known)
-        )
-        still = np.where(np.isnan(ranged), np.nan, 1.0)
-        columns.append(np.sqrt(np.divide(realized, ranged, out=still, where=ranged > 0.0)))
+        needed = int(lanes.count_needed(half_life)[0])
+        realized = average_year(market, squares, needed)
+        # Both means are of the bars that have a return.
+        ranged = average_year(market, np.where(np.isnan(squares), np.nan, variance), needed)
+        ratio = np.where(np.isnan(ranged), np.nan, 1.0)
+        np.divide(realized, ranged, out=ratio, where=ranged > 0.0)
+        columns.append(np.sqrt(ratio))
     return np.concatenate(columns, axis=1)
+
+
+def average_year(market: Market, columns: core.FloatArray, needed: int) -> core.FloatArray:
+    """Return means of the last 365 days of columns (n_bars, k), NaN with fewer than ``needed``."""
+    frame = pd.DataFrame(columns, core.utc_index(market.time))
+    means: core.FloatArray = frame.rolling(YEAR, min_periods=needed).mean().to_numpy()
+    return means
 
 
 def find_range_variance(market: Market, name: str, half_life: float) -> core.FloatArray:
@@ -55,46 +59,63 @@ def find_range_variance(market: Market, name: str, half_life: float) -> core.Flo
     if name == "yang-zhang" or market.sessions:
         decay = float(lanes.find_decay(half_life)[0])
         return mix_yang_zhang(find_yang_zhang_parts(market), decay)
-    return parkinson_variance(market) if name == "parkinson" else garman_klass_variance(market)
+    if name == "parkinson":
+        return parkinson_variance(market)
+    return garman_klass_variance(market)
 
 
 def parkinson_variance(market: Market) -> core.FloatArray:
+    """Return ln(H / L)^2 / (4 ln 2) of each bar."""
     return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
 
 
 def garman_klass_variance(market: Market) -> core.FloatArray:
-    width, move = np.log(market.high / market.low), np.log(market.close / market.open)
+    """Return 1/2 ln(H / L)^2 - (2 ln 2 - 1) ln(C / O)^2 of each bar."""
+    width = np.log(market.high / market.low)
+    move = np.log(market.close / market.open)
     return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
 
 
-YangZhangParts: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
-"""Squares of the gap before a bar and of its move, and the variance inside it, of one shape."""
+class YangZhangParts(NamedTuple):
+    """Squares of the gap before a bar and of its move, and the variance inside it, of one shape."""
+
+    gap: core.FloatArray
+    move: core.FloatArray
+    inside: core.FloatArray
 
 
 def find_yang_zhang_parts(market: Market) -> YangZhangParts:
-    gap = np.log(market.open / np.concatenate([market.open[:1], market.close[:-1]]))
-    up, down, move = (np.log(x / market.open) for x in (market.high, market.low, market.close))
-    return gap**2, move**2, up * (up - move) + down * (down - move)
+    """Return the three variances of each bar; the gap before the first is 0."""
+    close_before = np.concatenate([market.open[:1], market.close[:-1]])
+    gap = np.log(market.open / close_before)
+    up = np.log(market.high / market.open)
+    down = np.log(market.low / market.open)
+    move = np.log(market.close / market.open)
+    inside = up * (up - move) + down * (down - move)
+    return YangZhangParts(gap=gap**2, move=move**2, inside=inside)
 
 
 def mix_yang_zhang(parts: YangZhangParts, decay: float) -> core.FloatArray:
-    gap, move, inside = parts
+    """Return gap + k move + (1 - k) inside, with k of :func:`backtest.indicators.volatility`."""
     k = 0.34 * decay / (1.34 * decay + 1.0)
-    return np.asarray(gap + k * move + (1.0 - k) * inside)
+    return np.asarray(parts.gap + k * parts.move + (1.0 - k) * parts.inside)
 
 
 def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
-    parts, decay = find_yang_zhang_parts(market), lanes.find_decay(half_lives)
-    bars = np.atleast_1d(half_lives)
+    """Return the weighted volatility by ranges and gaps, (n_bars, k)."""
+    parts = find_yang_zhang_parts(market)
     scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
-    columns = np.empty((market.n_bars, len(decay)))
-    for j, w in enumerate(decay):
-        variance = mix_yang_zhang(parts, float(w))
-        columns[:, j] = weighted_root(variance, bars[j : j + 1], scale)[:, 0]
+    half_lives = np.atleast_1d(half_lives)
+    columns = np.empty((market.n_bars, len(half_lives)))
+    for j, decay in enumerate(lanes.find_decay(half_lives).tolist()):
+        variance = mix_yang_zhang(parts, decay)
+        columns[:, j] = weighted_root(variance, half_lives[j : j + 1], scale)[:, 0]
     return columns
 
 
-def _average(variance: Callable[[Market], core.FloatArray]) -> Estimator:
+def average_ranges(variance: Callable[[Market], core.FloatArray]) -> Estimator:
+    """Return the estimator that averages a variance by bar; in sessions all are Yang-Zhang's."""
+
     def estimate(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
         if market.sessions:
             return yang_zhang_volatility(market, half_lives)

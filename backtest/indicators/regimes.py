@@ -54,20 +54,24 @@ def learned_regimes(
     Cappe (2011), Online EM Algorithm for Hidden Markov Models, J. Computational and Graphical
     Statistics 20(3), section 2.
     """
-    given = (half_life, calm_bars, stress_bars)
     lanes.check_lanes("half_life", half_life, low=0.0, open_low=True)
     lanes.check_lanes("calm_bars", calm_bars, low=1.0, open_low=True)
     lanes.check_lanes("stress_bars", stress_bars, low=1.0, open_low=True)
-    half_lives, *stays = lanes.broadcast(*given)
-    leave, k = 1.0 / np.stack(stays), len(half_lives)
+    half_lives, *stays = lanes.broadcast(half_life, calm_bars, stress_bars)
+    leave = 1.0 / np.stack(stays)
+    k = len(half_lives)
+
     filtered = np.empty((market.n_bars, k))
     compile_module(kernels).learn_lanes(
         returns.log_returns(market) ** 2,
         1.0 - lanes.find_decay(half_lives),
         leave,
         np.maximum(lanes.count_needed(half_lives), kernels.WARM),
-        np.empty((10, k)),
+        np.empty((kernels.STRESS_IF_STRESS + 1, k)),
         filtered,
     )
     predicted = filtered * (1.0 - leave[0] - leave[1]) + leave[0]
-    return Regimes(lanes.shape_as(filtered, *given), lanes.shape_as(predicted, *given))
+    return Regimes(
+        filtered=lanes.shape_as(filtered, half_life, calm_bars, stress_bars),
+        predicted=lanes.shape_as(predicted, half_life, calm_bars, stress_bars),
+    )

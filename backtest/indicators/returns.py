@@ -1,4 +1,4 @@
-"""What estimators are built on: returns by bar, funding, and parameters of one value or several."""
+"""What indicators are built on: returns by bar, and funding."""
 
 from __future__ import annotations
 
@@ -57,18 +57,23 @@ def traded_returns(market: Market) -> core.FloatArray:
 
 
 def returns_of_signal(market: Market, signal: core.FloatArray) -> core.FloatArray:
-    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
+    """Return the return of a signal over each bar, as :func:`traded_returns` has it."""
+    n_bars = market.n_bars
+    rates = market.funding_rate
+    bar, is_at_open = place_on_bars(market.funding_time, market.time, market.interval)
     known = find_known_bars(market)
-    is_carried = is_open & (bar == known)
-    rates, n_bars = market.funding_rate, market.n_bars
+
+    # What settles at the open of the bar in which it is known is paid by the position before.
+    is_carried = is_at_open & (bar == known)
     inside = np.bincount(known[~is_carried], rates[~is_carried], minlength=n_bars)
+    price_return = market.close[1:] / market.close[:-1] - 1.0
     returns = np.full(n_bars, np.nan)
-    price = market.close[1:] / market.close[:-1] - 1.0
-    returns[1:] = signal[:-1] * (price - inside[1:])
+    returns[1:] = signal[:-1] * (price_return - inside[1:])
+
     if is_carried.any():
-        opened = np.bincount(known[is_carried], rates[is_carried], minlength=n_bars)
-        before = signal[np.maximum(np.arange(n_bars) - 2, 0)]
-        paid = np.where(opened == 0.0, 0.0, before * opened)  # 0 also if that signal is NaN
+        at_open = np.bincount(known[is_carried], rates[is_carried], minlength=n_bars)
+        signal_before = signal[np.maximum(np.arange(n_bars) - 2, 0)]
+        paid = np.where(at_open == 0.0, 0.0, signal_before * at_open)  # 0 also if that is NaN
         returns[1:] -= paid[1:]
     return returns
 
@@ -84,9 +89,9 @@ def leverage_skew(market: Market, column: str) -> core.FloatArray:
     ratio = find_column(market, column, "column")
     bad = np.flatnonzero(ratio <= 0.0)
     if len(bad):
-        at = core.format_time(int(market.time[bad[0]]))
+        time = core.format_time(int(market.time[bad[0]]))
         raise core.DataError(
-            f"column {column} must be a ratio over 0, got {ratio[bad[0]]:g} at {at} UTC"
+            f"column {column} must be a ratio over 0, got {ratio[bad[0]]:g} at {time} UTC"
         )
     return np.log(ratio)
 
@@ -103,6 +108,7 @@ def settled_funding(market: Market) -> core.FloatArray:
 
 
 def find_known_bars(market: Market) -> core.IntArray:
+    """Return the first bar that closes after the stamp of each settlement."""
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
@@ -123,20 +129,30 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     length, and the first settlement only starts the clock. This is the estimator of the rate of a
     renewal-reward process, reward per time, with exponential weights.
     """
-    first, n = find_known_bars(market)[:1], market.n_bars
-    known = find_known_bars(market)[1:]
+    n_bars = market.n_bars
+    rows = np.arange(n_bars)
+    first, known = np.split(find_known_bars(market), [1])
     years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
-    counted = (market.funding_rate[1:], years)
-    sums = [np.bincount(known, each, minlength=n)[:n].astype(np.float64) for each in counted]
-    rows = np.arange(n)
+    rates_by_bar = sum_by_bar(known, market.funding_rate[1:], n_bars)
+    years_by_bar = sum_by_bar(known, years, n_bars)
+
+    # Between settlements the forecast is that of the last one: row -1 is before the first.
     last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
     columns = []
-    for decay, bars in zip(
-        lanes.find_decay(half_life).tolist(), lanes.count_needed(half_life), strict=True
-    ):
-        paid, time = (averages.sum_weighted(each, decay) for each in sums)
+    decays = lanes.find_decay(half_life).tolist()
+    for decay, needed in zip(decays, lanes.count_needed(half_life), strict=True):
+        paid = averages.sum_weighted(rates_by_bar, decay)
+        time = averages.sum_weighted(years_by_bar, decay)
         with np.errstate(invalid="ignore", divide="ignore"):
             forecast = np.append(paid / time, np.nan)[last]
-        is_cold = rows - first < bars if len(first) else np.ones(n, np.bool_)
+
+        is_cold = np.ones(n_bars, np.bool_)
+        if len(first):
+            is_cold = rows - first < needed
         columns.append(np.where(is_cold, np.nan, forecast))
     return lanes.shape_as(np.stack(columns, axis=1), half_life)
+
+
+def sum_by_bar(bars: core.IntArray, values: core.FloatArray, n_bars: int) -> core.FloatArray:
+    """Return the sum of values at each bar; bars after the last do not count."""
+    return np.bincount(bars, values, minlength=n_bars)[:n_bars].astype(np.float64)

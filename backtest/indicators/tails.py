@@ -30,6 +30,7 @@ MIN_TAIL = 10.0
 """Independent losses beyond the level below which those of single bars are scaled to the horizon:
 losses of 168 hours at 99 % from 13 of them were exceeded three times as often as forecast."""
 MAX_CORRELATION = 0.9
+"""Largest autocorrelation, in size, that a sum of bars is scaled with."""
 
 
 class Tail(NamedTuple):
@@ -87,70 +88,109 @@ def tail_losses(
     lanes.check_bars("horizon", horizon)
     lanes.check_bars("window", window, low=2.0)
     lanes.check_lanes("half_life", half_life, low=0.0, open_low=True)
-    names, levels, bars, windows, half_lives = np.broadcast_arrays(
+    names, levels, horizons, windows, half_lives = np.broadcast_arrays(
         np.atleast_1d(np.asarray(model, dtype=object)),
         *lanes.broadcast(level, horizon, window, half_life),
     )
-    value, shortfall = np.empty((2, market.n_bars, len(names)))
-    is_scaled, scales = names != "historical", np.empty((market.n_bars, len(names)))
-    if is_scaled.any():
-        scales[:, is_scaled] = ewma_deviation(r.long_returns(market), half_lives[is_scaled], 1.0)
+
+    # The filtered model needs the volatility forecast at each close.
+    is_filtered = names != "historical"
+    scales = np.empty((market.n_bars, len(names)))
+    if is_filtered.any():
+        returns = r.long_returns(market)
+        scales[:, is_filtered] = ewma_deviation(returns, half_lives[is_filtered], 1.0)
+
+    # Lanes of the same parameters are found once.
+    value = np.empty((market.n_bars, len(names)))
+    shortfall = np.empty((market.n_bars, len(names)))
     tails: dict[tuple[object, ...], Tail] = {}
-    rows = zip(names.tolist(), levels.tolist(), bars.tolist(), windows.tolist(),
-                half_lives.tolist(), strict=True)  # fmt: skip
+    parameters = (names, levels, horizons, windows, half_lives)
+    rows = zip(*map(np.ndarray.tolist, parameters), strict=True)
     for j, lane in enumerate(rows):
         if lane not in tails:
-            tails[lane] = _find_tail(market, *lane[:4], scales[:, j])
-        value[:, j], shortfall[:, j] = tails[lane]
-    given = (model, level, horizon, window, half_life)
-    return Tail(lanes.shape_as(value, *given), lanes.shape_as(shortfall, *given))
+            tails[lane] = find_tail(market, *lane[:4], scale=scales[:, j])
+        value[:, j] = tails[lane].value_at_risk
+        shortfall[:, j] = tails[lane].expected_shortfall
+
+    arguments = (model, level, horizon, window, half_life)
+    return Tail(lanes.shape_as(value, *arguments), lanes.shape_as(shortfall, *arguments))
 
 
-def _find_tail(
+def find_tail(
     market: Market, model: str, level: float, horizon: float, window: float, scale: FloatArray
 ) -> Tail:
+    """Return the tail of one lane; ``scale`` (n_bars,) is the deviation by bar of the filtered one.
+
+    Losses are of single bars where too few of the horizon would lie beyond the level, else of all
+    bars of the horizon together.
+    """
     Choice(*TAIL_MODELS).check("model", model)
-    is_short = (1.0 - level) * window < MIN_TAIL * horizon
-    bars = 1 if is_short else int(horizon)
+    is_scaled = (1.0 - level) * window < MIN_TAIL * horizon
+    bars = 1 if is_scaled else int(horizon)
     earned = held_returns(market, bars)
-    if model != "historical":
-        scale = scale * math.sqrt(bars)
-        scaled, ahead = np.full_like(earned, np.nan), scale[:-bars]
-        np.divide(earned[bars:], ahead, out=scaled[bars:], where=ahead > 0.0)
-        earned = scaled
-    else:
+    if model == "historical":
         scale = np.ones(market.n_bars)
-    if is_short:
+    else:
+        scale = scale * math.sqrt(bars)
+        earned = divide_by_forecast(earned, scale, bars)
+    if is_scaled:
         scale = scale * find_spread(earned, int(window), horizon)
+
+    # Rounded, as (n + 1) (1 - level) of a whole rank may come to a little less.
     top = round((window + 1.0) * (1.0 - level), 9)
     if top < 1.0:
         least = math.ceil(round(1.0 / (1.0 - level) - 1.0, 9))
         raise ParameterError(
             f"window must hold at least {least} losses for the level {level:g}, got {int(window)}"
         )
-    sells, n = market.signal < 0.0, int(window)
+
+    # Each bar has the tail of the side that is held at its close.
+    n_losses = int(window)
+    size = n_losses * (1.0 - level)
+    is_short_side = market.signal < 0.0
     tails = np.full((2, market.n_bars), np.nan)
-    for sign, rows in ((-1.0, ~sells), (1.0, sells)):  # of the side that is held
-        if n <= market.n_bars and rows.any():
-            rolled, held = np.empty_like(tails), np.full(n, -np.inf)
-            compile_module(kernels).tail_lane(
-                sign * earned, top, n * (1.0 - level), np.empty(n), held, rolled
-            )
-            tails[:, rows] = rolled[:, rows]
+    for sign, rows in ((-1.0, ~is_short_side), (1.0, is_short_side)):
+        if n_losses <= market.n_bars and rows.any():
+            tails[:, rows] = roll_tail(sign * earned, top, size, n_losses)[:, rows]
     return Tail(tails[0] * scale, tails[1] * scale)
+
+
+def divide_by_forecast(earned: FloatArray, scale: FloatArray, bars: int) -> FloatArray:
+    """Return what was earned over the deviation forecast before it; NaN after a forecast of 0."""
+    forecast = scale[:-bars]
+    scaled = np.full_like(earned, np.nan)
+    np.divide(earned[bars:], forecast, out=scaled[bars:], where=forecast > 0.0)
+    return scaled
+
+
+def roll_tail(losses: FloatArray, top: float, size: float, window: int) -> FloatArray:
+    """Return quantile and mean of the largest losses by bar, (2, n_bars)."""
+    tail = np.empty((2, len(losses)))
+    largest = np.full(window, -np.inf)
+    compile_module(kernels).tail_lane(losses, top, size, np.empty(window), largest, tail)
+    return tail
 
 
 def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
     """Return the deviation of a sum of bars over that of one, by the last returns, (n_bars,)."""
     known = np.nan_to_num(earned)
     before = np.concatenate([[0.0], known[:-1]])
-    products, squares = (np.cumsum(known * each) for each in (before, known))
-    for sums in (products, squares):
-        sums[window:] -= sums[:-window].copy()
+    products = sum_window(known * before, window)
+    squares = sum_window(known * known, window)
     rho = np.divide(products, squares, out=np.zeros(len(known)), where=squares > 0.0)
     rho = np.clip(rho, -MAX_CORRELATION, MAX_CORRELATION)
-    rest = 2.0 * rho * (1.0 - rho**horizon) / (1.0 - rho) ** 2
-    return np.asarray(np.sqrt(horizon * (1.0 + rho) / (1.0 - rho) - rest))
+
+    # h + 2 sum_k (h - k) rho^k, summed in closed form.
+    first_terms = horizon * (1.0 + rho) / (1.0 - rho)
+    last_terms = 2.0 * rho * (1.0 - rho**horizon) / (1.0 - rho) ** 2
+    return np.asarray(np.sqrt(first_terms - last_terms))
+
+
+def sum_window(values: FloatArray, window: int) -> FloatArray:
+    """Return the sums of the last values, of all so far in the first ``window`` bars."""
+    sums = np.cumsum(values)
+    sums[window:] -= sums[:-window].copy()
+    return sums
 
 
 def held_returns(market: Market, horizon: int) -> FloatArray:
@@ -159,10 +199,11 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
     ``C_t / C_{t-h} - 1 - F``, F the sum of the funding rates settled in between, as a fraction of
     the notional at the start. Shape (n_bars,); NaN in the first h bars.
     """
+    close = market.close
+    funding_paid = np.cumsum(r.settled_funding(market))
+    price_return = close[horizon:] / close[:-horizon] - 1.0
     returns = np.full(market.n_bars, np.nan)
-    paid, close = np.cumsum(r.settled_funding(market)), market.close
-    moved = close[horizon:] / close[:-horizon] - 1.0
-    returns[horizon:] = moved - (paid[horizon:] - paid[:-horizon])
+    returns[horizon:] = price_return - (funding_paid[horizon:] - funding_paid[:-horizon])
     return returns
 
 
@@ -191,8 +232,9 @@ def forecast_reach(
     lanes.check_lanes("horizon", horizon, low=0.0, high=lanes.MAX_BARS, open_low=True)
     chances, bars, degrees = lanes.broadcast(probability, horizon, degrees_of_freedom)
     factor = find_touch_factor(chances, degrees) * np.sqrt(bars)
-    sigma = volatility(market, estimator, half_life)
-    per_bar = sigma.reshape(market.n_bars, -1) / np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+
+    sigma = volatility(market, estimator, half_life).reshape(market.n_bars, -1)
+    per_bar = sigma / np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
     with np.errstate(invalid="ignore"):
         columns = np.ascontiguousarray(per_bar * factor)
     return lanes.shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
@@ -211,11 +253,15 @@ CALM_POWER = 0.65
 2021 to 2023 (BTC, ETH, LTC) .050 was forecast, .035 with today's alone, and .055 came."""
 YEAR_WINDOW = 365
 """Days of the year's volatility, that of the close included."""
+WEIGHTED = 0
+WEIGHT = 1
+LAST_CLOSE = 2
+BARS_PER_YEAR = 3
+OF_YEAR = slice(4, None)
+"""Places in a trail: what the volatility of the half-life remembers, and then the year's."""
 NOTHING_SEEN = np.concatenate([[0.0, 0.0, np.nan, np.nan, np.nan, 0.0], np.zeros(2 * YEAR_WINDOW)])
 """Before the first bar: sums of weighted squares and weights, last close, bars per year, the first
 open and the last day (days since 1970), then sums of squares and counts of the year's days."""
-OF_YEAR = slice(4, None)
-"""What the year's volatility remembers."""
 
 
 def forecast_volatility(
@@ -231,27 +277,33 @@ def forecast_volatility(
     """
     if not len(close):
         return np.empty(0), trail
+
     half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
     decay = 0.5 ** (1.0 / half_life)
-    needed = int(lanes.count_needed(half_life)[0])
-    returns = np.diff(np.log(np.append(trail[2], close)))
-    parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
-    weighted, weight = (
-        averages.sum_weighted(np.append(before, part), decay)[1:]
-        for part, before in zip(parts, trail, strict=False)
-    )
+    returns = np.diff(np.log(np.append(trail[LAST_CLOSE], close)))
+    squares = np.nan_to_num(returns) ** 2
+    is_known = (~np.isnan(returns)).astype(np.float64)
+
+    # The sums go on from those of the trail, which stand before the first bar.
+    weighted = averages.sum_weighted(np.append(trail[WEIGHTED], squares), decay)[1:]
+    weight = averages.sum_weighted(np.append(trail[WEIGHT], is_known), decay)[1:]
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))
-    per_year = np.where(np.isnan(counted), trail[3], counted)
+    per_year = np.where(np.isnan(counted), trail[BARS_PER_YEAR], counted)
+
     # The weights of as many returns as are needed exceed this, those of one less do not.
+    needed = int(lanes.count_needed(half_life)[0])
     least = (1.0 - decay ** (needed - 0.5)) / (1.0 - decay)
     with np.errstate(divide="ignore", invalid="ignore"):
         sigma = np.where(weight > least, np.sqrt(weighted * (1.0 / weight) * per_year), np.nan)
-    mean, left = average_year(trail[OF_YEAR], time, interval, *parts)
+
+    # Calm does not last: below the year's, the forecast is between the two.
+    mean, year_trail = average_year(trail[OF_YEAR], time, interval, squares, is_known)
     with np.errstate(invalid="ignore"):
-        year = np.sqrt(mean * per_year)
-        raised = sigma**CALM_POWER * year ** (1.0 - CALM_POWER)
-        sigma = np.where(year > sigma, raised, sigma)
-    return sigma, np.concatenate([[weighted[-1], weight[-1], close[-1], per_year[-1]], left])
+        of_year = np.sqrt(mean * per_year)
+        raised = sigma**CALM_POWER * of_year ** (1.0 - CALM_POWER)
+        sigma = np.where(of_year > sigma, raised, sigma)
+    new_trail = [weighted[-1], weight[-1], close[-1], per_year[-1]]
+    return sigma, np.concatenate([new_trail, year_trail])
 
 
 def average_year(
@@ -264,11 +316,13 @@ def average_year(
     """
     days = time // DAY
     first = time[0] / DAY if math.isnan(trail[0]) else trail[0]
-    sums, counts = np.zeros((2, int(days[-1] - days[0]) + YEAR_WINDOW))
-    begin = int(days[0]) - YEAR_WINDOW + 1
+    n_days = int(days[-1] - days[0]) + YEAR_WINDOW
+    sums = np.zeros(n_days)
+    counts = np.zeros(n_days)
+    first_day = int(days[0]) - YEAR_WINDOW + 1
 
     # The days that the trail remembers, as far as they are in the window of the first bar.
-    places = int(trail[1]) - YEAR_WINDOW + 1 + np.arange(YEAR_WINDOW) - begin
+    places = int(trail[1]) - YEAR_WINDOW + 1 + np.arange(YEAR_WINDOW) - first_day
     is_recent = places >= 0
     sums[places[is_recent]] = trail[2:][:YEAR_WINDOW][is_recent]
     counts[places[is_recent]] = trail[2 + YEAR_WINDOW :][is_recent]
@@ -276,22 +330,28 @@ def average_year(
     mean = np.empty(len(time))
     starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1)).tolist()
     for start, stop in pairwise([*starts, len(time)]):
-        place, bars = int(days[start]) - begin, slice(start, stop)
-        before = slice(place - YEAR_WINDOW + 1, place)
-        squared = np.cumsum(np.append(sums[place], squares[bars]))[1:]
-        counted = np.cumsum(np.append(counts[place], is_known[bars]))[1:]
-        sums[place], counts[place] = squared[-1], counted[-1]
-        whole = counted + np.sum(counts[before])
-        mean[bars] = (squared + np.sum(sums[before])) / np.maximum(whole, 1.0)
+        # Within a day sums grow bar by bar, from what the trail has of the day.
+        place = int(days[start]) - first_day
+        bars = slice(start, stop)
+        day_sums = np.cumsum(np.append(sums[place], squares[bars]))[1:]
+        day_counts = np.cumsum(np.append(counts[place], is_known[bars]))[1:]
+        sums[place] = day_sums[-1]
+        counts[place] = day_counts[-1]
+
+        days_before = slice(place - YEAR_WINDOW + 1, place)
+        total = day_sums + np.sum(sums[days_before])
+        count = day_counts + np.sum(counts[days_before])
+        mean[bars] = total / np.maximum(count, 1.0)
 
     is_year = (time + interval) / DAY - first >= YEAR_WINDOW - MINUTE / DAY
-    kept = np.concatenate([sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:]])
-    return np.where(is_year, mean, np.nan), np.concatenate([[first, float(days[-1])], kept])
+    year_trail = [[first, float(days[-1])], sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:]]
+    return np.where(is_year, mean, np.nan), np.concatenate(year_trail)
 
 
 def find_day(interval: int, *, is_session: bool) -> float:
     """Return the years of a day, or of a session where the bars are no longer than one."""
-    return 1.0 / (SESSIONS if is_session and interval <= DAY else YEAR_DAYS)
+    per_year = SESSIONS if is_session and interval <= DAY else YEAR_DAYS
+    return 1.0 / per_year
 
 
 def forecast_liquidation(

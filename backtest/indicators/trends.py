@@ -39,8 +39,8 @@ def true_range(market: Market) -> FloatArray:
 
     max(H_t, C_{t-1}) - min(L_t, C_{t-1}); H - L in the first bar. Source: Wilder (1978).
     """
-    before = np.append(market.low[:1], market.close[:-1])
-    return np.maximum(market.high, before) - np.minimum(market.low, before)
+    close_before = np.append(market.low[:1], market.close[:-1])
+    return np.maximum(market.high, close_before) - np.minimum(market.low, close_before)
 
 
 @checked
@@ -59,8 +59,9 @@ def atr(market: Market, window: OneOrMany = 14) -> FloatArray:
     (True, True)
     """
     lanes.check_bars("window", window)
-    ranges, windows = true_range(market), np.atleast_1d(window).astype(np.int64).tolist()
-    averages = np.stack([average_wilder(ranges, n) for n in windows], axis=1)
+    ranges = true_range(market)
+    windows = np.atleast_1d(window).astype(np.int64).tolist()
+    averages = np.stack([average_wilder(ranges, bars) for bars in windows], axis=1)
     return lanes.shape_as(averages, window)
 
 
@@ -109,8 +110,10 @@ def trend_strength(
     lanes.check_bars("lookback", lookback)
     bars, half_lives, fulls = lanes.broadcast(lookback, half_life, full)
     moves = find_moves(market, bars.astype(np.int64))
+
+    # The move at which the strength is 1; a price that stands still has none.
     root = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
-    width = ewma_volatility(market, half_lives) * root * (np.sqrt(bars) * fulls)
+    full_move = ewma_volatility(market, half_lives) * root * (np.sqrt(bars) * fulls)
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = np.where(moves != 0.0, moves / width, 0.0 * width)
-    return lanes.shape_as(np.clip(parts, -1.0, 1.0), lookback, half_life, full)
+        strength = np.where(moves != 0.0, moves / full_move, 0.0 * full_move)
+    return lanes.shape_as(np.clip(strength, -1.0, 1.0), lookback, half_life, full)

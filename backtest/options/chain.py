@@ -508,12 +508,15 @@ class Chain:
         sign = np.where(rows["kind"] == "call", 1.0, -1.0)
 
         known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
-        terms = rows[["forward", "strike", "years", "iv"]].where(known).to_numpy().T
+        numbers = rows[["forward", "strike", "years", "iv"]].where(known).to_numpy().T
+        forwards, strikes, years, volatilities = numbers
         kinds = rows["kind"].to_numpy(dtype=str)
         return rows.assign(
             least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
             most=np.where(sign > 0.0, forward, rows["strike"]) / unit,
-            model=price(kinds, *terms, rate=0.0, settlement=self.settlement),
+            model=price(
+                kinds, forwards, strikes, years, volatilities, settlement=self.settlement
+            ),
             per_coin=1.0 if is_coin else 1.0 / forward,
             usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
         )
@@ -529,16 +532,19 @@ class Chain:
         """
         rows = self.table.assign(years=self.years)
         is_good = (rows["forward"] > 0.0) & (rows["years"] > 0.0)
-        terms = rows[["forward", "strike", "years"]].where(is_good).to_numpy().T
+        numbers = rows[["forward", "strike", "years"]].where(is_good).to_numpy().T
+        forwards, strikes, years = numbers
         kinds = rows["kind"].to_numpy(dtype=str)
         for side in ("bid", "ask", "mark"):
             prices = rows[side].to_numpy()
             rows[f"{side}_iv"] = implied_volatility(
-                kinds, prices, *terms, rate=0.0, settlement=self.settlement
+                kinds, prices, forwards, strikes, years, settlement=self.settlement
             )
 
         marks = rows["mark"].to_numpy()
-        reasons = volatility_reason(kinds, marks, *terms, rate=0.0, settlement=self.settlement)
+        reasons = volatility_reason(
+            kinds, marks, forwards, strikes, years, settlement=self.settlement
+        )
         without_terms = np.where(rows["years"] > 0.0, "no forward", "no time to expiry")
         rows["reason"] = np.where(is_good, reasons, without_terms).astype(object)
         return rows

@@ -463,7 +463,8 @@ class Surface(core.Reportable):
     def _list_quoted(self, number: int) -> pd.Series:
         """Return the log-moneyness of the quotes of an expiry, by its number."""
         expiry = self.fits["expiry"][number]
-        return self.quotes.loc[self.quotes["expiry"] == expiry, "k"]
+        quoted: pd.Series = self.quotes.loc[self.quotes["expiry"] == expiry, "k"]
+        return quoted
 
 
 def describe_crossings(arbitrage: pd.DataFrame) -> str:

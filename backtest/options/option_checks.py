@@ -168,7 +168,9 @@ def check_rule(account: Account, markets: Markets) -> None:
 
 def check_bought(schedule: pd.DataFrame | None) -> None:
     """Require that a schedule is never short: brackets have no margin for short options."""
-    for name in () if schedule is None else schedule.columns:
+    if schedule is None:
+        return
+    for name in schedule.columns:
         if (schedule[name] < 0.0).any():
             raise core.ParameterError(
                 f"option_quantities must be at least 0 with brackets, got "
