@@ -3,6 +3,23 @@
 Each takes a market and returns values that are known at the close of each bar. The columns of the
 first n bars are the first n values of the columns of all bars, bit for bit. A parameter given as an
 array of shape (k,) gives columns of shape (n_bars, k).
+
+==========  ===================================================================================
+word        what it is, and its unit
+==========  ===================================================================================
+lane        one value of each parameter: a column of what is returned
+k           the number of lanes
+half_life   bars after which a bar weighs half as much
+decay       2^(-1 / half_life): the weight of a bar relative to the next one
+needed      bars, or returns, from which on a value is known
+variance    of the return of one bar
+squares     squared log returns of bars
+sigma       volatility per sqrt(year)
+scale       what a value by bar is multiplied by, the bars per year for example
+loss        positive, a fraction of the notional, net of funding
+trail       what a forecast remembers of the bars before
+stress      the regime of high variance; the other one is calm
+==========  ===================================================================================
 """
 
 from typing import TYPE_CHECKING
@@ -19,13 +36,13 @@ if TYPE_CHECKING:
     from backtest.indicators.estimators import volatility_feedback
     from backtest.indicators.fitted_models import find_backcast, garch_volatility, har_volatility
     from backtest.indicators.flows import open_interest_change, predicted_funding, taker_imbalance
+    from backtest.indicators.forecasts import NOTHING_SEEN, find_day, forecast_liquidation
+    from backtest.indicators.forecasts import forecast_reach, forecast_volatility
     from backtest.indicators.needed_bars import warm_up
     from backtest.indicators.regimes import Regimes, learned_regimes
     from backtest.indicators.returns import funding_forecast, leverage_skew, log_returns
     from backtest.indicators.returns import long_returns, settled_funding, traded_returns
-    from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day
-    from backtest.indicators.tails import forecast_liquidation, forecast_reach, forecast_volatility
-    from backtest.indicators.tails import tail_losses
+    from backtest.indicators.tails import TAIL_MODELS, Tail, tail_losses
     from backtest.indicators.trends import atr, average_wilder, trend_sign, trend_strength
     from backtest.indicators.trends import true_range
     from backtest.margin.calculators import touch_distance, touch_probability
@@ -40,16 +57,16 @@ else:
         ),
         "indicators.fitted_models": "find_backcast garch_volatility har_volatility",
         "indicators.flows": "open_interest_change predicted_funding taker_imbalance",
+        "indicators.forecasts": (
+            "NOTHING_SEEN find_day forecast_liquidation forecast_reach forecast_volatility"
+        ),
         "indicators.needed_bars": "warm_up",
         "indicators.regimes": "Regimes learned_regimes",
         "indicators.returns": (
             "funding_forecast leverage_skew log_returns long_returns settled_funding "
             "traded_returns"
         ),
-        "indicators.tails": (
-            "NOTHING_SEEN TAIL_MODELS Tail find_day forecast_liquidation forecast_reach "
-            "forecast_volatility tail_losses"
-        ),
+        "indicators.tails": "TAIL_MODELS Tail tail_losses",
         "indicators.trends": "atr average_wilder trend_sign trend_strength true_range",
         "margin.calculators": "touch_distance touch_probability",
         "market.clock": "bars_per_year",

@@ -79,7 +79,7 @@ def find_backcast(squares: core.FloatArray) -> float:
     return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
 
 
-_kept: dict[bytes, GarchFit | None] = {}
+_fits: dict[bytes, GarchFit | None] = {}
 
 
 def fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
@@ -94,11 +94,11 @@ def fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | No
         digest.update(returns[stop : bar + 1].tobytes())
         stop = bar + 1
         key = digest.copy().digest()
-        if key not in _kept:
-            if len(_kept) >= MAX_KEPT:
-                _kept.clear()
-            _kept[key] = fit_garch(returns[1:stop])
-        last = _kept.get(key) or last
+        if key not in _fits:
+            if len(_fits) >= MAX_KEPT:
+                _fits.clear()
+            _fits[key] = fit_garch(returns[1:stop])
+        last = _fits.get(key) or last
         yield last
 
 

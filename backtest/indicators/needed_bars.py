@@ -15,6 +15,7 @@ from backtest.indicators import (
     estimators,
     fitted_models,
     flows,
+    forecasts,
     kernels,
     lanes,
     regimes,
@@ -83,7 +84,7 @@ def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
 
 def find_indicator(name: str) -> Callable[..., Any]:
     """Return an indicator by its name."""
-    modules = (r, estimators, fitted_models, flows, tails, trends, drift, regimes)
+    modules = (r, estimators, fitted_models, flows, forecasts, tails, trends, drift, regimes)
     indicators = (getattr(module, name) for module in modules if hasattr(module, name))
     indicator: Callable[..., Any] = next(indicators)
     return indicator

@@ -514,9 +514,7 @@ class Chain:
         return rows.assign(
             least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
             most=np.where(sign > 0.0, forward, rows["strike"]) / unit,
-            model=price(
-                kinds, forwards, strikes, years, volatilities, settlement=self.settlement
-            ),
+            model=price(kinds, forwards, strikes, years, volatilities, settlement=self.settlement),
             per_coin=1.0 if is_coin else 1.0 / forward,
             usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
         )

@@ -11,7 +11,7 @@ from scipy import stats
 import backtest as bt
 from backtest.core.units import DAY
 from backtest.indicators import ewma_volatility
-from backtest.indicators.tails import (
+from backtest.indicators.forecasts import (
     NOTHING_SEEN,
     find_day,
     forecast_liquidation,

@@ -153,7 +153,7 @@ def long_market() -> Market:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of returns that models are fitted to, where none has been kept."""
     found: list[int] = []
-    monkeypatch.setattr(fitted_models, "_kept", {})
+    monkeypatch.setattr(fitted_models, "_fits", {})
 
     def fit(returns: np.ndarray) -> GarchFit | None:
         found.append(len(returns))
@@ -199,9 +199,9 @@ def test_where_a_fit_fails_the_one_before_stays(
     long_market: Market, monkeypatch: pytest.MonkeyPatch
 ):
     """At 1000 none converges, so nothing is known; at 1210 the fit of 1100 stays."""
-    monkeypatch.setattr(fitted_models, "_kept", {})
+    monkeypatch.setattr(fitted_models, "_fits", {})
     whole = garch_volatility(long_market)
-    fitted_models._kept.clear()
+    fitted_models._fits.clear()
 
     def fit(returns):
         return None if len(returns) in (1000, 1210) else fit_garch(returns)
@@ -452,6 +452,17 @@ def test_a_calibration_is_causal_and_forgets_after_a_year():
     np.testing.assert_array_equal(found[:5000], cut)
     later = volatility(whole.slice(500, whole.n_bars), "garman-klass", 24.0, calibrate=True)
     np.testing.assert_allclose(found[-1], later[-1], rtol=1e-9)
+
+
+def test_a_calibrated_range_of_an_endless_half_life_weighs_all_bars_alike():
+    """sigma^2 = A mean(v) mean(r^2) / mean(v), the last over the bars that have a return."""
+    market = Market.sample(bars=50)
+    squares = log_returns(market)[1:] ** 2
+    variance = parkinson_variance(market)
+    expected = 8760.0 * variance.mean() * squares.mean() / variance[1:].mean()
+    found = volatility(market, "parkinson", math.inf, calibrate=True)
+    assert np.isnan(found[1])
+    assert found[-1] ** 2 == pytest.approx(expected)
 
 
 def test_only_ranges_are_calibrated():
