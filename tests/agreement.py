@@ -21,7 +21,7 @@ import pytest
 import backtest as bt
 from backtest.account.money import TERMS
 from backtest.market import rules
-from backtest.policies import lookahead
+from backtest.policies import lookahead, observing
 from tests.cases import OBSERVED, PortfolioCase, Swing, Tape
 from tests.draws import HOUR, START, utc
 from tests.kit import flat
@@ -107,7 +107,7 @@ def trust_data(monkeypatch: Any) -> None:
     trusted = SimpleNamespace(
         causality=sound, run=lambda observe: observe(), run_briefly=lambda observe, _: observe()
     )
-    monkeypatch.setattr(lookahead, "start_check", lambda *_: trusted)
+    monkeypatch.setattr(observing, "start_check", lambda *_: trusted)
     monkeypatch.setattr(rules, "HIGHEST_RATE", 1.0)
 
 

@@ -24,7 +24,8 @@ from backtest.engine.run import run
 from backtest.engine.run_setup import set_up
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.options import SVI, Surface, Surfaces
-from backtest.policies.lookahead import make_futures, observe, observe_checked
+from backtest.policies.lookahead import make_futures
+from backtest.policies.observing import observe, observe_checked
 from backtest.results.result import Result
 
 EVERY = 21

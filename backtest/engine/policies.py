@@ -21,8 +21,9 @@ from backtest.margin import LEVELS, MarginRules, pick_rules
 from backtest.market import Market, Markets, find_clock
 from backtest.policies import AccountView, Policy, may_read_of_account
 from backtest.policies import policy as p
-from backtest.policies.combinators import name_tuple
-from backtest.policies.lookahead import observe, observe_checked
+from backtest.policies.combined_parts import name_tuple
+from backtest.policies.observing import observe, observe_checked
+from backtest.policies.parameters import change_settings, number_elements
 from backtest.policies.policy_errors import as_number, make_policy_error
 from backtest.venue import Venue
 from backtest.venue.trade_costs import pick_cost
@@ -285,7 +286,7 @@ def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArr
     """Return the parameters of all policies in one array, and the place of each policy."""
     numbers = []
     for each in observed:
-        own = p.number_elements(each.policy.settings()).values()
+        own = number_elements(each.policy.settings()).values()
         plain = [float(x) if isinstance(x, int | float) else np.nan for x in own]
         numbers.append(np.array(plain or [0.0], dtype=np.float64))
     return flatten(numbers)
@@ -319,7 +320,7 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
 
 def bind(observed: ObservedPolicy) -> Callable[..., float]:
     policy, names = observed.policy, tuple(observed.columns)
-    own, columns = p.change_settings(policy, {}), tuple(observed.columns.values())
+    own, columns = change_settings(policy, {}), tuple(observed.columns.values())
     for name, value in policy.settings().items():
         object.__setattr__(own, name, as_float64(value))
     rules = list_rules(policy, names)

@@ -26,7 +26,7 @@ from backtest.margin import compute_collateral_value
 from backtest.market import Market, find_clock, label_names
 from backtest.options.option_schedule import schedule_options
 from backtest.policies import Policy, trades_options
-from backtest.policies.lookahead import observe_checked
+from backtest.policies.observing import observe_checked
 from backtest.results.manifest import change_policy, write_manifest
 from backtest.results.record import OptionFields, Outcome
 from backtest.results.result import Result

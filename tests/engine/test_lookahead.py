@@ -10,8 +10,9 @@ from scipy import signal as filters
 import backtest as bt
 from backtest import engine
 from backtest.core.fields import Choice, Range
-from backtest.policies import lookahead
-from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts, observe_checked
+from backtest.policies import lookahead, observing
+from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts
+from backtest.policies.observing import observe_checked
 from backtest.signals.rules import NOT_CHECKED, describe_signal_check
 from backtest.strategies import VolTarget
 from tests.hidden_peeks import LONGEST, POLICIES
@@ -249,18 +250,18 @@ class Own(VolTarget):
 
 @pytest.fixture
 def looked(monkeypatch):
-    found, check = [], lookahead.start_check
+    found, check = [], observing.start_check
 
     def note(policy, *given, **more):
         found.append(policy)
         return check(policy, *given, **more)
 
-    monkeypatch.setattr(lookahead, "start_check", note)
+    monkeypatch.setattr(observing, "start_check", note)
     return found
 
 
 def look(policy, market):
-    columns, found = lookahead.observe_checked(policy, market)
+    columns, found = observing.observe_checked(policy, market)
     return columns["sigma"], found
 
 
