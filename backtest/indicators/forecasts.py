@@ -154,7 +154,8 @@ def average_year(
         mean[bars] = total / np.maximum(count, 1.0)
 
     is_year = (time + interval) / DAY - first >= YEAR_WINDOW - MINUTE / DAY
-    year_trail = [[first, float(days[-1])], sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:]]
+    begin_and_last_day = np.array([first, float(days[-1])])
+    year_trail = (begin_and_last_day, sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:])
     return np.where(is_year, mean, np.nan), np.concatenate(year_trail)
 
 

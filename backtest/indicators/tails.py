@@ -104,7 +104,8 @@ def tail_losses(
     rows = zip(*map(np.ndarray.tolist, parameters), strict=True)
     for j, lane in enumerate(rows):
         if lane not in tails:
-            tails[lane] = find_tail(market, *lane[:4], scale=scales[:, j])
+            name, confidence, bars, n_losses, _ = lane
+            tails[lane] = find_tail(market, name, confidence, bars, n_losses, scales[:, j])
         value[:, j] = tails[lane].value_at_risk
         shortfall[:, j] = tails[lane].expected_shortfall
 

@@ -6,7 +6,6 @@ import copy
 import copyreg
 import dataclasses
 import functools
-import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from backtest.policies.combined_parts import (
     start_parts,
     write_arguments,
 )
-from backtest.policies.parameters import format_title, write_value
+from backtest.policies.parameters import Parameter, format_title, write_value
 from backtest.policies.policy import Policy
 
 
@@ -37,6 +36,7 @@ class CombinatorClass(type):
 
 
 def reduce_class(cls: CombinatorClass) -> str | tuple[Any, ...]:
+    """Return how a class is pickled: by name, or as the combinator over its policies."""
     if not cls.parts:
         return cls.__qualname__
     policies = tuple(part.policy for part in cls.parts)
@@ -67,46 +67,56 @@ class Combinator(Policy, metaclass=CombinatorClass):
     written: ClassVar[type[Combinator]]
     """The class that the user wrote, which has no parts."""
 
-    def __new__(cls, *given: object, **_: object) -> Combinator:
-        return object.__new__(cls.over(*map(type, split_policies(given)[0])))
+    def __new__(cls, *args: object, **_: object) -> Combinator:
+        policies, _rest = split_policies(args)
+        return object.__new__(cls.over(*map(type, policies)))
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        build = cls.__init__
+        build_frozen = cls.__init__
         if not cls.parts:
             cls.written = cls
 
-        @functools.wraps(build)
-        def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
-            policies, rest = split_policies(given)
-            own = own_parameters(type(self))
-            if len(rest) > len(own):
-                known = ", ".join(own) or "no parameters"
-                raise ParameterError(
-                    f"{type(self).__name__} needs policies, then {known}; also got {rest!r}"
-                )
-            named = dict(zip(own, rest, strict=False))
-            for part, policy in zip(self.parts, policies, strict=False):
-                named |= {flat: getattr(policy, name) for name, flat in part.flat.items()}
-            for name in named.keys() & settings.keys():
-                both = f"{named[name]!r} and {settings[name]!r}"
+        @functools.wraps(build_frozen)
+        def __init__(self: Combinator, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            positional = self._name_positional(args)
+            for name in positional.keys() & settings.keys():
+                both = f"{positional[name]!r} and {settings[name]!r}"
                 raise ParameterError(f"{type(self).__name__}: {name} was given twice, {both}")
-            build(self, **named, **settings)
+            build_frozen(self, **positional, **settings)
 
         cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def _name_positional(self, args: tuple[object, ...]) -> dict[str, Any]:
+        """Return the parameters that positional arguments give: of the policies, then its own."""
+        policies, rest = split_policies(args)
+        names = own_parameters(type(self))
+        if len(rest) > len(names):
+            known = ", ".join(names) or "no parameters"
+            raise ParameterError(
+                f"{type(self).__name__} needs policies, then {known}; also got {rest!r}"
+            )
+
+        values = dict(zip(names, rest, strict=False))
+        for part, policy in zip(self.parts, policies, strict=False):
+            for name, flat in part.flat.items():
+                values[flat] = getattr(policy, name)
+        return values
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.policies  # raises what their constructors raise
 
     def __repr__(self) -> str:
+        policies = map(repr, self.policies)
         settings = [f"{name}={write_value(value)}" for name, value in self._own().items()]
-        return f"{self.written.__name__}({', '.join([*map(repr, self.policies), *settings])})"
+        return f"{self.written.__name__}({', '.join([*policies, *settings])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(self.written, *self.policies, **self._own()), ()
 
     def _own(self) -> dict[str, Any]:
+        """Return the values of the parameters that the combinator itself declares."""
         return {name: getattr(self, name) for name in own_parameters(type(self))}
 
     @classmethod
@@ -118,91 +128,111 @@ class Combinator(Policy, metaclass=CombinatorClass):
     @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies that are combined."""
-        return tuple(
-            part.policy(**{name: getattr(self, flat) for name, flat in part.flat.items()})
-            for part in self.parts
-        )
+        policies = []
+        for part in self.parts:
+            settings = {name: getattr(self, flat) for name, flat in part.flat.items()}
+            policies.append(part.policy(**settings))
+        return tuple(policies)
 
     @classmethod
     @checked
     def over(cls, *policies: type[Policy]) -> type[Combinator]:
         """Return the class over some policy classes, which a sweep or a search accepts."""
-        if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
-            return cls
         if cls.parts:
+            if policies in ((), tuple(part.policy for part in cls.parts)):
+                return cls
             name = cls.written.__name__
             raise ParameterError(f"{cls.__name__} has its policies already; use {name}(...)")
+
         check_class(cls)
         least, most = cls.takes
         if not least <= len(policies) <= most:
-            wanted = "policy" if most == 1 else "policies"
-            wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
+            wanted = f"at least {least} policy"
+            if least == most:
+                wanted = f"{least} policy" if most == 1 else f"{least} policies"
             raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
         return make_combined_class(cls, policies)
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""
-        given = getattr(bar, "_fields", None) or tuple(vars(bar))
-        names = tuple(dict.fromkeys((*p.BAR_FIELDS, *given)))
-        whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
+        columns = getattr(bar, "_fields", None) or tuple(vars(bar))
+        names = tuple(dict.fromkeys((*p.BAR_FIELDS, *columns)))
+        values = [getattr(bar, name, math.nan) for name in names]
+        whole = name_tuple("Bar", names)(*values)
         return self.make_formula(names)(self, whole, account, *memory)
 
     def promises(self) -> tuple[p.Promise, ...]:
         """Return what is left of the promises of its policies, if it only lowers their leverage."""
-        limits = (row.limit() for policy in self.policies for row in policy.promises())
-        return tuple(limits) if self.only_lowers else ()
+        if not self.only_lowers:
+            return ()
+        limits = []
+        for policy in self.policies:
+            limits += [promise.limit() for promise in policy.promises()]
+        return tuple(limits)
 
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""
         scope: dict[str, Any] = {"combine": rewrite_formula(type(self).combine)}
         lines: list[str] = []
+
+        # What the whole remembers, by the text of its new value: first what is its own.
         slots: dict[str, str] = {}
+        memory_fields: tuple[str, ...] = ()
         if hasattr(self.written, "start"):
-            own = self.written.start(self)._fields
-            scope["Own"] = name_tuple("Own", own)
-            slots = {name: f"after[{i}]" for i, name in enumerate(own)}
-        kept = ", ".join(f"memory.{name}" for name in slots)
+            memory_fields = self.written.start(self)._fields
+            scope["Own"] = name_tuple("Own", memory_fields)
+            slots = {name: f"after[{i}]" for i, name in enumerate(memory_fields)}
+
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
             memory = p.start_memory(policy)
-            given = write_arguments(scope, k, part, columns)
+            arguments = write_arguments(scope, k, part, columns)
             scope[f"rule_{k}"] = p.formula_for(policy, part.find_own(columns))
             if memory is None:
-                lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
+                lines.append(f"asked_{k} = 1.0 * rule_{k}({arguments})")
                 continue
             scope[f"Memory_{k}"] = type(memory)
             before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
-            lines += [
-                f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
-                f"asked_{k} = 1.0 * answer_{k}",
-            ]
-            slots |= {
-                f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)
-            }
-        asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(self.parts)))},)"
+            lines.append(f"answer_{k}, after_{k} = rule_{k}({arguments}, Memory_{k}({before}))")
+            lines.append(f"asked_{k} = 1.0 * answer_{k}")
+            for i, name in enumerate(memory._fields):
+                slots[f"{part.prefix}{name}"] = f"after_{k}[{i}]"
+
+        asked = ", ".join(f"asked_{k}" for k in range(len(self.parts)))
         if "Own" in scope:
-            lines.append(f"leverage, after = combine({asked}, Own({kept}))")
+            own_memory = ", ".join(f"memory.{name}" for name in memory_fields)
+            call = f"combine(self, bar, account, ({asked},), Own({own_memory}))"
+            lines.append(f"leverage, after = {call}")
         else:
-            lines.append(f"leverage = combine({asked})")
+            lines.append(f"leverage = combine(self, bar, account, ({asked},))")
         if not slots:
             return build(self, "leverage", "", [*lines, "return leverage"], scope)
+
         scope["Memory"] = name_tuple("Memory", tuple(slots))
         lines.append(f"return leverage, Memory({', '.join(slots.values())})")
         return build(self, "leverage", ", memory", lines, scope)
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
         """Return the formula of the setting of its position, None if nothing decides it."""
-        own: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
-        if own is not None:
-            return own
+        own_formula: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
+        if own_formula is not None:
+            return own_formula
+
         scope: dict[str, Any] = {"choose_lower": choose_lower}
         lines: list[str] = []
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
             rule = p.margin_formula_for(policy, part.find_own(columns))
-            if rule is not None:
-                scope[f"rule_{k}"] = rule
-                call = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
-                lines.append(f"asked = choose_lower(asked, {call})" if lines else f"asked = {call}")
-        return build(self, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
+            if rule is None:
+                continue
+            scope[f"rule_{k}"] = rule
+            answer = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
+            if lines:
+                answer = f"choose_lower(asked, {answer})"
+            lines.append(f"asked = {answer}")
+        if not lines:
+            return None
+        lines.append("return asked")
+        formula: Callable[..., Any] = build(self, "venue_leverage", "", lines, scope)
+        return formula
 
     def combine(self, *_: Any, **__: Any) -> Any:
         """Return the target leverage, given those of the policies.
@@ -226,22 +256,29 @@ def held_leverage(account: Any, signal: float) -> float:
 
 
 def list_written(cls: type[Policy]) -> list[type[Policy]]:
-    inner = [list_written(part.policy) for part in getattr(cls, "parts", ())]
-    return [getattr(cls, "written", cls), *itertools.chain(*inner)]
+    """Return the class that a user wrote, and after it those inside a combinator."""
+    written = [getattr(cls, "written", cls)]
+    for part in getattr(cls, "parts", ()):
+        written += list_written(part.policy)
+    return written
 
 
 def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
-    for each in list_written(cls):
-        rule: Any = each.combine if issubclass(each, Combinator) else p.formula_of(each)
+    """Yield the formulas that a user wrote: of a combinator, and of the policies inside."""
+    for written in list_written(cls):
+        is_combinator = issubclass(written, Combinator)
+        rule: Any = written.combine if is_combinator else p.formula_of(written)
         if rule is not p.return_parameter:
             yield rule
 
 
 def own_parameters(cls: type[Combinator]) -> list[str]:
-    return [each.name for each in dataclasses.fields(cls.written)]
+    """Return the names of the parameters that the combinator itself declares."""
+    return [field.name for field in dataclasses.fields(cls.written)]
 
 
 def check_class(cls: type[Combinator]) -> None:
+    """Require that a combinator defines ``combine`` alone, and needs a policy."""
     if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
         raise PolicyError(
             f"a combinator must define combine in place of leverage, {cls.__name__} does not; "
@@ -253,28 +290,31 @@ def check_class(cls: type[Combinator]) -> None:
         )
 
 
-def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
-    policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
-    for each in given[len(policies) :]:
-        if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
+def split_policies(args: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
+    """Return the policies that arguments begin with, and the others, which must be none."""
+    policies: list[Policy] = []
+    for arg in args:
+        if not isinstance(arg, Policy):
+            break
+        policies.append(arg)
+
+    rest = args[len(policies) :]
+    for arg in rest:
+        is_class = isinstance(arg, type) and issubclass(arg, Policy)
+        if is_class or isinstance(arg, Policy):
             raise ParameterError(
                 "the policies of a combinator must be instances and come before its parameters, "
-                f"got {given!r}"
+                f"got {args!r}"
             )
-    return policies, given[len(policies) :]  # type: ignore[return-value] # they are policies
+    return tuple(policies), rest
 
 
 @functools.cache
 def make_combined_class(
     cls: type[Combinator], policies: tuple[type[Policy], ...]
 ) -> type[Combinator]:
-    titles = [getattr(each, "written", each).title() for each in policies]
-    names = [title.replace("-", "_").lstrip("_") for title in titles]
-    numbered = [
-        f"{name}_{names[:k].count(name) + 1}" if names.count(name) > 1 else name
-        for k, name in enumerate(names)
-    ]
-    parts = tuple(itertools.starmap(CombinedPart, zip(policies, numbered, strict=True)))
+    """Return the class of a combinator over some policies, with the parameters of all of them."""
+    parts = tuple(map(CombinedPart, policies, name_parts(policies)))
     inside = ", ".join(policy.__name__ for policy in policies)
     annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
     body: dict[str, Any] = {
@@ -287,28 +327,59 @@ def make_combined_class(
     }
     if hasattr(cls, "start") or any(hasattr(policy, "start") for policy in policies):
         body["start"] = start_parts
+
+    own_names = own_parameters(cls)
     for part in parts:
         for parameter in part.policy.parameters().values():
-            flat, space = part.flat[parameter.name], parameter.space
-            if flat in annotations or flat in own_parameters(cls):
+            flat = part.flat[parameter.name]
+            if flat in annotations or flat in own_names:
                 raise ParameterError(
                     f"parameters of {cls.__name__} and of its policies must have different names, "
                     f"two are called {flat}"
                 )
-            when = None if space is None else space.when
-            if when is not None:
-                space = copy.copy(space)
-                object.__setattr__(space, "when", (part.flat[when[0]], when[1]))
-            kind: Any = parameter.kind
-            kind = tuple[kind, ...] if parameter.length else kind
-            annotations[flat] = kind if space is None else Annotated[kind, space]
+            annotations[flat] = annotate(part, parameter)
             if parameter.default is not None:
                 body[flat] = parameter.default
     return type(f"{cls.__name__}[{inside}]", (cls,), body)
 
 
+def name_parts(policies: tuple[type[Policy], ...]) -> list[str]:
+    """Return a name for each policy of a combinator: its title, numbered where it is not alone."""
+    names = []
+    for policy in policies:
+        title = getattr(policy, "written", policy).title()
+        names.append(title.replace("-", "_").lstrip("_"))
+
+    numbered = []
+    for k, name in enumerate(names):
+        if names.count(name) > 1:
+            number = names[:k].count(name) + 1
+            numbered.append(f"{name}_{number}")
+        else:
+            numbered.append(name)
+    return numbered
+
+
+def annotate(part: CombinedPart, parameter: Parameter) -> Any:
+    """Return the annotation of a policy's parameter among those of the combinator."""
+    kind: Any = parameter.kind
+    if parameter.length:
+        kind = tuple[kind, ...]
+    space = parameter.space
+    if space is None:
+        return kind
+
+    # A condition on another parameter has the flat name of that.
+    if space.when is not None:
+        name, values = space.when
+        space = copy.copy(space)
+        object.__setattr__(space, "when", (part.flat[name], values))
+    return Annotated[kind, space]
+
+
 OptionOrders: TypeAlias = Mapping[str, tuple[str, float]]
-SCHEDULED, TOTAL = "schedule", "total"
+SCHEDULED = "schedule"
+TOTAL = "total"
 """Legs that tables of options add to those that a policy names."""
 
 
@@ -325,23 +396,20 @@ class OptionRule(Combinator):
 
     def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
         """Return the orders of the policy inside, and those of the rule."""
-        own = self.orders(bar, account, chain)
+        orders = self.orders(bar, account, chain)
         for k, part in enumerate(self.parts):
             if not p.trades_options(part.policy):
                 continue
             inner: Any = self.policies[k]
-            seen = SimpleNamespace(**vars(bar))
-            for name in part.find_own((*vars(bar),)):
-                setattr(seen, name, getattr(bar, f"{part.prefix}{name}"))
-            inner_orders = inner.option_orders(seen, account, chain)
-            twice = sorted(inner_orders.keys() & own.keys())
+            inner_orders = inner.option_orders(name_own_columns(bar, part), account, chain)
+            twice = sorted(inner_orders.keys() & orders.keys())
             if twice:
                 raise PolicyError(
                     f"legs of one position must have different names, {type(self).__name__} and "
                     f"the policy inside both order {twice[0]!r}"
                 )
-            own = {**inner_orders, **own}
-        return own
+            orders = {**inner_orders, **orders}
+        return orders
 
     def orders(self, *_: Any, **__: Any) -> OptionOrders:
         """Return the orders of the rule.
@@ -352,3 +420,11 @@ class OptionRule(Combinator):
             f"a rule that trades options must define orders, {type(self).__name__} does not; add "
             'def orders(self, bar, account, chain): return {"put": (contract, 1.0)}'
         )
+
+
+def name_own_columns(bar: Any, part: CombinedPart) -> SimpleNamespace:
+    """Return the bar as a policy inside sees it: with its columns under its own names too."""
+    seen = SimpleNamespace(**vars(bar))
+    for name in part.find_own((*vars(bar),)):
+        setattr(seen, name, getattr(bar, f"{part.prefix}{name}"))
+    return seen

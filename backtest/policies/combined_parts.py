@@ -15,15 +15,19 @@ from backtest.policies.policy import Policy
 
 
 class CombinedPart(NamedTuple):
+    """A policy inside a combinator, by the name that its settings and columns begin with."""
+
     policy: type[Policy]
     name: str
 
     @property
     def prefix(self) -> str:
+        """What its columns and fields of memory begin with on the bar of the combinator."""
         return f"{self.name}__"
 
     @property
     def flat(self) -> dict[str, str]:
+        """The names of its parameters among those of the combinator."""
         return {name: f"{self.name}_{name}" for name in self.policy.parameters()}
 
     def view(self, whole: Any) -> Any:
@@ -33,21 +37,26 @@ class CombinedPart(NamedTuple):
         return seen
 
     def find_own(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(c.removeprefix(self.prefix) for c in columns if c.startswith(self.prefix))
+        """Return its columns among those of the combinator, by its own names."""
+        prefixed = [column for column in columns if column.startswith(self.prefix)]
+        return tuple(column.removeprefix(self.prefix) for column in prefixed)
 
-    def add_to(self, held: dict[str, Any], own: Mapping[str, Any]) -> None:
-        more = {f"{self.prefix}{name}": value for name, value in own.items()}
-        double = next((name for name in more if name in held), None)
-        if double is not None:
-            raise PolicyError(
-                f"columns and memory fields must have different names, two are called {double}; "
-                "names with __ belong to the policies of a combinator"
-            )
-        held.update(more)
+    def add_to(self, combined: dict[str, Any], values: Mapping[str, Any]) -> None:
+        """Add its columns, or fields of memory, to those of the combinator; none may be there."""
+        for name in values:
+            flat = f"{self.prefix}{name}"
+            if flat in combined:
+                raise PolicyError(
+                    f"columns and memory fields must have different names, two are called {flat}; "
+                    "names with __ belong to the policies of a combinator"
+                )
+        for name, value in values.items():
+            combined[f"{self.prefix}{name}"] = value
 
 
 @functools.cache
 def view_class(part: CombinedPart) -> Any:
+    """Return a class like the policy's whose parameters are read from a combinator."""
     names = part.flat
 
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
@@ -60,6 +69,7 @@ def view_class(part: CombinedPart) -> Any:
 
 
 def observe_parts(self: Any, market: Any) -> p.Columns:
+    """Return the columns of a combinator and of its policies: ``observe`` of combined classes."""
     columns = dict(self.written.observe(self, market))
     for part in self.parts:
         part.add_to(columns, part.view(self).observe(market))
@@ -67,7 +77,10 @@ def observe_parts(self: Any, market: Any) -> p.Columns:
 
 
 def start_parts(self: Any) -> Any:
-    slots = self.written.start(self)._asdict() if hasattr(self.written, "start") else {}
+    """Return the memory of a combinator and of its policies: ``start`` of combined classes."""
+    slots = {}
+    if hasattr(self.written, "start"):
+        slots = self.written.start(self)._asdict()
     for part in self.parts:
         if hasattr(part.policy, "start"):
             part.add_to(slots, p.start_memory(part.view(self))._asdict())
@@ -76,10 +89,12 @@ def start_parts(self: Any) -> Any:
 
 @functools.cache
 def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    """Return the named tuple of some fields, always the same one: code is compiled for it."""
     return namedtuple(name, fields)
 
 
 def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]) -> Any:
+    """Return a formula from the lines of its body; ``more`` are arguments after the account."""
     text = "\n    ".join([f"def {name}(self, bar, account{more}):", *lines])
     scope["__name__"] = type(whole).__module__
     exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
@@ -89,27 +104,40 @@ def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, A
 def write_arguments(
     scope: dict[str, Any], k: int, part: CombinedPart, columns: tuple[str, ...]
 ) -> str:
-    seen = part.find_own(columns)
+    """Return the text of the arguments of policy k, and write the classes it needs into ``scope``.
+
+    They are its settings, its bar, and the account.
+    """
+    own_columns = part.find_own(columns)
     scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
-    scope[f"Bar_{k}"] = name_tuple("Bar", (*p.BAR_FIELDS, *seen))
-    settings = [f"self.{flat}" for flat in part.flat.values()] or ["0.0"]
-    bar = [
-        *(f"bar.{name}" for name in p.BAR_FIELDS),
-        *(f"bar.{part.prefix}{name}" for name in seen),
-    ]
-    return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
+    scope[f"Bar_{k}"] = name_tuple("Bar", (*p.BAR_FIELDS, *own_columns))
+
+    settings = [f"self.{flat}" for flat in part.flat.values()]
+    if not settings:
+        settings = ["0.0"]
+    values = [f"bar.{name}" for name in p.BAR_FIELDS]
+    values += [f"bar.{part.prefix}{name}" for name in own_columns]
+    return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(values)}), account"
 
 
 def choose_lower(one: float, other: float) -> float:
+    """Return the lower of two margin settings; NaN, which decides nothing, counts as none."""
     return other if math.isnan(one) or other < one else one
 
 
 @functools.cache
 def make_settings_class(cls: type[Policy]) -> Any:
-    base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are known here
+    """Return a named tuple of the parameters of a policy that also has its methods and constants.
+
+    It compiles; a policy itself does not. Without a parameter it has one field that is not used.
+    """
+    fields = tuple(cls.parameters()) or ("nothing",)
+    base: Any = namedtuple("Settings", fields)  # type: ignore[misc] # they are known here
 
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method
         attribute = inspect.getattr_static(cls, name)
-        return attribute.__get__(self, cls) if hasattr(attribute, "__get__") else attribute
+        if hasattr(attribute, "__get__"):
+            return attribute.__get__(self, cls)
+        return attribute
 
     return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})

@@ -59,6 +59,7 @@ Observe = Callable[[Any], Columns | None]
 class Causality(NamedTuple):
     """At how many cuts columns were checked.
 
+    ``unseen`` are columns known in too few bars, ``given`` those of the market, which are data.
     ``is_of_kind`` says that these were the cuts of a policy of the same code with other numbers,
     and that this one was checked at the largest moves.
     """
@@ -71,29 +72,41 @@ class Causality(NamedTuple):
 
     @property
     def is_weak(self) -> bool:
+        """Whether a peek could have been missed."""
         return self.has_columns and self.cuts < ENOUGH
 
     def __str__(self) -> str:
-        names = f"; not checked, as data of the market: {', '.join(self.given)}"
-        text = "no columns to check"
-        if self.has_columns and self.cuts > 0:
-            text = describe_cuts("columns", self.cuts)
-            if self.is_of_kind:
-                text += " with other numbers, and with these at the largest moves"
-        elif self.has_columns:
-            unseen = f": {', '.join(self.unseen)} known in too few bars" if self.unseen else ""
-            text = f"columns not checked{unseen}"
-        return text + names * bool(self.given)
+        text = self._describe_columns()
+        if self.given:
+            return f"{text}; not checked, as data of the market: {', '.join(self.given)}"
+        return text
+
+    def _describe_columns(self) -> str:
+        if not self.has_columns:
+            return "no columns to check"
+        if self.cuts == 0:
+            if self.unseen:
+                return f"columns not checked: {', '.join(self.unseen)} known in too few bars"
+            return "columns not checked"
+
+        text = describe_cuts("columns", self.cuts)
+        if self.is_of_kind:
+            return f"{text} with other numbers, and with these at the largest moves"
+        return text
 
 
 def describe_cuts(what: str, cuts: int) -> str:
-    return f"{what} checked at {cuts} cut{'s' * (cuts != 1)}"
+    """Return at how many cuts something was checked, in words."""
+    noun = "cut" if cuts == 1 else "cuts"
+    return f"{what} checked at {cuts} {noun}"
 
 
 class Part(NamedTuple):
+    """The columns of bars ``first`` up to, but not including, ``stop``."""
+
     first: int
     stop: int
-    seen: Columns
+    columns: Columns
 
 
 class LookAheadCheck:
@@ -115,14 +128,10 @@ class LookAheadCheck:
         self.causality = Causality(0, has_columns=False)
         self._observe_part = observe_part
         self._observe_whole: Callable[[], Columns] = dict
-        self._room = max(WORK * market.n_bars, MIN_WORK) * effort
+        self._room = max(WORK * market.n_bars, MIN_WORK) * effort  # bars left to observe
         self._close = follow_largest_moves(market)
-        if isinstance(market, Market):  # by bar, the next rate's; a change of sign above all
-            last = market.funding_rate[-1] if len(market.funding_rate) else 0.0
-            rates = np.append(market.funding_rate, last)
-            turns, moves = (np.abs(np.diff(x, prepend=x[0])) for x in (np.sign(rates), rates))
-            places = np.searchsorted(market.funding_time, market.time)
-            self._funding_changes = (turns + moves)[places]
+        if isinstance(market, Market):
+            self._funding_changes = find_funding_changes(market)
         self._rng = np.random.default_rng(np.frombuffer(self._close[:256].tobytes(), np.uint32))
 
     def run(self, observe_whole: Callable[[], Columns]) -> Columns:
@@ -130,23 +139,38 @@ class LookAheadCheck:
         self._observe_whole = observe_whole
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parts: the whole market warns once
-            begun = self._find_warm_up()
-            if begun and begun[-1].seen:
-                self._cut_chains(begun)
+            beginnings = self._find_warm_up()
+            if beginnings and beginnings[-1].columns:
+                self._cut_chains(beginnings)
+
+        # What is kept between calls cannot hold later bars until now.
         columns = observe_whole()
         whole = Part(0, self.market.n_bars, columns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for part in begun:
+            for part in beginnings:
                 self._compare(part, whole)
-            if begun and columns:
-                self._check_steady(begun[0])
-        known = [name for name, column in columns.items() if not np.isnan(column).all()]
-        counts = {name: len(self.cuts.get(name, ())) for name in known or columns}
-        unseen = tuple(name for name, count in counts.items() if known and count == 0)
-        given = tuple(self.market.columns) if isinstance(self.market, Market) else ()
-        self.causality = Causality(min(counts.values(), default=0), bool(columns), unseen, given)
+            if beginnings and columns:
+                self._check_steady(beginnings[0])
+        self.causality = self._count_cuts(columns)
         return columns
+
+    def _count_cuts(self, columns: Columns) -> Causality:
+        """Return the cuts of the column that has the fewest, of those with a known value."""
+        known = [name for name, column in columns.items() if is_any_known(column)]
+        counts = {name: len(self.cuts.get(name, ())) for name in known or columns}
+        unseen: tuple[str, ...] = ()
+        if known:
+            unseen = tuple(name for name, count in counts.items() if count == 0)
+        market_columns: tuple[str, ...] = ()
+        if isinstance(self.market, Market):
+            market_columns = tuple(self.market.columns)
+        return Causality(
+            cuts=min(counts.values(), default=0),
+            has_columns=bool(columns),
+            unseen=unseen,
+            given=market_columns,
+        )
 
     def run_briefly(
         self, observe_whole: Callable[[], Columns], of_kind: Causality
@@ -160,15 +184,16 @@ class LookAheadCheck:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parts = [self._observe(0, stop) for stop in self._find_largest_moves()]
-        if len(parts) < FEWEST or None in parts:
+        beginnings = [part for part in parts if part is not None]
+        if len(parts) < FEWEST or len(beginnings) < len(parts):
             return None
 
         columns = observe_whole()
         whole = Part(0, self.market.n_bars, columns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for part in parts:
-                self._compare(part, whole)  # type: ignore[arg-type] # none is None
+            for part in beginnings:
+                self._compare(part, whole)
         known = [name for name, column in columns.items() if is_any_known(column)]
         if any(len(self.cuts.get(name, ())) < FEWEST for name in known):
             return None
@@ -181,19 +206,21 @@ class LookAheadCheck:
         moves = np.diff(np.log(self._close[first - 1 :]))
         if len(moves) < FEWEST:
             return []
+
         places = {int(moves.argmax()), int(moves.argmin())}
         for place in np.argsort(-np.abs(moves), kind="stable"):
             if len(places) == FEWEST:
                 break
             places.add(int(place))
-        funded = self._funding_changes[first:]
-        if funded.any():
-            places.add(int(funded.argmax()))
+        funding_changes = self._funding_changes[first:]
+        if funding_changes.any():
+            places.add(int(funding_changes.argmax()))
         return sorted(first + place for place in places)
 
     def _find_warm_up(self) -> list[Part]:
         """Return parts that begin with the market, up to one in which every column is known."""
-        n, parts = self.market.n_bars, list[Part]()
+        n = self.market.n_bars
+        parts: list[Part] = []
         length = min(SHORTEST, max(2, n // 4))
         while length < n and length <= self._room:
             part = self._observe(0, length)
@@ -202,65 +229,95 @@ class LookAheadCheck:
                     self._compare(parts[-1], part)
                     self._change_future(parts[-1], part)
                 parts.append(part)
-                if all(is_any_known(column) for column in part.seen.values()):
+                if all(is_any_known(column) for column in part.columns.values()):
                     break
+            # Twice as long, or half of what is left.
             length = max(length + 1, min(2 * length, (length + n) // 2))
         return parts
 
     def _change_future(self, part: Part, longer: Part) -> None:
         """Let other bars follow a part in which nothing is known: only so a backward fill shows."""
-        stop, market = part.stop, self.market
+        stop = part.stop
+        market = self.market
         if not isinstance(market, Market):
             return
-        filled = [name for name, column in longer.seen.items() if is_any_known(column[:stop])]
-        filled = [name for name in filled if not is_any_known(part.seen.get(name, np.zeros(1)))]
-        for _ in range(FUTURES if filled else 0):
+        filled = []
+        for name, column in longer.columns.items():
+            before = part.columns.get(name, np.zeros(1))
+            if is_any_known(column[:stop]) and not is_any_known(before):
+                filled.append(name)
+        if not filled:
+            return
+
+        for _ in range(FUTURES):
             other = rewrite_after(market.prefix(longer.stop), stop - 1, self._rng)
             self._room -= longer.stop
-            seen = self._observe_part(other) or {}
-            for name in [each for each in filled if each in seen]:
-                column, after = longer.seen[name], seen[name][:stop]
-                for row in find_differences(after, column, self.tolerance).tolist():
-                    text = (
-                        f"looks ahead: {name_column(name)} is {float(column[row])!r}, and "
-                        f"{float(after[row])!r} when other bars follow bar {stop - 1}"
-                    )
-                    raise self._refuse(part, row, text, CURE)
+            columns = self._observe_part(other) or {}
+            for name in filled:
+                if name in columns:
+                    self._check_future(part, name, longer.columns[name], columns[name][:stop])
 
-    def _cut_chains(self, begun: list[Part]) -> None:
-        """Observe the chains; those that begin with the market are added to ``begun``."""
-        known = [name for name, column in begun[-1].seen.items() if is_any_known(column)]
-        firsts = (int((~np.isnan(begun[-1].seen[name])).argmax()) for name in known)
+    def _check_future(self, part: Part, name: str, column: FloatArray, changed: FloatArray) -> None:
+        """Raise PolicyError if a column of a part differs when other bars follow it."""
+        rows = find_differences(changed, column, self.tolerance).tolist()
+        if rows:
+            row = rows[0]
+            text = (
+                f"looks ahead: {name_column(name)} is {float(column[row])!r}, and "
+                f"{float(changed[row])!r} when other bars follow bar {part.stop - 1}"
+            )
+            raise self._refuse(part, row, text, CURE)
+
+    def _cut_chains(self, beginnings: list[Part]) -> None:
+        """Observe the chains; parts that begin with the market are added to ``beginnings``."""
+        columns = beginnings[-1].columns
+        known = [name for name, column in columns.items() if is_any_known(column)]
+        firsts = [int((~np.isnan(columns[name])).argmax()) for name in known]
         warm = max(firsts, default=0)
-        chains: dict[int, Part] = {}
         length = min(warm + KNOWN, max(warm + 2, self.market.n_bars // 2))
-        for stop, chain in self._plan(begun[-1].stop, length):
-            before = begun[-1] if chain < 0 else chains.get(chain)
+
+        last_parts: dict[int, Part] = {}
+        for stop, chain in self._plan(beginnings[-1].stop, length):
+            before = beginnings[-1] if chain < 0 else last_parts.get(chain)
+            part: Part | None
             if before is not None:
                 part = self._observe(before.first, stop)
             else:
-                part = self._observe(max(0, stop - length), stop)
-                while part is None or not all(is_any_known(part.seen[name]) for name in known):
-                    length = 2 * length
-                    if length > min(stop, warm + LONGEST):
-                        break
-                    part = self._observe(stop - length, stop)
+                part, length = self._start_chain(stop, length, known, most=warm + LONGEST)
             if part is None:
                 continue
             if before is not None:
                 self._compare(before, part)
-            chains[chain] = part
+            last_parts[chain] = part
             if chain < 0:
-                begun.append(part)
+                beginnings.append(part)
+
+    def _start_chain(
+        self, stop: int, length: int, known: list[str], *, most: int
+    ) -> tuple[Part | None, int]:
+        """Return the first part of a chain, in which all columns are known, and the length tried.
+
+        Parts are made longer until they are, or would be longer than ``most``.
+        """
+        part = self._observe(max(0, stop - length), stop)
+        while part is None or not all(is_any_known(part.columns[name]) for name in known):
+            length = 2 * length
+            if length > min(stop, most):
+                break
+            part = self._observe(stop - length, stop)
+        return part, length
 
     def _plan(self, least: int, length: int) -> list[tuple[int, int]]:
         """Return the ends of parts and their chains, in order; chain -1 begins with the market."""
-        n, room, plan = self.market.n_bars, self._room, set[tuple[int, int]]()
+        n = self.market.n_bars
+        room = self._room
+        plan: set[tuple[int, int]] = set()
         longest = min(n - 1, least + LONGEST)
         for stop in (longest, longest // 4):
             if least < stop <= room // 2:
                 plan.add((stop, -1))
                 room -= stop
+
         low = max(least, length)
         most = room // (LINKS * (length + NEAR // 2))
         n_chains = max(1, min(CHAINS * self.effort, most))
@@ -269,13 +326,15 @@ class LookAheadCheck:
             if low + 1 >= n:
                 break
             begin = int(self._rng.integers(edges[chain], edges[chain + 1] + 1)) + 1
-            if chain < 2:  # before the largest move up, or down
+            # The first two end before the largest move up, and down.
+            if chain < 2:
                 moves = (-1) ** chain * self._close[low + 1 :] / self._close[low:-1]
                 begin = max(low + 1, low + 1 + int(moves.argmax()) - int(self._rng.integers(24)))
             for stop in self._choose_ends(begin):
-                if room >= length + stop - begin:
+                n_observed = length + stop - begin
+                if room >= n_observed:
                     plan.add((stop, chain))
-                    room -= length + stop - begin
+                    room -= n_observed
         return sorted(plan)
 
     def _choose_ends(self, stop: int) -> list[int]:
@@ -283,64 +342,82 @@ class LookAheadCheck:
 
         Rare are large moves up and down, much volume, other funding or signals, and a day's end.
         """
-        market, close = self.market, self._close
+        market = self.market
         last = min(market.n_bars - 1, stop + NEAR)
         if last <= stop + 1:
-            return [each for each in (stop, stop + 1) if each < market.n_bars]
+            return [end for end in (stop, stop + 1) if end < market.n_bars]
+
         near = np.arange(stop + 1, last + 1)
-        moves = close[near] / close[near - 1]
-        rare = [moves, -moves]
+        moves = self._close[near] / self._close[near - 1]
+        sizes = [moves, -moves]
         if isinstance(market, Market):
-            rare += [market.volume[near - 1], self._funding_changes[near]]
-            rare.append(np.abs(market.signal[near] - market.signal[near - 1]))
-        ends = {stop, stop + 1, *(last - int(sizes[::-1].argmax()) for sizes in rare)}
-        ends.update(near[market.time[near] // DAY != market.time[near - 1] // DAY][:1].tolist())
-        ends.update(self._rng.integers(stop, last + 1, max(1, LINKS - len(ends))).tolist())
+            sizes.append(market.volume[near - 1])
+            sizes.append(self._funding_changes[near])
+            sizes.append(np.abs(market.signal[near] - market.signal[near - 1]))
+
+        # Of equal sizes the last one counts.
+        ends = {stop, stop + 1}
+        for size in sizes:
+            ends.add(last - int(size[::-1].argmax()))
+        is_new_day = market.time[near] // DAY != market.time[near - 1] // DAY
+        ends.update(near[is_new_day][:1].tolist())
+        n_drawn = max(1, LINKS - len(ends))
+        ends.update(self._rng.integers(stop, last + 1, n_drawn).tolist())
         return sorted(ends)
 
     def _observe(self, first: int, stop: int) -> Part | None:
+        """Return the columns of a part, None where the code under test raises; uses up room."""
         self._room -= stop - first
         try:
-            seen = self._observe_part(detach(self.market.slice(first, stop)))
+            columns = self._observe_part(detach(self.market.slice(first, stop)))
         except PolicyError:  # of another number of rows: say it of the whole, if that is wrong too
             self._observe_whole()
             raise
-        return None if seen is None else Part(first, stop, seen)
+        return None if columns is None else Part(first, stop, columns)
 
     def _compare(self, part: Part, longer: Part) -> None:
-        for name in part.seen:
-            if name not in longer.seen:
+        """Raise PolicyError if columns of a part differ in a longer one; else count its end."""
+        for name, column in part.columns.items():
+            if name not in longer.columns:
                 continue
-            rows = find_differences(part.seen[name], longer.seen[name], self.tolerance)
+            rows = find_differences(column, longer.columns[name], self.tolerance)
             if len(rows):
                 self._check_steady(part)
-                whole, less = (float(each.seen[name][rows[0]]) for each in (longer, part))
+                row = int(rows[0])
                 text = (
-                    f"looks ahead: {name_column(name)} is {whole!r} when {self._name_bars(longer)} "
-                    f"are seen, {less!r} when {self._name_bars(part)} are"
+                    f"looks ahead: {name_column(name)} is {float(longer.columns[name][row])!r} "
+                    f"when {self._name_bars(longer)} are seen, {float(column[row])!r} when "
+                    f"{self._name_bars(part)} are"
                 )
-                raise self._refuse(part, int(rows[0]), text, CURE)
-            if is_any_known(part.seen[name][-KNOWN:]):
+                raise self._refuse(part, row, text, CURE)
+            if is_any_known(column[-KNOWN:]):
                 self.cuts.setdefault(name, set()).add(part.stop)
 
     def _check_steady(self, part: Part) -> None:
+        """Raise PolicyError if columns of a part differ in a second call."""
         again = self._observe(part.first, part.stop)
-        seen: Columns = {} if again is None else again.seen
-        for name, column in part.seen.items():
-            rows = find_differences(column, seen[name], self.tolerance) if name in seen else [0]
-            if len(rows):
-                problem = (
-                    f"is not repeatable: {name_column(name)} differs between two calls on the same "
-                    f"{part.stop - part.first} bars"
-                )
-                raise self._refuse(part, int(rows[0]), problem, STEADY)
+        columns: Columns = {} if again is None else again.columns
+        for name, column in part.columns.items():
+            row = 0
+            if name in columns:
+                rows = find_differences(column, columns[name], self.tolerance)
+                if len(rows) == 0:
+                    continue
+                row = int(rows[0])
+            text = (
+                f"is not repeatable: {name_column(name)} differs between two calls on the same "
+                f"{part.stop - part.first} bars"
+            )
+            raise self._refuse(part, row, text, STEADY)
 
     def _refuse(self, part: Part, row: int, problem: str, cure: str) -> PolicyError:
+        """Return the error of a row of a part."""
         bar = part.first + row
         time = format_time(int(self.market.time[bar]))
         return PolicyError(f"{self.name} {problem}, at bar {bar}, {time} UTC; {cure}")
 
     def _name_bars(self, part: Part) -> str:
+        """Return which bars a part has, in words."""
         if part.stop - part.first == self.market.n_bars:
             return f"all {self.market.n_bars} bars"
         if part.first == 0:
@@ -349,10 +426,12 @@ class LookAheadCheck:
 
 
 def name_column(name: str) -> str:
+    """Return a column in words; a signal has no name."""
     return f"column {name!r}" if name else "it"
 
 
 def is_any_known(column: FloatArray) -> bool:
+    """Return whether a column has a number."""
     return not bool(np.isnan(column).all())
 
 
@@ -363,16 +442,21 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     above the default, is a share of the column's median size.
     """
     other = longer[: len(one)]
-    unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
-    rows = np.flatnonzero(unlike)
+    is_unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
+    rows = np.flatnonzero(is_unlike)
     if len(rows) == 0:
         return rows
-    x, y = one[rows], other[rows]
-    sizes = np.abs(longer[np.isfinite(longer) & (longer != 0.0)])
-    scale = float(np.median(sizes)) if len(sizes) else 0.0
+
+    # Values near 0 differ by a share of what the column usually is.
+    is_sized = np.isfinite(longer) & (longer != 0.0)
+    sizes = np.abs(longer[is_sized])
+    usual = float(np.median(sizes)) if len(sizes) else 0.0
     near_zero = tolerance if tolerance > TOLERANCE else tolerance / 1000.0
+
+    x = one[rows]
+    y = other[rows]
     with np.errstate(all="ignore"):
-        allowed = np.maximum(tolerance * np.maximum(np.abs(x), np.abs(y)), near_zero * scale)
+        allowed = np.maximum(tolerance * np.maximum(np.abs(x), np.abs(y)), near_zero * usual)
         is_same = (np.abs(x - y) <= allowed) & np.isfinite(x) & np.isfinite(y)
     return rows[~is_same]
 
@@ -382,14 +466,29 @@ def follow_largest_moves(market: Market | Markets) -> FloatArray:
     if isinstance(market, Market):
         return market.close
     moves = np.zeros(market.n_bars)
-    for each, (first, stop) in zip(market.values(), market.spans, strict=True):
-        changes = np.abs(np.diff(np.log(each.close)))
+    for instrument, (first, stop) in zip(market.values(), market.spans, strict=True):
+        changes = np.abs(np.diff(np.log(instrument.close)))
         moves[first + 1 : stop] = np.maximum(moves[first + 1 : stop], changes)
-    turns = np.where(np.arange(market.n_bars) % 2 == 0, -1.0, 1.0)
-    return np.exp(np.cumsum(moves * turns))
+
+    # Down and up in turn, so that the price stays a price.
+    signs = np.where(np.arange(market.n_bars) % 2 == 0, -1.0, 1.0)
+    return np.exp(np.cumsum(moves * signs))
+
+
+def find_funding_changes(market: Market) -> FloatArray:
+    """Return how much the next funding rate differs at each bar; a change of sign counts most."""
+    last = market.funding_rate[-1] if len(market.funding_rate) else 0.0
+    rates = np.append(market.funding_rate, last)
+    signs = np.sign(rates)
+    turns = np.abs(np.diff(signs, prepend=signs[0]))
+    moves = np.abs(np.diff(rates, prepend=rates[0]))
+    places = np.searchsorted(market.funding_time, market.time)
+    changes: FloatArray = (turns + moves)[places]
+    return changes
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:
+    """Yield markets that are equal up to bar t and differ after it, each with words for how."""
     yield "when the market ends with bar", market.prefix(t + 1)
     yield "when other bars follow bar", rewrite_after(market, t, rng)
 
@@ -399,26 +498,27 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
     n = market.n_bars - t - 1
     closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
-    wick = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
+    wicks = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
     basis = 1.0 + rng.normal(0.0, 1e-3) if market.has_mark else 1.0
     prices = {
         "open": opens,
-        "high": np.maximum(opens, closes) * wick[0],
-        "low": np.minimum(opens, closes) / wick[1],
+        "high": np.maximum(opens, closes) * wicks[0],
+        "low": np.minimum(opens, closes) / wicks[1],
         "close": closes,
     }
-    marks = {f"mark_{name}": values * basis for name, values in prices.items()}
-    later = {**prices, **marks, "volume": market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)}
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(market, name)[: t + 1], values])
-        for name, values in later.items()
-    }
+    later = dict(prices)
+    for name, values in prices.items():
+        later[f"mark_{name}"] = values * basis
+    later["volume"] = market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)
+
+    arrays: dict[str, Any] = {}
+    for name, values in later.items():
+        arrays[name] = np.concatenate([getattr(market, name)[: t + 1], values])
     follows = market.funding_time >= market.time[t] + market.interval
     rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
-    columns = {
-        name: np.concatenate([column[: t + 1], rng.permutation(column[t + 1 :]) + 1.0])
-        for name, column in market.columns.items()
-    }
+    columns = {}
+    for name, column in market.columns.items():
+        columns[name] = np.concatenate([column[: t + 1], rng.permutation(column[t + 1 :]) + 1.0])
     return dataclasses.replace(
         market,
         funding_rate=rates,

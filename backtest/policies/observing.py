@@ -19,7 +19,9 @@ from backtest.policies.parameters import change_settings, number_elements
 from backtest.policies.policy import BAR_FIELDS, Columns, Policy
 
 OURS = ("backtest", "strategies", "builtins")
-OBSERVED, CHECKED = "observed", "checked"
+"""Modules whose policies compute from the market and their parameters alone."""
+OBSERVED = "observed"
+CHECKED = "checked"
 """Facts of a market: the columns of the last policy, and the kinds of policies checked in full."""
 
 
@@ -30,13 +32,15 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
     except BacktestError:
         raise
     except RAISED as error:
-        written = [cls.observe for cls in list_written(type(policy))]
-        raise PolicyError(
+        formulas = [cls.observe for cls in list_written(type(policy))]
+        message = (
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}, in "
-            f"{format_location(error, *written)}"
-            + f"; the further columns of this market are {', '.join(market.columns) or 'none'}"
-            * isinstance(error, KeyError)
-        ) from error
+            f"{format_location(error, *formulas)}"
+        )
+        if isinstance(error, KeyError):
+            names = ", ".join(market.columns) or "none"
+            message = f"{message}; the further columns of this market are {names}"
+        raise PolicyError(message) from error
     return check_columns(policy, columns, market.n_bars)
 
 
@@ -46,7 +50,8 @@ def takes_arrays(policy: Policy) -> bool:
 
 
 def is_of_arrays(cls: type[Policy]) -> bool:
-    owner = next(each for each in cls.__mro__ if "observe" in vars(each))
+    """Return whether the class in which ``observe`` is defined declares that it takes arrays."""
+    owner = next(base for base in cls.__mro__ if "observe" in vars(base))
     return bool(vars(owner).get("takes_arrays", False))
 
 
@@ -67,25 +72,38 @@ def observe_together(
     ``alone`` are the columns (n_bars,) of some of the n, by place.
     """
     try:
-        seen = observe()
+        together = observe()
     except Exception:  # it takes one value
         return {}
-    is_same = all(
-        seen.keys() == own.keys()
-        and all(np.shape(seen[name]) == (len(each), n) for name, each in own.items())
-        and all(
-            np.array_equal(seen[name][:, k], each, equal_nan=True) for name, each in own.items()
-        )
-        for k, own in alone.items()
-    )
-    return dict(seen) if is_same else {}
+    for place, columns in alone.items():
+        if not is_same_at(together, place, columns, n):
+            return {}
+    return dict(together)
+
+
+def is_same_at(together: Columns, place: int, columns: Mapping[str, FloatArray], n: int) -> bool:
+    """Return whether columns (n_bars, n) hold those (n_bars,) of one of the n at its place."""
+    if together.keys() != columns.keys():
+        return False
+    for name, column in columns.items():
+        if np.shape(together[name]) != (len(column), n):
+            return False
+    for name, column in columns.items():
+        if not np.array_equal(together[name][:, place], column, equal_nan=True):
+            return False
+    return True
 
 
 def observe_checked(
     policy: Policy, market: Market, *, effort: int = 1
 ) -> tuple[dict[str, FloatArray], Causality]:
-    key, kept = find_key(policy, market), vars(market)["facts"]
-    last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
+    """Return a policy's columns, and how they were checked for looking ahead.
+
+    The last ones of a market are kept with it, for a policy that is equal.
+    """
+    key = find_key(policy, market)
+    facts = vars(market)["facts"]
+    last = facts.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and effort == 1 and last is not None and last[0] == key:
         return dict(last[1]), last[2]
 
@@ -94,7 +112,7 @@ def observe_checked(
 
     columns, causality = check_once(policy, market, observe_whole, effort=effort)
     if key is not None:
-        kept[OBSERVED] = key, dict(columns), causality
+        facts[OBSERVED] = key, dict(columns), causality
     return dict(columns), causality
 
 
@@ -120,31 +138,41 @@ def check_once(
 
 
 def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadCheck:
+    """Return the check of a policy on a market; parts with too few bars for it count as none."""
+
     def observe_part(part: Market) -> Columns | None:
         try:
-            seen = change_settings(policy, {}).observe(part)
+            columns = change_settings(policy, {}).observe(part)
         except RAISED:  # of too few bars; the whole raises it again
             return None
-        return check_columns(policy, seen, part.n_bars)
+        return check_columns(policy, columns, part.n_bars)
 
-    name = type(policy).__name__
-    return LookAheadCheck(name, observe_part, market, find_tolerance(policy), effort)
+    return LookAheadCheck(
+        type(policy).__name__,
+        observe_part,
+        market,
+        tolerance=find_tolerance(policy),
+        effort=effort,
+    )
 
 
 def find_tolerance(policy: Policy) -> float:
+    """Return the tolerance of a policy, the largest of those inside it."""
     parts = getattr(policy, "parts", ())
     return max([policy.tolerance, *(find_tolerance(part.policy) for part in parts)])
 
 
 def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
     """Return what columns depend on but bars; None of a user's policy, or if the signal varies."""
-    cls, signal = type(policy), market.signal
+    cls = type(policy)
+    signal = market.signal
     if getattr(policy, "parts", ()) or not is_ours(cls) or np.any(signal != signal[0]):
         return None
     return cls, cls.observe, float(signal[0]), repr(policy)
 
 
 def is_ours(cls: type[Policy]) -> bool:
+    """Return whether a class and all its bases are of this package."""
     return all(base.__module__.partition(".")[0] in OURS for base in cls.__mro__)
 
 
@@ -153,52 +181,68 @@ def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
 
     None if the signal varies, or the code refers to what may change, as a table does.
     """
-    cls, signal = type(policy), market.signal
+    cls = type(policy)
+    signal = market.signal
     if getattr(policy, "parts", ()) or np.any(signal != signal[0]):
         return None
+
+    # Ours refer to nothing that may change, so the class says what their code is.
     source = ""
     if not is_ours(cls):
         code = describe_function(cls.observe, {})
         if not code.is_complete or vars(policy).keys() != policy.parameters().keys():
             return None
         source = code.text
-    values = number_elements(policy.settings())
-    choices = tuple((k, None if type(x) in {int, float} else x) for k, x in values.items())
-    return cls, cls.observe, source, policy.tolerance, float(signal[0]), choices
+
+    choices = []
+    for name, value in number_elements(policy.settings()).items():
+        is_number = type(value) in {int, float}
+        choices.append((name, None if is_number else value))
+    return cls, cls.observe, source, policy.tolerance, float(signal[0]), tuple(choices)
 
 
-def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, core.FloatArray]:
-    own = f"{type(policy).__name__}.observe"
+def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
+    """Return what ``observe`` returned as arrays of numbers, one per bar.
+
+    Raises PolicyError for columns of another shape, kind or name.
+    """
+    method = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
         kind = type(columns).__name__
-        raise core.PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {kind}')
+        raise PolicyError(f'{method} must return columns, {{"sigma": array}}, returned {kind}')
+
     checked = {}
-    for name, given in columns.items():
+    for name, values in columns.items():
         word = str(name)
         is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
         if not is_word or name in BAR_FIELDS:
-            raise core.PolicyError(
-                f"a column of {own} must be named by an identifier other than "
+            raise PolicyError(
+                f"a column of {method} must be named by an identifier other than "
                 f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
-        column = core.by_dates(given)
-        is_by_bars = not is_series(column) or (
-            isinstance(column.index, pd.DatetimeIndex | pd.RangeIndex)
-            and column.index.is_monotonic_increasing
-        )
-        if not is_by_bars:
-            raise core.PolicyError(
-                f"column {name!r} of {own} must be an array, or a Series by market.times, was by "
-                f"{type(column.index).__name__}; pd.Series(values, index=market.times)"
-            )
-        try:
-            array = np.ascontiguousarray(core.to_real(column))
-            kind = f"an array of shape {array.shape}"
-        except (TypeError, ValueError):
-            array, kind = np.empty(0), str(getattr(column, "dtype", type(column).__name__))
-        if array.shape != (n_bars,):
-            raise core.PolicyError(
-                f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {kind}"
-            )
-        checked[str(name)] = array
+        checked[word] = read_column(name, values, method, n_bars)
     return checked
+
+
+def read_column(name: object, values: object, method: str, n_bars: int) -> FloatArray:
+    """Return one column as floats; a Series must be by times, or by numbers that rise."""
+    column = core.by_dates(values)
+    if is_series(column):
+        index = column.index
+        is_by_bars = isinstance(index, pd.DatetimeIndex | pd.RangeIndex)
+        if not is_by_bars or not index.is_monotonic_increasing:
+            raise PolicyError(
+                f"column {name!r} of {method} must be an array, or a Series by market.times, was "
+                f"by {type(index).__name__}; pd.Series(values, index=market.times)"
+            )
+    try:
+        array = np.ascontiguousarray(core.to_real(column))
+        kind = f"an array of shape {array.shape}"
+    except (TypeError, ValueError):
+        array = np.empty(0)
+        kind = str(getattr(column, "dtype", type(column).__name__))
+    if array.shape != (n_bars,):
+        raise PolicyError(
+            f"column {name!r} of {method} must be {n_bars} numbers, one per bar, got {kind}"
+        )
+    return array

@@ -17,36 +17,44 @@ from backtest import core
 from backtest._compile.bytecode import LARGEST_INTEGER
 from backtest.core import checked
 
-TAKEN = frozenset((
+RESERVED = frozenset((
     "combine", "fails_when", "faults", "from_settings", "limits", "make_formula",
     "may_hold_nothing", "observe", "option_orders", "over", "parameters", "parts", "policies",
     "promises", "settings", "start", "summary", "takes", "title", "tolerance", "venue_leverage",
     "written",
 ))  # fmt: skip
+"""Names that a policy or a combinator has a meaning for: no parameter may have them."""
 
 
 class Parameter(NamedTuple):
+    """A declared parameter; of a list or a table, ``kind`` is that of one of its numbers."""
+
     name: str
     kind: type
     space: core.Range | core.Choice | None
     default: object
     is_table: bool = False
-    """Whether it holds numbers by name, ``kind`` that of one: of rules of signals."""
+    """Whether it holds numbers by name: of rules of signals."""
 
     @property
     def length(self) -> int:
-        """How many numbers a list has, 0 if it is none; ``kind`` is that of one."""
+        """How many numbers a list has, 0 if it is none."""
         return getattr(self.space, "length", 0)
 
     def list_elements(self) -> list[Parameter]:
         """Return its numbers as parameters, ``levels.0`` or ``budgets.BTC``, or itself."""
         if not isinstance(self.space, core.Range) or not (self.length or self.is_table):
             return [self]
-        space, default = dataclasses.replace(self.space, length=0), self.default
-        values: Any = [None] * self.length if default is None else default
-        pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
-        one = self._replace(space=space, is_table=False)
-        return [one._replace(name=f"{self.name}.{k}", default=value) for k, value in pairs]
+
+        defaults: Any = self.default
+        if defaults is None:
+            defaults = [None] * self.length
+        places = defaults.items() if isinstance(defaults, Mapping) else enumerate(defaults)
+        space = dataclasses.replace(self.space, length=0)
+        return [
+            Parameter(name=f"{self.name}.{place}", kind=self.kind, space=space, default=default)
+            for place, default in places
+        ]
 
 
 class Parameterized:
@@ -58,16 +66,19 @@ class Parameterized:
     """Whether a parameter may hold numbers by name: of rules of signals, not of policies."""
 
     def __post_init__(self) -> None:
+        cls = type(self)
         for parameter in self.parameters().values():
-            value = check_value(type(self), parameter, getattr(self, parameter.name))
+            value = check_value(cls, parameter, getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
-        held = number_elements(self.settings())
-        texts = [
-            f"{type(self).__name__}.{name} {rule}, got {held.get(name, getattr(self, name, ''))}"
-            for name, rule in self.faults()
-        ]
-        if texts:
-            raise core.ParameterError("\n".join(texts))
+
+        # All that does not fit together is said at once.
+        values = number_elements(self.settings())
+        problems = []
+        for name, rule in self.faults():
+            value = values.get(name, getattr(self, name, ""))
+            problems.append(f"{cls.__name__}.{name} {rule}, got {value}")
+        if problems:
+            raise core.ParameterError("\n".join(problems))
 
     def faults(self) -> core.Faults:
         """Yield the name of a parameter and a rule that it breaks: of what must fit together."""
@@ -91,10 +102,11 @@ class Parameterized:
     @checked
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """Create one from its parameters; numbers may be given as text."""
-        given = merge_elements(cls, settings)
-        check_settings(cls, given)
+        merged = merge_elements(cls, settings)
+        check_settings(cls, merged)
         declared = cls.parameters()
-        return cls(**{name: parse_value(declared[name], v) for name, v in given.items()})
+        values = {name: parse_value(declared[name], value) for name, value in merged.items()}
+        return cls(**values)
 
     def settings(self) -> dict[str, Any]:
         """Return the values of all parameters by name."""
@@ -122,21 +134,23 @@ def number_elements(settings: Mapping[str, object]) -> dict[str, Any]:
     """Return settings by name, the numbers of a list under ``levels.0`` and so on."""
     elements: dict[str, Any] = {}
     for name, value in settings.items():
-        elements |= (
-            {f"{name}.{k}": each for k, each in enumerate(value)}
-            if isinstance(value, tuple)
-            else {name: value}
-        )
+        if isinstance(value, tuple):
+            for place, number in enumerate(value):
+                elements[f"{name}.{place}"] = number
+        else:
+            elements[name] = value
     return elements
 
 
 def split_name(name: str) -> tuple[str, str]:
     """Return whose a parameter is, ``BTCUSDT`` or nothing, and its own name (``levels.0``)."""
-    head, _, own = name.rpartition(".")
-    if not own.isdecimal():
-        return head, own
-    head, _, field = head.rpartition(".")
-    return head, f"{field}.{own}"
+    owner, _, name = name.rpartition(".")
+    if not name.isdecimal():
+        return owner, name
+
+    # A number of a list has its place behind the name of the list.
+    owner, _, field = owner.rpartition(".")
+    return owner, f"{field}.{name}"
 
 
 def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,36 +158,51 @@ def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
 
     The other numbers of one are those of ``owner``, or the defaults of a class.
     """
-    declared, merged = owner.parameters(), dict(changes)
+    declared = owner.parameters()
+    merged = dict(changes)
     for name in changes:
         field, _, place = name.partition(".")
-        known = declared.get(field)
-        if known is None or not place:
+        parameter = declared.get(field)
+        if parameter is None or not place:
             continue
-        held = None if isinstance(owner, type) else getattr(owner, field)
-        if known.is_table:
-            merged[field] = {**(merged.get(field) or held or {}), place: merged.pop(name)}
-        elif place.isdecimal() and int(place) < known.length:
-            values: Any = merged.get(field)
-            if values is None:
-                values = held or known.default or [None] * known.length
-            given: Any = parse_value(known, values) if isinstance(values, str) else values
-            merged[field] = [*given]
-            merged[field][int(place)] = merged.pop(name)
+
+        held = None
+        if not isinstance(owner, type):
+            held = getattr(owner, field)
+        if parameter.is_table:
+            table = merged.get(field) or held or {}
+            merged[field] = {**table, place: merged.pop(name)}
+        elif place.isdecimal() and int(place) < parameter.length:
+            numbers = list_numbers(parameter, merged.get(field), held)
+            numbers[int(place)] = merged.pop(name)
+            merged[field] = numbers
     return merged
 
 
+def list_numbers(parameter: Parameter, value: Any, held: Any) -> list[Any]:
+    """Return the numbers of a list: of a value that was given, held, or declared, or all None."""
+    if value is None:
+        value = held or parameter.default or [None] * parameter.length
+    if isinstance(value, str):
+        value = parse_value(parameter, value)
+    return [*value]
+
+
 def write_value(value: object) -> str:
+    """Return a value as Python reads it again."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(write_value, value))}{',' * (len(value) == 1)})"
+        numbers = ", ".join(map(write_value, value))
+        return f"({numbers},)" if len(value) == 1 else f"({numbers})"
     return "float('inf')" if value == math.inf else repr(value)
 
 
 def format_title(class_name: str) -> str:
+    """Return the name of a class at the command line: ``vol-target`` of ``VolTarget``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
 def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a class that declares parameters."""
     if not dataclasses.is_dataclass(cls):
         raise core.ParameterError(f"{cls.__name__} is a base class: derive a class from it")
     return dataclasses.fields(cls)
@@ -181,61 +210,94 @@ def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
 
 @functools.cache
 def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
-    declared, hints = list_fields(cls), typing.get_type_hints(cls, include_extras=True)
+    """Return the declared parameters of a class; raise ParameterError for a bad declaration."""
+    fields = list_fields(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     parameters: dict[str, Parameter] = {}
-    for field in declared:
-        if field.name in TAKEN or field.name.startswith("_"):
+    for field in fields:
+        if field.name in RESERVED or field.name.startswith("_"):
             raise core.ParameterError(
                 f"the name of a parameter must not be reserved or start with _, got "
                 f"{cls.__name__}.{field.name}"
             )
-        hint = hints[field.name]
-        kind, *notes = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
-        space = next((note for note in notes if isinstance(note, (core.Range, core.Choice))), None)
-        is_list = typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,)
-        is_table = typing.get_origin(kind) is Mapping and cls._has_tables
-        kind = typing.get_args(kind)[1 if is_table else 0] if is_list or is_table else kind
-        if is_list != bool(getattr(space, "length", 0)):
-            raise core.ParameterError(
-                f"a list needs its length, and nothing else has one, {cls.__name__}.{field.name} "
-                f"has {field.type!r}; declare {field.name}: Annotated[tuple[float, ...], "
-                "bt.Range(low, high, length=3)]"
-            )
-        if kind not in (float, int, str, bool) or (space is None and kind is not bool):
-            raise core.ParameterError(
-                f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
-                f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
-            )
-        default = None if field.default is dataclasses.MISSING else field.default
-        parameters[field.name] = Parameter(field.name, kind, space, default, is_table)
+        parameters[field.name] = read_parameter(cls, field, hints[field.name])
     for parameter in parameters.values():
-        last, seen = parameter, [parameter.name]
-        while last.space is not None and last.space.when is not None:
-            name, values = last.space.when
-            others = [other for other in parameters if other not in seen]
-            if name not in others:
-                raise core.ParameterError(
-                    f"when must name another parameter, and not in a circle, "
-                    f"{cls.__name__}.{last.name} has {name!r}{core.did_you_mean(name, others)}"
-                )
-            for value in values if isinstance(values, tuple) else (values,):
-                check_value(cls, parameters[name], value)
-            last = parameters[name]
-            seen.append(name)
+        check_conditions(cls, parameter, parameters)
     return MappingProxyType(parameters)
+
+
+def read_parameter(cls: type[Parameterized], field: dataclasses.Field[Any], hint: Any) -> Parameter:
+    """Return the parameter that a field declares by its annotation and default."""
+    kind = hint
+    space = None
+    if typing.get_origin(hint) is Annotated:
+        kind, *notes = typing.get_args(hint)
+        spaces = (note for note in notes if isinstance(note, (core.Range, core.Choice)))
+        space = next(spaces, None)
+
+    # Of a list or a table, the kind is that of one number.
+    origin = typing.get_origin(kind)
+    is_list = origin is tuple and typing.get_args(kind)[1:] == (Ellipsis,)
+    is_table = origin is Mapping and cls._has_tables
+    if is_list:
+        kind = typing.get_args(kind)[0]
+    if is_table:
+        kind = typing.get_args(kind)[1]
+
+    if is_list != bool(getattr(space, "length", 0)):
+        raise core.ParameterError(
+            f"a list needs its length, and nothing else has one, {cls.__name__}.{field.name} "
+            f"has {field.type!r}; declare {field.name}: Annotated[tuple[float, ...], "
+            "bt.Range(low, high, length=3)]"
+        )
+    if kind not in (float, int, str, bool) or (space is None and kind is not bool):
+        raise core.ParameterError(
+            f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
+            f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
+        )
+    default = None if field.default is dataclasses.MISSING else field.default
+    return Parameter(field.name, kind, space, default, is_table)
+
+
+def check_conditions(
+    cls: type[Parameterized], parameter: Parameter, parameters: Mapping[str, Parameter]
+) -> None:
+    """Require that ``when`` names other parameters, whose ``when`` does too, and never a circle."""
+    last = parameter
+    chain = [parameter.name]
+    while last.space is not None and last.space.when is not None:
+        name, values = last.space.when
+        others = [other for other in parameters if other not in chain]
+        if name not in others:
+            raise core.ParameterError(
+                f"when must name another parameter, and not in a circle, "
+                f"{cls.__name__}.{last.name} has {name!r}{core.did_you_mean(name, others)}"
+            )
+        for value in values if isinstance(values, tuple) else (values,):
+            check_value(cls, parameters[name], value)
+        last = parameters[name]
+        chain.append(name)
 
 
 def check_settings(
     cls: type[Parameterized], settings: Mapping[str, object], n_positional: int | None = None
 ) -> None:
-    declared = list_fields(cls)
-    known = [field.name for field in declared]
-    rest = () if n_positional is None else declared[n_positional:]
-    if n_positional is not None and n_positional > len(declared):
-        taken = f"{len(declared)} parameters ({', '.join(known)})"
-        raise core.ParameterError(f"{cls.__name__} has {taken}, got {n_positional}")
-    needed = [field.name for field in rest if field.default is dataclasses.MISSING]
-    core.check_names(cls.__name__, settings, known, needed, noun="parameter")
+    """Require that settings are parameters of a class, and none is missing.
+
+    ``n_positional`` came before them without a name; without it, any may be missing.
+    """
+    fields = list_fields(cls)
+    names = [field.name for field in fields]
+    required: list[str] = []
+    if n_positional is not None:
+        if n_positional > len(fields):
+            raise core.ParameterError(
+                f"{cls.__name__} has {len(fields)} parameters ({', '.join(names)}), "
+                f"got {n_positional}"
+            )
+        unset = fields[n_positional:]
+        required = [field.name for field in unset if field.default is dataclasses.MISSING]
+    core.check_names(cls.__name__, settings, names, required, noun="parameter")
 
 
 def check_left_out(
@@ -247,31 +309,28 @@ def check_left_out(
     """
     fields = list_fields(cls)
     names = [field.name for field in fields]
-    given = dict(zip(names, args, strict=False)) | dict(settings)
-    if len(given) == len(names):
+    values = {**dict(zip(names, args, strict=False)), **settings}
+    if len(values) == len(names):
         return
+
     for field in fields:
-        for name in [name for name, other in cls.instead_of.items() if other == field.name]:
-            if name in given and given.get(field.name, field.default) != field.default:
+        if values.get(field.name, field.default) == field.default:
+            continue
+        for name, other in cls.instead_of.items():
+            if other == field.name and name in values:
                 raise core.ParameterError(
-                    f"{cls.__name__}.{name} must be left out where {field.name} is given, got "
-                    f"{given[name]}"
+                    f"{cls.__name__}.{name} must be left out where {other} is given, got "
+                    f"{values[name]}"
                 )
 
 
 def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> object:
     """Return a value as it is held: of a list, a tuple of its numbers."""
-    if parameter.is_table and isinstance(value, Mapping) and value:
-        one = parameter._replace(is_table=False)
-        parts = {k: one._replace(name=f"{one.name}.{k}") for k in value}
-        return core.FrozenTable({k: check_one(cls, parts[k], value[k]) for k in value})
     if parameter.is_table:
-        raise core.ParameterError(
-            f"{cls.__name__}.{parameter.name} must be numbers by name, each {parameter.space}, got "
-            f"{core.repr_plain(value):.60}; {{'BTC': 0.7, 'ETH': 0.3}}, for example"
-        )
+        return check_table(cls, parameter, value)
     if not parameter.length:
         return check_one(cls, parameter, value)
+
     elements = parameter.list_elements()
     values = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(values, list | tuple) or len(values) != len(elements):
@@ -279,15 +338,33 @@ def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> o
             f"{cls.__name__}.{parameter.name} must be {parameter.space}, got "
             f"{core.repr_plain(value):.60}"
         )
-    return tuple(check_one(cls, *each) for each in zip(elements, values, strict=True))
+    pairs = zip(elements, values, strict=True)
+    return tuple(check_one(cls, element, number) for element, number in pairs)
+
+
+def check_table(cls: type[Parameterized], parameter: Parameter, value: Any) -> core.FrozenTable:
+    """Return numbers by name as they are held; raise ParameterError for any other value."""
+    if not isinstance(value, Mapping) or not value:
+        raise core.ParameterError(
+            f"{cls.__name__}.{parameter.name} must be numbers by name, each {parameter.space}, got "
+            f"{core.repr_plain(value):.60}; {{'BTC': 0.7, 'ETH': 0.3}}, for example"
+        )
+    numbers = {}
+    for name, number in value.items():
+        element = parameter._replace(name=f"{parameter.name}.{name}", is_table=False)
+        numbers[name] = check_one(cls, element, number)
+    return core.FrozenTable(numbers)
 
 
 def check_one(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
+    """Return one number, text or flag as it is held."""
     name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None or parameter.kind is bool:
         return core.Flag().check(name, value)
-    checked = parameter.space.check(name, value, whole=parameter.kind is int)
-    if parameter.kind is int and isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:
+
+    is_whole = parameter.kind is int
+    checked = parameter.space.check(name, value, whole=is_whole)
+    if is_whole and isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:
         raise core.ParameterError(
             f"{name} must be at most 2^53 in size, beyond which numbers are not exact, got {value}"
         )
@@ -295,10 +372,17 @@ def check_one(cls: type[Parameterized], parameter: Parameter, value: object) -> 
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
+    """Return what a text says: numbers of a list, a flag or a number; unchanged if it is neither.
+
+    Values that are no text are returned as they are.
+    """
     if parameter.length and isinstance(value, str):
-        value = [each for each in value.strip("()[] ").split(",") if each.strip()]
+        parts = value.strip("()[] ").split(",")
+        value = [part for part in parts if part.strip()]
     if parameter.length and isinstance(value, list | tuple):
-        return tuple(parse_value(parameter._replace(space=None), each) for each in value)
+        one = parameter._replace(space=None)
+        return tuple(parse_value(one, part) for part in value)
+
     if not isinstance(value, str) or parameter.kind is str:
         return value
     if parameter.kind is bool:
@@ -309,21 +393,26 @@ def parse_value(parameter: Parameter, value: object) -> object:
         return value
 
 
-def change_settings(given: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
-    """Return a policy or rule with some settings changed.
+def change_settings(policy: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
+    """Return a policy or rule with some settings changed; of a class, an instance.
 
     One that holds nothing but its settings is copied, and only the changes are checked.
     """
     if any("." in name for name in changes):
-        changes = merge_elements(given, changes)
-    if isinstance(given, type):
-        return given(**changes)
-    cls, held, declared = type(given), vars(given), given.parameters()
-    is_checked = cls.__post_init__ is Parameterized.__post_init__ and (
-        cls.faults is Parameterized.faults
+        changes = merge_elements(policy, changes)
+    if isinstance(policy, type):
+        return policy(**changes)
+
+    # What a class checks or makes of its settings by itself must happen again.
+    cls = type(policy)
+    held = vars(policy)
+    declared = policy.parameters()
+    is_plain = (
+        cls.__post_init__ is Parameterized.__post_init__ and cls.faults is Parameterized.faults
     )
-    if held.keys() != declared.keys() or not is_checked:
-        return cls(**{**given.settings(), **changes})
+    if not is_plain or held.keys() != declared.keys():
+        return cls(**{**policy.settings(), **changes})
+
     changed = object.__new__(cls)
     checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}
     vars(changed).update({**held, **checked})

@@ -69,7 +69,9 @@ class Promise(NamedTuple):
 
     def limit(self) -> Promise:
         """Return what is left of it with less leverage: no more than what was about the bound."""
-        return self._replace(rule="at most") if self.rule == "about" else self
+        if self.rule == "about":
+            return self._replace(rule="at most")
+        return self
 
 
 @typing.dataclass_transform(frozen_default=True)
@@ -114,17 +116,13 @@ class Policy(Parameterized):
                 f"a policy must not define __init__, {cls.__name__} does; its parameters are "
                 "fields of the class: window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
             )
-        for name, taken in ARGUMENTS.items():
-            rule = vars(cls).get(name)
-            given = ", ".join(inspect.signature(rule).parameters) if callable(rule) else repr(rule)
-            if rule is not None and given.count(",") != taken.count(","):
-                raise core.PolicyError(
-                    f"{cls.__name__}.{name} must be a plain method with the arguments ({taken}), "
-                    f"got ({given})"
-                )
+        for name, arguments in ARGUMENTS.items():
+            check_method(cls, name, arguments)
+
+        # A parameter called leverage would inherit the formula as its default.
         if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
-            bare: Any = dataclasses.field()  # or it would inherit the formula as its default
-            setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker
+            field: Any = dataclasses.field()
+            setattr(cls, "leverage", field)  # noqa: B010 - a method for the type checker
         freeze(cls)
 
     @classmethod
@@ -151,18 +149,43 @@ class Policy(Parameterized):
         )
 
 
+def check_method(cls: type[Policy], name: str, arguments: str) -> None:
+    """Require that an optional method, if there is one, takes as many arguments as it must."""
+    rule = vars(cls).get(name)
+    if rule is None:
+        return
+    taken = repr(rule)
+    if callable(rule):
+        taken = ", ".join(inspect.signature(rule).parameters)
+    if taken.count(",") != arguments.count(","):
+        raise core.PolicyError(
+            f"{cls.__name__}.{name} must be a plain method with the arguments ({arguments}), "
+            f"got ({taken})"
+        )
+
+
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
-    if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
+    """Return the formula of a class: its method, or that of a parameter called leverage."""
+    fields: Any = cls
+    if any(field.name == "leverage" for field in dataclasses.fields(fields)):
         return return_parameter
-    rule: Any = inspect.getattr_static(cls, "leverage")
-    fault = find_rule_fault(rule, 3 + hasattr(cls, "start"))
-    if fault and rule is not Policy.leverage and not hasattr(cls, "make_formula"):
+
+    # The method of the base raises what is wrong, and a formula that is made replaces it.
+    rule: Callable[..., Any] = inspect.getattr_static(cls, "leverage")
+    if rule is Policy.leverage or hasattr(cls, "make_formula"):
+        return rule
+    arguments = "self, bar, account"
+    n_arguments = 3
+    if hasattr(cls, "start"):
+        arguments = "self, bar, account, memory"
+        n_arguments = 4
+    fault = find_rule_fault(rule, n_arguments)
+    if fault:
         raise core.PolicyError(
             f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) with "
-            f"the arguments (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
+            f"the arguments ({arguments}), got {fault}"
         )
-    formula: Callable[..., Any] = rule
-    return formula
+    return rule
 
 
 @functools.cache
@@ -170,59 +193,78 @@ def find_rule_fault(rule: Any, n: int) -> str:
     """Return why something is no method that returns a number for ``n`` arguments, or nothing."""
     if not isinstance(rule, FunctionType):
         return repr(rule)
-    odd = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-    if any(is_odd(rule) for is_odd in odd):
+    is_async = inspect.iscoroutinefunction(rule) or inspect.isasyncgenfunction(rule)
+    if is_async or inspect.isgeneratorfunction(rule):
         return "one that is async or yields"
-    taken = inspect.signature(rule, follow_wrapped=False).parameters.values()
-    needed = [each for each in taken if each.default is each.empty]
-    n_most = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in taken)
-    return "" if len(needed) <= n <= n_most else str(inspect.signature(rule))
+
+    n_required = 0
+    n_most = 0
+    signature = inspect.signature(rule, follow_wrapped=False)
+    for argument in signature.parameters.values():
+        if argument.default is argument.empty:
+            n_required += 1
+        if argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD):
+            n_most += 1
+    if n_required <= n <= n_most:
+        return ""
+    return str(inspect.signature(rule))
 
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
-    made = getattr(policy, "make_formula", None)
-    return rewrite_formula(formula_of(type(policy)) if made is None else made(columns))
+    """Return the formula of a policy over some columns, as a function that compiles."""
+    make = getattr(policy, "make_formula", None)
+    formula = formula_of(type(policy)) if make is None else make(columns)
+    return rewrite_formula(formula)
 
 
 def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
-    made = getattr(policy, "make_margin_formula", None)
-    own = getattr(type(policy), "venue_leverage", None)
-    return rewrite_formula(own if made is None else made(columns))
+    """Return that of ``venue_leverage``, as a function that compiles, or None without one."""
+    make = getattr(policy, "make_margin_formula", None)
+    if make is not None:
+        return rewrite_formula(make(columns))
+    return rewrite_formula(getattr(type(policy), "venue_leverage", None))
 
 
-def sets_margin(given: object) -> bool:
-    return defines(given, "venue_leverage")
+def sets_margin(policies: object) -> bool:
+    """Return whether a policy, or one of several by name, decides its margin setting."""
+    return defines(policies, "venue_leverage")
 
 
-def trades_options(given: object) -> bool:
-    return defines(given, "option_orders")
+def trades_options(policies: object) -> bool:
+    """Return whether a policy, or one of several by name, trades options."""
+    return defines(policies, "option_orders")
 
 
-def defines(given: object, method: str) -> bool:
-    if isinstance(given, Mapping):
-        return any(defines(each, method) for each in given.values())
-    cls = given if isinstance(given, type) else type(given)
+def defines(policies: object, method: str) -> bool:
+    """Return whether a policy or its class, or one among several or inside it, has a method."""
+    if isinstance(policies, Mapping):
+        return any(defines(policy, method) for policy in policies.values())
+    cls = policies if isinstance(policies, type) else type(policies)
     if not issubclass(cls, Policy):
         return False
-    parts = getattr(cls, "parts", ())
-    return hasattr(cls, method) or any(defines(each.policy, method) for each in parts)
+    if hasattr(cls, method):
+        return True
+    return any(defines(part.policy, method) for part in getattr(cls, "parts", ()))
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
+    """Return the parameter called leverage: the formula of a policy that declares one."""
     return self.leverage
 
 
 def start_memory(policy: Policy) -> Any:
+    """Return the first memory of a policy, None without one; raise PolicyError for a bad one."""
     if not hasattr(policy, "start"):
         return None
+
     name = f"{type(policy).__name__}.start"
     try:
         memory = policy.start()
     except core.RAISED as error:
         raise core.PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
+
     is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
-    numbers = (int, float, np.number)
-    if not is_named or not all(isinstance(value, numbers) for value in memory):
+    if not is_named or not all(isinstance(value, int | float | np.number) for value in memory):
         raise core.PolicyError(
             f"{name} must return a NamedTuple of floats, returned {core.repr_plain(memory)}; for "
             "example Memory(peak=0.0) of class Memory(NamedTuple): peak: float"

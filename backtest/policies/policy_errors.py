@@ -17,6 +17,7 @@ from backtest.policies.view import AccountView
 
 
 def as_number(value: object) -> float:
+    """Return an answer of a formula as a float; raise TypeError for what is no number."""
     if isinstance(value, float):  # the usual case first
         return float(value)
     if not isinstance(value, (bool, int, np.bool_, np.number)):  # a comparison is 0 or 1
@@ -32,29 +33,43 @@ def make_policy_error(
     outcome: BaseException | float,
     answer: str = "leverage",
 ) -> PolicyError:
+    """Return the error of a formula that raised, or answered a number that is not allowed.
+
+    ``answer`` is what it was asked for: ``"leverage"`` or ``"venue_leverage"``.
+    """
     name = type(policy).__name__
-    saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
+    seen = ", ".join(f"{field}={getattr(bar, field):.6g}" for field in bar._fields[1:])
     place = (
-        f"at the close of bar {t}, {format_time(round(bar.time * 1e9))}, it saw {saw}, "
+        f"at the close of bar {t}, {format_time(round(bar.time * 1e9))}, it saw {seen}, "
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
-    if isinstance(outcome, BaseException):
-        cls, cure = type(policy), ""
-        formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [p.formula_of(cls)]
-        if isinstance(outcome, FrozenInstanceError):
-            cure = "; a policy is frozen: keep state in its memory, which start returns"
-        elif isinstance(outcome, AttributeError):
-            is_own = isinstance(outcome.obj, Policy)
-            names = policy.settings() if is_own else getattr(outcome.obj, "_fields", ())
-            cure = f"{did_you_mean(outcome.name, names)}; there are {', '.join(names) or 'none'}"
-        return PolicyError(
-            f"{name}.{answer} raised {type(outcome).__name__}: {outcome}{cure} "
-            f"({format_location(outcome, *formulas)}; {place})"
-        )
-    rule = (
-        "venue_leverage must be over 0, or NaN to leave the margin"
-        if answer == "venue_leverage"
-        else "a leverage must be at least 0 (the signal has the direction), or NaN to leave the "
-        "position"
+    if not isinstance(outcome, BaseException):
+        return PolicyError(f"{name} returned {outcome:g}; {RULES[answer]} ({place})")
+
+    cls = type(policy)
+    formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [p.formula_of(cls)]
+    return PolicyError(
+        f"{name}.{answer} raised {type(outcome).__name__}: {outcome}{find_cure(policy, outcome)} "
+        f"({format_location(outcome, *formulas)}; {place})"
     )
-    return PolicyError(f"{name} returned {outcome:g}; {rule} ({place})")
+
+
+RULES = {
+    "leverage": (
+        "a leverage must be at least 0 (the signal has the direction), or NaN to leave the position"
+    ),
+    "venue_leverage": "venue_leverage must be over 0, or NaN to leave the margin",
+}
+"""What answers must be."""
+
+
+def find_cure(policy: Policy, error: BaseException) -> str:
+    """Return what to do about an exception of a formula, or nothing."""
+    if isinstance(error, FrozenInstanceError):
+        return "; a policy is frozen: keep state in its memory, which start returns"
+    if not isinstance(error, AttributeError):
+        return ""
+    names = getattr(error.obj, "_fields", ())
+    if isinstance(error.obj, Policy):
+        names = policy.settings()
+    return f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"

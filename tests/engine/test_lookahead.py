@@ -10,7 +10,8 @@ from scipy import signal as filters
 import backtest as bt
 from backtest import engine
 from backtest.core.fields import Choice, Range
-from backtest.policies import lookahead, observing
+from backtest.policies import lookahead
+from backtest.policies import observing as observations
 from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts
 from backtest.policies.observing import observe_checked
 from backtest.signals.rules import NOT_CHECKED, describe_signal_check
@@ -250,18 +251,18 @@ class Own(VolTarget):
 
 @pytest.fixture
 def looked(monkeypatch):
-    found, check = [], observing.start_check
+    found, check = [], observations.start_check
 
     def note(policy, *given, **more):
         found.append(policy)
         return check(policy, *given, **more)
 
-    monkeypatch.setattr(observing, "start_check", note)
+    monkeypatch.setattr(observations, "start_check", note)
     return found
 
 
 def look(policy, market):
-    columns, found = observing.observe_checked(policy, market)
+    columns, found = observations.observe_checked(policy, market)
     return columns["sigma"], found
 
 
