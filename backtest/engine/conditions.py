@@ -23,7 +23,8 @@ from backtest.engine.policies import check_overlay
 from backtest.margin import ScenarioMargin
 from backtest.market import Market, Markets, Weights, as_given, as_markets, read_source, with_clock
 from backtest.policies import Policy
-from backtest.signals.rules import SignalRule, cut_rows, read_named
+from backtest.signals.directions import cut_rows
+from backtest.signals.rules import SignalRule, read_named
 from backtest.venue import Venue, VenueLike, read_venue
 
 _T = TypeVar("_T")

@@ -39,7 +39,8 @@ from backtest.results.run_data import (
     share_causes,
 )
 from backtest.results.run_record import BenchmarkLike
-from backtest.signals.rules import SignalRule, resolve_signal, write_note
+from backtest.signals.computed import write_note
+from backtest.signals.rules import SignalRule, resolve_signal
 
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""

@@ -21,7 +21,8 @@ from backtest.policies import Policy, sets_margin
 from backtest.results import run_record
 from backtest.results.manifest import describe_policies, describe_policy
 from backtest.results.run_record import Benchmark, BenchmarkLike, RunRecord
-from backtest.signals import rules
+from backtest.signals import join_checks, resolve_signal, warn_of_weights
+from backtest.signals.directions import describe_weights, read_signal
 from backtest.venue import Venue, find_charged
 
 
@@ -173,7 +174,7 @@ def set_up_run(
     if earlier is not None:
         check_rules(earlier, setup)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
-    rules.warn_of_weights(setup.given, setting(plain(test))[0])
+    warn_of_weights(setup.given, setting(plain(test))[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
@@ -210,10 +211,10 @@ class Setup(NamedTuple):
         return run_record.index_traded(self.markets, self.venues, self.signal, self.first)
 
     def join_checks(self, columns: str) -> str:
-        return rules.join_checks(columns, self.given)
+        return join_checks(columns, self.given)
 
     def describe_signal(self) -> str:
-        return rules.describe_weights(self.given, find_clock(self.markets).pick(self.signal))
+        return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
 
     def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
         """Return the setup with other fields, and the inputs that follow from them."""
@@ -248,7 +249,7 @@ def set_up(
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
     (alone,) = [*markets.values()] if is_alone else [markets]
-    signal = rules.resolve_signal(own.signal, alone)
+    signal = resolve_signal(own.signal, alone)
     if resume is not None:
         markets, first = join_resumed(resume, markets)
     else:
@@ -306,7 +307,7 @@ def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> c
     if not is_alone or isinstance(signal, Mapping) or is_frame(signal) or np.ndim(signal) == 2:
         return read_weights(signal, seen, first=first)
     (market,) = seen.values()
-    values = np.broadcast_to(rules.read_signal(signal, market, first), seen.n_bars)
+    values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
     return np.ascontiguousarray(values)[None, :]
 
 

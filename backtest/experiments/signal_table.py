@@ -10,8 +10,7 @@ from backtest import core
 from backtest.experiments.draft import Draft, flatten
 from backtest.market import Market, Markets, as_markets, find_clock
 from backtest.market.weight_frame import read_weight_file
-from backtest.signals import read_named, read_rule
-from backtest.signals import rules as signals
+from backtest.signals import from_frame, from_series, read_named, read_rule
 from backtest.signals.rules import RULES
 
 KINDS = ("signal", "weights", "allocate")
@@ -58,8 +57,8 @@ def read_weights_entry(draft: Draft, markets: Markets) -> Any:
 
     if len(markets) == 1 and frame.shape[1] == 1:
         (market,) = markets.values()
-        return signals.from_series(market, frame.iloc[:, 0], carry=carry)
-    return signals.from_frame(markets, frame, carry=carry)
+        return from_series(market, frame.iloc[:, 0], carry=carry)
+    return from_frame(markets, frame, carry=carry)
 
 
 def read_rule_entry(run: Mapping[str, Any], seen: Market | Markets) -> Any:

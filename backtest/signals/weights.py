@@ -13,7 +13,8 @@ from backtest import core
 from backtest.core.code_names import pd
 from backtest.indicators import walk_covariances
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
-from backtest.signals.rules import SignalRule, compute_signal
+from backtest.signals.computed import compute_signal
+from backtest.signals.rules import SignalRule
 
 
 def equal(markets: Markets) -> pd.DataFrame:

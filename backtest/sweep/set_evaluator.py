@@ -18,7 +18,7 @@ from backtest.margin import OwnMargin
 from backtest.market import as_markets
 from backtest.results.measure_table import ABOUT, CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
-from backtest.signals.rules import NOT_CHECKED
+from backtest.signals.computed import NOT_CHECKED
 from backtest.sweep import sets as s
 from backtest.sweep.lanes.rows import REASONS
 from backtest.sweep.lanes.runner import count_cores

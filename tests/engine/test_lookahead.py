@@ -14,7 +14,7 @@ from backtest.policies import lookahead
 from backtest.policies import observing as observations
 from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts
 from backtest.policies.observing import observe_checked
-from backtest.signals.rules import NOT_CHECKED, describe_signal_check
+from backtest.signals.computed import NOT_CHECKED, describe_signal_check
 from backtest.strategies import VolTarget
 from tests.hidden_peeks import LONGEST, POLICIES
 from tests.kit import ask_test, check_refused, free_venue, market_of

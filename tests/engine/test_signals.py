@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Market, PolicyError
+from backtest import Market, PolicyError, signals
 from backtest.account.events import TRADED
-from backtest.signals import rules as signals
+from backtest.signals.rules import RULES
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, check_refused, free_venue, live, market_of
 from tests.scenes import happened
@@ -416,7 +416,7 @@ def test_the_index_holds_what_a_trader_by_wilder_holds():
 
 
 def test_a_text_names_a_rule_with_its_parameters_in_order():
-    for title, rule in signals.RULES.items():
+    for title, rule in RULES.items():
         assert repr(signals.read_rule(title)) == repr(rule())
         assert repr(signals.read_rule(signals.read_rule(title).text())) == repr(rule())
     assert bt.signals.Rsi(low=20).text() == "rsi:14:20:70"

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.core.errors import PolicyError
 from backtest.signals import weights
-from backtest.signals.rules import describe_signal_check
+from backtest.signals.computed import describe_signal_check
 from backtest.strategies import Constant
 from tests.kit import ask_test, check_refused, free_venue, market_of
 
