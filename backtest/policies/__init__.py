@@ -1,4 +1,22 @@
-"""Policies: the base class, its parameters and memory, formulas, and combinators."""
+"""Policies: the base class, its parameters and memory, formulas, and combinators.
+
+==========  ===================================================================================
+word        what it is
+==========  ===================================================================================
+parameter   a field of a policy with a range or a choice
+setting     the value of a parameter, ``settings`` all of them by name
+element     a number of a list or a table, ``levels.0``
+column      numbers by bar that ``observe`` returns, one per bar of the market
+formula     the method ``leverage``, or what stands in for it, as a function that compiles
+memory      a named tuple of floats that a formula gets and returns
+part        of a combinator: a policy inside it; of a check: bars that are observed alone
+written     the class that a user wrote, without the policies that it combines
+flat name   the name of an inner policy's parameter among those of the combinator
+cut         the end of a part, at which a later bar could have been seen
+beginning   a part that begins with the market
+chain       parts that begin at one bar and grow
+==========  ===================================================================================
+"""
 
 from typing import TYPE_CHECKING
 

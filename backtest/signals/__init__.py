@@ -1,4 +1,20 @@
-"""Signals: rules for directions and weights of several instruments, checked to be causal."""
+"""Signals: rules for directions and weights of several instruments, checked to be causal.
+
+=========  ====================================================================================
+word       what it is, and its unit
+=========  ====================================================================================
+signal     what a user gives: a number, a table by time, a rule, or the text of one
+direction  1 long, -1 short, 0 flat, and in between: of one instrument
+weight     direction times a share of the equity, of one of several instruments
+values     numbers by bar: (n_bars,), or (n_instruments, n_bars) of weights
+note       facts that a signal keeps about itself, void once its values change
+cut        a bar at which the market was cut to see whether earlier values change
+carried    held from the time at which it is known until the next row
+segment    bars over which the same instruments take part
+member     an instrument that takes part in a segment
+budget     the share of the risk that an instrument may have
+=========  ====================================================================================
+"""
 
 from typing import TYPE_CHECKING
 

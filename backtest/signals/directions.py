@@ -23,12 +23,15 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
         return np.ones(1)
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([core.check_range("signal", signal, low=-1.0, high=1.0)])
+
     if is_series(signal):
         signal = core.by_dates(signal)
         m.read_dates(signal.index, "signal", m.BY_BARS)
         values = core.to_numbers(signal.reindex(market.times), "signal")
     else:
         values = core.to_numbers(signal, "signal")
+
+    # Numbers of the later bars alone are those from ``first`` on.
     if len(values) == n - first and first > 0:
         values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
@@ -36,52 +39,73 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
             f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
             "as market.times"
         )
-    is_late = np.arange(n) >= first
-    require_unit(
-        "signal", values, ~(np.abs(values) <= 1.0) & is_late, market, suggest(signal, values)
-    )
+    is_bad = ~(np.abs(values) <= 1.0) & (np.arange(n) >= first)
+    require_unit("signal", values, is_bad, market, suggest(signal, values))
     return np.ascontiguousarray(values)
 
 
 def suggest(signal: object, values: core.FloatArray) -> str:
+    """Return a cure for values outside of [-1, 1], or unknown."""
     if (np.abs(values) > 1.0).any():
         return "; np.clip(signal, -1, 1)"
     if not is_series(signal):
         return "; flat where it is unknown: np.nan_to_num(signal)"
+
+    # Values for few of the bars are those of longer bars.
     if 2 * np.isnan(values).sum() < len(values):
         return "; flat where it is unknown: bt.signals.from_series(market, signal)"
     return f"; {CARRY_SERIES}"
 
 
-def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any:
+def cut_rows(signal: Any, whole: Market | Markets, part: Market | Markets) -> Any:
     """Return the rows of a signal of a market that are of a part of it, with its note."""
-    if isinstance(given, pd.Series | pd.DataFrame):
-        given = core.by_dates(given)
-        index, time = given.index, core.utc_index(part.time)
-        if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
-            return given  # refused where it is read
-        note, is_kept = read_note(given), index < time[-1] + pd.Timedelta(part.interval)
-        if part.start > whole.start:
-            is_kept &= index >= time[0]
-        kept: Any = given[is_kept]
-        return write_note(kept, **note) if note else kept
-    if not isinstance(given, np.ndarray | list | tuple):
-        return given
-    known, own = (m.find_clock(each).seen.time for each in (whole, part))
-    first = int(np.searchsorted(known, own[0]))
-    gone = len(known) - first - len(own)
-    return given[min(first, len(given)) : max(len(given) - gone, 0)]
+    if isinstance(signal, pd.Series | pd.DataFrame):
+        return cut_table(signal, whole, part)
+    if not isinstance(signal, np.ndarray | list | tuple):
+        return signal
+
+    whole_times = m.find_clock(whole).seen.time
+    part_times = m.find_clock(part).seen.time
+    first = int(np.searchsorted(whole_times, part_times[0]))
+    n_after = len(whole_times) - first - len(part_times)
+    return signal[min(first, len(signal)) : max(len(signal) - n_after, 0)]
+
+
+def cut_table(
+    signal: pd.Series | pd.DataFrame, whole: Market | Markets, part: Market | Markets
+) -> Any:
+    """Return the rows of a table that lie in a part of a market.
+
+    A part that begins with the market has the rows before it too.
+    """
+    table = core.by_dates(signal)
+    index = table.index
+    time = core.utc_index(part.time)
+    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
+        return table  # refused where it is read
+
+    note = read_note(table)
+    is_inside = index < time[-1] + pd.Timedelta(part.interval)
+    if part.start > whole.start:
+        is_inside &= index >= time[0]
+    rows: Any = table[is_inside]
+    return write_note(rows, **note) if note else rows
 
 
 def describe_weights(signal: Any, values: core.FloatArray) -> str:
-    if len(np.atleast_2d(values)) == 1 and (signal is None or np.ndim(signal) == 0):
+    """Return what a signal is in a manifest: a constant, or its name with a hash of its values."""
+    is_single = len(np.atleast_2d(values)) == 1
+    if is_single and (signal is None or np.ndim(signal) == 0):
         return f"constant {values.flat[-1]:g}"
     if signal is None:
         return "equal weights"
-    name = read_note(signal).get("text") or (
-        "series" if values.ndim == 1 or np.ndim(signal) == 1 else "frame"
-    )
-    return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
+
+    name = "frame"
+    if values.ndim == 1 or np.ndim(signal) == 1:
+        name = "series"
+    name = read_note(signal).get("text") or name
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    return f"{name} sha256:{digest}"
 
 
 class Directions(NamedTuple):
@@ -95,16 +119,21 @@ class Directions(NamedTuple):
     market: Any
 
     def describe(self) -> str:
+        """Return what the signal is in a manifest."""
         return describe_weights(self.given, self.values)
 
     def keep_times(self) -> Any:
+        """Return the signal by time, as it may be given again with another market."""
         copy: Any
         if self.values.ndim == 2:
-            copy = None if self.given is None else m.weights_to_frame(self.values, self.market)
+            copy = None
+            if self.given is not None:
+                copy = m.weights_to_frame(self.values, self.market)
         elif len(self.values) == 1:
             copy = float(self.values[0])
         else:
             copy = pd.Series(self.values, index=self.market.times)
+
         if isinstance(self.given, pd.Series | pd.DataFrame) and NOTE in self.given.attrs:
             copy.attrs[NOTE] = self.given.attrs[NOTE]
         return copy
@@ -118,6 +147,7 @@ def read_directions(signal: Any, market: Market | Markets, first: int = 0) -> Di
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
+    """Warn of rows that are not used, of bars without a row, and of columns without a number."""
     signal = core.by_dates(signal)
     index = getattr(signal, "index", None)
     is_table = is_series(signal) or is_frame(signal)
@@ -125,23 +155,35 @@ def warn_of_weights(signal: object, markets: Markets) -> None:
         stamps = core.read_stamps(index, name="signal", error=core.ParameterError)
         what = "rows of the signal lie outside the market and are not used"
         core.warn_of_outside(what, stamps, markets.start, markets.end)
-    frame: Any = None
+
     if is_frame(signal):
-        frame, times = signal, m.find_clock(markets).seen.times[:-1]
-        has_row = np.asarray(times.isin(frame.index))
-        lacking, rows = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0)), int(has_row.sum())
-        if len(lacking):
-            core.warn_caller(
-                f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
-                f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; "
-                f"{m.CARRY}, or --carry-weights if so",
-                core.WeightWarning,
-            )
+        warn_of_missing_rows(signal, markets)
+        warn_of_unknown(signal)
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:
-        frame = pd.DataFrame(signal, columns=[*markets.names])
-    if frame is None or not len(frame):
+        warn_of_unknown(pd.DataFrame(signal, columns=[*markets.names]))
+
+
+def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
+    """Warn of bars after the first row that have none: they are flat."""
+    times = m.find_clock(markets).seen.times[:-1]
+    has_row = np.asarray(times.isin(frame.index))
+    is_after_first = np.cumsum(has_row) > 0
+    missing = np.flatnonzero(~has_row & is_after_first)
+    if len(missing):
+        core.warn_caller(
+            f"the weights have {core.count_nouns(int(has_row.sum()), 'row')}, and the "
+            f"{len(missing):,} bars without one are flat, first at "
+            f"{times[missing[0]]:%Y-%m-%d %H:%M} UTC; {m.CARRY}, or --carry-weights if so",
+            core.WeightWarning,
+        )
+
+
+def warn_of_unknown(frame: pd.DataFrame) -> None:
+    """Warn of instruments whose weights are all NaN."""
+    if not len(frame):
         return
-    if unknown := [str(name) for name in frame.columns[frame.isna().all()]]:
+    unknown = [str(name) for name in frame.columns[frame.isna().all()]]
+    if unknown:
         core.warn_caller(
             f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
             "trades nothing; give numbers, 0 for flat, or leave the column out",

@@ -81,9 +81,11 @@ def rck_weights(
     if max_gross is not None:
         core.check_range("max_gross", max_gross, low=0.0, open_low=True)
     shares = read_chances(chances, len(table))
+
     power = math.log(probability) / math.log1p(-loss)
     weights = solve_weights(table, shares, power, max_gross, short=short)
-    return pd.Series(np.where(np.abs(weights) < LEAST_WEIGHT, 0.0, weights), names, name="weight")
+    held = np.where(np.abs(weights) < LEAST_WEIGHT, 0.0, weights)
+    return pd.Series(held, names, name="weight")
 
 
 def read_outcomes(returns: Any) -> tuple[Any, core.FloatArray]:
@@ -103,6 +105,7 @@ def read_outcomes(returns: Any) -> tuple[Any, core.FloatArray]:
             "returns must be of shape (n, k) with at least 2 rows and 1 asset, got shape "
             f"{table.shape}"
         )
+
     bad = np.argwhere(~(np.isfinite(table) & (table >= -1.0)))
     if len(bad):
         row, column = bad[0]
@@ -114,10 +117,12 @@ def read_outcomes(returns: Any) -> tuple[Any, core.FloatArray]:
 
 
 def name_asset(names: Any, column: int) -> str:
+    """Return the name of a column, or its number if columns have no names."""
     return f"asset {column}" if names is None else str(names[column])
 
 
 def read_chances(chances: Any, n: int) -> core.FloatArray:
+    """Return the checked probabilities of n rows; equal ones for None."""
     if chances is None:
         return np.full(n, 1.0 / n)
     shares = np.asarray(chances, dtype=np.float64)
@@ -163,10 +168,11 @@ def solve_weights(
             "rows; give more rows, or max_gross"
         )
 
-    found = np.asarray(weights.value, dtype=np.float64)
-    if max_gross is not None and np.abs(found).sum() > max_gross * (1.0 - 1e-4):
-        return found
-    return improve_weights(found, table, shares, power, short=short)
+    # What the limit binds is as exact as the cones are.
+    solved = np.asarray(weights.value, dtype=np.float64)
+    if max_gross is not None and np.abs(solved).sum() > max_gross * (1.0 - 1e-4):
+        return solved
+    return improve_weights(solved, table, shares, power, short=short)
 
 
 def improve_weights(
@@ -188,23 +194,29 @@ def improve_weights(
         return np.maximum(1.0 + moves @ point, 1e-12)
 
     def lose_growth(point: core.FloatArray) -> tuple[float, core.FloatArray]:
+        """Return the negative of mean log wealth, and its slopes."""
         wealth = find_wealth(point)
-        return -scale * float(shares @ np.log(wealth)), -scale * (moves.T @ (shares / wealth))
+        loss = -scale * float(shares @ np.log(wealth))
+        slopes = -scale * (moves.T @ (shares / wealth))
+        return loss, slopes
 
     def leave_room(point: core.FloatArray) -> float:
+        """Return what the bound leaves: 1 - E wealth^-power, scaled."""
         return -scale * float(shares @ np.expm1(-power * np.log(find_wealth(point))))
 
     def change_room(point: core.FloatArray) -> core.FloatArray:
-        gained = shares * find_wealth(point) ** (-power - 1.0)
-        return np.asarray(scale * power * (moves.T @ gained))
+        """Return the slopes of the room."""
+        slopes = shares * find_wealth(point) ** (-power - 1.0)
+        return np.asarray(scale * power * (moves.T @ slopes))
 
+    bounds = None if short else [(0.0, None)] * len(weights)
     with one_thread():
         solved = core.sp.optimize.minimize(
             lose_growth,
             weights / size,
             jac=True,
             method="SLSQP",
-            bounds=None if short else [(0.0, None)] * len(weights),
+            bounds=bounds,
             constraints=[{"type": "ineq", "fun": leave_room, "jac": change_room}],
             options={"ftol": 1e-15, "maxiter": 200},
         )
@@ -212,6 +224,7 @@ def improve_weights(
 
 
 def import_solver() -> Any:
+    """Return cvxpy, an extra; raise ParameterError with the command that installs it."""
     try:
         import cvxpy  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:

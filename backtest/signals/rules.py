@@ -23,6 +23,9 @@ from backtest.market import Market, Markets
 from backtest.policies import Parameterized, freeze
 from backtest.signals.computed import compute_signal, keep_sides, write_note
 
+LONGEST_WHOLE = 1e15
+"""Size below which a whole number is written without a point or an exponent."""
+
 
 @dataclass_transform(frozen_default=True)
 class SignalRule(Parameterized):
@@ -58,12 +61,7 @@ class SignalRule(Parameterized):
             if not is_plain:
                 break
             del values[parameter.name]
-        words = [self.title()]
-        for value in values.values():
-            is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-            text = str(int(value) if is_whole else value)
-            words.append(text.lower() if isinstance(value, bool) else text)
-        return ":".join(words)
+        return ":".join([self.title(), *map(write_word, values.values())])
 
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
@@ -97,12 +95,20 @@ class SignalRule(Parameterized):
         return write_note(frame, text=name)
 
     def _find_weights(self, markets: Markets) -> Any:
-        count = np.maximum(markets.tradable().sum(axis=0), 1)
-        directions = {
-            name: pd.Series(self.compute(market), index=market.times)
-            for name, market in markets.items()
-        }
-        return pd.DataFrame(directions, markets.times).fillna(0.0).div(count, axis=0)
+        directions = {}
+        for name, market in markets.items():
+            directions[name] = pd.Series(self.compute(market), index=market.times)
+        n_tradable = np.maximum(markets.tradable().sum(axis=0), 1)
+        return pd.DataFrame(directions, markets.times).fillna(0.0).div(n_tradable, axis=0)
+
+
+def write_word(value: object) -> str:
+    """Return a parameter as a word of a rule's text: whole numbers without a point."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < LONGEST_WHOLE:
+        return str(int(value))
+    return str(value)
 
 
 Window = Annotated[int, core.Range(1, 100_000, "bars", log=True)]
@@ -129,8 +135,9 @@ class MaCross(SignalRule):
     @core.checked
     def direction(self, market: Market) -> core.FloatArray:
         """Return the sign of the difference of the averages."""
-        one, two = (average(closes(market), n, ewm=self.ewm) for n in (self.fast, self.slow))
-        return keep_sides(np.sign((one - two).to_numpy()), self.sides)
+        fast = average(closes(market), self.fast, ewm=self.ewm)
+        slow = average(closes(market), self.slow, ewm=self.ewm)
+        return keep_sides(np.sign((fast - slow).to_numpy()), self.sides)
 
 
 class Rsi(SignalRule):
@@ -150,13 +157,15 @@ class Rsi(SignalRule):
     def direction(self, market: Market) -> core.FloatArray:
         """Return what a trader holds who bets on reversal, flat until the index is known."""
         move = closes(market).diff()
-        gains, losses = (
-            pd.Series(average_wilder(each.clip(lower=0.0).to_numpy(), self.window))
-            for each in (move, -move)
-        )
-        index = 100.0 - 100.0 / (1.0 + gains / losses)
-        is_low, is_high = index < self.low, index > self.high
-        return keep_sides(hold_between(is_low, is_high) - hold_between(is_high, is_low), self.sides)
+        gains = average_wilder(move.clip(lower=0.0).to_numpy(), self.window)
+        losses = average_wilder((-move).clip(lower=0.0).to_numpy(), self.window)
+        index = 100.0 - 100.0 / (1.0 + pd.Series(gains) / pd.Series(losses))
+
+        is_low = index < self.low
+        is_high = index > self.high
+        long = hold_between(is_low, is_high)
+        short = hold_between(is_high, is_low)
+        return keep_sides(long - short, self.sides)
 
 
 class Bollinger(SignalRule):
@@ -175,9 +184,9 @@ class Bollinger(SignalRule):
         """Return what a trader holds who bets on reversal from either band."""
         price = closes(market)
         middle = average(price, self.window, ewm=False)
-        reach = self.width * price.rolling(self.window).std(ddof=0)
-        long = hold_between(price < middle - reach, price > middle)
-        short = hold_between(price > middle + reach, price < middle)
+        half_band = self.width * price.rolling(self.window).std(ddof=0)
+        long = hold_between(price < middle - half_band, price > middle)
+        short = hold_between(price > middle + half_band, price < middle)
         return keep_sides(long - short, self.sides)
 
 
@@ -197,37 +206,45 @@ class Breakout(SignalRule):
         top = pd.Series(market.high).rolling(self.window).max().shift(1)
         bottom = pd.Series(market.low).rolling(self.window).min().shift(1)
         long = hold_between(price > top, price < bottom)
-        return keep_sides(long - hold_between(price < bottom, price > top), self.sides)
+        short = hold_between(price < bottom, price > top)
+        return keep_sides(long - short, self.sides)
 
 
 RULES: dict[str, type[SignalRule]] = {
-    each.title(): each for each in (MaCross, Rsi, Bollinger, Breakout)
+    rule.title(): rule for rule in (MaCross, Rsi, Bollinger, Breakout)
 }
 
 
 def closes(market: Market) -> pd.Series:
+    """Return the closes as a Series by number."""
     return pd.Series(market.close)
 
 
 def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
+    """Return the mean of the last values, or the weighted one with this span; NaN until full."""
     if ewm:
         return values.ewm(span=window, adjust=False, min_periods=window).mean()
     return values.rolling(window).mean()
 
 
 def hold_between(enter: Any, leave: Any) -> core.FloatArray:
-    events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
+    """Return 1 from each bar that enters to the next that leaves, else 0; leaving wins in a tie."""
+    events = np.where(np.asarray(enter), 1.0, np.nan)
+    events = np.where(np.asarray(leave), 0.0, events)
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
 def resolve_signal(signal: Any, market: Market | Markets) -> Any:
-    named, seen = read_named(signal, market), m.find_clock(market).seen
+    """Return a signal as values: those of a rule, by name or as it is, else what was given."""
+    named = read_named(signal, market)
     if not isinstance(named, SignalRule):
         return named
+    seen = m.find_clock(market).seen
     return named.weigh(seen) if isinstance(seen, Markets) else named.apply(seen)
 
 
 def read_named(signal: Any, market: Market | Markets) -> Any:
+    """Return the column or the rule that a text names; any other signal as it is."""
     if not isinstance(signal, str):
         return signal
     seen = m.find_clock(market).seen
@@ -244,21 +261,25 @@ def read_rule(
     *,
     columns: Mapping[str, object] | None = None,
 ) -> SignalRule:
+    """Return the rule of a text such as ``rsi:14:30:70``; ``settings`` are more parameters.
+
+    ``columns`` are those of the bars, which the error for an unknown name lists.
+    """
     name, *words = text.split(":")
     if name not in RULES:
-        known = ", ".join(columns or ()) or "none"
+        known = list(columns or ())
         raise core.ParameterError(
-            f"signal must be a number from -1 to 1, a further column of the bars ({known}) or a "
-            f"rule, {', '.join(RULES)}, as in rsi:14:30:70, got {text!r}"
-            + core.did_you_mean(name, [*(columns or ()), *RULES])
+            "signal must be a number from -1 to 1, a further column of the bars "
+            f"({', '.join(known) or 'none'}) or a rule, {', '.join(RULES)}, as in rsi:14:30:70, "
+            f"got {text!r}{core.did_you_mean(name, [*known, *RULES])}"
         )
-    declared = list(RULES[name].parameters())
-    if len(words) > len(declared):
-        raise core.ParameterError(
-            f"signal must be {':'.join([name, *(each.upper() for each in declared)])}, got {text!r}"
-        )
-    given: dict[str, object] = dict(zip(declared, words, strict=False))
+
+    parameters = list(RULES[name].parameters())
+    if len(words) > len(parameters):
+        form = ":".join([name, *map(str.upper, parameters)])
+        raise core.ParameterError(f"signal must be {form}, got {text!r}")
+    by_place: dict[str, object] = dict(zip(parameters, words, strict=False))
     try:
-        return RULES[name].from_settings({**given, **(settings or {})})
+        return RULES[name].from_settings({**by_place, **(settings or {})})
     except core.ParameterError as error:
         raise core.ParameterError(f"signal {text!r}: {error}") from error

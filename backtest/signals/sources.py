@@ -17,11 +17,14 @@ from backtest.signals.directions import CARRY_SERIES, warn_of_weights
 
 def find_carried(stamps: core.IntArray, market: Market | Markets) -> core.IntArray:
     """Return the last of some ordered stamps before the close of each bar, -1 for none."""
-    before, after = stamps[stamps < market.start], stamps[stamps >= market.end]
+    before = stamps[stamps < market.start]
+    after = stamps[stamps >= market.end]
     what = "rows of the carried signal lie outside the market"
     if before.size:
-        what += f", whose first bars hold the row of {core.format_time(int(before[-1]))}"
-    # the first after the end is not counted: it is known when the last of longer bars is over
+        last = core.format_time(int(before[-1]))
+        what = f"{what}, whose first bars hold the row of {last}"
+
+    # The first after the end is not counted: it is known when the last of longer bars is over.
     end = int(after[0]) + 1 if after.size else market.end
     core.warn_of_outside(what, stamps, market.start, end)
     return np.searchsorted(stamps, market.time + market.interval, side="left") - 1
@@ -77,12 +80,15 @@ def from_series(
         raise core.ParameterError(
             "signal must be in order of time, its index goes back; sort_index()"
         )
+
     if carry:
         last = find_carried(stamps, market)
-        return make_signal(market, np.where(last >= 0, values[last], np.nan), sides)
+        carried = np.where(last >= 0, values[last], np.nan)
+        return make_signal(market, carried, sides)
     m.check_bars(stamps, market, "signal", CARRY_SERIES)
     warn_of_weights(series, m.as_markets(market))
-    return make_signal(market, pd.Series(values, stamps).reindex(market.time).to_numpy(), sides)
+    by_bar = pd.Series(values, stamps).reindex(market.time).to_numpy()
+    return make_signal(market, by_bar, sides)
 
 
 @core.checked_only("sides", "carry")
@@ -113,16 +119,20 @@ def from_frame(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
             "pd.DataFrame(values, index=markets.times, columns=markets.names)"
         )
-    given = frame
-    if carry:
-        named = m.name_columns(frame, markets, "signal")
-        order = np.argsort(stamps := m.read_dates(named.index, "signal"), kind="stable")
-        last = find_carried(stamps[order], markets)
-        carried = named.iloc[order[last]].set_axis(markets.times)
-        given = carried.where(pd.Series(last >= 0, index=markets.times), np.nan)
-    weights = m.read_weights(given, markets)
-    warn_of_weights(given, markets)
+    by_bar = carry_rows(frame, markets) if carry else frame
+    weights = m.read_weights(by_bar, markets)
+    warn_of_weights(by_bar, markets)
     return m.weights_to_frame(keep_sides(weights, sides, np.inf), markets)
+
+
+def carry_rows(frame: pd.DataFrame, markets: Markets) -> pd.DataFrame:
+    """Return the last row of a frame that is known at each bar, NaN before the first."""
+    named = m.name_columns(frame, markets, "signal")
+    stamps = m.read_dates(named.index, "signal")
+    order = np.argsort(stamps, kind="stable")
+    last = find_carried(stamps[order], markets)
+    rows = named.iloc[order[last]].set_axis(markets.times)
+    return rows.where(pd.Series(last >= 0, index=markets.times), np.nan)
 
 
 @core.checked_only("market", "sides")
@@ -195,17 +205,20 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
         raise core.ParameterError(
             f"portfolio must be a vectorbt.Portfolio, got a {type(portfolio).__name__}"
         )
-    held, worth = portfolio.asset_value(), portfolio.value()
-    if np.ndim(held) != 1 or np.ndim(worth) != 1:
+    assets = portfolio.asset_value()
+    whole = portfolio.value()
+    if np.ndim(assets) != 1 or np.ndim(whole) != 1:
         raise core.ParameterError(
-            f"portfolio must have one column, portfolio['name'], got {np.shape(held)[1:]}"
+            f"portfolio must have one column, portfolio['name'], got {np.shape(assets)[1:]}"
         )
-    index = portfolio.wrapper.index
     stamps = core.read_stamps(
-        index, name="the portfolio", timezone="UTC", error=core.ParameterError
+        portfolio.wrapper.index, name="the portfolio", timezone="UTC", error=core.ParameterError
     )
-    money, wealth = (np.asarray(each, dtype=np.float64) for each in (held, worth))
-    share = np.divide(money, wealth, out=np.zeros(len(money)), where=wealth > 0.0)
+
+    # An empty account has no share: it is flat.
+    invested = np.asarray(assets, dtype=np.float64)
+    equity = np.asarray(whole, dtype=np.float64)
+    share = np.divide(invested, equity, out=np.zeros(len(invested)), where=equity > 0.0)
     values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
     if fills == "open":
         values = np.append(values[1:], values[-1:])

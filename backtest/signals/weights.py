@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -74,21 +75,27 @@ def inverse_volatility(
 
     def allocate(seen: Markets) -> core.FloatArray:
         squares = pd.DataFrame(find_returns(seen) ** 2)
-        known = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
+        variances = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
 
         def solve(segment: Segment) -> core.FloatArray:
-            variances = known[np.ix_(segment.bars, segment.members)]
-            _check_moves(variances, segment.bars, segment.members, seen)
-            inverse = 1.0 / np.sqrt(variances)
+            of_members = variances[np.ix_(segment.bars, segment.members)]
+            check_moves(of_members, segment.bars, segment.members, seen)
+            inverse = 1.0 / np.sqrt(of_members)
             return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
 
-        return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
+        return hold_weights(seen, list_segments(seen, count_known(half_life), every), solve)
 
     frame: pd.DataFrame = compute_signal(markets, allocate)
     return frame
 
 
+def count_known(half_life: float) -> int:
+    """Return the returns that an instrument needs to take part: a half-life of them, at least 2."""
+    return max(2, math.ceil(half_life))
+
+
 def find_returns(markets: Markets) -> core.FloatArray:
+    """Return log returns (n_bars, n_instruments), NaN in the first bar."""
     return np.diff(np.log(markets.panel().close), prepend=np.nan).T
 
 
@@ -96,6 +103,8 @@ MOST_STEPS = 200
 """Newton steps after which no weights are taken to exist; some ten are usual."""
 EXACT = 1e-12
 """Largest error of a contribution to the risk, as a share."""
+NEAR_SOLUTION = 0.25
+"""Newton decrement below which a whole step is safe: the objective is self-concordant."""
 
 
 def risk_budget(
@@ -148,14 +157,14 @@ def risk_budget(
     require_panel(markets)
     shares = read_by_name("budgets", budgets, markets, core.Real(0.0, open_low=True))
     signs = read_by_name("directions", directions, markets, core.Real(-1.0, 1.0))
-    if any(abs(each) != 1.0 for each in signs.values()):
+    if any(abs(sign) != 1.0 for sign in signs.values()):
         raise core.ParameterError(f"directions must be 1 or -1, got {dict(directions or {})}")
 
     def allocate(seen: Markets) -> core.FloatArray:
         return allocate_risk(seen, shares, signs, half_life, every)
 
-    found: pd.DataFrame = compute_signal(markets, allocate)
-    return found
+    frame: pd.DataFrame = compute_signal(markets, allocate)
+    return frame
 
 
 class RiskBudget(SignalRule):
@@ -176,8 +185,10 @@ class RiskBudget(SignalRule):
         )
 
     def _find_weights(self, markets: Markets) -> core.FloatArray:
-        whole, names = list(markets.last_opens), list(markets.names)
-        core.check_names("budgets", self.budgets, whole, names, noun="instrument")
+        names = list(markets.names)
+        core.check_names(
+            "budgets", self.budgets, list(markets.last_opens), names, noun="instrument"
+        )
         signs = dict.fromkeys(names, 1.0)
         return allocate_risk(markets, self.budgets, signs, self.half_life, self.every)
 
@@ -190,39 +201,42 @@ def allocate_risk(
     every: int,
 ) -> core.FloatArray:
     """Return weights of shape (n_bars, n_instruments) with budgets of the risk; NaN before."""
-    shares, sides = (np.array([each[x] for x in seen.names]) for each in (budgets, signs))
+    shares = np.array([budgets[name] for name in seen.names])
+    sides = np.array([signs[name] for name in seen.names])
     returns = find_returns(seen) * sides
 
     def solve(segment: Segment) -> core.FloatArray:
         members = segment.members
-        budgets_of_members = shares[members] / shares[members].sum()
+        member_budgets = shares[members] / shares[members].sum()
         weights = np.empty((len(segment.bars), len(members)))
-
         for block in walk_covariances(returns[:, members], half_life, segment.bars):
             bars = segment.bars[block.first : block.first + len(block.values)]
             variances = np.diagonal(block.values, axis1=1, axis2=2)
-            _check_moves(variances, bars, members, seen)
+            check_moves(variances, bars, members, seen)
 
             for fit, covariance in enumerate(block.values, start=block.first):
-                weights[fit] = spend_budgets(covariance, budgets_of_members)
+                weights[fit] = spend_budgets(covariance, member_budgets)
                 if np.isnan(weights[fit]).any():
+                    time = core.format_time(int(seen.time[segment.bars[fit]]))
                     raise core.ParameterError(
                         "a long combination of the instruments must have risk, got none up to "
-                        f"{core.format_time(int(seen.time[segment.bars[fit]]))} UTC: leave out "
-                        "one that hedges another fully, or give a longer half_life"
+                        f"{time} UTC: leave out one that hedges another fully, or give a longer "
+                        "half_life"
                     )
         return np.asarray(weights * sides[members])
 
-    return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
+    return hold_weights(seen, list_segments(seen, count_known(half_life), every), solve)
 
 
 def read_by_name(
-    name: str, given: Mapping[str, float] | None, markets: Markets, number: core.Real
+    name: str, numbers: Mapping[str, float] | None, markets: Markets, rule: core.Real
 ) -> dict[str, float]:
-    if given is None:
+    """Return a checked number for each instrument, 1 if none is given."""
+    if numbers is None:
         return dict.fromkeys(markets.names, 1.0)
-    core.check_names(name, given, list(markets.names), list(markets.names), noun="instrument")
-    return {x: float(number.check(f"{name} of {x}", given[x])) for x in markets.names}
+    names = list(markets.names)
+    core.check_names(name, numbers, names, names, noun="instrument")
+    return {x: float(rule.check(f"{name} of {x}", numbers[x])) for x in names}
 
 
 def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core.FloatArray:
@@ -231,31 +245,37 @@ def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core
     Their sum is 1; NaN where a long combination without risk exists. Newton's method, damped where
     it is far: the objective is self-concordant once the least budget is 1.
     """
-    sizes = np.sqrt(np.diag(covariance))
-    matrix, wanted = covariance / np.outer(sizes, sizes), budgets / budgets.min()
-    y = np.sqrt(wanted)
+    # Of correlations, and budgets of at least 1: y is the weight in standard deviations.
+    deviations = np.sqrt(np.diag(covariance))
+    correlations = covariance / np.outer(deviations, deviations)
+    scaled_budgets = budgets / budgets.min()
+    y = np.sqrt(scaled_budgets)
     for _ in range(MOST_STEPS):
-        pushed = matrix @ y
-        if np.max(np.abs(y * pushed - wanted)) <= EXACT * wanted.sum():
-            weights = y / sizes
+        slope = correlations @ y
+        error = np.max(np.abs(y * slope - scaled_budgets))
+        if error <= EXACT * scaled_budgets.sum():
+            weights = y / deviations
             return np.asarray(weights / weights.sum())
-        gradient = pushed - wanted / y
+
+        gradient = slope - scaled_budgets / y
+        hessian = correlations + np.diag(scaled_budgets / (y * y))
         try:
-            step = np.linalg.solve(matrix + np.diag(wanted / (y * y)), gradient)
+            step = np.linalg.solve(hessian, gradient)
         except np.linalg.LinAlgError:
             break
         decrement = math.sqrt(max(float(gradient @ step), 0.0))
-        y = y - step / (1.0 if decrement < 0.25 else 1.0 + decrement)
+        damping = 1.0 if decrement < NEAR_SOLUTION else 1.0 + decrement
+        y = y - step / damping
     return np.full(len(y), np.nan)
 
 
-def _check_moves(
+def check_moves(
     variances: core.FloatArray, bars: core.IntArray, members: core.IntArray, markets: Markets
 ) -> None:
     """Refuse variances (n_bars, n_members) if one is 0 or unknown."""
     still = np.argwhere(~(variances > 0.0))
     if len(still):
-        fit, member = (int(place) for place in still[0])
+        fit, member = still[0].tolist()
         name = markets.names[int(members[member])]
         until = core.format_time(int(markets.time[bars[fit]]))
         raise core.ParameterError(
@@ -321,33 +341,46 @@ def fitted(
             f"estimator must be an object with fit, got {estimator!r:.80}; "
             "skfolio.optimization.MeanRisk(), for example"
         )
-    window, every = core.Whole(2).check("window", window), core.Whole(1).check("every", every)
+    window = core.Whole(2).check("window", window)
+    every = core.Whole(1).check("every", every)
 
     def fit_and_report(seen: Markets) -> core.FloatArray:
-        closes = pd.DataFrame(seen.panel().close.T, index=seen.times, columns=[*seen.names])
-        returns = closes.pct_change(fill_method=None)
-        segments = list(list_segments(seen, window, every))
-        total, done = sum(len(segment.bars) for segment in segments), 0
-
-        def solve(segment: Segment) -> core.FloatArray:
-            nonlocal done
-            found = []
-            for t in segment.bars:
-                found.append(_fit(estimator, returns.iloc[t + 1 - window : t + 1, segment.members]))
-                done += 1
-                if progress is not None and seen.n_bars == markets.n_bars:  # no part of the check
-                    progress(done, total)
-            return np.stack(found)
-
-        return hold_weights(seen, iter(segments), solve)
+        # Parts of the market, which the check observes, are not reported.
+        report = progress if seen.n_bars == markets.n_bars else None
+        return fit_segments(estimator, seen, window, every, report)
 
     fit_and_report.__name__ = type(estimator).__name__
-    found: pd.DataFrame = compute_signal(markets, fit_and_report)
-    return found
+    frame: pd.DataFrame = compute_signal(markets, fit_and_report)
+    return frame
 
 
-def _fit(estimator: Any, returns: pd.DataFrame) -> core.FloatArray:
-    name, until = type(estimator).__name__, f"up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
+def fit_segments(
+    estimator: Any, seen: Markets, window: int, every: int, report: core.Progress | None
+) -> core.FloatArray:
+    """Return the fitted weights (n_bars, n_instruments), each held until the next; NaN before."""
+    closes = pd.DataFrame(seen.panel().close.T, index=seen.times, columns=[*seen.names])
+    returns = closes.pct_change(fill_method=None)
+    segments = list(list_segments(seen, window, every))
+    total = sum(len(segment.bars) for segment in segments)
+    done = 0
+
+    def solve(segment: Segment) -> core.FloatArray:
+        nonlocal done
+        rows = []
+        for t in segment.bars:
+            last_returns = returns.iloc[t + 1 - window : t + 1, segment.members]
+            rows.append(fit_weights(estimator, last_returns))
+            done += 1
+            core.report_progress(report, done, total)
+        return np.stack(rows)
+
+    return hold_weights(seen, iter(segments), solve)
+
+
+def fit_weights(estimator: Any, returns: pd.DataFrame) -> core.FloatArray:
+    """Return the weights that a copy of an estimator finds; raise PolicyError for bad ones."""
+    name = type(estimator).__name__
+    until = f"up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
     try:
         fit = copy.deepcopy(estimator).fit(returns.copy())
         weights = np.asarray(fit.weights_, dtype=np.float64)
@@ -364,6 +397,8 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> core.FloatArray:
 
 
 class Segment(NamedTuple):
+    """Bars over which the same instruments take part: those at which weights are made anew."""
+
     members: core.IntArray
     bars: core.IntArray
 
@@ -374,12 +409,16 @@ def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]
     has_part = markets.tradable() & (bars - markets.spans[:, :1] >= known)
     is_new = np.any(has_part[:, 1:] != has_part[:, :-1], axis=0)
     starts = np.flatnonzero(np.concatenate([[True], is_new]))
-    counted = bars + 1 if markets.sessions else markets.time // markets.interval + 1
-    due = counted % every == 0
-    for start, stop in zip(starts, [*starts[1:], markets.n_bars], strict=True):
+
+    # Sessions have gaps, so bars are counted in place of time.
+    number = markets.time // markets.interval + 1
+    if markets.sessions:
+        number = bars + 1
+    is_due = number % every == 0
+    for start, stop in pairwise([*starts, markets.n_bars]):
         members = np.flatnonzero(has_part[:, start])
         if members.size:
-            later = np.flatnonzero(due[start + 1 : stop]) + start + 1
+            later = np.flatnonzero(is_due[start + 1 : stop]) + start + 1
             yield Segment(members, np.concatenate([[start], later]))
 
 
@@ -397,5 +436,8 @@ def hold_weights(
         rows = np.zeros((len(segment.bars), len(markets)))
         rows[:, segment.members] = solve(segment)
         weights[segment.bars] = rows
+
+    # Row 0 stands for what is before the first weights: it is NaN, or has the first.
     is_known = ~np.isnan(weights[:, 0])
-    return weights[np.maximum.accumulate(np.where(is_known, np.arange(len(weights)), 0))]
+    last = np.maximum.accumulate(np.where(is_known, np.arange(len(weights)), 0))
+    return weights[last]
